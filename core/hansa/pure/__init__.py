@@ -1,0 +1,1 @@
+"""The nouns: values and pure functions, importable by every layer."""

@@ -1,0 +1,1 @@
+"""Rules of the Matrix protocol: pure functions, no clock, no store, no network."""
