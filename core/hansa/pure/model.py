@@ -1,0 +1,179 @@
+"""The nouns of the bus: who, where and what happened. Frozen, and the same for every network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from hansa.pure.content import Content
+from hansa.pure.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A native id and the network it belongs to. Only that network parses ``id``."""
+
+    network: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.network}:{self.id}"
+
+
+class Placement(StrEnum):
+    """Where an event stands in time. Only ``LIVE`` and ``GAP`` enter the log."""
+
+    LIVE = "live"
+    #: Missed while we were away; appended and delivered like a live one.
+    GAP = "gap"
+
+
+class Direction(StrEnum):
+    """Which way events may pass a link, seen from the core."""
+
+    IN = "in"
+    OUT = "out"
+    BOTH = "both"
+
+    @property
+    def inward(self) -> bool:
+        """True where the native room may speak into the core room."""
+        return self is not Direction.OUT
+
+    @property
+    def outward(self) -> bool:
+        """True where the core room may speak into the native room."""
+        return self is not Direction.IN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """The tie between a core room and one native room.
+
+    ``hosted``: the native room is ours to reflect into (our MUC). ``authority``: the native rules of this
+    network decide what happens in the room; one link of a room at most has it.
+    """
+
+    room: str
+    native: Ref
+    direction: Direction = Direction.BOTH
+    hosted: bool = False
+    authority: bool = False
+
+    @property
+    def id(self) -> str:
+        """Stable name, also the name of the link's consumer: ``NETWORK:NATIVE``."""
+        return str(self.native)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """What a network submits. ``room`` is the native room; ``ts`` is the sender's claim in ms.
+
+    ``native`` is opaque to the core (an arrived PDU, a client's JSON) and reaches only the authority.
+    ``origin`` makes it a duplicate of itself: the same origin twice is one event.
+    """
+
+    origin: Ref
+    room: Ref
+    sender: Ref
+    content: Content
+    ts: int
+    placement: Placement = Placement.LIVE
+    native: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One row of the log. ``seq`` rises by one per event of the room; ``received`` is our clock in ms at
+    commit, never falling within a room; ``id`` is opaque and never reused. ``withheld_from`` names the
+    links this event may not pass, each with its decision id.
+    """
+
+    id: str
+    room: str
+    seq: int
+    origin: Ref
+    sender: Ref
+    content: Content
+    ts: int
+    received: int
+    placement: Placement = Placement.LIVE
+    withheld_from: tuple[tuple[str, str], ...] = ()
+
+
+class RefusalCode(StrEnum):
+    """Why the rules of the authority said no. Each network turns it into its own protocol's error."""
+
+    FORBIDDEN = "forbidden"
+    BANNED = "banned"
+    INVITE_ONLY = "invite-only"
+    NOT_JOINED = "not-joined"
+    NOT_FOUND = "not-found"
+    CONFLICT = "conflict"
+    INVALID = "invalid"
+    TOO_LARGE = "too-large"
+    UNSUPPORTED = "unsupported"
+    UNREACHABLE = "unreachable"
+    POLICY = "policy"
+    RATE = "rate"
+    BUSY = "busy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A refusal by native rules, by policy or for load. ``decision`` is set where a policy refused.
+
+    ``retry_after`` is in seconds, 0 where trying again will not help.
+    """
+
+    code: RefusalCode
+    text: str
+    decision: str = ""
+    retry_after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one ``Inbound``.
+
+    ``event`` is set if it stands in the log (also when it was known already: ``duplicate``).
+    ``refusal`` is set if it did not happen. Neither is set for what was taken but has no place in the
+    log (a withheld or rejected PDU).
+    """
+
+    verdict: Verdict
+    event: Event | None = None
+    refusal: Refusal | None = None
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One event for one link. ``key`` is the same at every attempt: a second send with it is a no-op.
+
+    ``content`` is what the network can show (degraded by its features); ``attempt`` counts from 1.
+    """
+
+    key: str
+    link: Link
+    event: Event
+    content: Content
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NativeFacts:
+    """What a policy may know of a native event without knowing its protocol.
+
+    ``size`` is in bytes on the wire. ``texts`` are the strings a person would read.
+    """
+
+    type: str = ""
+    state_key: str | None = None
+    size: int = 0
+    encrypted: bool = False
+    sender_server: str = ""
+    room_servers: frozenset[str] = field(default_factory=frozenset)
+    texts: tuple[str, ...] = ()

@@ -1,0 +1,141 @@
+"""What every plugin may know of a room, whatever network it lives on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from types import MappingProxyType
+
+from hansa.pure.content import Content, Member, Membership, Name, Topic
+from hansa.pure.model import Ref
+
+
+class Role(IntEnum):
+    """Rank in a room, from what all networks share."""
+
+    NONE = 0
+    VISITOR = 1
+    MEMBER = 2
+    MODERATOR = 3
+    OWNER = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """One row of a room's members. ``server`` is the person's server on their home network."""
+
+    user: Ref
+    membership: Membership
+    server: str = ""
+    name: str | None = None
+    role: Role = Role.MEMBER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomFacts:
+    """The small part of a view. ``join_rule`` is ``public``, ``invite``, ``knock`` or ``restricted``."""
+
+    name: str = ""
+    topic: str = ""
+    join_rule: str = "public"
+    encrypted: bool = False
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewChange:
+    """What one event, or a reconciliation after a join or a state resolution, does to a view.
+
+    ``people`` replace rows by user; ``gone`` removes rows; ``facts`` replaces the small part.
+    """
+
+    people: tuple[Person, ...] = ()
+    gone: tuple[Ref, ...] = ()
+    facts: RoomFacts | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.people or self.gone or self.facts is not None)
+
+
+@dataclass(slots=True)
+class RoomView:
+    """A read-only handle on a room's present, never copied. Only the core's room calls ``apply``."""
+
+    room: str
+    facts: RoomFacts = field(default_factory=RoomFacts)
+    _people: dict[Ref, Person] = field(default_factory=dict)
+    _joined: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    @property
+    def people(self) -> Mapping[Ref, Person]:
+        """Everybody with a membership, by user."""
+        return MappingProxyType(self._people)
+
+    @property
+    def joined_servers(self) -> Mapping[tuple[str, str], int]:
+        """``(network, server)`` -> how many of its people are joined."""
+        return MappingProxyType(self._joined)
+
+    def person(self, user: Ref) -> Person | None:
+        """The row of one person, None for a stranger."""
+        return self._people.get(user)
+
+    def membership(self, user: Ref) -> Membership | None:
+        """The membership of one person, None for a stranger."""
+        row = self._people.get(user)
+        return row.membership if row else None
+
+    def joined(self) -> Iterator[Person]:
+        """Everybody who is joined, in no order."""
+        return (p for p in self._people.values() if p.membership is Membership.JOIN)
+
+    def servers(self) -> frozenset[str]:
+        """The names of all servers with a joined person, over all networks."""
+        return frozenset(server for _, server in self._joined)
+
+    def apply(self, change: ViewChange) -> None:
+        """Take a change in place."""
+        if change.facts is not None:
+            self.facts = change.facts
+        for user in change.gone:
+            self._count(self._people.pop(user, None), -1)
+        for person in change.people:
+            self._count(self._people.get(person.user), -1)
+            self._people[person.user] = person
+            self._count(person, +1)
+
+    def load(self, people: Iterable[Person]) -> None:
+        """Fill an empty view from the store."""
+        self.apply(ViewChange(people=tuple(people)))
+
+    def _count(self, person: Person | None, by: int) -> None:
+        if person is None or person.membership is not Membership.JOIN:
+            return
+        key = (person.user.network, person.server)
+        left = self._joined.get(key, 0) + by
+        if left > 0:
+            self._joined[key] = left
+        else:
+            self._joined.pop(key, None)
+
+
+def change_by(content: Content, view: RoomView, server: str) -> ViewChange:
+    """The change that an event's content makes by itself. ``server`` is the server of a member's user."""
+    match content:
+        case Member():
+            before = view.person(content.user)
+            row = Person(
+                user=content.user,
+                membership=content.membership,
+                server=server,
+                name=content.name,
+                role=before.role if before else Role.MEMBER,
+            )
+            return ViewChange(people=(row,)) if row != before else ViewChange()
+        case Name():
+            return ViewChange(facts=replace(view.facts, name=content.text))
+        case Topic():
+            return ViewChange(facts=replace(view.facts, topic=content.text))
+        case _:
+            return ViewChange()
