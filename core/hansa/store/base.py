@@ -1,0 +1,275 @@
+"""What the core and the plugins keep, and how: declared collections, streams, one commit per batch.
+
+A *collection* has rows: a key, a few declared fields that can be searched, and an opaque body. A *write* is
+a value. A batch of writes is one commit, whole or not at all, durable when ``commit`` returns. A *stream* is
+a collection whose key is a position that the store gives at commit, rising with every append and without
+regard to the stream: positions of one store are one sequence, so a position is also a point in time.
+
+Rows are scoped (one scope per network id, ``""`` for the core), so that two networks of one kind in one
+process share nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from hansa.pure.errors import HansaError
+
+#: What a key part or a declared field may hold.
+Value = str | int | None
+Key = tuple[str | int, ...]
+
+#: No body may be larger, on either store (bytes).
+MAX_BODY = 1024 * 1024
+
+
+class StoreError(HansaError):
+    """The store could not do what was asked."""
+
+
+class NewerSchema(StoreError):
+    """The database was written by a newer Hansa, or a newer plugin, than this one."""
+
+
+class Conflict(StoreError):
+    """The batch met another writer: an ``Insert`` of a key that exists, a ``Cas`` whose row changed.
+
+    Nothing of the batch was written. ``collection`` and ``key`` name the row; the caller reads again and
+    decides: a duplicate is answered as before, a lost race is done again.
+    """
+
+    def __init__(self, collection: str, key: Key) -> None:
+        super().__init__(f"{collection} {key!r} exists or has changed")
+        self.collection = collection
+        self.key = key
+
+
+class TooLarge(StoreError):
+    """A body is over ``MAX_BODY``. Nothing of the batch was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collection:
+    """One declared collection.
+
+    ``key`` and ``fields`` map names to their type; an ``indexes`` entry names fields (key parts allowed) in
+    order. ``stream``: the key is ``("position", int)``, given by the store. Names are ``[a-z_]+``.
+    """
+
+    name: str
+    key: Mapping[str, type[str | int]] = field(default_factory=dict)
+    fields: Mapping[str, type[str | int]] = field(default_factory=dict)
+    indexes: Sequence[tuple[str, ...]] = ()
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row as read. ``fields`` holds the declared fields only; ``position`` is 0 outside streams."""
+
+    key: Key
+    fields: Mapping[str, Value]
+    body: bytes
+
+    @property
+    def position(self) -> int:
+        """The position of a row of a stream."""
+        return int(self.key[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write a row, whether it exists or not."""
+
+    collection: str
+    key: Key
+    body: bytes = b""
+    fields: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Write a row that must not exist yet, else ``Conflict``."""
+
+    collection: str
+    key: Key
+    body: bytes = b""
+    fields: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Cas:
+    """Write a row only if its body is still ``expect`` (None: it must not exist), else ``Conflict``."""
+
+    collection: str
+    key: Key
+    expect: bytes | None
+    body: bytes = b""
+    fields: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove a row; nothing happens if it is not there."""
+
+    collection: str
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Add a row at the end of a stream. Positions are in ``commit``'s answer, in the batch's order."""
+
+    collection: str
+    body: bytes = b""
+    fields: Mapping[str, Value] = field(default_factory=dict)
+
+
+Write = Put | Insert | Cas | Delete | Append
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """What one owner (the core, a plugin's network) keeps, with the version of its shape.
+
+    Adding a collection, a field or an index needs no new version: it is made on open. A new version means
+    that rows changed their meaning; ``migrations[n]`` turns rows of version n into n + 1, one collection
+    at a time: ``(collection name, row) -> writes``.
+    """
+
+    owner: str
+    version: int
+    collections: Sequence[Collection]
+    migrations: Mapping[int, Migration] = field(default_factory=dict)
+
+
+class Migration(Protocol):
+    """One step forward. Runs before anything else may read or write."""
+
+    def __call__(self, collection: str, row: Row) -> Iterable[Write]:
+        """The writes that bring one row to the next version; no writes leave it as it is."""
+        ...
+
+
+Durability = Literal["full", "lazy"]
+
+
+class Store(Protocol):
+    """The whole database. ``scope`` is the first argument everywhere; ``Scoped`` binds it."""
+
+    async def open(self) -> None:
+        """Connect and lock. Raises StoreError with what to do if that cannot be."""
+        ...
+
+    async def close(self) -> None:
+        """Let the writes under way end, then close. Safe to call twice."""
+        ...
+
+    async def declare(self, scope: str, schema: Schema) -> None:
+        """Create and migrate; the same declaration twice is a no-op. Raises ``NewerSchema``."""
+        ...
+
+    async def commit(
+        self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
+    ) -> list[int]:
+        """Write all or nothing. Returns the positions of the batch's ``Append``s. Raises ``Conflict``,
+        ``TooLarge``. ``lazy`` may be lost by a crash within the second (cursors whose repeat is harmless).
+        A write's collection may carry another scope as ``SCOPE/NAME``: how the core commits a plugin's
+        writes in its own batch.
+        """
+        ...
+
+    async def get(self, scope: str, collection: str, key: Key) -> Row | None:
+        """One row by its key."""
+        ...
+
+    async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
+        """Those of the keys that exist; one round trip for up to 1,000, more are split."""
+        ...
+
+    async def scan(
+        self,
+        scope: str,
+        collection: str,
+        *,
+        index: tuple[str, ...] = (),
+        equal: Sequence[Value] = (),
+        after: Value = None,
+        upto: Value = None,
+        limit: int = 1000,
+        reverse: bool = False,
+    ) -> list[Row]:
+        """Rows in the order of ``index`` (``()``: of the key) whose leading fields are ``equal`` and whose
+        next field is ``> after`` and ``<= upto`` (each None: no bound; with ``reverse``: ``< after``,
+        ``>= upto``). Rows equal in the index come in the order of their keys. ``limit`` is at most 10,000.
+        """
+        ...
+
+    async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
+        """How many rows; ``equal`` names declared fields or key parts."""
+        ...
+
+    async def position(self) -> int:
+        """The position of the last append of the whole store, 0 if there is none."""
+        ...
+
+
+class Scoped:
+    """A store as one owner sees it: ``ctx.store``."""
+
+    def __init__(self, store: Store, scope: str) -> None:
+        self._store = store
+        self.scope = scope
+
+    async def declare(self, schema: Schema) -> None:
+        """See ``Store.declare``."""
+        await self._store.declare(self.scope, schema)
+
+    async def commit(self, writes: Sequence[Write], *, durability: Durability = "full") -> list[int]:
+        """See ``Store.commit``."""
+        return await self._store.commit(self.scope, writes, durability=durability)
+
+    async def get(self, collection: str, key: Key) -> Row | None:
+        """See ``Store.get``."""
+        return await self._store.get(self.scope, collection, key)
+
+    async def get_many(self, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
+        """See ``Store.get_many``."""
+        return await self._store.get_many(self.scope, collection, keys)
+
+    async def scan(
+        self,
+        collection: str,
+        *,
+        index: tuple[str, ...] = (),
+        equal: Sequence[Value] = (),
+        after: Value = None,
+        upto: Value = None,
+        limit: int = 1000,
+        reverse: bool = False,
+    ) -> list[Row]:
+        """See ``Store.scan``."""
+        return await self._store.scan(
+            self.scope,
+            collection,
+            index=index,
+            equal=equal,
+            after=after,
+            upto=upto,
+            limit=limit,
+            reverse=reverse,
+        )
+
+    async def count(self, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
+        """See ``Store.count``."""
+        return await self._store.count(self.scope, collection, equal=equal)
+
+    async def position(self) -> int:
+        """See ``Store.position``."""
+        return await self._store.position()
+
+    def owned(self, write: Write) -> Write:
+        """The same write, naming its scope, so that another owner's batch can carry it."""
+        return replace(write, collection=f"{self.scope}/{write.collection}")
