@@ -1,0 +1,132 @@
+"""What a plugin is given. What is not here is not to be had."""
+
+from __future__ import annotations
+
+import logging
+from asyncio import Task
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol
+
+from hansa.pure.crossing import Crossing
+from hansa.pure.model import Direction, Event, Inbound, Link, Outcome, Ref
+from hansa.pure.verdict import Verdict
+from hansa.pure.view import RoomView, ViewChange
+from hansa.seams import Clock, Http, Random
+from hansa.store.base import Scoped
+
+
+class PluginContext(Protocol):
+    """What every plugin may use.
+
+    ``id`` is the name of the plugin's table (network id, policy name); ``config`` its validated ``Config``.
+    ``store`` is scoped to ``id``: declare collections in ``open_*``, they are made before ``start``.
+    """
+
+    id: str
+    config: Any
+    log: logging.Logger
+    clock: Clock
+    random: Random
+    http: Http
+    store: Scoped
+
+    def declare(self, schema: Any) -> None:
+        """Name what the plugin keeps (``hansa.Schema``); made and migrated before ``start``."""
+        ...
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Task[None]:
+        """Run a task that ends with the plugin. One that raises restarts the plugin's network."""
+        ...
+
+    def count(self, name: str, **labels: str) -> None:
+        """Add one to the counter ``hansa_<name>_total``; labels are few and bounded."""
+        ...
+
+
+class NetworkContext(PluginContext, Protocol):
+    """What a network may use besides. Native ids are strings of this network; the context adds its id."""
+
+    async def submit(self, items: Sequence[Inbound]) -> list[Outcome]:
+        """Tell the core what happened, in order per room. Returns when each is durable or refused. Raises
+        ``Busy`` where the room's queue is full, and LocalProtocolError for a room without a link or a
+        sender of a network that is not ours to speak for.
+        """
+        ...
+
+    async def check(self, crossing: Crossing) -> Verdict:
+        """Ask the policies; the verdict is merged, narrowed to what the crossing can do, and kept under
+        its decision id if it is not ALLOW.
+        """
+        ...
+
+    def link(self, native: str) -> Link | None:
+        """The link of a native room, None where there is none."""
+        ...
+
+    def links(self) -> Sequence[Link]:
+        """All links of this network."""
+        ...
+
+    async def open_link(
+        self,
+        native: str,
+        *,
+        hosted: bool = False,
+        authority: bool = False,
+        direction: Direction = Direction.BOTH,
+        view: ViewChange | None = None,
+    ) -> Link:
+        """Make a native room known: a core room of its own if it has none yet. Known: the same link.
+        ``view`` becomes the room's whole present if it is the authority's.
+        """
+        ...
+
+    async def close_link(self, native: str) -> None:
+        """We are out of the native room for good; the core room and its log stay."""
+        ...
+
+    def view(self, native: str) -> RoomView | None:
+        """The present of the core room behind a native room."""
+        ...
+
+    async def reconcile(self, native: str, change: ViewChange) -> None:
+        """Correct the room's present, in the room's turn, after the native state was found to differ."""
+        ...
+
+    async def history(
+        self, native: str, *, limit: int, since: int = 0, upto_seq: int | None = None
+    ) -> list[Event]:
+        """The newest ``limit`` events with ``received >= since`` (ms) that may pass this link, in order."""
+        ...
+
+    def delivered(self, native: str) -> int:
+        """The ``seq`` up to which this link's consumer has sent; what is above comes by ``send``."""
+        ...
+
+    async def open_address(self, network: str, address: str, native: str) -> Link:
+        """Open the room at another network's ``address`` and link our hosted room ``native`` to it.
+        Raises ``RoomRefused``.
+        """
+        ...
+
+    async def ghost(self, user: Ref) -> str:
+        """The id under which a person of another network appears on this one; made once, then kept."""
+        ...
+
+    async def home_of(self, native_user: str) -> Ref:
+        """The person behind an id of this network: themselves, or the one whose ghost it is."""
+        ...
+
+    async def native_id(self, event: Event) -> str | None:
+        """The id of an event on this network, None if it has none."""
+        ...
+
+    async def event_by(self, native_id: str) -> Event | None:
+        """The event with this id on this network, None if unknown."""
+        ...
+
+    def status(self, state: str, text: str = "") -> None:
+        """Report ``up``, ``connecting`` or ``down``, with what an operator should do. Deliveries wait
+        while it is not ``up``; the change to ``up`` wakes them.
+        """
+        ...

@@ -1,0 +1,191 @@
+"""What a plugin implements: ``Network`` and its optional parts, ``Authority``, ``Policy``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from hansa.pure.crossing import Crossing
+from hansa.pure.errors import HansaError
+from hansa.pure.features import Features
+from hansa.pure.model import Delivery, Inbound, Link, NativeFacts, Ref, Refusal
+from hansa.pure.verdict import Verdict
+from hansa.pure.view import ViewChange
+from hansa.store.base import Write
+
+
+class Retry(HansaError):  # it is an answer, not a fault
+    """``Network.send`` could not send now. ``after`` is in seconds, 0 leaves it to the core's backoff."""
+
+    def __init__(self, reason: str, *, after: float = 0.0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.after = after
+
+
+class Refused(HansaError):  # likewise
+    """``Network.send`` will never succeed with this delivery: it becomes a dead letter."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Busy(HansaError):  # likewise
+    """A bounded queue is full: tell the peer to come back after ``after`` seconds."""
+
+    def __init__(self, reason: str, *, after: float = 1.0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.after = after
+
+
+@runtime_checkable
+class Network(Protocol):
+    """One instance per ``[networks.<id>]`` table."""
+
+    async def start(self) -> None:
+        """Connect. A peer that is away is reported by ``ctx.status``, not raised; what is raised here, or
+        by a task of ``ctx.spawn``, restarts the network with backoff.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Disconnect within 5 s; leave no task. Called also after a ``start`` that failed."""
+        ...
+
+    async def send(self, delivery: Delivery) -> str:
+        """Send one event; the native id of what was sent (``""`` if there is none). The same
+        ``delivery.key`` may come again and must not be shown twice. Raises ``Retry`` or ``Refused``.
+        """
+        ...
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A network that carries more than text."""
+
+    @property
+    def features(self) -> Features:
+        """What it carries; constant."""
+        ...
+
+
+@runtime_checkable
+class KnowsServers(Protocol):
+    """A network whose people live on servers. Without it, the network's id stands for the server."""
+
+    def server_of(self, user: str) -> str:
+        """The server of a user id of this network. Pure."""
+        ...
+
+    def facts(self, inbound: Inbound) -> NativeFacts:
+        """What policies may know of an event this network submits. Pure."""
+        ...
+
+
+@runtime_checkable
+class MakesGhosts(Protocol):
+    """A network on which people of other networks appear under accounts of ours."""
+
+    def ghost_id(self, user: Ref) -> str:
+        """The id the person would have here: pure, injective, the same for ever."""
+        ...
+
+
+@runtime_checkable
+class LinksRooms(Protocol):
+    """A network whose rooms can be opened, joined or made by address."""
+
+    async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
+        """Join the room at ``address``, or make it (``create``) where it is ours and absent. The same
+        address again gives the same room. Raises ``RoomRefused``.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedRoom:
+    """A native room we are in. ``view`` is its whole present, taken when a link to it is made."""
+
+    native: Ref
+    hosted: bool = False
+    authority: bool = False
+    view: ViewChange = ViewChange()  # noqa: RUF009  # frozen
+
+
+class RoomRefused(HansaError):  # an answer
+    """``open_room`` cannot: ``refusal`` says why, in every network's terms."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.text)
+        self.refusal = refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """The authority takes the event. ``writes`` (already naming their scope) go into the turn's commit.
+
+    ``native_id`` becomes an alias of the event. ``shown`` False: it has no place in the log (a rejected,
+    soft-failed or policy-withheld PDU), only ``writes`` and ``view`` are committed. ``view`` is what it
+    does to the room's present; None lets the core derive that from the content.
+    """
+
+    writes: Sequence[Write] = ()
+    native_id: str = ""
+    shown: bool = True
+    view: ViewChange | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """The turn cannot go on without I/O: the core leaves the turn, awaits ``Authority.fetch`` and queues
+    the event again. ``refs`` are opaque to the core.
+    """
+
+    refs: tuple[str, ...]
+
+
+class Turn(Protocol):
+    """One batch of one room, prepared in order. Later drafts see the effect of earlier ones."""
+
+    async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared | Missing | Refusal:
+        """Judge by native rules and draft the writes: store reads and CPU only. ``verdict`` that is not
+        ALLOW comes only with an event that stands in native history: it is accepted but not shown.
+        """
+        ...
+
+    def committed(self) -> None:
+        """The batch is durable: make the drafts the present. Nothing may be raised here."""
+        ...
+
+    def abandoned(self) -> None:
+        """The batch was not written: forget the drafts."""
+        ...
+
+
+@runtime_checkable
+class Authority(Protocol):
+    """A network whose native rules decide in a room."""
+
+    async def ready(self, link: Link, inbound: Inbound) -> Refusal | None:
+        """Outside the turn, may do I/O: what must exist before the event can be prepared."""
+        ...
+
+    async def fetch(self, link: Link, refs: Sequence[str]) -> bool:
+        """Get what a ``Missing`` named; False if it cannot be had, and the event is refused."""
+        ...
+
+    async def turn(self, link: Link) -> Turn:
+        """Begin a batch. There is at most one open turn per link."""
+        ...
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """One instance per ``[policies.<name>]`` table."""
+
+    async def check(self, crossing: Crossing) -> Verdict | None:
+        """See the hook ``check``."""
+        ...

@@ -1,0 +1,71 @@
+"""Every hook, and the markers. A hook is either ``def`` (registration, no I/O) or ``async def`` (run time);
+an implementation of the other colour is refused at load.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from hansa.context import NetworkContext, PluginContext
+    from hansa.contracts import Network, Policy
+    from hansa.http import Router
+    from hansa.pure.crossing import Crossing
+    from hansa.pure.model import Delivery, Event
+    from hansa.pure.verdict import Verdict
+
+PROJECT = "hansa"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Hooks:
+    """The specifications, in the order of a plugin's life."""
+
+    @hookspec
+    def open_network(self, ctx: NetworkContext) -> Network:  # type: ignore[empty-body]
+        """Make the network of one ``[networks.<id>]`` table. No I/O here; that is ``start``'s.
+
+        :param ctx: everything the network may use; ``ctx.config`` is the validated table.
+        """
+
+    @hookspec
+    def open_policy(self, ctx: PluginContext) -> Policy:  # type: ignore[empty-body]
+        """Make the policy of one ``[policies.<name>]`` table. No I/O here.
+
+        :param ctx: everything the policy may use; ``ctx.config`` is the validated table.
+        """
+
+    @hookspec
+    def register_routes(self, router: Router) -> None:
+        """Add HTTP routes to the public listeners. Called once per opened network, after ``open_network``,
+        on the object that ``open_network`` returned.
+
+        :param router: takes ``add(method, pattern, endpoint)``; bound to the network's server name.
+        """
+
+    @hookspec
+    async def check(self, crossing: Crossing) -> Verdict | None:
+        """Judge one crossing; None has no opinion. Implemented by what ``open_policy`` returned. Every
+        policy is asked; an exception, a time-out or any other answer counts as the policy's ``on_error``.
+
+        :param crossing: one of the closed union in ``hansa.pure.crossing``.
+        """
+
+    @hookspec
+    async def event_committed(self, event: Event) -> None:
+        """An event stands in the log. For observers: what is raised here is logged and changes nothing.
+
+        :param event: as committed, with its ``seq``.
+        """
+
+    @hookspec
+    async def delivery_failed(self, delivery: Delivery, error: str) -> None:
+        """A delivery went to the dead letters after its network refused it for good. For observers.
+
+        :param delivery: what was to be sent.
+        :param error: the network's reason.
+        """

@@ -1,0 +1,90 @@
+"""Routes, as data: which endpoint answers which request. The listeners bind this to sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from urllib.parse import unquote_to_bytes
+
+from hansa.seams import Request, Response
+
+#: Answers one request. May raise ``RemoteProtocolError``: its hint and code become the answer.
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_MAX_TARGET = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One endpoint; ``max_body`` in bytes."""
+
+    endpoint: Endpoint
+    max_body: int
+
+
+class _Node:
+    __slots__ = ("child", "methods", "name", "wild")
+
+    def __init__(self) -> None:
+        self.child: dict[str, _Node] = {}
+        self.wild: _Node | None = None
+        self.name = ""
+        self.methods: dict[str, Route] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a router knows of a request: the route, or that the path or only the method is unknown."""
+
+    route: Route | None
+    request: Request
+    path_known: bool = False
+
+
+class Router:
+    """Patterns such as ``/_matrix/key/v2/query/{server}``; a segment in braces takes one path segment,
+    percent-decoded after splitting, so that an encoded slash stays inside its segment.
+    """
+
+    def __init__(self) -> None:
+        self._root = _Node()
+
+    def add(self, method: str, pattern: str, endpoint: Endpoint, *, max_body: int = 65_536) -> None:
+        """Register one endpoint. The same method and pattern twice raises ValueError."""
+        node = self._root
+        for part in pattern.strip("/").split("/"):
+            if part.startswith("{") and part.endswith("}"):
+                if node.wild is None:
+                    node.wild = _Node()
+                    node.wild.name = part[1:-1]
+                node = node.wild
+            else:
+                node = node.child.setdefault(part, _Node())
+        if method in node.methods:
+            msg = f"{method} {pattern} is registered twice"
+            raise ValueError(msg)
+        node.methods[method] = Route(endpoint=endpoint, max_body=max_body)
+
+    def find(self, request: Request) -> Found:
+        """The route of a request, with the request's ``path`` filled in."""
+        if len(request.target) > _MAX_TARGET:
+            return Found(None, request)
+        node, values = self._root, {}
+        for part in request.target.partition("?")[0].strip("/").split("/"):
+            following = node.child.get(part)
+            if following is None:
+                following = node.wild
+                if following is None:
+                    return Found(None, request)
+                try:
+                    values[following.name] = unquote_to_bytes(part).decode()
+                except UnicodeDecodeError:
+                    return Found(None, request)
+            node = following
+        route = node.methods.get(request.method)
+        if not node.methods:
+            return Found(None, request)
+        return Found(route, replace(request, path=values), path_known=True)
+
+
+__all__ = ["Endpoint", "Found", "Route", "Router"]

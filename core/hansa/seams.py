@@ -1,0 +1,145 @@
+"""Clock, randomness and network as values that are passed in, so that a simulation can replace them."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """The time. Waiting is the event loop's business (``asyncio.sleep``), which a simulation also owns."""
+
+    def now(self) -> int:
+        """Wall clock in ms since 1970."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards."""
+        ...
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def now(self) -> int:
+        """See ``Clock.now``."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """See ``Clock.monotonic``."""
+        return time.monotonic()
+
+
+class Random(Protocol):
+    """Randomness, fit for keys and ids in production, seeded in a simulation."""
+
+    def bytes(self, count: int) -> bytes:
+        """``count`` random bytes."""
+        ...
+
+    def uniform(self) -> float:
+        """A number in [0, 1)."""
+        ...
+
+
+class SystemRandom:
+    """The machine's own randomness."""
+
+    def bytes(self, count: int) -> bytes:
+        """See ``Random.bytes``."""
+        return secrets.token_bytes(count)
+
+    def uniform(self) -> float:
+        """See ``Random.uniform``."""
+        return secrets.randbits(53) / (1 << 53)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest:
+    """One outbound request. ``target`` is the exact request target, sent as it stands.
+
+    ``host`` and ``port`` say where to connect (an address or a name), ``host_header`` what is asked for and
+    ``tls_name`` which name the certificate must carry (SNI unless it is an address); no TLS if it is empty.
+    ``timeout`` is in seconds for the whole exchange, ``max_body`` in bytes for the answer.
+    """
+
+    method: str
+    host: str
+    port: int
+    target: str
+    host_header: str = ""
+    tls_name: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    timeout: float = 30.0
+    max_body: int = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpResponse:
+    """The answer to an ``HttpRequest``. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class HttpError(OSError):
+    """No complete answer: no route, refused, TLS failure, time-out, too large. The text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class SrvRecord:
+    """One SRV record (RFC 2782). ``target`` without the trailing dot; ``"."`` means no service."""
+
+    priority: int
+    weight: int
+    port: int
+    target: str
+
+
+class Http(Protocol):
+    """The way out. Resolves names, refuses addresses that the operator did not allow, follows nothing."""
+
+    async def request(self, request: HttpRequest) -> HttpResponse:
+        """Raises ``HttpError``."""
+        ...
+
+    async def srv(self, name: str) -> Sequence[SrvRecord]:
+        """SRV records of a name; empty if there are none. Raises ``HttpError`` if DNS failed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One inbound request. ``target`` is the raw request target with its query; ``path`` are its
+    percent-decoded segments that the route named; ``query`` is in order, decoded. Header names are lower
+    case. ``remote`` is the peer's address.
+    """
+
+    method: str
+    target: str
+    host: str
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Sequence[tuple[str, str]] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    authorizations: Sequence[str] = ()
+    body: bytes = b""
+    remote: str = ""
+
+    def first(self, name: str, default: str = "") -> str:
+        """The first value of a query parameter."""
+        return next((v for k, v in self.query if k == name), default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """The answer to a ``Request``."""
+
+    status: int = 200
+    body: bytes = b"{}"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
