@@ -1,0 +1,165 @@
+"""Judging crossings and remembering why: decision ids, the decision log, shadow mode."""
+
+from __future__ import annotations
+
+import base64
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from hansa.dispatch import Answer, Installed, ask
+from hansa.pure.crossing import Crossing, EventIn, EventOut, Invite, Join, PeerConnect
+from hansa.pure.errors import LocalProtocolError
+from hansa.pure.verdict import ALLOW, Action, Verdict, narrowed, strictest
+from hansa.seams import Clock, Random
+from hansa.store.base import Put, Scoped, Write
+
+#: Refusals of the same peer for the same reasons within this time (ms) share one decision, so that a peer
+#: that hammers at the door cannot fill the disk.
+_SAME_DECISION = 60_000
+_REMEMBERED = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A merged verdict and the row that explains it (none for a plain ALLOW)."""
+
+    verdict: Verdict
+    writes: tuple[Write, ...] = ()
+
+
+def facts_of(crossing: Crossing) -> dict[str, Any]:
+    """What a person needs to see of a crossing to understand a decision. Never the words themselves."""
+    match crossing:
+        case PeerConnect():
+            return {
+                "crossing": "PeerConnect",
+                "network": crossing.network,
+                "server": crossing.server,
+                "outbound": crossing.outbound,
+            }
+        case EventIn() | EventOut():
+            return {
+                "crossing": type(crossing).__name__,
+                "link": crossing.link.id,
+                "room": crossing.link.room,
+                "sender": str(crossing.sender),
+                "kind": crossing.content.kind.value,
+                "sender_server": crossing.facts.sender_server,
+                "room_servers": sorted(crossing.view.servers())[:100],
+            }
+        case Join():
+            return {
+                "crossing": "Join",
+                "room": crossing.room,
+                "user": str(crossing.user),
+                "user_server": crossing.user_server,
+                "outbound": crossing.outbound,
+                "room_servers": sorted(crossing.servers)[:100],
+            }
+        case Invite():
+            return {
+                "crossing": "Invite",
+                "room": crossing.room,
+                "sender": str(crossing.sender),
+                "sender_server": crossing.sender_server,
+                "user": str(crossing.user),
+                "outbound": crossing.outbound,
+            }
+
+
+def _reasons(verdict: Verdict) -> list[dict[str, str]]:
+    return [
+        {"code": r.code, "policy": r.policy, "rule": r.rule, "text": r.text, "admin_text": r.admin_text}
+        for r in verdict.reasons
+    ]
+
+
+class Decisions:
+    """Asks every policy, merges, narrows, and keeps what was not a plain ALLOW."""
+
+    def __init__(self, store: Scoped, clock: Clock, random: Random, policies: Sequence[Installed]) -> None:
+        self._store = store
+        self._clock = clock
+        self._random = random
+        self._policies = tuple(policies)
+        self._recent: OrderedDict[tuple[Any, ...], tuple[int, str]] = OrderedDict()
+        #: Events received before this were judged under older policies, or by nobody (ms).
+        self.since = clock.now()
+
+    @property
+    def policies(self) -> tuple[Installed, ...]:
+        """What is asked, in no meaningful order."""
+        return self._policies
+
+    def replace(self, policies: Sequence[Installed]) -> None:
+        """Take other policies from now on."""
+        self._policies = tuple(policies)
+        self.since = self._clock.now()
+        self._recent.clear()
+
+    async def judge(self, crossing: Crossing) -> Judgement:
+        """The merged verdict and the row to commit with what it decides."""
+        if not self._policies:
+            return Judgement(verdict=ALLOW)
+        answers = [await ask(installed, crossing) for installed in self._policies]
+        enforced = strictest(a.verdict for a in answers if not a.shadow)
+        would = strictest(a.verdict for a in answers if a.shadow)
+        if enforced.action is Action.ALLOW and would.action is Action.ALLOW:
+            return Judgement(verdict=ALLOW)
+        enforced, would = narrowed(enforced, crossing.possible), narrowed(would, crossing.possible)
+        return self._keep(crossing, answers, enforced, would)
+
+    async def check(self, crossing: Crossing) -> Verdict:
+        """The merged verdict, its row committed already."""
+        judgement = await self.judge(crossing)
+        if judgement.writes:
+            await self._store.commit(judgement.writes, durability="lazy")
+        return judgement.verdict
+
+    async def explain(self, decision: str) -> dict[str, Any]:
+        """What was decided under an id: rule, facts, verdict. Raises LocalProtocolError if unknown."""
+        row = await self._store.get("decision", (decision,))
+        if row is None:
+            raise LocalProtocolError(f"no decision {decision!r} is kept here")
+        explained: dict[str, Any] = orjson.loads(row.body)
+        return explained
+
+    def _keep(
+        self, crossing: Crossing, answers: Sequence[Answer], enforced: Verdict, would: Verdict
+    ) -> Judgement:
+        now, facts = self._clock.now(), facts_of(crossing)
+        same = (
+            facts["crossing"],
+            facts.get("server") or facts.get("user") or facts.get("sender"),
+            facts.get("room"),
+            enforced.reasons,
+            would.reasons,
+        )
+        known = self._recent.get(same) if isinstance(crossing, PeerConnect | Join | Invite) else None
+        if known is not None and now - known[0] < _SAME_DECISION:
+            return Judgement(verdict=self._shown(enforced, known[1]))
+        decision = "d-" + base64.b32encode(self._random.bytes(10)).decode().lower()
+        self._recent[same] = (now, decision)
+        if len(self._recent) > _REMEMBERED:
+            self._recent.popitem(last=False)
+        body = {
+            "id": decision,
+            "ts": now,
+            "mode": "enforce" if enforced.action is not Action.ALLOW else "shadow",
+            "action": enforced.action.name.lower(),
+            "would": would.action.name.lower(),
+            "facts": facts,
+            "reasons": _reasons(enforced),
+            "would_reasons": _reasons(would),
+            "failed": {a.name: a.failed for a in answers if a.failed},
+        }
+        write = Put("decision", (decision,), orjson.dumps(body), {"ts": now})
+        return Judgement(verdict=self._shown(enforced, decision), writes=(write,))
+
+    @staticmethod
+    def _shown(enforced: Verdict, decision: str) -> Verdict:
+        return ALLOW if enforced.action is Action.ALLOW else replace(enforced, decision=decision)

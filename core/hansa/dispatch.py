@@ -1,0 +1,88 @@
+"""Asking plugins. Hooks are found by pluggy and awaited here, in order: an exception of one never reaches
+another, and no order can change a verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hansa.contracts import Policy
+from hansa.pure.crossing import Crossing
+from hansa.pure.verdict import ALLOW, Action, Reason, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """One configured policy: what to ask, and what counts when it does not answer."""
+
+    name: str
+    policy: Policy
+    on_error: Action = Action.DENY
+    shadow: bool = False
+    timeout: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one policy said of one crossing."""
+
+    name: str
+    verdict: Verdict
+    shadow: bool
+    failed: str = ""
+
+
+async def ask(installed: Installed, crossing: Crossing) -> Answer:
+    """One policy's answer. An exception, a time-out, a cancellation inside it or an answer that is no
+    ``Verdict`` counts as its ``on_error``.
+    """
+    failed = ""
+    verdict: object = None
+    try:
+        async with asyncio.timeout(installed.timeout):
+            verdict = await installed.policy.check(crossing)
+    except TimeoutError:
+        failed = f"no answer within {installed.timeout:g} s"
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        failed = "cancelled itself"
+    except Exception as error:  # noqa: BLE001  # a policy's fault of any kind is its on_error, never a hole
+        failed = f"{type(error).__name__}: {error}"
+    if verdict is None and not failed:
+        return Answer(name=installed.name, verdict=ALLOW, shadow=installed.shadow)
+    if not failed and not isinstance(verdict, Verdict):
+        failed = f"answered {type(verdict).__name__} instead of a Verdict"
+    if failed:
+        reason = Reason(
+            code="GOV_ENGINE_ERROR",
+            policy=installed.name,
+            text="a policy could not answer",
+            admin_text=failed,
+        )
+        verdict = Verdict(installed.on_error, (reason,))
+    assert isinstance(verdict, Verdict)
+    return Answer(name=installed.name, verdict=verdict, shadow=installed.shadow, failed=failed)
+
+
+async def each(
+    observers: Sequence[tuple[str, Callable[..., Awaitable[Any]]]],
+    log: logging.Logger,
+    *args: Any,
+    timeout: float = 5.0,  # noqa: ASYNC109  # the bound of each observer, not of the call
+) -> int:
+    """Await every observer in order under a time-out of its own; how many failed. Failures are logged."""
+    failures = 0
+    for name, observer in observers:
+        try:
+            async with asyncio.timeout(timeout):
+                await observer(*args)
+        except Exception as error:  # noqa: BLE001  # an observer can break nothing but itself
+            failures += 1
+            log.warning("observer %s failed: %s: %s", name, type(error).__name__, error)
+    return failures

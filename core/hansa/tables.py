@@ -1,0 +1,122 @@
+"""What the core keeps, and how its rows are written and read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from hansa.pure.codec import event_from_bytes, event_to_bytes
+from hansa.pure.content import Membership
+from hansa.pure.model import Direction, Event, Link, Ref
+from hansa.pure.view import Person, Role, RoomFacts
+from hansa.store.base import Collection, Insert, Put, Row, Schema
+
+SCHEMA = Schema(
+    owner="core",
+    version=1,
+    collections=(
+        Collection(name="room", key={"room": str}),
+        Collection(name="link", key={"network": str, "native": str}, fields={"room": str}),
+        Collection(name="person", key={"room": str, "network": str, "user": str}),
+        Collection(
+            name="event",
+            key={"room": str, "seq": int},
+            fields={"id": str, "received": int},
+            indexes=(("id",), ("room", "received")),
+        ),
+        Collection(
+            name="alias",
+            key={"network": str, "native": str},
+            fields={"room": str, "seq": int},
+            indexes=(("room", "seq"),),
+        ),
+        Collection(name="cursor", key={"link": str}, fields={"seq": int}),
+        Collection(name="dead", key={"link": str, "seq": int}, fields={"room": str, "ts": int}),
+        Collection(name="decision", key={"id": str}, fields={"ts": int}, indexes=(("ts",),)),
+        Collection(
+            name="ghost",
+            key={"network": str, "native": str},
+            fields={"home_network": str, "home_id": str},
+        ),
+    ),
+)
+
+
+def room_put(room: str, facts: RoomFacts, head: int, received: int) -> Put:
+    """The row of a room: its facts and where its log ends."""
+    body = {
+        "name": facts.name,
+        "topic": facts.topic,
+        "join_rule": facts.join_rule,
+        "encrypted": facts.encrypted,
+        "version": facts.version,
+        "head": head,
+        "received": received,
+    }
+    return Put("room", (room,), orjson.dumps(body))
+
+
+def room_of(row: Row) -> tuple[RoomFacts, int, int]:
+    """``(facts, head, received)`` of a room's row."""
+    data: dict[str, Any] = orjson.loads(row.body)
+    head, received = data.pop("head"), data.pop("received")
+    return RoomFacts(**data), head, received
+
+
+def link_put(link: Link) -> Put:
+    """The row of a link."""
+    body = {"direction": link.direction.value, "hosted": link.hosted, "authority": link.authority}
+    return Put("link", (link.native.network, link.native.id), orjson.dumps(body), {"room": link.room})
+
+
+def link_of(row: Row) -> Link:
+    """The link in a row."""
+    data = orjson.loads(row.body)
+    network, native = row.key
+    return Link(
+        room=str(row.fields["room"]),
+        native=Ref(str(network), str(native)),
+        direction=Direction(data["direction"]),
+        hosted=data["hosted"],
+        authority=data["authority"],
+    )
+
+
+def person_put(room: str, person: Person) -> Put:
+    """The row of one person of a room."""
+    body = [person.membership.value, person.server, person.name, int(person.role)]
+    return Put("person", (room, person.user.network, person.user.id), orjson.dumps(body))
+
+
+def person_of(row: Row) -> Person:
+    """The person in a row."""
+    membership, server, name, role = orjson.loads(row.body)
+    return Person(
+        user=Ref(str(row.key[1]), str(row.key[2])),
+        membership=Membership(membership),
+        server=server,
+        name=name,
+        role=Role(role),
+    )
+
+
+def event_insert(event: Event) -> Insert:
+    """The log row of an event: a second event with this room and seq is a Conflict."""
+    fields = {"id": event.id, "received": event.received}
+    return Insert("event", (event.room, event.seq), event_to_bytes(event), fields)
+
+
+def event_of(row: Row) -> Event:
+    """The event in a log row."""
+    return event_from_bytes(str(row.key[0]), int(row.key[1]), row.body)
+
+
+def alias_insert(ref: Ref, room: str, seq: int) -> Insert:
+    """One more name of an event."""
+    return Insert("alias", (ref.network, ref.id), b"", {"room": room, "seq": seq})
+
+
+def alias_put(ref: Ref, room: str, seq: int) -> Put:
+    """The same, where the name may be written again."""
+    return Put("alias", (ref.network, ref.id), b"", {"room": room, "seq": seq})
