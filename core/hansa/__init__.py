@@ -4,6 +4,7 @@ from hansa.context import NetworkContext, PluginContext
 from hansa.contracts import (
     Authority,
     Busy,
+    Destination,
     HasFeatures,
     KnowsServers,
     LinksRooms,
@@ -16,6 +17,7 @@ from hansa.contracts import (
     Refused,
     Retry,
     RoomRefused,
+    TracksDelivery,
     Turn,
 )
 from hansa.hookspecs import hookimpl
@@ -97,6 +99,7 @@ __all__ = [
     "Custom",
     "Delete",
     "Delivery",
+    "Destination",
     "Direction",
     "Encrypted",
     "Event",
@@ -159,6 +162,7 @@ __all__ = [
     "SrvRecord",
     "Style",
     "Topic",
+    "TracksDelivery",
     "Turn",
     "Value",
     "Verdict",

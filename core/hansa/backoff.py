@@ -15,5 +15,5 @@ class Backoff:
 
     def delay(self, failures: int, chance: float) -> float:
         """Seconds to wait after the ``failures``-th failure in a row (from 1). ``chance`` is in [0, 1)."""
-        base = min(self.most, self.first * 2 ** min(failures - 1, 32))
+        base = min(self.most, self.first * float(1 << min(failures - 1, 32)))
         return base * (1 + self.jitter * (2 * chance - 1))

@@ -182,6 +182,27 @@ class Authority(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where one event stands with one server. ``state`` is ``delivered``, ``waiting`` or ``failed``;
+    ``since`` is in ms, 0 where nothing waits; ``reason`` says why it waits.
+    """
+
+    name: str
+    state: str
+    since: int = 0
+    reason: str = ""
+
+
+@runtime_checkable
+class TracksDelivery(Protocol):
+    """A network that sends to servers of its own accord and knows how far each is."""
+
+    async def where(self, native_id: str) -> Sequence[Destination]:
+        """Where one of this network's events stands with each server it was meant for."""
+        ...
+
+
 @runtime_checkable
 class Policy(Protocol):
     """One instance per ``[policies.<name>]`` table."""

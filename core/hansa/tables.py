@@ -10,14 +10,19 @@ from hansa.pure.codec import event_from_bytes, event_to_bytes
 from hansa.pure.content import Membership
 from hansa.pure.model import Direction, Event, Link, Ref
 from hansa.pure.view import Person, Role, RoomFacts
-from hansa.store.base import Collection, Insert, Put, Row, Schema
+from hansa.store.base import Collection, Insert, Put, Row, Schema, Value
 
 SCHEMA = Schema(
     owner="core",
     version=1,
     collections=(
-        Collection(name="room", key={"room": str}),
-        Collection(name="link", key={"network": str, "native": str}, fields={"room": str}),
+        Collection(name="room", key={"room": str}, indexes=(("room",),)),
+        Collection(
+            name="link",
+            key={"network": str, "native": str},
+            fields={"room": str},
+            indexes=(("room",),),
+        ),
         Collection(name="person", key={"room": str, "network": str, "user": str}),
         Collection(
             name="event",
@@ -103,7 +108,7 @@ def person_of(row: Row) -> Person:
 
 def event_insert(event: Event) -> Insert:
     """The log row of an event: a second event with this room and seq is a Conflict."""
-    fields = {"id": event.id, "received": event.received}
+    fields: dict[str, Value] = {"id": event.id, "received": event.received}
     return Insert("event", (event.room, event.seq), event_to_bytes(event), fields)
 
 

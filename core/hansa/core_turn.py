@@ -1,0 +1,44 @@
+"""The rules of a room that no network's own rules decide: judged from the room's view."""
+
+from __future__ import annotations
+
+from hansa.contracts import Missing, Prepared
+from hansa.pure.content import Custom, Encrypted, Member, Membership, Message
+from hansa.pure.model import Inbound, Refusal, RefusalCode
+from hansa.pure.verdict import Verdict
+from hansa.pure.view import RoomView
+
+
+class CoreTurn:
+    """A ``Turn`` without a native room. A ban holds; whoever has a membership must be joined to speak;
+    a network without memberships (nobody of it ever joined) may speak as it is.
+    """
+
+    def __init__(self, view: RoomView) -> None:
+        self._view = view
+        self._drafts: dict[object, Membership] = {}
+
+    async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared | Missing | Refusal:
+        """See ``Turn.prepare``."""
+        content, sender = inbound.content, inbound.sender
+        standing = self._drafts.get(sender) or self._view.membership(sender)
+        if standing is Membership.BAN:
+            return Refusal(code=RefusalCode.BANNED, text="you are banned from this room")
+        if isinstance(content, Member):
+            if content.user != sender and standing is not Membership.JOIN:
+                return Refusal(code=RefusalCode.NOT_JOINED, text="join the room first")
+            self._drafts[content.user] = content.membership
+        elif standing is not Membership.JOIN and self._keeps_members(sender.network):
+            if isinstance(content, Message | Encrypted | Custom):
+                return Refusal(code=RefusalCode.NOT_JOINED, text="join the room before you speak")
+            return Refusal(code=RefusalCode.FORBIDDEN, text="only those who are in the room may change it")
+        return Prepared(shown=verdict.allowed)
+
+    def _keeps_members(self, network: str) -> bool:
+        return any(user.network == network for user in self._view.people)
+
+    def committed(self) -> None:
+        """See ``Turn.committed``."""
+
+    def abandoned(self) -> None:
+        """See ``Turn.abandoned``."""
