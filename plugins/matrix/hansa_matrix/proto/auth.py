@@ -1,0 +1,209 @@
+"""The authorisation rules of room versions 10, 11 and 12: may this event be in this room?
+
+Two parts. ``check_own`` reads the event and the events it cites and runs once per event (rules 1 to 3).
+``check_state`` reads a state and runs against each that matters: the event's own auth events, the state
+before it, the current state, and the states that state resolution builds (rules 4 to 11).
+
+SPEC: Matrix v1.19, "Authorization rules" of the room versions, numbered as in version 12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+from hansa.pure.errors import LocalProtocolError
+
+from hansa_matrix.proto.auth_members import SignedBy, ThirdPartyOk, check_member
+from hansa_matrix.proto.auth_power import check_power_levels
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.ids import domain_of, valid_user_id
+from hansa_matrix.proto.levels import Levels, LevelsMemo, LevelsSource
+from hansa_matrix.proto.reject import Reject
+from hansa_matrix.proto.state_keys import (
+    CREATE,
+    CREATE_KEY,
+    MEMBER,
+    POWER_LEVELS,
+    POWER_LEVELS_KEY,
+    THIRD_PARTY_INVITE,
+    StateReader,
+    selected_for,
+    selected_keys,
+)
+from hansa_matrix.proto.versions import VERSIONS, RoomVersion
+
+__all__ = [
+    "Levels",
+    "LevelsMemo",
+    "Reject",
+    "check_own",
+    "check_state",
+    "redaction_allowed",
+    "selected_for",
+    "selected_keys",
+]
+
+
+def check_own(
+    pdu: Pdu,
+    auth_events: Sequence[Pdu],
+    version: RoomVersion,
+    *,
+    create: Pdu | None = None,
+    rejected: Container[str] = (),
+) -> Reject | None:
+    """Rules 1 to 3, which no state changes.
+
+    ``auth_events`` holds the events that ``pdu.auth_events`` names, in any order; ``create`` is the accepted
+    create event of the room (only version 12 reads it); ``rejected`` the ids of rejected events.
+    Raises LocalProtocolError if a named event is not given.
+    """
+    if pdu.type == CREATE:
+        return _check_create(pdu, version)
+    if version.hashed_room_id and not _is_room_of(pdu.room_id, create, rejected):
+        return Reject("2.room_id", f"{pdu.room_id} is not the id of an accepted create event")
+    return _check_auth_events(pdu, auth_events, version, rejected)
+
+
+def _check_create(pdu: Pdu, version: RoomVersion) -> Reject | None:
+    content = pdu.content
+    if pdu.prev_events:
+        return Reject("1.prev_events", "a create event has no prev_events")
+    if version.hashed_room_id:
+        if "room_id" in pdu.raw:
+            return Reject("1.room_id", "a create event of this version has no room_id")
+    elif domain_of(pdu.room_id) != domain_of(pdu.sender):
+        return Reject("1.room_id", "the room id is not of the sender's server")
+    if "room_version" in content and not _recognised(content["room_version"]):
+        return Reject("1.room_version", f"unknown room version {content['room_version']!r}")
+    if version.creator_in_content and "creator" not in content:
+        return Reject("1.creator", "a create event of this version needs a creator")
+    if version.privileged_creators and not _valid_creators(content.get("additional_creators", [])):
+        return Reject("1.additional_creators", "additional_creators is not a list of user ids")
+    return None
+
+
+def _recognised(value: object) -> bool:
+    return isinstance(value, str) and value in VERSIONS
+
+
+def _valid_creators(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(user, str) and valid_user_id(user) for user in value)
+
+
+def _is_room_of(room_id: str, create: Pdu | None, rejected: Container[str]) -> bool:
+    return (
+        create is not None
+        and create.type == CREATE
+        and room_id[1:] == create.event_id[1:]
+        and room_id[:1] == "!"
+        and create.event_id not in rejected
+    )
+
+
+def _check_auth_events(
+    pdu: Pdu, auth_events: Sequence[Pdu], version: RoomVersion, rejected: Container[str]
+) -> Reject | None:
+    given = {event.event_id: event for event in auth_events}
+    missing = [event_id for event_id in pdu.auth_events if event_id not in given]
+    if missing:
+        raise LocalProtocolError(f"auth events {missing} of {pdu.event_id} were not given")
+    named = [given[event_id] for event_id in pdu.auth_events]
+    keys = [(event.type, event.state_key) for event in named]
+    if len(set(keys)) != len(keys):
+        return Reject("3.duplicate", "auth_events names two events of one type and state key")
+    allowed = selected_for(pdu, version)
+    for event, key in zip(named, keys, strict=True):
+        if key not in allowed:
+            return Reject(
+                "3.unselected", f"auth_events names {event.event_id}, a {event.type}, for no reason"
+            )
+        if event.event_id in rejected:
+            return Reject("3.rejected", f"auth_events names {event.event_id}, which was rejected")
+        if event.room_id != pdu.room_id:
+            return Reject("3.room", f"auth_events names {event.event_id}, which is of another room")
+    if not version.hashed_room_id and CREATE_KEY not in keys:
+        return Reject("3.create", "auth_events names no create event")
+    return None
+
+
+def _always(_domain: str) -> bool:
+    return True
+
+
+def _never(_signed: Mapping[str, Any], _keys: Sequence[str]) -> bool:
+    return False
+
+
+def check_state(
+    pdu: Pdu,
+    state: StateReader,
+    version: RoomVersion,
+    *,
+    signed_by: SignedBy = _always,
+    third_party_ok: ThirdPartyOk = _never,
+    levels: LevelsSource = Levels,
+) -> Reject | None:
+    """Rules 4 to 11 against ``state``, of which only the create event and the selected keys are read.
+
+    In version 12 too the create event is expected in ``state``. ``signed_by(server)`` says whether the event
+    carries a valid signature of that server (by default it was checked before); ``third_party_ok(signed,
+    keys)`` verifies a third-party invite (by default none does). A ``LevelsMemo`` as ``levels`` saves time.
+    """
+    kind = pdu.type
+    if kind == CREATE:
+        return None
+    create = state.get(CREATE_KEY)
+    if create is None:
+        return Reject("4.create", "the room has no create event")
+    sender = pdu.sender
+    if create.content.get("m.federate") is False and domain_of(sender) != domain_of(create.sender):
+        return Reject("4.federate", f"the room is closed to {domain_of(sender)}")
+    if kind == MEMBER:
+        return check_member(
+            pdu,
+            create,
+            state,
+            version=version,
+            signed_by=signed_by,
+            third_party_ok=third_party_ok,
+            levels=levels,
+        )
+    member = state.get((MEMBER, sender))
+    if member is None or member.content.get("membership") != "join":
+        return Reject("6.not_joined", f"{sender} is not in the room")
+    power_levels = state.get(POWER_LEVELS_KEY)
+    room_levels = levels(create, power_levels, version)
+    level = room_levels.user(sender)
+    if kind == THIRD_PARTY_INVITE:
+        return None if level >= room_levels.invite else Reject("7.invite", f"{sender} may not invite")
+    state_key = pdu.state_key
+    if level < room_levels.required(kind, state_key is not None):
+        return Reject("8.level", f"{sender} may not send {kind}")
+    if state_key is not None:
+        if state_key[:1] == "@" and state_key != sender:
+            return Reject("9.state_key", f"{sender} may not set the state of {state_key}")
+        if kind == POWER_LEVELS:
+            return check_power_levels(pdu, power_levels, room_levels)
+    return None
+
+
+def redaction_allowed(
+    redaction: Pdu, target: Pdu, state: Mapping[StateKey, Pdu], version: RoomVersion
+) -> bool:
+    """Whether an accepted redaction takes effect on its target.
+
+    ``state`` is the state at the redaction. Servers of one domain redact what they sent; others need the
+    redact level. SPEC: "Handling redactions" of the room versions.
+    """
+    named = (redaction.content if version.redacts_in_content else redaction.raw).get("redacts")
+    if named != target.event_id or redaction.room_id != target.room_id:
+        return False
+    if domain_of(redaction.sender) == domain_of(target.sender):
+        return True
+    create = state.get(CREATE_KEY)
+    if create is None:
+        return False
+    levels = Levels(create, state.get(POWER_LEVELS_KEY), version)
+    return levels.user(redaction.sender) >= levels.redact

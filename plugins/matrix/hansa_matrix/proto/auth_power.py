@@ -1,0 +1,93 @@
+"""Authorisation rule 10: who may change the power levels, and to what.
+
+SPEC: Matrix v1.19, room version 12, rule 10 (versions 10 and 11: rule 9). A level that is absent is absent
+here; it does not stand for its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.ids import valid_user_id
+from hansa_matrix.proto.levels import Level, Levels
+from hansa_matrix.proto.reject import Reject
+
+SCALARS: Final = ("users_default", "events_default", "state_default", "ban", "redact", "kick", "invite")
+
+_EMPTY: Final[Mapping[str, Any]] = {}
+
+
+def check_power_levels(pdu: Pdu, current: Pdu | None, levels: Levels) -> Reject | None:
+    """Judge ``pdu`` against the room's power levels event (None: it has none) and its levels."""
+    shape = _check_shape(pdu.content, levels.creators)
+    if shape is not None or current is None:
+        return shape
+    level = levels.user(pdu.sender)
+    old, new = current.content, pdu.content
+    if not all(_may(change, level) for change in _changes(_scalars(old), _scalars(new))):
+        return Reject("10.scalar", f"{pdu.sender} changes a level above the own one")
+    for name in ("events", "notifications"):
+        if not all(_may(change, level) for change in _changes(_entries(old, name), _entries(new, name))):
+            return Reject(f"10.{name}", f"{pdu.sender} changes an entry of '{name}' above the own level")
+    for user, before, after in _changes(_entries(old, "users"), _entries(new, "users")):
+        if user != pdu.sender and before is not None and before >= level:
+            return Reject(
+                "10.users.old", f"{pdu.sender} changes {user}, whose level is not below the own one"
+            )
+        if after is not None and after > level:
+            return Reject("10.users.new", f"{pdu.sender} raises {user} above the own level")
+    return None
+
+
+def _check_shape(content: Mapping[str, Any], creators: frozenset[str]) -> Reject | None:
+    for name in SCALARS:
+        if name in content and type(content[name]) is not int:
+            return Reject("10.integer", f"'{name}' is not an integer")
+    for name in ("events", "notifications", "users"):
+        if name in content and not _all_integers(content[name]):
+            return Reject("10.integer", f"'{name}' is not an object of integers")
+    users = _entries(content, "users")
+    if not all(valid_user_id(user) for user in users):
+        return Reject("10.user_id", "'users' has a key that is not a user id")
+    if not creators.isdisjoint(users):
+        return Reject("10.creator", "'users' names a creator of the room")
+    return None
+
+
+def _all_integers(value: object) -> bool:
+    # bool is a subclass of int and is no integer of JSON.
+    return isinstance(value, Mapping) and all(type(level) is int for level in value.values())
+
+
+def _scalars(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: content[name] for name in SCALARS if name in content}
+
+
+def _entries(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = content.get(name)
+    return value if isinstance(value, Mapping) else _EMPTY
+
+
+_Change = tuple[str, int | None, int | None]
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[_Change]:
+    """``(name, before, after)`` of each entry that differs; None where it is absent."""
+    for name, before in old.items():
+        after = new.get(name)
+        if after != before:
+            yield name, _integer(before), after
+    for name, after in new.items():
+        if name not in old:
+            yield name, None, after
+
+
+def _integer(value: object) -> int | None:
+    return value if type(value) is int else None
+
+
+def _may(change: _Change, level: Level) -> bool:
+    _, before, after = change
+    return (before is None or before <= level) and (after is None or after <= level)

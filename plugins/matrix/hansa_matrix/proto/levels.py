@@ -1,0 +1,136 @@
+"""Power levels: what a user has and what an act needs.
+
+SPEC: Matrix v1.19, Client-Server API, "m.room.power_levels" (the defaults); room version 12 (creators).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Any, Final
+
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.versions import RoomVersion
+
+#: An integer as in the power levels event, or ``INFINITE``.
+Level = int | float
+
+#: The level of a version 12 creator: above every integer, equal to itself. Canonical JSON has no floats,
+#: so it can never be serialised as a level by mistake.
+INFINITE: Final = inf
+
+#: The level of the creator while the room has no power levels event (versions 10 and 11).
+_CREATOR_WITHOUT_POWER_LEVELS: Final = 100
+
+_EMPTY: Final[Mapping[str, Any]] = {}
+
+
+def creators_of(create: Pdu, version: RoomVersion) -> frozenset[str]:
+    """The user ids of the room's creators: one up to version 11, any number from version 12 on."""
+    if version.creator_in_content:
+        creator = create.content.get("creator")
+        return frozenset((creator,)) if isinstance(creator, str) else frozenset()
+    if not version.privileged_creators:
+        return frozenset((create.sender,))
+    more = create.content.get("additional_creators")
+    named = [user for user in more if isinstance(user, str)] if isinstance(more, list) else []
+    return frozenset((create.sender, *named))
+
+
+class Levels:
+    """The levels of a room, from its create event and its power levels event (None: the room has none).
+
+    Nothing is copied: building one costs the same for one user and for ten thousand. A value that is not
+    an integer (no accepted event of these versions holds one) counts as absent.
+    """
+
+    __slots__ = ("_content", "_creators", "_event_levels", "_users", "_users_default")
+
+    def __init__(self, create: Pdu, power_levels: Pdu | None, version: RoomVersion) -> None:
+        self._creators: frozenset[str] = frozenset()
+        if power_levels is None:
+            self._content = self._event_levels = _EMPTY
+            owners = creators_of(create, version)
+            self._users: Mapping[str, Any] = dict.fromkeys(owners, _CREATOR_WITHOUT_POWER_LEVELS)
+        else:
+            self._content = power_levels.content
+            self._users = _mapping(self._content.get("users"))
+            self._event_levels = _mapping(self._content.get("events"))
+        if version.privileged_creators:
+            self._creators = creators_of(create, version)
+        self._users_default = self._scalar("users_default", 0)
+
+    def user(self, user_id: str) -> Level:
+        """The level of a user, in the room or not."""
+        if user_id in self._creators:
+            return INFINITE
+        level = self._users.get(user_id)
+        return level if type(level) is int else self._users_default
+
+    def required(self, event_type: str, is_state: bool) -> int:
+        """The level that sending an event of this type takes."""
+        level = self._event_levels.get(event_type)
+        if type(level) is int:
+            return level
+        return self._scalar("state_default", 50) if is_state else self._scalar("events_default", 0)
+
+    @property
+    def ban(self) -> int:
+        """The level to ban, and to lift a ban."""
+        return self._scalar("ban", 50)
+
+    @property
+    def kick(self) -> int:
+        """The level to make somebody else leave."""
+        return self._scalar("kick", 50)
+
+    @property
+    def redact(self) -> int:
+        """The level to redact what others sent."""
+        return self._scalar("redact", 50)
+
+    @property
+    def invite(self) -> int:
+        """The level to invite."""
+        return self._scalar("invite", 0)
+
+    @property
+    def creators(self) -> frozenset[str]:
+        """Those whose level is infinite; empty up to version 11."""
+        return self._creators
+
+    def _scalar(self, name: str, default: int) -> int:
+        value = self._content.get(name)
+        return value if type(value) is int else default
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else _EMPTY
+
+
+#: Gives the levels of a room; ``Levels`` itself is one, ``LevelsMemo`` a faster one.
+LevelsSource = Callable[[Pdu, Pdu | None, RoomVersion], Levels]
+
+
+class LevelsMemo:
+    """Remembers up to ``size`` rooms' levels. Whoever judges many events holds one and passes it on.
+
+    Keyed by event id but compared by object: a redacted copy of an event has its id and other levels.
+    """
+
+    __slots__ = ("_known", "_size")
+
+    def __init__(self, size: int = 256) -> None:
+        self._size = size
+        self._known: dict[str, tuple[Pdu, Pdu | None, Levels]] = {}
+
+    def __call__(self, create: Pdu, power_levels: Pdu | None, version: RoomVersion) -> Levels:
+        key = create.event_id if power_levels is None else power_levels.event_id
+        known = self._known.get(key)
+        if known is not None and known[0] is create and known[1] is power_levels:
+            return known[2]
+        levels = Levels(create, power_levels, version)
+        if len(self._known) >= self._size:
+            del self._known[next(iter(self._known))]
+        self._known[key] = (create, power_levels, levels)
+        return levels

@@ -1,0 +1,138 @@
+"""The part of a room's auth graph that a state resolution looks at, by small integers.
+
+Event ids are met once, at loading; from there on an event is its index, and what is said of it stands in
+lists. Every walk is a loop over an explicit stack: the depth of a graph is a peer's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from hansa.pure.errors import HansaError
+
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.state_keys import POWER_LEVELS
+
+Fetch = Callable[[str], Pdu | None]
+
+
+class MissingEvents(HansaError):
+    """``fetch`` gave None for events that the resolution needs: load ``ids`` and call again.
+
+    Their auth chains will be needed next, so whoever loads them together saves rounds.
+    """
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self.ids = tuple(dict.fromkeys(ids))
+        super().__init__(f"{len(self.ids)} events are not at hand")
+
+
+class AuthGraph:
+    """Events and their ``auth_events``, loaded as far as walks asked for.
+
+    ``ids[i]`` is the id, ``pdus[i]`` the event and ``auth[i]`` the indices it cites (None: not loaded yet).
+    """
+
+    __slots__ = ("_fetch", "_index", "_missing", "auth", "ids", "pdus")
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+        self._index: dict[str, int] = {}
+        self._missing: list[str] = []
+        self.ids: list[str] = []
+        self.pdus: list[Pdu] = []
+        self.auth: list[list[int] | None] = []
+
+    def add(self, event_id: str) -> int:
+        """The index of an event, loaded or not."""
+        index = self._index.get(event_id)
+        if index is None:
+            index = self._index[event_id] = len(self.ids)
+            self.ids.append(event_id)
+            self.pdus.append(_NOWHERE)
+            self.auth.append(None)
+        return index
+
+    def edges(self, index: int) -> list[int]:
+        """What the event cites; loads the event."""
+        edges = self.auth[index]
+        if edges is None:
+            pdu = self._fetch(self.ids[index])
+            if pdu is None:
+                self._missing.append(self.ids[index])
+                edges = []
+            else:
+                self.pdus[index] = pdu
+                edges = [self.add(event_id) for event_id in pdu.auth_events]
+            self.auth[index] = edges
+        return edges
+
+    def walk(self, roots: Iterable[int]) -> list[int]:
+        """Load the roots and their auth chains: what this call loaded, each after all that it cites."""
+        auth, order = self.auth, []
+        stack = list(roots)
+        while stack:
+            index = stack.pop()
+            if index < 0:
+                order.append(~index)
+            elif auth[index] is None:
+                unseen = [cited for cited in self.edges(index) if auth[cited] is None]
+                if unseen:
+                    stack.append(~index)
+                    stack += unseen
+                else:
+                    order.append(index)
+        self.raise_missing()
+        return order
+
+    def fetch(self, event_id: str) -> Pdu | None:
+        """One event without its auth chain. A missing one is noted for ``raise_missing``."""
+        pdu = self._fetch(event_id)
+        if pdu is None:
+            self._missing.append(event_id)
+        return pdu
+
+    def raise_missing(self) -> None:
+        """Raise MissingEvents if any event asked for so far was not to be had."""
+        if self._missing:
+            raise MissingEvents(self._missing)
+
+    def power_levels_of(self, index: int) -> int:
+        """The power levels event that the event cites, -1 if none."""
+        pdus = self.pdus
+        for cited in self.auth[index] or ():
+            pdu = pdus[cited]
+            if pdu.type == POWER_LEVELS and pdu.state_key == "":
+                return cited
+        return -1
+
+    def not_below(self, candidates: Iterable[int], tops: Iterable[str]) -> set[int]:
+        """Those ``candidates`` that are in the auth chain of none of the events ``tops``."""
+        left = set(candidates)
+        seen: set[int] = set()
+        stack = [self.add(event_id) for event_id in tops]
+        while stack and left:
+            for cited in self.edges(stack.pop()):
+                if cited not in seen:
+                    seen.add(cited)
+                    left.discard(cited)
+                    stack.append(cited)
+        self.raise_missing()
+        return left
+
+
+# Stands where an event is named but not loaded, so that the lists need no None checks in the hot loops.
+_NOWHERE = Pdu(
+    event_id="",
+    room_id="",
+    type="",
+    sender="",
+    state_key=None,
+    content={},
+    prev_events=(),
+    auth_events=(),
+    depth=0,
+    origin_server_ts=0,
+    raw={},
+    wire=b"",
+)

@@ -1,0 +1,82 @@
+"""Event types and state keys that the authorisation rules read, and which of them an event must cite.
+
+SPEC: Matrix v1.19, Server-Server API, "Auth events selection".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.versions import RoomVersion
+
+CREATE: Final = "m.room.create"
+MEMBER: Final = "m.room.member"
+POWER_LEVELS: Final = "m.room.power_levels"
+JOIN_RULES: Final = "m.room.join_rules"
+THIRD_PARTY_INVITE: Final = "m.room.third_party_invite"
+
+CREATE_KEY: Final[StateKey] = (CREATE, "")
+POWER_LEVELS_KEY: Final[StateKey] = (POWER_LEVELS, "")
+JOIN_RULES_KEY: Final[StateKey] = (JOIN_RULES, "")
+
+#: The member content key that names who let a user into a restricted room.
+AUTHORISING_USER: Final = "join_authorised_via_users_server"
+
+
+class StateReader(Protocol):
+    """What the rules need of a room's state: any ``Mapping[StateKey, Pdu]`` has it."""
+
+    def get(self, key: StateKey, /) -> Pdu | None: ...
+
+
+def selected_keys(
+    type: str,  # noqa: A002 - the field's own name
+    sender: str,
+    state_key: str | None,
+    content: Mapping[str, Any],
+    version: RoomVersion,
+) -> frozenset[StateKey]:
+    """The state keys whose events such an event cites in ``auth_events``: these and no others.
+
+    Fields of the wrong type select nothing. The create event selects nothing; nor is it selected in
+    rooms whose id is its hash (version 12).
+    """
+    if type == CREATE:
+        return frozenset()
+    keys = {POWER_LEVELS_KEY, (MEMBER, sender)}
+    if not version.hashed_room_id:
+        keys.add(CREATE_KEY)
+    if type == MEMBER:
+        _add_member_keys(keys, state_key, content)
+    return frozenset(keys)
+
+
+def selected_for(pdu: Pdu, version: RoomVersion) -> frozenset[StateKey]:
+    """``selected_keys`` of an event that exists."""
+    return selected_keys(pdu.type, pdu.sender, pdu.state_key, pdu.content, version)
+
+
+def _add_member_keys(keys: set[StateKey], state_key: str | None, content: Mapping[str, Any]) -> None:
+    membership = content.get("membership")
+    if state_key is not None:
+        keys.add((MEMBER, state_key))
+    if membership in ("join", "invite", "knock"):
+        keys.add(JOIN_RULES_KEY)
+    if membership == "invite":
+        token = third_party_token(content)
+        if token is not None:
+            keys.add((THIRD_PARTY_INVITE, token))
+    elif membership == "join":
+        authoriser = content.get(AUTHORISING_USER)
+        if isinstance(authoriser, str):
+            keys.add((MEMBER, authoriser))
+
+
+def third_party_token(content: Mapping[str, Any]) -> str | None:
+    """``third_party_invite.signed.token`` of a member event's content, if it is a string."""
+    invite = content.get("third_party_invite")
+    signed = invite.get("signed") if isinstance(invite, Mapping) else None
+    token = signed.get("token") if isinstance(signed, Mapping) else None
+    return token if isinstance(token, str) else None

@@ -1,0 +1,160 @@
+"""State resolution: one state of a room out of several.
+
+Version 2 (rooms 10 and 11) and version 2.1 (room 12). The result depends on the given states and the events
+alone: on no clock, no order of arrival, no order of the states.
+
+SPEC: Matrix v1.19, room versions 2 and 12, "State resolution"; the numbers below are its steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Any
+
+from hansa_matrix.proto.auth import check_state
+from hansa_matrix.proto.auth_members import ThirdPartyOk
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.levels import Level, LevelsMemo
+from hansa_matrix.proto.state_conflict import FullConflictedSet, StateIds, separate
+from hansa_matrix.proto.state_graph import AuthGraph, MissingEvents
+from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY, POWER_LEVELS_KEY
+from hansa_matrix.proto.state_order import is_power_event, mainline_order, power_order, with_auth_events
+from hansa_matrix.proto.versions import RoomVersion
+
+__all__ = ["MissingEvents", "resolve"]
+
+
+def _never(_signed: Mapping[str, Any], _keys: Sequence[str]) -> bool:
+    return False
+
+
+def resolve(
+    version: RoomVersion,
+    state_sets: Sequence[StateIds],
+    fetch: Callable[[str], Pdu | None],
+    *,
+    rejected: Container[str] = (),
+    admit_rejected: bool = True,
+    third_party_ok: ThirdPartyOk = _never,
+) -> dict[StateKey, str]:
+    """The resolution of ``state_sets``, each a map from state key to event id, as one such map.
+
+    ``fetch(event_id)`` gives the event or None if it is not at hand: MissingEvents then names all that can
+    be told to be missing, and the call is to be repeated. ``rejected`` are ids of rejected events: never
+    used to authorise what cites them, yet judged again if a state holds them. ``admit_rejected=False``
+    keeps them out of the result, as Synapse does. ``third_party_ok`` is that of ``auth.check_state``.
+    """
+    if not state_sets:
+        return {}
+    first = state_sets[0]
+    if all(other == first for other in state_sets):
+        return dict(first)
+    unconflicted, conflicted = separate(state_sets)
+    graph = AuthGraph(fetch)
+    full = FullConflictedSet(
+        graph, conflicted, unconflicted, sets=len(state_sets), subgraph=version.state_res_v2_1
+    ).indices
+    replay = _Replay(version, graph, {} if version.state_res_v2_1 else unconflicted, rejected, third_party_ok)
+    power = (index for index in full if is_power_event(graph.pdus[index]))
+    chosen = with_auth_events(graph, power, full)
+    skip: Container[str] = () if admit_rejected else rejected
+    replay.run(power_order(graph, chosen, replay.sender_level), skip)
+    replay.run(mainline_order(graph, full - chosen, replay.power_levels()), skip)
+    result = {key: pdu.event_id for key, pdu in replay.state.items()}
+    result.update(unconflicted)
+    return result
+
+
+class _Replay:
+    """The iterative auth checks: a state that grows, and how one event sees it.
+
+    As the ``state`` that the rules read it shows the state built so far and, for a key that it lacks, the
+    event's own auth event if that was not rejected. The rules read selected keys only.
+    """
+
+    __slots__ = ("_base", "_cited", "_create", "_graph", "_levels", "_ok", "_rejected", "_version", "state")
+
+    def __init__(
+        self,
+        version: RoomVersion,
+        graph: AuthGraph,
+        base: Mapping[StateKey, str],
+        rejected: Container[str],
+        third_party_ok: ThirdPartyOk,
+    ) -> None:
+        self._version = version
+        self._graph = graph
+        self._base = base
+        self._rejected = rejected
+        self._ok = third_party_ok
+        self._levels = LevelsMemo()
+        self._cited: list[int] = []
+        self._create = self._create_by_room_id() if version.hashed_room_id else None
+        #: Step 2 starts with ``base``, whose events come in here when they are first read.
+        self.state: dict[StateKey, Pdu] = {}
+
+    def _create_by_room_id(self) -> Pdu | None:
+        # Nothing cites the create event of such a room; its id is the room id.
+        room_id = self._graph.pdus[0].room_id
+        create = self._graph.fetch("$" + room_id[1:])
+        self._graph.raise_missing()
+        return create
+
+    def run(self, order: Iterable[int], skip: Container[str]) -> None:
+        """Steps 2 and 4: put each event that the rules allow into the state."""
+        graph, state, version, levels, ok = self._graph, self.state, self._version, self._levels, self._ok
+        for index in order:
+            pdu = graph.pdus[index]
+            if pdu.state_key is None or pdu.event_id in skip:
+                continue
+            self._cited = graph.auth[index] or []
+            if check_state(pdu, self, version, third_party_ok=ok, levels=levels) is None:
+                state[(pdu.type, pdu.state_key)] = pdu
+        graph.raise_missing()
+
+    def get(self, key: StateKey, /) -> Pdu | None:
+        """What the event that is being judged sees under ``key``."""
+        pdu = self.state.get(key)
+        if pdu is not None:
+            return pdu
+        event_id = self._base.get(key)
+        if event_id is not None:
+            pdu = self._graph.fetch(event_id)
+            if pdu is not None:
+                self.state[key] = pdu
+            return pdu
+        if self._create is not None and key == CREATE_KEY:
+            return self._create
+        return self._own(key)
+
+    def _own(self, key: StateKey) -> Pdu | None:
+        kind, state_key = key
+        pdus = self._graph.pdus
+        for cited in self._cited:
+            pdu = pdus[cited]
+            if pdu.type == kind and pdu.state_key == state_key and pdu.event_id not in self._rejected:
+                return pdu
+        return None
+
+    def sender_level(self, index: int) -> Level:
+        """The level of the event's sender by the event's own auth events, rejected or not."""
+        graph = self._graph
+        create = self._create
+        for cited in graph.auth[index] or ():
+            if graph.pdus[cited].type == CREATE:
+                create = graph.pdus[cited]
+        if create is None:
+            return 0
+        power_levels = graph.power_levels_of(index)
+        levels = self._levels(create, graph.pdus[power_levels] if power_levels >= 0 else None, self._version)
+        return levels.user(graph.pdus[index].sender)
+
+    def power_levels(self) -> int:
+        """The index of the power levels event of the state so far, its mainline loaded; -1 if none."""
+        pdu = self.state.get(POWER_LEVELS_KEY)
+        event_id = self._base.get(POWER_LEVELS_KEY) if pdu is None else pdu.event_id
+        if event_id is None:
+            return -1
+        index = self._graph.add(event_id)
+        self._graph.walk((index,))
+        return index
