@@ -48,14 +48,18 @@ class Rooms:
 
     async def load(self) -> None:
         """Read every room, link and member from the store."""
-        for row in await self._all("room"):
-            facts, head, received = tables.room_of(row)
-            room = str(row.key[0])
-            self._rooms[room] = Room(room, RoomView(room, facts), head=head, received=received)
-        for row in await self._all("link"):
-            link = tables.link_of(row)
-            self._rooms[link.room].links[link.id] = link
-            self._by_native[link.native] = link
+        after: str | None = None
+        while page := await self._store.scan("room", after=after, limit=_PAGE):
+            for row in page:
+                facts, head, received = tables.room_of(row)
+                name = str(row.key[0])
+                self._rooms[name] = Room(name, RoomView(name, facts), head=head, received=received)
+            after = str(page[-1].key[0])
+        for name in self._rooms:
+            for row in await self._store.scan("link", index=("room",), equal=(name,), limit=_PAGE):
+                link = tables.link_of(row)
+                self._rooms[name].links[link.id] = link
+                self._by_native[link.native] = link
         for room in self._rooms.values():
             await self.reload(room)
 
@@ -81,16 +85,6 @@ class Rooms:
                     break
                 after = str(page[-1].key[2])
         return found
-
-    async def _all(self, collection: str) -> list[Row]:
-        found: list[Row] = []
-        after: str | None = None
-        while True:
-            page = await self._store.scan(collection, index=("room",), after=after, limit=_PAGE)
-            found += page
-            if len(page) < _PAGE:
-                return found
-            after = str(page[-1].fields["room"] if "room" in page[-1].fields else page[-1].key[0])
 
     def __iter__(self) -> Iterator[Room]:
         return iter(list(self._rooms.values()))

@@ -1,0 +1,228 @@
+"""From the log to each link: a durable cursor, in order, with backoff and dead letters (stage 8).
+
+A consumer reads what lies behind its cursor, sends it, and moves the cursor. It holds no backlog in memory.
+Cursors are written lazily: a repeat after a crash carries the same ``Delivery.key``, which makes it a no-op.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+import orjson
+
+from hansa import tables
+from hansa.backoff import Backoff
+from hansa.contracts import HasFeatures, Network, Refused, Retry
+from hansa.decisions import Decisions
+from hansa.pure.crossing import EventOut
+from hansa.pure.features import PLAIN, Level, degrade
+from hansa.pure.model import Delivery, Event, Link, Ref
+from hansa.rooms import Room
+from hansa.seams import Clock, Random
+from hansa.store.base import Put, Scoped, Write
+from hansa.throttle import Throttle
+
+_PAGE = 100
+#: A network that fails in a way its contract does not know is asked this often before the event is buried.
+_BROKEN = 10
+
+
+class Gate(Protocol):
+    """A network as delivery sees it."""
+
+    id: str
+    throttle: Throttle
+
+    @property
+    def network(self) -> Network | None:
+        """The open network, None while it is restarting."""
+        ...
+
+    async def up(self) -> None:
+        """Wait until the network is up."""
+        ...
+
+    async def up_again(self) -> None:
+        """Wait until the network next changes to up."""
+        ...
+
+    async def failed(self, delivery: Delivery, error: str) -> None:
+        """A delivery went to the dead letters."""
+        ...
+
+
+class Consumer:
+    """One link's cursor. ``position`` is the seq of the last event that needs no more sending."""
+
+    def __init__(
+        self,
+        room: Room,
+        link: Link,
+        gate: Gate,
+        store: Scoped,
+        decisions: Decisions,
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        self.room = room
+        self.link = link
+        self.position = 0
+        #: Since when the event behind the cursor waits (ms), 0 if none does, and why.
+        self.waiting_since = 0
+        self.reason = ""
+        self.sending: set[str] = set()
+        self._gate = gate
+        self._store = store
+        self._decisions = decisions
+        self._clock = clock
+        self._random = random
+        self._backoff = Backoff()
+        self._wake = asyncio.Event()
+        self._stored = 0
+        self._log = logging.getLogger("hansa.delivery")
+
+    async def load(self, start: int | None = None) -> None:
+        """Take the stored position; a new link starts at ``start`` (default: the log's end)."""
+        row = await self._store.get("cursor", (self.link.id,))
+        if row is not None:
+            self.position = self._stored = int(row.fields["seq"] or 0)
+            return
+        self.position = self.room.head if start is None else start
+        await self._save("full")
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send for ever. Ends by cancellation; the position is then stored by ``close``."""
+        while True:
+            self._wake.clear()
+            if self.position >= self.room.head:
+                if self._stored != self.position:
+                    await self._save("lazy")
+                await self._wake.wait()
+                continue
+            await self._gate.up()
+            for event in await self._next():
+                await self._one(event)
+            await self._save("lazy")
+
+    async def close(self) -> None:
+        """Store the position."""
+        if self._stored != self.position:
+            await self._save("full")
+
+    async def _save(self, durability: str) -> None:
+        position = self.position
+        await self._store.commit(
+            [Put("cursor", (self.link.id,), b"", {"seq": position})],
+            durability="full" if durability == "full" else "lazy",
+        )
+        self._stored = position
+
+    async def _next(self) -> Sequence[Event]:
+        tail = self.room.tail
+        if tail and tail[0].seq <= self.position + 1:
+            return [e for e in tail if e.seq > self.position][:_PAGE]
+        rows = await self._store.scan(
+            "event", equal=(self.room.id,), after=self.position, upto=self.room.head, limit=_PAGE
+        )
+        return [tables.event_of(row) for row in rows]
+
+    async def _one(self, event: Event) -> None:
+        if await self._passes(event):
+            features = PLAIN
+            network = self._gate.network
+            if isinstance(network, HasFeatures):
+                features = network.features
+            content = degrade(event.content, features)
+            if content is not None:
+                key = f"{self.link.id}#{event.seq}"
+                await self._send(Delivery(key=key, link=self.link, event=event, content=content))
+            elif features.level(event.content.kind) is Level.REJECTED:
+                self._log.info("%s cannot carry %s", self.link.id, event.content.kind)
+        self.position = event.seq
+        self.waiting_since, self.reason = 0, ""
+
+    async def _passes(self, event: Event) -> bool:
+        if not self.link.direction.outward:
+            return False
+        if not self.link.hosted and event.origin.network == self.link.native.network:
+            return False
+        if any(link == self.link.id for link, _ in event.withheld_from):
+            return False
+        if event.received >= self._decisions.since or event.origin.network == self.link.native.network:
+            return True
+        out = EventOut(link=self.link, sender=event.sender, content=event.content, view=self.room.view)
+        return (await self._decisions.check(out)).allowed
+
+    async def _send(self, delivery: Delivery) -> None:
+        failures = broken = 0
+        while True:
+            await self._gate.throttle.pass_one()
+            network = self._gate.network
+            try:
+                if network is None:
+                    raise Retry("the network is restarting")  # one place decides what follows
+                native = await network.send(delivery)
+                await self._alias(delivery, native)
+                return
+            except Retry as error:
+                after, self.reason = error.after, error.reason
+            except Refused as error:
+                await self._bury(delivery, error.reason)
+                return
+            except Exception as error:  # noqa: BLE001  # a broken network must not lose the event
+                broken += 1
+                after, self.reason = 0.0, f"{type(error).__name__}: {error}"
+                self._log.warning("%s failed to send %s: %s", self.link.id, delivery.key, self.reason)
+                if broken >= _BROKEN:
+                    await self._bury(delivery, self.reason)
+                    return
+            failures += 1
+            self.waiting_since = self.waiting_since or self._clock.now()
+            wait = after or self._backoff.delay(failures, self._random.uniform())
+            delivery = Delivery(
+                key=delivery.key,
+                link=delivery.link,
+                event=delivery.event,
+                content=delivery.content,
+                attempt=failures + 1,
+            )
+            await self._pause(wait)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but no longer than until the network comes up again."""
+        up = asyncio.ensure_future(self._gate.up_again())
+        try:
+            await asyncio.wait({up}, timeout=seconds)
+        finally:
+            up.cancel()
+
+    async def _alias(self, delivery: Delivery, native: str) -> None:
+        if not native or self.link.hosted:
+            return
+        ref = Ref(self.link.native.network, native)
+        write: Write = tables.alias_put(ref, self.room.id, delivery.event.seq)
+        await self._store.commit([write], durability="lazy")
+
+    async def _bury(self, delivery: Delivery, reason: str) -> None:
+        body = {
+            "key": delivery.key,
+            "event": delivery.event.id,
+            "reason": reason,
+            "attempt": delivery.attempt,
+        }
+        write = Put(
+            "dead",
+            (self.link.id, delivery.event.seq),
+            orjson.dumps(body),
+            {"room": self.room.id, "ts": self._clock.now()},
+        )
+        await self._store.commit([write])
+        self._log.warning("%s went to the dead letters: %s", delivery.key, reason)
+        await self._gate.failed(delivery, reason)

@@ -1,0 +1,430 @@
+"""One event from a network into the log: stages 3 to 7.
+
+1. Known already (its origin is an alias)? Answer as before.
+2. Outside the room's turn: every policy is asked about the way in and each way out, the authority makes
+   ready.
+3. The room's turn: what waits, up to 50, is prepared by the authority in order of arrival and committed as
+   one batch: events, aliases, decisions, the authority's own writes, the view. One worker a room.
+4. The consumers of the room's links are woken.
+
+A turn is never held over network I/O: what misses something leaves the turn and queues again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from hansa import tables
+from hansa.contracts import Authority, Busy, KnowsServers, Missing, Network, Prepared, Turn
+from hansa.core_turn import CoreTurn
+from hansa.decisions import Decisions, Judgement
+from hansa.pure.content import Member, Name, Topic
+from hansa.pure.crossing import EventIn, EventOut
+from hansa.pure.errors import LocalProtocolError
+from hansa.pure.model import (
+    Event,
+    Inbound,
+    Link,
+    NativeFacts,
+    Outcome,
+    Refusal,
+    RefusalCode,
+)
+from hansa.pure.verdict import ALLOW, Action, Verdict, strictest
+from hansa.pure.view import ViewChange, change_by
+from hansa.rooms import Room, Rooms
+from hansa.seams import Clock, Random
+from hansa.store.base import Conflict, Scoped, Write
+
+_BATCH = 50
+_WAITING = 1000
+_RACES = 5
+_FETCHES = 3
+
+
+class Surroundings(Protocol):
+    """What the pipeline asks of the running whole."""
+
+    def network(self, network: str) -> Network | None:
+        """The open network of an id."""
+        ...
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> object:
+        """Run a task of the core's own."""
+        ...
+
+    def wake(self, room: Room, events: Sequence[Event]) -> None:
+        """Events were committed."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    inbound: Inbound
+    link: Link
+    done: asyncio.Future[Outcome]
+    fetches: int = 0
+    judged: bool = False
+    verdict: Verdict = ALLOW
+    writes: list[Write] = field(default_factory=list)
+    withheld: list[tuple[str, str]] = field(default_factory=list)
+    ready: Refusal | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Correction:
+    change: ViewChange
+    done: asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class _Queue:
+    waiting: deque[_Item | _Correction] = field(default_factory=deque)
+    running: bool = False
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What one turn will commit."""
+
+    writes: list[Write] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    outcomes: list[tuple[_Item, Outcome]] = field(default_factory=list)
+    head: int = 0
+    received: int = 0
+
+
+class Pipeline:
+    """Takes what networks submit. ``rooms``, ``decisions`` and the store are the core's own."""
+
+    def __init__(
+        self,
+        store: Scoped,
+        rooms: Rooms,
+        decisions: Decisions,
+        around: Surroundings,
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        self._store = store
+        self._rooms = rooms
+        self._decisions = decisions
+        self._around = around
+        self._clock = clock
+        self._random = random
+        self._queues: dict[str, _Queue] = {}
+        self._log = logging.getLogger("hansa.pipeline")
+        self.counts: dict[str, int] = {}
+
+    def waiting(self, room: str) -> int:
+        """How many submissions of a room wait for its turn."""
+        queue = self._queues.get(room)
+        return len(queue.waiting) if queue else 0
+
+    async def submit(self, network: str, items: Sequence[Inbound]) -> list[Outcome]:
+        """See ``NetworkContext.submit``."""
+        loop = asyncio.get_running_loop()
+        made: list[_Item] = []
+        for inbound in items:
+            if inbound.origin.network != network or inbound.sender.network != network:
+                raise LocalProtocolError(f"{network} may not speak for {inbound.sender} ({inbound.origin})")
+            self._rooms.of(inbound.room)
+            link = self._rooms.link(inbound.room)
+            assert link is not None
+            made.append(_Item(inbound, link, loop.create_future()))
+        for room in {item.link.room for item in made}:
+            if self.waiting(room) + len(made) > _WAITING:
+                self._count("busy")
+                raise Busy("too many events of this room wait", after=1.0)
+        for item in made:
+            self._enqueue(item.link.room, item)
+        return [await item.done for item in made]
+
+    async def correct(self, room: str, change: ViewChange) -> None:
+        """Apply a change to a room's view in the room's turn."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._enqueue(room, _Correction(change, done))
+        await done
+
+    def _enqueue(self, room: str, item: _Item | _Correction) -> None:
+        queue = self._queues.setdefault(room, _Queue())
+        queue.waiting.append(item)
+        if not queue.running:
+            queue.running = True
+            self._around.spawn(self._work(room, queue), f"room {room}")
+
+    async def _work(self, room_id: str, queue: _Queue) -> None:
+        try:
+            while queue.waiting:
+                room = self._rooms.get(room_id)
+                assert room is not None
+                batch: list[_Item] = []
+                while queue.waiting and len(batch) < _BATCH:
+                    first = queue.waiting[0]
+                    if isinstance(first, _Correction):
+                        if batch:
+                            break
+                        queue.waiting.popleft()
+                        await self._rooms.commit_change(room, first.change)
+                        first.done.set_result(None)
+                        continue
+                    batch.append(first)
+                    queue.waiting.popleft()
+                if batch:
+                    await self._batch(room, batch)
+        except BaseException as error:
+            for item in [*queue.waiting]:
+                if not item.done.done():
+                    item.done.cancel()
+            queue.waiting.clear()
+            if not isinstance(error, asyncio.CancelledError):
+                self._log.exception("the worker of room %s failed", room_id)
+            else:
+                raise
+        finally:
+            queue.running = False
+
+    async def _batch(self, room: Room, batch: list[_Item]) -> None:
+        try:
+            batch = await self._unknown(batch)
+            await asyncio.gather(*(self._admit(room, item) for item in batch if not item.judged))
+            for race in range(_RACES):
+                try:
+                    await self._turn(room, batch)
+                    return
+                except Conflict:
+                    self._count("lost_race")
+                    self._log.info("room %s lost a race (%d)", room.id, race + 1)
+                    await self._rooms.reload(room)
+                    batch = await self._unknown([i for i in batch if not i.done.done()])
+            raise LocalProtocolError(f"room {room.id} lost {_RACES} races in a row")
+        except asyncio.CancelledError:
+            for item in batch:
+                item.done.cancel()
+            raise
+        except Exception as error:
+            self._log.exception("a turn of room %s failed", room.id)
+            for item in batch:
+                if not item.done.done():
+                    item.done.set_exception(LocalProtocolError(f"{type(error).__name__}: {error}"))
+
+    async def _unknown(self, batch: list[_Item]) -> list[_Item]:
+        """Those not in the log yet; the others are answered as before."""
+        keys = [(i.inbound.origin.network, i.inbound.origin.id) for i in batch]
+        known = await self._store.get_many("alias", keys)
+        fresh: list[_Item] = []
+        first: dict[tuple[str, str], _Item] = {}
+        for item, key in zip(batch, keys, strict=True):
+            row = known.get(key)
+            if row is not None:
+                stored = await self._store.get(
+                    "event", (str(row.fields["room"]), int(row.fields["seq"] or 0))
+                )
+                event = tables.event_of(stored) if stored else None
+                item.done.set_result(Outcome(verdict=ALLOW, event=event, duplicate=True))
+            elif key in first:
+                twin, mine = first[key], item
+                twin.done.add_done_callback(lambda done, mine=mine: _as_duplicate(done, mine))  # type: ignore[misc]
+            else:
+                first[key] = item
+                fresh.append(item)
+        return fresh
+
+    async def _admit(self, room: Room, item: _Item) -> None:
+        """Stage 4 and 5: the policies' word on every way, and the authority's preparations."""
+        item.judged = True
+        inbound, arrived = item.inbound, item.link
+        facts = self._facts(inbound)
+        authority = room.authority
+        immutable = arrived.authority and inbound.native is not None
+        asked: list[Judgement] = []
+        way_in = EventIn(
+            link=arrived,
+            sender=inbound.sender,
+            content=inbound.content,
+            view=room.view,
+            facts=facts,
+            immutable=immutable,
+        )
+        asked.append(await self._decisions.judge(way_in))
+        for link in list(room.links.values()):
+            if link.id == arrived.id or not link.direction.outward:
+                continue
+            out = EventOut(
+                link=link, sender=inbound.sender, content=inbound.content, view=room.view, facts=facts
+            )
+            judged = await self._decisions.judge(out)
+            item.writes += judged.writes
+            if link.authority:
+                asked.append(judged)
+            elif not judged.verdict.allowed:
+                item.withheld.append((link.id, judged.verdict.decision))
+        for judged in asked:
+            item.writes += judged.writes
+        item.verdict = _merged([j.verdict for j in asked], immutable=immutable)
+        if not arrived.direction.inward and not immutable:
+            item.ready = Refusal(code=RefusalCode.FORBIDDEN, text="this link is for listening only")
+        elif item.verdict.allowed and authority is not None:
+            network = self._around.network(authority.native.network)
+            if not isinstance(network, Authority):
+                item.ready = Refusal(code=RefusalCode.UNREACHABLE, text="the room's network is not running")
+            elif not immutable:
+                item.ready = await network.ready(authority, inbound)
+
+    def _facts(self, inbound: Inbound) -> NativeFacts:
+        network = self._around.network(inbound.sender.network)
+        if isinstance(network, KnowsServers):
+            return network.facts(inbound)
+        return NativeFacts(sender_server=inbound.sender.network)
+
+    def server_of(self, network_id: str, user: str) -> str:
+        """The server of a user, by the network's own rule."""
+        network = self._around.network(network_id)
+        return network.server_of(user) if isinstance(network, KnowsServers) else network_id
+
+    async def _turn(self, room: Room, batch: list[_Item]) -> None:
+        turn: Turn = CoreTurn(room.view)
+        authority = room.authority
+        if authority is not None:
+            network = self._around.network(authority.native.network)
+            if isinstance(network, Authority):
+                turn = await network.turn(authority)
+        draft = _Draft(head=room.head, received=room.received)
+        facts_before = room.view.facts
+        try:
+            for item in batch:
+                if item.done.done():
+                    continue
+                await self._prepare(room, turn, item, draft)
+            if draft.writes:
+                draft.writes.append(tables.room_put(room.id, room.view.facts, draft.head, draft.received))
+                await self._store.commit(draft.writes)
+        except BaseException:
+            turn.abandoned()
+            room.view.facts = facts_before
+            raise
+        turn.committed()
+        room.head, room.received = draft.head, draft.received
+        room.tail.extend(draft.events)
+        for item, outcome in draft.outcomes:
+            if not item.done.done():
+                item.done.set_result(outcome)
+        if draft.events:
+            self._count("committed", len(draft.events))
+            self._around.wake(room, draft.events)
+
+    async def _prepare(self, room: Room, turn: Turn, item: _Item, draft: _Draft) -> None:
+        inbound, verdict = item.inbound, item.verdict
+        if item.ready is not None:
+            self._refuse(draft, item, item.ready)
+            return
+        if verdict.action is Action.DENY:
+            code = RefusalCode.RATE if verdict.retry_after else RefusalCode.POLICY
+            refusal = Refusal(
+                code=code, text=verdict.text, decision=verdict.decision, retry_after=verdict.retry_after
+            )
+            self._refuse(draft, item, refusal)
+            return
+        prepared = await turn.prepare(inbound, verdict)
+        if isinstance(prepared, Missing):
+            self._around.spawn(self._fetch(room, item, prepared), "fetch")
+            return
+        if isinstance(prepared, Refusal):
+            self._refuse(draft, item, prepared)
+            return
+        shown = prepared.shown and verdict.allowed
+        change = prepared.view
+        if change is None:
+            server = ""
+            if isinstance(inbound.content, Member):
+                server = self.server_of(inbound.content.user.network, inbound.content.user.id)
+            change = change_by(inbound.content, room.view, server)
+        if not shown and isinstance(inbound.content, Name | Topic):
+            change = replace(change, facts=None)
+        draft.writes += item.writes
+        draft.writes += prepared.writes
+        draft.writes += self._rooms.writes(room, change)[:-1] if change else []
+        room.view.apply(change)
+        event = self._event(room, item, draft, prepared) if shown else None
+        if not shown:
+            self._count("not_shown")
+        draft.outcomes.append((item, Outcome(verdict=verdict, event=event)))
+
+    def _event(self, room: Room, item: _Item, draft: _Draft, prepared: Prepared) -> Event:
+        inbound = item.inbound
+        draft.head += 1
+        draft.received = max(self._clock.now(), draft.received)
+        event = Event(
+            id=base64.b32encode(self._random.bytes(15)).decode().lower(),
+            room=room.id,
+            seq=draft.head,
+            origin=inbound.origin,
+            sender=inbound.sender,
+            content=inbound.content,
+            ts=inbound.ts,
+            received=draft.received,
+            placement=inbound.placement,
+            withheld_from=tuple(item.withheld),
+        )
+        draft.events.append(event)
+        draft.writes.append(tables.event_insert(event))
+        draft.writes.append(tables.alias_insert(inbound.origin, room.id, event.seq))
+        authority = room.authority
+        if authority is not None and prepared.native_id:
+            alias = replace(inbound.origin, network=authority.native.network, id=prepared.native_id)
+            if alias != inbound.origin:
+                draft.writes.append(tables.alias_insert(alias, room.id, event.seq))
+        return event
+
+    def _refuse(self, draft: _Draft, item: _Item, refusal: Refusal) -> None:
+        self._count(f"refused_{refusal.code.value}")
+        draft.writes += item.writes
+        draft.outcomes.append((item, Outcome(verdict=item.verdict, refusal=refusal)))
+
+    async def _fetch(self, room: Room, item: _Item, missing: Missing) -> None:
+        authority = room.authority
+        network = self._around.network(authority.native.network) if authority else None
+        got = False
+        item.fetches += 1
+        if authority is not None and isinstance(network, Authority) and item.fetches <= _FETCHES:
+            got = await network.fetch(authority, missing.refs)
+        if got:
+            self._enqueue(room.id, item)
+            return
+        text = "what this event stands on could not be had"
+        refusal = Refusal(code=RefusalCode.UNREACHABLE, text=text, retry_after=5.0)
+        item.done.set_result(Outcome(verdict=item.verdict, refusal=refusal))
+
+    def _count(self, name: str, by: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + by
+
+
+def _as_duplicate(done: asyncio.Future[Outcome], mine: _Item) -> None:
+    if mine.done.done():
+        return
+    if done.cancelled():
+        mine.done.cancel()
+    elif (error := done.exception()) is not None:
+        mine.done.set_exception(error)
+    else:
+        mine.done.set_result(replace(done.result(), duplicate=True))
+
+
+def _merged(verdicts: Sequence[Verdict], *, immutable: bool) -> Verdict:
+    """The strictest; an event that stands in native history can only be withheld."""
+    merged = strictest(verdicts)
+    if merged.allowed:
+        return merged
+    decision = next((v.decision for v in verdicts if v.action is merged.action), "")
+    action = Action.WITHHOLD if immutable else Action.DENY
+    return replace(merged, action=action, decision=decision)
+
+
+#: How an observer of commits is told.
+Observer = Callable[[Event], Awaitable[None]]
