@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import orjson
@@ -21,7 +22,7 @@ from hansa.pure.crossing import EventOut
 from hansa.pure.features import PLAIN, Level, degrade
 from hansa.pure.model import Delivery, Event, Link, Ref
 from hansa.rooms import Room
-from hansa.seams import Clock, Random
+from hansa.seams import Seams
 from hansa.store.base import Put, Scoped, Write
 from hansa.throttle import Throttle
 
@@ -54,19 +55,19 @@ class Gate(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What every consumer shares: the log, the policies, the time."""
+
+    store: Scoped
+    decisions: Decisions
+    seams: Seams
+
+
 class Consumer:
     """One link's cursor. ``position`` is the seq of the last event that needs no more sending."""
 
-    def __init__(
-        self,
-        room: Room,
-        link: Link,
-        gate: Gate,
-        store: Scoped,
-        decisions: Decisions,
-        clock: Clock,
-        random: Random,
-    ) -> None:
+    def __init__(self, room: Room, link: Link, gate: Gate, judged: Judged) -> None:
         self.room = room
         self.link = link
         self.position = 0
@@ -75,10 +76,10 @@ class Consumer:
         self.reason = ""
         self.sending: set[str] = set()
         self._gate = gate
-        self._store = store
-        self._decisions = decisions
-        self._clock = clock
-        self._random = random
+        self._store = judged.store
+        self._decisions = judged.decisions
+        self._clock = judged.seams.clock
+        self._random = judged.seams.random
         self._backoff = Backoff()
         self._wake = asyncio.Event()
         self._stored = 0

@@ -16,14 +16,15 @@ import asyncio
 import base64
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from hansa import tables
 from hansa.contracts import Authority, Busy, KnowsServers, Missing, Network, Prepared, Turn
 from hansa.core_turn import CoreTurn
-from hansa.decisions import Decisions, Judgement
+from hansa.decisions import Judgement
+from hansa.delivery import Judged
 from hansa.pure.content import Member, Name, Topic
 from hansa.pure.crossing import EventIn, EventOut
 from hansa.pure.errors import LocalProtocolError
@@ -39,8 +40,7 @@ from hansa.pure.model import (
 from hansa.pure.verdict import ALLOW, Action, Verdict, strictest
 from hansa.pure.view import ViewChange, change_by
 from hansa.rooms import Room, Rooms
-from hansa.seams import Clock, Random
-from hansa.store.base import Conflict, Scoped, Write
+from hansa.store.base import Conflict, Write
 
 _BATCH = 50
 _WAITING = 1000
@@ -103,21 +103,13 @@ class _Draft:
 class Pipeline:
     """Takes what networks submit. ``rooms``, ``decisions`` and the store are the core's own."""
 
-    def __init__(
-        self,
-        store: Scoped,
-        rooms: Rooms,
-        decisions: Decisions,
-        around: Surroundings,
-        clock: Clock,
-        random: Random,
-    ) -> None:
-        self._store = store
+    def __init__(self, rooms: Rooms, judged: Judged, around: Surroundings) -> None:
+        self._store = judged.store
         self._rooms = rooms
-        self._decisions = decisions
+        self._decisions = judged.decisions
         self._around = around
-        self._clock = clock
-        self._random = random
+        self._clock = judged.seams.clock
+        self._random = judged.seams.random
         self._queues: dict[str, _Queue] = {}
         self._log = logging.getLogger("hansa.pipeline")
         self.counts: dict[str, int] = {}
@@ -208,8 +200,9 @@ class Pipeline:
             for item in batch:
                 item.done.cancel()
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # one batch's fault must not end the room's worker
             self._log.exception("a turn of room %s failed", room.id)
+            await self._rooms.reload(room)
             for item in batch:
                 if not item.done.done():
                     item.done.set_exception(LocalProtocolError(f"{type(error).__name__}: {error}"))
@@ -424,7 +417,3 @@ def _merged(verdicts: Sequence[Verdict], *, immutable: bool) -> Verdict:
     decision = next((v.decision for v in verdicts if v.action is merged.action), "")
     action = Action.WITHHOLD if immutable else Action.DENY
     return replace(merged, action=action, decision=decision)
-
-
-#: How an observer of commits is told.
-Observer = Callable[[Event], Awaitable[None]]

@@ -143,3 +143,11 @@ class Response:
     body: bytes = b"{}"
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """Clock and randomness together, as the core's own parts take them."""
+
+    clock: Clock
+    random: Random

@@ -1,0 +1,156 @@
+"""One network's life: open, start, restart with backoff when it crashes, stop. The others do not notice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
+
+from hansa.backoff import Backoff
+from hansa.contracts import Network
+from hansa.pure.model import Delivery
+from hansa.seams import Seams
+from hansa.throttle import Throttle
+
+_STOP_WITHIN = 5.0
+#: A network that crashed this often in a row is reported as degraded; it is still started again.
+_DEGRADED = 5
+
+
+class Opened(Protocol):
+    """How a network is made anew, and told about what failed."""
+
+    def __call__(self) -> Network:
+        """A fresh instance."""
+        ...
+
+
+class Runner:
+    """Supervises one network and is its gate for deliveries."""
+
+    def __init__(self, network_id: str, seams: Seams, throttle: Throttle) -> None:
+        self.id = network_id
+        self.throttle = throttle
+        self.state = "starting"
+        self.text = ""
+        self.crashes = 0
+        self.restarts = 0
+        self.opened: Opened | None = None
+        self.on_failed: Callable[[Delivery, str], Awaitable[None]] | None = None
+        self.on_up: Callable[[], None] | None = None
+        self._seams = seams
+        self._network: Network | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._crashed = asyncio.Event()
+        self._up = asyncio.Event()
+        self._rise = asyncio.Event()
+        self._backoff = Backoff(first=0.5, most=60.0)
+        self._log = logging.getLogger(f"hansa.network.{network_id}")
+
+    @property
+    def network(self) -> Network | None:
+        """The open instance."""
+        return self._network
+
+    def open(self) -> Network:
+        """Make the instance; no I/O."""
+        assert self.opened is not None
+        self._network = self.opened()
+        return self._network
+
+    async def up(self) -> None:
+        """Wait until the network is up."""
+        await self._up.wait()
+
+    async def up_again(self) -> None:
+        """Wait until the network next changes to up."""
+        await self._rise.wait()
+
+    async def failed(self, delivery: Delivery, error: str) -> None:
+        """Tell the observers of dead letters."""
+        if self.on_failed is not None:
+            await self.on_failed(delivery, error)
+
+    def status(self, state: str, text: str = "") -> None:
+        """What the network says of itself."""
+        if (state, text) != (self.state, self.text):
+            self._log.info("%s%s", state, f": {text}" if text else "")
+        rising = state == "up" and self.state != "up"
+        self.state, self.text = state, text
+        if state == "up":
+            self._up.set()
+        else:
+            self._up.clear()
+        if rising:
+            self._rise.set()
+            self._rise = asyncio.Event()
+            if self.on_up is not None:
+                self.on_up()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A task of the network: its exception restarts the network, its end is the network's."""
+        task = asyncio.get_running_loop().create_task(work, name=f"{self.id}: {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self._log.error("task %s crashed", task.get_name(), exc_info=error)
+        self.text = f"{task.get_name()}: {type(error).__name__}: {error}"
+        self._crashed.set()
+
+    async def run(self) -> None:
+        """Start, and start again after each crash, until cancelled."""
+        failures = 0
+        while True:
+            began = self._seams.clock.monotonic()
+            crash = await self._live()
+            self.crashes += 1
+            lasted = self._seams.clock.monotonic() - began
+            failures = 1 if lasted > self._backoff.most else failures + 1
+            await self._end()
+            self._network = None
+            state = "degraded" if failures >= _DEGRADED else "down"
+            wait = self._backoff.delay(failures, self._seams.random.uniform())
+            self.status(state, f"crashed ({crash}); starts again in {wait:.0f} s")
+            await asyncio.sleep(wait)
+            self.open()
+            self.restarts += 1
+            self.status("starting")
+
+    async def _live(self) -> str:
+        self._crashed.clear()
+        network = self._network or self.open()
+        try:
+            await network.start()
+        except Exception as error:
+            self._log.exception("start failed")
+            return f"{type(error).__name__}: {error}"
+        if self.state == "starting":
+            self.status("up")
+        await self._crashed.wait()
+        return self.text
+
+    async def stop(self) -> None:
+        """End within 5 s; whatever still runs then is cancelled and named in the log."""
+        await self._end()
+        self.state, self.text = "stopped", ""
+        self._up.clear()
+
+    async def _end(self) -> None:
+        if self._network is not None:
+            try:
+                async with asyncio.timeout(_STOP_WITHIN):
+                    await self._network.stop()
+            except Exception:
+                self._log.exception("stop failed")
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)
