@@ -1,0 +1,328 @@
+"""All wiring, in one place: from a checked configuration to running parts, and back to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from hansa import plugins, tables
+from hansa.backoff import Backoff
+from hansa.contracts import LinksRooms, Network, OpenedRoom, Policy, RoomRefused
+from hansa.decisions import Decisions
+from hansa.delivery import Consumer, Judged
+from hansa.dispatch import Installed, each
+from hansa.http import Router
+from hansa.lifecycle import Runner
+from hansa.pipeline import Pipeline
+from hansa.pure.errors import ConfigError, LocalProtocolError, PluginError
+from hansa.pure.model import Delivery, Event, Link, Ref
+from hansa.pure.verdict import Action
+from hansa.rooms import Room, Rooms
+from hansa.runtime import BasicContext, Context
+from hansa.seams import Http, Seams
+from hansa.store.base import Scoped, Store
+from hansa.throttle import Throttle
+
+_OBSERVED = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSetup:
+    """One ``[networks.<id>]`` table, checked."""
+
+    id: str
+    module: ModuleType
+    options: Any
+    rate: float = 0.0
+    burst: int = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySetup:
+    """One ``[policies.<name>]`` table, checked."""
+
+    name: str
+    module: ModuleType
+    options: Any
+    on_error: Action = Action.DENY
+    shadow: bool = False
+    timeout: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """A whole Hansa before it runs. ``rooms`` are tuples of ``NETWORK:ADDRESS`` to keep linked."""
+
+    store: Store
+    http: Http
+    seams: Seams
+    networks: Sequence[NetworkSetup] = ()
+    policies: Sequence[PolicySetup] = ()
+    rooms: Sequence[Sequence[str]] = ()
+
+
+@dataclass(slots=True)
+class _Observers:
+    queue: asyncio.Queue[Event] = field(default_factory=lambda: asyncio.Queue(_OBSERVED))
+
+
+class App:
+    """One running Hansa. ``start`` returns when everything is open; networks connect in the background."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self.store = setup.store
+        self.http = setup.http
+        self.seams = setup.seams
+        self.core = Scoped(setup.store, "")
+        self.log = logging.getLogger("hansa")
+        self.rooms = Rooms(self.core, setup.seams.random)
+        self.decisions = Decisions(self.core, setup.seams.clock, setup.seams.random, ())
+        self._judged = Judged(self.core, self.decisions, setup.seams)
+        self.pipeline = Pipeline(self.rooms, self._judged, self)
+        self.runners: dict[str, Runner] = {}
+        self.contexts: dict[str, Context] = {}
+        self.consumers: dict[str, Consumer] = {}
+        #: Routes per server name; ``""`` holds those of networks without one.
+        self.routers: dict[str, Router] = {}
+        self.counters: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+        self._consuming: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._manager = plugins.registry()
+        self._observers = _Observers()
+        self._stopping = False
+
+    def count(self, name: str, **labels: str) -> None:
+        """Add one to a counter."""
+        key = (name, tuple(sorted(labels.items())))
+        self.counters[key] = self.counters.get(key, 0) + 1
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A task of the core's own; a crash is logged, and is a bug here."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("task %s crashed", task.get_name(), exc_info=error)
+
+    def network(self, network: str) -> Network | None:
+        """The open network of an id."""
+        runner = self.runners.get(network)
+        return runner.network if runner else None
+
+    def wake(self, room: Room, events: Sequence[Event]) -> None:
+        """Events of a room were committed: wake its consumers, tell the observers."""
+        for name in room.links:
+            consumer = self.consumers.get(name)
+            if consumer is not None:
+                consumer.wake()
+        if not self._manager.hook.event_committed.get_hookimpls():
+            return
+        for event in events:
+            try:
+                self._observers.queue.put_nowait(event)
+            except asyncio.QueueFull:
+                self.count("observer_events_dropped")
+
+    async def start(self) -> None:
+        """Open the store, the policies, the networks; load rooms; begin delivering and connecting."""
+        await self.store.open()
+        await self.store.declare("", tables.SCHEMA)
+        self.decisions.replace(self._open_policies(self._setup.policies))
+        for setup in self._setup.networks:
+            await self._open_network(setup)
+        await self.rooms.load()
+        for room in self.rooms:
+            for link in room.links.values():
+                await self.consume(link)
+        self.spawn(self._observe(), "observers")
+        for runner in self.runners.values():
+            self.spawn(runner.run(), f"network {runner.id}")
+        for specs in self._setup.rooms:
+            self.spawn(self._keep_room(list(specs)), "configured room")
+
+    async def stop(self) -> None:
+        """Stop the networks first, then deliveries, then the store: nothing acknowledged is lost."""
+        self._stopping = True
+        for task in list(self._tasks):
+            if task.get_name().startswith(("network ", "configured room", "observers")):
+                task.cancel()
+        await asyncio.gather(*(runner.stop() for runner in self.runners.values()))
+        for native in list(self._consuming):
+            await self._end_consumer(native)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*list(self._tasks), return_exceptions=True)
+        await self.store.close()
+
+    def _open_policies(self, setups: Sequence[PolicySetup]) -> list[Installed]:
+        manager, opened = plugins.registry(), []
+        for setup in setups:
+            if not manager.has_plugin(setup.module.__name__):
+                plugins.register(manager, setup.module, setup.module.__name__)
+            make = plugins.opener(manager, "open_policy", setup.module)
+            policy = make(BasicContext(self, setup.name, setup.options))
+            if not isinstance(policy, Policy):
+                raise PluginError(f"policy {setup.name!r} has no check()")
+            plugins.register(manager, policy, f"policy:{setup.name}")
+            opened.append(
+                Installed(
+                    name=setup.name,
+                    policy=policy,
+                    on_error=setup.on_error,
+                    shadow=setup.shadow,
+                    timeout=setup.timeout,
+                )
+            )
+        return opened
+
+    def reload_policies(self, setups: Sequence[PolicySetup]) -> None:
+        """Take other policies; events not delivered yet are judged again. Raises without any change."""
+        self.decisions.replace(self._open_policies(setups))
+        for consumer in self.consumers.values():
+            consumer.wake()
+
+    async def _open_network(self, setup: NetworkSetup) -> None:
+        if setup.id in self.runners:
+            raise ConfigError("a network of this name is open already", path=f"networks.{setup.id}")
+        if not self._manager.has_plugin(setup.module.__name__):
+            plugins.register(self._manager, setup.module, setup.module.__name__)
+        make = plugins.opener(self._manager, "open_network", setup.module)
+        clock = self.seams.clock
+        runner = Runner(setup.id, self.seams, Throttle(clock, setup.rate, setup.burst))
+        context = Context(self, runner, setup.options)
+        self.runners[setup.id], self.contexts[setup.id] = runner, context
+        runner.opened = lambda: self._fresh(make, context, setup)
+        runner.on_failed = self._delivery_failed
+        runner.on_up = lambda: self._risen(setup.id)
+        runner.open()
+        for schema in context.schemas:
+            await self.store.declare(setup.id, schema)
+
+    def _fresh(self, make: Any, context: Context, setup: NetworkSetup) -> Network:
+        context.schemas.clear()
+        network = make(context)
+        if not isinstance(network, Network):
+            raise PluginError(f"network {setup.id!r} lacks start, stop or send")
+        name = f"network:{setup.id}"
+        if self._manager.has_plugin(name):
+            self._manager.unregister(name=name)
+        plugins.register(self._manager, network, name)
+        host = str(getattr(setup.options, "server_name", "") or "")
+        for implementation in self._manager.hook.register_routes.get_hookimpls():
+            if implementation.plugin is network:
+                router = Router()
+                implementation.function(router)
+                self.routers[host] = router
+        return network
+
+    def _risen(self, network: str) -> None:
+        for link in self.rooms.links(network):
+            if (consumer := self.consumers.get(link.id)) is not None:
+                consumer.wake()
+
+    async def _delivery_failed(self, delivery: Delivery, error: str) -> None:
+        self.count("dead_letters", network=delivery.link.native.network)
+        hooks = self._manager.hook.delivery_failed.get_hookimpls()
+        await each([(h.plugin_name, h.function) for h in hooks], self.log, delivery, error)
+
+    async def _observe(self) -> None:
+        while True:
+            event = await self._observers.queue.get()
+            hooks = self._manager.hook.event_committed.get_hookimpls()
+            await each([(h.plugin_name, h.function) for h in hooks], self.log, event)
+
+    async def consume(self, link: Link, start: int | None = None) -> None:
+        """Begin delivering to a link; the authority's link needs none."""
+        if link.authority or link.id in self._consuming or self._stopping:
+            return
+        runner = self.runners.get(link.native.network)
+        if runner is None:
+            return
+        consumer = Consumer(self.rooms.of(link.native), link, runner, self._judged)
+        await consumer.load(start)
+        self.consumers[link.id] = consumer
+        self._consuming[link.id] = self.spawn(consumer.run(), f"deliver {link.id}")
+
+    async def stop_consuming(self, native: Ref) -> None:
+        """End the deliveries to a link that goes away."""
+        await self._end_consumer(str(native))
+
+    async def _end_consumer(self, name: str) -> None:
+        task, consumer = self._consuming.pop(name, None), self.consumers.pop(name, None)
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if consumer is not None:
+            await consumer.close()
+
+    async def event_by(self, ref: Ref) -> Event | None:
+        """The event with a native id."""
+        row = await self.core.get("alias", (ref.network, ref.id))
+        if row is None:
+            return None
+        stored = await self.core.get("event", (str(row.fields["room"]), int(row.fields["seq"] or 0)))
+        return tables.event_of(stored) if stored else None
+
+    async def attach(self, opened: OpenedRoom, room: str | None) -> Link:
+        """Link a native room that is open, to ``room`` or to a core room of its own."""
+        known = self.rooms.link(opened.native)
+        if known is not None and room not in {None, known.room}:
+            await self.stop_consuming(opened.native)
+        link = await self.rooms.open_link(
+            opened.native,
+            room=room,
+            hosted=opened.hosted,
+            authority=opened.authority,
+            view=opened.view if opened.authority and opened.view else None,
+        )
+        await self.consume(link)
+        return link
+
+    async def link_room(self, specs: Sequence[str], room: str | None = None, *, create: bool = False) -> str:
+        """Open every ``NETWORK:ADDRESS`` and tie them together; the room's id. Raises ``RoomRefused``."""
+        for spec in specs:
+            network, _, address = spec.partition(":")
+            instance = self.network(network)
+            if not isinstance(instance, LinksRooms):
+                raise LocalProtocolError(f"{spec}: there is no network {network!r} that opens rooms")
+            opened = await instance.open_room(address, create=create)
+            known = self.rooms.link(opened.native)
+            if known is not None and room is None:
+                room = known.room
+                continue
+            link = await self.attach(opened, room)
+            room = link.room
+        if room is None:
+            raise LocalProtocolError("name at least one NETWORK:ADDRESS")
+        return room
+
+    async def _keep_room(self, specs: list[str]) -> None:
+        backoff, failures = Backoff(first=0.2, most=30.0), 0
+        while True:
+            try:
+                for spec in specs:
+                    runner = self.runners.get(spec.partition(":")[0])
+                    if runner is not None:
+                        await runner.up()
+                await self.link_room(specs, create=True)
+            except (RoomRefused, LocalProtocolError, OSError) as error:
+                failures += 1
+                self.log.warning("room %s waits: %s", " ".join(specs), error)
+                await asyncio.sleep(backoff.delay(failures, self.seams.random.uniform()))
+            else:
+                return
+
+    def status(self) -> Mapping[str, tuple[str, str]]:
+        """Per network its state and what it says."""
+        return {r.id: (r.state, r.text) for r in self.runners.values()}

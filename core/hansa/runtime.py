@@ -1,0 +1,216 @@
+"""The contexts that plugins are given, bound to the running whole."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hansa import tables
+from hansa.contracts import LinksRooms, MakesGhosts, RoomRefused
+from hansa.pure.crossing import Crossing, EventOut
+from hansa.pure.errors import LocalProtocolError
+from hansa.pure.model import Direction, Event, Inbound, Link, Outcome, Ref, Refusal, RefusalCode
+from hansa.pure.verdict import Verdict
+from hansa.pure.view import RoomView, ViewChange
+from hansa.seams import Clock, Http, Random
+from hansa.store.base import Put, Row, Schema, Scoped
+
+if TYPE_CHECKING:
+    from hansa.app import App
+    from hansa.lifecycle import Runner
+
+_PAGE = 100
+
+
+class BasicContext:
+    """What a policy gets: see ``hansa.PluginContext``."""
+
+    def __init__(self, app: App, plugin_id: str, config: Any) -> None:
+        self._app = app
+        self.id = plugin_id
+        self.config = config
+        self.log = logging.getLogger(f"hansa.plugin.{plugin_id}")
+        self.clock: Clock = app.seams.clock
+        self.random: Random = app.seams.random
+        self.http: Http = app.http
+        self.store = Scoped(app.store, plugin_id)
+        self.schemas: list[Schema] = []
+
+    def declare(self, schema: Schema) -> None:
+        """See ``hansa.PluginContext.declare``."""
+        self.schemas.append(schema)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """See ``hansa.PluginContext.spawn``."""
+        return self._app.spawn(work, f"{self.id}: {name}")
+
+    def count(self, name: str, **labels: str) -> None:
+        """See ``hansa.PluginContext.count``."""
+        self._app.count(name, plugin=self.id, **labels)
+
+
+class Context(BasicContext):
+    """What a network gets: see ``hansa.NetworkContext``."""
+
+    def __init__(self, app: App, runner: Runner, config: Any) -> None:
+        super().__init__(app, runner.id, config)
+        self._runner = runner
+        self._ghosts: dict[str, Ref] = {}
+        self._known: dict[Ref, str] = {}
+
+    def _ref(self, native: str) -> Ref:
+        return Ref(self.id, native)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """See ``hansa.PluginContext.spawn``."""
+        return self._runner.spawn(work, name)
+
+    async def submit(self, items: Sequence[Inbound]) -> list[Outcome]:
+        """See ``hansa.NetworkContext.submit``."""
+        return await self._app.pipeline.submit(self.id, items)
+
+    async def check(self, crossing: Crossing) -> Verdict:
+        """See ``hansa.NetworkContext.check``."""
+        return await self._app.decisions.check(crossing)
+
+    def link(self, native: str) -> Link | None:
+        """See ``hansa.NetworkContext.link``."""
+        return self._app.rooms.link(self._ref(native))
+
+    def links(self) -> Sequence[Link]:
+        """See ``hansa.NetworkContext.links``."""
+        return self._app.rooms.links(self.id)
+
+    async def open_link(
+        self,
+        native: str,
+        *,
+        hosted: bool = False,
+        authority: bool = False,
+        direction: Direction = Direction.BOTH,
+        view: ViewChange | None = None,
+    ) -> Link:
+        """See ``hansa.NetworkContext.open_link``."""
+        link = await self._app.rooms.open_link(
+            self._ref(native), hosted=hosted, authority=authority, direction=direction, view=view
+        )
+        await self._app.consume(link)
+        return link
+
+    async def close_link(self, native: str) -> None:
+        """See ``hansa.NetworkContext.close_link``."""
+        await self._app.stop_consuming(self._ref(native))
+        await self._app.rooms.close_link(self._ref(native))
+
+    def view(self, native: str) -> RoomView | None:
+        """See ``hansa.NetworkContext.view``."""
+        link = self.link(native)
+        return self._app.rooms.of(link.native).view if link else None
+
+    async def reconcile(self, native: str, change: ViewChange) -> None:
+        """See ``hansa.NetworkContext.reconcile``."""
+        await self._app.pipeline.correct(self._app.rooms.of(self._ref(native)).id, change)
+
+    async def history(
+        self, native: str, *, limit: int, since: int = 0, upto_seq: int | None = None
+    ) -> list[Event]:
+        """See ``hansa.NetworkContext.history``."""
+        room = self._app.rooms.of(self._ref(native))
+        link = room.links[str(self._ref(native))]
+        upto = room.head if upto_seq is None else upto_seq
+        found: list[Event] = []
+        before = upto + 1
+        while len(found) < limit and before > 1:
+            page = await self._app.core.scan(
+                "event", equal=(room.id,), after=before, limit=_PAGE, reverse=True
+            )
+            if not page:
+                break
+            for row in page:
+                event = tables.event_of(row)
+                if event.received < since:
+                    before = 0
+                    break
+                before = event.seq
+                if len(found) < limit and await self._may_see(room.view, link, event):
+                    found.append(event)
+        return found[::-1]
+
+    async def _may_see(self, view: RoomView, link: Link, event: Event) -> bool:
+        if any(name == link.id for name, _ in event.withheld_from):
+            return False
+        if event.received >= self._app.decisions.since or event.origin.network == self.id:
+            return True
+        out = EventOut(link=link, sender=event.sender, content=event.content, view=view)
+        return (await self.check(out)).allowed
+
+    def delivered(self, native: str) -> int:
+        """See ``hansa.NetworkContext.delivered``."""
+        consumer = self._app.consumers.get(str(self._ref(native)))
+        return consumer.position if consumer else 0
+
+    async def open_address(self, network: str, address: str, native: str) -> Link:
+        """See ``hansa.NetworkContext.open_address``."""
+        other = self._app.runners.get(network)
+        instance = other.network if other else None
+        if not isinstance(instance, LinksRooms):
+            refusal = Refusal(code=RefusalCode.NOT_FOUND, text=f"no network {network} to look on")
+            raise RoomRefused(refusal)
+        opened = await instance.open_room(address, create=False)
+        link = await self._app.attach(opened, None)
+        made = await self._app.rooms.open_link(self._ref(native), room=link.room, hosted=True)
+        await self._app.consume(made)
+        return made
+
+    async def ghost(self, user: Ref) -> str:
+        """See ``hansa.NetworkContext.ghost``."""
+        if user.network == self.id:
+            return user.id
+        known = self._known.get(user)
+        if known is not None:
+            return known
+        instance = self._runner.network
+        if not isinstance(instance, MakesGhosts):
+            raise LocalProtocolError(f"network {self.id} has no accounts for people of other networks")
+        native = instance.ghost_id(user)
+        row = await self._app.core.get("ghost", (self.id, native))
+        if row is None:
+            fields = {"home_network": user.network, "home_id": user.id}
+            await self._app.core.commit([Put("ghost", (self.id, native), b"", fields)])
+        elif _home(row) != user:
+            raise LocalProtocolError(f"{native} stands for {_home(row)} already, not for {user}")
+        self._known[user] = native
+        self._ghosts[native] = user
+        return native
+
+    async def home_of(self, native_user: str) -> Ref:
+        """See ``hansa.NetworkContext.home_of``."""
+        known = self._ghosts.get(native_user)
+        if known is not None:
+            return known
+        row = await self._app.core.get("ghost", (self.id, native_user))
+        home = _home(row) if row else self._ref(native_user)
+        if row is not None:
+            self._ghosts[native_user] = home
+        return home
+
+    async def native_id(self, event: Event) -> str | None:
+        """See ``hansa.NetworkContext.native_id``."""
+        if event.origin.network == self.id:
+            return event.origin.id
+        rows = await self._app.core.scan("alias", index=("room", "seq"), equal=(event.room, event.seq))
+        return next((str(row.key[1]) for row in rows if row.key[0] == self.id), None)
+
+    async def event_by(self, native_id: str) -> Event | None:
+        """See ``hansa.NetworkContext.event_by``."""
+        return await self._app.event_by(self._ref(native_id))
+
+    def status(self, state: str, text: str = "") -> None:
+        """See ``hansa.NetworkContext.status``."""
+        self._runner.status(state, text)
+
+
+def _home(row: Row) -> Ref:
+    return Ref(str(row.fields["home_network"]), str(row.fields["home_id"]))
