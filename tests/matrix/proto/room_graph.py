@@ -33,7 +33,7 @@ def room_id_of(version: RoomVersion) -> str:
 def make(
     version: RoomVersion,
     event_id: str,
-    type: str,
+    type: str,  # noqa: A002 - the field's own name
     sender: str,
     content: Mapping[str, Any] | None = None,
     *,
