@@ -233,13 +233,13 @@ class App:
     async def _delivery_failed(self, delivery: Delivery, error: str) -> None:
         self.count("dead_letters", network=delivery.link.native.network)
         hooks = self._manager.hook.delivery_failed.get_hookimpls()
-        await each([(h.plugin_name, h.function) for h in hooks], self.log, delivery, error)
+        await each(_named(hooks), self.log, delivery, error)
 
     async def _observe(self) -> None:
         while True:
             event = await self._observers.queue.get()
             hooks = self._manager.hook.event_committed.get_hookimpls()
-            await each([(h.plugin_name, h.function) for h in hooks], self.log, event)
+            await each(_named(hooks), self.log, event)
 
     async def consume(self, link: Link, start: int | None = None) -> None:
         """Begin delivering to a link; the authority's link needs none."""
@@ -326,3 +326,7 @@ class App:
     def status(self) -> Mapping[str, tuple[str, str]]:
         """Per network its state and what it says."""
         return {r.id: (r.state, r.text) for r in self.runners.values()}
+
+
+def _named(hooks: Sequence[Any]) -> list[tuple[str, Any]]:
+    return [(hook.plugin_name, hook.function) for hook in hooks]

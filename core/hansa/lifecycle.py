@@ -128,7 +128,7 @@ class Runner:
         network = self._network or self.open()
         try:
             await network.start()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # any crash of a network is its own, and restarts it
             self._log.exception("start failed")
             return f"{type(error).__name__}: {error}"
         if self.state == "starting":
@@ -147,7 +147,7 @@ class Runner:
             try:
                 async with asyncio.timeout(_STOP_WITHIN):
                     await self._network.stop()
-            except Exception:
+            except Exception:  # noqa: BLE001  # what a network raises while stopping must not keep us up
                 self._log.exception("stop failed")
         tasks = list(self._tasks)
         for task in tasks:
