@@ -1,0 +1,73 @@
+"""Canonical JSON, and strict parsing of what peers send.
+
+SPEC: Matrix v1.19, appendices, "Canonical JSON". Integers lie in [-(2^53)+1, (2^53)-1]; there are no floats;
+keys sort by code point. Known limit: of duplicate keys the last one counts, as in every JSON library we use.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from hansa.pure.errors import RemoteProtocolError
+
+_MOST = 2**53 - 1
+#: Deeper nesting than this is refused; orjson's own limit for encoding is above 200.
+MAX_DEPTH = 100
+
+
+def parse(data: bytes) -> Any:
+    """JSON as it stands, floats allowed: for documents that nobody signs. Raises RemoteProtocolError."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise RemoteProtocolError(f"not JSON: {error}", code="M_NOT_JSON") from error
+    check_depth(value)
+    return value
+
+
+def loads(data: bytes) -> Any:
+    """JSON of which every value has a canonical form. Raises RemoteProtocolError (M_NOT_JSON, M_BAD_JSON)."""
+    value = parse(data)
+    check_values(value)
+    return value
+
+
+def check_depth(value: Any) -> None:
+    """Raise RemoteProtocolError if ``value`` nests deeper than ``MAX_DEPTH``."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        if not level:
+            return
+    raise RemoteProtocolError(f"JSON nests deeper than {MAX_DEPTH}", code="M_BAD_JSON")
+
+
+def check_values(value: Any) -> None:
+    """Raise RemoteProtocolError if a value has no canonical form: a float, or an integer out of range."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        kind = type(one)
+        if kind is dict:
+            waiting.extend(one.values())
+        elif kind is list:
+            waiting.extend(one)
+        elif kind is int:
+            if not -_MOST <= one <= _MOST:
+                raise RemoteProtocolError(f"integer {one} is out of range", code="M_BAD_JSON")
+        elif kind is float:
+            raise RemoteProtocolError("a number is not an integer", code="M_BAD_JSON")
+
+
+def dumps(value: Any) -> bytes:
+    """The canonical form of a valid value. Raises RemoteProtocolError for one that cannot be encoded."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except (orjson.JSONEncodeError, TypeError, ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"no canonical form: {error}", code="M_BAD_JSON") from error

@@ -1,0 +1,44 @@
+"""Content hashes, reference hashes, event ids. SPEC: server-server API, "Signing Events"."""
+
+from __future__ import annotations
+
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.versions import RoomVersion
+
+_NOT_HASHED = frozenset({"unsigned", "signatures", "hashes"})
+
+
+def content_hash(event: Mapping[str, Any]) -> str:
+    """Unpadded base64 of the SHA-256 over the whole event without hashes, signatures, unsigned."""
+    hashed = {key: value for key, value in event.items() if key not in _NOT_HASHED}
+    return b64encode(sha256(dumps(hashed)).digest()).decode().rstrip("=")
+
+
+def hash_matches(event: Mapping[str, Any]) -> bool:
+    """True if ``hashes.sha256`` is the event's content hash."""
+    hashes = event.get("hashes")
+    return isinstance(hashes, dict) and hashes.get("sha256") == content_hash(event)
+
+
+def reference_hash(event: Mapping[str, Any], version: RoomVersion) -> str:
+    """URL-safe unpadded base64 of the SHA-256 over the redacted event without signatures."""
+    bare = redact(event, version)
+    bare.pop("signatures", None)
+    bare.pop("event_id", None)
+    return urlsafe_b64encode(sha256(dumps(bare)).digest()).decode().rstrip("=")
+
+
+def event_id(event: Mapping[str, Any], version: RoomVersion) -> str:
+    """The id of an event of room version 4 and later."""
+    return "$" + reference_hash(event, version)
+
+
+def room_id_of_create(event: Mapping[str, Any], version: RoomVersion) -> str:
+    """The room id that a version 12 create event makes."""
+    return "!" + reference_hash(event, version)

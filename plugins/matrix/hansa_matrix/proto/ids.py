@@ -1,0 +1,96 @@
+"""The grammar of identifiers. SPEC: Matrix v1.19, appendices, "Identifier Grammar"."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from hansa.pure.errors import RemoteProtocolError
+
+MAX_BYTES = 255
+_DNS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.\-]*[A-Za-z0-9.])?", re.ASCII)
+_SERVER = re.compile(
+    r"(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.\-]{1,230})(?::(?P<port>[0-9]{1,5}))?", re.ASCII
+)
+_KEY_ID = re.compile(r"ed25519:[A-Za-z0-9_]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerName:
+    """A server name taken apart. ``host`` has no brackets; ``ip`` tells a literal from a DNS name."""
+
+    host: str
+    port: int | None
+    ip: bool
+
+
+def parse_server_name(name: str) -> ServerName:
+    """Take a server name apart. Raises RemoteProtocolError."""
+    match = _SERVER.fullmatch(name) if isinstance(name, str) else None
+    if match is None:
+        raise RemoteProtocolError(f"not a server name: {str(name)[:80]!r}", code="M_INVALID_PARAM")
+    host, port = match["host"], match["port"]
+    if port is not None and not 0 < int(port) < 65536:
+        raise RemoteProtocolError(f"no such port: {name!r}", code="M_INVALID_PARAM")
+    bare = host.strip("[]")
+    try:
+        address = ipaddress.ip_address(bare)
+        literal = host.startswith("[") == (address.version == 6)
+    except ValueError:
+        literal = False
+        if host.startswith("[") or _DNS.fullmatch(host) is None:
+            raise RemoteProtocolError(f"not a server name: {name[:80]!r}", code="M_INVALID_PARAM") from None
+    return ServerName(host=bare, port=int(port) if port else None, ip=literal)
+
+
+def valid_server_name(name: object) -> bool:
+    """True for what ``parse_server_name`` takes."""
+    if not isinstance(name, str):
+        return False
+    try:
+        parse_server_name(name)
+    except RemoteProtocolError:
+        return False
+    return True
+
+
+def fits(value: str) -> bool:
+    """True within 255 bytes of UTF-8."""
+    return len(value) <= MAX_BYTES and len(value.encode(errors="replace")) <= MAX_BYTES
+
+
+def domain_of(identifier: str) -> str:
+    """What follows the first colon, empty where there is none."""
+    return identifier.partition(":")[2]
+
+
+def valid_user_id(value: object) -> bool:
+    """A user id, historical localparts included: any text but ``:`` and NUL, even none."""
+    if not isinstance(value, str) or not value.startswith("@") or not fits(value):
+        return False
+    local, colon, domain = value[1:].partition(":")
+    return bool(colon) and "\0" not in local and valid_server_name(domain)
+
+
+def valid_room_id(value: object) -> bool:
+    """A room id: ``!`` and something, with or without a domain."""
+    return isinstance(value, str) and len(value) > 1 and value[0] == "!" and fits(value) and "\0" not in value
+
+
+def valid_event_id(value: object) -> bool:
+    """An event id of room version 4 and later: ``$`` and a hash."""
+    return isinstance(value, str) and len(value) > 1 and value[0] == "$" and fits(value)
+
+
+def valid_alias(value: object) -> bool:
+    """A room alias."""
+    if not isinstance(value, str) or not value.startswith("#") or not fits(value):
+        return False
+    local, colon, domain = value[1:].partition(":")
+    return bool(local and colon) and "\0" not in local and valid_server_name(domain)
+
+
+def valid_key_id(value: object) -> bool:
+    """An ed25519 key id."""
+    return isinstance(value, str) and fits(value) and _KEY_ID.fullmatch(value) is not None

@@ -1,0 +1,208 @@
+"""From a peer's JSON to a ``Pdu`` (receipt check 1), its signatures (check 2), and our own events.
+
+SPEC: server-server API, "PDUs" and "Checks performed on receipt of a PDU"; client-server API, size limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from hansa.pure.errors import RemoteProtocolError
+
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.canonical import check_depth, check_values, dumps
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches
+from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.signing import event_signable, signatures_of, with_signature
+from hansa_matrix.proto.versions import RoomVersion
+
+MAX_PDU = 65_536
+MAX_PREV = 20
+MAX_AUTH = 10
+_MAX_INT = 2**53 - 1
+
+
+def _bad(reason: str) -> RemoteProtocolError:
+    return RemoteProtocolError(reason, code="M_BAD_JSON")
+
+
+def _text(raw: Mapping[str, Any], name: str, version: RoomVersion) -> str:
+    value = raw.get(name)
+    if not isinstance(value, str):
+        raise _bad(f"{name} is not a string")
+    size = len(value.encode(errors="surrogatepass")) if version.strict_byte_limits else len(value)
+    if size > ids.MAX_BYTES:
+        raise _bad(f"{name} is longer than {ids.MAX_BYTES}")
+    return value
+
+
+def _refs(raw: Mapping[str, Any], name: str, most: int | None) -> tuple[str, ...]:
+    value = raw.get(name)
+    if not isinstance(value, list) or not all(ids.valid_event_id(one) for one in value):
+        raise _bad(f"{name} is not a list of event ids")
+    if most is not None and len(value) > most:
+        raise _bad(f"event has {len(value)} {name}, at most {most}")
+    return tuple(value)
+
+
+def _integer(raw: Mapping[str, Any], name: str, least: int) -> int:
+    value = raw.get(name)
+    if type(value) is not int or not least <= value <= _MAX_INT:
+        raise _bad(f"{name} is not an integer in range")
+    return value
+
+
+def parse(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
+    """Receipt check 1 on one object out of a peer's answer or transaction. Raises RemoteProtocolError.
+
+    ``event_id`` and ``unsigned`` of the peer are not kept. ``bounded`` False lifts the limit on
+    ``prev_events`` and ``auth_events``, as history that is paged back may exceed it.
+    """
+    if not isinstance(obj, dict):
+        raise _bad("an event is not an object")
+    check_depth(obj)
+    check_values(obj)
+    raw = {key: value for key, value in obj.items() if key not in {"event_id", "unsigned"}}
+    type_ = _text(raw, "type", version)
+    sender = _text(raw, "sender", version)
+    if not ids.valid_user_id(sender):
+        raise _bad("sender is not a user id")
+    state_key = _text(raw, "state_key", version) if "state_key" in raw else None
+    create = type_ == "m.room.create" and state_key == ""
+    if not isinstance(raw.get("content"), dict):
+        raise _bad("content is not an object")
+    if not isinstance(raw.get("hashes"), dict) or not isinstance(raw.get("signatures"), dict):
+        raise _bad("hashes or signatures are not objects")
+    if version.hashed_room_id and create:
+        if "room_id" in raw:
+            raise _bad("a create event of this room version has no room_id")
+    elif not ids.valid_room_id(_text(raw, "room_id", version)):
+        raise _bad("room_id is not a room id")
+    _refs(raw, "prev_events", MAX_PREV if bounded else None)
+    _refs(raw, "auth_events", MAX_AUTH if bounded else None)
+    _integer(raw, "depth", 0)
+    _integer(raw, "origin_server_ts", -_MAX_INT)
+    wire = dumps(raw)
+    if len(wire) > MAX_PDU:
+        raise _bad(f"event has {len(wire)} bytes, at most {MAX_PDU}")
+    return _made(event_id(raw, version), raw, wire, version)
+
+
+def from_wire(known_id: str, wire: bytes, version: RoomVersion) -> Pdu:
+    """A ``Pdu`` out of our own store, where it went checked."""
+    return _made(known_id, orjson.loads(wire), wire, version)
+
+
+def from_raw(raw: Mapping[str, Any], version: RoomVersion) -> Pdu:
+    """A ``Pdu`` of an event that we built ourselves."""
+    return _made(event_id(raw, version), raw, dumps(raw), version)
+
+
+def _made(known_id: str, raw: Mapping[str, Any], wire: bytes, version: RoomVersion) -> Pdu:
+    room_id = raw.get("room_id")
+    if room_id is None and version.hashed_room_id:
+        room_id = "!" + known_id[1:]
+    return Pdu(
+        event_id=known_id,
+        room_id=room_id or "",
+        type=raw["type"],
+        sender=raw["sender"],
+        state_key=raw.get("state_key"),
+        content=raw["content"],
+        prev_events=tuple(raw["prev_events"]),
+        auth_events=tuple(raw["auth_events"]),
+        depth=raw["depth"],
+        origin_server_ts=raw["origin_server_ts"],
+        raw=raw,
+        wire=wire,
+    )
+
+
+def checked_hash(pdu: Pdu, version: RoomVersion) -> Pdu:
+    """Receipt check 3: the event, or its redacted copy (of the same id) if the content hash is wrong."""
+    if hash_matches(pdu.raw):
+        return pdu
+    bare = redact(pdu.raw, version)
+    return _made(pdu.event_id, bare, dumps(bare), version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyKey:
+    """A server's public key (base64) and until when (ms) it may have signed events."""
+
+    public: str
+    valid_until: int
+
+
+#: ``(server, key id) -> key``; None where it is not known.
+KeyOf = Callable[[str, str], VerifyKey | None]
+Verifier = Callable[[str, str, bytes], bool]
+
+
+def required_servers(pdu: Pdu) -> frozenset[str]:
+    """The servers whose signatures an event needs."""
+    servers = set()
+    invite = pdu.type == "m.room.member" and pdu.membership == "invite"
+    if not (invite and "third_party_invite" in pdu.content):
+        servers.add(ids.domain_of(pdu.sender))
+    authoriser = pdu.content.get("join_authorised_via_users_server")
+    if pdu.type == "m.room.member" and pdu.membership == "join" and isinstance(authoriser, str):
+        servers.add(ids.domain_of(authoriser))
+    return frozenset(servers)
+
+
+def key_ids(pdu: Pdu, servers: Iterable[str]) -> set[tuple[str, str]]:
+    """``(server, key id)`` of every signature that matters."""
+    found = ((server, key) for server in servers for key in signatures_of(pdu.raw, server))
+    return {(server, key) for server, key in found if ids.valid_key_id(key)}
+
+
+def unsigned_by(
+    pdu: Pdu, version: RoomVersion, keys: KeyOf, verify: Verifier, servers: Collection[str] | None = None
+) -> str | None:
+    """Receipt check 2: why the signatures do not do, or None if they do.
+
+    All signatures by known keys that were valid at ``origin_server_ts`` must verify, and every required
+    server needs one; unknown and expired keys are passed over.
+    """
+    message = event_signable(pdu.raw, version)
+    for server in required_servers(pdu) if servers is None else servers:
+        good = 0
+        for key_id, signature in signatures_of(pdu.raw, server).items():
+            key = keys(server, key_id) if ids.valid_key_id(key_id) else None
+            if key is None or key.valid_until < pdu.origin_server_ts:
+                continue
+            if not verify(key.public, signature, message):
+                return f"the signature of {server} by {key_id} does not match"
+            good += 1
+        if not good:
+            return f"no signature of {server} by a known key that was valid then"
+    return None
+
+
+def finish(
+    draft: Mapping[str, Any], version: RoomVersion, server: str, sign: tuple[str, Callable[[bytes], str]]
+) -> Pdu:
+    """Hash and sign an event of our own. ``sign`` is ``(key id, function)``. Raises RemoteProtocolError
+    (M_TOO_LARGE) if it is over the limit, headroom for a second server's signature included.
+    """
+    hashed = {**draft, "hashes": {"sha256": content_hash(draft)}, "signatures": {}}
+    key_id, signer = sign
+    raw = with_signature(hashed, server, key_id, signer(event_signable(hashed, version)))
+    pdu = from_raw(raw, version)
+    if len(pdu.wire) > MAX_PDU - 1024:
+        raise RemoteProtocolError("the event is too large", hint=413, code="M_TOO_LARGE")
+    return pdu
+
+
+def countersigned(
+    pdu: Pdu, version: RoomVersion, server: str, sign: tuple[str, Callable[[bytes], str]]
+) -> Pdu:
+    """The same event with our signature added."""
+    key_id, signer = sign
+    raw = with_signature(pdu.raw, server, key_id, signer(event_signable(pdu.raw, version)))
+    return _made(pdu.event_id, raw, dumps(raw), version)

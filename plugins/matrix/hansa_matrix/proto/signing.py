@@ -1,0 +1,59 @@
+"""What is signed and where signatures stand. SPEC: appendices, "Signing JSON". No cryptography here."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from typing import Any
+
+from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.versions import RoomVersion
+
+_MOST_SIGNATURES = 50
+
+
+def encode64(data: bytes) -> str:
+    """Unpadded standard base64."""
+    return b64encode(data).decode().rstrip("=")
+
+
+def decode64(text: object) -> bytes | None:
+    """Standard or URL-safe base64, padded or not; None if it is neither or not short text."""
+    if not isinstance(text, str) or len(text) > 4096:
+        return None
+    plain = text.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def signable(value: Mapping[str, Any]) -> bytes:
+    """The bytes that a JSON signature covers."""
+    return dumps({key: one for key, one in value.items() if key not in {"signatures", "unsigned"}})
+
+
+def event_signable(event: Mapping[str, Any], version: RoomVersion) -> bytes:
+    """The bytes that an event's signature covers: its redacted form."""
+    bare = redact(event, version)
+    bare.pop("event_id", None)
+    return signable(bare)
+
+
+def signatures_of(value: Mapping[str, Any], server: str) -> dict[str, str]:
+    """Key id -> signature of one server; whatever is not of that shape is not there."""
+    signatures = value.get("signatures")
+    mine = signatures.get(server) if isinstance(signatures, dict) else None
+    if not isinstance(mine, dict) or len(mine) > _MOST_SIGNATURES:
+        return {}
+    return {key: sig for key, sig in mine.items() if isinstance(sig, str)}
+
+
+def with_signature(value: Mapping[str, Any], server: str, key_id: str, signature: str) -> dict[str, Any]:
+    """A copy with one signature more; the others stay."""
+    signatures = value.get("signatures")
+    kept = dict(signatures) if isinstance(signatures, dict) else {}
+    kept[server] = {**signatures_of(value, server), key_id: signature}
+    return {**value, "signatures": kept}

@@ -1,0 +1,60 @@
+"""Request authentication. SPEC: server-server API, "Request Authentication"."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from hansa.pure.errors import RemoteProtocolError
+
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.canonical import dumps
+
+_PARAM = re.compile(r'[ \t]*([A-Za-z]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^",\s]*))[ \t]*(,|$)')
+_MAX_HEADER = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XMatrix:
+    """One ``Authorization: X-Matrix`` header. ``destination`` is None where the peer left it out."""
+
+    origin: str
+    destination: str | None
+    key: str
+    sig: str
+
+
+def _unauthorized(reason: str) -> RemoteProtocolError:
+    return RemoteProtocolError(reason, hint=401, code="M_UNAUTHORIZED")
+
+
+def parse_header(value: str) -> XMatrix:
+    """Parse one header's value. Raises RemoteProtocolError (401 M_UNAUTHORIZED)."""
+    scheme, _, rest = value.partition(" ")
+    if scheme.lower() != "x-matrix" or len(value) > _MAX_HEADER:
+        raise _unauthorized("the Authorization header is not X-Matrix")
+    params: dict[str, str] = {}
+    rest, at = rest.strip(), 0
+    while at < len(rest):
+        match = _PARAM.match(rest, at)
+        if match is None or match.end() == at:
+            raise _unauthorized("the X-Matrix header cannot be parsed")
+        name, quoted, bare, _ = match.groups()
+        params.setdefault(name.lower(), re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare)
+        at = match.end()
+    origin, key, sig = params.get("origin", ""), params.get("key", ""), params.get("sig", "")
+    if not ids.valid_server_name(origin) or not ids.valid_key_id(key) or not sig:
+        raise _unauthorized("the X-Matrix header lacks a good origin, key or sig")
+    return XMatrix(origin=origin, destination=params.get("destination"), key=key, sig=sig)
+
+
+def signing_bytes(method: str, uri: str, origin: str, destination: str, content: Any = None) -> bytes:
+    """What is signed. ``uri`` is the raw request target; ``content`` None where there is no body."""
+    signed = {"method": method, "uri": uri, "origin": origin, "destination": destination}
+    return dumps({**signed, "content": content} if content is not None else signed)
+
+
+def header(origin: str, destination: str, key: str, sig: str) -> str:
+    """The header's value as we send it."""
+    return f'X-Matrix origin="{origin}",destination="{destination}",key="{key}",sig="{sig}"'
