@@ -1,0 +1,58 @@
+"""The ``[networks.<id>]`` table of a Matrix network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from hansa_matrix.proto.ids import valid_server_name
+from hansa_matrix.proto.versions import DEFAULT_VERSION, VERSIONS
+
+
+def _server_name(value: str) -> str:
+    if not valid_server_name(value):
+        msg = "must be a host name or address, with a port if it is not found by DNS"
+        raise ValueError(msg)
+    return value
+
+
+def _version(value: str) -> str:
+    if value not in VERSIONS:
+        msg = f"must be one of {', '.join(VERSIONS)}"
+        raise ValueError(msg)
+    return value
+
+
+class Config(BaseModel):
+    """What an operator may say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    server_name: Annotated[str, AfterValidator(_server_name)] = Field(
+        description="the name that follows the colon in user ids; it can never be changed"
+    )
+    signing_key: Path = Field(
+        default=Path("matrix.key"), description="file with the signing key, mode 0600, made by `hansa init`"
+    )
+    bridge_user: str = Field(
+        default="hansa",
+        pattern=r"^[a-z0-9._=/+-]+$",
+        description="localpart of the account that creates and joins rooms",
+    )
+    ghost_prefix: str = Field(
+        default="_", pattern=r"^[a-z0-9._-]+$", description="what the localparts of ghosts begin with"
+    )
+    room_version: Annotated[str, AfterValidator(_version)] = Field(
+        default=DEFAULT_VERSION.id, description="version of rooms made here"
+    )
+    accept_invites: bool = Field(
+        default=True, description="join rooms that the bridge user is invited to, if policy allows"
+    )
+    max_waiting: int = Field(
+        default=5000, ge=50, description="PDUs of one room that may wait; more are refused with 429"
+    )
+    delegate: str = Field(
+        default="", description="HOST:PORT for /.well-known/matrix/server; empty: it answers 404"
+    )

@@ -1,0 +1,129 @@
+"""From a server name to where its federation port is, as a small machine.
+
+SPEC: server-server API, "Resolving server names", steps 1 to 6. The caller runs each command and gives the
+answer back: ``FetchWellKnown`` -> the body or None, ``LookUpSrv`` -> the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hansa.pure.errors import RemoteProtocolError
+
+from hansa_matrix.proto.canonical import parse
+from hansa_matrix.proto.ids import parse_server_name
+
+MAX_WELL_KNOWN = 50 * 1024
+_PORT = 8448
+
+
+@dataclass(frozen=True, slots=True)
+class Srv:
+    """One SRV record (RFC 2782)."""
+
+    priority: int
+    weight: int
+    port: int
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchWellKnown:
+    """GET ``https://HOST/.well-known/matrix/server``; anything but a good answer is given back as None."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpSrv:
+    """Look up the SRV records of a name; none is an empty list."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where to connect, in order; the ``Host`` header; the name the certificate must carry."""
+
+    targets: tuple[tuple[str, int], ...]
+    host_header: str
+    tls_name: str
+
+
+Command = FetchWellKnown | LookUpSrv | Route
+
+
+class Discovery:
+    """One resolution of one server name."""
+
+    def __init__(self, server: str, chance: Callable[[], float]) -> None:
+        self._name = server
+        self._chance = chance
+        self._services: list[str] = []
+
+    def start(self) -> Command:
+        """The first command. Raises RemoteProtocolError if the name is none."""
+        parsed = parse_server_name(self._name)
+        if parsed.ip or parsed.port is not None:
+            return self._direct(self._name)
+        return FetchWellKnown(parsed.host)
+
+    def well_known(self, body: bytes | None) -> Command:
+        """The answer to ``FetchWellKnown``."""
+        delegated = parse_well_known(body)
+        if delegated is not None:
+            self._name = delegated
+            parsed = parse_server_name(delegated)
+            if parsed.ip or parsed.port is not None:
+                return self._direct(delegated)
+        self._services = ["_matrix-fed._tcp", "_matrix._tcp"]
+        return self._next()
+
+    def srv(self, records: Sequence[Srv]) -> Command:
+        """The answer to ``LookUpSrv``."""
+        usable = [r for r in records if r.target not in {".", ""} and 0 < r.port < 65536]
+        if not usable:
+            return self._next()
+        ordered = order_srv(usable, self._chance)
+        targets = tuple((r.target.rstrip("."), r.port) for r in ordered)
+        return Route(targets=targets, host_header=self._name, tls_name=self._name)
+
+    def _next(self) -> Command:
+        if self._services:
+            return LookUpSrv(f"{self._services.pop(0)}.{self._name}")
+        return Route(targets=((self._name, _PORT),), host_header=self._name, tls_name=self._name)
+
+    @staticmethod
+    def _direct(name: str) -> Route:
+        parsed = parse_server_name(name)
+        return Route(targets=((parsed.host, parsed.port or _PORT),), host_header=name, tls_name=parsed.host)
+
+
+def parse_well_known(body: bytes | None) -> str | None:
+    """The delegated server name in a well-known document; None for whatever is wrong with it."""
+    if body is None or len(body) > MAX_WELL_KNOWN:
+        return None
+    try:
+        value = parse(body)
+        name = value.get("m.server") if isinstance(value, dict) else None
+        parse_server_name(name if isinstance(name, str) else "")
+    except RemoteProtocolError:
+        return None
+    return str(name)
+
+
+def order_srv(records: Sequence[Srv], chance: Callable[[], float]) -> list[Srv]:
+    """By priority, and by weighted chance within one (RFC 2782)."""
+    ordered: list[Srv] = []
+    for priority in sorted({r.priority for r in records}):
+        left = sorted((r for r in records if r.priority == priority), key=lambda r: r.weight)
+        while left:
+            pick, passed = chance() * sum(r.weight for r in left), 0.0
+            for record in left:
+                passed += record.weight
+                if passed >= pick:
+                    break
+            ordered.append(record)
+            left.remove(record)
+    return ordered

@@ -1,0 +1,62 @@
+"""Published keys. SPEC: server-server API, "Retrieving server keys"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hansa.pure.errors import RemoteProtocolError
+
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.pdu import Verifier, VerifyKey
+from hansa_matrix.proto.signing import decode64, signable, signatures_of
+
+DAY = 86_400_000
+MAX_KEYS = 50
+
+
+def key_document(server: str, keys: Mapping[str, str], valid_until: int) -> dict[str, Any]:
+    """What ``/_matrix/key/v2/server`` answers, unsigned. ``keys`` maps key id to public key."""
+    return {
+        "server_name": server,
+        "verify_keys": {key_id: {"key": public} for key_id, public in keys.items()},
+        "old_verify_keys": {},
+        "valid_until_ts": valid_until,
+    }
+
+
+def check_key_document(doc: object, server: str, verify: Verifier, now: int) -> dict[str, VerifyKey]:
+    """The keys of a document by their ids: current ones until ``valid_until_ts`` (at most 7 days ahead),
+    old ones until they expired. Raises RemoteProtocolError unless a current key signed it.
+    """
+    if not isinstance(doc, dict) or doc.get("server_name") != server:
+        raise RemoteProtocolError(f"the key document is not that of {server}")
+    until = doc.get("valid_until_ts")
+    current = _keys(doc.get("verify_keys"))
+    if type(until) is not int or not current:
+        raise RemoteProtocolError(f"the key document of {server} has no valid_until_ts or no keys")
+    message, signatures = signable(doc), signatures_of(doc, server)
+    for key_id, public in current.items():
+        if key_id in signatures and not verify(public, signatures[key_id], message):
+            raise RemoteProtocolError(f"the key document of {server} has a bad signature by {key_id}")
+    if not any(key_id in signatures for key_id in current):
+        raise RemoteProtocolError(f"the key document of {server} is not signed by its keys")
+    found = {k: VerifyKey(public=p, valid_until=min(until, now + 7 * DAY)) for k, p in current.items()}
+    old = doc.get("old_verify_keys")
+    for key_id, public in _keys(old).items():
+        expired = old[key_id].get("expired_ts") if isinstance(old, dict) else None
+        if type(expired) is int and key_id not in found:
+            found[key_id] = VerifyKey(public=public, valid_until=expired)
+    return found
+
+
+def _keys(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or len(value) > MAX_KEYS:
+        return {}
+    found = {}
+    for key_id, entry in value.items():
+        public = entry.get("key") if isinstance(entry, dict) else None
+        raw = decode64(public)
+        if ids.valid_key_id(key_id) and raw is not None and len(raw) == 32:
+            found[key_id] = str(public)
+    return found
