@@ -1,0 +1,204 @@
+"""Between PDUs and the core's nouns."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hansa import (
+    Content,
+    Custom,
+    Encrypted,
+    Member,
+    Membership,
+    Message,
+    Name,
+    NetworkContext,
+    Person,
+    Ref,
+    Role,
+    RoomFacts,
+    Style,
+    Topic,
+    ViewChange,
+    cut,
+)
+
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.ids import domain_of
+from hansa_matrix.proto.levels import Levels
+from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
+
+_STYLES = {"m.text": Style.TEXT, "m.emote": Style.EMOTE, "m.notice": Style.NOTICE}
+_MSGTYPES = {style: msgtype for msgtype, style in _STYLES.items()}
+_MEMBERSHIPS = {m.value: m for m in Membership}
+_FACT_KEYS = frozenset(
+    {
+        CREATE_KEY,
+        JOIN_RULES_KEY,
+        ("m.room.name", ""),
+        ("m.room.topic", ""),
+        ("m.room.encryption", ""),
+    }
+)
+_NAME = 255
+
+HomeOf = Callable[[str], Awaitable[Ref]]
+
+
+def _text(content: Mapping[str, Any], key: str, limit: int = 65_536) -> str:
+    value = content.get(key)
+    return cut(value, limit) if isinstance(value, str) else ""
+
+
+def texts(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a person would read of an event's content."""
+    keys = ("body", "name", "topic", "displayname", "reason")
+    return tuple(content[key] for key in keys if isinstance(content.get(key), str))
+
+
+async def content_of(pdu: Pdu, home_of: HomeOf) -> Content:
+    """What a PDU says, in the core's terms."""
+    content = pdu.content
+    if pdu.state_key is None:
+        if pdu.type == "m.room.message":
+            style = _STYLES.get(_text(content, "msgtype"), Style.TEXT)
+            return Message(text=_text(content, "body"), style=style)
+        if pdu.type == "m.room.encrypted":
+            return Encrypted()
+        return Custom(type=pdu.type)
+    if pdu.type == MEMBER and pdu.membership in _MEMBERSHIPS:
+        return Member(
+            user=await home_of(pdu.state_key),
+            membership=_MEMBERSHIPS[str(pdu.membership)],
+            name=_text(content, "displayname", _NAME) or None,
+            reason=_text(content, "reason", 1024),
+        )
+    if pdu.type == "m.room.name" and not pdu.state_key:
+        return Name(text=_text(content, "name", _NAME))
+    if pdu.type == "m.room.topic" and not pdu.state_key:
+        return Topic(text=_text(content, "topic"))
+    return Custom(type=pdu.type)
+
+
+def draft_of(content: Content, target: str) -> tuple[str, str | None, dict[str, Any]] | None:
+    """``(type, state_key, content)`` of an event of our own; None for what Matrix people get from no
+    other network. ``target`` is the Matrix id of a ``Member``'s user.
+    """
+    match content:
+        case Message(text=text, style=style):
+            return "m.room.message", None, {"msgtype": _MSGTYPES[style], "body": text}
+        case Member():
+            member: dict[str, Any] = {"membership": content.membership.value}
+            if content.name and content.membership in {Membership.JOIN, Membership.INVITE}:
+                member["displayname"] = cut(content.name, _NAME)
+            if content.reason:
+                member["reason"] = content.reason
+            return MEMBER, target, member
+        case Name(text=text):
+            return "m.room.name", "", {"name": cut(text, _NAME)}
+        case Topic(text=text):
+            return "m.room.topic", "", {"topic": text}
+        case _:
+            return None
+
+
+def role_of(levels: Levels, user: str) -> Role:
+    """A user's rank, from the room's own numbers."""
+    level = levels.user(user)
+    if level >= levels.required("m.room.power_levels", True):  # state event
+        return Role.OWNER
+    if level >= max(levels.ban, levels.kick, levels.redact):
+        return Role.MODERATOR
+    if level < levels.required("m.room.message", False):  # timeline event
+        return Role.VISITOR
+    return Role.MEMBER
+
+
+def facts_of(state: Mapping[StateKey, Pdu], version: str) -> RoomFacts:
+    """The small part of a view, from the events that matter to it."""
+
+    def value(key: StateKey, name: str) -> str:
+        event = state.get(key)
+        return _text(event.content, name, 4096) if event else ""
+
+    rule = value(JOIN_RULES_KEY, "join_rule") or "invite"
+    return RoomFacts(
+        name=value(("m.room.name", ""), "name"),
+        topic=value(("m.room.topic", ""), "topic"),
+        join_rule=rule,
+        encrypted=("m.room.encryption", "") in state,
+        version=version,
+    )
+
+
+async def person_of(pdu: Pdu, levels: Levels, home_of: HomeOf, own_server: str) -> Person:
+    """The row of a member event's target. A ghost is counted at its person's home, not at our server."""
+    user_id = pdu.state_key or ""
+    home = await home_of(user_id)
+    server = domain_of(user_id)
+    if home.id != user_id:
+        server = home.id.partition("@")[2].partition("/")[0] if "@" in home.id else home.network
+    membership = _MEMBERSHIPS.get(str(pdu.membership), Membership.LEAVE)
+    name = _text(pdu.content, "displayname", _NAME) or None
+    del own_server
+    return Person(user=home, membership=membership, server=server, name=name, role=role_of(levels, user_id))
+
+
+def matters(keys: Iterable[StateKey]) -> bool:
+    """True if a change of these keys may show in a view."""
+    return any(key[0] == MEMBER or key in _FACT_KEYS or key == POWER_LEVELS_KEY for key in keys)
+
+
+class Views:
+    """Makes view changes out of state changes."""
+
+    def __init__(self, ctx: NetworkContext, server: str) -> None:
+        self._ctx = ctx
+        self._server = server
+
+    async def whole(self, state: Mapping[StateKey, Pdu], version: str, levels: Levels) -> ViewChange:
+        """The view of a whole state."""
+        people = [
+            await person_of(pdu, levels, self._ctx.home_of, self._server)
+            for key, pdu in state.items()
+            if key[0] == MEMBER
+        ]
+        return ViewChange(people=tuple(people), facts=facts_of(state, version))
+
+    async def changed(
+        self,
+        room_id: str,
+        changed: Mapping[StateKey, Pdu | None],
+        around: Mapping[StateKey, Pdu],
+        version: str,
+        levels: Levels,
+    ) -> ViewChange:
+        """What a changed set of keys does to the view. ``around`` holds the events of ``_FACT_KEYS``."""
+        people: dict[Ref, Person] = {}
+        gone: list[Ref] = []
+        view = self._ctx.view(room_id)
+        if POWER_LEVELS_KEY in changed and view is not None:
+            for person in view.people.values():
+                user = person.user.id
+                if person.user.network != self._ctx.id:
+                    user = await self._ctx.ghost(person.user)
+                role = role_of(levels, user)
+                if role is not person.role:
+                    people[person.user] = replace(person, role=role)
+        for key, pdu in changed.items():
+            if key[0] != MEMBER:
+                continue
+            if pdu is None:
+                gone.append(await self._ctx.home_of(key[1]))
+            else:
+                person = await person_of(pdu, levels, self._ctx.home_of, self._server)
+                people[person.user] = person
+        facts = facts_of(around, version) if any(key in _FACT_KEYS for key in changed) else None
+        return ViewChange(people=tuple(people.values()), gone=tuple(gone), facts=facts)
+
+
+def fact_keys() -> frozenset[StateKey]:
+    """The state keys behind the small part of a view."""
+    return _FACT_KEYS

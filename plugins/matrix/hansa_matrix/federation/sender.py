@@ -1,0 +1,221 @@
+"""One queue per destination, which is a cursor on one stream of our events.
+
+An event names the set of servers it goes to; a server reads the sets it is in. One transaction is under way
+per server, of at most 50 events, repeated with the same id until it is taken. SPEC: server-server API,
+"Transactions"; T-10 to T-15.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from hansa import Append, Destination, NetworkContext, Put, RemoteProtocolError, Row, Write
+
+from hansa_matrix.federation.client import Client, Refused, Unreachable, path
+from hansa_matrix.proto.transactions import MAX_PDUS
+
+_FIRST, _MOST_EARLY, _EARLY, _MOST = 1.0, 60.0, 3600.0, 3600.0
+#: Of a backlog longer than this in one room, only the newest event is sent: the peer pages back itself.
+_CATCH_UP = 1000
+
+
+@dataclass(slots=True)
+class _Peer:
+    server: str
+    position: int = 0
+    sets: set[int] = field(default_factory=set)
+    failures: int = 0
+    failing_since: float = 0.0
+    waiting_since: int = 0
+    reason: str = ""
+    task: asyncio.Task[None] | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Sender:
+    """All destinations of one server."""
+
+    def __init__(self, ctx: NetworkContext, client: Client, server: str) -> None:
+        self._ctx = ctx
+        self._client = client
+        self._server = server
+        self._peers: dict[str, _Peer] = {}
+        self._sets: dict[int, tuple[str, ...]] = {}
+        self._boot = ctx.random.bytes(4).hex()
+
+    async def load(self) -> None:
+        """Take up every destination where it stood."""
+        after: int | None = None
+        while page := await self._ctx.store.scan("recipients", after=after, limit=5000):
+            for row in page:
+                self._learn(int(row.key[0]), tuple(orjson.loads(row.body)))
+            after = int(page[-1].key[0])
+        for peer in self._peers.values():
+            row = await self._ctx.store.get("destination", (peer.server,))
+            peer.position = int(row.fields["position"] or 0) if row else 0
+            peer.wake.set()
+
+    def start(self) -> None:
+        """Begin to send what waits."""
+        for peer in self._peers.values():
+            self._run(peer)
+
+    def _learn(self, set_id: int, servers: tuple[str, ...]) -> None:
+        self._sets[set_id] = servers
+        for server in servers:
+            self._peers.setdefault(server, _Peer(server)).sets.add(set_id)
+
+    def writes(self, event_id: str, room_id: str, servers: Iterable[str]) -> list[Write]:
+        """The writes that put an event on its way; nothing for an event that goes nowhere."""
+        names = tuple(sorted(set(servers) - {self._server}))
+        if not names:
+            return []
+        digest = hashlib.sha256("\0".join(names).encode()).digest()
+        set_id = int.from_bytes(digest[:6])
+        fields = {"recipients": set_id, "event_id": event_id, "room_id": room_id}
+        writes: list[Write] = [Append("out", b"", fields)]
+        if set_id not in self._sets:
+            writes.append(Put("recipients", (set_id,), orjson.dumps(names)))
+        return writes
+
+    def sent(self, servers: Iterable[str]) -> None:
+        """Events for these servers were committed."""
+        names = tuple(sorted(set(servers) - {self._server}))
+        if not names:
+            return
+        digest = hashlib.sha256("\0".join(names).encode()).digest()
+        self._learn(int.from_bytes(digest[:6]), names)
+        for name in names:
+            peer = self._peers[name]
+            self._run(peer)
+            peer.wake.set()
+
+    def heard_from(self, server: str) -> None:
+        """The server is alive: try at once what waits for it."""
+        peer = self._peers.get(server)
+        if peer is not None and peer.failures:
+            peer.failures = 0
+            peer.heard.set()
+
+    def _run(self, peer: _Peer) -> None:
+        if peer.task is None or peer.task.done():
+            peer.task = self._ctx.spawn(self._send_all(peer), f"send to {peer.server}")
+
+    async def _send_all(self, peer: _Peer) -> None:
+        while True:
+            peer.wake.clear()
+            rows = await self._waiting(peer)
+            if not rows:
+                peer.waiting_since, peer.reason = 0, ""
+                await peer.wake.wait()
+                continue
+            peer.waiting_since = peer.waiting_since or self._ctx.clock.now()
+            chosen = self._caught_up(rows)
+            await self._deliver(peer, chosen)
+            peer.position = rows[-1].position
+            peer.waiting_since = 0
+            put = Put("destination", (peer.server,), b"", {"position": peer.position})
+            await self._ctx.store.commit([put], durability="lazy")
+
+    async def _waiting(self, peer: _Peer, limit: int = _CATCH_UP + 1) -> list[Row]:
+        found: list[Row] = []
+        for set_id in list(peer.sets):
+            found += await self._ctx.store.scan(
+                "out",
+                index=("recipients", "position"),
+                equal=(set_id,),
+                after=peer.position,
+                limit=limit,
+            )
+        found.sort(key=lambda row: row.position)
+        if len(found) <= _CATCH_UP:
+            return found[:MAX_PDUS]
+        return found
+
+    @staticmethod
+    def _caught_up(rows: Sequence[Row]) -> list[Row]:
+        """All of a short backlog; of a room with a long one the newest event."""
+        if len(rows) <= MAX_PDUS:
+            return list(rows)
+        newest = {str(row.fields["room_id"]): row for row in rows}
+        return sorted(newest.values(), key=lambda row: row.position)[:MAX_PDUS]
+
+    async def _deliver(self, peer: _Peer, rows: Sequence[Row]) -> None:
+        """Send one transaction until it is taken; what the peer cannot stand is bisected and dropped."""
+        keys = [(str(row.fields["event_id"]),) for row in rows]
+        stored = await self._ctx.store.get_many("pdu", keys)
+        pdus = [orjson.loads(stored[key].body) for key in keys if key in stored]
+        txn = f"{self._boot}{rows[0].position}-{rows[-1].position}"
+        body = {"origin": self._server, "origin_server_ts": self._ctx.clock.now(), "pdus": pdus}
+        target = path("_matrix", "federation", "v1", "send", txn)
+        while True:
+            try:
+                await self._client.request("PUT", peer.server, target, body, seconds=60.0)
+            except Refused as error:
+                if error.hint in {401, 403, 404} or len(rows) == 1:
+                    peer.reason = f"refused with {error.hint} {error.code}: {error.reason}"
+                    if error.hint in {401, 403, 404}:
+                        await self._pause(peer, 0.0)
+                        continue
+                    self._ctx.count("matrix_poison_events")
+                    self._ctx.log.warning("%s will not take %s: %s", peer.server, keys[0][0], error.reason)
+                    return
+                half = len(rows) // 2
+                await self._deliver(peer, rows[:half])
+                await self._deliver(peer, rows[half:])
+                return
+            except Unreachable as error:
+                peer.reason = str(error)
+                await self._pause(peer, error.retry_after)
+            except RemoteProtocolError as error:
+                peer.reason = error.reason
+                await self._pause(peer, 0.0)
+            else:
+                peer.failures, peer.reason = 0, ""
+                return
+
+    async def _pause(self, peer: _Peer, asked: float) -> None:
+        now = self._ctx.clock.monotonic()
+        if not peer.failures:
+            peer.failing_since = now
+        peer.failures += 1
+        most = _MOST_EARLY if now - peer.failing_since < _EARLY else _MOST
+        wait = asked or min(most, _FIRST * float(1 << min(peer.failures - 1, 20)))
+        wait *= 0.9 + 0.2 * self._ctx.random.uniform()
+        peer.heard.clear()
+        try:
+            async with asyncio.timeout(wait):
+                await peer.heard.wait()
+        except TimeoutError:
+            pass
+
+    async def where(self, event_id: str) -> list[Destination]:
+        """How far each server is that an event was meant for."""
+        found: list[Destination] = []
+        for row in await self._ctx.store.scan("out", index=("event_id",), equal=(event_id,)):
+            for server in self._sets.get(int(row.fields["recipients"] or 0), ()):
+                peer = self._peers[server]
+                done = peer.position >= row.position
+                state = "delivered" if done else ("failed" if peer.failures else "waiting")
+                since, reason = (0, "") if done else (peer.waiting_since, peer.reason)
+                found.append(Destination(name=server, state=state, since=since, reason=reason))
+        return found
+
+    def destinations(self) -> list[dict[str, Any]]:
+        """Every destination with its position and trouble."""
+        return [
+            {
+                "server": p.server,
+                "position": p.position,
+                "failures": p.failures,
+                "waiting_since": p.waiting_since,
+                "reason": p.reason,
+            }
+            for p in self._peers.values()
+        ]

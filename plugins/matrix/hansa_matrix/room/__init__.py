@@ -1,0 +1,1 @@
+"""Rooms: their events, their state, and who may change it."""

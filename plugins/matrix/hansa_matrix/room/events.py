@@ -1,0 +1,110 @@
+"""Events out of the store, and the few thousand that are needed again and again in memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hansa import Put, Scoped
+
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.pdu import from_wire
+from hansa_matrix.proto.versions import RoomVersion
+
+_KEPT = 5000
+
+
+class Status(StrEnum):
+    """What the checks on receipt made of an event. Dropped ones are not stored."""
+
+    ACCEPTED = "accepted"
+    WITHHELD = "withheld"
+    SOFT_FAILED = "soft_failed"
+    REJECTED = "rejected"
+    OUTLIER = "outlier"
+
+
+#: Those that stand in the DAG and whose state counts.
+IN_GRAPH = frozenset({Status.ACCEPTED, Status.WITHHELD, Status.SOFT_FAILED, Status.REJECTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One event with its status and the ids of the state groups before and after it (0: not known)."""
+
+    pdu: Pdu
+    status: Status
+    before: int = 0
+    after: int = 0
+
+    def put(self) -> Put:
+        """The write that keeps it."""
+        fields = {
+            "room_id": self.pdu.room_id,
+            "status": self.status.value,
+            "depth": self.pdu.depth,
+            "before": self.before,
+            "after": self.after,
+        }
+        return Put("pdu", (self.pdu.event_id,), self.pdu.wire, fields)
+
+
+class Events:
+    """Reads through a bounded memory. ``version`` is asked per event's room."""
+
+    def __init__(self, store: Scoped) -> None:
+        self._store = store
+        self._kept: OrderedDict[str, Stored] = OrderedDict()
+
+    async def load(self, ids: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
+        """Those of the events that are stored."""
+        found: dict[str, Stored] = {}
+        missing: list[str] = []
+        for event_id in ids:
+            kept = self._kept.get(event_id)
+            if kept is None:
+                missing.append(event_id)
+            else:
+                found[event_id] = kept
+        if missing:
+            rows = await self._store.get_many("pdu", [(event_id,) for event_id in missing])
+            for key, row in rows.items():
+                event_id = str(key[0])
+                stored = Stored(
+                    from_wire(event_id, row.body, version),
+                    Status(str(row.fields["status"])),
+                    int(row.fields["before"] or 0),
+                    int(row.fields["after"] or 0),
+                )
+                found[event_id] = stored
+                self.keep([stored])
+        return found
+
+    def keep(self, stored: Iterable[Stored]) -> None:
+        """Remember what was just written or read."""
+        for one in stored:
+            self._kept[one.pdu.event_id] = one
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+
+    def at_hand(self, event_id: str) -> Stored | None:
+        """An event if it is in memory."""
+        return self._kept.get(event_id)
+
+    async def auth_chain(self, roots: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
+        """Every event reachable by ``auth_events`` from ``roots``, which are in it only if reached."""
+        chain: dict[str, Stored] = {}
+        loaded = await self.load(roots, version)
+        edge = {a for one in loaded.values() for a in one.pdu.auth_events}
+        while edge:
+            found = await self.load(edge, version)
+            chain.update(found)
+            edge = {a for one in found.values() for a in one.pdu.auth_events if a not in chain}
+        return chain
+
+
+def pdus(stored: Mapping[str, Stored]) -> dict[str, Pdu]:
+    """The bare events."""
+    return {event_id: one.pdu for event_id, one in stored.items()}

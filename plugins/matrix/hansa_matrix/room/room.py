@@ -1,0 +1,131 @@
+"""One Matrix room that we are in: where its DAG ends and what its state is now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import orjson
+from hansa import Put, Scoped
+
+from hansa_matrix.proto.auth import LevelsMemo
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.state_keys import CREATE_KEY
+from hansa_matrix.proto.state_res import MissingEvents, resolve
+from hansa_matrix.proto.versions import VERSIONS, RoomVersion
+from hansa_matrix.room.events import Events, Status, Stored
+from hansa_matrix.room.state import Groups, StateIds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What changes with every event: forward extremities (id -> group after it), the current state's
+    group, the greatest depth.
+    """
+
+    extremities: Mapping[str, int] = field(default_factory=dict)
+    group: int = 0
+    depth: int = 0
+
+
+class MatrixRoom:
+    """A room in memory. Only its one writer changes ``head``."""
+
+    def __init__(self, room_id: str, version: RoomVersion, store: Scoped, events: Events) -> None:
+        self.room_id = room_id
+        self.version = version
+        self.head = Head()
+        self.groups = Groups(room_id, store, 0)
+        self.events = events
+        self.levels = LevelsMemo(8)
+        #: False once our last person left: we are then as good as strangers.
+        self.resident = True
+
+    def put(self, head: Head) -> Put:
+        """The write that keeps the room at ``head``."""
+        body = {
+            "version": self.version.id,
+            "extremities": dict(head.extremities),
+            "group": head.group,
+            "last_group": self.groups.last,
+            "depth": head.depth,
+            "resident": self.resident,
+        }
+        return Put("room", (self.room_id,), orjson.dumps(body))
+
+    @classmethod
+    def load(cls, room_id: str, body: bytes, store: Scoped, events: Events) -> MatrixRoom:
+        """A room out of its row."""
+        data = orjson.loads(body)
+        room = cls(room_id, VERSIONS[data["version"]], store, events)
+        room.head = Head(extremities=data["extremities"], group=data["group"], depth=data["depth"])
+        room.groups.last = data["last_group"]
+        room.resident = data["resident"]
+        return room
+
+    async def state(self) -> dict[StateKey, str]:
+        """The current state, by event ids."""
+        return await self.groups.load(self.head.group)
+
+    async def events_of(self, state: StateIds, keys: Iterable[StateKey]) -> dict[StateKey, Pdu]:
+        """The events of some keys of a state; the create event always."""
+        wanted = {key: state[key] for key in {*keys, CREATE_KEY} if key in state}
+        stored = await self.events.load(wanted.values(), self.version)
+        return {key: stored[event_id].pdu for key, event_id in wanted.items() if event_id in stored}
+
+    async def state_events(self, state: StateIds) -> list[Pdu]:
+        """Every event of a state."""
+        stored = await self.events.load(state.values(), self.version)
+        return [one.pdu for one in stored.values()]
+
+    async def resolved(
+        self, groups: Iterable[int], draft: Callable[[str], Stored | None] = lambda _: None
+    ) -> tuple[int, dict[StateKey, str]]:
+        """The state that several groups resolve to, and a group that holds exactly it (0: none yet).
+
+        ``draft`` gives events of a turn that is not committed yet.
+        """
+        distinct = sorted(set(groups))
+        if len(distinct) == 1:
+            return distinct[0], await self.groups.load(distinct[0])
+        sets = [await self.groups.load(group) for group in distinct]
+        known: dict[str, Stored] = {}
+
+        def fetch(event_id: str) -> Pdu | None:
+            stored = known.get(event_id) or draft(event_id) or self.events.at_hand(event_id)
+            if stored is None:
+                return None
+            known[event_id] = stored
+            return stored.pdu
+
+        while True:
+            try:
+                state = resolve(self.version, sets, fetch, rejected=_Rejected(known))
+                break
+            except MissingEvents as missing:
+                loaded = await self.events.load(missing.ids, self.version)
+                if not loaded:
+                    raise
+                known.update(loaded)
+        for group, one in zip(distinct, sets, strict=True):
+            if one == state:
+                return group, state
+        return 0, state
+
+
+class _Rejected:
+    """The rejected among the events that a resolution has seen."""
+
+    def __init__(self, known: Mapping[str, Stored]) -> None:
+        self._known = known
+
+    def __contains__(self, event_id: object) -> bool:
+        stored = self._known.get(event_id) if isinstance(event_id, str) else None
+        return stored is not None and stored.status is Status.REJECTED
+
+
+def advanced(head: Head, pdu: Pdu, after: int, group: int) -> Head:
+    """The head once an event is a forward extremity, with ``group`` as the current state."""
+    left = {e: g for e, g in head.extremities.items() if e not in pdu.prev_events}
+    left[pdu.event_id] = after
+    return replace(head, extremities=left, group=group, depth=max(head.depth, pdu.depth))

@@ -1,0 +1,44 @@
+"""What a Matrix network keeps."""
+
+from __future__ import annotations
+
+from hansa import Collection, Schema
+
+SCHEMA = Schema(
+    owner="matrix",
+    version=1,
+    collections=(
+        #: One room: version, forward extremities, current state group, depth.
+        Collection(name="room", key={"room_id": str}),
+        #: One event as it hashes; ``state`` groups before and after it, 0 where they are not known.
+        Collection(
+            name="pdu",
+            key={"event_id": str},
+            fields={"room_id": str, "status": str, "depth": int, "before": int, "after": int},
+            indexes=(("room_id", "depth"),),
+        ),
+        #: One state as a difference to its parent, or whole.
+        Collection(name="state_group", key={"room_id": str, "id": int}),
+        #: Received and acknowledged, not judged yet.
+        Collection(
+            name="staged",
+            key={"room_id": str, "at": int},
+            fields={"event_id": str, "origin": str},
+        ),
+        #: Answers to transactions, for a repeat.
+        Collection(name="txn", key={"origin": str, "txn": str}, fields={"ts": int}, indexes=(("ts",),)),
+        Collection(name="key", key={"server": str, "key_id": str}),
+        Collection(name="room_alias", key={"alias": str}, fields={"room_id": str}),
+        #: Our events to other servers, in order, by the set of servers they go to.
+        Collection(
+            name="out",
+            stream=True,
+            fields={"recipients": int, "event_id": str, "room_id": str},
+            indexes=(("recipients", "position"), ("event_id",)),
+        ),
+        Collection(name="recipients", key={"id": int}),
+        Collection(name="destination", key={"server": str}, fields={"position": int}),
+        #: Invites to rooms that we are not in.
+        Collection(name="invite", key={"room_id": str, "user_id": str}),
+    ),
+)

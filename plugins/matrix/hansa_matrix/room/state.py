@@ -1,0 +1,92 @@
+"""State as groups: each a difference to its parent, now and then whole, so that reading is bounded and a
+state event costs the same however large the room is.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import orjson
+from hansa import LocalProtocolError, Put, Scoped
+
+from hansa_matrix.proto.event import StateKey
+
+StateIds = Mapping[StateKey, str]
+
+_KEPT = 100
+#: A group is stored whole after this many differences, or as many as it has entries.
+_CHAIN = 100
+_WHOLE_IN_ROW = 4000
+
+
+class Groups:
+    """The state groups of one room. Group 0 is the empty state before the create event."""
+
+    def __init__(self, room_id: str, store: Scoped, last: int) -> None:
+        self._room_id = room_id
+        self._store = store
+        self.last = last
+        self._kept: OrderedDict[int, dict[StateKey, str]] = OrderedDict({0: {}})
+        self._length: dict[int, int] = {0: 0}
+
+    async def load(self, group: int) -> dict[StateKey, str]:
+        """A whole state. It is shared: do not change it."""
+        kept = self._kept.get(group)
+        if kept is not None:
+            self._kept.move_to_end(group)
+            return kept
+        chain: list[dict[StateKey, str | None]] = []
+        at = group
+        base: dict[StateKey, str] = {}
+        while at:
+            if at in self._kept:
+                base = self._kept[at]
+                break
+            row = await self._store.get("state_group", (self._room_id, at))
+            if row is None:
+                raise LocalProtocolError(f"state group {at} of {self._room_id} is gone")
+            parent, delta = orjson.loads(row.body)
+            chain.append({(t, k): e for t, k, e in delta})
+            at = parent
+        state = dict(base)
+        for delta_state in reversed(chain):
+            for key, event_id in delta_state.items():
+                if event_id is None:
+                    state.pop(key, None)
+                else:
+                    state[key] = event_id
+        self._keep(group, state, len(chain))
+        return state
+
+    def _keep(self, group: int, state: dict[StateKey, str], length: int) -> None:
+        self._kept[group] = state
+        self._length[group] = length
+        while len(self._kept) > _KEPT:
+            oldest = next(iter(self._kept))
+            if oldest in {0, group}:
+                self._kept.move_to_end(oldest)
+                continue
+            del self._kept[oldest]
+            self._length.pop(oldest, None)
+
+    def grow(self, parent: int, before: StateIds, state: dict[StateKey, str]) -> tuple[int, Put]:
+        """A new group holding ``state``, stored as its difference to ``parent``, whose state is ``before``."""
+        self.last += 1
+        group = self.last
+        length = self._length.get(parent, 0) + 1
+        if length > max(_CHAIN, len(state)) and len(state) <= _WHOLE_IN_ROW:
+            parent, before, length = 0, {}, 1
+        delta: list[tuple[str, str, str | None]] = [
+            (key[0], key[1], event_id) for key, event_id in state.items() if before.get(key) != event_id
+        ]
+        delta += [(key[0], key[1], None) for key in before if key not in state]
+        self._keep(group, state, length)
+        return group, Put("state_group", (self._room_id, group), orjson.dumps([parent, delta]))
+
+    def forget(self, since: int) -> None:
+        """Drop what a turn that was not committed had made."""
+        for group in range(since + 1, self.last + 1):
+            self._kept.pop(group, None)
+            self._length.pop(group, None)
+        self.last = since
