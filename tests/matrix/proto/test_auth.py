@@ -94,7 +94,7 @@ def own_event(version: RoomVersion, case: Mapping[str, Any]) -> tuple[Pdu, dict[
         more = {"room_id": event["room_id"]} if "room_id" in event else {}
         pdu = make(version, "$C", event["type"], event["sender"], content, prev=event["prev"], **more)
         if "room_id" in event:
-            pdu.raw["room_id"] = event["room_id"]  # type: ignore[index]  # the builder leaves it out in v12
+            pdu.raw["room_id"] = event["room_id"]
         return pdu, {"$C": pdu}
     auth = list(case["auth"])
     if not version.hashed_room_id and not case.get("bare"):

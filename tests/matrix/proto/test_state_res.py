@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import permutations
 from typing import Any
 
 import pytest
-from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_res import MissingEvents, resolve
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion
-from matrix.proto.room_graph import ALL_VERSIONS, from_vector, ids_of, load_vectors
-
-VECTORS = load_vectors("state_resolution.json")
-
+from matrix.proto.room_graph import ALL_VERSIONS
+from matrix.proto.state_cases import VECTORS, expected, load
 
 CASES = [
     pytest.param(VERSIONS[number], case, id=f"v{number}: {case['name']}")
@@ -22,36 +19,19 @@ CASES = [
 ]
 
 
-def load(version: RoomVersion, case: Mapping[str, Any]) -> tuple[dict[str, Pdu], list[dict[StateKey, str]]]:
-    base = [from_vector(version, event) for event in VECTORS["bases"][case.get("base", version.id)]]
-    more = [from_vector(version, event) for event in case["events"]]
-    pdus = {event.event_id: event for event in (*base, *more)}
-    return pdus, [ids_of((*base, *(pdus[event_id] for event_id in ids))) for ids in case["sets"]]
-
-
-def expected(pdus: Mapping[str, Pdu], version: RoomVersion, case: Mapping[str, Any]) -> dict[StateKey, str]:
-    state = ids_of(from_vector(version, event) for event in VECTORS["bases"][case.get("base", version.id)])
-    for name, event_id in case["expect"].items():
-        kind, _, state_key = name.partition("|")
-        state.pop((kind, state_key), None)
-        if event_id is not None:
-            state[(kind, state_key)] = event_id
-    return state
-
-
 @pytest.mark.parametrize(("version", "case"), CASES)
 def test_vector(version: RoomVersion, case: dict[str, Any]) -> None:
     pdus, sets = load(version, case)
     for order in permutations(sets):
         result = resolve(version, order, pdus.get, rejected=case.get("rejected", ()))
-        assert result == expected(pdus, version, case)
+        assert result == expected(version, case)
 
 
 @pytest.mark.parametrize(("version", "case"), CASES)
 def test_the_same_state_twice_changes_nothing(version: RoomVersion, case: dict[str, Any]) -> None:
     pdus, sets = load(version, case)
     result = resolve(version, [*sets, sets[0]], pdus.get, rejected=case.get("rejected", ()))
-    assert result == expected(pdus, version, case)
+    assert result == expected(version, case)
 
 
 @pytest.mark.parametrize(("version", "case"), CASES)
@@ -70,7 +50,7 @@ def test_missing_events_are_asked_for_until_all_are_there(version: RoomVersion, 
             break
     else:
         pytest.fail("never satisfied")
-    assert result == expected(pdus, version, case)
+    assert result == expected(version, case)
 
 
 @pytest.mark.parametrize("version", ALL_VERSIONS, ids=lambda v: f"v{v.id}")

@@ -1,0 +1,420 @@
+"""Seeded random rooms: several users of varied power who act on forks that merge again.
+
+Everything follows from one ``random.Random``: the same seed gives the same room, byte for byte. The room is
+judged by Hansa's own rules while it grows; every judgement and every resolution is kept as a question with our
+answer, for another implementation to be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import orjson
+from hansa_matrix.proto.auth import check_own, check_state, selected_keys
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.hashing import event_id as reference_id
+from hansa_matrix.proto.state_res import resolve
+from hansa_matrix.proto.versions import RoomVersion
+
+State = dict[StateKey, str]
+Pdus = Mapping[StateKey, Pdu]
+#: type, sender, state key, content
+Act = tuple[str, str, str | None, dict[str, Any]]
+
+USERS = ("@a:x", "@b:y", "@c:z", "@d:x", "@e:y", "@f:z")
+CREATOR = USERS[0]
+RULES = ("public", "public", "invite", "knock", "restricted", "knock_restricted", "private")
+LEVELS = (0, 0, 10, 25, 50, 50, 75, 99, 100, 101, 2**53 - 1)
+SCALARS = ("users_default", "events_default", "state_default", "ban", "redact", "kick", "invite")
+TYPES = ("m.room.topic", "m.room.name", "m.room.message", "m.room.power_levels", "m.room.join_rules")
+
+
+@dataclass
+class Graph:
+    """A room with the questions it gave rise to. Indices are of ``events``."""
+
+    version: RoomVersion
+    events: list[Pdu] = field(default_factory=list)
+    index: dict[str, int] = field(default_factory=dict)
+    #: Rejected by the state before it, though not by its auth events.
+    rejected: set[str] = field(default_factory=set)
+    #: ``index -> the rule that refused`` or None, by rules 1 to 3.
+    own: dict[int, str | None] = field(default_factory=dict)
+    #: ``(index, state, the rule that refused or None)``, by rules 4 to 11.
+    state: list[tuple[int, State, str | None]] = field(default_factory=list)
+    #: ``(states, our resolution)``.
+    resolve: list[tuple[list[State], State]] = field(default_factory=list)
+
+    def fetch(self, event_id: str) -> Pdu | None:
+        index = self.index.get(event_id)
+        return None if index is None else self.events[index]
+
+    def pdus(self, state: State) -> dict[StateKey, Pdu]:
+        return {key: self.events[self.index[event_id]] for key, event_id in state.items()}
+
+    def add(self, pdu: Pdu) -> int:
+        index = self.index[pdu.event_id] = len(self.events)
+        self.events.append(pdu)
+        return index
+
+    def request(self) -> dict[str, Any]:
+        """The graph as a question to the oracle."""
+        numbers = [self.index[event_id] for event_id in sorted(self.rejected)]
+        return {
+            "version": self.version.id,
+            "events": [pdu.raw for pdu in self.events],
+            "rejected": numbers,
+            "own": list(self.own),
+            "state": [[index, self.numbers(state)] for index, state, _ in self.state],
+            "resolve": [[self.numbers(state) for state in states] for states, _ in self.resolve],
+        }
+
+    def numbers(self, state: State) -> list[int]:
+        return sorted(self.index[event_id] for event_id in state.values())
+
+
+class RandomRoom:
+    """Grows a ``Graph``."""
+
+    def __init__(self, version: RoomVersion, random: Random) -> None:
+        self._version = version
+        self._random = random
+        self._clock = 1_000_000
+        self.graph = Graph(version)
+        self._after: dict[str, State] = {}
+        self._depth: dict[str, int] = {}
+        self._found()
+
+    def grow(self, *, rounds: int, steps: int) -> Graph:
+        """Each round: two to four branches of up to ``steps`` attempts each, merged by the next event."""
+        trunk = [self._last]
+        for _ in range(rounds):
+            branches = self._random.choice((2, 2, 2, 3, 4))
+            tips = [self._branch(trunk, self._random.randint(1, steps)) for _ in range(branches)]
+            if self._random.random() < 0.2:
+                tips.append(self._random.choice(list(self._after)))
+            trunk = list(dict.fromkeys(tips))
+            self._state_before(trunk)
+        self._foreign_states()
+        return self.graph
+
+    # -- the beginning
+
+    def _found(self) -> None:
+        random, version = self._random, self._version
+        content: dict[str, Any] = {"room_version": version.id}
+        founder = CREATOR
+        if version.creator_in_content:
+            founder = content["creator"] = random.choice((CREATOR,) * 9 + (USERS[1],))
+        if version.privileged_creators and random.random() < 0.6:
+            content["additional_creators"] = random.sample(USERS[1:], random.randint(0, 2))
+        if random.random() < 0.1:
+            content["m.federate"] = random.random() < 0.4
+        self._room_id = "!room:x"
+        create = self._build(("m.room.create", CREATOR, "", content), [], [])
+        self._room_id = create.room_id
+        self._create = create
+        self._creators = (
+            {CREATOR, *content.get("additional_creators", ())} if version.privileged_creators else set()
+        )
+        self._accept(create, {})
+        self._last = create.event_id
+        self._try(("m.room.member", founder, founder, {"membership": "join"}), [self._last])
+        if random.random() < 0.95:
+            self._try(("m.room.power_levels", founder, "", self._first_levels(founder)), [self._last])
+        rule = random.choice(RULES[:-1])
+        if random.random() < 0.9:
+            self._try(("m.room.join_rules", founder, "", self._join_rules(rule)), [self._last])
+        for user in random.sample(USERS, random.randint(1, 4)):
+            if rule != "public":
+                self._try(("m.room.member", founder, user, {"membership": "invite"}), [self._last])
+            self._try(("m.room.member", user, user, {"membership": "join"}), [self._last])
+
+    def _first_levels(self, founder: str) -> dict[str, Any]:
+        random = self._random
+        users = {user: random.choice(LEVELS[:-2]) for user in random.sample(USERS, random.randint(0, 4))}
+        users[founder] = 100
+        content: dict[str, Any] = {"users": {u: v for u, v in users.items() if u not in self._creators}}
+        for name in SCALARS:
+            if random.random() < 0.25:
+                content[name] = random.choice((0, 0, 10, 25, 50))
+        if random.random() < 0.4:
+            content["events"] = {random.choice(TYPES): random.choice((0, 10, 50, 60))}
+        return content
+
+    def _join_rules(self, rule: str) -> dict[str, Any]:
+        content: dict[str, Any] = {"join_rule": rule}
+        if "restricted" in rule:
+            content["allow"] = [{"type": "m.room_membership", "room_id": "!space:x"}]
+        return content
+
+    # -- growth
+
+    def _branch(self, trunk: list[str], steps: int) -> str:
+        tip, prev = "", trunk
+        for _ in range(steps):
+            self._last = ""
+            self._attempt(prev)
+            if self._last:
+                tip, prev = self._last, [self._last]
+        return tip or self._random.choice(trunk)
+
+    def _state_before(self, prev: list[str]) -> State:
+        states = [self._after[event_id] for event_id in prev]
+        if all(state == states[0] for state in states):
+            return dict(states[0])
+        result = resolve(
+            self._version, states, self.graph.fetch, rejected=self.graph.rejected, admit_rejected=False
+        )
+        self.graph.resolve.append((states, result))
+        return result
+
+    def _foreign_states(self) -> None:
+        # States as a server that accepts more than we do may hand them out: rejected events in them.
+        for event_id in sorted(self.graph.rejected):
+            pdu = self.graph.events[self.graph.index[event_id]]
+            if pdu.state_key is None or self._random.random() < 0.5:
+                continue
+            ours = self._after[self._random.choice(list(self._after))]
+            states = [{**self._after[event_id], pdu.key: event_id}, ours]
+            if states[0] == states[1]:
+                continue
+            result = resolve(
+                self._version, states, self.graph.fetch, rejected=self.graph.rejected, admit_rejected=False
+            )
+            self.graph.resolve.append((states, result))
+
+    def _attempt(self, prev: list[str]) -> None:
+        random = self._random
+        state = self._state_before(prev)
+        pdus = self.graph.pdus(state)
+        joined = sorted(k[1] for k, p in pdus.items() if k[0] == "m.room.member" and p.membership == "join")
+        sender = random.choice(joined if joined and random.random() < 0.75 else USERS)
+        if random.random() < 0.3:
+            sender = CREATOR
+        target = random.choice(USERS)
+        action = random.choice(ACTIONS)
+        self._try(action(self, sender, target, pdus), prev, state)
+
+    def _try(self, act: Act, prev: list[str], state: State | None = None) -> None:
+        if state is None:
+            state = self._state_before(prev)
+        auth = self._auth_events(act, state)
+        pdu = self._build(act, prev, auth)
+        graph = self.graph
+        if pdu.event_id in graph.index:
+            return
+        cited = [graph.events[graph.index[event_id]] for event_id in auth]
+        index = graph.add(pdu)
+        reject = check_own(pdu, cited, self._version, create=self._create, rejected=graph.rejected)
+        graph.own[index] = reject and reject.rule
+        own_state = {event.key: event.event_id for event in cited if event.state_key is not None}
+        own_state[("m.room.create", "")] = self._create.event_id
+        refused_by_own = self._judge(index, pdu, own_state)
+        refused_by_state = self._judge(index, pdu, state)
+        if reject is not None or refused_by_own:
+            return
+        if refused_by_state:
+            graph.rejected.add(pdu.event_id)
+            self._after[pdu.event_id] = state
+            self._depth[pdu.event_id] = pdu.depth
+        elif not self._stricter_there(pdu):
+            self._accept(pdu, state)
+            self._last = pdu.event_id
+
+    def _judge(self, index: int, pdu: Pdu, state: State) -> bool:
+        reject = check_state(pdu, self.graph.pdus(state), self._version)
+        rule = reject and reject.rule
+        if rule is None and self._stricter_there(pdu):
+            rule = "synapse: the target of a member event must be of the creator's server too"
+        self.graph.state.append((index, state, rule))
+        return reject is not None
+
+    def _stricter_there(self, pdu: Pdu) -> bool:
+        # Where a room is closed (m.federate false) Synapse asks the rule of the target as well as of the sender;
+        # the specification asks it of the sender. The one difference that rooms here meet.
+        return (
+            self._create.content.get("m.federate") is False
+            and pdu.type == "m.room.member"
+            and pdu.state_key is not None
+            and pdu.state_key.partition(":")[2] != self._create.sender.partition(":")[2]
+        )
+
+    def _accept(self, pdu: Pdu, before: State) -> None:
+        if pdu.event_id not in self.graph.index:
+            self.graph.add(pdu)
+        self._after[pdu.event_id] = before if pdu.state_key is None else {**before, pdu.key: pdu.event_id}
+        self._depth[pdu.event_id] = pdu.depth
+
+    def _auth_events(self, act: Act, state: State) -> list[str]:
+        keys = sorted(selected_keys(*act, self._version))
+        auth = [state[key] for key in keys if key in state]
+        if self._random.random() < 0.1:
+            auth = self._spoil(auth)
+        return auth
+
+    def _spoil(self, auth: list[str]) -> list[str]:
+        random = self._random
+        choice = random.random()
+        if choice < 0.75 and auth:
+            # Another event, accepted or not, of the same key: the state of some other branch.
+            at = random.randrange(len(auth))
+            key = self.graph.events[self.graph.index[auth[at]]].key
+            same = [
+                e.event_id
+                for e in self.graph.events
+                if (e.type, e.state_key) == key and e.event_id in self._after
+            ]
+            return [*auth[:at], random.choice(same), *auth[at + 1 :]]
+        if choice < 0.85 and auth:
+            return auth[:-1]
+        # Only state: Synapse raises an internal error where an event cites a message.
+        citable = [e for e in self._after if self.graph.events[self.graph.index[e]].state_key is not None]
+        if self._version.hashed_room_id:
+            citable.remove(self._create.event_id)
+        if not citable:
+            return auth
+        extra = random.choice(citable)
+        return [*auth, extra]
+
+    def _build(self, act: Act, prev: list[str], auth: list[str]) -> Pdu:
+        kind, sender, state_key, content = act
+        random = self._random
+        self._clock += random.choice((0, 0, 1, 10))
+        # Clocks of servers differ: by more than what lies between two events.
+        ts = self._clock + random.choice((0, 0, 0, -30, 30, -3, 3))
+        depth = 1 + max((self._depth[event_id] for event_id in prev), default=0)
+        raw: dict[str, Any] = {
+            "type": kind,
+            "sender": sender,
+            "content": content,
+            "prev_events": prev,
+            "auth_events": auth,
+            "depth": depth,
+            "origin_server_ts": ts,
+            "hashes": {"sha256": f"{len(self.graph.events)}"},
+            "signatures": {},
+        }
+        if state_key is not None:
+            raw["state_key"] = state_key
+        if kind != "m.room.create" or not self._version.hashed_room_id:
+            raw["room_id"] = self._room_id
+        event_id = reference_id(raw, self._version)
+        return Pdu(
+            event_id=event_id,
+            room_id=raw.get("room_id", "!" + event_id[1:]),
+            type=kind,
+            sender=sender,
+            state_key=state_key,
+            content=content,
+            prev_events=tuple(prev),
+            auth_events=tuple(auth),
+            depth=depth,
+            origin_server_ts=ts,
+            raw=raw,
+            wire=b"",
+        )
+
+
+# -- what people do: (room, sender, somebody else, state) -> act
+
+
+def join(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
+    content: dict[str, Any] = {"membership": "join"}
+    rules = state.get(("m.room.join_rules", ""))
+    if rules is not None and "restricted" in rules.content["join_rule"] and room._random.random() < 0.8:
+        content["join_authorised_via_users_server"] = room._random.choice(USERS)
+    if room._random.random() < 0.3:
+        content["displayname"] = f"{room._random.randrange(1000)}"
+    who = room._random.choice((sender, target, target))
+    return "m.room.member", who, who, content
+
+
+def leave(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
+    return "m.room.member", sender, sender, {"membership": "leave"}
+
+
+def of_another(membership: str) -> Any:
+    def act(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
+        return "m.room.member", sender, target, {"membership": membership}
+
+    return act
+
+
+def knock(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
+    who = room._random.choice((target, target, sender))
+    return "m.room.member", who, target, {"membership": "knock"}
+
+
+def odd_member(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
+    return "m.room.member", sender, target, {"membership": room._random.choice(("join", "dance", ""))}
+
+
+def levels(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
+    random = room._random
+    current = state.get(("m.room.power_levels", ""))
+    content = {} if current is None else orjson.loads(orjson.dumps(current.raw["content"]))
+    for _ in range(random.choice((1, 1, 2))):
+        _change(random, content, random.choice((sender, target, target)))
+    if random.random() < 0.03:
+        name, value = random.choice(
+            (("ban", "50"), ("events", {"x": None}), ("users", {"nobody": 1}), ("kick", True))
+        )
+        content[name] = value
+    if random.random() < 0.97:
+        for creator in room._creators:
+            content.get("users", {}).pop(creator, None)
+    return "m.room.power_levels", sender, "", content
+
+
+def _change(random: Random, content: dict[str, Any], user: str) -> None:
+    what = random.random()
+    if what < 0.5:
+        _set(random, content.setdefault("users", {}), user)
+    elif what < 0.75:
+        _set(random, content, random.choice(SCALARS))
+    elif what < 0.9:
+        _set(random, content.setdefault("events", {}), random.choice(TYPES))
+    else:
+        _set(random, content.setdefault("notifications", {}), "room")
+
+
+def _set(random: Random, where: dict[str, Any], name: str) -> None:
+    if random.random() < 0.25:
+        where.pop(name, None)
+    else:
+        where[name] = random.choice(LEVELS)
+
+
+def join_rules(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
+    return "m.room.join_rules", sender, "", room._join_rules(room._random.choice(RULES))
+
+
+def some_state(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
+    kind = room._random.choice(("m.room.topic", "m.room.name", "m.room.topic", "org.example.odd"))
+    key = "" if kind != "org.example.odd" else room._random.choice((sender, target, "k"))
+    return kind, sender, key, {"text": f"{room._random.randrange(1000)}"}
+
+
+def message(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
+    return "m.room.message", sender, None, {"body": f"{room._random.randrange(1000)}"}
+
+
+def third_party(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
+    return "m.room.third_party_invite", sender, f"token{room._random.randrange(3)}", {"public_key": "x"}
+
+
+kick, ban, invite = of_another("leave"), of_another("ban"), of_another("invite")
+
+ACTIONS = (
+    join, join, join, join, leave, kick, kick, ban, ban, invite, invite, knock, odd_member,
+    levels, levels, levels, levels, join_rules, join_rules, some_state, some_state, some_state, message, third_party,
+)  # fmt: skip
+
+
+def random_graph(version: RoomVersion, seed: str, *, rounds: int = 3, steps: int = 8) -> Graph:
+    """The room of this seed."""
+    return RandomRoom(version, Random(seed)).grow(rounds=rounds, steps=steps)

@@ -1,0 +1,45 @@
+"""Rooms with symbolic ids made into events that any server takes: complete, with ids that are their hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.proto.versions import RoomVersion
+
+
+def materialise(version: RoomVersion, pdus: Iterable[Pdu]) -> dict[str, Pdu]:
+    """Symbolic id -> event. An event stands after those that it names; other names stay as they are."""
+    made: dict[str, Pdu] = {}
+
+    def real(name: str) -> str:
+        return made[name].event_id if name in made else name
+
+    for pdu in pdus:
+        room_id = pdu.room_id
+        if version.hashed_room_id and "$" + room_id[1:] in made:
+            room_id = "!" + real("$" + room_id[1:])[1:]
+        raw: dict[str, Any] = {
+            **pdu.raw,
+            "prev_events": [real(name) for name in pdu.prev_events],
+            "auth_events": [real(name) for name in pdu.auth_events],
+            "depth": pdu.depth,
+            "hashes": {"sha256": pdu.event_id},
+            "signatures": {},
+        }
+        if "room_id" in raw:
+            raw["room_id"] = room_id
+        made[pdu.event_id] = replace(
+            pdu,
+            event_id=event_id(raw, version),
+            room_id=room_id,
+            prev_events=tuple(raw["prev_events"]),
+            auth_events=tuple(raw["auth_events"]),
+            raw=raw,
+        )
+        if version.hashed_room_id and pdu.type == "m.room.create":
+            made[pdu.event_id] = replace(made[pdu.event_id], room_id="!" + made[pdu.event_id].event_id[1:])
+    return made

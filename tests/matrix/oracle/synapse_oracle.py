@@ -1,0 +1,149 @@
+"""Answers, as Synapse would, questions about events. Runs under Synapse's own interpreter, as a program of its own.
+
+One JSON object a line on stdin, one answer a line on stdout; ``ready`` first. An ``error`` key in the answer
+means that the question was wrong. Requests, by ``op``:
+
+- ``events``: ``version``, ``events`` -> ``answers``, per event ``event_id``, ``content_hash``, ``redacted``, or
+  ``error`` where Synapse does not take it for an event.
+- ``graphs``: ``graphs``, each ``version``, ``events``, ``rejected`` (indices), ``own`` (indices: judge by the
+  rules that need no state), ``state`` (``[index, [indices of the state]]``), ``resolve`` (lists of states, each
+  a list of indices) -> ``graphs``, each ``ids``, ``own`` and ``state`` (null or why not), ``resolved`` (sorted
+  lists of indices, or a text where the resolution raised).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from hashlib import sha256
+from typing import Any
+
+from synapse import event_auth
+from synapse.api.errors import SynapseError
+from synapse.api.room_versions import KNOWN_ROOM_VERSIONS
+from synapse.crypto.event_signing import compute_content_hash
+from synapse.events import make_event_from_dict
+from synapse.events.utils import prune_event
+from synapse.state.v2 import resolve_events_with_store
+from synapse.storage.databases.main.event_federation import StateDifference
+from unpaddedbase64 import encode_base64
+
+
+def run(coroutine: Any) -> Any:
+    """The result of a coroutine that never really waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise RuntimeError("the coroutine waits for something")
+
+
+class NoClock:
+    async def sleep(self, duration: Any) -> None:
+        return None
+
+
+class Room:
+    """The events of one graph, as the store that Synapse's functions ask."""
+
+    def __init__(self, graph: dict[str, Any]) -> None:
+        self.version = KNOWN_ROOM_VERSIONS[graph["version"]]
+        rejected = set(graph.get("rejected", ()))
+        self.events = [
+            make_event_from_dict(event, self.version, rejected_reason="auth" if i in rejected else None)
+            for i, event in enumerate(graph["events"])
+        ]
+        self.ids = [event.event_id for event in self.events]
+        self.by_id = {event.event_id: event for event in self.events}
+        self.index = {event_id: i for i, event_id in enumerate(self.ids)}
+        self.chains: dict[str, frozenset[str]] = {}
+
+    async def get_events(self, event_ids: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return {event_id: self.by_id[event_id] for event_id in event_ids if event_id in self.by_id}
+
+    def chain(self, event_id: str) -> frozenset[str]:
+        """The auth chain, without the event. Events stand after what they cite, so this is not deep."""
+        known = self.chains.get(event_id)
+        if known is None:
+            cited = [a for a in self.by_id[event_id].auth_event_ids() if a in self.by_id]
+            known = self.chains[event_id] = frozenset(cited).union(*(self.chain(a) for a in cited))
+        return known
+
+    async def get_auth_chain_difference(
+        self, room_id: str, state_sets: list[set[str]], conflicted: set[str] | None, _additional: Any
+    ) -> StateDifference:
+        chains = [frozenset[str]().union(*(self.chain(e) for e in events)) for events in state_sets]
+        difference = frozenset[str]().union(*chains) - chains[0].intersection(*chains)
+        subgraph = None
+        if conflicted is not None:
+            below = frozenset(conflicted).union(*(self.chain(e) for e in conflicted))
+            subgraph = {e for e in below if e in conflicted or self.chain(e) & conflicted}
+        return StateDifference(set(difference), subgraph)
+
+    def own(self, index: int) -> str | None:
+        try:
+            run(event_auth.check_state_independent_auth_rules(self, self.events[index]))
+        except SynapseError as refusal:
+            return refusal.msg
+        return None
+
+    def state(self, index: int, state: list[int]) -> str | None:
+        try:
+            event_auth.check_state_dependent_auth_rules(self.events[index], [self.events[i] for i in state])
+        except SynapseError as refusal:
+            return refusal.msg
+        return None
+
+    def resolve(self, sets: list[list[int]]) -> list[int] | str:
+        states = [{(e.type, e.state_key): e.event_id for e in map(self.events.__getitem__, s)} for s in sets]
+        room_id = self.events[0].room_id
+        try:
+            result = run(resolve_events_with_store(NoClock(), room_id, self.version, states, None, self))
+        except SynapseError as refusal:
+            return f"raised: {refusal.msg}"
+        return sorted(self.index[event_id] for event_id in result.values())
+
+
+def judge_graph(graph: dict[str, Any]) -> dict[str, Any]:
+    room = Room(graph)
+    return {
+        "ids": room.ids,
+        "own": [room.own(index) for index in graph.get("own", ())],
+        "state": [room.state(index, state) for index, state in graph.get("state", ())],
+        "resolved": [room.resolve(sets) for sets in graph.get("resolve", ())],
+    }
+
+
+def describe(raw: dict[str, Any], version: str) -> dict[str, Any]:
+    try:
+        event = make_event_from_dict(raw, KNOWN_ROOM_VERSIONS[version])
+    except SynapseError as refusal:
+        return {"error": refusal.msg}
+    _, digest = compute_content_hash(event.get_pdu_json(), sha256)
+    redacted = prune_event(event).get_pdu_json()
+    redacted.pop("unsigned", None)
+    return {"event_id": event.event_id, "content_hash": encode_base64(digest), "redacted": redacted}
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    if request["op"] == "events":
+        return {"answers": [describe(raw, request["version"]) for raw in request["events"]]}
+    if request["op"] == "graphs":
+        return {"graphs": [judge_graph(graph) for graph in request["graphs"]]}
+    raise KeyError(request["op"])
+
+
+def main() -> None:
+    logging.disable(logging.CRITICAL)
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        try:
+            reply = answer(json.loads(line))
+        except Exception as error:
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    main()
