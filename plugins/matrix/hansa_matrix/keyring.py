@@ -1,4 +1,4 @@
-"""Other servers' keys: kept for ever, one look-up per server however many events wait, failures remembered."""
+"""Other servers' keys: kept for ever, one look-up per server however many events wait."""
 
 from __future__ import annotations
 

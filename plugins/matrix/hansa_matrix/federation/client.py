@@ -85,7 +85,7 @@ class Client:
         answer = await self._send(method, server, target, headers, content, seconds)
         return self._parsed(server, answer)
 
-    async def _send(
+    async def _send(  # noqa: PLR0917  # the parts of one request, in its order
         self,
         method: str,
         server: str,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from hansa import Append, Destination, NetworkContext, Put, RemoteProtocolError, Row, Write
+from hansa import Append, Destination, NetworkContext, Put, RemoteProtocolError, Row, Value, Write
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.proto.transactions import MAX_PDUS
@@ -57,8 +57,8 @@ class Sender:
                 self._learn(int(row.key[0]), tuple(orjson.loads(row.body)))
             after = int(page[-1].key[0])
         for peer in self._peers.values():
-            row = await self._ctx.store.get("destination", (peer.server,))
-            peer.position = int(row.fields["position"] or 0) if row else 0
+            kept = await self._ctx.store.get("destination", (peer.server,))
+            peer.position = int(kept.fields["position"] or 0) if kept else 0
             peer.wake.set()
 
     def start(self) -> None:
@@ -78,7 +78,7 @@ class Sender:
             return []
         digest = hashlib.sha256("\0".join(names).encode()).digest()
         set_id = int.from_bytes(digest[:6])
-        fields = {"recipients": set_id, "event_id": event_id, "room_id": room_id}
+        fields: dict[str, Value] = {"recipients": set_id, "event_id": event_id, "room_id": room_id}
         writes: list[Write] = [Append("out", b"", fields)]
         if set_id not in self._sets:
             writes.append(Put("recipients", (set_id,), orjson.dumps(names)))

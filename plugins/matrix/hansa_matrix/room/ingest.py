@@ -1,0 +1,231 @@
+"""From a transaction to the room's turn: staged with its answer in one commit, then worked through per room.
+
+What is staged is acknowledged, so it is never forgotten: a crash finds it again, a failed fetch is repeated,
+and only checks 1 and 2 may drop it, which is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+from hansa import Busy, Delete, Inbound, Insert, LocalProtocolError, Put, Ref, RemoteProtocolError, Write
+
+from hansa_matrix.bridge import content_of
+from hansa_matrix.crypto import verify
+from hansa_matrix.keyring import Keyring
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.pdu import checked_hash, key_ids, parse, required_servers, unsigned_by
+from hansa_matrix.room.events import IN_GRAPH
+from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.turn import Arrived, Own
+
+_BATCH = 50
+_RETRY = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+
+class Gaps(Protocol):
+    """Who fetches what an event stands on."""
+
+    async def fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
+        """Have the event's ``prev_events`` and ``auth_events`` in the store, with states; False if that
+        cannot be now.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class _Line:
+    waiting: deque[tuple[int, Pdu, str]] = field(default_factory=deque)
+    ids: set[str] = field(default_factory=set)
+    running: bool = False
+
+
+class Ingest:
+    """Everything that waits to be judged, a line per room."""
+
+    def __init__(self, own: Own, keyring: Keyring, gaps: Gaps, most: int) -> None:
+        self._own = own
+        self._ctx = own.ctx
+        self._keyring = keyring
+        self._gaps = gaps
+        self._most = most
+        self._lines: dict[str, _Line] = {}
+        self._at = 0
+        self.room_of: Callable[[str], MatrixRoom | None] = lambda _: None
+        self.judged: Callable[[MatrixRoom, Pdu], Awaitable[None]] | None = None
+
+    async def load(self, rooms: Sequence[MatrixRoom]) -> None:
+        """Take up what was acknowledged before a restart."""
+        for room in rooms:
+            line = self._lines.setdefault(room.room_id, _Line())
+            for row in await self._ctx.store.scan("staged", equal=(room.room_id,), limit=10_000):
+                pdu = parse(orjson.loads(row.body), room.version)
+                at = int(row.key[1])
+                line.waiting.append((at, pdu, str(row.fields["origin"])))
+                line.ids.add(pdu.event_id)
+                self._at = max(self._at, at)
+            if line.waiting:
+                self._go(room, line)
+
+    def waiting(self, room_id: str) -> int:
+        """How many PDUs of a room wait."""
+        line = self._lines.get(room_id)
+        return len(line.waiting) if line else 0
+
+    async def take(self, origin: str, txn: str, pdus: Sequence[Any]) -> bytes:
+        """Stage a transaction's PDUs and keep its answer. Raises ``Busy`` before anything is taken."""
+        answer: dict[str, dict[str, str]] = {}
+        fresh: list[tuple[MatrixRoom, Pdu]] = []
+        for obj in pdus:
+            room = self.room_of(obj.get("room_id", "")) if isinstance(obj, dict) else None
+            if room is None or not room.resident:
+                self._ctx.count("matrix_pdus", status="unknown_room")
+                continue
+            try:
+                pdu = parse(obj, room.version)
+            except RemoteProtocolError as error:
+                self._ctx.count("matrix_pdus", status="dropped")
+                self._ctx.log.info("dropped a PDU from %s: %s", origin, error.reason)
+                continue
+            if pdu.type == "m.room.create":
+                self._ctx.count("matrix_pdus", status="dropped")
+                continue
+            answer[pdu.event_id] = {}
+            fresh.append((room, pdu))
+        for room in {r.room_id: r for r, _ in fresh}.values():
+            if self.waiting(room.room_id) + len(fresh) > self._most:
+                raise Busy("too many events of this room wait", after=2.0)
+        body = orjson.dumps({"pdus": answer})
+        await self._stage(origin, txn, body, fresh)
+        return body
+
+    async def _stage(
+        self, origin: str, txn: str, body: bytes, fresh: Sequence[tuple[MatrixRoom, Pdu]]
+    ) -> None:
+        known = await self._ctx.store.get_many("pdu", [(p.event_id,) for _, p in fresh])
+        graph = {s.value for s in IN_GRAPH}
+        writes: list[Write] = [Put("txn", (origin, txn), body, {"ts": self._ctx.clock.now()})]
+        staged: list[tuple[MatrixRoom, int, Pdu]] = []
+        for room, pdu in fresh:
+            row = known.get((pdu.event_id,))
+            line = self._lines.setdefault(room.room_id, _Line())
+            if pdu.event_id in line.ids or (row is not None and row.fields["status"] in graph):
+                continue
+            line.ids.add(pdu.event_id)
+            self._at = max(self._at + 1, self._ctx.clock.now() * 1000)
+            fields = {"event_id": pdu.event_id, "origin": origin}
+            writes.append(Insert("staged", (room.room_id, self._at), pdu.wire, fields))
+            staged.append((room, self._at, pdu))
+        try:
+            await self._ctx.store.commit(writes)
+        except BaseException:
+            for room, _, pdu in staged:
+                self._lines[room.room_id].ids.discard(pdu.event_id)
+            raise
+        for room, at, pdu in staged:
+            line = self._lines[room.room_id]
+            line.waiting.append((at, pdu, origin))
+            self._go(room, line)
+
+    def _go(self, room: MatrixRoom, line: _Line) -> None:
+        if not line.running:
+            line.running = True
+            self._ctx.spawn(self._work(room, line), f"ingest {room.room_id}")
+
+    async def _work(self, room: MatrixRoom, line: _Line) -> None:
+        failures = 0
+        try:
+            while line.waiting:
+                batch = [line.waiting[i] for i in range(min(_BATCH, len(line.waiting)))]
+                done = await self._judge(room, batch)
+                for _ in range(done):
+                    _, pdu, _ = line.waiting.popleft()
+                    line.ids.discard(pdu.event_id)
+                if done:
+                    failures = 0
+                    continue
+                # What the first one stands on cannot be had now: let the others pass it, then try again.
+                if failures < len(line.waiting) and len(line.waiting) > 1:
+                    line.waiting.rotate(-1)
+                else:
+                    await asyncio.sleep(_RETRY[min(failures, len(_RETRY) - 1)])
+                failures += 1
+        finally:
+            line.running = False
+
+    async def verified(self, room: MatrixRoom, pdu: Pdu) -> Pdu | None:
+        """Checks 2 and 3; None for an event to drop."""
+        servers = required_servers(pdu)
+        await self._keyring.need(key_ids(pdu, servers), pdu.origin_server_ts)
+        problem = unsigned_by(pdu, room.version, self._keyring.get, verify, servers)
+        if problem is None:
+            return checked_hash(pdu, room.version)
+        self._ctx.count("matrix_pdus", status="dropped")
+        self._ctx.log.info("dropped %s: %s", pdu.event_id, problem)
+        return None
+
+    async def _judge(self, room: MatrixRoom, batch: Sequence[tuple[int, Pdu, str]]) -> int:
+        """Judge from the front of the line; how many are done with."""
+        items: list[Inbound] = []
+        drops: list[Write] = []
+        expected: set[str] = set()
+        taken = 0
+        for at, pdu, origin in batch:
+            good = await self.verified(room, pdu)
+            if good is None:
+                drops.append(Delete("staged", (room.room_id, at)))
+                taken += 1
+                continue
+            if not expected.issuperset(good.prev_events) and not await self._gaps.fill(room, good, origin):
+                if not taken:
+                    return 0
+                break
+            items.append(await self.inbound(good, origin, (room.room_id, at)))
+            expected.add(good.event_id)
+            taken += 1
+        if drops:
+            await self._ctx.store.commit(drops)
+        if items:
+            await self.submit(items)
+        return taken
+
+    async def submit(self, items: Sequence[Inbound]) -> None:
+        """Into the core, patiently: what is acknowledged is not given up for load."""
+        while True:
+            try:
+                outcomes = await self._ctx.submit(items)
+            except Busy as busy:
+                await asyncio.sleep(busy.after)
+                continue
+            break
+        stale = [
+            Delete("staged", item.native.staged)
+            for item, outcome in zip(items, outcomes, strict=True)
+            if (outcome.duplicate or outcome.refusal) and item.native.staged
+        ]
+        for item, outcome in zip(items, outcomes, strict=True):
+            if outcome.refusal is not None:
+                self._ctx.count("matrix_pdus", status="refused")
+                self._ctx.log.warning("%s: %s", item.origin.id, outcome.refusal.text)
+        if stale:
+            await self._ctx.store.commit(stale)
+
+    async def inbound(
+        self, pdu: Pdu, origin: str, staged: tuple[str, int] | None = None, *, handshake: bool = False
+    ) -> Inbound:
+        """What the core is told of a PDU."""
+        if not pdu.room_id:
+            raise LocalProtocolError(f"{pdu.event_id} has no room")
+        return Inbound(
+            origin=Ref(self._ctx.id, pdu.event_id),
+            room=Ref(self._ctx.id, pdu.room_id),
+            sender=Ref(self._ctx.id, pdu.sender),
+            content=await content_of(pdu, self._ctx.home_of),
+            ts=pdu.origin_server_ts,
+            native=Arrived(pdu=pdu, origin=origin, staged=staged, handshake=handshake),
+        )

@@ -1,0 +1,333 @@
+"""One batch of one room: receipt checks 4 to 6 on what arrived, drafts of what our own people say.
+
+SPEC: server-server API, "Checks performed on receipt of a PDU". What a check makes of an event is stored
+with it: rejected, soft-failed, withheld (by policy), accepted. None but the accepted are shown; all but the
+rejected and the soft-failed are forward extremities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hansa import (
+    Delete,
+    Inbound,
+    Member,
+    Membership,
+    Message,
+    Missing,
+    NetworkContext,
+    Prepared,
+    Refusal,
+    RefusalCode,
+    RemoteProtocolError,
+    Verdict,
+    ViewChange,
+    Write,
+)
+
+from hansa_matrix.bridge import Views, draft_of, fact_keys
+from hansa_matrix.crypto import SigningKey
+from hansa_matrix.federation.sender import Sender
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth import check_own, check_state, selected_for, selected_keys
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.pdu import finish
+from hansa_matrix.proto.reject import Reject
+from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
+from hansa_matrix.room.events import IN_GRAPH, Status, Stored
+from hansa_matrix.room.room import Head, MatrixRoom, advanced
+from hansa_matrix.room.state import StateIds
+
+_MAX_PREV = 20
+_MAX_DEPTH = 2**53 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """``Inbound.native`` of a PDU from elsewhere. ``staged`` is its row to remove. ``handshake``: it came by
+    send_join or the like, so that a failed check is an answer. ``relay`` are servers it must be sent to.
+    """
+
+    pdu: Pdu
+    origin: str
+    staged: tuple[str, int] | None = None
+    handshake: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What every turn of our server needs: who we are and where to send."""
+
+    ctx: NetworkContext
+    server: str
+    key: SigningKey
+    sender: Sender
+    views: Views
+
+
+_CODES = {
+    "5.join.banned": RefusalCode.BANNED,
+    "5.join.invite": RefusalCode.INVITE_ONLY,
+    "5.join.rule": RefusalCode.INVITE_ONLY,
+    "5.join.restricted": RefusalCode.INVITE_ONLY,
+    "6.not_joined": RefusalCode.NOT_JOINED,
+}
+
+
+def refusal_of(reject: Reject) -> Refusal:
+    """A failed rule, as the person concerned is told."""
+    return Refusal(code=_CODES.get(reject.rule, RefusalCode.FORBIDDEN), text=reject.reason)
+
+
+@dataclass(slots=True)
+class _Drafts:
+    head: Head
+    group_before: int
+    stored: dict[str, Stored] = field(default_factory=dict)
+    recipients: list[frozenset[str]] = field(default_factory=list)
+
+
+class RoomTurn:
+    """See ``hansa.Turn``."""
+
+    def __init__(self, room: MatrixRoom, own: Own) -> None:
+        self._room = room
+        self._own = own
+        self._ctx = own.ctx
+        self._drafts = _Drafts(room.head, room.groups.last)
+
+    def committed(self) -> None:
+        """See ``hansa.Turn.committed``."""
+        self._room.head = self._drafts.head
+        self._room.events.keep(self._drafts.stored.values())
+        for servers in self._drafts.recipients:
+            self._own.sender.sent(servers)
+
+    def abandoned(self) -> None:
+        """See ``hansa.Turn.abandoned``."""
+        self._room.groups.forget(self._drafts.group_before)
+
+    async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared | Missing | Refusal:
+        """See ``hansa.Turn.prepare``."""
+        if isinstance(inbound.native, Arrived):
+            return await self._arrived(inbound.native, verdict)
+        try:
+            return await self._local(inbound)
+        except RemoteProtocolError as error:
+            return Refusal(code=RefusalCode.TOO_LARGE, text=error.reason)
+
+    def _drafted(self, event_id: str) -> Stored | None:
+        return self._drafts.stored.get(event_id)
+
+    async def _load(self, event_ids: Iterable[str]) -> dict[str, Stored]:
+        wanted = list(event_ids)
+        found = {e: s for e in wanted if (s := self._drafted(e)) is not None}
+        found.update(await self._room.events.load((e for e in wanted if e not in found), self._room.version))
+        return found
+
+    async def _view_of(self, state: StateIds, keys: Iterable[StateKey]) -> dict[StateKey, Pdu]:
+        wanted = {key: state[key] for key in {*keys, CREATE_KEY} if key in state}
+        stored = await self._load(wanted.values())
+        return {key: stored[e].pdu for key, e in wanted.items() if e in stored}
+
+    def _check(self, pdu: Pdu, state: Mapping[StateKey, Pdu]) -> Reject | None:
+        return check_state(pdu, state, self._room.version, levels=self._room.levels)
+
+    async def _arrived(self, arrived: Arrived, verdict: Verdict) -> Prepared | Missing | Refusal:
+        pdu, room = arrived.pdu, self._room
+        done: list[Write] = [Delete("staged", arrived.staged)] if arrived.staged else []
+        known = (await self._load([pdu.event_id])).get(pdu.event_id)
+        if known is not None and known.status in IN_GRAPH:
+            return self._prepared(done, shown=False)
+        cited = await self._load({*pdu.auth_events, *pdu.prev_events})
+        missing = [e for e in (*pdu.auth_events, *pdu.prev_events) if e not in cited]
+        missing += [e for e in pdu.prev_events if e in cited and not cited[e].after]
+        if missing:
+            return Missing(refs=tuple(dict.fromkeys(missing)))
+        before_group, before, made = await self._before(pdu, cited)
+        reject = await self._own_auth(pdu, cited, before)
+        if reject is None:
+            reject = self._check(pdu, await self._view_of(before, selected_for(pdu, room.version)))
+        status = Status.REJECTED if reject else Status.ACCEPTED
+        if reject is None and before_group != self._drafts.head.group:
+            current = await room.groups.load(self._drafts.head.group)
+            reject = self._check(pdu, await self._view_of(current, selected_for(pdu, room.version)))
+            status = Status.SOFT_FAILED if reject else status
+        if reject is not None:
+            if arrived.handshake:
+                return refusal_of(reject)
+            self._ctx.count("matrix_pdus", status=status.value)
+            self._ctx.log.info("%s %s: %s (%s)", status.value, pdu.event_id, reject.reason, reject.rule)
+            stored = Stored(pdu, status, before_group, before_group)
+            self._drafts.stored[pdu.event_id] = stored
+            return self._prepared([*done, *made, stored.put()], shown=False)
+        if not verdict.allowed:
+            status = Status.WITHHELD
+        writes, view = await self._accept(pdu, status, before_group, before)
+        relay: list[Write] = []
+        if arrived.handshake:
+            relay = self._out(pdu, self._servers() - {arrived.origin})
+        return self._prepared(
+            [*done, *made, *writes, *relay],
+            native_id=pdu.event_id,
+            shown=status is Status.ACCEPTED,
+            view=view,
+        )
+
+    async def _before(
+        self, pdu: Pdu, cited: Mapping[str, Stored]
+    ) -> tuple[int, dict[StateKey, str], list[Write]]:
+        """The state before an event: its group, itself, and the write that makes the group."""
+        groups = [cited[e].after for e in pdu.prev_events]
+        group, state = await self._room.resolved(groups or [0], self._drafted)
+        if group or not groups:
+            return group, state, []
+        parent = groups[0]
+        group, put = self._room.groups.grow(parent, await self._room.groups.load(parent), state)
+        return group, state, [put]
+
+    async def _own_auth(self, pdu: Pdu, cited: Mapping[str, Stored], before: StateIds) -> Reject | None:
+        """Check 4: against the event's own auth events."""
+        version = self._room.version
+        rejected = {e for e, s in cited.items() if s.status is Status.REJECTED}
+        auth = [cited[e].pdu for e in pdu.auth_events]
+        create = (await self._view_of(before, ())).get(CREATE_KEY)
+        reject = check_own(pdu, auth, version, create=create, rejected=rejected)
+        if reject is not None:
+            return reject
+        state = {one.key: one for one in auth if one.state_key is not None}
+        if create is not None:
+            state.setdefault(CREATE_KEY, create)
+        return self._check(pdu, state)
+
+    async def _accept(
+        self, pdu: Pdu, status: Status, before_group: int, before: dict[StateKey, str]
+    ) -> tuple[list[Write], ViewChange]:
+        """Put an event into the DAG and make the current state of what follows."""
+        room, writes = self._room, list[Write]()
+        old_group = self._drafts.head.group
+        after = before_group
+        if pdu.state_key is not None:
+            state = {**before, pdu.key: pdu.event_id}
+            after, put = room.groups.grow(before_group, before, state)
+            writes.append(put)
+        stored = Stored(pdu, status, before_group, after)
+        self._drafts.stored[pdu.event_id] = stored
+        writes.append(stored.put())
+        head = advanced(self._drafts.head, pdu, after, after)
+        group, current = await room.resolved(head.extremities.values(), self._drafted)
+        if not group:
+            group, put = room.groups.grow(after, await room.groups.load(after), current)
+            writes.append(put)
+        self._drafts.head = replace(head, group=group)
+        linear = old_group == before_group and len(head.extremities) == 1
+        view = await self._seen(pdu, old_group, current, linear=linear)
+        return writes, view
+
+    async def _seen(self, pdu: Pdu, old_group: int, current: StateIds, *, linear: bool) -> ViewChange:
+        keys: set[StateKey] = set()
+        if linear:
+            keys = {pdu.key} if pdu.state_key is not None else set()
+        else:
+            old = await self._room.groups.load(old_group)
+            if old is not current:
+                keys = {k for k in {*old, *current} if old.get(k) != current.get(k)}
+        if not keys:
+            return ViewChange()
+        around = await self._view_of(current, {*keys, *fact_keys(), POWER_LEVELS_KEY})
+        changed = {key: around.get(key) for key in keys}
+        levels = self._room.levels(around[CREATE_KEY], around.get(POWER_LEVELS_KEY), self._room.version)
+        return await self._own.views.changed(
+            self._room.room_id, changed, around, self._room.version.id, levels
+        )
+
+    def _servers(self) -> frozenset[str]:
+        """The servers with a joined person before this event."""
+        view = self._ctx.view(self._room.room_id)
+        if view is None:
+            return frozenset()
+        return frozenset(s for n, s in view.joined_servers if n == self._ctx.id) - {self._own.server}
+
+    def _out(self, pdu: Pdu, servers: frozenset[str]) -> list[Write]:
+        if pdu.type == MEMBER and pdu.state_key and pdu.membership in {"leave", "ban"}:
+            servers |= {ids.domain_of(pdu.state_key)} - {self._own.server}
+        self._drafts.recipients.append(servers)
+        return self._own.sender.writes(pdu.event_id, pdu.room_id, servers)
+
+    def _prepared(
+        self,
+        writes: list[Write],
+        *,
+        native_id: str = "",
+        shown: bool = True,
+        view: ViewChange | None = None,
+    ) -> Prepared:
+        if self._drafts.head is not self._room.head or self._drafts.stored:
+            writes = [*writes, self._room.put(self._drafts.head)]
+        owned = [self._ctx.store.owned(write) for write in writes]
+        return Prepared(writes=owned, native_id=native_id, shown=shown, view=view or ViewChange())
+
+    async def _local(self, inbound: Inbound) -> Prepared | Missing | Refusal:
+        """An event of one of our people, native or ghost, drafted on the current state."""
+        content = inbound.content
+        sender = await self._ctx.ghost(inbound.sender)
+        target = await self._ctx.ghost(content.user) if isinstance(content, Member) else ""
+        draft = inbound.native if isinstance(inbound.native, tuple) else draft_of(content, target)
+        if draft is None:
+            return Refusal(code=RefusalCode.UNSUPPORTED, text="this cannot be said in a Matrix room")
+        writes: list[Write] = []
+        view = ViewChange()
+        if isinstance(content, Message) and await self._absent(sender):
+            joined = Member(user=inbound.sender, membership=Membership.JOIN)
+            entry = draft_of(joined, sender)
+            assert entry is not None
+            made = await self._draft(sender, *entry)
+            if isinstance(made, Refusal):
+                return made
+            writes, view = made[1], made[2]
+        made = await self._draft(sender, *draft)
+        if isinstance(made, Refusal):
+            if writes:
+                self._drafts = _Drafts(self._room.head, self._drafts.group_before)
+            return made
+        pdu, more, change = made
+        both = ViewChange(people=view.people + change.people, gone=change.gone, facts=change.facts)
+        return self._prepared([*writes, *more], native_id=pdu.event_id, view=both)
+
+    async def _absent(self, user: str) -> bool:
+        state = await self._room.groups.load(self._drafts.head.group)
+        key = (MEMBER, user)
+        member = (await self._view_of(state, [key])).get(key)
+        return member is None or member.membership not in {"join", "ban"}
+
+    async def _draft(
+        self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
+    ) -> tuple[Pdu, list[Write], ViewChange] | Refusal:
+        room, head = self._room, self._drafts.head
+        version = room.version
+        state = await room.groups.load(head.group)
+        keys = selected_keys(type_, sender, state_key, content, version)
+        cited = await self._view_of(state, keys)
+        event = {
+            "type": type_,
+            "room_id": room.room_id,
+            "sender": sender,
+            "content": content,
+            "prev_events": list(head.extremities)[:_MAX_PREV],
+            "auth_events": sorted(cited[key].event_id for key in keys if key in cited),
+            "depth": min(head.depth + 1, _MAX_DEPTH),
+            "origin_server_ts": self._ctx.clock.now(),
+        }
+        if state_key is not None:
+            event["state_key"] = state_key
+        signer: tuple[str, Callable[[bytes], str]] = (self._own.key.key_id, self._own.key.sign)
+        pdu = finish(event, version, self._own.server, signer)
+        reject = self._check(pdu, cited)
+        if reject is not None:
+            return refusal_of(reject)
+        servers = self._servers()
+        writes, view = await self._accept(pdu, Status.ACCEPTED, head.group, state)
+        return pdu, [*writes, *self._out(pdu, servers)], view
