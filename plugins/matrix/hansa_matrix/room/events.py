@@ -26,13 +26,11 @@ class Status(StrEnum):
     OUTLIER = "outlier"
 
 
-#: Those that stand in the DAG and whose state counts.
-IN_GRAPH = frozenset({Status.ACCEPTED, Status.WITHHELD, Status.SOFT_FAILED, Status.REJECTED})
-
-
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One event with its status and the ids of the state groups before and after it (0: not known)."""
+    """One event with its status and the state groups before and after it. ``after`` is 0 for an event that
+    has no place in the DAG yet: an outlier.
+    """
 
     pdu: Pdu
     status: Status

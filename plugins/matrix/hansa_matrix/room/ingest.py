@@ -20,7 +20,6 @@ from hansa_matrix.crypto import verify
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import checked_hash, key_ids, parse, required_servers, unsigned_by
-from hansa_matrix.room.events import IN_GRAPH
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.turn import Arrived, Own
 
@@ -108,13 +107,12 @@ class Ingest:
         self, origin: str, txn: str, body: bytes, fresh: Sequence[tuple[MatrixRoom, Pdu]]
     ) -> None:
         known = await self._ctx.store.get_many("pdu", [(p.event_id,) for _, p in fresh])
-        graph = {s.value for s in IN_GRAPH}
         writes: list[Write] = [Put("txn", (origin, txn), body, {"ts": self._ctx.clock.now()})]
         staged: list[tuple[MatrixRoom, int, Pdu]] = []
         for room, pdu in fresh:
             row = known.get((pdu.event_id,))
             line = self._lines.setdefault(room.room_id, _Line())
-            if pdu.event_id in line.ids or (row is not None and row.fields["status"] in graph):
+            if pdu.event_id in line.ids or (row is not None and row.fields["after"]):
                 continue
             line.ids.add(pdu.event_id)
             self._at = max(self._at + 1, self._ctx.clock.now() * 1000)

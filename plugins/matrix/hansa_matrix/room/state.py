@@ -71,7 +71,7 @@ class Groups:
             self._length.pop(oldest, None)
 
     def grow(self, parent: int, before: StateIds, state: dict[StateKey, str]) -> tuple[int, Put]:
-        """A new group holding ``state``, stored as its difference to ``parent`` (whose state is ``before``)."""
+        """A new group holding ``state``, stored as its difference to ``parent``, which holds ``before``."""
         self.last += 1
         group = self.last
         length = self._length.get(parent, 0) + 1

@@ -14,6 +14,7 @@ from typing import Any
 from hansa import (
     Delete,
     Inbound,
+    LocalProtocolError,
     Member,
     Membership,
     Message,
@@ -37,7 +38,7 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import finish
 from hansa_matrix.proto.reject import Reject
 from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
-from hansa_matrix.room.events import IN_GRAPH, Status, Stored
+from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.room import Head, MatrixRoom, advanced
 from hansa_matrix.room.state import StateIds
 
@@ -119,6 +120,20 @@ class RoomTurn:
         except RemoteProtocolError as error:
             return Refusal(code=RefusalCode.TOO_LARGE, text=error.reason)
 
+    @property
+    def head(self) -> Head:
+        """Where the room will stand once this turn is committed."""
+        return self._drafts.head
+
+    async def own_event(
+        self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
+    ) -> list[Write]:
+        """The writes of an event that we send for ourselves. Raises LocalProtocolError if rules forbid it."""
+        made = await self._draft(sender, type_, state_key, content)
+        if isinstance(made, Refusal):
+            raise LocalProtocolError(f"{type_}: {made.text}")
+        return made[1]
+
     def _drafted(self, event_id: str) -> Stored | None:
         return self._drafts.stored.get(event_id)
 
@@ -140,7 +155,7 @@ class RoomTurn:
         pdu, room = arrived.pdu, self._room
         done: list[Write] = [Delete("staged", arrived.staged)] if arrived.staged else []
         known = (await self._load([pdu.event_id])).get(pdu.event_id)
-        if known is not None and known.status in IN_GRAPH:
+        if known is not None and known.after:
             return self._prepared(done, shown=False)
         cited = await self._load({*pdu.auth_events, *pdu.prev_events})
         missing = [e for e in (*pdu.auth_events, *pdu.prev_events) if e not in cited]

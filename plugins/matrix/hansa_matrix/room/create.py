@@ -1,0 +1,92 @@
+"""Rooms of our own: the first events, in the order every server expects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hansa import NetworkContext, Put, Write
+
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.pdu import finish
+from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.room.events import Events, Status, Stored
+from hansa_matrix.room.room import Head, MatrixRoom
+from hansa_matrix.room.turn import Own, RoomTurn
+
+
+def _create_event(own: Own, creator: str, version_id: str, room_id: str) -> Pdu:
+    version = VERSIONS[version_id]
+    content: dict[str, Any] = {"room_version": version_id}
+    if version.creator_in_content:
+        content["creator"] = creator
+    if version.hashed_room_id:
+        # Two rooms made in one millisecond would have one id.
+        content["dev.hansa.salt"] = own.ctx.random.bytes(8).hex()
+    event: dict[str, Any] = {
+        "type": "m.room.create",
+        "state_key": "",
+        "sender": creator,
+        "content": content,
+        "prev_events": [],
+        "auth_events": [],
+        "depth": 1,
+        "origin_server_ts": own.ctx.clock.now(),
+    }
+    if not version.hashed_room_id:
+        event["room_id"] = room_id
+    return finish(event, version, own.server, (own.key.key_id, own.key.sign))
+
+
+def _levels(creator: str, version_id: str) -> dict[str, Any]:
+    version = VERSIONS[version_id]
+    users = {} if version.privileged_creators else {creator: 100}
+    return {
+        "users": users,
+        "users_default": 0,
+        "events": {
+            "m.room.name": 0,
+            "m.room.topic": 0,
+            "m.room.power_levels": 100,
+            "m.room.history_visibility": 100,
+            "m.room.encryption": 150 if version.privileged_creators else 100,
+            "m.room.tombstone": 150 if version.privileged_creators else 100,
+            "m.room.server_acl": 100,
+        },
+        "events_default": 0,
+        "state_default": 50,
+        "ban": 50,
+        "kick": 50,
+        "redact": 50,
+        "invite": 0,
+    }
+
+
+async def create_room(own: Own, events: Events, creator: str, version_id: str, alias: str) -> MatrixRoom:
+    """A public room with an alias, all its first events in one commit."""
+    ctx: NetworkContext = own.ctx
+    version = VERSIONS[version_id]
+    made_up = "!" + ctx.random.bytes(12).hex() + ":" + own.server
+    create = _create_event(own, creator, version_id, made_up)
+    room = MatrixRoom(create.room_id, version, ctx.store, events)
+    group, put = room.groups.grow(0, {}, {create.key: create.event_id})
+    stored = Stored(create, Status.ACCEPTED, 0, group)
+    events.keep([stored])
+    room.head = Head(extremities={create.event_id: group}, group=group, depth=1)
+    writes: list[Write] = [put, stored.put()]
+    turn = RoomTurn(room, own)
+    steps: list[tuple[str, str, dict[str, Any]]] = [
+        ("m.room.member", creator, {"membership": "join"}),
+        ("m.room.power_levels", "", _levels(creator, version_id)),
+        ("m.room.join_rules", "", {"join_rule": "public"}),
+        ("m.room.history_visibility", "", {"history_visibility": "shared"}),
+        ("m.room.canonical_alias", "", {"alias": alias}),
+    ]
+    for type_, state_key, content in steps:
+        writes += await turn.own_event(creator, type_, state_key, content)
+    writes += [
+        room.put(turn.head),
+        Put("room_alias", (alias,), b"", {"room_id": room.room_id}),
+    ]
+    await ctx.store.commit(writes)
+    turn.committed()
+    return room

@@ -1,0 +1,201 @@
+"""Filling gaps before an event is judged.
+
+Missing ``prev_events`` are asked for by ``get_missing_events``, again and again up to 1,000 events; what is
+still missing then is replaced by the state at that point, and the skipped gap is counted. SPEC:
+server-server API, "Retrieving missing events".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+from hansa import NetworkContext, Placement, RemoteProtocolError
+
+from hansa_matrix.federation.client import Client, Refused, Unreachable, path
+from hansa_matrix.keyring import Keyring
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.pdu import parse
+from hansa_matrix.proto.state_keys import CREATE_KEY
+from hansa_matrix.room import outliers
+from hansa_matrix.room.events import Status, Stored
+from hansa_matrix.room.ingest import Ingest
+from hansa_matrix.room.room import MatrixRoom
+
+_MOST = 1000
+_ASK = 20
+_SINGLY = 50
+
+
+class GapFiller:
+    """See ``ingest.Gaps``. ``ingest`` is set once both exist."""
+
+    def __init__(self, ctx: NetworkContext, client: Client, keyring: Keyring) -> None:
+        self._ctx = ctx
+        self._client = client
+        self._keyring = keyring
+        self.ingest: Ingest | None = None
+
+    async def fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
+        """See ``ingest.Gaps.fill``."""
+        try:
+            if await self._unplaced(room, pdu.prev_events):
+                await self._fill(room, pdu, origin)
+            await self.auth(room, pdu, origin)
+        except (Unreachable, Refused, RemoteProtocolError) as error:
+            self._ctx.log.info("the gap before %s waits: %s", pdu.event_id, error)
+            return False
+        return not await self._unplaced(room, pdu.prev_events)
+
+    async def _unplaced(self, room: MatrixRoom, ids: Iterable[str]) -> list[str]:
+        wanted = list(ids)
+        found = await room.events.load(wanted, room.version)
+        return [e for e in wanted if e not in found or not found[e].after]
+
+    async def _fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> None:
+        got: dict[str, Pdu] = {}
+        open_ends = await self._unplaced(room, pdu.prev_events)
+        latest = [pdu.event_id]
+        while open_ends and len(got) < _MOST:
+            before = len(got)
+            for one in await self._missing(room, origin, latest):
+                got.setdefault(one.event_id, one)
+            if len(got) == before:
+                break
+            prevs = {e for one in got.values() for e in one.prev_events} | set(pdu.prev_events)
+            open_ends = await self._unplaced(room, prevs - set(got))
+            latest = [one.event_id for one in got.values() if set(one.prev_events) & set(open_ends)]
+            latest = latest[:_ASK] or [pdu.event_id]
+        if open_ends:
+            self._ctx.count("matrix_gaps_skipped")
+            self._ctx.log.warning("a gap in %s before %s is skipped", room.room_id, pdu.event_id)
+            for event_id in open_ends[:_ASK]:
+                await self._adopt(room, event_id, origin)
+        await self._take(room, got, origin)
+
+    async def _missing(self, room: MatrixRoom, origin: str, latest: list[str]) -> list[Pdu]:
+        target = path("_matrix", "federation", "v1", "get_missing_events", room.room_id)
+        body = {
+            "latest_events": latest,
+            "earliest_events": list(room.head.extremities)[:_ASK],
+            "limit": _ASK,
+            "min_depth": 0,
+        }
+        answer = await self._client.request("POST", origin, target, body)
+        return await self._checked(room, _list(answer, "events")[: _ASK * 2])
+
+    async def _checked(self, room: MatrixRoom, objects: list[Any]) -> list[Pdu]:
+        parsed: list[Pdu] = []
+        for obj in objects:
+            try:
+                pdu = parse(obj, room.version, bounded=False)
+            except RemoteProtocolError:
+                self._ctx.count("matrix_pdus", status="dropped")
+                continue
+            if pdu.room_id == room.room_id:
+                parsed.append(pdu)
+        good, bad = await outliers.signed(parsed, room.version, self._keyring)
+        for _ in range(bad):
+            self._ctx.count("matrix_pdus", status="dropped")
+        return good
+
+    async def _take(self, room: MatrixRoom, got: dict[str, Pdu], origin: str) -> None:
+        """Through the same turn as what is pushed, oldest first."""
+        assert self.ingest is not None
+        left = sorted(got.values(), key=lambda one: (one.depth, one.origin_server_ts))
+        placed: set[str] = set()
+        while left:
+            ready = [p for p in left if not (set(p.prev_events) & set(got)) - placed]
+            if not ready:
+                return
+            for one in ready:
+                await self.auth(room, one, origin)
+                if await self._unplaced(room, one.prev_events):
+                    await self._adopt_all(room, one, origin)
+                inbound = await self.ingest.inbound(one, origin)
+                await self.ingest.submit([replace(inbound, placement=Placement.GAP)])
+                placed.add(one.event_id)
+            left = [p for p in left if p.event_id not in placed]
+
+    async def _adopt_all(self, room: MatrixRoom, pdu: Pdu, origin: str) -> None:
+        for event_id in await self._unplaced(room, pdu.prev_events):
+            await self._adopt(room, event_id, origin)
+
+    async def auth(self, room: MatrixRoom, pdu: Pdu, origin: str) -> None:
+        """Have the auth events of an event, as outliers at least."""
+        found = await room.events.load(pdu.auth_events, room.version)
+        if all(a in found for a in pdu.auth_events):
+            return
+        target = path("_matrix", "federation", "v1", "event_auth", room.room_id, pdu.event_id)
+        answer = await self._client.request("GET", origin, target)
+        await self._keep(room, await self._checked(room, _list(answer, "auth_chain")[:10_000]))
+
+    async def _keep(self, room: MatrixRoom, pdus: list[Pdu]) -> None:
+        known = await room.events.load((p.event_id for p in pdus), room.version)
+        fresh = [p for p in pdus if p.event_id not in known]
+        state = await room.state()
+        create = (await room.events_of(state, ())).get(CREATE_KEY)
+        made = await outliers.judged(self._ctx, fresh, room.version, room.events, create)
+        if made:
+            await self._ctx.store.commit([one.put() for one in made.values()])
+            room.events.keep(made.values())
+
+    async def _adopt(self, room: MatrixRoom, event_id: str, origin: str) -> None:
+        """Give an event whose past we do not have the state that the origin says was before it."""
+        target = path("_matrix", "federation", "v1", "state_ids", room.room_id)
+        answer = await self._client.request("GET", origin, f"{target}?event_id={quote(event_id, safe='')}")
+        state_ids = [e for e in _list(answer, "pdu_ids") if isinstance(e, str)]
+        chain_ids = [e for e in _list(answer, "auth_chain_ids") if isinstance(e, str)]
+        known = await room.events.load([*state_ids, *chain_ids], room.version)
+        wanted = [e for e in (*chain_ids, *state_ids) if e not in known]
+        await self._keep(room, await self._fetch_state(room, event_id, origin, wanted))
+        event = await self._one(room, event_id, origin)
+        if event is None:
+            return
+        await self.auth(room, event, origin)
+        loaded = await room.events.load(state_ids, room.version)
+        state: dict[StateKey, str] = {
+            one.pdu.key: e
+            for e, one in loaded.items()
+            if one.pdu.state_key is not None and one.status is not Status.REJECTED
+        }
+        parent = room.head.group
+        before, put = room.groups.grow(parent, await room.groups.load(parent), state)
+        writes, after = [put], before
+        if event.state_key is not None:
+            after, put = room.groups.grow(before, state, {**state, event.key: event_id})
+            writes.append(put)
+        stored = Stored(event, Status.ACCEPTED, before, after)
+        await self._ctx.store.commit([*writes, stored.put(), room.put(room.head)])
+        room.events.keep([stored])
+
+    async def _fetch_state(
+        self, room: MatrixRoom, event_id: str, origin: str, wanted: list[str]
+    ) -> list[Pdu]:
+        if len(wanted) > _SINGLY:
+            target = path("_matrix", "federation", "v1", "state", room.room_id)
+            answer = await self._client.request(
+                "GET", origin, f"{target}?event_id={quote(event_id, safe='')}", seconds=120.0
+            )
+            return await self._checked(room, [*_list(answer, "auth_chain"), *_list(answer, "pdus")])
+        found = [await self._one(room, e, origin) for e in wanted]
+        return [one for one in found if one is not None]
+
+    async def _one(self, room: MatrixRoom, event_id: str, origin: str) -> Pdu | None:
+        known = (await room.events.load([event_id], room.version)).get(event_id)
+        if known is not None:
+            return known.pdu
+        answer = await self._client.request(
+            "GET", origin, path("_matrix", "federation", "v1", "event", event_id)
+        )
+        found = await self._checked(room, _list(answer, "pdus")[:1])
+        return next((p for p in found if p.event_id == event_id), None)
+
+
+def _list(answer: Any, key: str) -> list[Any]:
+    value = answer.get(key) if isinstance(answer, dict) else None
+    if not isinstance(value, list):
+        raise RemoteProtocolError(f"the answer has no list of {key}")
+    return value

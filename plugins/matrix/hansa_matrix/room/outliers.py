@@ -1,0 +1,78 @@
+"""Events that are needed to judge others, taken without a place in the DAG: signatures, hash, own auth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from hansa import NetworkContext
+
+from hansa_matrix.crypto import verify
+from hansa_matrix.keyring import Keyring
+from hansa_matrix.proto.auth import check_own, check_state
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.pdu import checked_hash, key_ids, required_servers, unsigned_by
+from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY
+from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.room.events import Events, Status, Stored
+
+
+async def signed(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> tuple[list[Pdu], int]:
+    """Those whose signatures do, after checks 2 and 3, and how many did not. One key look-up per server."""
+    wanted: dict[tuple[str, str], int] = {}
+    for pdu in pdus:
+        for key in key_ids(pdu, required_servers(pdu)):
+            wanted[key] = max(wanted.get(key, 0), pdu.origin_server_ts)
+    newest = max(wanted.values(), default=0)
+    await keyring.need(wanted, 0)
+    stale = [k for k in wanted if (key := keyring.get(*k)) is not None and key.valid_until < wanted[k]]
+    await keyring.need(stale, newest)
+    good = [p for p in pdus if unsigned_by(p, version, keyring.get, verify) is None]
+    return [checked_hash(p, version) for p in good], len(pdus) - len(good)
+
+
+def in_auth_order(pdus: Iterable[Pdu]) -> list[Pdu]:
+    """Every event after those of its auth events that are among them."""
+    by_id = {p.event_id: p for p in pdus}
+    done: set[str] = set()
+    ordered: list[Pdu] = []
+    for start in by_id.values():
+        stack = [(start, False)]
+        while stack:
+            pdu, entered = stack.pop()
+            if pdu.event_id in done:
+                continue
+            if entered:
+                done.add(pdu.event_id)
+                ordered.append(pdu)
+                continue
+            stack.append((pdu, True))
+            stack += [(by_id[a], False) for a in pdu.auth_events if a in by_id and a not in done]
+    return ordered
+
+
+async def judged(
+    ctx: NetworkContext, pdus: Sequence[Pdu], version: RoomVersion, events: Events, create: Pdu | None
+) -> dict[str, Stored]:
+    """Receipt check 4 for each, in the order of their auth chains. What cites an event that cannot be had
+    is left out; what fails is kept as rejected.
+    """
+    known = await events.load({a for p in pdus for a in p.auth_events}, version)
+    made: dict[str, Stored] = {}
+    for pdu in in_auth_order(pdus):
+        cited = [made.get(a) or known.get(a) for a in pdu.auth_events]
+        if any(one is None for one in cited):
+            ctx.count("matrix_pdus", status="unverifiable")
+            continue
+        auth = [one for one in cited if one is not None]
+        if create is None and pdu.type == CREATE:
+            create = pdu
+        rejected = {one.pdu.event_id for one in auth if one.status is Status.REJECTED}
+        plain = [one.pdu for one in auth]
+        reject = check_own(pdu, plain, version, create=create, rejected=rejected)
+        if reject is None and pdu.type != CREATE:
+            state = {p.key: p for p in plain if p.state_key is not None}
+            if create is not None:
+                state.setdefault(CREATE_KEY, create)
+            reject = check_state(pdu, state, version)
+        made[pdu.event_id] = Stored(pdu, Status.REJECTED if reject else Status.OUTLIER)
+    return made
