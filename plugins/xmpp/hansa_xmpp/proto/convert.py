@@ -1,0 +1,127 @@
+"""Content <-> stanza: what a groupchat message says, and how content is written in one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote, unquote
+
+from hansa import Content, Custom, Encrypted, Member, Message, Name, NativeFacts, Style, Topic, cut
+
+from hansa_xmpp.proto.stanza import STABLE_IDS, Stanza
+
+#: The longest body, in UTF-8 bytes, in either direction.
+MAX_TEXT = 32_768
+
+_ME = "/me "
+_ENCRYPTED = (
+    ("encrypted", "eu.siacs.conversations.axolotl"),
+    ("encrypted", "urn:xmpp:omemo:2"),
+    ("openpgp", "urn:xmpp:openpgp:0"),
+    ("x", "jabber:x:encrypted"),
+    ("encryption", "urn:xmpp:eme:0"),
+)
+_UNREADABLE = "[encrypted message, not readable here]"
+
+
+def content_of(stanza: Stanza) -> Content | None:
+    """What a groupchat message says; None for what carries no words (chat states, markers, reactions).
+
+    A subject without a body sets the topic (XEP-0045 section 8.1); a body that starts with ``/me `` is an
+    emote (XEP-0245); encrypted payloads come with a body that is not theirs to show.
+    """
+    if any(stanza.child(name, xmlns) is not None for name, xmlns in _ENCRYPTED):
+        return Encrypted()
+    body, subject = stanza.text_of("body"), stanza.text_of("subject")
+    if body is None:
+        if subject is None or stanza.child("thread") is not None:
+            return None
+        return Topic(text=subject)
+    if not body:
+        return None
+    if body.startswith(_ME):
+        return Message(text=body.removeprefix(_ME), style=Style.EMOTE)
+    return Message(text=body)
+
+
+def body_of(content: Content) -> str | None:
+    """The body that shows ``content``; None where there is nothing to show. Plain text that would be taken
+    for an emote is moved away from the start by a space.
+    """
+    match content:
+        case Message(text=text, style=Style.EMOTE):
+            return cut(_ME + text, MAX_TEXT) if text else None
+        case Message(text=text) | Custom(text=text) if text:
+            return cut(" " + text if text.startswith(_ME) else text, MAX_TEXT)
+        case Encrypted():
+            return _UNREADABLE
+        case _:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class SentIds:
+    """The ids its sender gave a message: the stanza's ``id`` and XEP-0359's origin-id, empty if none."""
+
+    id: str = ""
+    origin: str = ""
+
+
+def sent_ids(stanza: Stanza) -> SentIds:
+    """The ids of a message that arrived."""
+    origin = stanza.child("origin-id", STABLE_IDS)
+    return SentIds(stanza.id, "" if origin is None else origin.get("id", ""))
+
+
+def origin_id(nonce: str, ids: SentIds) -> str:
+    """The id under which an event is submitted. ``nonce`` makes it unique: clients use an id again and again;
+    the ids ride along, because the reflection must carry them, also after a restart.
+    """
+    return f"{nonce} {quote(ids.id, safe='')} {quote(ids.origin, safe='')}"
+
+
+def ids_of(origin: str) -> SentIds:
+    """The ids within an id made by ``origin_id``."""
+    parts = origin.split(" ")
+    return SentIds(unquote(parts[1]), unquote(parts[2])) if len(parts) == 3 else SentIds()
+
+
+def facts_of(content: Content, server: str) -> NativeFacts:
+    """What a policy may know of an event of ours. ``size`` is that of the words."""
+    match content:
+        case Message(text=text):
+            kind, texts = "message", [text]
+        case Topic(text=text):
+            kind, texts = "subject", [text]
+        case Name(text=text):
+            kind, texts = "roomname", [text]
+        case Member(name=name, reason=reason):
+            kind, texts = "presence", [t for t in (name, reason) if t]
+        case Custom(text=text):
+            kind, texts = "custom", [text]
+        case Encrypted():
+            kind, texts = "encrypted", []
+    return NativeFacts(
+        type=kind,
+        size=sum(len(t.encode(errors="surrogatepass")) for t in texts),
+        encrypted=isinstance(content, Encrypted),
+        sender_server=server,
+        texts=tuple(texts),
+    )
+
+
+def stamp(ms: int) -> str:
+    """A time of XEP-0082, with milliseconds, from ms since 1970."""
+    moment = datetime.fromtimestamp(ms / 1000, tz=UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+
+
+def parse_stamp(text: str) -> int | None:
+    """The ms since 1970 of a time of XEP-0082 (the old form of XEP-0091 included); None if it is none."""
+    try:
+        moment = datetime.fromisoformat(text[:40])
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0, round(moment.timestamp() * 1000))

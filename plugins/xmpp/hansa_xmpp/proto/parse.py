@@ -1,0 +1,150 @@
+"""The stream's parser: expat with bounds, in the shape that slixmpp asks for (``feed``, ``read_events``).
+
+* Comments, processing instructions, a DOCTYPE and entity declarations end the stream (RFC 6120 section 11.1,
+  ``restricted-xml``): the host server never forwards one, so who sends it is not a host server.
+* A stanza that is too large, too deep or has too many elements is a person's fault and must not take the link
+  down for everybody: it is read to its end without being kept and handed out as ``Excess``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NoReturn
+from xml.etree.ElementTree import Element
+from xml.parsers import expat
+
+from hansa import RemoteProtocolError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """``stanza`` and ``token`` (one tag with its attributes) in bytes; elements and depth per stanza."""
+
+    stanza: int = 256 * 1024
+    token: int = 4 * 1024 * 1024
+    depth: int = 24
+    elements: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excess:
+    """A stanza over the bounds: its root without children, and which bound it broke."""
+
+    element: Element
+    reason: str
+
+
+class BoundedParser:
+    """Feed it the bytes of one stream. ``on_excess`` is told of stanzas over the bounds."""
+
+    def __init__(self, bounds: Bounds, on_excess: Callable[[Excess], None]) -> None:
+        self._bounds = bounds
+        self._on_excess = on_excess
+        self._events: list[tuple[str, Element]] = []
+        self._stack: list[Element] = []
+        self._depth = self._elements = self._began = self._fed = self._seen = 0
+        self._reason = ""
+        self._expat = parser = expat.ParserCreate("UTF-8", "}")
+        if hasattr(parser, "SetReparseDeferralEnabled"):  # else a whole stanza may wait for the next one
+            parser.SetReparseDeferralEnabled(False)
+        parser.buffer_text = True
+        parser.buffer_size = 65_536
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._text
+        parser.StartDoctypeDeclHandler = self._restricted
+        parser.EntityDeclHandler = self._restricted
+        parser.ProcessingInstructionHandler = self._restricted
+        parser.CommentHandler = self._restricted
+
+    def feed(self, data: bytes) -> None:
+        """Raises RemoteProtocolError, its ``code`` the condition of the stream error to answer with."""
+        self._fed += len(data)
+        try:
+            self._expat.Parse(data, False)
+        except expat.ExpatError as error:
+            raise RemoteProtocolError(str(error), code="not-well-formed") from None
+        if self._fed - self._seen > self._bounds.token:
+            raise RemoteProtocolError("one tag is too large", code="policy-violation")
+
+    def read_events(self) -> Iterator[tuple[str, Element]]:
+        """What was completed since: the stream's root as it opens and closes, and whole stanzas."""
+        events, self._events = self._events, []
+        return iter(events)
+
+    def close(self) -> None:
+        """The stream ended; nothing is waited for."""
+
+    def _restricted(self, *_: object) -> NoReturn:
+        raise RemoteProtocolError("DOCTYPE, comment or processing instruction", code="restricted-xml")
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        self._seen = self._expat.CurrentByteIndex
+        if self._depth == 1:
+            self._events.append(("start", _element(name, attributes)))
+            return
+        if self._depth == 2:
+            self._began, self._elements, self._reason = self._seen, 0, ""
+            self._stack = [_element(name, attributes)]
+            return
+        self._elements += 1
+        self._check()
+        if not self._reason:
+            element = _element(name, attributes)
+            self._stack[-1].append(element)
+            self._stack.append(element)
+
+    def _text(self, data: str) -> None:
+        self._seen = self._expat.CurrentByteIndex
+        if self._depth < 2:
+            return
+        self._check()
+        if self._reason:
+            return
+        element = self._stack[-1]
+        if len(element):
+            element[-1].tail = (element[-1].tail or "") + data
+        else:
+            element.text = (element.text or "") + data
+
+    def _end(self, name: str) -> None:
+        self._depth -= 1
+        self._seen = self._expat.CurrentByteIndex
+        if self._depth == 0:
+            self._events.append(("end", _element(name, {})))
+        elif self._depth == 1:
+            self._check()
+            self._complete()
+        elif not self._reason:
+            self._stack.pop()
+
+    def _complete(self) -> None:
+        element, self._stack = self._stack[0], []
+        if self._reason:
+            self._on_excess(Excess(element=element, reason=self._reason))
+        else:
+            self._events += [("start", element), ("end", element)]
+
+    def _check(self) -> None:
+        """Notice a broken bound, and let go of what was read so far."""
+        if self._reason:
+            return
+        if self._seen - self._began > self._bounds.stanza:
+            self._reason = f"the stanza has over {self._bounds.stanza} bytes"
+        elif self._depth - 1 > self._bounds.depth:
+            self._reason = f"the stanza is nested over {self._bounds.depth} deep"
+        elif self._elements > self._bounds.elements:
+            self._reason = f"the stanza has over {self._bounds.elements} elements"
+        if self._reason:
+            root = self._stack[0]
+            self._stack = [Element(root.tag, root.attrib)]
+
+
+def _element(name: str, attributes: dict[str, str]) -> Element:
+    return Element(_qualified(name), {_qualified(key): value for key, value in attributes.items()})
+
+
+def _qualified(name: str) -> str:
+    return "{" + name if "}" in name else name

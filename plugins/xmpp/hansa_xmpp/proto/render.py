@@ -1,0 +1,59 @@
+"""Stanzas to be sent, as text that is made once and differs per receiver only in its ``to``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+#: What XML 1.0 (production 2, Char) does not allow, in a character class.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TEXT = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord("\r"): "&#13;"}
+_ATTRIBUTE = _TEXT | {ord("'"): "&apos;", ord("\n"): "&#10;", ord("\t"): "&#9;"}
+
+
+def text(value: str) -> str:
+    """Character data. What XML cannot hold becomes U+FFFD: one such character would end the stream."""
+    return _NOT_XML.sub("\ufffd", value).translate(_TEXT)
+
+
+def attribute(value: str) -> str:
+    """The inside of an attribute in single quotes."""
+    return _NOT_XML.sub("\ufffd", value).translate(_ATTRIBUTE)
+
+
+def element(name: str, xmlns: str = "", inner: str = "", /, **attributes: str) -> str:
+    """One element. ``inner`` is XML already; attributes with an empty value are left out."""
+    parts = [name]
+    if xmlns:
+        parts.append(f"xmlns='{attribute(xmlns)}'")
+    parts += [f"{key}='{attribute(value)}'" for key, value in attributes.items() if value]
+    start = " ".join(parts)
+    return f"<{start}>{inner}</{name}>" if inner else f"<{start}/>"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One stanza for one receiver or many. ``sender`` is checked by the transport against our domain."""
+
+    sender: str
+    to: tuple[str, ...]
+    head: str
+    tail: str
+
+    def texts(self) -> Iterable[str]:
+        """The stanza for each receiver."""
+        return (f"{self.head}{attribute(to)}{self.tail}" for to in self.to)
+
+
+def stanza(
+    kind: str, sender: str, to: Iterable[str], inner: str = "", *, type_: str = "", id_: str = ""
+) -> Outgoing:
+    """A ``message``, ``presence`` or ``iq`` of the stream's own namespace. ``inner`` is XML already."""
+    head = f"<{kind} from='{attribute(sender)}'"
+    if type_:
+        head += f" type='{type_}'"
+    if id_:
+        head += f" id='{attribute(id_)}'"
+    tail = f"'>{inner}</{kind}>" if inner else "'/>"
+    return Outgoing(sender, tuple(to), head + " to='", tail)

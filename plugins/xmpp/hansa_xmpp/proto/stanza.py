@@ -1,0 +1,99 @@
+"""A stanza that arrived, as a value with checked addresses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+from hansa import RemoteProtocolError
+from slixmpp.jid import JID, InvalidJID
+
+MUC = "http://jabber.org/protocol/muc"
+MUC_USER = "http://jabber.org/protocol/muc#user"
+MUC_OWNER = "http://jabber.org/protocol/muc#owner"
+DISCO_INFO = "http://jabber.org/protocol/disco#info"
+DISCO_ITEMS = "http://jabber.org/protocol/disco#items"
+STABLE_IDS = "urn:xmpp:sid:0"
+OCCUPANT_ID = "urn:xmpp:occupant-id:0"
+PING = "urn:xmpp:ping"
+DELAY = "urn:xmpp:delay"
+NICK = "http://jabber.org/protocol/nick"
+DATA_FORM = "jabber:x:data"
+STANZAS = "urn:ietf:params:xml:ns:xmpp-stanzas"
+
+#: An id is kept with the event so that its sender gets it back (bytes).
+MAX_ID = 256
+
+KINDS = frozenset({"message", "presence", "iq"})
+
+
+def local(tag: str) -> str:
+    """An element's name without its namespace."""
+    return tag.rpartition("}")[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stanza:
+    """``kind`` is ``message``, ``presence`` or ``iq``. ``sender`` and ``to`` are what the host server says,
+    which has authenticated the one and routed by the other. ``element`` is read, never changed.
+    """
+
+    kind: str
+    type: str
+    id: str
+    sender: JID
+    to: JID
+    element: Element
+
+    @property
+    def namespace(self) -> str:
+        """The stream's own namespace, which bodies and errors share."""
+        return self.element.tag.partition("}")[0].removeprefix("{")
+
+    def child(self, name: str, xmlns: str = "") -> Element | None:
+        """The first child of that name; of the stream's own namespace unless one is given."""
+        return self.element.find(f"{{{xmlns or self.namespace}}}{name}")
+
+    def text_of(self, name: str) -> str | None:
+        """The text of the first child of that name in the stream's namespace; None if there is none."""
+        found = self.child(name)
+        return None if found is None else (found.text or "")
+
+    @property
+    def condition(self) -> str:
+        """The condition of an error stanza (RFC 6120 section 8.3.3), empty if it has none."""
+        error = self.child("error")
+        prefix = f"{{{STANZAS}}}"
+        names = [local(c.tag) for c in (error if error is not None else ()) if c.tag.startswith(prefix)]
+        return next((name for name in names if name != "text"), "")
+
+
+def read(element: Element, domain: str) -> Stanza:
+    """Check the addresses of a stanza that came over the link of ``domain``. Raises RemoteProtocolError for
+    one that cannot even be answered: no or a bad ``from``, one that claims to be ours, a ``to`` not ours.
+    """
+    sender = _jid(element, "from")
+    to = _jid(element, "to")
+    if sender.domain == domain:
+        raise RemoteProtocolError(f"spoofed from {str(sender)[:100]!r}", code="invalid-from")
+    if to.domain != domain:
+        raise RemoteProtocolError(f"to {str(to)[:100]!r} is not ours", code="host-unknown")
+    return Stanza(
+        kind=local(element.tag),
+        type=element.get("type", ""),
+        id=element.get("id", ""),
+        sender=sender,
+        to=to,
+        element=element,
+    )
+
+
+def _jid(element: Element, name: str) -> JID:
+    value = element.get(name, "")
+    try:
+        jid = JID(value)
+    except InvalidJID:
+        raise RemoteProtocolError(f"bad {name} {value[:100]!r}", code="improper-addressing") from None
+    if not jid.domain:
+        raise RemoteProtocolError(f"no {name}", code="improper-addressing")
+    return jid
