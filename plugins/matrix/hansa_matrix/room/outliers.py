@@ -24,7 +24,7 @@ async def signed(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) ->
             wanted[key] = max(wanted.get(key, 0), pdu.origin_server_ts)
     newest = max(wanted.values(), default=0)
     await keyring.need(wanted, 0)
-    stale = [k for k in wanted if (key := keyring.get(*k)) is not None and key.valid_until < wanted[k]]
+    stale = [k for k in wanted if (held := keyring.get(*k)) is not None and held.valid_until < wanted[k]]
     await keyring.need(stale, newest)
     good = [p for p in pdus if unsigned_by(p, version, keyring.get, verify) is None]
     return [checked_hash(p, version) for p in good], len(pdus) - len(good)
