@@ -1,0 +1,267 @@
+"""A Matrix server inside Hansa: one server name, its rooms, its people and ghosts."""
+
+from __future__ import annotations
+
+import asyncio
+import string
+from collections.abc import Sequence
+from pathlib import Path
+
+from hansa import (
+    Delivery,
+    Destination,
+    Features,
+    Inbound,
+    Kind,
+    Level,
+    Link,
+    LocalProtocolError,
+    Member,
+    NativeFacts,
+    NetworkContext,
+    OpenedRoom,
+    Ref,
+    Refusal,
+    RefusalCode,
+    Refused,
+    RoomRefused,
+    Router,
+    Turn,
+    ViewChange,
+    hookimpl,
+)
+
+from hansa_matrix.bridge import Views, texts
+from hansa_matrix.config import Config
+from hansa_matrix.crypto import SigningKey
+from hansa_matrix.federation.answers import FederationAnswers
+from hansa_matrix.federation.client import Client, Unreachable
+from hansa_matrix.federation.client import Refused as PeerRefused
+from hansa_matrix.federation.sender import Sender
+from hansa_matrix.federation.server import Gate, add_routes
+from hansa_matrix.keyring import Keyring
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.state_keys import CREATE_KEY, POWER_LEVELS_KEY
+from hansa_matrix.room.create import create_room
+from hansa_matrix.room.events import Events
+from hansa_matrix.room.gaps import GapFiller
+from hansa_matrix.room.ingest import Ingest
+from hansa_matrix.room.membership import Membership
+from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.schema import SCHEMA
+from hansa_matrix.room.turn import Arrived, Own, RoomTurn
+
+_PLAIN = frozenset(string.ascii_lowercase + string.digits + "._-/+")
+_FEATURES = Features(
+    levels={
+        Kind.MESSAGE: Level.FULL,
+        Kind.MEMBER: Level.FULL,
+        Kind.NAME: Level.FULL,
+        Kind.TOPIC: Level.FULL,
+        Kind.ENCRYPTED: Level.FALLBACK,
+        Kind.CUSTOM: Level.FALLBACK,
+    },
+    max_text=40_000,
+)
+
+
+def escaped(text: str) -> str:
+    """Text in the grammar of localparts, injectively: other bytes as ``=hh``."""
+    return "".join(c if c in _PLAIN else "".join(f"={b:02x}" for b in c.encode()) for c in text)
+
+
+class MatrixNetwork:
+    """See ``hansa.Network``; it is an ``Authority``, opens rooms and makes ghosts."""
+
+    def __init__(self, ctx: NetworkContext) -> None:
+        config: Config = ctx.config
+        self._ctx = ctx
+        self._config = config
+        self._server = config.server_name
+        self._key = SigningKey.from_line(Path(config.signing_key).read_text(encoding="ascii"))
+        self._client = Client(self._server, self._key, ctx.http, ctx.clock)
+        self._client.choose_by(ctx.random.uniform)
+        self._client.check = ctx.check
+        self._client.network = ctx.id
+        self._keyring = Keyring(self._server, self._key, self._client, ctx.store, ctx.clock)
+        self._sender = Sender(ctx, self._client, self._server)
+        self._views = Views(ctx, self._server)
+        self._own = Own(ctx, self._server, self._key, self._sender, self._views)
+        self._events = Events(ctx.store)
+        self._gaps = GapFiller(ctx, self._client, self._keyring)
+        self._ingest = Ingest(self._own, self._keyring, self._gaps, config.max_waiting)
+        self._gaps.ingest = self._ingest
+        self._ingest.room_of = self.get
+        self._membership = Membership(self._own, self._client, self._keyring, self._events)
+        self._rooms: dict[str, MatrixRoom] = {}
+        self.bridge_user = f"@{config.bridge_user}:{self._server}"
+        ctx.declare(SCHEMA)
+
+    @property
+    def features(self) -> Features:
+        """See ``hansa.HasFeatures``."""
+        return _FEATURES
+
+    @hookimpl
+    def register_routes(self, router: Router) -> None:
+        """The federation endpoints and our keys."""
+        gate = Gate(self._ctx, self._server, self._keyring, self._sender.heard_from)
+        answers = FederationAnswers(self._own, self._keyring, self._ingest, self, self._membership)
+        add_routes(router, gate, answers, self._keyring, self._config.delegate)
+
+    async def start(self) -> None:
+        """See ``hansa.Network.start``. One signed request goes to every server we share a room with, so
+        that those who gave us up try again.
+        """
+        after: str | None = None
+        while page := await self._ctx.store.scan("room", after=after, limit=1000):
+            for row in page:
+                room_id = str(row.key[0])
+                self._rooms[room_id] = MatrixRoom.load(room_id, row.body, self._ctx.store, self._events)
+            after = str(page[-1].key[0])
+        await self._sender.load()
+        self._sender.start()
+        await self._ingest.load(list(self._rooms.values()))
+        self._ctx.spawn(self._greet(), "greet peers")
+
+    async def _greet(self) -> None:
+        servers: set[str] = set()
+        for link in self._ctx.links():
+            view = self._ctx.view(link.native.id)
+            if view is not None:
+                servers |= {s for n, s in view.joined_servers if n == self._ctx.id}
+        for server in sorted(servers - {self._server}):
+            target = f"/_matrix/federation/v1/query/profile?user_id=@{self._config.bridge_user}:{server}"
+            try:
+                await self._client.request("GET", server, target, seconds=10.0)
+            except PeerRefused:
+                self._sender.heard_from(server)
+            except Unreachable as error:
+                self._ctx.log.info("%s", error)
+            else:
+                self._sender.heard_from(server)
+
+    async def stop(self) -> None:
+        """See ``hansa.Network.stop``: the context ends every task."""
+        await asyncio.sleep(0)
+
+    async def send(self, delivery: Delivery) -> str:
+        """See ``hansa.Network.send``. Events reach Matrix in the room's turn, so nothing is delivered here."""
+        raise Refused(f"{delivery.link.id} is the authority of its room")
+
+    def server_of(self, user: str) -> str:
+        """See ``hansa.KnowsServers.server_of``."""
+        return ids.domain_of(user)
+
+    def facts(self, inbound: Inbound) -> NativeFacts:
+        """See ``hansa.KnowsServers.facts``."""
+        if not isinstance(inbound.native, Arrived):
+            return NativeFacts(sender_server=ids.domain_of(inbound.sender.id))
+        pdu = inbound.native.pdu
+        return NativeFacts(
+            type=pdu.type,
+            state_key=pdu.state_key,
+            size=len(pdu.wire),
+            encrypted=pdu.type == "m.room.encrypted",
+            sender_server=ids.domain_of(pdu.sender),
+            texts=texts(pdu.content),
+        )
+
+    def ghost_id(self, user: Ref) -> str:
+        """See ``hansa.MakesGhosts.ghost_id``."""
+        local = f"{self._config.ghost_prefix}{escaped(user.network)}_{escaped(user.id)}"
+        if len(local) + len(self._server) + 2 > ids.MAX_BYTES:
+            raise LocalProtocolError(f"{user} is too long for a user id")
+        return f"@{local}:{self._server}"
+
+    def get(self, room_id: str) -> MatrixRoom | None:
+        """See ``answers.Rooms.get``."""
+        return self._rooms.get(room_id)
+
+    async def alias(self, alias: str) -> str | None:
+        """See ``answers.Rooms.alias``."""
+        row = await self._ctx.store.get("room_alias", (alias,))
+        return str(row.fields["room_id"]) if row else None
+
+    async def ready(self, link: Link, inbound: Inbound) -> Refusal | None:
+        """See ``hansa.Authority.ready``: the accounts of everybody concerned exist."""
+        if self._rooms.get(link.native.id) is None:
+            return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
+        try:
+            await self._ctx.ghost(inbound.sender)
+            if isinstance(inbound.content, Member):
+                await self._ctx.ghost(inbound.content.user)
+        except LocalProtocolError as error:
+            return Refusal(code=RefusalCode.INVALID, text=str(error))
+        return None
+
+    async def fetch(self, link: Link, refs: Sequence[str]) -> bool:
+        """See ``hansa.Authority.fetch``."""
+        room = self._rooms[link.native.id]
+        found = await self._events.load(refs, room.version)
+        return all(ref in found for ref in refs)
+
+    async def turn(self, link: Link) -> Turn:
+        """See ``hansa.Authority.turn``."""
+        room = self._rooms.get(link.native.id)
+        if room is None:
+            raise LocalProtocolError(f"{link.id} is not a room of {self._server}")
+        return RoomTurn(room, self._own)
+
+    async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
+        """See ``hansa.LinksRooms.open_room``. ``#name`` is ours, ``#name:server`` and ``!id`` anybody's."""
+        alias = address if ":" in address or address.startswith("!") else f"{address}:{self._server}"
+        if alias.startswith("!"):
+            return await self._enter(alias, [ids.domain_of(alias)] if ":" in alias else [])
+        if not ids.valid_alias(alias):
+            refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is no room alias")
+            raise RoomRefused(refusal)
+        if ids.domain_of(alias) != self._server:
+            room_id, via = await self._membership.resolve(alias)
+            return await self._enter(room_id, via)
+        known = await self.alias(alias)
+        if known is not None:
+            return await self._opened(self._rooms[known])
+        if not create:
+            raise RoomRefused(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {alias}"))
+        version = self._config.room_version
+        room = await create_room(self._own, self._events, self.bridge_user, version, alias)
+        self._rooms[room.room_id] = room
+        return await self._opened(room)
+
+    async def _enter(self, room_id: str, via: Sequence[str]) -> OpenedRoom:
+        room = self._rooms.get(room_id)
+        if room is None or not room.resident:
+            room = await self._membership.join(room_id, self.bridge_user, via)
+            self._rooms[room_id] = room
+        return await self._opened(room)
+
+    async def _opened(self, room: MatrixRoom) -> OpenedRoom:
+        native = Ref(self._ctx.id, room.room_id)
+        if self._ctx.link(room.room_id) is not None:
+            return OpenedRoom(native=native, authority=True)
+        state = {p.key: p for p in await room.state_events(await room.state()) if p.state_key is not None}
+        levels = room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version)
+        view: ViewChange = await self._views.whole(state, room.version.id, levels)
+        return OpenedRoom(native=native, authority=True, view=view)
+
+    async def invited(self, pdu: Pdu, origin: str) -> None:
+        """See ``answers.Rooms.invited``: the bridge user accepts, others wait for their person."""
+        if pdu.state_key == self.bridge_user and self._config.accept_invites:
+            self._ctx.spawn(self._accept(pdu, origin), f"accept invite to {pdu.room_id}")
+
+    async def _accept(self, pdu: Pdu, origin: str) -> None:
+        try:
+            opened = await self._enter(pdu.room_id, [origin])
+        except RoomRefused as error:
+            self._ctx.log.warning("invite to %s: %s", pdu.room_id, error.refusal.text)
+            if error.refusal.code is RefusalCode.POLICY:
+                await self._membership.leave_remote(pdu.room_id, self.bridge_user, [origin])
+            return
+        await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)
+        self._ctx.log.info("joined %s, invited by %s", pdu.room_id, pdu.sender)
+
+    async def where(self, native_id: str) -> list[Destination]:
+        """See ``hansa.TracksDelivery.where``."""
+        return await self._sender.where(native_id)
