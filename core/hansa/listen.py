@@ -1,0 +1,201 @@
+"""Routers on sockets: TLS by the name that is asked for, bounded bodies, one answer to every failure."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import orjson
+from aiohttp import web
+from multidict import CIMultiDictProxy
+
+from hansa.contracts import Busy
+from hansa.http import Router
+from hansa.pure.errors import RemoteProtocolError
+from hansa.seams import Request, Response
+
+_BODY_WITHIN = 30.0
+_log = logging.getLogger("hansa.http")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A certificate chain and its key, as PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+class TlsContexts:
+    """Server contexts by name; ``reload`` reads the files again without touching a socket."""
+
+    def __init__(self, default: Certificate, named: Mapping[str, Certificate]) -> None:
+        self._default, self._named = default, dict(named)
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        self.front = self._context(default)
+        self.front.sni_callback = self._choose  # type: ignore[assignment]  # typeshed wants None
+        self.reload()
+
+    @staticmethod
+    def _context(files: Certificate) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(files.certificate, files.key)
+        return context
+
+    def reload(self) -> None:
+        """Read every file again. Raises OSError or ssl.SSLError and changes nothing then."""
+        fresh = {name: self._context(files) for name, files in self._named.items()}
+        fresh[""] = self._context(self._default)
+        self._contexts = fresh
+
+    def _choose(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._contexts.get(name or "") or self._contexts[""]
+
+
+def fault(status: int, code: str, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error answer in the form that Matrix gave the web."""
+    body = orjson.dumps({"errcode": code, "error": text})
+    return Response(status=status, body=body, headers=headers or {})
+
+
+class Dispatcher:
+    """Finds the router of a host and the route in it, and turns every failure into an answer."""
+
+    def __init__(self, routers: Mapping[str, Router], count: Callable[[str], None]) -> None:
+        self._routers = routers
+        self._count = count
+
+    def router(self, host: str) -> Router | None:
+        """The router of a ``Host`` header; the only one there is serves every host."""
+        found = self._routers.get(host) or self._routers.get("")
+        if found is None and len(self._routers) == 1:
+            return next(iter(self._routers.values()))
+        return found
+
+    async def answer(self, request: Request, read: Callable[[int], object]) -> Response:
+        """One request. ``read(limit)`` is awaited for the body and gives None if it is larger."""
+        router = self.router(request.host)
+        found = router.find(request) if router else None
+        if found is None or not found.path_known:
+            return fault(404, "M_UNRECOGNIZED", "there is nothing at this path")
+        if found.route is None:
+            return fault(405, "M_UNRECOGNIZED", f"{request.method} is not for this path")
+        try:
+            body = await read(found.route.max_body)  # type: ignore[misc]  # a coroutine of bytes | None
+            if body is None:
+                return fault(413, "M_TOO_LARGE", f"the body is over {found.route.max_body} bytes")
+            return await found.route.endpoint(_with_body(found.request, body))
+        except RemoteProtocolError as error:
+            return fault(error.hint, error.code or "M_UNKNOWN", error.reason)
+        except Busy as busy:
+            self._count("http_busy")
+            wait = {"Retry-After": str(max(1, round(busy.after)))}
+            body = orjson.dumps(
+                {
+                    "errcode": "M_LIMIT_EXCEEDED",
+                    "error": busy.reason,
+                    "retry_after_ms": int(busy.after * 1000),
+                }
+            )
+            return Response(status=429, body=body, headers=wait)
+        except (ConnectionError, TimeoutError):
+            return fault(408, "M_UNKNOWN", "the body did not come in time")
+        except Exception:  # a bug here must be one answer and one log line, not a broken connection
+            _log.exception("%s %s failed", request.method, request.target.partition("?")[0][:200])
+            self._count("http_internal_errors")
+            return fault(500, "M_UNKNOWN", "an internal error, which was logged")
+
+
+def _with_body(request: Request, body: bytes) -> Request:
+    return Request(
+        method=request.method,
+        target=request.target,
+        host=request.host,
+        path=request.path,
+        query=request.query,
+        headers=request.headers,
+        authorizations=request.authorizations,
+        body=body,
+        remote=request.remote,
+    )
+
+
+def _headers(raw: CIMultiDictProxy[str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in raw.items()}
+
+
+class Listener:
+    """One address. ``tls`` None serves plain HTTP, for a proxy in front."""
+
+    def __init__(self, dispatcher: Dispatcher, host: str, port: int, tls: TlsContexts | None) -> None:
+        self._dispatcher = dispatcher
+        self._host, self._port, self._tls = host, port, tls
+        self._runner: web.ServerRunner | None = None
+        self.port = port
+
+    async def start(self) -> None:
+        """Bind. Raises OSError."""
+        server = web.Server(self._serve, access_log=None, max_field_size=16_384, max_line_size=16_384)
+        self._runner = web.ServerRunner(server, handle_signals=False)
+        await self._runner.setup()
+        site = web.TCPSite(
+            self._runner,
+            self._host,
+            self._port,
+            ssl_context=self._tls.front if self._tls else None,
+            shutdown_timeout=2.0,
+            backlog=1024,
+        )
+        await site.start()
+        addresses = self._runner.addresses
+        self.port = addresses[0][1] if addresses else self._port
+
+    async def stop(self) -> None:
+        """Close, letting requests under way end within 2 s."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
+        target = raw._message.path  # noqa: SLF001  # the only place with the target as it was on the wire
+        query = target.partition("?")[2]
+        try:
+            pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=200)
+        except ValueError:
+            pairs = []
+        request = Request(
+            method=raw.method,
+            target=target,
+            host=raw.headers.get("Host", ""),
+            query=pairs,
+            headers=_headers(raw.headers),
+            authorizations=raw.headers.getall("Authorization", []),
+            remote=raw.remote or "",
+        )
+        answer = await self._dispatcher.answer(request, lambda limit: self._body(raw, limit))
+        return web.Response(
+            status=answer.status,
+            body=answer.body,
+            headers=dict(answer.headers),
+            content_type=answer.content_type,
+        )
+
+    @staticmethod
+    async def _body(raw: web.BaseRequest, limit: int) -> bytes | None:
+        if (raw.content_length or 0) > limit:
+            return None
+        if not raw.can_read_body:
+            return b""
+        parts, size = [], 0
+        async with asyncio.timeout(_BODY_WITHIN):
+            async for part in raw.content.iter_any():
+                size += len(part)
+                if size > limit:
+                    return None
+                parts.append(part)
+        return b"".join(parts)

@@ -1,0 +1,246 @@
+"""The store contract in plain dictionaries, on a disk that can lose what was not synced.
+
+For the simulation and for fast tests: no threads, no time, and a crash that is an operation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hansa.store.base import (
+    MAX_BODY,
+    Append,
+    Cas,
+    Collection,
+    Conflict,
+    Delete,
+    Durability,
+    Insert,
+    Key,
+    NewerSchema,
+    Row,
+    Schema,
+    StoreError,
+    TooLarge,
+    Value,
+    Write,
+)
+
+_Table = dict[Key, Row]
+
+
+def checked(collection: Collection, write: Write) -> None:
+    """Raise for a write that no store may take."""
+    if isinstance(write, Delete):
+        return
+    if len(write.body) > MAX_BODY:
+        raise TooLarge(f"a body of {len(write.body)} bytes, at most {MAX_BODY}")
+    unknown = set(write.fields) - set(collection.fields)
+    if unknown:
+        raise StoreError(f"{collection.name} has no fields {sorted(unknown)}")
+
+
+def split(scope: str, name: str) -> tuple[str, str]:
+    """``(scope, collection)`` of a write's collection, which may name another scope."""
+    other, slash, collection = name.rpartition("/")
+    return (other, collection) if slash else (scope, name)
+
+
+@dataclass(slots=True)
+class MemoryDisk:
+    """What survives the process. ``unsynced`` batches may be lost at a crash, the last ones first."""
+
+    tables: dict[tuple[str, str], _Table] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    position: int = 0
+    unsynced: list[list[tuple[str, Key, Row | None, str]]] = field(default_factory=list)
+    commits: int = 0
+
+    def crash(self, lose: int) -> None:
+        """Undo the last ``lose`` batches that were not synced."""
+        for _ in range(min(lose, len(self.unsynced))):
+            for scope, key, before, name in reversed(self.unsynced.pop()):
+                table = self.tables[scope, name]
+                if before is None:
+                    table.pop(key, None)
+                else:
+                    table[key] = before
+        self.unsynced.clear()
+
+
+class MemoryStore:
+    """See ``hansa.store.base.Store``."""
+
+    def __init__(self, disk: MemoryDisk | None = None) -> None:
+        self.disk = disk or MemoryDisk()
+        self._collections: dict[tuple[str, str], Collection] = {}
+        self._open = False
+
+    async def open(self) -> None:
+        """See ``Store.open``."""
+        self._open = True
+
+    async def close(self) -> None:
+        """See ``Store.close``."""
+        self._open = False
+        self.disk.unsynced.clear()
+
+    async def declare(self, scope: str, schema: Schema) -> None:
+        """See ``Store.declare``."""
+        name = f"{scope}/{schema.owner}"
+        version = self.disk.versions.get(name, schema.version)
+        if version > schema.version:
+            raise NewerSchema(
+                f"the data of {schema.owner} ({scope or 'core'}) is of version {version}; this program "
+                f"knows versions up to {schema.version}: use a newer one"
+            )
+        for collection in schema.collections:
+            self._collections[scope, collection.name] = collection
+            self.disk.tables.setdefault((scope, collection.name), {})
+        while version < schema.version:
+            migrate = schema.migrations[version]
+            for collection in schema.collections:
+                for row in list(self.disk.tables[scope, collection.name].values()):
+                    await self.commit(scope, list(migrate(collection.name, row)))
+            version += 1
+        self.disk.versions[name] = schema.version
+
+    def _table(self, scope: str, name: str) -> tuple[Collection, _Table]:
+        collection = self._collections.get((scope, name))
+        if collection is None:
+            raise StoreError(f"collection {name!r} of {scope or 'core'!r} was not declared")
+        return collection, self.disk.tables[scope, name]
+
+    async def commit(
+        self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
+    ) -> list[int]:
+        """See ``Store.commit``."""
+        if not self._open:
+            raise StoreError("the store is closed")
+        await asyncio.sleep(0)
+        undo: list[tuple[str, Key, Row | None, str]] = []
+        positions: list[int] = []
+        try:
+            for write in writes:
+                self._one(scope, write, undo, positions)
+        except StoreError:
+            for owner, key, before, name in reversed(undo):
+                table = self.disk.tables[owner, name]
+                if before is None:
+                    table.pop(key, None)
+                else:
+                    table[key] = before
+            self.disk.position -= len(positions)
+            raise
+        self.disk.commits += 1
+        if durability == "full":
+            self.disk.unsynced.clear()
+        else:
+            self.disk.unsynced.append(undo)
+        return positions
+
+    def _one(
+        self,
+        scope: str,
+        write: Write,
+        undo: list[tuple[str, Key, Row | None, str]],
+        positions: list[int],
+    ) -> None:
+        owner, name = split(scope, write.collection)
+        collection, table = self._table(owner, name)
+        checked(collection, write)
+        if isinstance(write, Append):
+            self.disk.position += 1
+            positions.append(self.disk.position)
+            key: Key = (self.disk.position,)
+        else:
+            key = write.key
+        before = table.get(key)
+        if isinstance(write, Delete):
+            undo.append((owner, key, before, name))
+            table.pop(key, None)
+            return
+        if isinstance(write, Insert) and before is not None:
+            raise Conflict(name, key)
+        if isinstance(write, Cas) and (before.body if before else None) != write.expect:
+            raise Conflict(name, key)
+        undo.append((owner, key, before, name))
+        fields = {f: write.fields.get(f) for f in collection.fields}
+        table[key] = Row(key=key, fields=fields, body=bytes(write.body))
+
+    async def get(self, scope: str, collection: str, key: Key) -> Row | None:
+        """See ``Store.get``."""
+        return self._table(scope, collection)[1].get(tuple(key))
+
+    async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
+        """See ``Store.get_many``."""
+        table = self._table(scope, collection)[1]
+        return {tuple(k): table[tuple(k)] for k in keys if tuple(k) in table}
+
+    async def scan(
+        self,
+        scope: str,
+        collection: str,
+        *,
+        index: tuple[str, ...] = (),
+        equal: Sequence[Value] = (),
+        after: Value = None,
+        upto: Value = None,
+        limit: int = 1000,
+        reverse: bool = False,
+    ) -> list[Row]:
+        """See ``Store.scan``."""
+        declared, table = self._table(scope, collection)
+        names = key_names(declared)
+        order = index or names
+
+        def value(row: Row, name: str) -> Value:
+            return row.key[names.index(name)] if name in names else row.fields[name]
+
+        found = []
+        for row in table.values():
+            if any(value(row, n) != e for n, e in zip(order, equal, strict=False)):
+                continue
+            if len(equal) < len(order):
+                here = value(row, order[len(equal)])
+                if (after is not None or upto is not None) and here is None:
+                    continue
+                low, high = (upto, after) if reverse else (after, upto)
+                if reverse:
+                    if (low is not None and _less(here, low)) or (high is not None and not _less(here, high)):
+                        continue
+                elif (low is not None and not _less(low, here)) or (high is not None and _less(high, here)):
+                    continue
+            found.append(row)
+        found.sort(key=lambda r: ([_rank(value(r, n)) for n in order], r.key), reverse=reverse)
+        return found[: min(limit, 10_000)]
+
+    async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
+        """See ``Store.count``."""
+        declared, table = self._table(scope, collection)
+        names, wanted = key_names(declared), equal or {}
+        return sum(
+            all((r.key[names.index(n)] if n in names else r.fields[n]) == v for n, v in wanted.items())
+            for r in table.values()
+        )
+
+    async def position(self) -> int:
+        """See ``Store.position``."""
+        return self.disk.position
+
+
+def key_names(collection: Collection) -> tuple[str, ...]:
+    """The names of a collection's key parts."""
+    return ("position",) if collection.stream else tuple(collection.key)
+
+
+def _rank(value: Value) -> tuple[int, int, str]:
+    if value is None:
+        return (0, 0, "")
+    return (1, value, "") if isinstance(value, int) else (2, 0, value)
+
+
+def _less(left: Value, right: Value) -> bool:
+    return _rank(left) < _rank(right)

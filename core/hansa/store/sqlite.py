@@ -1,0 +1,424 @@
+"""SQLite: one file, one process, one writer that gathers what waits into one transaction.
+
+Every collection is a real table with its key, its declared fields and a body. Batches that wait while the
+writer works become one transaction, each in a savepoint, so that one's Conflict leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TypeVar
+
+from hansa.store.base import (
+    Append,
+    Cas,
+    Collection,
+    Conflict,
+    Delete,
+    Durability,
+    Insert,
+    Key,
+    NewerSchema,
+    Row,
+    Schema,
+    StoreError,
+    Value,
+    Write,
+)
+from hansa.store.memory import checked, key_names, split
+
+T = TypeVar("T")
+_NAME = re.compile(r"[a-z][a-z_]*")
+_GROUP = 64
+_TYPES = {str: "TEXT", int: "INTEGER"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """One collection as SQL."""
+
+    collection: Collection
+    name: str
+    keys: tuple[str, ...]
+    fields: tuple[str, ...]
+    columns: str
+    upsert: str
+    insert: str
+    where: str
+
+    def values(self, scope: str, key: Key, fields: Mapping[str, Value], body: bytes) -> tuple[object, ...]:
+        return (scope, *key, *(fields.get(f) for f in self.fields), body)
+
+    def row(self, got: Sequence[object]) -> Row:
+        keys = len(self.keys)
+        key: Key = tuple(got[:keys])  # type: ignore[arg-type]  # the columns' declared types
+        fields: dict[str, Value] = dict(zip(self.fields, got[keys:-1], strict=True))  # type: ignore[arg-type]
+        return Row(key=key, fields=fields, body=bytes(got[-1]))  # type: ignore[call-overload]
+
+
+def _table(owner: str, collection: Collection) -> _Table:
+    keys = key_names(collection)
+    fields = tuple(collection.fields)
+    for name in (owner, collection.name, *keys, *fields):
+        if not _NAME.fullmatch(name):
+            raise StoreError(f"{name!r} is no name for a collection or field: [a-z_]+")
+    name = f"{owner}_{collection.name}"
+    columns = ", ".join(f'"{c}"' for c in (*keys, *fields, "body"))
+    marks = ", ".join("?" for _ in range(len(keys) + len(fields) + 2))
+    where = " AND ".join(f'"{k}" = ?' for k in keys)
+    into = f'INTO "{name}" (scope, {columns}) VALUES ({marks})'
+    return _Table(
+        collection,
+        name,
+        keys,
+        fields,
+        columns,
+        f"INSERT OR REPLACE {into}",
+        f"INSERT {into}",
+        f"scope = ? AND {where}",
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    scope: str
+    writes: Sequence[Write]
+    done: asyncio.Future[list[int]]
+    error: BaseException | None = None
+    positions: list[int] = field(default_factory=list)
+
+
+class SqliteStore:
+    """See ``hansa.store.base.Store``. ``transactions`` counts the writer's, for tests and metrics."""
+
+    def __init__(self, path: str | Path, *, synchronous: str = "FULL") -> None:
+        self._path = Path(path)
+        self._synchronous = synchronous
+        self._tables: dict[tuple[str, str], _Table] = {}
+        self._writer = ThreadPoolExecutor(1, "hansa-writer")
+        self._readers = ThreadPoolExecutor(2, "hansa-reader", initializer=self._open_reader)
+        self._lock: IO[bytes] | None = None
+        self._db: sqlite3.Connection | None = None
+        self._position = 0
+        self._waiting: deque[_Batch] = deque()
+        self._writing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.transactions = 0
+        self._local = _Connections()
+
+    async def open(self) -> None:
+        """See ``Store.open``."""
+        await self._write(self._open)
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        lock = Path(f"{self._path}.lock").open("a+b")  # noqa: SIM115  # held until close
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read(32).decode(errors="replace").strip()
+            lock.close()
+            raise StoreError(
+                f"{self._path} is in use by process {owner or '?'}: stop it, or give this one another store"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()).encode())
+        lock.flush()
+        self._lock = lock
+        fresh = not self._path.exists()
+        if fresh:
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._db = self._connect()
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
+        self._db.execute("CREATE TABLE IF NOT EXISTS hansa_meta (name TEXT PRIMARY KEY, value INTEGER)")
+        row = self._db.execute("SELECT value FROM hansa_meta WHERE name = 'position'").fetchone()
+        self._position = row[0] if row else 0
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA busy_timeout = 10000")
+        db.execute("PRAGMA cache_size = -16384")
+        return db
+
+    def _open_reader(self) -> None:
+        self._local.open(self._connect())
+
+    async def close(self) -> None:
+        """See ``Store.close``."""
+        await self._idle.wait()
+        if self._db is None:
+            return
+        await self._write(self._close)
+        self._writer.shutdown()
+        self._readers.shutdown()
+        self._local.close()
+
+    def _close(self) -> None:
+        assert self._db is not None
+        assert self._lock is not None
+        self._db.close()
+        self._db = None
+        self._lock.close()
+
+    async def _write(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+
+    async def declare(self, scope: str, schema: Schema) -> None:
+        """See ``Store.declare``."""
+        tables = [_table(schema.owner, collection) for collection in schema.collections]
+        await self._write(lambda: self._make(tables))
+        for table in tables:
+            self._tables[scope, table.collection.name] = table
+        name = f"schema {scope}/{schema.owner}"
+        version = await self._write(lambda: self._meta(name))
+        if version is None:
+            version = schema.version
+        if version > schema.version:
+            raise NewerSchema(
+                f"the data of {schema.owner} ({scope or 'core'}) in {self._path} is of version {version}; "
+                f"this program knows versions up to {schema.version}: use a newer one"
+            )
+        while version < schema.version:
+            await self._migrate(scope, schema, version)
+            version += 1
+        await self._write(lambda: self._set_meta(name, schema.version))
+
+    async def _migrate(self, scope: str, schema: Schema, version: int) -> None:
+        writes: list[Write] = []
+        for collection in schema.collections:
+            table = self._tables[scope, collection.name]
+            sql = f'SELECT {table.columns} FROM "{table.name}" WHERE scope = ?'
+            for got in await self._write(lambda sql=sql: self._all(sql, (scope,))):  # type: ignore[misc]
+                writes += schema.migrations[version](collection.name, table.row(got))
+        await self.commit(scope, writes)
+
+    def _all(self, sql: str, values: Sequence[object]) -> list[tuple[object, ...]]:
+        assert self._db is not None
+        return self._db.execute(sql, values).fetchall()
+
+    def _meta(self, name: str) -> int | None:
+        rows = self._all("SELECT value FROM hansa_meta WHERE name = ?", (name,))
+        return int(str(rows[0][0])) if rows else None
+
+    def _set_meta(self, name: str, value: int) -> None:
+        assert self._db is not None
+        self._db.execute("INSERT OR REPLACE INTO hansa_meta VALUES (?, ?)", (name, value))
+
+    def _make(self, tables: Sequence[_Table]) -> None:
+        assert self._db is not None
+        for table in tables:
+            collection = table.collection
+            keys = {"position": int} if collection.stream else collection.key
+            parts = [f'"{k}" {_TYPES[t]} NOT NULL' for k, t in keys.items()]
+            parts += [f'"{f}" {_TYPES[t]}' for f, t in collection.fields.items()]
+            primary = ", ".join(["scope", *(f'"{k}"' for k in table.keys)])
+            self._db.execute(
+                f'CREATE TABLE IF NOT EXISTS "{table.name}" (scope TEXT NOT NULL, {", ".join(parts)}, '
+                f"body BLOB NOT NULL, PRIMARY KEY ({primary})) WITHOUT ROWID"
+            )
+            present = {row[1] for row in self._db.execute(f'PRAGMA table_info("{table.name}")')}
+            for name, type_ in collection.fields.items():
+                if name not in present:
+                    self._db.execute(f'ALTER TABLE "{table.name}" ADD COLUMN "{name}" {_TYPES[type_]}')
+            for index in collection.indexes:
+                if index == table.keys[: len(index)]:
+                    continue
+                named = f"{table.name}_by_{'_'.join(index)}"
+                columns = ", ".join(["scope", *(f'"{c}"' for c in index)])
+                self._db.execute(f'CREATE INDEX IF NOT EXISTS "{named}" ON "{table.name}" ({columns})')
+
+    def _of(self, scope: str, name: str) -> _Table:
+        table = self._tables.get((scope, name))
+        if table is None:
+            raise StoreError(f"collection {name!r} of {scope or 'core'!r} was not declared")
+        return table
+
+    async def commit(
+        self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
+    ) -> list[int]:
+        """See ``Store.commit``. A lazy batch waits for the next group too: nothing is gained by less."""
+        del durability
+        if self._db is None:
+            raise StoreError("the store is closed")
+        for write in writes:
+            owner, name = split(scope, write.collection)
+            checked(self._of(owner, name).collection, write)
+        loop = asyncio.get_running_loop()
+        batch = _Batch(scope, writes, loop.create_future())
+        self._waiting.append(batch)
+        if not self._writing:
+            self._writing = True
+            self._idle.clear()
+            self._next_group(loop)
+        return await batch.done
+
+    def _next_group(self, loop: asyncio.AbstractEventLoop) -> None:
+        group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
+        work = self._writer.submit(self._group, group)
+        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._grouped, loop, group, done))
+
+    def _grouped(self, loop: asyncio.AbstractEventLoop, group: Sequence[_Batch], done: object) -> None:
+        failed = done.exception()  # type: ignore[attr-defined]
+        for batch in group:
+            error = failed or batch.error
+            if batch.done.done():
+                continue
+            if error is not None:
+                batch.done.set_exception(error)
+            else:
+                batch.done.set_result(batch.positions)
+        if self._waiting:
+            self._next_group(loop)
+        else:
+            self._writing = False
+            self._idle.set()
+
+    def _group(self, group: Sequence[_Batch]) -> None:
+        assert self._db is not None
+        start = self._position
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for batch in group:
+                before = self._position
+                self._db.execute("SAVEPOINT batch")
+                try:
+                    for write in batch.writes:
+                        self._one(batch, write)
+                except (StoreError, sqlite3.Error) as error:
+                    self._db.execute("ROLLBACK TO batch")
+                    self._position = before
+                    batch.positions.clear()
+                    batch.error = error if isinstance(error, StoreError) else StoreError(str(error))
+                self._db.execute("RELEASE batch")
+            if self._position != start:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO hansa_meta VALUES ('position', ?)", (self._position,)
+                )
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._position = start
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self.transactions += 1
+
+    def _one(self, batch: _Batch, write: Write) -> None:
+        assert self._db is not None
+        scope, name = split(batch.scope, write.collection)
+        table = self._of(scope, name)
+        if isinstance(write, Append):
+            self._position += 1
+            batch.positions.append(self._position)
+            self._db.execute(table.insert, table.values(scope, (self._position,), write.fields, write.body))
+        elif isinstance(write, Delete):
+            self._db.execute(f'DELETE FROM "{table.name}" WHERE {table.where}', (scope, *write.key))
+        elif isinstance(write, Insert):
+            try:
+                self._db.execute(table.insert, table.values(scope, write.key, write.fields, write.body))
+            except sqlite3.IntegrityError:
+                raise Conflict(name, write.key) from None
+        else:
+            if isinstance(write, Cas):
+                sql = f'SELECT body FROM "{table.name}" WHERE {table.where}'
+                row = self._db.execute(sql, (scope, *write.key)).fetchone()
+                if (bytes(row[0]) if row else None) != write.expect:
+                    raise Conflict(name, write.key)
+            self._db.execute(table.upsert, table.values(scope, write.key, write.fields, write.body))
+
+    async def _read(self, sql: str, values: Sequence[object]) -> list[tuple[object, ...]]:
+        def work() -> list[tuple[object, ...]]:
+            return self._local.mine().execute(sql, values).fetchall()
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+    async def get(self, scope: str, collection: str, key: Key) -> Row | None:
+        """See ``Store.get``."""
+        return (await self.get_many(scope, collection, [key])).get(tuple(key))
+
+    async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
+        """See ``Store.get_many``."""
+        table, found = self._of(scope, collection), dict[Key, Row]()
+        for at in range(0, len(keys), 200):
+            part = keys[at : at + 200]
+            each = "(" + " AND ".join(f'"{k}" = ?' for k in table.keys) + ")"
+            sql = (
+                f'SELECT {table.columns} FROM "{table.name}" '
+                f"WHERE scope = ? AND ({' OR '.join([each] * len(part))})"
+            )
+            for got in await self._read(sql, (scope, *(p for key in part for p in key))):
+                row = table.row(got)
+                found[row.key] = row
+        return found
+
+    async def scan(
+        self,
+        scope: str,
+        collection: str,
+        *,
+        index: tuple[str, ...] = (),
+        equal: Sequence[Value] = (),
+        after: Value = None,
+        upto: Value = None,
+        limit: int = 1000,
+        reverse: bool = False,
+    ) -> list[Row]:
+        """See ``Store.scan``."""
+        table = self._of(scope, collection)
+        order = index or table.keys
+        parts, values = ["scope = ?"], [scope, *equal]
+        parts += [f'"{name}" IS ?' for name, _ in zip(order, equal, strict=False)]
+        if len(equal) < len(order):
+            ranged = f'"{order[len(equal)]}"'
+            for bound, sign in ((after, "<" if reverse else ">"), (upto, ">=" if reverse else "<=")):
+                if bound is not None:
+                    parts.append(f"{ranged} {sign} ?")
+                    values.append(bound)
+        way = "DESC" if reverse else "ASC"
+        columns = dict.fromkeys((*order, *table.keys))
+        sorting = ", ".join(f'"{name}" {way}' for name in columns)
+        sql = (
+            f'SELECT {table.columns} FROM "{table.name}" WHERE {" AND ".join(parts)} '
+            f"ORDER BY {sorting} LIMIT {min(int(limit), 10_000)}"
+        )
+        return [table.row(got) for got in await self._read(sql, values)]
+
+    async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
+        """See ``Store.count``."""
+        table, wanted = self._of(scope, collection), equal or {}
+        parts = ["scope = ?", *(f'"{name}" IS ?' for name in wanted)]
+        sql = f'SELECT COUNT(*) FROM "{table.name}" WHERE {" AND ".join(parts)}'
+        return int(str((await self._read(sql, (scope, *wanted.values())))[0][0]))
+
+    async def position(self) -> int:
+        """See ``Store.position``."""
+        return self._position
+
+
+class _Connections:
+    """One connection per reader thread."""
+
+    def __init__(self) -> None:
+        self._by_thread: dict[int, sqlite3.Connection] = {}
+
+    def open(self, connection: sqlite3.Connection) -> None:
+        self._by_thread[threading.get_ident()] = connection
+
+    def mine(self) -> sqlite3.Connection:
+        return self._by_thread[threading.get_ident()]
+
+    def close(self) -> None:
+        for connection in self._by_thread.values():
+            connection.close()
