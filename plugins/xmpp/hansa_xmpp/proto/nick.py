@@ -42,6 +42,8 @@ def is_valid(nick: str) -> bool:
 
 def sanitised(name: str) -> str:
     """``name`` as a nick; empty if nothing of it can stand there."""
+    if name.isascii() and name.isprintable() and len(name) <= MAX_NICK:
+        return " ".join(name.split())
     text = unicodedata.normalize("NFKC", name[: MAX_NICK * 4])
     text = "".join(c for c in text if not any(table(c) for table in _FORBIDDEN))
     text = _bounded(" ".join(text.split()))

@@ -1,0 +1,113 @@
+"""What a hosted MUC says: presences, words, subjects (XEP-0045, with stable ids and occupant ids)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from hansa import Content, Event, Ref, Role
+
+from hansa_xmpp.proto import convert, jid, render
+from hansa_xmpp.proto.render import Outgoing, element
+from hansa_xmpp.proto.roster import Occupant
+from hansa_xmpp.proto.stanza import DELAY, MUC_USER, NICK, OCCUPANT_ID, STABLE_IDS
+
+#: Status codes of XEP-0045 section 15.6.2.
+NON_ANONYMOUS, CONFIGURED, SELF, LOGGED, RENAMED_BY_ROOM = 100, 104, 110, 170, 210
+BANNED, NICK_CHANGED, KICKED, SERVICE_ERROR = 301, 303, 307, 333
+
+_STANDING = {
+    Role.OWNER: ("owner", "moderator"),
+    Role.MODERATOR: ("admin", "moderator"),
+    Role.MEMBER: ("none", "participant"),
+    Role.VISITOR: ("none", "visitor"),
+    Role.NONE: ("none", "participant"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parting:
+    """Why somebody is not there any more: status codes, who did it (a nick) and what they said."""
+
+    codes: tuple[int, ...] = ()
+    actor: str = ""
+    reason: str = ""
+    new_nick: str = ""
+    banned: bool = False
+
+
+class Broadcast:
+    """Makes a room's stanzas. ``occupant_id`` is XEP-0421's: the same person, the same id, for ever."""
+
+    def __init__(self, room: str, occupant_id: Callable[[Ref], str]) -> None:
+        self.room = room
+        self._occupant_id = occupant_id
+
+    def present(self, who: Occupant, to: Iterable[str], codes: Iterable[int] = ()) -> Outgoing:
+        """``who`` is here."""
+        affiliation, role = _STANDING[who.role]
+        item = element("item", affiliation=affiliation, role=role, jid=self._address(who))
+        inner = self._x(item, codes) + self._mark(who.user)
+        if who.name and who.name != who.nick:
+            inner += element("nick", NICK, render.text(who.name))
+        return render.stanza("presence", f"{self.room}/{who.nick}", to, inner)
+
+    def absent(
+        self, who: Occupant, to: Iterable[str], parting: Parting, codes: Iterable[int] = ()
+    ) -> Outgoing:
+        """``who`` is not here (under this nick) any more."""
+        affiliation, role = _STANDING[who.role]
+        inner = element("actor", nick=parting.actor) if parting.actor else ""
+        if parting.reason:
+            inner += element("reason", "", render.text(parting.reason))
+        item = element(
+            "item",
+            "",
+            inner,
+            affiliation="outcast" if parting.banned else affiliation,
+            role=role if parting.new_nick else "none",
+            nick=parting.new_nick,
+        )
+        x = self._x(item, (*parting.codes, *codes)) + self._mark(who.user)
+        return render.stanza("presence", f"{self.room}/{who.nick}", to, x, type_="unavailable")
+
+    def words(
+        self, event: Event, content: Content, nick: str, to: Iterable[str], *, delayed: bool = False
+    ) -> Outgoing | None:
+        """A message of the log; None where it has no words. It carries the id its sender gave it, or else the
+        event's, and the event's id as the room's stable id (XEP-0359).
+        """
+        body = convert.body_of(content)
+        if body is None:
+            return None
+        ids = convert.ids_of(event.origin.id)
+        inner = element("body", "", render.text(body))
+        inner += element("stanza-id", STABLE_IDS, id=event.id, by=self.room)
+        inner += self._mark(event.sender)
+        if ids.origin:
+            inner += element("origin-id", STABLE_IDS, id=ids.origin)
+        if delayed:
+            inner += element("delay", DELAY, stamp=convert.stamp(event.received), **{"from": self.room})
+        sender = f"{self.room}/{nick}"
+        return render.stanza("message", sender, to, inner, type_="groupchat", id_=ids.id or event.id)
+
+    def subject(self, text: str, to: Iterable[str], *, nick: str = "", id_: str = "") -> Outgoing:
+        """The subject, also when it is empty."""
+        sender = f"{self.room}/{nick}" if nick else self.room
+        inner = f"<subject>{render.text(text)}</subject>"
+        return render.stanza("message", sender, to, inner, type_="groupchat", id_=id_)
+
+    def configured(self, to: Iterable[str]) -> Outgoing:
+        """The room's name changed: clients ask for it again (XEP-0045 section 10.2)."""
+        return render.stanza("message", self.room, to, self._x("", [CONFIGURED]), type_="groupchat")
+
+    def _address(self, who: Occupant) -> str:
+        if who.sessions:
+            return next(iter(who.sessions))
+        return jid.puppet(who.user, jid.domain_of(self.room))
+
+    def _x(self, item: str, codes: Iterable[int]) -> str:
+        return element("x", MUC_USER, item + "".join(element("status", code=str(c)) for c in codes))
+
+    def _mark(self, user: Ref) -> str:
+        return element("occupant-id", OCCUPANT_ID, id=self._occupant_id(user))

@@ -1,0 +1,372 @@
+"""A hosted MUC (XEP-0045) without I/O.
+
+``receive`` takes one stanza and says what is to be done about it. What changes the room is a request
+(``Enter``, ``Rename``, ``Say``): its caller asks the core first and comes back with ``admit``, ``renamed`` or
+an error. Leaving is done at once. ``live`` shows one event of the log; nothing said is shown before that.
+
+Nobody is announced by a request that may still be refused, a nick asked for is kept for the asker meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from hansa import Content, Event, Member, Membership, Name, Person, Ref, Role, RoomView, Topic
+
+from hansa_xmpp.proto import broadcast, convert, errors
+from hansa_xmpp.proto.broadcast import Broadcast, Parting
+from hansa_xmpp.proto.convert import SentIds
+from hansa_xmpp.proto.errors import Condition
+from hansa_xmpp.proto.nick import nick_for
+from hansa_xmpp.proto.render import Outgoing
+from hansa_xmpp.proto.roster import Occupant, Roster
+from hansa_xmpp.proto.stanza import MAX_ID, MUC, Stanza
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The history a client wants (XEP-0045 section 7.2.15); None where it did not say. ``since`` in ms,
+    ``seconds`` before now. ``chars`` counts the characters of the stanzas.
+    """
+
+    stanzas: int | None = None
+    chars: int | None = None
+    seconds: int | None = None
+    since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Stanzas to be sent."""
+
+    stanzas: tuple[Outgoing, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """``user`` wants to come in on one more connection, under ``nick``."""
+
+    stanza: Stanza
+    user: Ref
+    nick: str
+    history: Asked
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """``user``, who is here, wants ``nick``."""
+
+    stanza: Stanza
+    user: Ref
+    nick: str
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """``user`` wants ``content`` to happen."""
+
+    stanza: Stanza
+    user: Ref
+    content: Content
+    ids: SentIds = SentIds()  # noqa: RUF009  # frozen
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A connection is out. ``last``: it was the person's last one here."""
+
+    user: Ref
+    full: str
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """Nothing is done about a stanza; ``why`` is one of a few words, to be counted."""
+
+    why: str
+
+
+Command = Send | Enter | Rename | Say | Gone | Ignore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What somebody who comes in is shown: the log up to ``upto`` in ``history``, the subject."""
+
+    upto: int
+    history: Sequence[Event] = ()
+    subject: str = ""
+
+
+class Muc:
+    """One room. ``network`` is our own network's id: its people come by stanzas, all others by events."""
+
+    def __init__(
+        self, room: str, network: str, occupant_id: Callable[[Ref], str], *, max_sessions: int
+    ) -> None:
+        self.room = room
+        self.roster = Roster()
+        self._network = network
+        self._max_sessions = max_sessions
+        self._say = Broadcast(room, occupant_id)
+
+    def user(self, stanza: Stanza) -> Ref:
+        """The person who sent a stanza."""
+        return Ref(self._network, stanza.sender.bare)
+
+    def receive(self, stanza: Stanza) -> list[Command]:
+        """A message or presence to the room or one of its occupants."""
+        if stanza.type == "error":
+            if stanza.condition in errors.EVICTING:
+                return self.gone(stanza.sender.full, broadcast.KICKED, broadcast.SERVICE_ERROR)
+            return [Ignore("error")]
+        if len(stanza.id.encode()) > MAX_ID:
+            return _refuse(replace(stanza, id=""), errors.BAD_REQUEST, f"the id has over {MAX_ID} bytes")
+        if stanza.kind == "message":
+            return self._message(stanza)
+        if stanza.type == "unavailable":
+            return self.gone(stanza.sender.full)
+        if stanza.type:
+            return [Ignore("presence type")]
+        return self._presence(stanza)
+
+    def _presence(self, stanza: Stanza) -> list[Command]:
+        nick = stanza.to.resource
+        user = self.user(stanza)
+        here = self.roster.session(stanza.sender.full)
+        x = stanza.child("x", MUC)
+        if not nick:
+            return _refuse(stanza, errors.JID_MALFORMED, "a nick is needed: room@service/nick")
+        if not stanza.sender.resource:
+            return _refuse(stanza, errors.BAD_REQUEST, "a room is entered from a full JID")
+        if here is None and x is None:
+            return _refuse(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
+        if x is None and here is not None and here.nick == nick:
+            return [Ignore("status")]
+        if x is not None and here is None and len(self.roster) >= self._max_sessions:
+            return _refuse(stanza, errors.ROOM_FULL, "the room is full")
+        occupant = self.roster.of(user)
+        if x is not None and occupant is not None and set(occupant.sessions) - {stanza.sender.full}:
+            self.roster.reserve(user, occupant.nick)
+            return [Enter(stanza, user, occupant.nick, _asked(stanza))]
+        if not self.roster.free(nick, user):
+            return _refuse(stanza, errors.CONFLICT, "somebody else has this nick")
+        self.roster.reserve(user, nick)
+        return [Rename(stanza, user, nick) if x is None else Enter(stanza, user, nick, _asked(stanza))]
+
+    def _message(self, stanza: Stanza) -> list[Command]:
+        if self.roster.session(stanza.sender.full) is None:
+            return _refuse(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
+        if stanza.type != "groupchat":
+            return _refuse(stanza, errors.NOT_IMPLEMENTED, "only messages to the whole room are carried")
+        if stanza.to.resource:
+            return _refuse(stanza, errors.BAD_REQUEST, "a groupchat message goes to the room")
+        for name in ("body", "subject"):
+            if len((stanza.text_of(name) or "").encode()) > convert.MAX_TEXT:
+                why = f"the {name} has over {convert.MAX_TEXT} bytes"
+                return _refuse(stanza, errors.POLICY_VIOLATION, why)
+        ids = convert.sent_ids(stanza)
+        if len(ids.origin.encode()) > MAX_ID:
+            return _refuse(stanza, errors.BAD_REQUEST, f"the origin-id has over {MAX_ID} bytes")
+        content = convert.content_of(stanza)
+        if content is None:
+            return [Ignore("no words")]
+        return [Say(stanza, self.user(stanza), content, ids)]
+
+    def gone(self, full: str, *codes: int) -> list[Command]:
+        """A connection left, or was found dead."""
+        occupant = self.roster.session(full)
+        if occupant is None:
+            return [Ignore("not here")]
+        itself = self._say.absent(occupant, [full], Parting(codes=codes), [broadcast.SELF])
+        self.roster.part(full)
+        last = not occupant.sessions
+        stanzas = [itself]
+        if last:
+            stanzas.append(self._say.absent(occupant, self.roster.receivers(), Parting(codes=codes)))
+        return [Send(tuple(stanzas)), Gone(occupant.user, full, last)]
+
+    def admit(self, enter: Enter, admission: Admission, view: RoomView) -> list[Outgoing]:
+        """``enter`` is granted: everybody else, then themselves, then history, then the subject."""
+        full, said = enter.stanza.sender.full, list[Outgoing]()
+        person = view.person(enter.user)
+        occupant = self.roster.of(enter.user)
+        if occupant is None:
+            occupant = Occupant(enter.user, enter.nick, role=person.role if person else Role.MEMBER)
+            self.roster.put(occupant)
+            self.roster.enter(occupant, full, admission.upto)
+            said.append(self._say.present(occupant, self._others(enter.user)))
+        else:
+            said += self._renamed(occupant, enter.nick, "", ())
+            self.roster.enter(occupant, full, admission.upto)
+        self.roster.release(enter.user)
+        said += [self._say.present(o, [full]) for o in self.roster if o is not occupant]
+        codes = [broadcast.SELF, broadcast.NON_ANONYMOUS, broadcast.LOGGED]
+        if enter.stanza.to.resource != occupant.nick:
+            codes.append(broadcast.RENAMED_BY_ROOM)
+        said.append(self._say.present(occupant, [full], codes))
+        for event in admission.history:
+            said += self._words(event, event.content, view, [full], delayed=True)
+        said.append(self._say.subject(admission.subject, [full]))
+        return said
+
+    def refused(self, request: Enter | Rename | Say, condition: Condition, text: str) -> list[Outgoing]:
+        """``request`` did not happen: its error."""
+        if not isinstance(request, Say):
+            self.roster.release(request.user)
+        return errors.error(request.stanza, condition, text)
+
+    def renamed(self, user: Ref, nick: str, name: str = "") -> list[Outgoing]:
+        """Somebody has another nick (XEP-0045 section 7.6); nothing if it is the same."""
+        occupant = self.roster.of(user)
+        if occupant is None:
+            return []
+        return self._renamed(occupant, nick, name, tuple(occupant.sessions))
+
+    def _renamed(self, occupant: Occupant, nick: str, name: str, own: tuple[str, ...]) -> list[Outgoing]:
+        if (occupant.nick, occupant.name) == (nick, name):
+            return []
+        others, said = self._others(occupant.user), list[Outgoing]()
+        if occupant.nick != nick:
+            parting = Parting(codes=(broadcast.NICK_CHANGED,), new_nick=nick)
+            said += [
+                self._say.absent(occupant, others, parting),
+                self._say.absent(occupant, own, parting, [broadcast.SELF]),
+            ]
+        self.roster.remove(occupant.user)
+        occupant.nick, occupant.name = nick, name
+        self.roster.put(occupant)
+        said.append(self._say.present(occupant, others))
+        said.append(self._say.present(occupant, own, [broadcast.SELF]))
+        return said
+
+    def restore(self, user: Ref, nick: str, full: str, upto: int) -> None:
+        """A connection that is known from before; nothing is said of it."""
+        occupant = self.roster.of(user)
+        if occupant is None:
+            occupant = Occupant(user, nick)
+            self.roster.put(occupant)
+        self.roster.enter(occupant, full, upto)
+
+    def sync(self, view: RoomView) -> list[Outgoing]:
+        """Make the people of other networks those of the view, where events did not tell (a state that was
+        found to differ, a start).
+        """
+        said = list[Outgoing]()
+        for occupant in self.roster:
+            if occupant.user.network != self._network:
+                person = view.person(occupant.user)
+                if person is None or person.membership is not Membership.JOIN:
+                    said += self._out(occupant, Parting())
+        for person in sorted(view.joined(), key=lambda p: (p.user.network, p.user.id)):
+            if person.user.network != self._network:
+                said += self._puppet(person)
+        return said
+
+    def live(self, event: Event, content: Content, view: RoomView) -> list[Command]:
+        """One event of the log, for everybody who was not given it as history."""
+        to = self.roster.receivers(event.seq)
+        match content:
+            case Member():
+                return self._member(event, content, view)
+            case Topic(text=text):
+                sender = self.roster.of(event.sender)
+                ids = convert.ids_of(event.origin.id)
+                nick = sender.nick if sender else ""
+                said = [self._say.subject(text, to, nick=nick, id_=ids.id or event.id)]
+            case Name():
+                said = [self._say.configured(to)]
+            case _:
+                said = self._present_speaker(event.sender, view)
+                said += self._words(event, content, view, to)
+        return [Send(tuple(said))]
+
+    def _words(
+        self, event: Event, content: Content, view: RoomView, to: Iterable[str], *, delayed: bool = False
+    ) -> list[Outgoing]:
+        occupant, person = self.roster.of(event.sender), view.person(event.sender)
+        if occupant is not None:
+            nick = occupant.nick
+        else:
+            name = person.name if person else None
+            nick = nick_for(event.sender, name, lambda n: not self.roster.free(n, event.sender))
+        words = self._say.words(event, content, nick, to, delayed=delayed)
+        return [] if words is None else [words]
+
+    def _present_speaker(self, user: Ref, view: RoomView) -> list[Outgoing]:
+        person = view.person(user)
+        known = user.network == self._network or self.roster.of(user) is not None
+        if known or person is None or person.membership is not Membership.JOIN:
+            return []
+        return self._puppet(person)
+
+    def _member(self, event: Event, content: Member, view: RoomView) -> list[Command]:
+        person, occupant = view.person(content.user), self.roster.of(content.user)
+        joined = content.membership is Membership.JOIN
+        if content.user.network != self._network:
+            if joined:
+                role = person.role if person else Role.MEMBER
+                shown = Person(user=content.user, membership=Membership.JOIN, name=content.name, role=role)
+                return [Send(tuple(self._puppet(shown)))]
+            return [Send(tuple(self._out(occupant, self._parting(event, content))))] if occupant else []
+        # A leave of one of ours that a later join has undone, or that they told us of themselves, is done.
+        still = person is not None and person.membership is Membership.JOIN
+        if occupant is None or joined or still or event.sender == content.user:
+            return []
+        sessions = tuple(occupant.sessions)
+        said = self._out(occupant, self._parting(event, content))
+        return [Send(tuple(said)), *(Gone(content.user, full, False) for full in sessions)]
+
+    def _parting(self, event: Event, content: Member) -> Parting:
+        actor = self.roster.of(event.sender)
+        banned = content.membership is Membership.BAN
+        if not banned and event.sender == content.user:
+            return Parting(reason=content.reason)
+        codes = (broadcast.BANNED if banned else broadcast.KICKED,)
+        nick = actor.nick if actor else ""
+        return Parting(codes=codes, actor=nick, reason=content.reason, banned=banned)
+
+    def _puppet(self, person: Person) -> list[Outgoing]:
+        """Somebody of another network is here, perhaps under another name."""
+        name, occupant = person.name or "", self.roster.of(person.user)
+        if occupant is not None and occupant.name == name:
+            occupant.role = person.role
+            return []
+        nick = nick_for(person.user, person.name, lambda n: not self.roster.free(n, person.user))
+        if occupant is not None:
+            return self.renamed(person.user, nick, name)
+        occupant = Occupant(person.user, nick, name, person.role)
+        self.roster.put(occupant)
+        return [self._say.present(occupant, self.roster.receivers())]
+
+    def _out(self, occupant: Occupant, parting: Parting) -> list[Outgoing]:
+        own, others = tuple(occupant.sessions), self._others(occupant.user)
+        said = [self._say.absent(occupant, others, parting)]
+        if own:
+            said.append(self._say.absent(occupant, own, parting, [broadcast.SELF]))
+        self.roster.remove(occupant.user)
+        return said
+
+    def _others(self, user: Ref) -> tuple[str, ...]:
+        own = self.roster.of(user)
+        return tuple(f for f in self.roster.receivers() if own is None or f not in own.sessions)
+
+
+def _refuse(stanza: Stanza, condition: Condition, text: str) -> list[Command]:
+    return [Send(tuple(errors.error(stanza, condition, text)))]
+
+
+def _asked(stanza: Stanza) -> Asked:
+    x = stanza.child("x", MUC)
+    history = None if x is None else x.find(f"{{{MUC}}}history")
+    if history is None:
+        return Asked()
+    stanzas, chars, seconds = (_number(history.get(n)) for n in ("maxstanzas", "maxchars", "seconds"))
+    since = convert.parse_stamp(history.get("since", ""))
+    return Asked(stanzas=stanzas, chars=chars, seconds=seconds, since=since)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else None

@@ -1,0 +1,162 @@
+"""IQs to the service, to a room, to an occupant: disco (XEP-0030), ping (XEP-0199, XEP-0410), the room's name
+(the one field of XEP-0045's owner form that crosses to other networks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from xml.etree.ElementTree import Element
+
+from hansa import Name, RoomView
+
+from hansa_xmpp.proto import errors, render
+from hansa_xmpp.proto.errors import Condition
+from hansa_xmpp.proto.muc import Command, Muc, Say, Send
+from hansa_xmpp.proto.render import element
+from hansa_xmpp.proto.stanza import (
+    DATA_FORM,
+    DISCO_INFO,
+    DISCO_ITEMS,
+    MAX_ID,
+    MUC,
+    MUC_OWNER,
+    OCCUPANT_ID,
+    PING,
+    STABLE_IDS,
+    Stanza,
+)
+
+#: The longest name of a room, in UTF-8 bytes.
+MAX_NAME = 1024
+
+_ROOM_NAME = "muc#roomconfig_roomname"
+_SELF_PING = "http://jabber.org/protocol/muc#self-ping-optimization"
+_STABLE_ID = "http://jabber.org/protocol/muc#stable_id"
+_ROOM_FEATURES = (
+    DISCO_INFO,
+    MUC,
+    _SELF_PING,
+    _STABLE_ID,
+    "muc_nonanonymous",
+    "muc_persistent",
+    "muc_unmoderated",
+    "muc_unsecured",
+    OCCUPANT_ID,
+    PING,
+    STABLE_IDS,
+)
+
+
+def result(to: Stanza, inner: str = "") -> Send:
+    """The result of an IQ."""
+    return Send((render.stanza("iq", to.to.full, [to.sender.full], inner, type_="result", id_=to.id),))
+
+
+def to_service(stanza: Stanza, rooms: Iterable[tuple[str, str]]) -> list[Command]:
+    """An IQ to the service itself; ``rooms`` are the address and name of those anybody may see."""
+    asked = _payload(stanza)
+    if isinstance(asked, list):
+        return asked
+    if asked.tag == f"{{{DISCO_INFO}}}query" and not asked.get("node"):
+        return [result(stanza, _info("Hansa", (DISCO_INFO, DISCO_ITEMS, MUC, PING)))]
+    if asked.tag == f"{{{DISCO_ITEMS}}}query" and not asked.get("node"):
+        items = "".join(element("item", jid=address, name=name) for address, name in rooms)
+        return [result(stanza, element("query", DISCO_ITEMS, items))]
+    return [result(stanza)] if asked.tag == f"{{{PING}}}ping" else _refuse(stanza, errors.UNAVAILABLE)
+
+
+def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> list[Command]:
+    """An IQ to a room of ours or one of its occupants."""
+    asked = _payload(stanza)
+    if isinstance(asked, list):
+        return asked
+    if stanza.to.resource:
+        return _to_occupant(stanza, asked, muc)
+    if asked.tag == f"{{{DISCO_INFO}}}query":
+        return _room_info(stanza, asked, view)
+    if asked.tag == f"{{{DISCO_ITEMS}}}query":
+        return [result(stanza, element("query", DISCO_ITEMS))]
+    if asked.tag == f"{{{PING}}}ping":
+        return [result(stanza)]
+    if asked.tag == f"{{{MUC_OWNER}}}query":
+        return _owner(stanza, asked, muc, view)
+    return _refuse(stanza, errors.UNAVAILABLE)
+
+
+def unknown_room(stanza: Stanza) -> list[Command]:
+    """Anything that is sent to an address of ours where there is no room."""
+    return _refuse(stanza, errors.NOT_FOUND, "there is no such room")
+
+
+def _payload(stanza: Stanza) -> Element | list[Command]:
+    """The one child of a get or set (RFC 6120 section 8.2.3), or the answer to what is none."""
+    if stanza.type in {"result", "error"}:
+        return []
+    children = list(stanza.element)
+    if stanza.type not in {"get", "set"} or len(children) != 1 or not stanza.id:
+        return _refuse(stanza, errors.BAD_REQUEST, "an iq has an id, a type and one child")
+    if len(stanza.id.encode()) > MAX_ID:
+        return _refuse(replace(stanza, id=""), errors.BAD_REQUEST, f"the id has over {MAX_ID} bytes")
+    return children[0]
+
+
+def _to_occupant(stanza: Stanza, asked: Element, muc: Muc) -> list[Command]:
+    """XEP-0410: the answer to a ping of oneself says whether one is still in the room."""
+    here = muc.roster.session(stanza.sender.full)
+    if here is None:
+        return _refuse(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
+    if muc.roster.at(stanza.to.resource) is None:
+        return _refuse(stanza, errors.NOT_FOUND, "nobody has this nick")
+    if asked.tag == f"{{{PING}}}ping" and here.nick == stanza.to.resource:
+        return [result(stanza)]
+    return _refuse(stanza, errors.UNAVAILABLE)
+
+
+def _room_info(stanza: Stanza, asked: Element, view: RoomView) -> list[Command]:
+    node = asked.get("node", "")
+    if node == "x-roomuser-item":  # XEP-0045 section 7.12: no nick is registered here
+        return [result(stanza, element("query", DISCO_INFO, node=node))]
+    if node:
+        return _refuse(stanza, errors.NOT_FOUND)
+    public = view.facts.join_rule == "public"
+    shown = ("muc_open", "muc_public") if public else ("muc_membersonly", "muc_hidden")
+    return [result(stanza, _info(view.facts.name or stanza.to.local, (*_ROOM_FEATURES, *shown)))]
+
+
+def _info(name: str, features: Iterable[str]) -> str:
+    inner = element("identity", category="conference", type="text", name=name)
+    inner += "".join(element("feature", var=feature) for feature in sorted(features))
+    return element("query", DISCO_INFO, inner)
+
+
+def _owner(stanza: Stanza, asked: Element, muc: Muc, view: RoomView) -> list[Command]:
+    """Who may change the name is for the room's authority to say, not for us."""
+    if muc.roster.session(stanza.sender.full) is None:
+        return _refuse(stanza, errors.FORBIDDEN, "you are not in this room")
+    if stanza.type == "get":
+        return [result(stanza, element("query", MUC_OWNER, _form(view.facts.name)))]
+    form = asked.find(f"{{{DATA_FORM}}}x")
+    if form is None or len(asked) != 1:
+        return _refuse(stanza, errors.NOT_IMPLEMENTED, "only the room's name can be set")
+    if form.get("type") == "cancel":
+        return [result(stanza)]
+    for field in form.iter(f"{{{DATA_FORM}}}field"):
+        if field.get("var") == _ROOM_NAME:
+            text = field.findtext(f"{{{DATA_FORM}}}value") or ""
+            if len(text.encode()) > MAX_NAME:
+                return _refuse(stanza, errors.POLICY_VIOLATION, f"the name has over {MAX_NAME} bytes")
+            return [Say(stanza, muc.user(stanza), Name(text=text))]
+    return [result(stanza)]
+
+
+def _form(name: str) -> str:
+    def field(var: str, type_: str, value: str) -> str:
+        return element("field", "", element("value", "", render.text(value)), var=var, type=type_)
+
+    fields = field("FORM_TYPE", "hidden", "http://jabber.org/protocol/muc#roomconfig")
+    return element("x", DATA_FORM, fields + field(_ROOM_NAME, "text-single", name), type="form")
+
+
+def _refuse(stanza: Stanza, condition: Condition, text: str = "") -> list[Command]:
+    return [Send(tuple(errors.error(stanza, condition, text)))]

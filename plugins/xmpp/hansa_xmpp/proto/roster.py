@@ -1,0 +1,108 @@
+"""Who is in a hosted MUC, under which nick, on which connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from hansa import Ref, Role
+
+
+@dataclass(slots=True)
+class Occupant:
+    """One person. ``sessions`` maps the full JIDs of an XMPP person's connections to the ``seq`` up to which
+    each was given the log; a person of another network has none. ``name`` is the full display name.
+    """
+
+    user: Ref
+    nick: str
+    name: str = ""
+    role: Role = Role.MEMBER
+    sessions: dict[str, int] = field(default_factory=dict)
+
+
+class Roster:
+    """The occupants of one room. A nick has one holder; all connections of a person share one nick."""
+
+    def __init__(self) -> None:
+        self._occupants: dict[Ref, Occupant] = {}
+        self._nicks: dict[str, Ref] = {}
+        self._sessions: dict[str, Occupant] = {}
+        self._reserved: dict[Ref, str] = {}
+
+    def __iter__(self) -> Iterator[Occupant]:
+        return iter(list(self._occupants.values()))
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def of(self, user: Ref) -> Occupant | None:
+        """The occupant who is ``user``."""
+        return self._occupants.get(user)
+
+    def at(self, nick: str) -> Occupant | None:
+        """The occupant under ``nick``."""
+        user = self._nicks.get(nick)
+        return self._occupants.get(user) if user is not None else None
+
+    def session(self, full: str) -> Occupant | None:
+        """The occupant whose connection ``full`` is."""
+        return self._sessions.get(full)
+
+    def free(self, nick: str, user: Ref) -> bool:
+        """True if ``user`` may have ``nick``: nobody else holds it or is about to."""
+        return self._nicks.get(nick, user) == user
+
+    def reserve(self, user: Ref, nick: str) -> None:
+        """Keep ``nick`` for somebody who is about to take it."""
+        self.release(user)
+        self._reserved[user] = nick
+        self._nicks.setdefault(nick, user)
+
+    def release(self, user: Ref) -> None:
+        """End a reservation that was not used."""
+        nick = self._reserved.pop(user, None)
+        occupant = self._occupants.get(user)
+        if nick is not None and (occupant is None or occupant.nick != nick):
+            self._nicks.pop(nick, None)
+
+    def put(self, occupant: Occupant) -> None:
+        """Add somebody, or give them another nick. The nick must be free."""
+        reserved = self._reserved.pop(occupant.user, None)
+        if reserved is not None and reserved != occupant.nick:
+            self._nicks.pop(reserved, None)
+        self.remove(occupant.user)
+        self._occupants[occupant.user] = occupant
+        self._nicks[occupant.nick] = occupant.user
+        for full in occupant.sessions:
+            self._sessions[full] = occupant
+
+    def remove(self, user: Ref) -> Occupant | None:
+        """Take somebody out, with all connections."""
+        occupant = self._occupants.pop(user, None)
+        if occupant is not None:
+            if self._reserved.get(user) != occupant.nick:
+                self._nicks.pop(occupant.nick, None)
+            for full in occupant.sessions:
+                self._sessions.pop(full, None)
+        return occupant
+
+    def enter(self, occupant: Occupant, full: str, upto: int) -> None:
+        """Add a connection, which was given the log up to ``upto``."""
+        occupant.sessions[full] = upto
+        self._sessions[full] = occupant
+
+    def part(self, full: str) -> Occupant | None:
+        """Take one connection out; the person goes with the last."""
+        occupant = self._sessions.pop(full, None)
+        if occupant is not None:
+            del occupant.sessions[full]
+            if not occupant.sessions:
+                self.remove(occupant.user)
+        return occupant
+
+    def receivers(self, seq: int | None = None) -> tuple[str, ...]:
+        """Every connection; with ``seq``, those that were not given the event of that ``seq`` before."""
+        if seq is None:
+            return tuple(self._sessions)
+        return tuple(full for full, o in self._sessions.items() if o.sessions[full] < seq)
