@@ -63,7 +63,7 @@ def _right_to_left(text: str) -> str:
         kept.pop(0)
     while kept and not stringprep.in_table_d1(kept[-1]):
         kept.pop()
-    return "".join(kept)
+    return " ".join("".join(kept).split())
 
 
 def _left_to_right(text: str) -> str:
