@@ -38,7 +38,7 @@ class TlsContexts:
         self._default, self._named = default, dict(named)
         self._contexts: dict[str, ssl.SSLContext] = {}
         self.front = self._context(default)
-        self.front.sni_callback = self._choose  # type: ignore[assignment]  # typeshed wants None
+        self.front.sni_callback = self._choose
         self.reload()
 
     @staticmethod
@@ -106,7 +106,7 @@ class Dispatcher:
             return Response(status=429, body=body, headers=wait)
         except (ConnectionError, TimeoutError):
             return fault(408, "M_UNKNOWN", "the body did not come in time")
-        except Exception:  # a bug here must be one answer and one log line, not a broken connection
+        except Exception:  # noqa: BLE001  # a bug here must be one answer and one log line, not a broken connection
             _log.exception("%s %s failed", request.method, request.target.partition("?")[0][:200])
             self._count("http_internal_errors")
             return fault(500, "M_UNKNOWN", "an internal error, which was logged")

@@ -1,0 +1,1 @@
+"""Real peers on loopback, for end-to-end tests and the demo."""

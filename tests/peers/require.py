@@ -1,0 +1,36 @@
+"""What a test may demand of the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+def synapse_python() -> str:
+    """The interpreter that has Synapse."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return os.environ.get("HANSA_SYNAPSE_PYTHON") or str(cache / "hansa" / "synapse" / "bin" / "python")
+
+
+def absent(what: str, remedy: str) -> None:
+    """A failure where peers are required, a visible skip otherwise."""
+    if os.environ.get("HANSA_REQUIRE_PEERS") == "1":
+        pytest.fail(f"{what} is not here: {remedy}")
+    pytest.skip(f"{what} is not here: {remedy}")
+
+
+def require_synapse() -> str:
+    python = synapse_python()
+    if not Path(python).exists():
+        absent("Synapse", "run scripts/bootstrap-peers")
+    return python
+
+
+def require_prosody() -> str:
+    found = shutil.which("prosody")
+    if found is None:
+        absent("Prosody", "run scripts/bootstrap-peers, or apt-get install prosody")
+    return found or ""
