@@ -1,0 +1,38 @@
+"""The plugin's part of a ``[policies.<name>]`` table."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Glob = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
+
+
+class Rate(BaseModel):
+    """How much one sender may say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    events: int = Field(ge=1, description="how many messages")
+    seconds: float = Field(gt=0, le=86_400, description="in how many seconds")
+
+
+class Config(BaseModel):
+    """What an operator may say. ``*`` in a glob stands for any text, ``?`` for one character."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    deny_servers: tuple[Glob, ...] = Field(default=(), description="globs of server names to keep out")
+    allow_servers: tuple[Glob, ...] = Field(
+        default=(), description="globs of the only servers to talk to; empty: all that are not denied"
+    )
+    deny_users: tuple[Glob, ...] = Field(default=(), description="globs of user ids to keep out")
+    allow_users: tuple[Glob, ...] = Field(
+        default=(), description="globs of the only users to let in; empty: all that are not denied"
+    )
+    words: tuple[Word, ...] = Field(
+        default=(), max_length=10_000, description="words, or phrases, that no message may hold"
+    )
+    rate: Rate | None = Field(default=None, description="how much one sender may say, as events and seconds")
