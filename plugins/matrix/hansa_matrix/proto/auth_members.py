@@ -29,166 +29,6 @@ SignedBy = Callable[[str], bool]
 ThirdPartyOk = Callable[[Mapping[str, Any], Sequence[str]], bool]
 
 
-class MemberRules:
-    """The rules of one member event against one state. ``levels`` is called only where a rule needs it."""
-
-    __slots__ = ("_create", "_levels", "_pdu", "_state", "_target", "_third_party_ok", "_version")
-
-    def __init__(
-        self,
-        pdu: Pdu,
-        target: str,
-        create: Pdu,
-        state: StateReader,
-        *,
-        version: RoomVersion,
-        third_party_ok: ThirdPartyOk,
-        levels: LevelsSource,
-    ) -> None:
-        self._pdu = pdu
-        self._target = target
-        self._create = create
-        self._state = state
-        self._version = version
-        self._third_party_ok = third_party_ok
-        self._levels = levels
-
-    def join(self) -> Reject | None:
-        """Rule 5.3."""
-        pdu, target = self._pdu, self._target
-        if pdu.prev_events == (self._create.event_id,) and target == self._first_member():
-            return None
-        if pdu.sender != target:
-            return Reject("5.join.sender", f"{pdu.sender} cannot join for {target}")
-        own = self._membership(target)
-        if own == "ban":
-            return Reject("5.join.banned", f"{target} is banned")
-        rule = self._join_rule()
-        if rule == "public":
-            return None
-        if own in ("join", "invite") and rule in ("invite", "knock", "restricted", "knock_restricted"):
-            return None
-        if rule in ("restricted", "knock_restricted"):
-            return self._authorised_join()
-        if rule in ("invite", "knock"):
-            return Reject("5.join.invite", f"{target} is not invited")
-        return Reject("5.join.rule", f"the join rule {rule!r} lets nobody in")
-
-    def _first_member(self) -> object:
-        # The one creator who may join an empty room; a version 12 room's additional creators may not.
-        if self._version.creator_in_content:
-            return self._create.content.get("creator")
-        return self._create.sender
-
-    def _authorised_join(self) -> Reject | None:
-        user = self._pdu.content.get(AUTHORISING_USER)
-        if not isinstance(user, str):
-            return Reject("5.join.restricted", "nobody authorised the join")
-        if self._membership(user) != "join":
-            return Reject("5.join.restricted", f"{user}, who authorised the join, is not in the room")
-        levels = self._room_levels()
-        if levels.user(user) < levels.invite:
-            return Reject("5.join.restricted", f"{user}, who authorised the join, may not invite")
-        return None
-
-    def invite(self) -> Reject | None:
-        """Rule 5.4."""
-        pdu = self._pdu
-        if "third_party_invite" in pdu.content:
-            return self._third_party_invite()
-        if self._membership(pdu.sender) != "join":
-            return Reject("5.invite.not_joined", f"{pdu.sender} is not in the room")
-        target = self._membership(self._target)
-        if target in ("join", "ban"):
-            return Reject("5.invite.target", f"{self._target} has membership {target}")
-        levels = self._room_levels()
-        if levels.user(pdu.sender) < levels.invite:
-            return Reject("5.invite.level", f"{pdu.sender} may not invite")
-        return None
-
-    def _third_party_invite(self) -> Reject | None:
-        if self._membership(self._target) == "ban":
-            return Reject("5.invite.3pid.banned", f"{self._target} is banned")
-        outer = self._pdu.content["third_party_invite"]
-        signed = outer.get("signed") if isinstance(outer, Mapping) else None
-        if not isinstance(signed, Mapping):
-            return Reject("5.invite.3pid.signed", "the third-party invite has no 'signed' object")
-        token = signed.get("token")
-        if "mxid" not in signed or not isinstance(token, str):
-            return Reject("5.invite.3pid.signed", "the third-party invite lacks 'mxid' or 'token'")
-        if signed["mxid"] != self._target:
-            return Reject("5.invite.3pid.mxid", "the third-party invite is for another user")
-        invite = self._state.get((THIRD_PARTY_INVITE, token))
-        if invite is None:
-            return Reject("5.invite.3pid.token", "the room has no third-party invite with this token")
-        if invite.sender != self._pdu.sender:
-            return Reject("5.invite.3pid.sender", f"the third-party invite is by {invite.sender}")
-        if not self._third_party_ok(signed, _public_keys(invite.content)):
-            return Reject("5.invite.3pid.signature", "no signature of the third-party invite verifies")
-        return None
-
-    def leave(self) -> Reject | None:
-        """Rule 5.5: leaving, refusing an invite, taking back a knock; kicking; lifting a ban."""
-        sender, target = self._pdu.sender, self._target
-        own = self._membership(sender)
-        if sender == target:
-            if own in ("invite", "join", "knock"):
-                return None
-            return Reject("5.leave.self", f"{sender} has membership {own}")
-        if own != "join":
-            return Reject("5.leave.not_joined", f"{sender} is not in the room")
-        levels = self._room_levels()
-        level = levels.user(sender)
-        if self._membership(target) == "ban" and level < levels.ban:
-            return Reject("5.leave.ban", f"{sender} may not lift bans")
-        if level < levels.kick or levels.user(target) >= level:
-            return Reject("5.leave.kick", f"{sender} may not kick {target}")
-        return None
-
-    def ban(self) -> Reject | None:
-        """Rule 5.6."""
-        sender, target = self._pdu.sender, self._target
-        if self._membership(sender) != "join":
-            return Reject("5.ban.not_joined", f"{sender} is not in the room")
-        levels = self._room_levels()
-        level = levels.user(sender)
-        if level < levels.ban or levels.user(target) >= level:
-            return Reject("5.ban.level", f"{sender} may not ban {target}")
-        return None
-
-    def knock(self) -> Reject | None:
-        """Rule 5.7."""
-        sender, target = self._pdu.sender, self._target
-        if self._join_rule() not in ("knock", "knock_restricted"):
-            return Reject("5.knock.rule", "the join rule allows no knocking")
-        if sender != target:
-            return Reject("5.knock.sender", f"{sender} cannot knock for {target}")
-        own = self._membership(sender)
-        if own in ("ban", "invite", "join"):
-            return Reject("5.knock.membership", f"{sender} has membership {own}")
-        return None
-
-    def _membership(self, user: str) -> object:
-        member = self._state.get((MEMBER, user))
-        return None if member is None else member.content.get("membership")
-
-    def _join_rule(self) -> object:
-        rules = self._state.get(JOIN_RULES_KEY)
-        return "invite" if rules is None else rules.content.get("join_rule", "invite")
-
-    def _room_levels(self) -> Levels:
-        return self._levels(self._create, self._state.get(POWER_LEVELS_KEY), self._version)
-
-
-_RULES: Mapping[str, Callable[[MemberRules], Reject | None]] = {
-    "join": MemberRules.join,
-    "invite": MemberRules.invite,
-    "leave": MemberRules.leave,
-    "ban": MemberRules.ban,
-    "knock": MemberRules.knock,
-}
-
-
 def check_member(
     pdu: Pdu,
     create: Pdu,
@@ -199,22 +39,152 @@ def check_member(
     third_party_ok: ThirdPartyOk,
     levels: LevelsSource,
 ) -> Reject | None:
-    """Rule 5 as a whole."""
+    """Rule 5 as a whole. ``levels`` is asked only where a rule needs it: not to join a public room."""
     target = pdu.state_key
     if target is None:
         return Reject("5.state_key", "a member event needs a state_key")
-    membership = pdu.content.get("membership")
-    rule = _RULES.get(membership) if isinstance(membership, str) else None
-    if rule is None:
-        return Reject("5.membership", f"unknown membership {membership!r}")
-    if AUTHORISING_USER in pdu.content:
-        user = pdu.content[AUTHORISING_USER]
+    content = pdu.content
+    membership = content.get("membership")
+    if AUTHORISING_USER in content:
+        user = content[AUTHORISING_USER]
         if not isinstance(user, str) or ":" not in user or not signed_by(domain_of(user)):
             return Reject("5.authorised", "not signed by the server of the authorising user")
-    rules = MemberRules(
-        pdu, target, create, state, version=version, third_party_ok=third_party_ok, levels=levels
-    )
-    return rule(rules)
+    if membership == "join":
+        return _join(pdu, target, create, state, version=version, levels=levels)
+    if membership == "invite" and "third_party_invite" in content:
+        return _third_party_invite(pdu, target, state, third_party_ok)
+    if membership == "knock":
+        return _knock(pdu, target, state)
+    if membership not in ("invite", "leave", "ban"):
+        return Reject("5.membership", f"unknown membership {membership!r}")
+    room_levels = levels(create, state.get(POWER_LEVELS_KEY), version)
+    if membership == "invite":
+        return _invite(pdu, target, state, room_levels)
+    if membership == "leave":
+        return _leave(pdu, target, state, room_levels)
+    return _ban(pdu, target, state, room_levels)
+
+
+def _join(
+    pdu: Pdu, target: str, create: Pdu, state: StateReader, *, version: RoomVersion, levels: LevelsSource
+) -> Reject | None:
+    if pdu.prev_events == (create.event_id,) and target == _first_member(create, version):
+        return None
+    if pdu.sender != target:
+        return Reject("5.join.sender", f"{pdu.sender} cannot join for {target}")
+    own = _membership(state, target)
+    if own == "ban":
+        return Reject("5.join.banned", f"{target} is banned")
+    rule = _join_rule(state)
+    if rule == "public":
+        return None
+    if own in ("join", "invite") and rule in ("invite", "knock", "restricted", "knock_restricted"):
+        return None
+    if rule in ("restricted", "knock_restricted"):
+        return _authorised_join(pdu, state, levels(create, state.get(POWER_LEVELS_KEY), version))
+    if rule in ("invite", "knock"):
+        return Reject("5.join.invite", f"{target} is not invited")
+    return Reject("5.join.rule", f"the join rule {rule!r} lets nobody in")
+
+
+def _first_member(create: Pdu, version: RoomVersion) -> object:
+    # The one creator who may join an empty room; a version 12 room's additional creators may not.
+    return create.content.get("creator") if version.creator_in_content else create.sender
+
+
+def _authorised_join(pdu: Pdu, state: StateReader, levels: Levels) -> Reject | None:
+    user = pdu.content.get(AUTHORISING_USER)
+    if not isinstance(user, str):
+        return Reject("5.join.restricted", "nobody authorised the join")
+    if _membership(state, user) != "join":
+        return Reject("5.join.restricted", f"{user}, who authorised the join, is not in the room")
+    if levels.user(user) < levels.invite:
+        return Reject("5.join.restricted", f"{user}, who authorised the join, may not invite")
+    return None
+
+
+def _third_party_invite(
+    pdu: Pdu, target: str, state: StateReader, third_party_ok: ThirdPartyOk
+) -> Reject | None:
+    if _membership(state, target) == "ban":
+        return Reject("5.invite.3pid.banned", f"{target} is banned")
+    outer = pdu.content["third_party_invite"]
+    signed = outer.get("signed") if isinstance(outer, Mapping) else None
+    if not isinstance(signed, Mapping):
+        return Reject("5.invite.3pid.signed", "the third-party invite has no 'signed' object")
+    token = signed.get("token")
+    if "mxid" not in signed or not isinstance(token, str):
+        return Reject("5.invite.3pid.signed", "the third-party invite lacks 'mxid' or 'token'")
+    if signed["mxid"] != target:
+        return Reject("5.invite.3pid.mxid", "the third-party invite is for another user")
+    invite = state.get((THIRD_PARTY_INVITE, token))
+    if invite is None:
+        return Reject("5.invite.3pid.token", "the room has no third-party invite with this token")
+    if invite.sender != pdu.sender:
+        return Reject("5.invite.3pid.sender", f"the third-party invite is by {invite.sender}")
+    if not third_party_ok(signed, _public_keys(invite.content)):
+        return Reject("5.invite.3pid.signature", "no signature of the third-party invite verifies")
+    return None
+
+
+def _invite(pdu: Pdu, target: str, state: StateReader, levels: Levels) -> Reject | None:
+    if _membership(state, pdu.sender) != "join":
+        return Reject("5.invite.not_joined", f"{pdu.sender} is not in the room")
+    membership = _membership(state, target)
+    if membership in ("join", "ban"):
+        return Reject("5.invite.target", f"{target} has membership {membership}")
+    if levels.user(pdu.sender) < levels.invite:
+        return Reject("5.invite.level", f"{pdu.sender} may not invite")
+    return None
+
+
+def _leave(pdu: Pdu, target: str, state: StateReader, levels: Levels) -> Reject | None:
+    # Leaving, refusing an invite, taking back a knock; kicking; lifting a ban.
+    sender = pdu.sender
+    own = _membership(state, sender)
+    if sender == target:
+        if own in ("invite", "join", "knock"):
+            return None
+        return Reject("5.leave.self", f"{sender} has membership {own}")
+    if own != "join":
+        return Reject("5.leave.not_joined", f"{sender} is not in the room")
+    level = levels.user(sender)
+    if _membership(state, target) == "ban" and level < levels.ban:
+        return Reject("5.leave.ban", f"{sender} may not lift bans")
+    if level < levels.kick or levels.user(target) >= level:
+        return Reject("5.leave.kick", f"{sender} may not kick {target}")
+    return None
+
+
+def _ban(pdu: Pdu, target: str, state: StateReader, levels: Levels) -> Reject | None:
+    sender = pdu.sender
+    if _membership(state, sender) != "join":
+        return Reject("5.ban.not_joined", f"{sender} is not in the room")
+    level = levels.user(sender)
+    if level < levels.ban or levels.user(target) >= level:
+        return Reject("5.ban.level", f"{sender} may not ban {target}")
+    return None
+
+
+def _knock(pdu: Pdu, target: str, state: StateReader) -> Reject | None:
+    if _join_rule(state) not in ("knock", "knock_restricted"):
+        return Reject("5.knock.rule", "the join rule allows no knocking")
+    if pdu.sender != target:
+        return Reject("5.knock.sender", f"{pdu.sender} cannot knock for {target}")
+    own = _membership(state, target)
+    if own in ("ban", "invite", "join"):
+        return Reject("5.knock.membership", f"{target} has membership {own}")
+    return None
+
+
+def _membership(state: StateReader, user: str) -> object:
+    member = state.get((MEMBER, user))
+    return None if member is None else member.content.get("membership")
+
+
+def _join_rule(state: StateReader) -> object:
+    rules = state.get(JOIN_RULES_KEY)
+    return "invite" if rules is None else rules.content.get("join_rule", "invite")
 
 
 def _public_keys(content: Mapping[str, Any]) -> list[str]:

@@ -58,13 +58,15 @@ class AuthGraph:
         edges = self.auth[index]
         if edges is None:
             pdu = self._fetch(self.ids[index])
+            edges = self.auth[index] = []
             if pdu is None:
                 self._missing.append(self.ids[index])
-                edges = []
-            else:
-                self.pdus[index] = pdu
-                edges = [self.add(event_id) for event_id in pdu.auth_events]
-            self.auth[index] = edges
+                return edges
+            self.pdus[index] = pdu
+            known = self._index
+            for event_id in pdu.auth_events:
+                cited = known.get(event_id)
+                edges.append(self.add(event_id) if cited is None else cited)
         return edges
 
     def walk(self, roots: Iterable[int]) -> list[int]:
