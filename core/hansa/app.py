@@ -25,7 +25,7 @@ from hansa.pure.verdict import Action
 from hansa.rooms import Room, Rooms
 from hansa.runtime import BasicContext, Context
 from hansa.seams import Http, Seams
-from hansa.store.base import Scoped, Store
+from hansa.store.base import Delete, Row, Scoped, Store
 from hansa.throttle import Throttle
 
 _OBSERVED = 1000
@@ -75,7 +75,7 @@ class App:
     """One running Hansa. ``start`` returns when everything is open; networks connect in the background."""
 
     def __init__(self, setup: Setup) -> None:
-        self._setup = setup
+        self.setup = setup
         self.store = setup.store
         self.http = setup.http
         self.seams = setup.seams
@@ -137,8 +137,8 @@ class App:
         """Open the store, the policies, the networks; load rooms; begin delivering and connecting."""
         await self.store.open()
         await self.store.declare("", tables.SCHEMA)
-        self.decisions.replace(self._open_policies(self._setup.policies))
-        for setup in self._setup.networks:
+        self.decisions.replace(self._open_policies(self.setup.policies))
+        for setup in self.setup.networks:
             await self._open_network(setup)
         await self.rooms.load()
         for room in self.rooms:
@@ -147,7 +147,7 @@ class App:
         self.spawn(self._observe(), "observers")
         for runner in self.runners.values():
             self.spawn(runner.run(), f"network {runner.id}")
-        for specs in self._setup.rooms:
+        for specs in self.setup.rooms:
             self.spawn(self._keep_room(list(specs)), "configured room")
 
     async def stop(self) -> None:
@@ -322,6 +322,31 @@ class App:
                 await asyncio.sleep(backoff.delay(failures, self.seams.random.uniform()))
             else:
                 return
+
+    async def _dead(self, link: str, seq: int | None) -> list[Row]:
+        rows = await self.core.scan("dead", equal=(link,), limit=10_000)
+        return [row for row in rows if seq is None or row.key[1] == seq]
+
+    async def retry_dead(self, link: str, seq: int | None) -> dict[str, int]:
+        """Send dead letters of a link again; how many went, how many stay."""
+        consumer = self.consumers.get(link)
+        if consumer is None:
+            raise LocalProtocolError(f"there is no link {link} that is delivered to")
+        sent = failed = 0
+        for row in await self._dead(link, seq):
+            stored = await self.core.get("event", (consumer.room.id, row.key[1]))
+            if stored is not None and await consumer.again(tables.event_of(stored)):
+                await self.core.commit([Delete("dead", row.key)])
+                sent += 1
+            else:
+                failed += 1
+        return {"sent": sent, "failed": failed}
+
+    async def drop_dead(self, link: str, seq: int | None) -> int:
+        """Forget dead letters of a link; how many."""
+        rows = await self._dead(link, seq)
+        await self.core.commit([Delete("dead", row.key) for row in rows])
+        return len(rows)
 
     def status(self) -> Mapping[str, tuple[str, str]]:
         """Per network its state and what it says."""

@@ -1,4 +1,4 @@
-"""From TOML to a checked configuration. Every mistake is found, each with its TOML path; nothing is opened."""
+"""From TOML to a checked configuration: every mistake with its TOML path, and nothing is opened."""
 
 from __future__ import annotations
 

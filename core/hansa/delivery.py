@@ -149,6 +149,21 @@ class Consumer:
         self.position = event.seq
         self.waiting_since, self.reason = 0, ""
 
+    async def again(self, event: Event) -> bool:
+        """One more attempt at a dead letter; False if it fails as before."""
+        network = self._gate.network
+        features = network.features if isinstance(network, HasFeatures) else PLAIN
+        content = degrade(event.content, features)
+        if network is None or content is None or not await self._passes(event):
+            return False
+        delivery = Delivery(key=f"{self.link.id}#{event.seq}", link=self.link, event=event, content=content)
+        try:
+            await self._alias(delivery, await network.send(delivery))
+        except Exception as error:  # noqa: BLE001  # it stays a dead letter, whatever broke
+            self._log.warning("%s failed again: %s", delivery.key, error)
+            return False
+        return True
+
     async def _passes(self, event: Event) -> bool:
         if not self.link.direction.outward:
             return False

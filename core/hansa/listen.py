@@ -131,9 +131,11 @@ def _headers(raw: CIMultiDictProxy[str]) -> dict[str, str]:
 
 
 class Listener:
-    """One address. ``tls`` None serves plain HTTP, for a proxy in front."""
+    """One address. ``tls`` None serves plain HTTP, for a proxy in front. A host that begins with a slash
+    is the path of a unix socket, which only its owner may use.
+    """
 
-    def __init__(self, dispatcher: Dispatcher, host: str, port: int, tls: TlsContexts | None) -> None:
+    def __init__(self, dispatcher: Dispatcher, host: str, port: int, tls: TlsContexts | None = None) -> None:
         self._dispatcher = dispatcher
         self._host, self._port, self._tls = host, port, tls
         self._runner: web.ServerRunner | None = None
@@ -144,6 +146,11 @@ class Listener:
         server = web.Server(self._serve, access_log=None, max_field_size=16_384, max_line_size=16_384)
         self._runner = web.ServerRunner(server, handle_signals=False)
         await self._runner.setup()
+        if self._host.startswith("/"):
+            Path(self._host).unlink(missing_ok=True)
+            await web.UnixSite(self._runner, self._host).start()
+            Path(self._host).chmod(0o600)
+            return
         site = web.TCPSite(
             self._runner,
             self._host,

@@ -1,0 +1,52 @@
+"""Counters and gauges in Prometheus' text form, read from the running parts when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from hansa.app import App
+
+_Family = CounterMetricFamily | GaugeMetricFamily
+
+
+class _FromApp(Collector):
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def collect(self) -> Iterator[_Family]:
+        """Every family, made anew."""
+        families: dict[str, CounterMetricFamily] = {}
+        for (name, labels), value in self._app.counters.items():
+            names = [label for label, _ in labels]
+            family = families.setdefault(
+                name, CounterMetricFamily(f"hansa_{name}", f"{name.replace('_', ' ')}", labels=names)
+            )
+            family.add_metric([text for _, text in labels], value)
+        yield from families.values()
+        events = CounterMetricFamily(
+            "hansa_pipeline", "submissions by what became of them", labels=["result"]
+        )
+        for result, value in self._app.pipeline.counts.items():
+            events.add_metric([result], value)
+        yield events
+        up = GaugeMetricFamily("hansa_network_up", "1 while the network is up", labels=["network"])
+        for runner in self._app.runners.values():
+            up.add_metric([runner.id], 1.0 if runner.state == "up" else 0.0)
+        yield up
+        waiting = GaugeMetricFamily("hansa_deliveries_waiting", "events not sent yet", labels=["link"])
+        for link, consumer in self._app.consumers.items():
+            waiting.add_metric([link], consumer.room.head - consumer.position)
+        yield waiting
+
+
+def exposition(app: App) -> bytes:
+    """The text of ``/metrics``."""
+    registry = CollectorRegistry()
+    registry.register(_FromApp(app))
+    return generate_latest(registry)
