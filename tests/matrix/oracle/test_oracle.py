@@ -12,8 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.proto.auth import check_state
 from hansa_matrix.proto.hashing import content_hash, event_id
 from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.signing import signable
+from hansa_matrix.proto.third_party import third_party_verifier
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from matrix.oracle.client import Oracle
 from matrix.oracle.graphs import Graph, random_graph
@@ -147,6 +151,43 @@ def test_vectors_of_the_authorisation_rules(oracle: Oracle, version: RoomVersion
             wrong.append((case["name"], case["rule"], reply["state"][0]))
     assert not wrong
     assert len(asked) > 200
+
+
+@each_version
+def test_signatures_of_third_party_invites(oracle: Oracle, version: RoomVersion) -> None:
+    keys = [SigningKey.from_seed(f"ed25519:{number}", bytes([number]) * 32) for number in range(3)]
+    signed = {"mxid": "@d:w", "token": "tok"}
+    signature = keys[1].sign(signable(signed))
+    blocks = (
+        {"id.example": {"ed25519:1": signature}},
+        {"id.example": {"rsa:1": signature}},
+        {"id.example": {}},
+        {},
+    )
+    outcomes = set()
+    for block in blocks:
+        for public in ({"public_key": keys[1].public}, {"public_key": keys[2].public}, {}):
+            for listed in ([], [keys[0].public, keys[1].public], [keys[0].public]):
+                content = {**public, "public_keys": [{"public_key": key} for key in listed]}
+                invite = {
+                    "membership": "invite",
+                    "third_party_invite": {"signed": {**signed, "signatures": block}},
+                }
+                event = {"type": "m.room.member", "sender": "@a:x", "state_key": "@d:w", "content": invite}
+                case = {
+                    "event": event,
+                    "third_party_invites": {"tok": {"sender": "@a:x", "content": content}},
+                }
+                built = auth_cases.build(version, case)
+                ok = third_party_verifier(verify)
+                ours = check_state(built.pdu, built.state, version, third_party_ok=ok) is None
+                made = list(materialise(version, [*built.state.values(), built.pdu]).values())
+                question = [len(made) - 1, list(range(len(made) - 1))]
+                graph = {"version": version.id, "events": [pdu.raw for pdu in made], "state": [question]}
+                theirs = oracle.ask(op="graphs", graphs=[graph])["graphs"][0]["state"][0] is None
+                assert ours == theirs, (block, content)
+                outcomes.add(ours)
+    assert outcomes == {True, False}
 
 
 @each_version

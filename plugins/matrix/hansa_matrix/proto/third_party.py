@@ -1,0 +1,38 @@
+"""The signatures of a third-party invite. SPEC: Matrix v1.19, room version 12, rule 5.4.1.7."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice, product
+from typing import Any, Final
+
+from hansa_matrix.proto.auth_members import ThirdPartyOk
+from hansa_matrix.proto.signing import signable
+
+#: ``verify(public key, signature, message)``, two in unpadded base64; false for whatever is malformed.
+Verify = Callable[[str, str, bytes], bool]
+
+#: Pairs of a signature and a key that are tried: a verification costs a peer nothing to ask for.
+_MOST_TRIES: Final = 100
+
+
+def third_party_verifier(verify: Verify) -> ThirdPartyOk:
+    """The ``third_party_ok`` of ``auth.check_state`` and ``state_res.resolve``, by this ``verify``."""
+
+    def third_party_ok(signed: Mapping[str, Any], public_keys: Sequence[str]) -> bool:
+        signatures = list(islice(_signatures(signed), _MOST_TRIES))
+        if not signatures or not public_keys:
+            return False
+        message = signable(signed)
+        tries = islice(product(signatures, public_keys), _MOST_TRIES)
+        return any(verify(key, signature, message) for signature, key in tries)
+
+    return third_party_ok
+
+
+def _signatures(signed: Mapping[str, Any]) -> Iterator[str]:
+    servers = signed.get("signatures")
+    for block in servers.values() if isinstance(servers, Mapping) else ():
+        for key_id, signature in block.items() if isinstance(block, Mapping) else ():
+            if key_id.startswith("ed25519:") and isinstance(signature, str):
+                yield signature
