@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -147,9 +149,7 @@ class Listener:
         self._runner = web.ServerRunner(server, handle_signals=False)
         await self._runner.setup()
         if self._host.startswith("/"):
-            Path(self._host).unlink(missing_ok=True)
-            await web.UnixSite(self._runner, self._host).start()
-            Path(self._host).chmod(0o600)
+            await self._start_unix()
             return
         site = web.TCPSite(
             self._runner,
@@ -162,6 +162,16 @@ class Listener:
         await site.start()
         addresses = self._runner.addresses
         self.port = addresses[0][1] if addresses else self._port
+
+    async def _start_unix(self) -> None:
+        assert self._runner is not None
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._host)  # noqa: PTH108  # one call, before anything else runs
+        before = os.umask(0o177)
+        try:
+            await web.UnixSite(self._runner, self._host).start()
+        finally:
+            os.umask(before)
 
     async def stop(self) -> None:
         """Close, letting requests under way end within 2 s."""

@@ -1,0 +1,159 @@
+"""The ``hansa`` command. Nothing heavy is imported before it is known what to do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from hansa.pure.errors import HansaError
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        default=Path("hansa.toml"),
+        help="the configuration (default: hansa.toml)",
+    )
+    listing = argparse.ArgumentParser(add_help=False, parents=[common])
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    parser = argparse.ArgumentParser("hansa", description="Matrix, XMPP and governance in one process.")
+    top = parser.add_subparsers(dest="command", required=True)
+
+    init = top.add_parser("init", help="make a folder with a configuration, keys and a test certificate")
+    init.add_argument("folder", type=Path)
+    init.add_argument("--name", default="localhost:8448", help="the server name, such as example.org")
+    run = top.add_parser("run", parents=[common], help="run until a signal")
+    run.add_argument("-v", "--verbose", action="store_true", help="log what happens")
+    top.add_parser("check", parents=[listing], help="name every mistake of a configuration")
+    top.add_parser("status", parents=[listing], help="what is up and what waits")
+    top.add_parser("plugins", parents=[listing], help="installed plugins, and where they are enabled")
+    top.add_parser("reload", parents=[listing], help="read policies and certificates again")
+    where = top.add_parser("where", parents=[listing], help="which destinations have an event")
+    where.add_argument("event", help="its id, here or on one of the networks")
+
+    rooms = top.add_parser("rooms", help="rooms and what they are linked to").add_subparsers(
+        dest="action", required=True
+    )
+    rooms.add_parser("ls", parents=[listing], help="all rooms")
+    show = rooms.add_parser("show", parents=[listing], help="one room and its people")
+    show.add_argument("room", help="its id, or NETWORK:NATIVE-ID")
+    create = rooms.add_parser("create", parents=[listing], help="make or open rooms and link them")
+    create.add_argument("links", nargs="+", metavar="NETWORK:ADDRESS")
+    link = rooms.add_parser("link", parents=[listing], help="link further native rooms to a room")
+    link.add_argument("room")
+    link.add_argument("links", nargs="+", metavar="NETWORK:ADDRESS")
+    unlink = rooms.add_parser("unlink", parents=[listing], help="untie a native room")
+    unlink.add_argument("link", metavar="NETWORK:NATIVE-ID")
+
+    deliveries = top.add_parser("deliveries", help="what waits, what died").add_subparsers(
+        dest="action", required=True
+    )
+    deliveries.add_parser("ls", parents=[listing], help="every link that is delivered to")
+    for name, text in (("retry", "send dead letters again"), ("drop", "forget dead letters")):
+        one = deliveries.add_parser(name, parents=[listing], help=text)
+        one.add_argument("link", metavar="NETWORK:NATIVE-ID")
+        one.add_argument("--seq", type=int, default=None, help="only this one")
+
+    policy = top.add_parser("policy", help="try and explain policies").add_subparsers(
+        dest="action", required=True
+    )
+    test = policy.add_parser("test", parents=[listing], help="what each policy would say of a message")
+    test.add_argument("--room", required=True)
+    test.add_argument("--sender", required=True, metavar="NETWORK:USER")
+    test.add_argument("--text", required=True)
+    explain = policy.add_parser("explain", parents=[listing], help="why something was decided")
+    explain.add_argument("decision")
+    return parser
+
+
+#: ``(method, path, body)`` of a request to the running Hansa.
+_Ask = tuple[str, str, Any]
+
+
+def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
+    """What to ask, and which function of ``show`` prints it."""
+    name = f"{args.command} {getattr(args, 'action', '')}".strip()
+    match name:
+        case "status" | "plugins":
+            return ("GET", f"/{name}", None), "plugins" if name == "plugins" else "plain"
+        case "reload":
+            return ("POST", "/reload", {}), "plain"
+        case "where":
+            return ("GET", f"/where/{quote(args.event, safe='')}", None), "where"
+        case "rooms ls":
+            return ("GET", "/rooms", None), "rooms"
+        case "rooms show":
+            return ("GET", f"/rooms/{quote(args.room, safe='')}", None), "room"
+        case "rooms create":
+            return ("POST", "/rooms/create", {"links": args.links}), "plain"
+        case "rooms link":
+            return ("POST", "/rooms/link", {"room": args.room, "links": args.links}), "plain"
+        case "rooms unlink":
+            return ("POST", "/rooms/unlink", {"link": args.link}), "plain"
+        case "deliveries ls":
+            return ("GET", "/deliveries", None), "deliveries"
+        case "deliveries retry" | "deliveries drop":
+            return ("POST", f"/deliveries/{args.action}", {"link": args.link, "seq": args.seq}), "plain"
+        case "policy test":
+            body = {"room": args.room, "sender": args.sender, "text": args.text}
+            return ("POST", "/policy/test", body), "tested"
+        case _:
+            return ("GET", f"/policy/explain/{quote(args.decision, safe='')}", None), "explanation"
+
+
+def _check(args: argparse.Namespace) -> int:
+    from hansa import plugins  # noqa: PLC0415
+    from hansa.config import Mistakes, load  # noqa: PLC0415
+
+    try:
+        config = load(args.config, plugins.find)
+    except Mistakes as mistakes:
+        if args.json:
+            found = [{"path": e.path, "reason": e.reason} for e in mistakes.errors]
+            print(json.dumps({"ok": False, "mistakes": found}))
+        else:
+            for error in mistakes.errors:
+                print(f"{args.config}: {error}")
+        return 2
+    if args.json:
+        print(json.dumps({"ok": True, "mistakes": []}))
+    else:
+        networks, policies = len(config.networks), len(config.policies)
+        print(f"{args.config} is good: {networks} networks, {policies} policies, {len(config.rooms)} rooms")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point; the exit code: 0 done, 1 refused, 2 wrong use or configuration."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.command == "run":
+            from hansa.serve import run  # noqa: PLC0415
+
+            return run(args.config, verbose=args.verbose)
+        if args.command == "check":
+            return _check(args)
+        if args.command == "init":
+            from hansa.commands.init import init  # noqa: PLC0415
+
+            print(init(args.folder, args.name), end="")
+            return 0
+        from hansa.commands import show  # noqa: PLC0415
+        from hansa.commands.client import call  # noqa: PLC0415
+
+        question, shown = _question(args)
+        found = call(args.config, *question)
+        printer: Callable[[Any], str] = getattr(show, shown)
+        print(json.dumps(found, indent=2) if args.json else printer(found))
+    except HansaError as error:
+        print(f"hansa: {error}", file=sys.stderr)
+        return 1
+    return 0

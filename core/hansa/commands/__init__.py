@@ -1,0 +1,1 @@
+"""The commands of ``hansa``, each imported when it is asked for."""

@@ -1,0 +1,56 @@
+"""The command line's side of the admin socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from hansa.pure.errors import ConfigError, HansaError
+
+
+class Failed(HansaError):
+    """The running Hansa said no. The text says why."""
+
+
+class _OverUnix(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=120)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def socket_of(config: Path) -> Path:
+    """The admin socket that a configuration names. Raises ConfigError."""
+    try:
+        data = tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{config}: {error}") from error
+    admin = str(data.get("server", {}).get("admin", "unix:hansa.sock"))
+    return config.parent.resolve() / admin.removeprefix("unix:")
+
+
+def call(config: Path, method: str, path: str, body: Any = None) -> Any:
+    """Ask the running Hansa. Raises ``Failed``."""
+    where = socket_of(config)
+    connection = _OverUnix(str(where))
+    try:
+        connection.request(method, path, json.dumps(body) if body is not None else None)
+        answer = connection.getresponse()
+        value = json.loads(answer.read())
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise Failed(f"no Hansa is running on {where}: start one with `hansa run -c {config}`") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise Failed(f"{where}: {error}") from error
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise Failed(str(value.get("error", value)))
+    return value

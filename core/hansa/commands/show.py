@@ -1,0 +1,93 @@
+"""Answers as people read them."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+
+def _when(ms: int) -> str:
+    return datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Columns, as wide as they must be."""
+    if not rows:
+        return "(none)"
+    widths = [max(len(r[i]) for r in [heads, *rows]) for i in range(len(heads))]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [heads, *rows]
+    ]
+    return "\n".join(lines)
+
+
+def plugins(found: Any) -> str:
+    """``hansa plugins``."""
+    rows = [
+        [p["name"], ", ".join(p["distributions"]), ", ".join(p["enabled"]) or "not enabled"] for p in found
+    ]
+    return table(["plugin", "from", "enabled as"], rows)
+
+
+def rooms(found: Any) -> str:
+    """``hansa rooms ls``."""
+    rows = [
+        [r["room"], r["name"], str(r["events"]), str(r["joined"]), ", ".join(x["link"] for x in r["links"])]
+        for r in found
+    ]
+    return table(["room", "name", "events", "joined", "links"], rows)
+
+
+def room(found: Any) -> str:
+    """``hansa rooms show``."""
+    head = f"{found['room']}  {found['name']}  ({found['join_rule']}, {found['events']} events)"
+    people = [[p["user"], p["membership"], p["role"], p["name"] or ""] for p in found["people"]]
+    links = [
+        [x["link"], "authority" if x["authority"] else ("hosted" if x["hosted"] else "")]
+        for x in found["links"]
+    ]
+    return "\n\n".join([head, table(["link", ""], links), table(["user", "is", "role", "name"], people)])
+
+
+def deliveries(found: Any) -> str:
+    """``hansa deliveries ls``."""
+    rows = [
+        [d["link"], str(d["delivered"]), str(d["waiting"]), str(len(d["dead"])), d["reason"]] for d in found
+    ]
+    return table(["link", "delivered", "waiting", "dead", "why it waits"], rows)
+
+
+def where(found: Any) -> str:
+    """``hansa where``."""
+    rows = [
+        [d["destination"], d["state"], _when(d["since"]) if d.get("since") else "", d.get("reason", "")]
+        for d in found["destinations"]
+    ]
+    head = f"{found['event']}  a {found['content']} by {found['sender']}"
+    return f"{head}\n{table(['destination', 'state', 'since', 'reason'], rows)}"
+
+
+def explanation(found: Any) -> str:
+    """``hansa policy explain``."""
+    shadow = found["mode"] == "shadow"
+    lines = [f"{found['id']}  {_when(found['ts'])}  {found['would'] if shadow else found['action']}"]
+    if shadow:
+        lines.append("in shadow mode: nothing was stopped")
+    lines += [f"  {r['code']}  {r['policy']}: {r['rule']}  {r['admin_text']}" for r in found["reasons"]]
+    lines += [f"  would: {r['code']}  {r['policy']}: {r['rule']}" for r in found["would_reasons"]]
+    lines += [f"  {key}: {value}" for key, value in found["facts"].items()]
+    return "\n".join(lines)
+
+
+def tested(found: Any) -> str:
+    """``hansa policy test``."""
+    rows = [
+        [p["policy"], "shadow" if p["shadow"] else "", p["action"], "; ".join(p["reasons"]) or p["failed"]]
+        for p in found["policies"]
+    ]
+    return f"{found['action']}\n{table(['policy', '', 'says', 'because'], rows)}"
+
+
+def plain(found: Any) -> str:
+    """Small answers: a key and a value a line."""
+    return "\n".join(f"{key}: {value}" for key, value in found.items())

@@ -1,0 +1,196 @@
+"""One process: a configuration brought up, kept, reloaded by SIGHUP, brought down by SIGTERM within 10 s."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import ssl
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hansa import plugins
+from hansa.app import App, NetworkSetup, PolicySetup, Setup
+from hansa.config import Config, Mistakes, PolicyConfig, Tls, load
+from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
+from hansa.operations import Operations
+from hansa.outbound import Outbound
+from hansa.pure.errors import HansaError
+from hansa.pure.verdict import Action
+from hansa.seams import Seams, SystemClock, SystemRandom
+from hansa.store import open_store
+
+_STOP_WITHIN = 10.0
+Say = Callable[[str], None]
+
+
+def _policies(configs: Sequence[PolicyConfig]) -> list[PolicySetup]:
+    return [
+        PolicySetup(
+            name=p.name,
+            module=p.module,
+            options=p.options,
+            on_error=Action.DENY if p.on_error == "deny" else Action.ALLOW,
+            shadow=p.mode == "shadow",
+            timeout=p.timeout,
+        )
+        for p in configs
+    ]
+
+
+def _certificate(folder: Path, tls: Tls) -> Certificate:
+    return Certificate(certificate=folder / tls.certificate, key=folder / tls.key)
+
+
+class Process:
+    """A running configuration. ``say`` prints what a person should see."""
+
+    def __init__(self, path: Path, config: Config, say: Say) -> None:
+        self._path = path
+        self._config = config
+        self._say = say
+        folder, server = config.folder, config.server
+        ca = folder / server.ca_file if server.ca_file else None
+        self._http = Outbound(ca_file=ca, private_networks=server.private_networks)
+        networks = [
+            NetworkSetup(
+                id=n.id,
+                module=n.module,
+                options=n.options,
+                rate=n.throttle.rate,
+                burst=n.throttle.burst,
+            )
+            for n in config.networks
+        ]
+        self.app = App(
+            Setup(
+                store=open_store(config.store.url, folder),
+                http=self._http,
+                seams=Seams(SystemClock(), SystemRandom()),
+                networks=networks,
+                policies=_policies(config.policies),
+                rooms=config.rooms,
+            )
+        )
+        self._tls: TlsContexts | None = None
+        self._listeners: list[Listener] = []
+
+    async def start(self) -> None:
+        """Open everything; networks go on connecting afterwards."""
+        self._tls = self._contexts()
+        await self.app.start()
+        public = Dispatcher(self.app.routers, self.app.count)
+        operations = Operations(self.app, self.reload)
+        for address in self._config.server.listen:
+            parts = urlsplit(address)
+            tls = self._tls if parts.scheme == "https" else None
+            self._listeners.append(Listener(public, parts.hostname or "", parts.port or 0, tls))
+        socket = str(self._config.folder / self._config.server.admin.removeprefix("unix:"))
+        local = Dispatcher({"": operations.routes()}, self.app.count)
+        self._listeners.append(Listener(local, socket, 0))
+        if self._config.server.metrics:
+            host, _, port = self._config.server.metrics.rpartition(":")
+            watched = Dispatcher({"": operations.watched()}, self.app.count)
+            self._listeners.append(Listener(watched, host.strip("[]"), int(port)))
+        for listener in self._listeners:
+            await listener.start()
+
+    def _contexts(self) -> TlsContexts | None:
+        server, folder = self._config.server, self._config.folder
+        if server.tls is None:
+            return None
+        named = {}
+        for network in self._config.networks:
+            name = str(getattr(network.options, "server_name", "")).rpartition(":")[0]
+            if network.tls is not None:
+                named[name] = _certificate(folder, network.tls)
+        return TlsContexts(_certificate(folder, server.tls), named)
+
+    async def reload(self) -> list[str]:
+        """Read policies and certificates again; on a mistake everything stays as it is, and it is raised."""
+        config = load(self._path, plugins.find)
+        if self._tls is not None:
+            self._tls.reload()
+        self.app.reload_policies(_policies(config.policies))
+        return [f"policy {p.name}" for p in config.policies] + (["certificates"] if self._tls else [])
+
+    async def stop(self) -> None:
+        """Refuse new work, let go of what is under way, store what must be stored."""
+        for listener in self._listeners:
+            await listener.stop()
+        await self.app.stop()
+        await self._http.close()
+
+    def report(self) -> None:
+        """What is up and what waits."""
+        for address in self._config.server.listen:
+            self._say(f"listening on {address}")
+        for network, (state, text) in self.app.status().items():
+            self._say(f"network {network}: {state}{' - ' + text if text else ''}")
+        for policy in self.app.decisions.policies:
+            self._say(f"policy {policy.name}: {'shadow' if policy.shadow else 'enforced'}")
+
+
+async def _run(path: Path, config: Config, say: Say) -> int:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    process = Process(path, config, say)
+
+    async def reload() -> None:
+        try:
+            say("reloaded: " + ", ".join(await process.reload()))
+        except (HansaError, OSError, ssl.SSLError) as error:
+            say(f"not reloaded, everything is as it was: {error}")
+
+    def hang_up() -> None:
+        process.app.spawn(reload(), "reload")
+
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    loop.add_signal_handler(signal.SIGINT, ended.set)
+    try:
+        await process.start()
+    except (HansaError, OSError, ssl.SSLError) as error:
+        say(f"cannot start: {error}")
+        await process.stop()
+        return 1
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    process.report()
+    say("ready")
+    await ended.wait()
+    say("stopping")
+    try:
+        async with asyncio.timeout(_STOP_WITHIN - 1):
+            await process.stop()
+    except TimeoutError:
+        say("stopped with work under way; it goes on at the next start")
+        return 1
+    say("stopped")
+    return 0
+
+
+def run(path: Path, *, verbose: bool = False) -> int:
+    """Run until a signal; the exit code."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+    def say(text: str) -> None:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    try:
+        config = load(path, plugins.find)
+    except Mistakes as mistakes:
+        for error in mistakes.errors:
+            say(f"{path}: {error}")
+        return 2
+    try:
+        import uvloop  # noqa: PLC0415  # not on every platform
+    except ModuleNotFoundError:
+        return asyncio.run(_run(path, config, say))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(path, config, say))
