@@ -1,0 +1,63 @@
+"""XMPP for Hansa: a component (XEP-0114) of an XMPP server, which hosts multi-user chats (XEP-0045)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from hansa import NetworkContext, hookimpl
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+if TYPE_CHECKING:
+    from hansa_xmpp.network import XmppNetwork
+
+api = 1
+
+_DOMAIN = re.compile(r"[^\s@/\"'<>&]{1,1023}")
+
+
+class Config(BaseModel):
+    """What an operator says about one component."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    component: str = Field(
+        description="The component's domain, also that of its rooms (ROOM@DOMAIN) and of puppets."
+    )
+    host: str = Field("127.0.0.1", description="Where the XMPP server listens for components.")
+    port: int = Field(5347, ge=1, le=65535, description="The port it listens on.")
+    secret: SecretStr = Field(description="The secret shared with the XMPP server for this component.")
+    history: int = Field(
+        50, ge=0, le=1000, description="Messages shown to who enters a room and does not say how many."
+    )
+    history_most: int = Field(
+        1000, ge=0, le=10_000, description="Messages shown at most to who asks for more, or since a time."
+    )
+    max_occupants: int = Field(
+        1000, ge=1, le=100_000, description="Connections of XMPP people in one room at the same time."
+    )
+    queue: int = Field(
+        100, ge=1, le=10_000, description="Stanzas of one person to one room that may wait before an error."
+    )
+    queue_bytes: int = Field(
+        16 * 1024 * 1024, ge=65_536, description="Bytes of all stanzas that may wait before an error."
+    )
+    ping_timeout: float = Field(
+        10.0, gt=0, le=60, description="Seconds an occupant has to answer after a reconnect, or is gone."
+    )
+
+    @field_validator("component")
+    @classmethod
+    def _is_a_domain(cls, value: str) -> str:
+        if not _DOMAIN.fullmatch(value):
+            raise ValueError("must be a domain such as bridge.example.org")
+        return value.lower()
+
+
+@hookimpl
+def open_network(ctx: NetworkContext) -> XmppNetwork:
+    """Make the network of one table; slixmpp is imported here and not before."""
+    from hansa_xmpp.component import ComponentLink  # noqa: PLC0415  # only where it is enabled
+    from hansa_xmpp.network import XmppNetwork  # noqa: PLC0415  # likewise
+
+    return XmppNetwork(ctx, ComponentLink(ctx.config, ctx.clock, ctx.random))

@@ -188,6 +188,20 @@ class Muc:
             stanzas.append(self._say.absent(occupant, self.roster.receivers(), Parting(codes=codes)))
         return [Send(tuple(stanzas)), Gone(occupant.user, full, last)]
 
+    def lost(self, fulls: Iterable[str]) -> list[Command]:
+        """Connections that are gone and get nothing any more; the others are told of the people who left."""
+        commands, left = list[Command](), list[Occupant]()
+        for full in fulls:
+            occupant = self.roster.part(full)
+            if occupant is not None:
+                last = not occupant.sessions
+                commands.append(Gone(occupant.user, full, last))
+                if last:
+                    left.append(occupant)
+        parting = Parting(codes=(broadcast.KICKED, broadcast.SERVICE_ERROR))
+        to = self.roster.receivers()
+        return [Send(tuple(self._say.absent(o, to, parting) for o in left)), *commands]
+
     def admit(self, enter: Enter, admission: Admission, view: RoomView) -> list[Outgoing]:
         """``enter`` is granted: everybody else, then themselves, then history, then the subject."""
         full, said = enter.stanza.sender.full, list[Outgoing]()
@@ -207,9 +221,19 @@ class Muc:
         if enter.stanza.to.resource != occupant.nick:
             codes.append(broadcast.RENAMED_BY_ROOM)
         said.append(self._say.present(occupant, [full], codes))
-        for event in admission.history:
-            said += self._words(event, event.content, view, [full], delayed=True)
+        said += self._history(enter, admission, view)
         said.append(self._say.subject(admission.subject, [full]))
+        return said
+
+    def _history(self, enter: Enter, admission: Admission, view: RoomView) -> list[Outgoing]:
+        to, said = [enter.stanza.sender.full], list[Outgoing]()
+        for event in admission.history:
+            said += self._words(event, event.content, view, to, delayed=True)
+        if enter.history.chars is not None:
+            left, first = enter.history.chars, len(said)
+            while first and (left := left - sum(map(len, said[first - 1].texts()))) >= 0:
+                first -= 1
+            del said[:first]
         return said
 
     def refused(self, request: Enter | Rename | Say, condition: Condition, text: str) -> list[Outgoing]:

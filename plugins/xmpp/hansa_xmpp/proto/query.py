@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from xml.etree.ElementTree import Element
 
@@ -12,7 +12,7 @@ from hansa import Name, RoomView
 
 from hansa_xmpp.proto import errors, render
 from hansa_xmpp.proto.errors import Condition
-from hansa_xmpp.proto.muc import Command, Muc, Say, Send
+from hansa_xmpp.proto.muc import Muc, Say, Send
 from hansa_xmpp.proto.render import element
 from hansa_xmpp.proto.stanza import (
     DATA_FORM,
@@ -53,7 +53,7 @@ def result(to: Stanza, inner: str = "") -> Send:
     return Send((render.stanza("iq", to.to.full, [to.sender.full], inner, type_="result", id_=to.id),))
 
 
-def to_service(stanza: Stanza, rooms: Iterable[tuple[str, str]]) -> list[Command]:
+def to_service(stanza: Stanza, rooms: Iterable[tuple[str, str]]) -> list[Send]:
     """An IQ to the service itself; ``rooms`` are the address and name of those anybody may see."""
     asked = _payload(stanza)
     if isinstance(asked, list):
@@ -66,7 +66,7 @@ def to_service(stanza: Stanza, rooms: Iterable[tuple[str, str]]) -> list[Command
     return [result(stanza)] if asked.tag == f"{{{PING}}}ping" else _refuse(stanza, errors.UNAVAILABLE)
 
 
-def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> list[Command]:
+def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> Sequence[Send | Say]:
     """An IQ to a room of ours or one of its occupants."""
     asked = _payload(stanza)
     if isinstance(asked, list):
@@ -84,12 +84,12 @@ def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> list[Command]:
     return _refuse(stanza, errors.UNAVAILABLE)
 
 
-def unknown_room(stanza: Stanza) -> list[Command]:
+def unknown_room(stanza: Stanza) -> list[Send]:
     """Anything that is sent to an address of ours where there is no room."""
     return _refuse(stanza, errors.NOT_FOUND, "there is no such room")
 
 
-def _payload(stanza: Stanza) -> Element | list[Command]:
+def _payload(stanza: Stanza) -> Element | list[Send]:
     """The one child of a get or set (RFC 6120 section 8.2.3), or the answer to what is none."""
     if stanza.type in {"result", "error"}:
         return []
@@ -101,7 +101,7 @@ def _payload(stanza: Stanza) -> Element | list[Command]:
     return children[0]
 
 
-def _to_occupant(stanza: Stanza, asked: Element, muc: Muc) -> list[Command]:
+def _to_occupant(stanza: Stanza, asked: Element, muc: Muc) -> Sequence[Send | Say]:
     """XEP-0410: the answer to a ping of oneself says whether one is still in the room."""
     here = muc.roster.session(stanza.sender.full)
     if here is None:
@@ -113,7 +113,7 @@ def _to_occupant(stanza: Stanza, asked: Element, muc: Muc) -> list[Command]:
     return _refuse(stanza, errors.UNAVAILABLE)
 
 
-def _room_info(stanza: Stanza, asked: Element, view: RoomView) -> list[Command]:
+def _room_info(stanza: Stanza, asked: Element, view: RoomView) -> Sequence[Send | Say]:
     node = asked.get("node", "")
     if node == "x-roomuser-item":  # XEP-0045 section 7.12: no nick is registered here
         return [result(stanza, element("query", DISCO_INFO, node=node))]
@@ -130,7 +130,7 @@ def _info(name: str, features: Iterable[str]) -> str:
     return element("query", DISCO_INFO, inner)
 
 
-def _owner(stanza: Stanza, asked: Element, muc: Muc, view: RoomView) -> list[Command]:
+def _owner(stanza: Stanza, asked: Element, muc: Muc, view: RoomView) -> Sequence[Send | Say]:
     """Who may change the name is for the room's authority to say, not for us."""
     if muc.roster.session(stanza.sender.full) is None:
         return _refuse(stanza, errors.FORBIDDEN, "you are not in this room")
@@ -158,5 +158,5 @@ def _form(name: str) -> str:
     return element("x", DATA_FORM, fields + field(_ROOM_NAME, "text-single", name), type="form")
 
 
-def _refuse(stanza: Stanza, condition: Condition, text: str = "") -> list[Command]:
+def _refuse(stanza: Stanza, condition: Condition, text: str = "") -> list[Send]:
     return [Send(tuple(errors.error(stanza, condition, text)))]

@@ -53,6 +53,10 @@ class Roster:
         """True if ``user`` may have ``nick``: nobody else holds it or is about to."""
         return self._nicks.get(nick, user) == user
 
+    def expected(self, user: Ref) -> bool:
+        """True if ``user`` is here or about to be."""
+        return user in self._occupants or user in self._reserved
+
     def reserve(self, user: Ref, nick: str) -> None:
         """Keep ``nick`` for somebody who is about to take it."""
         self.release(user)

@@ -1,0 +1,227 @@
+"""The component link (XEP-0114) on slixmpp.
+
+slixmpp's stream does the framing, the handshake and the keep-alive. Of its handlers only the handshake's is
+kept: messages, presences and iqs each have one root handler, no stanza plugin is asked about them, and
+nothing is answered on our behalf. Reconnecting is ours: a fresh stream each time, with backoff.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from hansa import Clock, LocalProtocolError, Random, RemoteProtocolError
+from pydantic import SecretStr
+from slixmpp import ComponentXMPP
+from slixmpp.xmlstream import StanzaBase
+from slixmpp.xmlstream.handler import Callback
+from slixmpp.xmlstream.matcher.base import MatcherBase
+from slixmpp.xmlstream.tostring import tostring
+
+from hansa_xmpp.proto.jid import domain_of
+from hansa_xmpp.proto.parse import BoundedParser, Bounds
+from hansa_xmpp.proto.render import Outgoing
+from hansa_xmpp.proto.stanza import local
+from hansa_xmpp.transport import LinkDown, Listener
+
+_NS = "jabber:component:accept"
+_STREAMS = "http://etherx.jabber.org/streams"
+_STREAM_ERRORS = "urn:ietf:params:xml:ns:xmpp-streams"
+#: Seconds for the connection and the handshake, and for saying good-bye.
+_OPEN_WITHIN, _CLOSE_WITHIN = 10.0, 2.0
+#: Backoff in seconds; a link that lasted longer than the most begins anew.
+_FIRST, _MOST = 0.5, 30.0
+#: Bytes waiting to be written before senders wait.
+_HIGH_WATER = 1024 * 1024
+
+
+class Options(Protocol):
+    """The part of the configuration that the link needs."""
+
+    @property
+    def component(self) -> str:
+        """Our domain."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """Where the server listens."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """On which port."""
+        ...
+
+    @property
+    def secret(self) -> SecretStr:
+        """Shared with the server."""
+        ...
+
+
+class _Tag(MatcherBase):
+    def match(self, xml: StanzaBase) -> bool:
+        return bool(xml.xml.tag == self._criteria)
+
+
+class _Stream(ComponentXMPP):
+    """One connection."""
+
+    def __init__(self, options: Options, listener: Listener) -> None:
+        secret = options.secret.get_secret_value()
+        super().__init__(options.component, secret, options.host, options.port)  # type: ignore[no-untyped-call]
+        self.opened: asyncio.Future[str] = self.loop.create_future()
+        self.closed: asyncio.Future[str] = self.loop.create_future()
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self.reason = ""
+        self._listener = listener
+        for name in ("IM", "IMError", "Presence", "Stream Error"):
+            self.remove_handler(name)
+        for kind in ("message", "presence", "iq"):
+            self._on(f"{{{_NS}}}{kind}", lambda stanza: listener.on_stanza(stanza.xml))
+        self._on(f"{{{_STREAMS}}}error", self._stream_error)
+        self.add_event_handler("session_start", self._session_start)
+
+    def _on(self, tag: str, act: Callable[[StanzaBase], None]) -> None:
+        self.register_handler(Callback(tag, _Tag(tag), act))
+
+    def _session_start(self, _: object) -> None:
+        if not self.opened.done():
+            self.opened.set_result("")
+
+    def _stream_error(self, stanza: StanzaBase) -> None:
+        names = [local(c.tag) for c in stanza.xml if c.tag.startswith(f"{{{_STREAM_ERRORS}}}")]
+        self.reason = f"the XMPP server says: {' '.join(names) or 'stream error'}"
+
+    def init_parser(self) -> None:
+        """Bounds on everything that is read (``proto/parse.py``) in place of slixmpp's parser."""
+        super().init_parser()
+        self.parser = BoundedParser(Bounds(), self._listener.on_excess)  # type: ignore[assignment]
+        assert self.transport is not None
+        self.transport.set_write_buffer_limits(high=_HIGH_WATER)
+
+    def data_received(self, data: bytes | str) -> None:
+        """What breaks the stream's own rules is answered with a stream error, and is the link's end."""
+        try:
+            super().data_received(data)
+        except RemoteProtocolError as error:
+            self.reason = f"the XMPP server sent what no server may: {error.reason}"
+            condition = f"<{error.code} xmlns='{_STREAM_ERRORS}'/>"
+            self.send_raw(f"<stream:error>{condition}</stream:error></stream:stream>")
+            if self.transport is not None:
+                self.transport.close()
+
+    def send(self, data: StanzaBase | str, use_filters: bool = True) -> None:  # noqa: ARG002  # slixmpp's signature
+        """Write at once: there is no queue to wait in, and no session to wait for."""
+        if isinstance(data, StanzaBase):
+            data = tostring(data.xml, xmlns=self.default_ns, stream=self, top_level=True)
+        self.send_raw(data)
+
+    def connection_lost(self, exception: BaseException | None) -> None:
+        """Tell who waits, then let slixmpp clean up."""
+        super().connection_lost(exception)
+        self.writable.set()
+        reason = self.reason or str(exception or "the XMPP server closed the link")
+        if not self.closed.done():
+            self.closed.set_result(reason)
+
+    def pause_writing(self) -> None:
+        """The server does not read as fast as we write: neither do we."""
+        self.writable.clear()
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It caught up."""
+        self.writable.set()
+        if self.transport is not None:
+            self.transport.resume_reading()
+
+
+class ComponentLink:
+    """Implements ``hansa_xmpp.transport.Transport``."""
+
+    def __init__(self, options: Options, clock: Clock, random: Random) -> None:
+        self._options = options
+        self._clock = clock
+        self._random = random
+        self._stream: _Stream | None = None
+        self._batch: list[str] = []
+
+    async def run(self, listener: Listener) -> None:
+        """See ``Transport.run``."""
+        failures = 0
+        while True:
+            began = self._clock.monotonic()
+            reason = await self._live(listener)
+            listener.on_state(False, reason)
+            failures = 1 if self._clock.monotonic() - began > _MOST else failures + 1
+            wait = min(_MOST, _FIRST * float(1 << min(failures - 1, 16)))
+            await asyncio.sleep(wait * (0.9 + 0.2 * self._random.uniform()))
+
+    async def _live(self, listener: Listener) -> str:
+        """One connection from beginning to end; why it ended."""
+        options, stream = self._options, _Stream(self._options, listener)
+        where = f"{options.host}:{options.port}"
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_OPEN_WITHIN):
+                await loop.create_connection(lambda: stream, options.host, options.port)
+                await asyncio.wait({stream.opened, stream.closed}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            stream.abort()
+            return f"no handshake with {where} within {_OPEN_WITHIN:.0f} s"
+        except OSError as error:
+            return f"cannot connect to {where}: {error.strerror or error}"
+        except asyncio.CancelledError:
+            stream.abort()
+            raise
+        if stream.closed.done():
+            return stream.reason or f"{where} closed the link during the handshake"
+        self._stream = stream
+        try:
+            listener.on_state(True, f"{options.component} at {where}")
+            return await asyncio.shield(stream.closed)
+        finally:
+            self._stream = None
+            self._batch.clear()
+            stream.abort()
+
+    async def stop(self) -> None:
+        """See ``Transport.stop``."""
+        stream = self._stream
+        if stream is None or stream.transport is None:
+            return
+        self._flush()
+        stream.send_raw(stream.stream_footer)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_WITHIN):
+                await asyncio.shield(stream.closed)
+        stream.abort()
+
+    def send(self, stanzas: Iterable[Outgoing]) -> None:
+        """See ``Transport.send``. What is sent within one tick of the loop is one write."""
+        if self._stream is None or self._stream.transport is None:
+            raise LinkDown("the component is not connected")
+        for stanza in stanzas:
+            if domain_of(stanza.sender) != self._options.component:
+                raise LocalProtocolError(f"{stanza.sender!r} is not ours to send from")
+            if stanza.to and not self._batch:
+                asyncio.get_running_loop().call_soon(self._flush)
+            self._batch += stanza.texts()
+
+    def _flush(self) -> None:
+        stream, batch = self._stream, self._batch
+        self._batch = []
+        if batch and stream is not None and stream.transport is not None:
+            stream.send_raw("".join(batch))
+
+    async def drained(self) -> None:
+        """See ``Transport.drained``."""
+        stream = self._stream
+        if stream is not None:
+            await asyncio.sleep(0)  # the batch of this tick is written first
+            await stream.writable.wait()

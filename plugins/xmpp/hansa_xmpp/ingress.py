@@ -1,0 +1,283 @@
+"""From stanzas to submissions: what XMPP people do, in the order in which each does it, and what they are
+answered. Whatever waits is bounded; what does not fit is refused with ``resource-constraint``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from xml.etree.ElementTree import Element
+
+from hansa import (
+    Busy,
+    Content,
+    Inbound,
+    LocalProtocolError,
+    Member,
+    Membership,
+    NetworkContext,
+    Outcome,
+    Ref,
+    Refusal,
+    RefusalCode,
+    RemoteProtocolError,
+)
+
+from hansa_xmpp.lanes import Lanes, Spawn
+from hansa_xmpp.proto import convert, errors, query
+from hansa_xmpp.proto.convert import SentIds
+from hansa_xmpp.proto.errors import Condition
+from hansa_xmpp.proto.muc import Command, Enter, Ignore, Rename, Say
+from hansa_xmpp.proto.parse import Excess
+from hansa_xmpp.proto.stanza import MAX_ID, Stanza, read
+from hansa_xmpp.service import HostedRoom, MucService
+from hansa_xmpp.transport import Transport
+
+_LEAVE_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Leave:
+    """The last connection of ``user`` to a room is gone; the core has to be told."""
+
+    user: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A stanza, and in which life of the link it came."""
+
+    stanza: Stanza
+    epoch: int
+
+
+class Ingress:
+    """Implements ``hansa_xmpp.transport.Listener``."""
+
+    def __init__(self, ctx: NetworkContext, transport: Transport, spawn: Spawn) -> None:
+        config = ctx.config
+        self._ctx = ctx
+        self.service = MucService(ctx, transport, spawn, self.left)
+        self._lanes: Lanes[_Arrived | _Leave] = Lanes(
+            self._work, spawn, most=config.queue, most_bytes=config.queue_bytes
+        )
+
+    def on_state(self, up: bool, text: str) -> None:
+        """See ``Listener.on_state``."""
+        self.service.changed(up)
+        self._ctx.status("up" if up else "down", text)
+
+    def on_excess(self, excess: Excess) -> None:
+        """See ``Listener.on_excess``."""
+        self._ctx.count("xmpp_refused", why="excess")
+        stanza = self._read(excess.element)
+        if stanza is not None:
+            self.service.say(errors.error(_short(stanza), errors.POLICY_VIOLATION, excess.reason))
+
+    def on_stanza(self, element: Element) -> None:
+        """See ``Listener.on_stanza``."""
+        stanza = self._read(element)
+        if stanza is None:
+            return
+        if stanza.kind == "iq" and stanza.type in {"result", "error"}:
+            self.service.pings.answered(stanza)
+            return
+        if not stanza.to.local:
+            self._to_service(stanza)
+            return
+        native = stanza.to.bare
+        room = self.service.room(native)
+        if room is None:
+            self.service.say(errors.error(_short(stanza), errors.NOT_FOUND, "there is no such room"))
+        elif stanza.kind == "iq" and stanza.type != "set":
+            self._ask(stanza, room)
+        else:
+            must = stanza.type in {"unavailable", "error"}
+            arrived = _Arrived(stanza, self.service.epoch)
+            if not self._put(native, stanza.sender.bare, arrived, _size(element), must=must):
+                self._ctx.count("xmpp_refused", why="queue")
+                text = "too much waits; try again later"
+                self.service.say(errors.error(_short(stanza), errors.RESOURCE_CONSTRAINT, text))
+
+    def left(self, native: str, user: Ref) -> None:
+        """The core has to be told that somebody left, unless they are back when their turn comes."""
+        self._put(native, user.id, _Leave(user), 0, must=True)
+
+    def _put(self, native: str, bare: str, item: _Arrived | _Leave, size: int, *, must: bool) -> bool:
+        return self._lanes.put(f"{native} {bare}", item, size, must=must)
+
+    def _read(self, element: Element) -> Stanza | None:
+        try:
+            return read(element, self._ctx.config.component)
+        except RemoteProtocolError as error:
+            self._ctx.count("xmpp_dropped", why=error.code)
+            self._ctx.log.info("stanza dropped: %s", error.reason)
+            return None
+
+    def _to_service(self, stanza: Stanza) -> None:
+        if stanza.kind == "iq":
+            rooms = list[tuple[str, str]]()
+            for link in self._ctx.links():
+                view = self._ctx.view(link.native.id)
+                if link.hosted and view is not None and view.facts.join_rule == "public":
+                    rooms.append((link.native.id, view.facts.name or link.native.id.partition("@")[0]))
+            for command in query.to_service(stanza, sorted(rooms)):
+                self.service.say(command.stanzas)
+        elif stanza.kind == "message":
+            self.service.say(errors.error(_short(stanza), errors.UNAVAILABLE))
+
+    def _ask(self, stanza: Stanza, room: HostedRoom) -> None:
+        for command in query.to_room(stanza, room.muc, self.service.view(room.muc.room)):
+            if not isinstance(command, Say):
+                self.service.say(command.stanzas)
+
+    async def _work(self, key: str, items: Sequence[_Arrived | _Leave]) -> None:
+        """One person's turn in one room. Words that follow each other are submitted together."""
+        native = key.partition(" ")[0]
+        words: list[Say] = []
+        for item in items:
+            room = self.service.room(native)
+            if room is None:
+                return
+            await self.service.opened(room)
+            if isinstance(item, _Leave):
+                await self._say(native, words)
+                await self._leave(native, item.user)
+                continue
+            stanza = item.stanza
+            if stanza.kind == "iq":
+                commands: Sequence[Command] = query.to_room(stanza, room.muc, self.service.view(native))
+            else:
+                commands = room.muc.receive(stanza)
+            for command in commands:
+                if isinstance(command, Say):
+                    words.append(command)
+                    continue
+                await self._say(native, words)
+                if isinstance(command, Enter):
+                    await self._enter(native, room, command, item.epoch)
+                elif isinstance(command, Rename):
+                    await self._rename(native, room, command)
+                elif isinstance(command, Ignore):
+                    self._ctx.count("xmpp_ignored", why=command.why)
+            await self.service.done(native, commands)
+        await self._say(native, words)
+
+    async def _enter(self, native: str, room: HostedRoom, enter: Enter, epoch: int) -> None:
+        if not await self._still_there(native, enter, epoch):
+            room.muc.roster.release(enter.user)
+            return
+        person = self.service.view(native).person(enter.user)
+        joined = person is not None and person.membership is Membership.JOIN
+        if person is None or not joined or person.name != enter.nick:
+            content = Member(user=enter.user, membership=Membership.JOIN, name=enter.nick)
+            refused = await self._refused(self._inbound(native, enter.user, content))
+            if refused is not None:
+                self._ctx.count("xmpp_refused", why=refused[0].name)
+                self.service.say(room.muc.refused(enter, *refused))
+                return
+        await self.service.opened(room)
+        if await self._still_there(native, enter, epoch):
+            await self.service.admit(native, enter)
+        else:
+            room.muc.roster.release(enter.user)
+            await self._leave(native, enter.user)
+
+    async def _still_there(self, native: str, enter: Enter, epoch: int) -> bool:
+        """Who asked over a link that has broken since may be gone, and nobody would tell us."""
+        return epoch == self.service.epoch or await self.service.alive(native, enter.stanza.sender.full)
+
+    async def _rename(self, native: str, room: HostedRoom, rename: Rename) -> None:
+        content = Member(user=rename.user, membership=Membership.JOIN, name=rename.nick)
+        refused = await self._refused(self._inbound(native, rename.user, content))
+        if refused is None:
+            await self.service.rename(native, rename.user, rename.nick)
+        else:
+            self.service.say(room.muc.refused(rename, *refused))
+
+    async def _say(self, native: str, words: list[Say]) -> None:
+        """Submit and empty ``words``; who is refused is told. What is taken is shown by the log, not here."""
+        if not words:
+            return
+        said, items = list(words), list[Inbound]()
+        words.clear()
+        for say in said:
+            items.append(self._inbound(native, say.user, say.content, say.ids))
+        answers = await self._submit(items)
+        room = self.service.room(native)
+        for say, refused in zip(said, answers, strict=True):
+            if refused is not None:
+                self._ctx.count("xmpp_refused", why=refused[0].name)
+                self.service.say(errors.error(say.stanza, *refused))
+            elif say.stanza.kind == "iq":
+                self.service.say(query.result(say.stanza).stanzas)
+        if room is not None and any(r is not None and r[0] == errors.NOT_ACCEPTABLE for r in answers):
+            # The authority does not know this person as joined; then they are not here either.
+            occupant = room.muc.roster.of(said[0].user)
+            for full in list(occupant.sessions) if occupant else ():
+                await self.service.done(native, room.muc.gone(full, 307, 333))
+
+    async def _leave(self, native: str, user: Ref) -> None:
+        room = self.service.room(native)
+        if room is None or room.muc.roster.expected(user):
+            return
+        person = self.service.view(native).person(user)
+        if person is None or person.membership is not Membership.JOIN:
+            return
+        inbound = self._inbound(native, user, Member(user=user, membership=Membership.LEAVE))
+        for tried in range(_LEAVE_TRIES):
+            try:
+                (outcome,) = await self._ctx.submit([inbound])
+            except Busy as busy:
+                await asyncio.sleep(busy.after * (tried + 1))
+                continue
+            except LocalProtocolError as error:
+                self._ctx.log.warning("%s could not leave %s: %s", user, native, error)
+                return
+            if outcome.refusal is not None:
+                self._ctx.log.warning("%s could not leave %s: %s", user, native, outcome.refusal.text)
+            return
+
+    def _inbound(self, native: str, user: Ref, content: Content, ids: SentIds | None = None) -> Inbound:
+        nonce = self._ctx.random.bytes(12).hex()
+        return Inbound(
+            origin=Ref(self._ctx.id, convert.origin_id(nonce, ids or SentIds())),
+            room=Ref(self._ctx.id, native),
+            sender=user,
+            content=content,
+            ts=self._ctx.clock.now(),
+        )
+
+    async def _refused(self, inbound: Inbound) -> tuple[Condition, str] | None:
+        (refused,) = await self._submit([inbound])
+        return refused
+
+    async def _submit(self, items: Sequence[Inbound]) -> list[tuple[Condition, str] | None]:
+        """Submit; for each what it is refused with, None where it happened."""
+        try:
+            return [_refusal(outcome) for outcome in await self._ctx.submit(items)]
+        except Busy as busy:
+            return [(errors.RESOURCE_CONSTRAINT, busy.reason)] * len(items)
+        except LocalProtocolError:
+            self._ctx.log.exception("not submitted")
+            return [(errors.INTERNAL, "")] * len(items)
+
+
+def _refusal(outcome: Outcome) -> tuple[Condition, str] | None:
+    refusal = outcome.refusal
+    if refusal is None and not outcome.verdict.allowed:
+        refusal = Refusal(code=RefusalCode.POLICY, text=outcome.verdict.text)
+    return None if refusal is None else (errors.BY_REFUSAL[refusal.code], refusal.text)
+
+
+def _short(stanza: Stanza) -> Stanza:
+    return stanza if len(stanza.id.encode()) <= MAX_ID else replace(stanza, id="")
+
+
+def _size(element: Element) -> int:
+    """About how much memory an element takes."""
+    return sum(
+        200 + len(e.text or "") + len(e.tail or "") + sum(len(v) for v in e.attrib.values())
+        for e in element.iter()
+    )

@@ -1,0 +1,113 @@
+"""The network: one component of one XMPP server, as the core sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from types import MappingProxyType
+from typing import Any
+
+from hansa import (
+    Delivery,
+    Features,
+    Inbound,
+    Kind,
+    Level,
+    NativeFacts,
+    NetworkContext,
+    OpenedRoom,
+    Ref,
+    Refusal,
+    RefusalCode,
+    RoomRefused,
+)
+from slixmpp.jid import JID, InvalidJID
+
+from hansa_xmpp.ingress import Ingress
+from hansa_xmpp.occupants import SCHEMA
+from hansa_xmpp.proto import convert, jid
+from hansa_xmpp.transport import Transport
+
+_FEATURES = Features(
+    levels=MappingProxyType(
+        {
+            Kind.MESSAGE: Level.FULL,
+            Kind.MEMBER: Level.FULL,
+            Kind.NAME: Level.FULL,
+            Kind.TOPIC: Level.FULL,
+            Kind.ENCRYPTED: Level.FALLBACK,
+            Kind.CUSTOM: Level.FALLBACK,
+        }
+    ),
+    max_text=convert.MAX_TEXT,
+)
+
+
+class XmppNetwork:
+    """Implements ``Network``, ``HasFeatures``, ``KnowsServers``, ``MakesGhosts`` and ``LinksRooms``.
+
+    People are bare JIDs, rooms are bare JIDs of our component, an event's id is the room's stanza-id.
+    """
+
+    features = _FEATURES
+
+    def __init__(self, ctx: NetworkContext, transport: Transport) -> None:
+        self._ctx = ctx
+        self._transport = transport
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ingress = Ingress(ctx, transport, self._spawn)
+        ctx.declare(SCHEMA)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = self._ctx.spawn(work, name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def start(self) -> None:
+        """See ``Network.start``."""
+        self._ctx.status("connecting", f"{self._ctx.config.host}:{self._ctx.config.port}")
+        await self._ingress.service.start()
+        self._spawn(self._transport.run(self._ingress), "component")
+
+    async def stop(self) -> None:
+        """See ``Network.stop``. The occupants stay: they are asked at the next start."""
+        await self._transport.stop()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def send(self, delivery: Delivery) -> str:
+        """See ``Network.send``."""
+        return await self._ingress.service.show(delivery)
+
+    def server_of(self, user: str) -> str:
+        """See ``KnowsServers.server_of``: the domain of a JID."""
+        return jid.domain_of(user)
+
+    def facts(self, inbound: Inbound) -> NativeFacts:
+        """See ``KnowsServers.facts``."""
+        return convert.facts_of(inbound.content, self.server_of(inbound.sender.id))
+
+    def ghost_id(self, user: Ref) -> str:
+        """See ``MakesGhosts.ghost_id``: the person's puppet (``proto/jid.py``)."""
+        return jid.puppet(user, self._ctx.config.component)
+
+    async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
+        """See ``LinksRooms.open_room``. ``address`` is ``lobby`` or ``lobby@component``: a MUC of ours."""
+        domain = self._ctx.config.component
+        try:
+            room = JID(address if "@" in address else f"{address}@{domain}")
+        except InvalidJID as error:
+            refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is no room's address: {error}")
+            raise RoomRefused(refusal) from None
+        if not room.local or room.resource or "%" in room.local:
+            refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is no room's address")
+            raise RoomRefused(refusal)
+        if room.domain != domain:
+            text = f"rooms of {room.domain} are not ours to host; ours are ROOM@{domain}"
+            raise RoomRefused(Refusal(code=RefusalCode.UNSUPPORTED, text=text))
+        if not create and self._ctx.link(room.bare) is None:
+            raise RoomRefused(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {room.bare}"))
+        return OpenedRoom(native=Ref(self._ctx.id, room.bare), hosted=True)

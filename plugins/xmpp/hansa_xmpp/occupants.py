@@ -1,0 +1,117 @@
+"""Occupants that survive a restart: who was connected to which room, and whether they still are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hansa import Collection, Delete, Put, Random, Row, Schema, Scoped
+
+from hansa_xmpp.proto import render
+from hansa_xmpp.proto.render import Outgoing, element
+from hansa_xmpp.proto.stanza import PING, Stanza
+
+SCHEMA = Schema(
+    owner="xmpp",
+    version=1,
+    collections=[
+        Collection(
+            name="occupant",
+            key={"room": str, "jid": str},
+            fields={"nick": str, "joined_seq": int},
+        ),
+        Collection(name="secret", key={"name": str}),
+    ],
+)
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """One connection as stored. ``joined_seq`` is the event up to which it was given the log."""
+
+    room: str
+    jid: str
+    nick: str
+    joined_seq: int
+
+
+class OccupantTable:
+    """The stored occupants."""
+
+    def __init__(self, store: Scoped) -> None:
+        self._store = store
+
+    async def load(self, room: str) -> list[Kept]:
+        """Those of one room."""
+        found: list[Row] = []
+        after: str | None = None
+        while page := await self._store.scan("occupant", equal=(room,), after=after, limit=_PAGE):
+            found += page
+            after = str(page[-1].key[1])
+        return [
+            Kept(
+                room=room,
+                jid=str(row.key[1]),
+                nick=str(row.fields["nick"]),
+                joined_seq=int(row.fields["joined_seq"] or 0),
+            )
+            for row in found
+        ]
+
+    async def put(self, kept: Iterable[Kept]) -> None:
+        """Write connections, known or new."""
+        await self._store.commit(
+            [
+                Put("occupant", (k.room, k.jid), b"", {"nick": k.nick, "joined_seq": k.joined_seq})
+                for k in kept
+            ]
+        )
+
+    async def remove(self, room: str, jids: Iterable[str]) -> None:
+        """Forget connections."""
+        writes = [Delete("occupant", (room, jid)) for jid in jids]
+        if writes:
+            await self._store.commit(writes)
+
+    async def salt(self, random: Random) -> bytes:
+        """What occupant ids (XEP-0421) are made with: random, made once, then kept."""
+        row = await self._store.get("secret", ("occupant-id",))
+        if row is not None:
+            return row.body
+        salt = random.bytes(32)
+        await self._store.commit([Put("secret", ("occupant-id",), salt)])
+        return salt
+
+
+class Pings:
+    """Pings (XEP-0199) under way."""
+
+    def __init__(self, random: Random, timeout: float) -> None:
+        self._random = random
+        self._timeout = timeout
+        self._waiting: dict[tuple[str, str], asyncio.Future[bool]] = {}
+
+    def make(self, room: str, full: str) -> tuple[Outgoing, asyncio.Future[bool]]:
+        """A ping of a connection by a room, and what will become of it."""
+        name = "ping-" + self._random.bytes(9).hex()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting[full, name] = future
+        future.add_done_callback(lambda _: self._waiting.pop((full, name), None))
+        return render.stanza("iq", room, [full], element("ping", PING), type_="get", id_=name), future
+
+    async def alive(self, future: asyncio.Future[bool]) -> bool:
+        """Wait for the answer; an error and none in time both mean that nobody is there."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await future
+        except TimeoutError:
+            return False
+
+    def answered(self, stanza: Stanza) -> None:
+        """An iq result or error arrived."""
+        future = self._waiting.get((stanza.sender.full, stanza.id))
+        if future is not None and not future.done():
+            future.set_result(stanza.type == "result")

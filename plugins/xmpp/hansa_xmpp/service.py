@@ -1,0 +1,229 @@
+"""The MUC service: the hosted rooms, what is shown in them, and the dialogue with the log.
+
+A room's gate is open once its occupants were asked whether they are still there, after every connect; nothing
+is sent to a room before. A room's lock makes what a joiner is given one whole: history up to a point of the
+log, then live what comes after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from hansa import Delivery, Event, NetworkContext, Ref, Retry, RoomView
+
+from hansa_xmpp.lanes import Spawn
+from hansa_xmpp.occupants import Kept, OccupantTable, Pings
+from hansa_xmpp.proto import convert
+from hansa_xmpp.proto.muc import Admission, Asked, Command, Enter, Gone, Muc, Send
+from hansa_xmpp.proto.render import Outgoing
+from hansa_xmpp.transport import LinkDown, Transport
+
+_HISTORY_PAGE, _HISTORY_PAGES = 200, 60
+
+#: Told that a person's last connection to a room is gone.
+OnGone = Callable[[str, Ref], None]
+
+
+@dataclass(slots=True)
+class HostedRoom:
+    """One room. ``sent`` is the ``seq`` of the newest event shown, ``log`` the core room it counts in."""
+
+    muc: Muc
+    log: str
+    gate: asyncio.Future[bool]
+    sent: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class MucService:
+    """All hosted rooms of one component."""
+
+    def __init__(self, ctx: NetworkContext, transport: Transport, spawn: Spawn, on_gone: OnGone) -> None:
+        self._ctx = ctx
+        self._transport = transport
+        self._spawn = spawn
+        self._on_gone = on_gone
+        self._table = OccupantTable(ctx.store)
+        self._rooms: dict[str, HostedRoom] = {}
+        self._salt = b""
+        self.pings = Pings(ctx.random, ctx.config.ping_timeout)
+        #: True while the link is up; ``epoch`` counts how often it came up.
+        self.up = False
+        self.epoch = 0
+
+    async def start(self) -> None:
+        """Read what is kept."""
+        self._salt = await self._table.salt(self._ctx.random)
+        for link in self._ctx.links():
+            if link.hosted and (room := self.room(link.native.id)) is not None:
+                for kept in await self._table.load(link.native.id):
+                    user = Ref(self._ctx.id, kept.jid.partition("/")[0])
+                    room.muc.restore(user, kept.nick, kept.jid, kept.joined_seq)
+                room.muc.sync(self.view(link.native.id))
+
+    def room(self, native: str) -> HostedRoom | None:
+        """The room of that address, None where we host none."""
+        link = self._ctx.link(native)
+        if link is None or not link.hosted:
+            self._rooms.pop(native, None)
+            return None
+        room = self._rooms.get(native)
+        if room is None:
+            config = self._ctx.config
+            muc = Muc(native, self._ctx.id, self._occupant_id(native), max_sessions=config.max_occupants)
+            gate: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            if self.up:  # a room that is new has no occupants to ask
+                gate.set_result(True)
+            room = self._rooms[native] = HostedRoom(muc, link.room, gate)
+        if room.log != link.room:  # tied to another core room: its log counts anew
+            room.log, room.sent = link.room, 0
+            for occupant in room.muc.roster:
+                occupant.sessions = dict.fromkeys(occupant.sessions, 0)
+        return room
+
+    def view(self, native: str) -> RoomView:
+        """The present of a room that is linked."""
+        view = self._ctx.view(native)
+        assert view is not None
+        return view
+
+    def say(self, stanzas: Iterable[Outgoing]) -> None:
+        """Send answers and presences; nothing where the link is down, nobody would get them."""
+        with contextlib.suppress(LinkDown):
+            self._transport.send(stanzas)
+
+    def changed(self, up: bool) -> None:
+        """The link came up or went down."""
+        self.up = up
+        if up:
+            self.epoch += 1
+            for native in list(self._rooms):
+                self._spawn(self._validate(native), f"ask the occupants of {native}")
+            return
+        for room in self._rooms.values():
+            old, room.gate = room.gate, asyncio.get_running_loop().create_future()
+            if not old.done():
+                old.set_result(False)
+
+    async def opened(self, room: HostedRoom) -> None:
+        """Wait until the room may be sent to."""
+        while not await asyncio.shield(room.gate):
+            pass
+
+    async def _validate(self, native: str) -> None:
+        """Ask every known connection of a room, forget those that are gone, open the gate."""
+        room, epoch = self.room(native), self.epoch
+        if room is None:
+            return
+        asked = room.muc.roster.receivers()
+        answers = await asyncio.gather(*(self.alive(native, full) for full in asked))
+        if epoch != self.epoch or not self.up:
+            return
+        dead = [full for full, alive in zip(asked, answers, strict=True) if not alive]
+        async with room.lock:
+            await self.done(native, room.muc.lost(dead))
+            if not room.gate.done():
+                room.gate.set_result(True)
+        for person in list(self.view(native).joined()):
+            user = person.user
+            if user.network == self._ctx.id and not room.muc.roster.expected(user):
+                self._on_gone(native, user)
+
+    async def alive(self, native: str, full: str) -> bool:
+        """True if a connection answers a ping of the room."""
+        ping, answer = self.pings.make(native, full)
+        self.say([ping])
+        return await self.pings.alive(answer)
+
+    async def done(self, native: str, commands: Iterable[Command]) -> None:
+        """Carry out what needs no answer from the core."""
+        gone = list[Gone]()
+        for command in commands:
+            if isinstance(command, Send):
+                self.say(command.stanzas)
+            elif isinstance(command, Gone):
+                gone.append(command)
+        await self._table.remove(native, [g.full for g in gone])
+        for one in gone:
+            if one.last:
+                self._on_gone(native, one.user)
+
+    async def show(self, delivery: Delivery) -> str:
+        """One event of the log to everybody in the room; the room's stable id of it. Raises ``Retry``."""
+        native = delivery.link.native.id
+        room = self.room(native)
+        if room is None or not self.up:
+            raise Retry("the component is not connected")
+        if not await asyncio.shield(room.gate):
+            raise Retry("the component lost its connection")
+        event = delivery.event
+        async with room.lock:
+            if not self.up:
+                raise Retry("the component lost its connection")
+            if event.seq > room.sent:
+                commands = room.muc.live(event, delivery.content, self.view(native))
+                room.sent = event.seq
+                await self.done(native, commands)
+        await self._transport.drained()
+        return event.id
+
+    async def admit(self, native: str, enter: Enter) -> None:
+        """Let somebody in whom the core has let in: history, then live, without a seam."""
+        room = self.room(native)
+        if room is None:
+            return
+        async with room.lock:
+            upto = max(self._ctx.delivered(native), room.sent)
+            history = await self._history(native, enter.history, upto)
+            full, view = enter.stanza.sender.full, self.view(native)
+            self.say(room.muc.sync(view))
+            admission = Admission(upto=upto, history=history, subject=view.facts.topic)
+            self.say(room.muc.admit(enter, admission, view))
+            kept = Kept(room=native, jid=full, nick=enter.nick, joined_seq=upto)
+            await self._table.put([kept])
+        await self._transport.drained()
+
+    async def rename(self, native: str, user: Ref, nick: str) -> None:
+        """Give somebody another nick, which the core has taken."""
+        room = self.room(native)
+        occupant = room.muc.roster.of(user) if room else None
+        if room is None or occupant is None:
+            return
+        self.say(room.muc.renamed(user, nick))
+        await self._table.put(
+            Kept(room=native, jid=full, nick=nick, joined_seq=seq) for full, seq in occupant.sessions.items()
+        )
+
+    async def _history(self, native: str, asked: Asked, upto: int) -> list[Event]:
+        config = self._ctx.config
+        if asked.chars == 0:
+            return []
+        since = asked.since or 0
+        if asked.seconds is not None:
+            since = max(since, self._ctx.clock.now() - asked.seconds * 1000)
+        timed = asked.since is not None or asked.seconds is not None
+        most = config.history_most if timed else config.history
+        if asked.stanzas is not None:
+            most = min(asked.stanzas, config.history_most)
+        found: list[Event] = []
+        for _ in range(_HISTORY_PAGES):
+            if len(found) >= most or upto < 1:
+                break
+            page = await self._ctx.history(native, limit=_HISTORY_PAGE, since=since, upto_seq=upto)
+            found[:0] = [event for event in page if convert.body_of(event.content) is not None]
+            if len(page) < _HISTORY_PAGE:
+                break
+            upto = page[0].seq - 1
+        return found[max(0, len(found) - most) :]
+
+    def _occupant_id(self, native: str) -> Callable[[Ref], str]:
+        def made(user: Ref) -> str:
+            text = f"{native}\0{user.network}\0{user.id}".encode(errors="surrogatepass")
+            return hmac.new(self._salt, text, hashlib.sha256).hexdigest()[:32]
+
+        return made

@@ -1,0 +1,54 @@
+"""The seam between the MUC service and what carries its stanzas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+from xml.etree.ElementTree import Element
+
+from hansa import HansaError
+
+from hansa_xmpp.proto.parse import Excess
+from hansa_xmpp.proto.render import Outgoing
+
+
+class LinkDown(HansaError):  # an answer, not a fault
+    """Nothing can be sent now."""
+
+
+class Listener(Protocol):
+    """Who is told what arrives. None of these may raise, or wait."""
+
+    def on_stanza(self, element: Element) -> None:
+        """A message, presence or iq of the stream's own namespace."""
+        ...
+
+    def on_excess(self, excess: Excess) -> None:
+        """A stanza over the bounds, without its content."""
+        ...
+
+    def on_state(self, up: bool, text: str) -> None:
+        """The link came up, or went down because of ``text``."""
+        ...
+
+
+class Transport(Protocol):
+    """Carries stanzas from and to one domain."""
+
+    async def run(self, listener: Listener) -> None:
+        """Keep the link up until cancelled."""
+        ...
+
+    async def stop(self) -> None:
+        """Close the link; what was sent before still goes out."""
+        ...
+
+    def send(self, stanzas: Iterable[Outgoing]) -> None:
+        """Send, in order. Raises ``LinkDown`` where there is no link, and LocalProtocolError for a sender
+        that is not of our domain: one such stanza would end the link for everybody.
+        """
+        ...
+
+    async def drained(self) -> None:
+        """Wait until what was sent is mostly written, or the link is down."""
+        ...
