@@ -7,29 +7,20 @@ answer, for another implementation to be asked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-import orjson
 from hansa_matrix.proto.auth import check_own, check_state, selected_keys
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.hashing import event_id as reference_id
 from hansa_matrix.proto.state_res import resolve
 from hansa_matrix.proto.versions import RoomVersion
+from matrix.oracle.acts import ACTIONS, RULES, USERS, Act, People, first_levels, rules_content
 
 State = dict[StateKey, str]
-Pdus = Mapping[StateKey, Pdu]
-#: type, sender, state key, content
-Act = tuple[str, str, str | None, dict[str, Any]]
 
-USERS = ("@a:x", "@b:y", "@c:z", "@d:x", "@e:y", "@f:z")
 CREATOR = USERS[0]
-RULES = ("public", "public", "invite", "knock", "restricted", "knock_restricted", "private")
-LEVELS = (0, 0, 10, 25, 50, 50, 75, 99, 100, 101, 2**53 - 1)
-SCALARS = ("users_default", "events_default", "state_default", "ban", "redact", "kick", "invite")
-TYPES = ("m.room.topic", "m.room.name", "m.room.message", "m.room.power_levels", "m.room.join_rules")
 
 
 @dataclass
@@ -101,8 +92,6 @@ class RandomRoom:
         self._foreign_states()
         return self.graph
 
-    # -- the beginning
-
     def _found(self) -> None:
         random, version = self._random, self._version
         content: dict[str, Any] = {"room_version": version.id}
@@ -117,41 +106,22 @@ class RandomRoom:
         create = self._build(("m.room.create", CREATOR, "", content), [], [])
         self._room_id = create.room_id
         self._create = create
-        self._creators = (
+        creators = (
             {CREATOR, *content.get("additional_creators", ())} if version.privileged_creators else set()
         )
+        self._people = People(random, frozenset(creators))
         self._accept(create, {})
         self._last = create.event_id
         self._try(("m.room.member", founder, founder, {"membership": "join"}), [self._last])
         if random.random() < 0.95:
-            self._try(("m.room.power_levels", founder, "", self._first_levels(founder)), [self._last])
+            self._try(("m.room.power_levels", founder, "", first_levels(self._people, founder)), [self._last])
         rule = random.choice(RULES[:-1])
         if random.random() < 0.9:
-            self._try(("m.room.join_rules", founder, "", self._join_rules(rule)), [self._last])
+            self._try(("m.room.join_rules", founder, "", rules_content(rule)), [self._last])
         for user in random.sample(USERS, random.randint(1, 4)):
             if rule != "public":
                 self._try(("m.room.member", founder, user, {"membership": "invite"}), [self._last])
             self._try(("m.room.member", user, user, {"membership": "join"}), [self._last])
-
-    def _first_levels(self, founder: str) -> dict[str, Any]:
-        random = self._random
-        users = {user: random.choice(LEVELS[:-2]) for user in random.sample(USERS, random.randint(0, 4))}
-        users[founder] = 100
-        content: dict[str, Any] = {"users": {u: v for u, v in users.items() if u not in self._creators}}
-        for name in SCALARS:
-            if random.random() < 0.25:
-                content[name] = random.choice((0, 0, 10, 25, 50))
-        if random.random() < 0.4:
-            content["events"] = {random.choice(TYPES): random.choice((0, 10, 50, 60))}
-        return content
-
-    def _join_rules(self, rule: str) -> dict[str, Any]:
-        content: dict[str, Any] = {"join_rule": rule}
-        if "restricted" in rule:
-            content["allow"] = [{"type": "m.room_membership", "room_id": "!space:x"}]
-        return content
-
-    # -- growth
 
     def _branch(self, trunk: list[str], steps: int) -> str:
         tip, prev = "", trunk
@@ -197,7 +167,7 @@ class RandomRoom:
             sender = CREATOR
         target = random.choice(USERS)
         action = random.choice(ACTIONS)
-        self._try(action(self, sender, target, pdus), prev, state)
+        self._try(action(self._people, sender, target, pdus), prev, state)
 
     def _try(self, act: Act, prev: list[str], state: State | None = None) -> None:
         if state is None:
@@ -317,102 +287,6 @@ class RandomRoom:
             raw=raw,
             wire=b"",
         )
-
-
-# -- what people do: (room, sender, somebody else, state) -> act
-
-
-def join(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
-    content: dict[str, Any] = {"membership": "join"}
-    rules = state.get(("m.room.join_rules", ""))
-    if rules is not None and "restricted" in rules.content["join_rule"] and room._random.random() < 0.8:
-        content["join_authorised_via_users_server"] = room._random.choice(USERS)
-    if room._random.random() < 0.3:
-        content["displayname"] = f"{room._random.randrange(1000)}"
-    who = room._random.choice((sender, target, target))
-    return "m.room.member", who, who, content
-
-
-def leave(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
-    return "m.room.member", sender, sender, {"membership": "leave"}
-
-
-def of_another(membership: str) -> Any:
-    def act(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
-        return "m.room.member", sender, target, {"membership": membership}
-
-    return act
-
-
-def knock(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
-    who = room._random.choice((target, target, sender))
-    return "m.room.member", who, target, {"membership": "knock"}
-
-
-def odd_member(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
-    return "m.room.member", sender, target, {"membership": room._random.choice(("join", "dance", ""))}
-
-
-def levels(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
-    random = room._random
-    current = state.get(("m.room.power_levels", ""))
-    content = {} if current is None else orjson.loads(orjson.dumps(current.raw["content"]))
-    for _ in range(random.choice((1, 1, 2))):
-        _change(random, content, random.choice((sender, target, target)))
-    if random.random() < 0.03:
-        name, value = random.choice(
-            (("ban", "50"), ("events", {"x": None}), ("users", {"nobody": 1}), ("kick", True))
-        )
-        content[name] = value
-    if random.random() < 0.97:
-        for creator in room._creators:
-            content.get("users", {}).pop(creator, None)
-    return "m.room.power_levels", sender, "", content
-
-
-def _change(random: Random, content: dict[str, Any], user: str) -> None:
-    what = random.random()
-    if what < 0.5:
-        _set(random, content.setdefault("users", {}), user)
-    elif what < 0.75:
-        _set(random, content, random.choice(SCALARS))
-    elif what < 0.9:
-        _set(random, content.setdefault("events", {}), random.choice(TYPES))
-    else:
-        _set(random, content.setdefault("notifications", {}), "room")
-
-
-def _set(random: Random, where: dict[str, Any], name: str) -> None:
-    if random.random() < 0.25:
-        where.pop(name, None)
-    else:
-        where[name] = random.choice(LEVELS)
-
-
-def join_rules(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
-    return "m.room.join_rules", sender, "", room._join_rules(room._random.choice(RULES))
-
-
-def some_state(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
-    kind = room._random.choice(("m.room.topic", "m.room.name", "m.room.topic", "org.example.odd"))
-    key = "" if kind != "org.example.odd" else room._random.choice((sender, target, "k"))
-    return kind, sender, key, {"text": f"{room._random.randrange(1000)}"}
-
-
-def message(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
-    return "m.room.message", sender, None, {"body": f"{room._random.randrange(1000)}"}
-
-
-def third_party(room: RandomRoom, sender: str, target: str, state: Pdus) -> Act:
-    return "m.room.third_party_invite", sender, f"token{room._random.randrange(3)}", {"public_key": "x"}
-
-
-kick, ban, invite = of_another("leave"), of_another("ban"), of_another("invite")
-
-ACTIONS = (
-    join, join, join, join, leave, kick, kick, ban, ban, invite, invite, knock, odd_member,
-    levels, levels, levels, levels, join_rules, join_rules, some_state, some_state, some_state, message, third_party,
-)  # fmt: skip
 
 
 def random_graph(version: RoomVersion, seed: str, *, rounds: int = 3, steps: int = 8) -> Graph:
