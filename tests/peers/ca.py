@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_DAY = datetime.timedelta(days=1)
+_DAY = dt.timedelta(days=1)
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -29,7 +29,7 @@ class PrivateCA:
         self.certificate = folder / "ca.crt"
         self._key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Hansa test CA")])
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         usage = {"digital_signature": True, "key_cert_sign": True, "crl_sign": True}
         others = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
         self._cert = (
@@ -42,7 +42,9 @@ class PrivateCA:
             .not_valid_after(now + 30 * _DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(
-                x509.KeyUsage(**usage, **dict.fromkeys(others, False), encipher_only=False, decipher_only=False),
+                x509.KeyUsage(
+                    **usage, **dict.fromkeys(others, False), encipher_only=False, decipher_only=False
+                ),
                 critical=True,
             )
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
@@ -53,7 +55,7 @@ class PrivateCA:
     def issue(self, label: str, *names: str) -> tuple[Path, Path]:
         """``(chain, key)`` as PEM files for DNS names and addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         issuer = self._cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         cert = (
             x509.CertificateBuilder()
@@ -76,9 +78,7 @@ class PrivateCA:
         )
         chain, key_file = self.folder / f"{label}.crt", self.folder / f"{label}.key"
         key_file.write_bytes(_pem(key))
-        chain.write_bytes(
-            cert.public_bytes(serialization.Encoding.PEM) + self.certificate.read_bytes()
-        )
+        chain.write_bytes(cert.public_bytes(serialization.Encoding.PEM) + self.certificate.read_bytes())
         return chain, key_file
 
 

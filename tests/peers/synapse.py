@@ -136,7 +136,13 @@ class Synapse:
                 nonce = (await answer.json())["nonce"]
             mac = hmac.new(self._secret.encode(), digestmod=hashlib.sha1)
             mac.update(b"\0".join([nonce.encode(), name.encode(), b"pw", b"notadmin"]))
-            body = {"nonce": nonce, "username": name, "password": "pw", "admin": False, "mac": mac.hexdigest()}
+            body = {
+                "nonce": nonce,
+                "username": name,
+                "password": "pw",
+                "admin": False,
+                "mac": mac.hexdigest(),
+            }
             async with http.post(url, json=body) as answer:
                 got = await answer.json()
                 assert answer.status == 200, got

@@ -147,7 +147,7 @@ class MatrixNetwork:
         await asyncio.sleep(0)
 
     async def send(self, delivery: Delivery) -> str:
-        """See ``hansa.Network.send``. Events reach Matrix in the room's turn, so nothing is delivered here."""
+        """See ``hansa.Network.send``. Events reach Matrix in the room's turn: nothing is delivered here."""
         raise Refused(f"{delivery.link.id} is the authority of its room")
 
     def server_of(self, user: str) -> str:

@@ -1,0 +1,7 @@
+"""``python -m hansa``."""
+
+import sys
+
+from hansa.cli import main
+
+sys.exit(main())

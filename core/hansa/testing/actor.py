@@ -1,0 +1,147 @@
+"""A network whose people do what a test says, through the public contract alone."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from hansa.context import NetworkContext
+from hansa.contracts import OpenedRoom
+from hansa.hookspecs import hookimpl
+from hansa.pure.content import Content, Kind, Member, Membership, Message, Name, Style, Topic
+from hansa.pure.features import Features, Level
+from hansa.pure.model import Delivery, Inbound, NativeFacts, Outcome, Ref
+
+_FULL: Mapping[Kind, Level] = MappingProxyType(dict.fromkeys(Kind, Level.FULL))
+
+
+class Config(BaseModel):
+    """A scripted network has no settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Actor:
+    """A network in memory. ``got`` holds every delivery that was shown, by native room.
+
+    People are ``name@server``. ``hosted`` rooms get their own people's events back, as a MUC does.
+    ``before_send`` may raise ``Retry`` or ``Refused``, or anything, to play a broken network.
+    """
+
+    def __init__(self, ctx: NetworkContext, *, hosted: bool = False) -> None:
+        self.ctx = ctx
+        self.hosted = hosted
+        self.got: dict[str, list[Delivery]] = {}
+        self.attempts = 0
+        self.before_send: Callable[[Delivery], None] = lambda _: None
+        self._keys: dict[str, str] = {}
+        self._made = 0
+        self._more = asyncio.Condition()
+
+    @property
+    def features(self) -> Features:
+        """See ``hansa.HasFeatures``."""
+        return Features(levels=_FULL)
+
+    async def start(self) -> None:
+        """See ``hansa.Network.start``."""
+
+    async def stop(self) -> None:
+        """See ``hansa.Network.stop``."""
+
+    async def send(self, delivery: Delivery) -> str:
+        """See ``hansa.Network.send``."""
+        self.attempts += 1
+        self.before_send(delivery)
+        if delivery.key not in self._keys:
+            self._keys[delivery.key] = f"{self.ctx.id}-sent-{len(self._keys)}"
+            self.got.setdefault(delivery.link.native.id, []).append(delivery)
+            async with self._more:
+                self._more.notify_all()
+        return self._keys[delivery.key]
+
+    def server_of(self, user: str) -> str:
+        """See ``hansa.KnowsServers``."""
+        return user.partition("@")[2] or self.ctx.id
+
+    def facts(self, inbound: Inbound) -> NativeFacts:
+        """See ``hansa.KnowsServers``."""
+        return NativeFacts(sender_server=self.server_of(inbound.sender.id))
+
+    def ghost_id(self, user: Ref) -> str:
+        """See ``hansa.MakesGhosts``."""
+        return f"ghost.{user.network}.{user.id}"
+
+    async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
+        """See ``hansa.LinksRooms``: every address is a room."""
+        del create
+        return OpenedRoom(native=Ref(self.ctx.id, address), hosted=self.hosted)
+
+    async def do(self, room: str, person: str, content: Content, *, origin: str = "") -> Outcome:
+        """One event of one person."""
+        self._made += 1
+        inbound = Inbound(
+            origin=Ref(self.ctx.id, origin or f"{self.ctx.id}-said-{self._made}"),
+            room=Ref(self.ctx.id, room),
+            sender=Ref(self.ctx.id, person),
+            content=content,
+            ts=self.ctx.clock.now(),
+        )
+        return (await self.ctx.submit([inbound]))[0]
+
+    async def say(self, room: str, person: str, text: str, *, origin: str = "") -> Outcome:
+        """Speak."""
+        return await self.do(room, person, Message(text=text), origin=origin)
+
+    async def emote(self, room: str, person: str, text: str) -> Outcome:
+        """Speak of oneself."""
+        return await self.do(room, person, Message(text=text, style=Style.EMOTE))
+
+    async def join(self, room: str, person: str, name: str | None = None) -> Outcome:
+        """Enter a room, or change one's name in it."""
+        content = Member(user=Ref(self.ctx.id, person), membership=Membership.JOIN, name=name)
+        return await self.do(room, person, content)
+
+    async def leave(self, room: str, person: str) -> Outcome:
+        """Leave a room."""
+        content = Member(user=Ref(self.ctx.id, person), membership=Membership.LEAVE)
+        return await self.do(room, person, content)
+
+    async def set_topic(self, room: str, person: str, text: str) -> Outcome:
+        """Change the topic."""
+        return await self.do(room, person, Topic(text=text))
+
+    async def set_name(self, room: str, person: str, text: str) -> Outcome:
+        """Change the room's name."""
+        return await self.do(room, person, Name(text=text))
+
+    def texts(self, room: str) -> list[str]:
+        """The messages that were shown in a room, in order."""
+        return [d.content.text for d in self.got.get(room, []) if isinstance(d.content, Message)]
+
+    async def until(self, room: str, count: int, seconds: float = 10.0) -> list[str]:
+        """Wait until a room was shown this many messages. Raises TimeoutError."""
+        async with asyncio.timeout(seconds), self._more:
+            await self._more.wait_for(lambda: len(self.texts(room)) >= count)
+        return self.texts(room)
+
+
+def module(made: dict[str, Actor], *, hosted: bool = False) -> ModuleType:
+    """A plugin module whose networks are actors; each is put into ``made`` under its id."""
+
+    def open_network(ctx: NetworkContext) -> Actor:
+        made[ctx.id] = Actor(ctx, hosted=hosted)
+        return made[ctx.id]
+
+    found: Any = ModuleType(f"hansa_actor_{id(made)}_{hosted}")
+    found.api = 1
+    found.Config = Config
+    found.open_network = hookimpl(open_network)
+    sys.modules.setdefault(found.__name__, found)
+    module_: ModuleType = found
+    return module_

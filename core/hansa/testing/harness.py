@@ -1,0 +1,64 @@
+"""A whole Hansa in memory, for a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import ModuleType
+from typing import Any
+
+from hansa.app import App, NetworkSetup, PolicySetup, Setup
+from hansa.seams import (
+    Http,
+    HttpError,
+    HttpRequest,
+    HttpResponse,
+    Seams,
+    SrvRecord,
+    SystemClock,
+    SystemRandom,
+)
+from hansa.store.base import Store
+from hansa.store.memory import MemoryStore
+
+
+class NoNetwork:
+    """An ``Http`` that reaches nobody."""
+
+    async def request(self, request: HttpRequest) -> HttpResponse:
+        """See ``Http.request``."""
+        raise HttpError(f"{request.host} is not reachable in a test")
+
+    async def srv(self, name: str) -> Sequence[SrvRecord]:
+        """See ``Http.srv``."""
+        del name
+        return []
+
+
+@asynccontextmanager
+async def running(
+    networks: Mapping[str, tuple[ModuleType, Any]],
+    *,
+    rooms: Sequence[Sequence[str]] = (),
+    policies: Sequence[PolicySetup] = (),
+    store: Store | None = None,
+    seams: Seams | None = None,
+    http: Http | None = None,
+) -> AsyncIterator[App]:
+    """Start, and stop at the end. ``networks`` maps an id to a plugin module and its options."""
+    app = App(
+        Setup(
+            store=store or MemoryStore(),
+            http=http or NoNetwork(),
+            seams=seams or Seams(SystemClock(), SystemRandom()),
+            networks=[NetworkSetup(id=k, module=m, options=o) for k, (m, o) in networks.items()],
+            policies=policies,
+        )
+    )
+    await app.start()
+    try:
+        for links in rooms:
+            await app.link_room(links, create=True)
+        yield app
+    finally:
+        await app.stop()

@@ -1,0 +1,13 @@
+"""The pytest plugin that comes with Hansa: it says which seed a run used, and loads nothing else."""
+
+from __future__ import annotations
+
+import os
+
+#: Simulations and random tests start from this; set it to replay a failure.
+SEED = int(os.environ.get("HANSA_SEED", "1"))
+
+
+def pytest_report_header() -> str:
+    """One line at the top of a run."""
+    return f"hansa: seed {SEED} (set HANSA_SEED to change it)"

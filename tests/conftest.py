@@ -1,0 +1,5 @@
+"""Shared fixtures."""
+
+from __future__ import annotations
+
+pytest_plugins = ["peers.fixtures"]

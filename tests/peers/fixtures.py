@@ -1,0 +1,64 @@
+"""Peers for tests. A Synapse takes seconds to start, so one serves a whole session."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+
+from peers.ca import PrivateCA
+from peers.hansa import Hansa
+from peers.require import require_synapse
+from peers.synapse import MatrixUser, Synapse
+
+
+@pytest.fixture(scope="session")
+def ca(tmp_path_factory):
+    return PrivateCA(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="session")
+def synapse_server(ca, tmp_path_factory):
+    """A Synapse that runs until the end."""
+    import asyncio
+
+    require_synapse()
+    server = Synapse(tmp_path_factory.mktemp("synapse"), ca)
+    asyncio.run(server.start())
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def synapse(synapse_server):
+    return synapse_server
+
+
+@pytest.fixture
+async def matrix_user(synapse):
+    """Makes users of the shared Synapse; each has a name nobody else has."""
+    made: list[MatrixUser] = []
+
+    async def make(name: str) -> MatrixUser:
+        user = await synapse.user(f"{name}{secrets.token_hex(3)}")
+        made.append(user)
+        return user
+
+    yield make
+    for user in made:
+        await user.close()
+
+
+@pytest.fixture
+async def hansa(ca, tmp_path):
+    """Makes Hansa processes."""
+    made: list[Hansa] = []
+
+    async def make(more: str = "", **options) -> Hansa:
+        process = Hansa(tmp_path / f"hansa{len(made)}", ca, more, **options)
+        made.append(process)
+        return await process.start()
+
+    yield make
+    for process in made:
+        await process.stop()

@@ -1,0 +1,116 @@
+"""A real Hansa process on loopback, driven by its command line."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import secrets
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from peers.ca import PrivateCA
+from peers.process import Process, free_port
+from peers.waiting import until
+
+_TOML = """
+[server]
+listen = ["https://127.0.0.1:{port}"]
+tls = {{ certificate = "{chain}", key = "{key}" }}
+ca_file = "{ca}"
+private_networks = ["127.0.0.0/8"]
+[store]
+url = "{store}"
+[networks.matrix]
+plugin = "matrix"
+server_name = "127.0.0.1:{port}"
+room_version = "{version}"
+"""
+
+
+class CommandFailed(Exception):
+    """The command line said no."""
+
+
+class Hansa:
+    """One process with its configuration. ``more`` is further TOML."""
+
+    def __init__(
+        self,
+        folder: Path,
+        ca: PrivateCA,
+        more: str = "",
+        *,
+        version: str = "12",
+        store: str = "sqlite:hansa.db",
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.port = free_port()
+        self.name = f"127.0.0.1:{self.port}"
+        chain, key = ca.issue(f"hansa-{self.port}", "127.0.0.1", "localhost")
+        self.config = folder / "hansa.toml"
+        seed = base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+        (folder / "matrix.key").write_text(f"ed25519 a_1 {seed}\n")
+        (folder / "matrix.key").chmod(0o600)
+        self.base = _TOML.format(
+            port=self.port, chain=chain, key=key, ca=ca.certificate, version=version, store=store
+        )
+        self.config.write_text(self.base + more)
+        self._process: Process | None = None
+
+    async def start(self) -> Self:
+        command = [sys.executable, "-m", "hansa", "run", "-v", "-c", str(self.config)]
+        self._process = Process(command, self.folder)
+
+        async def ready() -> bool:
+            assert self._process is not None
+            if not self._process.running:
+                raise RuntimeError(f"Hansa ended with {self._process.exit_code}:\n{self._process.tail()}")
+            return (self.folder / "hansa.sock").exists() and await self._answers()
+
+        await until("Hansa answers", ready, 30)
+        return self
+
+    async def _answers(self) -> bool:
+        try:
+            await self.run("status")
+        except CommandFailed:
+            return False
+        return True
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def log(self) -> str:
+        return (self.folder / "output.log").read_text(errors="replace")
+
+    async def stop(self) -> int | None:
+        if self._process is None:
+            return None
+        process, self._process = self._process, None
+        return await asyncio.to_thread(process.stop)
+
+    async def kill(self) -> None:
+        assert self._process is not None
+        process, self._process = self._process, None
+        await asyncio.to_thread(process.kill)
+
+    def hang_up(self) -> None:
+        assert self._process is not None
+        self._process.send(signal.SIGHUP)
+
+    async def run(self, *arguments: str) -> Any:
+        """One command with ``--json``."""
+        command = [sys.executable, "-m", "hansa", *arguments, "--json", "-c", str(self.config)]
+        child = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        out, errors = await child.communicate()
+        if child.returncode:
+            raise CommandFailed(f"{' '.join(arguments)}: {errors.decode()}{out.decode()}")
+        return json.loads(out)
