@@ -182,10 +182,10 @@ class MucService:
             history = await self._history(native, enter.history, upto)
             full, view = enter.stanza.sender.full, self.view(native)
             self.say(room.muc.sync(view))
+            # Kept before they are told: whoever believes to be here is asked after a crash.
+            await self._table.put([Kept(room=native, jid=full, nick=enter.nick, joined_seq=upto)])
             admission = Admission(upto=upto, history=history, subject=view.facts.topic)
             self.say(room.muc.admit(enter, admission, view))
-            kept = Kept(room=native, jid=full, nick=enter.nick, joined_seq=upto)
-            await self._table.put([kept])
         await self._transport.drained()
 
     async def rename(self, native: str, user: Ref, nick: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from hansa_matrix.proto.auth import check_own, check_state, selected_keys
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.hashing import event_id as reference_id
+from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.state_res import resolve
 from hansa_matrix.proto.versions import RoomVersion
 from matrix.oracle.acts import ACTIONS, RULES, USERS, Act, People, first_levels, rules_content
@@ -204,14 +205,15 @@ class RandomRoom:
         return reject is not None
 
     def _stricter_there(self, pdu: Pdu) -> bool:
-        # Where a room is closed (m.federate false) Synapse asks the rule of the target as well as of the sender;
-        # the specification asks it of the sender. The one difference that rooms here meet.
-        return (
-            self._create.content.get("m.federate") is False
-            and pdu.type == "m.room.member"
-            and pdu.state_key is not None
-            and pdu.state_key.partition(":")[2] != self._create.sender.partition(":")[2]
-        )
+        # Where a room is closed (m.federate false) Synapse asks the rule of a member event's target as well as
+        # of the sender, but for the first join; the specification asks it of the sender. The one difference
+        # that rooms here meet.
+        create = self._create
+        if create.content.get("m.federate") is not False or pdu.type != "m.room.member":
+            return False
+        founder = create.content["creator"] if self._version.creator_in_content else create.sender
+        first = pdu.prev_events == (create.event_id,) and (pdu.membership, pdu.state_key) == ("join", founder)
+        return not first and domain_of(pdu.state_key or "") != domain_of(create.sender)
 
     def _accept(self, pdu: Pdu, before: State) -> None:
         if pdu.event_id not in self.graph.index:

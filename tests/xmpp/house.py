@@ -1,0 +1,295 @@
+"""A whole core in memory with the XMPP network on a scripted link, and a second, scripted network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from hansa import (
+    Content,
+    Delivery,
+    Event,
+    Features,
+    Inbound,
+    Kind,
+    Level,
+    Member,
+    Membership,
+    Message,
+    NetworkContext,
+    OpenedRoom,
+    Outcome,
+    Ref,
+    hookimpl,
+)
+from hansa.app import App, NetworkSetup, PolicySetup, Setup
+from hansa.seams import Seams, SystemClock, SystemRandom
+from hansa.store.memory import MemoryDisk, MemoryStore
+from hansa_xmpp import Config
+from hansa_xmpp.network import XmppNetwork
+from hansa_xmpp.proto.jid import domain_of
+from hansa_xmpp.proto.render import Outgoing
+from hansa_xmpp.transport import LinkDown, Listener
+from xmpp.stanzas import GW, ROOM, element, groupchat, join, line, local
+
+SOON = 5.0
+
+
+class Script:
+    """A link whose other end is the test. ``online`` are the full JIDs that answer pings; those in ``silent``
+    never answer, everybody else's server says that they are not there.
+    """
+
+    def __init__(self) -> None:
+        self.sent: list[Element] = []
+        self.online: set[str] = set()
+        self.silent: set[str] = set()
+        self.listener: Listener | None = None
+        self.is_up = False
+        self._news = asyncio.Event()
+
+    async def run(self, listener: Listener) -> None:
+        self.listener = listener
+        self._tell()
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        self.is_up = False
+
+    async def drained(self) -> None:
+        await asyncio.sleep(0)
+
+    def send(self, stanzas: Iterable[Outgoing]) -> None:
+        if not self.is_up:
+            raise LinkDown("down")
+        for stanza in stanzas:
+            assert domain_of(stanza.sender) == GW
+            for text in stanza.texts():
+                self._sent(element(text))
+        self._tell()
+
+    def _sent(self, e: Element) -> None:
+        self.sent.append(e)
+        if e.find("{urn:xmpp:ping}ping") is not None and e.get("type") == "get":
+            to = e.get("to", "")
+            if to not in self.silent:
+                answer = "result" if to in self.online else "error"
+                text = f"<iq from='{to}' to='{e.get('from')}' id='{e.get('id')}' type='{answer}'/>"
+                asyncio.get_running_loop().call_soon(self.receive, text)
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def receive(self, text: str) -> None:
+        assert self.listener is not None
+        if self.is_up:
+            self.listener.on_stanza(element(text))
+
+    def up(self) -> None:
+        assert self.listener is not None
+        self.is_up = True
+        self.listener.on_state(True, "")
+
+    def down(self) -> None:
+        assert self.listener is not None
+        self.is_up = False
+        self.listener.on_state(False, "cut")
+
+    def lines(self, to: str = "") -> list[str]:
+        return [line(e) for e in self.sent if e.get("to", "").startswith(to) and not _is_ping(e)]
+
+    def bodies(self, to: str) -> list[str]:
+        return [
+            e.findtext("{*}body") or ""
+            for e in self.sent
+            if e.get("to") == to and e.find("{*}body") is not None
+        ]
+
+    async def until(self, condition: Callable[[], Any]) -> Any:
+        """Wait until something sent makes ``condition`` true."""
+        async with asyncio.timeout(SOON):
+            while not (found := condition()):
+                await self._news.wait()
+        return found
+
+    async def line(self, wanted: str) -> None:
+        try:
+            await self.until(lambda: wanted in self.lines())
+        except TimeoutError:
+            raise AssertionError("\n".join([f"not sent: {wanted}", *self.lines()])) from None
+
+
+def _is_ping(e: Element) -> bool:
+    return local(e.tag) == "iq" and e.get("type") == "get"
+
+
+class Other:
+    """A network called ``matrix`` that says what it is told and keeps what it is sent."""
+
+    features = Features(levels=dict.fromkeys(Kind, Level.FULL))
+
+    def __init__(self, ctx: NetworkContext) -> None:
+        self.ctx = ctx
+        self.got: list[Event] = []
+        self._life, self._count = ctx.random.bytes(6).hex(), 0
+
+    async def start(self) -> None:
+        self.ctx.status("up")
+
+    async def stop(self) -> None:
+        pass
+
+    async def send(self, delivery: Delivery) -> str:
+        self.got.append(delivery.event)
+        return f"sent-{delivery.event.id}"
+
+    async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
+        return OpenedRoom(native=Ref("matrix", address))
+
+    async def submit(self, *items: tuple[Ref, Content]) -> list[Outcome]:
+        made = []
+        for sender, content in items:
+            self._count += 1
+            origin, room = Ref("matrix", f"${self._life}-{self._count}"), Ref("matrix", "#lobby")
+            made.append(Inbound(origin=origin, room=room, sender=sender, content=content, ts=0))
+        return await self.ctx.submit(made)
+
+    async def say(self, who: str, *texts: str) -> None:
+        await self.submit(*((mx(who), Message(text=text)) for text in texts))
+
+    async def member(
+        self, user: Ref, membership: Membership, by: Ref | None = None, name: str | None = None
+    ) -> None:
+        content = Member(user=user, membership=membership, name=name, reason="so")
+        (outcome,) = await self.submit((by or user, content))
+        assert outcome.refusal is None, outcome
+
+
+def mx(name: str) -> Ref:
+    return Ref("matrix", f"@{name}:m.example")
+
+
+def xm(name: str) -> Ref:
+    return Ref("xmpp", f"{name}@x.example")
+
+
+class House:
+    """One running core. ``link`` is the scripted link of its XMPP network."""
+
+    def __init__(self, disk: MemoryDisk, policy: Any = None, **options: Any) -> None:
+        self.link = Script()
+        self.networks: list[XmppNetwork] = []
+        config = Config(component=GW, secret="s", **options)
+        setups = [
+            NetworkSetup(id="xmpp", module=self._module("x", self._xmpp), options=config),
+            NetworkSetup(id="matrix", module=self._module("m", self._other), options=None),
+        ]
+        policies = []
+        if policy is not None:
+            module = SimpleNamespace(__name__="p", open_policy=_hook(lambda ctx: policy, "open_policy"))
+            policies.append(PolicySetup(name="p", module=module, options=None))  # type: ignore[arg-type]
+        self.app = App(
+            Setup(
+                store=MemoryStore(disk),
+                http=None,  # type: ignore[arg-type]
+                seams=Seams(clock=SystemClock(), random=SystemRandom()),
+                networks=setups,
+                policies=policies,
+                rooms=[["xmpp:lobby", "matrix:#lobby"]],
+            )
+        )
+
+    def _module(self, name: str, make: Callable[[Any], Any]) -> Any:
+        return SimpleNamespace(__name__=name, open_network=_hook(make, "open_network"))
+
+    def _xmpp(self, ctx: NetworkContext) -> XmppNetwork:
+        network = XmppNetwork(ctx, self.link)
+        self.networks.append(network)
+        return network
+
+    def _other(self, ctx: NetworkContext) -> Other:
+        self.other = Other(ctx)
+        return self.other
+
+    @property
+    def xmpp(self) -> XmppNetwork:
+        return self.networks[-1]
+
+    @property
+    def ctx(self) -> NetworkContext:
+        return self.app.contexts["xmpp"]
+
+    def membership(self, user: Ref) -> Membership | None:
+        view = self.ctx.view(ROOM)
+        assert view is not None
+        return view.membership(user)
+
+    async def until(self, condition: Callable[[], Any]) -> Any:
+        """Wait for something that the core does."""
+        async with asyncio.timeout(SOON):
+            while not (found := condition()):
+                await asyncio.sleep(0.002)
+        return found
+
+    async def enter(self, full: str, nick: str, **more: str) -> None:
+        self.link.online.add(full)
+        short = f"{full.split('@', maxsplit=1)[0]}/{full.partition('/')[2]}"
+        before = len(
+            [x for x in self.link.lines() if x.startswith(f"{short} < * message groupchat: subject=")]
+        )
+        self.link.receive(join(full, nick, **more))
+        await self.link.until(
+            lambda: (
+                len(
+                    [x for x in self.link.lines() if x.startswith(f"{short} < * message groupchat: subject=")]
+                )
+                > before
+            )
+        )
+
+    def leave(self, full: str) -> None:
+        self.link.receive(f"<presence from='{full}' to='{ROOM}/x' type='unavailable'/>")
+
+    def say(self, full: str, *texts: str) -> None:
+        for n, text in enumerate(texts):
+            self.link.receive(groupchat(full, f"<body>{text}</body>", id_=f"m{n}"))
+
+    def counted(self, name: str) -> dict[str, int]:
+        return {
+            dict(labels).get("why", ""): n
+            for (counter, labels), n in self.app.counters.items()
+            if counter == name
+        }
+
+
+def _hook(act: Callable[[Any], Any], name: str) -> Any:
+    def open_network(ctx: Any) -> Any:
+        return act(ctx)
+
+    def open_policy(ctx: Any) -> Any:
+        return act(ctx)
+
+    return hookimpl({"open_network": open_network, "open_policy": open_policy}[name])
+
+
+@asynccontextmanager
+async def house(disk: MemoryDisk | None = None, *, up: bool = True, **options: Any) -> AsyncIterator[House]:
+    """A house whose room is linked; stopped at the end, unless it was killed (``app`` is then None)."""
+    made = House(disk or MemoryDisk(), **options)
+    await made.app.start()
+    try:
+        await made.link.until(lambda: made.link.listener)
+        if up:
+            made.link.up()
+        else:
+            made.link.is_up = False
+        await made.until(lambda: made.ctx.link(ROOM) is not None or not up)
+        await made.until(lambda: not up or len(made.app.rooms.of(Ref("xmpp", ROOM)).links) == 2)
+        yield made
+    finally:
+        await made.app.stop()

@@ -1,0 +1,255 @@
+"""The network on a real core: what people see, and what the log says."""
+
+from __future__ import annotations
+
+import pytest
+from hansa import (
+    Action,
+    Delivery,
+    EventIn,
+    Member,
+    Membership,
+    Message,
+    Name,
+    Person,
+    Reason,
+    Topic,
+    Verdict,
+    ViewChange,
+)
+from xmpp.house import House, house, mx, xm
+from xmpp.stanzas import ROOM, join
+
+JULIET, PHONE, ROMEO = "juliet@x.example/a", "juliet@x.example/p", "romeo@x.example/b"
+
+
+async def test_a_join_is_committed_and_shown() -> None:
+    async with house() as h:
+        await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
+        await h.enter(JULIET, "Jule")
+        assert h.membership(xm("juliet")) is Membership.JOIN
+        assert h.link.lines("juliet") == [
+            "juliet/a < Alice presence:",
+            "juliet/a < Jule presence: [100 110 170]",
+            "juliet/a < * message groupchat: subject=",
+        ]
+        await h.until(lambda: h.other.got)
+        assert h.other.got[0].content == Member(user=xm("juliet"), membership=Membership.JOIN, name="Jule")
+
+
+async def test_words_cross_both_ways_and_are_reflected_once_in_log_order() -> None:
+    async with house() as h:
+        await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
+        await h.enter(JULIET, "Jule")
+        await h.enter(ROMEO, "Romeo")
+        h.say(JULIET, "one", "/me two")
+        await h.link.until(lambda: len(h.link.bodies(ROMEO)) == 2)
+        await h.other.say("alice", "three")
+        await h.link.until(lambda: len(h.link.bodies(ROMEO)) == 3)
+        assert h.link.bodies(ROMEO) == h.link.bodies(JULIET) == ["one", "/me two", "three"]
+        ids = [e.get("id") for e in h.link.sent if e.get("to") == JULIET and e.find("{*}body") is not None]
+        assert ids[:2] == ["m0", "m1"]
+        await h.until(lambda: len(h.other.got) == 4)
+        assert [e.content for e in h.other.got[2:]] == [
+            Message(text="one"),
+            Message(text="two", style="emote"),
+        ]
+        stable = [e.find("{urn:xmpp:sid:0}stanza-id") for e in h.link.sent if e.find("{*}body") is not None]
+        assert {s.get("id") for s in stable if s is not None} == {e.id for e in h.other.got[2:]} | {ids[2]}
+
+
+async def test_topic_name_and_nick_cross() -> None:
+    async with house() as h:
+        await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
+        await h.enter(JULIET, "Jule")
+        h.link.receive(
+            f"<message from='{JULIET}' to='{ROOM}' id='s' type='groupchat'><subject>T</subject></message>"
+        )
+        await h.link.line("juliet/a < Jule message groupchat: subject=T")
+        form = (
+            "<query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'>"
+            "<field var='muc#roomconfig_roomname'><value>N</value></field></x></query>"
+        )
+        h.link.receive(f"<iq from='{JULIET}' to='{ROOM}' id='o' type='set'>{form}</iq>")
+        await h.link.line("juliet/a < * iq result:")
+        await h.link.line("juliet/a < * message groupchat: [104]")
+        h.link.receive(join(JULIET, "Capulet", inner=""))
+        await h.link.line("juliet/a < Capulet presence: [110]")
+        await h.until(lambda: len(h.other.got) == 4)
+        assert [e.content for e in h.other.got[1:]] == [
+            Topic(text="T"),
+            Name(text="N"),
+            Member(user=xm("juliet"), membership=Membership.JOIN, name="Capulet"),
+        ]
+        await h.other.submit((mx("alice"), Topic(text="U")), (mx("alice"), Name(text="M")))
+        await h.link.line("juliet/a < Alice message groupchat: subject=U")
+        await h.other.member(mx("alice"), Membership.JOIN, name="Ally")
+        await h.link.line("juliet/a < Alice presence unavailable: -> Ally [303]")
+        await h.enter(ROMEO, "Romeo")
+        assert h.link.lines("romeo")[-1] == "romeo/b < * message groupchat: subject=U"
+
+
+async def test_only_the_last_connection_leaves() -> None:
+    async with house() as h:
+        await h.enter(JULIET, "Jule")
+        await h.enter(PHONE, "Jule")
+        h.leave(JULIET)
+        await h.link.line("juliet/a < Jule presence unavailable: [110]")
+        h.say(PHONE, "still here")
+        await h.link.until(lambda: h.link.bodies(PHONE))
+        assert h.membership(xm("juliet")) is Membership.JOIN
+        h.leave(PHONE)
+        await h.until(lambda: h.membership(xm("juliet")) is Membership.LEAVE)
+        await h.until(lambda: len(h.other.got) == 3)
+        crossed = [e.content.membership for e in h.other.got if isinstance(e.content, Member)]
+        assert crossed == [Membership.JOIN, Membership.LEAVE]
+
+
+async def test_out_and_in_again_at_once() -> None:
+    async with house() as h:
+        await h.enter(JULIET, "Jule")
+        h.leave(JULIET)
+        await h.enter(JULIET, "Jule")
+        h.say(JULIET, "back")
+        await h.link.until(lambda: h.link.bodies(JULIET))
+        assert h.membership(xm("juliet")) is Membership.JOIN
+
+
+async def test_a_kick_from_the_other_network() -> None:
+    async with house() as h:
+        await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
+        await h.enter(JULIET, "Jule")
+        await h.enter(ROMEO, "Romeo")
+        await h.other.member(xm("juliet"), Membership.LEAVE, by=mx("alice"))
+        await h.link.line("juliet/a < Jule presence unavailable: [110 307]")
+        await h.link.line("romeo/b < Jule presence unavailable: [307]")
+        h.say(JULIET, "hello?")
+        await h.link.line("juliet/a < * message error: modify not-acceptable")
+        await h.enter(JULIET, "Jule")
+        assert h.membership(xm("juliet")) is Membership.JOIN
+        await h.other.member(xm("juliet"), Membership.BAN, by=mx("alice"))
+        await h.link.line("juliet/a < Jule presence unavailable: [110 301]")
+        h.link.receive(join(JULIET, "Jule"))
+        await h.link.line("juliet/a < Jule presence error: auth forbidden")
+        assert not [o for o in await kept(h) if o.startswith("juliet")]
+
+
+async def kept(h: House) -> list[str]:
+    return [str(row.key[1]) for row in await h.ctx.store.scan("occupant")]
+
+
+class Says:
+    """A policy with one answer to what comes in from XMPP with this word."""
+
+    def __init__(self, word: str, verdict: Verdict) -> None:
+        self.word = word
+        self.verdict = verdict
+
+    async def check(self, crossing: object) -> Verdict | None:
+        if not isinstance(crossing, EventIn) or crossing.sender.network != "xmpp":
+            return None
+        return self.verdict if self.word in crossing.facts.texts else None
+
+
+def denial(**more: float) -> Verdict:
+    return Verdict(Action.DENY, (Reason(code="NO", text="not that"),), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "condition"),
+    [
+        (denial(), "modify policy-violation"),
+        (denial(retry_after=3.0), "wait resource-constraint"),
+        (Verdict(Action.WITHHOLD, (Reason(code="W", text="not that"),)), "modify policy-violation"),
+        (Verdict(Action.HOLD, (Reason(code="H", text="not that"),)), "modify policy-violation"),
+    ],
+)
+async def test_what_a_policy_refuses_is_an_error_to_its_sender_alone(
+    verdict: Verdict, condition: str
+) -> None:
+    async with house(policy=Says("bad", verdict)) as h:
+        await h.enter(ROMEO, "Romeo")
+        h.link.receive(join(JULIET, "bad"))
+        await h.link.line(f"juliet/a < bad presence error: {condition}")
+        assert h.membership(xm("juliet")) is None
+        await h.enter(JULIET, "Jule")
+        h.say(JULIET, "good", "bad", "better")
+        await h.link.line(f"juliet/a < * message error: {condition}")
+        await h.link.until(lambda: len(h.link.bodies(ROMEO)) == 2)
+        assert h.link.bodies(ROMEO) == ["good", "better"]
+        error = next(e for e in h.link.sent if e.get("type") == "error" and e.get("id") == "m1")
+        text = error.findtext("{*}error/{urn:ietf:params:xml:ns:xmpp-stanzas}text")
+        assert text is not None
+        assert text.startswith("not that [")
+        h.link.receive(join(JULIET, "bad", inner=""))
+        await h.link.line(f"juliet/a < bad presence error: {condition}")
+        assert "romeo/b < bad presence:" not in h.link.lines()
+
+
+async def test_a_full_room_queue_is_resource_constraint() -> None:
+    async with house(queue=3) as h:
+        await h.enter(JULIET, "Jule")
+        h.say(JULIET, *(str(n) for n in range(10)))
+        await h.link.until(lambda: len(h.link.bodies(JULIET)) == 3)
+        errors = [x for x in h.link.lines() if "error" in x]
+        assert errors == ["juliet/a < * message error: wait resource-constraint"] * 7
+        assert h.counted("xmpp_refused") == {"queue": 7}
+        h.say(JULIET, "again")
+        await h.link.until(lambda: h.link.bodies(JULIET)[-1] == "again")
+
+
+async def test_large_stanzas_are_counted_by_their_size() -> None:
+    async with house(queue_bytes=65_536) as h:
+        await h.enter(JULIET, "Jule")
+        await h.enter(ROMEO, "Romeo")
+        h.say(JULIET, *("x" * 30_000 for _ in range(3)))
+        h.say(ROMEO, "y" * 30_000)
+        await h.link.until(lambda: len(h.link.bodies(JULIET)) == 2)
+        assert h.counted("xmpp_refused") == {"queue": 2}
+        h.say(ROMEO, "y" * 30_000)
+        await h.link.until(lambda: len(h.link.bodies(JULIET)) == 3)
+
+
+async def test_who_the_core_does_not_know_as_joined_is_not_here() -> None:
+    async with house() as h:
+        await h.enter(JULIET, "Jule")
+        gone = Person(user=xm("juliet"), membership=Membership.LEAVE)
+        await h.ctx.reconcile(ROOM, ViewChange(people=(gone,)))
+        h.say(JULIET, "hello?")
+        await h.link.line("juliet/a < * message error: modify not-acceptable")
+        await h.link.line("juliet/a < Jule presence unavailable: [110 307 333]")
+
+
+async def test_an_error_from_an_occupant_ends_its_stay() -> None:
+    async with house() as h:
+        await h.enter(ROMEO, "Romeo")
+        await h.enter(JULIET, "Jule")
+        error = "<error type='cancel'><gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>"
+        h.link.receive(f"<message from='{JULIET}' to='{ROOM}/Romeo' type='error'>{error}</message>")
+        await h.link.line("romeo/b < Jule presence unavailable: [307 333]")
+        await h.until(lambda: h.membership(xm("juliet")) is Membership.LEAVE)
+        assert await kept(h) == [ROMEO]
+
+
+async def test_people_found_by_the_core_without_an_event_appear() -> None:
+    async with house() as h:
+        await h.enter(ROMEO, "Romeo")
+        person = Person(user=mx("bob"), membership=Membership.JOIN, name="Bob")
+        await h.ctx.reconcile(ROOM, ViewChange(people=(person,)))
+        await h.enter(JULIET, "Jule")
+        assert "juliet/a < Bob presence:" in h.link.lines()
+        assert "romeo/b < Bob presence:" in h.link.lines()
+
+
+async def test_a_second_send_of_a_delivery_is_not_shown() -> None:
+    async with house() as h:
+        await h.enter(JULIET, "Jule")
+        await h.other.member(mx("alice"), Membership.JOIN)
+        await h.other.say("alice", "once")
+        await h.link.until(lambda: h.link.bodies(JULIET))
+        (event,) = [e for e in await h.ctx.history(ROOM, limit=1) if isinstance(e.content, Message)]
+        link = h.ctx.link(ROOM)
+        assert link is not None
+        again = Delivery(key=f"{link.id}#{event.seq}", link=link, event=event, content=event.content)
+        assert await h.xmpp.send(again) == event.id
+        assert h.link.bodies(JULIET) == ["once"]
