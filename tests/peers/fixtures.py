@@ -8,7 +8,8 @@ import pytest
 
 from peers.ca import PrivateCA
 from peers.hansa import Hansa
-from peers.require import require_synapse
+from peers.prosody import Prosody, XmppUser
+from peers.require import require_prosody, require_synapse
 from peers.synapse import MatrixUser, Synapse
 
 
@@ -41,6 +42,30 @@ async def matrix_user(synapse):
 
     async def make(name: str) -> MatrixUser:
         user = await synapse.user(f"{name}{secrets.token_hex(3)}")
+        made.append(user)
+        return user
+
+    yield make
+    for user in made:
+        await user.close()
+
+
+@pytest.fixture
+async def prosody(ca, tmp_path):
+    """A Prosody of the test's own: it starts within a second."""
+    require_prosody()
+    server = await Prosody(tmp_path / "prosody", ca).start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def xmpp_user(prosody):
+    """Makes users of the test's Prosody."""
+    made: list[XmppUser] = []
+
+    async def make(name: str, resource: str = "") -> XmppUser:
+        user = await prosody.user(name, resource)
         made.append(user)
         return user
 
