@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 from e2e.town import LOBBY, MUC, matrix_reads, matrix_sees, up, xmpp_table
+from peers.prosody import StanzaError
+from peers.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -40,3 +42,70 @@ async def test_a_room_that_hansa_hosts(version, hansa, prosody, matrix_user, xmp
     room = await alice.join(f"#lobby:{server.name}")
     assert (await alice.state(room))["m.room.create", ""]["content"]["room_version"] == version
     await talk(alice, room, juliet, count=200)
+
+
+async def linked_to_muc(server, native: str) -> None:
+    """Tie the MUC to a room that the bridge user is in."""
+
+    async def there():
+        return [r for r in await server.run("rooms", "ls") if native in [x["link"] for x in r["links"]]]
+
+    await until(f"{native} is known", there)
+    await server.run("rooms", "link", native, "xmpp:lobby")
+
+
+async def test_a_room_on_synapse_that_the_bridge_user_is_invited_to(hansa, prosody, matrix_user, xmpp_user):
+    server = await hansa(xmpp_table(prosody))
+    await up(server, rooms=0)
+    juliet, alice = await xmpp_user("juliet"), await matrix_user("alice")
+    room = await alice.create_room(name="Verona")
+    await alice.invite(room, f"@hansa:{server.name}")
+    await linked_to_muc(server, f"matrix:{room}")
+    await juliet.join(MUC, "Juliet")
+    await talk(alice, room, juliet, count=200)
+
+
+async def test_a_room_on_synapse_joined_by_its_alias_keeps_its_rules(hansa, prosody, matrix_user, xmpp_user):
+    server = await hansa(xmpp_table(prosody))
+    await up(server, rooms=0)
+    juliet, alice = await xmpp_user("juliet"), await matrix_user("alice")
+    room = await alice.create_room(room_alias_name="verona", version="11")
+    alias = f"#verona:{alice.id.partition(':')[2]}"
+    await server.run("rooms", "create", f"matrix:{alias}", "xmpp:lobby")
+    await juliet.join(MUC, "Juliet")
+    await talk(alice, room, juliet, count=20)
+
+    levels = (await alice.state(room))["m.room.power_levels", ""]["content"]
+    await alice.set_state(room, "m.room.power_levels", {**levels, "events_default": 50})
+    marker = await alice.say(room, "quiet, please")
+    await juliet.until("the marker", lambda: "quiet, please" in juliet.bodies(MUC))
+    refused = await juliet.verdict(juliet.say(MUC, "but I must"), MUC)
+    assert refused is not None and refused.condition == "forbidden"
+    await alice.set_state(room, "m.room.power_levels", levels)
+    await alice.say(room, "go on")
+    await juliet.until("the marker", lambda: "go on" in juliet.bodies(MUC))
+    assert await juliet.verdict(juliet.say(MUC, "thank you"), MUC) is None
+    assert "but I must" not in juliet.bodies(MUC)
+    await until("Alice reads on", lambda: _says(alice, room, "thank you"))
+    assert "but I must" not in await alice.bodies(room)
+    assert marker
+
+    await alice.set_state(room, "m.room.join_rules", {"join_rule": "invite"})
+    await alice.say(room, "closed")
+    await juliet.until("the marker", lambda: "closed" in juliet.bodies(MUC))
+    romeo = await xmpp_user("romeo")
+    with pytest.raises(StanzaError) as closed:
+        await romeo.join(MUC, "Romeo")
+    assert closed.value.condition == "registration-required"
+    assert "Romeo" not in juliet.occupants(MUC)
+
+    ghost = await matrix_sees(alice, room, "Juliet")
+    await alice.ban(room, ghost)
+    await juliet.until("her ban", lambda: "Juliet" not in juliet.occupants(MUC))
+    with pytest.raises(StanzaError) as banned:
+        await juliet.join(MUC, "Juliet")
+    assert banned.value.condition == "forbidden"
+
+
+async def _says(user, room, text):
+    return text in await user.bodies(room)
