@@ -185,13 +185,15 @@ class Authority(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
     """Where one event stands with one server. ``state`` is ``delivered``, ``waiting`` or ``failed``;
-    ``since`` is in ms, 0 where nothing waits; ``reason`` says why it waits.
+    ``since`` is in ms, 0 where nothing waits; ``reason`` says why it waits, ``failures`` how many attempts
+    in a row have failed.
     """
 
     name: str
     state: str
     since: int = 0
     reason: str = ""
+    failures: int = 0
 
 
 @runtime_checkable

@@ -262,6 +262,7 @@ class Operations:
                 "state": d.state,
                 "since": d.since,
                 "reason": d.reason,
+                "failures": d.failures,
             }
             for d in await network.where(native)
         ]

@@ -117,7 +117,8 @@ class Sender:
                 continue
             peer.waiting_since = peer.waiting_since or self._ctx.clock.now()
             chosen = self._caught_up(rows)
-            await self._deliver(peer, chosen)
+            for at in range(0, len(chosen), MAX_PDUS):
+                await self._deliver(peer, chosen[at : at + MAX_PDUS])
             peer.position = rows[-1].position
             peer.waiting_since = 0
             put = Put("destination", (peer.server,), b"", {"position": peer.position})
@@ -144,7 +145,7 @@ class Sender:
         if len(rows) <= MAX_PDUS:
             return list(rows)
         newest = {str(row.fields["room_id"]): row for row in rows}
-        return sorted(newest.values(), key=lambda row: row.position)[:MAX_PDUS]
+        return sorted(newest.values(), key=lambda row: row.position)
 
     async def _deliver(self, peer: _Peer, rows: Sequence[Row]) -> None:
         """Send one transaction until it is taken; what the peer cannot stand is bisected and dropped."""
@@ -203,8 +204,18 @@ class Sender:
                 peer = self._peers[server]
                 done = peer.position >= row.position
                 state = "delivered" if done else ("failed" if peer.failures else "waiting")
-                since, reason = (0, "") if done else (peer.waiting_since, peer.reason)
-                found.append(Destination(name=server, state=state, since=since, reason=reason))
+                if done:
+                    found.append(Destination(name=server, state=state))
+                    continue
+                found.append(
+                    Destination(
+                        name=server,
+                        state=state,
+                        since=peer.waiting_since,
+                        reason=peer.reason,
+                        failures=peer.failures,
+                    )
+                )
         return found
 
     def destinations(self) -> list[dict[str, Any]]:
