@@ -70,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("--sender", required=True, metavar="NETWORK:USER")
     test.add_argument("--text", required=True)
     explain = policy.add_parser("explain", parents=[listing], help="why something was decided")
-    explain.add_argument("decision")
+    explain.add_argument("decision", help="the id that a refusal names, d-...")
+    policy.add_parser("log", parents=[listing], help="the newest decisions, also those of shadow mode")
     return parser
 
 
@@ -83,7 +84,7 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
     name = f"{args.command} {getattr(args, 'action', '')}".strip()
     match name:
         case "status" | "plugins":
-            return ("GET", f"/{name}", None), "plugins" if name == "plugins" else "plain"
+            return ("GET", f"/{name}", None), name
         case "reload":
             return ("POST", "/reload", {}), "plain"
         case "where":
@@ -105,6 +106,8 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
         case "policy test":
             body = {"room": args.room, "sender": args.sender, "text": args.text}
             return ("POST", "/policy/test", body), "tested"
+        case "policy log":
+            return ("GET", "/policy/log", None), "decisions"
         case _:
             return ("GET", f"/policy/explain/{quote(args.decision, safe='')}", None), "explanation"
 

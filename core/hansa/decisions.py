@@ -128,6 +128,11 @@ class Decisions:
         explained: dict[str, Any] = orjson.loads(row.body)
         return explained
 
+    async def log(self, limit: int) -> list[dict[str, Any]]:
+        """The newest decisions, oldest first; at most ``limit``."""
+        rows = await self._store.scan("decision", index=("ts",), limit=limit, reverse=True)
+        return [orjson.loads(row.body) for row in reversed(rows)]
+
     def _keep(
         self, crossing: Crossing, answers: Sequence[Answer], enforced: Verdict, would: Verdict
     ) -> Judgement:

@@ -55,6 +55,7 @@ class Operations:
             ("GET", "/where/{event}", self.where),
             ("POST", "/policy/test", self.policy_test),
             ("GET", "/policy/explain/{decision}", self.policy_explain),
+            ("GET", "/policy/log", self.policy_log),
             ("POST", "/reload", self.reload),
         ):
             router.add(method, pattern, _json(work), max_body=_BODY)
@@ -301,6 +302,10 @@ class Operations:
             return await self._app.decisions.explain(request.path["decision"])
         except LocalProtocolError as error:
             raise _missing(str(error)) from error
+
+    async def policy_log(self, _request: Request, _body: Any) -> Any:
+        """The newest decisions that were not a plain allow, oldest first."""
+        return await self._app.decisions.log(_PAGE)
 
     async def reload(self, _request: Request, _body: Any) -> Any:
         """Read policies and certificates again."""

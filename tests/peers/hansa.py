@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from peers.ca import PrivateCA
 from peers.process import Process, free_port
+from peers.signed import Signer
 from peers.waiting import until
 
 _TOML = """
@@ -59,7 +60,12 @@ class Hansa:
             port=self.port, chain=chain, key=key, ca=ca.certificate, version=version, store=store
         )
         self.config.write_text(self.base + more)
+        self._ca = ca
         self._process: Process | None = None
+
+    def signer(self) -> Signer:
+        """Speaks as this server."""
+        return Signer(self.name, self.folder / "matrix.key", self._ca.certificate)
 
     async def start(self) -> Self:
         command = [sys.executable, "-m", "hansa", "run", "-v", "-c", str(self.config)]

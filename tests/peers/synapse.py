@@ -16,6 +16,7 @@ import aiohttp
 from peers.ca import PrivateCA
 from peers.process import Process, free_port
 from peers.require import require_synapse
+from peers.signed import Signer
 from peers.waiting import until
 
 _NO_LIMIT = {"per_second": 1e6, "burst_count": 1_000_000}
@@ -122,6 +123,10 @@ class Synapse:
 
             await until("Synapse answers", ready, 90)
         return self
+
+    def signer(self) -> Signer:
+        """Speaks as this server."""
+        return Signer(self.name, self.folder / "signing.key", self._ca.certificate)
 
     def stop(self) -> None:
         if self._process is not None:

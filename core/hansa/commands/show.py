@@ -67,6 +67,28 @@ def where(found: Any) -> str:
     return f"{head}\n{table(['destination', 'state', 'since', 'reason'], rows)}"
 
 
+def decisions(found: Any) -> str:
+    """``hansa policy log``."""
+    rows = []
+    for one in found:
+        shadow = one["mode"] == "shadow"
+        reasons = one["would_reasons"] if shadow else one["reasons"]
+        facts = one["facts"]
+        who = facts.get("server") or facts.get("sender") or facts.get("user") or ""
+        verdict = f"would {one['would']}" if shadow else one["action"]
+        why = ", ".join(f"{r['policy']}: {r['rule']}" for r in reasons)
+        rows.append([_when(one["ts"]), one["id"], verdict, facts["crossing"], who, why])
+    return table(["when", "decision", "verdict", "crossing", "who", "because"], rows)
+
+
+def status(found: Any) -> str:
+    """``hansa status``."""
+    networks = [[n["id"], n["state"], str(n["restarts"]), n["text"]] for n in found["networks"]]
+    policies = [[p["name"], "shadow" if p["shadow"] else "enforced"] for p in found["policies"]]
+    tables = [table(["network", "is", "restarts", ""], networks), table(["policy", ""], policies)]
+    return "\n\n".join([*tables, f"rooms: {found['rooms']}"])
+
+
 def explanation(found: Any) -> str:
     """``hansa policy explain``."""
     shadow = found["mode"] == "shadow"
