@@ -79,7 +79,7 @@ async def hansa(ca, tmp_path):
     """Makes Hansa processes."""
     made: list[Hansa] = []
 
-    async def make(more: str = "", **options) -> Hansa:
+    async def make(more="", **options) -> Hansa:
         process = Hansa(tmp_path / f"hansa{len(made)}", ca, more, **options)
         made.append(process)
         return await process.start()

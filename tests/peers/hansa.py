@@ -8,6 +8,7 @@ import json
 import secrets
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,13 +37,13 @@ class CommandFailed(Exception):
 
 
 class Hansa:
-    """One process with its configuration. ``more`` is further TOML."""
+    """One process with its configuration. ``more`` is further TOML, or makes it of what is known of it."""
 
     def __init__(
         self,
         folder: Path,
         ca: PrivateCA,
-        more: str = "",
+        more: str | Callable[[Hansa], str] = "",
         *,
         version: str = "12",
         store: str = "sqlite:hansa.db",
@@ -53,19 +54,23 @@ class Hansa:
         self.name = f"127.0.0.1:{self.port}"
         chain, key = ca.issue(f"hansa-{self.port}", "127.0.0.1", "localhost")
         self.config = folder / "hansa.toml"
-        seed = base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")
-        (folder / "matrix.key").write_text(f"ed25519 a_1 {seed}\n")
-        (folder / "matrix.key").chmod(0o600)
+        self.write_key("matrix.key")
         self.base = _TOML.format(
             port=self.port, chain=chain, key=key, ca=ca.certificate, version=version, store=store
         )
-        self.config.write_text(self.base + more)
-        self._ca = ca
+        self.ca = ca
+        self.config.write_text(self.base + (more if isinstance(more, str) else more(self)))
         self._process: Process | None = None
+
+    def write_key(self, name: str) -> None:
+        """A new signing key in the folder."""
+        seed = base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+        (self.folder / name).write_text(f"ed25519 a_{secrets.token_hex(2)} {seed}\n")
+        (self.folder / name).chmod(0o600)
 
     def signer(self) -> Signer:
         """Speaks as this server."""
-        return Signer(self.name, self.folder / "matrix.key", self._ca.certificate)
+        return Signer(self.name, self.folder / "matrix.key", self.ca.certificate)
 
     async def start(self) -> Self:
         command = [sys.executable, "-m", "hansa", "run", "-v", "-c", str(self.config)]
