@@ -15,6 +15,8 @@ from hansa.pure.verdict import Action
 from hansa.pure.view import RoomView
 
 _GATE = frozenset({Action.ALLOW, Action.DENY})
+_IN = frozenset({Action.ALLOW, Action.WITHHOLD, Action.DENY})
+_IN_HISTORY = frozenset({Action.ALLOW, Action.WITHHOLD})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,11 @@ class EventIn:
     view: RoomView
     facts: NativeFacts = field(default_factory=NativeFacts)
     immutable: bool = False
-    possible: ClassVar[frozenset[Action]] = frozenset({Action.ALLOW, Action.WITHHOLD, Action.DENY})
+
+    @property
+    def possible(self) -> frozenset[Action]:
+        """What can be done with it."""
+        return _IN_HISTORY if self.immutable else _IN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
