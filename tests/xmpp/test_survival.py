@@ -208,6 +208,23 @@ async def test_a_backlog_a_crash_and_a_rejoin_since() -> None:
         assert h.link.bodies(JULIET) == [*(f"t{k}" for k in range(300)), "end"]
 
 
+async def test_who_begins_anew_and_is_refused_is_out() -> None:
+    """A client that comes back while it is being asked, under a nick that is taken by now."""
+    disk = MemoryDisk()
+    async with house(disk) as h:
+        await h.enter(JULIET, "Jule")
+        await h.enter(ROMEO, "Romeo")
+    async with house(disk, up=False) as h:
+        h.link.online = {JULIET, ROMEO}
+        h.link.up()
+        h.link.receive(join(JULIET, "Romeo"))
+        await h.until(lambda: h.membership(xm("juliet")) is Membership.LEAVE)
+        assert [x for x in h.link.lines("juliet") if "error" in x]
+        h.say(ROMEO, "alone")
+        await h.link.line("romeo/b < Romeo message groupchat: body=alone")
+        assert h.link.bodies(JULIET) == [] and await kept(h) == [ROMEO]
+
+
 @pytest.mark.parametrize(
     ("asked", "shown"),
     [

@@ -30,7 +30,7 @@ from hansa_xmpp.proto.convert import SentIds
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.muc import Command, Enter, Ignore, Rename, Say
 from hansa_xmpp.proto.parse import Excess
-from hansa_xmpp.proto.stanza import MAX_ID, Stanza, read
+from hansa_xmpp.proto.stanza import MAX_ID, MUC, Stanza, read
 from hansa_xmpp.service import HostedRoom, MucService
 from hansa_xmpp.transport import Transport
 
@@ -99,6 +99,8 @@ class Ingress:
                 self._ctx.count("xmpp_refused", why="queue")
                 text = "too much waits; try again later"
                 self.service.say(errors.error(_short(stanza), errors.RESOURCE_CONSTRAINT, text))
+            elif stanza.kind == "presence" and not stanza.type and stanza.child("x", MUC) is not None:
+                self.service.begins_anew(room, stanza.sender.full)
 
     def left(self, native: str, user: Ref) -> None:
         """The core has to be told that somebody left, unless they are back when their turn comes."""
@@ -162,6 +164,8 @@ class Ingress:
                 elif isinstance(command, Ignore):
                     self._ctx.count("xmpp_ignored", why=command.why)
             await self.service.done(native, commands)
+            if room.muc.roster.suspended(stanza.sender.full):  # and was not let in again
+                await self.service.done(native, room.muc.lost([stanza.sender.full]))
         await self._say(native, words)
 
     async def _enter(self, native: str, room: HostedRoom, enter: Enter, epoch: int) -> None:

@@ -92,6 +92,14 @@ class MucService:
         assert view is not None
         return view
 
+    @staticmethod
+    def begins_anew(room: HostedRoom, full: str) -> None:
+        """A connection asks to come in. If it is known from before and the room is not open again yet, what
+        waits is history to it and not live, or it would see the backlog twice.
+        """
+        if not room.gate.done():
+            room.muc.roster.suspend(full)
+
     def say(self, stanzas: Iterable[Outgoing]) -> None:
         """Send answers and presences; nothing where the link is down, nobody would get them."""
         with contextlib.suppress(LinkDown):

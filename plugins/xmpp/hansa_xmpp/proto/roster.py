@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from hansa import Ref, Role
 
+#: A ``seq`` that no event has: who was given the log up to it is given nothing.
+_NOTHING = 2**63 - 1
+
 
 @dataclass(slots=True)
 class Occupant:
@@ -95,6 +98,17 @@ class Roster:
         """Add a connection, which was given the log up to ``upto``."""
         occupant.sessions[full] = upto
         self._sessions[full] = occupant
+
+    def suspend(self, full: str) -> None:
+        """Give a connection nothing live until it has entered anew."""
+        occupant = self._sessions.get(full)
+        if occupant is not None:
+            occupant.sessions[full] = _NOTHING
+
+    def suspended(self, full: str) -> bool:
+        """True if a connection has to enter anew before it is given anything."""
+        occupant = self._sessions.get(full)
+        return occupant is not None and occupant.sessions[full] == _NOTHING
 
     def part(self, full: str) -> Occupant | None:
         """Take one connection out; the person goes with the last."""
