@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hansa.pure.errors import ConfigError, PluginError
+from hansa.store import check_url
 
 
 class _Strict(BaseModel):
@@ -71,7 +72,20 @@ class Server(_Strict):
 class Store(_Strict):
     """The ``[store]`` table."""
 
-    url: str = Field(default="sqlite:hansa.db", description="sqlite:FILE")
+    url: str = Field(
+        default="sqlite:hansa.db",
+        description="sqlite:FILE or mongodb://USER:PASSWORD@HOST/DATABASE, a replica set; may be a secret",
+        repr=False,
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _store(cls, value: str) -> str:
+        try:
+            check_url(value)
+        except ConfigError as error:
+            raise ValueError(error.reason) from None
+        return value
 
 
 class Throttle(_Strict):

@@ -8,6 +8,7 @@ import pytest
 
 from peers.ca import PrivateCA
 from peers.hansa import Hansa
+from peers.mongo import Mongo
 from peers.prosody import Prosody, XmppUser
 from peers.require import require_prosody, require_synapse
 from peers.synapse import MatrixUser, Synapse
@@ -87,3 +88,17 @@ async def hansa(ca, tmp_path):
     yield make
     for process in made:
         await process.stop()
+
+
+@pytest.fixture(scope="session")
+def mongo_server(tmp_path_factory):
+    """A MongoDB that runs until the end."""
+    server = Mongo(tmp_path_factory.mktemp("mongo")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def mongo_url(mongo_server):
+    """The URL of an empty database."""
+    return mongo_server.database()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,39 @@ from hansa.pure.errors import ConfigError
 if TYPE_CHECKING:
     from hansa.store.base import Store
 
+#: ``USER:PASSWORD@`` may not hold ``/?#@`` unescaped, so that no part of a password is taken for a host.
+_MONGO = re.compile(r"mongodb(\+srv)?://([^/?#@\s]+@)?[^/?#@\s]+/[A-Za-z0-9_-]{1,38}(\?\S*)?")
+
+
+def check_url(url: str) -> str:
+    """The kind of store a URL is for. Raises ConfigError, whose text holds nothing of the URL but its kind:
+    the rest may be a password.
+    """
+    kind = url.partition(":")[0]
+    if kind == "sqlite" and len(url) > len("sqlite:"):
+        return "sqlite"
+    if kind in {"mongodb", "mongodb+srv"}:
+        if not _MONGO.fullmatch(url):
+            text = (
+                f"is not like {kind}://USER:PASSWORD@HOST/DATABASE; in a password write %40 for @, %2F for /"
+            )
+            raise ConfigError(text, path="store.url")
+        return "mongodb"
+    raise ConfigError("is no store; say sqlite:FILE or mongodb://HOST/DATABASE", path="store.url")
+
 
 def open_store(url: str, folder: Path) -> Store:
-    """The store of a URL: ``sqlite:PATH`` (relative to ``folder``) or ``mongodb://...``. No I/O yet."""
-    kind, _, rest = url.partition(":")
-    if kind == "sqlite" and rest:
+    """The store of a URL: ``sqlite:PATH`` (relative to ``folder``) or ``mongodb://HOST/DATABASE``.
+
+    No I/O yet. Raises ConfigError.
+    """
+    if check_url(url) == "sqlite":
         from hansa.store.sqlite import SqliteStore  # noqa: PLC0415  # only what is configured is imported
 
-        return SqliteStore(folder / rest)
-    raise ConfigError(f"{kind}: is no store; say sqlite:FILE", path="store.url")
+        return SqliteStore(folder / url.partition(":")[2])
+    try:
+        from hansa.store.mongo import MongoStore  # noqa: PLC0415  # likewise
+    except ModuleNotFoundError as error:
+        text = f"MongoDB needs {error.name}: install hansa[mongo]"
+        raise ConfigError(text, path="store.url") from error
+    return MongoStore(url)

@@ -6,8 +6,8 @@ For the simulation and for fast tests: no threads, no time, and a crash that is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from hansa.store.base import (
     MAX_BODY,
@@ -33,6 +33,10 @@ _Table = dict[Key, Row]
 
 def checked(collection: Collection, write: Write) -> None:
     """Raise for a write that no store may take."""
+    if not isinstance(write, Append):
+        if len(write.key) != len(key_names(collection)):
+            raise StoreError(f"{write.key!r} is no key of {collection.name}")
+        _storable(collection, write.key)
     if isinstance(write, Delete):
         return
     if len(write.body) > MAX_BODY:
@@ -40,6 +44,20 @@ def checked(collection: Collection, write: Write) -> None:
     unknown = set(write.fields) - set(collection.fields)
     if unknown:
         raise StoreError(f"{collection.name} has no fields {sorted(unknown)}")
+    _storable(collection, write.fields.values())
+
+
+def _storable(collection: Collection, values: Iterable[Value]) -> None:
+    """Integers have 64 bits and strings are Unicode: a surrogate alone has no UTF-8."""
+    for value in values:
+        if isinstance(value, int):
+            if not -(1 << 63) <= value < 1 << 63:
+                raise StoreError(f"an integer for {collection.name} is over 64 bits")
+        elif isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise StoreError(f"a string for {collection.name} is no Unicode: {value!r}") from None
 
 
 def split(scope: str, name: str) -> tuple[str, str]:
@@ -98,7 +116,9 @@ class MemoryStore:
             )
         for collection in schema.collections:
             self._collections[scope, collection.name] = collection
-            self.disk.tables.setdefault((scope, collection.name), {})
+            table = self.disk.tables.setdefault((scope, collection.name), {})
+            for key, row in table.items():
+                table[key] = replace(row, fields={f: row.fields.get(f) for f in collection.fields})
         while version < schema.version:
             migrate = schema.migrations[version]
             for collection in schema.collections:

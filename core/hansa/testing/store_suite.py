@@ -120,6 +120,61 @@ class StoreSuite:
         assert await ats(index=("size",), after=9) == [10]
         assert await ats(equal=("c",)) == []
 
+    async def test_keys_are_in_the_order_of_their_characters(self, store: Store) -> None:
+        """Whatever the characters are, and integers in the order of their values; bounds are exact."""
+        await store.declare("s", SCHEMA)
+        names = sorted(
+            ["", "\0", "\0\0", "\1", "\2", "a", "a\0", "a\1", "a\2", "a\2a", "ab", "é", "\ufffd", "😀"]
+        )
+        numbers = [-(2**63), -10, -1, 0, 9, 10, 2**31, 2**63 - 1]
+        keys = [(name, number) for name in names for number in numbers]
+        await store.commit("s", [_thing(*key) for key in reversed(keys)])
+
+        async def found(**how: object) -> list[object]:
+            return [row.key for row in await store.scan("s", "thing", **how)]  # type: ignore[arg-type]
+
+        assert await found() == keys
+        assert await found(reverse=True) == keys[::-1]
+        for name in names:
+            assert await found(equal=(name,)) == [k for k in keys if k[0] == name]
+            assert await found(after=name) == [k for k in keys if k[0] > name]
+            assert await found(upto=name) == [k for k in keys if k[0] <= name]
+            assert await found(after=name, reverse=True) == [k for k in keys[::-1] if k[0] < name]
+            assert await found(upto=name, reverse=True) == [k for k in keys[::-1] if k[0] >= name]
+            assert await store.count("s", "thing", equal={"room": name}) == len(numbers)
+        for number in numbers:
+            assert await found(equal=("a",), after=number) == [("a", n) for n in numbers if n > number]
+            assert await found(equal=("a",), upto=number) == [("a", n) for n in numbers if n <= number]
+
+    async def test_an_index_bounds_exactly_and_none_comes_first(self, store: Store) -> None:
+        """Rows equal in the index come by key; None is below everything and within no bound."""
+        await store.declare("s", SCHEMA)
+        sizes: list[int | None] = [None, -5, 0, 7, 7, 2**63 - 1]
+        await store.commit(
+            "s", [Put("thing", ("a", n), b"", {"color": "red", "size": s}) for n, s in enumerate(sizes)]
+        )
+        await store.commit("s", [Put("thing", ("b", 0), b"", {"color": None, "size": 7})])
+
+        async def ats(**how: object) -> list[object]:
+            rows = await store.scan("s", "thing", index=("color", "size"), **how)  # type: ignore[arg-type]
+            return [row.key[1] for row in rows]
+
+        assert await ats(equal=("red",)) == [0, 1, 2, 3, 4, 5]
+        assert await ats(equal=("red",), reverse=True) == [5, 4, 3, 2, 1, 0]
+        assert await ats(equal=("red",), upto=7) == [1, 2, 3, 4]
+        assert await ats(equal=("red",), after=7) == [5]
+        assert await ats(equal=("red",), upto=2**63 - 1) == [1, 2, 3, 4, 5]
+        assert await ats(equal=("red",), after=7, reverse=True) == [2, 1]
+        assert await ats(equal=("red",), upto=7, reverse=True) == [5, 4, 3]
+        assert await ats(equal=("red", None)) == [0]
+        assert await ats(equal=(None,)) == [0]
+        assert await ats(after="re") == [0, 1, 2, 3, 4, 5]
+        assert await ats(upto="red", limit=2) == [0, 1]
+        assert await ats(upto="re") == []
+        assert await store.count("s", "thing", equal={"color": "red", "size": 7}) == 2
+        assert await store.count("s", "thing", equal={"color": None}) == 1
+        assert await store.count("s", "thing", equal={"room": "a", "at": 3}) == 1
+
     async def test_get_many_takes_more_than_a_thousand_keys(self, store: Store) -> None:
         """And answers with those that exist."""
         await store.declare("s", SCHEMA)
@@ -142,6 +197,98 @@ class StoreSuite:
         rows = await store.scan("s", "line", index=("who", "position"), equal=(2,))
         assert [row.position for row in rows] == got[2]
 
+    async def test_what_is_visible_has_no_gaps(self, store: Store) -> None:
+        """A reader never sees a position while a lower one is still to come, nor one of half a batch."""
+        await store.declare("s", SCHEMA)
+        writers = [
+            asyncio.ensure_future(store.commit("s", [Append("line", b"", {"who": n})] * 3)) for n in range(60)
+        ]
+        seen = -1
+        while seen < 180:
+            rows = await store.scan("s", "line")
+            assert [row.position for row in rows] == list(range(1, len(rows) + 1))
+            assert len(rows) % 3 == 0
+            assert len(rows) >= seen
+            seen = len(rows)
+            await asyncio.sleep(0)
+        await asyncio.gather(*writers)
+
+    async def test_of_many_who_insert_a_key_one_wins(self, store: Store) -> None:
+        """And what the others wrote besides is not there; who writes something else is not disturbed."""
+        await store.declare("s", SCHEMA)
+        batches: list[list[Write]] = [
+            [Insert("thing", ("a", 0), b"%d" % n), Put("thing", ("mine", n))] for n in range(20)
+        ]
+        done = await asyncio.gather(
+            *(store.commit("s", batch) for batch in batches),
+            *(store.commit("s", [_thing("b", n)]) for n in range(20)),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(d, Conflict) for d in done[:20]) == 19
+        assert done[20:] == [[]] * 20
+        row = await store.get("s", "thing", ("a", 0))
+        assert row is not None
+        assert [r.key[1] for r in await store.scan("s", "thing", equal=("mine",))] == [int(row.body)]
+
+    async def test_many_who_count_by_cas_count_all(self, store: Store) -> None:
+        """A lost race is done again."""
+        await store.declare("s", SCHEMA)
+        await store.commit("s", [_thing("a", 0, body=b"0")])
+
+        async def one() -> None:
+            while True:
+                row = await store.get("s", "thing", ("a", 0))
+                assert row is not None
+                try:
+                    await store.commit("s", [Cas("thing", ("a", 0), row.body, b"%d" % (int(row.body) + 1))])
+                except Conflict:
+                    continue
+                return
+
+        await asyncio.gather(*(one() for _ in range(8)))
+        row = await store.get("s", "thing", ("a", 0))
+        assert row is not None
+        assert row.body == b"8"
+
+    async def test_the_writes_of_a_batch_are_in_order(self, store: Store) -> None:
+        """Each sees what those before it did, also in other hands' batches of the same moment."""
+        await store.declare("s", SCHEMA)
+        await store.commit("s", [_thing("a", 1, body=b"old")])
+        writes: list[Write] = [
+            Delete("thing", ("a", 1)),
+            Insert("thing", ("a", 1), b"new"),
+            Cas("thing", ("a", 1), b"new", b"newer"),
+            Put("thing", ("a", 2), b"one"),
+            Put("thing", ("a", 2), b"two"),
+            Put("thing", ("a", 3)),
+            Delete("thing", ("a", 3)),
+        ]
+        await asyncio.gather(
+            store.commit("s", writes),
+            store.commit("s", [Cas("thing", ("a", 2), b"two", b"three")]),
+            store.commit("s", [Insert("thing", ("a", 3), b"again")]),
+        )
+        bodies = [(row.key[1], row.body) for row in await store.scan("s", "thing")]
+        assert bodies == [(1, b"newer"), (2, b"three"), (3, b"again")]
+
+    async def test_a_batch_may_be_as_large_as_a_big_room(self, store: Store) -> None:
+        """Thousands of writes are one commit: whole, or not at all."""
+        await store.declare("s", SCHEMA)
+        people = [_thing("big", n, body=b"x" * 100) for n in range(3000)]
+        with pytest.raises(Conflict):
+            await store.commit("s", [*people, Insert("thing", ("c", 1)), Insert("thing", ("c", 1))])
+        assert await store.count("s", "thing") == 0
+        await store.commit("s", people)
+        assert await store.count("s", "thing", equal={"room": "big"}) == 3000
+
+    async def test_what_is_acknowledged_is_read_back_however_durable(self, store: Store) -> None:
+        """A lazy commit may be lost by a crash, but not by the one who reads it."""
+        await store.declare("s", SCHEMA)
+        for n in range(5):
+            await store.commit("s", [_thing("a", n)], durability="lazy")
+            assert await store.count("s", "thing") == n + 1
+        assert await store.commit("s", []) == []
+
     async def test_a_body_over_the_limit_is_refused(self, store: Store) -> None:
         """One MiB goes in, one byte more does not."""
         await store.declare("s", SCHEMA)
@@ -157,6 +304,50 @@ class StoreSuite:
             await store.commit("s", [Put("other", ("a",))])
         with pytest.raises(StoreError):
             await store.commit("s", [Put("thing", ("a", 1), b"", {"shape": "round"})])
+
+    async def test_what_cannot_be_stored_harms_only_its_own_batch(self, store: Store) -> None:
+        """Integers over 64 bits, half a surrogate pair, a key with too few parts: StoreError."""
+        await store.declare("s", SCHEMA)
+        bad: list[Write] = [
+            _thing("a", 2**63),
+            _thing("a", 1, size=-(2**63) - 1),
+            _thing("\ud800", 1),
+            _thing("a", 1, color="\udfff"),
+            Put("thing", ("a",)),
+            Append("line", b"", {"who": 2**64}),
+        ]
+        done = await asyncio.gather(
+            *(store.commit("s", [_thing("b", n), write]) for n, write in enumerate(bad)),
+            store.commit("s", [_thing("good", 1)]),
+            return_exceptions=True,
+        )
+        assert [isinstance(d, StoreError) for d in done] == [True] * len(bad) + [False]
+        assert [row.key for row in await store.scan("s", "thing")] == [("good", 1)]
+
+    async def test_a_field_may_be_added_later(self, store: Store) -> None:
+        """It is None in the rows that were there, and an index finds them."""
+        await store.declare(
+            "s", Schema(owner="suite", version=1, collections=(Collection(name="thing", key=THING.key),))
+        )
+        await store.commit("s", [Put("thing", ("a", 1), b"old")])
+        await store.declare("s", SCHEMA)
+        await store.commit("s", [_thing("a", 2)])
+        rows = await store.scan("s", "thing", index=("color", "size"))
+        assert [(row.key[1], row.fields["color"]) for row in rows] == [(1, None), (2, "red")]
+        assert [r.body for r in await store.scan("s", "thing", index=("color", "size"), equal=(None,))] == [
+            b"old"
+        ]
+
+    async def test_after_close_nothing_is_written(self, store: Store) -> None:
+        """A commit under way ends, a later one is refused; a second close does nothing."""
+        await store.declare("s", SCHEMA)
+        under_way = [asyncio.ensure_future(store.commit("s", [_thing("a", n)])) for n in range(10)]
+        await asyncio.sleep(0)
+        await store.close()
+        assert await asyncio.gather(*under_way) == [[]] * 10
+        with pytest.raises(StoreError):
+            await store.commit("s", [_thing("a", 99)])
+        await store.close()
 
     async def test_a_newer_schema_is_refused(self, store: Store) -> None:
         """With a message that says what to do."""

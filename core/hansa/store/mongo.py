@@ -1,0 +1,302 @@
+"""MongoDB, a replica set of one node or more: one process per database, one transaction per group of batches.
+
+A batch is a transaction with ``w=majority, j=true``. Groups end at 1,000 documents; a batch that is larger,
+as the members of a big room are, has a transaction of its own, up to ``MAX_WRITES`` and ``MAX_BYTES``, and is
+refused above that. ``lazy`` is ``full`` here: a lazy batch shares its group's commit, and what was
+acknowledged is read back at once, because only what most members have is read (``readConcern: majority``).
+
+Only calls that Motor shares with PyMongo's own asyncio client are used. Errors are ``StoreError`` with
+neither password nor document in their text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import ReadPreference
+from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from hansa.store.base import (
+    Collection,
+    Durability,
+    Key,
+    NewerSchema,
+    Put,
+    Row,
+    Schema,
+    StoreError,
+    TooLarge,
+    Value,
+    Write,
+)
+from hansa.store.memory import split
+from hansa.store.mongo_lease import SECONDS, Lease, reason, settled
+from hansa.store.mongo_rows import Rows, key_text, rows_of
+from hansa.store.mongo_writer import DURABLE, Step, Writer, batch_of
+
+#: The largest batch: writes, and bytes of bodies.
+MAX_WRITES = 100_000
+MAX_BYTES = 256 * 1024 * 1024
+
+#: Versions of what is declared, and in the body where a migration stands.
+_SCHEMAS = rows_of("", "hansa", Collection(name="schema", key={"owner": str}, fields={"version": int}))
+_LEASE = "hansa.lease"
+#: Rows of one transaction of a migration.
+_STRIDE = 100
+#: MongoDB 4.2, the first with pipelines in updates.
+_WIRE = 8
+
+
+def _motor(url: str) -> Any:
+    return AsyncIOMotorClient(url, serverSelectionTimeoutMS=15_000, appname="hansa")
+
+
+class MongoStore:
+    """See ``hansa.store.base.Store``. ``connect`` makes the driver's client of a URL."""
+
+    def __init__(self, url: str, *, connect: Callable[[str], Any] = _motor) -> None:
+        parts = urlsplit(url)
+        self._url = url
+        self._connect = connect
+        self._secrets = {s for s in (parts.password, unquote(parts.password or "")) if s}
+        self._named = parts.path.strip("/")
+        self._place = f"{self._named} at {parts.netloc.rpartition('@')[2]}"
+        self._rows: dict[tuple[str, str], Rows] = {}
+        self._client: Any = None
+        self._database: Any = None
+        self._lease: Lease | None = None
+        self._writer: Writer | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"MongoStore({self._place})"
+
+    @property
+    def transactions(self) -> int:
+        """How many were committed."""
+        return self._writer.transactions if self._writer else 0
+
+    def _failed(self, error: Exception) -> StoreError:
+        text = reason(error) if isinstance(error, PyMongoError) else type(error).__name__
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return StoreError(f"MongoDB {self._place}: {text}")
+
+    async def open(self) -> None:
+        """See ``Store.open``."""
+        try:
+            self._client = self._connect(self._url)
+            self._database = self._client.get_database(
+                self._named,
+                read_preference=ReadPreference.PRIMARY,
+                read_concern=ReadConcern("majority"),
+                write_concern=DURABLE,
+            )
+            await self._usable()
+            lease = Lease(self._database[_LEASE])
+            position = await lease.take()
+            self._lease = lease
+            self._writer = Writer(self._client, self._database, lease, position)
+            await self._make([_SCHEMAS])
+        except (PyMongoError, ValueError) as error:
+            await self._disconnect()
+            raise self._failed(error) from None
+        except StoreError:
+            await self._disconnect()
+            raise
+        self._beat()
+
+    async def _usable(self) -> None:
+        hello = await self._database.command("hello")
+        if "setName" not in hello and hello.get("msg") != "isdbgrid":
+            raise StoreError(
+                f"MongoDB {self._place} is not a replica set, so it has no transactions: start it with "
+                f"--replSet and run rs.initiate(); one node is enough"
+            )
+        if hello.get("maxWireVersion", 0) < _WIRE:
+            raise StoreError(f"MongoDB {self._place} is too old: 4.2 is the least")
+
+    def _beat(self) -> None:
+        """Keep the lease while nothing is written: an empty batch, after which the next beat is due."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(SECONDS / 3, self._beat)
+        if self._writer is not None:
+            done: asyncio.Future[list[int]] = loop.create_future()
+            done.add_done_callback(lambda d: d.cancelled() or d.exception())
+            self._writer.add(batch_of((), done))
+
+    async def close(self) -> None:
+        """See ``Store.close``."""
+        writer, self._writer = self._writer, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if writer is not None:
+            await writer.close()
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        lease, client = self._lease, self._client
+        self._lease = self._client = self._writer = None
+        if lease is not None:
+            with contextlib.suppress(PyMongoError):  # it ends by itself
+                await lease.release()
+        if client is not None:
+            await settled(client.close())
+
+    async def declare(self, scope: str, schema: Schema) -> None:
+        """See ``Store.declare``. A migration goes by strides of rows in the order of their keys, each one
+        transaction with a mark of where it stands, so that one that was killed goes on where it stood. A
+        row that a migration adds to the collection it walks is itself walked if it comes later.
+        """
+        every = [rows_of(scope, schema.owner, collection) for collection in schema.collections]
+        name = f"{scope}/{schema.owner}"
+        kept = await self._one(_SCHEMAS, (name,))
+        version = int(kept.fields["version"] or 0) if kept else schema.version
+        if version > schema.version:
+            raise NewerSchema(
+                f"the data of {schema.owner} ({scope or 'core'}) in {self._place} is of version {version}; "
+                f"this program knows versions up to {schema.version}: use a newer one"
+            )
+        try:
+            await self._make(every)
+        except PyMongoError as error:
+            raise self._failed(error) from None
+        for rows in every:
+            self._rows[scope, rows.collection.name] = rows
+        mark = kept.body if kept else b""
+        while version < schema.version:
+            await self._migrate(scope, schema, version, mark)
+            version, mark = version + 1, b""
+        if kept is None:
+            await self._write([Step(_SCHEMAS, Put("schema", (name,), b"", {"version": version}))])
+
+    async def _make(self, every: Sequence[Rows]) -> None:
+        present = set(await self._database.list_collection_names())
+        for rows in every:
+            if rows.name not in present:
+                await self._database.create_collection(rows.name)
+            for index in rows.indexes():
+                await self._database[rows.name].create_index(index)
+
+    async def _migrate(self, scope: str, schema: Schema, version: int, mark: bytes) -> None:
+        step = schema.migrations.get(version)
+        if step is None:
+            raise StoreError(f"{schema.owner} has no migration from version {version}")
+        key = (f"{scope}/{schema.owner}",)
+        names = [collection.name for collection in schema.collections]
+        at, after = json.loads(mark) if mark else (names[0] if names else "", "")
+        for name in names[names.index(at) :] if at in names else names:
+            rows = self._of(scope, name)
+            while True:
+                found = await self._find(rows, {"_id": {"$gt": after}}, [("_id", 1)], _STRIDE)
+                if not found:
+                    break
+                after = found[-1]["_id"]
+                put = Put("schema", key, json.dumps([name, after]).encode(), {"version": version})
+                writes = [w for document in found for w in step(name, rows.row(document))]
+                await self._write([*self._steps(scope, writes), Step(_SCHEMAS, put)])
+            after = ""
+        await self._write([Step(_SCHEMAS, Put("schema", key, b"", {"version": version + 1}))])
+
+    def _of(self, scope: str, name: str) -> Rows:
+        rows = self._rows.get((scope, name))
+        if rows is None:
+            raise StoreError(f"collection {name!r} of {scope or 'core'!r} was not declared")
+        return rows
+
+    def _steps(self, scope: str, writes: Sequence[Write]) -> list[Step]:
+        return [Step(self._of(*split(scope, write.collection)), write) for write in writes]
+
+    async def commit(
+        self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
+    ) -> list[int]:
+        """See ``Store.commit``."""
+        del durability
+        if self._writer is None:
+            raise StoreError("the store is closed")
+        return await self._write(self._steps(scope, writes)) if writes else []
+
+    async def _write(self, steps: Sequence[Step]) -> list[int]:
+        if self._writer is None:
+            raise StoreError("the store is closed")
+        batch = batch_of(steps, asyncio.get_running_loop().create_future())
+        if batch.documents > MAX_WRITES or batch.size > MAX_BYTES:
+            raise TooLarge(
+                f"a batch of {batch.documents} writes and {batch.size} bytes; "
+                f"at most {MAX_WRITES} and {MAX_BYTES}"
+            )
+        self._writer.add(batch)
+        return await batch.done
+
+    async def _find(
+        self, rows: Rows, where: Mapping[str, Any], order: list[tuple[str, int]] | None, limit: int
+    ) -> list[dict[str, Any]]:
+        if self._writer is None:
+            raise StoreError("the store is closed")
+        try:
+            cursor = self._database[rows.name].find(where, sort=order, limit=limit, batch_size=limit)
+            found: list[dict[str, Any]] = await cursor.to_list(limit)
+        except PyMongoError as error:
+            raise self._failed(error) from None
+        return found
+
+    async def _one(self, rows: Rows, key: Key) -> Row | None:
+        found = await self._find(rows, {"_id": key_text(key)}, None, 1)
+        return rows.row(found[0]) if found else None
+
+    async def get(self, scope: str, collection: str, key: Key) -> Row | None:
+        """See ``Store.get``."""
+        return await self._one(self._of(scope, collection), key)
+
+    async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
+        """See ``Store.get_many``."""
+        rows, found = self._of(scope, collection), dict[Key, Row]()
+        for at in range(0, len(keys), 1000):
+            wanted = list({key_text(key) for key in keys[at : at + 1000]})
+            for document in await self._find(rows, {"_id": {"$in": wanted}}, None, len(wanted)):
+                row = rows.row(document)
+                found[row.key] = row
+        return found
+
+    async def scan(
+        self,
+        scope: str,
+        collection: str,
+        *,
+        index: tuple[str, ...] = (),
+        equal: Sequence[Value] = (),
+        after: Value = None,
+        upto: Value = None,
+        limit: int = 1000,
+        reverse: bool = False,
+    ) -> list[Row]:
+        """See ``Store.scan``."""
+        rows = self._of(scope, collection)
+        search = rows.search(index, equal, after, upto, reverse=reverse)
+        if search.nothing or limit <= 0:
+            return []
+        found = await self._find(rows, search.where, search.order, min(int(limit), 10_000))
+        return [rows.row(document) for document in found]
+
+    async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
+        """See ``Store.count``."""
+        rows = self._of(scope, collection)
+        if self._writer is None:
+            raise StoreError("the store is closed")
+        try:
+            return int(await self._database[rows.name].count_documents(rows.counted(equal or {})))
+        except PyMongoError as error:
+            raise self._failed(error) from None
+
+    async def position(self) -> int:
+        """See ``Store.position``."""
+        if self._writer is None:
+            raise StoreError("the store is closed")
+        return self._writer.position

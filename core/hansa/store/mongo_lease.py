@@ -1,0 +1,130 @@
+"""One process at a time per database: a lease whose time is the database's, in the row of the position.
+
+Every transaction begins by extending the lease under its token and counting positions up, so a process that
+lost the database (it slept for a minute, another took over) cannot write anything afterwards.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.errors import OperationFailure, PyMongoError
+
+from hansa.store.base import StoreError
+
+#: After so many seconds without a sign of life another process may take over.
+SECONDS = 30
+_ID = "store"
+
+
+async def settled(value: Any) -> Any:
+    """What Motor answers at once and PyMongo's own asyncio client only when awaited."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def reason(error: PyMongoError) -> str:
+    """An error for a log: never a document, which some of the driver's messages contain whole."""
+    if isinstance(error, OperationFailure):
+        details = error.details or {}
+        first = (details.get("writeErrors") or [details])[0]
+        text = str(first.get("errmsg", ""))
+        return (
+            f"{details.get('codeName', type(error).__name__)} ({first.get('code', error.code)}) {text[:200]}"
+        )
+    return f"{type(error).__name__}: {str(error)[:300]}"
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    """Where process ids mean the same: this boot of this kernel and its pid namespace; empty if unknown."""
+    boot = _read("/proc/sys/kernel/random/boot_id")
+    try:
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}" if boot else ""
+    except OSError:
+        return ""
+
+
+def _born(pid: int) -> str:
+    """When a process started, in ticks since boot, which tells a reused id apart; empty if it is gone."""
+    state = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return state[19] if state and state[0] not in "ZX" else ""
+
+
+class Lease:
+    """Who may write to a database. ``rows`` is the MongoDB collection that keeps the lease."""
+
+    def __init__(self, rows: Any) -> None:
+        self._rows = rows
+        self._token = ""
+
+    async def take(self) -> int:
+        """Become the holder; returns the last position. Raises StoreError naming who has the database."""
+        free = {"position": 0, "token": "", "owner": {}}
+        await self._rows.update_one({"_id": _ID}, {"$setOnInsert": free}, upsert=True)
+        token = secrets.token_hex(16)
+        stale = [{"token": ""}, {"$expr": {"$lt": ["$until", "$$NOW"]}}]
+        got = await self._claim({"$or": stale}, token)
+        if got is None:
+            held = await self._rows.find_one({"_id": _ID})
+            if _is_dead(held["owner"]):
+                got = await self._claim({"token": held["token"]}, token)
+            if got is None:
+                owner = held["owner"]
+                raise StoreError(
+                    f"the database is in use by process {owner.get('pid')} on {owner.get('host')}: stop it, "
+                    f"or give this one another database. A process that is gone is given up after {SECONDS} s"
+                )
+        self._token = token
+        return int(got["position"])
+
+    async def _claim(self, condition: dict[str, Any], token: str) -> dict[str, Any] | None:
+        pid = os.getpid()
+        owner = {"host": socket.gethostname(), "pid": pid, "born": _born(pid), "namespace": _namespace()}
+        change = {"token": token, "owner": owner, "until": {"$add": ["$$NOW", SECONDS * 1000]}}
+        found: dict[str, Any] | None = await self._rows.find_one_and_update(
+            {"_id": _ID, **condition}, [{"$set": change}], return_document=ReturnDocument.AFTER
+        )
+        return found
+
+    async def hold(self, session: Any, appends: int) -> int:
+        """Extend the lease and give out positions, in a transaction; returns the last position given.
+
+        Raises StoreError if another process has taken over: nothing can be written any more.
+        """
+        change = {
+            "position": {"$add": ["$position", appends]},
+            "until": {"$add": ["$$NOW", SECONDS * 1000]},
+        }
+        found = await self._rows.find_one_and_update(
+            {"_id": _ID, "token": self._token},
+            [{"$set": change}],
+            projection=["position"],
+            return_document=ReturnDocument.AFTER,
+            session=session,
+        )
+        if found is None:
+            raise StoreError("another process has taken the database over: this one must stop")
+        return int(found["position"])
+
+    async def release(self) -> None:
+        """Let the next process in at once."""
+        await self._rows.update_one({"_id": _ID, "token": self._token}, {"$set": {"token": "", "owner": {}}})
+
+
+def _is_dead(owner: dict[str, Any]) -> bool:
+    """Whether a holder was a process of this machine that is no more."""
+    if not owner.get("namespace") or owner["namespace"] != _namespace():
+        return False
+    return bool(owner["born"] != _born(int(owner["pid"])))

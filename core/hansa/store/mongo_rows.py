@@ -1,0 +1,153 @@
+"""How rows lie in MongoDB: names, keys in their order, documents. No I/O.
+
+One collection for each declared collection of each scope. ``_id`` is the whole key as one string whose byte
+order is the key's order, so that one index serves look-ups, ranges and ties; key parts and declared fields
+stand beside it under their own names, and the body is binary under ``B``, because BSON would re-type numbers
+and forbids some keys. Declared names are lower case, so that neither ``_id`` nor ``B`` is one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hansa.store.base import Collection, Key, Row, StoreError, Value
+from hansa.store.memory import key_names
+
+Document = dict[str, Any]
+
+#: Ends a key part. What follows a part in the order of strings begins with ``_PAST``.
+_END, _PAST = "\x01", "\x02"
+_LOW = re.compile("[\x00-\x02]")
+_ESCAPES = str.maketrans({"\x00": "\x02\x02", "\x01": "\x02\x03", "\x02": "\x02\x04"})
+_NAME = re.compile(r"[a-z][a-z_]*")
+_SCOPE = re.compile(r"\w{0,64}")
+_MIDDLE = 1 << 63
+
+
+def part_text(part: str | int) -> str:
+    """A key part as text in the part's order: an integer as 16 digits, a string nearly as it is."""
+    if isinstance(part, int):
+        return f"{part + _MIDDLE:016x}"
+    return part.translate(_ESCAPES) if _LOW.search(part) else part
+
+
+def key_text(key: Sequence[str | int]) -> str:
+    """``_id`` of a key, or what the ``_id`` of every key with these leading parts begins with."""
+    return "".join([part_text(part) + _END for part in key])
+
+
+def key_range(
+    equal: Sequence[str | int], after: str | int | None, upto: str | int | None, *, reverse: bool
+) -> Document:
+    """What ``_id`` is compared with for the range that ``Store.scan`` describes. Empty: no bound at all."""
+    prefix = key_text(equal)
+    low = prefix or None
+    high = prefix[:-1] + _PAST if prefix else None
+    if reverse:
+        if after is not None:
+            high = prefix + part_text(after)
+        if upto is not None:
+            low = prefix + part_text(upto)
+    else:
+        if after is not None:
+            low = prefix + part_text(after) + _PAST
+        if upto is not None:
+            high = prefix + part_text(upto) + _PAST
+    return _given({"$gte": low, "$lt": high})
+
+
+def _field_range(after: Value, upto: Value, *, reverse: bool) -> Document:
+    """What a field is compared with. Never None, and never ``$lte``, whose last rows SecantusDB leaves out
+    where the index goes on behind the field: ``$lt`` of the next value is the same.
+    """
+    if reverse:
+        return _given({"$gte": upto, "$lt": after})
+    if upto == _MIDDLE - 1:
+        return {"$gte": -_MIDDLE} if after is None else {"$gt": after}
+    following = upto + 1 if isinstance(upto, int) else None if upto is None else upto + "\x00"
+    return _given({"$gt": after, "$lt": following})
+
+
+def _given(bounds: Document) -> Document:
+    return {sign: bound for sign, bound in bounds.items() if bound is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search in MongoDB's terms. ``nothing``: no row can match."""
+
+    where: Document
+    order: list[tuple[str, int]]
+    nothing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One declared collection of one scope. ``name`` is that of the MongoDB collection."""
+
+    collection: Collection
+    name: str
+    keys: tuple[str, ...]
+
+    def document(self, key: Key, fields: Mapping[str, Value], body: bytes) -> Document:
+        """A row as it is kept."""
+        found: Document = {"_id": key_text(key), **dict(zip(self.keys, key, strict=True))}
+        found.update((name, fields.get(name)) for name in self.collection.fields)
+        found["B"] = bytes(body)
+        return found
+
+    def row(self, document: Document) -> Row:
+        """A kept row. A field that was declared after it was written is None."""
+        return Row(
+            key=tuple([document[name] for name in self.keys]),
+            fields={name: document.get(name) for name in self.collection.fields},
+            body=bytes(document["B"]),
+        )
+
+    def indexes(self) -> list[list[tuple[str, int]]]:
+        """What must be indexed besides ``_id``; ties are in the order of the key."""
+        declared = (i for i in self.collection.indexes if i != self.keys[: len(i)])
+        return [[*((name, 1) for name in index), ("_id", 1)] for index in declared]
+
+    def search(
+        self, index: tuple[str, ...], equal: Sequence[Value], after: Value, upto: Value, *, reverse: bool
+    ) -> Search:
+        """The arguments of ``Store.scan``."""
+        way = -1 if reverse else 1
+        order = index or self.keys
+        if len(equal) >= len(order):
+            after = upto = None
+        if order == self.keys[: len(order)]:
+            parts = [part for part in equal if part is not None]
+            bounds = key_range(parts, after, upto, reverse=reverse)
+            where: Document = {"_id": bounds} if bounds else {}
+            return Search(where, [("_id", way)], nothing=len(parts) < len(equal))
+        where = dict(zip(order, equal, strict=False))
+        bounds = _field_range(after, upto, reverse=reverse)
+        if bounds:
+            where[order[len(equal)]] = bounds
+        return Search(where, [*((name, way) for name in order), ("_id", way)])
+
+    def counted(self, equal: Mapping[str, Value]) -> Document:
+        """The condition of ``Store.count``."""
+        leading = self.keys[: len(equal)]
+        parts = [equal.get(name) for name in leading]
+        known = [part for part in parts if part is not None]
+        if equal and set(leading) == set(equal) and len(known) == len(parts):
+            return {"_id": key_range(known, None, None, reverse=False)}
+        return dict(equal)
+
+
+def rows_of(scope: str, owner: str, collection: Collection) -> Rows:
+    """Where a declared collection lies. Raises StoreError for names that MongoDB could not tell apart."""
+    keys = key_names(collection)
+    for name in (owner, collection.name, *keys, *collection.fields):
+        if not _NAME.fullmatch(name):
+            raise StoreError(f"{name!r} is no name for a collection or field: [a-z_]+")
+    if not _SCOPE.fullmatch(scope):
+        raise StoreError(f"{scope!r} is no name for a scope: letters, digits and _")
+    place = f"network.{scope}" if scope else "core"
+    return Rows(collection, f"{place}.{owner}.{collection.name}", keys)
