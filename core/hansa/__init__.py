@@ -4,6 +4,7 @@ from hansa.context import NetworkContext, PluginContext
 from hansa.contracts import (
     Authority,
     Busy,
+    Countersign,
     Destination,
     HasFeatures,
     KnowsServers,
@@ -95,6 +96,7 @@ __all__ = [
     "ConfigError",
     "Conflict",
     "Content",
+    "Countersign",
     "Crossing",
     "Custom",
     "Delete",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from hansa.pure.crossing import Crossing
 from hansa.pure.errors import HansaError
@@ -147,10 +147,19 @@ class Missing:
     refs: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Countersign:
+    """Somebody else has to sign the event first: the core leaves the turn, awaits ``Authority.countersign``
+    and queues the event again. ``draft`` is opaque to the core.
+    """
+
+    draft: Any
+
+
 class Turn(Protocol):
     """One batch of one room, prepared in order. Later drafts see the effect of earlier ones."""
 
-    async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared | Missing | Refusal:
+    async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared | Missing | Countersign | Refusal:
         """Judge by native rules and draft the writes: store reads and CPU only. ``verdict`` that is not
         ALLOW comes only with an event that stands in native history: it is accepted but not shown.
         """
@@ -175,6 +184,12 @@ class Authority(Protocol):
 
     async def fetch(self, link: Link, refs: Sequence[str]) -> bool:
         """Get what a ``Missing`` named; False if it cannot be had, and the event is refused."""
+        ...
+
+    async def countersign(self, link: Link, draft: Any) -> Any | Refusal:
+        """Have a ``Countersign``'s draft signed. What is returned becomes the ``native`` of the event, which
+        is then prepared again; its place in the native history stays that of the draft.
+        """
         ...
 
     async def turn(self, link: Link) -> Turn:

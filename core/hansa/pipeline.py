@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from hansa import tables
-from hansa.contracts import Authority, Busy, KnowsServers, Missing, Network, Prepared, Turn
+from hansa.contracts import Authority, Busy, Countersign, KnowsServers, Missing, Network, Prepared, Turn
 from hansa.core_turn import CoreTurn
 from hansa.decisions import Judgement
 from hansa.delivery import Judged
@@ -325,8 +325,8 @@ class Pipeline:
             self._refuse(draft, item, refusal)
             return
         prepared = await turn.prepare(inbound, verdict)
-        if isinstance(prepared, Missing):
-            self._around.spawn(self._fetch(room, item, prepared), "fetch")
+        if isinstance(prepared, Missing | Countersign):
+            self._around.spawn(self._outside(room, item, prepared), "outside the turn")
             return
         if isinstance(prepared, Refusal):
             self._refuse(draft, item, prepared)
@@ -380,22 +380,34 @@ class Pipeline:
         draft.writes += item.writes
         draft.outcomes.append((item, Outcome(verdict=item.verdict, refusal=refusal)))
 
-    async def _fetch(self, room: Room, item: _Item, missing: Missing) -> None:
+    async def _outside(self, room: Room, item: _Item, needed: Missing | Countersign) -> None:
+        """Do the I/O that a preparation asked for, then queue the event again, refused if it failed."""
         authority = room.authority
         network = self._around.network(authority.native.network) if authority else None
-        got = False
         item.fetches += 1
-        if authority is not None and isinstance(network, Authority) and item.fetches <= _FETCHES:
-            got = await network.fetch(authority, missing.refs)
-        if got:
-            self._enqueue(room.id, item)
-            return
-        text = "what this event stands on could not be had"
-        refusal = Refusal(code=RefusalCode.UNREACHABLE, text=text, retry_after=5.0)
-        item.done.set_result(Outcome(verdict=item.verdict, refusal=refusal))
+        try:
+            if authority is None or not isinstance(network, Authority) or item.fetches > _FETCHES:
+                item.ready = _not_had()
+            elif isinstance(needed, Missing):
+                item.ready = None if await network.fetch(authority, needed.refs) else _not_had()
+            else:
+                signed = await network.countersign(authority, needed.draft)
+                if isinstance(signed, Refusal):
+                    item.ready = signed
+                else:
+                    item.inbound = replace(item.inbound, native=signed)
+        except Exception:  # noqa: BLE001  # a network's bug must be an answer to who submitted
+            self._log.exception("%s could not be completed", item.inbound.origin)
+            item.ready = _not_had()
+        self._enqueue(room.id, item)
 
     def _count(self, name: str, by: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + by
+
+
+def _not_had() -> Refusal:
+    text = "what this event stands on could not be had"
+    return Refusal(code=RefusalCode.UNREACHABLE, text=text, retry_after=5.0)
 
 
 def _as_duplicate(done: asyncio.Future[Outcome], mine: _Item) -> None:

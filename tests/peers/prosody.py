@@ -261,7 +261,7 @@ class XmppUser:
         """XEP-0199; None when it was answered."""
         assert self._client is not None
         try:
-            await self._client["xep_0199"].send_ping(to, timeout=20)
+            await self._client.plugin["xep_0199"].send_ping(to, timeout=20)
         except IqError as error:
             return StanzaError(error.condition, error.etype, error.text)
         except IqTimeout:

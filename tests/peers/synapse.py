@@ -124,6 +124,11 @@ class Synapse:
             await until("Synapse answers", ready, 90)
         return self
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def signer(self) -> Signer:
         """Speaks as this server."""
         return Signer(self.name, self.folder / "signing.key", self._ca.certificate)
@@ -168,6 +173,7 @@ class MatrixUser:
     def __init__(self, url: str, user_id: str, token: str) -> None:
         self.url, self.id, self._token = url, user_id, token
         self._http: aiohttp.ClientSession | None = None
+        self._syncs = 0
 
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         if self._http is None:
@@ -218,6 +224,14 @@ class MatrixUser:
         """Joined users with their names."""
         got = await self.call("GET", f"/rooms/{quote(room, safe='')}/joined_members")
         return {user: entry.get("display_name") for user, entry in got["joined"].items()}
+
+    async def invites(self) -> set[str]:
+        """The rooms that the user is invited to. Synapse answers a first sync from a cache for two minutes,
+        unless it is asked in other words.
+        """
+        self._syncs += 1
+        got = await self.call("GET", f"/sync?timeout={self._syncs}")
+        return set(got.get("rooms", {}).get("invite", {}))
 
     async def history(self, room: str, most: int = 1000) -> list[dict[str, Any]]:
         """The newest events, oldest first."""

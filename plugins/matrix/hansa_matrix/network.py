@@ -30,6 +30,7 @@ from hansa import (
     ViewChange,
     hookimpl,
 )
+from hansa import Membership as Standing
 
 from hansa_matrix.bridge import Views, texts
 from hansa_matrix.config import Config
@@ -47,6 +48,7 @@ from hansa_matrix.room.create import create_room
 from hansa_matrix.room.events import Events
 from hansa_matrix.room.gaps import GapFiller
 from hansa_matrix.room.ingest import Ingest
+from hansa_matrix.room.invites import Invites
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.schema import SCHEMA
@@ -94,6 +96,7 @@ class MatrixNetwork:
         self._gaps.ingest = self._ingest
         self._ingest.room_of = self.get
         self._membership = Membership(self._own, self._client, self._keyring, self._events)
+        self._invites = Invites(self._own, self._client, self._keyring)
         self._rooms: dict[str, MatrixRoom] = {}
         self.bridge_user = f"@{config.bridge_user}:{self._server}"
         ctx.declare(SCHEMA)
@@ -188,12 +191,16 @@ class MatrixNetwork:
         """See ``hansa.Authority.ready``: the accounts of everybody concerned exist."""
         if self._rooms.get(link.native.id) is None:
             return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
+        content, target = inbound.content, ""
         try:
             await self._ctx.ghost(inbound.sender)
-            if isinstance(inbound.content, Member):
-                await self._ctx.ghost(inbound.content.user)
+            if isinstance(content, Member):
+                target = await self._ctx.ghost(content.user)
         except LocalProtocolError as error:
             return Refusal(code=RefusalCode.INVALID, text=str(error))
+        invite = isinstance(content, Member) and content.membership is Standing.INVITE
+        if isinstance(content, Member) and invite and ids.domain_of(target) != self._server:
+            return await self._invites.allowed(link.native.id, inbound.sender, content, target)
         return None
 
     async def fetch(self, link: Link, refs: Sequence[str]) -> bool:
@@ -201,6 +208,10 @@ class MatrixNetwork:
         room = self._rooms[link.native.id]
         found = await self._events.load(refs, room.version)
         return all(ref in found for ref in refs)
+
+    async def countersign(self, link: Link, draft: Pdu) -> Arrived | Refusal:
+        """See ``hansa.Authority.countersign``: an invite of somebody of another server."""
+        return await self._invites.countersigned(self._rooms[link.native.id], draft)
 
     async def turn(self, link: Link) -> Turn:
         """See ``hansa.Authority.turn``."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hansa import (
+    Countersign,
     Delete,
     Inbound,
     LocalProtocolError,
@@ -49,7 +50,8 @@ _MAX_DEPTH = 2**53 - 1
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrived:
     """``Inbound.native`` of a PDU from elsewhere. ``staged`` is its row to remove. ``handshake``: it came by
-    send_join or the like, so that a failed check is an answer. ``relay`` are servers it must be sent to.
+    send_join or the like, or is ours with another's signature: a failed check is an answer, and we send it
+    on to the other servers of the room.
     """
 
     pdu: Pdu
@@ -111,7 +113,7 @@ class RoomTurn:
         """See ``hansa.Turn.abandoned``."""
         self._room.groups.forget(self._drafts.group_before)
 
-    async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared | Missing | Refusal:
+    async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared | Missing | Countersign | Refusal:
         """See ``hansa.Turn.prepare``."""
         if isinstance(inbound.native, Arrived):
             return await self._arrived(inbound.native, verdict)
@@ -285,7 +287,7 @@ class RoomTurn:
         owned = [self._ctx.store.owned(write) for write in writes]
         return Prepared(writes=owned, native_id=native_id, shown=shown, view=view or ViewChange())
 
-    async def _local(self, inbound: Inbound) -> Prepared | Missing | Refusal:
+    async def _local(self, inbound: Inbound) -> Prepared | Missing | Countersign | Refusal:
         """An event of one of our people, native or ghost, drafted on the current state."""
         content = inbound.content
         sender = await self._ctx.ghost(inbound.sender)
@@ -293,6 +295,10 @@ class RoomTurn:
         draft = inbound.native if isinstance(inbound.native, tuple) else draft_of(content, target)
         if draft is None:
             return Refusal(code=RefusalCode.UNSUPPORTED, text="this cannot be said in a Matrix room")
+        invite = isinstance(content, Member) and content.membership is Membership.INVITE
+        if invite and ids.domain_of(target) != self._own.server:
+            signed = await self._signed(sender, *draft)
+            return signed if isinstance(signed, Refusal) else Countersign(draft=signed)
         writes: list[Write] = []
         view = ViewChange()
         if isinstance(content, Message) and await self._absent(sender):
@@ -321,6 +327,18 @@ class RoomTurn:
     async def _draft(
         self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
     ) -> tuple[Pdu, list[Write], ViewChange] | Refusal:
+        pdu = await self._signed(sender, type_, state_key, content)
+        if isinstance(pdu, Refusal):
+            return pdu
+        servers, group = self._servers(), self._drafts.head.group
+        state = await self._room.groups.load(group)
+        writes, view = await self._accept(pdu, Status.ACCEPTED, group, state)
+        return pdu, [*writes, *self._out(pdu, servers)], view
+
+    async def _signed(
+        self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
+    ) -> Pdu | Refusal:
+        """An event of ours on the current state, which lets it pass; not a part of the DAG yet."""
         room, head = self._room, self._drafts.head
         version = room.version
         state = await room.groups.load(head.group)
@@ -341,8 +359,4 @@ class RoomTurn:
         signer: tuple[str, Callable[[bytes], str]] = (self._own.key.key_id, self._own.key.sign)
         pdu = finish(event, version, self._own.server, signer)
         reject = self._check(pdu, cited)
-        if reject is not None:
-            return refusal_of(reject)
-        servers = self._servers()
-        writes, view = await self._accept(pdu, Status.ACCEPTED, head.group, state)
-        return pdu, [*writes, *self._out(pdu, servers)], view
+        return pdu if reject is None else refusal_of(reject)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from hansa import Content, Event, Ref, Role
+from hansa import Content, Event, Member, Ref, Role
 
 from hansa_xmpp.proto import convert, jid, render
 from hansa_xmpp.proto.render import Outgoing, element
@@ -96,6 +96,13 @@ class Broadcast:
         sender = f"{self.room}/{nick}" if nick else self.room
         inner = f"<subject>{render.text(text)}</subject>"
         return render.stanza("message", sender, to, inner, type_="groupchat", id_=id_)
+
+    def invite(self, content: Member, nick: str) -> Outgoing:
+        """A mediated invite (XEP-0045 section 7.8.2) to one of our own network's people, by an occupant."""
+        reason = element("reason", "", render.text(content.reason)) if content.reason else ""
+        sender = f"{self.room}/{nick}" if nick else self.room
+        inner = element("x", MUC_USER, element("invite", "", reason, **{"from": sender}))
+        return render.stanza("message", self.room, [content.user.id], inner)
 
     def configured(self, to: Iterable[str]) -> Outgoing:
         """The room's name changed: clients ask for it again (XEP-0045 section 10.2)."""

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
 from hansa import Content, Custom, Encrypted, Member, Message, Name, NativeFacts, Style, Topic, cut
+from slixmpp.jid import JID, InvalidJID
 
-from hansa_xmpp.proto.stanza import STABLE_IDS, Stanza
+from hansa_xmpp.proto.stanza import MUC_USER, STABLE_IDS, Stanza
 
 #: The longest body, in UTF-8 bytes, in either direction.
 MAX_TEXT = 32_768
@@ -57,6 +58,29 @@ def body_of(content: Content) -> str | None:
             return _UNREADABLE
         case _:
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class MediatedInvite:
+    """Whom an occupant asks into the room: a bare JID, and the reason given."""
+
+    user: str
+    reason: str = ""
+
+
+def invite_of(stanza: Stanza) -> MediatedInvite | None:
+    """The mediated invite in a message to a room (XEP-0045 section 7.8.2); None where none names a person."""
+    x = stanza.child("x", MUC_USER)
+    invite = None if x is None else x.find(f"{{{MUC_USER}}}invite")
+    if invite is None:
+        return None
+    try:
+        user = JID(invite.get("to", ""))
+    except InvalidJID:
+        return None
+    if not user.local:
+        return None
+    return MediatedInvite(user.bare, cut(invite.findtext(f"{{{MUC_USER}}}reason") or "", 1024))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from hansa import Content, Event, Member, Membership, Name, Person, Ref, Role, RoomView, Topic
 
-from hansa_xmpp.proto import broadcast, convert, errors
+from hansa_xmpp.proto import broadcast, convert, errors, jid
 from hansa_xmpp.proto.broadcast import Broadcast, Parting
 from hansa_xmpp.proto.convert import SentIds
 from hansa_xmpp.proto.errors import Condition
@@ -159,6 +159,10 @@ class Muc:
     def _message(self, stanza: Stanza) -> list[Command]:
         if self.roster.session(stanza.sender.full) is None:
             return _refuse(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
+        if stanza.type in {"", "normal"} and (invite := convert.invite_of(stanza)) is not None:
+            invited = jid.person(invite.user, jid.domain_of(self.room)) or Ref(self._network, invite.user)
+            member = Member(user=invited, membership=Membership.INVITE, reason=invite.reason)
+            return [Say(stanza, self.user(stanza), member)]
         if stanza.type != "groupchat":
             return _refuse(stanza, errors.NOT_IMPLEMENTED, "only messages to the whole room are carried")
         if stanza.to.resource:
@@ -335,6 +339,9 @@ class Muc:
                 shown = Person(user=content.user, membership=Membership.JOIN, name=content.name, role=role)
                 return [Send(tuple(self._puppet(shown)))]
             return [Send(tuple(self._out(occupant, self._parting(event, content))))] if occupant else []
+        if content.membership is Membership.INVITE and occupant is None:
+            sender = self.roster.of(event.sender)
+            return [Send((self._say.invite(content, sender.nick if sender else ""),))]
         # A leave of one of ours that a later join has undone, or that they told us of themselves, is done.
         still = person is not None and person.membership is Membership.JOIN
         if occupant is None or joined or still or event.sender == content.user:

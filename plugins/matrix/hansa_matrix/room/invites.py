@@ -1,0 +1,93 @@
+"""Inviting people of other servers. SPEC: server-server API, "Inviting to a room".
+
+The invited person's server signs the invite before it is a part of the room, which is also how it hears of
+it: a server that is not in the room gets nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hansa import Invite, Member, Ref, Refusal, RefusalCode, RemoteProtocolError
+
+from hansa_matrix.crypto import verify
+from hansa_matrix.federation.client import Client, Refused, Unreachable, path
+from hansa_matrix.keyring import Keyring
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.pdu import key_ids, parse, unsigned_by
+from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER
+from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.turn import Arrived, Own
+
+#: What the invited person is shown of the room, besides who invites them.
+_SHOWN = (
+    CREATE_KEY,
+    JOIN_RULES_KEY,
+    ("m.room.canonical_alias", ""),
+    ("m.room.avatar", ""),
+    ("m.room.encryption", ""),
+    ("m.room.name", ""),
+    ("m.room.topic", ""),
+)
+
+
+class Invites:
+    """Invites out."""
+
+    def __init__(self, own: Own, client: Client, keyring: Keyring) -> None:
+        self._own = own
+        self._client = client
+        self._keyring = keyring
+
+    async def allowed(self, room: str, sender: Ref, content: Member, target: str) -> Refusal | None:
+        """Ask the policies about an invite to ``target``, a user elsewhere."""
+        ctx = self._own.ctx
+        view = ctx.view(room)
+        verdict = await ctx.check(
+            Invite(
+                network=ctx.id,
+                room=room,
+                sender=sender,
+                sender_server=self._own.server,
+                user=content.user,
+                outbound=True,
+                servers=(view.servers() if view else frozenset()) | {ids.domain_of(target)},
+            )
+        )
+        if verdict.allowed:
+            return None
+        return Refusal(code=RefusalCode.POLICY, text=verdict.text, decision=verdict.decision)
+
+    async def countersigned(self, room: MatrixRoom, draft: Pdu) -> Arrived | Refusal:
+        """The invite with the signature of the invited person's server."""
+        server = ids.domain_of(draft.state_key or "")
+        shown = await room.events_of(await room.state(), [*_SHOWN, (MEMBER, draft.sender)])
+        target = path("_matrix", "federation", "v2", "invite", draft.room_id, draft.event_id)
+        body = {
+            "room_version": room.version.id,
+            "event": draft.raw,
+            "invite_room_state": [pdu.raw for pdu in shown.values()],
+        }
+        try:
+            answer = await self._client.request("PUT", server, target, body)
+            signed = await self._checked(room, draft, server, answer)
+        except Refused as error:
+            return Refusal(code=RefusalCode.FORBIDDEN, text=f"{server} says: {error.reason}")
+        except (Unreachable, RemoteProtocolError) as error:
+            return Refusal(code=RefusalCode.UNREACHABLE, text=str(error))
+        return Arrived(pdu=signed, origin=self._own.server, handshake=True)
+
+    async def _checked(self, room: MatrixRoom, draft: Pdu, server: str, answer: Any) -> Pdu:
+        """Our own event with one more signature, and nothing else of what was answered."""
+        given = parse(answer.get("event") if isinstance(answer, dict) else None, room.version)
+        theirs = given.raw["signatures"].get(server)
+        if given.event_id != draft.event_id or not isinstance(theirs, dict):
+            raise RemoteProtocolError(f"{server} did not sign the invite that it was sent")
+        raw = {**draft.raw, "signatures": {**draft.raw["signatures"], server: theirs}}
+        pdu = parse(raw, room.version)
+        await self._keyring.need(key_ids(pdu, {server}), pdu.origin_server_ts)
+        problem = unsigned_by(pdu, room.version, self._keyring.get, verify, {server})
+        if problem is not None:
+            raise RemoteProtocolError(problem)
+        return pdu
