@@ -112,6 +112,24 @@ class Actor:
         content = Member(user=Ref(self.ctx.id, person), membership=Membership.LEAVE)
         return await self.do(room, person, content)
 
+    async def knock(self, room: str, person: str, reason: str = "") -> Outcome:
+        """Ask to be let in."""
+        user = Ref(self.ctx.id, person)
+        return await self.do(room, person, Member(user=user, membership=Membership.KNOCK, reason=reason))
+
+    async def invite(self, room: str, person: str, whom: Ref) -> Outcome:
+        """Ask somebody in, of whatever network."""
+        return await self.do(room, person, Member(user=whom, membership=Membership.INVITE))
+
+    async def kick(self, room: str, person: str, whom: Ref, reason: str = "") -> Outcome:
+        """Put somebody out."""
+        content = Member(user=whom, membership=Membership.LEAVE, reason=reason)
+        return await self.do(room, person, content)
+
+    async def ban(self, room: str, person: str, whom: Ref, reason: str = "") -> Outcome:
+        """Put somebody out for good."""
+        return await self.do(room, person, Member(user=whom, membership=Membership.BAN, reason=reason))
+
     async def set_topic(self, room: str, person: str, text: str) -> Outcome:
         """Change the topic."""
         return await self.do(room, person, Topic(text=text))
@@ -120,14 +138,25 @@ class Actor:
         """Change the room's name."""
         return await self.do(room, person, Name(text=text))
 
+    def contents(self, room: str) -> list[Content]:
+        """Everything that was shown in a room, in order."""
+        return [d.content for d in self.got.get(room, [])]
+
     def texts(self, room: str) -> list[str]:
         """The messages that were shown in a room, in order."""
-        return [d.content.text for d in self.got.get(room, []) if isinstance(d.content, Message)]
+        return [c.text for c in self.contents(room) if isinstance(c, Message)]
+
+    async def until_shown(
+        self, room: str, holds: Callable[[list[Content]], bool], seconds: float = 10.0
+    ) -> list[Content]:
+        """Wait until what was shown in a room is as ``holds`` wants it. Raises TimeoutError."""
+        async with asyncio.timeout(seconds), self._more:
+            await self._more.wait_for(lambda: holds(self.contents(room)))
+        return self.contents(room)
 
     async def until(self, room: str, count: int, seconds: float = 10.0) -> list[str]:
         """Wait until a room was shown this many messages. Raises TimeoutError."""
-        async with asyncio.timeout(seconds), self._more:
-            await self._more.wait_for(lambda: len(self.texts(room)) >= count)
+        await self.until_shown(room, lambda _: len(self.texts(room)) >= count, seconds)
         return self.texts(room)
 
 

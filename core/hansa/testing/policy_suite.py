@@ -1,0 +1,244 @@
+"""What every policy must do. Subclass ``PolicySuite`` and name the plugin's module and its options.
+
+A policy is given a clock that stands still, and a way out on which nobody ever answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from types import ModuleType
+from typing import Any, Never, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from hansa import plugins
+from hansa.app import PolicySetup
+from hansa.contracts import Policy
+from hansa.dispatch import Answer, Installed, ask
+from hansa.hookspecs import hookimpl
+from hansa.pure.content import Custom, Encrypted, Member, Membership, Message, Name, Topic
+from hansa.pure.crossing import Crossing, EventIn, EventOut, Invite, Join, PeerConnect
+from hansa.pure.model import Link, NativeFacts, Ref
+from hansa.pure.verdict import Action, Verdict, strictest
+from hansa.pure.view import Person, RoomFacts, RoomView, ViewChange
+from hansa.seams import HttpRequest, Seams
+from hansa.testing.clock import ManualClock
+from hansa.testing.harness import running
+
+
+class _Silence:
+    """An ``Http`` on which no answer ever comes."""
+
+    async def request(self, request: HttpRequest) -> Never:
+        """See ``Http.request``."""
+        del request
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def srv(self, name: str) -> Never:
+        """See ``Http.srv``."""
+        del name
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class _Numbers:
+    """Randomness that every instance sees alike."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def bytes(self, count: int) -> bytes:
+        """See ``Random.bytes``."""
+        self._next += 1
+        return self._next.to_bytes(8, "big").rjust(count, b"\0")[-count:]
+
+    def uniform(self) -> float:
+        """See ``Random.uniform``."""
+        self._next = (self._next * 1103515245 + 12345) % 2**31
+        return self._next / 2**31
+
+
+class _CountsPeople:
+    """A policy that denies by what it sees of the room: whoever changes the view changes its verdict."""
+
+    @hookimpl
+    async def check(self, crossing: Crossing) -> Verdict | None:
+        """See ``hansa.Policy.check``."""
+        if isinstance(crossing, EventIn | EventOut) and len(crossing.view.people) == len(_people()):
+            return Verdict(Action.DENY)
+        return None
+
+
+def _people() -> tuple[Person, ...]:
+    return (
+        Person(user=Ref("one", "ann@x.example"), membership=Membership.JOIN, server="x.example"),
+        Person(user=Ref("two", "bob@y.example"), membership=Membership.JOIN, server="y.example"),
+        Person(user=Ref("two", "cat@z.example"), membership=Membership.BAN, server="z.example"),
+    )
+
+
+def samples() -> list[Crossing]:
+    """Crossings of every kind there is, made anew: usual ones and ones at the edge of their type."""
+    view = RoomView("r1", RoomFacts(name="Room", topic="", encrypted=True))
+    view.apply(ViewChange(people=_people()))
+    empty = RoomView("r2")
+    here, there = Link(room="r1", native=Ref("one", "a")), Link(room="r1", native=Ref("two", "b"))
+    ann, bob, nobody = Ref("one", "ann@x.example"), Ref("two", "bob@y.example"), Ref("two", "")
+    contents = (
+        Message(text="hello"),
+        Message(text=""),
+        Message(text="\0 \ufffe ﷺ " + "é" * 10_000),
+        Member(user=ann, membership=Membership.JOIN, name="Ann"),
+        Member(user=ann, membership=Membership.LEAVE),
+        Member(user=bob, membership=Membership.BAN, reason="spam"),
+        Member(user=nobody, membership=Membership.KNOCK),
+        Member(user=bob, membership=Membership.INVITE),
+        Name(text="A name"),
+        Topic(text=""),
+        Encrypted(),
+        Custom(type="org.example.poll"),
+    )
+    facts = NativeFacts(
+        type="m.room.message",
+        state_key="",
+        size=70_000,
+        sender_server="x.example",
+        room_servers=frozenset({"x.example", "y.example"}),
+        texts=("hello", ""),
+    )
+    found: list[Crossing] = []
+    for content in contents:
+        found.append(EventIn(link=here, sender=ann, content=content, view=view, facts=facts))
+        found.append(EventIn(link=here, sender=nobody, content=content, view=empty, immutable=True))
+        found.append(EventOut(link=there, sender=ann, content=content, view=view, facts=facts))
+        found.append(EventOut(link=there, sender=nobody, content=content, view=empty))
+    servers = frozenset({"x.example", "[2001:db8::1]:8448", ""})
+    for outbound in (False, True):
+        for server in ("x.example", "127.0.0.1:8448", "[2001:db8::1]", "", "X" * 2000):
+            found += [PeerConnect(network="one", server=server, outbound=outbound)]
+        for user, home in ((ann, "x.example"), (nobody, "")):
+            found.append(
+                Join(network="one", room="a", user=user, user_server=home, outbound=outbound, servers=servers)
+            )
+            found.append(
+                Invite(
+                    network="one",
+                    room="a",
+                    sender=bob,
+                    sender_server=home,
+                    user=user,
+                    outbound=outbound,
+                    servers=servers,
+                )
+            )
+    return found
+
+
+@pytest.mark.asyncio
+class PolicySuite:
+    """The contract of ``hansa.Policy`` as tests."""
+
+    #: The plugin's module, as the entry point names it.
+    plugin: ModuleType
+    #: Its table without ``plugin``: what ``plugin.Config`` is validated from.
+    options: dict[str, Any] = {}  # noqa: RUF012  # read only; pydantic makes its own copy
+    #: The wall clock of the tests, in ms since 1970.
+    now = 1_700_000_000_000
+    #: Seconds that a policy is given here before its ``on_error`` counts.
+    timeout = 0.2
+
+    def crossings(self) -> list[Crossing]:
+        """What is asked. Add to it what your policy is about; made anew at each call."""
+        return samples()
+
+    @asynccontextmanager
+    async def opened(self, *names: str) -> AsyncIterator[list[Installed]]:
+        """Fresh instances under these names."""
+        setups = [
+            PolicySetup(name=name, module=self.plugin, options=self._config(), timeout=self.timeout)
+            for name in names
+        ]
+        seams = Seams(ManualClock(self.now), _Numbers())
+        async with running({}, policies=setups, seams=seams, http=_Silence()) as app:
+            yield list(app.decisions.policies)
+
+    def _config(self) -> Any:
+        return self.plugin.Config.model_validate(self.options)
+
+    async def _answers(self) -> list[Verdict]:
+        async with self.opened("mine") as installed:
+            return [(await self._ask(installed[0], crossing)).verdict for crossing in self.crossings()]
+
+    async def _ask(self, installed: Installed, crossing: Crossing) -> Answer:
+        """What a policy says; also of one that cannot be stopped, which only one test is about."""
+        asking = asyncio.ensure_future(ask(installed, crossing))
+        await asyncio.wait({asking}, timeout=self.timeout * 3)
+        if not asking.done():
+            await _end(asking)
+            return Answer(name=installed.name, verdict=Verdict(installed.on_error), shadow=False)
+        return asking.result()
+
+    async def _merge(self, asked: Sequence[Installed], crossing: Crossing) -> Verdict:
+        before = deepcopy(crossing)
+        merged = strictest([(await self._ask(installed, crossing)).verdict for installed in asked])
+        assert crossing == before, "a policy changed what it was asked about"
+        return merged
+
+    async def test_the_plugin_is_one_that_loads(self) -> None:
+        """It says ``api``, and its Config refuses a key that it does not know."""
+        plugins.validated("mine", self.plugin)
+        with pytest.raises(ValidationError, match="extra_forbidden"):
+            self.plugin.Config.model_validate({**self.options, "no_such_setting": 1})
+
+    async def test_every_crossing_has_an_answer(self) -> None:
+        """Of each member of the union; a Verdict or None, and nothing is raised."""
+        crossings = self.crossings()
+        missing = set(get_args(Crossing)) - {type(crossing) for crossing in crossings}
+        assert not missing, f"crossings() lacks {missing}"
+        async with self.opened("mine") as installed:
+            for crossing in crossings:
+                answer = await self._ask(installed[0], crossing)
+                if "no answer within" not in answer.failed:  # the way out is silent here
+                    assert not answer.failed, f"{crossing}: {answer.failed}"
+
+    async def test_the_same_facts_have_the_same_verdicts(self) -> None:
+        """Two instances that are asked the same in the same order say the same."""
+        assert await self._answers() == await self._answers()
+
+    async def test_the_order_of_policies_changes_nothing(self) -> None:
+        """Asked before or after others, the merged verdict is the same; nobody changes what is asked."""
+        merged: list[list[Verdict]] = []
+        for reverse in (False, True):
+            async with self.opened("first", "second") as installed:
+                witness: Policy = _CountsPeople()
+                asked = [*installed, Installed(name="witness", policy=witness)]
+                if reverse:
+                    asked.reverse()
+                merged.append([await self._merge(asked, crossing) for crossing in self.crossings()])
+        assert merged[0] == merged[1]
+
+    async def test_a_time_out_is_kept(self) -> None:
+        """When nobody answers the policy, it ends within its time-out, and its ``on_error`` counts."""
+        async with self.opened("mine") as installed:
+            for crossing in self.crossings():
+                asking = asyncio.ensure_future(ask(installed[0], crossing))
+                began = asyncio.get_running_loop().time()
+                done, _ = await asyncio.wait({asking}, timeout=self.timeout * 3)
+                took = asyncio.get_running_loop().time() - began
+                await _end(asking)
+                assert done, f"{crossing}: it goes on after its time-out"
+                assert took < self.timeout * 3, f"{crossing}: it kept everybody waiting for {took:.1f} s"
+
+
+async def _end(task: asyncio.Future[Any]) -> None:
+    """Cancel until it ends: one that swallows a cancellation may need several."""
+    for _ in range(10):
+        if task.done():
+            return
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.05)
