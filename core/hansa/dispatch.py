@@ -43,8 +43,10 @@ async def ask(installed: Installed, crossing: Crossing) -> Answer:
     failed = ""
     verdict: object = None
     try:
-        async with asyncio.timeout(installed.timeout):
+        async with asyncio.timeout(installed.timeout) as bound:
             verdict = await installed.policy.check(crossing)
+        if bound.expired():  # it swallowed its cancellation: what it says now is too late
+            failed = f"no answer within {installed.timeout:g} s"
     except TimeoutError:
         failed = f"no answer within {installed.timeout:g} s"
     except asyncio.CancelledError:

@@ -7,7 +7,18 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from types import MappingProxyType
 
-from hansa.pure.content import Content, Custom, Encrypted, Kind, Message, Style
+from hansa.pure.content import (
+    Content,
+    Custom,
+    Encrypted,
+    Kind,
+    Member,
+    Membership,
+    Message,
+    Name,
+    Style,
+    Topic,
+)
 
 
 class Level(IntEnum):
@@ -57,13 +68,31 @@ def degrade(content: Content, features: Features) -> Content | None:
         return content
     if level is not Level.FALLBACK:
         return None
+    text = _said(content)
+    return Message(text=cut(text, features.max_text), style=Style.NOTICE) if text else None
+
+
+#: What a change of membership reads like, after the person's name.
+_BECAME = {
+    Membership.JOIN: "is here",
+    Membership.LEAVE: "is gone",
+    Membership.INVITE: "is invited",
+    Membership.KNOCK: "asks to be let in",
+    Membership.BAN: "is banned",
+}
+
+
+def _said(content: Content) -> str:
+    """``content`` in words; empty where there are none."""
     match content:
+        case Message() | Custom():
+            return content.text
         case Encrypted():
-            text = "[encrypted message, not readable here]"
-        case Custom(text=text) if text:
-            pass
-        case Message(text=text):
-            pass
-        case _:
-            return None
-    return Message(text=cut(text, features.max_text), style=Style.NOTICE)
+            return "[encrypted message, not readable here]"
+        case Name():
+            return f"[the room is called: {content.text}]" if content.text else "[the room has no name]"
+        case Topic():
+            return f"[the topic is: {content.text}]" if content.text else "[the room has no topic]"
+        case Member():
+            why = f": {content.reason}" if content.reason else ""
+            return f"[{content.name or content.user.id} {_BECAME[content.membership]}{why}]"

@@ -1,0 +1,49 @@
+"""Asking a policy: whatever goes wrong in it counts as its ``on_error``."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hansa import Action, PeerConnect, Verdict
+from hansa.dispatch import Installed, ask
+
+
+class Answers:
+    def __init__(self, check):
+        self.check = check
+
+
+async def swallows(crossing):
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        return Verdict(Action.ALLOW)
+
+
+async def swallows_and_has_no_opinion(crossing):
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        return None
+
+
+@pytest.mark.parametrize("late", [swallows, swallows_and_has_no_opinion])
+@pytest.mark.parametrize("on_error", [Action.DENY, Action.ALLOW])
+async def test_an_answer_after_the_time_out_is_too_late(late, on_error):
+    installed = Installed(name="late", policy=Answers(late), on_error=on_error, timeout=0.01)
+    answer = await ask(installed, PeerConnect(network="n", server="s"))
+    assert answer.failed == "no answer within 0.01 s"
+    assert answer.verdict.action is on_error
+
+
+async def test_a_cancellation_of_the_asker_is_no_answer():
+    async def forever(crossing):
+        await asyncio.Event().wait()
+
+    installed = Installed(name="slow", policy=Answers(forever), timeout=60)
+    asking = asyncio.ensure_future(ask(installed, PeerConnect(network="n", server="s")))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking

@@ -1,0 +1,70 @@
+"""What a network that cannot carry a kind is given instead."""
+
+from __future__ import annotations
+
+import pytest
+from hansa import (
+    Custom,
+    Encrypted,
+    Features,
+    Kind,
+    Level,
+    Member,
+    Membership,
+    Message,
+    Name,
+    Ref,
+    Style,
+    Topic,
+)
+from hansa.pure.features import degrade
+
+ANN = Ref("left", "ann@x")
+ALL = [
+    (Message(text="hello"), "hello"),
+    (Name(text="Lobby"), "[the room is called: Lobby]"),
+    (Name(text=""), "[the room has no name]"),
+    (Topic(text="Ships"), "[the topic is: Ships]"),
+    (Topic(text=""), "[the room has no topic]"),
+    (Member(user=ANN, membership=Membership.JOIN, name="Ann"), "[Ann is here]"),
+    (Member(user=ANN, membership=Membership.BAN, reason="spam"), "[ann@x is banned: spam]"),
+    (Encrypted(), "[encrypted message, not readable here]"),
+    (Custom(type="poll", text="Tea?"), "Tea?"),
+]
+
+
+def only(level: Level, most: int = 32_768) -> Features:
+    return Features(levels=dict.fromkeys(Kind, level), max_text=most)
+
+
+@pytest.mark.parametrize(("content", "text"), ALL, ids=lambda value: getattr(value, "kind", None))
+def test_a_fallback_says_it_in_words(content, text):
+    assert degrade(content, only(Level.FALLBACK)) == Message(text=text, style=Style.NOTICE)
+
+
+def test_every_kind_and_membership_has_words():
+    assert {content.kind for content, _ in ALL} == set(Kind)
+    for membership in Membership:
+        content = Member(user=ANN, membership=membership)
+        assert degrade(content, only(Level.FALLBACK)) is not None
+
+
+@pytest.mark.parametrize("level", [Level.DROPPED, Level.REJECTED])
+def test_what_is_dropped_or_rejected_is_nothing(level):
+    assert [degrade(content, only(level)) for content, _ in ALL] == [None] * len(ALL)
+
+
+@pytest.mark.parametrize("level", [Level.PARTIAL, Level.FULL])
+def test_what_is_carried_stays_what_it_is(level):
+    assert [degrade(content, only(level)) for content, _ in ALL] == [content for content, _ in ALL]
+
+
+def test_a_text_is_cut_to_bytes_and_says_so():
+    for level in (Level.FULL, Level.FALLBACK):
+        short = degrade(Message(text="é" * 20), only(level, 11))
+        assert isinstance(short, Message)
+        assert short.text == "éééé…" and len(short.text.encode()) <= 11
+
+
+def test_a_custom_event_without_words_cannot_fall_back():
+    assert degrade(Custom(type="poll"), only(Level.FALLBACK)) is None
