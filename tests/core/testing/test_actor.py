@@ -9,7 +9,8 @@ from hansa.testing.actor import Config, module
 
 async def test_what_people_do_is_shown_on_the_other_side():
     made: dict[str, Actor] = {}
-    networks = {name: (module(made), Config()) for name in ("left", "right")}
+    plugin = module(made)
+    networks = {name: (plugin, Config()) for name in ("left", "right")}
     async with running(networks, rooms=[("left:a", "right:b")]) as app:
         left, ann, bob = made["left"], Ref("left", "ann@x"), Ref("left", "bob@x")
         eve = Ref("left", "eve@x")
