@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import ssl
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -252,6 +253,7 @@ def parse(data: Mapping[str, Any], folder: Path, find: Find) -> Config:
     rooms = _rooms(reader, data.get("rooms", []), {n.id for n in networks})
     if server is not None and server.tls is None and any(u.startswith("https:") for u in server.listen):
         reader.errors.append(ConfigError("an https:// address needs [server] tls", path="server.tls"))
+    _certificates(reader, data)
     if reader.errors:
         raise Mistakes(reader.errors)
     return Config(
@@ -262,6 +264,32 @@ def parse(data: Mapping[str, Any], folder: Path, find: Find) -> Config:
         policies=tuple(policies),
         rooms=tuple(rooms),
     )
+
+
+def _certificates(reader: _Reader, data: Mapping[str, Any]) -> None:
+    """Every certificate that is named can be served."""
+    tables = data.get("networks", {})
+    named = {"server": data.get("server", {})}
+    if isinstance(tables, Mapping):
+        named |= {f"networks.{key}": table for key, table in tables.items()}
+    for path, table in named.items():
+        try:
+            tls = Tls.model_validate(table["tls"])
+        except (KeyError, TypeError, ValidationError):
+            continue  # absent, or named as a mistake of its table already
+        reader.errors += [ConfigError(text, path=f"{path}.tls") for text in _unreadable(reader.folder, tls)]
+
+
+def _unreadable(folder: Path, tls: Tls) -> list[str]:
+    """What keeps a certificate from being served."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(folder / tls.certificate, folder / tls.key)
+    except FileNotFoundError:
+        absent = [path for path in (tls.certificate, tls.key) if not (folder / path).exists()]
+        return [f"there is no file {path}" for path in absent]
+    except (OSError, ssl.SSLError) as error:
+        return [f"{tls.certificate} with {tls.key} cannot be used: {error}"]
+    return []
 
 
 def _each(reader: _Reader, data: Mapping[str, Any], name: str, make: Callable[..., Any]) -> list[Any]:
@@ -280,12 +308,17 @@ def _parts(reader: _Reader, model: type[BaseModel], table: Any, path: str) -> tu
     return mine, {k: v for k, v in table.items() if k not in own}
 
 
+def _plugin_name(table: Any) -> str:
+    name = table.get("plugin") if isinstance(table, Mapping) else None
+    return name if isinstance(name, str) else ""
+
+
 def _network(reader: _Reader, key: str, table: Any) -> NetworkConfig | None:
     path = f"networks.{key}"
     if not key.isidentifier() or key != key.lower():
         reader.errors.append(ConfigError("a network's name is lower-case letters, digits and _", path=path))
     mine, rest = _parts(reader, _NetworkTable, table, path)
-    module = reader.plugin(mine.plugin, path) if mine else None
+    module = reader.plugin(name, path) if (name := _plugin_name(table)) else None
     options = reader.options(module, rest, path) if module else None
     if mine is None or module is None or options is None:
         return None
@@ -297,7 +330,7 @@ def _network(reader: _Reader, key: str, table: Any) -> NetworkConfig | None:
 def _policy(reader: _Reader, key: str, table: Any) -> PolicyConfig | None:
     path = f"policies.{key}"
     mine, rest = _parts(reader, _PolicyTable, table, path)
-    module = reader.plugin(mine.plugin, path) if mine else None
+    module = reader.plugin(name, path) if (name := _plugin_name(table)) else None
     options = reader.options(module, rest, path) if module else None
     if mine is None or module is None or options is None:
         return None

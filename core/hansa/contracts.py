@@ -199,9 +199,9 @@ class Authority(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Where one event stands with one server. ``state`` is ``delivered``, ``waiting`` or ``failed``;
-    ``since`` is in ms, 0 where nothing waits; ``reason`` says why it waits, ``failures`` how many attempts
-    in a row have failed.
+    """Where one event, or all there is, stands with one server. ``state`` is ``delivered``, ``waiting`` or
+    ``failed``; ``since`` is in ms, 0 where nothing waits; ``reason`` says why it waits, ``failures`` how many
+    attempts in a row have failed, ``waiting`` how many events wait (counted up to 1,000).
     """
 
     name: str
@@ -209,6 +209,7 @@ class Destination:
     since: int = 0
     reason: str = ""
     failures: int = 0
+    waiting: int = 0
 
 
 @runtime_checkable
@@ -217,6 +218,10 @@ class TracksDelivery(Protocol):
 
     async def where(self, native_id: str) -> Sequence[Destination]:
         """Where one of this network's events stands with each server it was meant for."""
+        ...
+
+    async def destinations(self) -> Sequence[Destination]:
+        """Every server that this network sends to, with what waits for it."""
         ...
 
 

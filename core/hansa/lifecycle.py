@@ -40,6 +40,7 @@ class Runner:
         self.opened: Opened | None = None
         self.on_failed: Callable[[Delivery, str], Awaitable[None]] | None = None
         self.on_up: Callable[[], None] | None = None
+        self.on_status: Callable[[str, str], None] | None = None
         self._seams = seams
         self._network: Network | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,8 +78,10 @@ class Runner:
         """What the network says of itself."""
         if (state, text) != (self.state, self.text):
             self._log.info("%s%s", state, f": {text}" if text else "")
-        rising = state == "up" and self.state != "up"
+        rising, changed = state == "up" and self.state != "up", state != self.state
         self.state, self.text = state, text
+        if changed and self.on_status is not None:
+            self.on_status(state, text)
         if state == "up":
             self._up.set()
         else:

@@ -59,11 +59,13 @@ class Operations:
             ("POST", "/reload", self.reload),
         ):
             router.add(method, pattern, _json(work), max_body=_BODY)
-        return router
+        return self._watch(router)
 
     def watched(self) -> Router:
         """The router of the metrics address: health and counters, nothing else."""
-        router = Router()
+        return self._watch(Router())
+
+    def _watch(self, router: Router) -> Router:
         router.add("GET", "/health", _json(self.health))
         router.add("GET", "/metrics", self.metrics)
         return router
@@ -191,21 +193,33 @@ class Operations:
         return {"unlinked": str(ref)}
 
     async def deliveries(self, _request: Request, _body: Any) -> Any:
-        """What waits and what died, per link."""
-        found = []
+        """What waits and what died, per link, and what waits per server of a network that sends by itself."""
+        found: list[dict[str, Any]] = []
         for link_id, consumer in self._app.consumers.items():
             dead = await self._app.core.scan("dead", equal=(link_id,), limit=_PAGE)
             found.append(
                 {
-                    "link": link_id,
-                    "room": consumer.room.id,
-                    "delivered": consumer.position,
+                    "destination": link_id,
                     "waiting": consumer.room.head - consumer.position,
-                    "waiting_since": consumer.waiting_since,
+                    "since": consumer.waiting_since,
                     "reason": consumer.reason,
                     "dead": [{"seq": row.key[1], **orjson.loads(row.body)} for row in dead],
                 }
             )
+        for network_id in self._app.runners:
+            network = self._app.network(network_id)
+            if isinstance(network, TracksDelivery):
+                found += [
+                    {
+                        "destination": f"{network_id}:{d.name}",
+                        "waiting": d.waiting,
+                        "since": d.since,
+                        "reason": d.reason,
+                        "failures": d.failures,
+                        "dead": [],
+                    }
+                    for d in await network.destinations()
+                ]
         return found
 
     async def retry(self, _request: Request, body: Any) -> Any:
@@ -234,8 +248,12 @@ class Operations:
         for link in room.links.values() if room else ():
             consumer = self._app.consumers.get(link.id)
             held = dict(event.withheld_from).get(link.id)
+            dead = await self._app.core.get("dead", (link.id, event.seq))
             if held:
                 found.append({"destination": link.id, "state": "withheld", "reason": held})
+            elif dead is not None:
+                reason = orjson.loads(dead.body)["reason"]
+                found.append({"destination": link.id, "state": "dead", "reason": reason})
             elif consumer is not None:
                 done = consumer.position >= event.seq
                 state = {"state": "delivered"} if done else {"state": "waiting", "reason": consumer.reason}

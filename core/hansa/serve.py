@@ -81,6 +81,8 @@ class Process:
         """Open everything; networks go on connecting afterwards."""
         self._tls = self._contexts()
         await self.app.start()
+        for runner in self.app.runners.values():
+            runner.on_status = self._reporter(runner.id)
         public = Dispatcher(self.app.routers, self.app.count)
         operations = Operations(self.app, self.reload)
         for address in self._config.server.listen:
@@ -113,7 +115,7 @@ class Process:
         config = load(self._path, plugins.find)
         if self._tls is not None:
             self._tls.reload()
-        self.app.reload_policies(_policies(config.policies))
+        await self.app.reload_policies(_policies(config.policies))
         return [f"policy {p.name}" for p in config.policies] + (["certificates"] if self._tls else [])
 
     async def stop(self) -> None:
@@ -123,12 +125,13 @@ class Process:
         await self.app.stop()
         await self._http.close()
 
+    def _reporter(self, network: str) -> Callable[[str, str], None]:
+        return lambda state, text: self._say(f"network {network}: {state}{' - ' + text if text else ''}")
+
     def report(self) -> None:
-        """What is up and what waits."""
+        """Where to reach us, and who judges. What is up and what waits is said as it changes."""
         for address in self._config.server.listen:
             self._say(f"listening on {address}")
-        for network, (state, text) in self.app.status().items():
-            self._say(f"network {network}: {state}{' - ' + text if text else ''}")
         for policy in self.app.decisions.policies:
             self._say(f"policy {policy.name}: {'shadow' if policy.shadow else 'enforced'}")
 

@@ -59,8 +59,14 @@ class Hansa:
             port=self.port, chain=chain, key=key, ca=ca.certificate, version=version, store=store
         )
         self.ca = ca
-        self.config.write_text(self.base + (more if isinstance(more, str) else more(self)))
+        rest = more if isinstance(more, str) else more(self)
+        self.config.write_text(self.base + rest)
         self._process: Process | None = None
+
+    def tables_before(self, line: str) -> str:
+        """Put a line into the ``[server]`` table; for ``more``."""
+        self.base = self.base.replace("[server]\n", f"[server]\n{line}\n")
+        return ""
 
     def write_key(self, name: str) -> None:
         """A new signing key in the folder."""

@@ -6,67 +6,109 @@ import base64
 import datetime as dt
 import ipaddress
 import os
+import re
 import secrets
 from pathlib import Path
 
 from hansa.pure.errors import ConfigError
 
+_NAME = re.compile(r"([A-Za-z0-9.-]{1,230}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
+
 _TOML = """\
-# Hansa. Every key that is not here has its default; `hansa check -c {file}` names every mistake.
+# Hansa. Every key that is not here has its default; `hansa check -c FILE` names every mistake.
 
 [server]
-listen = ["https://{host}:8448"]     # one port for federation; http:// is for behind a proxy
+# One port for federation. An http:// address is for behind a proxy that does TLS.
+listen = ["https://{listen}:{port}"]
 tls = {{ certificate = "tls/fullchain.pem", key = "tls/key.pem" }}
-admin = "unix:hansa.sock"            # what the command line talks to; only this user may
-# metrics = "127.0.0.1:9100"         # /health and /metrics
-# ca_file = "tls/ca.pem"             # more authorities to trust when calling other servers
-# private_networks = ["10.0.0.0/8"]  # other servers may be here although it is private
+# The socket that the command line talks to; only the user who runs Hansa may.
+admin = "unix:hansa.sock"
+# Where /health and /metrics (Prometheus) are served.
+# metrics = "127.0.0.1:9100"
+# More authorities to trust when calling other servers.
+# ca_file = "tls/ca.pem"
+# Other servers may be here although these are private networks.
+# private_networks = ["10.0.0.0/8"]
 
 [store]
+# sqlite:FILE or mongodb://HOST/DATABASE (a replica set, one node is enough)
 url = "sqlite:hansa.db"
 
-[networks.matrix]                    # the table's name is the network's id
+# The name of the table is the network's id.
+[networks.matrix]
 plugin = "matrix"
-server_name = "{name}"               # follows the colon in user ids; can never be changed
+# Follows the colon in user ids; can never be changed.
+server_name = "{name}"
 signing_key = "matrix.key"
 # room_version = "12"
 
-# [networks.xmpp]                    # a component of your XMPP server (XEP-0114)
+# A component (XEP-0114) of your XMPP server.
+# [networks.xmpp]
 # plugin = "xmpp"
-# component = "bridge.{name}"
+# component = "bridge.{host}"
 # host = "127.0.0.1"
 # port = 5347
 # secret = {{ file = "component.secret" }}
 
-# [policies.lists]
+# Who may talk to whom, and what may cross. In shadow mode it only says what it would stop.
+# [policies.house]
 # plugin = "governance"
-# mode = "shadow"                    # only say what would be stopped; "enforce" stops it
-# on_error = "deny"                  # what counts when the policy cannot answer
+# mode = "shadow"
+# on_error = "deny"
 # deny_servers = ["*.evil.example"]
+# deny_users = ["@mallory:*"]
 # words = ["classified"]
 # rate = {{ events = 20, seconds = 10 }}
 
-# [[rooms]]                          # kept by this file
+# Rooms that this file keeps linked.
+# [[rooms]]
 # links = ["matrix:#lobby", "xmpp:lobby"]
 """
 
 _NEXT = """\
 {folder} is ready for {name}.
 
-For other servers to find you, {name} needs one of these:
-  DNS:  {name}.  IN A  <your address>          and port 8448 open, or
-  DNS:  _matrix-fed._tcp.{name}.  IN SRV  10 5 8448 <host>.   or
-  web:  https://{name}/.well-known/matrix/server  ->  {{"m.server": "<host>:443"}}
-The certificate in tls/ is for trying things out; no other server trusts it. Put a real one for
-{name} (in every case above) in its place:
-  tls/fullchain.pem   the certificate and its chain
+{found}
+The certificate in tls/ is for trying things out: no other server trusts it. Put one that is issued for
+{host} in its place:
+  tls/fullchain.pem   the certificate, then its chain
   tls/key.pem         its key, mode 0600
-For XMPP, your XMPP server needs a component (Prosody):
-  Component "bridge.{name}"
+
+For XMPP, give your server a component. In Prosody, with the secret also in component.secret (mode 0600):
+  Component "bridge.{host}"
     component_secret = "<the secret>"
 
 Next: hansa check -c {folder}/hansa.toml && hansa run -c {folder}/hansa.toml
 """
+
+_BY_PORT = """\
+Other servers find {name} at that port. DNS needs (unless {host} is an address):
+  {host}.  IN A  <your address>
+"""
+
+_BY_NAME = """\
+For other servers to find you, {host} needs one of these:
+  DNS:  {host}.  IN A  <your address>                      with port 8448 open, or
+  DNS:  _matrix-fed._tcp.{host}.  IN SRV  10 5 8448 <server>.   or
+  web:  https://{host}/.well-known/matrix/server  with  {{"m.server": "<server>:8448"}}
+        (the certificate is then that of <server>)
+"""
+
+
+def example(name: str) -> str:
+    """The commented configuration of a server of that name. A name with a port is found at that port."""
+    host, port = split_name(name)
+    local = host in {"localhost", "127.0.0.1"}
+    listen = "127.0.0.1" if local else "0.0.0.0"  # noqa: S104  # it is a server
+    return _TOML.format(name=name, host=host, port=port or 8448, listen=listen)
+
+
+def split_name(name: str) -> tuple[str, int]:
+    """``(host, port)`` of a server name; 0 where it has no port."""
+    host, colon, port = name.rpartition(":")
+    if colon and port.isdigit() and not host.endswith(":") and (":" not in host or host.startswith("[")):
+        return host.strip("[]"), int(port)
+    return name.strip("[]"), 0
 
 
 def write_secret(path: Path, text: str) -> None:
@@ -108,7 +150,9 @@ def _development_certificate(folder: Path, name: str) -> None:
 
 def init(folder: Path, name: str) -> str:
     """Make everything; what to do next, as text. Raises ConfigError if anything is there already."""
-    host = name.partition(":")[0]
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is no server name: say example.org, or example.org:8448")
+    host, port = split_name(name)
     file = folder / "hansa.toml"
     for path in (file, folder / "matrix.key", folder / "tls"):
         if path.exists():
@@ -117,6 +161,6 @@ def init(folder: Path, name: str) -> str:
     seed = base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     write_secret(folder / "matrix.key", f"ed25519 a_{secrets.token_hex(3)} {seed}\n")
     _development_certificate(folder / "tls", host)
-    listen = "127.0.0.1" if host in {"localhost", "127.0.0.1"} else "0.0.0.0"  # noqa: S104  # it is a server
-    file.write_text(_TOML.format(file=file, host=listen, name=name), encoding="utf-8")
-    return _NEXT.format(folder=folder, name=name)
+    file.write_text(example(name), encoding="utf-8")
+    found = (_BY_PORT if port else _BY_NAME).format(name=name, host=host)
+    return _NEXT.format(folder=folder, name=name, host=host, found=found)

@@ -52,9 +52,16 @@ def room(found: Any) -> str:
 def deliveries(found: Any) -> str:
     """``hansa deliveries ls``."""
     rows = [
-        [d["link"], str(d["delivered"]), str(d["waiting"]), str(len(d["dead"])), d["reason"]] for d in found
+        [
+            d["destination"],
+            str(d["waiting"]),
+            _when(d["since"]) if d["since"] else "",
+            str(len(d["dead"])),
+            d["reason"],
+        ]
+        for d in found
     ]
-    return table(["link", "delivered", "waiting", "dead", "why it waits"], rows)
+    return table(["destination", "waiting", "since", "dead", "why it waits"], rows)
 
 
 def where(found: Any) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from hansa import ConfigError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.ids import valid_server_name
 from hansa_matrix.proto.versions import DEFAULT_VERSION, VERSIONS
 
@@ -25,6 +27,23 @@ def _version(value: str) -> str:
     return value
 
 
+def _key_file(path: Path) -> Path:
+    """A file with one signing key, which nobody else may read."""
+    try:
+        others = path.stat().st_mode & 0o077
+        SigningKey.from_line(path.read_text(encoding="ascii"))
+    except OSError as error:
+        msg = f"{path}: {error.strerror}"
+        raise ValueError(msg) from error
+    except (UnicodeDecodeError, ConfigError) as error:
+        msg = f"{path}: a signing key file holds one line: ed25519 VERSION SEED (32 bytes in base64)"
+        raise ValueError(msg) from error
+    if others:
+        msg = f"{path} may be read by others: chmod 600 it"
+        raise ValueError(msg)
+    return path
+
+
 class Config(BaseModel):
     """What an operator may say."""
 
@@ -33,7 +52,7 @@ class Config(BaseModel):
     server_name: Annotated[str, AfterValidator(_server_name)] = Field(
         description="the name that follows the colon in user ids; it can never be changed"
     )
-    signing_key: Path = Field(
+    signing_key: Annotated[Path, AfterValidator(_key_file)] = Field(
         default=Path("matrix.key"), description="file with the signing key, mode 0600, made by `hansa init`"
     )
     bridge_user: str = Field(

@@ -276,3 +276,7 @@ class MatrixNetwork:
     async def where(self, native_id: str) -> list[Destination]:
         """See ``hansa.TracksDelivery.where``."""
         return await self._sender.where(native_id)
+
+    async def destinations(self) -> list[Destination]:
+        """See ``hansa.TracksDelivery.destinations``."""
+        return await self._sender.destinations()

@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import orjson
 from hansa import Append, Destination, NetworkContext, Put, RemoteProtocolError, Row, Value, Write
@@ -110,7 +109,7 @@ class Sender:
     async def _send_all(self, peer: _Peer) -> None:
         while True:
             peer.wake.clear()
-            rows = await self._waiting(peer)
+            rows = await self._next(peer)
             if not rows:
                 peer.waiting_since, peer.reason = 0, ""
                 await peer.wake.wait()
@@ -124,7 +123,13 @@ class Sender:
             put = Put("destination", (peer.server,), b"", {"position": peer.position})
             await self._ctx.store.commit([put], durability="lazy")
 
-    async def _waiting(self, peer: _Peer, limit: int = _CATCH_UP + 1) -> list[Row]:
+    async def _next(self, peer: _Peer) -> list[Row]:
+        """What to send next: a transaction's worth, or a backlog that is too long to be sent whole."""
+        waiting = await self._waiting(peer)
+        return waiting if len(waiting) > _CATCH_UP else waiting[:MAX_PDUS]
+
+    async def _waiting(self, peer: _Peer) -> list[Row]:
+        """What lies behind a server's cursor, in order; at least the first 1,001 of it."""
         found: list[Row] = []
         for set_id in list(peer.sets):
             found += await self._ctx.store.scan(
@@ -132,11 +137,9 @@ class Sender:
                 index=("recipients", "position"),
                 equal=(set_id,),
                 after=peer.position,
-                limit=limit,
+                limit=_CATCH_UP + 1,
             )
         found.sort(key=lambda row: row.position)
-        if len(found) <= _CATCH_UP:
-            return found[:MAX_PDUS]
         return found
 
     @staticmethod
@@ -202,31 +205,23 @@ class Sender:
         for row in await self._ctx.store.scan("out", index=("event_id",), equal=(event_id,)):
             for server in self._sets.get(int(row.fields["recipients"] or 0), ()):
                 peer = self._peers[server]
-                done = peer.position >= row.position
-                state = "delivered" if done else ("failed" if peer.failures else "waiting")
-                if done:
-                    found.append(Destination(name=server, state=state))
-                    continue
-                found.append(
-                    Destination(
-                        name=server,
-                        state=state,
-                        since=peer.waiting_since,
-                        reason=peer.reason,
-                        failures=peer.failures,
-                    )
-                )
+                found.append(self._standing(peer, int(peer.position < row.position)))
         return found
 
-    def destinations(self) -> list[dict[str, Any]]:
-        """Every destination with its position and trouble."""
-        return [
-            {
-                "server": p.server,
-                "position": p.position,
-                "failures": p.failures,
-                "waiting_since": p.waiting_since,
-                "reason": p.reason,
-            }
-            for p in self._peers.values()
-        ]
+    async def destinations(self) -> list[Destination]:
+        """Every destination with its backlog and trouble."""
+        found = [self._standing(peer, len(await self._waiting(peer))) for peer in self._peers.values()]
+        return sorted(found, key=lambda one: one.name)
+
+    @staticmethod
+    def _standing(peer: _Peer, waiting: int) -> Destination:
+        if not waiting:
+            return Destination(name=peer.server, state="delivered")
+        return Destination(
+            name=peer.server,
+            state="failed" if peer.failures else "waiting",
+            since=peer.waiting_since,
+            reason=peer.reason,
+            failures=peer.failures,
+            waiting=waiting,
+        )
