@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from hansa import plugins, tables
 from hansa.backoff import Backoff
-from hansa.contracts import LinksRooms, Network, OpenedRoom, Policy, RoomRefused
+from hansa.contracts import LinksRooms, Network, OpenedRoom, RoomRefused
 from hansa.decisions import Decisions
 from hansa.delivery import Consumer, Judged
-from hansa.dispatch import Installed, each
+from hansa.dispatch import each
 from hansa.http import Router
 from hansa.lifecycle import Runner
 from hansa.pipeline import Pipeline
+from hansa.policies import Policies
 from hansa.pure.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.pure.model import Delivery, Event, Link, Ref
 from hansa.pure.verdict import Action
 from hansa.rooms import Room, Rooms
-from hansa.runtime import BasicContext, Context
+from hansa.runtime import Context
 from hansa.seams import Http, Seams
 from hansa.store.base import Delete, Row, Scoped, Store
 from hansa.throttle import Throttle
@@ -44,7 +45,7 @@ class NetworkSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySetup:
-    """One ``[policies.<name>]`` table, checked."""
+    """One ``[policies.<name>]`` table, checked. ``timeout`` is in seconds."""
 
     name: str
     module: ModuleType
@@ -94,6 +95,8 @@ class App:
         self._consuming: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._manager = plugins.registry()
+        self._policies = Policies()
+        self._hosts: dict[str, str] = {}
         self._observers = _Observers()
         self._stopping = False
 
@@ -125,7 +128,7 @@ class App:
             consumer = self.consumers.get(name)
             if consumer is not None:
                 consumer.wake()
-        if not self._manager.hook.event_committed.get_hookimpls():
+        if not self._watching("event_committed"):
             return
         for event in events:
             try:
@@ -137,7 +140,8 @@ class App:
         """Open the store, the policies, the networks; load rooms; begin delivering and connecting."""
         await self.store.open()
         await self.store.declare("", tables.SCHEMA)
-        self.decisions.replace(self._open_policies(self.setup.policies))
+        await self._policies.open(self, self.setup.policies)
+        self.decisions.replace(self._policies.installed)
         for setup in self.setup.networks:
             await self._open_network(setup)
         await self.rooms.load()
@@ -164,53 +168,33 @@ class App:
         await asyncio.gather(*list(self._tasks), return_exceptions=True)
         await self.store.close()
 
-    def _open_policies(self, setups: Sequence[PolicySetup]) -> list[Installed]:
-        manager, opened = plugins.registry(), []
-        for setup in setups:
-            if not manager.has_plugin(setup.module.__name__):
-                plugins.register(manager, setup.module, setup.module.__name__)
-            make = plugins.opener(manager, "open_policy", setup.module)
-            policy = make(BasicContext(self, setup.name, setup.options))
-            if not isinstance(policy, Policy):
-                raise PluginError(f"policy {setup.name!r} has no check()")
-            plugins.register(manager, policy, f"policy:{setup.name}")
-            opened.append(
-                Installed(
-                    name=setup.name,
-                    policy=policy,
-                    on_error=setup.on_error,
-                    shadow=setup.shadow,
-                    timeout=setup.timeout,
-                )
-            )
-        return opened
-
-    def reload_policies(self, setups: Sequence[PolicySetup]) -> None:
+    async def reload_policies(self, setups: Sequence[PolicySetup]) -> None:
         """Take other policies; events not delivered yet are judged again. Raises without any change."""
-        self.decisions.replace(self._open_policies(setups))
+        fresh, old = Policies(), self._policies
+        await fresh.open(self, setups)
+        self._policies = fresh
+        self.decisions.replace(fresh.installed)
+        await old.close()
         for consumer in self.consumers.values():
             consumer.wake()
 
     async def _open_network(self, setup: NetworkSetup) -> None:
         if setup.id in self.runners:
             raise ConfigError("a network of this name is open already", path=f"networks.{setup.id}")
-        if not self._manager.has_plugin(setup.module.__name__):
-            plugins.register(self._manager, setup.module, setup.module.__name__)
-        make = plugins.opener(self._manager, "open_network", setup.module)
         clock = self.seams.clock
         runner = Runner(setup.id, self.seams, Throttle(clock, setup.rate, setup.burst))
         context = Context(self, runner, setup.options)
         self.runners[setup.id], self.contexts[setup.id] = runner, context
-        runner.opened = lambda: self._fresh(make, context, setup)
+        runner.opened = lambda: self._fresh(context, setup)
         runner.on_failed = self._delivery_failed
         runner.on_up = lambda: self._risen(setup.id)
         runner.open()
         for schema in context.schemas:
             await self.store.declare(setup.id, schema)
 
-    def _fresh(self, make: Any, context: Context, setup: NetworkSetup) -> Network:
+    def _fresh(self, context: Context, setup: NetworkSetup) -> Network:
         context.schemas.clear()
-        network = make(context)
+        network = plugins.opened(self._manager, "open_network", setup.module, context)
         if not isinstance(network, Network):
             raise PluginError(f"network {setup.id!r} lacks start, stop or send")
         name = f"network:{setup.id}"
@@ -220,6 +204,9 @@ class App:
         host = str(getattr(setup.options, "server_name", "") or "")
         for implementation in self._manager.hook.register_routes.get_hookimpls():
             if implementation.plugin is network:
+                if self._hosts.setdefault(host, setup.id) != setup.id:
+                    text = f"networks.{self._hosts[host]} answers requests for {host or 'any name'!r} already"
+                    raise ConfigError(text, path=f"networks.{setup.id}")
                 router = Router()
                 implementation.function(router)
                 self.routers[host] = router
@@ -232,14 +219,15 @@ class App:
 
     async def _delivery_failed(self, delivery: Delivery, error: str) -> None:
         self.count("dead_letters", network=delivery.link.native.network)
-        hooks = self._manager.hook.delivery_failed.get_hookimpls()
-        await each(_named(hooks), self.log, delivery, error)
+        await each(self._watching("delivery_failed"), self.log, delivery, error)
+
+    def _watching(self, hook: str) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
+        return plugins.named(self._manager, hook) + self._policies.observers(hook)
 
     async def _observe(self) -> None:
         while True:
             event = await self._observers.queue.get()
-            hooks = self._manager.hook.event_committed.get_hookimpls()
-            await each(_named(hooks), self.log, event)
+            await each(self._watching("event_committed"), self.log, event)
 
     async def consume(self, link: Link, start: int | None = None) -> None:
         """Begin delivering to a link; the authority's link needs none."""
@@ -351,7 +339,3 @@ class App:
     def status(self) -> Mapping[str, tuple[str, str]]:
         """Per network its state and what it says."""
         return {r.id: (r.state, r.text) for r in self.runners.values()}
-
-
-def _named(hooks: Sequence[Any]) -> list[tuple[str, Any]]:
-    return [(hook.plugin_name, hook.function) for hook in hooks]

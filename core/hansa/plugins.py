@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from importlib.metadata import EntryPoint, entry_points
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from types import ModuleType
 from typing import Any
 
@@ -41,17 +42,42 @@ def find(name: str) -> ModuleType:
     if len(entries) > 1:
         homes = " and ".join(sorted(f"{_home(e)} ({e.value})" for e in entries))
         raise ConfigError(f"two distributions bring a plugin named {name!r}: {homes}; uninstall one")
+    entry = entries[0]
+    missing = [need for need in _needs(entry) if not _present(need)]
+    if missing:
+        text = f"plugin {name!r} needs {', '.join(missing)}: install {_home(entry)}[{entry.name}]"
+        raise ConfigError(text)
     try:
-        module = entries[0].load()
+        module = entry.load()
     except ModuleNotFoundError as error:
-        raise ConfigError(f"plugin {name!r} needs {error.name}: install hansa[{name}]") from error
+        text = f"plugin {name!r} needs {error.name}, which is not installed: reinstall {_home(entry)}"
+        raise ConfigError(text) from error
     return validated(name, module)
+
+
+#: A requirement of an extra, as metadata writes it: ``slixmpp>=1.8; extra == "xmpp"``.
+_OF_EXTRA = re.compile(r"\s*([A-Za-z0-9._-]+)[^;]*;\s*extra\s*==\s*[\"']([A-Za-z0-9._-]+)[\"']\s*")
+
+
+def _needs(entry: EntryPoint) -> list[str]:
+    """The distributions of the extra that is named like the plugin, without importing anything."""
+    requires = entry.dist.requires if entry.dist is not None else None
+    found = [_OF_EXTRA.fullmatch(requirement) for requirement in requires or []]
+    return [match[1] for match in found if match is not None and match[2] == entry.name]
+
+
+def _present(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def validated(name: str, module: ModuleType) -> ModuleType:
     """A module that keeps the plugin contract: ``api`` and ``Config``. Raises PluginError."""
     api = getattr(module, "api", None)
-    if api not in _API:
+    if type(api) is not int or api not in _API:
         raise PluginError(f"plugin {name!r} is written for api {api!r}; this Hansa speaks {list(_API)}")
     config = getattr(module, "Config", None)
     if not (isinstance(config, type) and issubclass(config, BaseModel)):
@@ -109,9 +135,24 @@ def register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
         raise PluginError(f"plugin {name!r}: {error}") from error
 
 
-def opener(manager: pluggy.PluginManager, hook: str, module: ModuleType) -> Any:
-    """One module's own implementation of ``open_network`` or ``open_policy``. Raises PluginError."""
+def opened(manager: pluggy.PluginManager, hook: str, module: ModuleType, context: object) -> Any:
+    """What a module's own ``open_network`` or ``open_policy`` makes of a context. Raises PluginError, also
+    where something that the plugin needs is not installed.
+    """
+    if not manager.is_registered(module):
+        register(manager, module, module.__name__)
     for implementation in getattr(manager.hook, hook).get_hookimpls():
         if implementation.plugin is module:
-            return implementation.function
+            try:
+                return implementation.function(context)
+            except ModuleNotFoundError as error:
+                raise PluginError(
+                    f"plugin {module.__name__} needs {error.name}, which is not installed"
+                ) from error
     raise PluginError(f"plugin {module.__name__} does not implement {hook}")
+
+
+def named(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
+    """The implementations of a hook with their plugins' names, in the order in which they are called."""
+    found = getattr(manager.hook, hook).get_hookimpls()
+    return [(implementation.plugin_name, implementation.function) for implementation in found]

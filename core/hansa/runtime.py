@@ -25,9 +25,9 @@ _PAGE = 100
 
 
 class BasicContext:
-    """What a policy gets: see ``hansa.PluginContext``."""
+    """What every plugin gets: see ``hansa.PluginContext``. ``scope`` is where the store keeps its rows."""
 
-    def __init__(self, app: App, plugin_id: str, config: Any) -> None:
+    def __init__(self, app: App, plugin_id: str, config: Any, *, scope: str = "") -> None:
         self._app = app
         self.id = plugin_id
         self.config = config
@@ -35,7 +35,7 @@ class BasicContext:
         self.clock: Clock = app.seams.clock
         self.random: Random = app.seams.random
         self.http: Http = app.http
-        self.store = Scoped(app.store, plugin_id)
+        self.store = Scoped(app.store, scope or plugin_id)
         self.schemas: list[Schema] = []
 
     def declare(self, schema: Schema) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from hansa import Action, PeerConnect, Verdict
@@ -22,10 +23,8 @@ async def swallows(crossing):
 
 
 async def swallows_and_has_no_opinion(crossing):
-    try:
+    with contextlib.suppress(asyncio.CancelledError):
         await asyncio.Event().wait()
-    except asyncio.CancelledError:
-        pass
 
 
 @pytest.mark.parametrize("late", [swallows, swallows_and_has_no_opinion])

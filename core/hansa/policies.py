@@ -1,0 +1,82 @@
+"""The policies of a configuration: opened together, and closed together when others take their place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hansa import plugins
+from hansa.contracts import Policy
+from hansa.dispatch import Installed
+from hansa.pure.errors import PluginError
+from hansa.runtime import BasicContext
+
+if TYPE_CHECKING:
+    from hansa.app import App, PolicySetup
+
+
+class PolicyContext(BasicContext):
+    """What a policy gets: see ``hansa.PluginContext``. Its rows are apart from those of any network."""
+
+    def __init__(self, app: App, name: str, config: Any) -> None:
+        super().__init__(app, name, config, scope=f"policy:{name}")
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Any, name: str) -> asyncio.Task[None]:
+        """See ``hansa.PluginContext.spawn``."""
+        task = super().spawn(work, name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        """End everything that it spawned."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Policies:
+    """One opened set."""
+
+    def __init__(self) -> None:
+        self.installed: tuple[Installed, ...] = ()
+        self._manager = plugins.registry()
+        self._contexts: list[PolicyContext] = []
+
+    async def open(self, app: App, setups: Sequence[PolicySetup]) -> None:
+        """Open all, or none: what raises leaves nothing running. Raises PluginError."""
+        try:
+            opened = [await self._one(app, setup) for setup in setups]
+        except BaseException:
+            await self.close()
+            raise
+        self.installed = tuple(opened)
+
+    async def _one(self, app: App, setup: PolicySetup) -> Installed:
+        context = PolicyContext(app, setup.name, setup.options)
+        self._contexts.append(context)
+        policy = plugins.opened(self._manager, "open_policy", setup.module, context)
+        if not isinstance(policy, Policy):
+            raise PluginError(f"policy {setup.name!r} has no check()")
+        plugins.register(self._manager, policy, f"policy:{setup.name}")
+        for schema in context.schemas:
+            await context.store.declare(schema)
+        return Installed(
+            name=setup.name,
+            policy=policy,
+            on_error=setup.on_error,
+            shadow=setup.shadow,
+            timeout=setup.timeout,
+        )
+
+    def observers(self, hook: str) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
+        """Who of them implements an observers' hook, by name."""
+        return plugins.named(self._manager, hook)
+
+    async def close(self) -> None:
+        """End everything that they spawned."""
+        for context in self._contexts:
+            await context.close()

@@ -1,0 +1,403 @@
+"""Finding and opening plugins: distributions in a folder, each with its metadata as an installer leaves it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from hansa import ConfigError, PluginError, Ref, Router, hookimpl, plugins
+from hansa.app import PolicySetup
+from hansa.cli import main
+from hansa.config import Mistakes, parse
+from hansa.store.base import Collection, Put, Schema
+from hansa.testing import Actor, running
+from hansa.testing.actor import Config as ActorConfig
+from hansa.testing.actor import module
+from pydantic import BaseModel, ConfigDict
+
+SOUND = """
+from hansa import hookimpl
+from pydantic import BaseModel, ConfigDict, Field
+
+api = 1
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    size: int = Field(default=1, ge=1)
+
+class Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    word: str = ""
+    inner: Inner = Inner()
+
+class Network:
+    async def start(self): ...
+    async def stop(self): ...
+    async def send(self, delivery): return ""
+
+@hookimpl
+def open_network(ctx):
+    return Network()
+"""
+
+
+class Shelf:
+    """A folder on the path that distributions are put into."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, distribution, *entries, source=SOUND, requires=(), module=None):
+        """One distribution, whose entry points all name its one module; the module's name."""
+        name = module or distribution.replace("-", "_")
+        (self.folder / f"{name}.py").write_text(source)
+        info = self.folder / f"{distribution.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        lines = ["Metadata-Version: 2.1", f"Name: {distribution}", "Version: 1.0"]
+        (info / "METADATA").write_text("\n".join(lines + [f"Requires-Dist: {r}" for r in requires]) + "\n")
+        points = "\n".join(f"{entry} = {name}" for entry in entries)
+        (info / "entry_points.txt").write_text(f"[hansa.plugins]\n{points}\n")
+        importlib.invalidate_caches()
+        return name
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+    yield Shelf(folder)
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", "") or "").parent == folder:
+            del sys.modules[name]
+
+
+def mistakes(data) -> dict[str, str]:
+    with pytest.raises(Mistakes) as caught:
+        parse(data, Path("/nowhere"), plugins.find)
+    return {error.path: error.reason for error in caught.value.errors}
+
+
+HTTP = {"listen": ["http://127.0.0.1:8008"]}
+
+
+def test_installed_is_not_enabled(shelf):
+    quiet = shelf.put("acme-quiet", "quiet", source="raise RuntimeError('nobody asked for me')")
+    loud = shelf.put("acme-loud", "loud")
+    assert {"quiet", "loud", "matrix", "xmpp", "governance"} <= set(plugins.installed())
+    parse({"server": HTTP, "networks": {"one": {"plugin": "loud"}}}, shelf.folder, plugins.find)
+    assert loud in sys.modules and quiet not in sys.modules
+
+
+def test_what_is_not_installed_is_named_with_what_is(shelf):
+    shelf.put("acme-loud", "loud")
+    found = mistakes({"server": HTTP, "networks": {"one": {"plugin": "lod"}}})
+    assert list(found) == ["networks.one.plugin"]
+    assert "no plugin named 'lod'" in found["networks.one.plugin"] and "loud" in found["networks.one.plugin"]
+
+
+def test_two_distributions_with_one_name_are_refused_and_both_named(shelf):
+    shelf.put("acme-loud", "loud")
+    shelf.put("other-loud", "loud")
+    with pytest.raises(ConfigError) as caught:
+        plugins.find("loud")
+    assert "acme-loud (acme_loud)" in str(caught.value) and "other-loud (other_loud)" in str(caught.value)
+    assert "acme_loud" not in sys.modules
+
+
+def test_the_same_distribution_seen_twice_is_no_quarrel(shelf, tmp_path, monkeypatch):
+    shelf.put("acme-loud", "loud")
+    again = tmp_path / "again"
+    again.mkdir()
+    monkeypatch.syspath_prepend(again)
+    Shelf(again).put("acme-loud", "loud")
+    assert plugins.find("loud").__name__ == "acme_loud"
+    del sys.modules["acme_loud"]
+
+
+@pytest.mark.parametrize(
+    ("hook", "line", "wanted"),
+    [
+        ("async def open_network(ctx):\n    ...", 4, "must be def"),
+        ("def event_committed(event):\n    ...", 4, "must be async def"),
+        ("async def open_nerwork(ctx):\n    ...", 4, "unknown hook 'open_nerwork'"),
+    ],
+)
+def test_a_hook_of_the_wrong_colour_or_name_is_refused_with_file_and_line(shelf, hook, line, wanted):
+    source = f"from hansa import hookimpl\nfrom acme_good import *\n\n@hookimpl\n{hook}\n"
+    shelf.put("acme-good", "good")
+    name = shelf.put("acme-bad", "bad", source=source)
+    with pytest.raises(PluginError) as caught:
+        plugins.find("bad")
+    assert wanted in str(caught.value)
+    assert f"{shelf.folder / name}.py:{line}" in str(caught.value)
+
+
+def test_a_method_of_what_is_opened_is_held_to_the_same(shelf):
+    class Wrong:
+        @hookimpl
+        def check(self, crossing):
+            return None
+
+    manager = plugins.registry()
+    with pytest.raises(PluginError, match=rf"'check' must be async def \({__file__}:\d+\)"):
+        plugins.register(manager, Wrong(), "wrong")
+    assert not manager.has_plugin("wrong")
+
+
+def test_an_argument_that_the_hook_lacks_is_refused_and_nothing_stays_registered():
+    class Wrong:
+        @hookimpl
+        async def event_committed(self, event, mood):
+            return None
+
+    manager = plugins.registry()
+    with pytest.raises(PluginError, match="mood"):
+        plugins.register(manager, Wrong(), "wrong")
+    assert not manager.has_plugin("wrong")
+
+
+@pytest.mark.parametrize("api", ["0", "2", "'1'", "None", "True", "1.0"])
+def test_another_api_number_is_refused(shelf, api):
+    shelf.put("acme-old", "old", source=SOUND.replace("api = 1", f"api = {api}"))
+    with pytest.raises(PluginError, match=r"plugin 'old' is written for api .*; this Hansa speaks \[1\]"):
+        plugins.find("old")
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "says"),
+    [
+        ("class Config(BaseModel)", "class Settings(BaseModel)", "has no Config model"),
+        (
+            'Config(BaseModel):\n    model_config = ConfigDict(extra="forbid", frozen=True)',
+            "Config(BaseModel):",
+            "forbid",
+        ),
+    ],
+)
+def test_a_config_that_is_none_or_takes_anything_is_refused(shelf, was, becomes, says):
+    assert was in SOUND
+    shelf.put("acme-lax", "lax", source=SOUND.replace(was, becomes))
+    with pytest.raises(PluginError, match=says):
+        plugins.find("lax")
+
+
+def test_a_missing_extra_says_what_to_install(shelf):
+    requires = [
+        'pydantic; extra == "irc"',
+        'no-such-ircclient>=3 ; extra == "irc"',
+        'no-such-other; extra == "other"',
+        "no-such-needed",
+    ]
+    name = shelf.put("acme-chat", "irc", requires=requires)
+    found = mistakes({"server": HTTP, "networks": {"one": {"plugin": "irc"}}})
+    text = "plugin 'irc' needs no-such-ircclient: install acme-chat[irc]"
+    assert found == {"networks.one.plugin": text}
+    assert name not in sys.modules
+
+
+@pytest.mark.parametrize(("plugin", "gone"), [("xmpp", "slixmpp"), ("matrix", "pynacl")])
+def test_the_extras_of_hansa_itself_are_named_so(plugin, gone, monkeypatch):
+    present = plugins._present
+    monkeypatch.setattr(plugins, "_present", lambda name: name != gone and present(name))
+    with pytest.raises(ConfigError, match=rf"needs {gone}: install hansa\[{plugin}\]"):
+        plugins.find(plugin)
+
+
+def test_an_import_that_fails_says_what_is_missing(shelf):
+    shelf.put("acme-chat", "irc", source="import no_such_module\n" + SOUND)
+    with pytest.raises(ConfigError, match=r"'irc' needs no_such_module, .*reinstall acme-chat"):
+        plugins.find("irc")
+
+
+async def test_an_import_that_fails_while_opening_says_what_is_missing(shelf):
+    lazy = SOUND.replace("    return Network()", "    import no_such_module\n    return Network()")
+    shelf.put("acme-chat", "irc", source=lazy)
+    plugin = plugins.find("irc")
+    with pytest.raises(PluginError, match="acme_chat needs no_such_module"):
+        async with running({"one": (plugin, plugin.Config())}):
+            pass
+
+
+def test_unknown_keys_are_named_by_their_toml_path(shelf):
+    shelf.put("acme-loud", "loud")
+    found = mistakes(
+        {
+            "server": {**HTTP, "lisen": []},
+            "storage": {},
+            "networks": {"one": {"plugin": "loud", "wrod": "", "inner": {"sise": 1, "size": 0}}},
+            "policies": {"p": {"plugin": "governance", "mod": "shadow", "rate": {"events": 1, "per": 2}}},
+            "rooms": [{"link": ["one:a"]}],
+        }
+    )
+    unknown = "there is no such setting"
+    assert found == {
+        "storage": "there is no such table",
+        "server.lisen": unknown,
+        "networks.one.wrod": unknown,
+        "networks.one.inner.sise": unknown,
+        "networks.one.inner.size": "Input should be greater than or equal to 1",
+        "policies.p.mod": unknown,
+        "policies.p.rate.per": unknown,
+        "policies.p.rate.seconds": "Field required",
+        "rooms.0.link": unknown,
+        "rooms.0.links": "Field required",
+    }
+
+
+def test_check_prints_each_mistake_with_its_path(shelf, tmp_path, capsys):
+    shelf.put("acme-loud", "loud")
+    file = tmp_path / "hansa.toml"
+    head = '[server]\nlisten = ["http://127.0.0.1:1"]\n[networks.one]\nplugin = "loud"\n'
+    file.write_text(head + "wrod = 1\n")
+    assert main(["check", "-c", str(file)]) == 2
+    assert f"{file}: networks.one.wrod: there is no such setting" in capsys.readouterr().out
+    assert main(["check", "--json", "-c", str(file)]) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert said["mistakes"] == [{"path": "networks.one.wrod", "reason": "there is no such setting"}]
+    file.write_text(head)
+    assert main(["check", "-c", str(file)]) == 0
+
+
+async def test_a_module_without_the_opener_is_refused(shelf):
+    shelf.put("acme-loud", "loud")
+    plugin = plugins.find("loud")
+    setup = PolicySetup(name="p", module=plugin, options=plugin.Config())
+    with pytest.raises(PluginError, match="acme_loud does not implement open_policy"):
+        async with running({}, policies=[setup]):
+            pass
+
+
+class NoConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Watching:
+    """A policy that keeps what it sees, and lets everything pass."""
+
+    def __init__(self, ctx):
+        self.ctx = ctx
+        self.seen = []
+        self.failed = []
+        self.more = asyncio.Event()
+        ctx.declare(
+            Schema(owner="watching", version=1, collections=(Collection(name="seen", key={"n": int}),))
+        )
+        self.task = ctx.spawn(self.forever(), "forever")
+
+    async def forever(self):
+        await asyncio.Event().wait()
+
+    async def until(self, there):
+        async with asyncio.timeout(5):
+            while not there():
+                self.more.clear()
+                await self.more.wait()
+
+    @hookimpl
+    async def check(self, crossing):
+        return None
+
+    @hookimpl
+    async def event_committed(self, event):
+        self.seen.append(event.content.text)
+        self.more.set()
+
+    @hookimpl
+    async def delivery_failed(self, delivery, error):
+        self.failed.append((delivery.content.text, error))
+        self.more.set()
+
+
+def watching(made):
+    def open_policy(ctx):
+        made[ctx.id] = Watching(ctx)
+        return made[ctx.id]
+
+    plugin = types.ModuleType("watching")
+    plugin.api, plugin.Config, plugin.open_policy = 1, NoConfig, hookimpl(open_policy)
+    return plugin
+
+
+async def test_policies_observe_keep_rows_of_their_own_and_end_when_they_are_replaced():
+    actors: dict[str, Actor] = {}
+    made: dict[str, Watching] = {}
+    plugin, policy = module(actors), watching(made)
+    networks = {name: (plugin, ActorConfig()) for name in ("left", "right")}
+
+    def setup(name):
+        return PolicySetup(name=name, module=policy, options=NoConfig())
+
+    async with running(networks, rooms=[("left:a", "right:b")], policies=[setup("left")]) as app:
+        first = made["left"]
+        await actors["left"].say("a", "ann@x", "one")
+        await first.until(lambda: first.seen == ["one"])
+        await first.ctx.store.commit([Put("seen", (1,), b"mine")])
+        assert (await first.ctx.store.get("seen", (1,))).body == b"mine"
+
+        await app.reload_policies([setup("left"), setup("second")])
+        assert first.task.cancelled()
+        assert not made["left"].task.done() and made["left"] is not first
+        assert (await made["left"].ctx.store.get("seen", (1,))).body == b"mine"
+        assert await made["second"].ctx.store.get("seen", (1,)) is None
+        await actors["left"].say("a", "ann@x", "two")
+        await made["second"].until(lambda: made["second"].seen == ["two"])
+        assert first.seen == ["one"]
+
+        bad = types.ModuleType("bad")
+        bad.open_policy = hookimpl(lambda ctx: object())
+        with pytest.raises(PluginError, match="has no check"):
+            await app.reload_policies([setup("third"), PolicySetup(name="bad", module=bad, options=None)])
+        assert made["third"].task.cancelled()
+        assert [p.name for p in app.decisions.policies] == ["left", "second"]
+        assert not made["second"].task.done()
+
+
+async def test_dead_letters_are_told_to_observers():
+    from hansa import Refused
+
+    actors: dict[str, Actor] = {}
+    made: dict[str, Watching] = {}
+    plugin = module(actors)
+    networks = {name: (plugin, ActorConfig()) for name in ("left", "right")}
+    setups = [PolicySetup(name="watch", module=watching(made), options=NoConfig())]
+
+    def refuse(delivery):
+        raise Refused("too bitter")
+
+    async with running(networks, rooms=[("left:a", "right:b")], policies=setups):
+        actors["right"].before_send = refuse
+        await actors["left"].say("a", "ann@x", "poison")
+        await made["watch"].until(lambda: made["watch"].failed == [("poison", "too bitter")])
+
+
+async def test_two_networks_cannot_answer_for_one_name():
+    class Web:
+        def __init__(self, ctx):
+            self.ctx = ctx
+
+        async def start(self): ...
+
+        async def stop(self): ...
+
+        async def send(self, delivery):
+            return ""
+
+        @hookimpl
+        def register_routes(self, router: Router) -> None:
+            router.add("GET", "/hello", lambda request: None)
+
+    plugin = types.ModuleType("web")
+    plugin.api, plugin.Config, plugin.open_network = 1, NoConfig, hookimpl(lambda ctx: Web(ctx))
+    with pytest.raises(ConfigError, match=r"networks.two: networks.one answers requests for .* already"):
+        async with running({"one": (plugin, NoConfig()), "two": (plugin, NoConfig())}):
+            pass
+    async with running({"one": (plugin, NoConfig())}) as app:
+        assert list(app.routers) == [""]
+        assert app.rooms.link(Ref("one", "x")) is None
