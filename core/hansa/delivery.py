@@ -120,7 +120,7 @@ class Consumer:
     async def _save(self, durability: str) -> None:
         position = self.position
         await self._store.commit(
-            [Put("cursor", (self.link.id,), b"", {"seq": position})],
+            [tables.cursor_put(self.link, position)],
             durability="full" if durability == "full" else "lazy",
         )
         self._stored = position

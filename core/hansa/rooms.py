@@ -140,7 +140,8 @@ class Rooms:
         change = view or ViewChange()
         if known is not None:
             change = _merged(self._rooms[known.room].view, change)
-        writes = [*self.writes(target, change), tables.link_put(link)]
+        # In the same commit: a link whose cursor is missing would skip what is committed before it is made.
+        writes = [*self.writes(target, change), tables.link_put(link), tables.cursor_put(link, target.head)]
         await self._store.commit(writes)
         if known is not None:
             self._rooms[known.room].links.pop(known.id)

@@ -88,6 +88,11 @@ def link_of(row: Row) -> Link:
     )
 
 
+def cursor_put(link: Link, seq: int) -> Put:
+    """The row of a link's consumer: the last event that needs no more sending."""
+    return Put("cursor", (link.id,), b"", {"seq": seq})
+
+
 def person_put(room: str, person: Person) -> Put:
     """The row of one person of a room."""
     body = [person.membership.value, person.server, person.name, int(person.role)]
