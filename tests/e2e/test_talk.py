@@ -44,6 +44,18 @@ async def test_a_room_that_hansa_hosts(version, hansa, prosody, matrix_user, xmp
     await talk(alice, room, juliet, count=200)
 
 
+@pytest.mark.parametrize("version", ["10", "11", "12"])
+async def test_a_room_that_hansa_keeps_in_mongodb(version, hansa, prosody, matrix_user, xmpp_user, mongo_url):
+    """E7."""
+    server = await hansa(xmpp_table(prosody) + LOBBY, version=version, store=mongo_url)
+    await up(server)
+    juliet, alice = await xmpp_user("juliet"), await matrix_user("alice")
+    await juliet.join(MUC, "Juliet")
+    room = await alice.join(f"#lobby:{server.name}")
+    await talk(alice, room, juliet, count=200)
+    assert not list(server.folder.glob("*.db*"))
+
+
 async def linked_to_muc(server, native: str) -> None:
     """Tie the MUC to a room that the bridge user is in."""
 
