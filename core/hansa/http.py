@@ -70,7 +70,12 @@ class Router:
         if len(request.target) > _MAX_TARGET:
             return Found(None, request)
         node, values = self._root, {}
-        for part in request.target.partition("?")[0].strip("/").split("/"):
+        first, *parts = request.target.partition("?")[0].split("/")
+        if parts and not parts[-1]:  # one slash at the end is let pass, empty segments are nowhere else
+            parts.pop()
+        if first or not all(parts):
+            return Found(None, request)
+        for part in parts:
             following = node.child.get(part)
             if following is None:
                 following = node.wild
@@ -78,7 +83,7 @@ class Router:
                     return Found(None, request)
                 try:
                     values[following.name] = unquote_to_bytes(part).decode()
-                except UnicodeDecodeError:
+                except UnicodeError:  # bytes that are no UTF-8, escaped or as they are
                     return Found(None, request)
             node = following
         route = node.methods.get(request.method)

@@ -16,6 +16,7 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
+from hansa.connection import Connection, Server, bound, fault
 from hansa.contracts import Busy
 from hansa.http import Router
 from hansa.pure.errors import RemoteProtocolError
@@ -60,18 +61,12 @@ class TlsContexts:
         connection.context = self._contexts.get(name or "") or self._contexts[""]
 
 
-def fault(status: int, code: str, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An error answer in the form that Matrix gave the web."""
-    body = orjson.dumps({"errcode": code, "error": text})
-    return Response(status=status, body=body, headers=headers or {})
-
-
 class Dispatcher:
     """Finds the router of a host and the route in it, and turns every failure into an answer."""
 
-    def __init__(self, routers: Mapping[str, Router], count: Callable[[str], None]) -> None:
+    def __init__(self, routers: Mapping[str, Router], count: Callable[..., None]) -> None:
         self._routers = routers
-        self._count = count
+        self.count = count
 
     def router(self, host: str) -> Router | None:
         """The router of a ``Host`` header; the only one there is serves every host."""
@@ -82,6 +77,12 @@ class Dispatcher:
 
     async def answer(self, request: Request, read: Callable[[int], object]) -> Response:
         """One request. ``read(limit)`` is awaited for the body and gives None if it is larger."""
+        answer = await self._answer(request, read)
+        if answer.status >= 400:
+            self.count("http_refused", status=str(answer.status))
+        return answer
+
+    async def _answer(self, request: Request, read: Callable[[int], object]) -> Response:
         router = self.router(request.host)
         found = router.find(request) if router else None
         if found is None or not found.path_known:
@@ -96,7 +97,7 @@ class Dispatcher:
         except RemoteProtocolError as error:
             return fault(error.hint, error.code or "M_UNKNOWN", error.reason)
         except Busy as busy:
-            self._count("http_busy")
+            self.count("http_busy")
             wait = {"Retry-After": str(max(1, round(busy.after)))}
             body = orjson.dumps(
                 {
@@ -110,7 +111,7 @@ class Dispatcher:
             return fault(408, "M_UNKNOWN", "the body did not come in time")
         except Exception:  # noqa: BLE001  # a bug here must be one answer and one log line, not a broken connection
             _log.exception("%s %s failed", request.method, request.target.partition("?")[0][:200])
-            self._count("http_internal_errors")
+            self.count("http_internal_errors")
             return fault(500, "M_UNKNOWN", "an internal error, which was logged")
 
 
@@ -145,8 +146,8 @@ class Listener:
 
     async def start(self) -> None:
         """Bind. Raises OSError."""
-        server = web.Server(self._serve, access_log=None, max_field_size=16_384, max_line_size=16_384)
-        self._runner = web.ServerRunner(server, handle_signals=False)
+        server = Server(self._serve, self._dispatcher.count)
+        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=2.0)
         await self._runner.setup()
         if self._host.startswith("/"):
             await self._start_unix()
@@ -156,7 +157,6 @@ class Listener:
             self._host,
             self._port,
             ssl_context=self._tls.front if self._tls else None,
-            shutdown_timeout=2.0,
             backlog=1024,
         )
         await site.start()
@@ -195,12 +195,10 @@ class Listener:
             remote=raw.remote or "",
         )
         answer = await self._dispatcher.answer(request, lambda limit: self._body(raw, limit))
-        return web.Response(
-            status=answer.status,
-            body=answer.body,
-            headers=dict(answer.headers),
-            content_type=answer.content_type,
-        )
+        response = bound(answer)
+        if isinstance(raw.protocol, Connection) and raw.protocol.broken:
+            response.force_close()
+        return response
 
     @staticmethod
     async def _body(raw: web.BaseRequest, limit: int) -> bytes | None:
@@ -215,4 +213,6 @@ class Listener:
                 if size > limit:
                     return None
                 parts.append(part)
+        if isinstance(raw.protocol, Connection) and raw.protocol.broken:
+            raise RemoteProtocolError("the body is not HTTP as it has to be", code="M_UNKNOWN")
         return b"".join(parts)

@@ -1,0 +1,120 @@
+"""One HTTP client: how long a request's head may take, and what is answered to bytes that are no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from hansa.seams import Response
+
+#: Seconds from the first byte of a request's head to its last, and between requests.
+_HEAD_WITHIN, _IDLE_WITHIN = 15.0, 75.0
+_LONGEST_LINE = 16_384
+_log = logging.getLogger("hansa.http")
+
+
+def fault(status: int, code: str, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error answer in the form that Matrix gave the web."""
+    body = orjson.dumps({"errcode": code, "error": text.encode(errors="replace").decode()})
+    return Response(status=status, body=body, headers=headers or {})
+
+
+def bound(answer: Response) -> web.Response:
+    """An answer as the server library wants it."""
+    return web.Response(
+        status=answer.status,
+        body=answer.body,
+        headers=dict(answer.headers),
+        content_type=answer.content_type,
+    )
+
+
+class Connection(web.RequestHandler):
+    """The library's protocol, which neither bounds the time of a head nor answers faults in JSON."""
+
+    def __init__(self, server: Server, count: Callable[..., None], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # None is what turns it off
+            keepalive_timeout=_IDLE_WITHIN,
+            max_field_size=_LONGEST_LINE,
+            max_line_size=_LONGEST_LINE,
+            auto_decompress=False,
+        )
+        self._count = count
+        self._deadline: asyncio.TimerHandle | None = None
+        #: True once a body turned out to be no HTTP, while its request is being answered.
+        self.broken = False
+
+    def _in_head(self) -> bool:
+        return not self._messages and self._current_request is None
+
+    def data_received(self, data: bytes) -> None:
+        """A head that has begun has to end in time, however many small pieces it comes in."""
+        super().data_received(data)
+        request = self._current_request
+        if request is not None and self._messages and hasattr(self._messages[-1][0], "exc"):
+            self.broken = True
+            request.content.feed_eof()  # nothing more of it can come
+        if not self._in_head():
+            self._relax()
+        elif self._deadline is None:
+            self._deadline = self._loop.call_later(_HEAD_WITHIN, self._expired)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client is gone."""
+        self._relax()
+        super().connection_lost(exc)
+
+    def _relax(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _expired(self) -> None:
+        self._deadline = None
+        if self._in_head():
+            self._count("http_slow")
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002  # the library's signature; it quotes the peer
+    ) -> web.StreamResponse:
+        """Bytes that are no HTTP are the peer's fault: one count and one line, no traceback."""
+        if status < 500:
+            self._count("http_malformed")
+            _log.info("%s sent what is no HTTP: %s", request.remote, type(exc).__name__)
+            answer = fault(status, "M_UNKNOWN", "this is not HTTP as it has to be")
+        else:
+            self._count("http_internal_errors")
+            _log.error("a request of %s failed", request.remote, exc_info=exc)
+            answer = fault(status, "M_UNKNOWN", "an internal error, which was logged")
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun already")
+        response = bound(answer)
+        response.force_close()
+        return response
+
+
+class Server(web.Server):
+    """Makes a ``Connection`` of every client. ``count`` is told what goes wrong before there is a request."""
+
+    def __init__(
+        self, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], count: Callable[..., None]
+    ) -> None:
+        super().__init__(answer)
+        self._count = count
+
+    def __call__(self) -> Any:
+        """See ``web.Server``."""
+        return Connection(self, self._count, self._loop)

@@ -1,0 +1,116 @@
+"""The listener against raw bytes: what is no HTTP, what is slow, what hides in paths."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from hansa import Request, Response, Router, connection
+from hansa.listen import Dispatcher, Listener
+
+
+class Counts(dict):
+    def __call__(self, name: str, **labels: str) -> None:
+        key = " ".join([name, *labels.values()])
+        self[key] = self.get(key, 0) + 1
+
+
+@asynccontextmanager
+async def listening(counts):
+    router = Router()
+
+    async def echo(request: Request) -> Response:
+        return Response(body=request.body or b"{}")
+
+    async def named(request: Request) -> Response:
+        return Response(body=request.path["name"].encode())
+
+    router.add("GET", "/here", echo)
+    router.add("PUT", "/here", echo, max_body=100)
+    router.add("GET", "/named/{name}", named)
+    listener = Listener(Dispatcher({"": router}, counts), "127.0.0.1", 0)
+    await listener.start()
+    yield listener.port
+    await listener.stop()
+
+
+async def said(port: int, *parts: bytes) -> bytes:
+    """Everything that comes back until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for part in parts:
+        writer.write(part)
+        await writer.drain()
+        await asyncio.sleep(0.02)  # another segment, or it would not be another call of the parser
+    async with asyncio.timeout(5):
+        got = await reader.read()
+    writer.close()
+    return got
+
+
+_END = b" HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"/here", 200),
+        (b"/here/", 200),
+        (b"//here", 404),
+        (b"/here//", 404),
+        (b"/named/a%2Fb", 200),
+        (b"/named//", 404),
+        (b"/named/%FF", 404),
+        (b"/", 404),
+        (b"http://h/here", 404),
+    ],
+)
+async def test_paths(target, status):
+    counts = Counts()
+    async with listening(counts) as port:
+        got = await said(port, b"GET " + target + _END)
+    assert got.startswith(b"HTTP/1.1 %d " % status)
+    assert counts == ({f"http_refused {status}": 1} if status >= 400 else {})
+
+
+async def test_what_is_no_http_is_answered_in_json_and_counted_without_a_traceback(caplog):
+    counts = Counts()
+    async with listening(counts) as port:
+        got = await said(port, b"hello\r\n\r\n")
+    assert got.startswith(b"HTTP/1.0 400 ")
+    assert b"application/json" in got and b'"errcode":"M_UNKNOWN"' in got and b"hello" not in got
+    assert counts == {"http_malformed": 1}
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_body_that_stops_being_http_ends_its_request_at_once(caplog):
+    counts = Counts()
+    async with listening(counts) as port:
+        head = b"PUT /here HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+        got = await said(port, head, b"zz\r\n")
+    assert got.count(b"HTTP/1.") == 1 and got.startswith(b"HTTP/1.1 400 ")
+    assert counts == {"http_refused 400": 1}
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_head_has_to_end_in_time(monkeypatch):
+    monkeypatch.setattr(connection, "_HEAD_WITHIN", 0.2)
+    counts = Counts()
+    async with listening(counts) as port:
+        assert await said(port, b"GET /here", b" HTTP/1.1\r\n", b"X: ", b"a") == b""
+    assert counts == {"http_slow": 1}
+
+
+async def test_a_second_head_has_to_end_in_time_too(monkeypatch):
+    monkeypatch.setattr(connection, "_HEAD_WITHIN", 0.2)
+    counts = Counts()
+    async with listening(counts) as port:
+        got = await said(port, b"GET /here HTTP/1.1\r\nHost: h\r\n\r\n", b"GET /here")
+    assert got.startswith(b"HTTP/1.1 200 ") and counts == {"http_slow": 1}
+
+
+async def test_nothing_is_unpacked():
+    async with listening(Counts()) as port:
+        head = b"PUT /here HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Encoding: gzip\r\n"
+        got = await said(port, head + b"Content-Length: 3\r\n\r\nabc")
+    assert got.startswith(b"HTTP/1.1 200 ") and got.endswith(b"abc")
