@@ -83,7 +83,7 @@ class Gate:
         await self._keyring.need([(one.origin, one.key) for one in parsed], now)
         for one in parsed:
             if one.destination not in {None, self._server}:
-                raise error(401, "M_UNAUTHORIZED", f"the request is for {one.destination}")
+                raise error(401, "M_UNAUTHORIZED", f"the request is for {str(one.destination)[:80]!r}")
             key = self._keyring.get(one.origin, one.key)
             message = signing_bytes(request.method, request.target, origin, self._server, body)
             if key is None or key.valid_until < now or not verify(key.public, one.sig, message):

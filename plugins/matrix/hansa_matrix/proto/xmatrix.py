@@ -41,7 +41,9 @@ def parse_header(value: str) -> XMatrix:
         if match is None or match.end() == at:
             raise _unauthorized("the X-Matrix header cannot be parsed")
         name, quoted, bare, _ = match.groups()
-        params.setdefault(name.lower(), re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare)
+        if name.lower() in params:  # RFC 9110 section 11.2: each name once
+            raise _unauthorized(f"the X-Matrix header has {name[:20]} twice")
+        params[name.lower()] = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare
         at = match.end()
     origin, key, sig = params.get("origin", ""), params.get("key", ""), params.get("sig", "")
     if not ids.valid_server_name(origin) or not ids.valid_key_id(key) or not sig:
