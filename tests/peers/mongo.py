@@ -34,7 +34,7 @@ class Mongo:
             port = free_port()
             data = self._folder / "data"
             command = [sys.executable, "-W", "ignore", "-m", "secantus", "--port", str(port)]
-            command += ["--storage-path", str(data), "--log-level", "WARNING"]
+            command += ["--storage-path", str(data), "--log-level", "WARNING", "--enable-test-commands"]
             self._process = Process(command, self._folder)
             self.base = f"mongodb://127.0.0.1:{port}"
         self._until_up()

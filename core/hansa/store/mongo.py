@@ -55,7 +55,10 @@ _WIRE = 8
 
 
 def _motor(url: str) -> Any:
-    return AsyncIOMotorClient(url, serverSelectionTimeoutMS=15_000, appname="hansa")
+    patience: dict[str, Any] = (
+        {} if "serverselectiontimeoutms" in url.lower() else {"serverSelectionTimeoutMS": 15_000}
+    )
+    return AsyncIOMotorClient(url, appname="hansa", **patience)
 
 
 class MongoStore:

@@ -21,6 +21,9 @@ from hansa.store.base import StoreError
 #: After so many seconds without a sign of life another process may take over.
 SECONDS = 30
 _ID = "store"
+#: The database's time in ms since 1970: a number, because not everything that speaks MongoDB's protocol
+#: compares ``$$NOW`` with a stored date.
+_NOW = {"$toLong": "$$NOW"}
 
 
 async def settled(value: Any) -> Any:
@@ -74,27 +77,27 @@ class Lease:
         free = {"position": 0, "token": "", "owner": {}}
         await self._rows.update_one({"_id": _ID}, {"$setOnInsert": free}, upsert=True)
         token = secrets.token_hex(16)
-        stale = [{"token": ""}, {"$expr": {"$lt": ["$until", "$$NOW"]}}]
-        got = await self._claim({"$or": stale}, token)
-        if got is None:
-            held = await self._rows.find_one({"_id": _ID})
-            if _is_dead(held["owner"]):
-                got = await self._claim({"token": held["token"]}, token)
-            if got is None:
-                owner = held["owner"]
-                raise StoreError(
-                    f"the database is in use by process {owner.get('pid')} on {owner.get('host')}: stop it, "
-                    f"or give this one another database. A process that is gone is given up after {SECONDS} s"
-                )
+        got = await self._claim(token, "")
+        if got["token"] != token and _is_dead(got["owner"]):
+            got = await self._claim(token, got["token"])
+        if got["token"] != token:
+            owner = got["owner"]
+            raise StoreError(
+                f"the database is in use by process {owner.get('pid')} on {owner.get('host')}: stop it, "
+                f"or give this one another database. A process that is gone is given up after {SECONDS} s"
+            )
         self._token = token
         return int(got["position"])
 
-    async def _claim(self, condition: dict[str, Any], token: str) -> dict[str, Any] | None:
+    async def _claim(self, token: str, dead: str) -> dict[str, Any]:
+        """Take the lease if it is free, stale or that of ``dead``; the lease afterwards, whosever it is."""
         pid = os.getpid()
         owner = {"host": socket.gethostname(), "pid": pid, "born": _born(pid), "namespace": _namespace()}
-        change = {"token": token, "owner": owner, "until": {"$add": ["$$NOW", SECONDS * 1000]}}
-        found: dict[str, Any] | None = await self._rows.find_one_and_update(
-            {"_id": _ID, **condition}, [{"$set": change}], return_document=ReturnDocument.AFTER
+        mine = {"token": token, "owner": {"$literal": owner}, "until": {"$add": [_NOW, SECONDS * 1000]}}
+        free = {"$or": [{"$in": ["$token", ["", dead]]}, {"$lt": ["$until", _NOW]}]}
+        change = {name: {"$cond": [free, value, f"${name}"]} for name, value in mine.items()}
+        found: dict[str, Any] = await self._rows.find_one_and_update(
+            {"_id": _ID}, [{"$set": change}], return_document=ReturnDocument.AFTER
         )
         return found
 
@@ -105,7 +108,7 @@ class Lease:
         """
         change = {
             "position": {"$add": ["$position", appends]},
-            "until": {"$add": ["$$NOW", SECONDS * 1000]},
+            "until": {"$add": [_NOW, SECONDS * 1000]},
         }
         found = await self._rows.find_one_and_update(
             {"_id": _ID, "token": self._token},

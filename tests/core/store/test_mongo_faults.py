@@ -1,0 +1,272 @@
+"""What MongoDB's driver may answer instead of yes, injected between the store and the driver, or by the server.
+
+Whatever happens: a batch is there whole and once, or not at all, and an error was raised if it is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from types import SimpleNamespace
+
+import pymongo
+import pytest
+from hansa.store import mongo_writer
+from hansa.store.base import Append, Cas, Conflict, Insert, Put, StoreError
+from hansa.store.mongo import MongoStore
+from hansa.testing.store_suite import SCHEMA
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo.errors import AutoReconnect, NotPrimaryError, OperationFailure, WriteConcernError
+
+TRANSIENT = {"errorLabels": ["TransientTransactionError"]}
+UNKNOWN = {"errorLabels": ["UnknownTransactionCommitResult"]}
+
+
+def conflict():
+    return OperationFailure("WriteConflict", 112, {**TRANSIENT, "code": 112, "codeName": "WriteConflict"})
+
+
+def not_primary():
+    return NotPrimaryError("not primary", {**TRANSIENT, "code": 10107})
+
+
+def rolled_back():
+    return OperationFailure("no such transaction", 251, {**TRANSIENT, "code": 251})
+
+
+def lost_answer():
+    return AutoReconnect("connection closed", UNKNOWN)
+
+
+def slow_members():
+    return WriteConcernError("waiting for replication timed out", 64, {**UNKNOWN, "code": 64})
+
+
+def impossible_concern():
+    return WriteConcernError(
+        "not enough members", 100, {"code": 100, "codeName": "UnsatisfiableWriteConcern"}
+    )
+
+
+class Driver:
+    """A client whose ``lease``, ``write`` and ``commit`` calls fail as planned: ``(call, when, error)``, where
+    ``when`` is before the call, after it, or instead of it with the transaction rolled back by the server.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.plan: deque[tuple[str, str, Exception]] = deque()
+        self.commits = 0
+        self._client = AsyncIOMotorClient(url)
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+    def get_database(self, name, **options):
+        return _Database(self, self._client.get_database(name, **options))
+
+    async def start_session(self):
+        session = await self._client.start_session()
+        commit = session.commit_transaction
+
+        async def planned():
+            self.commits += 1
+            await self.call("commit", commit, session)
+
+        session.commit_transaction = planned
+        return session
+
+    async def call(self, name, call, session, *args, **options):
+        when, error = "", None
+        if session is not None and self.plan and self.plan[0][0] == name:
+            _, when, error = self.plan.popleft()
+        if when == "rolled back":
+            await session.abort_transaction()
+        if when in {"before", "rolled back"}:
+            raise error
+        if name != "commit":
+            options["session"] = session
+        answer = await call(*args, **options)
+        if when == "after":
+            raise error
+        return answer
+
+
+class _Database:
+    def __init__(self, driver, database) -> None:
+        self._driver, self._database = driver, database
+
+    def __getattr__(self, name):
+        return getattr(self._database, name)
+
+    def __getitem__(self, name):
+        return _Collection(self._driver, self._database[name])
+
+
+class _Collection:
+    def __init__(self, driver, collection) -> None:
+        self._driver, self._collection = driver, collection
+
+    def __getattr__(self, name):
+        return getattr(self._collection, name)
+
+    async def bulk_write(self, *args, session=None, **options):
+        return await self._driver.call("write", self._collection.bulk_write, session, *args, **options)
+
+    async def find_one_and_update(self, *args, session=None, **options):
+        call = self._collection.find_one_and_update
+        return await self._driver.call("lease", call, session, *args, **options)
+
+
+@pytest.fixture
+async def made(mongo_url):
+    drivers: list[Driver] = []
+
+    def connect(url: str) -> Driver:
+        drivers.append(Driver(url))
+        return drivers[0]
+
+    store = MongoStore(mongo_url, connect=connect)
+    await store.open()
+    await store.declare("s", SCHEMA)
+    await store.commit("s", [Put("thing", ("old", 0), b"old")])
+    yield SimpleNamespace(store=store, driver=drivers[0], url=mongo_url)
+    await store.close()
+
+
+def batch(number: int):
+    return [
+        Insert("thing", ("a", number), b"%d" % number),
+        Append("line", b"", {"who": number}),
+        Append("line", b"", {"who": number}),
+    ]
+
+
+async def whole(store: MongoStore, numbers: list[int]) -> bool:
+    things = [row.key[1] for row in await store.scan("s", "thing", equal=("a",))]
+    lines = [row.fields["who"] for row in await store.scan("s", "line")]
+    return things == numbers and lines == [n for n in numbers for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("call", "when", "error"),
+    [
+        ("lease", "before", conflict),
+        ("write", "before", conflict),
+        ("write", "after", conflict),
+        ("write", "after", not_primary),
+        ("commit", "before", not_primary),
+        ("commit", "rolled back", rolled_back),
+        ("commit", "before", lost_answer),
+        ("commit", "after", lost_answer),
+        ("commit", "after", slow_members),
+    ],
+)
+async def test_what_can_be_done_again_is_done_once(made, call, when, error):
+    made.driver.plan.extend([(call, when, error())] * 3)
+    assert await made.store.commit("s", batch(1)) == [1, 2]
+    assert not made.driver.plan
+    assert await made.store.commit("s", batch(2)) == [3, 4]
+    assert await whole(made.store, [1, 2])
+    assert await made.store.position() == 4
+
+
+async def test_a_whole_group_goes_again_after_a_write_conflict(made):
+    made.driver.plan.extend([("write", "after", conflict()), ("commit", "rolled back", rolled_back())])
+    got = await asyncio.gather(*(made.store.commit("s", batch(n)) for n in range(10)))
+    assert got == [[2 * n + 1, 2 * n + 2] for n in range(10)]
+    assert await whole(made.store, list(range(10)))
+
+
+async def test_an_insert_and_a_cas_are_judged_anew_when_a_transaction_goes_again(made):
+    """Another writer came between: the conflict is told, not overwritten."""
+
+    async def between(change):
+        with pymongo.MongoClient(made.url) as client:
+            rows = client.get_default_database()["network.s.suite.thing"]
+            change(rows)
+
+    cas = Cas("thing", ("old", 0), b"old", b"ours")
+    made.driver.plan.append(("commit", "rolled back", rolled_back()))
+    under_way = asyncio.ensure_future(made.store.commit("s", [Append("line"), cas]))
+    while made.driver.plan:
+        await asyncio.sleep(0)
+    await between(lambda rows: rows.update_one({"room": "old"}, {"$set": {"B": b"theirs"}}))
+    with pytest.raises(Conflict):
+        await under_way
+    row = await made.store.get("s", "thing", ("old", 0))
+    assert row.body == b"theirs"
+    assert await made.store.count("s", "line") == await made.store.position() == 0
+
+
+async def test_what_cannot_be_acknowledged_is_an_error_and_the_next_goes_on(made):
+    made.driver.plan.append(("commit", "after", impossible_concern()))
+    with pytest.raises(StoreError, match="UnsatisfiableWriteConcern"):
+        await made.store.commit("s", batch(1))
+    with pytest.raises(Conflict):
+        await made.store.commit("s", batch(1))
+    positions = await made.store.commit("s", batch(2))
+    assert [row.position for row in await made.store.scan("s", "line", after=positions[0] - 1)] == positions
+    assert await whole(made.store, [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("call", "error"), [("write", conflict), ("commit", lost_answer), ("lease", not_primary)]
+)
+async def test_patience_ends_and_says_so(made, monkeypatch, call, error):
+    monkeypatch.setattr(mongo_writer, "_PATIENCE", 0.05)
+    made.driver.plan.extend([(call, "before", error())] * 1000)
+    with pytest.raises(StoreError, match="MongoDB"):
+        await made.store.commit("s", batch(1))
+    made.driver.plan.clear()
+    assert len(await made.store.commit("s", batch(2))) == 2
+    assert await whole(made.store, [2])
+
+
+async def test_an_error_does_not_show_what_was_written(made):
+    details = {"writeErrors": [{"code": 121, "errmsg": "no", "op": {"B": b"secret"}}]}
+    made.driver.plan.append(("write", "before", pymongo.errors.BulkWriteError(details)))
+    with pytest.raises(StoreError) as caught:
+        await made.store.commit("s", batch(1))
+    assert "121" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.fixture
+def server_fails(mongo_url):
+    """Makes the server itself fail the next commands of the store's client."""
+    with pymongo.MongoClient(mongo_url) as client:
+
+        def fail(times: int, **data) -> None:
+            try:
+                point = {"configureFailPoint": "failCommand", "mode": {"times": times}}
+                client.admin.command({**point, "data": {"appName": "hansa", **data}})
+            except OperationFailure as error:
+                pytest.skip(f"this MongoDB has no fail points: {error}")
+
+        yield fail
+        client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"failCommands": ["insert"], "errorCode": 112, **TRANSIENT},
+        {"failCommands": ["findAndModify"], "errorCode": 112, **TRANSIENT},
+        {"failCommands": ["insert"], "closeConnection": True},
+        {"failCommands": ["commitTransaction"], "errorCode": 10107},
+        {"failCommands": ["commitTransaction"], "closeConnection": True},
+        {"failCommands": ["commitTransaction"], "errorCode": 251, **TRANSIENT},
+        {"failCommands": ["commitTransaction"], "writeConcernError": {"code": 64, "errmsg": "slow"}},
+    ],
+)
+async def test_what_the_server_fails_is_done_again(mongo_url, server_fails, fault):
+    sign = "&" if "?" in mongo_url else "?"
+    store = MongoStore(f"{mongo_url}{sign}heartbeatFrequencyMS=500")
+    await store.open()
+    await store.declare("s", SCHEMA)
+    server_fails(3, **fault)
+    assert await store.commit("s", batch(1)) == [1, 2]
+    assert await store.commit("s", batch(2)) == [3, 4]
+    assert await whole(store, [1, 2])
+    await store.close()
