@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,14 +154,15 @@ class App:
             self.spawn(self._keep_room(list(specs)), "configured room")
 
     async def stop(self) -> None:
-        """Stop the networks first, then deliveries, then the store: nothing acknowledged is lost."""
+        """Stop the deliveries first, so that no send is cut off, then the networks, then the store. What a
+        network submits meanwhile stands behind the cursors, which are delivered from at the next start.
+        """
         self._stopping = True
         for task in list(self._tasks):
             if task.get_name().startswith(("network ", "configured room", "observers")):
                 task.cancel()
+        await asyncio.gather(*(self._end_consumer(name) for name in list(self._consuming)))
         await asyncio.gather(*(runner.stop() for runner in self.runners.values()))
-        for native in list(self._consuming):
-            await self._end_consumer(native)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*list(self._tasks), return_exceptions=True)
@@ -247,12 +247,8 @@ class App:
 
     async def _end_consumer(self, name: str) -> None:
         task, consumer = self._consuming.pop(name, None), self.consumers.pop(name, None)
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        if consumer is not None:
-            await consumer.close()
+        if task is not None and consumer is not None:
+            await consumer.end(task)
 
     async def event_by(self, ref: Ref) -> Event | None:
         """The event with a native id."""

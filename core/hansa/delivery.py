@@ -29,6 +29,8 @@ from hansa.throttle import Throttle
 _PAGE = 100
 #: A network that fails in a way its contract does not know is asked this often before the event is buried.
 _BROKEN = 10
+#: Seconds that a send under way is given when its consumer ends.
+_END_WITHIN = 2.0
 
 
 class Gate(Protocol):
@@ -82,6 +84,9 @@ class Consumer:
         self._random = judged.seams.random
         self._backoff = Backoff()
         self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._ending = False
         self._stored = 0
         self._log = logging.getLogger("hansa.delivery")
 
@@ -99,7 +104,7 @@ class Consumer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Send for ever. Ends by cancellation; the position is then stored by ``close``."""
+        """Send for ever. Ended by ``end``."""
         while True:
             self._wake.clear()
             if self.position >= self.room.head:
@@ -109,11 +114,23 @@ class Consumer:
                 continue
             await self._gate.up()
             for event in await self._next():
+                if self._ending:
+                    return
                 await self._one(event)
             await self._save("lazy")
 
-    async def close(self) -> None:
-        """Store the position."""
+    async def end(self, running: asyncio.Task[None]) -> None:
+        """End ``run`` and store the position. A send under way is waited for, 2 s at most: what was cut off
+        in the middle would be sent again.
+        """
+        self._ending = True
+        try:
+            async with asyncio.timeout(_END_WITHIN):
+                await self._idle.wait()
+        except TimeoutError:
+            self._log.warning("%s: a send was cut off", self.link.id)
+        running.cancel()
+        await asyncio.wait({running})
         if self._stored != self.position:
             await self._save("full")
 
@@ -184,6 +201,7 @@ class Consumer:
             try:
                 if network is None:
                     raise Retry("the network is restarting")  # one place decides what follows
+                self._idle.clear()
                 native = await network.send(delivery)
                 await self._alias(delivery, native)
                 return
@@ -199,6 +217,8 @@ class Consumer:
                 if broken >= _BROKEN:
                     await self._bury(delivery, self.reason)
                     return
+            finally:
+                self._idle.set()
             failures += 1
             self.waiting_since = self.waiting_since or self._clock.now()
             wait = after or self._backoff.delay(failures, self._random.uniform())
