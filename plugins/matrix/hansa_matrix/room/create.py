@@ -68,11 +68,11 @@ async def create_room(own: Own, events: Events, creator: str, version_id: str, a
     made_up = "!" + ctx.random.bytes(12).hex() + ":" + own.server
     create = _create_event(own, creator, version_id, made_up)
     room = MatrixRoom(create.room_id, version, ctx.store, events)
-    group, put = room.groups.grow(0, {}, {create.key: create.event_id})
+    group, puts = room.groups.grow(0, {}, {create.key: create.event_id})
     stored = Stored(create, Status.ACCEPTED, 0, group)
     events.keep([stored])
     room.head = Head(extremities={create.event_id: group}, group=group, depth=1)
-    writes: list[Write] = [put, stored.put()]
+    writes: list[Write] = [*puts, stored.put()]
     turn = RoomTurn(room, own)
     steps: list[tuple[str, str, dict[str, Any]]] = [
         ("m.room.member", creator, {"membership": "join"}),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hansa import Put, Scoped
+from hansa import Insert, Put, Scoped, Value
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import from_wire
@@ -37,16 +37,22 @@ class Stored:
     before: int = 0
     after: int = 0
 
-    def put(self) -> Put:
-        """The write that keeps it."""
-        fields = {
+    def _fields(self) -> dict[str, Value]:
+        return {
             "room_id": self.pdu.room_id,
             "status": self.status.value,
             "depth": self.pdu.depth,
             "before": self.before,
             "after": self.after,
         }
-        return Put("pdu", (self.pdu.event_id,), self.pdu.wire, fields)
+
+    def put(self) -> Put:
+        """The write that keeps it."""
+        return Put("pdu", (self.pdu.event_id,), self.pdu.wire, self._fields())
+
+    def insert(self) -> Insert:
+        """The write that keeps it unless the event is stored already: then it is a Conflict."""
+        return Insert("pdu", (self.pdu.event_id,), self.pdu.wire, self._fields())
 
 
 class Events:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from hansa import NetworkContext, Placement, RemoteProtocolError
+from hansa import Conflict, NetworkContext, Placement, RemoteProtocolError
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.keyring import Keyring
@@ -20,9 +20,10 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import parse
 from hansa_matrix.proto.state_keys import CREATE_KEY
 from hansa_matrix.room import outliers
-from hansa_matrix.room.events import Status, Stored
+from hansa_matrix.room.events import Status
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.turn import Adopted
 
 _MOST = 1000
 _ASK = 20
@@ -138,9 +139,14 @@ class GapFiller:
         state = await room.state()
         create = (await room.events_of(state, ())).get(CREATE_KEY)
         made = await outliers.judged(self._ctx, fresh, room.version, room.events, create)
-        if made:
-            await self._ctx.store.commit([one.put() for one in made.values()])
-            room.events.keep(made.values())
+        while made:
+            try:
+                await self._ctx.store.commit([one.insert() for one in made.values()])
+            except Conflict as conflict:  # it was pushed and judged meanwhile, which counts for more
+                made.pop(str(conflict.key[0]), None)
+            else:
+                room.events.keep(made.values())
+                return
 
     async def _adopt(self, room: MatrixRoom, event_id: str, origin: str) -> None:
         """Give an event whose past we do not have the state that the origin says was before it."""
@@ -161,15 +167,9 @@ class GapFiller:
             for e, one in loaded.items()
             if one.pdu.state_key is not None and one.status is not Status.REJECTED
         }
-        parent = room.head.group
-        before, put = room.groups.grow(parent, await room.groups.load(parent), state)
-        writes, after = [put], before
-        if event.state_key is not None:
-            after, put = room.groups.grow(before, state, {**state, event.key: event_id})
-            writes.append(put)
-        stored = Stored(event, Status.ACCEPTED, before, after)
-        await self._ctx.store.commit([*writes, stored.put(), room.put(room.head)])
-        room.events.keep([stored])
+        assert self.ingest is not None
+        inbound = await self.ingest.inbound(event, origin)
+        await self.ingest.submit([replace(inbound, native=Adopted(pdu=event, state=state))])
 
     async def _fetch_state(
         self, room: MatrixRoom, event_id: str, origin: str, wanted: list[str]

@@ -204,7 +204,9 @@ class Ingest:
         stale = [
             Delete("staged", item.native.staged)
             for item, outcome in zip(items, outcomes, strict=True)
-            if (outcome.duplicate or outcome.refusal) and item.native.staged
+            if isinstance(item.native, Arrived)
+            and item.native.staged
+            and (outcome.duplicate or outcome.refusal)
         ]
         for item, outcome in zip(items, outcomes, strict=True):
             if outcome.refusal is not None:

@@ -147,16 +147,18 @@ class Membership:
         else:
             room = MatrixRoom.load(join.room_id, row.body, self._ctx.store, self._events)
         room.resident = True
-        before, put = room.groups.grow(0, {}, state)
+        before, base = room.groups.grow(0, {}, state)
         after, more = room.groups.grow(before, state, {**state, join.key: join.event_id})
         mine = Stored(join, Status.ACCEPTED, before, after)
         depth = max([join.depth, *(p.depth for p in answer.state)])
         room.head = Head(extremities={join.event_id: after}, group=after, depth=min(depth, join.depth + 1))
-        puts = [one.put() for one in made.values()]
+        had = await self._events.load(made, version)
+        puts = [one.put() for e, one in made.items() if e not in had or not had[e].after]
         for at in range(0, len(puts), 500):
             await self._ctx.store.commit(puts[at : at + 500])
-        await self._ctx.store.commit([put, more, mine.put(), room.put(room.head)])
-        self._events.keep([*made.values(), mine])
+        await self._ctx.store.commit([*base, *more, mine.put(), room.put(room.head)])
+        self._events.keep([one for e, one in made.items() if e not in had or not had[e].after])
+        self._events.keep([mine])
         return room
 
     async def leave_remote(self, room_id: str, user: str, via: Sequence[str]) -> bool:

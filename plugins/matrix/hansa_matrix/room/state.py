@@ -17,7 +17,8 @@ StateIds = Mapping[StateKey, str]
 _KEPT = 100
 #: A group is stored whole after this many differences, or as many as it has entries.
 _CHAIN = 100
-_WHOLE_IN_ROW = 4000
+#: Entries in one row: with the longest ids that there can be they stay below a body's 1 MiB.
+_ROW = 1500
 
 
 class Groups:
@@ -70,19 +71,25 @@ class Groups:
             del self._kept[oldest]
             self._length.pop(oldest, None)
 
-    def grow(self, parent: int, before: StateIds, state: dict[StateKey, str]) -> tuple[int, Put]:
-        """A new group holding ``state``, stored as its difference to ``parent``, which holds ``before``."""
-        self.last += 1
-        group = self.last
+    def grow(self, parent: int, before: StateIds, state: dict[StateKey, str]) -> tuple[int, list[Put]]:
+        """A new group holding ``state``, stored as its difference to ``parent``, which holds ``before``. A
+        difference that is too long for a row becomes a chain of groups.
+        """
         length = self._length.get(parent, 0) + 1
-        if length > max(_CHAIN, len(state)) and len(state) <= _WHOLE_IN_ROW:
+        if length > max(_CHAIN, len(state)):
             parent, before, length = 0, {}, 1
         delta: list[tuple[str, str, str | None]] = [
             (key[0], key[1], event_id) for key, event_id in state.items() if before.get(key) != event_id
         ]
         delta += [(key[0], key[1], None) for key in before if key not in state]
-        self._keep(group, state, length)
-        return group, Put("state_group", (self._room_id, group), orjson.dumps([parent, delta]))
+        puts: list[Put] = []
+        for at in range(0, max(1, len(delta)), _ROW):
+            self.last += 1
+            body = orjson.dumps([parent, delta[at : at + _ROW]])
+            puts.append(Put("state_group", (self._room_id, self.last), body))
+            parent = self.last
+        self._keep(self.last, state, length + len(puts) - 1)
+        return self.last, puts
 
     def forget(self, since: int) -> None:
         """Drop what a turn that was not committed had made."""

@@ -7,7 +7,7 @@ rejected and the soft-failed are forward extremities.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -58,6 +58,16 @@ class Arrived:
     origin: str
     staged: tuple[str, int] | None = None
     handshake: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """``Inbound.native`` of an event whose past is not to be had: ``state`` is what another server says was
+    before it. It becomes something to build on, and is not shown.
+    """
+
+    pdu: Pdu
+    state: dict[StateKey, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +127,8 @@ class RoomTurn:
         """See ``hansa.Turn.prepare``."""
         if isinstance(inbound.native, Arrived):
             return await self._arrived(inbound.native, verdict)
+        if isinstance(inbound.native, Adopted):
+            return await self._adopted(inbound.native)
         try:
             return await self._local(inbound)
         except RemoteProtocolError as error:
@@ -194,17 +206,32 @@ class RoomTurn:
             view=view,
         )
 
+    async def _adopted(self, adopted: Adopted) -> Prepared:
+        pdu, state, room = adopted.pdu, adopted.state, self._room
+        known = (await self._load([pdu.event_id])).get(pdu.event_id)
+        if known is not None and known.after:
+            return self._prepared([], shown=False)
+        parent = self._drafts.head.group
+        before, puts = room.groups.grow(parent, await room.groups.load(parent), state)
+        after, writes = before, list[Write](puts)
+        if pdu.state_key is not None:
+            after, puts = room.groups.grow(before, state, {**state, pdu.key: pdu.event_id})
+            writes += puts
+        stored = Stored(pdu, Status.ACCEPTED, before, after)
+        self._drafts.stored[pdu.event_id] = stored
+        return self._prepared([*writes, stored.put()], shown=False)
+
     async def _before(
         self, pdu: Pdu, cited: Mapping[str, Stored]
-    ) -> tuple[int, dict[StateKey, str], list[Write]]:
-        """The state before an event: its group, itself, and the write that makes the group."""
+    ) -> tuple[int, dict[StateKey, str], Sequence[Write]]:
+        """The state before an event: its group, itself, and the writes that make the group."""
         groups = [cited[e].after for e in pdu.prev_events]
         group, state = await self._room.resolved(groups or [0], self._drafted)
         if group or not groups:
             return group, state, []
         parent = groups[0]
-        group, put = self._room.groups.grow(parent, await self._room.groups.load(parent), state)
-        return group, state, [put]
+        group, puts = self._room.groups.grow(parent, await self._room.groups.load(parent), state)
+        return group, state, puts
 
     async def _own_auth(self, pdu: Pdu, cited: Mapping[str, Stored], before: StateIds) -> Reject | None:
         """Check 4: against the event's own auth events."""
@@ -229,16 +256,16 @@ class RoomTurn:
         after = before_group
         if pdu.state_key is not None:
             state = {**before, pdu.key: pdu.event_id}
-            after, put = room.groups.grow(before_group, before, state)
-            writes.append(put)
+            after, puts = room.groups.grow(before_group, before, state)
+            writes += puts
         stored = Stored(pdu, status, before_group, after)
         self._drafts.stored[pdu.event_id] = stored
         writes.append(stored.put())
         head = advanced(self._drafts.head, pdu, after, after)
         group, current = await room.resolved(head.extremities.values(), self._drafted)
         if not group:
-            group, put = room.groups.grow(after, await room.groups.load(after), current)
-            writes.append(put)
+            group, puts = room.groups.grow(after, await room.groups.load(after), current)
+            writes += puts
         self._drafts.head = replace(head, group=group)
         linear = old_group == before_group and len(head.extremities) == 1
         view = await self._seen(pdu, old_group, current, linear=linear)
