@@ -11,7 +11,7 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whit
 
 
 class Rate(BaseModel):
-    """How much one sender may say."""
+    """How much one sender may say: everything but coming and going counts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -26,13 +26,16 @@ class Config(BaseModel):
 
     deny_servers: tuple[Glob, ...] = Field(default=(), description="globs of server names to keep out")
     allow_servers: tuple[Glob, ...] = Field(
-        default=(), description="globs of the only servers to talk to; empty: all that are not denied"
+        default=(),
+        description="globs of the only servers to talk to, your own included; empty: all not denied",
     )
     deny_users: tuple[Glob, ...] = Field(default=(), description="globs of user ids to keep out")
     allow_users: tuple[Glob, ...] = Field(
         default=(), description="globs of the only users to let in; empty: all that are not denied"
     )
     words: tuple[Word, ...] = Field(
-        default=(), max_length=10_000, description="words, or phrases, that no message may hold"
+        default=(),
+        max_length=10_000,
+        description="words, or phrases, that no message, name or topic may hold",
     )
     rate: Rate | None = Field(default=None, description="how much one sender may say, as events and seconds")

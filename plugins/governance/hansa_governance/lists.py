@@ -1,20 +1,48 @@
-"""Allow and deny lists of globs, matched in linear time."""
+"""Allow and deny lists of globs, matched in linear time.
+
+One server has many spellings (case, a port, a trailing dot, an IDN in either form, an IPv6 address with its
+zeros). A name is tried in all of them, so that none gets past a list.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 
-#: A name longer than this matches what denies and nothing that allows.
+#: A longer name than this is covered by everything that denies and by nothing that allows.
 MAX_NAME = 1024
 
 
 def host_of(server: str) -> str:
-    """A server name without its port, lower case: the form that globs are matched against too."""
+    """A server name in the form that globs are matched against too: lower case, without port and trailing
+    dot, IDN labels decoded, addresses compressed.
+    """
     name = server.lower()
     if name.startswith("["):
-        return name.partition("]")[0].removeprefix("[")
-    host, colon, port = name.rpartition(":")
-    return host if colon and port.isdigit() else name
+        name = name.partition("]")[0].removeprefix("[")
+    else:
+        host, colon, port = name.rpartition(":")
+        if colon and port.isdigit() and ":" not in host:
+            name = host
+    try:
+        return ipaddress.ip_address(name).compressed
+    except ValueError:
+        return ".".join(_label(label) for label in name.rstrip(".").split("."))
+
+
+def _label(label: str) -> str:
+    if not label.startswith("xn--"):
+        return label
+    try:
+        return label.encode().decode("idna")
+    except UnicodeError:
+        return label
+
+
+def _form(glob: str) -> str:
+    if glob.startswith("[") and glob.endswith("]"):
+        return host_of(glob)
+    return ".".join(_label(label) for label in glob.split("."))
 
 
 def matches(glob: str, name: str) -> bool:
@@ -40,20 +68,29 @@ class Globs:
     """A list of globs; plain names are looked up, the others tried in turn."""
 
     def __init__(self, globs: Iterable[str]) -> None:
-        lower = [g.lower() for g in globs]
+        lower = [_form(g.lower()) for g in globs]
         self._plain = {g for g in lower if not set(g) & set("*?")}
         self._wild = [g for g in lower if set(g) & set("*?")]
 
     def __bool__(self) -> bool:
         return bool(self._plain or self._wild)
 
-    def hit(self, *names: str) -> str:
+    def denies(self, *names: str) -> str:
         """The first glob that covers one of the names (forms of one identity), empty if none does."""
+        if self and any(len(name) > MAX_NAME for name in names):
+            return f"(longer than {MAX_NAME} characters)"
+        return self._hit(names)
+
+    def allows(self, *names: str) -> bool:
+        """True if a glob covers one of the names. A name that is not known is not covered."""
+        return all(0 < len(name) <= MAX_NAME for name in names) and bool(self._hit(names))
+
+    def _hit(self, names: Iterable[str]) -> str:
         for name in names:
             lower = name.lower()
             if lower in self._plain:
                 return lower
             for glob in self._wild:
-                if matches(glob, lower[:MAX_NAME]):
+                if matches(glob, lower):
                     return glob
         return ""

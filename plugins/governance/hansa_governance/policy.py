@@ -1,7 +1,8 @@
 """Every control is asked about every crossing; all reasons are kept, the strictest counts.
 
 Server lists are judged by the peer and by room membership: into a room with a denied server nothing of ours
-goes, since any server in it gets what is said there.
+goes, since any server in it gets what is said there. What is not known is never taken for allowed: with an
+allow list, a server or a user without a name is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from hansa import (
     Clock,
     Content,
     Crossing,
+    Custom,
     EventIn,
     EventOut,
     Invite,
@@ -62,12 +64,13 @@ class GovernancePolicy:
                 if _never_stopped(crossing.content, crossing.sender):
                     return
                 yield from self._servers([crossing.facts.sender_server], "the sender's server")
-                yield from self._users([crossing.sender])
+                yield from self._users(_concerned(crossing))
                 yield from self._said(crossing.content, crossing.facts.texts)
                 yield from self._paced(crossing)
             case EventOut():
                 if not _never_stopped(crossing.content, crossing.sender):
-                    yield from self._servers(crossing.view.servers(), "a server in the room")
+                    there = crossing.view.servers() | crossing.facts.room_servers
+                    yield from self._servers(there, "a server in the room")
             case Join():
                 yield from self._servers([crossing.user_server, *crossing.servers], "a server in the room")
                 yield from self._users([crossing.user])
@@ -77,32 +80,30 @@ class GovernancePolicy:
 
     def _servers(self, servers: Iterable[str], what: str) -> Iterator[Verdict]:
         for server in sorted(set(servers)):
-            if not server:
-                continue
             forms = (server, host_of(server))
-            glob = self._deny_servers.hit(*forms)
+            glob = self._deny_servers.denies(*forms)
             if glob:
                 yield self._deny(
                     "GOV_SERVER_DENIED", f"deny_servers: {glob}", f"{what} is not allowed here", server
                 )
-            elif self._allow_servers and not self._allow_servers.hit(*forms):
+            elif self._allow_servers and not self._allow_servers.allows(*forms):
                 yield self._deny(
                     "GOV_SERVER_NOT_ALLOWED", "allow_servers", f"{what} is not allowed here", server
                 )
 
     def _users(self, users: Iterable[Ref]) -> Iterator[Verdict]:
         for user in users:
-            glob = self._deny_users.hit(user.id)
+            glob = self._deny_users.denies(user.id)
             if glob:
                 yield self._deny(
                     "GOV_USER_DENIED", f"deny_users: {glob}", "you are not allowed here", user.id
                 )
-            elif self._allow_users and not self._allow_users.hit(user.id):
+            elif self._allow_users and not self._allow_users.allows(user.id):
                 yield self._deny("GOV_USER_NOT_ALLOWED", "allow_users", "you are not allowed here", user.id)
 
     def _said(self, content: Content, native: Iterable[str]) -> Iterator[Verdict]:
         texts = list(native)
-        if isinstance(content, Message | Name | Topic):
+        if isinstance(content, Message | Name | Topic | Custom):
             texts.append(content.text)
         elif isinstance(content, Member):
             texts += [content.name or "", content.reason]
@@ -113,7 +114,7 @@ class GovernancePolicy:
             )
 
     def _paced(self, crossing: EventIn) -> Iterator[Verdict]:
-        if self._rates is None or not isinstance(crossing.content, Message):
+        if self._rates is None or isinstance(crossing.content, Member):
             return
         wait = self._rates.take(str(crossing.sender))
         if wait:
@@ -129,6 +130,13 @@ class GovernancePolicy:
     def _deny(self, code: str, rule: str, text: str, fact: str) -> Verdict:
         reason = Reason(code=code, policy=self._name, rule=rule, text=text, admin_text=fact)
         return Verdict(Action.DENY, (reason,))
+
+
+def _concerned(crossing: EventIn) -> list[Ref]:
+    """Who an event is by, and whom it lets in."""
+    if isinstance(crossing.content, Member) and crossing.content.user != crossing.sender:
+        return [crossing.sender, crossing.content.user]
+    return [crossing.sender]
 
 
 def _never_stopped(content: Content, sender: Ref) -> bool:

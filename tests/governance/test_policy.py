@@ -1,0 +1,319 @@
+"""The policy as a whole: what each crossing is judged by, and what may never be denied."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import hansa_governance
+import pytest
+from hansa import (
+    Action,
+    Custom,
+    Encrypted,
+    EventIn,
+    EventOut,
+    Invite,
+    Join,
+    Link,
+    Member,
+    Membership,
+    Message,
+    Name,
+    NativeFacts,
+    PeerConnect,
+    Person,
+    Ref,
+    RefusalCode,
+    RoomView,
+    Topic,
+    ViewChange,
+)
+from hansa.app import PolicySetup
+from hansa.seams import Seams, SystemRandom
+from hansa.testing import Actor, ManualClock, PolicySuite, running
+from hansa.testing.actor import Config as ActorConfig
+from hansa.testing.actor import module
+from hansa_governance.policy import GovernancePolicy
+
+ANN, BOB = Ref("matrix", "@ann:good.example"), Ref("xmpp", "bob@good.chat")
+EVE = Ref("matrix", "@eve:evil.example")
+IN, OUT = Link(room="r", native=Ref("matrix", "!a")), Link(room="r", native=Ref("xmpp", "b"))
+
+
+def room(*servers: str) -> RoomView:
+    view = RoomView("r")
+    people = [
+        Person(user=Ref("matrix", f"@p:{server}"), membership=Membership.JOIN, server=server)
+        for server in servers
+    ]
+    view.apply(ViewChange(people=tuple(people)))
+    return view
+
+
+def event_in(content, sender=ANN, server="good.example", **more):
+    facts = NativeFacts(sender_server=server, texts=more.pop("texts", ()))
+    return EventIn(link=IN, sender=sender, content=content, view=room(server), facts=facts, **more)
+
+
+def event_out(content, *servers, native=frozenset()):
+    return EventOut(
+        link=OUT, sender=ANN, content=content, view=room(*servers), facts=NativeFacts(room_servers=native)
+    )
+
+
+async def codes(crossing, clock=None, **config) -> list[str]:
+    options = hansa_governance.Config.model_validate(config)
+    verdict = await GovernancePolicy(options, "gov", clock or ManualClock()).check(crossing)
+    if verdict is None:
+        return []
+    assert verdict.action is Action.DENY
+    assert all(reason.policy == "gov" and reason.text and reason.rule for reason in verdict.reasons)
+    return sorted(reason.code for reason in verdict.reasons)
+
+
+DENIED, NOT_ALLOWED = ["GOV_SERVER_DENIED"], ["GOV_SERVER_NOT_ALLOWED"]
+HELLO = Message(text="hello")
+
+
+def join(server="good.example", *others, outbound=False):
+    user = Ref("matrix", f"@x:{server}")
+    return Join(
+        network="matrix",
+        room="!a",
+        user=user,
+        user_server=server,
+        outbound=outbound,
+        servers=frozenset(others),
+    )
+
+
+def invite(server="good.example", *others, outbound=False):
+    return Invite(
+        network="matrix",
+        room="!a",
+        sender=Ref("matrix", f"@s:{server}"),
+        sender_server=server,
+        user=ANN,
+        outbound=outbound,
+        servers=frozenset(others),
+    )
+
+
+@pytest.mark.parametrize(
+    ("crossing", "expected"),
+    [
+        (PeerConnect(network="matrix", server="evil.example"), DENIED),
+        (PeerConnect(network="matrix", server="evil.example:8448", outbound=True), DENIED),
+        (PeerConnect(network="matrix", server="good.example"), []),
+        (event_in(HELLO, EVE, "evil.example"), DENIED),
+        (event_in(HELLO), []),
+        (event_out(HELLO, "good.example"), []),
+        # A third server in the room gets what is said there, whoever it is said to.
+        (event_out(HELLO, "good.example", "evil.example"), DENIED),
+        (event_out(HELLO, "good.example", native=frozenset({"evil.example"})), DENIED),
+        (join("evil.example"), DENIED),
+        (join("good.example", "evil.example", outbound=True), DENIED),
+        (join("good.example", "other.example"), []),
+        (invite("evil.example"), DENIED),
+        (invite("good.example", "evil.example", outbound=True), DENIED),
+        (invite("good.example"), []),
+    ],
+)
+async def test_a_denied_server_is_kept_out_as_peer_and_as_member(crossing, expected):
+    assert await codes(crossing, deny_servers=["evil.example"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("crossing", "expected"),
+    [
+        (PeerConnect(network="matrix", server="a.good.example"), []),
+        (PeerConnect(network="matrix", server="other.example"), NOT_ALLOWED),
+        (PeerConnect(network="matrix", server=""), NOT_ALLOWED),
+        (event_in(HELLO, server="other.example"), NOT_ALLOWED),
+        (replace(event_in(HELLO), facts=NativeFacts()), NOT_ALLOWED),
+        (event_out(HELLO, "a.good.example", "other.example"), NOT_ALLOWED),
+        (event_out(HELLO, "a.good.example"), []),
+        (join("a.good.example", "b.good.example"), []),
+        (join("a.good.example", "other.example"), NOT_ALLOWED),
+        (join(""), NOT_ALLOWED),
+        (invite("other.example"), NOT_ALLOWED),
+    ],
+)
+async def test_with_an_allow_list_all_others_are_refused_and_so_is_who_is_not_known(crossing, expected):
+    assert await codes(crossing, allow_servers=["*.good.example"]) == expected
+
+
+async def test_deny_overrides_allow():
+    peer = PeerConnect(network="matrix", server="bad.good.example")
+    lists = {"allow_servers": ["*.good.example"], "deny_servers": ["bad.*"]}
+    assert await codes(peer, **lists) == DENIED
+    users = {"allow_users": ["*"], "deny_users": ["@eve:*"]}
+    assert await codes(event_in(HELLO, EVE), **users) == ["GOV_USER_DENIED"]
+
+
+async def test_users_are_judged_wherever_they_appear():
+    config = {"deny_users": ["@eve:*"]}
+    assert await codes(event_in(HELLO, EVE), **config) == ["GOV_USER_DENIED"]
+    assert await codes(event_in(HELLO), **config) == []
+    assert await codes(replace(join(), user=EVE), **config) == ["GOV_USER_DENIED"]
+    assert await codes(replace(invite(), sender=EVE), **config) == ["GOV_USER_DENIED"]
+    assert await codes(replace(invite(), user=EVE), **config) == ["GOV_USER_DENIED"]
+    invited = Member(user=EVE, membership=Membership.INVITE)
+    assert await codes(event_in(invited), **config) == ["GOV_USER_DENIED"]
+    only = {"allow_users": ["@ann:*", "bob@*"]}
+    assert await codes(event_in(HELLO), **only) == []
+    assert await codes(event_in(HELLO, BOB), **only) == []
+    assert await codes(event_in(HELLO, EVE), **only) == ["GOV_USER_NOT_ALLOWED"]
+    assert await codes(event_in(HELLO, Ref("xmpp", "")), **only) == ["GOV_USER_NOT_ALLOWED"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Message(text="it is classified"),
+        Name(text="classified"),
+        Topic(text="on classified matters"),
+        Custom(type="poll", text="classified?"),
+        Member(user=ANN, membership=Membership.JOIN, name="Classified"),
+        Member(user=ANN, membership=Membership.KNOCK, reason="classified"),
+    ],
+)
+async def test_a_word_is_found_in_everything_that_a_person_reads(content):
+    assert await codes(event_in(content), words=["classified"]) == ["GOV_CONTENT"]
+
+
+async def test_a_word_is_found_in_the_native_texts_and_not_told_to_the_sender():
+    crossing = event_in(HELLO, texts=("hello", "a caption: classified"))
+    options = hansa_governance.Config(words=("classified",))
+    verdict = await GovernancePolicy(options, "gov", ManualClock()).check(crossing)
+    assert verdict.reasons[0].code == "GOV_CONTENT"
+    assert "classified" not in verdict.text
+    assert verdict.reasons[0].rule == "words: classified"
+
+
+@pytest.mark.parametrize(
+    ("sender", "content"),
+    [
+        (EVE, Member(user=EVE, membership=Membership.LEAVE, reason="classified")),
+        (EVE, Member(user=ANN, membership=Membership.LEAVE)),
+        (ANN, Member(user=EVE, membership=Membership.BAN, reason="classified")),
+    ],
+)
+async def test_leaving_and_putting_somebody_out_is_never_denied(sender, content):
+    config = {
+        "deny_servers": ["*"],
+        "deny_users": ["*"],
+        "words": ["classified"],
+        "rate": {"events": 1, "seconds": 1},
+    }
+    way_in = event_in(content, sender, "evil.example")
+    assert await codes(way_in, **config) == []
+    assert await codes(replace(event_out(content, "evil.example"), sender=sender), **config) == []
+    coming = Member(user=sender, membership=Membership.JOIN)
+    assert await codes(event_in(coming, sender, "evil.example"), **config)
+
+
+@pytest.mark.parametrize(
+    "content", [HELLO, Encrypted(), Custom(type="poll"), Topic(text="t"), Name(text="n")]
+)
+async def test_everything_that_is_said_counts_to_the_rate(content):
+    clock = ManualClock()
+    options = hansa_governance.Config(rate={"events": 2, "seconds": 10})
+    policy = GovernancePolicy(options, "gov", clock)
+    assert [await policy.check(event_in(content)) for _ in range(2)] == [None, None]
+    verdict = await policy.check(event_in(content))
+    assert verdict.reasons[0].code == "GOV_RATE" and verdict.retry_after == pytest.approx(5)
+    assert await policy.check(event_in(content, BOB)) is None
+    assert await policy.check(event_in(Member(user=ANN, membership=Membership.JOIN))) is None
+    assert await policy.check(event_out(content, "good.example")) is None
+    clock.advance(5)
+    assert await policy.check(event_in(content)) is None
+
+
+async def test_every_control_gives_its_reason():
+    config = {
+        "deny_servers": ["evil.example"],
+        "deny_users": ["@eve:*"],
+        "words": ["classified"],
+        "rate": {"events": 1, "seconds": 60},
+    }
+    policy = GovernancePolicy(hansa_governance.Config.model_validate(config), "gov", ManualClock())
+    bad = event_in(Message(text="classified"), EVE, "evil.example")
+    await policy.check(bad)
+    verdict = await policy.check(bad)
+    found = {reason.code for reason in verdict.reasons}
+    assert found == {"GOV_SERVER_DENIED", "GOV_USER_DENIED", "GOV_CONTENT", "GOV_RATE"}
+
+
+ALL = {
+    "deny_servers": ["*.evil.example", "z.example"],
+    "allow_servers": ["x.example", "y.example", "[2001:db8::1]"],
+    "deny_users": ["*@z.example"],
+    "words": ["hello", "spam"],
+    "rate": {"events": 3, "seconds": 60},
+}
+
+
+class TestOfEverything(PolicySuite):
+    plugin = hansa_governance
+    options: ClassVar = ALL
+
+
+class TestOfNothing(PolicySuite):
+    plugin = hansa_governance
+
+
+def setup(mode="enforce", **config):
+    options = hansa_governance.Config.model_validate(config)
+    return PolicySetup(name="gov", module=hansa_governance, options=options, shadow=mode == "shadow")
+
+
+def networks(made):
+    plugin = module(made)
+    return {name: (plugin, ActorConfig()) for name in ("left", "right")}
+
+
+async def test_what_is_refused_carries_a_decision_that_explains_itself():
+    made, clock = dict[str, Actor](), ManualClock()
+    policies = [setup(words=["classified"], rate={"events": 2, "seconds": 10})]
+    seams = Seams(clock, SystemRandom())
+    async with running(networks(made), rooms=[("left:a", "right:b")], policies=policies, seams=seams) as app:
+        left = made["left"]
+        refusal = (await left.say("a", "ann@x", "Classified!")).refusal
+        assert refusal.code is RefusalCode.POLICY
+        assert refusal.text.endswith(f"[{refusal.decision}]")
+        explained = await app.decisions.explain(refusal.decision)
+        assert explained["reasons"][0]["rule"] == "words: classified"
+        assert explained["facts"]["sender"] == "left:ann@x"
+        assert (await left.say("a", "ann@x", "fine")).refusal is None
+        refusal = (await left.say("a", "ann@x", "too fast")).refusal
+        assert refusal.code is RefusalCode.RATE and refusal.retry_after == pytest.approx(5)
+        assert await made["right"].until("b", 1) == ["fine"]
+
+
+async def test_in_shadow_mode_all_passes_and_the_log_says_what_would_not():
+    made = dict[str, Actor]()
+    policies = [setup("shadow", words=["classified"], deny_servers=["evil.example"])]
+    async with running(networks(made), rooms=[("left:a", "right:b")], policies=policies) as app:
+        assert (await made["left"].say("a", "eve@evil.example", "classified")).refusal is None
+        assert await made["right"].until("b", 1) == ["classified"]
+        (decided,) = await app.decisions.log(10)
+        assert (decided["mode"], decided["action"], decided["would"]) == ("shadow", "allow", "deny")
+        assert {r["code"] for r in decided["would_reasons"]} == {"GOV_CONTENT", "GOV_SERVER_DENIED"}
+
+
+async def test_while_a_denied_server_is_in_the_room_nothing_goes_into_it():
+    made = dict[str, Actor]()
+    policies = [setup(deny_servers=["evil.example"])]
+    async with running(networks(made), rooms=[("left:a", "right:b")], policies=policies) as app:
+        await made["right"].join("b", "bob@y")
+        view = next(iter(app.rooms)).view
+        eve = Person(user=Ref("right", "eve@evil.example"), membership=Membership.JOIN, server="evil.example")
+        await app.contexts["right"].reconcile("b", ViewChange(people=(eve,)))
+        assert "evil.example" in view.servers()
+        said = (await made["left"].say("a", "ann@x", "are we alone?")).event
+        assert [link for link, _ in said.withheld_from] == ["right:b"]
+        await made["right"].leave("b", "eve@evil.example")
+        await made["left"].say("a", "ann@x", "now we are")
+        assert await made["right"].until("b", 1) == ["now we are"]
