@@ -98,6 +98,8 @@ class MatrixNetwork:
         self._membership = Membership(self._own, self._client, self._keyring, self._events)
         self._invites = Invites(self._own, self._client, self._keyring)
         self._rooms: dict[str, MatrixRoom] = {}
+        #: Set once the rooms are in memory, or will never be: before, nobody may conclude that we have none.
+        self._opening = asyncio.Event()
         self.bridge_user = f"@{config.bridge_user}:{self._server}"
         ctx.declare(SCHEMA)
 
@@ -110,6 +112,7 @@ class MatrixNetwork:
     def register_routes(self, router: Router) -> None:
         """The federation endpoints and our keys."""
         gate = Gate(self._ctx, self._server, self._keyring, self._sender.heard_from)
+        gate.opened = self._opening.is_set
         answers = FederationAnswers(self._own, self._keyring, self._ingest, self, self._membership)
         add_routes(router, gate, answers, self._keyring, self._config.delegate)
 
@@ -126,6 +129,7 @@ class MatrixNetwork:
         await self._sender.load()
         self._sender.start()
         await self._ingest.load(list(self._rooms.values()))
+        self._opening.set()
         self._ctx.spawn(self._greet(), "greet peers")
 
     async def _greet(self) -> None:
@@ -147,6 +151,7 @@ class MatrixNetwork:
 
     async def stop(self) -> None:
         """See ``hansa.Network.stop``: the context ends every task."""
+        self._opening.set()
         await asyncio.sleep(0)
 
     async def send(self, delivery: Delivery) -> str:
@@ -189,6 +194,7 @@ class MatrixNetwork:
 
     async def ready(self, link: Link, inbound: Inbound) -> Refusal | None:
         """See ``hansa.Authority.ready``: the accounts of everybody concerned exist."""
+        await self._opening.wait()
         if self._rooms.get(link.native.id) is None:
             return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
         content, target = inbound.content, ""
@@ -215,6 +221,7 @@ class MatrixNetwork:
 
     async def turn(self, link: Link) -> Turn:
         """See ``hansa.Authority.turn``."""
+        await self._opening.wait()
         room = self._rooms.get(link.native.id)
         if room is None:
             raise LocalProtocolError(f"{link.id} is not a room of {self._server}")
@@ -222,6 +229,7 @@ class MatrixNetwork:
 
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
         """See ``hansa.LinksRooms.open_room``. ``#name`` is ours, ``#name:server`` and ``!id`` anybody's."""
+        await self._opening.wait()
         alias = address if ":" in address or address.startswith("!") else f"{address}:{self._server}"
         if alias.startswith("!"):
             return await self._enter(alias, [ids.domain_of(alias)] if ":" in alias else [])

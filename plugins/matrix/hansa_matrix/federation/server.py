@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import orjson
-from hansa import NetworkContext, PeerConnect, RemoteProtocolError, Request, Response, Router
+from hansa import Busy, NetworkContext, PeerConnect, RemoteProtocolError, Request, Response, Router
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.keyring import Keyring
@@ -48,11 +48,15 @@ class Gate:
         self._server = server
         self._keyring = keyring
         self._heard = heard
+        #: False while our rooms are not loaded: a room that we seem not to be in would be news to the peer.
+        self.opened: Callable[[], bool] = lambda: True
 
     def __call__(self, answerer: Answerer) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint that lets only authenticated requests through."""
 
         async def endpoint(request: Request) -> Response:
+            if not self.opened():
+                raise Busy("this server is starting", after=1.0)
             try:
                 origin, body = await self._authenticate(request)
                 return json_response(await answerer(origin, request, body))
