@@ -203,9 +203,12 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001  # one batch's fault must not end the room's worker
             self._log.exception("a turn of room %s failed", room.id)
             await self._rooms.reload(room)
-            for item in batch:
-                if not item.done.done():
-                    item.done.set_exception(LocalProtocolError(f"{type(error).__name__}: {error}"))
+            left = [item for item in batch if not item.done.done()]
+            if len(left) > 1:  # the others must not suffer for the one
+                for item in left:
+                    await self._batch(room, [item])
+            elif left:
+                left[0].done.set_exception(LocalProtocolError(f"{type(error).__name__}: {error}"))
 
     async def _unknown(self, batch: list[_Item]) -> list[_Item]:
         """Those not in the log yet; the others are answered as before."""
@@ -231,7 +234,7 @@ class Pipeline:
 
     async def _admit(self, room: Room, item: _Item) -> None:
         """Stage 4 and 5: the policies' word on every way, and the authority's preparations."""
-        item.judged = True
+        item.writes, item.withheld = [], []
         inbound, arrived = item.inbound, item.link
         facts = self._facts(inbound)
         authority = room.authority
@@ -269,6 +272,7 @@ class Pipeline:
                 item.ready = Refusal(code=RefusalCode.UNREACHABLE, text="the room's network is not running")
             elif not immutable:
                 item.ready = await network.ready(authority, inbound)
+        item.judged = True
 
     def _facts(self, inbound: Inbound) -> NativeFacts:
         network = self._around.network(inbound.sender.network)
