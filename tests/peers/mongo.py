@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pymongo
+import pytest
 from pymongo.errors import PyMongoError
 
 from peers.process import Process, free_port
@@ -21,22 +22,32 @@ from peers.require import absent
 class Mongo:
     """One server for many tests."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.base = os.environ.get("HANSA_TEST_MONGO", "").rstrip("/")
         self._folder = folder
+        self._options = options
+        self._ours = not self.base
+        self._port = 0
         self._process: Process | None = None
         self._made: list[str] = []
 
     def start(self) -> Mongo:
-        if not self.base:
+        if self._ours:
             if importlib.util.find_spec("secantus") is None:
                 absent("MongoDB", "pip install secantusdb, or set HANSA_TEST_MONGO")
-            port = free_port()
+            self._port = self._port or free_port()
             data = self._folder / "data"
-            command = [sys.executable, "-W", "ignore", "-m", "secantus", "--port", str(port)]
-            command += ["--storage-path", str(data), "--log-level", "WARNING", "--enable-test-commands"]
+            command = [sys.executable, "-W", "ignore", "-m", "secantus", "--port", str(self._port)]
+            command += [
+                "--storage-path",
+                str(data),
+                "--log-level",
+                "WARNING",
+                "--enable-test-commands",
+                *self._options,
+            ]
             self._process = Process(command, self._folder)
-            self.base = f"mongodb://127.0.0.1:{port}"
+            self.base = f"mongodb://127.0.0.1:{self._port}"
         self._until_up()
         return self
 
@@ -60,6 +71,12 @@ class Mongo:
         self._made.append(name)
         server, _, options = self.base.partition("?")
         return f"{server.rstrip('/')}/{name}{'?' + options if options else ''}"
+
+    def kill(self) -> None:
+        """As a crash would end it; ``start`` brings it back with its data."""
+        if self._process is None:
+            pytest.skip("HANSA_TEST_MONGO is not ours to kill")
+        self._process.kill()
 
     def stop(self) -> None:
         if self._process is not None:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ReadPreference
-from pymongo.errors import PyMongoError
+from pymongo.errors import AutoReconnect, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from hansa.store.base import (
@@ -39,7 +39,9 @@ from hansa.store.base import (
 from hansa.store.memory import split
 from hansa.store.mongo_lease import SECONDS, Lease, reason, settled
 from hansa.store.mongo_rows import Rows, key_text, rows_of
-from hansa.store.mongo_writer import DURABLE, Step, Writer, batch_of
+from hansa.store.mongo_writer import CLOSING, DURABLE, Step, Writer, batch_of
+
+T = TypeVar("T")
 
 #: The largest batch: writes, and bytes of bodies.
 MAX_WRITES = 100_000
@@ -50,13 +52,15 @@ _SCHEMAS = rows_of("", "hansa", Collection(name="schema", key={"owner": str}, fi
 _LEASE = "hansa.lease"
 #: Rows of one transaction of a migration.
 _STRIDE = 100
+#: How long a read is asked again, in seconds.
+_READ_PATIENCE = 20.0
 #: MongoDB 4.2, the first with pipelines in updates.
 _WIRE = 8
 
 
 def _motor(url: str) -> Any:
     patience: dict[str, Any] = (
-        {} if "serverselectiontimeoutms" in url.lower() else {"serverSelectionTimeoutMS": 15_000}
+        {} if "serverselectiontimeoutms" in url.lower() else {"serverSelectionTimeoutMS": 5_000}
     )
     return AsyncIOMotorClient(url, appname="hansa", **patience)
 
@@ -140,16 +144,18 @@ class MongoStore:
         writer, self._writer = self._writer, None
         if self._timer is not None:
             self._timer.cancel()
-        if writer is not None:
-            await writer.close()
-        await self._disconnect()
+        ended = writer is None or await writer.close()
+        await self._disconnect(release=ended)
+        if writer is not None and not ended:
+            await writer.abandon()
 
-    async def _disconnect(self) -> None:
+    async def _disconnect(self, *, release: bool = True) -> None:
         lease, client = self._lease, self._client
         self._lease = self._client = self._writer = None
-        if lease is not None:
-            with contextlib.suppress(PyMongoError):  # it ends by itself
-                await lease.release()
+        if lease is not None and release:
+            with contextlib.suppress(PyMongoError, TimeoutError):  # it ends by itself
+                async with asyncio.timeout(CLOSING):
+                    await lease.release()
         if client is not None:
             await settled(client.close())
 
@@ -241,14 +247,27 @@ class MongoStore:
     async def _find(
         self, rows: Rows, where: Mapping[str, Any], order: list[tuple[str, int]] | None, limit: int
     ) -> list[dict[str, Any]]:
-        if self._writer is None:
-            raise StoreError("the store is closed")
-        try:
+        async def found() -> list[dict[str, Any]]:
             cursor = self._database[rows.name].find(where, sort=order, limit=limit, batch_size=limit)
-            found: list[dict[str, Any]] = await cursor.to_list(limit)
-        except PyMongoError as error:
-            raise self._failed(error) from None
-        return found
+            documents: list[dict[str, Any]] = await cursor.to_list(limit)
+            return documents
+
+        return await self._read(found)
+
+    async def _read(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer to a read, asked again while another member becomes primary."""
+        now = asyncio.get_running_loop().time
+        start = now()
+        while self._writer is not None:
+            try:
+                return await call()
+            except AutoReconnect as error:
+                if now() - start > _READ_PATIENCE:
+                    raise self._failed(error) from None
+            except PyMongoError as error:
+                raise self._failed(error) from None
+            await asyncio.sleep(0.1)
+        raise StoreError("the store is closed")
 
     async def _one(self, rows: Rows, key: Key) -> Row | None:
         found = await self._find(rows, {"_id": key_text(key)}, None, 1)
@@ -291,12 +310,12 @@ class MongoStore:
     async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
         """See ``Store.count``."""
         rows = self._of(scope, collection)
-        if self._writer is None:
-            raise StoreError("the store is closed")
-        try:
-            return int(await self._database[rows.name].count_documents(rows.counted(equal or {})))
-        except PyMongoError as error:
-            raise self._failed(error) from None
+        where = rows.counted(equal or {})
+
+        async def counted() -> int:
+            return int(await self._database[rows.name].count_documents(where))
+
+        return await self._read(counted)
 
     async def position(self) -> int:
         """See ``Store.position``."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ DURABLE = WriteConcern("majority", j=True, wtimeout=10_000)
 #: A group ends at so many batches, documents or bytes of bodies; a larger batch is a group of its own.
 _BATCHES, _DOCUMENTS, _BYTES = 64, 1000, 16 * 1024 * 1024
 #: How long a commit is tried again before it fails, in seconds; and when the store is being closed.
-_PATIENCE, _CLOSING = 60.0, 5.0
+_PATIENCE, CLOSING = 60.0, 3.0
 _DUPLICATE = 11000
 
 
@@ -103,11 +103,20 @@ class Writer:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._drain())
 
-    async def close(self) -> None:
-        """Let what waits be written, or fail within seconds if the database is away."""
+    async def close(self) -> bool:
+        """Let what waits be written; False if that did not end within seconds: the database is away."""
         self._closing = True
         if self._task is not None:
-            await self._task
+            await asyncio.wait({self._task}, timeout=CLOSING)
+        return self._task is None
+
+    async def abandon(self) -> None:
+        """Fail what still waits. The client is closed by now, which ends what the writer itself waits for."""
+        _fail(self._waiting, StoreError("the store was closed while its database was away"))
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=1.0)
 
     async def _drain(self) -> None:
         try:
@@ -138,6 +147,9 @@ class Writer:
             _fail(group, conflict)
         except StoreError as error:
             _fail(group, error)
+        except asyncio.CancelledError:
+            _fail(group, StoreError("it is not known whether MongoDB kept it: the store was closed"))
+            raise
         except Exception as error:  # noqa: BLE001  # one group's fault must not end the writer
             _fail(group, StoreError(f"{type(error).__name__} while writing"))
         else:
@@ -165,7 +177,7 @@ class Writer:
     def _deadline(self) -> Callable[[], bool]:
         now = asyncio.get_running_loop().time
         start = now()
-        return lambda: now() - start > (_CLOSING if self._closing else _PATIENCE)
+        return lambda: now() - start > (CLOSING if self._closing else _PATIENCE)
 
     async def _transaction(self, group: Sequence[Batch], late: Callable[[], bool]) -> int:
         async with await settled(self._client.start_session()) as session:
@@ -250,7 +262,7 @@ async def _commit(session: Any, late: Callable[[], bool]) -> None:
         wait = min(2 * wait, 1.0)
 
 
-def _fail(group: Sequence[Batch], error: StoreError) -> None:
+def _fail(group: Iterable[Batch], error: StoreError) -> None:
     for batch in group:
         if not batch.done.done():
             batch.done.set_exception(error)

@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import pymongo
 import pytest
-from hansa.store import mongo_writer
+from hansa.store import mongo, mongo_writer
 from hansa.store.base import Append, Cas, Conflict, Insert, Put, StoreError
 from hansa.store.mongo import MongoStore
 from hansa.testing.store_suite import SCHEMA
 from motor.motor_asyncio import AsyncIOMotorClient
+from peers.mongo import Mongo
 from pymongo.errors import AutoReconnect, NotPrimaryError, OperationFailure, WriteConcernError
 
 TRANSIENT = {"errorLabels": ["TransientTransactionError"]}
@@ -270,3 +271,46 @@ async def test_what_the_server_fails_is_done_again(mongo_url, server_fails, faul
     assert await store.commit("s", batch(2)) == [3, 4]
     assert await whole(store, [1, 2])
     await store.close()
+
+
+@pytest.fixture
+def mortal(tmp_path):
+    """A database of this test alone, which may be killed: SecantusDB keeps ``j=true`` only when told to."""
+    server = Mongo(tmp_path, "--sync-on-commit").start()
+    yield server
+    server.stop()
+
+
+async def opened(url: str) -> MongoStore:
+    store = MongoStore(f"{url}?heartbeatFrequencyMS=500&serverSelectionTimeoutMS=500")
+    await store.open()
+    await store.declare("s", SCHEMA)
+    await store.commit("s", batch(1))
+    return store
+
+
+async def test_reads_and_writes_wait_for_a_database_that_comes_back(mortal):
+    store = await opened(mortal.database())
+    mortal.kill()
+    work = [asyncio.ensure_future(store.commit("s", batch(2))), asyncio.ensure_future(whole(store, [1, 2]))]
+    await asyncio.wait(work, timeout=0.7)
+    assert not work[0].done()
+    await asyncio.get_running_loop().run_in_executor(None, mortal.start)
+    assert await work[0] == [3, 4]
+    await work[1]
+    assert await whole(store, [1, 2])
+    await store.close()
+
+
+async def test_close_is_bounded_while_the_database_is_away(mortal, monkeypatch):
+    for part in (mongo, mongo_writer):
+        monkeypatch.setattr(part, "CLOSING", 0.2)
+    store = await opened(mortal.database())
+    mortal.kill()
+    work = [asyncio.ensure_future(store.commit("s", batch(n))) for n in range(2, 80)]
+    work.append(asyncio.ensure_future(whole(store, [1])))
+    await asyncio.wait(work, timeout=0.1)
+    async with asyncio.timeout(5):
+        await store.close()
+        done = await asyncio.gather(*work, return_exceptions=True)
+    assert all(isinstance(d, StoreError) for d in done)
