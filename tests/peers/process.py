@@ -23,11 +23,17 @@ def _die_with_parent() -> None:
 
 
 class Process:
-    """A child in its own session, its output in a file."""
+    """A child in its own session, its output in a file. ``foreign``: it is not ours, nor is our import path
+    its.
+    """
 
-    def __init__(self, command: list[str], folder: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, command: list[str], folder: Path, env: dict[str, str] | None = None, *, foreign: bool = False
+    ) -> None:
         self.log = folder / "output.log"
         clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+        if foreign:
+            clean.pop("PYTHONPATH", None)
         with self.log.open("ab") as out:
             self._popen = subprocess.Popen(
                 command,

@@ -108,7 +108,7 @@ class Synapse:
 
     async def start(self) -> Self:
         command = [require_synapse(), "-m", "synapse.app.homeserver", "-c", str(self.folder / "synapse.yaml")]
-        self._process = Process(command, self.folder)
+        self._process = Process(command, self.folder, foreign=True)
         async with aiohttp.ClientSession() as http:
 
             async def ready() -> bool:
