@@ -63,8 +63,10 @@ class Discovery:
         self._services: list[str] = []
 
     def start(self) -> Command:
-        """The first command. Raises RemoteProtocolError if the name is none."""
+        """The first command. Raises RemoteProtocolError if the name is none, or none that can be reached."""
         parsed = parse_server_name(self._name)
+        if not parsed.reachable:
+            raise RemoteProtocolError(f"{self._name!r} cannot be connected to", code="M_INVALID_PARAM")
         if parsed.ip or parsed.port is not None:
             return self._direct(self._name)
         return FetchWellKnown(parsed.host)
@@ -107,10 +109,10 @@ def parse_well_known(body: bytes | None) -> str | None:
     try:
         value = parse(body)
         name = value.get("m.server") if isinstance(value, dict) else None
-        parse_server_name(name if isinstance(name, str) else "")
+        parsed = parse_server_name(name if isinstance(name, str) else "")
     except RemoteProtocolError:
         return None
-    return str(name)
+    return str(name) if parsed.reachable else None
 
 
 def order_srv(records: Sequence[Srv], chance: Callable[[], float]) -> list[Srv]:

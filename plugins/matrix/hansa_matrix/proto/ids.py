@@ -9,20 +9,35 @@ from dataclasses import dataclass
 from hansa.pure.errors import RemoteProtocolError
 
 MAX_BYTES = 255
-_DNS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.\-]*[A-Za-z0-9.])?", re.ASCII)
 _SERVER = re.compile(
-    r"(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.\-]{1,230})(?::(?P<port>[0-9]{1,5}))?", re.ASCII
+    r"(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.\-]{1,255})(?::(?P<port>[0-9]{1,5}))?", re.ASCII
 )
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?", re.ASCII)
+_LONGEST_DNS = 253
 _KEY_ID = re.compile(r"ed25519:[A-Za-z0-9_]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerName:
-    """A server name taken apart. ``host`` has no brackets; ``ip`` tells a literal from a DNS name."""
+    """A server name taken apart. ``host`` has no brackets; ``ip`` tells a literal from a DNS name.
+
+    More names identify a server than can be connected to: ``reachable`` is false for a port that TCP has not,
+    and for a host that cannot be in the DNS. Such a name may stand in an event like any other.
+    """
 
     host: str
     port: int | None
     ip: bool
+
+    @property
+    def reachable(self) -> bool:
+        """Whether there can be a host and port to connect to."""
+        if self.port is not None and not 0 < self.port < 65536:
+            return False
+        name = self.host.removesuffix(".")
+        return self.ip or (
+            len(name) <= _LONGEST_DNS and all(_LABEL.fullmatch(label) for label in name.split("."))
+        )
 
 
 def parse_server_name(name: str) -> ServerName:
@@ -31,17 +46,16 @@ def parse_server_name(name: str) -> ServerName:
     if match is None:
         raise RemoteProtocolError(f"not a server name: {str(name)[:80]!r}", code="M_INVALID_PARAM")
     host, port = match["host"], match["port"]
-    if port is not None and not 0 < int(port) < 65536:
-        raise RemoteProtocolError(f"no such port: {name!r}", code="M_INVALID_PARAM")
-    bare = host.strip("[]")
+    bracketed = host.startswith("[")
     try:
-        address = ipaddress.ip_address(bare)
-        literal = host.startswith("[") == (address.version == 6)
+        ip = ipaddress.IPv6Address(host[1:-1]) if bracketed else ipaddress.IPv4Address(host)
     except ValueError:
-        literal = False
-        if host.startswith("[") or _DNS.fullmatch(host) is None:
+        if bracketed:
             raise RemoteProtocolError(f"not a server name: {name[:80]!r}", code="M_INVALID_PARAM") from None
-    return ServerName(host=bare, port=int(port) if port else None, ip=literal)
+        ip = None
+    return ServerName(
+        host=host[1:-1] if bracketed else host, port=int(port) if port else None, ip=ip is not None
+    )
 
 
 def valid_server_name(name: object) -> bool:
