@@ -27,7 +27,7 @@ def key_document(server: str, keys: Mapping[str, str], valid_until: int) -> dict
 
 def check_key_document(doc: object, server: str, verify: Verifier, now: int) -> dict[str, VerifyKey]:
     """The keys of a document by their ids: current ones until ``valid_until_ts`` (at most 7 days ahead),
-    old ones until they expired. Raises RemoteProtocolError unless a current key signed it.
+    old ones until they expired (at the latest now). Raises RemoteProtocolError unless signed by a current one.
     """
     if not isinstance(doc, dict) or doc.get("server_name") != server:
         raise RemoteProtocolError(f"the key document is not that of {server}")
@@ -46,7 +46,7 @@ def check_key_document(doc: object, server: str, verify: Verifier, now: int) -> 
     for key_id, public in _keys(old).items():
         expired = old[key_id].get("expired_ts") if isinstance(old, dict) else None
         if type(expired) is int and key_id not in found:
-            found[key_id] = VerifyKey(public=public, valid_until=expired)
+            found[key_id] = VerifyKey(public=public, valid_until=min(expired, now))
     return found
 
 
