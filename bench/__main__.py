@@ -1,0 +1,175 @@
+"""Plays remote homeservers against a real Hansa and prints what an event costs.
+
+Every subject gets the same events over real TLS on loopback, in turn and several times over; the figures are
+medians. The CPU is the process's own (user and system time). Compare ratios: an absolute figure says little
+from one machine, or one hour, to the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from peers.ca import PrivateCA
+
+from bench import report
+from bench.echo import Echo, echo
+from bench.load import Load
+from bench.measure import Result, Row
+from bench.origin import Origin, origins
+from bench.subjects import FloorSubject, HansaSubject, Subject, SynapseSubject
+
+ROWS = tuple(
+    Row(origins=origins_, per_transaction=size, members=members)
+    for origins_ in (1, 4)
+    for size in (1, 50)
+    for members in (10, 2000)
+)
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--vs", choices=["synapse"], help="the same on a real Synapse, side by side")
+    parser.add_argument("--quick", action="store_true", help="about a minute: fewer events, one run each")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--events", type=int, default=0, help="events per run (default 2000)")
+    parser.add_argument("--runs", type=int, default=0, help="runs of every row and subject (default 3)")
+    parser.add_argument("--members", type=int, nargs="+", default=[], help="only rooms of these sizes")
+    parser.add_argument("--origins", type=int, nargs="+", default=[], help="only these numbers of origins")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[], help="only these transaction sizes")
+    parser.add_argument("--no-echo", action="store_true", help="leave the way through Prosody out")
+    found = parser.parse_args(argv)
+    found.events = found.events or (500 if found.quick else 2000)
+    found.runs = found.runs or (1 if found.quick else 3)
+    return found
+
+
+def rows_of(arguments: argparse.Namespace) -> list[Row]:
+    """The rows that are asked for; sizes beyond the usual ones are rows too."""
+    return [
+        Row(origins=o, per_transaction=s, members=m)
+        for o in arguments.origins or sorted({row.origins for row in ROWS})
+        for s in arguments.sizes or sorted({row.per_transaction for row in ROWS})
+        for m in arguments.members or sorted({row.members for row in ROWS})
+    ]
+
+
+class Bench:
+    """All subjects and all rows, interleaved."""
+
+    def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
+        self._arguments = arguments
+        self._folder = folder
+        self._ca = PrivateCA(folder / "ca")
+        self.results: dict[Row, dict[str, Result]] = {}
+        self.joins: dict[str, dict[str, Any]] = {}
+        self.echo: Echo | None = None
+
+    async def run(self) -> None:
+        """Fill ``results``."""
+        rows = rows_of(self._arguments)
+        async with AsyncExitStack() as cleanup:
+            fakes = await origins(self._ca, max(row.origins for row in rows))
+            for fake in fakes:
+                cleanup.push_async_callback(fake.stop)
+            subjects = await self._subjects(fakes, cleanup)
+            for row in rows:
+                await self._row(row, fakes, subjects)
+            for subject in subjects:
+                await subject.stop()
+                self._count(subject)
+            if not self._arguments.no_echo:
+                self.echo = await self._echo(fakes[0])
+
+    async def _subjects(self, fakes: Sequence[Origin], cleanup: AsyncExitStack) -> list[Subject]:
+        found: list[Subject] = [
+            HansaSubject(self._folder / "hansa", self._ca),
+            FloorSubject(self._folder / "floor", self._ca, fakes),
+        ]
+        if self._arguments.vs:
+            found.append(SynapseSubject(self._folder / "synapse", self._ca))
+        for subject in found:
+            self._say(f"starting {subject.label}")
+            cleanup.push_async_callback(subject.stop)
+            await subject.start()
+        return found
+
+    async def _row(self, row: Row, fakes: Sequence[Origin], subjects: Sequence[Subject]) -> None:
+        self._say(f"{row}")
+        loads = {subject.label: Load(row, fakes, subject) for subject in subjects}
+        self.results[row] = {label: Result(label, row) for label in loads}
+        for label, load in loads.items():
+            await load.join()
+            if label != "floor":
+                join = {"cpu_seconds": load.join_cpu, "seconds": load.join_seconds}
+                self.joins.setdefault(f"join of {row.members} members", {}).setdefault(label, join)
+        for _ in range(self._arguments.runs):
+            for label, load in loads.items():
+                events = self._arguments.events
+                if label == "Synapse":
+                    events = max(events // 8, row.origins)
+                self.results[row][label].runs.append(await load.run(events))
+
+    def _count(self, subject: Subject) -> None:
+        for found in self.results.values():
+            result = found[subject.label]
+            result.missing = subject.missing([e for run in result.runs for e in run.acknowledged])
+
+    async def _echo(self, origin: Origin) -> Echo | None:
+        if shutil.which("prosody") is None:
+            self._say("no Prosody: the echo is left out (scripts/bootstrap-peers installs it)")
+            return None
+        self._say("the echo through Prosody")
+        return await echo(self._folder / "echo", self._ca, origin, min(200, self._arguments.events // 5))
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(f"bench: {text}", file=sys.stderr, flush=True)
+
+    def print(self) -> None:
+        """The tables, or JSON."""
+        if self._arguments.json:
+            more = {"joins": self.joins, "echo": self.echo.as_json() if self.echo else None}
+            print(json.dumps(report.as_json(self.results, more), indent=2))
+            return
+        for line in report.lines_of(self.results):
+            print(line)
+        print()
+        for line in report.summary(self.results):
+            print(line)
+        pairs = [
+            (f"{label}: {name}", f"{join['cpu_seconds']:.2f} s CPU, {join['seconds']:.2f} s")
+            for name, found in self.joins.items()
+            for label, join in found.items()
+        ]
+        for line in report.columns(pairs + (self.echo.pairs() if self.echo else [])):
+            print(line)
+
+    @property
+    def missing(self) -> int:
+        """How many acknowledged events Hansa has lost."""
+        return sum(found["Hansa"].missing for found in self.results.values())
+
+
+def main(argv: Sequence[str]) -> int:
+    """The exit code: 1 if an event that Hansa acknowledged is missing."""
+    arguments = _arguments(argv)
+    with tempfile.TemporaryDirectory(prefix="hansa-bench-") as folder:
+        bench = Bench(arguments, Path(folder))
+        uvloop.run(bench.run())
+        bench.print()
+    return 1 if bench.missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,208 @@
+"""What is measured: a Hansa, a Synapse, the floor, each a real process that the fakes speak to."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from hansa.commands.client import Failed, call
+from peers.ca import PrivateCA
+from peers.hansa import Hansa
+from peers.process import Process, free_port
+from peers.synapse import MatrixUser, Refusal, Synapse
+from peers.waiting import until
+
+from bench.origin import Origin, keys_file
+from bench.room import FakeRoom
+
+_ROOT = Path(__file__).parent.parent
+_SETTLE = 30.0
+
+
+class Subject(Protocol):
+    """``joins`` False: it takes every event without being in the room. ``name`` is its server name."""
+
+    label: str
+    name: str
+    joins: bool
+
+    @property
+    def pid(self) -> int: ...
+
+    async def join(self, room: FakeRoom) -> None: ...
+
+    async def settled(self, room: FakeRoom, last: Sequence[str]) -> None:
+        """Wait until everything up to these events is visible, or for ``_SETTLE`` seconds."""
+        ...
+
+    async def stop(self) -> None: ...
+
+    def missing(self, acknowledged: Iterable[str]) -> int:
+        """How many of these are not in the database of the stopped process as accepted events."""
+        ...
+
+
+def _count_missing(database: Path, sql: str, acknowledged: Iterable[str]) -> int:
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as db:
+        return sum(1 for event_id in acknowledged if db.execute(sql, (event_id,)).fetchone() is None)
+
+
+class HansaSubject:
+    """Accepted by Matrix, and in the log of the bus."""
+
+    label = "Hansa"
+    joins = True
+
+    def __init__(self, folder: Path, ca: PrivateCA) -> None:
+        self._hansa = Hansa(folder, ca)
+        self.name = self._hansa.name
+
+    async def start(self) -> HansaSubject:
+        await self._hansa.start()
+        return self
+
+    @property
+    def pid(self) -> int:
+        return self._hansa.pid
+
+    async def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        return await asyncio.to_thread(call, self._hansa.config, method, path, body)
+
+    async def join(self, room: FakeRoom) -> None:
+        await self._ask("POST", "/rooms/create", {"links": [f"matrix:{room.alias}"]})
+
+    async def settled(self, room: FakeRoom, last: Sequence[str]) -> None:
+        del room
+
+        async def all_there() -> bool:
+            try:
+                for event_id in last:
+                    await self._ask("GET", f"/where/{event_id}")
+            except Failed:
+                return False
+            return True
+
+        await _patiently(all_there)
+
+    async def stop(self) -> None:
+        await self._hansa.stop()
+
+    def missing(self, acknowledged: Iterable[str]) -> int:
+        sql = (
+            "SELECT 1 FROM matrix_pdu p JOIN core_alias a ON a.native = p.event_id"
+            " JOIN core_event e ON e.room = a.room AND e.seq = a.seq"
+            " WHERE p.event_id = ? AND p.status = 'accepted' AND p.after > 0"
+        )
+        return _count_missing(self._hansa.folder / "hansa.db", sql, acknowledged)
+
+
+class SynapseSubject:
+    """Visible to a user of it."""
+
+    label = "Synapse"
+    joins = True
+
+    def __init__(self, folder: Path, ca: PrivateCA) -> None:
+        self._folder = folder
+        self._synapse = Synapse(folder, ca)
+        self._user: MatrixUser | None = None
+        self.name = self._synapse.name
+
+    async def start(self) -> SynapseSubject:
+        await self._synapse.start()
+        self._user = await self._synapse.user("bench")
+        return self
+
+    @property
+    def pid(self) -> int:
+        return self._synapse.pid
+
+    async def join(self, room: FakeRoom) -> None:
+        assert self._user is not None
+        await self._user.join(room.alias)
+
+    async def settled(self, room: FakeRoom, last: Sequence[str]) -> None:
+        async def all_there() -> bool:
+            assert self._user is not None
+            try:
+                for event_id in last:
+                    await self._user.call("GET", f"/rooms/{room.room_id}/event/{event_id}")
+            except Refusal:
+                return False
+            return True
+
+        await _patiently(all_there)
+
+    async def stop(self) -> None:
+        if self._user is not None:
+            await self._user.close()
+        self._synapse.stop()
+
+    def missing(self, acknowledged: Iterable[str]) -> int:
+        sql = (
+            "SELECT 1 FROM events e JOIN event_json j USING (event_id) WHERE e.event_id = ? AND NOT e.outlier"
+            " AND e.rejection_reason IS NULL AND j.internal_metadata NOT LIKE '%\"soft_failed\":true%'"
+        )
+        return _count_missing(self._folder / "synapse.db", sql, acknowledged)
+
+
+class FloorSubject:
+    """See ``bench.floor``."""
+
+    label = "floor"
+    joins = False
+
+    def __init__(self, folder: Path, ca: PrivateCA, origins: Sequence[Origin]) -> None:
+        folder.mkdir(parents=True)
+        port = free_port()
+        self.name = f"127.0.0.1:{port}"
+        self._database = folder / "floor.db"
+        chain, key = ca.issue(f"floor-{port}", "127.0.0.1")
+        files = [str(one) for one in (chain, key, keys_file(origins, folder), self._database)]
+        command = [sys.executable, str(_ROOT / "bench" / "floor.py"), str(port), *files]
+        self._process = Process(command, folder)
+        self._port = port
+
+    async def start(self) -> FloorSubject:
+        async def listens() -> bool:
+            if not self._process.running:
+                raise RuntimeError(f"the floor ended:\n{self._process.tail()}")
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError:
+                return False
+            writer.close()
+            return True
+
+        await until("the floor listens", listens)
+        return self
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def join(self, room: FakeRoom) -> None:
+        del room
+
+    async def settled(self, room: FakeRoom, last: Sequence[str]) -> None:
+        del room, last
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._process.stop)
+
+    def missing(self, acknowledged: Iterable[str]) -> int:
+        return _count_missing(self._database, "SELECT 1 FROM pdu WHERE event_id = ?", acknowledged)
+
+
+async def _patiently(condition: Any) -> None:
+    """Ask now and then; giving up is no error here, what is missing is counted afterwards."""
+    deadline = time.monotonic() + _SETTLE
+    while not await condition():
+        if time.monotonic() > deadline:
+            return
+        await asyncio.sleep(0.05)
