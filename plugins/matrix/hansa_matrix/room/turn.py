@@ -176,6 +176,10 @@ class RoomTurn:
         missing += [e for e in pdu.prev_events if e in cited and not cited[e].after]
         if missing:
             return Missing(refs=tuple(dict.fromkeys(missing)))
+        foreign = [e for e in pdu.prev_events if cited[e].pdu.room_id != pdu.room_id]
+        if foreign:  # its state is that of another room, whose groups are numbered as ours are
+            text = f"prev_events names {foreign[0]}, which is of another room"
+            return Refusal(code=RefusalCode.INVALID, text=text)
         before_group, before, made = await self._before(pdu, cited)
         reject = await self._own_auth(pdu, cited, before)
         if reject is None:
