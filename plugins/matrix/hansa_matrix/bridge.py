@@ -68,10 +68,11 @@ async def content_of(pdu: Pdu, home_of: HomeOf) -> Content:
         if pdu.type == "m.room.encrypted":
             return Encrypted()
         return Custom(type=pdu.type)
-    if pdu.type == MEMBER and pdu.membership in _MEMBERSHIPS:
+    membership = _MEMBERSHIPS.get(_text(content, "membership"))
+    if pdu.type == MEMBER and membership is not None:
         return Member(
             user=await home_of(pdu.state_key),
-            membership=_MEMBERSHIPS[str(pdu.membership)],
+            membership=membership,
             name=_text(content, "displayname", _NAME) or None,
             reason=_text(content, "reason", 1024),
         )

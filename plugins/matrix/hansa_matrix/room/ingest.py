@@ -13,7 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
-from hansa import Busy, Delete, Inbound, Insert, LocalProtocolError, Put, Ref, RemoteProtocolError, Write
+from hansa import (
+    Busy,
+    Delete,
+    Inbound,
+    Insert,
+    LocalProtocolError,
+    Outcome,
+    Put,
+    Ref,
+    RefusalCode,
+    RemoteProtocolError,
+    Write,
+)
 
 from hansa_matrix.bridge import content_of
 from hansa_matrix.crypto import verify
@@ -81,7 +93,8 @@ class Ingest:
         answer: dict[str, dict[str, str]] = {}
         fresh: list[tuple[MatrixRoom, Pdu]] = []
         for obj in pdus:
-            room = self.room_of(obj.get("room_id", "")) if isinstance(obj, dict) else None
+            room_id = obj.get("room_id") if isinstance(obj, dict) else None
+            room = self.room_of(room_id) if isinstance(room_id, str) else None
             if room is None or not room.resident:
                 self._ctx.count("matrix_pdus", status="unknown_room")
                 continue
@@ -93,6 +106,7 @@ class Ingest:
                 continue
             if pdu.type == "m.room.create":
                 self._ctx.count("matrix_pdus", status="dropped")
+                self._ctx.log.info("dropped a PDU from %s: a room is created once", origin)
                 continue
             answer[pdu.event_id] = {}
             fresh.append((room, pdu))
@@ -174,23 +188,28 @@ class Ingest:
         expected: set[str] = set()
         taken = 0
         for at, pdu, origin in batch:
-            good = await self.verified(room, pdu)
-            if good is None:
-                drops.append(Delete("staged", (room.room_id, at)))
-                taken += 1
-                continue
-            if not expected.issuperset(good.prev_events) and not await self._gaps.fill(room, good, origin):
-                if not taken:
-                    return 0
-                break
-            items.append(await self.inbound(good, origin, (room.room_id, at)))
-            expected.add(good.event_id)
+            try:
+                good = await self.verified(room, pdu)
+                if good is None:
+                    drops.append(Delete("staged", (room.room_id, at)))
+                elif expected.issuperset(good.prev_events) or await self._gaps.fill(room, good, origin):
+                    items.append(await self.inbound(good, origin, (room.room_id, at)))
+                    expected.add(good.event_id)
+                else:
+                    break
+            except Exception as error:  # noqa: BLE001  # one event must not end the network, at every start anew
+                self._failed(pdu.event_id, error)
             taken += 1
         if drops:
             await self._ctx.store.commit(drops)
         if items:
             await self.submit(items)
         return taken
+
+    def _failed(self, event_id: str, error: Exception) -> None:
+        """A bug of ours: the event's row stays, and is tried again at the next start."""
+        self._ctx.count("matrix_pdus", status="failed")
+        self._ctx.log.error("%s could not be judged", event_id, exc_info=error)
 
     async def submit(self, items: Sequence[Inbound]) -> None:
         """Into the core, patiently: what is acknowledged is not given up for load."""
@@ -199,19 +218,27 @@ class Ingest:
                 outcomes = await self._ctx.submit(items)
             except Busy as busy:
                 await asyncio.sleep(busy.after)
-                continue
-            break
-        stale = [
-            Delete("staged", item.native.staged)
-            for item, outcome in zip(items, outcomes, strict=True)
-            if isinstance(item.native, Arrived)
-            and item.native.staged
-            and (outcome.duplicate or outcome.refusal)
-        ]
+            except LocalProtocolError as error:
+                if len(items) == 1:
+                    self._failed(items[0].origin.id, error)
+                    return
+                for item in items:
+                    await self.submit([item])
+                return
+            else:
+                await self._settle(items, outcomes)
+                return
+
+    async def _settle(self, items: Sequence[Inbound], outcomes: Sequence[Outcome]) -> None:
+        """Remove the staged rows that no turn removed; say what was refused."""
+        stale: list[Write] = []
         for item, outcome in zip(items, outcomes, strict=True):
             if outcome.refusal is not None:
                 self._ctx.count("matrix_pdus", status="refused")
-                self._ctx.log.warning("%s: %s", item.origin.id, outcome.refusal.text)
+                self._ctx.log.info("refused %s: %s", item.origin.id, outcome.refusal.text)
+            staged = item.native.staged if isinstance(item.native, Arrived) else None
+            if staged and (outcome.duplicate or _final(outcome)):
+                stale.append(Delete("staged", staged))
         if stale:
             await self._ctx.store.commit(stale)
 
@@ -229,3 +256,8 @@ class Ingest:
             ts=pdu.origin_server_ts,
             native=Arrived(pdu=pdu, origin=origin, staged=staged, handshake=handshake),
         )
+
+
+def _final(outcome: Outcome) -> bool:
+    """True for a refusal that will be the same at the next start."""
+    return outcome.refusal is not None and outcome.refusal.code is not RefusalCode.UNREACHABLE
