@@ -15,9 +15,10 @@ from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth import check_state, selected_keys
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.joins import check_shown
 from hansa_matrix.proto.pdu import countersigned, from_raw, key_ids, parse, required_servers, unsigned_by
 from hansa_matrix.proto.transactions import parse_transaction
-from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.versions import version_of
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.membership import Membership
@@ -26,6 +27,7 @@ from hansa_matrix.room.turn import Own
 
 _BACKFILL = 100
 _MISSING = 20
+_LONGEST_TXN = 255
 
 
 class Rooms(Protocol):
@@ -81,13 +83,15 @@ class FederationAnswers:
     async def send(self, origin: str, request: Request, _body: Any) -> Any:
         """``PUT /send/{txnId}``: durable, with its answer, before the 200."""
         txn = request.path["txn"]
+        if len(txn) > _LONGEST_TXN:  # cut short it could be another's
+            raise error(400, "M_INVALID_PARAM", f"the transaction id has over {_LONGEST_TXN} characters")
         pdus, edus = parse_transaction(request.body, origin)
-        before = await self._ctx.store.get("txn", (origin, txn[:255]))
+        before = await self._ctx.store.get("txn", (origin, txn))
         if before is not None:
             return before.body
         for _ in edus:
             self._ctx.count("matrix_edus_ignored")
-        return await self._ingest.take(origin, txn[:255], pdus)
+        return await self._ingest.take(origin, txn, pdus)
 
     def _room(self, room_id: str, origin: str, *, member: bool = True) -> MatrixRoom:
         room = self._rooms.get(room_id)
@@ -175,8 +179,9 @@ class FederationAnswers:
         if good is None:
             raise error(403, "M_FORBIDDEN", "the event's signature does not do")
         found = await room.events.load((*good.prev_events, *good.auth_events), room.version)
-        if any(e not in found or not found[e].after for e in good.prev_events):
-            raise error(400, "M_INVALID_PARAM", "the event follows events that are not known here")
+        before = [found.get(e) for e in good.prev_events]
+        if any(e is None or not e.after or e.pdu.room_id != room.room_id for e in before):
+            raise error(400, "M_INVALID_PARAM", "the event follows events that are not known in this room")
         if any(e not in found for e in good.auth_events):
             raise error(400, "M_INVALID_PARAM", "the event cites events that are not known here")
         return room, good
@@ -221,13 +226,14 @@ class FederationAnswers:
 
     async def invite(self, origin: str, request: Request, body: Any) -> Any:
         """``PUT /v2/invite``: countersign, remember."""
-        version = VERSIONS.get(body.get("room_version"))
+        version = version_of(body.get("room_version"))
         if version is None:
             raise error(400, "M_INCOMPATIBLE_ROOM_VERSION", "that room version is not spoken here")
         state = body.get("invite_room_state", [])
         if not isinstance(state, list) or len(state) > 100 or not isinstance(body.get("event"), dict):
             raise error(400, "M_INVALID_PARAM", "event or invite_room_state is missing or malformed")
         pdu = parse(body["event"], version)
+        check_shown(state, pdu, version)
         if pdu.event_id != request.path["event"] or pdu.room_id != request.path["room"]:
             raise error(400, "M_INVALID_PARAM", "the event is not the one that the path names")
         target = pdu.state_key or ""
@@ -320,7 +326,7 @@ class FederationAnswers:
         """``GET /backfill``: newest first, the named events included."""
         room = self._room(request.path["room"], origin)
         limit = request.first("limit", "10")
-        most = min(_BACKFILL, int(limit)) if limit.isdigit() and len(limit) < 9 else 10
+        most = min(_BACKFILL, int(limit)) if limit.isascii() and limit.isdigit() and len(limit) < 9 else 10
         start = [v for k, v in request.query if k == "v"][:20]
         return self._transaction(await self._walk(room, start, (), most))
 

@@ -1,14 +1,15 @@
-"""What a joining server checks. SPEC: server-server API, "Joining Rooms"; J-3, J-5."""
+"""What a joining or invited server checks. SPEC: server-server API, "Joining Rooms", "Inviting to a room"."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hansa.pure.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.canonical import check_depth
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import MAX_AUTH, MAX_PREV, parse
 from hansa_matrix.proto.versions import RoomVersion
@@ -94,3 +95,20 @@ def check_answer(answer: object, room_id: str, version: RoomVersion) -> JoinAnsw
         dropped=dropped,
         event=event if isinstance(event, dict) else None,
     )
+
+
+def check_shown(state: Sequence[object], invite: Pdu, version: RoomVersion) -> None:
+    """The state that goes along with an invite: events of some shape, and where the room's id is made of its
+    create event, that event. Raises RemoteProtocolError (400).
+    """
+    check_depth(list(state))
+    events = [one for one in state if isinstance(one, dict)]
+    if len(events) < len(state):
+        raise RemoteProtocolError("invite_room_state holds what is no event", code="M_INVALID_PARAM")
+    if not version.hashed_room_id:
+        return
+    creates = [one for one in events if one.get("type") == "m.room.create"]
+    if not creates:
+        raise RemoteProtocolError("invite_room_state has no m.room.create", code="M_MISSING_PARAM")
+    if any(parse(one, version).room_id != invite.room_id for one in creates):
+        raise RemoteProtocolError("the create event is of another room", code="M_INVALID_PARAM")

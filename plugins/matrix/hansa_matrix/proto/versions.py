@@ -46,5 +46,11 @@ _V12 = RoomVersion(
 #: Every version Hansa takes part in, by its id.
 VERSIONS: Mapping[str, RoomVersion] = MappingProxyType({v.id: v for v in (_V10, _V11, _V12)})
 
+
+def version_of(value: object) -> RoomVersion | None:
+    """The room version that a peer names; None for any value that names none of ours."""
+    return VERSIONS.get(value) if isinstance(value, str) else None
+
+
 #: The version of rooms that Hansa creates when nobody says otherwise (SPEC: SHOULD be 12).
 DEFAULT_VERSION = _V12

@@ -16,7 +16,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.joins import JoinAnswer, check_answer, check_template
 from hansa_matrix.proto.pdu import finish
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion
+from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.room import outliers
 from hansa_matrix.room.events import Events, Status, Stored
 from hansa_matrix.room.room import Head, MatrixRoom
@@ -107,7 +107,7 @@ class Membership:
         versions = "&".join(f"ver={v}" for v in VERSIONS)
         make = path("_matrix", "federation", "v1", "make_join", room_id, user)
         answer = await self._client.request("GET", server, f"{make}?{versions}")
-        version = VERSIONS.get(answer.get("room_version", "1") if isinstance(answer, dict) else "")
+        version = version_of(answer.get("room_version", "1") if isinstance(answer, dict) else "")
         if version is None:
             raise RemoteProtocolError("the room's version is not one that was offered")
         event = self._completed(answer, room_id, user, "join", version)
@@ -167,7 +167,7 @@ class Membership:
             make = path("_matrix", "federation", "v1", "make_leave", room_id, user)
             try:
                 answer = await self._client.request("GET", server, make)
-                version = VERSIONS.get(answer.get("room_version", "1") if isinstance(answer, dict) else "")
+                version = version_of(answer.get("room_version", "1") if isinstance(answer, dict) else "")
                 if version is None:
                     continue
                 event = self._completed(answer, room_id, user, "leave", version)
