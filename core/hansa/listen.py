@@ -23,6 +23,7 @@ from hansa.pure.errors import RemoteProtocolError
 from hansa.seams import Request, Response
 
 _BODY_WITHIN = 30.0
+_MOST_PARAMETERS = 200
 _log = logging.getLogger("hansa.http")
 
 
@@ -182,9 +183,10 @@ class Listener:
         target = raw._message.path  # noqa: SLF001  # the only place with the target as it was on the wire
         query = target.partition("?")[2]
         try:
-            pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=200)
+            pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
         except ValueError:
-            pairs = []
+            self._dispatcher.count("http_refused", status="400")
+            return bound(fault(400, "M_INVALID_PARAM", f"the query has over {_MOST_PARAMETERS} parameters"))
         request = Request(
             method=raw.method,
             target=target,

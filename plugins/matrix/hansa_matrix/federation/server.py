@@ -10,8 +10,8 @@ from hansa import Busy, NetworkContext, PeerConnect, RemoteProtocolError, Reques
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.keyring import Keyring
-from hansa_matrix.proto.canonical import parse
-from hansa_matrix.proto.xmatrix import parse_header, signing_bytes
+from hansa_matrix.proto.canonical import decode
+from hansa_matrix.proto.xmatrix import XMatrix, parse_header, signing_bytes
 
 _BODY = 64 * 1024
 _TRANSACTION = 4 * 1024 * 1024
@@ -80,7 +80,7 @@ class Gate:
             raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
         body = None
         if request.method in {"PUT", "POST"}:
-            body = parse(request.body or b"{}")
+            body = decode(request.body or b"{}")
             if not isinstance(body, dict):
                 raise error(400, "M_BAD_JSON", "the body is no object")
         now = self._ctx.clock.now()
@@ -89,12 +89,24 @@ class Gate:
             if one.destination not in {None, self._server}:
                 raise error(401, "M_UNAUTHORIZED", f"the request is for {str(one.destination)[:80]!r}")
             key = self._keyring.get(one.origin, one.key)
-            message = signing_bytes(request.method, request.target, origin, self._server, body)
-            if key is None or key.valid_until < now or not verify(key.public, one.sig, message):
+            if key is None or key.valid_until < now or not self._signed(request, one, key.public, body):
                 raise error(401, "M_UNAUTHORIZED", f"the signature of {origin} by {one.key} does not do")
         self._keyring.heard_from(origin)
         self._heard(origin)
         return origin, body
+
+    def _signed(self, request: Request, by: XMatrix, public: str, body: Any) -> bool:
+        """Over the body as it came, which senders write in canonical form, or else over the canonical form of
+        what it says. The first holds also for numbers and depths that would not survive being read here.
+        """
+
+        def verified(content: Any) -> bool:
+            message = signing_bytes(request.method, request.target, by.origin, self._server, content)
+            return verify(public, by.sig, message)
+
+        if body is None:
+            return verified(None)
+        return verified(request.body or b"{}") or verified(body)
 
 
 class Answers(Protocol):

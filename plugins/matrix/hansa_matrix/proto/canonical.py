@@ -16,12 +16,19 @@ _MOST = 2**53 - 1
 MAX_DEPTH = 100
 
 
-def parse(data: bytes) -> Any:
-    """JSON as it stands, floats allowed: for documents that nobody signs. Raises RemoteProtocolError."""
+def decode(data: bytes) -> Any:
+    """JSON as it stands, of any depth that can be read (1,024): what is kept of it is checked piece by piece.
+    Raises RemoteProtocolError (M_NOT_JSON).
+    """
     try:
-        value = orjson.loads(data)
+        return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise RemoteProtocolError(f"not JSON: {error}", code="M_NOT_JSON") from error
+
+
+def parse(data: bytes) -> Any:
+    """JSON as it stands, floats allowed: for documents that nobody signs. Raises RemoteProtocolError."""
+    value = decode(data)
     check_depth(value)
     return value
 

@@ -6,15 +6,17 @@ from typing import Any
 
 from hansa.pure.errors import RemoteProtocolError
 
-from hansa_matrix.proto.canonical import parse
+from hansa_matrix.proto.canonical import decode
 
 MAX_PDUS = 50
 MAX_EDUS = 100
 
 
 def parse_transaction(body: bytes, origin: str) -> tuple[list[Any], list[Any]]:
-    """``(pdus, edus)``, unchecked one by one. Raises RemoteProtocolError (400) for the whole transaction."""
-    value = parse(body)
+    """``(pdus, edus)``, each unchecked, so that what is wrong with one does not keep the others out. Raises
+    RemoteProtocolError (400) for the whole transaction.
+    """
+    value = decode(body)
     if not isinstance(value, dict):
         raise RemoteProtocolError("a transaction is an object", code="M_BAD_JSON")
     if value.get("origin", origin) != origin:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from hansa.pure.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
@@ -52,9 +53,13 @@ def parse_header(value: str) -> XMatrix:
 
 
 def signing_bytes(method: str, uri: str, origin: str, destination: str, content: Any = None) -> bytes:
-    """What is signed. ``uri`` is the raw request target; ``content`` None where there is no body."""
+    """What is signed. ``uri`` is the raw request target; ``content`` None where there is no body, and bytes
+    where it is JSON already, to be taken as it stands.
+    """
     signed = {"method": method, "uri": uri, "origin": origin, "destination": destination}
-    return dumps({**signed, "content": content} if content is not None else signed)
+    if content is None:
+        return dumps(signed)
+    return dumps({**signed, "content": orjson.Fragment(content) if isinstance(content, bytes) else content})
 
 
 def header(origin: str, destination: str, key: str, sig: str) -> str:

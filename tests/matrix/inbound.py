@@ -1,0 +1,120 @@
+"""A Matrix network in memory, with a room that a forger is in: what comes in by its routes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import hansa_matrix
+import orjson
+from hansa import HttpRequest, HttpResponse, Request
+from hansa.app import App
+from hansa.listen import Dispatcher
+from hansa.testing.harness import NoNetwork, running
+from hansa_matrix.config import Config
+from hansa_matrix.crypto import SigningKey
+from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.hashing import event_id
+from peers.forger import Forger, JoinedRoom
+
+OURS, THEIRS = "127.0.0.1:1", "127.0.0.1:2"
+V1, V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
+
+
+class _Keys(NoNetwork):
+    """Everybody answers with the forger's keys, and with nothing else."""
+
+    def __init__(self, forger: Forger) -> None:
+        self._forger = forger
+
+    async def request(self, request: HttpRequest) -> HttpResponse:
+        if request.target == "/_matrix/key/v2/server":
+            return HttpResponse(status=200, body=orjson.dumps(self._forger.keys()))
+        return HttpResponse(status=404, body=b'{"errcode":"M_NOT_FOUND","error":"no"}')
+
+
+class Inbound:
+    """``room`` and ``other`` are rooms of ours that the forger's person is in."""
+
+    def __init__(self, app: App, forger: Forger) -> None:
+        self.app, self.forger = app, forger
+        self._dispatcher = Dispatcher(app.routers, app.count)
+        self.room: JoinedRoom
+        self.other: JoinedRoom
+
+    async def ask(self, method: str, target: str, body: Any = None, **signing: Any) -> tuple[int, Any]:
+        """One signed request; the status and the JSON of its answer."""
+        content = body if isinstance(body, bytes) else dumps(body) if body is not None else None
+        authorization = self.forger.signed(method, OURS, target, content, **signing)
+        request = Request(
+            method=method,
+            target=target,
+            host=OURS,
+            query=[(k, v) for k, _, v in (p.partition("=") for p in target.partition("?")[2].split("&"))],
+            headers={},
+            authorizations=[authorization],
+        )
+
+        async def read(_limit: int) -> bytes:
+            return content or b""
+
+        answer = await self._dispatcher.answer(request, read)
+        return answer.status, orjson.loads(answer.body)
+
+    async def send(self, *pdus: Any) -> tuple[int, Any]:
+        """One transaction."""
+        return await self.ask("PUT", f"{V1}/send/{secrets.token_hex(8)}", {"pdus": list(pdus)})
+
+    def counted(self, name: str) -> dict[str, int]:
+        """A counter by its label ``status``."""
+        return {
+            " ".join(v for k, v in labels if k == "status"): count
+            for (counter, labels), count in self.app.counters.items()
+            if counter == name
+        }
+
+    async def fate(self, raw: dict[str, Any]) -> str:
+        """Send one event; the counter that rose, or ``accepted``."""
+        before = self.counted("matrix_pdus")
+        status, answer = await self.send(raw)
+        assert status == 200, answer
+        async with asyncio.timeout(5):
+            while True:
+                risen = [k for k, v in self.counted("matrix_pdus").items() if v > before.get(k, 0)]
+                if risen:
+                    return risen[0]
+                target = f"{V1}/event/{quote(event_id(raw, self.room.version), safe='')}"
+                if (await self.ask("GET", target))[0] == 200:
+                    return "accepted"
+                await asyncio.sleep(0)
+
+    async def join(self, alias: str) -> JoinedRoom:
+        """Bring the forger's person into a room of ours."""
+        _, found = await self.ask("GET", f"{V1}/query/directory?room_alias=#{alias}:{OURS}")
+        where = f"{quote(found['room_id'], safe='')}/{quote(f'@m:{THEIRS}', safe='')}"
+        _, template = await self.ask("GET", f"{V1}/make_join/{where}?ver=12&ver=11&ver=10")
+        join = self.forger.joining(template, "m")
+        path = f"{V2}/send_join/{quote(join.room_id, safe='')}/{quote(join.event_id, safe='')}"
+        status, answer = await self.ask("PUT", path, join.raw)
+        assert status == 200, answer
+        return self.forger.entered(join, template["room_version"], answer["state"])
+
+
+@asynccontextmanager
+async def inbound(folder: Path, version: str = "12") -> AsyncIterator[Inbound]:
+    """Two rooms, the forger in both."""
+    key = folder / "matrix.key"
+    key.touch(0o600)
+    key.write_text(SigningKey.from_seed("ed25519:a", secrets.token_bytes(32)).line())
+    config = Config(server_name=OURS, signing_key=key, room_version=version)
+    forger = Forger(THEIRS)
+    rooms = (["matrix:#one"], ["matrix:#two"])
+    async with running({"matrix": (hansa_matrix, config)}, rooms=rooms, http=_Keys(forger)) as app:
+        made = Inbound(app, forger)
+        made.room, made.other = await made.join("one"), await made.join("two")
+        yield made

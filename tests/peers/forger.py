@@ -1,0 +1,137 @@
+"""A homeserver's key in the wrong hands: events and requests that are signed whatever they say. No I/O."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from hansa_matrix.crypto import SigningKey
+from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.hashing import content_hash
+from hansa_matrix.proto.keys import DAY, key_document
+from hansa_matrix.proto.pdu import finish, from_raw
+from hansa_matrix.proto.signing import event_signable, signable, with_signature
+from hansa_matrix.proto.state_keys import selected_keys
+from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.xmatrix import header
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class JoinedRoom:
+    """What a stranger knows of a room that it joined; ``user`` is its person there."""
+
+    def __init__(self, room_id: str, version: str, user: str) -> None:
+        self.room_id, self.user = room_id, user
+        self.version = VERSIONS[version]
+        self.state: dict[tuple[str, str], str] = {}
+        self.tips: dict[str, int] = {}
+
+    def keep(self, pdu: Pdu) -> None:
+        """An event that both sides have."""
+        for before in pdu.prev_events:
+            self.tips.pop(before, None)
+        self.tips[pdu.event_id] = pdu.depth
+        if pdu.state_key is not None:
+            self.state[pdu.key] = pdu.event_id
+
+
+class Forger:
+    """``key`` is published, ``retired`` has expired, nobody else knows ``secret``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.key = SigningKey.from_seed("ed25519:now", secrets.token_bytes(32))
+        self.retired = SigningKey.from_seed("ed25519:old", secrets.token_bytes(32))
+        self.secret = SigningKey.from_seed("ed25519:unpublished", secrets.token_bytes(32))
+        self.created: dict[str, dict[str, Any]] = {}
+
+    def keys(self) -> dict[str, Any]:
+        """What ``/_matrix/key/v2/server`` answers."""
+        doc = key_document(self.name, {self.key.key_id: self.key.public}, now() + DAY)
+        expired = {"key": self.retired.public, "expired_ts": 1_500_000_000_000}
+        doc = {**doc, "old_verify_keys": {self.retired.key_id: expired}}
+        return with_signature(doc, self.name, self.key.key_id, self.key.sign(signable(doc)))
+
+    def signed(
+        self,
+        method: str,
+        destination: str,
+        target: str,
+        content: bytes | None = None,
+        *,
+        origin: str | None = None,
+        key: SigningKey | None = None,
+    ) -> str:
+        """The Authorization header of a request with that JSON, which is signed as it stands."""
+        origin, key = origin or self.name, key or self.key
+        message = {"method": method, "uri": target, "origin": origin, "destination": destination}
+        whole = message if content is None else {**message, "content": orjson.Fragment(content)}
+        return header(origin, destination, key.key_id, key.sign(dumps(whole)))
+
+    def draft(
+        self, room: JoinedRoom, kind: str, content: dict[str, Any], state_key: str | None = None, **over: Any
+    ) -> dict[str, Any]:
+        """An event that is neither hashed nor signed; ``over`` replaces fields."""
+        keys = selected_keys(kind, room.user, state_key, content, room.version)
+        event = {
+            "type": kind,
+            "room_id": room.room_id,
+            "sender": room.user,
+            "content": content,
+            "prev_events": list(room.tips)[:20],
+            "auth_events": sorted(room.state[key] for key in keys if key in room.state),
+            "depth": max(room.tips.values(), default=0) + 1,
+            "origin_server_ts": now(),
+        }
+        if state_key is not None:
+            event["state_key"] = state_key
+        return {**event, **over}
+
+    def finish(
+        self,
+        room: JoinedRoom,
+        draft: Mapping[str, Any],
+        *,
+        key: SigningKey | None = None,
+        server: str = "",
+        hashes: Any = None,
+    ) -> dict[str, Any]:
+        """Hash and sign, unchecked."""
+        key = key or self.key
+        hashes = hashes or {"sha256": content_hash(draft)}
+        hashed = {**draft, "hashes": hashes, "signatures": {}}
+        signature = key.sign(event_signable(hashed, room.version))
+        return with_signature(hashed, server or self.name, key.key_id, signature)
+
+    def message(self, room: JoinedRoom, text: str, **over: Any) -> dict[str, Any]:
+        """A whole message; ``over`` replaces fields before it is signed."""
+        return self.finish(
+            room, self.draft(room, "m.room.message", {"msgtype": "m.text", "body": text}, **over)
+        )
+
+    def joining(self, template: Mapping[str, Any], localpart: str) -> Pdu:
+        """The event of a make_join answer, completed."""
+        draft = {**template["event"], "content": {"membership": "join", "displayname": localpart}}
+        draft |= {"origin_server_ts": now()}
+        draft.pop("origin")
+        version = VERSIONS[template["room_version"]]
+        return finish(draft, version, self.name, (self.key.key_id, self.key.sign))
+
+    def entered(self, join: Pdu, version: str, state: list[dict[str, Any]]) -> JoinedRoom:
+        """The room that a send_join answer tells of."""
+        room = JoinedRoom(join.room_id, version, join.sender)
+        for raw in state:
+            pdu = from_raw(raw, room.version)
+            room.state[pdu.key] = pdu.event_id
+            if pdu.type == "m.room.create":
+                self.created[room.room_id] = raw
+        room.keep(join)
+        return room
