@@ -9,6 +9,7 @@ from typing import Any
 
 from hansa_matrix.proto.canonical import dumps
 from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.signing import decode64
 from hansa_matrix.proto.versions import RoomVersion
 
 _NOT_HASHED = frozenset({"unsigned", "signatures", "hashes"})
@@ -16,14 +17,17 @@ _NOT_HASHED = frozenset({"unsigned", "signatures", "hashes"})
 
 def content_hash(event: Mapping[str, Any]) -> str:
     """Unpadded base64 of the SHA-256 over the whole event without hashes, signatures, unsigned."""
-    hashed = {key: value for key, value in event.items() if key not in _NOT_HASHED}
-    return b64encode(sha256(dumps(hashed)).digest()).decode().rstrip("=")
+    return b64encode(_content_digest(event)).decode().rstrip("=")
 
 
 def hash_matches(event: Mapping[str, Any]) -> bool:
-    """True if ``hashes.sha256`` is the event's content hash."""
+    """True if ``hashes.sha256``, decoded, is the event's content hash."""
     hashes = event.get("hashes")
-    return isinstance(hashes, dict) and hashes.get("sha256") == content_hash(event)
+    return isinstance(hashes, dict) and decode64(hashes.get("sha256")) == _content_digest(event)
+
+
+def _content_digest(event: Mapping[str, Any]) -> bytes:
+    return sha256(dumps({key: value for key, value in event.items() if key not in _NOT_HASHED})).digest()
 
 
 def reference_hash(event: Mapping[str, Any], version: RoomVersion) -> str:

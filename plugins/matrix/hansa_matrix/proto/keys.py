@@ -27,7 +27,8 @@ def key_document(server: str, keys: Mapping[str, str], valid_until: int) -> dict
 
 def check_key_document(doc: object, server: str, verify: Verifier, now: int) -> dict[str, VerifyKey]:
     """The keys of a document by their ids: current ones until ``valid_until_ts`` (at most 7 days ahead),
-    old ones until they expired (at the latest now). Raises RemoteProtocolError unless signed by a current one.
+    old ones until they expired (at the latest now). Raises RemoteProtocolError unless a current key signed
+    it.
     """
     if not isinstance(doc, dict) or doc.get("server_name") != server:
         raise RemoteProtocolError(f"the key document is not that of {server}")
