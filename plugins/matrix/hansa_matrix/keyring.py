@@ -17,6 +17,8 @@ from hansa_matrix.proto.signing import signable, with_signature
 
 _NEGATIVE = 60.0
 _MANY = 20_000
+#: A server that gave no key for so many seconds is not waited for any more.
+_PATIENCE = 600.0
 
 
 class Keyring:
@@ -33,6 +35,7 @@ class Keyring:
         self._known: dict[tuple[str, str], VerifyKey] = {(server, key.key_id): self._own()}
         self._fetching: dict[str, asyncio.Future[None]] = {}
         self._failed: dict[str, float] = {}
+        self._failing: dict[str, float] = {}
 
     def _own(self) -> VerifyKey:
         return VerifyKey(public=self._key.public, valid_until=2**53 - 1)
@@ -54,6 +57,21 @@ class Keyring:
             if known is None or known.valid_until < at:
                 missing.setdefault(server, set()).add(key_id)
         await asyncio.gather(*(self._fetch_once(server) for server in missing))
+
+    def awaited(self, wanted: Iterable[tuple[str, str]]) -> list[str]:
+        """The servers whose keys are not known yet but may still come: they have been asked, in vain, for
+        less than 10 minutes. What only they can vouch for is not to be judged before.
+        """
+        lacking = {server for server, key_id in wanted if (server, key_id) not in self._known}
+        now = self._clock.monotonic()
+        return sorted(s for s in lacking if s in self._failing and now - self._failing[s] < _PATIENCE)
+
+    async def ask_again(self, servers: Iterable[str]) -> None:
+        """Ask servers for their keys, also those that failed a moment ago."""
+        names = list(servers)
+        for server in names:
+            self._failed.pop(server, None)
+        await asyncio.gather(*(self._fetch_once(server) for server in names))
 
     async def _load(self, server: str, key_id: str) -> VerifyKey | None:
         row = await self._store.get("key", (server, key_id))
@@ -81,7 +99,11 @@ class Keyring:
         except (Unreachable, RemoteProtocolError):
             if len(self._failed) > _MANY:
                 self._failed.clear()
+                self._failing.clear()
             self._failed[server] = self._clock.monotonic() + _NEGATIVE
+            self._failing.setdefault(server, self._clock.monotonic())
+        else:
+            self._failing.pop(server, None)
         finally:
             del self._fetching[server]
             done.set_result(None)

@@ -97,7 +97,9 @@ class GapFiller:
                 continue
             if pdu.room_id == room.room_id:
                 parsed.append(pdu)
-        good, bad = await outliers.signed(parsed, room.version, self._keyring)
+        good, bad, awaited = await outliers.signed(parsed, room.version, self._keyring)
+        if awaited:
+            raise Unreachable(f"the keys of {', '.join(awaited[:5])} are not to be had now")
         for _ in range(bad):
             self._ctx.count("matrix_pdus", status="dropped")
         return good

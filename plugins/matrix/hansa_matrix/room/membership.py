@@ -23,6 +23,10 @@ from hansa_matrix.room.room import Head, MatrixRoom
 from hansa_matrix.room.turn import Own
 
 
+#: A room is joined without those whose server gives no key, but not for one lost request (s).
+_KEY_PAUSES = (1.0, 4.0, 10.0)
+
+
 def _refused(code: RefusalCode, text: str, decision: str = "") -> RoomRefused:
     return RoomRefused(Refusal(code=code, text=text, decision=decision))
 
@@ -132,8 +136,16 @@ class Membership:
     async def _keep(self, join: Pdu, answer: JoinAnswer, version: RoomVersion) -> MatrixRoom:
         """Judge what the resident gave, then keep it and our join in one commit."""
         unique = {p.event_id: p for p in (*answer.chain, *answer.state)}
-        good, bad = await outliers.signed(list(unique.values()), version, self._keyring)
+        good, bad, awaited = await outliers.signed(list(unique.values()), version, self._keyring)
+        for pause in _KEY_PAUSES:
+            if not awaited:
+                break
+            await asyncio.sleep(pause)
+            await self._keyring.ask_again(awaited)
+            good, bad, awaited = await outliers.signed(list(unique.values()), version, self._keyring)
         made = await outliers.judged(self._ctx, good, version, self._events, answer.create)
+        if answer.create.event_id not in made:
+            raise RemoteProtocolError("the create event could not be verified")
         state: dict[StateKey, str] = {}
         for pdu in answer.state:
             stored = made.get(pdu.event_id)

@@ -16,8 +16,12 @@ from hansa_matrix.proto.versions import RoomVersion
 from hansa_matrix.room.events import Events, Status, Stored
 
 
-async def signed(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> tuple[list[Pdu], int]:
-    """Those whose signatures do, after checks 2 and 3, and how many did not. One key look-up per server."""
+async def signed(
+    pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring
+) -> tuple[list[Pdu], int, list[str]]:
+    """Those whose signatures do, after checks 2 and 3; how many did not; and the servers without whose keys
+    some of these could not be judged, but which may still give them. One key look-up per server.
+    """
     wanted: dict[tuple[str, str], int] = {}
     for pdu in pdus:
         for key in key_ids(pdu, required_servers(pdu)):
@@ -27,7 +31,8 @@ async def signed(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) ->
     stale = [k for k in wanted if (held := keyring.get(*k)) is not None and held.valid_until < wanted[k]]
     await keyring.need(stale, newest)
     good = [p for p in pdus if unsigned_by(p, version, keyring.get, verify) is None]
-    return [checked_hash(p, version) for p in good], len(pdus) - len(good)
+    bad = len(pdus) - len(good)
+    return [checked_hash(p, version) for p in good], bad, keyring.awaited(wanted) if bad else []
 
 
 def in_auth_order(pdus: Iterable[Pdu]) -> list[Pdu]:
