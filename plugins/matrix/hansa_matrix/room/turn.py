@@ -186,7 +186,7 @@ class RoomTurn:
             reject = self._check(pdu, await self._view_of(before, selected_for(pdu, room.version)))
         status = Status.REJECTED if reject else Status.ACCEPTED
         if reject is None and before_group != self._drafts.head.group:
-            current = await room.groups.load(self._drafts.head.group)
+            current = await self._present(pdu, before_group)
             reject = self._check(pdu, await self._view_of(current, selected_for(pdu, room.version)))
             status = Status.SOFT_FAILED if reject else status
         if reject is not None:
@@ -209,6 +209,19 @@ class RoomTurn:
             shown=status is Status.ACCEPTED,
             view=view,
         )
+
+    async def _present(self, pdu: Pdu, before_group: int) -> StateIds:
+        """What check 6 holds an event against: the current state. Where the event follows one whose past we
+        do not have, our own present may be old, and what was before the event is resolved into it.
+        """
+        head = self._drafts.head
+        cited = await self._load(pdu.prev_events)
+        past = {e for one in cited.values() for e in one.pdu.prev_events}
+        placed = await self._load(past)
+        if all(e in placed and placed[e].after for e in past):
+            return await self._room.groups.load(head.group)
+        groups = {*head.extremities.values(), before_group}
+        return (await self._room.resolved(groups, self._drafted))[1]
 
     async def _adopted(self, adopted: Adopted) -> Prepared:
         pdu, state, room = adopted.pdu, adopted.state, self._room
