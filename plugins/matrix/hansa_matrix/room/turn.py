@@ -194,9 +194,12 @@ class RoomTurn:
                 return refusal_of(reject)
             self._ctx.count("matrix_pdus", status=status.value)
             self._ctx.log.info("%s %s: %s (%s)", status.value, pdu.event_id, reject.reason, reject.rule)
-            stored = Stored(pdu, status, before_group, before_group)
+            after, puts = before_group, list[Write]()
+            if status is Status.SOFT_FAILED:
+                after, puts = self._after(pdu, before_group, before)
+            stored = Stored(pdu, status, before_group, after)
             self._drafts.stored[pdu.event_id] = stored
-            return self._prepared([*done, *made, stored.put()], shown=False)
+            return self._prepared([*done, *made, *puts, stored.put()], shown=False)
         if not verdict.allowed:
             status = Status.WITHHELD
         writes, view = await self._accept(pdu, status, before_group, before)
@@ -270,11 +273,8 @@ class RoomTurn:
         """Put an event into the DAG and make the current state of what follows."""
         room, writes = self._room, list[Write]()
         old_group = self._drafts.head.group
-        after = before_group
-        if pdu.state_key is not None:
-            state = {**before, pdu.key: pdu.event_id}
-            after, puts = room.groups.grow(before_group, before, state)
-            writes += puts
+        after, puts = self._after(pdu, before_group, before)
+        writes += puts
         stored = Stored(pdu, status, before_group, after)
         self._drafts.stored[pdu.event_id] = stored
         writes.append(stored.put())
@@ -287,6 +287,13 @@ class RoomTurn:
         linear = old_group == before_group and len(head.extremities) == 1
         view = await self._seen(pdu, old_group, current, linear=linear)
         return writes, view
+
+    def _after(self, pdu: Pdu, group: int, before: StateIds) -> tuple[int, list[Write]]:
+        """The group of the state after an event, also a soft-failed one: what follows it counts it in."""
+        if pdu.state_key is None:
+            return group, []
+        after, puts = self._room.groups.grow(group, before, {**before, pdu.key: pdu.event_id})
+        return after, list(puts)
 
     async def _seen(self, pdu: Pdu, old_group: int, current: StateIds, *, linear: bool) -> ViewChange:
         keys: set[StateKey] = set()
