@@ -22,7 +22,6 @@ from hansa_matrix.room.events import Events, Status, Stored
 from hansa_matrix.room.room import Head, MatrixRoom
 from hansa_matrix.room.turn import Own
 
-
 #: A room is joined without those whose server gives no key, but not for one lost request (s).
 _KEY_PAUSES = (1.0, 4.0, 10.0)
 
