@@ -12,7 +12,8 @@ from hansa.pure.errors import RemoteProtocolError
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import dumps
 
-_PARAM = re.compile(r'[ \t]*([A-Za-z]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^",\s]*))[ \t]*(,|$)')
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAM = re.compile(rf'({_WORD})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^",\s]*))[ \t]*(?:,[ \t,]*|$)')
 _MAX_HEADER = 4096
 
 
@@ -36,12 +37,12 @@ def parse_header(value: str) -> XMatrix:
     if scheme.lower() != "x-matrix" or len(value) > _MAX_HEADER:
         raise _unauthorized("the Authorization header is not X-Matrix")
     params: dict[str, str] = {}
-    rest, at = rest.strip(), 0
+    rest, at = rest.strip(" \t,"), 0
     while at < len(rest):
         match = _PARAM.match(rest, at)
-        if match is None or match.end() == at:
+        if match is None:
             raise _unauthorized("the X-Matrix header cannot be parsed")
-        name, quoted, bare, _ = match.groups()
+        name, quoted, bare = match.groups()
         if name.lower() in params:  # RFC 9110 section 11.2: each name once
             raise _unauthorized(f"the X-Matrix header has {name[:20]} twice")
         params[name.lower()] = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare
