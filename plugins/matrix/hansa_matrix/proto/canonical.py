@@ -6,7 +6,8 @@ keys sort by code point. Known limit: of duplicate keys the last one counts, as 
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, NoReturn
 
 import orjson
 from hansa.pure.errors import RemoteProtocolError
@@ -17,13 +18,32 @@ MAX_DEPTH = 100
 
 
 def decode(data: bytes) -> Any:
-    """JSON as it stands, of any depth that can be read (1,024): what is kept of it is checked piece by piece.
-    Raises RemoteProtocolError (M_NOT_JSON).
+    """JSON as it stands, of any depth that can be read (about 1,000): what is kept of it is checked piece by
+    piece. A number beyond 64 bits is a float, infinite beyond that. Raises RemoteProtocolError (M_NOT_JSON).
     """
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise RemoteProtocolError(f"not JSON: {error}", code="M_NOT_JSON") from error
+        try:
+            return _with_any_number(data)
+        except (ValueError, RecursionError):
+            raise RemoteProtocolError(f"not JSON: {error}", code="M_NOT_JSON") from error
+
+
+def _with_any_number(data: bytes) -> Any:
+    # orjson takes a number beyond a double for no JSON, and one such number in an EDU that nobody looks at
+    # would cost the transaction, again at every retry.
+    value = json.loads(data.decode(), parse_int=_integer, parse_constant=_no_number)
+    json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate has no UTF-8
+    return value
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) < 19 else float(digits)
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
 def parse(data: bytes) -> Any:
