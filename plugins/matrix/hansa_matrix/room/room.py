@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -15,6 +16,8 @@ from hansa_matrix.proto.state_res import MissingEvents, resolve
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.room.events import Events, Status, Stored
 from hansa_matrix.room.state import Groups, StateIds
+
+_MERGED = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,7 @@ class MatrixRoom:
         self.groups = Groups(room_id, store, 0)
         self.events = events
         self.levels = LevelsMemo(8)
+        self._merged: OrderedDict[frozenset[int], tuple[int, dict[StateKey, str]]] = OrderedDict()
         #: False once our last person left: we are then as good as strangers.
         self.resident = True
 
@@ -85,7 +89,11 @@ class MatrixRoom:
 
         ``draft`` gives events of a turn that is not committed yet.
         """
-        distinct = sorted(set(groups))
+        several = frozenset(groups)
+        if several in self._merged:
+            self._merged.move_to_end(several)
+            return self._merged[several]
+        distinct = sorted(several)
         if len(distinct) == 1:
             return distinct[0], await self.groups.load(distinct[0])
         sets = [await self.groups.load(group) for group in distinct]
@@ -109,8 +117,34 @@ class MatrixRoom:
                 known.update(loaded)
         for group, one in zip(distinct, sets, strict=True):
             if one == state:
-                return group, state
+                self._remember(several, group, one)
+                return group, one
         return 0, state
+
+    async def joined(
+        self, groups: Iterable[int], parent: int, draft: Callable[[str], Stored | None]
+    ) -> tuple[int, dict[StateKey, str], Sequence[Put]]:
+        """As ``resolved``, with a group in any case: a new one is a difference to ``parent``, and comes with
+        the writes that make it.
+        """
+        several = frozenset(groups)
+        group, state = await self.resolved(several, draft)
+        if group or several == {0}:
+            return group, state, ()
+        group, puts = self.groups.grow(parent, await self.groups.load(parent), state)
+        self._remember(several, group, state)
+        return group, state, puts
+
+    def _remember(self, several: frozenset[int], group: int, state: dict[StateKey, str]) -> None:
+        """The branches of a fork meet in every event that follows: what they resolve to does not change."""
+        self._merged[several] = group, state
+        if len(self._merged) > _MERGED:
+            self._merged.popitem(last=False)
+
+    def forget(self, since: int) -> None:
+        """Drop the groups after ``since``: the turn that made them was not committed."""
+        self.groups.forget(since)
+        self._merged.clear()
 
 
 class _Rejected:

@@ -121,7 +121,7 @@ class RoomTurn:
 
     def abandoned(self) -> None:
         """See ``hansa.Turn.abandoned``."""
-        self._room.groups.forget(self._drafts.group_before)
+        self._room.forget(self._drafts.group_before)
 
     async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared | Missing | Countersign | Refusal:
         """See ``hansa.Turn.prepare``."""
@@ -245,13 +245,8 @@ class RoomTurn:
         self, pdu: Pdu, cited: Mapping[str, Stored]
     ) -> tuple[int, dict[StateKey, str], Sequence[Write]]:
         """The state before an event: its group, itself, and the writes that make the group."""
-        groups = [cited[e].after for e in pdu.prev_events]
-        group, state = await self._room.resolved(groups or [0], self._drafted)
-        if group or not groups:
-            return group, state, []
-        parent = groups[0]
-        group, puts = self._room.groups.grow(parent, await self._room.groups.load(parent), state)
-        return group, state, puts
+        groups = [cited[e].after for e in pdu.prev_events] or [0]
+        return await self._room.joined(groups, groups[0], self._drafted)
 
     async def _own_auth(self, pdu: Pdu, cited: Mapping[str, Stored], before: StateIds) -> Reject | None:
         """Check 4: against the event's own auth events."""
@@ -279,10 +274,8 @@ class RoomTurn:
         self._drafts.stored[pdu.event_id] = stored
         writes.append(stored.put())
         head = advanced(self._drafts.head, pdu, after, after)
-        group, current = await room.resolved(head.extremities.values(), self._drafted)
-        if not group:
-            group, puts = room.groups.grow(after, await room.groups.load(after), current)
-            writes += puts
+        group, current, made = await room.joined(head.extremities.values(), after, self._drafted)
+        writes.extend(made)
         self._drafts.head = replace(head, group=group)
         linear = old_group == before_group and len(head.extremities) == 1
         view = await self._seen(pdu, old_group, current, linear=linear)
