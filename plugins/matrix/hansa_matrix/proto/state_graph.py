@@ -2,6 +2,9 @@
 
 Event ids are met once, at loading; from there on an event is its index, and what is said of it stands in
 lists. Every walk is a loop over an explicit stack: the depth of a graph is a peer's choice.
+
+SPEC: Matrix v1.19, room versions 2 and 12, "State resolution", definitions: auth chain, auth difference,
+conflicted state subgraph.
 """
 
 from __future__ import annotations

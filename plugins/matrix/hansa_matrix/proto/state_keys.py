@@ -28,7 +28,9 @@ AUTHORISING_USER: Final = "join_authorised_via_users_server"
 class StateReader(Protocol):
     """What the rules need of a room's state: any ``Mapping[StateKey, Pdu]`` has it."""
 
-    def get(self, key: StateKey, /) -> Pdu | None: ...
+    def get(self, key: StateKey, /) -> Pdu | None:
+        """The event of one piece of state, None where there is none."""
+        ...
 
 
 def selected_keys(

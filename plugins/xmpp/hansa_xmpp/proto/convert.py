@@ -1,4 +1,7 @@
-"""Content <-> stanza: what a groupchat message says, and how content is written in one."""
+"""Content <-> stanza: what a groupchat message says, and how content is written in one.
+
+SPEC: XEP-0045 section 7.4 (messages), 7.8 (mediated invites), 8.1 (subjects); XEP-0245 section 2 (emotes).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusals as stanza errors (RFC 6120 section 8.3)."""
+"""Refusals as stanza errors. SPEC: RFC 6120 section 8.3."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@
 an error. Leaving is done at once. ``live`` shows one event of the log; nothing said is shown before that.
 
 Nobody is announced by a request that may still be refused, a nick asked for is kept for the asker meanwhile.
+
+SPEC: XEP-0045 section 7.2 (entering), 7.4 (speaking), 7.6 (renaming), 7.14 (leaving), 8.1 (subject).
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Nicks: a display name as a MUC resource (RFC 6122 appendix B, resourceprep over Unicode 3.2).
+"""Nicks: a display name as a MUC resource (resourceprep over Unicode 3.2).
 
 Servers and clients refuse a whole stanza for one emoji in a resource, so what cannot stand there is left out;
 the full name still goes along as XEP-0172 nick.
+
+SPEC: RFC 6122 section 2.4 and appendix B; XEP-0172 section 4.3.
 """
 
 from __future__ import annotations

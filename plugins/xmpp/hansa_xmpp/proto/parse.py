@@ -4,6 +4,8 @@
   ``restricted-xml``): the host server never forwards one, so who sends it is not a host server.
 * A stanza that is too large, too deep or has too many elements is a person's fault and must not take the link
   down for everybody: it is read to its end without being kept and handed out as ``Excess``.
+
+SPEC: RFC 6120 section 4.9.3.18 (restricted-xml), section 11.1 (what XML may not hold).
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""IQs to the service, to a room, to an occupant: disco (XEP-0030), ping (XEP-0199, XEP-0410), the room's name
-(the one field of XEP-0045's owner form that crosses to other networks).
+"""IQs to the service, to a room, to an occupant: disco, ping, the room's name (the one field of the owner's
+form that crosses to other networks).
+
+SPEC: XEP-0030 sections 3 and 4; XEP-0199 section 4; XEP-0410 section 3; XEP-0045 section 6 and section 10.2.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Stanzas to be sent, as text that is made once and differs per receiver only in its ``to``."""
+"""Stanzas to be sent, as text that is made once and differs per receiver only in its ``to``.
+
+SPEC: XML 1.0 section 2.2 (characters), section 2.4 (what is escaped); RFC 6120 section 8.1 (attributes).
+"""
 
 from __future__ import annotations
 

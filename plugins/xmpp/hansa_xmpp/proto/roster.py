@@ -1,4 +1,7 @@
-"""Who is in a hosted MUC, under which nick, on which connections."""
+"""Who is in a hosted MUC, under which nick, on which connections.
+
+SPEC: XEP-0045 section 7.2.8 (nickname conflict); several connections of one person share one nick.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stanza that arrived, as a value with checked addresses."""
+"""A stanza that arrived, its addresses checked. SPEC: RFC 6120 section 8.1; RFC 6122 section 2."""
 
 from __future__ import annotations
 
