@@ -46,6 +46,31 @@ async def test_hansa_was_away(hansa, prosody, matrix_user, xmpp_user):
     assert romeo.bodies(MUC) == ["before", *missed]
 
 
+async def test_both_were_away(ca, tmp_path, hansa, prosody, xmpp_user):
+    """E3 where Synapse restarted meanwhile: it pushes only the newest event, the gap before it is asked for."""
+    synapse = await Synapse(tmp_path / "synapse", ca).start()
+    try:
+        server = await hansa(xmpp_table(prosody) + LOBBY)
+        await up(server)
+        alice, juliet = await synapse.user("alice"), await xmpp_user("juliet")
+        room = await alice.join(f"#lobby:{server.name}")
+        await juliet.join(MUC, "Juliet")
+        await matrix_sees(alice, room, "Juliet")
+        await server.stop()
+        missed = [f"missed {n}" for n in range(70)]
+        for text in missed:
+            await alice.say(room, text)
+        synapse.stop()
+        await synapse.start()
+        await server.start()
+        await alice.say(room, "the newest")
+        await juliet.until("the newest", lambda: "the newest" in juliet.bodies(MUC), 90)
+        assert juliet.bodies(MUC) == [*missed, "the newest"]
+        await alice.close()
+    finally:
+        synapse.stop()
+
+
 async def test_prosody_was_away_and_hansa_was_killed(hansa, prosody, matrix_user, xmpp_user):
     """E4: Prosody stopped, 300 messages, Hansa killed in the burst; juliet comes back and asks since when."""
     server = await hansa(xmpp_table(prosody) + LOBBY)
