@@ -78,6 +78,7 @@ async def test_prosody_was_away_and_hansa_was_killed(hansa, prosody, matrix_user
     alice, juliet = await matrix_user("alice"), await xmpp_user("juliet")
     room = await alice.join(f"#lobby:{server.name}")
     await juliet.join(MUC, "Juliet")
+    await alice.say(room, "long ago")
     await alice.say(room, "last seen")
     await juliet.until("the last", lambda: "last seen" in juliet.bodies(MUC))
     rest = await xmpp_user("friar")
