@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     top = parser.add_subparsers(dest="command", required=True)
 
     init = top.add_parser("init", help="make a folder with a configuration, keys and a test certificate")
-    init.add_argument("folder", type=Path)
+    init.add_argument("folder", type=Path, help="where; made if it is not there")
     init.add_argument("--name", default="localhost:8448", help="the server name, such as example.org")
     run = top.add_parser("run", parents=[common], help="run until a signal")
     run.add_argument("-v", "--verbose", action="store_true", help="log what happens")
@@ -46,12 +46,14 @@ def _parser() -> argparse.ArgumentParser:
     show = rooms.add_parser("show", parents=[listing], help="one room and its people")
     show.add_argument("room", help="its id, or NETWORK:NATIVE-ID")
     create = rooms.add_parser("create", parents=[listing], help="make or open rooms and link them")
-    create.add_argument("links", nargs="+", metavar="NETWORK:ADDRESS")
+    create.add_argument(
+        "links", nargs="+", metavar="NETWORK:ADDRESS", help="such as matrix:#lobby or xmpp:lobby"
+    )
     link = rooms.add_parser("link", parents=[listing], help="link further native rooms to a room")
-    link.add_argument("room")
-    link.add_argument("links", nargs="+", metavar="NETWORK:ADDRESS")
+    link.add_argument("room", help="its id, or NETWORK:NATIVE-ID")
+    link.add_argument("links", nargs="+", metavar="NETWORK:ADDRESS", help="what to link to it")
     unlink = rooms.add_parser("unlink", parents=[listing], help="untie a native room")
-    unlink.add_argument("link", metavar="NETWORK:NATIVE-ID")
+    unlink.add_argument("link", metavar="NETWORK:NATIVE-ID", help="as `hansa rooms ls` shows it")
 
     deliveries = top.add_parser("deliveries", help="what waits, what died").add_subparsers(
         dest="action", required=True
@@ -59,16 +61,16 @@ def _parser() -> argparse.ArgumentParser:
     deliveries.add_parser("ls", parents=[listing], help="every link that is delivered to")
     for name, text in (("retry", "send dead letters again"), ("drop", "forget dead letters")):
         one = deliveries.add_parser(name, parents=[listing], help=text)
-        one.add_argument("link", metavar="NETWORK:NATIVE-ID")
+        one.add_argument("link", metavar="NETWORK:NATIVE-ID", help="as `hansa deliveries ls` shows it")
         one.add_argument("--seq", type=int, default=None, help="only this one")
 
     policy = top.add_parser("policy", help="try and explain policies").add_subparsers(
         dest="action", required=True
     )
     test = policy.add_parser("test", parents=[listing], help="what each policy would say of a message")
-    test.add_argument("--room", required=True)
-    test.add_argument("--sender", required=True, metavar="NETWORK:USER")
-    test.add_argument("--text", required=True)
+    test.add_argument("--room", required=True, help="its id, or NETWORK:NATIVE-ID")
+    test.add_argument("--sender", required=True, metavar="NETWORK:USER", help="who would say it")
+    test.add_argument("--text", required=True, help="what they would say")
     explain = policy.add_parser("explain", parents=[listing], help="why something was decided")
     explain.add_argument("decision", help="the id that a refusal names, d-...")
     policy.add_parser("log", parents=[listing], help="the newest decisions, also those of shadow mode")

@@ -140,16 +140,20 @@ class Config:
 
 
 class _NetworkTable(_Strict):
-    plugin: str
-    throttle: Throttle = Throttle()
-    tls: Tls | None = None
+    plugin: str = Field(description="the plugin's name, as `hansa plugins` shows it")
+    throttle: Throttle = Field(default=Throttle(), description="how fast deliveries to this network may be")
+    tls: Tls | None = Field(default=None, description="certificate for this network's server name alone")
 
 
 class _PolicyTable(_Strict):
-    plugin: str
-    on_error: Literal["deny", "allow"] = "deny"
-    mode: Literal["enforce", "shadow"] = "enforce"
-    timeout: float = Field(default=1.0, gt=0, le=60)
+    plugin: str = Field(description="the plugin's name, as `hansa plugins` shows it")
+    on_error: Literal["deny", "allow"] = Field(
+        default="deny", description='what counts when the policy cannot answer: "deny" or "allow"'
+    )
+    mode: Literal["enforce", "shadow"] = Field(
+        default="enforce", description='"shadow" stops nothing and logs what it would have stopped'
+    )
+    timeout: float = Field(default=1.0, gt=0, le=60, description="seconds it has for one answer")
 
 
 Find = Callable[[str], ModuleType]

@@ -1,0 +1,80 @@
+"""Whatever is public says what it is; protocol code says where that is written."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import hansa
+import hansa.testing
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(p for root in ("core", "plugins") for p in (ROOT / root).rglob("*.py"))
+PROTOCOL = [p for p in SOURCES if p.parent.name == "proto" and p.name != "__init__.py"]
+#: A section by number or appendix, or by its title where the specification has no numbers.
+SECTION = {
+    "hansa_matrix": re.compile(r"SPEC: .*?(\"[^\"]+\"|rule \d)", re.DOTALL),
+    "hansa_xmpp": re.compile(
+        r"SPEC: .*?(RFC \d{4}|XEP-\d{4}|XML 1\.0) (and )?(section|appendix)s? [\dA-Z]", re.DOTALL
+    ),
+}
+
+
+def shown(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def bare(path: Path) -> list[str]:
+    """What is public in a module and has no docstring."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = [] if ast.get_docstring(tree) else ["the module"]
+
+    def look(node: ast.Module | ast.ClassDef, before: str) -> None:
+        for child in node.body:
+            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                continue
+            if child.name.startswith("_"):
+                continue
+            if not ast.get_docstring(child):
+                found.append(before + child.name)
+            if isinstance(child, ast.ClassDef):
+                look(child, f"{before}{child.name}.")
+
+    look(tree, "")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=shown)
+def test_everything_public_has_a_docstring(path):
+    assert bare(path) == []
+
+
+def test_what_is_bare_is_found(tmp_path):
+    file = tmp_path / "bare.py"
+    file.write_text(
+        'def f():\n    """Words."""\n\nclass C:\n    """Words."""\n    async def m(self): ...\n    def _n(self): ...\n'
+    )
+    assert bare(file) == ["the module", "C.m"]
+
+
+@pytest.mark.parametrize("module", [hansa, hansa.testing], ids=lambda module: module.__name__)
+def test_every_name_of_the_public_surface_is_there_and_explained(module):
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if inspect.isclass(thing) or inspect.isroutine(thing):
+            text = inspect.getdoc(thing)
+            assert text, name
+            assert not text.startswith(f"{name}("), f"{name} has only the docstring that a dataclass makes"
+
+
+@pytest.mark.parametrize("path", PROTOCOL, ids=shown)
+def test_protocol_code_names_the_section_of_its_specification(path):
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert SECTION[path.parents[1].name].search(text), text
+
+
+def test_both_protocols_are_looked_at():
+    assert {path.parents[1].name for path in PROTOCOL} == set(SECTION)
