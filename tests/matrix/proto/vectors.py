@@ -28,5 +28,5 @@ def each(cases: Iterable[Any], name: str = "name") -> Callable[[Any], Any]:
     """The test once for every case, as ``case``."""
     found = list(cases)
     assert found
-    ids = [str(case[name] if isinstance(case, dict) else case)[:60] or "empty" for case in found]
+    ids = [str(case.get(name, case) if isinstance(case, dict) else case)[:60] or "empty" for case in found]
     return pytest.mark.parametrize("case", found, ids=ids)

@@ -17,7 +17,7 @@ from hansa.pure.errors import LocalProtocolError
 from hansa_matrix.proto.auth_members import SignedBy, ThirdPartyOk, check_member
 from hansa_matrix.proto.auth_power import check_power_levels
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.ids import domain_of, valid_user_id
+from hansa_matrix.proto.ids import domain_of, fits, valid_user_id
 from hansa_matrix.proto.levels import Levels, LevelsMemo, LevelsSource
 from hansa_matrix.proto.reject import Reject
 from hansa_matrix.proto.state_keys import (
@@ -53,12 +53,16 @@ def check_own(
     create: Pdu | None = None,
     rejected: Container[str] = (),
 ) -> Reject | None:
-    """Rules 1 to 3, which no state changes.
+    """Rules 1 to 3, which no state changes, and a rule 0: identifiers have 255 bytes at most.
 
     ``auth_events`` holds the events that ``pdu.auth_events`` names, in any order; ``create`` is the accepted
     create event of the room (only version 12 reads it); ``rejected`` the ids of rejected events.
     Raises LocalProtocolError if a named event is not given.
     """
+    if not all(map(fits, (pdu.type, pdu.sender, pdu.state_key or ""))):
+        # COMPAT: receipt check 1 lets 255 characters through up to version 10, as Synapse does, which then
+        # keeps the event as rejected: others may stand on it.
+        return Reject("0.size", "type, sender or state_key has more than 255 bytes")
     if pdu.type == CREATE:
         return _check_create(pdu, version)
     if version.hashed_room_id and not _is_room_of(pdu.room_id, create, rejected):

@@ -81,10 +81,13 @@ def domain_of(identifier: str) -> str:
 
 def valid_user_id(value: object) -> bool:
     """A user id, historical localparts included: any text but ``:`` and NUL, even none."""
-    if not isinstance(value, str) or not value.startswith("@") or not fits(value):
-        return False
+    return isinstance(value, str) and fits(value) and user_id_of_any_size(value)
+
+
+def user_id_of_any_size(value: str) -> bool:
+    """A user id that may have over 255 bytes, as the sender of an event that is kept to be rejected."""
     local, colon, domain = value[1:].partition(":")
-    return bool(colon) and "\0" not in local and valid_server_name(domain)
+    return value[:1] == "@" and bool(colon) and "\0" not in local and valid_server_name(domain)
 
 
 def valid_room_id(value: object) -> bool:

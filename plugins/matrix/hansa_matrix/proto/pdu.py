@@ -69,7 +69,7 @@ def parse(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
     raw = {key: value for key, value in obj.items() if key not in {"event_id", "unsigned"}}
     type_ = _text(raw, "type", version)
     sender = _text(raw, "sender", version)
-    if not ids.valid_user_id(sender):
+    if not ids.user_id_of_any_size(sender):
         raise _bad("sender is not a user id")
     state_key = _text(raw, "state_key", version) if "state_key" in raw else None
     create = type_ == "m.room.create" and state_key == ""
