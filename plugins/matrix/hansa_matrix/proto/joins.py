@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from hansa.pure.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical import check_depth
+from hansa_matrix.proto.canonical import check_depth, check_values
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import MAX_AUTH, MAX_PREV, parse
+from hansa_matrix.proto.pdu import MAX_AUTH, MAX_PREV, from_raw, parse, required_servers
+from hansa_matrix.proto.signing import signatures_of
 from hansa_matrix.proto.versions import RoomVersion
 
 #: A resident may answer with this many events of state and chain together.
@@ -38,21 +40,24 @@ def check_template(answer: object, room_id: str, user_id: str, membership: str) 
         refs = event.get(name)
         if not isinstance(refs, list) or len(refs) > most or not all(map(ids.valid_event_id, refs)):
             raise RemoteProtocolError(f"the template's {name} is no list of event ids")
-    if type(event.get("depth")) is not int:
-        raise RemoteProtocolError("the template's depth is no integer")
-    return {key: event[key] for key in _STEPS}
+    if type(event.get("depth")) is not int or event["depth"] < 0:
+        raise RemoteProtocolError("the template's depth is no integer from 0")
+    taken = {key: event[key] for key in _STEPS}
+    check_depth(taken)
+    check_values(taken)
+    return taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinAnswer:
-    """A send_join answer, every event through check 1; ``dropped`` did not pass it."""
+    """A send_join answer, every event through check 1; ``dropped`` did not pass it, or are state twice."""
 
     state: tuple[Pdu, ...]
     chain: tuple[Pdu, ...]
     create: Pdu
     servers: tuple[str, ...]
     dropped: int
-    #: The join as the resident signed it, for a restricted room.
+    #: The join as the resident gave it back; see ``joined``.
     event: Mapping[str, Any] | None = None
 
 
@@ -62,25 +67,18 @@ def check_answer(answer: object, room_id: str, version: RoomVersion) -> JoinAnsw
     """
     if not isinstance(answer, dict):
         raise RemoteProtocolError("the send_join answer is no object")
-    lists = answer.get("state"), answer.get("auth_chain")
-    state, chain = lists
-    if not isinstance(state, list) or not isinstance(chain, list) or len(state) + len(chain) > MAX_EVENTS:
-        raise RemoteProtocolError("the send_join answer has no state or too much of it")
-    dropped, parsed = 0, ([], [])  # type: tuple[int, tuple[list[Pdu], list[Pdu]]]
-    for raw, good in zip((state, chain), parsed, strict=True):
-        for one in raw:
-            try:
-                pdu = parse(one, version, bounded=False)
-            except RemoteProtocolError:
-                dropped += 1
-                continue
-            if pdu.room_id == room_id:
-                good.append(pdu)
-            else:
-                dropped += 1
-    creates = {p for p in parsed[0] if p.type == "m.room.create" and p.state_key == ""}
+    raw_state, raw_chain = answer.get("state"), answer.get("auth_chain")
+    if not isinstance(raw_state, list) or not isinstance(raw_chain, list):
+        raise RemoteProtocolError("the send_join answer has no state or no auth chain")
+    if len(raw_state) + len(raw_chain) > MAX_EVENTS:
+        raise RemoteProtocolError(f"the send_join answer has over {MAX_EVENTS} events")
+    state, chain = (_events(raw, room_id, version) for raw in (raw_state, raw_chain))
+    creates = {p for p in state if p.type == "m.room.create" and p.state_key == ""}
     if len(creates) != 1:
         raise RemoteProtocolError(f"the room's state has {len(creates)} create events")
+    # Of two events for one piece of state the first counts; one with no state key is no state.
+    first = {p.key: p for p in reversed(state) if p.state_key is not None}
+    kept = tuple(p for p in state if p.state_key is not None and first[p.key] is p)
     create = creates.pop()
     if create.content.get("room_version", "1") != version.id:
         raise RemoteProtocolError("the create event is of another room version")
@@ -88,13 +86,37 @@ def check_answer(answer: object, room_id: str, version: RoomVersion) -> JoinAnsw
     named = [s for s in servers if ids.valid_server_name(s)] if isinstance(servers, list) else []
     event = answer.get("event")
     return JoinAnswer(
-        state=tuple(parsed[0]),
-        chain=tuple(parsed[1]),
+        state=kept,
+        chain=tuple(chain),
         create=create,
         servers=tuple(named[:10_000]),
-        dropped=dropped,
+        dropped=len(raw_state) + len(raw_chain) - len(kept) - len(chain),
         event=event if isinstance(event, dict) else None,
     )
+
+
+def _events(raw: Sequence[object], room_id: str, version: RoomVersion) -> list[Pdu]:
+    """Those that pass receipt check 1 and are of the room."""
+    found = []
+    for one in raw:
+        with suppress(RemoteProtocolError):
+            pdu = parse(one, version, bounded=False)
+            if pdu.room_id == room_id:
+                found.append(pdu)
+    return found
+
+
+def joined(join: Pdu, answer: JoinAnswer, version: RoomVersion) -> Pdu:
+    """Our join as it came back, with the signature of the server that authorised it, which a restricted
+    room's needs. Raises RemoteProtocolError if another event came back (J-5).
+    """
+    if answer.event is None:
+        return join
+    if parse(answer.event, version, bounded=False).event_id != join.event_id:
+        raise RemoteProtocolError("the send_join answer is about another event")
+    missing = required_servers(join) - join.raw["signatures"].keys()
+    added = {server: signatures_of(answer.event, server) for server in missing}
+    return from_raw({**join.raw, "signatures": {**join.raw["signatures"], **added}}, version)
 
 
 def check_shown(state: Sequence[object], invite: Pdu, version: RoomVersion) -> None:

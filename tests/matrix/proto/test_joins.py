@@ -1,0 +1,258 @@
+"""What a joining server takes from the resident, by the vectors of tests/vectors/joins.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hansa.pure.errors import RemoteProtocolError
+from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.joins import MAX_EVENTS, check_answer, check_shown, check_template, joined
+from hansa_matrix.proto.pdu import VerifyKey, countersigned, finish, unsigned_by
+from hansa_matrix.proto.versions import RoomVersion
+from hypothesis import given
+from hypothesis import strategies as st
+from matrix.proto.json_values import json_values
+from matrix.proto.room_graph import ALL_VERSIONS, V10, V11, V12
+from matrix.proto.vectors import each, vectors
+
+V = vectors("joins.json")
+each_version = pytest.mark.parametrize("version", ALL_VERSIONS, ids=lambda v: f"v{v.id}")
+KEY = SigningKey.from_seed("ed25519:1", b"\x01" * 32)
+THEIRS = SigningKey.from_seed("ed25519:t", b"\x02" * 32)
+SIGN = (KEY.key_id, KEY.sign)
+
+
+def template(case: dict[str, Any]) -> dict[str, Any]:
+    event = {**V["template"], **case["change"]}
+    return {key: value for key, value in event.items() if key not in case["remove"]}
+
+
+@each(V["cases"])
+def test_templates(case: dict[str, Any]) -> None:
+    event = template(case)
+    taken = check_template({"room_version": "11", "event": event}, V["room"], V["user"], "join")
+    assert taken == {key: event[key] for key in V["taken"]}
+
+
+@each(V["refused"])
+def test_templates_of_something_else(case: dict[str, Any]) -> None:
+    with pytest.raises(RemoteProtocolError):
+        check_template({"event": template(case)}, V["room"], V["user"], "join")
+
+
+@each(V["nothing"])
+def test_answers_without_a_template(case: Any) -> None:
+    with pytest.raises(RemoteProtocolError):
+        check_template(case, V["room"], V["user"], "join")
+
+
+def test_a_template_of_a_leave() -> None:
+    event = {**V["template"], "content": {"membership": "leave"}}
+    assert check_template({"event": event}, V["room"], V["user"], "leave")["content"] == {
+        "membership": "leave"
+    }
+    with pytest.raises(RemoteProtocolError):
+        check_template({"event": event}, V["room"], V["user"], "join")
+
+
+@given(json_values, st.sampled_from(sorted(V["template"])))
+def test_any_template_is_taken_or_refused(value: Any, name: str) -> None:
+    for answer in (value, {"event": value}, {"event": {**V["template"], name: value}}):
+        try:
+            taken = check_template(answer, V["room"], V["user"], "join")
+        except RemoteProtocolError:
+            continue
+        assert taken.keys() == set(V["taken"])
+
+
+# The answer to send_join.
+
+
+class Room:
+    """A room of one version: its create event, its first member, and whatever else is asked for."""
+
+    def __init__(self, version: RoomVersion) -> None:
+        self.version = version
+        self.create = self.event("m.room.create", "", {"room_version": version.id, "creator": "@a:x"}, [])
+        self.member = self.event("m.room.member", "@a:x", {"membership": "join"})
+
+    @property
+    def room_id(self) -> str:
+        return self.create.room_id
+
+    def event(
+        self, kind: str, key: str | None, content: dict[str, Any], prev: list[str] | None = None, **more: Any
+    ) -> Pdu:
+        raw = {
+            "type": kind,
+            "sender": "@a:x",
+            "content": content,
+            "prev_events": ["$p"] if prev is None else prev,
+            "auth_events": [],
+            "depth": 1,
+            "origin_server_ts": 1,
+            **more,
+        }
+        if key is not None:
+            raw["state_key"] = key
+        if kind != "m.room.create" or not self.version.hashed_room_id:
+            raw.setdefault("room_id", self.room_id if kind != "m.room.create" else "!r:x")
+        return finish(raw, self.version, "x", SIGN)
+
+    def answer(self, *more: Any, **fields: Any) -> dict[str, Any]:
+        state = [
+            self.create.raw,
+            self.member.raw,
+            *(one.raw if isinstance(one, Pdu) else one for one in more),
+        ]
+        return {"state": state, "auth_chain": [self.create.raw], **fields}
+
+    def refused(self, answer: Any) -> None:
+        with pytest.raises(RemoteProtocolError):
+            check_answer(answer, self.room_id, self.version)
+
+
+@each_version
+def test_j5_an_answer(version: RoomVersion) -> None:
+    room = Room(version)
+    found = check_answer(room.answer(servers_in_room=["x", "y", "a b", 7]), room.room_id, version)
+    assert found.state == (room.create, room.member)
+    assert found.chain == (room.create,)
+    assert found.create == room.create
+    assert found.create.room_id == room.room_id
+    assert found.dropped == 0
+    assert found.servers == ("x", "y")
+    assert found.event is None
+
+
+@each_version
+def test_j5_exactly_one_create_event(version: RoomVersion) -> None:
+    room = Room(version)
+    room.refused({"state": [room.member.raw], "auth_chain": [room.create.raw]})
+    room.refused({"state": [], "auth_chain": []})
+    if not version.hashed_room_id:  # a second create event of version 12 is of another room, and dropped
+        room.refused(room.answer(room.event("m.room.create", "", {"room_version": version.id, "x": 1}, [])))
+    other = room.event("m.room.create", "other", {"room_version": version.id}, room_id=room.room_id)
+    assert check_answer(room.answer(other), room.room_id, version).create == room.create
+
+
+@each_version
+def test_j5_a_create_event_of_another_version_or_room(version: RoomVersion) -> None:
+    room = Room(version)
+    for other in ALL_VERSIONS:
+        if other is not version:
+            with pytest.raises(RemoteProtocolError):
+                check_answer(room.answer(), room.room_id, other)
+    with pytest.raises(RemoteProtocolError):
+        check_answer(room.answer(), "!other:x", version)
+    plain = Room(version)
+    plain.create = plain.event("m.room.create", "", {"creator": "@a:x"}, [])
+    plain.refused(plain.answer())  # no room_version is version 1
+
+
+@each_version
+def test_j6_malformed_and_foreign_events_are_dropped_and_counted(version: RoomVersion) -> None:
+    """Mistakes 26 and 31: one bad event ends no join, and none of another room gets in."""
+    room = Room(version)
+    foreign = room.event("m.room.name", "", {"name": "n"}, room_id="!other:x")
+    bad = [None, 7, {}, {**room.member.raw, "depth": 1.5}, {**room.member.raw, "sender": "a"}, foreign]
+    answer = room.answer(*bad)
+    answer["auth_chain"] += [room.member.raw, *(one.raw if isinstance(one, Pdu) else one for one in bad)]
+    found = check_answer(answer, room.room_id, version)
+    assert found.state == (room.create, room.member)
+    assert found.chain == (room.create, room.member)
+    assert found.dropped == 2 * len(bad)
+
+
+@each_version
+def test_of_two_events_for_one_piece_of_state_the_first_counts(version: RoomVersion) -> None:
+    room = Room(version)
+    one, two = (room.event("m.room.topic", "", {"topic": text}) for text in ("one", "two"))
+    message = room.event("m.room.message", None, {"body": "b"})
+    found = check_answer(room.answer(one, one, two, message, room.create), room.room_id, version)
+    assert found.state == (room.create, room.member, one)
+    assert found.dropped == 4
+
+
+@each_version
+def test_old_events_may_have_more_edges_than_new_ones(version: RoomVersion) -> None:
+    room = Room(version)
+    many = room.event("m.room.topic", "", {}, [f"$p{number}" for number in range(30)])
+    assert many in check_answer(room.answer(many), room.room_id, version).state
+
+
+@pytest.mark.parametrize("odd", [None, [], 7, "x", {}, {"state": []}, {"state": {}, "auth_chain": []}])
+def test_answers_that_are_none(odd: Any) -> None:
+    Room(V11).refused(odd)
+
+
+def test_too_much_state() -> None:
+    room = Room(V11)
+    room.refused({**room.answer(), "auth_chain": [None] * (MAX_EVENTS - 1)})
+
+
+@given(json_values, json_values, json_values, json_values)
+def test_any_answer_is_taken_or_refused(one: Any, other: Any, servers: Any, event: Any) -> None:
+    room = Room(V12)
+    room.refused(one)
+    room.refused({"state": one, "auth_chain": other})
+    answer = room.answer(one, other, servers_in_room=servers, event=event)
+    assert check_answer(answer, room.room_id, V12).dropped == 2
+
+
+@each_version
+def test_j5_a_restricted_join_takes_the_signature_of_the_authorising_server(version: RoomVersion) -> None:
+    room = Room(version)
+    content = {"membership": "join", "join_authorised_via_users_server": "@r:y"}
+    join = room.event("m.room.member", "@a:x", content)
+    back = countersigned(join, version, "y", (THEIRS.key_id, THEIRS.sign))
+    back = countersigned(back, version, "z", ("ed25519:1", lambda _: "other"))
+    keys = {"x": KEY, "y": THEIRS}
+
+    def key_of(server: str, _: str) -> VerifyKey | None:
+        return VerifyKey(public=keys[server].public, valid_until=9) if server in keys else None
+
+    made = joined(join, check_answer(room.answer(event=back.raw), room.room_id, version), version)
+    assert made.event_id == join.event_id
+    assert made.raw["signatures"].keys() == {"x", "y"}
+    assert unsigned_by(join, version, key_of, verify)
+    assert unsigned_by(made, version, key_of, verify) is None
+    # What else the resident did to the event is not taken over.
+    changed = {**back.raw, "unsigned": {"age": 1}, "signatures": {"x": {}, "y": back.raw["signatures"]["y"]}}
+    made = joined(join, check_answer(room.answer(event=changed), room.room_id, version), version)
+    assert made.wire == countersigned(join, version, "y", (THEIRS.key_id, THEIRS.sign)).wire
+
+
+@each_version
+def test_j5_the_event_that_comes_back_is_ours(version: RoomVersion) -> None:
+    room = Room(version)
+    join = room.event("m.room.member", "@b:x", {"membership": "join"})
+    for nothing in (None, 7, []):
+        assert joined(join, check_answer(room.answer(event=nothing), room.room_id, version), version) is join
+    for other in (room.member.raw, {}, {**join.raw, "depth": 2}):
+        with pytest.raises(RemoteProtocolError):
+            joined(join, check_answer(room.answer(event=other), room.room_id, version), version)
+
+
+# The state that comes along with an invite.
+
+
+def test_the_state_of_an_invite() -> None:
+    for version in (V10, V11, V12):
+        room = Room(version)
+        invite = room.event("m.room.member", "@b:y", {"membership": "invite"})
+        check_shown([room.create.raw, room.member.raw], invite, version)
+        deep: Any = 1
+        for _ in range(120):
+            deep = [deep]
+        for odd in (None, 7, "x", [], {"a": deep}):
+            with pytest.raises(RemoteProtocolError):
+                check_shown([room.create.raw, odd], invite, version)
+    other = Room(V12)
+    other.create = other.event("m.room.create", "", {"room_version": "12", "x": 1}, [])
+    for state in ([], [room.member.raw], [other.create.raw], [room.create.raw, other.create.raw]):
+        with pytest.raises(RemoteProtocolError):
+            check_shown(state, invite, V12)
+    check_shown([], Room(V11).member, V11)
