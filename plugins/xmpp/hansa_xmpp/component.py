@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 from typing import Protocol
+from xml.etree.ElementTree import Element
 
 from hansa import Clock, LocalProtocolError, Random, RemoteProtocolError
 from pydantic import SecretStr
@@ -23,12 +24,15 @@ from slixmpp.xmlstream.tostring import tostring
 from hansa_xmpp.proto.jid import domain_of
 from hansa_xmpp.proto.parse import BoundedParser, Bounds
 from hansa_xmpp.proto.render import Outgoing
-from hansa_xmpp.proto.stanza import local
+from hansa_xmpp.proto.stanza import KINDS, local
 from hansa_xmpp.transport import LinkDown, Listener
 
 _NS = "jabber:component:accept"
+_CLIENT = "{jabber:client}"
 _STREAMS = "http://etherx.jabber.org/streams"
 _STREAM_ERRORS = "urn:ietf:params:xml:ns:xmpp-streams"
+_STANZAS = frozenset(f"{{{_NS}}}{kind}" for kind in KINDS)
+_ERROR, _HANDSHAKE = f"{{{_STREAMS}}}error", f"{{{_NS}}}handshake"
 #: Seconds for the connection and the handshake, and for saying good-bye.
 _OPEN_WITHIN, _CLOSE_WITHIN = 10.0, 2.0
 #: Backoff in seconds; a link that lasted longer than the most begins anew.
@@ -80,13 +84,23 @@ class _Stream(ComponentXMPP):
         self._listener = listener
         for name in ("IM", "IMError", "Presence", "Stream Error"):
             self.remove_handler(name)
-        for kind in ("message", "presence", "iq"):
-            self._on(f"{{{_NS}}}{kind}", lambda stanza: listener.on_stanza(stanza.xml))
-        self._on(f"{{{_STREAMS}}}error", self._stream_error)
+        self._on(_ERROR, self._stream_error)
         self.add_event_handler("session_start", self._session_start)
 
     def _on(self, tag: str, act: Callable[[StanzaBase], None]) -> None:
         self.register_handler(Callback(tag, _Tag(tag), act))
+
+    def _spawn_event(self, xml: Element) -> None:
+        """Stanzas go straight to the listener, the link's own elements to slixmpp."""
+        if xml.tag.startswith(_CLIENT):  # COMPAT: some servers say so also to components
+            for element in xml.iter():
+                element.tag = element.tag.replace(_CLIENT, f"{{{_NS}}}")
+        if xml.tag in _STANZAS:
+            self._listener.on_stanza(xml)
+        elif xml.tag == _ERROR or (xml.tag == _HANDSHAKE and not self.opened.done()):
+            super()._spawn_event(xml)
+        else:
+            self._listener.on_unknown(xml)
 
     def _session_start(self, _: object) -> None:
         if not self.opened.done():

@@ -75,13 +75,19 @@ class Ingress:
         if stanza is not None:
             self.service.say(errors.error(_short(stanza), errors.POLICY_VIOLATION, excess.reason))
 
+    def on_unknown(self, element: Element) -> None:
+        """See ``Listener.on_unknown``."""
+        self._ctx.count("xmpp_dropped", why="unsupported-stanza-type")
+        self._ctx.log.info("no stanza: %r", element.tag[:200])
+
     def on_stanza(self, element: Element) -> None:
         """See ``Listener.on_stanza``."""
         stanza = self._read(element)
         if stanza is None:
             return
         if stanza.kind == "iq" and stanza.type in {"result", "error"}:
-            self.service.pings.answered(stanza)
+            if not self.service.pings.answered(stanza):
+                self._ctx.count("xmpp_ignored", why="unasked")
             return
         if not stanza.to.local:
             self._to_service(stanza)
@@ -110,12 +116,19 @@ class Ingress:
         return self._lanes.put(f"{native} {bare}", item, size, must=must)
 
     def _read(self, element: Element) -> Stanza | None:
+        component = self._ctx.config.component
         try:
-            return read(element, self._ctx.config.component)
+            return read(element, component)
         except RemoteProtocolError as error:
-            self._ctx.count("xmpp_dropped", why=error.code)
             self._ctx.log.info("stanza dropped: %s", error.reason)
-            return None
+            if error.code != errors.JID_MALFORMED.name:
+                self._ctx.count("xmpp_dropped", why=error.code)
+                return None
+        self._ctx.count("xmpp_refused", why=errors.JID_MALFORMED.name)
+        # Nobody has the address that it was sent to, so the service speaks for it.
+        stanza = _short(read(Element(element.tag, {**element.attrib, "to": component}), component))
+        self.service.say(errors.error(stanza, errors.JID_MALFORMED, "the address is malformed"))
+        return None
 
     def _to_service(self, stanza: Stanza) -> None:
         if stanza.kind == "iq":

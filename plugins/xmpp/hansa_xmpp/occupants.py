@@ -110,8 +110,11 @@ class Pings:
         except TimeoutError:
             return False
 
-    def answered(self, stanza: Stanza) -> None:
-        """An iq result or error arrived."""
+    def answered(self, stanza: Stanza) -> bool:
+        """An iq result or error arrived; False if it answers no ping of ours."""
         future = self._waiting.get((stanza.sender.full, stanza.id))
-        if future is not None and not future.done():
+        if future is None:
+            return False
+        if not future.done():
             future.set_result(stanza.type == "result")
+        return True

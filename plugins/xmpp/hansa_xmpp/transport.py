@@ -23,6 +23,10 @@ class Listener(Protocol):
         """A message, presence or iq of the stream's own namespace."""
         ...
 
+    def on_unknown(self, element: Element) -> None:
+        """An element that is no stanza (RFC 6120 section 4.9.3.24); the link goes on."""
+        ...
+
     def on_excess(self, excess: Excess) -> None:
         """A stanza over the bounds, without its content."""
         ...

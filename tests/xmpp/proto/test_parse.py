@@ -127,6 +127,8 @@ def test_what_is_just_within_the_bounds(inner: str) -> None:
         ("from='a@b/c'", "improper-addressing"),
         ("from='a@@b' to='room@gw.example'", "improper-addressing"),
         ("from='a@b/😀' to='room@gw.example'", "improper-addressing"),
+        ("from='a@b/c' to='room@gw.example/😀'", "jid-malformed"),
+        ("from='evil@gw.example/x' to='a b@gw.example'", "invalid-from"),
         ("from='evil@gw.example/x' to='room@gw.example'", "invalid-from"),
         ("from='gw.example' to='room@gw.example'", "invalid-from"),
         ("from='a@b/c' to='room@other.example'", "host-unknown"),

@@ -139,7 +139,7 @@ class Muc:
         user = self.user(stanza)
         here = self.roster.session(stanza.sender.full)
         x = stanza.child("x", MUC)
-        if not nick:
+        if not nick.strip():  # XEP-0045 section 17.1: nor one that nobody can see
             return _refuse(stanza, errors.JID_MALFORMED, "a nick is needed: room@service/nick")
         if not stanza.sender.resource:
             return _refuse(stanza, errors.BAD_REQUEST, "a room is entered from a full JID")

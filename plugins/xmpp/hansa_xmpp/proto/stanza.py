@@ -70,12 +70,13 @@ class Stanza:
 
 def read(element: Element, domain: str) -> Stanza:
     """Check the addresses of a stanza that came over the link of ``domain``. Raises RemoteProtocolError for
-    one that cannot even be answered: no or a bad ``from``, one that claims to be ours, a ``to`` not ours.
+    one that cannot even be answered: no or a bad ``from``, one that claims to be ours, a ``to`` not ours; and
+    with the code ``jid-malformed`` for one whose sender is to be told that its ``to`` is no JID.
     """
-    sender = _jid(element, "from")
-    to = _jid(element, "to")
+    sender = _jid(element, "from", "improper-addressing")
     if sender.domain == domain:
         raise RemoteProtocolError(f"spoofed from {str(sender)[:100]!r}", code="invalid-from")
+    to = _jid(element, "to", "jid-malformed")
     if to.domain != domain:
         raise RemoteProtocolError(f"to {str(to)[:100]!r} is not ours", code="host-unknown")
     return Stanza(
@@ -88,12 +89,12 @@ def read(element: Element, domain: str) -> Stanza:
     )
 
 
-def _jid(element: Element, name: str) -> JID:
+def _jid(element: Element, name: str, malformed: str) -> JID:
     value = element.get(name, "")
     try:
         jid = JID(value)
     except InvalidJID:
-        raise RemoteProtocolError(f"bad {name} {value[:100]!r}", code="improper-addressing") from None
+        raise RemoteProtocolError(f"bad {name} {value[:100]!r}", code=malformed) from None
     if not jid.domain:
         raise RemoteProtocolError(f"no {name}", code="improper-addressing")
     return jid
