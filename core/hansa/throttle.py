@@ -6,6 +6,9 @@ import asyncio
 
 from hansa.seams import Clock
 
+#: Sums of fractions fall short of 1 by less than this, and no sleep is as short.
+_CLOSE = 1e-6
+
 
 class Throttle:
     """At most ``rate`` a second with bursts of ``burst``; a rate of 0 lets everything pass."""
@@ -25,7 +28,7 @@ class Throttle:
             now = self._clock.monotonic()
             self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
             self._at = now
-            if self._tokens >= 1:
+            if self._tokens > 1 - _CLOSE:
                 self._tokens -= 1
                 return
             await asyncio.sleep((1 - self._tokens) / self._rate)
