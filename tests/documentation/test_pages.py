@@ -1,0 +1,58 @@
+"""Pages point to what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hansa import Crossing
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("README.md")),
+]
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_files_that_the_architecture_names_exist():
+    roots = [ROOT / "core/hansa", *(ROOT / "plugins").glob("*/hansa_*")]
+    for name in re.findall(r"`([\w/]+\.py)`", ARCHITECTURE):
+        assert any((root / name).exists() for root in roots), name
+
+
+def test_the_methods_that_the_architecture_names_exist():
+    import hansa.app
+    import hansa.pipeline
+
+    for owner, method in re.findall(r"`(Pipeline|App)\.(\w+)`", ARCHITECTURE):
+        known = {"Pipeline": hansa.pipeline.Pipeline, "App": hansa.app.App}[owner]
+        assert hasattr(known, method), f"{owner}.{method}"
+
+
+def test_every_crossing_is_named():
+    for crossing in get_args(Crossing):
+        assert f"`{crossing.__name__}`" in ARCHITECTURE
+
+
+def test_decisions_are_numbered_short_and_titled():
+    pages = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        lines = page.read_text(encoding="utf-8").splitlines()
+        assert lines[0].startswith(f"# {int(page.name[:4])}. ")
+        assert len(lines) <= 60
