@@ -10,12 +10,13 @@ from urllib.parse import quote
 import orjson
 from hansa import Join, NetworkContext, Put, Ref, Refusal, RefusalCode, RemoteProtocolError, RoomRefused
 
+from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.joins import JoinAnswer, check_answer, check_template
-from hansa_matrix.proto.pdu import finish
+from hansa_matrix.proto.joins import JoinAnswer, check_answer, check_template, joined
+from hansa_matrix.proto.pdu import finish, key_ids, required_servers, unsigned_by
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.room import outliers
 from hansa_matrix.room.events import Events, Status, Stored
@@ -119,6 +120,7 @@ class Membership:
             "PUT", server, f"{send}?omit_members=false", event.raw, seconds=300.0
         )
         parsed = await asyncio.get_running_loop().run_in_executor(None, check_answer, given, room_id, version)
+        event = await self._authorised(joined(event, parsed, version), version)
         servers = {ids.domain_of(p.sender) for p in parsed.state if p.type == "m.room.member"}
         try:
             await self._may(room_id, user, frozenset(servers | set(parsed.servers)))
@@ -126,6 +128,15 @@ class Membership:
             await self.leave_remote(room_id, user, [server])
             raise
         return await self._keep(event, parsed, version)
+
+    async def _authorised(self, join: Pdu, version: RoomVersion) -> Pdu:
+        """The join, if the server that authorised it has signed it. Raises RemoteProtocolError."""
+        others = required_servers(join) - {self._own.server}
+        await self._keyring.need(key_ids(join, others), join.origin_server_ts)
+        problem = unsigned_by(join, version, self._keyring.get, verify, others)
+        if problem is not None:
+            raise RemoteProtocolError(problem)
+        return join
 
     def _completed(self, answer: Any, room_id: str, user: str, membership: str, version: RoomVersion) -> Pdu:
         event = check_template(answer, room_id, user, membership)
