@@ -136,6 +136,27 @@ async def test_a_room_that_a_denied_server_is_in(hansa, prosody, banned_synapse,
     await mallory.close()
 
 
+async def test_an_invite_into_a_room_that_a_denied_server_is_in(hansa, banned_synapse, matrix_user):
+    """Only the answer to the join tells who is there: Hansa leaves again at once."""
+    server = await hansa(policy("lists", 'deny_servers = ["localhost:*"]'))
+    alice, mallory = await matrix_user("alice"), await banned_synapse.user("malle")
+    room = await alice.create_room()
+    await mallory.join(room, via=alice.id.partition(":")[2])
+    await alice.invite(room, f"@hansa:{server.name}")
+
+    async def judged():
+        return [d for d in await server.run("policy", "log") if d["facts"]["crossing"] == "Join"]
+
+    (decision,) = await until("the decision", judged)
+    assert banned_synapse.name in decision["facts"]["room_servers"]
+    assert decision["reasons"][0]["rule"] == "deny_servers: localhost:*"
+    await until("Hansa has left", lambda: _gone(alice, room, server.name))
+    left = (await alice.state(room))["m.room.member", f"@hansa:{server.name}"]
+    assert left["content"]["membership"] == "leave"
+    assert await server.run("rooms", "ls") == []
+    await mallory.close()
+
+
 async def test_in_shadow_mode_nothing_is_stopped(hansa, prosody, banned_synapse, xmpp_user):
     shadow = policy("lists", 'deny_servers = ["localhost"]', "shadow") + policy(
         "words", 'words = ["classified"]\nrate = { events = 1, seconds = 600 }', "shadow"
