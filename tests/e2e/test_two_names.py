@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 
 import aiohttp
@@ -89,6 +90,8 @@ async def test_two_organizations_in_one_process(ca, hansa, prosody, synapse, mat
     keys = {name: await _keys(ca, name) for name in (server.name, west)}
     assert {k["server_name"] for k in keys.values()} == {server.name, west}
     assert keys[server.name]["verify_keys"] != keys[west]["verify_keys"]
+    assert await _certified(ca, "localhost", server.port) == {"localhost"}
+    assert await _certified(ca, "127.0.0.1", server.port) == {"127.0.0.1", "localhost"}
 
 
 async def _count(user, room, count):
@@ -102,3 +105,12 @@ async def _keys(ca, name):
         http.get(f"https://{name}/_matrix/key/v2/server", ssl=tls) as answer,
     ):
         return await answer.json()
+
+
+async def _certified(ca, host, port):
+    """The names in the certificate that is shown to who asks for ``host``."""
+    tls = ssl.create_default_context(cafile=str(ca.certificate))
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=host)
+    names = {name for _, name in writer.get_extra_info("peercert")["subjectAltName"]}
+    writer.close()
+    return names
