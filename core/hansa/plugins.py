@@ -130,7 +130,7 @@ def register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
         manager.register(plugin, name)
         manager.check_pending()
     except (pluggy.PluginValidationError, ValueError) as error:
-        if manager.has_plugin(name):
+        if manager.get_plugin(name) is plugin:  # and not another that has the name already
             manager.unregister(name=name)
         raise PluginError(f"plugin {name!r}: {error}") from error
 

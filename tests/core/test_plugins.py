@@ -14,7 +14,7 @@ from hansa import ConfigError, PluginError, Ref, Router, hookimpl, plugins
 from hansa.app import PolicySetup
 from hansa.cli import main
 from hansa.config import Mistakes, parse
-from hansa.store.base import Collection, Put, Schema
+from hansa.store.base import Collection, Put, Schema, StoreError
 from hansa.testing import Actor, running
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
@@ -161,6 +161,20 @@ def test_an_argument_that_the_hook_lacks_is_refused_and_nothing_stays_registered
     with pytest.raises(PluginError, match="mood"):
         plugins.register(manager, Wrong(), "wrong")
     assert not manager.has_plugin("wrong")
+
+
+def test_a_name_that_is_taken_is_refused_and_its_owner_stays():
+    class Watches:
+        @hookimpl
+        async def event_committed(self, event):
+            return None
+
+    manager, first = plugins.registry(), Watches()
+    plugins.register(manager, first, "one")
+    with pytest.raises(PluginError, match="'one'"):
+        plugins.register(manager, Watches(), "one")
+    assert manager.get_plugin("one") is first
+    assert [name for name, _ in plugins.named(manager, "event_committed")] == ["one"]
 
 
 @pytest.mark.parametrize("api", ["0", "2", "'1'", "None", "True", "1.0"])
@@ -340,6 +354,8 @@ async def test_policies_observe_keep_rows_of_their_own_and_end_when_they_are_rep
         await first.until(lambda: first.seen == ["one"])
         await first.ctx.store.commit([Put("seen", (1,), b"mine")])
         assert (await first.ctx.store.get("seen", (1,))).body == b"mine"
+        with pytest.raises(StoreError, match="not declared"):
+            await app.contexts["left"].store.get("seen", (1,))
 
         await app.reload_policies([setup("left"), setup("second")])
         assert first.task.cancelled()
