@@ -122,3 +122,11 @@ async def test_what_our_own_code_cannot_judge_waits_and_keeps_nobody_out(tmp_pat
         assert house.app.runners["matrix"].restarts == 0
         rows = await network._ctx.store.scan("staged", equal=(house.room.room_id,), limit=10)
         assert [row.fields["event_id"] for row in rows] == [event_id(poison, house.room.version)]
+
+
+async def test_nobody_waits_for_an_event_whose_past_nobody_gives(tmp_path):
+    async with inbound(tmp_path) as house:
+        for n in range(5):
+            stuck = message(house, f"stuck {n}", prev_events=["$" + secrets.token_urlsafe(32)])
+            assert (await house.send(stuck))[0] == 200
+            assert await house.fate(message(house, f"fresh {n}")) == "accepted"

@@ -7,9 +7,7 @@ and only checks 1 and 2 may drop it, which is counted.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
@@ -32,11 +30,11 @@ from hansa_matrix.crypto import verify
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import checked_hash, key_ids, parse, required_servers, unsigned_by
+from hansa_matrix.room.line import Entry, Line
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.turn import Arrived, Own
 
 _BATCH = 50
-_RETRY = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
 class Gaps(Protocol):
@@ -49,13 +47,6 @@ class Gaps(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Line:
-    waiting: deque[tuple[int, Pdu, str]] = field(default_factory=deque)
-    ids: set[str] = field(default_factory=set)
-    running: bool = False
-
-
 class Ingest:
     """Everything that waits to be judged, a line per room."""
 
@@ -65,7 +56,7 @@ class Ingest:
         self._keyring = keyring
         self._gaps = gaps
         self._most = most
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, Line] = {}
         self._at = 0
         self.room_of: Callable[[str], MatrixRoom | None] = lambda _: None
         self.judged: Callable[[MatrixRoom, Pdu], Awaitable[None]] | None = None
@@ -73,20 +64,19 @@ class Ingest:
     async def load(self, rooms: Sequence[MatrixRoom]) -> None:
         """Take up what was acknowledged before a restart."""
         for room in rooms:
-            line = self._lines.setdefault(room.room_id, _Line())
+            line = self._lines.setdefault(room.room_id, Line())
             for row in await self._ctx.store.scan("staged", equal=(room.room_id,), limit=10_000):
                 pdu = parse(orjson.loads(row.body), room.version)
                 at = int(row.key[1])
-                line.waiting.append((at, pdu, str(row.fields["origin"])))
-                line.ids.add(pdu.event_id)
+                line.put(Entry(at, pdu, str(row.fields["origin"])))
                 self._at = max(self._at, at)
-            if line.waiting:
+            if len(line):
                 self._go(room, line)
 
     def waiting(self, room_id: str) -> int:
         """How many PDUs of a room wait."""
         line = self._lines.get(room_id)
-        return len(line.waiting) if line else 0
+        return len(line) if line is not None else 0
 
     async def take(self, origin: str, txn: str, pdus: Sequence[Any]) -> bytes:
         """Stage a transaction's PDUs and keep its answer. Raises ``Busy`` before anything is taken."""
@@ -125,7 +115,7 @@ class Ingest:
         staged: list[tuple[MatrixRoom, int, Pdu]] = []
         for room, pdu in fresh:
             row = known.get((pdu.event_id,))
-            line = self._lines.setdefault(room.room_id, _Line())
+            line = self._lines.setdefault(room.room_id, Line())
             if pdu.event_id in line.ids or (row is not None and row.fields["after"]):
                 continue
             line.ids.add(pdu.event_id)
@@ -141,32 +131,28 @@ class Ingest:
             raise
         for room, at, pdu in staged:
             line = self._lines[room.room_id]
-            line.waiting.append((at, pdu, origin))
+            line.put(Entry(at, pdu, origin))
             self._go(room, line)
 
-    def _go(self, room: MatrixRoom, line: _Line) -> None:
+    def _go(self, room: MatrixRoom, line: Line) -> None:
         if not line.running:
             line.running = True
             self._ctx.spawn(self._work(room, line), f"ingest {room.room_id}")
 
-    async def _work(self, room: MatrixRoom, line: _Line) -> None:
-        failures = 0
+    async def _work(self, room: MatrixRoom, line: Line) -> None:
         try:
-            while line.waiting:
-                batch = [line.waiting[i] for i in range(min(_BATCH, len(line.waiting)))]
+            while len(line):
+                await line.ready(self._ctx.clock)
+                batch = line.front(_BATCH)
                 done = await self._judge(room, batch)
-                for _ in range(done):
-                    _, pdu, _ = line.waiting.popleft()
-                    line.ids.discard(pdu.event_id)
-                if done:
-                    failures = 0
+                line.done(done)
+                if done or not batch:
                     continue
-                # What the first one stands on cannot be had now: let the others pass it, then try again.
-                if failures < len(line.waiting) and len(line.waiting) > 1:
-                    line.waiting.rotate(-1)
-                else:
-                    await asyncio.sleep(_RETRY[min(failures, len(_RETRY) - 1)])
-                failures += 1
+                # What the first one stands on cannot be had now: the others pass it.
+                gone = line.step_aside(self._ctx.clock.monotonic())
+                if gone is not None:  # its row stays
+                    self._ctx.count("matrix_pdus", status="set_aside")
+                    self._ctx.log.warning("%s waits for the next start", gone.pdu.event_id)
         finally:
             line.running = False
 
@@ -181,19 +167,20 @@ class Ingest:
         self._ctx.log.info("dropped %s: %s", pdu.event_id, problem)
         return None
 
-    async def _judge(self, room: MatrixRoom, batch: Sequence[tuple[int, Pdu, str]]) -> int:
+    async def _judge(self, room: MatrixRoom, batch: Sequence[Entry]) -> int:
         """Judge from the front of the line; how many are done with."""
         items: list[Inbound] = []
         drops: list[Write] = []
         expected: set[str] = set()
         taken = 0
-        for at, pdu, origin in batch:
+        for entry in batch:
+            pdu, origin, row = entry.pdu, entry.origin, (room.room_id, entry.at)
             try:
                 good = await self.verified(room, pdu)
                 if good is None:
-                    drops.append(Delete("staged", (room.room_id, at)))
+                    drops.append(Delete("staged", row))
                 elif expected.issuperset(good.prev_events) or await self._gaps.fill(room, good, origin):
-                    items.append(await self.inbound(good, origin, (room.room_id, at)))
+                    items.append(await self.inbound(good, origin, row))
                     expected.add(good.event_id)
                 else:
                     break

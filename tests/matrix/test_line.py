@@ -1,0 +1,105 @@
+"""The order in which a room's events are judged."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.room import line as lines
+from hansa_matrix.room.line import Entry, Line
+
+
+class Hand:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def now(self) -> int:
+        return int(self.at * 1000)
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+def entry(name: str, *prev: str) -> Entry:
+    pdu = Pdu(
+        event_id=name,
+        room_id="!r",
+        type="m.room.message",
+        sender="@a:b",
+        state_key=None,
+        content={},
+        prev_events=prev,
+        auth_events=(),
+        depth=1,
+        origin_server_ts=1,
+        raw={},
+        wire=b"",
+    )
+    return Entry(1, pdu, "b")
+
+
+def names(line: Line, most: int = 50) -> list[str]:
+    return [one.pdu.event_id for one in line.front(most)]
+
+
+async def test_who_steps_aside_is_passed_and_comes_back_when_it_is_time():
+    line, clock = Line(), Hand()
+    for name in ("a", "b", "c"):
+        line.put(entry(name))
+    line.step_aside(clock.at)
+    assert names(line) == ["b", "c"] and len(line) == 3
+    clock.at = 0.5
+    await line.ready(clock)
+    assert names(line) == ["b", "c"]
+    clock.at = 1.0
+    await line.ready(clock)
+    assert names(line) == ["b", "c", "a"]
+
+
+async def test_who_stood_aside_for_an_event_comes_back_with_it():
+    line, clock = Line(), Hand()
+    line.put(entry("child", "parent"))
+    line.step_aside(clock.at)
+    line.put(entry("parent"))
+    await line.ready(clock)
+    line.done(1)
+    await line.ready(clock)
+    assert names(line) == ["child"] and line.ids == {"child"}
+
+
+async def test_an_arrival_ends_the_wait():
+    line, clock = Line(), Hand()
+    line.put(entry("stuck"))
+    line.step_aside(clock.at)
+    waits = asyncio.ensure_future(line.ready(clock))
+    await asyncio.sleep(0)
+    assert not waits.done()
+    line.put(entry("fresh"))
+    async with asyncio.timeout(0.5):
+        await waits
+    assert names(line) == ["fresh"]
+
+
+async def test_the_wait_grows_and_ends(monkeypatch):
+    monkeypatch.setattr(lines, "RETRY", (1.0, 5.0))
+    line, clock = Line(), Hand()
+    line.put(entry("stuck"))
+    for wait in (1.0, 5.0, 5.0):
+        line.step_aside(clock.at)
+        clock.at += wait
+        await line.ready(clock)
+        assert names(line) == ["stuck"]
+
+
+async def test_there_is_room_for_so_many_only(monkeypatch):
+    monkeypatch.setattr(lines, "MOST_ASIDE", 2)
+    line, clock = Line(), Hand()
+    for name in ("a", "b", "c"):
+        line.put(entry(name))
+    line.step_aside(clock.at)
+    line.step_aside(clock.at)
+    gone = line.step_aside(clock.at)
+    assert gone is not None and gone.pdu.event_id == "a"
+    assert len(line) == 2 and line.ids == {"b", "c"}
