@@ -7,7 +7,7 @@ server-server API, "Retrieving missing events".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -57,24 +57,44 @@ class GapFiller:
 
     async def _fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> None:
         got: dict[str, Pdu] = {}
-        open_ends = await self._unplaced(room, pdu.prev_events)
+        needed, ends = await self._traced(room, pdu, got)
         latest = [pdu.event_id]
-        while open_ends and len(got) < _MOST:
+        while any(e not in got for e in ends) and len(got) < _MOST:
             before = len(got)
             for one in await self._missing(room, origin, latest):
                 got.setdefault(one.event_id, one)
             if len(got) == before:
                 break
-            prevs = {e for one in got.values() for e in one.prev_events} | set(pdu.prev_events)
-            open_ends = await self._unplaced(room, prevs - set(got))
-            latest = [one.event_id for one in got.values() if set(one.prev_events) & set(open_ends)]
+            needed, ends = await self._traced(room, pdu, got)
+            latest = [e for e, one in needed.items() if set(one.prev_events) & set(ends)]
             latest = latest[:_ASK] or [pdu.event_id]
-        if open_ends:
+        if any(e not in got for e in ends):
             self._ctx.count("matrix_gaps_skipped")
             self._ctx.log.warning("a gap in %s before %s is skipped", room.room_id, pdu.event_id)
-            for event_id in open_ends[:_ASK]:
-                await self._adopt(room, event_id, origin)
-        await self._take(room, got, origin)
+        for event_id in ends[:_ASK]:
+            await self._adopt(room, event_id, origin)
+        await self._take(room, needed, origin)
+
+    async def _traced(
+        self, room: MatrixRoom, pdu: Pdu, got: Mapping[str, Pdu]
+    ) -> tuple[dict[str, Pdu], list[str]]:
+        """What of ``got`` lies between what we have and an event, and where that way ends without reaching
+        anything that we have: at events that are not in ``got``, or that are from before our join.
+        """
+        needed: dict[str, Pdu] = {}
+        ends: dict[str, None] = {}
+        edge = await self._unplaced(room, pdu.prev_events)
+        while edge:
+            following: dict[str, None] = {}
+            for event_id in edge:
+                one = got.get(event_id)
+                if one is None or one.depth < room.head.floor:
+                    ends[event_id] = None
+                else:
+                    needed[event_id] = one
+                    following.update(dict.fromkeys(one.prev_events))
+            edge = await self._unplaced(room, [e for e in following if e not in needed and e not in ends])
+        return needed, list(ends)
 
     async def _missing(self, room: MatrixRoom, origin: str, latest: list[str]) -> list[Pdu]:
         target = path("_matrix", "federation", "v1", "get_missing_events", room.room_id)

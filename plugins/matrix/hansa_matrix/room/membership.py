@@ -173,7 +173,14 @@ class Membership:
         after, more = room.groups.grow(before, state, {**state, join.key: join.event_id})
         mine = Stored(join, Status.ACCEPTED, before, after)
         depth = max([join.depth, *(p.depth for p in answer.state)])
-        room.head = Head(extremities={join.event_id: after}, group=after, depth=min(depth, join.depth + 1))
+        placed = await self._events.load(join.prev_events, version)
+        room.head = Head(
+            extremities={join.event_id: after},
+            group=after,
+            depth=min(depth, join.depth + 1),
+            behind=tuple(e for e in join.prev_events if e not in placed or not placed[e].after),
+            floor=join.depth,
+        )
         had = await self._events.load(made, version)
         puts = [one.put() for e, one in made.items() if e not in had or not had[e].after]
         for at in range(0, len(puts), 500):

@@ -20,15 +20,24 @@ from hansa_matrix.room.state import Groups, StateIds
 _MERGED = 64
 
 
+#: So many predecessors that we lack are remembered; only an event that comes after all hope needs them.
+_BEHIND = 200
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """What changes with every event: forward extremities (id -> group after it), the current state's
     group, the greatest depth.
+
+    ``behind`` are events that we do not have and that others which we have follow: should one of them come,
+    it is no extremity. ``floor`` is the depth of our join: what is less deep is history from before it.
     """
 
     extremities: Mapping[str, int] = field(default_factory=dict)
     group: int = 0
     depth: int = 0
+    behind: tuple[str, ...] = ()
+    floor: int = 0
 
 
 class MatrixRoom:
@@ -53,6 +62,8 @@ class MatrixRoom:
             "group": head.group,
             "last_group": self.groups.last,
             "depth": head.depth,
+            "behind": head.behind,
+            "floor": head.floor,
             "resident": self.resident,
         }
         return Put("room", (self.room_id,), orjson.dumps(body))
@@ -62,7 +73,13 @@ class MatrixRoom:
         """A room out of its row."""
         data = orjson.loads(body)
         room = cls(room_id, VERSIONS[data["version"]], store, events)
-        room.head = Head(extremities=data["extremities"], group=data["group"], depth=data["depth"])
+        room.head = Head(
+            extremities=data["extremities"],
+            group=data["group"],
+            depth=data["depth"],
+            behind=tuple(data.get("behind", ())),
+            floor=data.get("floor", 0),
+        )
         room.groups.last = data["last_group"]
         room.resident = data["resident"]
         return room
@@ -159,7 +176,20 @@ class _Rejected:
 
 
 def advanced(head: Head, pdu: Pdu, after: int, group: int) -> Head:
-    """The head once an event is a forward extremity, with ``group`` as the current state."""
+    """The head once an event is in the DAG, with ``group`` as the current state: a forward extremity unless
+    what follows it came before it.
+    """
     left = {e: g for e, g in head.extremities.items() if e not in pdu.prev_events}
-    left[pdu.event_id] = after
-    return replace(head, extremities=left, group=group, depth=max(head.depth, pdu.depth))
+    behind = head.behind
+    if pdu.event_id in behind:
+        behind = tuple(e for e in behind if e != pdu.event_id)
+    if behind is head.behind or not left:
+        left[pdu.event_id] = after
+    depth = max(head.depth, pdu.depth)
+    return replace(head, extremities=left, group=group, depth=depth, behind=behind)
+
+
+def without_past(head: Head, pdu: Pdu, missing: Iterable[str]) -> Head:
+    """The head once an event is in the DAG of which ``missing`` predecessors are not."""
+    behind = dict.fromkeys(e for e in (*head.behind, *missing) if e != pdu.event_id)
+    return replace(head, behind=tuple(behind)[-_BEHIND:])

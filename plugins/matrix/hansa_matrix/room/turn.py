@@ -40,7 +40,7 @@ from hansa_matrix.proto.pdu import finish
 from hansa_matrix.proto.reject import Reject
 from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.room.events import Status, Stored
-from hansa_matrix.room.room import Head, MatrixRoom, advanced
+from hansa_matrix.room.room import Head, MatrixRoom, advanced, without_past
 from hansa_matrix.room.state import StateIds
 
 _MAX_PREV = 20
@@ -239,6 +239,9 @@ class RoomTurn:
             writes += puts
         stored = Stored(pdu, Status.ACCEPTED, before, after)
         self._drafts.stored[pdu.event_id] = stored
+        placed = await self._load(pdu.prev_events)
+        missing = [e for e in pdu.prev_events if e not in placed or not placed[e].after]
+        self._drafts.head = without_past(self._drafts.head, pdu, missing)
         return self._prepared([*writes, stored.put()], shown=False)
 
     async def _before(
