@@ -165,6 +165,10 @@ class Turn(Protocol):
         """
         ...
 
+    def closing(self) -> Sequence[Write]:
+        """The writes of the batch as a whole, naming their scope. Asked once, after the last ``prepare``."""
+        ...
+
     def committed(self) -> None:
         """The batch is durable: make the drafts the present. Nothing may be raised here."""
         ...
@@ -192,8 +196,10 @@ class Authority(Protocol):
         """
         ...
 
-    async def turn(self, link: Link) -> Turn:
-        """Begin a batch. There is at most one open turn per link."""
+    async def turn(self, link: Link, batch: Sequence[Inbound]) -> Turn:
+        """Begin a batch: reads in one go what preparing it will need. There is at most one open turn per
+        link.
+        """
         ...
 
 

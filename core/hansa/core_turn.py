@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hansa.contracts import Missing, Prepared
 from hansa.pure.content import Custom, Encrypted, Member, Membership, Message
 from hansa.pure.model import Inbound, Refusal, RefusalCode
 from hansa.pure.verdict import Verdict
 from hansa.pure.view import RoomView
+from hansa.store.base import Write
 
 
 class CoreTurn:
@@ -36,6 +39,10 @@ class CoreTurn:
 
     def _keeps_members(self, network: str) -> bool:
         return any(user.network == network for user in self._view.people)
+
+    def closing(self) -> Sequence[Write]:
+        """See ``Turn.closing``."""
+        return ()
 
     def committed(self) -> None:
         """See ``Turn.committed``."""

@@ -31,6 +31,7 @@ _PAGE = 100
 _BROKEN = 10
 #: Seconds that a send under way is given when its consumer ends.
 _END_WITHIN = 2.0
+_LAZY = 1.0
 
 
 class Gate(Protocol):
@@ -88,6 +89,7 @@ class Consumer:
         self._idle.set()
         self._ending = False
         self._stored = 0
+        self._saved = 0.0
         self._log = logging.getLogger("hansa.delivery")
 
     async def load(self, start: int | None = None) -> None:
@@ -108,15 +110,25 @@ class Consumer:
         while True:
             self._wake.clear()
             if self.position >= self.room.head:
-                if self._stored != self.position:
-                    await self._save("lazy")
-                await self._wake.wait()
+                await self._rest()
                 continue
             await self._gate.up()
+            sent = False
             for event in await self._next():
                 if self._ending:
                     return
-                await self._one(event)
+                sent |= await self._one(event)
+            if sent or self._clock.monotonic() - self._saved > _LAZY:
+                await self._save("lazy")
+
+    async def _rest(self) -> None:
+        """Wait for the next event. What was only passed over is stored after a second: to pass it over again
+        costs nothing, a commit for each event of a link that gets none does.
+        """
+        try:
+            async with asyncio.timeout(_LAZY if self._stored != self.position else None):
+                await self._wake.wait()
+        except TimeoutError:
             await self._save("lazy")
 
     async def end(self, running: asyncio.Task[None]) -> None:
@@ -140,7 +152,7 @@ class Consumer:
             [tables.cursor_put(self.link, position)],
             durability="full" if durability == "full" else "lazy",
         )
-        self._stored = position
+        self._stored, self._saved = position, self._clock.monotonic()
 
     async def _next(self) -> Sequence[Event]:
         tail = self.room.tail
@@ -151,8 +163,10 @@ class Consumer:
         )
         return [tables.event_of(row) for row in rows]
 
-    async def _one(self, event: Event) -> None:
-        if await self._passes(event):
+    async def _one(self, event: Event) -> bool:
+        """Send an event and move on; False if this link does not get it."""
+        passes = await self._passes(event)
+        if passes:
             features = PLAIN
             network = self._gate.network
             if isinstance(network, HasFeatures):
@@ -165,6 +179,7 @@ class Consumer:
                 self._log.info("%s cannot carry %s", self.link.id, event.content.kind)
         self.position = event.seq
         self.waiting_since, self.reason = 0, ""
+        return passes
 
     async def again(self, event: Event) -> bool:
         """One more attempt at a dead letter; False if it fails as before."""

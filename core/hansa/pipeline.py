@@ -185,7 +185,7 @@ class Pipeline:
     async def _batch(self, room: Room, batch: list[_Item]) -> None:
         try:
             batch = await self._unknown(batch)
-            await asyncio.gather(*(self._admit(room, item) for item in batch if not item.judged))
+            await self._admit_all(room, [item for item in batch if not item.judged])
             for race in range(_RACES):
                 try:
                     await self._turn(room, batch)
@@ -231,6 +231,14 @@ class Pipeline:
                 first[key] = item
                 fresh.append(item)
         return fresh
+
+    async def _admit_all(self, room: Room, items: Sequence[_Item]) -> None:
+        """In parallel where there is somebody to wait for; a task per event is dear."""
+        if self._decisions.policies:
+            await asyncio.gather(*(self._admit(room, item) for item in items))
+            return
+        for item in items:
+            await self._admit(room, item)
 
     async def _admit(self, room: Room, item: _Item) -> None:
         """Stage 4 and 5: the policies' word on every way, and the authority's preparations."""
@@ -291,7 +299,7 @@ class Pipeline:
         if authority is not None:
             network = self._around.network(authority.native.network)
             if isinstance(network, Authority):
-                turn = await network.turn(authority)
+                turn = await network.turn(authority, [i.inbound for i in batch if not i.done.done()])
         draft = _Draft(head=room.head, received=room.received)
         facts_before = room.view.facts
         try:
@@ -300,6 +308,7 @@ class Pipeline:
                     continue
                 await self._prepare(room, turn, item, draft)
             if draft.writes:
+                draft.writes += turn.closing()
                 draft.writes.append(tables.room_put(room.id, room.view.facts, draft.head, draft.received))
                 await self._store.commit(draft.writes)
         except BaseException:

@@ -219,13 +219,15 @@ class MatrixNetwork:
         """See ``hansa.Authority.countersign``: an invite of somebody of another server."""
         return await self._invites.countersigned(self._rooms[link.native.id], draft)
 
-    async def turn(self, link: Link) -> Turn:
+    async def turn(self, link: Link, batch: Sequence[Inbound]) -> Turn:
         """See ``hansa.Authority.turn``."""
         await self._opening.wait()
         room = self._rooms.get(link.native.id)
         if room is None:
             raise LocalProtocolError(f"{link.id} is not a room of {self._server}")
-        return RoomTurn(room, self._own)
+        turn = RoomTurn(room, self._own)
+        await turn.expect(batch)
+        return turn
 
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
         """See ``hansa.LinksRooms.open_room``. ``#name`` is ours, ``#name:server`` and ``!id`` anybody's."""

@@ -111,6 +111,20 @@ class RoomTurn:
         self._own = own
         self._ctx = own.ctx
         self._drafts = _Drafts(room.head, room.groups.last)
+        self._new: frozenset[str] = frozenset()
+
+    async def expect(self, batch: Iterable[Inbound]) -> None:
+        """Read in one go what the arrived events of a batch need, and learn which are new."""
+        pdus = [inbound.native.pdu for inbound in batch if isinstance(inbound.native, Arrived)]
+        wanted = {e for pdu in pdus for e in (pdu.event_id, *pdu.auth_events, *pdu.prev_events)}
+        found = await self._room.events.load(wanted, self._room.version)
+        self._new = frozenset(wanted - found.keys())
+
+    def closing(self) -> list[Write]:
+        """See ``hansa.Turn.closing``: where the room stands afterwards."""
+        if self._drafts.head is self._room.head and not self._drafts.stored:
+            return []
+        return [self._ctx.store.owned(self._room.put(self._drafts.head))]
 
     def committed(self) -> None:
         """See ``hansa.Turn.committed``."""
@@ -152,9 +166,16 @@ class RoomTurn:
         return self._drafts.stored.get(event_id)
 
     async def _load(self, event_ids: Iterable[str]) -> dict[str, Stored]:
-        wanted = list(event_ids)
-        found = {e: s for e in wanted if (s := self._drafted(e)) is not None}
-        found.update(await self._room.events.load((e for e in wanted if e not in found), self._room.version))
+        found: dict[str, Stored] = {}
+        others: list[str] = []
+        for event_id in event_ids:
+            drafted = self._drafts.stored.get(event_id)
+            if drafted is not None:
+                found[event_id] = drafted
+            elif event_id not in self._new:
+                others.append(event_id)
+        if others:
+            found.update(await self._room.events.load(others, self._room.version))
         return found
 
     async def _view_of(self, state: StateIds, keys: Iterable[StateKey]) -> dict[StateKey, Pdu]:
@@ -329,8 +350,6 @@ class RoomTurn:
         shown: bool = True,
         view: ViewChange | None = None,
     ) -> Prepared:
-        if self._drafts.head is not self._room.head or self._drafts.stored:
-            writes = [*writes, self._room.put(self._drafts.head)]
         owned = [self._ctx.store.owned(write) for write in writes]
         return Prepared(writes=owned, native_id=native_id, shown=shown, view=view or ViewChange())
 
@@ -347,19 +366,20 @@ class RoomTurn:
             signed = await self._signed(sender, *draft)
             return signed if isinstance(signed, Refusal) else Countersign(draft=signed)
         writes: list[Write] = []
-        view = ViewChange()
+        view, drafts = ViewChange(), self._drafts
         if isinstance(content, Message) and await self._absent(sender):
             joined = Member(user=inbound.sender, membership=Membership.JOIN)
             entry = draft_of(joined, sender)
             assert entry is not None
+            self._drafts = replace(drafts, stored={**drafts.stored}, recipients=[*drafts.recipients])
             made = await self._draft(sender, *entry)
             if isinstance(made, Refusal):
                 return made
             writes, view = made[1], made[2]
         made = await self._draft(sender, *draft)
         if isinstance(made, Refusal):
-            if writes:
-                self._drafts = _Drafts(self._room.head, self._drafts.group_before)
+            if writes:  # neither the entry nor the word happened
+                self._drafts = drafts
             return made
         pdu, more, change = made
         both = ViewChange(people=view.people + change.people, gone=change.gone, facts=change.facts)
