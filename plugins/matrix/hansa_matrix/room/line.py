@@ -1,5 +1,5 @@
-"""The events of one room that wait to be judged. One that cannot be judged now steps aside for a while: nobody
-behind it waits for what its sender may never give.
+"""The events of one room that wait to be judged. One that cannot be judged now steps aside for a while, and
+nobody behind it waits for what its sender may never give.
 """
 
 from __future__ import annotations
