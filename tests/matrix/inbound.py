@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import hansa_matrix
 import orjson
@@ -26,23 +26,32 @@ OURS, THEIRS = "127.0.0.1:1", "127.0.0.1:2"
 V1, V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
 
 
-class _Keys(NoNetwork):
-    """Everybody answers with the forger's keys, and with nothing else."""
+#: What the forger's server answers to a request, if anything: ``(status, JSON)``.
+Answer = Callable[[HttpRequest], tuple[int, Any] | None]
+
+
+class _Peer(NoNetwork):
+    """Everybody answers with the forger's keys, and with nothing else but what ``answer`` says."""
 
     def __init__(self, forger: Forger) -> None:
         self._forger = forger
+        self.answer: Answer = lambda _: None
+        self.asked: list[HttpRequest] = []
 
     async def request(self, request: HttpRequest) -> HttpResponse:
+        self.asked.append(request)
         if request.target == "/_matrix/key/v2/server":
             return HttpResponse(status=200, body=orjson.dumps(self._forger.keys()))
-        return HttpResponse(status=404, body=b'{"errcode":"M_NOT_FOUND","error":"no"}')
+        nothing = (404, {"errcode": "M_NOT_FOUND", "error": "no"})
+        status, value = self.answer(request) or nothing
+        return HttpResponse(status=status, body=dumps(value))
 
 
 class Inbound:
     """``room`` and ``other`` are rooms of ours that the forger's person is in."""
 
-    def __init__(self, app: App, forger: Forger) -> None:
-        self.app, self.forger = app, forger
+    def __init__(self, app: App, forger: Forger, peer: _Peer) -> None:
+        self.app, self.forger, self.peer = app, forger, peer
         self._dispatcher = Dispatcher(app.routers, app.count)
         self.room: JoinedRoom
         self.other: JoinedRoom
@@ -55,7 +64,9 @@ class Inbound:
             method=method,
             target=target,
             host=OURS,
-            query=[(k, v) for k, _, v in (p.partition("=") for p in target.partition("?")[2].split("&"))],
+            query=[
+                (k, unquote(v)) for k, _, v in (p.partition("=") for p in target.partition("?")[2].split("&"))
+            ],
             headers={},
             authorizations=[authorization],
         )
@@ -106,15 +117,16 @@ class Inbound:
 
 
 @asynccontextmanager
-async def inbound(folder: Path, version: str = "12") -> AsyncIterator[Inbound]:
-    """Two rooms, the forger in both."""
+async def inbound(folder: Path, version: str = "12", **options: Any) -> AsyncIterator[Inbound]:
+    """Two rooms, the forger in both; ``options`` are further ones of the network."""
     key = folder / "matrix.key"
     key.touch(0o600)
     key.write_text(SigningKey.from_seed("ed25519:a", secrets.token_bytes(32)).line())
-    config = Config(server_name=OURS, signing_key=key, room_version=version)
+    config = Config(server_name=OURS, signing_key=key, room_version=version, **options)
     forger = Forger(THEIRS)
     rooms = (["matrix:#one"], ["matrix:#two"])
-    async with running({"matrix": (hansa_matrix, config)}, rooms=rooms, http=_Keys(forger)) as app:
-        made = Inbound(app, forger)
+    peer = _Peer(forger)
+    async with running({"matrix": (hansa_matrix, config)}, rooms=rooms, http=peer) as app:
+        made = Inbound(app, forger, peer)
         made.room, made.other = await made.join("one"), await made.join("two")
         yield made

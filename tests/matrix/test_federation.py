@@ -1,0 +1,517 @@
+"""What other servers may ask, and what comes of what they send: against the network in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import pytest
+from hansa import Custom, Member, Membership, Outcome, Ref
+from hansa import Inbound as Submitted
+from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.signing import event_signable, signatures_of, with_signature
+from matrix.inbound import OURS, THEIRS, V1, V2, Inbound, inbound
+from peers.forger import JoinedRoom
+
+each_version = pytest.mark.parametrize("version", ["10", "11", "12"])
+USER, OTHER = f"@m:{THEIRS}", f"@n:{THEIRS}"
+
+
+def at(*parts: str) -> str:
+    return "/".join(quote(part, safe="") for part in parts)
+
+
+async def ours(
+    house: Inbound, type_: str, state_key: str | None, content: dict[str, Any], what: Any = None
+) -> Outcome:
+    """The bridge user of the house sends an event into ``room``; ``what`` it is in the core's words."""
+    network = house.app.network("matrix")
+    made = Submitted(
+        origin=Ref("matrix", f"ours-{type_}-{len(house.peer.asked)}-{content}"),
+        room=Ref("matrix", house.room.room_id),
+        sender=Ref("matrix", network.bridge_user),
+        content=what or Custom(type=type_),
+        ts=0,
+        native=(type_, state_key, content),
+    )
+    return (await house.app.contexts["matrix"].submit([made]))[0]
+
+
+async def invited(house: Inbound, user: str) -> Outcome:
+    """The bridge user invites somebody of another server."""
+    home = await house.app.contexts["matrix"].home_of(user)
+    what = Member(user=home, membership=Membership.INVITE)
+    return await ours(house, "m.room.member", user, {"membership": "invite"}, what)
+
+
+async def levels_with(house: Inbound, **change: Any) -> None:
+    """Change the power levels of ``room``."""
+    room = house.app.network("matrix").get(house.room.room_id)
+    now = (await room.events_of(await room.state(), [("m.room.power_levels", "")])).values()
+    outcome = await ours(house, "m.room.power_levels", "", {**next(iter(now)).content, **change})
+    assert outcome.refusal is None
+
+
+async def said(house: Inbound, count: int) -> list[str]:
+    """The ids of so many messages of the forger's person, one after the other."""
+    found = []
+    for number in range(count):
+        raw = house.forger.message(house.room, f"m{number}")
+        assert await house.fate(raw) == "accepted"
+        house.room.keep(from_raw(raw, house.room.version))
+        found.append(event_id(raw, house.room.version))
+    return found
+
+
+def ids_of(house: Inbound, raws: list[dict[str, Any]]) -> list[str]:
+    return [event_id(raw, house.room.version) for raw in raws]
+
+
+async def status_of(house: Inbound, raw: dict[str, Any]) -> str:
+    """What became of an event, as soon as it is stored."""
+    name = event_id(raw, house.room.version)
+    async with asyncio.timeout(5):
+        while True:
+            row = await house.app.network("matrix")._ctx.store.get("pdu", (name,))
+            if row is not None:
+                return str(row.fields["status"])
+            await asyncio.sleep(0)
+
+
+async def refused(house: Inbound, status: int, code: str, method: str, target: str, body: Any = None) -> Any:
+    found, answer = await house.ask(method, target, body)
+    assert (found, answer["errcode"]) == (status, code), answer
+    return answer
+
+
+# Joining and leaving.
+
+
+@each_version
+async def test_make_join_offers_the_room_only_to_who_speaks_its_version(tmp_path, version):
+    """Mistake 34; without ``ver`` a server speaks version 1."""
+    async with inbound(tmp_path, version) as house:
+        target = f"{V1}/make_join/{at(house.room.room_id, OTHER)}"
+        for query in ("", "?ver=1", "?ver=1&ver=9&ver=13", "?ver="):
+            answer = await refused(house, 400, "M_INCOMPATIBLE_ROOM_VERSION", "GET", target + query)
+            assert answer["room_version"] == version
+        status, answer = await house.ask("GET", f"{target}?ver=1&ver={version}")
+        assert (status, answer["room_version"]) == (200, version)
+        event = answer["event"]
+        assert (event["type"], event["sender"], event["state_key"]) == ("m.room.member", OTHER, OTHER)
+        assert event["content"] == {"membership": "join"}
+        assert event["room_id"] == house.room.room_id
+        cited = {house.room.state[key] for key in (("m.room.join_rules", ""), ("m.room.power_levels", ""))}
+        create = house.room.state["m.room.create", ""]
+        assert set(event["auth_events"]) == cited | ({create} if version != "12" else set())
+
+
+async def test_make_join_refuses(tmp_path):
+    async with inbound(tmp_path) as house:
+        room = house.room.room_id
+        make, ver = f"{V1}/make_join", "?ver=12"
+        await refused(house, 404, "M_NOT_FOUND", "GET", f"{make}/{at('!nothing', OTHER)}{ver}")
+        await refused(house, 403, "M_FORBIDDEN", "GET", f"{make}/{at(room, '@n:elsewhere')}{ver}")
+        await refused(house, 403, "M_FORBIDDEN", "GET", f"{make}/{at(room, 'n')}{ver}")
+        await ours(house, "m.room.member", OTHER, {"membership": "ban"})
+        await refused(house, 403, "M_FORBIDDEN", "GET", f"{make}/{at(room, OTHER)}{ver}")
+        await ours(house, "m.room.join_rules", "", {"join_rule": "invite"})
+        await refused(house, 403, "M_FORBIDDEN", "GET", f"{make}/{at(room, f'@o:{THEIRS}')}{ver}")
+
+
+@each_version
+async def test_send_join_takes_only_the_join_that_the_path_names(tmp_path, version):
+    async with inbound(tmp_path, version) as house:
+        room = house.room.room_id
+        _, template = await house.ask("GET", f"{V1}/make_join/{at(room, OTHER)}?ver={version}")
+        join = house.forger.joining(template, "n")
+        send = f"{V2}/send_join"
+        right = at(room, join.event_id)
+        await refused(house, 400, "M_INVALID_PARAM", "PUT", f"{send}/{at(room, '$other')}", join.raw)
+        await refused(house, 404, "M_NOT_FOUND", "PUT", f"{send}/{at('!no', join.event_id)}", join.raw)
+        other = at(house.other.room_id, join.event_id)
+        await refused(house, 400, "M_INVALID_PARAM", "PUT", f"{send}/{other}", join.raw)
+        unsigned = {**join.raw, "signatures": {}}
+        await refused(house, 403, "M_FORBIDDEN", "PUT", f"{send}/{right}", unsigned)
+        leave = house.forger.draft(house.room, "m.room.member", {"membership": "leave"}, USER)
+        raw = house.forger.finish(house.room, leave)
+        path = at(room, event_id(raw, house.room.version))
+        await refused(house, 400, "M_INVALID_PARAM", "PUT", f"{send}/{path}", raw)
+        status, answer = await house.ask("PUT", f"{send}/{right}", join.raw)
+        assert status == 200
+        assert answer["event"] == join.raw
+        assert answer["members_omitted"] is False
+        assert set(answer["servers_in_room"]) == {OURS, THEIRS}
+        state = {(e["type"], e["state_key"]): e for e in answer["state"]}
+        assert ("m.room.member", OTHER) not in state  # the state before the join
+        chain = set(ids_of(house, answer["auth_chain"]))
+        assert join.event_id not in chain
+        assert chain >= {a for e in answer["state"] for a in e["auth_events"]}
+        again, _ = await house.ask("PUT", f"{send}/{right}", join.raw)
+        assert again == 200
+
+
+@each_version
+async def test_leaving_by_the_handshake(tmp_path, version):
+    async with inbound(tmp_path, version) as house:
+        room = house.room.room_id
+        assert (await house.ask("GET", f"{V1}/state_ids/{at(room)}?event_id={next(iter(house.room.tips))}"))[
+            0
+        ] == 200
+        status, template = await house.ask("GET", f"{V1}/make_leave/{at(room, USER)}")
+        assert (status, template["room_version"]) == (200, version)
+        assert template["event"]["content"] == {"membership": "leave"}
+        await refused(house, 403, "M_FORBIDDEN", "GET", f"{V1}/make_leave/{at(room, OTHER)}")  # never there
+        draft = {k: v for k, v in template["event"].items() if k != "origin"}
+        raw = house.forger.finish(house.room, draft)
+        leave = event_id(raw, house.room.version)
+        join = house.forger.finish(house.room, {**draft, "content": {"membership": "join"}})
+        path = f"{V2}/send_leave/{at(room, event_id(join, house.room.version))}"
+        await refused(house, 400, "M_INVALID_PARAM", "PUT", path, join)
+        assert await house.ask("PUT", f"{V2}/send_leave/{at(room, leave)}", raw) == (200, {})
+        assert await status_of(house, raw) == "accepted"
+        # Nobody of that server is in the room any more.
+        for target in (
+            f"state_ids/{at(room)}?event_id={at(leave)}",
+            f"event/{at(leave)}",
+            f"backfill/{at(room)}?v=x",
+        ):
+            await refused(house, 403, "M_FORBIDDEN", "GET", f"{V1}/{target}")
+        await refused(
+            house, 403, "M_FORBIDDEN", "POST", f"{V1}/get_missing_events/{at(room)}",
+            {"latest_events": [], "earliest_events": []},
+        )  # fmt: skip
+
+
+# Invites.
+
+
+def foreign_room(house: Inbound, version: str) -> JoinedRoom:
+    """A room of the forger's own, its person the creator."""
+    room = JoinedRoom("!made:" + THEIRS, version, USER)
+    draft = house.forger.draft(
+        room, "m.room.create", {"room_version": version, "creator": USER}, "", prev_events=[]
+    )
+    if version == "12":
+        del draft["room_id"]
+    create = from_raw(house.forger.finish(room, draft), room.version)
+    room.room_id = create.room_id
+    room.keep(create)
+    house.forger.created[room.room_id] = dict(create.raw)
+    member = house.forger.draft(room, "m.room.member", {"membership": "join"}, USER)
+    room.keep(from_raw(house.forger.finish(room, member), room.version))
+    return room
+
+
+def invite_to(house: Inbound, room: JoinedRoom, user: str, **over: Any) -> dict[str, Any]:
+    draft = house.forger.draft(room, "m.room.member", {"membership": "invite"}, user, **over)
+    return house.forger.finish(room, draft)
+
+
+@each_version
+async def test_an_invite_is_countersigned_and_nothing_else(tmp_path, version):
+    async with inbound(tmp_path, version) as house:
+        room = foreign_room(house, version)
+        raw = invite_to(house, room, house.app.network("matrix").bridge_user)
+        name = event_id(raw, room.version)
+        state = [house.forger.created[room.room_id]]
+        body = {"room_version": version, "event": {**raw, "unsigned": {"age": 1}}, "invite_room_state": state}
+        status, answer = await house.ask("PUT", f"{V2}/invite/{at(room.room_id, name)}", body)
+        assert status == 200, answer
+        signed = answer["event"]
+        assert {k: v for k, v in signed.items() if k != "signatures"} == {
+            k: v for k, v in raw.items() if k != "signatures"
+        }
+        assert signed["signatures"][THEIRS] == raw["signatures"][THEIRS]
+        key = house.app.network("matrix")._key
+        assert verify(
+            key.public, signatures_of(signed, OURS)[key.key_id], event_signable(signed, room.version)
+        )
+        assert event_id(signed, room.version) == name
+
+
+async def test_invites_that_are_refused(tmp_path):
+    async with inbound(tmp_path) as house:
+        room = foreign_room(house, "12")
+        bot = house.app.network("matrix").bridge_user
+        good = invite_to(house, room, bot)
+        create = house.forger.created[room.room_id]
+        whole = {"room_version": "12", "event": good, "invite_room_state": [create]}
+
+        async def no(status: int, code: str, where: str = "", **change: Any) -> None:
+            body = {k: v for k, v in {**whole, **change}.items() if v is not ...}
+            name = event_id(body["event"], room.version) if isinstance(body.get("event"), dict) else "$x"
+            await refused(house, status, code, "PUT", f"{V2}/invite/{where or at(room.room_id, name)}", body)
+
+        await no(400, "M_INCOMPATIBLE_ROOM_VERSION", room_version="9")
+        await no(400, "M_INCOMPATIBLE_ROOM_VERSION", room_version=...)
+        await no(400, "M_INVALID_PARAM", event=...)
+        await no(400, "M_INVALID_PARAM", where=at(room.room_id, "$other"))
+        await no(400, "M_INVALID_PARAM", where=at("!other", event_id(good, room.version)))
+        await no(400, "M_MISSING_PARAM", invite_room_state=[])
+        await no(400, "M_INVALID_PARAM", invite_room_state=[house.forger.created[house.room.room_id]])
+        await no(400, "M_INVALID_PARAM", invite_room_state="x")
+        await no(403, "M_FORBIDDEN", event=invite_to(house, room, OTHER))
+        await no(403, "M_FORBIDDEN", event={**good, "signatures": {THEIRS: {"ed25519:now": "AAAA"}}})
+        await no(400, "M_INVALID_PARAM", event=invite_to(house, room, bot, sender="@a:elsewhere"))
+        join = house.forger.draft(room, "m.room.member", {"membership": "join"}, USER)
+        await no(400, "M_INVALID_PARAM", event=house.forger.finish(room, join))
+        assert await house.app.network("matrix")._ctx.store.count("invite") == 0
+
+
+@each_version
+async def test_an_invite_of_ours_goes_out_and_is_kept_with_their_signature(tmp_path, version):
+    async with inbound(tmp_path, version) as house:
+        room, seen = house.room, []
+
+        def answer(request):
+            if "/v2/invite/" not in request.target:
+                return None
+            body = orjson.loads(request.body)
+            seen.append(body)
+            raw = body["event"]
+            signature = house.forger.key.sign(event_signable(raw, room.version))
+            changed = {**raw, "unsigned": {"x": 1}}
+            return 200, {"event": with_signature(changed, THEIRS, house.forger.key.key_id, signature)}
+
+        house.peer.answer = answer
+        outcome = await invited(house, OTHER)
+        assert outcome.refusal is None
+        assert seen[0]["room_version"] == version
+        shown = {(e["type"], e["state_key"]): e for e in seen[0]["invite_room_state"]}
+        assert event_id(shown["m.room.create", ""], room.version) == room.state["m.room.create", ""]
+        assert {"m.room.join_rules", "m.room.member"} <= {kind for kind, _ in shown}
+        name = event_id(seen[0]["event"], room.version)
+        status, got = await house.ask("GET", f"{V1}/event/{at(name)}")
+        assert status == 200
+        assert got["pdus"][0]["signatures"].keys() == {OURS, THEIRS}
+        assert "unsigned" not in got["pdus"][0]
+
+
+@pytest.mark.parametrize("how", ["refused", "unsigned", "another event", "a wrong signature", "gone"])
+async def test_an_invite_of_ours_that_is_not_taken_never_was(tmp_path, how):
+    async with inbound(tmp_path) as house:
+        room = house.room
+
+        def answer(request):
+            if "/v2/invite/" not in request.target:
+                return None
+            raw = orjson.loads(request.body)["event"]
+            if how == "refused":
+                return 403, {"errcode": "M_FORBIDDEN", "error": "no thanks"}
+            if how == "gone":
+                return 502, {}
+            if how == "unsigned":
+                return 200, {"event": raw}
+            if how == "another event":
+                raw = {**raw, "depth": raw["depth"] + 1}
+            key: SigningKey = house.forger.secret if how == "a wrong signature" else house.forger.key
+            signature = key.sign(event_signable(raw, room.version))
+            return 200, {"event": with_signature(raw, THEIRS, house.forger.key.key_id, signature)}
+
+        house.peer.answer = answer
+        outcome = await invited(house, OTHER)
+        assert outcome.refusal is not None
+        state = await house.app.network("matrix").get(room.room_id).state()
+        assert ("m.room.member", OTHER) not in state
+
+
+# History and state.
+
+
+async def test_backfill_is_newest_first_and_bounded(tmp_path):
+    async with inbound(tmp_path) as house:
+        said_ = await said(house, 5)
+        elsewhere = next(iter(house.other.tips))
+        target = f"{V1}/backfill/{at(house.room.room_id)}"
+        _, answer = await house.ask("GET", f"{target}?v={at(said_[3])}&limit=3")
+        assert ids_of(house, answer["pdus"]) == [said_[3], said_[2], said_[1]]
+        _, answer = await house.ask("GET", f"{target}?v={at(said_[4])}&limit=1000000")
+        found = ids_of(house, answer["pdus"])
+        assert found[:5] == said_[::-1]
+        assert found[-1] == house.room.state["m.room.create", ""]
+        assert len(found) == len(set(found))
+        for nothing in (elsewhere, "$unknown", ""):
+            _, answer = await house.ask("GET", f"{target}?v={at(nothing)}&limit=5")
+            assert answer["pdus"] == []
+        await refused(house, 404, "M_NOT_FOUND", "GET", f"{V1}/backfill/{at('!no')}?v=x&limit=1")
+
+
+async def test_missing_events_are_oldest_first_and_at_most_20(tmp_path):
+    """Mistake 27."""
+    async with inbound(tmp_path) as house:
+        names = await said(house, 25)
+        target = f"{V1}/get_missing_events/{at(house.room.room_id)}"
+
+        async def missing(earliest: list[str], latest: list[str], **more: Any) -> list[str]:
+            body = {"earliest_events": earliest, "latest_events": latest, **more}
+            status, answer = await house.ask("POST", target, body)
+            assert status == 200, answer
+            return ids_of(house, answer["events"])
+
+        assert await missing([names[2]], [names[6]]) == names[3:6]
+        assert await missing(names[:1], [names[24]]) == names[14:24]  # 10 where nobody says
+        assert await missing(names[:1], [names[24]], limit=4) == names[20:24]
+        assert await missing(names[:1], [names[24]], limit=10_000) == names[4:24]
+        for odd in (0, -1, "5", 1.5, None, True):
+            assert len(await missing(names[:1], [names[24]], limit=odd)) == 10
+        assert await missing([], ["$unknown"]) == []
+        assert await missing([], [next(iter(house.other.tips))]) == []  # of another room
+        for odd in (
+            {},
+            {"earliest_events": [], "latest_events": None},
+            {"earliest_events": [1], "latest_events": []},
+        ):
+            await refused(house, 400, "M_BAD_JSON", "POST", target, odd)
+        many = {"earliest_events": ["$x"] * 101, "latest_events": []}
+        await refused(house, 400, "M_BAD_JSON", "POST", target, many)
+
+
+@each_version
+async def test_the_state_before_an_event_and_its_auth_chain(tmp_path, version):
+    """Mistake 18: an auth chain is without the event."""
+    async with inbound(tmp_path, version) as house:
+        await ours(house, "m.room.topic", "", {"topic": "t"})
+        room = house.app.network("matrix").get(house.room.room_id)
+        topic = (await room.state())["m.room.topic", ""]
+        where = f"{at(house.room.room_id)}?event_id={at(topic)}"
+        _, named = await house.ask("GET", f"{V1}/state_ids/{where}")
+        _, whole = await house.ask("GET", f"{V1}/state/{where}")
+        assert sorted(ids_of(house, whole["pdus"])) == sorted(named["pdu_ids"])
+        assert sorted(ids_of(house, whole["auth_chain"])) == sorted(named["auth_chain_ids"])
+        assert topic not in named["pdu_ids"]
+        assert set(house.room.state.values()) == set(named["pdu_ids"])
+        _, chain = await house.ask("GET", f"{V1}/event_auth/{at(house.room.room_id, topic)}")
+        found = set(ids_of(house, chain["auth_chain"]))
+        assert topic not in found
+        assert found <= set(named["pdu_ids"]) | set(named["auth_chain_ids"])
+        assert (house.room.state["m.room.create", ""] in found) is (version != "12")
+        elsewhere = next(iter(house.other.tips))
+        for kind in ("state", "state_ids"):
+            for event in (elsewhere, "$unknown", ""):
+                target = f"{V1}/{kind}/{at(house.room.room_id)}?event_id={at(event)}"
+                await refused(house, 404, "M_NOT_FOUND", "GET", target)
+        for event in (elsewhere, "$unknown"):
+            await refused(
+                house, 404, "M_NOT_FOUND", "GET", f"{V1}/event_auth/{at(house.room.room_id, event)}"
+            )
+        await refused(house, 404, "M_NOT_FOUND", "GET", f"{V1}/event/{at('$unknown')}")
+
+
+# Queries.
+
+
+async def test_queries(tmp_path):
+    async with inbound(tmp_path) as house:
+        bot = house.app.network("matrix").bridge_user
+        _, found = await house.ask("GET", f"{V1}/query/directory?room_alias={at(f'#one:{OURS}')}")
+        assert found == {"room_id": house.room.room_id, "servers": [OURS, THEIRS]}
+        for alias in (f"#none:{OURS}", f"#one:{THEIRS}", "one", ""):
+            await refused(house, 404, "M_NOT_FOUND", "GET", f"{V1}/query/directory?room_alias={at(alias)}")
+        status, profile = await house.ask("GET", f"{V1}/query/profile?user_id={at(bot)}")
+        assert status == 200
+        _, name = await house.ask("GET", f"{V1}/query/profile?user_id={at(bot)}&field=displayname")
+        assert name == profile
+        _, avatar = await house.ask("GET", f"{V1}/query/profile?user_id={at(bot)}&field=avatar_url")
+        assert avatar == {}
+        for user in (f"@nobody:{OURS}", USER, "nobody", ""):
+            await refused(house, 404, "M_NOT_FOUND", "GET", f"{V1}/query/profile?user_id={at(user)}")
+        _, devices = await house.ask("GET", f"{V1}/user/devices/{at(bot)}")
+        assert devices == {"user_id": bot, "stream_id": 0, "devices": []}
+        await refused(house, 404, "M_NOT_FOUND", "GET", f"{V1}/user/devices/{at(USER)}")
+        _, keys = await house.ask("POST", f"{V1}/user/keys/query", {"device_keys": {bot: []}})
+        assert keys == {"device_keys": {}, "master_keys": {}, "self_signing_keys": {}}
+        await refused(house, 400, "M_BAD_JSON", "POST", f"{V1}/user/keys/query", {})
+        await refused(house, 404, "M_UNRECOGNIZED", "GET", f"{V1}/nothing")
+        await refused(house, 405, "M_UNRECOGNIZED", "PUT", f"{V1}/user/keys/query", {})
+        await refused(house, 404, "M_NOT_FOUND", "GET", "/.well-known/matrix/server")
+
+
+# What is sent: the checks on receipt.
+
+
+@each_version
+async def test_what_the_checks_on_receipt_make_of_an_event(tmp_path, version):
+    async with inbound(tmp_path, version) as house:
+        forger, room = house.forger, house.room
+        good = forger.message(room, "good")
+        assert await house.fate(good) == "accepted"
+        before = dict(room.tips)
+        # Checks 1 and 2 drop.
+        for dropped in (
+            {**forger.message(room, "x"), "depth": 2**53},
+            forger.message(room, "x", prev_events=[f"${n}" for n in range(21)]),
+            forger.finish(room, forger.draft(room, "x", {"a": "b"}), key=forger.secret),
+            forger.finish(room, forger.draft(room, "x", {}, sender=f"@u:{OURS}")),
+            {**good, "content": {"body": "x"}, "depth": 7},
+        ):
+            assert await house.fate(dropped) == "dropped"
+        # Check 3 redacts.
+        wrong = forger.finish(room, forger.draft(room, "x", {"a": "b"}), hashes={"sha256": "AAAA"})
+        assert await house.fate(wrong) == "accepted"
+        _, answer = await house.ask("GET", f"{V1}/event/{at(event_id(wrong, room.version))}")
+        assert answer["pdus"] == [redact(wrong, room.version)]
+        # Check 4 rejects: an auth event that is not selected; and check 5: what the levels forbid.
+        extra = [*forger.draft(room, "x", {})["auth_events"], event_id(good, room.version)]
+        for rejected in (
+            forger.message(room, "x", auth_events=extra),
+            forger.message(room, "x", auth_events=[]),
+            forger.finish(room, forger.draft(room, "m.room.avatar", {"url": "mxc://x/y"}, "")),
+        ):
+            assert await house.fate(rejected) == "rejected"
+            assert await status_of(house, rejected) == "rejected"
+        # Check 6 soft-fails what the state of its own place permits and that of now does not.
+        await levels_with(house, events_default=50)
+        late = forger.message(room, "late", prev_events=list(before))
+        assert await house.fate(late) == "soft_failed"
+        assert await status_of(house, late) == "soft_failed"
+        here = house.app.network("matrix").get(room.room_id)
+        assert event_id(late, room.version) not in here.head.extremities
+        assert await status_of(house, good) == "accepted"
+
+
+async def test_events_of_another_room_that_a_gap_is_filled_with_are_not_taken(tmp_path):
+    """Mistake 26."""
+    async with inbound(tmp_path) as house:
+        forger, room = house.forger, house.room
+        foreign = forger.message(house.other, "foreign")
+        hidden = forger.message(room, "hidden")
+        unsigned = forger.finish(room, forger.draft(room, "x", {"n": 1}), key=forger.secret)
+        name = event_id(hidden, room.version)
+        late = forger.message(room, "late", prev_events=[name], depth=hidden["depth"] + 1)
+
+        def answer(request):
+            if "/get_missing_events/" in request.target:
+                return 200, {"events": [foreign, unsigned, None, {"room_id": 7}, hidden]}
+            return None
+
+        house.peer.answer = answer
+        assert (await house.send(late))[0] == 200
+        assert await status_of(house, late) == await status_of(house, hidden) == "accepted"
+        store = house.app.network("matrix")._ctx.store
+        for raw in (foreign, unsigned):
+            assert await store.get("pdu", (event_id(raw, room.version),)) is None
+
+
+async def test_a_transaction_is_answered_once(tmp_path):
+    """T-3."""
+    async with inbound(tmp_path) as house:
+        raw = house.forger.message(house.room, "once")
+        name = event_id(raw, house.room.version)
+        first = await house.ask("PUT", f"{V1}/send/t1", {"pdus": [raw]})
+        assert first == (200, {"pdus": {name: {}}})
+        assert await house.ask("PUT", f"{V1}/send/t1", {"pdus": []}) == first
+        assert await house.ask("PUT", f"{V1}/send/t2", {"pdus": []}) == (200, {"pdus": {}})
+        too_many = {"pdus": [{}] * 51}
+        await refused(house, 400, "M_TOO_LARGE", "PUT", f"{V1}/send/t3", too_many)
+        edus = {"pdus": [], "edus": [{"edu_type": "x", "content": {"a": 1.5}}] * 100}
+        assert await house.ask("PUT", f"{V1}/send/t4", edus) == (200, {"pdus": {}})
+        other = {"origin": "elsewhere", "pdus": []}
+        await refused(house, 400, "M_INVALID_PARAM", "PUT", f"{V1}/send/t5", other)
+        create = house.forger.created[house.room.room_id]
+        assert await house.ask("PUT", f"{V1}/send/t6", {"pdus": [create]}) == (200, {"pdus": {}})
