@@ -3,8 +3,9 @@
 One JSON object a line on stdin, one answer a line on stdout; ``ready`` first. An ``error`` key in the answer
 means that the question was wrong. Requests, by ``op``:
 
-- ``events``: ``version``, ``events`` -> ``answers``, per event ``event_id``, ``content_hash``, ``redacted``, or
-  ``error`` where Synapse does not take it for an event.
+- ``events``: ``version``, ``events``, ``key`` (``[server, key id, public key]``, if signatures matter) ->
+  ``answers``, per event ``event_id``, ``content_hash``, ``redacted``, ``hash_ok`` and ``signed`` (do its content
+  hash and that server's signature do), or ``error`` where Synapse does not take it for an event.
 - ``graphs``: ``graphs``, each ``version``, ``events``, ``rejected`` (indices), ``own`` (indices: judge by the
   rules that need no state), ``state`` (``[index, [indices of the state]]``), ``resolve`` (lists of states, each
   a list of indices) -> ``graphs``, each ``ids``, ``own`` and ``state`` (null or why not), ``resolved`` (sorted
@@ -19,15 +20,17 @@ import sys
 from hashlib import sha256
 from typing import Any
 
+from signedjson.key import decode_verify_key_bytes
+from signedjson.sign import SignatureVerifyException, verify_signed_json
 from synapse import event_auth
 from synapse.api.errors import SynapseError
 from synapse.api.room_versions import KNOWN_ROOM_VERSIONS
-from synapse.crypto.event_signing import compute_content_hash
+from synapse.crypto.event_signing import check_event_content_hash, compute_content_hash
 from synapse.events import make_event_from_dict
 from synapse.events.utils import prune_event
 from synapse.state.v2 import resolve_events_with_store
 from synapse.storage.databases.main.event_federation import StateDifference
-from unpaddedbase64 import encode_base64
+from unpaddedbase64 import decode_base64, encode_base64
 
 
 def run(coroutine: Any) -> Any:
@@ -115,7 +118,15 @@ def judge_graph(graph: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe(raw: dict[str, Any], version: str) -> dict[str, Any]:
+def signature_does(redacted: dict[str, Any], server: str, key_id: str, public: str) -> bool:
+    try:
+        verify_signed_json(redacted, server, decode_verify_key_bytes(key_id, decode_base64(public)))
+    except SignatureVerifyException:
+        return False
+    return True
+
+
+def describe(raw: dict[str, Any], version: str, key: list[str] | None) -> dict[str, Any]:
     try:
         event = make_event_from_dict(raw, KNOWN_ROOM_VERSIONS[version])
     except SynapseError as refusal:
@@ -123,12 +134,19 @@ def describe(raw: dict[str, Any], version: str) -> dict[str, Any]:
     _, digest = compute_content_hash(event.get_pdu_json(), sha256)
     redacted = prune_event(event).get_pdu_json()
     redacted.pop("unsigned", None)
-    return {"event_id": event.event_id, "content_hash": encode_base64(digest), "redacted": redacted}
+    return {
+        "event_id": event.event_id,
+        "content_hash": encode_base64(digest),
+        "redacted": redacted,
+    } | (
+        {"hash_ok": check_event_content_hash(event), "signed": signature_does(redacted, *key)} if key else {}
+    )
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     if request["op"] == "events":
-        return {"answers": [describe(raw, request["version"]) for raw in request["events"]]}
+        key = request.get("key")
+        return {"answers": [describe(raw, request["version"], key) for raw in request["events"]]}
     if request["op"] == "graphs":
         return {"graphs": [judge_graph(graph) for graph in request["graphs"]]}
     raise KeyError(request["op"])

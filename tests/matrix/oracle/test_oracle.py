@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.proto.auth import check_state
-from hansa_matrix.proto.hashing import content_hash, event_id
+from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches
+from hansa_matrix.proto.pdu import VerifyKey, finish, from_raw, unsigned_by
 from hansa_matrix.proto.redact import redact
 from hansa_matrix.proto.signing import signable
 from hansa_matrix.proto.third_party import third_party_verifier
@@ -222,6 +224,59 @@ def test_ids_hashes_and_redaction(oracle: Oracle, version: RoomVersion) -> None:
         assert reply["content_hash"] == content_hash(raw)
         ours = redact(raw, version)
         assert reply["redacted"] == ours
+
+
+def spoilt(raw: dict[str, Any], random: Random) -> dict[str, Any]:
+    """The event, mostly with something changed after it was hashed and signed."""
+    signatures, hashes = raw["signatures"], raw["hashes"]
+    signature, digest = signatures["x"]["ed25519:1"], hashes["sha256"]
+    return random.choice(
+        [
+            raw,
+            {**raw, "depth": raw["depth"] + 1},
+            {**raw, "content": {**raw["content"], "y": 1}},
+            {**raw, "origin": "x"},
+            {**raw, "unsigned": {"age": 3}},
+            {**raw, "hashes": {"sha256": digest + "="}},
+            {**raw, "hashes": {"sha256": digest.replace("+", "-").replace("/", "_")}},
+            {**raw, "hashes": {"sha256": digest[:-3] + "AAA"}},
+            {**raw, "signatures": {"x": {"ed25519:1": signature[:-4] + "AAAA"}}},
+            {**raw, "signatures": {"x": {"ed25519:1": signature + "=="}}},
+            {**raw, "signatures": {"x": {"ed25519:2": signature}}},
+            {**raw, "signatures": {**signatures, "y": {"ed25519:1": "AAAA"}}},
+            {**raw, "signatures": {"y": signatures["x"]}},
+        ]
+    )
+
+
+@each_version
+def test_signatures_and_content_hashes(oracle: Oracle, version: RoomVersion) -> None:
+    random = Random(f"{SEED}/signed/{version.id}")
+    key = SigningKey.from_seed("ed25519:1", b"\x05" * 32)
+    known = {("x", key.key_id): VerifyKey(public=key.public, valid_until=2**53 - 1)}
+    events = []
+    for pdu in random_graph(version, f"{SEED}/signed/{version.id}").events * 5:
+        draft = {k: v for k, v in pdu.raw.items() if k not in {"hashes", "signatures"}}
+        text = "".join(
+            chr(random.choice([random.randrange(1, 0xD800), random.randrange(0xE000, 0x110000)]))
+            for _ in range(5)
+        )
+        draft["content"] = {
+            **draft["content"],
+            text: [text, {"b": None, "a": random.randrange(-(2**53) + 1, 2**53)}],
+        }
+        events.append(spoilt(dict(finish(draft, version, "x", (key.key_id, key.sign)).raw), random))
+    replies = oracle.ask(op="events", version=version.id, events=events, key=["x", key.key_id, key.public])[
+        "answers"
+    ]
+    outcomes = Counter[tuple[bool, bool]]()
+    for raw, reply in zip(events, replies, strict=True):
+        pdu = from_raw({k: v for k, v in raw.items() if k != "unsigned"}, version)
+        signed = unsigned_by(pdu, version, lambda *name: known.get(name), verify, {"x"}) is None
+        assert (hash_matches(raw), signed) == (reply["hash_ok"], reply["signed"]), raw
+        assert reply["event_id"] == pdu.event_id
+        outcomes[hash_matches(raw), signed] += 1
+    assert len(outcomes) == 4, outcomes
 
 
 def test_every_version_is_asked_about() -> None:
