@@ -1,0 +1,203 @@
+"""Joining a room that lives on another server: what is asked, and what of the answers is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+import pytest
+from hansa import HttpRequest, Ref, RoomRefused
+from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.signing import event_signable, with_signature
+from matrix.inbound import OURS, THEIRS, Inbound, inbound
+from peers.forger import JoinedRoom
+
+each_version = pytest.mark.parametrize("version", ["10", "11", "12"])
+USER = f"@m:{THEIRS}"
+ALIAS = f"#made:{THEIRS}"
+
+
+class Resident:
+    """The forger's server as the resident of a restricted room. Functions set on it spoil its answers."""
+
+    def __init__(self, house: Inbound, version: str) -> None:
+        self.house, self.version = house, version
+        self.room = JoinedRoom(f"!made:{THEIRS}", version, USER)
+        self.events: list[dict[str, Any]] = []
+        self.made: list[dict[str, Any]] = []
+        self.spoil_template: Callable[[dict[str, Any]], Any] = lambda answer: answer
+        self.spoil_answer: Callable[[dict[str, Any]], Any] = lambda answer: answer
+        self.servers: list[str] = [THEIRS]
+        self.sign = True
+        create = {"room_version": version, "creator": USER}
+        self._add("m.room.create", create, "", prev_events=[])
+        self._add("m.room.member", {"membership": "join"}, USER)
+        allow = [{"type": "m.room_membership", "room_id": "!elsewhere:x"}]
+        self._add("m.room.join_rules", {"join_rule": "restricted", "allow": allow}, "")
+
+    def _add(self, kind: str, content: dict[str, Any], key: str, **over: Any) -> None:
+        forger, hashed = self.house.forger, kind == "m.room.create" and self.version == "12"
+        draft = forger.draft(self.room, kind, content, key, **over)
+        if hashed:
+            del draft["room_id"]
+        raw = forger.finish(self.room, draft)
+        pdu = from_raw(raw, self.room.version)
+        self.room.room_id = pdu.room_id
+        self.room.keep(pdu)
+        self.events.append(raw)
+
+    def __call__(self, request: HttpRequest) -> tuple[int, Any] | None:
+        path = unquote(request.target)
+        if "/query/directory" in path:
+            return 200, {"room_id": self.room.room_id, "servers": self.servers}
+        if "/make_join/" in path:
+            user = self.house.app.network("matrix").bridge_user
+            content = {"membership": "join", "join_authorised_via_users_server": USER}
+            draft = self.house.forger.draft(self.room, "m.room.member", content, user, sender=user)
+            draft["auth_events"] = [
+                name
+                for key, name in self.room.state.items()
+                if key[0] != "m.room.create" or self.version != "12"
+            ]
+            return 200, self.spoil_template({"room_version": self.version, "event": draft})
+        if "/send_join/" in path:
+            raw = orjson.loads(request.body or b"")
+            self.made.append(raw)
+            key = self.house.forger.key
+            signature = key.sign(event_signable(raw, self.room.version))
+            signed = with_signature(raw, THEIRS, key.key_id, signature) if self.sign else raw
+            answer = {"state": self.events, "auth_chain": self.events, "event": signed}
+            return 200, self.spoil_answer({**answer, "servers_in_room": [THEIRS]})
+        return None
+
+    async def entered(self) -> str:
+        """Let the house join; the id of its join as it is stored."""
+        self.house.peer.answer = self
+        network = self.house.app.network("matrix")
+        opened = await network.open_room(ALIAS, create=False)
+        assert opened.native == Ref("matrix", self.room.room_id)
+        state = await network.get(self.room.room_id).state()
+        return str(state["m.room.member", network.bridge_user])
+
+    async def refused(self) -> None:
+        self.house.peer.answer = self
+        network = self.house.app.network("matrix")
+        with pytest.raises(RoomRefused):
+            await network.open_room(ALIAS, create=False)
+        assert network.get(self.room.room_id) is None
+        assert await network._ctx.store.get("room", (self.room.room_id,)) is None
+
+
+@each_version
+async def test_a_restricted_join_is_kept_with_the_resident_s_signature(tmp_path, version):
+    async with inbound(tmp_path, version) as house:
+        resident = Resident(house, version)
+        name = await resident.entered()
+        assert name == event_id(resident.made[0], resident.room.version)
+        network = house.app.network("matrix")
+        stored = (await network._events.load([name], resident.room.version))[name]
+        assert stored.pdu.raw["signatures"].keys() == {OURS, THEIRS}
+        asked = next(r.target for r in house.peer.asked if "/make_join/" in r.target)
+        assert {"ver=10", "ver=11", "ver=12"} <= set(asked.partition("?")[2].split("&"))  # J-2
+
+
+async def test_a_restricted_join_that_the_resident_did_not_sign_is_none(tmp_path):
+    async with inbound(tmp_path) as house:
+        resident = Resident(house, "12")
+        resident.sign = False
+        await resident.refused()
+
+
+async def test_a_restricted_join_with_a_wrong_signature_is_none(tmp_path):
+    async with inbound(tmp_path) as house:
+        resident = Resident(house, "12")
+
+        def wrong(answer: dict[str, Any]) -> dict[str, Any]:
+            signatures = {**answer["event"]["signatures"], THEIRS: {"ed25519:now": "A" * 86}}
+            return {**answer, "event": {**answer["event"], "signatures": signatures}}
+
+        resident.spoil_answer = wrong
+        await resident.refused()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda a: {**a, "room_version": "99"},
+        lambda a: {**a, "room_version": ["12"]},
+        lambda a: {"event": a["event"]},
+        lambda a: {**a, "event": {**a["event"], "room_id": "!other:x"}},
+        lambda a: {**a, "event": {**a["event"], "sender": "@other:x"}},
+        lambda a: {**a, "event": {**a["event"], "state_key": "@other:x"}},
+        lambda a: {**a, "event": {**a["event"], "type": "m.room.message"}},
+        lambda a: {**a, "event": {**a["event"], "content": {"membership": "leave"}}},
+        lambda a: {**a, "event": {**a["event"], "content": {"membership": "join", "x": 1.5}}},
+        lambda a: [a],
+        lambda a: None,
+    ],
+)
+async def test_j3_a_template_of_something_else_is_not_signed(tmp_path, spoil):
+    async with inbound(tmp_path) as house:
+        resident = Resident(house, "12")
+        resident.spoil_template = spoil
+        await resident.refused()
+        assert resident.made == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda a: {**a, "state": a["state"][1:]},
+        lambda a: {**a, "state": []},
+        lambda a: {"event": a["event"]},
+        lambda a: {**a, "event": a["state"][1]},
+        lambda a: {**a, "event": {}},
+        lambda a: [a],
+    ],
+)
+async def test_j5_an_answer_without_the_room_s_create_event_or_about_another_is_no_room(tmp_path, spoil):
+    async with inbound(tmp_path) as house:
+        resident = Resident(house, "12")
+        resident.spoil_answer = spoil
+        await resident.refused()
+
+
+async def test_j6_bad_state_is_dropped_and_the_join_stands(tmp_path):
+    """Mistake 31."""
+    async with inbound(tmp_path) as house:
+        resident = Resident(house, "12")
+        forger, room = house.forger, resident.room
+        member = house.forger.draft(room, "m.room.member", {"membership": "join"}, f"@z:{THEIRS}")
+        unsigned = forger.finish(room, {**member, "sender": f"@z:{THEIRS}"}, key=forger.secret)
+        foreign = forger.finish(room, forger.draft(house.other, "m.room.topic", {"topic": "t"}, ""))
+        bad = [unsigned, foreign, None, {}, {"type": "m.room.name"}]
+        resident.spoil_answer = lambda a: {
+            **a,
+            "state": [*bad, *a["state"]],
+            "auth_chain": [*bad, *a["auth_chain"]],
+        }
+        await resident.entered()
+        state = await house.app.network("matrix").get(room.room_id).state()
+        assert ("m.room.member", USER) in state
+        assert ("m.room.member", f"@z:{THEIRS}") not in state
+        assert ("m.room.topic", "") not in state
+
+
+async def test_j1_the_next_server_is_asked_when_one_does_not_know_the_room(tmp_path):
+    """Mistake 30."""
+    async with inbound(tmp_path) as house:
+        resident = Resident(house, "12")
+        resident.servers = ["127.0.0.1:3", "a b", 7, THEIRS]
+
+        def answer(request: HttpRequest) -> tuple[int, Any] | None:
+            if "/query/directory" not in request.target and request.port == 2:
+                return 404, {"errcode": "M_NOT_FOUND", "error": "not here"}
+            return resident(request)
+
+        house.peer.answer = answer
+        network = house.app.network("matrix")
+        await network.open_room(ALIAS, create=False)
+        assert [r.port for r in house.peer.asked if "/make_join/" in r.target] == [2, 3]
