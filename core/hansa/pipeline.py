@@ -34,6 +34,7 @@ from hansa.pure.model import (
     Link,
     NativeFacts,
     Outcome,
+    Ref,
     Refusal,
     RefusalCode,
 )
@@ -234,19 +235,35 @@ class Pipeline:
 
     async def _admit_all(self, room: Room, items: Sequence[_Item]) -> None:
         """In parallel where there is somebody to wait for; a task per event is dear."""
+        link = room.authority
+        network = self._around.network(link.native.network) if link else None
+        authority = network if isinstance(network, Authority) else None
         if self._decisions.policies:
-            await asyncio.gather(*(self._admit(room, item) for item in items))
+            await asyncio.gather(*(self._admit(room, authority, item) for item in items))
             return
         for item in items:
-            await self._admit(room, item)
+            await self._admit(room, authority, item)
 
-    async def _admit(self, room: Room, item: _Item) -> None:
+    async def _admit(self, room: Room, authority: Authority | None, item: _Item) -> None:
         """Stage 4 and 5: the policies' word on every way, and the authority's preparations."""
-        item.writes, item.withheld = [], []
+        item.writes, item.withheld, item.verdict = [], [], ALLOW
+        inbound, arrived, link = item.inbound, item.link, room.authority
+        immutable = arrived.authority and inbound.native is not None
+        if self._decisions.policies:
+            await self._govern(room, item, immutable=immutable)
+        if not arrived.direction.inward and not immutable:
+            item.ready = Refusal(code=RefusalCode.FORBIDDEN, text="this link is for listening only")
+        elif item.verdict.allowed and link is not None:
+            if authority is None:
+                item.ready = Refusal(code=RefusalCode.UNREACHABLE, text="the room's network is not running")
+            elif not immutable:
+                item.ready = await authority.ready(link, inbound)
+        item.judged = True
+
+    async def _govern(self, room: Room, item: _Item, *, immutable: bool) -> None:
+        """Ask about the way in and every way out."""
         inbound, arrived = item.inbound, item.link
         facts = self._facts(inbound)
-        authority = room.authority
-        immutable = arrived.authority and inbound.native is not None
         asked: list[Judgement] = []
         way_in = EventIn(
             link=arrived,
@@ -272,15 +289,6 @@ class Pipeline:
         for judged in asked:
             item.writes += judged.writes
         item.verdict = _merged([j.verdict for j in asked], immutable=immutable)
-        if not arrived.direction.inward and not immutable:
-            item.ready = Refusal(code=RefusalCode.FORBIDDEN, text="this link is for listening only")
-        elif item.verdict.allowed and authority is not None:
-            network = self._around.network(authority.native.network)
-            if not isinstance(network, Authority):
-                item.ready = Refusal(code=RefusalCode.UNREACHABLE, text="the room's network is not running")
-            elif not immutable:
-                item.ready = await network.ready(authority, inbound)
-        item.judged = True
 
     def _facts(self, inbound: Inbound) -> NativeFacts:
         network = self._around.network(inbound.sender.network)
@@ -383,7 +391,7 @@ class Pipeline:
         draft.writes.append(tables.alias_insert(inbound.origin, room.id, event.seq))
         authority = room.authority
         if authority is not None and prepared.native_id:
-            alias = replace(inbound.origin, network=authority.native.network, id=prepared.native_id)
+            alias = Ref(authority.native.network, prepared.native_id)
             if alias != inbound.origin:
                 draft.writes.append(tables.alias_insert(alias, room.id, event.seq))
         return event

@@ -272,4 +272,11 @@ class Scoped:
 
     def owned(self, write: Write) -> Write:
         """The same write, naming its scope, so that another owner's batch can carry it."""
-        return replace(write, collection=f"{self.scope}/{write.collection}")
+        name = f"{self.scope}/{write.collection}"
+        match write:
+            case Put(key=key, body=body, fields=fields):
+                return Put(name, key, body, fields)
+            case Delete(key=key):
+                return Delete(name, key)
+            case _:
+                return replace(write, collection=name)

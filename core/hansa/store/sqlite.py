@@ -57,7 +57,7 @@ class _Table:
     where: str
 
     def values(self, scope: str, key: Key, fields: Mapping[str, Value], body: bytes) -> tuple[object, ...]:
-        return (scope, *key, *(fields.get(f) for f in self.fields), body)
+        return (scope, *key, *map(fields.get, self.fields), body)
 
     def row(self, got: Sequence[object]) -> Row:
         keys = len(self.keys)
@@ -105,6 +105,7 @@ class SqliteStore:
         self._path = Path(path)
         self._synchronous = synchronous
         self._tables: dict[tuple[str, str], _Table] = {}
+        self._named: dict[tuple[str, str], tuple[str, _Table]] = {}
         self._writer = ThreadPoolExecutor(1, "hansa-writer")
         self._readers = ThreadPoolExecutor(2, "hansa-reader", initializer=self._open_reader)
         self._lock: IO[bytes] | None = None
@@ -182,6 +183,7 @@ class SqliteStore:
         await self._write(lambda: self._make(tables))
         for table in tables:
             self._tables[scope, table.collection.name] = table
+        self._named.clear()
         name = f"schema {scope}/{schema.owner}"
         version = await self._write(lambda: self._meta(name))
         if version is None:
@@ -246,6 +248,14 @@ class SqliteStore:
             raise StoreError(f"collection {name!r} of {scope or 'core'!r} was not declared")
         return table
 
+    def _target(self, scope: str, collection: str) -> tuple[str, _Table]:
+        """The scope and the table that a write names."""
+        found = self._named.get((scope, collection))
+        if found is None:
+            owner, name = split(scope, collection)
+            found = self._named[scope, collection] = owner, self._of(owner, name)
+        return found
+
     async def commit(
         self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
     ) -> list[int]:
@@ -254,8 +264,7 @@ class SqliteStore:
         if self._db is None:
             raise StoreError("the store is closed")
         for write in writes:
-            owner, name = split(scope, write.collection)
-            checked(self._of(owner, name).collection, write)
+            checked(self._target(scope, write.collection)[1].collection, write)
         loop = asyncio.get_running_loop()
         batch = _Batch(scope, writes, loop.create_future())
         self._waiting.append(batch)
@@ -317,8 +326,8 @@ class SqliteStore:
 
     def _one(self, batch: _Batch, write: Write) -> None:
         assert self._db is not None
-        scope, name = split(batch.scope, write.collection)
-        table = self._of(scope, name)
+        scope, table = self._target(batch.scope, write.collection)
+        name = table.collection.name
         if isinstance(write, Append):
             self._position += 1
             batch.positions.append(self._position)

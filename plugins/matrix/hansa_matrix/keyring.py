@@ -56,7 +56,8 @@ class Keyring:
             known = self._known.get((server, key_id)) or await self._load(server, key_id)
             if known is None or known.valid_until < at:
                 missing.setdefault(server, set()).add(key_id)
-        await asyncio.gather(*(self._fetch_once(server) for server in missing))
+        if missing:
+            await asyncio.gather(*(self._fetch_once(server) for server in missing))
 
     def awaited(self, wanted: Iterable[tuple[str, str]]) -> list[str]:
         """The servers whose keys are not known yet but may still come: they have been asked, in vain, for

@@ -86,9 +86,6 @@ class FederationAnswers:
         if len(txn) > _LONGEST_TXN:  # cut short it could be another's
             raise error(400, "M_INVALID_PARAM", f"the transaction id has over {_LONGEST_TXN} characters")
         pdus, edus = parse_transaction(request.body, origin)
-        before = await self._ctx.store.get("txn", (origin, txn))
-        if before is not None:
-            return before.body
         for _ in edus:
             self._ctx.count("matrix_edus_ignored")
         return await self._ingest.take(origin, txn, pdus)

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 import orjson
 from hansa import (
     Busy,
+    Conflict,
     Delete,
     Inbound,
     Insert,
     LocalProtocolError,
     Outcome,
-    Put,
     Ref,
     RefusalCode,
     RemoteProtocolError,
@@ -79,7 +79,9 @@ class Ingest:
         return len(line) if line is not None else 0
 
     async def take(self, origin: str, txn: str, pdus: Sequence[Any]) -> bytes:
-        """Stage a transaction's PDUs and keep its answer. Raises ``Busy`` before anything is taken."""
+        """Stage a transaction's PDUs and keep its answer; a repeated transaction is answered as before, and
+        nothing of it is taken. Raises ``Busy`` before anything is taken.
+        """
         answer: dict[str, dict[str, str]] = {}
         fresh: list[tuple[MatrixRoom, Pdu]] = []
         for obj in pdus:
@@ -104,19 +106,24 @@ class Ingest:
             if self.waiting(room.room_id) + len(fresh) > self._most:
                 raise Busy("too many events of this room wait", after=2.0)
         body = orjson.dumps({"pdus": answer})
-        await self._stage(origin, txn, body, fresh)
+        try:
+            await self._stage(origin, txn, body, fresh)
+        except Conflict:
+            before = await self._ctx.store.get("txn", (origin, txn))
+            if before is None:
+                raise
+            return before.body
         return body
 
     async def _stage(
         self, origin: str, txn: str, body: bytes, fresh: Sequence[tuple[MatrixRoom, Pdu]]
     ) -> None:
-        known = await self._ctx.store.get_many("pdu", [(p.event_id,) for _, p in fresh])
-        writes: list[Write] = [Put("txn", (origin, txn), body, {"ts": self._ctx.clock.now()})]
+        writes: list[Write] = [Insert("txn", (origin, txn), body, {"ts": self._ctx.clock.now()})]
         staged: list[tuple[MatrixRoom, int, Pdu]] = []
         for room, pdu in fresh:
-            row = known.get((pdu.event_id,))
+            known = room.events.at_hand(pdu.event_id)
             line = self._lines.setdefault(room.room_id, Line())
-            if pdu.event_id in line.ids or (row is not None and row.fields["after"]):
+            if pdu.event_id in line.ids or (known is not None and known.after):
                 continue
             line.ids.add(pdu.event_id)
             self._at = max(self._at + 1, self._ctx.clock.now() * 1000)
