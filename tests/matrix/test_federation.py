@@ -12,6 +12,7 @@ from hansa import Custom, Member, Membership, Outcome, Ref
 from hansa import Inbound as Submitted
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.proto.keys import DAY, check_key_document
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.redact import redact
 from hansa_matrix.proto.signing import event_signable, signatures_of, with_signature
@@ -515,3 +516,109 @@ async def test_a_transaction_is_answered_once(tmp_path):
         await refused(house, 400, "M_INVALID_PARAM", "PUT", f"{V1}/send/t5", other)
         create = house.forger.created[house.room.room_id]
         assert await house.ask("PUT", f"{V1}/send/t6", {"pdus": [create]}) == (200, {"pdus": {}})
+
+
+async def test_r7_an_event_that_was_fetched_as_an_authority_counts_when_it_arrives(tmp_path):
+    async with inbound(tmp_path) as house:
+        forger, room = house.forger, house.room
+        named = {"membership": "join", "displayname": "new name"}
+        member = forger.finish(room, forger.draft(room, "m.room.member", named, USER))
+        name, key = event_id(member, room.version), ("m.room.member", USER)
+        draft = forger.draft(room, "m.room.message", {"body": "cites it"})
+        cited = [name if one == room.state[key] else one for one in draft["auth_events"]]
+        message = forger.finish(room, {**draft, "auth_events": cited})
+
+        def answer(request):
+            if "/event_auth/" in request.target:
+                return 200, {"auth_chain": [member]}
+            return (200, {"pdus": [member]}) if "/event/" in request.target else None
+
+        house.peer.answer = answer
+        assert (await house.send(message))[0] == 200
+        assert await status_of(house, message) == "accepted"
+        assert await status_of(house, member) == "outlier"
+        here = house.app.network("matrix").get(room.room_id)
+        assert (await here.state())[key] == room.state[key]
+        assert (await house.send(member))[0] == 200
+        async with asyncio.timeout(5):
+            while await status_of(house, member) != "accepted":
+                await asyncio.sleep(0)
+        assert (await here.state())[key] == name
+
+
+# Who asks.
+
+
+async def test_requests_that_are_not_signed_as_they_must_be(tmp_path):
+    async with inbound(tmp_path) as house:
+        target = f"{V1}/user/devices/{at(house.app.network('matrix').bridge_user)}"
+        assert (await house.ask("GET", target))[0] == 200
+        for how in (
+            {"key": house.forger.secret},  # published by nobody
+            {"key": house.forger.retired},  # A-8: an old key signs events alone
+            {"origin": "a b"},
+        ):
+            status, answer = await house.ask("GET", target, **how)
+            assert (status, answer["errcode"]) == (401, "M_UNAUTHORIZED"), how
+        right = house.forger.signed
+
+        def spoilt(*spoil: tuple[str, str]):
+            def signed(*args: Any, **more: Any) -> str:
+                header = right(*args, **more)
+                for old, new in spoil:
+                    assert old in header
+                    header = header.replace(old, new)
+                return header
+
+            return signed
+
+        for spoil, status in (
+            ((f',destination="{OURS}"', ""), 200),  # A-6: it may be missing
+            ((f'destination="{OURS}"', f'destination="{OURS}0"'), 401),
+            ((f'destination="{OURS}"', 'destination=""'), 401),
+            (('sig="', 'sig="A'), 401),
+            (("X-Matrix ", "Bearer "), 401),
+            (("X-Matrix ", "x-matrix   "), 200),
+            (('key="ed25519:now"', 'key="ed25519:none"'), 401),
+        ):
+            house.forger.signed = spoilt(spoil)
+            assert (await house.ask("GET", target))[0] == status, spoil
+        house.forger.signed = lambda *_, **__: ""
+        assert (await house.ask("GET", target))[0] == 401
+
+
+async def test_what_is_signed_is_the_target_and_the_body_as_they_came(tmp_path):
+    """A-1, A-3; mistake 6."""
+    async with inbound(tmp_path) as house:
+        right = house.forger.signed
+        for method, target, signed_target, body, signed_body, status in (
+            ("GET", f"{V1}/event/%24a%2Fb", f"{V1}/event/%24a%2Fb", None, None, 404),
+            ("GET", f"{V1}/event/%24a%2Fb", f"{V1}/event/$a%2Fb", None, None, 401),
+            ("GET", f"{V1}/event/%24a%2Fb", f"{V1}/event/%24a%2fb", None, None, 401),
+            ("GET", f"{V1}/event/%24a?x=1", f"{V1}/event/%24a", None, None, 401),
+            ("PUT", f"{V1}/send/s1", f"{V1}/send/s1", {"pdus": []}, b'{"pdus":[]}', 200),
+            ("PUT", f"{V1}/send/s2", f"{V1}/send/s2", {"pdus": []}, b'{"pdus":[1]}', 401),
+            ("PUT", f"{V1}/send/s3", f"{V1}/send/s3", {"pdus": []}, None, 401),
+        ):
+            house.forger.signed = lambda *_, _t=signed_target, _b=signed_body, _m=method, **__: right(
+                _m, OURS, _t, _b
+            )
+            assert (await house.ask(method, target, body))[0] == status, (target, signed_target)
+
+
+async def test_a_delegated_server_says_where_it_is(tmp_path):
+    async with inbound(tmp_path, delegate="hansa.example:443") as house:
+        status, answer = await house.ask("GET", "/.well-known/matrix/server")
+        assert (status, answer) == (200, {"m.server": "hansa.example:443"})
+
+
+async def test_our_keys_are_published_and_signed(tmp_path):
+    """K-2, K-3."""
+    async with inbound(tmp_path) as house:
+        now = house.app.contexts["matrix"].clock.now()
+        for target in ("/_matrix/key/v2/server", "/_matrix/key/v2/server/ed25519:a"):
+            status, doc = await house.ask("GET", target)
+            assert status == 200
+            found = check_key_document(doc, OURS, verify, now)
+            assert found.keys() == {"ed25519:a"}
+            assert now + 3_600_000 < found["ed25519:a"].valid_until <= now + 7 * DAY
