@@ -278,6 +278,7 @@ async def test_an_invite_of_ours_goes_out_and_is_kept_with_their_signature(tmp_p
             raw = body["event"]
             signature = house.forger.key.sign(event_signable(raw, room.version))
             changed = {**raw, "unsigned": {"x": 1}}
+            changed = with_signature(changed, "third.example", "ed25519:x", "AAAA")
             return 200, {"event": with_signature(changed, THEIRS, house.forger.key.key_id, signature)}
 
         house.peer.answer = answer
@@ -337,6 +338,14 @@ async def test_backfill_is_newest_first_and_bounded(tmp_path):
         assert found[:5] == said_[::-1]
         assert found[-1] == house.room.state["m.room.create", ""]
         assert len(found) == len(set(found))
+        fork = [house.forger.message(house.room, text) for text in ("left", "right")]
+        for raw in fork:
+            assert await house.fate(raw) == "accepted"
+        tips = "&".join(f"v={at(name)}" for name in ids_of(house, fork))
+        for limit in (1, 2, 3):
+            _, answer = await house.ask("GET", f"{target}?{tips}&limit={limit}")
+            assert len(answer["pdus"]) == limit
+        assert set(ids_of(house, answer["pdus"])) == {*ids_of(house, fork), said_[4]}
         for nothing in (elsewhere, "$unknown", ""):
             _, answer = await house.ask("GET", f"{target}?v={at(nothing)}&limit=5")
             assert answer["pdus"] == []
@@ -369,8 +378,9 @@ async def test_missing_events_are_oldest_first_and_at_most_20(tmp_path):
             {"earliest_events": [1], "latest_events": []},
         ):
             await refused(house, 400, "M_BAD_JSON", "POST", target, odd)
-        many = {"earliest_events": ["$x"] * 101, "latest_events": []}
-        await refused(house, 400, "M_BAD_JSON", "POST", target, many)
+        for name, other in (("earliest_events", "latest_events"), ("latest_events", "earliest_events")):
+            assert (await house.ask("POST", target, {name: ["$x"] * 100, other: []}))[0] == 200
+            await refused(house, 400, "M_BAD_JSON", "POST", target, {name: ["$x"] * 101, other: []})
 
 
 @each_version
