@@ -21,7 +21,7 @@ from slixmpp.xmlstream.matcher import MatchXPath
 from peers.ca import PrivateCA
 from peers.process import Process, free_port
 from peers.require import require_prosody
-from peers.waiting import until
+from peers.waiting import came, until
 
 HOST, GATEWAY = "x.example", "gw.x.example"
 _MUC = "http://jabber.org/protocol/muc"
@@ -160,7 +160,7 @@ class XmppUser:
         """Wait until something that arrives makes ``condition`` true."""
         try:
             async with asyncio.timeout(seconds):
-                while not (found := condition()):
+                while not came(found := condition()):
                     await self._news.wait()
         except TimeoutError:
             tail = [ET.tostring(e).decode()[:300] for e in self.stanzas[-5:]]

@@ -6,8 +6,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from xml.etree.ElementTree import Element
 
 T = TypeVar("T")
+
+
+def came(found: object) -> bool:
+    """True for what is worth the wait: an element without children is, an empty list is not."""
+    return found is not None and (isinstance(found, Element) or bool(found))
 
 
 async def until(what: str, condition: Callable[[], Awaitable[T]], seconds: float = 30.0) -> T:
@@ -15,7 +21,7 @@ async def until(what: str, condition: Callable[[], Awaitable[T]], seconds: float
     deadline = time.monotonic() + seconds
     while True:
         got = await condition()
-        if got:
+        if came(got):
             return got
         if time.monotonic() > deadline:
             raise TimeoutError(f"this did not come within {seconds:g} s: {what}")

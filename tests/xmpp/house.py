@@ -34,6 +34,7 @@ from hansa_xmpp.network import XmppNetwork
 from hansa_xmpp.proto.jid import domain_of
 from hansa_xmpp.proto.render import Outgoing
 from hansa_xmpp.transport import LinkDown, Listener
+from peers.waiting import came
 from xmpp.stanzas import GW, ROOM, element, groupchat, join, line, local
 
 SOON = 5.0
@@ -113,7 +114,7 @@ class Script:
     async def until(self, condition: Callable[[], Any]) -> Any:
         """Wait until something sent makes ``condition`` true."""
         async with asyncio.timeout(SOON):
-            while not (found := condition()):
+            while not came(found := condition()):
                 await self._news.wait()
         return found
 
@@ -232,7 +233,7 @@ class House:
     async def until(self, condition: Callable[[], Any]) -> Any:
         """Wait for something that the core does."""
         async with asyncio.timeout(SOON):
-            while not (found := condition()):
+            while not came(found := condition()):
                 await asyncio.sleep(0.002)
         return found
 
