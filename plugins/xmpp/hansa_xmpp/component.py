@@ -136,6 +136,8 @@ class _Stream(ComponentXMPP):
 
     def connection_lost(self, exception: BaseException | None) -> None:
         """Tell who waits, then let slixmpp clean up."""
+        if self.parser is not None:
+            self.parser.close()
         super().connection_lost(exception)
         self.writable.set()
         reason = self.reason or str(exception or "the XMPP server closed the link")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -117,6 +118,15 @@ def test_what_is_just_within_the_bounds(inner: str) -> None:
     made.feed(f"<message from='a@b/c'>{inner}</message>".encode())
     assert len(whole(made)) == 1
     assert over == []
+
+
+def test_a_stream_that_ended_holds_nothing() -> None:
+    made, _ = parser()
+    made.feed(b"<message><body>")
+    held = weakref.ref(made)
+    made.close()
+    del made
+    assert held() is None  # without waiting for cycles to be collected
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ class Bounds:
     """``stanza`` and ``token`` (one tag with its attributes) in bytes; elements and depth per stanza."""
 
     stanza: int = 256 * 1024
-    token: int = 4 * 1024 * 1024
+    token: int = 1024 * 1024
     depth: int = 24
     elements: int = 1000
 
@@ -76,7 +76,9 @@ class BoundedParser:
         return iter(events)
 
     def close(self) -> None:
-        """The stream ended; nothing is waited for."""
+        """The stream ended: let go of what was read of it, which can be ``token`` bytes, at once."""
+        self._stack, self._events = [], []
+        self._expat = expat.ParserCreate("UTF-8", "}")
 
     def _restricted(self, *_: object) -> NoReturn:
         raise RemoteProtocolError("DOCTYPE, comment or processing instruction", code="restricted-xml")
