@@ -6,7 +6,8 @@ import asyncio
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,11 +18,13 @@ from peers.process import Process, free_port
 from peers.synapse import MatrixUser, Refusal, Synapse
 from peers.waiting import until
 
+from bench.measure import cpu_seconds
 from bench.origin import Origin, keys_file
 from bench.room import FakeRoom
 
 _ROOT = Path(__file__).parent.parent
-_SETTLE = 30.0
+#: Seconds between two looks, and how long a process must do next to nothing before it is given up.
+_ASK, _QUIET = 0.1, 4.0
 
 
 class Subject(Protocol):
@@ -37,7 +40,7 @@ class Subject(Protocol):
     async def join(self, room: FakeRoom) -> None: ...
 
     async def settled(self, room: FakeRoom, last: Sequence[str]) -> None:
-        """Wait until everything up to these events is visible, or for ``_SETTLE`` seconds."""
+        """Wait until everything up to these events is visible, or until nothing more comes."""
         ...
 
     async def stop(self) -> None: ...
@@ -48,7 +51,7 @@ class Subject(Protocol):
 
 
 def _count_missing(database: Path, sql: str, acknowledged: Iterable[str]) -> int:
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as db:
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
         return sum(1 for event_id in acknowledged if db.execute(sql, (event_id,)).fetchone() is None)
 
 
@@ -87,7 +90,7 @@ class HansaSubject:
                 return False
             return True
 
-        await _patiently(all_there)
+        await _patiently(self.pid, all_there)
 
     async def stop(self) -> None:
         await self._hansa.stop()
@@ -136,7 +139,7 @@ class SynapseSubject:
                 return False
             return True
 
-        await _patiently(all_there)
+        await _patiently(self.pid, all_there)
 
     async def stop(self) -> None:
         if self._user is not None:
@@ -199,10 +202,14 @@ class FloorSubject:
         return _count_missing(self._database, "SELECT 1 FROM pdu WHERE event_id = ?", acknowledged)
 
 
-async def _patiently(condition: Any) -> None:
-    """Ask now and then; giving up is no error here, what is missing is counted afterwards."""
-    deadline = time.monotonic() + _SETTLE
+async def _patiently(pid: int, condition: Callable[[], Awaitable[bool]]) -> None:
+    """Ask now and then, until the process has nothing to do any more. Giving up is no error here: what is
+    missing is counted afterwards.
+    """
+    looked, spent = time.monotonic(), cpu_seconds(pid)
     while not await condition():
-        if time.monotonic() > deadline:
-            return
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(_ASK)
+        if time.monotonic() - looked > _QUIET:
+            before, looked, spent = spent, time.monotonic(), cpu_seconds(pid)
+            if spent - before < _QUIET / 4:
+                return
