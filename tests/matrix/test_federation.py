@@ -509,6 +509,35 @@ async def test_events_of_another_room_that_a_gap_is_filled_with_are_not_taken(tm
             assert await store.get("pdu", (event_id(raw, room.version),)) is None
 
 
+async def test_an_event_that_follows_an_unknown_one_of_another_room_gets_no_place(tmp_path):
+    async with inbound(tmp_path) as house:
+        forger, room = house.forger, house.room
+        foreign = forger.message(house.other, "foreign")
+        name = event_id(foreign, room.version)
+        late = forger.message(room, "late", prev_events=[name], depth=foreign["depth"] + 1)
+        state = list(room.state.values())
+        asked = []
+
+        def answer(request):
+            asked.append(request.target)
+            if "/get_missing_events/" in request.target:
+                return 200, {"events": [foreign]}
+            if "/state_ids/" in request.target:
+                return 200, {"pdu_ids": state, "auth_chain_ids": state}
+            return (200, {"pdus": [foreign]}) if "/event/" in request.target else None
+
+        house.peer.answer = answer
+        assert (await house.send(late))[0] == 200
+        async with asyncio.timeout(5):
+            while not any("/event/" in target for target in asked):
+                await asyncio.sleep(0)
+        assert await house.fate(forger.message(room, "meanwhile")) == "accepted"
+        rows = await house.app.network("matrix")._ctx.store.get_many(
+            "pdu", [(name,), (event_id(late, room.version),)]
+        )
+        assert rows == {}
+
+
 async def test_a_transaction_is_answered_once(tmp_path):
     """T-3."""
     async with inbound(tmp_path) as house:

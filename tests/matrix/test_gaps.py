@@ -42,6 +42,7 @@ class History:
 
     def missing(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         assert body["limit"] <= 20
+        assert body["earliest_events"]
         found: list[dict[str, Any]] = []
         edge = [e for name in body["latest_events"] for e in self.by_id[name]["prev_events"]]
         while edge and len(found) < body["limit"]:
