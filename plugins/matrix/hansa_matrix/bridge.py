@@ -192,7 +192,9 @@ class Views:
             if key[0] != MEMBER:
                 continue
             if pdu is None:
-                gone.append(await self._ctx.home_of(key[1]))
+                home = await self._ctx.home_of(key[1])
+                people.pop(home, None)  # a change of power levels in the same step had counted them in
+                gone.append(home)
             else:
                 person = await person_of(pdu, levels, self._ctx.home_of, self._server)
                 people[person.user] = person
