@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +105,32 @@ def test_after_a_partition_both_sides_have_one_state(seed: int, tmp_path: Path):
     simulate(scenario, seed)
 
 
-@pytest.mark.parametrize("seed", seeds(40))
-def test_after_storms_and_power_cuts_everybody_has_one_state(seed: int, tmp_path: Path):
+def _storm(seed: int, keys: Path) -> str:
     async def scenario(sim: Simulation) -> None:
-        servers = await _town(sim, tmp_path, 2 + sim.seed % 2)
+        servers = await _town(sim, keys, 2 + sim.seed % 2)
         trouble = asyncio.ensure_future(havoc(sim, 60.0, Havoc(parted=(1.0, 40.0))))
         await asyncio.gather(*(_mischief(sim, server, servers, 14) for server in servers))
         await trouble
         await tie_together(sim, servers, _speak)
         await same_everywhere(servers)
 
-    simulate(scenario, seed)
+    return simulate(scenario, seed)
+
+
+@pytest.mark.parametrize("seed", seeds(40))
+def test_after_storms_and_power_cuts_everybody_has_one_state(seed: int, tmp_path: Path):
+    _storm(seed, tmp_path)
+
+
+def test_a_federation_has_one_history_per_seed_in_every_process(tmp_path: Path):
+    """The order of sets is another in each process; nothing that is sent or stored may follow it."""
+    script = (
+        "import sys, pathlib; from sim.test_divergence import _storm\n"
+        "print([_storm(seed, pathlib.Path(sys.argv[1])) for seed in (3, 5)])"
+    )
+    found = set()
+    for hash_seed in ("1", "2", "77"):
+        env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", script, str(tmp_path)]
+        found.add(subprocess.run(command, env=env, check=True, capture_output=True).stdout)
+    assert len(found) == 1

@@ -60,7 +60,8 @@ def resolve(
     skip: Container[str] = () if admit_rejected else rejected
     replay.run(power_order(graph, chosen, replay.sender_level), skip)
     replay.run(mainline_order(graph, full - chosen, replay.power_levels()), skip)
-    result = {key: pdu.event_id for key, pdu in replay.state.items()}
+    # In an order of its own: that in which the rules read is not the same in every process.
+    result = {key: replay.state[key].event_id for key in sorted(replay.state)}
     result.update(unconflicted)
     return result
 

@@ -103,7 +103,7 @@ class Events:
         loaded = await self.load(roots, version)
         edge = {a for one in loaded.values() for a in one.pdu.auth_events}
         while edge:
-            found = await self.load(edge, version)
+            found = await self.load(sorted(edge), version)
             chain.update(found)
             edge = {a for one in found.values() for a in one.pdu.auth_events if a not in chain}
         return chain

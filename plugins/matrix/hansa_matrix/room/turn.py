@@ -323,7 +323,7 @@ class RoomTurn:
         if not keys:
             return ViewChange()
         around = await self._view_of(current, {*keys, *fact_keys(), POWER_LEVELS_KEY})
-        changed = {key: around.get(key) for key in keys}
+        changed = {key: around.get(key) for key in sorted(keys)}
         levels = self._room.levels(around[CREATE_KEY], around.get(POWER_LEVELS_KEY), self._room.version)
         return await self._own.views.changed(
             self._room.room_id, changed, around, self._room.version.id, levels
