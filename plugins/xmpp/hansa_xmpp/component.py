@@ -76,6 +76,8 @@ class _Stream(ComponentXMPP):
     def __init__(self, options: Options, listener: Listener) -> None:
         secret = options.secret.get_secret_value()
         super().__init__(options.component, secret, options.host, options.port)  # type: ignore[no-untyped-call]
+        # The link has no TLS; a context would hold every authority of the system until garbage is collected.
+        del self.ssl_context
         self.opened: asyncio.Future[str] = self.loop.create_future()
         self.closed: asyncio.Future[str] = self.loop.create_future()
         self.writable = asyncio.Event()

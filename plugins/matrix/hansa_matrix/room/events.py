@@ -13,7 +13,9 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import from_wire
 from hansa_matrix.proto.versions import RoomVersion
 
+#: Events kept, and bytes of them as they were on the wire; parsed they take several times that.
 _KEPT = 5000
+_KEPT_BYTES = 8 * 1024 * 1024
 
 
 class Status(StrEnum):
@@ -61,6 +63,7 @@ class Events:
     def __init__(self, store: Scoped) -> None:
         self._store = store
         self._kept: OrderedDict[str, Stored] = OrderedDict()
+        self._bytes = 0
 
     async def load(self, ids: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
         """Those of the events that are stored."""
@@ -89,9 +92,12 @@ class Events:
     def keep(self, stored: Iterable[Stored]) -> None:
         """Remember what was just written or read."""
         for one in stored:
+            before = self._kept.get(one.pdu.event_id)
+            self._bytes += len(one.pdu.wire) - (len(before.pdu.wire) if before else 0)
             self._kept[one.pdu.event_id] = one
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
+        while len(self._kept) > _KEPT or self._bytes > _KEPT_BYTES:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= len(oldest.pdu.wire)
 
     def at_hand(self, event_id: str) -> Stored | None:
         """An event if it is in memory."""

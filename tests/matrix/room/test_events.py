@@ -1,0 +1,43 @@
+"""What is remembered of events is bounded by their number and by their size."""
+
+from __future__ import annotations
+
+from hansa.store.base import Scoped
+from hansa.store.memory import MemoryStore
+from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.room.events import Events, Status, Stored
+
+
+def event(number: int, size: int) -> Stored:
+    raw = {
+        "type": "m.room.message",
+        "sender": "@a:x",
+        "room_id": "!r",
+        "content": {"body": "x" * size},
+        "prev_events": [],
+        "auth_events": [],
+        "depth": number,
+        "origin_server_ts": number,
+        "hashes": {"sha256": ""},
+        "signatures": {},
+    }
+    return Stored(from_raw(raw, VERSIONS["12"]), Status.ACCEPTED)
+
+
+def test_many_small_and_few_large_events_are_kept_and_the_newest_last_longest():
+    events = Events(Scoped(MemoryStore(), "m"))
+    small = [event(n, 10) for n in range(6000)]
+    events.keep(small)
+    assert [s.pdu.event_id for s in small if events.at_hand(s.pdu.event_id)] == [
+        s.pdu.event_id for s in small[1000:]
+    ]
+    large = [event(n, 60_000) for n in range(300)]
+    events.keep(large)
+    kept = [s for s in large if events.at_hand(s.pdu.event_id)]
+    assert kept == large[-len(kept) :]
+    assert 7 * 2**20 < sum(len(s.pdu.wire) for s in kept) <= 8 * 2**20
+    assert not any(events.at_hand(s.pdu.event_id) for s in small)
+    for _ in range(3):  # again and again the same is no more
+        events.keep(kept)
+    assert [s for s in large if events.at_hand(s.pdu.event_id)] == kept
