@@ -32,7 +32,7 @@ def test_many_small_and_few_large_events_are_kept_and_the_newest_last_longest():
     assert [s.pdu.event_id for s in small if events.at_hand(s.pdu.event_id)] == [
         s.pdu.event_id for s in small[1000:]
     ]
-    large = [event(n, 60_000) for n in range(300)]
+    large = [event(10_000 + n, 60_000) for n in range(300)]
     events.keep(large)
     kept = [s for s in large if events.at_hand(s.pdu.event_id)]
     assert kept == large[-len(kept) :]
