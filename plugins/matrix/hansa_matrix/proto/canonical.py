@@ -15,6 +15,8 @@ from hansa.pure.errors import RemoteProtocolError
 _MOST = 2**53 - 1
 #: Deeper nesting than this is refused; orjson's own limit for encoding is above 200.
 MAX_DEPTH = 100
+#: orjson's limit for decoding; Python's own depends on its version.
+_READ_DEPTH = 1024
 
 
 def decode(data: bytes) -> Any:
@@ -34,6 +36,8 @@ def _with_any_number(data: bytes) -> Any:
     # orjson takes a number beyond a double for no JSON, and one such number in an EDU that nobody looks at
     # would cost the transaction, again at every retry.
     value = json.loads(data.decode(), parse_int=_integer, parse_constant=_no_number)
+    if _deeper(value, _READ_DEPTH):
+        raise ValueError("too deep")
     json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate has no UTF-8
     return value
 
@@ -62,8 +66,13 @@ def loads(data: bytes) -> Any:
 
 def check_depth(value: Any) -> None:
     """Raise RemoteProtocolError if ``value`` nests deeper than ``MAX_DEPTH``."""
+    if _deeper(value, MAX_DEPTH):
+        raise RemoteProtocolError(f"JSON nests deeper than {MAX_DEPTH}", code="M_BAD_JSON")
+
+
+def _deeper(value: Any, most: int) -> bool:
     level = [value]
-    for _ in range(MAX_DEPTH):
+    for _ in range(most):
         level = [
             child
             for parent in level
@@ -71,8 +80,8 @@ def check_depth(value: Any) -> None:
             for child in (parent.values() if isinstance(parent, dict) else parent)
         ]
         if not level:
-            return
-    raise RemoteProtocolError(f"JSON nests deeper than {MAX_DEPTH}", code="M_BAD_JSON")
+            return False
+    return True
 
 
 def check_values(value: Any) -> None:
