@@ -11,6 +11,7 @@ import orjson
 from hansa import LocalProtocolError, Put, Scoped
 
 from hansa_matrix.proto.event import StateKey
+from hansa_matrix.proto.state_conflict import differing
 
 StateIds = Mapping[StateKey, str]
 
@@ -78,10 +79,7 @@ class Groups:
         length = self._length.get(parent, 0) + 1
         if length > max(_CHAIN, len(state)):
             parent, before, length = 0, {}, 1
-        delta: list[tuple[str, str, str | None]] = [
-            (key[0], key[1], event_id) for key, event_id in state.items() if before.get(key) != event_id
-        ]
-        delta += [(key[0], key[1], None) for key in before if key not in state]
+        delta = [(*key, state.get(key)) for key in differing(state, before)]
         puts: list[Put] = []
         for at in range(0, max(1, len(delta)), _ROW):
             self.last += 1

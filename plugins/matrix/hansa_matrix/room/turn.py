@@ -38,6 +38,7 @@ from hansa_matrix.proto.auth import check_own, check_state, selected_for, select
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import finish
 from hansa_matrix.proto.reject import Reject
+from hansa_matrix.proto.state_conflict import differing
 from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.room import Head, MatrixRoom, advanced, without_past
@@ -319,7 +320,7 @@ class RoomTurn:
         else:
             old = await self._room.groups.load(old_group)
             if old is not current:
-                keys = {k for k in {*old, *current} if old.get(k) != current.get(k)}
+                keys = set(differing(old, current))
         if not keys:
             return ViewChange()
         around = await self._view_of(current, {*keys, *fact_keys(), POWER_LEVELS_KEY})
