@@ -123,7 +123,7 @@ class Bench:
     def _count(self, subject: Subject) -> None:
         for found in self.results.values():
             result = found[subject.label]
-            result.missing = subject.missing([e for run in result.runs for e in run.acknowledged])
+            result.lost = [subject.missing(run.acknowledged) for run in result.runs]
 
     async def _echo(self, origin: Origin) -> Echo | None:
         if shutil.which("prosody") is None:

@@ -65,16 +65,25 @@ class Run:
 
 @dataclass(slots=True)
 class Result:
-    """All runs of one subject in one row."""
+    """All runs of one subject in one row. ``lost`` is, for each run, how many acknowledged events are not
+    there afterwards.
+    """
 
     subject: str
     row: Row
     runs: list[Run] = field(default_factory=list)
-    missing: int = 0
+    lost: list[int] = field(default_factory=list)
+
+    @property
+    def missing(self) -> int:
+        return sum(self.lost)
 
     @property
     def cpu_per_1000(self) -> float:
-        return statistics.median(1000 * run.cpu / run.events for run in self.runs)
+        """For 1,000 events that are there: an event that was lost was not paid for."""
+        lost = self.lost or [0] * len(self.runs)
+        there = [max(1, run.events - gone) for run, gone in zip(self.runs, lost, strict=True)]
+        return statistics.median(1000 * run.cpu / n for run, n in zip(self.runs, there, strict=True))
 
     @property
     def per_second(self) -> float:

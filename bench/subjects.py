@@ -97,9 +97,10 @@ class HansaSubject:
 
     def missing(self, acknowledged: Iterable[str]) -> int:
         sql = (
-            "SELECT 1 FROM matrix_pdu p JOIN core_alias a ON a.native = p.event_id"
-            " JOIN core_event e ON e.room = a.room AND e.seq = a.seq"
-            " WHERE p.event_id = ? AND p.status = 'accepted' AND p.after > 0"
+            "SELECT 1 FROM matrix_pdu p"
+            " JOIN core_alias a ON a.scope = '' AND a.network = 'matrix' AND a.native = p.event_id"
+            " JOIN core_event e ON e.scope = '' AND e.room = a.room AND e.seq = a.seq"
+            " WHERE p.scope = 'matrix' AND p.event_id = ? AND p.status = 'accepted' AND p.after > 0"
         )
         return _count_missing(self._hansa.folder / "hansa.db", sql, acknowledged)
 
