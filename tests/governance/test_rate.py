@@ -42,3 +42,4 @@ def test_memory_is_bounded_and_who_is_active_is_not_forgotten():
             assert rates.take("ann") > 0
     assert len(rates._buckets) == _SENDERS
     assert rates.take("ann") > 0
+    assert rates.take("late") == 0.0 and rates.take("late") > 0
