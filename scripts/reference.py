@@ -77,10 +77,11 @@ def users(hook: str) -> list[str]:
 def described(module: Any, node: ast.ClassDef) -> list[str]:
     """One class: its words, its fields, its methods."""
     thing = getattr(module, node.name)
+    source = Path(module.__file__).read_text(encoding="utf-8")
     lines = [f"### `{node.name}`", "", prose(thing), ""]
     if dataclasses.is_dataclass(thing):
         fields = [c for c in node.body if isinstance(c, ast.AnnAssign) and "ClassVar" not in ast.unparse(c)]
-        lines += ["```python", *(ast.unparse(f) for f in fields), "```", ""]
+        lines += ["```python", *(ast.get_source_segment(source, f) or "" for f in fields), "```", ""]
     for method in members(node):
         lines += [f"- `{signature(method)}`", ""]
         doc = inspect.cleandoc(ast.get_docstring(method) or "").replace("``", "`")
