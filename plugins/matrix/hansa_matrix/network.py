@@ -54,6 +54,8 @@ from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.schema import SCHEMA
 from hansa_matrix.room.turn import Arrived, Own, RoomTurn
 
+#: A transaction waits for a room that is being entered, 30 s at most.
+_LOOK, _LOOKS = 0.1, 300
 _PLAIN = frozenset(string.ascii_lowercase + string.digits + "._-/+")
 _FEATURES = Features(
     levels={
@@ -95,6 +97,8 @@ class MatrixNetwork:
         self._ingest = Ingest(self._own, self._keyring, self._gaps, config.max_waiting)
         self._gaps.ingest = self._ingest
         self._ingest.room_of = self.get
+        self._ingest.entered = self._entered
+        self._entering: set[str] = set()
         self._membership = Membership(self._own, self._client, self._keyring, self._events)
         self._invites = Invites(self._own, self._client, self._keyring)
         self._rooms: dict[str, MatrixRoom] = {}
@@ -128,6 +132,10 @@ class MatrixNetwork:
             after = str(page[-1].key[0])
         await self._sender.load()
         self._sender.start()
+        for room in list(self._rooms.values()):
+            if room.resident and self._ctx.link(room.room_id) is None:  # the power failed just before
+                opened = await self._opened(room)
+                await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
         await self._ingest.load(list(self._rooms.values()))
         self._opening.set()
         self._ctx.spawn(self._greet(), "greet peers")
@@ -254,9 +262,25 @@ class MatrixNetwork:
     async def _enter(self, room_id: str, via: Sequence[str]) -> OpenedRoom:
         room = self._rooms.get(room_id)
         if room is None or not room.resident:
-            room = await self._membership.join(room_id, self.bridge_user, via)
-            self._rooms[room_id] = room
+            self._entering.add(room_id)
+            try:
+                room = await self._membership.join(room_id, self.bridge_user, via)
+                self._rooms[room_id] = room
+            finally:
+                self._entering.discard(room_id)
         return await self._opened(room)
+
+    async def _entered(self, room_id: str) -> bool:
+        """See ``Ingest.entered``. Others count us in from send_join on, and send; the core knows the room
+        from its link on.
+        """
+        for _ in range(_LOOKS):
+            room = self._rooms.get(room_id)
+            idle = room is None or not room.resident or self._ctx.link(room_id) is not None
+            if idle and room_id not in self._entering:
+                return True
+            await asyncio.sleep(_LOOK)
+        return False
 
     async def _opened(self, room: MatrixRoom) -> OpenedRoom:
         native = Ref(self._ctx.id, room.room_id)

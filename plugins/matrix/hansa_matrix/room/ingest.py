@@ -59,6 +59,8 @@ class Ingest:
         self._lines: dict[str, Line] = {}
         self._at = 0
         self.room_of: Callable[[str], MatrixRoom | None] = lambda _: None
+        #: Waits while a room is being entered; False if that takes too long for a request.
+        self.entered: Callable[[str], Awaitable[bool]] | None = None
         self.judged: Callable[[MatrixRoom, Pdu], Awaitable[None]] | None = None
 
     async def load(self, rooms: Sequence[MatrixRoom]) -> None:
@@ -84,6 +86,10 @@ class Ingest:
         """
         answer: dict[str, dict[str, str]] = {}
         fresh: list[tuple[MatrixRoom, Pdu]] = []
+        named = [obj.get("room_id") for obj in pdus if isinstance(obj, dict)]
+        for name in dict.fromkeys(n for n in named if isinstance(n, str)):
+            if self.entered is not None and not await self.entered(name):
+                raise Busy("the room is being entered", after=5.0)
         for obj in pdus:
             room_id = obj.get("room_id") if isinstance(obj, dict) else None
             room = self.room_of(room_id) if isinstance(room_id, str) else None
