@@ -228,6 +228,8 @@ class RoomTurn:
         relay: list[Write] = []
         if arrived.handshake:
             relay = self._out(pdu, self._servers() - {arrived.origin})
+            if pdu.membership == "join":
+                relay += self._beside(pdu, arrived.origin)
         return self._prepared(
             [*done, *made, *writes, *relay],
             native_id=pdu.event_id,
@@ -342,6 +344,16 @@ class RoomTurn:
             servers |= {ids.domain_of(pdu.state_key)} - {self._own.server}
         self._drafts.recipients.append(servers)
         return self._own.sender.writes(pdu.event_id, pdu.room_id, servers)
+
+    def _beside(self, join: Pdu, server: str) -> list[Write]:
+        """What stands beside a join, made while its handshake was under way, is not in the state before the
+        join that its server gets, and was sent to nobody there: two who join at once would not know of each
+        other. So it is sent after.
+        """
+        beside = [e for e in self._drafts.head.extremities if e != join.event_id]
+        if beside:
+            self._drafts.recipients.append(frozenset({server}))
+        return [w for e in beside for w in self._own.sender.writes(e, join.room_id, {server})]
 
     def _prepared(
         self,
