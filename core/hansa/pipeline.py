@@ -21,24 +21,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from hansa import tables
-from hansa.contracts import Authority, Busy, Countersign, KnowsServers, Missing, Network, Prepared, Turn
+from hansa.admission import Admission, Networks, Submission
+from hansa.contracts import Authority, Busy, Countersign, Missing, Prepared, Turn
 from hansa.core_turn import CoreTurn
-from hansa.decisions import Judgement
 from hansa.delivery import Judged
 from hansa.pure.content import Member, Name, Topic
-from hansa.pure.crossing import EventIn, EventOut
 from hansa.pure.errors import LocalProtocolError
-from hansa.pure.model import (
-    Event,
-    Inbound,
-    Link,
-    NativeFacts,
-    Outcome,
-    Ref,
-    Refusal,
-    RefusalCode,
-)
-from hansa.pure.verdict import ALLOW, Action, Verdict, strictest
+from hansa.pure.model import Event, Inbound, Outcome, Ref, Refusal, RefusalCode
+from hansa.pure.verdict import ALLOW, Action
 from hansa.pure.view import ViewChange, change_by
 from hansa.rooms import Room, Rooms
 from hansa.store.base import Conflict, Write
@@ -46,15 +36,10 @@ from hansa.store.base import Conflict, Write
 _BATCH = 50
 _WAITING = 1000
 _RACES = 5
-_FETCHES = 3
 
 
-class Surroundings(Protocol):
+class Surroundings(Networks, Protocol):
     """What the pipeline asks of the running whole."""
-
-    def network(self, network: str) -> Network | None:
-        """The open network of an id."""
-        ...
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> object:
         """Run a task of the core's own."""
@@ -66,19 +51,6 @@ class Surroundings(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class _Item:
-    inbound: Inbound
-    link: Link
-    done: asyncio.Future[Outcome]
-    fetches: int = 0
-    judged: bool = False
-    verdict: Verdict = ALLOW
-    writes: list[Write] = field(default_factory=list)
-    withheld: list[tuple[str, str]] = field(default_factory=list)
-    ready: Refusal | None = None
-
-
-@dataclass(slots=True, eq=False)
 class _Correction:
     change: ViewChange
     done: asyncio.Future[None]
@@ -86,7 +58,7 @@ class _Correction:
 
 @dataclass(slots=True)
 class _Queue:
-    waiting: deque[_Item | _Correction] = field(default_factory=deque)
+    waiting: deque[Submission | _Correction] = field(default_factory=deque)
     running: bool = False
 
 
@@ -96,7 +68,7 @@ class _Draft:
 
     writes: list[Write] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-    outcomes: list[tuple[_Item, Outcome]] = field(default_factory=list)
+    outcomes: list[tuple[Submission, Outcome]] = field(default_factory=list)
     head: int = 0
     received: int = 0
 
@@ -107,7 +79,7 @@ class Pipeline:
     def __init__(self, rooms: Rooms, judged: Judged, around: Surroundings) -> None:
         self._store = judged.store
         self._rooms = rooms
-        self._decisions = judged.decisions
+        self._admission = Admission(judged.decisions, around)
         self._around = around
         self._clock = judged.seams.clock
         self._random = judged.seams.random
@@ -123,14 +95,14 @@ class Pipeline:
     async def submit(self, network: str, items: Sequence[Inbound]) -> list[Outcome]:
         """See ``NetworkContext.submit``."""
         loop = asyncio.get_running_loop()
-        made: list[_Item] = []
+        made: list[Submission] = []
         for inbound in items:
             if inbound.origin.network != network or inbound.sender.network != network:
                 raise LocalProtocolError(f"{network} may not speak for {inbound.sender} ({inbound.origin})")
             self._rooms.of(inbound.room)
             link = self._rooms.link(inbound.room)
             assert link is not None
-            made.append(_Item(inbound, link, loop.create_future()))
+            made.append(Submission(inbound, link, loop.create_future()))
         for room in {item.link.room for item in made}:
             if self.waiting(room) + len(made) > _WAITING:
                 self._count("busy")
@@ -139,13 +111,17 @@ class Pipeline:
             self._enqueue(item.link.room, item)
         return [await item.done for item in made]
 
+    def server_of(self, network: str, user: str) -> str:
+        """The server of a user, by the network's own rule."""
+        return self._admission.server_of(network, user)
+
     async def correct(self, room: str, change: ViewChange) -> None:
         """Apply a change to a room's view in the room's turn."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._enqueue(room, _Correction(change, done))
         await done
 
-    def _enqueue(self, room: str, item: _Item | _Correction) -> None:
+    def _enqueue(self, room: str, item: Submission | _Correction) -> None:
         queue = self._queues.setdefault(room, _Queue())
         queue.waiting.append(item)
         if not queue.running:
@@ -157,7 +133,7 @@ class Pipeline:
             while queue.waiting:
                 room = self._rooms.get(room_id)
                 assert room is not None
-                batch: list[_Item] = []
+                batch: list[Submission] = []
                 while queue.waiting and len(batch) < _BATCH:
                     first = queue.waiting[0]
                     if isinstance(first, _Correction):
@@ -183,10 +159,10 @@ class Pipeline:
         finally:
             queue.running = False
 
-    async def _batch(self, room: Room, batch: list[_Item]) -> None:
+    async def _batch(self, room: Room, batch: list[Submission]) -> None:
         try:
             batch = await self._unknown(batch)
-            await self._admit_all(room, [item for item in batch if not item.judged])
+            await self._admission.admit(room, [item for item in batch if not item.judged])
             for race in range(_RACES):
                 try:
                     await self._turn(room, batch)
@@ -211,12 +187,12 @@ class Pipeline:
             elif left:
                 left[0].done.set_exception(LocalProtocolError(f"{type(error).__name__}: {error}"))
 
-    async def _unknown(self, batch: list[_Item]) -> list[_Item]:
+    async def _unknown(self, batch: list[Submission]) -> list[Submission]:
         """Those not in the log yet; the others are answered as before."""
         keys = [(i.inbound.origin.network, i.inbound.origin.id) for i in batch]
         known = await self._store.get_many("alias", keys)
-        fresh: list[_Item] = []
-        first: dict[tuple[str, str], _Item] = {}
+        fresh: list[Submission] = []
+        first: dict[tuple[str, str], Submission] = {}
         for item, key in zip(batch, keys, strict=True):
             row = known.get(key)
             if row is not None:
@@ -233,75 +209,7 @@ class Pipeline:
                 fresh.append(item)
         return fresh
 
-    async def _admit_all(self, room: Room, items: Sequence[_Item]) -> None:
-        """In parallel where there is somebody to wait for; a task per event is dear."""
-        link = room.authority
-        network = self._around.network(link.native.network) if link else None
-        authority = network if isinstance(network, Authority) else None
-        if self._decisions.policies:
-            await asyncio.gather(*(self._admit(room, authority, item) for item in items))
-            return
-        for item in items:
-            await self._admit(room, authority, item)
-
-    async def _admit(self, room: Room, authority: Authority | None, item: _Item) -> None:
-        """Stage 4 and 5: the policies' word on every way, and the authority's preparations."""
-        item.writes, item.withheld, item.verdict = [], [], ALLOW
-        inbound, arrived, link = item.inbound, item.link, room.authority
-        immutable = arrived.authority and inbound.native is not None
-        if self._decisions.policies:
-            await self._govern(room, item, immutable=immutable)
-        if not arrived.direction.inward and not immutable:
-            item.ready = Refusal(code=RefusalCode.FORBIDDEN, text="this link is for listening only")
-        elif item.verdict.allowed and link is not None:
-            if authority is None:
-                item.ready = Refusal(code=RefusalCode.UNREACHABLE, text="the room's network is not running")
-            elif not immutable:
-                item.ready = await authority.ready(link, inbound)
-        item.judged = True
-
-    async def _govern(self, room: Room, item: _Item, *, immutable: bool) -> None:
-        """Ask about the way in and every way out."""
-        inbound, arrived = item.inbound, item.link
-        facts = self._facts(inbound)
-        asked: list[Judgement] = []
-        way_in = EventIn(
-            link=arrived,
-            sender=inbound.sender,
-            content=inbound.content,
-            view=room.view,
-            facts=facts,
-            immutable=immutable,
-        )
-        asked.append(await self._decisions.judge(way_in))
-        for link in list(room.links.values()):
-            if link.id == arrived.id or not link.direction.outward:
-                continue
-            out = EventOut(
-                link=link, sender=inbound.sender, content=inbound.content, view=room.view, facts=facts
-            )
-            judged = await self._decisions.judge(out)
-            item.writes += judged.writes
-            if link.authority:
-                asked.append(judged)
-            elif not judged.verdict.allowed:
-                item.withheld.append((link.id, judged.verdict.decision))
-        for judged in asked:
-            item.writes += judged.writes
-        item.verdict = _merged([j.verdict for j in asked], immutable=immutable)
-
-    def _facts(self, inbound: Inbound) -> NativeFacts:
-        network = self._around.network(inbound.sender.network)
-        if isinstance(network, KnowsServers):
-            return network.facts(inbound)
-        return NativeFacts(sender_server=inbound.sender.network)
-
-    def server_of(self, network_id: str, user: str) -> str:
-        """The server of a user, by the network's own rule."""
-        network = self._around.network(network_id)
-        return network.server_of(user) if isinstance(network, KnowsServers) else network_id
-
-    async def _turn(self, room: Room, batch: list[_Item]) -> None:
+    async def _turn(self, room: Room, batch: list[Submission]) -> None:
         turn: Turn = CoreTurn(room.view)
         authority = room.authority
         if authority is not None:
@@ -333,7 +241,7 @@ class Pipeline:
             self._count("committed", len(draft.events))
             self._around.wake(room, draft.events)
 
-    async def _prepare(self, room: Room, turn: Turn, item: _Item, draft: _Draft) -> None:
+    async def _prepare(self, room: Room, turn: Turn, item: Submission, draft: _Draft) -> None:
         inbound, verdict = item.inbound, item.verdict
         if item.ready is not None:
             self._refuse(draft, item, item.ready)
@@ -357,7 +265,7 @@ class Pipeline:
         if change is None:
             server = ""
             if isinstance(inbound.content, Member):
-                server = self.server_of(inbound.content.user.network, inbound.content.user.id)
+                server = self._admission.server_of(inbound.content.user.network, inbound.content.user.id)
             change = change_by(inbound.content, room.view, server)
         if not shown and isinstance(inbound.content, Name | Topic):
             change = replace(change, facts=None)
@@ -370,7 +278,7 @@ class Pipeline:
             self._count("not_shown")
         draft.outcomes.append((item, Outcome(verdict=verdict, event=event)))
 
-    def _event(self, room: Room, item: _Item, draft: _Draft, prepared: Prepared) -> Event:
+    def _event(self, room: Room, item: Submission, draft: _Draft, prepared: Prepared) -> Event:
         inbound = item.inbound
         draft.head += 1
         draft.received = max(self._clock.now(), draft.received)
@@ -396,42 +304,20 @@ class Pipeline:
                 draft.writes.append(tables.alias_insert(alias, room.id, event.seq))
         return event
 
-    def _refuse(self, draft: _Draft, item: _Item, refusal: Refusal) -> None:
+    def _refuse(self, draft: _Draft, item: Submission, refusal: Refusal) -> None:
         self._count(f"refused_{refusal.code.value}")
         draft.writes += item.writes
         draft.outcomes.append((item, Outcome(verdict=item.verdict, refusal=refusal)))
 
-    async def _outside(self, room: Room, item: _Item, needed: Missing | Countersign) -> None:
-        """Do the I/O that a preparation asked for, then queue the event again, refused if it failed."""
-        authority = room.authority
-        network = self._around.network(authority.native.network) if authority else None
-        item.fetches += 1
-        try:
-            if authority is None or not isinstance(network, Authority) or item.fetches > _FETCHES:
-                item.ready = _not_had()
-            elif isinstance(needed, Missing):
-                item.ready = None if await network.fetch(authority, needed.refs) else _not_had()
-            else:
-                signed = await network.countersign(authority, needed.draft)
-                if isinstance(signed, Refusal):
-                    item.ready = signed
-                else:
-                    item.inbound = replace(item.inbound, native=signed)
-        except Exception:  # noqa: BLE001  # a network's bug must be an answer to who submitted
-            self._log.exception("%s could not be completed", item.inbound.origin)
-            item.ready = _not_had()
+    async def _outside(self, room: Room, item: Submission, needed: Missing | Countersign) -> None:
+        await self._admission.complete(room, item, needed)
         self._enqueue(room.id, item)
 
     def _count(self, name: str, by: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + by
 
 
-def _not_had() -> Refusal:
-    text = "what this event stands on could not be had"
-    return Refusal(code=RefusalCode.UNREACHABLE, text=text, retry_after=5.0)
-
-
-def _as_duplicate(done: asyncio.Future[Outcome], mine: _Item) -> None:
+def _as_duplicate(done: asyncio.Future[Outcome], mine: Submission) -> None:
     if mine.done.done():
         return
     if done.cancelled():
@@ -440,13 +326,3 @@ def _as_duplicate(done: asyncio.Future[Outcome], mine: _Item) -> None:
         mine.done.set_exception(error)
     else:
         mine.done.set_result(replace(done.result(), duplicate=True))
-
-
-def _merged(verdicts: Sequence[Verdict], *, immutable: bool) -> Verdict:
-    """The strictest; an event that stands in native history can only be withheld."""
-    merged = strictest(verdicts)
-    if merged.allowed:
-        return merged
-    decision = next((v.decision for v in verdicts if v.action is merged.action), "")
-    action = Action.WITHHOLD if immutable else Action.DENY
-    return replace(merged, action=action, decision=decision)

@@ -1,0 +1,159 @@
+"""What happens to a submission outside the room's turn: stages 4 and 5, and the I/O that a turn has to leave.
+
+Every policy is asked about the way in and each way out; the authority makes ready what must exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from hansa.contracts import Authority, Countersign, KnowsServers, Missing, Network
+from hansa.decisions import Decisions, Judgement
+from hansa.pure.crossing import EventIn, EventOut
+from hansa.pure.model import Inbound, Link, NativeFacts, Outcome, Refusal, RefusalCode
+from hansa.pure.verdict import ALLOW, Action, Verdict, strictest
+from hansa.rooms import Room
+from hansa.store.base import Write
+
+_FETCHES = 3
+
+
+class Networks(Protocol):
+    """The open networks."""
+
+    def network(self, network: str) -> Network | None:
+        """The open network of an id."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Submission:
+    """One ``Inbound`` on its way. ``writes`` are the rows of its decisions, ``withheld`` the links it may not
+    pass with their decision ids; ``ready`` refuses it at its turn; ``fetches`` counts the turns it left.
+    """
+
+    inbound: Inbound
+    link: Link
+    done: asyncio.Future[Outcome]
+    fetches: int = 0
+    judged: bool = False
+    verdict: Verdict = ALLOW
+    writes: list[Write] = field(default_factory=list)
+    withheld: list[tuple[str, str]] = field(default_factory=list)
+    ready: Refusal | None = None
+
+
+class Admission:
+    """Judges submissions and makes them ready for their turn."""
+
+    def __init__(self, decisions: Decisions, networks: Networks) -> None:
+        self._decisions = decisions
+        self._networks = networks
+        self._log = logging.getLogger("hansa.pipeline")
+
+    async def admit(self, room: Room, items: Sequence[Submission]) -> None:
+        """Judge and make ready: in parallel where there is somebody to wait for; a task per event is dear."""
+        link = room.authority
+        network = self._networks.network(link.native.network) if link else None
+        authority = network if isinstance(network, Authority) else None
+        if self._decisions.policies:
+            await asyncio.gather(*(self._admit(room, authority, item) for item in items))
+            return
+        for item in items:
+            await self._admit(room, authority, item)
+
+    async def _admit(self, room: Room, authority: Authority | None, item: Submission) -> None:
+        """Stage 4 and 5: the policies' word on every way, and the authority's preparations."""
+        item.writes, item.withheld, item.verdict = [], [], ALLOW
+        inbound, arrived, link = item.inbound, item.link, room.authority
+        immutable = arrived.authority and inbound.native is not None
+        if self._decisions.policies:
+            await self._govern(room, item, immutable=immutable)
+        if not arrived.direction.inward and not immutable:
+            item.ready = Refusal(code=RefusalCode.FORBIDDEN, text="this link is for listening only")
+        elif item.verdict.allowed and link is not None:
+            if authority is None:
+                item.ready = Refusal(code=RefusalCode.UNREACHABLE, text="the room's network is not running")
+            elif not immutable:
+                item.ready = await authority.ready(link, inbound)
+        item.judged = True
+
+    async def _govern(self, room: Room, item: Submission, *, immutable: bool) -> None:
+        """Ask about the way in and every way out."""
+        inbound, arrived = item.inbound, item.link
+        facts = self._facts(inbound)
+        asked: list[Judgement] = []
+        way_in = EventIn(
+            link=arrived,
+            sender=inbound.sender,
+            content=inbound.content,
+            view=room.view,
+            facts=facts,
+            immutable=immutable,
+        )
+        asked.append(await self._decisions.judge(way_in))
+        for link in list(room.links.values()):
+            if link.id == arrived.id or not link.direction.outward:
+                continue
+            out = EventOut(
+                link=link, sender=inbound.sender, content=inbound.content, view=room.view, facts=facts
+            )
+            judged = await self._decisions.judge(out)
+            item.writes += judged.writes
+            if link.authority:
+                asked.append(judged)
+            elif not judged.verdict.allowed:
+                item.withheld.append((link.id, judged.verdict.decision))
+        for judged in asked:
+            item.writes += judged.writes
+        item.verdict = _merged([j.verdict for j in asked], immutable=immutable)
+
+    def _facts(self, inbound: Inbound) -> NativeFacts:
+        network = self._networks.network(inbound.sender.network)
+        if isinstance(network, KnowsServers):
+            return network.facts(inbound)
+        return NativeFacts(sender_server=inbound.sender.network)
+
+    def server_of(self, network_id: str, user: str) -> str:
+        """The server of a user, by the network's own rule."""
+        network = self._networks.network(network_id)
+        return network.server_of(user) if isinstance(network, KnowsServers) else network_id
+
+    async def complete(self, room: Room, item: Submission, needed: Missing | Countersign) -> None:
+        """Do the I/O that a preparation asked for; if it failed the event is refused at its next turn."""
+        authority = room.authority
+        network = self._networks.network(authority.native.network) if authority else None
+        item.fetches += 1
+        try:
+            if authority is None or not isinstance(network, Authority) or item.fetches > _FETCHES:
+                item.ready = _not_had()
+            elif isinstance(needed, Missing):
+                item.ready = None if await network.fetch(authority, needed.refs) else _not_had()
+            else:
+                signed = await network.countersign(authority, needed.draft)
+                if isinstance(signed, Refusal):
+                    item.ready = signed
+                else:
+                    item.inbound = replace(item.inbound, native=signed)
+        except Exception:  # noqa: BLE001  # a network's bug must be an answer to who submitted
+            self._log.exception("%s could not be completed", item.inbound.origin)
+            item.ready = _not_had()
+
+
+def _not_had() -> Refusal:
+    text = "what this event stands on could not be had"
+    return Refusal(code=RefusalCode.UNREACHABLE, text=text, retry_after=5.0)
+
+
+def _merged(verdicts: Sequence[Verdict], *, immutable: bool) -> Verdict:
+    """The strictest; an event that stands in native history can only be withheld."""
+    merged = strictest(verdicts)
+    if merged.allowed:
+        return merged
+    decision = next((v.decision for v in verdicts if v.action is merged.action), "")
+    action = Action.WITHHOLD if immutable else Action.DENY
+    return replace(merged, action=action, decision=decision)
