@@ -50,9 +50,10 @@ from hansa_matrix.room.gaps import GapFiller
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.invites import Invites
 from hansa_matrix.room.membership import Membership
+from hansa_matrix.room.native import Arrived, Own
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.schema import SCHEMA
-from hansa_matrix.room.turn import Arrived, Own, RoomTurn
+from hansa_matrix.room.turn import RoomTurn
 
 #: A transaction waits for a room that is being entered, 30 s at most.
 _LOOK, _LOOKS = 0.1, 300

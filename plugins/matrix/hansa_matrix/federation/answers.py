@@ -22,8 +22,8 @@ from hansa_matrix.proto.versions import version_of
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.membership import Membership
+from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.turn import Own
 
 _BACKFILL = 100
 _MISSING = 20

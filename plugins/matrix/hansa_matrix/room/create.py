@@ -10,8 +10,9 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import finish
 from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.events import Events, Status, Stored
+from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import Head, MatrixRoom
-from hansa_matrix.room.turn import Own, RoomTurn
+from hansa_matrix.room.turn import RoomTurn
 
 
 def _create_event(own: Own, creator: str, version_id: str, room_id: str) -> Pdu:

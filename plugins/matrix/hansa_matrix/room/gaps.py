@@ -22,8 +22,8 @@ from hansa_matrix.proto.state_keys import CREATE_KEY
 from hansa_matrix.room import outliers
 from hansa_matrix.room.events import Status
 from hansa_matrix.room.ingest import Ingest
+from hansa_matrix.room.native import Adopted
 from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.turn import Adopted
 
 _MOST = 1000
 _ASK = 20

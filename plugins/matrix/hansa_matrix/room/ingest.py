@@ -31,8 +31,8 @@ from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import checked_hash, key_ids, parse, required_servers, unsigned_by
 from hansa_matrix.room.line import Entry, Line
+from hansa_matrix.room.native import Arrived, Own
 from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.turn import Arrived, Own
 
 _BATCH = 50
 

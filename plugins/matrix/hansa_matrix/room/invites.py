@@ -17,8 +17,8 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import key_ids, parse, unsigned_by
 from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER
+from hansa_matrix.room.native import Arrived, Own
 from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.turn import Arrived, Own
 
 #: What the invited person is shown of the room, besides who invites them.
 _SHOWN = (

@@ -20,8 +20,8 @@ from hansa_matrix.proto.pdu import finish, key_ids, required_servers, unsigned_b
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.room import outliers
 from hansa_matrix.room.events import Events, Status, Stored
+from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import Head, MatrixRoom
-from hansa_matrix.room.turn import Own
 
 #: A room is joined without those whose server gives no key, but not for one lost request (s).
 _KEY_PAUSES = (1.0, 4.0, 10.0)

@@ -1,0 +1,61 @@
+"""What a room's turn works on: an event from elsewhere, one whose past is not to be had, and who we are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hansa import NetworkContext, Refusal, RefusalCode
+
+from hansa_matrix.bridge import Views
+from hansa_matrix.crypto import SigningKey
+from hansa_matrix.federation.sender import Sender
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.reject import Reject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """``Inbound.native`` of a PDU from elsewhere. ``staged`` is its row to remove. ``handshake``: it came by
+    send_join or the like, or is ours with another's signature: a failed check is an answer, and we send it
+    on to the other servers of the room.
+    """
+
+    pdu: Pdu
+    origin: str
+    staged: tuple[str, int] | None = None
+    handshake: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """``Inbound.native`` of an event whose past is not to be had: ``state`` is what another server says was
+    before it. It becomes something to build on, and is not shown.
+    """
+
+    pdu: Pdu
+    state: dict[StateKey, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What every turn of our server needs: who we are and where to send."""
+
+    ctx: NetworkContext
+    server: str
+    key: SigningKey
+    sender: Sender
+    views: Views
+
+
+_CODES = {
+    "5.join.banned": RefusalCode.BANNED,
+    "5.join.invite": RefusalCode.INVITE_ONLY,
+    "5.join.rule": RefusalCode.INVITE_ONLY,
+    "5.join.restricted": RefusalCode.INVITE_ONLY,
+    "6.not_joined": RefusalCode.NOT_JOINED,
+}
+
+
+def refusal_of(reject: Reject) -> Refusal:
+    """A failed rule, as the person concerned is told."""
+    return Refusal(code=_CODES.get(reject.rule, RefusalCode.FORBIDDEN), text=reject.reason)
