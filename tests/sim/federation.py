@@ -73,6 +73,13 @@ class Server:
             raise Crashed(f"{self.name} has {len(rooms)} rooms now")
         return rooms[0]
 
+    def knows(self, servers: Sequence[Server]) -> bool:
+        """True once this server knows that all of these are in the room, and so sends to them."""
+        if not self.linked:
+            return False
+        view = self.machine.running.contexts["matrix"].view(next(iter(self.matrix._rooms), ""))
+        return view is not None and all(("matrix", s.server_name) in view.joined_servers for s in servers)
+
     def user(self, local: str) -> str:
         return f"@{local}:{self.server_name}"
 

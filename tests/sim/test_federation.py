@@ -29,7 +29,7 @@ async def _begin(sim: Simulation, servers: list[Server]) -> None:
     for server in servers:
         await server.machine.start()
     await sim.until(
-        lambda: all(server.linked for server in servers), "everybody is in the room", within=900.0
+        lambda: all(server.knows(servers) for server in servers), "everybody is in the room", within=900.0
     )
 
 
@@ -104,7 +104,9 @@ def test_joining_in_a_storm(seed: int, tmp_path: Path):
         trouble = asyncio.ensure_future(havoc(sim, 120.0))
         await asyncio.sleep(sim.chance.between(0.0, 20.0))
         await trouble
-        await sim.until(lambda: all(server.linked for server in servers), "everybody is in", within=900.0)
+        await sim.until(
+            lambda: all(server.knows(servers) for server in servers), "everybody is in", within=900.0
+        )
         await asyncio.gather(*(_chatter(sim, server, 5) for server in servers))
         await _end(sim, servers)
 
