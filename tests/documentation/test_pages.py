@@ -36,11 +36,17 @@ def test_files_that_the_architecture_names_exist():
 
 
 def test_the_methods_that_the_architecture_names_exist():
+    import hansa.admission
     import hansa.app
     import hansa.pipeline
 
-    for owner, method in re.findall(r"`(Pipeline|App)\.(\w+)`", ARCHITECTURE):
-        known = {"Pipeline": hansa.pipeline.Pipeline, "App": hansa.app.App}[owner]
+    owners = {
+        "Admission": hansa.admission.Admission,
+        "Pipeline": hansa.pipeline.Pipeline,
+        "App": hansa.app.App,
+    }
+    for owner, method in re.findall(r"`(Admission|Pipeline|App)\.(\w+)`", ARCHITECTURE):
+        known = owners[owner]
         assert hasattr(known, method), f"{owner}.{method}"
 
 
