@@ -17,7 +17,7 @@ from xml.etree import ElementTree as ET
 import orjson
 import pytest
 import pytest_asyncio
-from e2e import hostile_http, hostile_matrix, hostile_xmpp
+from e2e import hostile_handshakes, hostile_http, hostile_pdus, hostile_xmpp
 from e2e.fuzz import mutated_bytes, mutated_json
 from e2e.siege import ROGUE, ROMEO, Case, Siege, status_of
 from hansa import RemoteProtocolError
@@ -26,7 +26,7 @@ from peers.stranger import V1, plain_http
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
-CASES: list[Case] = [*hostile_http.CASES, *hostile_matrix.CASES, *hostile_xmpp.CASES]
+CASES: list[Case] = [*hostile_http.CASES, *hostile_pdus.CASES, *hostile_handshakes.CASES, *hostile_xmpp.CASES]
 PASSES = 5
 #: Resident memory may grow by this much from the second to the last pass (KiB).
 GROWTH = 5 * 1024
