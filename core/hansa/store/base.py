@@ -212,7 +212,9 @@ class Store(Protocol):
         ...
 
     async def position(self) -> int:
-        """The position of the last append of the whole store, 0 if there is none."""
+        """The position of the last append of the whole store, 0 if there is none. All up to it are there to
+        be read, and none will come below it.
+        """
         ...
 
 

@@ -110,7 +110,7 @@ class SqliteStore:
         self._readers = ThreadPoolExecutor(2, "hansa-reader", initializer=self._open_reader)
         self._lock: IO[bytes] | None = None
         self._db: sqlite3.Connection | None = None
-        self._position = 0
+        self._position = self._committed = 0
         self._waiting: deque[_Batch] = deque()
         self._writing = False
         self._idle = asyncio.Event()
@@ -146,7 +146,7 @@ class SqliteStore:
         self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
         self._db.execute("CREATE TABLE IF NOT EXISTS hansa_meta (name TEXT PRIMARY KEY, value INTEGER)")
         row = self._db.execute("SELECT value FROM hansa_meta WHERE name = 'position'").fetchone()
-        self._position = row[0] if row else 0
+        self._position = self._committed = row[0] if row else 0
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
@@ -322,6 +322,7 @@ class SqliteStore:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+        self._committed = self._position
         self.transactions += 1
 
     def _one(self, batch: _Batch, write: Write) -> None:
@@ -413,7 +414,7 @@ class SqliteStore:
 
     async def position(self) -> int:
         """See ``Store.position``."""
-        return self._position
+        return self._committed
 
 
 class _Connections:

@@ -46,6 +46,8 @@ class Sender:
         self._server = server
         self._peers: dict[str, _Peer] = {}
         self._sets: dict[int, tuple[str, ...]] = {}
+        #: Those whose row is committed.
+        self._stored: set[int] = set()
         self._boot = ctx.random.bytes(4).hex()
 
     async def load(self) -> None:
@@ -54,6 +56,7 @@ class Sender:
         while page := await self._ctx.store.scan("recipients", after=after, limit=5000):
             for row in page:
                 self._learn(int(row.key[0]), tuple(orjson.loads(row.body)))
+                self._stored.add(int(row.key[0]))
             after = int(page[-1].key[0])
         for peer in self._peers.values():
             kept = await self._ctx.store.get("destination", (peer.server,))
@@ -70,26 +73,35 @@ class Sender:
         for server in servers:
             self._peers.setdefault(server, _Peer(server)).sets.add(set_id)
 
-    def writes(self, event_id: str, room_id: str, servers: Iterable[str]) -> list[Write]:
-        """The writes that put an event on its way; nothing for an event that goes nowhere."""
+    def _named(self, servers: Iterable[str]) -> tuple[int, tuple[str, ...]]:
+        """``(set id, servers)`` without us; the id is 0 for nobody."""
         names = tuple(sorted(set(servers) - {self._server}))
-        if not names:
-            return []
         digest = hashlib.sha256("\0".join(names).encode()).digest()
-        set_id = int.from_bytes(digest[:6])
+        return int.from_bytes(digest[:6]) if names else 0, names
+
+    def writes(self, event_id: str, room_id: str, servers: Iterable[str]) -> list[Write]:
+        """The writes that put an event on its way; nothing for an event that goes nowhere.
+
+        A set is learned here and not when it is committed: a server's reading that comes in between would
+        pass the set's first event over.
+        """
+        set_id, names = self._named(servers)
+        if not set_id:
+            return []
+        self._learn(set_id, names)
         fields: dict[str, Value] = {"recipients": set_id, "event_id": event_id, "room_id": room_id}
         writes: list[Write] = [Append("out", b"", fields)]
-        if set_id not in self._sets:
+        if set_id not in self._stored:
             writes.append(Put("recipients", (set_id,), orjson.dumps(names)))
         return writes
 
     def sent(self, servers: Iterable[str]) -> None:
         """Events for these servers were committed."""
-        names = tuple(sorted(set(servers) - {self._server}))
-        if not names:
+        set_id, names = self._named(servers)
+        if not set_id:
             return
-        digest = hashlib.sha256("\0".join(names).encode()).digest()
-        self._learn(int.from_bytes(digest[:6]), names)
+        self._learn(set_id, names)
+        self._stored.add(set_id)
         for name in names:
             peer = self._peers[name]
             self._run(peer)
@@ -129,7 +141,10 @@ class Sender:
         return waiting if len(waiting) > _CATCH_UP else waiting[:MAX_PDUS]
 
     async def _waiting(self, peer: _Peer) -> list[Row]:
-        """What lies behind a server's cursor, in order; at least the first 1,001 of it."""
+        """What lies behind a server's cursor, in order; at least the first 1,001 of it. Read up to one point
+        of the stream: what is committed while one set is read would else hide behind what another set has.
+        """
+        upto = await self._ctx.store.position()
         found: list[Row] = []
         for set_id in list(peer.sets):
             found += await self._ctx.store.scan(
@@ -137,6 +152,7 @@ class Sender:
                 index=("recipients", "position"),
                 equal=(set_id,),
                 after=peer.position,
+                upto=upto,
                 limit=_CATCH_UP + 1,
             )
         found.sort(key=lambda row: row.position)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from hansa import (
@@ -360,10 +361,14 @@ class RoomTurn:
         pdu = await self._signed(sender, type_, state_key, content)
         if isinstance(pdu, Refusal):
             return pdu
-        servers, group = self._servers(), self._drafts.head.group
-        state = await self._room.groups.load(group)
+        servers, groups = self._servers(), self._followed().values()
+        group, state, made = await self._room.joined(groups, next(iter(groups)), self._drafted)
         writes, view = await self._accept(pdu, Status.ACCEPTED, group, state)
-        return pdu, [*writes, *self._out(pdu, servers)], view
+        return pdu, [*made, *writes, *self._out(pdu, servers)], view
+
+    def _followed(self) -> dict[str, int]:
+        """The forward extremities that an event of ours follows, 20 at most, with the groups after them."""
+        return dict(islice(self._drafts.head.extremities.items(), _MAX_PREV))
 
     async def _signed(
         self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
@@ -371,7 +376,8 @@ class RoomTurn:
         """An event of ours on the current state, which lets it pass; not a part of the DAG yet."""
         room, head = self._room, self._drafts.head
         version = room.version
-        state = await room.groups.load(head.group)
+        followed = self._followed()
+        _, state = await room.resolved(followed.values(), self._drafted)
         keys = selected_keys(type_, sender, state_key, content, version)
         cited = await self._view_of(state, keys)
         event = {
@@ -379,7 +385,7 @@ class RoomTurn:
             "room_id": room.room_id,
             "sender": sender,
             "content": content,
-            "prev_events": list(head.extremities)[:_MAX_PREV],
+            "prev_events": list(followed),
             "auth_events": sorted(cited[key].event_id for key in keys if key in cited),
             "depth": min(head.depth + 1, _MAX_DEPTH),
             "origin_server_ts": self._ctx.clock.now(),
