@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -159,6 +160,13 @@ Everything goes on running until you press Ctrl-C.
 """
 
 
+async def _told_to_stop() -> None:
+    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    await stopped.wait()
+
+
 async def play(folder: Path, *, keep: bool) -> None:
     """The whole scene. Raises for the first line that does not arrive."""
     stage, ca = Stage(), PrivateCA(folder / "ca")
@@ -186,7 +194,7 @@ async def play(folder: Path, *, keep: bool) -> None:
         stage.say("stage", "every line arrived")
         if keep:
             print(_how_to_connect(synapse, prosody, hansa), flush=True)
-            await asyncio.Event().wait()
+            await _told_to_stop()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -198,7 +206,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             asyncio.run(play(Path(folder), keep=arguments.keep))
         except KeyboardInterrupt:
-            return 0 if arguments.keep else 1
+            return 1
         except Exception as error:  # noqa: BLE001  # whatever broke, the visitor is told and the code is 1
             print(f"demo: it did not work: {type(error).__name__}: {error}", file=sys.stderr)
             return 1
