@@ -27,7 +27,7 @@ private_networks = ["127.0.0.0/8"]
 url = "{store}"
 [networks.matrix]
 plugin = "matrix"
-server_name = "127.0.0.1:{port}"
+server_name = "{name}"
 room_version = "{version}"
 """
 
@@ -47,16 +47,23 @@ class Hansa:
         *,
         version: str = "12",
         store: str = "sqlite:hansa.db",
+        seen_at: int = 0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = free_port()
-        self.name = f"127.0.0.1:{self.port}"
+        self.name = f"127.0.0.1:{seen_at or self.port}"
         chain, key = ca.issue(f"hansa-{self.port}", "127.0.0.1", "localhost")
         self.config = folder / "hansa.toml"
         self.write_key("matrix.key")
         self.base = _TOML.format(
-            port=self.port, chain=chain, key=key, ca=ca.certificate, version=version, store=store
+            port=self.port,
+            name=self.name,
+            chain=chain,
+            key=key,
+            ca=ca.certificate,
+            version=version,
+            store=store,
         )
         self.ca = ca
         rest = more if isinstance(more, str) else more(self)

@@ -23,13 +23,15 @@ _NO_LIMIT = {"per_second": 1e6, "burst_count": 1_000_000}
 
 
 class Synapse:
-    """One server. Its name carries its port, so that nothing is looked up."""
+    """One server. Its name carries its port, so that nothing is looked up. ``seen_at``: others reach it at
+    another port, which is then the one in its name.
+    """
 
-    def __init__(self, folder: Path, ca: PrivateCA, host: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, ca: PrivateCA, host: str = "127.0.0.1", seen_at: int = 0) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.fed_port, self.client_port = free_port(), free_port()
-        self.name = f"{host}:{self.fed_port}"
+        self.name = f"{host}:{seen_at or self.fed_port}"
         self.url = f"http://127.0.0.1:{self.client_port}"
         self._ca = ca
         self._secret = secrets.token_hex(16)

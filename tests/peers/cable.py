@@ -1,0 +1,53 @@
+"""A cable between two servers that can be cut: a TCP port that passes everything on to another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Self
+
+from peers.process import free_port
+
+
+class Cable:
+    """Listens on ``port`` and connects to ``target`` on loopback. While it is cut nobody gets through."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.target = 0
+        self._server: asyncio.Server | None = None
+        self._ends: set[asyncio.StreamWriter] = set()
+
+    async def lay(self, target: int) -> Self:
+        self.target = target
+        await self.mend()
+        return self
+
+    async def mend(self) -> None:
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port)
+
+    async def cut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            for end in list(self._ends):
+                end.transport.abort()
+            await self._server.wait_closed()
+            self._server = None
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.close()
+            return
+        self._ends |= {writer, far_writer}
+        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+        self._ends -= {writer, far_writer}
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
