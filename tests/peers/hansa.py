@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import io
 import json
 import secrets
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
+
+from hansa.cli import main
 
 from peers.ca import PrivateCA
 from peers.process import Process, free_port
@@ -30,6 +35,9 @@ plugin = "matrix"
 server_name = "{name}"
 room_version = "{version}"
 """
+
+#: What a command prints goes to the whole process's output.
+_COMMAND = threading.Lock()
 
 
 class CommandFailed(Exception):
@@ -129,12 +137,13 @@ class Hansa:
         self._process.send(signal.SIGHUP)
 
     async def run(self, *arguments: str) -> Any:
-        """One command with ``--json``."""
-        command = [sys.executable, "-m", "hansa", *arguments, "--json", "-c", str(self.config)]
-        child = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
-        out, errors = await child.communicate()
-        if child.returncode:
-            raise CommandFailed(f"{' '.join(arguments)}: {errors.decode()}{out.decode()}")
-        return json.loads(out)
+        """One command with ``--json``: all that the command line does, without a Python of its own."""
+        return await asyncio.to_thread(self._run, arguments)
+
+    def _run(self, arguments: tuple[str, ...]) -> Any:
+        out, errors = io.StringIO(), io.StringIO()
+        with _COMMAND, contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+            code = main([*arguments, "--json", "-c", str(self.config)])
+        if code:
+            raise CommandFailed(f"{' '.join(arguments)}: {errors.getvalue()}{out.getvalue()}")
+        return json.loads(out.getvalue())
