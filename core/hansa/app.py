@@ -187,6 +187,7 @@ class App:
         self.runners[setup.id], self.contexts[setup.id] = runner, context
         runner.opened = lambda: self._fresh(context, setup)
         runner.on_failed = self._delivery_failed
+        runner.on_not_carried = lambda kind: self.count("not_carried", network=setup.id, kind=kind.value)
         runner.on_up = lambda: self._risen(setup.id)
         runner.open()
         for schema in context.schemas:

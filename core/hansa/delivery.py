@@ -18,8 +18,9 @@ from hansa import tables
 from hansa.backoff import Backoff
 from hansa.contracts import HasFeatures, Network, Refused, Retry
 from hansa.decisions import Decisions
+from hansa.pure.content import Kind
 from hansa.pure.crossing import EventOut
-from hansa.pure.features import PLAIN, Level, degrade
+from hansa.pure.features import PLAIN, degrade
 from hansa.pure.model import Delivery, Event, Link, Ref
 from hansa.rooms import Room
 from hansa.seams import Seams
@@ -57,6 +58,10 @@ class Gate(Protocol):
         """A delivery went to the dead letters."""
         ...
 
+    def not_carried(self, kind: Kind) -> None:
+        """The network cannot show an event, and nothing is sent in its place."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -77,7 +82,6 @@ class Consumer:
         #: Since when the event behind the cursor waits (ms), 0 if none does, and why.
         self.waiting_since = 0
         self.reason = ""
-        self.sending: set[str] = set()
         self._gate = gate
         self._store = judged.store
         self._decisions = judged.decisions
@@ -175,8 +179,8 @@ class Consumer:
             if content is not None:
                 key = f"{self.link.id}#{event.seq}"
                 await self._send(Delivery(key=key, link=self.link, event=event, content=content))
-            elif features.level(event.content.kind) is Level.REJECTED:
-                self._log.info("%s cannot carry %s", self.link.id, event.content.kind)
+            else:
+                self._gate.not_carried(event.content.kind)
         self.position = event.seq
         self.waiting_since, self.reason = 0, ""
         return passes

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from hansa.backoff import Backoff
 from hansa.contracts import Network
+from hansa.pure.content import Kind
 from hansa.pure.model import Delivery
 from hansa.seams import Seams
 from hansa.throttle import Throttle
@@ -39,6 +40,7 @@ class Runner:
         self.restarts = 0
         self.opened: Opened | None = None
         self.on_failed: Callable[[Delivery, str], Awaitable[None]] | None = None
+        self.on_not_carried: Callable[[Kind], None] | None = None
         self.on_up: Callable[[], None] | None = None
         self.on_status: Callable[[str, str], None] | None = None
         self._seams = seams
@@ -73,6 +75,11 @@ class Runner:
         """Tell the observers of dead letters."""
         if self.on_failed is not None:
             await self.on_failed(delivery, error)
+
+    def not_carried(self, kind: Kind) -> None:
+        """Count what the network cannot show."""
+        if self.on_not_carried is not None:
+            self.on_not_carried(kind)
 
     def status(self, state: str, text: str = "") -> None:
         """What the network says of itself."""

@@ -18,6 +18,8 @@ from hansa import (
     Topic,
 )
 from hansa.pure.features import degrade
+from hansa.testing import running
+from hansa.testing.actor import Actor, Config, module
 
 ANN = Ref("left", "ann@x")
 ALL = [
@@ -68,3 +70,14 @@ def test_a_text_is_cut_to_bytes_and_says_so():
 
 def test_a_custom_event_without_words_cannot_fall_back():
     assert degrade(Custom(type="poll"), only(Level.FALLBACK)) is None
+
+
+async def test_what_a_network_cannot_show_is_counted(monkeypatch):
+    monkeypatch.setattr(Actor, "features", Features(levels={Kind.MESSAGE: Level.FULL}))
+    made: dict[str, Actor] = {}
+    networks = dict.fromkeys(("left", "right"), (module(made), Config()))
+    async with running(networks, rooms=(("left:a", "right:b"),)) as app:
+        await made["left"].set_topic("a", "ann@x", "unseen")
+        await made["left"].say("a", "ann@x", "seen")
+        assert await made["right"].until("b", 1) == ["seen"]
+        assert app.counters["not_carried", (("kind", "topic"), ("network", "right"))] == 1
