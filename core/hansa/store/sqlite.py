@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -179,11 +180,6 @@ class SqliteStore:
 
     async def declare(self, scope: str, schema: Schema) -> None:
         """See ``Store.declare``."""
-        tables = [_table(schema.owner, collection) for collection in schema.collections]
-        await self._write(lambda: self._make(tables))
-        for table in tables:
-            self._tables[scope, table.collection.name] = table
-        self._named.clear()
         name = f"schema {scope}/{schema.owner}"
         version = await self._write(lambda: self._meta(name))
         if version is None:
@@ -193,19 +189,42 @@ class SqliteStore:
                 f"the data of {schema.owner} ({scope or 'core'}) in {self._path} is of version {version}; "
                 f"this program knows versions up to {schema.version}: use a newer one"
             )
+        tables = [_table(schema.owner, collection) for collection in schema.collections]
+        await self._write(lambda: self._make(tables))
+        for table in tables:
+            self._tables[scope, table.collection.name] = table
+        self._named.clear()
         while version < schema.version:
-            await self._migrate(scope, schema, version)
+            await self._write(partial(self._migrate, scope, schema, version))
             version += 1
         await self._write(lambda: self._set_meta(name, schema.version))
 
-    async def _migrate(self, scope: str, schema: Schema, version: int) -> None:
+    def _migrate(self, scope: str, schema: Schema, version: int) -> None:
+        """One version forward, with the note that it was done, in one transaction. In the writer's thread."""
+        assert self._db is not None
+        migrate = schema.migrations.get(version)
+        if migrate is None:
+            raise StoreError(f"there is no migration from version {version} of {schema.owner}")
         writes: list[Write] = []
         for collection in schema.collections:
             table = self._tables[scope, collection.name]
             sql = f'SELECT {table.columns} FROM "{table.name}" WHERE scope = ?'
-            for got in await self._write(lambda sql=sql: self._all(sql, (scope,))):  # type: ignore[misc]
-                writes += schema.migrations[version](collection.name, table.row(got))
-        await self.commit(scope, writes)
+            for got in self._all(sql, (scope,)):
+                writes += migrate(collection.name, table.row(got))
+        before, positions = self._position, list[int]()
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for write in writes:
+                checked(self._target(scope, write.collection)[1].collection, write)
+                self._one(scope, positions, write)
+            self._set_meta("position", self._position)
+            self._set_meta(f"schema {scope}/{schema.owner}", version + 1)
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._position = before
+            self._db.execute("ROLLBACK")
+            raise
+        self._committed = self._position
 
     def _all(self, sql: str, values: Sequence[object]) -> list[tuple[object, ...]]:
         assert self._db is not None
@@ -305,7 +324,7 @@ class SqliteStore:
                 self._db.execute("SAVEPOINT batch")
                 try:
                     for write in batch.writes:
-                        self._one(batch, write)
+                        self._one(batch.scope, batch.positions, write)
                 except (StoreError, sqlite3.Error) as error:
                     self._db.execute("ROLLBACK TO batch")
                     self._position = before
@@ -313,9 +332,7 @@ class SqliteStore:
                     batch.error = error if isinstance(error, StoreError) else StoreError(str(error))
                 self._db.execute("RELEASE batch")
             if self._position != start:
-                self._db.execute(
-                    "INSERT OR REPLACE INTO hansa_meta VALUES ('position', ?)", (self._position,)
-                )
+                self._set_meta("position", self._position)
             self._db.execute("COMMIT")
         except BaseException:
             self._position = start
@@ -325,13 +342,13 @@ class SqliteStore:
         self._committed = self._position
         self.transactions += 1
 
-    def _one(self, batch: _Batch, write: Write) -> None:
+    def _one(self, owner: str, positions: list[int], write: Write) -> None:
         assert self._db is not None
-        scope, table = self._target(batch.scope, write.collection)
+        scope, table = self._target(owner, write.collection)
         name = table.collection.name
         if isinstance(write, Append):
             self._position += 1
-            batch.positions.append(self._position)
+            positions.append(self._position)
             self._db.execute(table.insert, table.values(scope, (self._position,), write.fields, write.body))
         elif isinstance(write, Delete):
             self._db.execute(f'DELETE FROM "{table.name}" WHERE {table.where}', (scope, *write.key))

@@ -9,10 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from hansa.store.base import Conflict, Insert, Put, StoreError
+from hansa.store.base import Collection, Conflict, Insert, NewerSchema, Put, Schema, StoreError
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa.store.sqlite import SqliteStore
-from hansa.testing.store_suite import SCHEMA, StoreSuite
+from hansa.testing.store_suite import SCHEMA, THING, StoreSuite
 
 
 class TestMemory(StoreSuite):
@@ -121,3 +121,37 @@ async def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path)
     await store.declare("s", SCHEMA)
     assert await store.count("s", "thing") >= acknowledged + 1
     await store.close()
+
+
+async def test_each_step_of_a_migration_happens_once_whatever_stops_the_next(tmp_path):
+    store = SqliteStore(tmp_path / "db")
+    await store.open()
+    await store.declare("s", SCHEMA)
+    await store.commit("s", [Put("thing", ("a", n), b"", {"size": 1}) for n in range(5)])
+    broken = True
+
+    def double(collection, row):
+        return [Put(collection, row.key, row.body, {**row.fields, "size": row.fields["size"] * 2})]
+
+    def triple(collection, row):
+        if broken and row.key[1] == 3:
+            raise RuntimeError("out of luck")
+        return [Put(collection, row.key, row.body, {**row.fields, "size": row.fields["size"] * 3})]
+
+    third = Schema(owner="suite", version=3, collections=(THING,), migrations={1: double, 2: triple})
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            await store.declare("s", third)
+    await store.close()
+    broken = False
+    again = SqliteStore(tmp_path / "db")
+    await again.open()
+    await again.declare("s", third)
+    assert {row.fields["size"] for row in await again.scan("s", "thing")} == {6}
+    extra = Collection(name="never", key={"id": str})
+    with pytest.raises(NewerSchema):
+        await again.declare("s", Schema(owner="suite", version=1, collections=(THING, extra)))
+    assert not [t for t in again._all("SELECT name FROM sqlite_master", ()) if "never" in str(t)]
+    with pytest.raises(StoreError, match="no migration from version 3"):
+        await again.declare("s", Schema(owner="suite", version=4, collections=(THING,)))
+    await again.close()
