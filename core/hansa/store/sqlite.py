@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import re
 import sqlite3
 import threading
 from collections import deque
@@ -23,7 +22,6 @@ from typing import IO, TypeVar
 from hansa.store.base import (
     Append,
     Cas,
-    Collection,
     Conflict,
     Delete,
     Durability,
@@ -36,58 +34,11 @@ from hansa.store.base import (
     Value,
     Write,
 )
-from hansa.store.memory import checked, key_names, split
+from hansa.store.memory import checked, split
+from hansa.store.sqlite_tables import Table, make, table
 
 T = TypeVar("T")
-_NAME = re.compile(r"[a-z][a-z_]*")
 _GROUP = 64
-_TYPES = {str: "TEXT", int: "INTEGER"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """One collection as SQL."""
-
-    collection: Collection
-    name: str
-    keys: tuple[str, ...]
-    fields: tuple[str, ...]
-    columns: str
-    upsert: str
-    insert: str
-    where: str
-
-    def values(self, scope: str, key: Key, fields: Mapping[str, Value], body: bytes) -> tuple[object, ...]:
-        return (scope, *key, *map(fields.get, self.fields), body)
-
-    def row(self, got: Sequence[object]) -> Row:
-        keys = len(self.keys)
-        key: Key = tuple(got[:keys])  # type: ignore[arg-type]  # the columns' declared types
-        fields: dict[str, Value] = dict(zip(self.fields, got[keys:-1], strict=True))  # type: ignore[arg-type]
-        return Row(key=key, fields=fields, body=bytes(got[-1]))  # type: ignore[call-overload]
-
-
-def _table(owner: str, collection: Collection) -> _Table:
-    keys = key_names(collection)
-    fields = tuple(collection.fields)
-    for name in (owner, collection.name, *keys, *fields):
-        if not _NAME.fullmatch(name):
-            raise StoreError(f"{name!r} is no name for a collection or field: [a-z_]+")
-    name = f"{owner}_{collection.name}"
-    columns = ", ".join(f'"{c}"' for c in (*keys, *fields, "body"))
-    marks = ", ".join("?" for _ in range(len(keys) + len(fields) + 2))
-    where = " AND ".join(f'"{k}" = ?' for k in keys)
-    into = f'INTO "{name}" (scope, {columns}) VALUES ({marks})'
-    return _Table(
-        collection,
-        name,
-        keys,
-        fields,
-        columns,
-        f"INSERT OR REPLACE {into}",
-        f"INSERT {into}",
-        f"scope = ? AND {where}",
-    )
 
 
 @dataclass(slots=True, eq=False)
@@ -105,8 +56,8 @@ class SqliteStore:
     def __init__(self, path: str | Path, *, synchronous: str = "FULL") -> None:
         self._path = Path(path)
         self._synchronous = synchronous
-        self._tables: dict[tuple[str, str], _Table] = {}
-        self._named: dict[tuple[str, str], tuple[str, _Table]] = {}
+        self._tables: dict[tuple[str, str], Table] = {}
+        self._named: dict[tuple[str, str], tuple[str, Table]] = {}
         self._writer = ThreadPoolExecutor(1, "hansa-writer")
         self._readers = ThreadPoolExecutor(2, "hansa-reader", initializer=self._open_reader)
         self._lock: IO[bytes] | None = None
@@ -175,6 +126,10 @@ class SqliteStore:
         self._db = None
         self._lock.close()
 
+    def _connection(self) -> sqlite3.Connection:
+        assert self._db is not None
+        return self._db
+
     async def _write(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
 
@@ -189,10 +144,10 @@ class SqliteStore:
                 f"the data of {schema.owner} ({scope or 'core'}) in {self._path} is of version {version}; "
                 f"this program knows versions up to {schema.version}: use a newer one"
             )
-        tables = [_table(schema.owner, collection) for collection in schema.collections]
-        await self._write(lambda: self._make(tables))
-        for table in tables:
-            self._tables[scope, table.collection.name] = table
+        tables = [table(schema.owner, collection) for collection in schema.collections]
+        await self._write(lambda: make(self._connection(), tables))
+        for one in tables:
+            self._tables[scope, one.collection.name] = one
         self._named.clear()
         while version < schema.version:
             await self._write(partial(self._migrate, scope, schema, version))
@@ -238,36 +193,13 @@ class SqliteStore:
         assert self._db is not None
         self._db.execute("INSERT OR REPLACE INTO hansa_meta VALUES (?, ?)", (name, value))
 
-    def _make(self, tables: Sequence[_Table]) -> None:
-        assert self._db is not None
-        for table in tables:
-            collection = table.collection
-            keys = {"position": int} if collection.stream else collection.key
-            parts = [f'"{k}" {_TYPES[t]} NOT NULL' for k, t in keys.items()]
-            parts += [f'"{f}" {_TYPES[t]}' for f, t in collection.fields.items()]
-            primary = ", ".join(["scope", *(f'"{k}"' for k in table.keys)])
-            self._db.execute(
-                f'CREATE TABLE IF NOT EXISTS "{table.name}" (scope TEXT NOT NULL, {", ".join(parts)}, '
-                f"body BLOB NOT NULL, PRIMARY KEY ({primary})) WITHOUT ROWID"
-            )
-            present = {row[1] for row in self._db.execute(f'PRAGMA table_info("{table.name}")')}
-            for name, type_ in collection.fields.items():
-                if name not in present:
-                    self._db.execute(f'ALTER TABLE "{table.name}" ADD COLUMN "{name}" {_TYPES[type_]}')
-            for index in collection.indexes:
-                if index == table.keys[: len(index)]:
-                    continue
-                named = f"{table.name}_by_{'_'.join(index)}"
-                columns = ", ".join(["scope", *(f'"{c}"' for c in index)])
-                self._db.execute(f'CREATE INDEX IF NOT EXISTS "{named}" ON "{table.name}" ({columns})')
-
-    def _of(self, scope: str, name: str) -> _Table:
+    def _of(self, scope: str, name: str) -> Table:
         table = self._tables.get((scope, name))
         if table is None:
             raise StoreError(f"collection {name!r} of {scope or 'core'!r} was not declared")
         return table
 
-    def _target(self, scope: str, collection: str) -> tuple[str, _Table]:
+    def _target(self, scope: str, collection: str) -> tuple[str, Table]:
         """The scope and the table that a write names."""
         found = self._named.get((scope, collection))
         if found is None:
