@@ -29,6 +29,7 @@ async def test_hansa_was_away(hansa, prosody, matrix_user, xmpp_user):
     for n, text in enumerate(missed):
         await (alice, bob)[n % 2].say(room, text)
     await server.start()
+    await up(server)
     await juliet.join(MUC, "Juliet", "maxstanzas='0'")
 
     romeo = await xmpp_user("romeo")

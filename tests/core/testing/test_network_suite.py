@@ -222,9 +222,12 @@ class Lingering(Wire):
 
 
 class Leaking(Wire):
+    #: Without them nobody would know of a task that waits for nothing, and it would be collected as garbage.
+    leaked: ClassVar[list[asyncio.Task]] = []
+
     async def start(self):
         await super().start()
-        asyncio.get_running_loop().create_task(self.listen())
+        self.leaked.append(asyncio.get_running_loop().create_task(self.listen()))
 
     async def listen(self):
         await asyncio.Event().wait()
