@@ -35,7 +35,11 @@ from hansa import Membership as Standing
 from hansa_matrix.bridge import Views, texts
 from hansa_matrix.config import Config
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.federation.answers import FederationAnswers
+from hansa_matrix.federation.answers.entitled import Entitled
+from hansa_matrix.federation.answers.handshakes import Handshakes
+from hansa_matrix.federation.answers.history import History
+from hansa_matrix.federation.answers.people import People
+from hansa_matrix.federation.answers.transactions import Transactions
 from hansa_matrix.federation.client import Client, Unreachable
 from hansa_matrix.federation.client import Refused as PeerRefused
 from hansa_matrix.federation.sender import Sender
@@ -118,7 +122,13 @@ class MatrixNetwork:
         """The federation endpoints and our keys."""
         gate = Gate(self._ctx, self._server, self._keyring, self._sender.heard_from)
         gate.opened = self._opening.is_set
-        answers = FederationAnswers(self._own, self._keyring, self._ingest, self, self._membership)
+        entitled = Entitled(self._own, self)
+        answers = (
+            Transactions(entitled, self._ingest),
+            Handshakes(entitled, self._keyring, self._ingest, self._membership),
+            History(entitled),
+            People(entitled),
+        )
         add_routes(router, gate, answers, self._keyring, self._config.delegate)
 
     async def start(self) -> None:
@@ -193,11 +203,11 @@ class MatrixNetwork:
         return f"@{local}:{self._server}"
 
     def get(self, room_id: str) -> MatrixRoom | None:
-        """See ``answers.Rooms.get``."""
+        """See ``entitled.Rooms.get``."""
         return self._rooms.get(room_id)
 
     async def alias(self, alias: str) -> str | None:
-        """See ``answers.Rooms.alias``."""
+        """See ``entitled.Rooms.alias``."""
         row = await self._ctx.store.get("room_alias", (alias,))
         return str(row.fields["room_id"]) if row else None
 
@@ -293,7 +303,7 @@ class MatrixNetwork:
         return OpenedRoom(native=native, authority=True, view=view)
 
     async def invited(self, pdu: Pdu, origin: str) -> None:
-        """See ``answers.Rooms.invited``: the bridge user accepts, others wait for their person."""
+        """See ``entitled.Rooms.invited``: the bridge user accepts, others wait for their person."""
         if pdu.state_key == self.bridge_user and self._config.accept_invites:
             self._ctx.spawn(self._accept(pdu, origin), f"accept invite to {pdu.room_id}")
 

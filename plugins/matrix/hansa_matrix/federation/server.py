@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import orjson
@@ -110,14 +110,16 @@ class Gate:
 
 
 class Answers(Protocol):
-    """Everything a peer can ask, each by its endpoint's name."""
+    """A part of what a peer can ask."""
 
     def table(self) -> Mapping[tuple[str, str], Answerer]:
         """``(method, pattern) -> answerer``, patterns below ``/_matrix/federation``."""
         ...
 
 
-def add_routes(router: Router, gate: Gate, answers: Answers, keyring: Keyring, delegate: str) -> None:
+def add_routes(
+    router: Router, gate: Gate, answers: Iterable[Answers], keyring: Keyring, delegate: str
+) -> None:
     """Everything that this network serves."""
 
     async def version(_: Request) -> Response:
@@ -135,6 +137,7 @@ def add_routes(router: Router, gate: Gate, answers: Answers, keyring: Keyring, d
     router.add("GET", "/_matrix/key/v2/server", keys)
     router.add("GET", "/_matrix/key/v2/server/{key}", keys)
     router.add("GET", "/.well-known/matrix/server", well_known)
-    for (method, pattern), answerer in answers.table().items():
-        size = _TRANSACTION if "/send/" in pattern else _BODY * 2
-        router.add(method, f"/_matrix/federation{pattern}", gate(answerer), max_body=size)
+    for part in answers:
+        for (method, pattern), answerer in part.table().items():
+            size = _TRANSACTION if "/send/" in pattern else _BODY * 2
+            router.add(method, f"/_matrix/federation{pattern}", gate(answerer), max_body=size)

@@ -1,0 +1,1 @@
+"""The answers to other servers, each checked as its section of the specification says."""

@@ -1,0 +1,86 @@
+"""What a server may ask about, and what every answer about a room begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import orjson
+from hansa import NetworkContext
+
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.room.events import Stored
+from hansa_matrix.room.native import Own
+from hansa_matrix.room.room import MatrixRoom
+
+
+class Rooms(Protocol):
+    """The rooms of this server."""
+
+    def get(self, room_id: str) -> MatrixRoom | None:
+        """A room we are or were in."""
+        ...
+
+    async def alias(self, alias: str) -> str | None:
+        """The room id behind one of our aliases."""
+        ...
+
+    async def invited(self, pdu: Pdu, origin: str) -> None:
+        """One of ours was invited to a room that we are not in."""
+        ...
+
+
+class Entitled:
+    """The rooms and events that a server may ask about; anything else is an error answer."""
+
+    def __init__(self, own: Own, rooms: Rooms) -> None:
+        self.own = own
+        self.rooms = rooms
+        self._ctx: NetworkContext = own.ctx
+
+    def room(self, room_id: str, origin: str, *, member: bool = True) -> MatrixRoom:
+        """A room that we are in and, if ``member``, ``origin`` too."""
+        room = self.rooms.get(room_id)
+        if room is None or not room.resident:
+            raise error(404, "M_NOT_FOUND", "this server is not in that room")
+        if member and not self.inside(room, origin):
+            raise error(403, "M_FORBIDDEN", f"{origin} is not in that room")
+        return room
+
+    def inside(self, room: MatrixRoom, server: str) -> bool:
+        """Whether somebody of a server is joined."""
+        view = self._ctx.view(room.room_id)
+        return view is not None and (self._ctx.id, server) in view.joined_servers
+
+    @staticmethod
+    def own_user(user: str, origin: str) -> str:
+        """A user of the server that asks."""
+        if not ids.valid_user_id(user) or ids.domain_of(user) != origin:
+            raise error(403, "M_FORBIDDEN", f"{user[:255]} is not of {origin}")
+        return user
+
+    async def served(self, origin: str, event_id: str, room_id: str = "") -> tuple[MatrixRoom, Stored]:
+        """An event that ``origin`` may have, with its room."""
+        rows = await self._ctx.store.get_many("pdu", [(event_id,)])
+        row = rows.get((event_id,))
+        if row is None or (room_id and row.fields["room_id"] != room_id):
+            raise error(404, "M_NOT_FOUND", "no such event here")
+        room = self.room(str(row.fields["room_id"]), origin)
+        return room, (await room.events.load([event_id], room.version))[event_id]
+
+    def transaction(self, stored: Sequence[Stored]) -> dict[str, Any]:
+        """Events in the shape of a transaction."""
+        now = self._ctx.clock.now()
+        return {"origin": self.own.server, "origin_server_ts": now, "pdus": wire(stored)}
+
+
+def raw(stored: Stored) -> Any:
+    """An event as the bytes that it hashes to, never encoded again."""
+    return orjson.Fragment(stored.pdu.wire)
+
+
+def wire(stored: Any) -> list[Any]:
+    """Events as the bytes they hash to."""
+    return [raw(one) for one in stored]

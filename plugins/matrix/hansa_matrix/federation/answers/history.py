@@ -1,0 +1,107 @@
+"""Events, states and auth chains that another server lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hansa import Request
+
+from hansa_matrix.federation.answers.entitled import Entitled, wire
+from hansa_matrix.federation.server import Answerer, error
+from hansa_matrix.room.events import Status, Stored
+from hansa_matrix.room.room import MatrixRoom
+
+_BACKFILL = 100
+_MISSING = 20
+
+
+class History:
+    """What was said and what was so."""
+
+    def __init__(self, entitled: Entitled) -> None:
+        self._entitled = entitled
+
+    def table(self) -> Mapping[tuple[str, str], Answerer]:
+        """See ``server.Answers.table``."""
+        return {
+            ("GET", "/v1/event/{event}"): self.event,
+            ("GET", "/v1/state/{room}"): self.state,
+            ("GET", "/v1/state_ids/{room}"): self.state_ids,
+            ("GET", "/v1/event_auth/{room}/{event}"): self.event_auth,
+            ("GET", "/v1/backfill/{room}"): self.backfill,
+            ("POST", "/v1/get_missing_events/{room}"): self.get_missing_events,
+        }
+
+    async def event(self, origin: str, request: Request, _body: Any) -> Any:
+        """``GET /event``."""
+        _, stored = await self._entitled.served(origin, request.path["event"])
+        return self._entitled.transaction([stored])
+
+    async def state(self, origin: str, request: Request, _body: Any) -> Any:
+        """``GET /state``: the state before an event."""
+        room, state = await self._state_at(origin, request)
+        chain = await room.events.auth_chain(state, room.version)
+        return {"pdus": wire(state.values()), "auth_chain": wire(chain.values())}
+
+    async def state_ids(self, origin: str, request: Request, _body: Any) -> Any:
+        """``GET /state_ids``."""
+        room, state = await self._state_at(origin, request)
+        chain = await room.events.auth_chain(state, room.version)
+        return {"pdu_ids": list(state), "auth_chain_ids": list(chain)}
+
+    async def event_auth(self, origin: str, request: Request, _body: Any) -> Any:
+        """``GET /event_auth``."""
+        self._entitled.room(request.path["room"], origin)
+        room, stored = await self._entitled.served(origin, request.path["event"], request.path["room"])
+        chain = await room.events.auth_chain([stored.pdu.event_id], room.version)
+        return {"auth_chain": wire(chain.values())}
+
+    async def backfill(self, origin: str, request: Request, _body: Any) -> Any:
+        """``GET /backfill``: newest first, the named events included."""
+        room = self._entitled.room(request.path["room"], origin)
+        limit = request.first("limit", "10")
+        most = min(_BACKFILL, int(limit)) if limit.isascii() and limit.isdigit() and len(limit) < 9 else 10
+        start = [v for k, v in request.query if k == "v"][:20]
+        return self._entitled.transaction(await self._walk(room, start, (), most))
+
+    async def get_missing_events(self, origin: str, request: Request, body: Any) -> Any:
+        """``POST /get_missing_events``: oldest first, the named events left out."""
+        room = self._entitled.room(request.path["room"], origin)
+        latest, earliest = body.get("latest_events"), body.get("earliest_events")
+        if not isinstance(latest, list) or not isinstance(earliest, list):
+            raise error(400, "M_BAD_JSON", "latest_events and earliest_events are lists")
+        if (
+            len(latest) > 100
+            or len(earliest) > 100
+            or not all(isinstance(e, str) for e in [*latest, *earliest])
+        ):
+            raise error(400, "M_BAD_JSON", "too many or malformed event ids")
+        given = body.get("limit", 10)
+        limit = min(_MISSING, given) if type(given) is int and given > 0 else 10
+        known = await room.events.load(latest, room.version)
+        start = [e for s in known.values() if s.pdu.room_id == room.room_id for e in s.pdu.prev_events]
+        found = await self._walk(room, start, [*earliest, *latest], limit)
+        return {"events": wire(found[::-1])}
+
+    async def _state_at(self, origin: str, request: Request) -> tuple[MatrixRoom, dict[str, Stored]]:
+        self._entitled.room(request.path["room"], origin)
+        room, stored = await self._entitled.served(origin, request.first("event_id"), request.path["room"])
+        if not stored.after:
+            raise error(404, "M_NOT_FOUND", "the state at that event is not known here")
+        before = await room.groups.load(stored.before)
+        return room, await room.events.load(before.values(), room.version)
+
+    async def _walk(
+        self, room: MatrixRoom, start: Sequence[str], stop: Sequence[str], limit: int
+    ) -> list[Stored]:
+        """Backwards from ``start``, itself included, breadth first."""
+        seen, found, edge = set(stop), list[Stored](), list(start)
+        while edge and len(found) < limit:
+            loaded = await room.events.load([e for e in edge if e not in seen], room.version)
+            seen.update(edge)
+            layer = sorted(loaded.values(), key=lambda s: -s.pdu.depth)
+            layer = [s for s in layer if s.after and s.pdu.room_id == room.room_id]
+            found += [s for s in layer if s.status is not Status.REJECTED]
+            edge = [e for s in layer for e in s.pdu.prev_events if e not in seen]
+        return found[:limit]
