@@ -22,6 +22,7 @@ from typing import Any, get_args
 
 import hansa
 from hansa import cli, config, context, contracts, hookspecs, plugins
+from hansa.pure import commands as plugin_commands
 from hansa.pure import content, crossing
 from pydantic import BaseModel
 
@@ -105,6 +106,9 @@ def hooks() -> str:
     lines += ["## What a plugin is given", "", prose(context), ""]
     for node in definitions(context):
         lines += described(context, node)
+    lines += ["## What a plugin's commands are", "", prose(plugin_commands), ""]
+    for node in definitions(plugin_commands):
+        lines += described(plugin_commands, node)
     lines += ["## What a policy judges", "", prose(crossing), ""]
     for node in definitions(crossing):
         lines += described(crossing, node)
@@ -141,7 +145,12 @@ def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
 def commands() -> str:
     """docs/commands.md."""
     lines = [GENERATED, "# Commands", "", "Exit codes: 0 done, 1 refused, 2 wrong use or configuration.", ""]
-    for words, text, parser in parsers(cli._parser()):  # noqa: SLF001
+    found = list(parsers(cli._parser()))  # noqa: SLF001
+    for name in ("matrix", "xmpp", "governance"):
+        of_plugin = cli.commands_of(name)
+        if of_plugin:
+            found += parsers(cli.plugin_parser(name, of_plugin), f"hansa {name}")
+    for words, text, parser in found:
         lines += [f"## `{words}`", "", f"{text[:1].upper()}{text[1:]}.", ""]
         lines += [f"- `{shown}`: {about}" if about else f"- `{shown}`" for shown, about in arguments(parser)]
         lines.append("")

@@ -13,6 +13,8 @@ from hansa.contracts import (
     Missing,
     Network,
     OpenedRoom,
+    Operated,
+    Operation,
     Policy,
     Prepared,
     Refused,
@@ -23,6 +25,7 @@ from hansa.contracts import (
 )
 from hansa.hookspecs import hookimpl
 from hansa.http import Router
+from hansa.pure.commands import Argument, Command, Commands
 from hansa.pure.content import (
     Content,
     Custom,
@@ -88,11 +91,14 @@ __all__ = [
     "API",
     "Action",
     "Append",
+    "Argument",
     "Authority",
     "Busy",
     "Cas",
     "Clock",
     "Collection",
+    "Command",
+    "Commands",
     "ConfigError",
     "Conflict",
     "Content",
@@ -134,6 +140,8 @@ __all__ = [
     "Network",
     "NetworkContext",
     "OpenedRoom",
+    "Operated",
+    "Operation",
     "Outcome",
     "PeerConnect",
     "Person",

@@ -91,6 +91,9 @@ class App:
         #: Routes per server name; ``""`` holds those of networks without one.
         self.routers: dict[str, Router] = {}
         self.counters: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+        self.gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        #: Long work under way: ``(plugin, what) -> (done, total)``.
+        self.work: dict[tuple[str, str], tuple[int, int]] = {}
         self._consuming: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._manager = plugins.registry()

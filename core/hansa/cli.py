@@ -5,12 +5,32 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from hansa.pure.errors import HansaError
+
+if TYPE_CHECKING:
+    from hansa.pure.commands import Argument, Command
+
+
+#: The commands that need no plugin; one of such a name could not be reached.
+_OWN = frozenset(
+    {
+        "init",
+        "run",
+        "check",
+        "status",
+        "plugins",
+        "reload",
+        "where",
+        "rooms",
+        "deliveries",
+        "policy",
+    }
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,6 +97,81 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def plugin_parser(name: str, commands: Iterable[Command]) -> argparse.ArgumentParser:
+    """The parser of ``hansa NAME ...``, for the commands of a plugin."""
+    parser = argparse.ArgumentParser(f"hansa {name}", description=f"What plugin {name} adds.")
+    top = parser.add_subparsers(dest="command", required=True)
+    groups: dict[str, Any] = {}
+    for command in commands:
+        first, _, second = command.words.partition(" ")
+        into, word = top, first
+        if second:
+            if first not in groups:
+                group = top.add_parser(first, help=f"`hansa {name} {first} --help` lists them")
+                groups[first] = group.add_subparsers(dest="action", required=True)
+            into, word = groups[first], second
+        one = into.add_parser(word, help=command.help)
+        one.add_argument(
+            "-c",
+            "--config",
+            type=Path,
+            default=Path("hansa.toml"),
+            help="the configuration (default: hansa.toml)",
+        )
+        one.add_argument("--json", action="store_true", help="print JSON")
+        one.add_argument("--network", default="", help="which, if several networks use the plugin")
+        for argument in command.arguments:
+            _add(one, argument)
+        one.set_defaults(_command=command)
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, argument: Argument) -> None:
+    more: dict[str, Any] = {"help": argument.help}
+    if argument.switch:
+        more["action"] = "store_true"
+    elif argument.number:
+        more["type"] = int
+    if argument.many:
+        more["nargs"] = "+"
+    elif argument.optional and not argument.name.startswith("-"):
+        more["nargs"] = "?"
+    parser.add_argument(argument.name, **more)
+
+
+def commands_of(name: str) -> list[Command]:
+    """The commands of an installed plugin. Raises ConfigError or PluginError."""
+    from hansa import plugins  # noqa: PLC0415
+    from hansa.pure.commands import Commands  # noqa: PLC0415
+
+    commands = Commands()
+    hook = getattr(plugins.find(name), "register_commands", None)
+    if hook is not None:
+        hook(commands)
+    return list(commands.found.values())
+
+
+def _plugin(argv: Sequence[str]) -> int | None:
+    """``hansa PLUGIN ...``; None if the first word is no plugin."""
+    from hansa import plugins  # noqa: PLC0415
+
+    if argv[0] not in plugins.installed():
+        return None
+    from hansa.commands.client import watched  # noqa: PLC0415
+
+    args = plugin_parser(argv[0], commands_of(argv[0])).parse_args(argv[1:])
+    command: Command = args._command  # noqa: SLF001
+    names = [argument.name.lstrip("-").replace("-", "_") for argument in command.arguments]
+    body = {
+        "network": args.network,
+        "words": command.words,
+        "arguments": {name: getattr(args, name) for name in names},
+    }
+    found = watched(args.config, "POST", f"/operate/{argv[0]}", body)
+    print(json.dumps(found, indent=2) if args.json else command.show(found))
+    return 0
+
+
 #: ``(method, path, body)`` of a request to the running Hansa.
 _Ask = tuple[str, str, Any]
 
@@ -138,7 +233,16 @@ def _check(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; the exit code: 0 done, 1 refused, 2 wrong use or configuration."""
-    args = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words and words[0][:1] != "-" and words[0] not in _OWN:
+            done = _plugin(words)
+            if done is not None:
+                return done
+    except HansaError as error:
+        print(f"hansa: {error}", file=sys.stderr)
+        return 1
+    args = _parser().parse_args(words)
     try:
         if args.command == "run":
             from hansa.serve import run  # noqa: PLC0415
@@ -152,10 +256,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(init(args.folder, args.name), end="")
             return 0
         from hansa.commands import show  # noqa: PLC0415
-        from hansa.commands.client import call  # noqa: PLC0415
+        from hansa.commands.client import watched  # noqa: PLC0415
 
         question, shown = _question(args)
-        found = call(args.config, *question)
+        found = watched(args.config, *question)
         printer: Callable[[Any], str] = getattr(show, shown)
         print(json.dumps(found, indent=2) if args.json else printer(found))
     except HansaError as error:

@@ -42,6 +42,16 @@ class PluginContext(Protocol):
         """Add one to the counter ``hansa_<name>_total``; labels are few and bounded."""
         ...
 
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Set the gauge ``hansa_<name>``; labels are few and bounded."""
+        ...
+
+    def progress(self, work: str, done: int, total: int = 0) -> None:
+        """Say how far long work is, for whoever waits for it at a terminal. ``total`` is 0 while it is not
+        known; ``done`` equal to a ``total`` above 0 ends it.
+        """
+        ...
+
 
 class NetworkContext(PluginContext, Protocol):
     """What a network may use besides. Native ids are strings of this network; the context adds its id."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -228,6 +228,19 @@ class TracksDelivery(Protocol):
 
     async def destinations(self) -> Sequence[Destination]:
         """Every server that this network sends to, with what waits for it."""
+        ...
+
+
+#: Answers a command: its arguments by name, the answer as JSON values. Raises ``HansaError`` to refuse.
+Operation = Callable[[Mapping[str, Any]], Awaitable[Any]]
+
+
+@runtime_checkable
+class Operated(Protocol):
+    """A network with commands of its own (``register_commands``)."""
+
+    def operations(self) -> Mapping[str, Operation]:
+        """What to run for the words of a command."""
         ...
 
 

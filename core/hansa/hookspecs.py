@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hansa.context import NetworkContext, PluginContext
     from hansa.contracts import Network, Policy
     from hansa.http import Router
+    from hansa.pure.commands import Commands
     from hansa.pure.crossing import Crossing
     from hansa.pure.model import Delivery, Event
     from hansa.pure.verdict import Verdict
@@ -45,6 +46,14 @@ class Hooks:
         on the object that ``open_network`` returned.
 
         :param router: takes ``add(method, pattern, endpoint)``; bound to the network's server name.
+        """
+
+    @hookspec
+    def register_commands(self, commands: Commands) -> None:
+        """Add commands under ``hansa PLUGIN``. Implemented by the plugin's module, which is imported for it
+        alone: nothing heavy. The network answers them as ``hansa.Operated``.
+
+        :param commands: takes ``add(Command(...))``.
         """
 
     @hookspec

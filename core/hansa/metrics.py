@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -21,14 +21,8 @@ class _FromApp(Collector):
 
     def collect(self) -> Iterator[_Family]:
         """Every family, made anew."""
-        families: dict[str, CounterMetricFamily] = {}
-        for (name, labels), value in self._app.counters.items():
-            names = [label for label, _ in labels]
-            family = families.setdefault(
-                name, CounterMetricFamily(f"hansa_{name}", f"{name.replace('_', ' ')}", labels=names)
-            )
-            family.add_metric([text for _, text in labels], value)
-        yield from families.values()
+        yield from _families(CounterMetricFamily, self._app.counters)
+        yield from _families(GaugeMetricFamily, self._app.gauges)
         events = CounterMetricFamily(
             "hansa_pipeline", "submissions by what became of them", labels=["result"]
         )
@@ -43,6 +37,18 @@ class _FromApp(Collector):
         for link, consumer in self._app.consumers.items():
             waiting.add_metric([link], consumer.room.head - consumer.position)
         yield waiting
+
+
+def _families(
+    kind: type[_Family], values: Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
+) -> Iterable[_Family]:
+    """What was counted or set under one name, as one family."""
+    families: dict[str, _Family] = {}
+    for (name, labels), value in values.items():
+        names = [label for label, _ in labels]
+        family = families.setdefault(name, kind(f"hansa_{name}", name.replace("_", " "), labels=names))
+        family.add_metric([text for _, text in labels], value)
+    return families.values()
 
 
 def exposition(app: App) -> bytes:

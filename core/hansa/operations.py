@@ -9,7 +9,7 @@ import orjson
 
 from hansa import plugins
 from hansa.app import App
-from hansa.contracts import RoomRefused, TracksDelivery
+from hansa.contracts import Operated, RoomRefused, TracksDelivery
 from hansa.decisions import facts_of
 from hansa.dispatch import ask
 from hansa.http import Endpoint, Router
@@ -57,6 +57,8 @@ class Operations:
             ("GET", "/policy/explain/{decision}", self.policy_explain),
             ("GET", "/policy/log", self.policy_log),
             ("POST", "/reload", self.reload),
+            ("POST", "/operate/{plugin}", self.operate),
+            ("GET", "/progress", self.progress),
         ):
             router.add(method, pattern, _json(work), max_body=_BODY)
         return self._watch(router)
@@ -324,6 +326,29 @@ class Operations:
     async def policy_log(self, _request: Request, _body: Any) -> Any:
         """The newest decisions that were not a plain allow, oldest first."""
         return await self._app.decisions.log(_PAGE)
+
+    async def operate(self, request: Request, body: Any) -> Any:
+        """A command of a plugin, done by its network."""
+        plugin, wanted = request.path["plugin"], str(body.get("network") or "")
+        module = plugins.find(plugin)
+        known = [setup.id for setup in self._app.setup.networks if setup.module is module]
+        ids = [network for network in known if wanted in {"", network}]
+        if len(ids) != 1:
+            raise _missing(
+                f"name one of plugin {plugin!r} with --network: {', '.join(known) or 'there is none'}"
+            )
+        network = self._app.network(ids[0])
+        operation = network.operations().get(str(body["words"])) if isinstance(network, Operated) else None
+        if operation is None:
+            raise _missing(f"network {ids[0]} has no {body['words']!r}")
+        return await operation(body["arguments"])
+
+    async def progress(self, _request: Request, _body: Any) -> Any:
+        """Long work under way."""
+        return [
+            {"network": network, "work": work, "done": done, "total": total}
+            for (network, work), (done, total) in self._app.work.items()
+        ]
 
     async def reload(self, _request: Request, _body: Any) -> Any:
         """Read policies and certificates again."""

@@ -50,6 +50,16 @@ class BasicContext:
         """See ``hansa.PluginContext.count``."""
         self._app.count(name, plugin=self.id, **labels)
 
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """See ``hansa.PluginContext.gauge``."""
+        self._app.gauges[name, tuple(sorted({"plugin": self.id, **labels}.items()))] = value
+
+    def progress(self, work: str, done: int, total: int = 0) -> None:
+        """See ``hansa.PluginContext.progress``."""
+        self._app.work.pop((self.id, work), None)
+        if not total or done < total:
+            self._app.work[self.id, work] = (done, total)
+
 
 class Context(BasicContext):
     """What a network gets: see ``hansa.NetworkContext``."""

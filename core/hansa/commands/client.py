@@ -5,11 +5,17 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import sys
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from hansa.pure.errors import ConfigError, HansaError
+
+#: Seconds; entering a large room takes minutes.
+_PATIENCE = 3600
+_LOOK = 0.5
 
 
 class Failed(HansaError):
@@ -18,7 +24,7 @@ class Failed(HansaError):
 
 class _OverUnix(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=120)
+        super().__init__("localhost", timeout=_PATIENCE)
         self._path = path
 
     def connect(self) -> None:
@@ -54,3 +60,30 @@ def call(config: Path, method: str, path: str, body: Any = None) -> Any:
     if answer.status != 200:
         raise Failed(str(value.get("error", value)))
     return value
+
+
+def watched(config: Path, method: str, path: str, body: Any = None) -> Any:
+    """As ``call``, saying on stderr how far long work is meanwhile."""
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(config, done), daemon=True)
+    watcher.start()
+    try:
+        return call(config, method, path, body)
+    finally:
+        done.set()
+        watcher.join(2.0)
+
+
+def _watch(config: Path, done: threading.Event) -> None:
+    said: dict[str, str] = {}
+    while not done.wait(_LOOK):
+        try:
+            found = call(config, "GET", "/progress")
+        except HansaError:
+            return
+        for one in found:
+            total = f" of {one['total']}" if one["total"] else ""
+            line = f"{one['network']}: {one['work']}: {one['done']}{total}"
+            if said.get(one["work"]) != line:
+                said[one["work"]] = line
+                print(line, file=sys.stderr)

@@ -5,20 +5,25 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from hansa.pure.commands import plain, table
+
+__all__ = [
+    "decisions",
+    "deliveries",
+    "explanation",
+    "plain",
+    "plugins",
+    "room",
+    "rooms",
+    "status",
+    "table",
+    "tested",
+    "where",
+]
+
 
 def _when(ms: int) -> str:
     return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    """Columns, as wide as they must be."""
-    if not rows:
-        return "(none)"
-    widths = [max(len(r[i]) for r in [heads, *rows]) for i in range(len(heads))]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [heads, *rows]
-    ]
-    return "\n".join(lines)
 
 
 def plugins(found: Any) -> str:
@@ -115,8 +120,3 @@ def tested(found: Any) -> str:
         for p in found["policies"]
     ]
     return f"{found['action']}\n{table(['policy', '', 'says', 'because'], rows)}"
-
-
-def plain(found: Any) -> str:
-    """Small answers: a key and a value a line."""
-    return "\n".join(f"{key}: {value}" for key, value in found.items())

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from hansa import hookimpl
 
+from hansa_matrix.commands import register
 from hansa_matrix.config import Config
 
 if TYPE_CHECKING:
-    from hansa import NetworkContext
+    from hansa import Commands, NetworkContext
 
     from hansa_matrix.network import MatrixNetwork
 
-__all__ = ["Config", "api", "open_network"]
+__all__ = ["Config", "api", "open_network", "register_commands"]
 
 api = 1
 
@@ -24,3 +25,9 @@ def open_network(ctx: NetworkContext) -> MatrixNetwork:
     from hansa_matrix.network import MatrixNetwork  # noqa: PLC0415  # its dependencies are an extra
 
     return MatrixNetwork(ctx)
+
+
+@hookimpl
+def register_commands(commands: Commands) -> None:
+    """``hansa matrix ...``."""
+    register(commands)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hansa import (
     Delivery,
@@ -20,6 +21,7 @@ from hansa import (
     NativeFacts,
     NetworkContext,
     OpenedRoom,
+    Operation,
     Ref,
     Refusal,
     RefusalCode,
@@ -317,6 +319,22 @@ class MatrixNetwork:
             return
         await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)
         self._ctx.log.info("joined %s, invited by %s", pdu.room_id, pdu.sender)
+
+    def operations(self) -> Mapping[str, Operation]:
+        """See ``hansa.Operated.operations``; ``commands.py`` declares them."""
+        return {"rooms ls": self._list_rooms}
+
+    async def _list_rooms(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {
+                "room": room.room_id,
+                "version": room.version.id,
+                "resident": room.resident,
+                "extremities": len(room.head.extremities),
+                "waiting": self._ingest.waiting(room.room_id),
+            }
+            for room in self._rooms.values()
+        ]
 
     async def where(self, native_id: str) -> list[Destination]:
         """See ``hansa.TracksDelivery.where``."""

@@ -1,0 +1,67 @@
+"""Commands that a plugin adds to ``hansa``: what they are called and take, and how their answer is printed.
+
+They are declared without opening a network: ``hansa PLUGIN WORDS...`` only asks the running Hansa, whose
+network does the work (``hansa.Operated``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+def plain(found: Any) -> str:
+    """Small answers: a key and a value a line."""
+    return "\n".join(f"{key}: {value}" for key, value in found.items())
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns, as wide as they must be."""
+    if not rows:
+        return "(none)"
+    widths = [max(len(r[i]) for r in [heads, *rows]) for i in range(len(heads))]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [heads, *rows]
+    ]
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Argument:
+    """One argument. ``name`` with leading dashes (``--limit``) is an option, without a positional one.
+
+    It reaches the network under its name without dashes, inner ones as ``_``. ``number``: a whole number;
+    ``switch``: an option that is there or not; ``optional``: a positional one that may be left out (None);
+    ``many``: one or more.
+    """
+
+    name: str
+    help: str
+    number: bool = False
+    switch: bool = False
+    optional: bool = False
+    many: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """``hansa PLUGIN WORDS...``. ``words`` are one or two, separated by a space: the name under which the
+    network's ``operations`` has it. ``show`` makes text of its answer; ``--json`` prints that as it is.
+    """
+
+    words: str
+    help: str
+    arguments: tuple[Argument, ...] = ()
+    show: Callable[[Any], str] = plain
+
+
+class Commands:
+    """What a plugin adds its commands to."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Command] = {}
+
+    def add(self, command: Command) -> None:
+        """One more; the same words again replace the former."""
+        self.found[command.words] = command

@@ -1,0 +1,63 @@
+"""Commands that a plugin brings: declared by its module, answered by its network, watched while they last."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+import pytest
+from hansa import Argument, Command
+from hansa.cli import _OWN, _parser, commands_of, main, plugin_parser
+from hansa.pure.commands import Commands
+from peers.ca import PrivateCA
+from peers.hansa import CommandFailed, Hansa
+
+
+def test_every_command_of_the_core_is_known_as_its_own():
+    action = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    assert set(action.choices) == _OWN
+
+
+def test_arguments_reach_the_network_by_their_names():
+    command = Command(
+        words="rooms page",
+        help="page",
+        arguments=(
+            Argument(name="room", help="which"),
+            Argument(name="until", help="optional", optional=True),
+            Argument(name="--most", help="number", number=True),
+            Argument(name="--all-of-it", help="switch", switch=True),
+        ),
+    )
+    args = plugin_parser("x", [command]).parse_args(["rooms", "page", "!a", "--most", "3", "--all-of-it"])
+    assert (args.room, args.until, args.most, args.all_of_it, args._command) == ("!a", None, 3, True, command)
+
+
+def test_the_last_command_of_a_name_counts():
+    commands = Commands()
+    commands.add(Command(words="a", help="1"))
+    commands.add(Command(words="a", help="2"))
+    assert [c.help for c in commands.found.values()] == ["2"]
+    assert {c.words for c in commands_of("matrix")} >= {"rooms ls"}
+    assert commands_of("governance") == []
+
+
+def test_a_word_that_is_no_plugin_is_wrong_use(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["telex", "send"])
+    assert ended.value.code == 2 and "invalid choice: 'telex'" in capsys.readouterr().err
+
+
+async def test_a_running_network_answers_its_plugins_command(tmp_path):
+    hansa = await Hansa(tmp_path / "hansa", PrivateCA(tmp_path / "ca"), version="11").start()
+    try:
+        made = await hansa.run("rooms", "create", "matrix:#lobby")
+        (room,) = await hansa.run("matrix", "rooms", "ls")
+        assert (room["version"], room["resident"], room["extremities"], room["waiting"]) == ("11", True, 1, 0)
+        assert made["room"]
+        with pytest.raises(CommandFailed, match="with --network: matrix"):
+            await hansa.run("matrix", "rooms", "ls", "--network", "elsewhere")
+        text = await asyncio.to_thread(main, ["matrix", "rooms", "ls", "-c", str(hansa.config)])
+        assert text == 0
+    finally:
+        await hansa.stop()

@@ -1,0 +1,66 @@
+"""Long work says how far it is; gauges say what is."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+from hansa.commands import client
+from hansa.metrics import exposition
+from hansa.runtime import BasicContext
+
+
+class Whole:
+    def __init__(self) -> None:
+        self.gauges, self.work, self.counters = {}, {}, {}
+
+    def count(self, name, **labels):
+        raise NotImplementedError
+
+
+def context(whole) -> BasicContext:
+    made = object.__new__(BasicContext)
+    made.id, made._app = "matrix", whole
+    return made
+
+
+def test_progress_is_there_until_it_is_done():
+    whole = Whole()
+    ctx = context(whole)
+    ctx.progress("join !a", 0)
+    ctx.progress("join !a", 5, 10)
+    assert whole.work == {("matrix", "join !a"): (5, 10)}
+    ctx.progress("join !a", 10, 10)
+    assert whole.work == {}
+
+
+def test_a_gauge_is_what_was_set_last():
+    whole = Whole()
+    ctx = context(whole)
+    ctx.gauge("matrix_destinations_failing", 3)
+    ctx.gauge("matrix_destinations_failing", 2)
+    whole.counters = {("pdus", (("plugin", "matrix"), ("status", "dropped"))): 4}
+    whole.pipeline, whole.runners, whole.consumers = type("P", (), {"counts": {}}), {}, {}
+    text = exposition(whole).decode()
+    assert 'hansa_matrix_destinations_failing{plugin="matrix"} 2.0' in text
+    assert 'hansa_pdus_total{plugin="matrix",status="dropped"} 4.0' in text
+
+
+def test_who_waits_is_told_once_of_each_step(tmp_path, capsys, monkeypatch):
+    steps = [[], [{"network": "m", "work": "join", "done": 1, "total": 3}]]
+    steps += [steps[1], [{"network": "m", "work": "join", "done": 2, "total": 0}]]
+    over = threading.Event()
+
+    def answer(_config, method, path, body=None):
+        if path == "/long":
+            over.wait(20)
+            return {"done": True}
+        if len(steps) == 1:
+            over.set()
+            return steps[0]
+        return json.loads(json.dumps(steps.pop(0)))
+
+    monkeypatch.setattr(client, "call", answer)
+    monkeypatch.setattr(client, "_LOOK", 0.01)
+    assert client.watched(tmp_path, "POST", "/long", {}) == {"done": True}
+    assert capsys.readouterr().err.splitlines() == ["m: join: 1 of 3", "m: join: 2"]
