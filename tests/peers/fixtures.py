@@ -11,6 +11,7 @@ from peers.hansa import Hansa
 from peers.mongo import Mongo
 from peers.prosody import Prosody, XmppUser
 from peers.require import require_prosody, require_synapse
+from peers.stage import Stage
 from peers.synapse import MatrixUser, Synapse
 
 
@@ -88,6 +89,21 @@ async def hansa(ca, tmp_path):
     yield make
     for process in made:
         await process.stop()
+
+
+@pytest.fixture
+async def stage(ca, tmp_path):
+    """Makes Hansas in this process, with people that the test moves."""
+    made: list[Stage] = []
+
+    async def make(more="", **options) -> Stage:
+        one = Stage(tmp_path / f"stage{len(made)}", ca, more, **options)
+        made.append(one)
+        return await one.start()
+
+    yield make
+    for one in made:
+        await one.stop()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hansa import Command, Commands
+from hansa import Argument, Command, Commands
 from hansa.pure.commands import table
 
 
@@ -18,4 +18,28 @@ def _rooms(found: Any) -> str:
 
 def register(commands: Commands) -> None:
     """Every command."""
+    room = Argument(name="room", help="its id on Matrix")
+    commands.add(
+        Command(
+            words="rooms level",
+            help="give somebody a power level",
+            arguments=(
+                room,
+                Argument(name="user", help="their user id"),
+                Argument(name="level", help="such as 50 or 100", number=True),
+            ),
+        )
+    )
+    commands.add(
+        Command(
+            words="rooms set",
+            help="send a state event as the bridge user",
+            arguments=(
+                room,
+                Argument(name="type", help="such as m.room.join_rules"),
+                Argument(name="content", help="JSON"),
+                Argument(name="--key", help="the state key (default: empty)"),
+            ),
+        )
+    )
     commands.add(Command(words="rooms ls", help="the rooms as Matrix has them", show=_rooms))

@@ -50,6 +50,7 @@ from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_keys import CREATE_KEY, POWER_LEVELS_KEY
+from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.create import create_room
 from hansa_matrix.room.events import Events
 from hansa_matrix.room.gaps import GapFiller
@@ -112,6 +113,7 @@ class MatrixNetwork:
         #: Set once the rooms are in memory, or will never be: before, nobody may conclude that we have none.
         self._opening = asyncio.Event()
         self.bridge_user = f"@{config.bridge_user}:{self._server}"
+        self._administration = Administration(ctx, self.bridge_user, self.get)
         ctx.declare(SCHEMA)
 
     @property
@@ -322,7 +324,7 @@ class MatrixNetwork:
 
     def operations(self) -> Mapping[str, Operation]:
         """See ``hansa.Operated.operations``; ``commands.py`` declares them."""
-        return {"rooms ls": self._list_rooms}
+        return {"rooms ls": self._list_rooms, **self._administration.operations()}
 
     async def _list_rooms(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [

@@ -95,6 +95,8 @@ class RoomTurn:
             return await self._arrived(inbound.native, verdict)
         if isinstance(inbound.native, Adopted):
             return await self._adopted(inbound.native)
+        if not verdict.allowed:  # ours is no history that could be withheld yet
+            return Refusal(code=RefusalCode.POLICY, text=verdict.text, decision=verdict.decision)
         try:
             return await self._local(inbound)
         except RemoteProtocolError as error:

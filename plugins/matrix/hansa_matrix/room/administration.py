@@ -1,0 +1,71 @@
+"""What an operator does in a room in the name of the bridge user. SPEC: client-server API, "Room Events"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from hansa import Custom, Inbound, LocalProtocolError, NetworkContext, Operation, Ref
+
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.state_keys import CREATE, POWER_LEVELS, POWER_LEVELS_KEY
+from hansa_matrix.room.room import MatrixRoom
+
+
+class Administration:
+    """State events by the bridge user, judged by the room's rules as anybody's."""
+
+    def __init__(self, ctx: NetworkContext, user: str, room_of: Callable[[str], MatrixRoom | None]) -> None:
+        self._ctx = ctx
+        self._user = user
+        self._room_of = room_of
+
+    def operations(self) -> Mapping[str, Operation]:
+        """See ``hansa.Operated.operations``."""
+        return {"rooms set": self._set, "rooms level": self._level}
+
+    def room(self, room_id: str) -> MatrixRoom:
+        """A room that we are in. Raises LocalProtocolError."""
+        room = self._room_of(room_id)
+        if room is None or not room.resident:
+            raise LocalProtocolError(f"this server is not in {room_id}: `hansa matrix rooms ls` lists rooms")
+        return room
+
+    async def state(self, room_id: str, type_: str, state_key: str, content: Mapping[str, Any]) -> str:
+        """Send one state event; its id. Raises LocalProtocolError if the room's rules or a policy refuse."""
+        self.room(room_id)
+        inbound = Inbound(
+            origin=Ref(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
+            room=Ref(self._ctx.id, room_id),
+            sender=Ref(self._ctx.id, self._user),
+            content=Custom(type=type_),
+            ts=self._ctx.clock.now(),
+            native=(type_, state_key, dict(content)),
+        )
+        outcome = (await self._ctx.submit([inbound]))[0]
+        if outcome.event is None:
+            why = outcome.refusal.text if outcome.refusal else outcome.verdict.text
+            raise LocalProtocolError(f"{type_} was refused: {why}")
+        return await self._ctx.native_id(outcome.event) or ""
+
+    async def _set(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        try:
+            content = orjson.loads(arguments["content"])
+        except orjson.JSONDecodeError as error:
+            raise LocalProtocolError(f"the content is no JSON: {error}") from error
+        type_ = str(arguments["type"])
+        if not isinstance(content, dict) or type_ == CREATE:
+            raise LocalProtocolError("the content must be an object, and a room is created only once")
+        key = str(arguments.get("key") or "")
+        return {"event": await self.state(str(arguments["room"]), type_, key, content)}
+
+    async def _level(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        room, user = self.room(str(arguments["room"])), str(arguments["user"])
+        if not ids.valid_user_id(user):
+            raise LocalProtocolError(f"{user!r} is no user id")
+        present = (await room.events_of(await room.state(), [POWER_LEVELS_KEY])).get(POWER_LEVELS_KEY)
+        content = dict(present.content) if present is not None else {}
+        users = content.get("users")
+        content["users"] = {**(users if isinstance(users, dict) else {}), user: int(arguments["level"])}
+        return {"event": await self.state(room.room_id, POWER_LEVELS, "", content)}

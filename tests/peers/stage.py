@@ -1,0 +1,82 @@
+"""A Hansa in the test's own process, on real sockets, whose people a test moves: Matrix and a scripted network.
+
+What a real ``hansa run`` does not have are people without a client; here ``actor`` speaks, joins and leaves
+for them through the public contract, and other servers meet them over TLS as anybody else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+from hansa import Ref, plugins
+from hansa.config import load
+from hansa.serve import Process
+from hansa.testing.actor import Actor, module
+from hansa_matrix.network import MatrixNetwork
+
+from peers.ca import PrivateCA
+from peers.hansa import Hansa
+from peers.waiting import until
+
+_ACTORS = '\n[networks.stage]\nplugin = "actor"\n'
+
+
+class Stage:
+    """One Hansa with the networks ``matrix`` and ``stage``; ``more`` is further TOML."""
+
+    def __init__(self, folder: Path, ca: PrivateCA, more: str = "", **options: Any) -> None:
+        self.hansa = Hansa(folder, ca, _ACTORS + more, **options)
+        self._made: dict[str, Actor] = {}
+        self._module = module(self._made)
+        self._process: Process | None = None
+
+    @property
+    def name(self) -> str:
+        """The server name of its Matrix network."""
+        return self.hansa.name
+
+    @property
+    def actor(self) -> Actor:
+        """The network of its people."""
+        return self._made["stage"]
+
+    @property
+    def matrix(self) -> MatrixNetwork:
+        """Its Matrix network, for what only its own server can do."""
+        assert self._process is not None
+        network = self._process.app.network("matrix")
+        assert isinstance(network, MatrixNetwork)
+        return network
+
+    def _find(self, name: str) -> ModuleType:
+        return self._module if name == "actor" else plugins.find(name)
+
+    async def start(self) -> Self:
+        """Open everything; a stage that was stopped goes on with what it kept."""
+        said: list[str] = []
+        config = load(self.hansa.config, self._find)
+        process = self._process = Process(self.hansa.config, config, said.append)
+        await process.start()
+        states = process.app.status
+
+        async def up() -> bool:
+            return all(state == "up" for state, _ in states().values())
+
+        await until("every network is up", up)
+        return self
+
+    async def stop(self) -> None:
+        """As SIGTERM does."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            await process.stop()
+
+    async def run(self, *arguments: str) -> Any:
+        """One command of an operator; its JSON."""
+        return await self.hansa.run(*arguments)
+
+    def ghost(self, person: str) -> str:
+        """The Matrix user id of somebody of the scripted network."""
+        return self.matrix.ghost_id(Ref("stage", person))
