@@ -22,7 +22,7 @@ from hansa_matrix.proto.canonical import dumps
 from hansa_matrix.proto.hashing import event_id
 from peers.forger import Forger, JoinedRoom
 
-OURS, THEIRS = "127.0.0.1:1", "127.0.0.1:2"
+OURS, THEIRS = "127.0.0.1:1", "127.0.0.2:2"
 V1, V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
 
 

@@ -17,6 +17,7 @@ POWER_LEVELS: Final = "m.room.power_levels"
 JOIN_RULES: Final = "m.room.join_rules"
 THIRD_PARTY_INVITE: Final = "m.room.third_party_invite"
 
+ACL_KEY: Final[StateKey] = ("m.room.server_acl", "")
 CREATE_KEY: Final[StateKey] = (CREATE, "")
 POWER_LEVELS_KEY: Final[StateKey] = (POWER_LEVELS, "")
 JOIN_RULES_KEY: Final[StateKey] = (JOIN_RULES, "")

@@ -9,7 +9,8 @@ import orjson
 from hansa import Custom, Inbound, LocalProtocolError, NetworkContext, Operation, Ref
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.state_keys import CREATE, POWER_LEVELS, POWER_LEVELS_KEY
+from hansa_matrix.proto.acl import acl_of
+from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, POWER_LEVELS, POWER_LEVELS_KEY
 from hansa_matrix.room.room import MatrixRoom
 
 
@@ -35,6 +36,9 @@ class Administration:
     async def state(self, room_id: str, type_: str, state_key: str, content: Mapping[str, Any]) -> str:
         """Send one state event; its id. Raises LocalProtocolError if the room's rules or a policy refuse."""
         self.room(room_id)
+        server = ids.domain_of(self._user)
+        if (type_, state_key) == ACL_KEY and not acl_of(content).allows(server):
+            raise LocalProtocolError(f"this server ACL would bar {server} itself")
         inbound = Inbound(
             origin=Ref(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
             room=Ref(self._ctx.id, room_id),

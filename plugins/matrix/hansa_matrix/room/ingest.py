@@ -102,6 +102,10 @@ class Ingest:
                 self._ctx.count("matrix_pdus", status="dropped")
                 self._ctx.log.info("dropped a PDU from %s: %s", origin, error.reason)
                 continue
+            if not await room.allows(origin):
+                self._ctx.count("matrix_pdus", status="barred")
+                answer[pdu.event_id] = {"error": f"{origin} is barred from that room by its server ACL"}
+                continue
             if pdu.type == "m.room.create":
                 self._ctx.count("matrix_pdus", status="dropped")
                 self._ctx.log.info("dropped a PDU from %s: a room is created once", origin)

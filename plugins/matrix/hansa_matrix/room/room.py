@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 import orjson
 from hansa import Put, Scoped
 
+from hansa_matrix.proto.acl import Acl, acl_of
 from hansa_matrix.proto.auth import LevelsMemo
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.state_keys import CREATE_KEY
+from hansa_matrix.proto.state_keys import ACL_KEY, CREATE_KEY
 from hansa_matrix.proto.state_res import MissingEvents, resolve
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.room.events import Events, Status, Stored
@@ -50,6 +51,7 @@ class MatrixRoom:
         self.groups = Groups(room_id, store, 0)
         self.events = events
         self.levels = LevelsMemo(8)
+        self._acl: tuple[int, str | None, Acl | None] = (-1, None, None)
         self._merged: OrderedDict[frozenset[int], tuple[int, dict[StateKey, str]]] = OrderedDict()
         #: False once our last person left: we are then as good as strangers.
         self.resident = True
@@ -87,6 +89,19 @@ class MatrixRoom:
     async def state(self) -> dict[StateKey, str]:
         """The current state, by event ids."""
         return await self.groups.load(self.head.group)
+
+    async def allows(self, server: str) -> bool:
+        """Whether the room's server ACL lets a server take part; no list lets everybody."""
+        group, known, acl = self._acl
+        if group != self.head.group:
+            group = self.head.group
+            state = await self.groups.load(group)
+            if state.get(ACL_KEY) != known:
+                known = state.get(ACL_KEY)
+                event = (await self.events_of(state, [ACL_KEY])).get(ACL_KEY)
+                acl = acl_of(event.content) if event is not None else None
+            self._acl = group, known, acl
+        return acl is None or acl.allows(server)
 
     async def events_of(self, state: StateIds, keys: Iterable[StateKey]) -> dict[StateKey, Pdu]:
         """The events of some keys of a state; the create event always."""

@@ -49,6 +49,14 @@ class Entitled:
             raise error(403, "M_FORBIDDEN", f"{origin} is not in that room")
         return room
 
+    async def admitted(self, room_id: str, origin: str, *, member: bool = True) -> MatrixRoom:
+        """As ``room``, and the room's server ACL lets ``origin`` take part."""
+        room = self.room(room_id, origin, member=member)
+        if not await room.allows(origin):
+            self._ctx.count("matrix_acl_refused", what="request")
+            raise error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")
+        return room
+
     def inside(self, room: MatrixRoom, server: str) -> bool:
         """Whether somebody of a server is joined."""
         view = self._ctx.view(room.room_id)

@@ -46,7 +46,7 @@ class Handshakes:
     async def make_join(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /make_join``."""
         user = self._entitled.own_user(request.path["user"], origin)
-        room = self._entitled.room(request.path["room"], origin, member=False)
+        room = await self._entitled.admitted(request.path["room"], origin, member=False)
         offered = [v for k, v in request.query if k == "ver"] or ["1"]
         if room.version.id not in offered:
             raise error(
@@ -81,7 +81,7 @@ class Handshakes:
     async def make_leave(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /make_leave``."""
         user = self._entitled.own_user(request.path["user"], origin)
-        room = self._entitled.room(request.path["room"], origin, member=False)
+        room = await self._entitled.admitted(request.path["room"], origin, member=False)
         return await self._template(room, user, "leave")
 
     async def send_leave(self, origin: str, request: Request, body: Any) -> Any:
@@ -123,8 +123,10 @@ class Handshakes:
         )
         if not verdict.allowed:
             raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
-        signed = countersigned(pdu, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
         room = self._entitled.rooms.get(pdu.room_id)
+        if room is not None and room.resident and not await room.allows(origin):
+            raise error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")
+        signed = countersigned(pdu, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
         if room is None or not room.resident:
             await self._membership.keep_invite(signed, state)
             await self._entitled.rooms.invited(signed, origin)
@@ -172,7 +174,7 @@ class Handshakes:
     async def _handshake(
         self, origin: str, request: Request, body: Any, membership: str
     ) -> tuple[MatrixRoom, Pdu]:
-        room = self._entitled.room(request.path["room"], origin, member=False)
+        room = await self._entitled.admitted(request.path["room"], origin, member=False)
         pdu = parse(body, room.version)
         if pdu.event_id != request.path["event"] or pdu.room_id != room.room_id:
             raise error(400, "M_INVALID_PARAM", "the event is not the one that the path names")

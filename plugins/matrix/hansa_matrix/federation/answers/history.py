@@ -52,14 +52,14 @@ class History:
 
     async def event_auth(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /event_auth``."""
-        self._entitled.room(request.path["room"], origin)
+        await self._entitled.admitted(request.path["room"], origin)
         room, stored = await self._entitled.served(origin, request.path["event"], request.path["room"])
         chain = await room.events.auth_chain([stored.pdu.event_id], room.version)
         return {"auth_chain": wire(chain.values())}
 
     async def backfill(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /backfill``: newest first, the named events included."""
-        room = self._entitled.room(request.path["room"], origin)
+        room = await self._entitled.admitted(request.path["room"], origin)
         limit = request.first("limit", "10")
         most = min(_BACKFILL, int(limit)) if limit.isascii() and limit.isdigit() and len(limit) < 9 else 10
         start = [v for k, v in request.query if k == "v"][:20]
@@ -67,7 +67,7 @@ class History:
 
     async def get_missing_events(self, origin: str, request: Request, body: Any) -> Any:
         """``POST /get_missing_events``: oldest first, the named events left out."""
-        room = self._entitled.room(request.path["room"], origin)
+        room = await self._entitled.admitted(request.path["room"], origin)
         latest, earliest = body.get("latest_events"), body.get("earliest_events")
         if not isinstance(latest, list) or not isinstance(earliest, list):
             raise error(400, "M_BAD_JSON", "latest_events and earliest_events are lists")
@@ -85,7 +85,7 @@ class History:
         return {"events": wire(found[::-1])}
 
     async def _state_at(self, origin: str, request: Request) -> tuple[MatrixRoom, dict[str, Stored]]:
-        self._entitled.room(request.path["room"], origin)
+        await self._entitled.admitted(request.path["room"], origin)
         room, stored = await self._entitled.served(origin, request.first("event_id"), request.path["room"])
         if not stored.after:
             raise error(404, "M_NOT_FOUND", "the state at that event is not known here")

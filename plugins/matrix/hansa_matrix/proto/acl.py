@@ -1,0 +1,84 @@
+"""Server access control lists. SPEC: client-server API, "Server Access Control Lists (ACLs) for rooms".
+
+An ACL is judged by the host part of a server name, without its port, whatever its case. It is no auth
+rule: it says whom not to listen to, and events are sent to those it denies all the same.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_LONGEST = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Acl:
+    """One list, compiled. ``allow_ip_literals`` is true unless it says exactly false."""
+
+    allow: re.Pattern[str]
+    deny: re.Pattern[str]
+    allow_ip_literals: bool
+
+    def allows(self, server: str) -> bool:
+        """Whether a server may take part."""
+        host = host_of(server)
+        if not self.allow_ip_literals and _is_ip(host):
+            return False
+        if self.deny.fullmatch(host):
+            return False
+        return self.allow.fullmatch(host) is not None
+
+
+def acl_of(content: Mapping[str, Any]) -> Acl:
+    """The list in the content of an ``m.room.server_acl`` event; what is malformed in it is not there."""
+    return Acl(
+        allow=_compiled(content.get("allow")),
+        deny=_compiled(content.get("deny")),
+        allow_ip_literals=content.get("allow_ip_literals") is not False,
+    )
+
+
+def host_of(server: str) -> str:
+    """A server name without its port, in lower case; an IPv6 literal keeps its brackets."""
+    if server.startswith("["):
+        return server.partition("]")[0].lower() + "]"
+    return server.partition(":")[0].lower()
+
+
+def _is_ip(host: str) -> bool:
+    if host.startswith("["):
+        return True
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _compiled(globs: object) -> re.Pattern[str]:
+    """One pattern for all globs of a list: ``*`` is any run and ``?`` one character."""
+    listed = globs if isinstance(globs, list) else []
+    taken = [g for g in listed if isinstance(g, str) and len(g) <= _LONGEST]
+    if "*" in taken:
+        return re.compile(".*", re.DOTALL)
+    parts = dict.fromkeys(_pattern(glob) for glob in taken)
+    return re.compile("|".join(parts) if parts else "(?!)", re.DOTALL)
+
+
+def _pattern(glob: str) -> str:
+    """As a regular expression that never tries a text twice: what follows a star is taken where it first
+    occurs (an atomic group), which is as good as anywhere later, and only the end is anchored.
+    """
+    pieces = [_literal(piece) for piece in re.split(r"\*+", glob.lower())]
+    if len(pieces) == 1:
+        return pieces[0]
+    first, *middle, last = pieces
+    return first + "".join(f"(?>.*?{piece})" for piece in middle) + ".*" + last
+
+
+def _literal(text: str) -> str:
+    return "".join("." if character == "?" else re.escape(character) for character in text)
