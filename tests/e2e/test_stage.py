@@ -11,11 +11,12 @@ from peers.waiting import until
 pytestmark = pytest.mark.e2e
 
 
-@pytest.mark.parametrize("version", ["10", "12"])
+@pytest.mark.parametrize("version", ["1", "2", "3", "6", "8", "9", "10", "11", "12"])
 @pytest.mark.parametrize("hosted", ["here", "there"])
 async def test_both_speak_in_a_room_of_either(version, hosted, stage, matrix_user):
-    hansa, alice = await stage(version=version), await matrix_user("alice")
+    hansa, alice = await stage(), await matrix_user("alice")
     if hosted == "here":
+        await hansa.run("matrix", "rooms", "create", "#lobby", "--version", version)
         await hansa.run("rooms", "create", "matrix:#lobby", "stage:lobby")
         room = await alice.join(f"#lobby:{hansa.name}")
     else:
@@ -48,6 +49,8 @@ async def test_both_speak_in_a_room_of_either(version, hosted, stage, matrix_use
     await hansa.actor.until_shown("lobby", lambda seen: seen[-1].kind is Kind.MEMBER)
     assert (await hansa.actor.join("lobby", "juliet@capulet", "Juliet")).refusal is None
     await matrix_sees(alice, room, "Juliet")
+    created = (await alice.state(room))["m.room.create", ""]["content"]
+    assert created.get("room_version", "1") == version
     if hosted == "here":
         assert (await alice.state(room))["m.room.topic", ""]["content"] == {"topic": "by the house"}
         bad = '{"users": {"nobody": 1}}'

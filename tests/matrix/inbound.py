@@ -20,9 +20,12 @@ from hansa_matrix.config import Config
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.canonical import dumps
 from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.proto.versions import VERSIONS
 from peers.forger import Forger, JoinedRoom
 
 OURS, THEIRS = "127.0.0.1:1", "127.0.0.2:2"
+#: Every room version, as make_join asks for them.
+OFFERED = "&".join(f"ver={version}" for version in VERSIONS)
 V1, V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
 
 
@@ -108,7 +111,7 @@ class Inbound:
         """Bring the forger's person into a room of ours."""
         _, found = await self.ask("GET", f"{V1}/query/directory?room_alias=#{alias}:{OURS}")
         where = f"{quote(found['room_id'], safe='')}/{quote(f'@m:{THEIRS}', safe='')}"
-        _, template = await self.ask("GET", f"{V1}/make_join/{where}?ver=12&ver=11&ver=10")
+        _, template = await self.ask("GET", f"{V1}/make_join/{where}?{OFFERED}")
         join = self.forger.joining(template, "m")
         path = f"{V2}/send_join/{quote(join.room_id, safe='')}/{quote(join.event_id, safe='')}"
         status, answer = await self.ask("PUT", path, join.raw)

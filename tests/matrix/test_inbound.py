@@ -11,7 +11,7 @@ from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import OURS, THEIRS, V1, V2, inbound
 from peers.forger import JoinedRoom
 
-VERSIONS = pytest.mark.parametrize("version", ["10", "11", "12"])
+VERSIONS = pytest.mark.parametrize("version", ["1", "3", "6", "10", "11", "12"])
 
 
 def message(house, text="x", **over):

@@ -15,7 +15,7 @@ from hansa_matrix.proto.signing import event_signable, with_signature
 from matrix.inbound import OURS, THEIRS, Inbound, inbound
 from peers.forger import JoinedRoom
 
-each_version = pytest.mark.parametrize("version", ["10", "11", "12"])
+each_version = pytest.mark.parametrize("version", ["8", "9", "10", "11", "12"])
 USER = f"@m:{THEIRS}"
 ALIAS = f"#made:{THEIRS}"
 

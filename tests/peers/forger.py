@@ -16,13 +16,20 @@ from hansa_matrix.proto.keys import DAY, key_document
 from hansa_matrix.proto.pdu import finish, from_raw
 from hansa_matrix.proto.signing import event_signable, signable, with_signature
 from hansa_matrix.proto.state_keys import selected_keys
-from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.xmatrix import header
 
 
 def now() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def cited(event_ids: list[str], version: RoomVersion) -> list[Any]:
+    """References as a version writes them; what is none stays as it is."""
+    if not version.named_event_ids or not isinstance(event_ids, list):
+        return event_ids
+    return [[one, {"sha256": "x"}] if isinstance(one, str) else one for one in event_ids]
 
 
 class JoinedRoom:
@@ -86,13 +93,16 @@ class Forger:
             "room_id": room.room_id,
             "sender": room.user,
             "content": content,
-            "prev_events": list(room.tips)[:20],
-            "auth_events": sorted(room.state[key] for key in keys if key in room.state),
+            "prev_events": cited(list(room.tips)[:20], room.version),
+            "auth_events": cited(sorted(room.state[key] for key in keys if key in room.state), room.version),
             "depth": max(room.tips.values(), default=0) + 1,
             "origin_server_ts": now(),
         }
         if state_key is not None:
             event["state_key"] = state_key
+        if room.version.named_event_ids:
+            event["event_id"] = f"${secrets.token_hex(8)}:{self.name}"
+            over = {k: cited(v, room.version) if k.endswith("_events") else v for k, v in over.items()}
         return {**event, **over}
 
     def finish(
@@ -106,7 +116,7 @@ class Forger:
     ) -> dict[str, Any]:
         """Hash and sign, unchecked."""
         key = key or self.key
-        hashes = hashes or {"sha256": content_hash(draft)}
+        hashes = hashes or {"sha256": content_hash(draft, room.version)}
         hashed = {**draft, "hashes": hashes, "signatures": {}}
         signature = key.sign(event_signable(hashed, room.version))
         return with_signature(hashed, server or self.name, key.key_id, signature)
@@ -122,6 +132,8 @@ class Forger:
         draft = {**template["event"], "content": {"membership": "join", "displayname": localpart}}
         draft |= {"origin_server_ts": now()}
         draft.pop("origin")
+        if VERSIONS[template["room_version"]].named_event_ids:
+            draft["event_id"] = f"${secrets.token_hex(8)}:{self.name}"
         version = VERSIONS[template["room_version"]]
         return finish(draft, version, self.name, (self.key.key_id, self.key.sign))
 

@@ -1,4 +1,4 @@
-"""Native Matrix for Hansa: a federation engine of its own, for room versions 10 to 12."""
+"""Native Matrix for Hansa: a federation engine of its own, for room versions 1 to 12."""
 
 from __future__ import annotations
 

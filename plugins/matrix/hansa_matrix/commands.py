@@ -21,6 +21,16 @@ def register(commands: Commands) -> None:
     room = Argument(name="room", help="its id on Matrix")
     commands.add(
         Command(
+            words="rooms create",
+            help="make a public room, of whatever version",
+            arguments=(
+                Argument(name="alias", help="#name"),
+                Argument(name="--version", help="its room version (default: the network's room_version)"),
+            ),
+        )
+    )
+    commands.add(
+        Command(
             words="rooms level",
             help="give somebody a power level",
             arguments=(

@@ -50,6 +50,7 @@ from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_keys import CREATE_KEY, POWER_LEVELS_KEY
+from hansa_matrix.proto.versions import VERSIONS, version_of
 from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.create import create_room
 from hansa_matrix.room.events import Events
@@ -269,7 +270,9 @@ class MatrixNetwork:
             return await self._opened(self._rooms[known])
         if not create:
             raise RoomRefused(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {alias}"))
-        version = self._config.room_version
+        return await self._made(alias, self._config.room_version)
+
+    async def _made(self, alias: str, version: str) -> OpenedRoom:
         room = await create_room(self._own, self._events, self.bridge_user, version, alias)
         self._rooms[room.room_id] = room
         return await self._opened(room)
@@ -324,7 +327,20 @@ class MatrixNetwork:
 
     def operations(self) -> Mapping[str, Operation]:
         """See ``hansa.Operated.operations``; ``commands.py`` declares them."""
-        return {"rooms ls": self._list_rooms, **self._administration.operations()}
+        own = {"rooms ls": self._list_rooms, "rooms create": self._create_room}
+        return {**own, **self._administration.operations()}
+
+    async def _create_room(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        alias, version = f"{arguments['alias']}:{self._server}", str(arguments.get("version") or "")
+        if not ids.valid_alias(alias) or alias.count(":") != self._server.count(":") + 1:
+            raise LocalProtocolError(f"{arguments['alias']!r} is no name of a room: #name")
+        if version_of(version or self._config.room_version) is None:
+            raise LocalProtocolError(f"there is no room version {version!r}: {', '.join(VERSIONS)}")
+        if await self.alias(alias) is not None:
+            raise LocalProtocolError(f"{alias} exists already")
+        opened = await self._made(alias, version or self._config.room_version)
+        await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)
+        return {"room": opened.native.id, "alias": alias}
 
     async def _list_rooms(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [

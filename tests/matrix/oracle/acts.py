@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.versions import RoomVersion
 
 #: type, sender, state key, content
 Act = tuple[str, str, str | None, dict[str, Any]]
@@ -27,6 +28,7 @@ class People:
 
     random: Random
     creators: frozenset[str]
+    version: RoomVersion
 
 
 Action = Callable[[People, str, str, Pdus], Act]
@@ -90,14 +92,17 @@ def levels(people: People, sender: str, target: str, state: Pdus) -> Act:
     for _ in range(random.choice((1, 1, 2))):
         _change(random, content, random.choice((sender, target, target)))
     if random.random() < 0.03:
-        name, value = random.choice(
-            (("ban", "50"), ("events", {"x": None}), ("users", {"nobody": 1}), ("kick", True))
-        )
+        name, value = random.choice(ODD_LEVELS if not people.version.lax_levels else LAX_LEVELS)
         content[name] = value
     if random.random() < 0.97:
         for creator in people.creators:
             content.get("users", {}).pop(creator, None)
     return "m.room.power_levels", sender, "", content
+
+
+ODD_LEVELS = (("ban", "50"), ("events", {"x": None}), ("users", {"nobody": 1}), ("kick", True))
+#: Where a string may be a level; Synapse raises an internal error for what is none of a kind that it reads.
+LAX_LEVELS = (("ban", "50"), ("users_default", " +25 "), ("users", {"nobody": 1}), ("users", {"@b:y": "x"}))
 
 
 def _change(random: Random, content: dict[str, Any], user: str) -> None:
@@ -137,9 +142,19 @@ def third_party(people: People, sender: str, target: str, state: Pdus) -> Act:
     return "m.room.third_party_invite", sender, f"token{people.random.randrange(3)}", {"public_key": "x"}
 
 
+def aliases(people: People, sender: str, target: str, state: Pdus) -> Act:
+    whose = people.random.choice((sender, sender, target)).partition(":")[2]
+    return "m.room.aliases", sender, whose, {"aliases": []}
+
+
+def redaction(people: People, sender: str, target: str, state: Pdus) -> Act:
+    return "m.room.redaction", sender, None, {"reason": f"{people.random.randrange(1000)}"}
+
+
 kick, ban, invite = of_another("leave"), of_another("ban"), of_another("invite")
 
 ACTIONS = (
     join, join, join, join, leave, kick, kick, ban, ban, invite, invite, knock, odd_member,
     levels, levels, levels, levels, join_rules, join_rules, some_state, some_state, some_state, message, third_party,
+    aliases, redaction,
 )  # fmt: skip

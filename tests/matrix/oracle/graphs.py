@@ -7,6 +7,7 @@ answer, for another implementation to be asked.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -110,7 +111,7 @@ class RandomRoom:
         creators = (
             {CREATOR, *content.get("additional_creators", ())} if version.privileged_creators else set()
         )
-        self._people = People(random, frozenset(creators))
+        self._people = People(random, frozenset(creators), version)
         self._accept(create, {})
         self._last = create.event_id
         self._try(("m.room.member", founder, founder, {"membership": "join"}), [self._last])
@@ -263,13 +264,17 @@ class RandomRoom:
             "type": kind,
             "sender": sender,
             "content": content,
-            "prev_events": prev,
-            "auth_events": auth,
+            "prev_events": cited(prev, self._version),
+            "auth_events": cited(auth, self._version),
             "depth": depth,
             "origin_server_ts": ts,
             "hashes": {"sha256": f"{len(self.graph.events)}"},
             "signatures": {},
         }
+        if self._version.named_event_ids:
+            raw["event_id"] = f"${len(self.graph.events)}:{domain_of(sender)}"
+        if kind == "m.room.redaction" and not self._version.redacts_in_content:
+            raw["redacts"] = random.choice(self.graph.events).event_id
         if state_key is not None:
             raw["state_key"] = state_key
         if kind != "m.room.create" or not self._version.hashed_room_id:
@@ -289,6 +294,11 @@ class RandomRoom:
             raw=raw,
             wire=b"",
         )
+
+
+def cited(event_ids: Sequence[str], version: RoomVersion) -> list[Any]:
+    """References to events as that version writes them; nobody here looks at the hashes."""
+    return [[e, {"sha256": "x"}] for e in event_ids] if version.named_event_ids else list(event_ids)
 
 
 def random_graph(version: RoomVersion, seed: str, *, rounds: int = 3, steps: int = 8) -> Graph:

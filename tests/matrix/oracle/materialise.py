@@ -8,7 +8,9 @@ from typing import Any
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.versions import RoomVersion
+from matrix.oracle.graphs import cited
 
 
 def materialise(version: RoomVersion, pdus: Iterable[Pdu]) -> dict[str, Pdu]:
@@ -24,20 +26,22 @@ def materialise(version: RoomVersion, pdus: Iterable[Pdu]) -> dict[str, Pdu]:
             room_id = "!" + real("$" + room_id[1:])[1:]
         raw: dict[str, Any] = {
             **pdu.raw,
-            "prev_events": [real(name) for name in pdu.prev_events],
-            "auth_events": [real(name) for name in pdu.auth_events],
+            "prev_events": cited([real(name) for name in pdu.prev_events], version),
+            "auth_events": cited([real(name) for name in pdu.auth_events], version),
             "depth": pdu.depth,
             "hashes": {"sha256": pdu.event_id},
             "signatures": {},
         }
+        if version.named_event_ids:
+            raw["event_id"] = f"{pdu.event_id}:{domain_of(pdu.sender)}"
         if "room_id" in raw:
             raw["room_id"] = room_id
         made[pdu.event_id] = replace(
             pdu,
             event_id=event_id(raw, version),
             room_id=room_id,
-            prev_events=tuple(raw["prev_events"]),
-            auth_events=tuple(raw["auth_events"]),
+            prev_events=tuple(real(name) for name in pdu.prev_events),
+            auth_events=tuple(real(name) for name in pdu.auth_events),
             raw=raw,
         )
         if version.hashed_room_id and pdu.type == "m.room.create":

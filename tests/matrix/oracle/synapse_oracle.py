@@ -24,10 +24,11 @@ from signedjson.key import decode_verify_key_bytes
 from signedjson.sign import SignatureVerifyException, verify_signed_json
 from synapse import event_auth
 from synapse.api.errors import SynapseError
-from synapse.api.room_versions import KNOWN_ROOM_VERSIONS
+from synapse.api.room_versions import KNOWN_ROOM_VERSIONS, StateResolutionVersions
 from synapse.crypto.event_signing import check_event_content_hash, compute_content_hash
 from synapse.events import make_event_from_dict
 from synapse.events.utils import prune_event
+from synapse.state.v1 import resolve_events_with_store as resolve_v1
 from synapse.state.v2 import resolve_events_with_store
 from synapse.storage.databases.main.event_federation import StateDifference
 from unpaddedbase64 import decode_base64, encode_base64
@@ -64,6 +65,10 @@ class Room:
 
     async def get_events(self, event_ids: Any, *_: Any, **__: Any) -> dict[str, Any]:
         return {event_id: self.by_id[event_id] for event_id in event_ids if event_id in self.by_id}
+
+    async def get_accepted(self, event_ids: Any) -> dict[str, Any]:
+        found = {event_id: self.by_id[event_id] for event_id in event_ids}
+        return {event_id: event for event_id, event in found.items() if not event.rejected_reason}
 
     def chain(self, event_id: str) -> frozenset[str]:
         """The auth chain, without the event. Events stand after what they cite, so this is not deep."""
@@ -102,6 +107,9 @@ class Room:
         states = [{(e.type, e.state_key): e.event_id for e in map(self.events.__getitem__, s)} for s in sets]
         room_id = self.events[0].room_id
         try:
+            if self.version.state_res == StateResolutionVersions.V1:
+                result = run(resolve_v1(room_id, self.version, states, None, self.get_accepted))
+                return sorted(self.index[event_id] for event_id in result.values())
             result = run(resolve_events_with_store(NoClock(), room_id, self.version, states, None, self))
         except SynapseError as refusal:
             return f"raised: {refusal.msg}"

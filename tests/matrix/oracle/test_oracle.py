@@ -128,7 +128,7 @@ def test_vectors_of_state_resolution(oracle: Oracle, version: RoomVersion) -> No
         said = oracle.ask(op="graphs", graphs=graphs[-1:])["graphs"][0]
         resolved = sorted(names[index] for index in said["resolved"][0])
         assert resolved == answers[-1][1], case["name"]
-    assert len(answers) > 15
+    assert len(answers) > 15 or version.state_resolution == "1"
 
 
 @each_version
@@ -152,7 +152,7 @@ def test_vectors_of_the_authorisation_rules(oracle: Oracle, version: RoomVersion
         if refused != (reply["state"][0] is not None):
             wrong.append((case["name"], case["rule"], reply["state"][0]))
     assert not wrong
-    assert len(asked) > 200
+    assert len(asked) > 150
 
 
 @each_version
@@ -207,6 +207,8 @@ def test_ids_hashes_and_redaction(oracle: Oracle, version: RoomVersion) -> None:
         "text": 'é\u2028\U0001f600"\\\u0001',
         "deep": [[{"z": 1, "a": [None, True, -5, 2**53 - 1]}]],
     }
+    if not version.strict_json:
+        odd["lax"] = [1.5, 1e30, -0.0, 1e-7, 2**70, -(2**63)]
     top = {
         "origin": "x",
         "membership": "join",
@@ -221,7 +223,7 @@ def test_ids_hashes_and_redaction(oracle: Oracle, version: RoomVersion) -> None:
     replies = oracle.ask(op="events", version=version.id, events=events)["answers"]
     for raw, reply in zip(events, replies, strict=True):
         assert reply["event_id"] == event_id(raw, version)
-        assert reply["content_hash"] == content_hash(raw)
+        assert reply["content_hash"] == content_hash(raw, version)
         ours = redact(raw, version)
         assert reply["redacted"] == ours
 
@@ -273,9 +275,9 @@ def test_signatures_and_content_hashes(oracle: Oracle, version: RoomVersion) -> 
     for raw, reply in zip(events, replies, strict=True):
         pdu = from_raw({k: v for k, v in raw.items() if k != "unsigned"}, version)
         signed = unsigned_by(pdu, version, lambda *name: known.get(name), verify, {"x"}) is None
-        assert (hash_matches(raw), signed) == (reply["hash_ok"], reply["signed"]), raw
+        assert (hash_matches(raw, version), signed) == (reply["hash_ok"], reply["signed"]), raw
         assert reply["event_id"] == pdu.event_id
-        outcomes[hash_matches(raw), signed] += 1
+        outcomes[hash_matches(raw, version), signed] += 1
     assert len(outcomes) == 4, outcomes
 
 

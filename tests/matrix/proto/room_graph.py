@@ -17,7 +17,9 @@ from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 V10, V11, V12 = (VERSIONS[name] for name in ("10", "11", "12"))
-ALL_VERSIONS = (V10, V11, V12)
+ALL_VERSIONS = tuple(VERSIONS.values())
+#: Those in which an event id is a hash.
+HASHED = tuple(version for version in ALL_VERSIONS if not version.named_event_ids)
 
 _UNSET: Any = object()
 

@@ -26,11 +26,11 @@ from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.json_values import json_values, objects
-from matrix.proto.room_graph import ALL_VERSIONS, V12
+from matrix.proto.room_graph import HASHED, V12
 from matrix.proto.vectors import each, vectors
 
 V = vectors("pdus.json")
-each_version = pytest.mark.parametrize("version", ALL_VERSIONS, ids=lambda v: f"v{v.id}")
+each_version = pytest.mark.parametrize("version", HASHED, ids=lambda v: f"v{v.id}")
 SIGN = ("ed25519:1", lambda _: "s" * 86)
 DRAFT = {key: value for key, value in V["base"].items() if key not in {"hashes", "signatures"}}
 
@@ -74,7 +74,7 @@ def test_check_1(case: dict[str, Any]) -> None:
 
 @each(V["nothing"])
 def test_what_is_no_event(case: Any) -> None:
-    for version in ALL_VERSIONS:
+    for version in HASHED:
         with pytest.raises(RemoteProtocolError):
             parse(case, version)
 
@@ -115,7 +115,7 @@ def test_the_create_event_makes_the_room_id() -> None:
 @each_version
 def test_an_event_of_ours(version: RoomVersion) -> None:
     pdu = finish(DRAFT, version, "x", SIGN)
-    assert pdu.raw["hashes"] == {"sha256": content_hash(DRAFT)}
+    assert pdu.raw["hashes"] == {"sha256": content_hash(DRAFT, V12)}
     assert pdu.raw["signatures"] == {"x": {"ed25519:1": "s" * 86}}
     assert same(parse(pdu.raw, version), pdu)
     both = countersigned(pdu, version, "y", ("ed25519:2", lambda _: "t"))
@@ -135,7 +135,7 @@ def test_an_event_of_ours_leaves_room_for_signatures_of_others(version: RoomVers
     assert (caught.value.hint, caught.value.code) == (413, "M_TOO_LARGE")
 
 
-@given(json_values, st.sampled_from(sorted([*V["base"], "state_key", "x"])), st.sampled_from(ALL_VERSIONS))
+@given(json_values, st.sampled_from(sorted([*V["base"], "state_key", "x"])), st.sampled_from(HASHED))
 def test_any_field_of_any_shape_is_an_event_or_a_peer_s_error(
     value: Any, name: str, version: RoomVersion
 ) -> None:
@@ -147,17 +147,17 @@ def test_any_field_of_any_shape_is_an_event_or_a_peer_s_error(
     assert same(from_wire(pdu.event_id, pdu.wire, version), pdu)
 
 
-@given(objects, st.sampled_from(ALL_VERSIONS))
+@given(objects, st.sampled_from(HASHED))
 def test_foreign_fields_and_content_survive(more: dict[str, Any], version: RoomVersion) -> None:
     """Mistake 1: an event that is written anew from a model loses what the model has not."""
     event = {**V["base"], "content": more, **{"x." + key: value for key, value in more.items()}}
     assert orjson.loads(parse(event, version).wire) == event
 
 
-@pytest.mark.parametrize("value", [None, 10, True, ["10"], {}, "", "9", "13", "10 "])
+@pytest.mark.parametrize("value", [None, 10, True, ["10"], {}, "", "0", "13", "10 "])
 def test_room_versions_that_are_none_of_ours(value: Any) -> None:
     assert version_of(value) is None
 
 
 def test_room_versions_of_ours() -> None:
-    assert {name: version_of(name) for name in ("10", "11", "12")} == VERSIONS
+    assert {str(name): version_of(str(name)) for name in range(1, 13)} == VERSIONS

@@ -15,13 +15,13 @@ from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.json_values import json_values, objects
-from matrix.proto.room_graph import ALL_VERSIONS
+from matrix.proto.room_graph import HASHED
 from matrix.proto.vectors import each, vectors
 
 V = vectors("redaction.json")
 TYPES = sorted({case["event"]["type"] for case in V["cases"]})
 KEYS = sorted({key for case in V["cases"] for key in case["event"]["content"]})
-versions = st.sampled_from(ALL_VERSIONS)
+versions = st.sampled_from(HASHED)
 contents = objects | st.dictionaries(st.sampled_from(KEYS), json_values, max_size=6)
 top = st.dictionaries(
     st.sampled_from(["origin", "membership", "prev_state", "redacts", "state_key", "x"]), json_values
@@ -57,7 +57,7 @@ def test_every_version_has_vectors() -> None:
 
 @pytest.mark.parametrize("content", [None, 7, "x", ["membership"], True])
 def test_content_of_another_type_is_none(content: Any) -> None:
-    for version in ALL_VERSIONS:
+    for version in HASHED:
         assert redact({"type": "m.room.member", "content": content}, version)["content"] == {}
         assert (
             redact({"type": ["m.room.member"], "content": {"membership": "join"}}, version)["content"] == {}
@@ -82,21 +82,21 @@ def test_check_3_the_content_hash_covers_everything(
 ) -> None:
     """C-13: a wrong content hash leaves the redacted copy, under the same id."""
     pdu = finish(event, version, "x", ("ed25519:1", lambda _: "sig"))
-    assert hash_matches(pdu.raw)
+    assert hash_matches(pdu.raw, version)
     assert checked_hash(pdu, version) is pdu
     for changed in (
         {**pdu.raw, "content": {**pdu.content, "é" + name: 1}},
         {**pdu.raw, "origin_server_ts": 2},
         {**pdu.raw, "x." + name: None},
     ):
-        assert not hash_matches(changed)
+        assert not hash_matches(changed, version)
         again = from_raw(changed, version)
         kept = checked_hash(again, version)
         assert kept.raw == redact(changed, version)
         assert kept.wire == dumps(kept.raw)
         assert kept.event_id == again.event_id
     for same in ({**pdu.raw, "unsigned": {"age": 1}}, {**pdu.raw, "signatures": {}}):
-        assert hash_matches(same)
+        assert hash_matches(same, version)
 
 
 def test_redacted_events_are_dearer_by_version_than_by_chance() -> None:

@@ -67,7 +67,7 @@ def test_states_that_agree_need_no_events(version: RoomVersion) -> None:
 
 def test_events_rejected_by_state_can_be_kept_out() -> None:
     case = next(c for c in VECTORS["cases"] if "rejected by its state" in c["name"])
-    for version in ALL_VERSIONS:
+    for version in ALL_VERSIONS[1:]:  # version 1 judges what the states hold
         pdus, sets = load(version, case)
         result = resolve(version, sets, pdus.get, rejected=case["rejected"], admit_rejected=False)
         assert result[("m.room.topic", "")] == case["oracle_expect"]["m.room.topic|"]

@@ -1,4 +1,4 @@
-"""The authorisation rules of room versions 10, 11 and 12: may this event be in this room?
+"""The authorisation rules of all room versions: may this event be in this room?
 
 Two parts. ``check_own`` reads the event and the events it cites and runs once per event (rules 1 to 3).
 ``check_state`` reads a state and runs against each that matters: the event's own auth events, the state
@@ -164,6 +164,8 @@ def check_state(
     sender = pdu.sender
     if create.content.get("m.federate") is False and domain_of(sender) != domain_of(create.sender):
         return Reject("4.federate", f"the room is closed to {domain_of(sender)}")
+    if version.aliases and kind == "m.room.aliases":
+        return _check_aliases(pdu)
     if kind == MEMBER:
         return check_member(
             pdu,
@@ -189,7 +191,18 @@ def check_state(
         if state_key[:1] == "@" and state_key != sender:
             return Reject("9.state_key", f"{sender} may not set the state of {state_key}")
         if kind == POWER_LEVELS:
-            return check_power_levels(pdu, power_levels, room_levels)
+            return check_power_levels(pdu, power_levels, room_levels, version)
+    if version.redaction_rule and kind == "m.room.redaction" and level < room_levels.redact:
+        redacts = pdu.raw.get("redacts")
+        if not isinstance(redacts, str) or domain_of(redacts) != domain_of(pdu.event_id):
+            return Reject("11.redaction", f"{sender} may not redact what others sent")
+    return None
+
+
+def _check_aliases(pdu: Pdu) -> Reject | None:
+    """Rule 4 of versions 1 to 5: each server keeps its own aliases."""
+    if pdu.state_key is None or pdu.state_key != domain_of(pdu.sender):
+        return Reject("4.aliases", "aliases are set by the server that the state_key names")
     return None
 
 

@@ -1,6 +1,6 @@
 """Authorisation rule 5: who may change whose membership.
 
-SPEC: Matrix v1.19, room version 12, rule 5 (versions 10 and 11: rule 4).
+SPEC: Matrix v1.19, room version 12, rule 5 (rule 4 in versions 6 to 11, 5 before).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def check_member(
         return Reject("5.state_key", "a member event needs a state_key")
     content = pdu.content
     membership = content.get("membership")
-    if AUTHORISING_USER in content:
+    if version.restricted and AUTHORISING_USER in content:
         user = content[AUTHORISING_USER]
         if not isinstance(user, str) or ":" not in user or not signed_by(domain_of(user)):
             return Reject("5.authorised", "not signed by the server of the authorising user")
@@ -53,15 +53,15 @@ def check_member(
         return _join(pdu, target, create, state, version=version, levels=levels)
     if membership == "invite" and "third_party_invite" in content:
         return _third_party_invite(pdu, target, state, third_party_ok)
-    if membership == "knock":
-        return _knock(pdu, target, state)
+    if membership == "knock" and version.knock:
+        return _knock(pdu, target, state, version)
     if membership not in ("invite", "leave", "ban"):
         return Reject("5.membership", f"unknown membership {membership!r}")
     room_levels = levels(create, state.get(POWER_LEVELS_KEY), version)
     if membership == "invite":
         return _invite(pdu, target, state, room_levels)
     if membership == "leave":
-        return _leave(pdu, target, state, room_levels)
+        return _leave(pdu, target, state, room_levels, version)
     return _ban(pdu, target, state, room_levels)
 
 
@@ -78,13 +78,22 @@ def _join(
     rule = _join_rule(state)
     if rule == "public":
         return None
-    if own in ("join", "invite") and rule in ("invite", "knock", "restricted", "knock_restricted"):
+    restricted = _restricted(rule, version)
+    closed = rule == "invite" or (rule == "knock" and version.knock)
+    if own in ("join", "invite") and (closed or restricted):
         return None
-    if rule in ("restricted", "knock_restricted"):
+    if restricted:
         return _authorised_join(pdu, state, levels(create, state.get(POWER_LEVELS_KEY), version))
-    if rule in ("invite", "knock"):
+    if closed:
         return Reject("5.join.invite", f"{target} is not invited")
     return Reject("5.join.rule", f"the join rule {rule!r} lets nobody in")
+
+
+def _restricted(rule: object, version: RoomVersion) -> bool:
+    """Whether a join rule lets members of other rooms in, in that version."""
+    return (rule == "restricted" and version.restricted) or (
+        rule == "knock_restricted" and version.knock_restricted
+    )
 
 
 def _first_member(create: Pdu, version: RoomVersion) -> object:
@@ -138,12 +147,12 @@ def _invite(pdu: Pdu, target: str, state: StateReader, levels: Levels) -> Reject
     return None
 
 
-def _leave(pdu: Pdu, target: str, state: StateReader, levels: Levels) -> Reject | None:
+def _leave(pdu: Pdu, target: str, state: StateReader, levels: Levels, version: RoomVersion) -> Reject | None:
     # Leaving, refusing an invite, taking back a knock; kicking; lifting a ban.
     sender = pdu.sender
     own = _membership(state, sender)
     if sender == target:
-        if own in ("invite", "join", "knock"):
+        if own in ("invite", "join") or (own == "knock" and version.knock):
             return None
         return Reject("5.leave.self", f"{sender} has membership {own}")
     if own != "join":
@@ -166,8 +175,9 @@ def _ban(pdu: Pdu, target: str, state: StateReader, levels: Levels) -> Reject | 
     return None
 
 
-def _knock(pdu: Pdu, target: str, state: StateReader) -> Reject | None:
-    if _join_rule(state) not in ("knock", "knock_restricted"):
+def _knock(pdu: Pdu, target: str, state: StateReader, version: RoomVersion) -> Reject | None:
+    rule = _join_rule(state)
+    if rule != "knock" and not (rule == "knock_restricted" and version.knock_restricted):
         return Reject("5.knock.rule", "the join rule allows no knocking")
     if pdu.sender != target:
         return Reject("5.knock.sender", f"{pdu.sender} cannot knock for {target}")

@@ -1,7 +1,7 @@
 """Authorisation rule 10: who may change the power levels, and to what.
 
-SPEC: Matrix v1.19, room version 12, rule 10 (versions 10 and 11: rule 9). A level that is absent is absent
-here; it does not stand for its default.
+SPEC: Matrix v1.19, room version 12, rule 10 (the last but one of every version). A level that is absent is
+absent here; it does not stand for its default.
 """
 
 from __future__ import annotations
@@ -11,27 +11,29 @@ from typing import Any, Final
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import valid_user_id
-from hansa_matrix.proto.levels import Level, Levels
+from hansa_matrix.proto.levels import Level, Levels, level_of
 from hansa_matrix.proto.reject import Reject
+from hansa_matrix.proto.versions import RoomVersion
 
 SCALARS: Final = ("users_default", "events_default", "state_default", "ban", "redact", "kick", "invite")
 
 _EMPTY: Final[Mapping[str, Any]] = {}
 
 
-def check_power_levels(pdu: Pdu, current: Pdu | None, levels: Levels) -> Reject | None:
+def check_power_levels(pdu: Pdu, current: Pdu | None, levels: Levels, version: RoomVersion) -> Reject | None:
     """Judge ``pdu`` against the room's power levels event (None: it has none) and its levels."""
-    shape = _check_shape(pdu.content, levels.creators)
+    shape = _check_shape(pdu.content, levels.creators, version)
     if shape is not None or current is None:
         return shape
     level = levels.user(pdu.sender)
     old, new = current.content, pdu.content
-    if not all(_may(change, level) for change in _changes(_scalars(old), _scalars(new))):
+    if not all(_may(change, level) for change in _changes(_scalars(old), _scalars(new), version)):
         return Reject("10.scalar", f"{pdu.sender} changes a level above the own one")
-    for name in ("events", "notifications"):
-        if not all(_may(change, level) for change in _changes(_entries(old, name), _entries(new, name))):
+    for name in ("events", "notifications") if version.judged_notifications else ("events",):
+        changes = _changes(_entries(old, name), _entries(new, name), version)
+        if not all(_may(change, level) for change in changes):
             return Reject(f"10.{name}", f"{pdu.sender} changes an entry of '{name}' above the own level")
-    for user, before, after in _changes(_entries(old, "users"), _entries(new, "users")):
+    for user, before, after in _changes(_entries(old, "users"), _entries(new, "users"), version):
         if user != pdu.sender and before is not None and before >= level:
             return Reject(
                 "10.users.old", f"{pdu.sender} changes {user}, whose level is not below the own one"
@@ -41,13 +43,18 @@ def check_power_levels(pdu: Pdu, current: Pdu | None, levels: Levels) -> Reject 
     return None
 
 
-def _check_shape(content: Mapping[str, Any], creators: frozenset[str]) -> Reject | None:
-    for name in SCALARS:
-        if name in content and type(content[name]) is not int:
-            return Reject("10.integer", f"'{name}' is not an integer")
-    for name in ("events", "notifications", "users"):
-        if name in content and not _all_integers(content[name]):
-            return Reject("10.integer", f"'{name}' is not an object of integers")
+def _check_shape(content: Mapping[str, Any], creators: frozenset[str], version: RoomVersion) -> Reject | None:
+    if version.lax_levels:  # of what they hold only the levels of users are asked for
+        users = content.get("users", _EMPTY)
+        if not isinstance(users, Mapping) or any(level_of(v, version) is None for v in users.values()):
+            return Reject("10.integer", "'users' is not an object of integers")
+    else:
+        for name in SCALARS:
+            if name in content and type(content[name]) is not int:
+                return Reject("10.integer", f"'{name}' is not an integer")
+        for name in ("events", "notifications", "users"):
+            if name in content and not _all_integers(content[name]):
+                return Reject("10.integer", f"'{name}' is not an object of integers")
     users = _entries(content, "users")
     if not all(valid_user_id(user) for user in users):
         return Reject("10.user_id", "'users' has a key that is not a user id")
@@ -73,19 +80,15 @@ def _entries(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 _Change = tuple[str, int | None, int | None]
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[_Change]:
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], version: RoomVersion) -> Iterator[_Change]:
     """``(name, before, after)`` of each entry that differs; None where it is absent."""
-    for name, before in old.items():
-        after = new.get(name)
+    for name, value in old.items():
+        before, after = level_of(value, version), level_of(new.get(name), version)
         if after != before:
-            yield name, _integer(before), after
-    for name, after in new.items():
+            yield name, before, after
+    for name, value in new.items():
         if name not in old:
-            yield name, None, after
-
-
-def _integer(value: object) -> int | None:
-    return value if type(value) is int else None
+            yield name, None, level_of(value, version)
 
 
 def _may(change: _Change, level: Level) -> bool:

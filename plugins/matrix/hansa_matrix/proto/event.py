@@ -1,4 +1,4 @@
-"""A PDU as the rules read it. SPEC: server-server API, "PDUs"; event format of room versions 10 to 12."""
+"""A PDU as the rules read it. SPEC: server-server API, "PDUs"; event format of room versions 1 to 12."""
 
 from __future__ import annotations
 

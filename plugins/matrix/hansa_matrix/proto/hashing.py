@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.canonical import canonical
 from hansa_matrix.proto.redact import redact
 from hansa_matrix.proto.signing import decode64
 from hansa_matrix.proto.versions import RoomVersion
@@ -15,32 +15,39 @@ from hansa_matrix.proto.versions import RoomVersion
 _NOT_HASHED = frozenset({"unsigned", "signatures", "hashes"})
 
 
-def content_hash(event: Mapping[str, Any]) -> str:
+def content_hash(event: Mapping[str, Any], version: RoomVersion) -> str:
     """Unpadded base64 of the SHA-256 over the whole event without hashes, signatures, unsigned."""
-    return b64encode(_content_digest(event)).decode().rstrip("=")
+    return b64encode(_content_digest(event, version)).decode().rstrip("=")
 
 
-def hash_matches(event: Mapping[str, Any]) -> bool:
+def hash_matches(event: Mapping[str, Any], version: RoomVersion) -> bool:
     """True if ``hashes.sha256``, decoded, is the event's content hash."""
     hashes = event.get("hashes")
-    return isinstance(hashes, dict) and decode64(hashes.get("sha256")) == _content_digest(event)
+    return isinstance(hashes, dict) and decode64(hashes.get("sha256")) == _content_digest(event, version)
 
 
-def _content_digest(event: Mapping[str, Any]) -> bytes:
-    return sha256(dumps({key: value for key, value in event.items() if key not in _NOT_HASHED})).digest()
+def _content_digest(event: Mapping[str, Any], version: RoomVersion) -> bytes:
+    hashed = {key: value for key, value in event.items() if key not in _NOT_HASHED}
+    return sha256(canonical(version)(hashed)).digest()
+
+
+def _reference_digest(event: Mapping[str, Any], version: RoomVersion) -> bytes:
+    bare = redact(event, version)
+    bare.pop("signatures", None)
+    if not version.named_event_ids:
+        bare.pop("event_id", None)
+    return sha256(canonical(version)(bare)).digest()
 
 
 def reference_hash(event: Mapping[str, Any], version: RoomVersion) -> str:
-    """URL-safe unpadded base64 of the SHA-256 over the redacted event without signatures."""
-    bare = redact(event, version)
-    bare.pop("signatures", None)
-    bare.pop("event_id", None)
-    return urlsafe_b64encode(sha256(dumps(bare)).digest()).decode().rstrip("=")
+    """Unpadded base64 (URL-safe in version 4+) of the SHA-256 over the redacted event without signatures."""
+    encode = urlsafe_b64encode if version.url_safe_event_ids else b64encode
+    return encode(_reference_digest(event, version)).decode().rstrip("=")
 
 
 def event_id(event: Mapping[str, Any], version: RoomVersion) -> str:
-    """The id of an event of room version 4 and later."""
-    return "$" + reference_hash(event, version)
+    """The id of an event: what it says (versions 1 and 2), or its reference hash."""
+    return str(event["event_id"]) if version.named_event_ids else "$" + reference_hash(event, version)
 
 
 def room_id_of_create(event: Mapping[str, Any], version: RoomVersion) -> str:

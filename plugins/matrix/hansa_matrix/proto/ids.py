@@ -96,7 +96,7 @@ def valid_room_id(value: object) -> bool:
 
 
 def valid_event_id(value: object) -> bool:
-    """An event id of room version 4 and later: ``$`` and a hash."""
+    """An event id: ``$`` and a hash, or up to version 2 any text and a domain."""
     return isinstance(value, str) and len(value) > 1 and value[0] == "$" and fits(value)
 
 

@@ -12,7 +12,7 @@ from hansa.pure.errors import RemoteProtocolError
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_depth, check_values
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import MAX_AUTH, MAX_PREV, from_raw, parse, required_servers
+from hansa_matrix.proto.pdu import MAX_AUTH, MAX_PREV, cites, from_raw, parse, required_servers
 from hansa_matrix.proto.signing import signatures_of
 from hansa_matrix.proto.versions import RoomVersion
 
@@ -23,7 +23,9 @@ _STEPS = frozenset(
 )
 
 
-def check_template(answer: object, room_id: str, user_id: str, membership: str) -> dict[str, Any]:
+def check_template(
+    answer: object, room_id: str, user_id: str, membership: str, version: RoomVersion
+) -> dict[str, Any]:
     """The event to complete out of a make_join or make_leave answer. Raises RemoteProtocolError if it is
     not the one that was asked for.
     """
@@ -38,7 +40,7 @@ def check_template(answer: object, room_id: str, user_id: str, membership: str) 
         raise RemoteProtocolError(f"the template is not a {membership}")
     for name, most in (("prev_events", MAX_PREV), ("auth_events", MAX_AUTH)):
         refs = event.get(name)
-        if not isinstance(refs, list) or len(refs) > most or not all(map(ids.valid_event_id, refs)):
+        if not isinstance(refs, list) or len(refs) > most or not cites(refs, version):
             raise RemoteProtocolError(f"the template's {name} is no list of event ids")
     if type(event.get("depth")) is not int or event["depth"] < 0:
         raise RemoteProtocolError("the template's depth is no integer from 0")
@@ -114,7 +116,7 @@ def joined(join: Pdu, answer: JoinAnswer, version: RoomVersion) -> Pdu:
         return join
     if parse(answer.event, version, bounded=False).event_id != join.event_id:
         raise RemoteProtocolError("the send_join answer is about another event")
-    missing = required_servers(join) - join.raw["signatures"].keys()
+    missing = required_servers(join, version) - join.raw["signatures"].keys()
     added = {server: signatures_of(answer.event, server) for server in missing}
     return from_raw({**join.raw, "signatures": {**join.raw["signatures"], **added}}, version)
 

@@ -5,8 +5,9 @@ SPEC: Matrix v1.19, Client-Server API, "m.room.power_levels" (the defaults); roo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from math import inf
+from math import inf, isfinite
 from typing import Any, Final
 
 from hansa_matrix.proto.event import Pdu
@@ -19,10 +20,28 @@ Level = int | float
 #: so it can never be serialised as a level by mistake.
 INFINITE: Final = inf
 
-#: The level of the creator while the room has no power levels event (versions 10 and 11).
+#: The level of the creator while the room has no power levels event (up to version 11).
 _CREATOR_WITHOUT_POWER_LEVELS: Final = 100
 
 _EMPTY: Final[Mapping[str, Any]] = {}
+
+#: An integer in a string, as Python reads one but for underscores and digits of other scripts.
+_DIGITS: Final = re.compile(r"\s*[+-]?[0-9]{1,40}\s*", re.ASCII)
+
+
+def level_of(value: object, version: RoomVersion) -> int | None:
+    """A level as its event writes it; None for what is none. Up to version 9 a string of digits is one, and
+    a float where JSON may have them.
+    """
+    if type(value) is int:
+        return value
+    if not version.lax_levels:
+        return None
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        return int(value)
+    if type(value) is float and isfinite(value):
+        return int(value)
+    return None
 
 
 def creators_of(create: Pdu, version: RoomVersion) -> frozenset[str]:
@@ -40,13 +59,14 @@ def creators_of(create: Pdu, version: RoomVersion) -> frozenset[str]:
 class Levels:
     """The levels of a room, from its create event and its power levels event (None: the room has none).
 
-    Nothing is copied: building one costs the same for one user and for ten thousand. A value that is not
-    an integer (no accepted event of these versions holds one) counts as absent.
+    Nothing is copied: building one costs the same for one user and for ten thousand. A value that is no
+    level (``level_of``) counts as absent.
     """
 
-    __slots__ = ("_content", "_creators", "_event_levels", "_users", "_users_default")
+    __slots__ = ("_content", "_creators", "_event_levels", "_users", "_users_default", "_version")
 
     def __init__(self, create: Pdu, power_levels: Pdu | None, version: RoomVersion) -> None:
+        self._version = version
         self._creators: frozenset[str] = frozenset()
         if power_levels is None:
             self._content = self._event_levels = _EMPTY
@@ -65,12 +85,15 @@ class Levels:
         if user_id in self._creators:
             return INFINITE
         level = self._users.get(user_id)
-        return level if type(level) is int else self._users_default
+        if type(level) is int:
+            return level
+        read = None if level is None else level_of(level, self._version)
+        return self._users_default if read is None else read
 
     def required(self, event_type: str, is_state: bool) -> int:
         """The level that sending an event of this type takes."""
-        level = self._event_levels.get(event_type)
-        if type(level) is int:
+        level = level_of(self._event_levels.get(event_type), self._version)
+        if level is not None:
             return level
         return self._scalar("state_default", 50) if is_state else self._scalar("events_default", 0)
 
@@ -100,8 +123,8 @@ class Levels:
         return self._creators
 
     def _scalar(self, name: str, default: int) -> int:
-        value = self._content.get(name)
-        return value if type(value) is int else default
+        value = level_of(self._content.get(name), self._version)
+        return default if value is None else value
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ SPEC: server-server API, "PDUs" and "Checks performed on receipt of a PDU"; clie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,9 @@ import orjson
 from hansa.pure.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical import check_depth, check_values, dumps
+from hansa_matrix.proto.canonical import canonical, check_depth, check_values
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches
+from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches, reference_hash
 from hansa_matrix.proto.redact import redact
 from hansa_matrix.proto.signing import event_signable, signatures_of, with_signature
 from hansa_matrix.proto.versions import RoomVersion
@@ -24,6 +24,7 @@ MAX_PDU = 65_536
 MAX_PREV = 20
 MAX_AUTH = 10
 _MAX_INT = 2**53 - 1
+_NOT_KEPT = frozenset({"event_id", "unsigned"})
 
 
 def _bad(reason: str) -> RemoteProtocolError:
@@ -40,13 +41,38 @@ def _text(raw: Mapping[str, Any], name: str, version: RoomVersion) -> str:
     return value
 
 
-def _refs(raw: Mapping[str, Any], name: str, most: int | None) -> tuple[str, ...]:
+def _refs(raw: Mapping[str, Any], name: str, most: int | None, version: RoomVersion) -> None:
     value = raw.get(name)
-    if not isinstance(value, list) or not all(ids.valid_event_id(one) for one in value):
+    if not isinstance(value, list) or not cites(value, version):
         raise _bad(f"{name} is not a list of event ids")
     if most is not None and len(value) > most:
         raise _bad(f"event has {len(value)} {name}, at most {most}")
-    return tuple(value)
+
+
+def cites(references: Sequence[object], version: RoomVersion) -> bool:
+    """True if all are references to events as that version writes them."""
+    return all(ids.valid_event_id(_cited(one, version)) for one in references)
+
+
+def _cited(one: object, version: RoomVersion) -> object:
+    """The event id of one reference: itself, or the first of a pair with hashes (versions 1 and 2)."""
+    if not version.named_event_ids:
+        return one
+    return one[0] if isinstance(one, list) and one else None
+
+
+def reference(pdu: Pdu, version: RoomVersion) -> Any:
+    """How an event of that version cites ``pdu``."""
+    if not version.named_event_ids:
+        return pdu.event_id
+    return [pdu.event_id, {"sha256": reference_hash(pdu.raw, version)}]
+
+
+def _named(value: object) -> str:
+    """An event id that an event gives itself. Raises RemoteProtocolError."""
+    if not ids.valid_event_id(value) or not ids.valid_server_name(ids.domain_of(str(value))):
+        raise _bad("event_id is not an event id with a domain")
+    return str(value)
 
 
 def _integer(raw: Mapping[str, Any], name: str, least: int) -> int:
@@ -59,14 +85,17 @@ def _integer(raw: Mapping[str, Any], name: str, least: int) -> int:
 def parse(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
     """Receipt check 1 on one object out of a peer's answer or transaction. Raises RemoteProtocolError.
 
-    ``event_id`` and ``unsigned`` of the peer are not kept. ``bounded`` False lifts the limit on
-    ``prev_events`` and ``auth_events``, as history that is paged back may exceed it.
+    ``unsigned`` of the peer is not kept, nor is ``event_id`` where it is a hash. ``bounded`` False lifts the
+    limit on ``prev_events`` and ``auth_events``, as history that is paged back may exceed it.
     """
     if not isinstance(obj, dict):
         raise _bad("an event is not an object")
     check_depth(obj)
-    check_values(obj)
-    raw = {key: value for key, value in obj.items() if key not in {"event_id", "unsigned"}}
+    if version.strict_json:
+        check_values(obj)
+    raw = {key: value for key, value in obj.items() if key not in _NOT_KEPT}
+    if version.named_event_ids:
+        raw["event_id"] = _named(obj.get("event_id"))
     type_ = _text(raw, "type", version)
     sender = _text(raw, "sender", version)
     if not ids.user_id_of_any_size(sender):
@@ -82,11 +111,11 @@ def parse(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
             raise _bad("a create event of this room version has no room_id")
     elif not ids.valid_room_id(_text(raw, "room_id", version)):
         raise _bad("room_id is not a room id")
-    _refs(raw, "prev_events", MAX_PREV if bounded else None)
-    _refs(raw, "auth_events", MAX_AUTH if bounded else None)
+    _refs(raw, "prev_events", MAX_PREV if bounded else None, version)
+    _refs(raw, "auth_events", MAX_AUTH if bounded else None, version)
     _integer(raw, "depth", 0)
     _integer(raw, "origin_server_ts", -_MAX_INT)
-    wire = dumps(raw)
+    wire = canonical(version)(raw)
     if len(wire) > MAX_PDU:
         raise _bad(f"event has {len(wire)} bytes, at most {MAX_PDU}")
     return _made(event_id(raw, version), raw, wire, version)
@@ -99,7 +128,7 @@ def from_wire(known_id: str, wire: bytes, version: RoomVersion) -> Pdu:
 
 def from_raw(raw: Mapping[str, Any], version: RoomVersion) -> Pdu:
     """A ``Pdu`` of an event that we built ourselves."""
-    return _made(event_id(raw, version), raw, dumps(raw), version)
+    return _made(event_id(raw, version), raw, canonical(version)(raw), version)
 
 
 def _made(known_id: str, raw: Mapping[str, Any], wire: bytes, version: RoomVersion) -> Pdu:
@@ -113,8 +142,8 @@ def _made(known_id: str, raw: Mapping[str, Any], wire: bytes, version: RoomVersi
         sender=raw["sender"],
         state_key=raw.get("state_key"),
         content=raw["content"],
-        prev_events=tuple(raw["prev_events"]),
-        auth_events=tuple(raw["auth_events"]),
+        prev_events=_ids(raw["prev_events"], version),
+        auth_events=_ids(raw["auth_events"], version),
         depth=raw["depth"],
         origin_server_ts=raw["origin_server_ts"],
         raw=raw,
@@ -122,12 +151,16 @@ def _made(known_id: str, raw: Mapping[str, Any], wire: bytes, version: RoomVersi
     )
 
 
+def _ids(references: Sequence[Any], version: RoomVersion) -> tuple[str, ...]:
+    return tuple(one[0] for one in references) if version.named_event_ids else tuple(references)
+
+
 def checked_hash(pdu: Pdu, version: RoomVersion) -> Pdu:
     """Receipt check 3: the event, or its redacted copy (of the same id) if the content hash is wrong."""
-    if hash_matches(pdu.raw):
+    if hash_matches(pdu.raw, version):
         return pdu
     bare = redact(pdu.raw, version)
-    return _made(pdu.event_id, bare, dumps(bare), version)
+    return _made(pdu.event_id, bare, canonical(version)(bare), version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,14 +176,17 @@ KeyOf = Callable[[str, str], VerifyKey | None]
 Verifier = Callable[[str, str, bytes], bool]
 
 
-def required_servers(pdu: Pdu) -> frozenset[str]:
+def required_servers(pdu: Pdu, version: RoomVersion) -> frozenset[str]:
     """The servers whose signatures an event needs."""
     servers = set()
     invite = pdu.type == "m.room.member" and pdu.membership == "invite"
     if not (invite and "third_party_invite" in pdu.content):
         servers.add(ids.domain_of(pdu.sender))
+    if version.named_event_ids:
+        servers.add(ids.domain_of(pdu.event_id))
     authoriser = pdu.content.get("join_authorised_via_users_server")
-    if pdu.type == "m.room.member" and pdu.membership == "join" and isinstance(authoriser, str):
+    joins = version.restricted and pdu.type == "m.room.member" and pdu.membership == "join"
+    if joins and isinstance(authoriser, str):
         servers.add(ids.domain_of(authoriser))
     return frozenset(servers)
 
@@ -161,20 +197,25 @@ def key_ids(pdu: Pdu, servers: Iterable[str]) -> set[tuple[str, str]]:
     return {(server, key) for server, key in found if ids.valid_key_id(key)}
 
 
+def needed_at(pdu: Pdu, version: RoomVersion) -> int:
+    """When (ms) a key must have been valid to have signed an event; 0 where any time does."""
+    return pdu.origin_server_ts if version.key_validity else 0
+
+
 def unsigned_by(
     pdu: Pdu, version: RoomVersion, keys: KeyOf, verify: Verifier, servers: Collection[str] | None = None
 ) -> str | None:
     """Receipt check 2: why the signatures do not do, or None if they do.
 
-    All signatures by known keys that were valid at ``origin_server_ts`` must verify, and every required
-    server needs one; unknown and expired keys are passed over.
+    All signatures by known keys that were valid at ``origin_server_ts`` (at any time up to version 4) must
+    verify, and every required server needs one; unknown and expired keys are passed over.
     """
     message = event_signable(pdu.raw, version)
-    for server in required_servers(pdu) if servers is None else servers:
+    for server in required_servers(pdu, version) if servers is None else servers:
         good = 0
         for key_id, signature in signatures_of(pdu.raw, server).items():
             key = keys(server, key_id) if ids.valid_key_id(key_id) else None
-            if key is None or key.valid_until < pdu.origin_server_ts:
+            if key is None or (version.key_validity and key.valid_until < pdu.origin_server_ts):
                 continue
             if not verify(key.public, signature, message):
                 return f"the signature of {server} by {key_id} does not match"
@@ -190,7 +231,7 @@ def finish(
     """Hash and sign an event of our own. ``sign`` is ``(key id, function)``. Raises RemoteProtocolError
     (M_TOO_LARGE) if it is over the limit, headroom for a second server's signature included.
     """
-    hashed = {**draft, "hashes": {"sha256": content_hash(draft)}, "signatures": {}}
+    hashed = {**draft, "hashes": {"sha256": content_hash(draft, version)}, "signatures": {}}
     key_id, signer = sign
     raw = with_signature(hashed, server, key_id, signer(event_signable(hashed, version)))
     pdu = from_raw(raw, version)
@@ -205,4 +246,4 @@ def countersigned(
     """The same event with our signature added."""
     key_id, signer = sign
     raw = with_signature(pdu.raw, server, key_id, signer(event_signable(pdu.raw, version)))
-    return _made(pdu.event_id, raw, dumps(raw), version)
+    return _made(pdu.event_id, raw, canonical(version)(raw), version)

@@ -1,4 +1,4 @@
-"""What survives a redaction. SPEC: room versions 9 to 12, "Redactions"."""
+"""What survives a redaction. SPEC: room versions 1 to 12, "Redactions"."""
 
 from __future__ import annotations
 
@@ -51,13 +51,31 @@ def redact(event: Mapping[str, Any], version: RoomVersion) -> dict[str, Any]:
 
 
 def _content(type_: object, content: Mapping[str, Any], version: RoomVersion) -> dict[str, Any]:
-    if version.redaction_v11 and type_ == "m.room.create":
+    if not isinstance(type_, str):
+        return {}
+    if not version.redaction_v11:
+        keep = _V9.get(type_, frozenset())
+        if type_ in _LATER:
+            keep = _before_v9(type_, keep, version)
+        return {key: value for key, value in content.items() if key in keep}
+    if type_ == "m.room.create":
         return dict(content)
-    table = _V11 if version.redaction_v11 else _V9
-    keep = table.get(type_, frozenset()) if isinstance(type_, str) else frozenset()
+    keep = _V11.get(type_, frozenset())
     kept = {key: value for key, value in content.items() if key in keep}
-    if version.redaction_v11 and type_ == "m.room.member":
+    if type_ == "m.room.member":
         invite = content.get("third_party_invite")
         if isinstance(invite, dict):
             kept["third_party_invite"] = {"signed": invite["signed"]} if "signed" in invite else {}
     return kept
+
+
+#: Types of which earlier versions kept something else than version 9.
+_LATER = frozenset({"m.room.aliases", "m.room.join_rules", "m.room.member"})
+
+
+def _before_v9(type_: str, keep: frozenset[str], version: RoomVersion) -> frozenset[str]:
+    if type_ == "m.room.aliases":
+        return frozenset({"aliases"}) if version.aliases else keep
+    if type_ == "m.room.join_rules":
+        return keep if version.restricted else keep - {"allow"}
+    return keep if version.redaction_keeps_authoriser else keep - {"join_authorised_via_users_server"}

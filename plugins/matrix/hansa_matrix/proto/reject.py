@@ -1,4 +1,4 @@
-"""Why the authorisation rules refuse an event. SPEC: room versions 10 to 12, "Authorization rules"."""
+"""Why the authorisation rules refuse an event. SPEC: room versions 1 to 12, "Authorization rules"."""
 
 from __future__ import annotations
 

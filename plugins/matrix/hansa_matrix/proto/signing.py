@@ -7,7 +7,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any
 
-from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.canonical import canonical, dumps
 from hansa_matrix.proto.redact import redact
 from hansa_matrix.proto.versions import RoomVersion
 
@@ -38,8 +38,9 @@ def signable(value: Mapping[str, Any]) -> bytes:
 def event_signable(event: Mapping[str, Any], version: RoomVersion) -> bytes:
     """The bytes that an event's signature covers: its redacted form."""
     bare = redact(event, version)
-    bare.pop("event_id", None)
-    return signable(bare)
+    if not version.named_event_ids:
+        bare.pop("event_id", None)
+    return canonical(version)({key: one for key, one in bare.items() if key != "signatures"})
 
 
 def signatures_of(value: Mapping[str, Any], server: str) -> dict[str, str]:

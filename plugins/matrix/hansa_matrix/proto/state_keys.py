@@ -52,7 +52,7 @@ def selected_keys(
     if not version.hashed_room_id:
         keys.add(CREATE_KEY)
     if type == MEMBER:
-        _add_member_keys(keys, state_key, content)
+        _add_member_keys(keys, state_key, content, version)
     return frozenset(keys)
 
 
@@ -61,7 +61,9 @@ def selected_for(pdu: Pdu, version: RoomVersion) -> frozenset[StateKey]:
     return selected_keys(pdu.type, pdu.sender, pdu.state_key, pdu.content, version)
 
 
-def _add_member_keys(keys: set[StateKey], state_key: str | None, content: Mapping[str, Any]) -> None:
+def _add_member_keys(
+    keys: set[StateKey], state_key: str | None, content: Mapping[str, Any], version: RoomVersion
+) -> None:
     membership = content.get("membership")
     if state_key is not None:
         keys.add((MEMBER, state_key))
@@ -71,7 +73,7 @@ def _add_member_keys(keys: set[StateKey], state_key: str | None, content: Mappin
         token = third_party_token(content)
         if token is not None:
             keys.add((THIRD_PARTY_INVITE, token))
-    elif membership == "join":
+    elif membership == "join" and version.restricted:
         authoriser = content.get(AUTHORISING_USER)
         if isinstance(authoriser, str):
             keys.add((MEMBER, authoriser))

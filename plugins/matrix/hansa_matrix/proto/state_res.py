@@ -1,7 +1,7 @@
 """State resolution: one state of a room out of several.
 
-Version 2 (rooms 10 and 11) and version 2.1 (room 12). The result depends on the given states and the events
-alone: on no clock, no order of arrival, no order of the states.
+Version 1 (room 1, in ``state_res_v1``), version 2 (rooms 2 to 11) and version 2.1 (room 12). The result
+depends on the given states and the events alone: on no clock, no order of arrival, no order of the states.
 
 SPEC: Matrix v1.19, room versions 2 and 12, "State resolution"; the numbers below are its steps.
 """
@@ -19,6 +19,7 @@ from hansa_matrix.proto.state_conflict import FullConflictedSet, StateIds, separ
 from hansa_matrix.proto.state_graph import AuthGraph, MissingEvents
 from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY, POWER_LEVELS_KEY
 from hansa_matrix.proto.state_order import is_power_event, mainline_order, power_order, with_auth_events
+from hansa_matrix.proto.state_res_v1 import resolve_v1
 from hansa_matrix.proto.versions import RoomVersion
 
 __all__ = ["MissingEvents", "resolve"]
@@ -49,12 +50,13 @@ def resolve(
     first = state_sets[0]
     if all(other == first for other in state_sets):
         return dict(first)
+    if version.state_resolution == "1":
+        return resolve_v1(version, state_sets, fetch, rejected, third_party_ok)
+    subgraph = version.state_resolution == "2.1"
     unconflicted, conflicted = separate(state_sets)
     graph = AuthGraph(fetch)
-    full = FullConflictedSet(
-        graph, conflicted, unconflicted, sets=len(state_sets), subgraph=version.state_res_v2_1
-    ).indices
-    replay = _Replay(version, graph, {} if version.state_res_v2_1 else unconflicted, rejected, third_party_ok)
+    full = FullConflictedSet(graph, conflicted, unconflicted, sets=len(state_sets), subgraph=subgraph).indices
+    replay = _Replay(version, graph, {} if subgraph else unconflicted, rejected, third_party_ok)
     power = (index for index in full if is_power_event(graph.pdus[index]))
     chosen = with_auth_events(graph, power, full)
     skip: Container[str] = () if admit_rejected else rejected

@@ -33,6 +33,8 @@ def _create_event(own: Own, creator: str, version_id: str, room_id: str) -> Pdu:
         "depth": 1,
         "origin_server_ts": own.ctx.clock.now(),
     }
+    if version.named_event_ids:
+        event["event_id"] = own.event_id()
     if not version.hashed_room_id:
         event["room_id"] = room_id
     return finish(event, version, own.server, (own.key.key_id, own.key.sign))

@@ -29,7 +29,7 @@ from hansa_matrix.bridge import content_of
 from hansa_matrix.crypto import verify
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import checked_hash, key_ids, parse, required_servers, unsigned_by
+from hansa_matrix.proto.pdu import checked_hash, key_ids, needed_at, parse, required_servers, unsigned_by
 from hansa_matrix.room.line import Entry, Line
 from hansa_matrix.room.native import Arrived, Own
 from hansa_matrix.room.room import MatrixRoom
@@ -175,8 +175,8 @@ class Ingest:
 
     async def verified(self, room: MatrixRoom, pdu: Pdu) -> Pdu | None:
         """Checks 2 and 3; None for an event to drop."""
-        servers = required_servers(pdu)
-        await self._keyring.need(key_ids(pdu, servers), pdu.origin_server_ts)
+        servers = required_servers(pdu, room.version)
+        await self._keyring.need(key_ids(pdu, servers), needed_at(pdu, room.version))
         problem = unsigned_by(pdu, room.version, self._keyring.get, verify, servers)
         if problem is None:
             return checked_hash(pdu, room.version)

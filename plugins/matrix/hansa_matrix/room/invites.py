@@ -15,7 +15,7 @@ from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import key_ids, parse, unsigned_by
+from hansa_matrix.proto.pdu import key_ids, needed_at, parse, unsigned_by
 from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER
 from hansa_matrix.room.native import Arrived, Own
 from hansa_matrix.room.room import MatrixRoom
@@ -86,7 +86,7 @@ class Invites:
             raise RemoteProtocolError(f"{server} did not sign the invite that it was sent")
         raw = {**draft.raw, "signatures": {**draft.raw["signatures"], server: theirs}}
         pdu = parse(raw, room.version)
-        await self._keyring.need(key_ids(pdu, {server}), pdu.origin_server_ts)
+        await self._keyring.need(key_ids(pdu, {server}), needed_at(pdu, room.version))
         problem = unsigned_by(pdu, room.version, self._keyring.get, verify, {server})
         if problem is not None:
             raise RemoteProtocolError(problem)

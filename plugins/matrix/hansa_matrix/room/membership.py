@@ -16,7 +16,7 @@ from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.joins import JoinAnswer, check_answer, check_template, joined
-from hansa_matrix.proto.pdu import finish, key_ids, required_servers, unsigned_by
+from hansa_matrix.proto.pdu import finish, key_ids, needed_at, required_servers, unsigned_by
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.room import outliers
 from hansa_matrix.room.events import Events, Status, Stored
@@ -131,16 +131,18 @@ class Membership:
 
     async def _authorised(self, join: Pdu, version: RoomVersion) -> Pdu:
         """The join, if the server that authorised it has signed it. Raises RemoteProtocolError."""
-        others = required_servers(join) - {self._own.server}
-        await self._keyring.need(key_ids(join, others), join.origin_server_ts)
+        others = required_servers(join, version) - {self._own.server}
+        await self._keyring.need(key_ids(join, others), needed_at(join, version))
         problem = unsigned_by(join, version, self._keyring.get, verify, others)
         if problem is not None:
             raise RemoteProtocolError(problem)
         return join
 
     def _completed(self, answer: Any, room_id: str, user: str, membership: str, version: RoomVersion) -> Pdu:
-        event = check_template(answer, room_id, user, membership)
+        event = check_template(answer, room_id, user, membership, version)
         event["origin_server_ts"] = self._ctx.clock.now()
+        if version.named_event_ids:
+            event["event_id"] = self._own.event_id()
         return finish(event, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
 
     async def _keep(self, join: Pdu, answer: JoinAnswer, version: RoomVersion) -> MatrixRoom:

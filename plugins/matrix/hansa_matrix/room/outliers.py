@@ -10,9 +10,10 @@ from hansa_matrix.crypto import verify
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.auth import check_own, check_state
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import checked_hash, key_ids, required_servers, unsigned_by
+from hansa_matrix.proto.pdu import checked_hash, key_ids, needed_at, required_servers, unsigned_by
 from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY
 from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Events, Status, Stored
 
 
@@ -24,8 +25,8 @@ async def signed(
     """
     wanted: dict[tuple[str, str], int] = {}
     for pdu in pdus:
-        for key in key_ids(pdu, required_servers(pdu)):
-            wanted[key] = max(wanted.get(key, 0), pdu.origin_server_ts)
+        for key in key_ids(pdu, required_servers(pdu, version)):
+            wanted[key] = max(wanted.get(key, 0), needed_at(pdu, version))
     newest = max(wanted.values(), default=0)
     await keyring.need(wanted, 0)
     stale = [k for k in wanted if (held := keyring.get(*k)) is not None and held.valid_until < wanted[k]]
@@ -78,6 +79,6 @@ async def judged(
             state = {p.key: p for p in plain if p.state_key is not None}
             if create is not None:
                 state.setdefault(CREATE_KEY, create)
-            reject = check_state(pdu, state, version)
+            reject = check_state(pdu, state, version, third_party_ok=THIRD_PARTY_OK)
         made[pdu.event_id] = Stored(pdu, Status.REJECTED if reject else Status.OUTLIER)
     return made

@@ -15,6 +15,7 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import ACL_KEY, CREATE_KEY
 from hansa_matrix.proto.state_res import MissingEvents, resolve
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion
+from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Events, Status, Stored
 from hansa_matrix.room.state import Groups, StateIds
 
@@ -140,7 +141,9 @@ class MatrixRoom:
 
         while True:
             try:
-                state = resolve(self.version, sets, fetch, rejected=_Rejected(known))
+                state = resolve(
+                    self.version, sets, fetch, rejected=_Rejected(known), third_party_ok=THIRD_PARTY_OK
+                )
                 break
             except MissingEvents as missing:
                 loaded = await self.events.load(missing.ids, self.version)

@@ -34,10 +34,11 @@ from hansa_matrix.bridge import draft_of, fact_keys
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth import check_own, check_state, selected_for, selected_keys
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.pdu import finish
+from hansa_matrix.proto.pdu import finish, reference
 from hansa_matrix.proto.reject import Reject
 from hansa_matrix.proto.state_conflict import differing
 from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
+from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.native import Adopted, Arrived, Own, refusal_of
 from hansa_matrix.room.room import Head, MatrixRoom, advanced, without_past
@@ -138,7 +139,9 @@ class RoomTurn:
         return {key: stored[e].pdu for key, e in wanted.items() if e in stored}
 
     def _check(self, pdu: Pdu, state: Mapping[StateKey, Pdu]) -> Reject | None:
-        return check_state(pdu, state, self._room.version, levels=self._room.levels)
+        return check_state(
+            pdu, state, self._room.version, third_party_ok=THIRD_PARTY_OK, levels=self._room.levels
+        )
 
     async def _arrived(self, arrived: Arrived, verdict: Verdict) -> Prepared | Missing | Refusal:
         pdu, room = arrived.pdu, self._room
@@ -382,18 +385,22 @@ class RoomTurn:
         _, state = await room.resolved(followed.values(), self._drafted)
         keys = selected_keys(type_, sender, state_key, content, version)
         cited = await self._view_of(state, keys)
+        before = await self._load(followed)
+        auth = sorted((cited[key] for key in keys if key in cited), key=lambda one: one.event_id)
         event = {
             "type": type_,
             "room_id": room.room_id,
             "sender": sender,
             "content": content,
-            "prev_events": list(followed),
-            "auth_events": sorted(cited[key].event_id for key in keys if key in cited),
+            "prev_events": [reference(before[e].pdu, version) for e in followed],
+            "auth_events": [reference(one, version) for one in auth],
             "depth": min(head.depth + 1, _MAX_DEPTH),
             "origin_server_ts": self._ctx.clock.now(),
         }
         if state_key is not None:
             event["state_key"] = state_key
+        if version.named_event_ids:
+            event["event_id"] = self._own.event_id()
         signer: tuple[str, Callable[[bytes], str]] = (self._own.key.key_id, self._own.key.sign)
         pdu = finish(event, version, self._own.server, signer)
         reject = self._check(pdu, cited)

@@ -15,7 +15,16 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth import check_state, selected_keys
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.joins import check_shown
-from hansa_matrix.proto.pdu import countersigned, from_raw, key_ids, parse, required_servers, unsigned_by
+from hansa_matrix.proto.pdu import (
+    countersigned,
+    from_raw,
+    key_ids,
+    needed_at,
+    parse,
+    reference,
+    required_servers,
+    unsigned_by,
+)
 from hansa_matrix.proto.versions import version_of
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.membership import Membership
@@ -107,7 +116,8 @@ class Handshakes:
             raise error(400, "M_INVALID_PARAM", "the event is no invite by the server that sends it")
         if not ids.valid_user_id(target) or ids.domain_of(target) != self._own.server:
             raise error(403, "M_FORBIDDEN", "the invited user is not of this server")
-        await self._keyring.need(key_ids(pdu, required_servers(pdu)), pdu.origin_server_ts)
+        wanted = key_ids(pdu, required_servers(pdu, version))
+        await self._keyring.need(wanted, needed_at(pdu, version))
         if unsigned_by(pdu, version, self._keyring.get, verify) is not None:
             raise error(403, "M_FORBIDDEN", "the invite's signature does not do")
         verdict = await self._ctx.check(
@@ -137,20 +147,24 @@ class Handshakes:
         content: dict[str, Any] = {"membership": membership}
         keys = selected_keys("m.room.member", user, user, content, room.version)
         cited = await room.events_of(state, keys)
+        before = await room.events.load(list(room.head.extremities)[:20], room.version)
+        auth = sorted((cited[key] for key in keys if key in cited), key=lambda one: one.event_id)
         event = {
             "type": "m.room.member",
             "room_id": room.room_id,
             "sender": user,
             "state_key": user,
             "content": content,
-            "prev_events": list(room.head.extremities)[:20],
-            "auth_events": sorted(cited[key].event_id for key in keys if key in cited),
+            "prev_events": [reference(one.pdu, room.version) for one in before.values()],
+            "auth_events": [reference(one, room.version) for one in auth],
             "depth": room.head.depth + 1,
             "origin": self._own.server,
             "origin_server_ts": self._ctx.clock.now(),
         }
         draft = {**event, "hashes": {"sha256": ""}, "signatures": {}}
         del draft["origin"]
+        if room.version.named_event_ids:
+            draft["event_id"] = self._own.event_id()
         reject = check_state(from_raw(draft, room.version), cited, room.version)
         if reject is not None:
             raise error(403, "M_FORBIDDEN", reject.reason)
