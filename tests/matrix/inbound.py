@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 import hansa_matrix
 import orjson
-from hansa import HttpRequest, HttpResponse, Request
+from hansa import HttpError, HttpRequest, HttpResponse, Request
 from hansa.app import App
 from hansa.listen import Dispatcher
 from hansa.testing.harness import NoNetwork, running
@@ -37,14 +37,17 @@ class _Peer(NoNetwork):
     """Everybody answers with the forger's keys, and with nothing else but what ``answer`` says."""
 
     def __init__(self, forger: Forger) -> None:
-        self._forger = forger
         self.answer: Answer = lambda _: None
+        self.keys: Answer = lambda _: (200, forger.keys())
         self.asked: list[HttpRequest] = []
 
     async def request(self, request: HttpRequest) -> HttpResponse:
         self.asked.append(request)
         if request.target == "/_matrix/key/v2/server":
-            return HttpResponse(status=200, body=orjson.dumps(self._forger.keys()))
+            found = self.keys(request)
+            if found is None:
+                raise HttpError(f"{request.host_header} is not there")
+            return HttpResponse(status=found[0], body=orjson.dumps(found[1]))
         nothing = (404, {"errcode": "M_NOT_FOUND", "error": "no"})
         status, value = self.answer(request) or nothing
         return HttpResponse(status=status, body=dumps(value))

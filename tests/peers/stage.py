@@ -24,10 +24,14 @@ _ACTORS = '\n[networks.stage]\nplugin = "actor"\n'
 
 
 class Stage:
-    """One Hansa with the networks ``matrix`` and ``stage``; ``more`` is further TOML."""
+    """One Hansa with the networks ``matrix`` and ``stage``; ``matrix`` are further lines of the first one's
+    table, ``more`` is further TOML.
+    """
 
-    def __init__(self, folder: Path, ca: PrivateCA, more: str = "", **options: Any) -> None:
-        self.hansa = Hansa(folder, ca, _ACTORS + more, **options)
+    def __init__(
+        self, folder: Path, ca: PrivateCA, more: str = "", *, matrix: str = "", **options: Any
+    ) -> None:
+        self.hansa = Hansa(folder, ca, f"{matrix}\n{_ACTORS}{more}", **options)
         self._made: dict[str, Actor] = {}
         self._module = module(self._made)
         self._process: Process | None = None

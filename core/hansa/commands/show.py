@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Any
 
-from hansa.pure.commands import plain, table
+from hansa.pure.commands import plain, table, when
 
 __all__ = [
     "decisions",
@@ -20,10 +19,6 @@ __all__ = [
     "tested",
     "where",
 ]
-
-
-def _when(ms: int) -> str:
-    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def plugins(found: Any) -> str:
@@ -60,7 +55,7 @@ def deliveries(found: Any) -> str:
         [
             d["destination"],
             str(d["waiting"]),
-            _when(d["since"]) if d["since"] else "",
+            when(d["since"]) if d["since"] else "",
             str(len(d["dead"])),
             d["reason"],
         ]
@@ -72,7 +67,7 @@ def deliveries(found: Any) -> str:
 def where(found: Any) -> str:
     """``hansa where``."""
     rows = [
-        [d["destination"], d["state"], _when(d["since"]) if d.get("since") else "", d.get("reason", "")]
+        [d["destination"], d["state"], when(d["since"]) if d.get("since") else "", d.get("reason", "")]
         for d in found["destinations"]
     ]
     head = f"{found['event']}  a {found['content']} by {found['sender']}"
@@ -89,7 +84,7 @@ def decisions(found: Any) -> str:
         who = facts.get("server") or facts.get("sender") or facts.get("user") or ""
         verdict = f"would {one['would']}" if shadow else one["action"]
         why = ", ".join(f"{r['policy']}: {r['rule']}" for r in reasons)
-        rows.append([_when(one["ts"]), one["id"], verdict, facts["crossing"], who, why])
+        rows.append([when(one["ts"]), one["id"], verdict, facts["crossing"], who, why])
     return table(["when", "decision", "verdict", "crossing", "who", "because"], rows)
 
 
@@ -104,7 +99,7 @@ def status(found: Any) -> str:
 def explanation(found: Any) -> str:
     """``hansa policy explain``."""
     shadow = found["mode"] == "shadow"
-    lines = [f"{found['id']}  {_when(found['ts'])}  {found['would'] if shadow else found['action']}"]
+    lines = [f"{found['id']}  {when(found['ts'])}  {found['would'] if shadow else found['action']}"]
     if shadow:
         lines.append("in shadow mode: nothing was stopped")
     lines += [f"  {r['code']}  {r['policy']}: {r['rule']}  {r['admin_text']}" for r in found["reasons"]]

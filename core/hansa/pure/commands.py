@@ -6,6 +6,7 @@ network does the work (``hansa.Operated``).
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,11 @@ from typing import Any
 def plain(found: Any) -> str:
     """Small answers: a key and a value a line."""
     return "\n".join(f"{key}: {value}" for key, value in found.items())
+
+
+def when(ms: int) -> str:
+    """A time in ms since 1970, in UTC."""
+    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

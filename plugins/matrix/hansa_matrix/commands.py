@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hansa import Argument, Command, Commands
-from hansa.pure.commands import table
+from hansa.pure.commands import table, when
 
 
 def _rooms(found: Any) -> str:
@@ -16,8 +16,15 @@ def _rooms(found: Any) -> str:
     return table(["room", "version", "joined", "extremities", "waiting"], rows)
 
 
+def _keys(found: Any) -> str:
+    rows = [[k["key"], k["public"], when(k["expired"]) if k["expired"] else "signs"] for k in found]
+    return table(["key", "public", "until"], rows)
+
+
 def register(commands: Commands) -> None:
     """Every command."""
+    commands.add(Command(words="keys ls", help="our signing keys, the one that signs first", show=_keys))
+    commands.add(Command(words="keys rotate", help="sign with a new key from now on; old events stay good"))
     room = Argument(name="room", help="its id on Matrix")
     commands.add(
         Command(

@@ -8,7 +8,7 @@ from typing import Annotated
 from hansa import ConfigError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from hansa_matrix.crypto import SigningKey
+from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto.ids import valid_server_name
 from hansa_matrix.proto.versions import DEFAULT_VERSION, VERSIONS
 
@@ -31,12 +31,12 @@ def _key_file(path: Path) -> Path:
     """A file with one signing key, which nobody else may read."""
     try:
         others = path.stat().st_mode & 0o077
-        SigningKey.from_line(path.read_text(encoding="ascii"))
+        OwnKeys.read(path)
     except OSError as error:
         msg = f"{path}: {error.strerror}"
         raise ValueError(msg) from error
     except (UnicodeDecodeError, ConfigError) as error:
-        msg = f"{path}: a signing key file holds one line: ed25519 VERSION SEED (32 bytes in base64)"
+        msg = f"{path}: a signing key file begins with: ed25519 VERSION SEED (32 bytes in base64)"
         raise ValueError(msg) from error
     if others:
         msg = f"{path} may be read by others: chmod 600 it"
@@ -71,6 +71,16 @@ class Config(BaseModel):
     )
     max_waiting: int = Field(
         default=5000, ge=50, description="PDUs of one room that may wait; more are refused with 429"
+    )
+    trusted_notaries: list[Annotated[str, AfterValidator(_server_name)]] = Field(
+        default_factory=list,
+        max_length=10,
+        description="servers believed about the keys of servers that cannot or may not be asked themselves",
+    )
+    distrusted_keys: list[str] = Field(
+        default_factory=list,
+        max_length=1000,
+        description="public keys (base64) that have leaked: what they signed counts as unsigned",
     )
     delegate: str = Field(
         default="", description="HOST:PORT for /.well-known/matrix/server; empty: it answers 404"

@@ -1,4 +1,8 @@
-"""Other servers' keys: kept for ever, one look-up per server however many events wait."""
+"""Other servers' keys: kept for ever, one look-up per server however many events wait.
+
+A key comes out of the store, else from its server, else from a notary that the operator trusts. What a server
+does not answer is asked again later, and later still. SPEC: server-server API, "Retrieving server keys".
+"""
 
 from __future__ import annotations
 
@@ -7,57 +11,106 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
-from hansa import Clock, Put, RemoteProtocolError, Scoped
+from hansa import NetworkContext, Put, RemoteProtocolError, Write
 
-from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Unreachable
-from hansa_matrix.proto.keys import DAY, check_key_document, key_document
+from hansa_matrix.own_keys import OwnKeys
+from hansa_matrix.proto.keys import DAY, check_key_document, key_document, notarised
 from hansa_matrix.proto.pdu import VerifyKey
 from hansa_matrix.proto.signing import signable, with_signature
 
-_NEGATIVE = 60.0
+#: Seconds until a server that gave no keys is asked again, doubled each time.
+_NEGATIVE, _MOST_NEGATIVE = 60.0, 3600.0
+#: Seconds for which a key that a server did not name, or named as expired, is not asked for again.
+_ABSENT = 60.0
 _MANY = 20_000
 #: A server that gave no key for so many seconds is not waited for any more.
 _PATIENCE = 600.0
+_VOUCHED = 100
+_FOR_EVER = 2**53 - 1
 
 
 class Keyring:
-    """Our key, published, and the keys of others."""
+    """Our keys, published, and the keys of others."""
 
-    def __init__(
-        self, server: str, key: SigningKey, client: Client, store: Scoped, clock: Clock
-    ) -> None:  # five parts, each used
+    def __init__(self, ctx: NetworkContext, server: str, keys: OwnKeys, client: Client) -> None:
+        self._ctx = ctx
         self._server = server
-        self._key = key
+        self._keys = keys
         self._client = client
-        self._store = store
-        self._clock = clock
-        self._known: dict[tuple[str, str], VerifyKey] = {(server, key.key_id): self._own()}
+        self._store = ctx.store
+        self._clock = ctx.clock
+        self._notaries = [n for n in ctx.config.trusted_notaries if n != server]
+        self._distrusted = frozenset(ctx.config.distrusted_keys)
+        self._known: dict[tuple[str, str], VerifyKey] = {}
         self._fetching: dict[str, asyncio.Future[None]] = {}
-        self._failed: dict[str, float] = {}
+        #: ``server -> (asked again at, failures)``.
+        self._failed: dict[str, tuple[float, int]] = {}
         self._failing: dict[str, float] = {}
-
-    def _own(self) -> VerifyKey:
-        return VerifyKey(public=self._key.public, valid_until=2**53 - 1)
+        self._absent: dict[tuple[str, str], float] = {}
+        self._unvouched: dict[str, float] = {}
 
     def document(self) -> Mapping[str, Any]:
         """Our signed key document, valid for a day."""
-        doc = key_document(self._server, {self._key.key_id: self._key.public}, self._clock.now() + DAY)
-        return with_signature(doc, self._server, self._key.key_id, self._key.sign(signable(doc)))
+        key = self._keys.current
+        old = {key_id: (one.public, one.expired_ts) for key_id, one in self._keys.old.items()}
+        doc = key_document(self._server, {key.key_id: key.public}, self._clock.now() + DAY, old)
+        return with_signature(doc, self._server, key.key_id, key.sign(signable(doc)))
+
+    def signed(self, doc: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Another server's document with our signature beside its own."""
+        key = self._keys.current
+        return with_signature(doc, self._server, key.key_id, key.sign(signable(doc)))
 
     def get(self, server: str, key_id: str) -> VerifyKey | None:
-        """A key that was loaded or fetched before."""
-        return self._known.get((server, key_id))
+        """A key that was loaded or fetched before, or one of ours."""
+        if server == self._server:
+            return self._own(key_id)
+        key = self._known.get((server, key_id))
+        return None if key is None or key.public in self._distrusted else key
+
+    def _own(self, key_id: str) -> VerifyKey | None:
+        if key_id == self._keys.current.key_id:
+            return VerifyKey(public=self._keys.current.public, valid_until=_FOR_EVER)
+        old = self._keys.old.get(key_id)
+        return VerifyKey(public=old.public, valid_until=old.expired_ts) if old is not None else None
 
     async def need(self, wanted: Iterable[tuple[str, str]], at: int) -> None:
-        """Have these keys at hand, valid at ``at`` (ms), as far as their servers give them."""
-        missing: dict[str, set[str]] = {}
-        for server, key_id in wanted:
+        """Have these keys at hand, valid at ``at`` (ms), as far as their servers or notaries give them."""
+        missing = await self._missing(wanted, at)
+        if not missing:
+            return
+        await asyncio.gather(*(self._fetch_once(server) for server in self._due(missing)))
+        missing = await self._missing(missing, at)
+        if missing and self._notaries:
+            await self._by_notaries(missing, at)
+            missing = await self._missing(missing, at)
+        now = self._clock.monotonic()
+        if len(self._absent) > _MANY:
+            self._absent.clear()
+        for name in missing:
+            self._absent.setdefault(name, now + _ABSENT)
+
+    async def _missing(self, wanted: Iterable[tuple[str, str]], at: int) -> list[tuple[str, str]]:
+        found = []
+        for server, key_id in sorted(wanted):
+            if server == self._server:
+                continue
             known = self._known.get((server, key_id)) or await self._load(server, key_id)
             if known is None or known.valid_until < at:
-                missing.setdefault(server, set()).add(key_id)
-        if missing:
-            await asyncio.gather(*(self._fetch_once(server) for server in missing))
+                found.append((server, key_id))
+        return found
+
+    def _due(self, missing: Iterable[tuple[str, str]]) -> list[str]:
+        """The servers to ask: not for what they lacked a moment ago."""
+        now = self._clock.monotonic()
+        due = set()
+        for name in missing:
+            if self._absent.get(name, 0.0) <= now:
+                self._absent.pop(name, None)
+                due.add(name[0])
+        return sorted(due)
 
     def awaited(self, wanted: Iterable[tuple[str, str]]) -> list[str]:
         """The servers whose keys are not known yet but may still come: they have been asked, in vain, for
@@ -71,7 +124,7 @@ class Keyring:
         """Ask servers for their keys, also those that failed a moment ago."""
         names = list(servers)
         for server in names:
-            self._failed.pop(server, None)
+            self.heard_from(server)
         await asyncio.gather(*(self._fetch_once(server) for server in names))
 
     async def _load(self, server: str, key_id: str) -> VerifyKey | None:
@@ -82,7 +135,6 @@ class Keyring:
         found = VerifyKey(public=public, valid_until=until)
         if len(self._known) > _MANY:
             self._known.clear()
-            self._known[self._server, self._key.key_id] = self._own()
         self._known[server, key_id] = found
         return found
 
@@ -91,7 +143,8 @@ class Keyring:
         if under_way is not None:
             await asyncio.shield(under_way)
             return
-        if self._failed.get(server, 0.0) > self._clock.monotonic() or server == self._server:
+        again, failures = self._failed.get(server, (0.0, 0))
+        if again > self._clock.monotonic() or server == self._server:
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._fetching[server] = done
@@ -101,9 +154,12 @@ class Keyring:
             if len(self._failed) > _MANY:
                 self._failed.clear()
                 self._failing.clear()
-            self._failed[server] = self._clock.monotonic() + _NEGATIVE
+            wait = min(_MOST_NEGATIVE, _NEGATIVE * 2.0 ** min(failures, 10))
+            wait *= 0.9 + 0.2 * self._ctx.random.uniform()
+            self._failed[server] = (self._clock.monotonic() + wait, failures + 1)
             self._failing.setdefault(server, self._clock.monotonic())
         else:
+            self._failed.pop(server, None)
             self._failing.pop(server, None)
         finally:
             del self._fetching[server]
@@ -111,17 +167,84 @@ class Keyring:
 
     async def _fetch(self, server: str) -> None:
         doc = await self._client.request("GET", server, "/_matrix/key/v2/server", signed=False, seconds=15.0)
-        found = check_key_document(doc, server, verify, self._clock.now())
-        writes = []
+        await self._keep(server, doc)
+
+    async def _keep(self, server: str, doc: Any) -> None:
+        """Take the keys of a document. Raises RemoteProtocolError if it is not its server's."""
+        now = self._clock.now()
+        found = check_key_document(doc, server, verify, now)
+        writes: list[Write] = []
         for key_id, key in found.items():
             before = await self._load(server, key_id)
             if before is not None and before.public != key.public:
-                continue
+                continue  # an id is never given to another key: peers that know it could not tell
             if before is not None and before.valid_until > key.valid_until:
                 continue
             self._known[server, key_id] = key
             writes.append(Put("key", (server, key_id), orjson.dumps([key.public, key.valid_until])))
+        fields = {"fetched": now, "valid_until": max(key.valid_until for key in found.values())}
+        writes.append(Put("key_document", (server,), orjson.dumps(doc), fields))
         await self._store.commit(writes)
+
+    async def _by_notaries(self, missing: Iterable[tuple[str, str]], at: int) -> None:
+        """Ask the trusted notaries for what its own server did not give, all servers in one request."""
+        now = self._clock.monotonic()
+        wanted: dict[str, dict[str, dict[str, int]]] = {}
+        for server, key_id in missing:
+            if self._unvouched.get(server, 0.0) <= now and (server in wanted or len(wanted) < _VOUCHED):
+                wanted.setdefault(server, {})[key_id] = {"minimum_valid_until_ts": at}
+        for notary in self._notaries:
+            if not wanted:
+                return
+            for server in await self._ask(notary, wanted):
+                wanted.pop(server, None)
+        if len(self._unvouched) > _MANY:
+            self._unvouched.clear()
+        for server in wanted:
+            self._unvouched[server] = now + _NEGATIVE
+
+    async def _ask(self, notary: str, wanted: Mapping[str, Any]) -> list[str]:
+        """The servers whose keys a notary gave."""
+        given = []
+        try:
+            answer = await self._client.request(
+                "POST", notary, "/_matrix/key/v2/query", {"server_keys": wanted}, signed=False, seconds=20.0
+            )
+            docs = answer.get("server_keys") if isinstance(answer, dict) else None
+            for doc in docs[:_MANY] if isinstance(docs, list) else ():
+                server = doc.get("server_name") if isinstance(doc, dict) else None
+                if isinstance(server, str) and server in wanted and await self._vouched(doc, notary):
+                    await self._keep(server, doc)
+                    given.append(server)
+        except (Unreachable, RemoteProtocolError) as error:
+            self._ctx.log.info("notary %s: %s", notary, error)
+        return given
+
+    async def _vouched(self, doc: Mapping[str, Any], notary: str) -> bool:
+        """Whether a document carries the signature of the notary, by a key that is valid now."""
+        now = self._clock.now()
+        signers = notarised(doc, notary)
+        if await self._missing([(notary, key_id) for key_id in signers], now):
+            await self._fetch_once(notary)
+        keys = ((self.get(notary, key_id), signature) for key_id, signature in signers.items())
+        message = signable(doc)
+        return any(k is not None and k.valid_until >= now and verify(k.public, s, message) for k, s in keys)
+
+    async def document_of(self, server: str, minimum: int, *, ask: bool) -> Mapping[str, Any] | None:
+        """The newest document that we have of a server, asked for anew if it is not valid at ``minimum`` (ms)
+        or half of its time is over, and ``ask``.
+        """
+        if server == self._server:
+            return self.document()
+        row = await self._store.get("key_document", (server,))
+        if ask and not (row is not None and self._young(row.fields, minimum)):
+            await self._fetch_once(server)
+            row = await self._store.get("key_document", (server,))
+        return orjson.loads(row.body) if row is not None else None
+
+    def _young(self, fields: Mapping[str, Any], minimum: int) -> bool:
+        fetched, until = int(fields["fetched"] or 0), int(fields["valid_until"] or 0)
+        return until >= minimum and self._clock.now() < (fetched + until) / 2
 
     def heard_from(self, server: str) -> None:
         """The server is alive: ask it again if we must."""

@@ -36,7 +36,6 @@ from hansa import Membership as Standing
 
 from hansa_matrix.bridge import Views, texts
 from hansa_matrix.config import Config
-from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.answers.handshakes import Handshakes
 from hansa_matrix.federation.answers.history import History
@@ -44,9 +43,11 @@ from hansa_matrix.federation.answers.people import People
 from hansa_matrix.federation.answers.transactions import Transactions
 from hansa_matrix.federation.client import Client, Unreachable
 from hansa_matrix.federation.client import Refused as PeerRefused
+from hansa_matrix.federation.notary import Notary
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.federation.server import Gate, add_routes
 from hansa_matrix.keyring import Keyring
+from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_keys import CREATE_KEY, POWER_LEVELS_KEY
@@ -92,15 +93,15 @@ class MatrixNetwork:
         self._ctx = ctx
         self._config = config
         self._server = config.server_name
-        self._key = SigningKey.from_line(Path(config.signing_key).read_text(encoding="ascii"))
-        self._client = Client(self._server, self._key, ctx.http, ctx.clock)
+        self._keys = OwnKeys.read(Path(config.signing_key))
+        self._client = Client(self._server, self._keys, ctx.http, ctx.clock)
         self._client.choose_by(ctx.random.uniform)
         self._client.check = ctx.check
         self._client.network = ctx.id
-        self._keyring = Keyring(self._server, self._key, self._client, ctx.store, ctx.clock)
+        self._keyring = Keyring(ctx, self._server, self._keys, self._client)
         self._sender = Sender(ctx, self._client, self._server)
         self._views = Views(ctx, self._server)
-        self._own = Own(ctx, self._server, self._key, self._sender, self._views)
+        self._own = Own(ctx, self._server, self._keys, self._sender, self._views)
         self._events = Events(ctx.store)
         self._gaps = GapFiller(ctx, self._client, self._keyring)
         self._ingest = Ingest(self._own, self._keyring, self._gaps, config.max_waiting)
@@ -135,6 +136,7 @@ class MatrixNetwork:
             People(entitled),
         )
         add_routes(router, gate, answers, self._keyring, self._config.delegate)
+        Notary(self._keyring, self._ctx.clock).register(router)
 
     async def start(self) -> None:
         """See ``hansa.Network.start``. One signed request goes to every server we share a room with, so
@@ -328,7 +330,21 @@ class MatrixNetwork:
     def operations(self) -> Mapping[str, Operation]:
         """See ``hansa.Operated.operations``; ``commands.py`` declares them."""
         own = {"rooms ls": self._list_rooms, "rooms create": self._create_room}
+        own |= {"keys ls": self._list_keys, "keys rotate": self._rotate_keys}
         return {**own, **self._administration.operations()}
+
+    async def _list_keys(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        current = self._keys.current
+        old = [{"key": k, "public": o.public, "expired": o.expired_ts} for k, o in self._keys.old.items()]
+        return [{"key": current.key_id, "public": current.public, "expired": 0}, *old]
+
+    async def _rotate_keys(self, _arguments: Mapping[str, Any]) -> dict[str, str]:
+        try:
+            new = self._keys.rotate(self._ctx.random.bytes(36), self._ctx.clock.now())
+        except OSError as error:
+            raise LocalProtocolError(f"{error.filename}: {error.strerror}; the key is as it was") from error
+        self._ctx.log.warning("events and requests are signed with %s from now on", new.key_id)
+        return {"key": new.key_id}
 
     async def _create_room(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         alias, version = f"{arguments['alias']}:{self._server}", str(arguments.get("version") or "")

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from hansa import Clock, Http, HttpError, HttpRequest, HttpResponse, PeerConnect, RemoteProtocolError, Verdict
 
-from hansa_matrix.crypto import SigningKey
+from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto.canonical import dumps, parse
 from hansa_matrix.proto.discovery import Discovery, FetchWellKnown, LookUpSrv, Route, Srv
 from hansa_matrix.proto.xmatrix import header, signing_bytes
@@ -40,9 +40,9 @@ def path(*parts: str) -> str:
 class Client:
     """Requests in the name of one server."""
 
-    def __init__(self, server: str, key: SigningKey, http: Http, clock: Clock) -> None:
+    def __init__(self, server: str, keys: OwnKeys, http: Http, clock: Clock) -> None:
         self._server = server
-        self._key = key
+        self._keys = keys
         self._http = http
         self._clock = clock
         self._routes: OrderedDict[str, tuple[float, Route]] = OrderedDict()
@@ -81,7 +81,8 @@ class Client:
             headers["Content-Type"] = "application/json"
         if signed:
             message = signing_bytes(method, target, self._server, server, body)
-            headers["Authorization"] = header(self._server, server, self._key.key_id, self._key.sign(message))
+            key = self._keys.current
+            headers["Authorization"] = header(self._server, server, key.key_id, key.sign(message))
         answer = await self._send(method, server, target, headers, content, seconds)
         return self._parsed(server, answer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from hansa.pure.errors import RemoteProtocolError
@@ -15,12 +16,19 @@ DAY = 86_400_000
 MAX_KEYS = 50
 
 
-def key_document(server: str, keys: Mapping[str, str], valid_until: int) -> dict[str, Any]:
-    """What ``/_matrix/key/v2/server`` answers, unsigned. ``keys`` maps key id to public key."""
+def key_document(
+    server: str,
+    keys: Mapping[str, str],
+    valid_until: int,
+    old: Mapping[str, tuple[str, int]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """What ``/_matrix/key/v2/server`` answers, unsigned. ``keys`` maps key id to public key, ``old`` key id
+    to public key and when it expired (ms).
+    """
     return {
         "server_name": server,
         "verify_keys": {key_id: {"key": public} for key_id, public in keys.items()},
-        "old_verify_keys": {},
+        "old_verify_keys": {k: {"key": public, "expired_ts": ts} for k, (public, ts) in old.items()},
         "valid_until_ts": valid_until,
     }
 
@@ -49,6 +57,11 @@ def check_key_document(doc: object, server: str, verify: Verifier, now: int) -> 
         if type(expired) is int and key_id not in found:
             found[key_id] = VerifyKey(public=public, valid_until=min(expired, now))
     return found
+
+
+def notarised(doc: Mapping[str, Any], notary: str) -> dict[str, str]:
+    """Key id -> signature of a notary on a document that it passed on; empty if there is none."""
+    return {k: sig for k, sig in signatures_of(doc, notary).items() if ids.valid_key_id(k)}
 
 
 def _keys(value: object) -> dict[str, str]:

@@ -9,6 +9,7 @@ from hansa import NetworkContext, Refusal, RefusalCode
 from hansa_matrix.bridge import Views
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.sender import Sender
+from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.reject import Reject
 
@@ -42,9 +43,14 @@ class Own:
 
     ctx: NetworkContext
     server: str
-    key: SigningKey
+    keys: OwnKeys
     sender: Sender
     views: Views
+
+    @property
+    def key(self) -> SigningKey:
+        """The key that signs now."""
+        return self.keys.current
 
     def event_id(self) -> str:
         """An id for an event of ours in a room whose version has servers make them."""

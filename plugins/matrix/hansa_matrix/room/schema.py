@@ -28,6 +28,8 @@ SCHEMA = Schema(
         #: Answers to transactions, for a repeat.
         Collection(name="txn", key={"origin": str, "txn": str}, fields={"ts": int}, indexes=(("ts",),)),
         Collection(name="key", key={"server": str, "key_id": str}),
+        #: The key document of a server as it gave it, for those whose notary we are; ``fetched`` in ms.
+        Collection(name="key_document", key={"server": str}, fields={"fetched": int, "valid_until": int}),
         Collection(name="room_alias", key={"alias": str}, fields={"room_id": str}),
         #: Our events to other servers, in order, by the set of servers they go to.
         Collection(
