@@ -237,7 +237,7 @@ async def test_an_invite_is_countersigned_and_nothing_else(tmp_path, version):
             k: v for k, v in raw.items() if k != "signatures"
         }
         assert signed["signatures"][THEIRS] == raw["signatures"][THEIRS]
-        key = house.app.network("matrix")._key
+        key = house.app.network("matrix")._keys.current
         assert verify(
             key.public, signatures_of(signed, OURS)[key.key_id], event_signable(signed, room.version)
         )

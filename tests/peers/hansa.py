@@ -56,11 +56,12 @@ class Hansa:
         version: str = "12",
         store: str = "sqlite:hansa.db",
         seen_at: int = 0,
+        host: str = "127.0.0.1",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = free_port()
-        self.name = f"127.0.0.1:{seen_at or self.port}"
+        self.name = f"{host}:{seen_at or self.port}"
         chain, key = ca.issue(f"hansa-{self.port}", "127.0.0.1", "localhost")
         self.config = folder / "hansa.toml"
         self.write_key("matrix.key")

@@ -77,6 +77,12 @@ class Stage:
             process, self._process = self._process, None
             await process.stop()
 
+    def counted(self, name: str) -> dict[str, int]:
+        """A counter of the Matrix network by its label ``status``."""
+        assert self._process is not None
+        counters = self._process.app.counters.items()
+        return {dict(labels).get("status", ""): count for (n, labels), count in counters if n == name}
+
     async def run(self, *arguments: str) -> Any:
         """One command of an operator; its JSON."""
         return await self.hansa.run(*arguments)

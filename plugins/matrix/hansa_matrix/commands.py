@@ -21,11 +21,24 @@ def _keys(found: Any) -> str:
     return table(["key", "public", "until"], rows)
 
 
+def _invites(found: Any) -> str:
+    rows = [[w["user"], w["is"], w["room"], w["by"], w["server"]] for w in found]
+    return table(["user", "", "room", "by", "answered by"], rows)
+
+
 def register(commands: Commands) -> None:
     """Every command."""
     commands.add(Command(words="keys ls", help="our signing keys, the one that signs first", show=_keys))
     commands.add(Command(words="keys rotate", help="sign with a new key from now on; old events stay good"))
     room = Argument(name="room", help="its id on Matrix")
+    whose = Argument(name="--user", help="whose (default: the bridge user's)")
+    commands.add(Command(words="invites ls", help="invites and knocks that wait", show=_invites))
+    commands.add(Command(words="invites accept", help="join where one is invited", arguments=(room, whose)))
+    commands.add(Command(words="invites decline", help="say no to an invite", arguments=(room, whose)))
+    address = Argument(name="room", help="#name:server, or !id?via=server")
+    commands.add(
+        Command(words="rooms knock", help="ask to be let in, as the bridge user", arguments=(address,))
+    )
     commands.add(
         Command(
             words="rooms create",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import string
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from hansa import (
     Delivery,
@@ -39,6 +41,7 @@ from hansa_matrix.config import Config
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.answers.handshakes import Handshakes
 from hansa_matrix.federation.answers.history import History
+from hansa_matrix.federation.answers.invites import Invited
 from hansa_matrix.federation.answers.people import People
 from hansa_matrix.federation.answers.transactions import Transactions
 from hansa_matrix.federation.client import Client, Unreachable
@@ -60,12 +63,15 @@ from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.invites import Invites
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.native import Arrived, Own
+from hansa_matrix.room.pending import Pending, Waiting
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.schema import SCHEMA
 from hansa_matrix.room.turn import RoomTurn
 
 #: A transaction waits for a room that is being entered, 30 s at most.
 _LOOK, _LOOKS = 0.1, 300
+#: Seconds between attempts to follow an invite.
+_ACCEPT_PAUSES = (0.5, 1.0, 2.0, 4.0)
 _PLAIN = frozenset(string.ascii_lowercase + string.digits + "._-/+")
 _FEATURES = Features(
     levels={
@@ -83,6 +89,14 @@ _FEATURES = Features(
 def escaped(text: str) -> str:
     """Text in the grammar of localparts, injectively: other bytes as ``=hh``."""
     return "".join(c if c in _PLAIN else "".join(f"={b:02x}" for b in c.encode()) for c in text)
+
+
+def _named(address: str) -> tuple[str, list[str]]:
+    """``!id``, ``!id:server`` or ``!id?via=server&via=server``: the room and the servers to ask."""
+    room_id, _, query = address.partition("?")
+    via = [value for key, value in parse_qsl(query) if key == "via" and ids.valid_server_name(value)]
+    own = [ids.domain_of(room_id)] if ":" in room_id else []
+    return room_id, list(dict.fromkeys([*via, *own]))
 
 
 class MatrixNetwork:
@@ -111,6 +125,8 @@ class MatrixNetwork:
         self._entering: set[str] = set()
         self._membership = Membership(self._own, self._client, self._keyring, self._events)
         self._invites = Invites(self._own, self._client, self._keyring)
+        self._pending = Pending(ctx, self._keyring)
+        self._ingest.elsewhere = self._pending.elsewhere
         self._rooms: dict[str, MatrixRoom] = {}
         #: Set once the rooms are in memory, or will never be: before, nobody may conclude that we have none.
         self._opening = asyncio.Event()
@@ -131,7 +147,8 @@ class MatrixNetwork:
         entitled = Entitled(self._own, self)
         answers = (
             Transactions(entitled, self._ingest),
-            Handshakes(entitled, self._keyring, self._ingest, self._membership),
+            Handshakes(entitled, self._ingest),
+            Invited(entitled, self._keyring, self._pending, self._administration),
             History(entitled),
             People(entitled),
         )
@@ -221,7 +238,8 @@ class MatrixNetwork:
     async def ready(self, link: Link, inbound: Inbound) -> Refusal | None:
         """See ``hansa.Authority.ready``: the accounts of everybody concerned exist."""
         await self._opening.wait()
-        if self._rooms.get(link.native.id) is None:
+        room = self._rooms.get(link.native.id)
+        if room is None or not room.resident:
             return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
         content, target = inbound.content, ""
         try:
@@ -260,7 +278,8 @@ class MatrixNetwork:
         await self._opening.wait()
         alias = address if ":" in address or address.startswith("!") else f"{address}:{self._server}"
         if alias.startswith("!"):
-            return await self._enter(alias, [ids.domain_of(alias)] if ":" in alias else [])
+            room_id, via = _named(alias)
+            return await self._enter(room_id, via)
         if not ids.valid_alias(alias):
             refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is no room alias")
             raise RoomRefused(refusal)
@@ -279,16 +298,19 @@ class MatrixNetwork:
         self._rooms[room.room_id] = room
         return await self._opened(room)
 
-    async def _enter(self, room_id: str, via: Sequence[str]) -> OpenedRoom:
+    async def _enter(self, room_id: str, via: Sequence[str], user: str = "") -> OpenedRoom:
+        user = user or self.bridge_user
         room = self._rooms.get(room_id)
-        if room is None or not room.resident:
+        anew = room is None or not room.resident
+        if room is None or anew:
             self._entering.add(room_id)
             try:
-                room = await self._membership.join(room_id, self.bridge_user, via)
+                room = await self._membership.join(room_id, user, via)
                 self._rooms[room_id] = room
+                await self._pending.drop(room_id, user)
             finally:
                 self._entering.discard(room_id)
-        return await self._opened(room)
+        return await self._opened(room, anew=anew)
 
     async def _entered(self, room_id: str) -> bool:
         """See ``Ingest.entered``. Others count us in from send_join on, and send; the core knows the room
@@ -302,13 +324,19 @@ class MatrixNetwork:
             await asyncio.sleep(_LOOK)
         return False
 
-    async def _opened(self, room: MatrixRoom) -> OpenedRoom:
+    async def _opened(self, room: MatrixRoom, *, anew: bool = False) -> OpenedRoom:
         native = Ref(self._ctx.id, room.room_id)
-        if self._ctx.link(room.room_id) is not None:
+        linked = self._ctx.link(room.room_id) is not None
+        if linked and not anew:
             return OpenedRoom(native=native, authority=True)
         state = {p.key: p for p in await room.state_events(await room.state()) if p.state_key is not None}
         levels = room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version)
         view: ViewChange = await self._views.whole(state, room.version.id, levels)
+        if linked:  # we had left: what is known of the room's people is from then
+            before = self._ctx.view(room.room_id)
+            present = {person.user for person in view.people}
+            gone = [user for user in (before.people if before else ()) if user not in present]
+            await self._ctx.reconcile(room.room_id, replace(view, gone=tuple(gone)))
         return OpenedRoom(native=native, authority=True, view=view)
 
     async def invited(self, pdu: Pdu, origin: str) -> None:
@@ -317,13 +345,20 @@ class MatrixNetwork:
             self._ctx.spawn(self._accept(pdu, origin), f"accept invite to {pdu.room_id}")
 
     async def _accept(self, pdu: Pdu, origin: str) -> None:
-        try:
-            opened = await self._enter(pdu.room_id, [origin])
-        except RoomRefused as error:
-            self._ctx.log.warning("invite to %s: %s", pdu.room_id, error.refusal.text)
-            if error.refusal.code is RefusalCode.POLICY:
-                await self._membership.leave_remote(pdu.room_id, self.bridge_user, [origin])
-            return
+        for pause in (*_ACCEPT_PAUSES, 0.0):
+            try:
+                opened = await self._enter(pdu.room_id, [origin])
+                break
+            except RoomRefused as error:
+                if error.refusal.code is RefusalCode.INVITE_ONLY and pause:
+                    # Their server asks for our signature before the invite is a part of the room.
+                    await asyncio.sleep(pause)
+                    continue
+                self._ctx.log.warning("invite to %s: %s", pdu.room_id, error.refusal.text)
+                if error.refusal.code is RefusalCode.POLICY:
+                    await self._membership.leave_remote(pdu.room_id, self.bridge_user, [origin])
+                    await self._pending.drop(pdu.room_id, self.bridge_user)
+                return
         await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)
         self._ctx.log.info("joined %s, invited by %s", pdu.room_id, pdu.sender)
 
@@ -331,7 +366,50 @@ class MatrixNetwork:
         """See ``hansa.Operated.operations``; ``commands.py`` declares them."""
         own = {"rooms ls": self._list_rooms, "rooms create": self._create_room}
         own |= {"keys ls": self._list_keys, "keys rotate": self._rotate_keys}
+        own |= {"invites ls": self._list_invites, "invites accept": self._accept_invite}
+        own |= {"invites decline": self._decline_invite, "rooms knock": self._knock}
         return {**own, **self._administration.operations()}
+
+    async def _list_invites(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {"room": w.room_id, "user": w.user, "is": w.membership, "by": w.sender, "server": w.origin}
+            for w in await self._pending.every()
+        ]
+
+    async def _invite_of(self, arguments: Mapping[str, Any]) -> Waiting:
+        user = str(arguments.get("user") or self.bridge_user)
+        waiting = await self._pending.get(str(arguments["room"]), user)
+        if waiting is None or waiting.membership != "invite":
+            raise LocalProtocolError(f"{user} is not invited there: `hansa matrix invites ls` lists invites")
+        return waiting
+
+    async def _accept_invite(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        waiting = await self._invite_of(arguments)
+        try:
+            opened = await self._enter(waiting.room_id, [waiting.origin], waiting.user)
+        except RoomRefused as error:
+            raise LocalProtocolError(error.refusal.text) from error
+        await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)
+        return {"room": waiting.room_id, "joined": waiting.user}
+
+    async def _decline_invite(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """An invite that nobody can be told of any more is declined all the same."""
+        waiting = await self._invite_of(arguments)
+        told = await self._membership.leave_remote(waiting.room_id, waiting.user, [waiting.origin])
+        await self._pending.drop(waiting.room_id, waiting.user)
+        return {"room": waiting.room_id, "declined": waiting.user, "told": told}
+
+    async def _knock(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        address = str(arguments["room"])
+        try:
+            room_id, via = (
+                _named(address) if address.startswith("!") else await self._membership.resolve(address)
+            )
+            event, server, version, shown = await self._membership.knock(room_id, self.bridge_user, via)
+        except RoomRefused as error:
+            raise LocalProtocolError(error.refusal.text) from error
+        await self._pending.keep(event, server, shown, version)
+        return {"room": room_id, "knocked": self.bridge_user}
 
     async def _list_keys(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
         current = self._keys.current

@@ -136,3 +136,9 @@ def check_shown(state: Sequence[object], invite: Pdu, version: RoomVersion) -> N
         raise RemoteProtocolError("invite_room_state has no m.room.create", code="M_MISSING_PARAM")
     if any(parse(one, version).room_id != invite.room_id for one in creates):
         raise RemoteProtocolError("the create event is of another room", code="M_INVALID_PARAM")
+
+
+def senders_of(state: Sequence[object]) -> frozenset[str]:
+    """The servers whose people the shown state of a room is by."""
+    senders = (one.get("sender") for one in state if isinstance(one, dict))
+    return frozenset(ids.domain_of(s) for s in senders if isinstance(s, str) and ids.valid_user_id(s))

@@ -6,11 +6,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from hansa import Custom, Inbound, LocalProtocolError, NetworkContext, Operation, Ref
+from hansa import (
+    Content,
+    Custom,
+    Inbound,
+    LocalProtocolError,
+    NetworkContext,
+    Operation,
+    Ref,
+    Refusal,
+)
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.acl import acl_of
-from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, POWER_LEVELS, POWER_LEVELS_KEY
+from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
 from hansa_matrix.room.room import MatrixRoom
 
 
@@ -52,6 +61,20 @@ class Administration:
             why = outcome.refusal.text if outcome.refusal else outcome.verdict.text
             raise LocalProtocolError(f"{type_} was refused: {why}")
         return await self._ctx.native_id(outcome.event) or ""
+
+    async def said(
+        self, sender: str, room_id: str, what: Content, state_key: str, content: Mapping[str, Any]
+    ) -> Refusal | None:
+        """A member event by somebody of ours; why it was refused."""
+        inbound = Inbound(
+            origin=Ref(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
+            room=Ref(self._ctx.id, room_id),
+            sender=Ref(self._ctx.id, sender),
+            content=what,
+            ts=self._ctx.clock.now(),
+            native=(MEMBER, state_key, dict(content)),
+        )
+        return (await self._ctx.submit([inbound]))[0].refusal
 
     async def _set(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         try:

@@ -7,7 +7,7 @@ and only checks 1 and 2 may drop it, which is counted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -61,7 +61,8 @@ class Ingest:
         self.room_of: Callable[[str], MatrixRoom | None] = lambda _: None
         #: Waits while a room is being entered; False if that takes too long for a request.
         self.entered: Callable[[str], Awaitable[bool]] | None = None
-        self.judged: Callable[[MatrixRoom, Pdu], Awaitable[None]] | None = None
+        #: Takes an event of a room that we are not in; False if it means nothing to us.
+        self.elsewhere: Callable[[Mapping[str, Any]], Awaitable[bool]] | None = None
 
     async def load(self, rooms: Sequence[MatrixRoom]) -> None:
         """Take up what was acknowledged before a restart."""
@@ -94,7 +95,8 @@ class Ingest:
             room_id = obj.get("room_id") if isinstance(obj, dict) else None
             room = self.room_of(room_id) if isinstance(room_id, str) else None
             if room is None or not room.resident:
-                self._ctx.count("matrix_pdus", status="unknown_room")
+                mine = self.elsewhere is not None and isinstance(obj, dict) and await self.elsewhere(obj)
+                self._ctx.count("matrix_pdus", status="rescinded" if mine else "unknown_room")
                 continue
             try:
                 pdu = parse(obj, room.version)

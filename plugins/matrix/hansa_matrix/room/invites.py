@@ -20,8 +20,8 @@ from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER
 from hansa_matrix.room.native import Arrived, Own
 from hansa_matrix.room.room import MatrixRoom
 
-#: What the invited person is shown of the room, besides who invites them.
-_SHOWN = (
+#: What an invited or knocking person is shown of a room, besides who invites them.
+SHOWN = (
     CREATE_KEY,
     JOIN_RULES_KEY,
     ("m.room.canonical_alias", ""),
@@ -62,7 +62,7 @@ class Invites:
     async def countersigned(self, room: MatrixRoom, draft: Pdu) -> Arrived | Refusal:
         """The invite with the signature of the invited person's server."""
         server = ids.domain_of(draft.state_key or "")
-        shown = await room.events_of(await room.state(), [*_SHOWN, (MEMBER, draft.sender)])
+        shown = await room.events_of(await room.state(), [*SHOWN, (MEMBER, draft.sender)])
         target = path("_matrix", "federation", "v2", "invite", draft.room_id, draft.event_id)
         body = {
             "room_version": room.version.id,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import orjson
-from hansa import Join, NetworkContext, Put, Ref, Refusal, RefusalCode, RemoteProtocolError, RoomRefused
+from hansa import Join, NetworkContext, Ref, Refusal, RefusalCode, RemoteProtocolError, RoomRefused
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
@@ -25,6 +25,25 @@ from hansa_matrix.room.room import Head, MatrixRoom
 
 #: A room is joined without those whose server gives no key, but not for one lost request (s).
 _KEY_PAUSES = (1.0, 4.0, 10.0)
+
+
+#: A candidate that has not answered for so long (s) does not keep the next one waiting.
+_STAGGER = 3.0
+
+
+class _Offer(NamedTuple):
+    """A server that would take us, and the event that it would take."""
+
+    server: str
+    version: RoomVersion
+    event: Pdu
+
+
+def _gave_up(problem: Exception) -> RoomRefused:
+    code = RefusalCode.UNREACHABLE
+    if isinstance(problem, Refused):
+        code = RefusalCode.NOT_FOUND if problem.hint == 404 else RefusalCode.INVITE_ONLY
+    return _refused(code, str(problem))
 
 
 def _refused(code: RefusalCode, text: str, decision: str = "") -> RoomRefused:
@@ -91,43 +110,106 @@ class Membership:
     async def _join(self, room_id: str, user: str, via: Sequence[str]) -> MatrixRoom:
         await self._may(room_id, user, frozenset(via))
         problem: Exception = Unreachable("no server of the room is known")
-        for server in via:
-            if server == self._own.server:
-                continue
-            try:
-                return await self._join_by(server, room_id, user)
-            except Refused as error:
-                problem = error
-                if error.hint == 403 and error.code == "M_FORBIDDEN":
-                    break
-            except (Unreachable, RemoteProtocolError) as error:
-                problem = error
-        code = RefusalCode.UNREACHABLE
-        if isinstance(problem, Refused):
-            code = RefusalCode.NOT_FOUND if problem.hint == 404 else RefusalCode.INVITE_ONLY
-        raise _refused(code, str(problem)) from problem
+        offers = self._offers("join", room_id, user, via)
+        try:
+            async for offer in offers:
+                if isinstance(offer, Exception):
+                    problem = offer
+                    if isinstance(offer, Refused) and offer.hint == 403 and offer.code == "M_FORBIDDEN":
+                        break
+                    continue
+                try:
+                    return await self._join_by(offer, room_id, user)
+                except (Unreachable, RemoteProtocolError) as error:
+                    self._ctx.log.info("joining %s by %s: %s", room_id, offer.server, error)
+                    problem = error
+        finally:
+            await offers.aclose()
+        raise _gave_up(problem) from problem
 
-    async def _join_by(self, server: str, room_id: str, user: str) -> MatrixRoom:
+    async def _offers(
+        self, step: str, room_id: str, user: str, via: Sequence[str]
+    ) -> AsyncGenerator[_Offer | Exception, None]:
+        """What the candidates answer to ``make_<step>``, as it comes. The next one is asked when one has
+        refused, and also when none has answered for a while.
+        """
+        waiting = deque(dict.fromkeys(s for s in via if s != self._own.server))
+        asked: dict[asyncio.Task[_Offer], str] = {}
+        try:
+            while waiting or asked:
+                if waiting:
+                    server = waiting.popleft()
+                    work = self._ask(server, step, room_id, user)
+                    asked[asyncio.get_running_loop().create_task(work)] = server
+                done, _ = await asyncio.wait(
+                    asked, timeout=_STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in [one for one in asked if one in done]:
+                    del asked[task]
+                    try:
+                        yield task.result()
+                    except (Unreachable, RemoteProtocolError) as error:
+                        yield error
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _ask(self, server: str, step: str, room_id: str, user: str) -> _Offer:
         versions = "&".join(f"ver={v}" for v in VERSIONS)
-        make = path("_matrix", "federation", "v1", "make_join", room_id, user)
-        answer = await self._client.request("GET", server, f"{make}?{versions}")
+        make = path("_matrix", "federation", "v1", f"make_{step}", room_id, user)
+        target = make if step == "leave" else f"{make}?{versions}"
+        answer = await self._client.request("GET", server, target)
         version = version_of(answer.get("room_version", "1") if isinstance(answer, dict) else "")
         if version is None:
             raise RemoteProtocolError("the room's version is not one that was offered")
-        event = self._completed(answer, room_id, user, "join", version)
+        return _Offer(server, version, self._completed(answer, room_id, user, step, version))
+
+    async def _join_by(self, offer: _Offer, room_id: str, user: str) -> MatrixRoom:
+        server, version, event = offer
         send = path("_matrix", "federation", "v2", "send_join", room_id, event.event_id)
-        given = await self._client.request(
-            "PUT", server, f"{send}?omit_members=false", event.raw, seconds=300.0
-        )
-        parsed = await asyncio.get_running_loop().run_in_executor(None, check_answer, given, room_id, version)
-        event = await self._authorised(joined(event, parsed, version), version)
-        servers = {ids.domain_of(p.sender) for p in parsed.state if p.type == "m.room.member"}
+        self._ctx.progress(f"joining {room_id}", 0)
         try:
-            await self._may(room_id, user, frozenset(servers | set(parsed.servers)))
-        except RoomRefused:
-            await self.leave_remote(room_id, user, [server])
-            raise
-        return await self._keep(event, parsed, version)
+            given = await self._client.request(
+                "PUT", server, f"{send}?omit_members=false", event.raw, seconds=300.0
+            )
+            loop = asyncio.get_running_loop()
+            parsed = await loop.run_in_executor(None, check_answer, given, room_id, version)
+            event = await self._authorised(joined(event, parsed, version), version)
+            servers = {ids.domain_of(p.sender) for p in parsed.state if p.type == "m.room.member"}
+            try:
+                await self._may(room_id, user, frozenset(servers | set(parsed.servers)))
+            except RoomRefused:
+                await self.leave_remote(room_id, user, [server])
+                raise
+            return await self._keep(event, parsed, version)
+        finally:
+            self._ctx.progress(f"joining {room_id}", 1, 1)
+
+    async def knock(self, room_id: str, user: str, via: Sequence[str]) -> tuple[Pdu, str, str, list[Any]]:
+        """Knock by the first server that takes it: ``(event, server, room version, what is shown of the
+        room)``. Raises ``RoomRefused``.
+        """
+        await self._may(room_id, user, frozenset(via))
+        problem: Exception = Unreachable("no server of the room is known")
+        offers = self._offers("knock", room_id, user, via)
+        try:
+            async for offer in offers:
+                if isinstance(offer, Exception):
+                    problem = offer
+                    continue
+                server, version, event = offer
+                send = path("_matrix", "federation", "v1", "send_knock", room_id, event.event_id)
+                try:
+                    answer = await self._client.request("PUT", server, send, event.raw)
+                except (Unreachable, RemoteProtocolError) as error:
+                    problem = error
+                    continue
+                shown = answer.get("knock_room_state") if isinstance(answer, dict) else None
+                return event, server, version.id, shown[:100] if isinstance(shown, list) else []
+        finally:
+            await offers.aclose()
+        raise _gave_up(problem) from problem
 
     async def _authorised(self, join: Pdu, version: RoomVersion) -> Pdu:
         """The join, if the server that authorised it has signed it. Raises RemoteProtocolError."""
@@ -194,23 +276,19 @@ class Membership:
 
     async def leave_remote(self, room_id: str, user: str, via: Sequence[str]) -> bool:
         """Leave, or decline an invite, by a server that is in the room; False if none took it."""
-        for server in via:
-            make = path("_matrix", "federation", "v1", "make_leave", room_id, user)
-            try:
-                answer = await self._client.request("GET", server, make)
-                version = version_of(answer.get("room_version", "1") if isinstance(answer, dict) else "")
-                if version is None:
+        offers = self._offers("leave", room_id, user, via)
+        try:
+            async for offer in offers:
+                if isinstance(offer, Exception):
+                    self._ctx.log.info("leaving %s: %s", room_id, offer)
                     continue
-                event = self._completed(answer, room_id, user, "leave", version)
-                send = path("_matrix", "federation", "v2", "send_leave", room_id, event.event_id)
-                await self._client.request("PUT", server, send, event.raw)
-            except (Unreachable, Refused, RemoteProtocolError) as error:
-                self._ctx.log.info("leaving %s by %s: %s", room_id, server, error)
-                continue
-            return True
+                send = path("_matrix", "federation", "v2", "send_leave", room_id, offer.event.event_id)
+                try:
+                    await self._client.request("PUT", offer.server, send, offer.event.raw)
+                except (Unreachable, RemoteProtocolError) as error:
+                    self._ctx.log.info("leaving %s by %s: %s", room_id, offer.server, error)
+                    continue
+                return True
+        finally:
+            await offers.aclose()
         return False
-
-    async def keep_invite(self, pdu: Pdu, state: Sequence[Mapping[str, Any]]) -> None:
-        """Remember an invite to a room that we are not in."""
-        body = orjson.dumps({"event": pdu.raw, "state": state, "event_id": pdu.event_id})
-        await self._ctx.store.commit([Put("invite", (pdu.room_id, pdu.state_key or ""), body)])

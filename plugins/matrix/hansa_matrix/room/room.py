@@ -57,7 +57,7 @@ class MatrixRoom:
         #: False once our last person left: we are then as good as strangers.
         self.resident = True
 
-    def put(self, head: Head) -> Put:
+    def put(self, head: Head, *, resident: bool = True) -> Put:
         """The write that keeps the room at ``head``."""
         body = {
             "version": self.version.id,
@@ -67,7 +67,7 @@ class MatrixRoom:
             "depth": head.depth,
             "behind": head.behind,
             "floor": head.floor,
-            "resident": self.resident,
+            "resident": resident,
         }
         return Put("room", (self.room_id,), orjson.dumps(body))
 

@@ -52,6 +52,8 @@ _MAX_DEPTH = 2**53 - 1
 class _Drafts:
     head: Head
     group_before: int
+    #: Whether somebody of ours is still joined.
+    resident: bool
     stored: dict[str, Stored] = field(default_factory=dict)
     recipients: list[frozenset[str]] = field(default_factory=list)
 
@@ -63,7 +65,7 @@ class RoomTurn:
         self._room = room
         self._own = own
         self._ctx = own.ctx
-        self._drafts = _Drafts(room.head, room.groups.last)
+        self._drafts = _Drafts(room.head, room.groups.last, room.resident)
         self._new: frozenset[str] = frozenset()
 
     async def expect(self, batch: Iterable[Inbound]) -> None:
@@ -77,11 +79,12 @@ class RoomTurn:
         """See ``hansa.Turn.closing``: where the room stands afterwards."""
         if self._drafts.head is self._room.head and not self._drafts.stored:
             return []
-        return [self._ctx.store.owned(self._room.put(self._drafts.head))]
+        return [self._ctx.store.owned(self._room.put(self._drafts.head, resident=self._drafts.resident))]
 
     def committed(self) -> None:
         """See ``hansa.Turn.committed``."""
         self._room.head = self._drafts.head
+        self._room.resident = self._drafts.resident
         self._room.events.keep(self._drafts.stored.values())
         for servers in self._drafts.recipients:
             self._own.sender.sent(servers)
@@ -260,9 +263,23 @@ class RoomTurn:
         group, current, made = await room.joined(head.extremities.values(), after, self._drafted)
         writes.extend(made)
         self._drafts.head = replace(head, group=group)
+        if pdu.type == MEMBER and pdu.membership != "join" and self._of_ours(pdu.state_key):
+            self._drafts.resident = await self._anybody(current)
         linear = old_group == before_group and len(head.extremities) == 1
         view = await self._seen(pdu, old_group, current, linear=linear)
         return writes, view
+
+    def _of_ours(self, user: str | None) -> bool:
+        return user is not None and ids.domain_of(user) == self._own.server
+
+    async def _anybody(self, state: StateIds) -> bool:
+        """Whether somebody of ours is joined in a state; who is not in the room takes no part in it (J-9)."""
+        ours = [key for key in state if key[0] == MEMBER and self._of_ours(key[1])]
+        for at in range(0, len(ours), 50):
+            members = await self._view_of(state, ours[at : at + 50])
+            if any(pdu.membership == "join" for key, pdu in members.items() if key[0] == MEMBER):
+                return True
+        return False
 
     def _after(self, pdu: Pdu, group: int, before: StateIds) -> tuple[int, list[Write]]:
         """The group of the state after an event, also a soft-failed one: what follows it counts it in."""

@@ -1,46 +1,37 @@
-"""Joins, leaves and invites, as the server that is in the room or whose user is invited."""
+"""Joins, knocks and leaves, as the server that is in the room. SPEC: server-server API, "Joining Rooms",
+"Knocking", "Leaving Rooms".
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from hansa import Invite, Join, NetworkContext, Ref, Request
+from hansa import Join, NetworkContext, Ref, Request
+from orjson import Fragment
 
-from hansa_matrix.crypto import verify
 from hansa_matrix.federation.answers.entitled import Entitled, raw, wire
+from hansa_matrix.federation.answers.restricted import Restricted
 from hansa_matrix.federation.server import Answerer, error
-from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth import check_state, selected_keys
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.joins import check_shown
-from hansa_matrix.proto.pdu import (
-    countersigned,
-    from_raw,
-    key_ids,
-    needed_at,
-    parse,
-    reference,
-    required_servers,
-    unsigned_by,
-)
-from hansa_matrix.proto.versions import version_of
+from hansa_matrix.proto.pdu import countersigned, from_raw, parse, reference
+from hansa_matrix.proto.state_keys import AUTHORISING_USER
 from hansa_matrix.room.ingest import Ingest
-from hansa_matrix.room.membership import Membership
+from hansa_matrix.room.invites import SHOWN
 from hansa_matrix.room.room import MatrixRoom
 
 
 class Handshakes:
     """The resident's half of a membership handshake."""
 
-    def __init__(self, entitled: Entitled, keyring: Keyring, ingest: Ingest, membership: Membership) -> None:
+    def __init__(self, entitled: Entitled, ingest: Ingest) -> None:
         self._entitled = entitled
         self._own = entitled.own
         self._ctx: NetworkContext = entitled.own.ctx
-        self._keyring = keyring
         self._ingest = ingest
-        self._membership = membership
+        self._restricted = Restricted(entitled)
 
     def table(self) -> Mapping[tuple[str, str], Answerer]:
         """See ``server.Answers.table``."""
@@ -49,12 +40,20 @@ class Handshakes:
             ("PUT", "/v2/send_join/{room}/{event}"): self.send_join,
             ("GET", "/v1/make_leave/{room}/{user}"): self.make_leave,
             ("PUT", "/v2/send_leave/{room}/{event}"): self.send_leave,
-            ("PUT", "/v2/invite/{room}/{event}"): self.invite,
+            ("GET", "/v1/make_knock/{room}/{user}"): self.make_knock,
+            ("PUT", "/v1/send_knock/{room}/{event}"): self.send_knock,
         }
 
     async def make_join(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /make_join``."""
         user = self._entitled.own_user(request.path["user"], origin)
+        room = await self._offered(origin, request)
+        await self._may_join(room, user, origin)
+        authoriser = await self._restricted.authoriser(room, user)
+        return await self._template(room, user, "join", authoriser)
+
+    async def _offered(self, origin: str, request: Request) -> MatrixRoom:
+        """The room, if the server that asks speaks its version."""
         room = await self._entitled.admitted(request.path["room"], origin, member=False)
         offered = [v for k, v in request.query if k == "ver"] or ["1"]
         if room.version.id not in offered:
@@ -64,12 +63,11 @@ class Handshakes:
                 f"the room is of version {room.version.id}",
                 room_version=room.version.id,
             )
-        await self._may_join(room, user, origin)
-        return await self._template(room, user, "join")
+        return room
 
     async def send_join(self, origin: str, request: Request, body: Any) -> Any:
         """``PUT /v2/send_join``: the state before the join, and all its auth chain."""
-        room, pdu = await self._handshake(origin, request, body, "join")
+        room, pdu = await self._handshake(origin, request, body, "join", authorised=self._authorised)
         await self._may_join(room, pdu.sender, origin)
         await self._accepted(pdu, origin)
         stored = (await room.events.load([pdu.event_id], room.version))[pdu.event_id]
@@ -87,6 +85,33 @@ class Handshakes:
             "servers_in_room": sorted(servers | {self._own.server}),
         }
 
+    async def _authorised(self, room: MatrixRoom, join: Pdu) -> Pdu:
+        """A join with our signature, if it says that somebody of ours let its sender in and so it is."""
+        named = join.content.get(AUTHORISING_USER)
+        if not room.version.restricted or not isinstance(named, str):
+            return join
+        if ids.domain_of(named) != self._own.server:
+            text = f"only the server of {named[:255]} can take that join"
+            raise error(400, "M_INVALID_PARAM", text)
+        await self._restricted.authoriser(room, join.sender)
+        key = self._own.key
+        return countersigned(join, room.version, self._own.server, (key.key_id, key.sign))
+
+    async def make_knock(self, origin: str, request: Request, _body: Any) -> Any:
+        """``GET /make_knock``."""
+        user = self._entitled.own_user(request.path["user"], origin)
+        room = await self._offered(origin, request)
+        await self._may_join(room, user, origin)
+        return await self._template(room, user, "knock")
+
+    async def send_knock(self, origin: str, request: Request, body: Any) -> Any:
+        """``PUT /v1/send_knock``: what the person is shown of the room meanwhile."""
+        room, pdu = await self._handshake(origin, request, body, "knock")
+        await self._may_join(room, pdu.sender, origin)
+        await self._accepted(pdu, origin)
+        shown = await room.events_of(await room.state(), SHOWN)
+        return {"knock_room_state": [Fragment(one.wire) for one in shown.values()]}
+
     async def make_leave(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /make_leave``."""
         user = self._entitled.own_user(request.path["user"], origin)
@@ -99,52 +124,13 @@ class Handshakes:
         await self._accepted(pdu, origin)
         return {}
 
-    async def invite(self, origin: str, request: Request, body: Any) -> Any:
-        """``PUT /v2/invite``: countersign, remember."""
-        version = version_of(body.get("room_version"))
-        if version is None:
-            raise error(400, "M_INCOMPATIBLE_ROOM_VERSION", "that room version is not spoken here")
-        state = body.get("invite_room_state", [])
-        if not isinstance(state, list) or len(state) > 100 or not isinstance(body.get("event"), dict):
-            raise error(400, "M_INVALID_PARAM", "event or invite_room_state is missing or malformed")
-        pdu = parse(body["event"], version)
-        check_shown(state, pdu, version)
-        if pdu.event_id != request.path["event"] or pdu.room_id != request.path["room"]:
-            raise error(400, "M_INVALID_PARAM", "the event is not the one that the path names")
-        target = pdu.state_key or ""
-        if pdu.type != "m.room.member" or pdu.membership != "invite" or ids.domain_of(pdu.sender) != origin:
-            raise error(400, "M_INVALID_PARAM", "the event is no invite by the server that sends it")
-        if not ids.valid_user_id(target) or ids.domain_of(target) != self._own.server:
-            raise error(403, "M_FORBIDDEN", "the invited user is not of this server")
-        wanted = key_ids(pdu, required_servers(pdu, version))
-        await self._keyring.need(wanted, needed_at(pdu, version))
-        if unsigned_by(pdu, version, self._keyring.get, verify) is not None:
-            raise error(403, "M_FORBIDDEN", "the invite's signature does not do")
-        verdict = await self._ctx.check(
-            Invite(
-                network=self._ctx.id,
-                room=pdu.room_id,
-                sender=Ref(self._ctx.id, pdu.sender),
-                sender_server=origin,
-                user=await self._ctx.home_of(target),
-                outbound=False,
-                servers=frozenset({origin}),
-            )
-        )
-        if not verdict.allowed:
-            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
-        room = self._entitled.rooms.get(pdu.room_id)
-        if room is not None and room.resident and not await room.allows(origin):
-            raise error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")
-        signed = countersigned(pdu, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
-        if room is None or not room.resident:
-            await self._membership.keep_invite(signed, state)
-            await self._entitled.rooms.invited(signed, origin)
-        return {"event": signed.raw}
-
-    async def _template(self, room: MatrixRoom, user: str, membership: str) -> dict[str, Any]:
+    async def _template(
+        self, room: MatrixRoom, user: str, membership: str, authoriser: str | None = None
+    ) -> dict[str, Any]:
         state = await room.state()
         content: dict[str, Any] = {"membership": membership}
+        if authoriser is not None:
+            content[AUTHORISING_USER] = authoriser
         keys = selected_keys("m.room.member", user, user, content, room.version)
         cited = await room.events_of(state, keys)
         before = await room.events.load(list(room.head.extremities)[:20], room.version)
@@ -186,7 +172,12 @@ class Handshakes:
             raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
 
     async def _handshake(
-        self, origin: str, request: Request, body: Any, membership: str
+        self,
+        origin: str,
+        request: Request,
+        body: Any,
+        membership: str,
+        authorised: Callable[[MatrixRoom, Pdu], Awaitable[Pdu]] | None = None,
     ) -> tuple[MatrixRoom, Pdu]:
         room = await self._entitled.admitted(request.path["room"], origin, member=False)
         pdu = parse(body, room.version)
@@ -195,6 +186,8 @@ class Handshakes:
         if pdu.type != "m.room.member" or pdu.membership != membership or pdu.state_key != pdu.sender:
             raise error(400, "M_INVALID_PARAM", f"the event is not a {membership} of its sender")
         self._entitled.own_user(pdu.sender, origin)
+        if authorised is not None:
+            pdu = await authorised(room, pdu)
         good = await self._ingest.verified(room, pdu)
         if good is None:
             raise error(403, "M_FORBIDDEN", "the event's signature does not do")

@@ -1,0 +1,106 @@
+"""Invites, as the server of the invited person. SPEC: server-server API, "Inviting to a room"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hansa import Invite, Member, Membership, NetworkContext, Ref, Request
+
+from hansa_matrix.crypto import verify
+from hansa_matrix.federation.answers.entitled import Entitled
+from hansa_matrix.federation.server import Answerer, error
+from hansa_matrix.keyring import Keyring
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.joins import check_shown, senders_of
+from hansa_matrix.proto.pdu import countersigned, key_ids, needed_at, parse, required_servers, unsigned_by
+from hansa_matrix.proto.versions import version_of
+from hansa_matrix.room.administration import Administration
+from hansa_matrix.room.pending import Pending
+
+
+class Invited:
+    """Invites of people of ours, and third-party invites that turn out to be for somebody."""
+
+    def __init__(
+        self, entitled: Entitled, keyring: Keyring, pending: Pending, administration: Administration
+    ) -> None:
+        self._entitled = entitled
+        self._own = entitled.own
+        self._ctx: NetworkContext = entitled.own.ctx
+        self._keyring = keyring
+        self._pending = pending
+        self._administration = administration
+
+    def table(self) -> Mapping[tuple[str, str], Answerer]:
+        """See ``server.Answers.table``."""
+        return {
+            ("PUT", "/v2/invite/{room}/{event}"): self.invite,
+            ("PUT", "/v1/exchange_third_party_invite/{room}"): self.exchange,
+        }
+
+    async def invite(self, origin: str, request: Request, body: Any) -> Any:
+        """``PUT /v2/invite``: countersign, remember."""
+        version = version_of(body.get("room_version"))
+        if version is None:
+            raise error(400, "M_INCOMPATIBLE_ROOM_VERSION", "that room version is not spoken here")
+        state = body.get("invite_room_state", [])
+        if not isinstance(state, list) or len(state) > 100 or not isinstance(body.get("event"), dict):
+            raise error(400, "M_INVALID_PARAM", "event or invite_room_state is missing or malformed")
+        pdu = parse(body["event"], version)
+        check_shown(state, pdu, version)
+        if pdu.event_id != request.path["event"] or pdu.room_id != request.path["room"]:
+            raise error(400, "M_INVALID_PARAM", "the event is not the one that the path names")
+        target = pdu.state_key or ""
+        if pdu.type != "m.room.member" or pdu.membership != "invite" or ids.domain_of(pdu.sender) != origin:
+            raise error(400, "M_INVALID_PARAM", "the event is no invite by the server that sends it")
+        if not ids.valid_user_id(target) or ids.domain_of(target) != self._own.server:
+            raise error(403, "M_FORBIDDEN", "the invited user is not of this server")
+        wanted = key_ids(pdu, required_servers(pdu, version))
+        await self._keyring.need(wanted, needed_at(pdu, version))
+        if unsigned_by(pdu, version, self._keyring.get, verify) is not None:
+            raise error(403, "M_FORBIDDEN", "the invite's signature does not do")
+        verdict = await self._ctx.check(
+            Invite(
+                network=self._ctx.id,
+                room=pdu.room_id,
+                sender=Ref(self._ctx.id, pdu.sender),
+                sender_server=origin,
+                user=await self._ctx.home_of(target),
+                outbound=False,
+                servers=frozenset({origin, *senders_of(state)}),
+            )
+        )
+        if not verdict.allowed:
+            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+        room = self._entitled.rooms.get(pdu.room_id)
+        if room is not None and room.resident and not await room.allows(origin):
+            raise error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")
+        signed = countersigned(pdu, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
+        if room is None or not room.resident:
+            await self._pending.keep(signed, origin, state, version.id)
+            await self._entitled.rooms.invited(signed, origin)
+        return {"event": signed.raw}
+
+    async def exchange(self, origin: str, request: Request, body: Any) -> Any:
+        """``PUT /exchange_third_party_invite``: the person whom somebody of ours invited by an address has
+        an account on ``origin``, which asks for the invite itself.
+        """
+        room = await self._entitled.admitted(request.path["room"], origin, member=False)
+        sender, target, content = body.get("sender"), body.get("state_key"), body.get("content")
+        named = isinstance(sender, str) and isinstance(target, str) and isinstance(content, dict)
+        if not named or body.get("type") != "m.room.member" or content.get("membership") != "invite":
+            raise error(400, "M_INVALID_PARAM", "the body is no invite")
+        if not ids.valid_user_id(sender) or ids.domain_of(sender) != self._own.server:
+            raise error(403, "M_FORBIDDEN", f"{sender[:255]} is not of this server")
+        if not ids.valid_user_id(target) or ids.domain_of(target) != origin:
+            raise error(403, "M_FORBIDDEN", f"{target[:255]} is not of {origin}")
+        signed = content.get("third_party_invite")
+        if body.get("room_id") != room.room_id or not isinstance(signed, dict):
+            raise error(400, "M_INVALID_PARAM", "the invite is of another room, or no third-party invite")
+        whole = {"membership": "invite", "third_party_invite": signed}
+        person = Member(user=await self._ctx.home_of(target), membership=Membership.INVITE)
+        refusal = await self._administration.said(sender, room.room_id, person, target, whole)
+        if refusal is not None:
+            raise error(403, "M_FORBIDDEN", refusal.text)
+        return {}

@@ -1,0 +1,82 @@
+"""Who lets a user into a restricted room. SPEC: server-server API, "Restricted rooms"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hansa_matrix.federation.answers.entitled import Entitled
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
+from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.state import StateIds
+
+_MOST = 50
+
+
+class Restricted:
+    """The conditions of restricted rooms, as far as they are ours to check."""
+
+    def __init__(self, entitled: Entitled) -> None:
+        self._rooms = entitled.rooms
+        self._server = entitled.own.server
+
+    async def authoriser(self, room: MatrixRoom, user: str) -> str | None:
+        """The user of ours in whose name ``user`` may join; None if the join needs none, be it that other
+        rules decide. Raises the error answer of a join that we cannot authorise.
+        """
+        state = await room.state()
+        keys = [JOIN_RULES_KEY, POWER_LEVELS_KEY, (MEMBER, user)]
+        known = await room.events_of(state, keys)
+        rules = known.get(JOIN_RULES_KEY)
+        rule = rules.content.get("join_rule") if rules is not None else None
+        if not _restricts(rule, room) or rules is None:
+            return None
+        own = known.get((MEMBER, user))
+        if own is not None and own.membership in {"join", "invite", "ban"}:
+            return None
+        await self._satisfied(rules, user)
+        granting = await self._granting(room, state, known)
+        if granting is None:
+            raise error(400, "M_UNABLE_TO_GRANT_JOIN", "nobody of this server may invite into that room")
+        return granting
+
+    async def _satisfied(self, rules: Pdu, user: str) -> None:
+        listed = rules.content.get("allow")
+        named = [
+            one.get("room_id")
+            for one in (listed if isinstance(listed, list) else ())[:_MOST]
+            if isinstance(one, dict) and one.get("type") == "m.room_membership"
+        ]
+        rooms = [self._rooms.get(name) for name in named if isinstance(name, str)]
+        ours = [room for room in rooms if room is not None and room.resident]
+        for room in ours:
+            member = (await room.events_of(await room.state(), [(MEMBER, user)])).get((MEMBER, user))
+            if member is not None and member.membership == "join":
+                return
+        if named and not ours:
+            text = "this server is in none of the rooms whose members may join"
+            raise error(400, "M_UNABLE_TO_AUTHORISE_JOIN", text)
+        raise error(403, "M_FORBIDDEN", f"{user} is in none of the rooms whose members may join")
+
+    async def _granting(self, room: MatrixRoom, state: StateIds, known: Mapping[StateKey, Pdu]) -> str | None:
+        """Somebody of ours who is joined and may invite, the mightiest first."""
+        levels = room.levels(known[CREATE_KEY], known.get(POWER_LEVELS_KEY), room.version)
+        ours = [k[1] for k in state if k[0] == MEMBER and ids.domain_of(k[1]) == self._server]
+        ours = [user for user in ours if levels.user(user) >= levels.invite]
+        ours.sort(key=lambda user: (-levels.user(user), user))
+        for at in range(0, len(ours), _MOST):
+            keys = [(MEMBER, user) for user in ours[at : at + _MOST]]
+            members = await room.events_of(state, keys)
+            for key in keys:
+                if key in members and members[key].membership == "join":
+                    return key[1]
+        return None
+
+
+def _restricts(rule: Any, room: MatrixRoom) -> bool:
+    return (rule == "restricted" and room.version.restricted) or (
+        rule == "knock_restricted" and room.version.knock_restricted
+    )
