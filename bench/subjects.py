@@ -61,8 +61,10 @@ class HansaSubject:
     label = "Hansa"
     joins = True
 
-    def __init__(self, folder: Path, ca: PrivateCA) -> None:
+    def __init__(self, folder: Path, ca: PrivateCA, profile: Path | None = None) -> None:
         self._hansa = Hansa(folder, ca)
+        if profile is not None:
+            self._hansa.python = (sys.executable, "-m", "cProfile", "-o", str(profile))
         self.name = self._hansa.name
 
     async def start(self) -> HansaSubject:

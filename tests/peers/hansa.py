@@ -60,6 +60,8 @@ class Hansa:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        #: How Python is started: a profiler goes here.
+        self.python: tuple[str, ...] = (sys.executable,)
         self.port = free_port()
         self.name = f"{host}:{seen_at or self.port}"
         chain, key = ca.issue(f"hansa-{self.port}", "127.0.0.1", "localhost")
@@ -95,7 +97,7 @@ class Hansa:
         return Signer(self.name, self.folder / "matrix.key", self.ca.certificate)
 
     async def start(self) -> Self:
-        command = [sys.executable, "-m", "hansa", "run", "-v", "-c", str(self.config)]
+        command = [*self.python, "-m", "hansa", "run", "-v", "-c", str(self.config)]
         self._process = Process(command, self.folder)
 
         async def ready() -> bool:

@@ -35,10 +35,12 @@ from hansa.store.base import (
     Write,
 )
 from hansa.store.memory import checked, split
-from hansa.store.sqlite_tables import Table, make, table
+from hansa.store.sqlite_tables import Table, make, reads, table
 
 T = TypeVar("T")
 _GROUP = 64
+#: Pages of 4 KiB in the log before they are copied to the tables: a page that many commits touch goes once.
+_CHECKPOINT = 4000
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +98,7 @@ class SqliteStore:
         self._db = self._connect()
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
         self._db.execute("CREATE TABLE IF NOT EXISTS hansa_meta (name TEXT PRIMARY KEY, value INTEGER)")
         row = self._db.execute("SELECT value FROM hansa_meta WHERE name = 'position'").fetchone()
         self._position = self._committed = row[0] if row else 0
@@ -309,18 +312,17 @@ class SqliteStore:
 
     async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
         """See ``Store.get_many``."""
-        table, found = self._of(scope, collection), dict[Key, Row]()
-        for at in range(0, len(keys), 200):
-            part = keys[at : at + 200]
-            each = "(" + " AND ".join(f'"{k}" = ?' for k in table.keys) + ")"
-            sql = (
-                f'SELECT {table.columns} FROM "{table.name}" '
-                f"WHERE scope = ? AND ({' OR '.join([each] * len(part))})"
-            )
-            for got in await self._read(sql, (scope, *(p for key in part for p in key))):
-                row = table.row(got)
-                found[row.key] = row
-        return found
+        table = self._of(scope, collection)
+        statements = list(reads(table, scope, keys))
+        if not statements:
+            return {}
+
+        def work() -> list[tuple[object, ...]]:
+            db = self._local.mine()
+            return [got for sql, values in statements for got in db.execute(sql, values).fetchall()]
+
+        rows = await asyncio.get_running_loop().run_in_executor(self._readers, work)
+        return {row.key: row for row in map(table.row, rows)}
 
     async def scan(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hansa.store.base import Collection, Key, Row, StoreError, Value
@@ -12,6 +12,8 @@ from hansa.store.memory import key_names
 
 _NAME = re.compile(r"[a-z][a-z_]*")
 _TYPES = {str: "TEXT", int: "INTEGER"}
+#: Keys in one statement.
+_MOST_KEYS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,27 @@ def table(owner: str, collection: Collection) -> Table:
         f"INSERT {into}",
         f"scope = ? AND {where}",
     )
+
+
+def reads(table: Table, scope: str, keys: Sequence[Key]) -> Iterator[tuple[str, Sequence[object]]]:
+    """Statements that read these keys, each with its values.
+
+    Keys that differ in their last part alone are one list behind IN, which SQLite looks up one by one in the
+    primary key. Whole keys joined by OR it takes for a reason to read the table from end to end.
+    """
+    alike: dict[Key, list[Value]] = {}
+    for key in keys:
+        alike.setdefault(tuple(key[:-1]), []).append(key[-1])
+    for first, lasts in alike.items():
+        for at in range(0, len(lasts), _MOST_KEYS):
+            part = lasts[at : at + _MOST_KEYS]
+            # A power of two, so that a connection's prepared statements are few and used again.
+            count = 1 << (len(part) - 1).bit_length()
+            part += part[:1] * (count - len(part))
+            each = "".join(f' AND "{name}" = ?' for name in table.keys[:-1])
+            marks = ", ".join("?" * count)
+            where = f'scope = ?{each} AND "{table.keys[-1]}" IN ({marks})'
+            yield f'SELECT {table.columns} FROM "{table.name}" WHERE {where}', (scope, *first, *part)
 
 
 def make(db: sqlite3.Connection, tables: Sequence[Table]) -> None:

@@ -18,6 +18,7 @@ class Pdu:
     event as it hashes: no ``event_id``, no foreign ``unsigned``. ``wire`` is ``raw`` as canonical JSON
     (UTF-8), the form that is stored and sent. ``origin_server_ts`` is the sender's claim in milliseconds.
     ``room_id`` is filled in for the create event of a version 12 room, whose ``raw`` has none.
+    ``signable`` is what its signatures cover, where parsing had to make it for the event id, else empty.
     """
 
     event_id: str
@@ -32,6 +33,7 @@ class Pdu:
     origin_server_ts: int
     raw: Mapping[str, Any]
     wire: bytes
+    signable: bytes = b""
 
     @property
     def key(self) -> StateKey:

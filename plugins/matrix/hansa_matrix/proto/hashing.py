@@ -41,8 +41,19 @@ def _reference_digest(event: Mapping[str, Any], version: RoomVersion) -> bytes:
 
 def reference_hash(event: Mapping[str, Any], version: RoomVersion) -> str:
     """Unpadded base64 (URL-safe in version 4+) of the SHA-256 over the redacted event without signatures."""
+    return _text(_reference_digest(event, version), version)
+
+
+def _text(digest: bytes, version: RoomVersion) -> str:
     encode = urlsafe_b64encode if version.url_safe_event_ids else b64encode
-    return encode(_reference_digest(event, version)).decode().rstrip("=")
+    return encode(digest).decode().rstrip("=")
+
+
+def event_id_of(signable: bytes, version: RoomVersion) -> str:
+    """The id, where it is a hash (version 3+), of the event whose signatures cover ``signable``: the redacted
+    event without signatures.
+    """
+    return "$" + _text(sha256(signable).digest(), version)
 
 
 def event_id(event: Mapping[str, Any], version: RoomVersion) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hansa.pure.errors import RemoteProtocolError
 
@@ -14,6 +15,8 @@ _SERVER = re.compile(
 )
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _LONGEST_DNS = 253
+#: The longest host, a colon and a port.
+_LONGEST_NAME = 261
 _KEY_ID = re.compile(r"ed25519:[A-Za-z0-9_]+", re.ASCII)
 
 
@@ -60,8 +63,12 @@ def parse_server_name(name: str) -> ServerName:
 
 def valid_server_name(name: object) -> bool:
     """True for what ``parse_server_name`` takes."""
-    if not isinstance(name, str):
-        return False
+    return isinstance(name, str) and len(name) <= _LONGEST_NAME and _valid_server_name(name)
+
+
+@lru_cache(maxsize=4096)
+def _valid_server_name(name: str) -> bool:
+    # Every event names a server, and those of a room are few.
     try:
         parse_server_name(name)
     except RemoteProtocolError:

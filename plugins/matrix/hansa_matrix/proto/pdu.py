@@ -15,7 +15,7 @@ from hansa.pure.errors import RemoteProtocolError
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import canonical, check_depth, check_values
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches, reference_hash
+from hansa_matrix.proto.hashing import content_hash, event_id, event_id_of, hash_matches, reference_hash
 from hansa_matrix.proto.redact import redact
 from hansa_matrix.proto.signing import event_signable, signatures_of, with_signature
 from hansa_matrix.proto.versions import RoomVersion
@@ -118,7 +118,11 @@ def parse(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
     wire = canonical(version)(raw)
     if len(wire) > MAX_PDU:
         raise _bad(f"event has {len(wire)} bytes, at most {MAX_PDU}")
-    return _made(event_id(raw, version), raw, wire, version)
+    if version.named_event_ids:
+        return _made(event_id(raw, version), raw, wire, version)
+    # The id is a hash of what the signatures cover: encoded once for both.
+    signable = event_signable(raw, version)
+    return _made(event_id_of(signable, version), raw, wire, version, signable)
 
 
 def from_wire(known_id: str, wire: bytes, version: RoomVersion) -> Pdu:
@@ -131,7 +135,9 @@ def from_raw(raw: Mapping[str, Any], version: RoomVersion) -> Pdu:
     return _made(event_id(raw, version), raw, canonical(version)(raw), version)
 
 
-def _made(known_id: str, raw: Mapping[str, Any], wire: bytes, version: RoomVersion) -> Pdu:
+def _made(
+    known_id: str, raw: Mapping[str, Any], wire: bytes, version: RoomVersion, signable: bytes = b""
+) -> Pdu:
     room_id = raw.get("room_id")
     if room_id is None and version.hashed_room_id:
         room_id = "!" + known_id[1:]
@@ -148,6 +154,7 @@ def _made(known_id: str, raw: Mapping[str, Any], wire: bytes, version: RoomVersi
         origin_server_ts=raw["origin_server_ts"],
         raw=raw,
         wire=wire,
+        signable=signable,
     )
 
 
@@ -210,7 +217,7 @@ def unsigned_by(
     All signatures by known keys that were valid at ``origin_server_ts`` (at any time up to version 4) must
     verify, and every required server needs one; unknown and expired keys are passed over.
     """
-    message = event_signable(pdu.raw, version)
+    message = pdu.signable or event_signable(pdu.raw, version)
     for server in required_servers(pdu, version) if servers is None else servers:
         good = 0
         for key_id, signature in signatures_of(pdu.raw, server).items():

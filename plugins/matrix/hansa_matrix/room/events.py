@@ -39,6 +39,11 @@ class Stored:
     before: int = 0
     after: int = 0
 
+    @property
+    def size(self) -> int:
+        """Its bytes that are kept beside what is parsed."""
+        return len(self.pdu.wire) + len(self.pdu.signable)
+
     def _fields(self) -> dict[str, Value]:
         return {
             "room_id": self.pdu.room_id,
@@ -93,11 +98,11 @@ class Events:
         """Remember what was just written or read."""
         for one in stored:
             before = self._kept.get(one.pdu.event_id)
-            self._bytes += len(one.pdu.wire) - (len(before.pdu.wire) if before else 0)
+            self._bytes += one.size - (before.size if before else 0)
             self._kept[one.pdu.event_id] = one
         while len(self._kept) > _KEPT or self._bytes > _KEPT_BYTES:
             _, oldest = self._kept.popitem(last=False)
-            self._bytes -= len(oldest.pdu.wire)
+            self._bytes -= oldest.size
 
     def at_hand(self, event_id: str) -> Stored | None:
         """An event if it is in memory."""

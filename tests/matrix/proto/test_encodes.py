@@ -1,0 +1,65 @@
+"""What an arriving event costs in canonical encodes: itself, what is signed, what is hashed, each once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.proto import canonical
+from hansa_matrix.proto.pdu import VerifyKey, checked_hash, finish, parse, unsigned_by
+from hansa_matrix.proto.signing import event_signable
+from hansa_matrix.proto.versions import VERSIONS, RoomVersion
+
+KEY = SigningKey.from_seed("ed25519:1", b"e" * 32)
+DRAFT: dict[str, Any] = {
+    "type": "m.room.message",
+    "room_id": "!r:x",
+    "sender": "@a:x",
+    "content": {"msgtype": "m.text", "body": "b"},
+    "prev_events": ["$p"],
+    "auth_events": ["$a"],
+    "depth": 7,
+    "origin_server_ts": 9,
+}
+HASHED = [version for version in VERSIONS.values() if not version.named_event_ids]
+
+
+class Counting:
+    """orjson, counting what is encoded."""
+
+    def __init__(self) -> None:
+        self.encodes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(orjson, name)
+
+    def dumps(self, value: Any, option: int = 0) -> bytes:
+        self.encodes += 1
+        return orjson.dumps(value, option=option)
+
+
+def key_of(server: str, key_id: str) -> VerifyKey | None:
+    return VerifyKey(public=KEY.public, valid_until=2**53) if (server, key_id) == ("x", KEY.key_id) else None
+
+
+@pytest.mark.parametrize("version", [v for v in HASHED if v.strict_json], ids=lambda v: f"v{v.id}")
+def test_an_arriving_event_is_encoded_three_times(
+    version: RoomVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = finish(DRAFT, version, "x", (KEY.key_id, KEY.sign)).raw
+    counting = Counting()
+    monkeypatch.setattr(canonical, "orjson", counting)
+    pdu = parse(dict(raw), version)
+    assert unsigned_by(pdu, version, key_of, verify) is None
+    assert checked_hash(pdu, version) is pdu
+    assert counting.encodes == 3
+
+
+@pytest.mark.parametrize("version", HASHED, ids=lambda v: f"v{v.id}")
+def test_what_parsing_keeps_for_the_signatures_is_what_they_cover(version: RoomVersion) -> None:
+    made = finish(DRAFT, version, "x", (KEY.key_id, KEY.sign))
+    pdu = parse({**made.raw, "unsigned": {"age": 1}, "event_id": "$z", "extra": 1}, version)
+    assert pdu.signable == event_signable(pdu.raw, version)
+    assert pdu.event_id == parse(dict(made.raw), version).event_id
