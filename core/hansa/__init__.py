@@ -20,6 +20,7 @@ from hansa.contracts import (
     Refused,
     Retry,
     RoomRefused,
+    Signals,
     TracksDelivery,
     Turn,
 )
@@ -38,7 +39,7 @@ from hansa.pure.content import (
     Style,
     Topic,
 )
-from hansa.pure.crossing import Crossing, EventIn, EventOut, Invite, Join, PeerConnect
+from hansa.pure.crossing import Crossing, EventIn, EventOut, Invite, Join, PeerConnect, SignalIn, SignalOut
 from hansa.pure.errors import ConfigError, HansaError, LocalProtocolError, PluginError, RemoteProtocolError
 from hansa.pure.features import Features, Level, cut
 from hansa.pure.model import (
@@ -54,6 +55,7 @@ from hansa.pure.model import (
     Refusal,
     RefusalCode,
 )
+from hansa.pure.signal import Receipt, Signal, Typing
 from hansa.pure.verdict import ALLOW, Action, Reason, Verdict, strictest
 from hansa.pure.view import Person, Role, RoomFacts, RoomView, ViewChange
 from hansa.seams import (
@@ -153,6 +155,7 @@ __all__ = [
     "Put",
     "Random",
     "Reason",
+    "Receipt",
     "Ref",
     "Refusal",
     "RefusalCode",
@@ -169,11 +172,16 @@ __all__ = [
     "Row",
     "Schema",
     "Scoped",
+    "Signal",
+    "SignalIn",
+    "SignalOut",
+    "Signals",
     "SrvRecord",
     "Style",
     "Topic",
     "TracksDelivery",
     "Turn",
+    "Typing",
     "Value",
     "Verdict",
     "ViewChange",

@@ -25,6 +25,7 @@ from hansa.pure.verdict import Action
 from hansa.rooms import Room, Rooms
 from hansa.runtime import Context
 from hansa.seams import Http, Seams
+from hansa.signals import SignalRelay
 from hansa.store.base import Delete, Row, Scoped, Store
 from hansa.throttle import Throttle
 
@@ -85,6 +86,7 @@ class App:
         self.decisions = Decisions(self.core, setup.seams.clock, setup.seams.random, ())
         self._judged = Judged(self.core, self.decisions, setup.seams)
         self.pipeline = Pipeline(self.rooms, self._judged, self)
+        self.signals = SignalRelay(self.rooms, self.decisions, self.pipeline, self)
         self.runners: dict[str, Runner] = {}
         self.contexts: dict[str, Context] = {}
         self.consumers: dict[str, Consumer] = {}

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from hansa.pure.crossing import Crossing
 from hansa.pure.model import Direction, Event, Inbound, Link, Outcome, Ref
+from hansa.pure.signal import Signal
 from hansa.pure.verdict import Verdict
 from hansa.pure.view import RoomView, ViewChange
 from hansa.seams import Clock, Http, Random
@@ -133,6 +134,12 @@ class NetworkContext(PluginContext, Protocol):
 
     async def event_by(self, native_id: str) -> Event | None:
         """The event with this id on this network, None if unknown."""
+        ...
+
+    async def signal(self, native: str, signal: Signal) -> None:
+        """Tell the other networks of a room that somebody types or has read. Latest wins, nothing is kept,
+        and under load it is dropped first.
+        """
         ...
 
     def status(self, state: str, text: str = "") -> None:

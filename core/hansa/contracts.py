@@ -10,6 +10,7 @@ from hansa.pure.crossing import Crossing
 from hansa.pure.errors import HansaError
 from hansa.pure.features import Features
 from hansa.pure.model import Delivery, Inbound, Link, NativeFacts, Ref, Refusal
+from hansa.pure.signal import Signal
 from hansa.pure.verdict import Verdict
 from hansa.pure.view import ViewChange
 from hansa.store.base import Write
@@ -121,6 +122,15 @@ class RoomRefused(HansaError):  # an answer
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.text)
         self.refusal = refusal
+
+
+@runtime_checkable
+class Signals(Protocol):
+    """A network that shows who types and who has read."""
+
+    async def signal(self, link: Link, signal: Signal) -> None:
+        """Show a signal of somebody of another network. What is raised is logged and changes nothing."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

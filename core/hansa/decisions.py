@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from hansa.dispatch import Answer, Installed, ask
-from hansa.pure.crossing import Crossing, EventIn, EventOut, Invite, Join, PeerConnect
+from hansa.pure.crossing import Crossing, EventIn, EventOut, Invite, Join, PeerConnect, SignalIn, SignalOut
 from hansa.pure.errors import LocalProtocolError
 from hansa.pure.verdict import ALLOW, Action, Verdict, narrowed, strictest
 from hansa.seams import Clock, Random
@@ -49,6 +49,15 @@ def facts_of(crossing: Crossing) -> dict[str, Any]:
                 "sender": str(crossing.sender),
                 "kind": crossing.content.kind.value,
                 "sender_server": crossing.facts.sender_server,
+                "room_servers": sorted(crossing.view.servers())[:100],
+            }
+        case SignalIn() | SignalOut():
+            return {
+                "crossing": type(crossing).__name__,
+                "link": crossing.link.id,
+                "room": crossing.link.room,
+                "sender": str(crossing.sender),
+                "kind": crossing.kind,
                 "room_servers": sorted(crossing.view.servers())[:100],
             }
         case Join():
@@ -144,7 +153,7 @@ class Decisions:
             enforced.reasons,
             would.reasons,
         )
-        known = self._recent.get(same) if isinstance(crossing, PeerConnect | Join | Invite) else None
+        known = self._recent.get(same) if not isinstance(crossing, EventIn | EventOut) else None
         if known is not None and now - known[0] < _SAME_DECISION:
             return Judgement(verdict=self._shown(enforced, known[1]))
         decision = "d-" + base64.b32encode(self._random.bytes(10)).decode().lower()

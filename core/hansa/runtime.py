@@ -12,6 +12,7 @@ from hansa.contracts import LinksRooms, MakesGhosts, RoomRefused
 from hansa.pure.crossing import Crossing, EventOut
 from hansa.pure.errors import LocalProtocolError
 from hansa.pure.model import Direction, Event, Inbound, Link, Outcome, Ref, Refusal, RefusalCode
+from hansa.pure.signal import Signal
 from hansa.pure.verdict import Verdict
 from hansa.pure.view import RoomView, ViewChange
 from hansa.seams import Clock, Http, Random
@@ -216,6 +217,12 @@ class Context(BasicContext):
     async def event_by(self, native_id: str) -> Event | None:
         """See ``hansa.NetworkContext.event_by``."""
         return await self._app.event_by(self._ref(native_id))
+
+    async def signal(self, native: str, signal: Signal) -> None:
+        """See ``hansa.NetworkContext.signal``."""
+        if signal.user.network != self.id:
+            raise LocalProtocolError(f"{self.id} may not speak for {signal.user}")
+        await self._app.signals.relay(self._ref(native), signal)
 
     def status(self, state: str, text: str = "") -> None:
         """See ``hansa.NetworkContext.status``."""

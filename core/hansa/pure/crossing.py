@@ -94,4 +94,27 @@ class Invite:
     possible: ClassVar[frozenset[Action]] = _GATE
 
 
-Crossing = PeerConnect | EventIn | EventOut | Join | Invite
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalIn:
+    """Somebody types or has read, in the room of ``link``. ``kind`` is ``typing`` or ``receipt``."""
+
+    link: Link
+    sender: Ref
+    sender_server: str
+    kind: str
+    view: RoomView
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalOut:
+    """That is about to be told to the people of ``link``."""
+
+    link: Link
+    sender: Ref
+    kind: str
+    view: RoomView
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+Crossing = PeerConnect | EventIn | EventOut | Join | Invite | SignalIn | SignalOut

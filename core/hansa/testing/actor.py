@@ -15,7 +15,8 @@ from hansa.contracts import OpenedRoom
 from hansa.hookspecs import hookimpl
 from hansa.pure.content import Content, Kind, Member, Membership, Message, Name, Style, Topic
 from hansa.pure.features import Features, Level
-from hansa.pure.model import Delivery, Inbound, NativeFacts, Outcome, Ref
+from hansa.pure.model import Delivery, Event, Inbound, Link, NativeFacts, Outcome, Ref
+from hansa.pure.signal import Receipt, Signal, Typing
 
 _FULL: Mapping[Kind, Level] = MappingProxyType(dict.fromkeys(Kind, Level.FULL))
 
@@ -37,6 +38,7 @@ class Actor:
         self.ctx = ctx
         self.hosted = hosted
         self.got: dict[str, list[Delivery]] = {}
+        self.signals: dict[str, list[Signal]] = {}
         self.attempts = 0
         self.before_send: Callable[[Delivery], None] = lambda _: None
         self._keys: dict[str, str] = {}
@@ -64,6 +66,19 @@ class Actor:
             async with self._more:
                 self._more.notify_all()
         return self._keys[delivery.key]
+
+    async def signal(self, link: Link, signal: Signal) -> None:
+        """See ``hansa.Signals``: kept in ``signals``, by native room."""
+        self.signals.setdefault(link.native.id, []).append(signal)
+
+    async def typing(self, room: str, person: str, *, on: bool = True) -> None:
+        """Begin or cease to type."""
+        await self.ctx.signal(room, Typing(user=Ref(self.ctx.id, person), typing=on))
+
+    async def read(self, room: str, person: str, event: Event) -> None:
+        """Have read up to an event."""
+        now = self.ctx.clock.now()
+        await self.ctx.signal(room, Receipt(user=Ref(self.ctx.id, person), event=event, ts=now))
 
     def server_of(self, user: str) -> str:
         """See ``hansa.KnowsServers``."""

@@ -21,7 +21,7 @@ from hansa.contracts import Policy
 from hansa.dispatch import Answer, Installed, ask
 from hansa.hookspecs import hookimpl
 from hansa.pure.content import Custom, Encrypted, Member, Membership, Message, Name, Topic
-from hansa.pure.crossing import Crossing, EventIn, EventOut, Invite, Join, PeerConnect
+from hansa.pure.crossing import Crossing, EventIn, EventOut, Invite, Join, PeerConnect, SignalIn, SignalOut
 from hansa.pure.model import Link, NativeFacts, Ref
 from hansa.pure.verdict import Action, Verdict, strictest
 from hansa.pure.view import Person, RoomFacts, RoomView, ViewChange
@@ -136,6 +136,11 @@ def samples() -> list[Crossing]:
                     servers=servers,
                 )
             )
+    for kind in ("typing", "receipt"):
+        for sender, shown in ((ann, view), (nobody, empty)):
+            server = "x.example" if shown is view else ""
+            found.append(SignalIn(link=here, sender=sender, sender_server=server, kind=kind, view=shown))
+            found.append(SignalOut(link=there, sender=sender, kind=kind, view=shown))
     return found
 
 

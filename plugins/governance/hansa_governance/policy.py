@@ -26,6 +26,8 @@ from hansa import (
     PeerConnect,
     Reason,
     Ref,
+    SignalIn,
+    SignalOut,
     Topic,
     Verdict,
     hookimpl,
@@ -71,6 +73,11 @@ class GovernancePolicy:
                 if not _never_stopped(crossing.content, crossing.sender):
                     there = crossing.view.servers() | crossing.facts.room_servers
                     yield from self._servers(there, "a server in the room")
+            case SignalIn():
+                yield from self._servers([crossing.sender_server], "the sender's server")
+                yield from self._users([crossing.sender])
+            case SignalOut():
+                yield from self._servers(crossing.view.servers(), "a server in the room")
             case Join():
                 yield from self._servers([crossing.user_server, *crossing.servers], "a server in the room")
                 yield from self._users([crossing.user])

@@ -30,6 +30,7 @@ from hansa import (
     Refused,
     RoomRefused,
     Router,
+    Signal,
     Turn,
     ViewChange,
     hookimpl,
@@ -66,6 +67,7 @@ from hansa_matrix.room.native import Arrived, Own
 from hansa_matrix.room.pending import Pending, Waiting
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.schema import SCHEMA
+from hansa_matrix.room.signals import RoomSignals
 from hansa_matrix.room.turn import RoomTurn
 
 #: A transaction waits for a room that is being entered, 30 s at most.
@@ -124,6 +126,7 @@ class MatrixNetwork:
         self._ingest.entered = self._entered
         self._entering: set[str] = set()
         self._membership = Membership(self._own, self._client, self._keyring, self._events)
+        self._signals = RoomSignals(ctx, self._server, self._sender, self.get)
         self._invites = Invites(self._own, self._client, self._keyring)
         self._pending = Pending(ctx, self._keyring)
         self._ingest.elsewhere = self._pending.elsewhere
@@ -146,7 +149,7 @@ class MatrixNetwork:
         gate.opened = self._opening.is_set
         entitled = Entitled(self._own, self)
         answers = (
-            Transactions(entitled, self._ingest),
+            Transactions(entitled, self._ingest, self._signals),
             Handshakes(entitled, self._ingest),
             Invited(entitled, self._keyring, self._pending, self._administration),
             History(entitled),
@@ -174,6 +177,7 @@ class MatrixNetwork:
         await self._ingest.load(list(self._rooms.values()))
         self._opening.set()
         self._ctx.spawn(self._greet(), "greet peers")
+        self._ctx.spawn(self._signals.expire(), "typing ends")
 
     async def _greet(self) -> None:
         servers: set[str] = set()
@@ -200,6 +204,10 @@ class MatrixNetwork:
     async def send(self, delivery: Delivery) -> str:
         """See ``hansa.Network.send``. Events reach Matrix in the room's turn: nothing is delivered here."""
         raise Refused(f"{delivery.link.id} is the authority of its room")
+
+    async def signal(self, link: Link, signal: Signal) -> None:
+        """See ``hansa.Signals.signal``."""
+        await self._signals.send(link, signal)
 
     def server_of(self, user: str) -> str:
         """See ``hansa.KnowsServers.server_of``."""

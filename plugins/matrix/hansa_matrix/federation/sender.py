@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 from hansa import Append, Destination, NetworkContext, Put, RemoteProtocolError, Row, Value, Write
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
-from hansa_matrix.proto.transactions import MAX_PDUS
+from hansa_matrix.proto.transactions import MAX_EDUS, MAX_PDUS
 
 _FIRST, _MOST_EARLY, _EARLY, _MOST = 1.0, 60.0, 3600.0, 3600.0
 #: Of a backlog longer than this in one room, only the newest event is sent: the peer pages back itself.
@@ -33,6 +35,9 @@ class _Peer:
     waiting_since: int = 0
     reason: str = ""
     task: asyncio.Task[None] | None = None
+    #: What is to be told besides events, the last of each kind, room and person.
+    edus: OrderedDict[tuple[str, ...], dict[str, Any]] = field(default_factory=OrderedDict)
+    told: int = 0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     heard: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -122,6 +127,9 @@ class Sender:
         while True:
             peer.wake.clear()
             rows = await self._next(peer)
+            if not rows and peer.edus:
+                await self._deliver(peer, [], self._edus(peer))
+                continue
             if not rows:
                 peer.waiting_since, peer.reason = 0, ""
                 await peer.wake.wait()
@@ -129,7 +137,7 @@ class Sender:
             peer.waiting_since = peer.waiting_since or self._ctx.clock.now()
             chosen = self._caught_up(rows)
             for at in range(0, len(chosen), MAX_PDUS):
-                await self._deliver(peer, chosen[at : at + MAX_PDUS])
+                await self._deliver(peer, chosen[at : at + MAX_PDUS], self._edus(peer))
             peer.position = rows[-1].position
             peer.waiting_since = 0
             put = Put("destination", (peer.server,), b"", {"position": peer.position})
@@ -166,14 +174,53 @@ class Sender:
         newest = {str(row.fields["room_id"]): row for row in rows}
         return sorted(newest.values(), key=lambda row: row.position)
 
-    async def _deliver(self, peer: _Peer, rows: Sequence[Row]) -> None:
-        """Send one transaction until it is taken; what the peer cannot stand is bisected and dropped."""
+    def tell(self, servers: Iterable[str], name: tuple[str, ...], edu: dict[str, Any]) -> None:
+        """Tell servers what is no event: in memory, once, and the last of a ``name`` only. Who cannot be
+        reached is not told.
+        """
+        for server in sorted(set(servers) - {self._server}):
+            peer = self._peers.setdefault(server, _Peer(server))
+            if peer.failures:
+                continue
+            peer.edus.pop(name, None)
+            peer.edus[name] = edu
+            if len(peer.edus) > MAX_EDUS:
+                peer.edus.popitem(last=False)
+                self._ctx.count("matrix_edus_dropped")
+            self._run(peer)
+            peer.wake.set()
+
+    @staticmethod
+    def _edus(peer: _Peer) -> list[dict[str, Any]]:
+        taken = list(peer.edus.values())
+        peer.edus.clear()
+        return taken
+
+    async def _deliver(self, peer: _Peer, rows: Sequence[Row], edus: Sequence[dict[str, Any]] = ()) -> None:
+        """Send one transaction until it is taken; what the peer cannot stand is bisected and dropped. One
+        without events is tried once.
+        """
         keys = [(str(row.fields["event_id"]),) for row in rows]
         stored = await self._ctx.store.get_many("pdu", keys)
         pdus = [orjson.loads(stored[key].body) for key in keys if key in stored]
-        txn = f"{self._boot}{rows[0].position}-{rows[-1].position}"
-        body = {"origin": self._server, "origin_server_ts": self._ctx.clock.now(), "pdus": pdus}
+        peer.told += 1
+        span = f"{rows[0].position}-{rows[-1].position}" if rows else f"edus{peer.told}"
+        txn = f"{self._boot}{span}"
+        body: dict[str, Any] = {
+            "origin": self._server,
+            "origin_server_ts": self._ctx.clock.now(),
+            "pdus": pdus,
+        }
+        if edus:
+            body["edus"] = list(edus)
         target = path("_matrix", "federation", "v1", "send", txn)
+        if not rows:
+            try:
+                await self._client.request("PUT", peer.server, target, body, seconds=60.0)
+            except (Unreachable, RemoteProtocolError) as error:
+                self._ctx.count("matrix_edus_dropped")
+                self._ctx.log.info("%s was not told: %s", peer.server, error)
+            return
         while True:
             try:
                 await self._client.request("PUT", peer.server, target, body, seconds=60.0)

@@ -40,6 +40,8 @@ SCHEMA = Schema(
         ),
         Collection(name="recipients", key={"id": int}),
         Collection(name="destination", key={"server": str}, fields={"position": int}),
+        #: The last receipt of a person in a room or thread: event id and time.
+        Collection(name="receipt", key={"room_id": str, "user_id": str, "thread": str}),
         #: Invites to rooms that we are not in.
         Collection(name="invite", key={"room_id": str, "user_id": str}),
     ),

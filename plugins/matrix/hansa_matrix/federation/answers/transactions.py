@@ -11,6 +11,7 @@ from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.server import Answerer, error
 from hansa_matrix.proto.transactions import parse_transaction
 from hansa_matrix.room.ingest import Ingest
+from hansa_matrix.room.signals import RoomSignals
 
 _LONGEST_TXN = 255
 
@@ -18,9 +19,10 @@ _LONGEST_TXN = 255
 class Transactions:
     """Transactions of other servers."""
 
-    def __init__(self, entitled: Entitled, ingest: Ingest) -> None:
+    def __init__(self, entitled: Entitled, ingest: Ingest, signals: RoomSignals) -> None:
         self._ctx: NetworkContext = entitled.own.ctx
         self._ingest = ingest
+        self._signals = signals
 
     def table(self) -> Mapping[tuple[str, str], Answerer]:
         """See ``server.Answers.table``."""
@@ -34,6 +36,10 @@ class Transactions:
         if len(txn) > _LONGEST_TXN:  # cut short it could be another's
             raise error(400, "M_INVALID_PARAM", f"the transaction id has over {_LONGEST_TXN} characters")
         pdus, edus = parse_transaction(request.body, origin)
-        for _ in edus:
-            self._ctx.count("matrix_edus_ignored")
-        return await self._ingest.take(origin, txn, pdus)
+        answer = await self._ingest.take(origin, txn, pdus)
+        try:
+            await self._signals.take(origin, edus)
+        except Exception:  # T-5: for what is not stored nobody should send it all again
+            self._ctx.count("matrix_edus_failed")
+            self._ctx.log.exception("the EDUs of %s", origin)
+        return answer

@@ -1,0 +1,30 @@
+"""What people do that is not said: it is passed on at once or not at all, and never stands in the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hansa.pure.model import Event, Ref
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Typing:
+    """A person began or ceased to write. The last one of a person counts."""
+
+    user: Ref
+    typing: bool
+    kind = "typing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """A person has read up to an event, in one thread (empty: in the room). ``ts`` is in ms."""
+
+    user: Ref
+    event: Event
+    ts: int
+    thread: str = ""
+    kind = "receipt"
+
+
+Signal = Typing | Receipt

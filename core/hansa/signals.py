@@ -1,0 +1,71 @@
+"""From one network's people to the others': typing and receipts, judged and passed on, never kept."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from hansa.contracts import Network, Signals
+from hansa.decisions import Decisions
+from hansa.pipeline import Pipeline
+from hansa.pure.crossing import SignalIn, SignalOut
+from hansa.pure.model import Ref
+from hansa.pure.signal import Signal
+from hansa.rooms import Rooms
+
+#: With so many events of a room waiting for its turn, what nobody said is dropped first.
+_BUSY = 200
+
+
+class Around(Protocol):
+    """What it needs of the running whole."""
+
+    def network(self, network: str) -> Network | None:
+        """The open network of an id."""
+        ...
+
+    def count(self, name: str, **labels: str) -> None:
+        """Add one to a counter."""
+        ...
+
+
+class SignalRelay:
+    """Asks the policies, and every other network of the room that carries signals."""
+
+    def __init__(self, rooms: Rooms, decisions: Decisions, pipeline: Pipeline, around: Around) -> None:
+        self._rooms = rooms
+        self._decisions = decisions
+        self._pipeline = pipeline
+        self._around = around
+        self._log = logging.getLogger("hansa.signals")
+
+    async def relay(self, native: Ref, signal: Signal) -> None:
+        """Pass on a signal of somebody in a native room."""
+        link = self._rooms.link(native)
+        if link is None or not link.direction.inward:
+            return
+        room = self._rooms.of(native)
+        if self._pipeline.waiting(room.id) > _BUSY:
+            self._around.count("signals", result="busy")
+            return
+        server = self._pipeline.server_of(native.network, signal.user.id)
+        inward = SignalIn(
+            link=link, sender=signal.user, sender_server=server, kind=signal.kind, view=room.view
+        )
+        if not (await self._decisions.check(inward)).allowed:
+            self._around.count("signals", result="denied")
+            return
+        for other in list(room.links.values()):
+            network = self._around.network(other.native.network)
+            if other.id == link.id or not other.direction.outward or not isinstance(network, Signals):
+                continue
+            out = SignalOut(link=other, sender=signal.user, kind=signal.kind, view=room.view)
+            if not (await self._decisions.check(out)).allowed:
+                self._around.count("signals", result="denied")
+                continue
+            try:
+                await network.signal(other, signal)
+                self._around.count("signals", result="sent")
+            except Exception:  # noqa: BLE001  # one network's fault is not the other's, and nothing is lost
+                self._around.count("signals", result="failed")
+                self._log.exception("a %s to %s failed", signal.kind, other.id)

@@ -1,0 +1,87 @@
+"""What servers tell each other besides events, as far as a room's people see it.
+
+SPEC: server-server API, "EDUs", "Typing Notifications", "Receipts". Of an EDU only what is well formed is
+taken; the rest is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from hansa_matrix.proto import ids
+
+TYPING, RECEIPT = "m.typing", "m.receipt"
+#: Rooms and people of one receipts EDU that are read.
+_MOST_ROOMS, _MOST_USERS = 100, 500
+_LONGEST = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypingEdu:
+    """Somebody began or ceased to type in a room."""
+
+    room_id: str
+    user: str
+    typing: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptEdu:
+    """Somebody has read up to an event; ``thread`` is empty for the room, ``main`` or a thread's root."""
+
+    room_id: str
+    user: str
+    event_id: str
+    ts: int
+    thread: str = ""
+
+
+def parse_typing(content: Mapping[str, Any], origin: str) -> TypingEdu | None:
+    """The content of ``m.typing``; None if it is malformed or of another server's user."""
+    room_id, user, typing = content.get("room_id"), content.get("user_id"), content.get("typing")
+    if not ids.valid_room_id(room_id) or not _of(user, origin) or not isinstance(typing, bool):
+        return None
+    return TypingEdu(room_id=str(room_id), user=str(user), typing=typing)
+
+
+def parse_receipts(content: Mapping[str, Any], origin: str) -> Iterator[ReceiptEdu]:
+    """The receipts that ``m.receipt`` holds of the server's own users. Private ones never cross."""
+    for room_id, kinds in islice(content.items(), _MOST_ROOMS):
+        read = kinds.get("m.read") if isinstance(kinds, dict) and ids.valid_room_id(room_id) else None
+        for user, entry in islice(read.items(), _MOST_USERS) if isinstance(read, dict) else ():
+            found = _receipt(room_id, user, entry) if _of(user, origin) else None
+            if found is not None:
+                yield found
+
+
+def _receipt(room_id: str, user: str, entry: object) -> ReceiptEdu | None:
+    if not isinstance(entry, dict):
+        return None
+    named, data = entry.get("event_ids"), entry.get("data")
+    if not isinstance(named, list) or len(named) != 1 or not ids.valid_event_id(named[0]):
+        return None
+    fields = data if isinstance(data, dict) else {}
+    ts, thread = fields.get("ts"), fields.get("thread_id", "")
+    if type(ts) is not int or not 0 <= ts < 2**53 or not isinstance(thread, str) or len(thread) > _LONGEST:
+        return None
+    return ReceiptEdu(room_id=room_id, user=user, event_id=named[0], ts=ts, thread=thread)
+
+
+def _of(user: object, origin: str) -> bool:
+    return isinstance(user, str) and ids.valid_user_id(user) and ids.domain_of(user) == origin
+
+
+def typing_edu(typing: TypingEdu) -> dict[str, Any]:
+    """As it is sent."""
+    content = {"room_id": typing.room_id, "user_id": typing.user, "typing": typing.typing}
+    return {"edu_type": TYPING, "content": content}
+
+
+def receipt_edu(receipt: ReceiptEdu) -> dict[str, Any]:
+    """As it is sent."""
+    data = {"ts": receipt.ts} | ({"thread_id": receipt.thread} if receipt.thread else {})
+    entry = {"event_ids": [receipt.event_id], "data": data}
+    return {"edu_type": RECEIPT, "content": {receipt.room_id: {"m.read": {receipt.user: entry}}}}

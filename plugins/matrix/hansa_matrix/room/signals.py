@@ -1,0 +1,135 @@
+"""Typing and receipts, to and from other servers. SPEC: server-server API, "EDUs"."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+from hansa import Link, Membership, NetworkContext, Put, Receipt, Ref, Signal, Typing
+
+from hansa_matrix.federation.sender import Sender
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.edus import (
+    RECEIPT,
+    TYPING,
+    ReceiptEdu,
+    TypingEdu,
+    parse_receipts,
+    parse_typing,
+    receipt_edu,
+    typing_edu,
+)
+from hansa_matrix.room.room import MatrixRoom
+
+#: Seconds after which somebody who was said to type is not any more.
+TYPES_FOR = 60.0
+_MOST_TYPING = 5000
+_TAKEN = frozenset({TYPING, RECEIPT})
+
+
+class RoomSignals:
+    """Both ways. Nothing here is kept but the last receipt of each person in each thread."""
+
+    def __init__(
+        self,
+        ctx: NetworkContext,
+        server: str,
+        sender: Sender,
+        room_of: Callable[[str], MatrixRoom | None],
+    ) -> None:
+        self._ctx = ctx
+        self._server = server
+        self._sender = sender
+        self._room_of = room_of
+        self._typing: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._news = asyncio.Event()
+
+    async def take(self, origin: str, edus: Sequence[Any]) -> None:
+        """The EDUs of a transaction: what is wrong with one is no matter of the others, nor of the events."""
+        for edu in edus:
+            kind = edu.get("edu_type") if isinstance(edu, dict) else None
+            content = edu.get("content") if isinstance(edu, dict) else None
+            if not isinstance(content, dict) or not isinstance(kind, str) or kind not in _TAKEN:
+                self._ctx.count("matrix_edus_ignored")
+                continue
+            if kind == TYPING:
+                typing = parse_typing(content, origin)
+                if typing is not None and await self._may(typing.room_id, typing.user, origin):
+                    await self._types(typing)
+                else:
+                    self._ctx.count("matrix_edus_ignored")
+                continue
+            for receipt in parse_receipts(content, origin):
+                if await self._may(receipt.room_id, receipt.user, origin):
+                    await self._reads(receipt)
+
+    async def _may(self, room_id: str, user: str, origin: str) -> bool:
+        """The user is in the room, and the room's server ACL lets their server speak."""
+        room, view = self._room_of(room_id), self._ctx.view(room_id)
+        if room is None or not room.resident or view is None or not await room.allows(origin):
+            return False
+        person = view.person(Ref(self._ctx.id, user))
+        return person is not None and person.membership is Membership.JOIN
+
+    async def _types(self, typing: TypingEdu) -> None:
+        name = (typing.room_id, typing.user)
+        known = self._typing.pop(name, None)
+        if typing.typing:
+            self._typing[name] = self._ctx.clock.monotonic() + TYPES_FOR
+            self._news.set()
+            if len(self._typing) > _MOST_TYPING:
+                gone, _ = self._typing.popitem(last=False)
+                await self._tell(*gone, on=False)
+        if typing.typing is not (known is not None):
+            await self._tell(*name, on=typing.typing)
+
+    async def _tell(self, room_id: str, user: str, *, on: bool) -> None:
+        await self._ctx.signal(room_id, Typing(user=Ref(self._ctx.id, user), typing=on))
+
+    async def expire(self) -> None:
+        """Runs with the network: whoever said nothing more for a minute types no more."""
+        while True:
+            now = self._ctx.clock.monotonic()
+            while self._typing and next(iter(self._typing.values())) <= now:
+                (room_id, user), _ = self._typing.popitem(last=False)
+                await self._tell(room_id, user, on=False)
+            self._news.clear()
+            wait = next(iter(self._typing.values())) - now if self._typing else None
+            try:
+                async with asyncio.timeout(wait):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+
+    async def _reads(self, receipt: ReceiptEdu) -> None:
+        key = (receipt.room_id, receipt.user, receipt.thread)
+        body = orjson.dumps([receipt.event_id, receipt.ts])
+        await self._ctx.store.commit([Put("receipt", key, body)], durability="lazy")
+        event = await self._ctx.event_by(receipt.event_id)
+        if event is not None:
+            user = Ref(self._ctx.id, receipt.user)
+            signal = Receipt(user=user, event=event, ts=receipt.ts, thread=receipt.thread)
+            await self._ctx.signal(receipt.room_id, signal)
+
+    async def send(self, link: Link, signal: Signal) -> None:
+        """See ``hansa.Signals.signal``: tell the servers of the room."""
+        room, view = self._room_of(link.native.id), self._ctx.view(link.native.id)
+        if room is None or not room.resident or view is None:
+            return
+        user = await self._ctx.ghost(signal.user)
+        servers = {s for n, s in view.joined_servers if n == self._ctx.id} - {self._server}
+        if ids.domain_of(user) != self._server:
+            return
+        if isinstance(signal, Typing):
+            typing = TypingEdu(room_id=room.room_id, user=user, typing=signal.typing)
+            self._sender.tell(servers, (TYPING, room.room_id, user), typing_edu(typing))
+            return
+        event_id = await self._ctx.native_id(signal.event)
+        if event_id is not None:
+            receipt = ReceiptEdu(
+                room_id=room.room_id, user=user, event_id=event_id, ts=signal.ts, thread=signal.thread
+            )
+            self._sender.tell(servers, (RECEIPT, room.room_id, user, signal.thread), receipt_edu(receipt))

@@ -1,0 +1,178 @@
+"""EDUs of a hostile server, and what becomes of ours: taken one by one, told once, never in the way of events."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+from hansa import Ref
+from hansa_matrix.proto.edus import parse_receipts, parse_typing
+from hypothesis import given
+from hypothesis import strategies as st
+from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
+from matrix.proto.json_values import json_values
+
+USER = f"@m:{THEIRS}"
+
+
+class Shown:
+    """What the core would tell the other networks of a room."""
+
+    def __init__(self, house: Inbound) -> None:
+        self.signals: list[Any] = []
+        context = house.app.contexts["matrix"]
+
+        async def signal(native: str, one: Any) -> None:
+            self.signals.append((native, one))
+
+        context.signal = signal
+
+
+async def send(house: Inbound, *edus: Any, pdus: Any = ()) -> tuple[int, Any]:
+    body = {"pdus": list(pdus), "edus": list(edus)}
+    return await house.ask("PUT", f"{V1}/send/{id(body)}", body)
+
+
+def typing(house: Inbound, user: str = USER, on: Any = True, **over: Any) -> dict[str, Any]:
+    content = {"room_id": house.room.room_id, "user_id": user, "typing": on, **over}
+    return {"edu_type": "m.typing", "content": content}
+
+
+async def test_typing_is_told_when_it_changes(tmp_path):
+    async with inbound(tmp_path) as house:
+        shown = Shown(house)
+        for on in (True, True, False, False, True):
+            assert (await send(house, typing(house, on=on)))[0] == 200
+        told = [(native, s.user, s.typing) for native, s in shown.signals]
+        room, user = house.room.room_id, Ref("matrix", USER)
+        assert told == [(room, user, True), (room, user, False), (room, user, True)]
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"user_id": "@a:elsewhere"}, {"user_id": f"@a:{OURS}"}, {"user_id": 7}, {"user_id": f"@out:{THEIRS}"},
+        {"typing": "yes"}, {"typing": None}, {"room_id": "!none"}, {"room_id": ["!a"]}, {"room_id": None},
+    ],
+)  # fmt: skip
+async def test_typing_that_is_not_for_them_to_say(tmp_path, over):
+    async with inbound(tmp_path) as house:
+        shown = Shown(house)
+        assert (await send(house, typing(house, **over), typing(house)))[0] == 200
+        assert len(shown.signals) == 1  # the other one is taken all the same
+        assert house.app.counters["matrix_edus_ignored", (("plugin", "matrix"),)] == 1
+
+
+async def test_who_says_nothing_more_types_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("hansa_matrix.room.signals.TYPES_FOR", 0.05)
+    async with inbound(tmp_path) as house:
+        shown = Shown(house)
+        await send(house, typing(house))
+        async with asyncio.timeout(5):
+            while len(shown.signals) < 2:
+                await asyncio.sleep(0.01)
+        assert [s.typing for _, s in shown.signals] == [True, False]
+
+
+ODD = (
+    None,
+    7,
+    [],
+    {},
+    {"edu_type": "m.typing"},
+    {"edu_type": ["m.typing"], "content": {}},
+    {"edu_type": "m.receipt", "content": []},
+    {"edu_type": "m.unknown", "content": {}},
+)
+
+
+@pytest.mark.parametrize("edu", ODD)
+async def test_t5_what_is_no_edu_is_passed_over_and_the_events_are_taken(tmp_path, edu):
+    async with inbound(tmp_path) as house:
+        message = house.forger.message(house.room, "x")
+        status, answer = await send(house, edu, pdus=[message])
+        assert status == 200 and list(answer["pdus"].values()) == [{}]
+        assert house.app.counters["matrix_edus_ignored", (("plugin", "matrix"),)] == 1
+
+
+async def test_t5_a_fault_of_ours_with_an_edu_fails_no_transaction(tmp_path, monkeypatch):
+    async with inbound(tmp_path) as house:
+
+        async def broken(*_: Any) -> None:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(house.app.network("matrix")._signals, "_types", broken)
+        assert (await send(house, typing(house)))[0] == 200
+        assert house.app.counters["matrix_edus_failed", (("plugin", "matrix"),)] == 1
+
+
+async def test_receipts_are_kept_by_thread_and_private_ones_never_taken(tmp_path):
+    async with inbound(tmp_path) as house:
+        entry = {"event_ids": ["$e"], "data": {"ts": 5}}
+        threaded = {"event_ids": ["$f"], "data": {"ts": 6, "thread_id": "$root"}}
+        room = house.room.room_id
+        for content in (
+            {room: {"m.read": {USER: entry}}},
+            {room: {"m.read": {USER: threaded}, "m.read.private": {USER: entry}}},
+            {room: {"m.read": {"@a:elsewhere": entry}}},
+        ):
+            await send(house, {"edu_type": "m.receipt", "content": content})
+        store = house.app.network("matrix")._ctx.store
+        rows = await store.scan("receipt", limit=10)
+        kept = {r.key: orjson.loads(r.body) for r in rows}
+        assert kept == {(room, USER, ""): ["$e", 5], (room, USER, "$root"): ["$f", 6]}
+
+
+@given(json_values)
+def test_no_content_makes_the_parsers_raise(value: Any) -> None:
+    for content in (value, {"!a:x": value}, {"!a:x": {"m.read": value}}, {"!a:x": {"m.read": {USER: value}}}):
+        if isinstance(content, dict):
+            list(parse_receipts(content, THEIRS))
+            parse_typing(content, THEIRS)
+
+
+@given(st.dictionaries(st.sampled_from(["room_id", "user_id", "typing"]), json_values))
+def test_no_typing_makes_the_parser_raise(content: Any) -> None:
+    assert parse_typing(content, THEIRS) is None or content["typing"] in {True, False}
+
+
+# Ours.
+
+
+async def test_ours_are_told_once_the_last_of_each_and_wait_for_nobody(tmp_path):
+    async with inbound(tmp_path) as house:
+        sender = house.app.network("matrix")._sender
+        told: list[Any] = []
+
+        def answer(request: Any) -> Any:
+            if "/send/" in request.target:
+                told.append(orjson.loads(request.body))
+                return 200, {}
+            return None
+
+        house.peer.answer = answer
+        for number in range(3):
+            edu = {"edu_type": "m.typing", "content": {"n": number}}
+            sender.tell([THEIRS, OURS], ("m.typing", "!a", "@a"), edu)
+        async with asyncio.timeout(5):
+            while not told:
+                await asyncio.sleep(0)
+        assert [t["edus"] for t in told] == [[{"edu_type": "m.typing", "content": {"n": 2}}]]
+        house.peer.answer = lambda _: (500, {})
+        sender.tell([THEIRS], ("m.typing", "!a", "@a"), {"edu_type": "m.typing", "content": {}})
+        async with asyncio.timeout(5):
+            while ("matrix_edus_dropped", (("plugin", "matrix"),)) not in house.app.counters:
+                await asyncio.sleep(0)
+        assert not sender._peers[THEIRS].edus
+
+
+async def test_no_more_than_100_wait_for_one_server(tmp_path):
+    async with inbound(tmp_path) as house:
+        sender = house.app.network("matrix")._sender
+        sender._run = lambda _: None
+        for number in range(150):
+            sender.tell(["other.example"], ("m.typing", "!a", str(number)), {"n": number})
+        waiting = list(sender._peers["other.example"].edus.values())
+        assert waiting == [{"n": n} for n in range(50, 150)]
