@@ -12,7 +12,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,22 @@ from bench.echo import Echo, echo
 from bench.load import Load
 from bench.measure import Result, Row
 from bench.origin import Origin, origins
+from bench.resolution import SIZES, resolution
+from bench.results import record
 from bench.subjects import FloorSubject, HansaSubject, Subject, SynapseSubject
 
+#: Kinds of load that are measured by themselves, with the events of one run.
+NAMED: Mapping[str, tuple[int, tuple[Row, ...]]] = {
+    "burst": (5000, (Row(origins=4, per_transaction=50, members=10),)),
+    "members": (2000, tuple(Row(origins=1, per_transaction=50, members=n) for n in (10, 2000, 10_000))),
+    "history": (
+        2000,
+        tuple(Row(origins=1, per_transaction=50, members=10, history=n) for n in (100, 100_000)),
+    ),
+    "join": (50, tuple(Row(origins=1, per_transaction=50, members=n) for n in (2000, 20_000))),
+}
+#: Beyond this history, or so many members, Synapse is left out: it would take an hour.
+_MOST_HISTORY, _MOST_MEMBERS = 1000, 2000
 ROWS = tuple(
     Row(origins=origins_, per_transaction=size, members=members)
     for origins_ in (1, 4)
@@ -39,8 +53,16 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "row",
+        nargs="?",
+        default="inbound",
+        choices=["inbound", *NAMED, "state-res"],
+        help="what to measure (default: inbound, and the echo)",
+    )
     parser.add_argument("--vs", choices=["synapse"], help="the same on a real Synapse, side by side")
     parser.add_argument("--quick", action="store_true", help="about a minute: fewer events, one run each")
+    parser.add_argument("--record", action="store_true", help="put the tables into bench/RESULTS.md")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--events", type=int, default=0, help="events per run (default 2000)")
     parser.add_argument("--runs", type=int, default=0, help="runs of every row and subject (default 3)")
@@ -49,13 +71,17 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", default=[], help="only these transaction sizes")
     parser.add_argument("--no-echo", action="store_true", help="leave the way through Prosody out")
     found = parser.parse_args(argv)
-    found.events = found.events or (500 if found.quick else 2000)
+    usual = NAMED[found.row][0] if found.row in NAMED else 2000
+    found.no_echo = found.no_echo or found.row != "inbound"
+    found.events = found.events or (500 if found.quick else usual)
     found.runs = found.runs or (1 if found.quick else 3)
     return found
 
 
 def rows_of(arguments: argparse.Namespace) -> list[Row]:
     """The rows that are asked for; sizes beyond the usual ones are rows too."""
+    if arguments.row in NAMED:
+        return list(NAMED[arguments.row][1])
     return [
         Row(origins=o, per_transaction=s, members=m)
         for o in arguments.origins or sorted({row.origins for row in ROWS})
@@ -106,13 +132,16 @@ class Bench:
 
     async def _row(self, row: Row, fakes: Sequence[Origin], subjects: Sequence[Subject]) -> None:
         self._say(f"{row}")
-        loads = {subject.label: Load(row, fakes, subject) for subject in subjects}
+        small = row.history <= _MOST_HISTORY and row.members <= _MOST_MEMBERS
+        taking = [subject for subject in subjects if small or subject.label != "Synapse"]
+        loads = {subject.label: Load(row, fakes, subject) for subject in taking}
         self.results[row] = {label: Result(label, row) for label in loads}
         for label, load in loads.items():
             await load.join()
             if label != "floor":
                 join = {"cpu_seconds": load.join_cpu, "seconds": load.join_seconds}
-                self.joins.setdefault(f"join of {row.members} members", {}).setdefault(label, join)
+                if not row.history:
+                    self.joins.setdefault(f"join of {row.members} members", {}).setdefault(label, join)
         for _ in range(self._arguments.runs):
             for label, load in loads.items():
                 events = self._arguments.events
@@ -122,8 +151,9 @@ class Bench:
 
     def _count(self, subject: Subject) -> None:
         for found in self.results.values():
-            result = found[subject.label]
-            result.lost = [subject.missing(run.acknowledged) for run in result.runs]
+            result = found.get(subject.label)
+            if result is not None:
+                result.lost = [subject.missing(run.acknowledged) for run in result.runs]
 
     async def _echo(self, origin: Origin) -> Echo | None:
         if shutil.which("prosody") is None:
@@ -136,24 +166,21 @@ class Bench:
     def _say(text: str) -> None:
         print(f"bench: {text}", file=sys.stderr, flush=True)
 
-    def print(self) -> None:
+    def lines(self) -> Iterator[str]:
         """The tables, or JSON."""
         if self._arguments.json:
             more = {"joins": self.joins, "echo": self.echo.as_json() if self.echo else None}
-            print(json.dumps(report.as_json(self.results, more), indent=2))
+            yield json.dumps(report.as_json(self.results, more), indent=2)
             return
-        for line in report.lines_of(self.results):
-            print(line)
-        print()
-        for line in report.summary(self.results):
-            print(line)
+        yield from report.lines_of(self.results)
+        yield ""
+        yield from report.summary(self.results)
         pairs = [
             (f"{label}: {name}", f"{join['cpu_seconds']:.2f} s CPU, {join['seconds']:.2f} s")
             for name, found in self.joins.items()
             for label, join in found.items()
         ]
-        for line in report.columns(pairs + (self.echo.pairs() if self.echo else [])):
-            print(line)
+        yield from report.columns(pairs + (self.echo.pairs() if self.echo else []))
 
     @property
     def missing(self) -> int:
@@ -161,13 +188,25 @@ class Bench:
         return sum(found["Hansa"].missing for found in self.results.values())
 
 
+def _show(arguments: argparse.Namespace, argv: Sequence[str], lines: Sequence[str]) -> None:
+    print("\n".join(lines))
+    if arguments.record:
+        record(arguments.row, argv, lines)
+
+
 def main(argv: Sequence[str]) -> int:
     """The exit code: 1 if an event that Hansa acknowledged is missing."""
     arguments = _arguments(argv)
+    if arguments.row == "state-res":
+        vs = bool(arguments.vs)
+        sizes = (resolution(size, max(5, arguments.runs), synapse=vs) for size in SIZES)
+        pairs = [pair for found in sizes for pair in found.pairs()]
+        _show(arguments, argv, list(report.columns(pairs)))
+        return 0
     with tempfile.TemporaryDirectory(prefix="hansa-bench-") as folder:
         bench = Bench(arguments, Path(folder))
         uvloop.run(bench.run())
-        bench.print()
+        _show(arguments, argv, list(bench.lines()))
     return 1 if bench.missing else 0
 
 

@@ -34,7 +34,7 @@ class Load:
         await self._subject.join(self.room)
         self.join_cpu = cpu_seconds(self._subject.pid) - before
         self.join_seconds = time.perf_counter() - began
-        await self._send(self.row.per_transaction * len(self._origins))
+        await self._send(max(self.row.history, self.row.per_transaction * len(self._origins)))
 
     async def run(self, events: int) -> Run:
         """At least ``events`` events in whole transactions; from the first byte until all are visible."""

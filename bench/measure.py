@@ -40,15 +40,17 @@ def percentile(values: Sequence[float], part: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A kind of load."""
+    """A kind of load. ``history`` is how many events the room has had before."""
 
     origins: int
     per_transaction: int
     members: int
+    history: int = 0
 
     def __str__(self) -> str:
         origins = f"{self.origins} origin{'s' * (self.origins > 1)}"
-        return f"{origins}, {self.per_transaction} per transaction, {self.members} members"
+        after = f", after {self.history} events" if self.history else ""
+        return f"{origins}, {self.per_transaction} per transaction, {self.members} members{after}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

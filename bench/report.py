@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bench.measure import Result, Row
@@ -54,17 +55,20 @@ def lines_of(results: Results) -> Iterator[str]:
 
 
 def growth(results: Results, label: str) -> dict[str, float]:
-    """The CPU of the largest room over that of the smallest, per kind of traffic."""
+    """The CPU in the largest room, or the oldest, over that in the smallest, per kind of traffic."""
     found: dict[str, float] = {}
     rows = [row for row, subjects in results.items() if label in subjects]
-    for row in rows:
-        alike = [r for r in rows if (r.origins, r.per_transaction) == (row.origins, row.per_transaction)]
-        small, large = min(alike, key=lambda r: r.members), max(alike, key=lambda r: r.members)
-        ratio = _ratio(results[large][label], results[small][label])
-        if small is not large and ratio is not None:
-            found[f"{row.origins} x {row.per_transaction}, {large.members} to {small.members} members"] = (
-                ratio
+    for what in ("members", "history"):
+        for row in rows:
+            alike = [r for r in rows if replace(r, **{what: 0}) == replace(row, **{what: 0})]
+            small, large = (
+                min(alike, key=lambda r: getattr(r, what)),
+                max(alike, key=lambda r: getattr(r, what)),
             )
+            ratio = _ratio(results[large][label], results[small][label])
+            if small is not large and ratio is not None:
+                sizes = f"{getattr(large, what)} to {getattr(small, what)} {what}"
+                found[f"{row.origins} x {row.per_transaction}, {sizes}"] = ratio
     return found
 
 
@@ -90,6 +94,7 @@ def as_json(results: Results, more: Mapping[str, Any]) -> dict[str, Any]:
                 "origins": row.origins,
                 "per_transaction": row.per_transaction,
                 "members": row.members,
+                "history": row.history,
                 "runs": len(found.runs),
                 "events": sum(run.events for run in found.runs),
                 "cpu_seconds_per_1000": found.cpu_per_1000,

@@ -53,12 +53,17 @@ class FakeRoom:
         self._keep(self.event(home, "m.room.join_rules", creator, {"join_rule": "public"}, ""))
         seen = {"history_visibility": "shared"}
         self._keep(self.event(home, "m.room.history_visibility", creator, seen, ""))
+        # What was before each of these joins nobody asks for, and a copy of the state for each is dear.
+        standing, self.state = self.state, dict(self.state)
         self.people: dict[str, list[str]] = {server.name: [] for server in servers}
         for n in range(max(members, len(servers))):
             server = servers[n % len(servers)]
             user = f"@person{n}:{server.name}"
             content = {"membership": "join", "displayname": f"Person {n}"}
-            self._keep(self.event(server, "m.room.member", user, content, user))
+            pdu = self.event(server, "m.room.member", user, content, user)
+            self.before[pdu.event_id] = standing
+            self.state[pdu.key] = self.auth[pdu.event_id] = pdu
+            self.taken(pdu)
             self.people[server.name].append(user)
 
     def event(

@@ -8,7 +8,7 @@ SPEC: Matrix v1.19, room versions 2 and 12, "State resolution"; the numbers belo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hansa_matrix.proto.auth import check_state
@@ -22,7 +22,10 @@ from hansa_matrix.proto.state_order import is_power_event, mainline_order, power
 from hansa_matrix.proto.state_res_v1 import resolve_v1
 from hansa_matrix.proto.versions import RoomVersion
 
-__all__ = ["MissingEvents", "resolve"]
+__all__ = ["MissingEvents", "resolve", "resolving"]
+
+#: Events that are judged in one step.
+_STEP = 500
 
 
 def _never(_signed: Mapping[str, Any], _keys: Sequence[str]) -> bool:
@@ -45,6 +48,34 @@ def resolve(
     used to authorise what cites them, yet judged again if a state holds them. ``admit_rejected=False``
     keeps them out of the result, as Synapse does. ``third_party_ok`` is that of ``auth.check_state``.
     """
+    steps = resolving(
+        version,
+        state_sets,
+        fetch,
+        rejected=rejected,
+        admit_rejected=admit_rejected,
+        third_party_ok=third_party_ok,
+    )
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: dict[StateKey, str] = done.value
+            return result
+
+
+def resolving(
+    version: RoomVersion,
+    state_sets: Sequence[StateIds],
+    fetch: Callable[[str], Pdu | None],
+    *,
+    rejected: Container[str] = (),
+    admit_rejected: bool = True,
+    third_party_ok: ThirdPartyOk = _never,
+) -> Generator[None, None, dict[StateKey, str]]:
+    """``resolve`` in steps of some milliseconds each, for who has other things to do in between. The same
+    result, however long the pauses: what ``fetch`` gives must not change.
+    """
     if not state_sets:
         return {}
     first = state_sets[0]
@@ -54,14 +85,16 @@ def resolve(
         return resolve_v1(version, state_sets, fetch, rejected, third_party_ok)
     subgraph = version.state_resolution == "2.1"
     unconflicted, conflicted = separate(state_sets)
+    yield
     graph = AuthGraph(fetch)
     full = FullConflictedSet(graph, conflicted, unconflicted, sets=len(state_sets), subgraph=subgraph).indices
+    yield
     replay = _Replay(version, graph, {} if subgraph else unconflicted, rejected, third_party_ok)
     power = (index for index in full if is_power_event(graph.pdus[index]))
     chosen = with_auth_events(graph, power, full)
     skip: Container[str] = () if admit_rejected else rejected
-    replay.run(power_order(graph, chosen, replay.sender_level), skip)
-    replay.run(mainline_order(graph, full - chosen, replay.power_levels()), skip)
+    yield from replay.run(power_order(graph, chosen, replay.sender_level), skip)
+    yield from replay.run(mainline_order(graph, full - chosen, replay.power_levels()), skip)
     # In an order of its own: that in which the rules read is not the same in every process.
     result = {key: replay.state[key].event_id for key in sorted(replay.state)}
     result.update(unconflicted)
@@ -103,8 +136,13 @@ class _Replay:
         self._graph.raise_missing()
         return create
 
-    def run(self, order: Iterable[int], skip: Container[str]) -> None:
+    def run(self, order: Sequence[int], skip: Container[str]) -> Iterator[None]:
         """Steps 2 and 4: put each event that the rules allow into the state."""
+        for at in range(0, len(order), _STEP):
+            self._run(order[at : at + _STEP], skip)
+            yield
+
+    def _run(self, order: Iterable[int], skip: Container[str]) -> None:
         graph, state, version, levels, ok = self._graph, self.state, self._version, self._levels, self._ok
         for index in order:
             pdu = graph.pdus[index]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -13,7 +14,7 @@ from hansa_matrix.proto.acl import Acl, acl_of
 from hansa_matrix.proto.auth import LevelsMemo
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import ACL_KEY, CREATE_KEY
-from hansa_matrix.proto.state_res import MissingEvents, resolve
+from hansa_matrix.proto.state_res import MissingEvents, resolving
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Events, Status, Stored
@@ -140,10 +141,11 @@ class MatrixRoom:
             return stored.pdu
 
         while True:
+            steps = resolving(
+                self.version, sets, fetch, rejected=_Rejected(known), third_party_ok=THIRD_PARTY_OK
+            )
             try:
-                state = resolve(
-                    self.version, sets, fetch, rejected=_Rejected(known), third_party_ok=THIRD_PARTY_OK
-                )
+                state = await _paused(steps)
                 break
             except MissingEvents as missing:
                 loaded = await self.events.load(missing.ids, self.version)
@@ -180,6 +182,17 @@ class MatrixRoom:
         """Drop the groups after ``since``: the turn that made them was not committed."""
         self.groups.forget(since)
         self._merged.clear()
+
+
+async def _paused(steps: Generator[None, None, dict[StateKey, str]]) -> dict[StateKey, str]:
+    """The result of a resolution that lets others go on between its steps."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            state: dict[StateKey, str] = done.value
+            return state
+        await asyncio.sleep(0)
 
 
 class _Rejected:
