@@ -139,13 +139,15 @@ class Prepared:
 
     ``native_id`` becomes an alias of the event. ``shown`` False: it has no place in the log (a rejected,
     soft-failed or policy-withheld PDU), only ``writes`` and ``view`` are committed. ``view`` is what it
-    does to the room's present; None lets the core derive that from the content.
+    does to the room's present; None lets the core derive that from the content. ``blanked`` are native ids
+    of earlier events that were redacted: what they said leaves the log, their place in it stays.
     """
 
     writes: Sequence[Write] = ()
     native_id: str = ""
     shown: bool = True
     view: ViewChange | None = None
+    blanked: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

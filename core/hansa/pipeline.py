@@ -25,7 +25,7 @@ from hansa.admission import Admission, Networks, Submission
 from hansa.contracts import Authority, Busy, Countersign, Missing, Prepared, Turn
 from hansa.core_turn import CoreTurn
 from hansa.delivery import Judged
-from hansa.pure.content import Member, Name, Topic
+from hansa.pure.content import REDACTED, Custom, Member, Name, Topic
 from hansa.pure.errors import LocalProtocolError
 from hansa.pure.model import Event, Inbound, Outcome, Ref, Refusal, RefusalCode
 from hansa.pure.verdict import ALLOW, Action
@@ -69,6 +69,8 @@ class _Draft:
     writes: list[Write] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     outcomes: list[tuple[Submission, Outcome]] = field(default_factory=list)
+    #: Events that say nothing any more, as they stand in the log now.
+    blanked: list[Event] = field(default_factory=list)
     head: int = 0
     received: int = 0
 
@@ -234,6 +236,10 @@ class Pipeline:
         turn.committed()
         room.head, room.received = draft.head, draft.received
         room.tail.extend(draft.events)
+        for blank in draft.blanked:
+            for at, event in enumerate(room.tail):
+                if event.seq == blank.seq:
+                    room.tail[at] = blank
         for item, outcome in draft.outcomes:
             if not item.done.done():
                 item.done.set_result(outcome)
@@ -273,10 +279,29 @@ class Pipeline:
         draft.writes += prepared.writes
         draft.writes += self._rooms.writes(room, change)[:-1] if change else []
         room.view.apply(change)
+        for native in prepared.blanked:
+            await self._blank(room, native, draft)
         event = self._event(room, item, draft, prepared) if shown else None
         if not shown:
             self._count("not_shown")
         draft.outcomes.append((item, Outcome(verdict=verdict, event=event)))
+
+    async def _blank(self, room: Room, native: str, draft: _Draft) -> None:
+        """Take the words of an event out of the log."""
+        if room.authority is None:
+            return
+        network = room.authority.native.network
+        row = await self._store.get("alias", (network, native))
+        stored = await self._store.get("event", (room.id, int(row.fields["seq"] or 0))) if row else None
+        drafted = next((e for e in draft.events if e.origin == Ref(network, native)), None)
+        event = drafted or (tables.event_of(stored) if stored else None)
+        if event is None or event.room != room.id:
+            return
+        blank = replace(event, content=Custom(type=REDACTED))
+        draft.writes.append(tables.event_put(blank))
+        if drafted is not None:
+            draft.events[draft.events.index(drafted)] = blank
+        draft.blanked.append(blank)
 
     def _event(self, room: Room, item: Submission, draft: _Draft, prepared: Prepared) -> Event:
         inbound = item.inbound

@@ -209,10 +209,11 @@ class Context(BasicContext):
 
     async def native_id(self, event: Event) -> str | None:
         """See ``hansa.NetworkContext.native_id``."""
-        if event.origin.network == self.id:
-            return event.origin.id
         rows = await self._app.core.scan("alias", index=("room", "seq"), equal=(event.room, event.seq))
-        return next((str(row.key[1]) for row in rows if row.key[0] == self.id), None)
+        named = [str(row.key[1]) for row in rows if row.key[0] == self.id]
+        own = event.origin.id if event.origin.network == self.id else None
+        # What an authority makes of a submission of its own has another id than the submission.
+        return next((one for one in named if one != own), own)
 
     async def event_by(self, native_id: str) -> Event | None:
         """See ``hansa.NetworkContext.event_by``."""

@@ -117,6 +117,12 @@ def event_insert(event: Event) -> Insert:
     return Insert("event", (event.room, event.seq), event_to_bytes(event), fields)
 
 
+def event_put(event: Event) -> Put:
+    """The same for an event that stands in the log already."""
+    fields: dict[str, Value] = {"id": event.id, "received": event.received}
+    return Put("event", (event.room, event.seq), event_to_bytes(event), fields)
+
+
 def event_of(row: Row) -> Event:
     """The event in a log row."""
     return event_from_bytes(str(row.key[0]), int(row.key[1]), row.body)

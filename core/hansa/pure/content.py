@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from hansa.pure.model import Ref
@@ -84,6 +84,10 @@ class Encrypted:
     """A message only its network's clients can read."""
 
     kind = Kind.ENCRYPTED
+
+
+#: The ``type`` of the ``Custom`` content that stands in the log for what was redacted.
+REDACTED: Final = "redacted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

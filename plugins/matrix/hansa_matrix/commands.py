@@ -51,6 +51,17 @@ def register(commands: Commands) -> None:
     )
     commands.add(
         Command(
+            words="rooms redact",
+            help="take back what somebody said, as the bridge user",
+            arguments=(
+                room,
+                Argument(name="event", help="its id on Matrix"),
+                Argument(name="--reason", help="why"),
+            ),
+        )
+    )
+    commands.add(
+        Command(
             words="rooms level",
             help="give somebody a power level",
             arguments=(

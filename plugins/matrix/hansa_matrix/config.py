@@ -82,6 +82,11 @@ class Config(BaseModel):
         max_length=1000,
         description="public keys (base64) that have leaked: what they signed counts as unsigned",
     )
+    keep_redacted_for: int = Field(
+        default=7 * 86400,
+        ge=0,
+        description="seconds for which the original of a redacted event is kept; 0: not at all",
+    )
     delegate: str = Field(
         default="", description="HOST:PORT for /.well-known/matrix/server; empty: it answers 404"
     )

@@ -68,6 +68,7 @@ from hansa_matrix.room.pending import Pending, Waiting
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.schema import SCHEMA
 from hansa_matrix.room.signals import RoomSignals
+from hansa_matrix.room.sweep import sweep
 from hansa_matrix.room.turn import RoomTurn
 
 #: A transaction waits for a room that is being entered, 30 s at most.
@@ -166,7 +167,9 @@ class MatrixNetwork:
         while page := await self._ctx.store.scan("room", after=after, limit=1000):
             for row in page:
                 room_id = str(row.key[0])
-                self._rooms[room_id] = MatrixRoom.load(room_id, row.body, self._ctx.store, self._events)
+                room = MatrixRoom.load(room_id, row.body, self._ctx.store, self._events)
+                await room.awaited.load(self._ctx.store)
+                self._rooms[room_id] = room
             after = str(page[-1].key[0])
         await self._sender.load()
         self._sender.start()
@@ -178,6 +181,7 @@ class MatrixNetwork:
         self._opening.set()
         self._ctx.spawn(self._greet(), "greet peers")
         self._ctx.spawn(self._signals.expire(), "typing ends")
+        self._ctx.spawn(sweep(self._ctx), "sweep")
 
     async def _greet(self) -> None:
         servers: set[str] = set()

@@ -164,8 +164,11 @@ def _ids(references: Sequence[Any], version: RoomVersion) -> tuple[str, ...]:
 
 def checked_hash(pdu: Pdu, version: RoomVersion) -> Pdu:
     """Receipt check 3: the event, or its redacted copy (of the same id) if the content hash is wrong."""
-    if hash_matches(pdu.raw, version):
-        return pdu
+    return pdu if hash_matches(pdu.raw, version) else redacted(pdu, version)
+
+
+def redacted(pdu: Pdu, version: RoomVersion) -> Pdu:
+    """The redacted copy of an event, of the same id."""
     bare = redact(pdu.raw, version)
     return _made(pdu.event_id, bare, canonical(version)(bare), version)
 

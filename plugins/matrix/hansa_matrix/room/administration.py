@@ -20,6 +20,7 @@ from hansa import (
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
+from hansa_matrix.room.redactions import REDACTION
 from hansa_matrix.room.room import MatrixRoom
 
 
@@ -33,7 +34,7 @@ class Administration:
 
     def operations(self) -> Mapping[str, Operation]:
         """See ``hansa.Operated.operations``."""
-        return {"rooms set": self._set, "rooms level": self._level}
+        return {"rooms set": self._set, "rooms level": self._level, "rooms redact": self._redact}
 
     def room(self, room_id: str) -> MatrixRoom:
         """A room that we are in. Raises LocalProtocolError."""
@@ -42,8 +43,15 @@ class Administration:
             raise LocalProtocolError(f"this server is not in {room_id}: `hansa matrix rooms ls` lists rooms")
         return room
 
-    async def state(self, room_id: str, type_: str, state_key: str, content: Mapping[str, Any]) -> str:
-        """Send one state event; its id. Raises LocalProtocolError if the room's rules or a policy refuse."""
+    async def _redact(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        reason = {"reason": str(arguments["reason"])} if arguments.get("reason") else {}
+        content = {"redacts": str(arguments["event"]), **reason}
+        return {"event": await self.state(str(arguments["room"]), REDACTION, None, content)}
+
+    async def state(self, room_id: str, type_: str, state_key: str | None, content: Mapping[str, Any]) -> str:
+        """Send one event, a state event if it has a state key; its id. Raises LocalProtocolError if the
+        room's rules or a policy refuse.
+        """
         self.room(room_id)
         server = ids.domain_of(self._user)
         if (type_, state_key) == ACL_KEY and not acl_of(content).allows(server):

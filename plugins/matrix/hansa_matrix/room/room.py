@@ -18,6 +18,7 @@ from hansa_matrix.proto.state_res import MissingEvents, resolving
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Events, Status, Stored
+from hansa_matrix.room.redactions import Awaited
 from hansa_matrix.room.state import Groups, StateIds
 
 _MERGED = 64
@@ -55,6 +56,7 @@ class MatrixRoom:
         self.levels = LevelsMemo(8)
         self._acl: tuple[int, str | None, Acl | None] = (-1, None, None)
         self._merged: OrderedDict[frozenset[int], tuple[int, dict[StateKey, str]]] = OrderedDict()
+        self.awaited = Awaited(room_id)
         #: False once our last person left: we are then as good as strangers.
         self.resident = True
 

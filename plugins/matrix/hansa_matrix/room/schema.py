@@ -40,6 +40,10 @@ SCHEMA = Schema(
         ),
         Collection(name="recipients", key={"id": int}),
         Collection(name="destination", key={"server": str}, fields={"position": int}),
+        #: Redactions of events that are not here yet, by those events.
+        Collection(name="redaction", key={"room_id": str, "target": str}),
+        #: Redacted events as they were, until a time in ms.
+        Collection(name="original", key={"event_id": str}, fields={"until": int}, indexes=(("until",),)),
         #: The last receipt of a person in a room or thread: event id and time.
         Collection(name="receipt", key={"room_id": str, "user_id": str, "thread": str}),
         #: Invites to rooms that we are not in.

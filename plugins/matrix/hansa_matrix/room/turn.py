@@ -41,6 +41,7 @@ from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.native import Adopted, Arrived, Own, refusal_of
+from hansa_matrix.room.redactions import REDACTION, applied, kept, target_of
 from hansa_matrix.room.room import Head, MatrixRoom, advanced, without_past
 from hansa_matrix.room.state import StateIds
 
@@ -67,6 +68,9 @@ class RoomTurn:
         self._ctx = own.ctx
         self._drafts = _Drafts(room.head, room.groups.last, room.resident)
         self._new: frozenset[str] = frozenset()
+        #: Events redacted by the one that is being prepared.
+        self._blanked: list[str] = []
+        self._awaited = dict(room.awaited.by_target)
 
     async def expect(self, batch: Iterable[Inbound]) -> None:
         """Read in one go what the arrived events of a batch need, and learn which are new."""
@@ -92,6 +96,7 @@ class RoomTurn:
     def abandoned(self) -> None:
         """See ``hansa.Turn.abandoned``."""
         self._room.forget(self._drafts.group_before)
+        self._room.awaited.by_target = self._awaited
 
     async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared | Missing | Countersign | Refusal:
         """See ``hansa.Turn.prepare``."""
@@ -266,8 +271,38 @@ class RoomTurn:
         if pdu.type == MEMBER and pdu.membership != "join" and self._of_ours(pdu.state_key):
             self._drafts.resident = await self._anybody(current)
         linear = old_group == before_group and len(head.extremities) == 1
+        hidden = await self._redacted(pdu, before)
+        writes += hidden
         view = await self._seen(pdu, old_group, current, linear=linear)
         return writes, view
+
+    async def _redacted(self, pdu: Pdu, before: StateIds) -> list[Write]:
+        """What an event that came now does to others if it is a redaction, and what others do to it."""
+        room, writes = self._room, list[Write]()
+        pairs: list[tuple[Pdu, str, StateIds]] = []
+        if pdu.type == REDACTION:
+            target = target_of(pdu, room.version)
+            if target is not None and target in await self._load([target]):
+                pairs.append((pdu, target, before))
+            elif target is not None:
+                writes += room.awaited.wait(target, pdu.event_id)
+        if pdu.event_id in room.awaited.by_target:
+            waited, writes = room.awaited.come(pdu.event_id)
+            known = await self._load(waited)
+            pairs += [(s.pdu, pdu.event_id, await room.groups.load(s.before)) for s in known.values()]
+        for redaction, target, state in pairs:
+            before_it = (await self._load([target]))[target]
+            powers = await self._view_of(state, [POWER_LEVELS_KEY])
+            after = applied(redaction, before_it, powers, room.version)
+            if after is None:
+                continue
+            self._drafts.stored[target] = after
+            self._blanked.append(target)
+            writes.append(after.put())
+            keep = self._ctx.config.keep_redacted_for
+            if keep:
+                writes.append(kept(before_it, self._ctx.clock.now() + keep * 1000))
+        return writes
 
     def _of_ours(self, user: str | None) -> bool:
         return user is not None and ids.domain_of(user) == self._own.server
@@ -289,13 +324,13 @@ class RoomTurn:
         return after, list(puts)
 
     async def _seen(self, pdu: Pdu, old_group: int, current: StateIds, *, linear: bool) -> ViewChange:
-        keys: set[StateKey] = set()
+        keys = {one.pdu.key for one in await self._blank_state(current)}
         if linear:
-            keys = {pdu.key} if pdu.state_key is not None else set()
+            keys |= {pdu.key} if pdu.state_key is not None else set()
         else:
             old = await self._room.groups.load(old_group)
             if old is not current:
-                keys = set(differing(old, current))
+                keys |= set(differing(old, current))
         if not keys:
             return ViewChange()
         around = await self._view_of(current, {*keys, *fact_keys(), POWER_LEVELS_KEY})
@@ -304,6 +339,11 @@ class RoomTurn:
         return await self._own.views.changed(
             self._room.room_id, changed, around, self._room.version.id, levels
         )
+
+    async def _blank_state(self, current: StateIds) -> list[Stored]:
+        """Of what was redacted just now that which is state: a name or topic that says nothing any more."""
+        found = (await self._load(self._blanked)).values()
+        return [s for s in found if s.pdu.state_key is not None and current.get(s.pdu.key) == s.pdu.event_id]
 
     def _servers(self) -> frozenset[str]:
         """The servers with a joined person before this event."""
@@ -337,7 +377,10 @@ class RoomTurn:
         view: ViewChange | None = None,
     ) -> Prepared:
         owned = [self._ctx.store.owned(write) for write in writes]
-        return Prepared(writes=owned, native_id=native_id, shown=shown, view=view or ViewChange())
+        blanked, self._blanked = tuple(self._blanked), []
+        return Prepared(
+            writes=owned, native_id=native_id, shown=shown, view=view or ViewChange(), blanked=blanked
+        )
 
     async def _local(self, inbound: Inbound) -> Prepared | Missing | Countersign | Refusal:
         """An event of one of our people, native or ghost, drafted on the current state."""
@@ -416,6 +459,9 @@ class RoomTurn:
         }
         if state_key is not None:
             event["state_key"] = state_key
+        if type_ == REDACTION and not version.redacts_in_content:
+            event["content"] = {k: v for k, v in content.items() if k != "redacts"}
+            event["redacts"] = content.get("redacts")
         if version.named_event_ids:
             event["event_id"] = self._own.event_id()
         signer: tuple[str, Callable[[bytes], str]] = (self._own.key.key_id, self._own.key.sign)

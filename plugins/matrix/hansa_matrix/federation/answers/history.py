@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hansa import Request
 
 from hansa_matrix.federation.answers.entitled import Entitled, wire
 from hansa_matrix.federation.server import Answerer, error
+from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.visibility import Visibility
 
 _BACKFILL = 100
 _MISSING = 20
@@ -21,6 +24,7 @@ class History:
 
     def __init__(self, entitled: Entitled) -> None:
         self._entitled = entitled
+        self._visibility = Visibility()
 
     def table(self) -> Mapping[tuple[str, str], Answerer]:
         """See ``server.Answers.table``."""
@@ -35,8 +39,17 @@ class History:
 
     async def event(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /event``."""
-        _, stored = await self._entitled.served(origin, request.path["event"])
-        return self._entitled.transaction([stored])
+        room, stored = await self._entitled.served(origin, request.path["event"])
+        return self._entitled.transaction(await self._shown(room, [stored], origin))
+
+    async def _shown(self, room: MatrixRoom, found: Sequence[Stored], origin: str) -> list[Stored]:
+        """Events as ``origin`` may have them: whole, or without what its people could not read."""
+        return [
+            one
+            if not one.after or await self._visibility.seen(room, one, origin)
+            else replace(one, pdu=redacted(one.pdu, room.version))
+            for one in found
+        ]
 
     async def state(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /state``: the state before an event."""
@@ -63,7 +76,8 @@ class History:
         limit = request.first("limit", "10")
         most = min(_BACKFILL, int(limit)) if limit.isascii() and limit.isdigit() and len(limit) < 9 else 10
         start = [v for k, v in request.query if k == "v"][:20]
-        return self._entitled.transaction(await self._walk(room, start, (), most))
+        found = await self._walk(room, start, (), most)
+        return self._entitled.transaction(await self._shown(room, found, origin))
 
     async def get_missing_events(self, origin: str, request: Request, body: Any) -> Any:
         """``POST /get_missing_events``: oldest first, the named events left out."""
@@ -82,7 +96,7 @@ class History:
         known = await room.events.load(latest, room.version)
         start = [e for s in known.values() if s.pdu.room_id == room.room_id for e in s.pdu.prev_events]
         found = await self._walk(room, start, [*earliest, *latest], limit)
-        return {"events": wire(found[::-1])}
+        return {"events": wire(await self._shown(room, found[::-1], origin))}
 
     async def _state_at(self, origin: str, request: Request) -> tuple[MatrixRoom, dict[str, Stored]]:
         await self._entitled.admitted(request.path["room"], origin)

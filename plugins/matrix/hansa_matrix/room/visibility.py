@@ -1,0 +1,60 @@
+"""Which of a room's events the people of a server may read. SPEC: client-server API, "Room History
+Visibility".
+
+A server in the room gets what any of its people could read; of the rest it gets what a redaction would leave,
+since it needs every event to go on.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import StateKey
+from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.room.events import Stored
+from hansa_matrix.room.room import MatrixRoom
+
+_KEY: StateKey = ("m.room.history_visibility", "")
+_MOST = 2000
+_AT_ONCE = 100
+
+
+class Visibility:
+    """Answers are remembered by the state that an event stood in."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, int, str], bool] = OrderedDict()
+
+    async def seen(self, room: MatrixRoom, stored: Stored, server: str) -> bool:
+        """Whether somebody of ``server``, which is in the room, could read an event. What changes the
+        visibility itself, or a membership, is read by whom either side of the change lets.
+        """
+        if ids.domain_of(stored.pdu.sender) == server:
+            return True
+        if await self._in(room, stored.after, server):
+            return True
+        return stored.before != stored.after and await self._in(room, stored.before, server)
+
+    async def _in(self, room: MatrixRoom, group: int, server: str) -> bool:
+        key = (room.room_id, group, server)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = await self._lets(room, group, server)
+            if len(self._known) > _MOST:
+                self._known.popitem(last=False)
+        return known
+
+    async def _lets(self, room: MatrixRoom, group: int, server: str) -> bool:
+        state = await room.groups.load(group)
+        event = (await room.events_of(state, [_KEY])).get(_KEY)
+        value = event.content.get("history_visibility") if event is not None else "shared"
+        if value not in {"joined", "invited"}:
+            return True
+        enough = {"join"} if value == "joined" else {"join", "invite"}
+        theirs = [key for key in state if key[0] == MEMBER and ids.domain_of(key[1]) == server]
+        for at in range(0, len(theirs), _AT_ONCE):
+            members = await room.events_of(state, theirs[at : at + _AT_ONCE])
+            if any(p.membership in enough for k, p in members.items() if k[0] == MEMBER):
+                return True
+        return False

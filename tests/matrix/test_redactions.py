@@ -1,0 +1,166 @@
+"""Redactions: what was said is stored, served and shown no more, in whichever order the two events come."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import pytest
+from hansa.pure.content import REDACTED, Custom
+from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.redact import redact
+from hansa_matrix.room.sweep import swept
+from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
+
+each_version = pytest.mark.parametrize("version", ["1", "9", "10", "11", "12"])
+
+
+def redaction(house: Inbound, target: str, **over: Any) -> dict[str, Any]:
+    content = {"redacts": target} if house.room.version.redacts_in_content else {}
+    top = {} if house.room.version.redacts_in_content else {"redacts": target}
+    draft = house.forger.draft(house.room, "m.room.redaction", content, **top, **over)
+    return house.forger.finish(house.room, draft)
+
+
+async def accepted(house: Inbound, raw: dict[str, Any]) -> str:
+    assert await house.fate(raw) == "accepted"
+    house.room.keep(from_raw(raw, house.room.version))
+    return event_id(raw, house.room.version)
+
+
+async def served(house: Inbound, name: str) -> Any:
+    status, answer = await house.ask("GET", f"{V1}/event/{quote(name, safe='')}")
+    assert status == 200, answer
+    return answer["pdus"][0]
+
+
+async def logged(house: Inbound, native: str) -> Any:
+    """What the log says that an event says."""
+    event = await house.app.contexts["matrix"].event_by(native)
+    return event.content if event else None
+
+
+async def originals(house: Inbound) -> dict[str, Any]:
+    rows = await house.app.network("matrix")._ctx.store.scan("original", limit=100)
+    return {str(r.key[0]): orjson.loads(r.body) for r in rows}
+
+
+@each_version
+async def test_what_was_said_is_served_and_logged_no_more_and_kept_for_a_while(tmp_path, version):
+    async with inbound(tmp_path, version, keep_redacted_for=100) as house:
+        said = house.forger.message(house.room, "secret")
+        name = await accepted(house, said)
+        assert (await logged(house, name)).text == "secret"
+        await accepted(house, redaction(house, name))
+        assert await served(house, name) == redact(said, house.room.version)
+        assert await logged(house, name) == Custom(type=REDACTED)
+        assert list(await originals(house)) == [name]
+        assert (await originals(house))[name]["content"]["body"] == "secret"
+        context = house.app.network("matrix")._ctx
+        await swept(context)
+        assert list(await originals(house)) == [name]
+        later = context.clock.now() + 101_000
+        context.clock = type("Later", (), {"now": lambda _: later})()
+        await swept(context)
+        assert await originals(house) == {}
+
+
+async def test_nothing_is_kept_where_nothing_may_be(tmp_path):
+    async with inbound(tmp_path, keep_redacted_for=0) as house:
+        name = await accepted(house, house.forger.message(house.room, "secret"))
+        await accepted(house, redaction(house, name))
+        assert await originals(house) == {}
+        assert (await served(house, name))["content"] == {}
+
+
+@each_version
+async def test_a_redaction_that_comes_first_waits_for_its_target(tmp_path, version):
+    async with inbound(tmp_path, version) as house:
+        said = house.forger.message(house.room, "secret")
+        name = event_id(said, house.room.version)
+        await accepted(house, redaction(house, name))
+        room = house.app.network("matrix").get(house.room.room_id)
+        assert list(room.awaited.by_target) == [name]
+        await room.awaited.load(house.app.network("matrix")._ctx.store)  # as after a restart
+        assert list(room.awaited.by_target) == [name]
+        assert await house.fate(said) == "accepted"
+        assert await served(house, name) == redact(said, house.room.version)
+        assert room.awaited.by_target == {}
+        assert await house.app.network("matrix")._ctx.store.scan("redaction", limit=5) == []
+
+
+async def test_who_may_not_redacts_nothing(tmp_path):
+    async with inbound(tmp_path) as house:
+        network = house.app.network("matrix")
+        administration = network._administration
+        ours = await administration.state(house.room.room_id, "m.room.message", None, {"body": "ours"})
+        house.room.tips = {ours: 50}
+        await accepted(house, redaction(house, ours))  # it is an event, and has no effect
+        assert (await served(house, ours))["content"] == {"body": "ours"}
+        other = await accepted(house, house.forger.message(house.room, "theirs"))
+        there = house.other
+        raw = house.forger.finish(
+            there, house.forger.draft(there, "m.room.redaction", {"redacts": other})
+        )  # of another room
+        assert await house.fate(raw) == "accepted"
+        assert (await served(house, other))["content"]["body"] == "theirs"
+
+
+async def test_a_redacted_state_event_keeps_its_place_and_loses_its_words(tmp_path):
+    async with inbound(tmp_path) as house:
+        network = house.app.network("matrix")
+        await network.operations()["rooms level"](
+            {"room": house.room.room_id, "user": f"@m:{THEIRS}", "level": 100}
+        )
+        topic = await network._administration.state(
+            house.room.room_id, "m.room.topic", "", {"topic": "secret"}
+        )
+        view = house.app.contexts["matrix"].view(house.room.room_id)
+        assert view.facts.topic == "secret"
+        await network.operations()["rooms redact"]({"room": house.room.room_id, "event": topic})
+        room = network.get(house.room.room_id)
+        assert (await room.state())["m.room.topic", ""] == topic
+        assert view.facts.topic == ""
+
+
+async def test_ours_are_redacted_by_command(tmp_path):
+    async with inbound(tmp_path) as house:
+        name = await accepted(house, house.forger.message(house.room, "secret"))
+        redact_one = house.app.network("matrix").operations()["rooms redact"]
+        await redact_one({"room": house.room.room_id, "event": name, "reason": "rude"})
+        assert (await served(house, name))["content"] == {}
+        assert await logged(house, name) == Custom(type=REDACTED)
+
+
+async def visible(house: Inbound, setting: str, room_of: Any) -> None:
+    content = orjson.dumps({"history_visibility": setting}).decode()
+    named = {"room": room_of.room_id, "type": "m.room.history_visibility", "content": content}
+    await house.app.network("matrix").operations()["rooms set"](named)
+
+
+@pytest.mark.parametrize(
+    ("setting", "whole"), [("shared", True), ("world_readable", True), ("invited", False), ("joined", False)]
+)
+async def test_a_server_gets_what_its_people_could_read_and_the_bones_of_the_rest(tmp_path, setting, whole):
+    async with inbound(tmp_path) as house:
+        network = house.app.network("matrix")
+        await house.app.link_room(["matrix:#three"], create=True)
+        room_id = await network.alias(f"#three:{OURS}")
+        room = network.get(room_id)
+        await visible(house, setting, room)
+        said = await network._administration.state(room_id, "m.room.message", None, {"body": "before"})
+        joined = await house.join("three")
+        after = await network._administration.state(room_id, "m.room.message", None, {"body": "after"})
+        assert (await served(house, said))["content"] == ({"body": "before"} if whole else {})
+        assert (await served(house, after))["content"] == {"body": "after"}
+        where = quote(room_id, safe="")
+        _, page = await house.ask("GET", f"{V1}/backfill/{where}?v={quote(after, safe='')}&limit=10")
+        bodies = [p["content"].get("body") for p in page["pdus"] if p["type"] == "m.room.message"]
+        assert bodies == ["after", "before" if whole else None]
+        body = {"latest_events": [after], "earliest_events": [], "limit": 20}
+        _, page = await house.ask("POST", f"{V1}/get_missing_events/{where}", body)
+        bodies = [p["content"].get("body") for p in page["events"] if p["type"] == "m.room.message"]
+        assert bodies == ["before" if whole else None]
+        assert event_id((await served(house, said)), joined.version) == said
