@@ -26,11 +26,47 @@ def _invites(found: Any) -> str:
     return table(["user", "", "room", "by", "answered by"], rows)
 
 
+def _destinations(found: Any) -> str:
+    rows = [
+        [
+            d["name"],
+            d["state"],
+            str(d["waiting"]),
+            str(d["failures"]),
+            when(d["since"]) if d["since"] else "",
+            d["reason"],
+        ]
+        for d in found
+    ]
+    return table(["server", "", "waiting", "failures", "since", "why"], rows)
+
+
+def _stuck(found: Any) -> str:
+    return table(
+        ["event", "from", "attempts"], [[e["event"], e["origin"], str(e["attempts"])] for e in found]
+    )
+
+
 def register(commands: Commands) -> None:
     """Every command."""
     commands.add(Command(words="keys ls", help="our signing keys, the one that signs first", show=_keys))
     commands.add(Command(words="keys rotate", help="sign with a new key from now on; old events stay good"))
+    server = Argument(name="server", help="its name")
+    commands.add(Command(words="destinations ls", help="the servers that we send to", show=_destinations))
+    commands.add(Command(words="destinations retry", help="try one at once", arguments=(server,)))
+    commands.add(
+        Command(
+            words="destinations reset",
+            help="give up what waits for one, which will fetch it by itself",
+            arguments=(server,),
+        )
+    )
     room = Argument(name="room", help="its id on Matrix")
+    event = Argument(name="event", help="its id")
+    commands.add(
+        Command(words="rooms stuck", help="events that cannot be judged", arguments=(room,), show=_stuck)
+    )
+    commands.add(Command(words="rooms skip", help="give up one of them", arguments=(room, event)))
     whose = Argument(name="--user", help="whose (default: the bridge user's)")
     commands.add(Command(words="invites ls", help="invites and knocks that wait", show=_invites))
     commands.add(Command(words="invites accept", help="join where one is invited", arguments=(room, whose)))

@@ -82,6 +82,13 @@ class Config(BaseModel):
         max_length=1000,
         description="public keys (base64) that have leaked: what they signed counts as unsigned",
     )
+    origin_rate: float = Field(
+        default=500.0, ge=0, description="requests a second that one server may make; 0: as many as it likes"
+    )
+    origin_burst: int = Field(default=2000, ge=1, description="requests that it may make at once before that")
+    origin_concurrency: int = Field(
+        default=30, ge=1, description="requests of one server that are answered at a time"
+    )
     keep_redacted_for: int = Field(
         default=7 * 86400,
         ge=0,

@@ -51,6 +51,7 @@ from hansa_matrix.federation.notary import Notary
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.federation.server import Gate, add_routes
 from hansa_matrix.keyring import Keyring
+from hansa_matrix.operations import Operations
 from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
@@ -135,6 +136,7 @@ class MatrixNetwork:
         #: Set once the rooms are in memory, or will never be: before, nobody may conclude that we have none.
         self._opening = asyncio.Event()
         self.bridge_user = f"@{config.bridge_user}:{self._server}"
+        self._operations = Operations(ctx, self._keys, self._sender, self._ingest)
         self._administration = Administration(ctx, self.bridge_user, self.get)
         ctx.declare(SCHEMA)
 
@@ -377,10 +379,9 @@ class MatrixNetwork:
     def operations(self) -> Mapping[str, Operation]:
         """See ``hansa.Operated.operations``; ``commands.py`` declares them."""
         own = {"rooms ls": self._list_rooms, "rooms create": self._create_room}
-        own |= {"keys ls": self._list_keys, "keys rotate": self._rotate_keys}
         own |= {"invites ls": self._list_invites, "invites accept": self._accept_invite}
         own |= {"invites decline": self._decline_invite, "rooms knock": self._knock}
-        return {**own, **self._administration.operations()}
+        return {**own, **self._administration.operations(), **self._operations.table()}
 
     async def _list_invites(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [
@@ -422,19 +423,6 @@ class MatrixNetwork:
             raise LocalProtocolError(error.refusal.text) from error
         await self._pending.keep(event, server, shown, version)
         return {"room": room_id, "knocked": self.bridge_user}
-
-    async def _list_keys(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-        current = self._keys.current
-        old = [{"key": k, "public": o.public, "expired": o.expired_ts} for k, o in self._keys.old.items()]
-        return [{"key": current.key_id, "public": current.public, "expired": 0}, *old]
-
-    async def _rotate_keys(self, _arguments: Mapping[str, Any]) -> dict[str, str]:
-        try:
-            new = self._keys.rotate(self._ctx.random.bytes(36), self._ctx.clock.now())
-        except OSError as error:
-            raise LocalProtocolError(f"{error.filename}: {error.strerror}; the key is as it was") from error
-        self._ctx.log.warning("events and requests are signed with %s from now on", new.key_id)
-        return {"key": new.key_id}
 
     async def _create_room(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         alias, version = f"{arguments['alias']}:{self._server}", str(arguments.get("version") or "")

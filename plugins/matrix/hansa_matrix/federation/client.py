@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,6 +48,11 @@ class Client:
         self._chance: Callable[[], float] = lambda: 0.5
         self.check: Callable[[PeerConnect], Any] | None = None
         self.network = ""
+
+    @property
+    def server(self) -> str:
+        """In whose name it asks."""
+        return self._server
 
     def choose_by(self, chance: Callable[[], float]) -> None:
         """Where SRV weights get their chance from."""
@@ -178,15 +182,3 @@ def _patience(answer: HttpResponse, fields: Mapping[str, Any]) -> float:
         return given / 1000
     header_value = answer.headers.get("retry-after", "")
     return float(header_value) if header_value.isdigit() and len(header_value) < 6 else 0.0
-
-
-async def first(attempts: list[Callable[[], Any]]) -> Any:
-    """The first attempt that is not ``Unreachable`` or ``Refused``; else the last error."""
-    problem: Exception = Unreachable("there is no server to ask")
-    for attempt in attempts:
-        try:
-            return await attempt()
-        except (Unreachable, Refused, RemoteProtocolError) as error:
-            problem = error
-            await asyncio.sleep(0)
-    raise problem

@@ -15,7 +15,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from hansa import Append, Destination, NetworkContext, Put, RemoteProtocolError, Row, Value, Write
+from hansa import (
+    Append,
+    Destination,
+    LocalProtocolError,
+    NetworkContext,
+    Put,
+    RemoteProtocolError,
+    Row,
+    Value,
+    Write,
+)
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.proto.transactions import MAX_EDUS, MAX_PDUS
@@ -244,7 +254,10 @@ class Sender:
                 peer.reason = error.reason
                 await self._pause(peer, 0.0)
             else:
-                peer.failures, peer.reason = 0, ""
+                if peer.failures:
+                    peer.failures = 0
+                    self._alarm()
+                peer.reason = ""
                 return
 
     async def _pause(self, peer: _Peer, asked: float) -> None:
@@ -252,6 +265,7 @@ class Sender:
         if not peer.failures:
             peer.failing_since = now
         peer.failures += 1
+        self._alarm()
         most = _MOST_EARLY if now - peer.failing_since < _EARLY else _MOST
         wait = asked or min(most, _FIRST * float(1 << min(peer.failures - 1, 20)))
         wait *= 0.9 + 0.2 * self._ctx.random.uniform()
@@ -261,6 +275,46 @@ class Sender:
                 await peer.heard.wait()
         except TimeoutError:
             pass
+
+    def _alarm(self) -> None:
+        """How many servers cannot be reached, and how many not for an hour: what an operator is woken for."""
+        now = self._ctx.clock.monotonic()
+        failing = [peer for peer in self._peers.values() if peer.failures]
+        gone = [peer for peer in failing if now - peer.failing_since > _EARLY]
+        self._ctx.gauge("matrix_destinations_failing", len(failing))
+        self._ctx.gauge("matrix_destinations_gone", len(gone))
+
+    def _known(self, server: str) -> _Peer:
+        peer = self._peers.get(server)
+        if peer is None:
+            raise LocalProtocolError(f"nothing was ever sent to {server}: `hansa matrix destinations ls`")
+        return peer
+
+    async def retry(self, server: str) -> None:
+        """Try at once what waits for a server, and one that is failing from the beginning."""
+        peer = self._known(server)
+        peer.failures = 0
+        self._alarm()
+        peer.heard.set()
+        self._run(peer)
+        peer.wake.set()
+
+    async def reset(self, server: str) -> int:
+        """Forget what waits for a server: how many events it will have to fetch by itself."""
+        peer = self._known(server)
+        waiting = await self._waiting(peer)
+        if peer.task is not None:
+            peer.task.cancel()
+            await asyncio.gather(peer.task, return_exceptions=True)
+        if waiting:
+            peer.position = await self._ctx.store.position()
+            put = Put("destination", (server,), b"", {"position": peer.position})
+            await self._ctx.store.commit([put])
+            self._ctx.log.warning("%d events for %s are given up by command", len(waiting), server)
+        peer.edus.clear()
+        peer.waiting_since = 0
+        await self.retry(server)
+        return len(waiting)
 
     async def where(self, event_id: str) -> list[Destination]:
         """How far each server is that an event was meant for."""

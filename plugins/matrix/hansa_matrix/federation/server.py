@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import orjson
 from hansa import Busy, NetworkContext, PeerConnect, RemoteProtocolError, Request, Response, Router
 
 from hansa_matrix.crypto import verify
+from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.canonical import decode
 from hansa_matrix.proto.xmatrix import XMatrix, parse_header, signing_bytes
@@ -48,6 +50,10 @@ class Gate:
         self._server = server
         self._keyring = keyring
         self._heard = heard
+        config = ctx.config
+        self._allowance = Allowance(ctx.clock, config.origin_rate, config.origin_burst)
+        self._most = config.origin_concurrency
+        self._under_way: dict[str, int] = {}
         #: False while our rooms are not loaded: a room that we seem not to be in would be news to the peer.
         self.opened: Callable[[], bool] = lambda: True
 
@@ -59,13 +65,30 @@ class Gate:
                 raise Busy("this server is starting", after=1.0)
             try:
                 origin, body = await self._authenticate(request)
-                return json_response(await answerer(origin, request, body))
+                with self._admitted(origin):
+                    return json_response(await answerer(origin, request, body))
             except RemoteProtocolError as problem:
                 more = getattr(problem, "more", {})
                 value = {"errcode": problem.code or "M_UNKNOWN", "error": problem.reason, **more}
                 return json_response(value, problem.hint)
 
         return endpoint
+
+    @contextmanager
+    def _admitted(self, origin: str) -> Iterator[None]:
+        """One of the requests that a server may make at a time and in a while. Raises ``Busy``."""
+        wait = self._allowance.take(origin)
+        under_way = self._under_way.get(origin, 0)
+        if wait or under_way >= self._most:
+            self._ctx.count("matrix_requests_limited")
+            raise Busy(f"{origin} asks too much at a time", after=max(wait, 1.0))
+        self._under_way[origin] = under_way + 1
+        try:
+            yield
+        finally:
+            left = self._under_way.pop(origin) - 1
+            if left:
+                self._under_way[origin] = left
 
     async def _authenticate(self, request: Request) -> tuple[str, Any]:
         headers = [h for h in request.authorizations if h[:8].lower() == "x-matrix"][:5]

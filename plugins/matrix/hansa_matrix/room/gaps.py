@@ -7,7 +7,7 @@ server-server API, "Retrieving missing events".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +28,8 @@ from hansa_matrix.room.room import MatrixRoom
 _MOST = 1000
 _ASK = 20
 _SINGLY = 50
+#: So many servers of the room are asked besides the one that sent an event.
+_OTHERS = 2
 
 
 class GapFiller:
@@ -39,16 +41,34 @@ class GapFiller:
         self._keyring = keyring
         self.ingest: Ingest | None = None
 
+    async def lacking(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
+        """See ``ingest.Gaps.lacking``."""
+        prev = [e for e in pdu.prev_events if e not in coming]
+        auth = [e for e in pdu.auth_events if e not in coming]
+        found = await room.events.load([*prev, *auth], room.version)
+        unplaced = [e for e in prev if e not in found or not found[e].after]
+        return [*unplaced, *(e for e in auth if e not in found)]
+
     async def fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
-        """See ``ingest.Gaps.fill``."""
-        try:
-            if await self._unplaced(room, pdu.prev_events):
-                await self._fill(room, pdu, origin)
-            await self.auth(room, pdu, origin)
-        except (Unreachable, Refused, RemoteProtocolError) as error:
-            self._ctx.log.info("the gap before %s waits: %s", pdu.event_id, error)
-            return False
-        return not await self._unplaced(room, pdu.prev_events)
+        """See ``ingest.Gaps.fill``. Who sent the event is asked first, then others of the room."""
+        for server in self._candidates(room, origin):
+            try:
+                if await self._unplaced(room, pdu.prev_events):
+                    await self._fill(room, pdu, server)
+                await self.auth(room, pdu, server)
+            except (Unreachable, Refused, RemoteProtocolError) as error:
+                self._ctx.log.info("the gap before %s waits: %s", pdu.event_id, error)
+                continue
+            if not await self.lacking(room, pdu, ()):
+                return True
+        return False
+
+    def _candidates(self, room: MatrixRoom, origin: str) -> list[str]:
+        view = self._ctx.view(room.room_id)
+        others = {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
+        listed = sorted(others - {origin, self._client.server})
+        at = int(self._ctx.random.uniform() * len(listed))
+        return [origin, *(listed[at:] + listed[:at])[:_OTHERS]]
 
     async def _unplaced(self, room: MatrixRoom, ids: Iterable[str]) -> list[str]:
         wanted = list(ids)

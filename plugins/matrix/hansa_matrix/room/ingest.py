@@ -7,7 +7,7 @@ and only checks 1 and 2 may drop it, which is counted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -35,10 +35,18 @@ from hansa_matrix.room.native import Arrived, Own
 from hansa_matrix.room.room import MatrixRoom
 
 _BATCH = 50
+#: Events of one room for which other servers are asked at a time.
+_FILLS = 4
 
 
 class Gaps(Protocol):
     """Who fetches what an event stands on."""
+
+    async def lacking(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
+        """The ``prev_events`` without a place in the DAG and the ``auth_events`` that are not stored, but for
+        those that are ``coming``.
+        """
+        ...
 
     async def fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
         """Have the event's ``prev_events`` and ``auth_events`` in the store, with states; False if that
@@ -80,6 +88,22 @@ class Ingest:
         """How many PDUs of a room wait."""
         line = self._lines.get(room_id)
         return len(line) if line is not None else 0
+
+    async def skip(self, room_id: str, event_id: str) -> bool:
+        """Give an event up that was acknowledged and cannot be judged; False if none of that id waits."""
+        line = self._lines.get(room_id)
+        entry = line.remove(event_id) if line is not None else None
+        if entry is None:
+            return False
+        await self._ctx.store.commit([Delete("staged", (room_id, entry.at))])
+        self._ctx.count("matrix_pdus", status="skipped")
+        self._ctx.log.warning("%s is skipped, as an operator wants it", event_id)
+        return True
+
+    def stuck(self, room_id: str) -> list[tuple[str, str, int]]:
+        """``(event id, origin, attempts)`` of what waits in a room, 100 at most."""
+        line = self._lines.get(room_id)
+        return [(e.pdu.event_id, e.origin, e.tries) for e in line.waiting()[:100]] if line else []
 
     async def take(self, origin: str, txn: str, pdus: Sequence[Any]) -> bytes:
         """Stage a transaction's PDUs and keep its answer; a repeated transaction is answered as before, and
@@ -167,13 +191,31 @@ class Ingest:
                 line.done(done)
                 if done or not batch:
                     continue
-                # What the first one stands on cannot be had now: the others pass it.
-                gone = line.step_aside(self._ctx.clock.monotonic())
-                if gone is not None:  # its row stays
-                    self._ctx.count("matrix_pdus", status="set_aside")
-                    self._ctx.log.warning("%s waits for the next start", gone.pdu.event_id)
+                # What the first one stands on has to be asked for: the others pass it meanwhile.
+                entry = line.take()
+                lacking = await self._gaps.lacking(room, entry.pdu, ())
+                if line.ids.issuperset(lacking) or len(line.held) > _FILLS:
+                    self._give_back(line, entry, ready=False)
+                else:
+                    self._ctx.spawn(self._fill(room, line, entry), f"gap before {entry.pdu.event_id}")
         finally:
             line.running = False
+
+    async def _fill(self, room: MatrixRoom, line: Line, entry: Entry) -> None:
+        """Ask for what an event lacks, as long as that takes: its room's line goes on."""
+        filled = False
+        try:
+            filled = await self._gaps.fill(room, entry.pdu, entry.origin)
+        except Exception as error:  # noqa: BLE001  # as in _judge
+            self._failed(entry.pdu.event_id, error)
+        finally:
+            self._give_back(line, entry, ready=filled)
+
+    def _give_back(self, line: Line, entry: Entry, *, ready: bool) -> None:
+        gone = line.give_back(entry, self._ctx.clock.monotonic(), ready=ready)
+        if gone is not None:  # its row stays
+            self._ctx.count("matrix_pdus", status="set_aside")
+            self._ctx.log.warning("%s waits for the next start", gone.pdu.event_id)
 
     async def verified(self, room: MatrixRoom, pdu: Pdu) -> Pdu | None:
         """Checks 2 and 3; None for an event to drop."""
@@ -198,7 +240,7 @@ class Ingest:
                 good = await self.verified(room, pdu)
                 if good is None:
                     drops.append(Delete("staged", row))
-                elif expected.issuperset(good.prev_events) or await self._gaps.fill(room, good, origin):
+                elif not await self._gaps.lacking(room, good, expected):
                     items.append(await self.inbound(good, origin, row))
                     expected.add(good.event_id)
                 else:

@@ -37,12 +37,14 @@ class Line:
     def __init__(self) -> None:
         self.ids: set[str] = set()
         self.running = False
+        #: Entries for which somebody is asking other servers.
+        self.held: set[str] = set()
         self._waiting: deque[Entry] = deque()
         self._aside: list[Entry] = []
         self._news = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._aside)
+        return len(self._waiting) + len(self._aside) + len(self.held)
 
     def put(self, entry: Entry) -> None:
         """At the end."""
@@ -64,16 +66,43 @@ class Line:
 
     def step_aside(self, now: float) -> Entry | None:
         """The first one cannot be judged now. The one that is let go of for it, if there are too many."""
+        return self.give_back(self.take(), now, ready=False)
+
+    def take(self) -> Entry:
+        """Take the first one out of the line while what it lacks is asked for; ``give_back`` it."""
         entry = self._waiting.popleft()
-        entry.again = now + RETRY[min(entry.tries, len(RETRY) - 1)]
-        entry.tries += 1
+        self.held.add(entry.pdu.event_id)
+        return entry
+
+    def give_back(self, entry: Entry, now: float, *, ready: bool) -> Entry | None:
+        """It is judged next if it is ``ready``, else tried again after a while. The one that is let go of
+        for it, if too many stand aside.
+        """
+        self.held.discard(entry.pdu.event_id)
+        entry.again = 0.0 if ready else now + RETRY[min(entry.tries, len(RETRY) - 1)]
+        entry.tries += not ready
         self._aside.append(entry)
+        self._news.set()
         if len(self._aside) <= MOST_ASIDE:
             return None
         longest = max(self._aside, key=lambda one: one.tries)
         self._aside.remove(longest)
         self.ids.discard(longest.pdu.event_id)
         return longest
+
+    def remove(self, event_id: str) -> Entry | None:
+        """Take out one that nobody asks for at the moment; None if it is not here."""
+        for queue in (self._waiting, self._aside):
+            for entry in queue:
+                if entry.pdu.event_id == event_id:
+                    queue.remove(entry)
+                    self.ids.discard(event_id)
+                    return entry
+        return None
+
+    def waiting(self) -> list[Entry]:
+        """Everything that waits here."""
+        return [*self._waiting, *self._aside]
 
     async def ready(self, clock: Clock) -> None:
         """Wait until there is somebody at the front, or it is time to try one that stands aside."""
@@ -82,9 +111,10 @@ class Line:
         if due:
             self._aside = [entry for entry in self._aside if entry.again > now]
             self._waiting.extend(due)
-        if self._waiting or not self._aside:
+        if self._waiting or not (self._aside or self.held):
             return
         self._news.clear()
+        wait = min(entry.again for entry in self._aside) - now if self._aside else None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(entry.again for entry in self._aside) - now):
+            async with asyncio.timeout(wait):
                 await self._news.wait()

@@ -1,0 +1,76 @@
+"""What an operator may ask of a running Matrix network, besides what is done in rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from hansa import LocalProtocolError, NetworkContext, Operation
+
+from hansa_matrix.federation.sender import Sender
+from hansa_matrix.own_keys import OwnKeys
+from hansa_matrix.room.ingest import Ingest
+
+
+class Operations:
+    """Keys, destinations, events that are stuck; ``commands.py`` declares them."""
+
+    def __init__(self, ctx: NetworkContext, keys: OwnKeys, sender: Sender, ingest: Ingest) -> None:
+        self._ctx = ctx
+        self._keys = keys
+        self._sender = sender
+        self._ingest = ingest
+
+    def table(self) -> Mapping[str, Operation]:
+        """See ``hansa.Operated.operations``."""
+        return {
+            "keys ls": self.keys,
+            "keys rotate": self.rotate,
+            "destinations ls": self.destinations,
+            "destinations retry": self.retry,
+            "destinations reset": self.reset,
+            "rooms stuck": self.stuck,
+            "rooms skip": self.skip,
+        }
+
+    async def keys(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Our signing keys."""
+        current = self._keys.current
+        old = [{"key": k, "public": o.public, "expired": o.expired_ts} for k, o in self._keys.old.items()]
+        return [{"key": current.key_id, "public": current.public, "expired": 0}, *old]
+
+    async def rotate(self, _arguments: Mapping[str, Any]) -> dict[str, str]:
+        """Sign with a new key."""
+        try:
+            new = self._keys.rotate(self._ctx.random.bytes(36), self._ctx.clock.now())
+        except OSError as error:
+            raise LocalProtocolError(f"{error.filename}: {error.strerror}; the key is as it was") from error
+        self._ctx.log.warning("events and requests are signed with %s from now on", new.key_id)
+        return {"key": new.key_id}
+
+    async def destinations(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Every server that we send to."""
+        return [asdict(one) for one in await self._sender.destinations()]
+
+    async def retry(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """Try a server at once."""
+        await self._sender.retry(str(arguments["server"]))
+        return {"retried": str(arguments["server"])}
+
+    async def reset(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Give up what waits for a server."""
+        server = str(arguments["server"])
+        return {"server": server, "given_up": await self._sender.reset(server)}
+
+    async def stuck(self, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Events of a room that wait to be judged."""
+        found = self._ingest.stuck(str(arguments["room"]))
+        return [{"event": event, "origin": origin, "attempts": tries} for event, origin, tries in found]
+
+    async def skip(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """Give up one of them."""
+        event = str(arguments["event"])
+        if not await self._ingest.skip(str(arguments["room"]), event):
+            raise LocalProtocolError(f"{event} does not wait there: `hansa matrix rooms stuck ROOM`")
+        return {"skipped": event}
