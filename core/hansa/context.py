@@ -92,6 +92,12 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
+    async def supersede(self, native: str, by: str, view: ViewChange) -> None:
+        """Another native room takes a native room's place: what was linked with the one is linked with the
+        other, whose whole present is ``view``. The one left goes on alone.
+        """
+        ...
+
     async def close_link(self, native: str) -> None:
         """We are out of the native room for good; the core room and its log stay."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hansa import tables
 from hansa.pure.errors import LocalProtocolError
@@ -150,6 +150,30 @@ class Rooms:
         target.links[link.id] = link
         self._by_native[native] = link
         return link
+
+    async def supersede(self, native: Ref, by: Ref, view: ViewChange) -> None:
+        """Give a native room's link to another native room; the one left gets a room of its own."""
+        before = self._by_native.get(native)
+        if before is None or by in self._by_native:
+            raise LocalProtocolError(f"{native} has no link, or {by} has one already")
+        room = self._rooms[before.room]
+        made = "r" + base64.b32encode(self._random.bytes(10)).decode().lower()
+        alone = Room(made, RoomView(made))
+        natives = tuple(p for p in room.view.people.values() if p.user.network == native.network)
+        present = {person.user for person in view.people}
+        change = replace(view, gone=tuple(user for user in room.view.people if user not in present))
+        left = ViewChange(people=natives, facts=room.view.facts)
+        moved, taken = replace(before, room=made), replace(before, native=by)
+        writes = [*self.writes(room, change), *self.writes(alone, left)]
+        writes += [tables.link_put(moved), tables.link_put(taken), tables.cursor_put(taken, room.head)]
+        await self._store.commit(writes)
+        room.view.apply(change)
+        alone.view.apply(left)
+        self._rooms[made] = alone
+        for link, holder in ((moved, alone), (taken, room)):
+            holder.links[link.id] = link
+            self._by_native[link.native] = link
+        room.links.pop(before.id, None)
 
     async def close_link(self, native: Ref) -> None:
         """Remove a link; the room and its log stay."""

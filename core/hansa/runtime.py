@@ -110,6 +110,10 @@ class Context(BasicContext):
         await self._app.consume(link)
         return link
 
+    async def supersede(self, native: str, by: str, view: ViewChange) -> None:
+        """See ``hansa.NetworkContext.supersede``."""
+        await self._app.rooms.supersede(self._ref(native), self._ref(by), view)
+
     async def close_link(self, native: str) -> None:
         """See ``hansa.NetworkContext.close_link``."""
         await self._app.stop_consuming(self._ref(native))

@@ -85,3 +85,51 @@ async def test_redactions_both_ways(version, hosted, stage, matrix_user):
 
 async def _is(hansa: Stage, event_id: str, content: dict[str, Any]) -> bool:
     return await stored(hansa, event_id) == content
+
+
+async def replaced(user: MatrixUser, room: str) -> str:
+    """The room that a room's tombstone names."""
+    tombstone = (await user.state(room)).get(("m.room.tombstone", ""))
+    return tombstone["content"]["replacement_room"] if tombstone else ""
+
+
+@pytest.mark.parametrize(("old", "new"), [("9", "10"), ("10", "12"), ("11", "12"), ("12", "11")])
+async def test_a_room_of_ours_is_upgraded_and_everything_follows(old, new, stage, matrix_user):
+    hansa, alice = await stage(), await matrix_user("alice")
+    room = await entered(hansa, alice, old, "here")
+    await hansa.run("matrix", "rooms", "set", room, "m.room.topic", '{"topic": "kept"}')
+    made = (await hansa.run("matrix", "rooms", "upgrade", room, new))["room"]
+    await until("Alice sees where the room went", lambda: replaced(alice, room))
+    assert await replaced(alice, room) == made
+    assert await alice.join(f"#lobby:{hansa.name}") == made
+    state = await alice.state(made)
+    assert state["m.room.create", ""]["content"]["predecessor"]["room_id"] == room
+    assert state["m.room.topic", ""]["content"] == {"topic": "kept"}
+    assert state["m.room.member", hansa.ghost(JULIET)]["content"]["membership"] == "join"
+    assert (await hansa.actor.say("lobby", JULIET, "over here")).refusal is None
+    await matrix_reads(alice, made, hansa.ghost(JULIET), ["over here"])
+    await alice.say(made, "I followed")
+    await hansa.actor.until_shown(
+        "lobby", lambda seen: any(getattr(c, "text", "") == "I followed" for c in seen)
+    )
+    await alice.say(room, "anybody there?")  # the old room goes on alone
+    await alice.say(made, "the end")
+    await hansa.actor.until_shown(
+        "lobby", lambda seen: any(getattr(c, "text", "") == "the end" for c in seen)
+    )
+    assert "anybody there?" not in hansa.actor.texts("lobby")
+
+
+@pytest.mark.parametrize(("old", "new"), [("9", "11"), ("11", "12")])
+async def test_a_room_of_theirs_is_upgraded_and_we_follow(old, new, stage, matrix_user):
+    hansa, alice = await stage(), await matrix_user("alice")
+    room = await entered(hansa, alice, old, "there")
+    answer = await alice.call("POST", f"/rooms/{quote(room, safe='')}/upgrade", {"new_version": new})
+    made = answer["replacement_room"]
+    await matrix_sees(alice, made, "Juliet")
+    await alice.say(made, "over here")
+    await hansa.actor.until_shown(
+        "lobby", lambda seen: any(getattr(c, "text", "") == "over here" for c in seen)
+    )
+    assert (await hansa.actor.say("lobby", JULIET, "I followed")).refusal is None
+    await matrix_reads(alice, made, hansa.ghost(JULIET), ["I followed"])

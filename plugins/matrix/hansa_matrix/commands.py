@@ -85,6 +85,14 @@ def register(commands: Commands) -> None:
             ),
         )
     )
+    version = Argument(name="version", help="such as 12")
+    commands.add(
+        Command(
+            words="rooms upgrade",
+            help="replace a room by one of another version; alias and links follow",
+            arguments=(room, version),
+        )
+    )
     commands.add(
         Command(
             words="rooms redact",

@@ -71,6 +71,7 @@ from hansa_matrix.room.schema import SCHEMA
 from hansa_matrix.room.signals import RoomSignals
 from hansa_matrix.room.sweep import sweep
 from hansa_matrix.room.turn import RoomTurn
+from hansa_matrix.room.upgrade import TOMBSTONE, Upgrades
 
 #: A transaction waits for a room that is being entered, 30 s at most.
 _LOOK, _LOOKS = 0.1, 300
@@ -138,6 +139,9 @@ class MatrixNetwork:
         self.bridge_user = f"@{config.bridge_user}:{self._server}"
         self._operations = Operations(ctx, self._keys, self._sender, self._ingest)
         self._administration = Administration(ctx, self.bridge_user, self.get)
+        self._upgrades = Upgrades(self._own, self._events, self._administration, self.bridge_user)
+        self._upgrades.keep = self._keep
+        self._ingest.arrived = self._arrived
         ctx.declare(SCHEMA)
 
     @property
@@ -307,6 +311,34 @@ class MatrixNetwork:
             raise RoomRefused(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {alias}"))
         return await self._made(alias, self._config.room_version)
 
+    def _keep(self, room: MatrixRoom) -> None:
+        self._rooms[room.room_id] = room
+
+    def _arrived(self, pdu: Pdu) -> None:
+        """See ``Ingest.arrived``: where somebody replaces a room, what is linked to it follows."""
+        replacement = pdu.content.get("replacement_room")
+        if pdu.type == TOMBSTONE and pdu.state_key == "" and ids.valid_room_id(replacement):
+            self._ctx.spawn(self._follow(pdu, str(replacement)), f"follow {pdu.room_id}")
+
+    async def _follow(self, tombstone: Pdu, replacement: str) -> None:
+        old, server = self._rooms.get(tombstone.room_id), ids.domain_of(tombstone.sender)
+        if old is None or not self._config.accept_invites:
+            return
+        for pause in (*_ACCEPT_PAUSES, 0.0):
+            try:
+                if replacement not in self._rooms:
+                    await self._enter(replacement, [server])
+                await self._upgrades.follow(old, self._rooms[replacement], server)
+                return
+            except RoomRefused as error:
+                if not pause:
+                    text = error.refusal.text
+                    self._ctx.log.warning("%s, which replaces %s: %s", replacement, old.room_id, text)
+                await asyncio.sleep(pause)
+            except LocalProtocolError as error:
+                self._ctx.log.warning("%s is not followed: %s", old.room_id, error)
+                return
+
     async def _made(self, alias: str, version: str) -> OpenedRoom:
         room = await create_room(self._own, self._events, self.bridge_user, version, alias)
         self._rooms[room.room_id] = room
@@ -379,6 +411,7 @@ class MatrixNetwork:
     def operations(self) -> Mapping[str, Operation]:
         """See ``hansa.Operated.operations``; ``commands.py`` declares them."""
         own = {"rooms ls": self._list_rooms, "rooms create": self._create_room}
+        own |= {"rooms upgrade": self._upgrades.upgrade}
         own |= {"invites ls": self._list_invites, "invites accept": self._accept_invite}
         own |= {"invites decline": self._decline_invite, "rooms knock": self._knock}
         return {**own, **self._administration.operations(), **self._operations.table()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hansa import NetworkContext, Put, Write
@@ -15,9 +17,22 @@ from hansa_matrix.room.room import Head, MatrixRoom
 from hansa_matrix.room.turn import RoomTurn
 
 
-def _create_event(own: Own, creator: str, version_id: str, room_id: str) -> Pdu:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Founding:
+    """What a new room has from another: the ``predecessor`` of its create event, power levels, and state
+    events, ``(type, state key, content)``, that follow the first ones.
+    """
+
+    predecessor: Mapping[str, str]
+    levels: Mapping[str, Any] | None
+    then: Sequence[tuple[str, str, dict[str, Any]]]
+
+
+def _create_event(own: Own, creator: str, version_id: str, room_id: str, founding: Founding | None) -> Pdu:
     version = VERSIONS[version_id]
     content: dict[str, Any] = {"room_version": version_id}
+    if founding is not None:
+        content["predecessor"] = dict(founding.predecessor)
     if version.creator_in_content:
         content["creator"] = creator
     if version.hashed_room_id:
@@ -64,12 +79,29 @@ def _levels(creator: str, version_id: str) -> dict[str, Any]:
     }
 
 
-async def create_room(own: Own, events: Events, creator: str, version_id: str, alias: str) -> MatrixRoom:
-    """A public room with an alias, all its first events in one commit."""
+def _inherited(levels: Mapping[str, Any], creator: str, version_id: str) -> dict[str, Any]:
+    """Another room's levels, in which the creator of this one has what its version gives creators."""
+    users = levels.get("users")
+    named = {u: v for u, v in users.items() if u != creator} if isinstance(users, Mapping) else {}
+    if not VERSIONS[version_id].privileged_creators:
+        named[creator] = max([100, *(v for v in named.values() if type(v) is int)])
+    return {**levels, "users": named}
+
+
+async def create_room(
+    own: Own,
+    events: Events,
+    creator: str,
+    version_id: str,
+    alias: str,
+    *,
+    founding: Founding | None = None,
+) -> MatrixRoom:
+    """A public room with an alias (none if it is empty), all its first events in one commit."""
     ctx: NetworkContext = own.ctx
     version = VERSIONS[version_id]
     made_up = "!" + ctx.random.bytes(12).hex() + ":" + own.server
-    create = _create_event(own, creator, version_id, made_up)
+    create = _create_event(own, creator, version_id, made_up, founding)
     room = MatrixRoom(create.room_id, version, ctx.store, events)
     group, puts = room.groups.grow(0, {}, {create.key: create.event_id})
     stored = Stored(create, Status.ACCEPTED, 0, group)
@@ -77,19 +109,23 @@ async def create_room(own: Own, events: Events, creator: str, version_id: str, a
     room.head = Head(extremities={create.event_id: group}, group=group, depth=1)
     writes: list[Write] = [*puts, stored.put()]
     turn = RoomTurn(room, own)
+    levels = _levels(creator, version_id)
+    if founding is not None and founding.levels is not None:
+        levels = _inherited(founding.levels, creator, version_id)
     steps: list[tuple[str, str, dict[str, Any]]] = [
         ("m.room.member", creator, {"membership": "join"}),
-        ("m.room.power_levels", "", _levels(creator, version_id)),
+        ("m.room.power_levels", "", levels),
         ("m.room.join_rules", "", {"join_rule": "public"}),
         ("m.room.history_visibility", "", {"history_visibility": "shared"}),
-        ("m.room.canonical_alias", "", {"alias": alias}),
+        *(founding.then if founding is not None else ()),
     ]
+    if alias:
+        steps.append(("m.room.canonical_alias", "", {"alias": alias}))
     for type_, state_key, content in steps:
         writes += await turn.own_event(creator, type_, state_key, content)
-    writes += [
-        room.put(turn.head),
-        Put("room_alias", (alias,), b"", {"room_id": room.room_id}),
-    ]
+    writes.append(room.put(turn.head))
+    if alias:
+        writes.append(Put("room_alias", (alias,), b"", {"room_id": room.room_id}))
     await ctx.store.commit(writes)
     turn.committed()
     return room

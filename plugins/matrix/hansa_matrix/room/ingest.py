@@ -69,6 +69,8 @@ class Ingest:
         self.room_of: Callable[[str], MatrixRoom | None] = lambda _: None
         #: Waits while a room is being entered; False if that takes too long for a request.
         self.entered: Callable[[str], Awaitable[bool]] | None = None
+        #: Is told of an event that was accepted and is shown.
+        self.arrived: Callable[[Pdu], None] = lambda _: None
         #: Takes an event of a room that we are not in; False if it means nothing to us.
         self.elsewhere: Callable[[Mapping[str, Any]], Awaitable[bool]] | None = None
 
@@ -284,6 +286,8 @@ class Ingest:
             if outcome.refusal is not None:
                 self._ctx.count("matrix_pdus", status="refused")
                 self._ctx.log.info("refused %s: %s", item.origin.id, outcome.refusal.text)
+            if isinstance(item.native, Arrived) and outcome.event is not None and not outcome.duplicate:
+                self.arrived(item.native.pdu)
             staged = item.native.staged if isinstance(item.native, Arrived) else None
             if staged and (outcome.duplicate or _final(outcome)):
                 stale.append(Delete("staged", staged))

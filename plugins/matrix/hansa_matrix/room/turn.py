@@ -62,7 +62,9 @@ class _Drafts:
 class RoomTurn:
     """See ``hansa.Turn``."""
 
-    def __init__(self, room: MatrixRoom, own: Own) -> None:
+    def __init__(self, room: MatrixRoom, own: Own, servers: frozenset[str] = frozenset()) -> None:
+        #: Who is in a room that the core does not know yet.
+        self._given = servers
         self._room = room
         self._own = own
         self._ctx = own.ctx
@@ -349,7 +351,7 @@ class RoomTurn:
         """The servers with a joined person before this event."""
         view = self._ctx.view(self._room.room_id)
         if view is None:
-            return frozenset()
+            return self._given
         return frozenset(s for n, s in view.joined_servers if n == self._ctx.id) - {self._own.server}
 
     def _out(self, pdu: Pdu, servers: frozenset[str]) -> list[Write]:

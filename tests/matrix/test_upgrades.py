@@ -1,0 +1,69 @@
+"""Rooms that replace others: who may, and what nobody may claim."""
+
+from __future__ import annotations
+
+import pytest
+from hansa import LocalProtocolError
+from matrix.inbound import OURS, THEIRS, inbound
+
+
+async def test_who_may_not_replace_a_room_makes_none(tmp_path):
+    async with inbound(tmp_path, "11") as house:
+        network = house.app.network("matrix")
+        upgrade = network.operations()["rooms upgrade"]
+        with pytest.raises(LocalProtocolError, match="no room version"):
+            await upgrade({"room": house.room.room_id, "version": "13"})
+        with pytest.raises(LocalProtocolError, match="not in !none"):
+            await upgrade({"room": "!none", "version": "12"})
+        levels = {"users": {network.bridge_user: 60}, "events": {"m.room.tombstone": 100}}
+        await network._administration.state(house.room.room_id, "m.room.power_levels", "", levels)
+        before = set(network._rooms)
+        with pytest.raises(LocalProtocolError, match="may not replace"):
+            await upgrade({"room": house.room.room_id, "version": "12"})
+        assert set(network._rooms) == before
+        assert await network.alias(f"#one:{OURS}") == house.room.room_id
+
+
+async def test_a_room_is_replaced_once_and_its_links_move_with_its_alias(tmp_path):
+    async with inbound(tmp_path, "11") as house:
+        network = house.app.network("matrix")
+        upgrade = network.operations()["rooms upgrade"]
+        core = house.app.contexts["matrix"].link(house.room.room_id).room
+        made = (await upgrade({"room": house.room.room_id, "version": "12"}))["room"]
+        assert await network.alias(f"#one:{OURS}") == made
+        assert house.app.contexts["matrix"].link(made).room == core
+        assert house.app.contexts["matrix"].link(house.room.room_id).room != core
+        with pytest.raises(LocalProtocolError, match="replaced already"):
+            await upgrade({"room": house.room.room_id, "version": "12"})
+        # The one left still takes what is said in it.
+        assert await house.fate(house.forger.message(house.room, "x")) == "accepted"
+
+
+async def test_a_room_that_does_not_say_so_replaces_nothing(tmp_path):
+    async with inbound(tmp_path) as house:
+        network = house.app.network("matrix")
+        old, other = network.get(house.room.room_id), network.get(house.other.room_id)
+        with pytest.raises(LocalProtocolError, match="does not say that it replaces"):
+            await network._upgrades.follow(old, other, THEIRS)
+
+
+async def test_bans_and_levels_go_along_and_creators_are_not_among_the_levels(tmp_path):
+    async with inbound(tmp_path, "10") as house:
+        network = house.app.network("matrix")
+        say = network._administration.state
+        room = house.room.room_id
+        levels = {"users": {network.bridge_user: 100, "@mod:x": 50}, "ban": 77}
+        await say(room, "m.room.power_levels", "", levels)
+        await say(room, "m.room.member", "@bad:x", {"membership": "ban"})
+        for version in ("12", "10"):
+            made = (await network.operations()["rooms upgrade"]({"room": room, "version": version}))["room"]
+            new = network.get(made)
+            state = {p.key: p for p in await new.state_events(await new.state())}
+            assert state["m.room.member", "@bad:x"].membership == "ban"
+            users = state["m.room.power_levels", ""].content["users"]
+            assert users == {"@mod:x": 50} | ({network.bridge_user: 100} if version == "10" else {})
+            assert state["m.room.power_levels", ""].content["ban"] == 77
+            assert (state["m.room.create", ""].content["predecessor"].get("event_id") is None) is (
+                version == "12"
+            )
+            room = made
