@@ -133,3 +133,31 @@ async def test_a_room_of_theirs_is_upgraded_and_we_follow(old, new, stage, matri
     )
     assert (await hansa.actor.say("lobby", JULIET, "I followed")).refusal is None
     await matrix_reads(alice, made, hansa.ghost(JULIET), ["I followed"])
+
+
+async def test_the_public_list_a_space_and_a_time_over_federation(stage, matrix_user, synapse):
+    hansa, alice = await stage(), await matrix_user("alice")
+    room = await entered(hansa, alice, "11", "here")
+    await hansa.run("matrix", "rooms", "set", room, "m.room.name", '{"name": "The harbour"}')
+    await hansa.run("matrix", "rooms", "publish", room)
+    query = {"filter": {"generic_search_term": "harb"}, "limit": 10}
+    found = await alice.call("POST", f"/publicRooms?server={hansa.name}", query)
+    assert [(r["room_id"], r["name"]) for r in found["chunk"]] == [(room, "The harbour")]
+
+    space = await alice.create_room("11", creation_content={"type": "m.space"})
+    await alice.set_state(space, "m.space.child", {"via": [hansa.name]}, room)
+    other = (await hansa.run("matrix", "rooms", "create", "#other"))["room"]
+    await alice.set_state(space, "m.space.child", {"via": [hansa.name]}, other)
+    where = f"{alice.url}/_matrix/client/v1/rooms/{quote(space, safe='')}/hierarchy"
+    assert alice._http is not None
+    async with alice._http.get(where) as answer:
+        rooms = {r["room_id"]: r for r in (await answer.json())["rooms"]}
+    assert rooms[other]["canonical_alias"] == f"#other:{hansa.name}"  # which Synapse is not in, and asks us
+
+    said = await alice.say(room, "noon")
+    await hansa.actor.until("lobby", 1)
+    row = await hansa.matrix._ctx.store.get("pdu", (said,))
+    ts = orjson.loads(row.body)["origin_server_ts"]
+    target = f"/_matrix/federation/v1/timestamp_to_event/{quote(room, safe='')}?ts={ts}&dir=b"
+    status, event = await synapse.signer().request("GET", hansa.name, target)
+    assert (status, event["event_id"]) == (200, said)

@@ -47,6 +47,17 @@ def _stuck(found: Any) -> str:
     )
 
 
+def _checked(found: Any) -> str:
+    lines = [f"{found['room']}: {found['events']} events, {found['extremities']} extremities"]
+    lines += [f"  {status}: {count}" for status, count in sorted(found["statuses"].items())]
+    for name in ("missing_prev", "missing_auth", "missing_state"):
+        lines += [f"  {name.replace('_', ' ')}: {event}" for event in found[name]]
+    lines += [f"  rejected: {event}  {why}" for event, why in sorted(found["rejected"].items())]
+    if not any(found[name] for name in ("missing_prev", "missing_auth", "missing_state")):
+        lines.append("  everything that they name is here")
+    return "\n".join(lines)
+
+
 def register(commands: Commands) -> None:
     """Every command."""
     commands.add(Command(words="keys ls", help="our signing keys, the one that signs first", show=_keys))
@@ -83,6 +94,24 @@ def register(commands: Commands) -> None:
                 Argument(name="alias", help="#name"),
                 Argument(name="--version", help="its room version (default: the network's room_version)"),
             ),
+        )
+    )
+    for words, text in (
+        ("rooms publish", "list a room in the public directory"),
+        ("rooms unpublish", "take it off that list"),
+        ("rooms leave", "all of ours go out of a room"),
+        ("rooms block", "take nothing more of a room, from nobody"),
+        ("rooms unblock", "take part again"),
+        ("rooms purge", "remove a room that nobody of ours is in"),
+    ):
+        commands.add(Command(words=words, help=text, arguments=(room,)))
+    repair = Argument(name="--repair", help="ask other servers for what is missing", switch=True)
+    commands.add(
+        Command(
+            words="rooms check",
+            help="whether everything that a room's events name is here",
+            arguments=(room, repair),
+            show=_checked,
         )
     )
     version = Argument(name="version", help="such as 12")

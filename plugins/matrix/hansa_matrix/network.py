@@ -44,6 +44,7 @@ from hansa_matrix.federation.answers.handshakes import Handshakes
 from hansa_matrix.federation.answers.history import History
 from hansa_matrix.federation.answers.invites import Invited
 from hansa_matrix.federation.answers.people import People
+from hansa_matrix.federation.answers.spaces import Spaces
 from hansa_matrix.federation.answers.transactions import Transactions
 from hansa_matrix.federation.client import Client, Unreachable
 from hansa_matrix.federation.client import Refused as PeerRefused
@@ -58,7 +59,9 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_keys import CREATE_KEY, POWER_LEVELS_KEY
 from hansa_matrix.proto.versions import VERSIONS, version_of
 from hansa_matrix.room.administration import Administration
+from hansa_matrix.room.care import Care
 from hansa_matrix.room.create import create_room
+from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.events import Events
 from hansa_matrix.room.gaps import GapFiller
 from hansa_matrix.room.ingest import Ingest
@@ -142,6 +145,10 @@ class MatrixNetwork:
         self._upgrades = Upgrades(self._own, self._events, self._administration, self.bridge_user)
         self._upgrades.keep = self._keep
         self._ingest.arrived = self._arrived
+        self._directory = Directory(ctx, self._administration.room)
+        self._care = Care(ctx, self._server, self.get, self._administration, self._gaps)
+        self._care.forget = self._forget
+        self._ingest.blocked = self.blocked
         ctx.declare(SCHEMA)
 
     @property
@@ -161,6 +168,7 @@ class MatrixNetwork:
             Invited(entitled, self._keyring, self._pending, self._administration),
             History(entitled),
             People(entitled),
+            Spaces(entitled, self._directory),
         )
         add_routes(router, gate, answers, self._keyring, self._config.delegate)
         Notary(self._keyring, self._ctx.clock).register(router)
@@ -177,6 +185,7 @@ class MatrixNetwork:
                 await room.awaited.load(self._ctx.store)
                 self._rooms[room_id] = room
             after = str(page[-1].key[0])
+        await self._care.load()
         await self._sender.load()
         self._sender.start()
         for room in list(self._rooms.values()):
@@ -247,6 +256,13 @@ class MatrixNetwork:
     def get(self, room_id: str) -> MatrixRoom | None:
         """See ``entitled.Rooms.get``."""
         return self._rooms.get(room_id)
+
+    def blocked(self, room_id: str) -> bool:
+        """See ``entitled.Rooms.blocked``."""
+        return room_id in self._care.blocked
+
+    def _forget(self, room_id: str) -> None:
+        self._rooms.pop(room_id, None)
 
     async def alias(self, alias: str) -> str | None:
         """See ``entitled.Rooms.alias``."""
@@ -345,6 +361,9 @@ class MatrixNetwork:
         return await self._opened(room)
 
     async def _enter(self, room_id: str, via: Sequence[str], user: str = "") -> OpenedRoom:
+        if self.blocked(room_id):
+            text = f"{room_id} is blocked: `hansa matrix rooms unblock` ends that"
+            raise RoomRefused(Refusal(code=RefusalCode.FORBIDDEN, text=text))
         user = user or self.bridge_user
         room = self._rooms.get(room_id)
         anew = room is None or not room.resident
@@ -410,8 +429,9 @@ class MatrixNetwork:
 
     def operations(self) -> Mapping[str, Operation]:
         """See ``hansa.Operated.operations``; ``commands.py`` declares them."""
-        own = {"rooms ls": self._list_rooms, "rooms create": self._create_room}
+        own: dict[str, Operation] = {"rooms ls": self._list_rooms, "rooms create": self._create_room}
         own |= {"rooms upgrade": self._upgrades.upgrade}
+        own |= {**self._directory.operations(), **self._care.operations()}
         own |= {"invites ls": self._list_invites, "invites accept": self._accept_invite}
         own |= {"invites decline": self._decline_invite, "rooms knock": self._knock}
         return {**own, **self._administration.operations(), **self._operations.table()}

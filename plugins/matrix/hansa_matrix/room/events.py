@@ -38,6 +38,8 @@ class Stored:
     status: Status
     before: int = 0
     after: int = 0
+    #: The rule that a rejected or soft-failed event broke, and how.
+    reason: str = ""
 
     @property
     def size(self) -> int:
@@ -51,6 +53,7 @@ class Stored:
             "depth": self.pdu.depth,
             "before": self.before,
             "after": self.after,
+            "reason": self.reason[:200],
         }
 
     def put(self) -> Put:
@@ -89,6 +92,7 @@ class Events:
                     Status(str(row.fields["status"])),
                     int(row.fields["before"] or 0),
                     int(row.fields["after"] or 0),
+                    str(row.fields["reason"] or ""),
                 )
                 found[event_id] = stored
                 self.keep([stored])

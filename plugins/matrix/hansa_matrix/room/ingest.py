@@ -69,6 +69,7 @@ class Ingest:
         self.room_of: Callable[[str], MatrixRoom | None] = lambda _: None
         #: Waits while a room is being entered; False if that takes too long for a request.
         self.entered: Callable[[str], Awaitable[bool]] | None = None
+        self.blocked: Callable[[str], bool] = lambda _: False
         #: Is told of an event that was accepted and is shown.
         self.arrived: Callable[[Pdu], None] = lambda _: None
         #: Takes an event of a room that we are not in; False if it means nothing to us.
@@ -123,6 +124,9 @@ class Ingest:
             if room is None or not room.resident:
                 mine = self.elsewhere is not None and isinstance(obj, dict) and await self.elsewhere(obj)
                 self._ctx.count("matrix_pdus", status="rescinded" if mine else "unknown_room")
+                continue
+            if self.blocked(room.room_id):
+                self._ctx.count("matrix_pdus", status="blocked")
                 continue
             try:
                 pdu = parse(obj, room.version)

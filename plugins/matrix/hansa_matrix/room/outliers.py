@@ -80,5 +80,8 @@ async def judged(
             if create is not None:
                 state.setdefault(CREATE_KEY, create)
             reject = check_state(pdu, state, version, third_party_ok=THIRD_PARTY_OK)
-        made[pdu.event_id] = Stored(pdu, Status.REJECTED if reject else Status.OUTLIER)
+        status, why = Status.OUTLIER, ""
+        if reject is not None:
+            status, why = Status.REJECTED, f"{reject.rule}: {reject.reason}"
+        made[pdu.event_id] = Stored(pdu, status, reason=why)
     return made

@@ -14,7 +14,7 @@ SCHEMA = Schema(
         Collection(
             name="pdu",
             key={"event_id": str},
-            fields={"room_id": str, "status": str, "depth": int, "before": int, "after": int},
+            fields={"room_id": str, "status": str, "depth": int, "before": int, "after": int, "reason": str},
             indexes=(("room_id", "depth"),),
         ),
         #: One state as a difference to its parent, or whole.
@@ -44,6 +44,8 @@ SCHEMA = Schema(
         Collection(name="redaction", key={"room_id": str, "target": str}),
         #: Redacted events as they were, until a time in ms.
         Collection(name="original", key={"event_id": str}, fields={"until": int}, indexes=(("until",),)),
+        Collection(name="published", key={"room_id": str}),
+        Collection(name="blocked", key={"room_id": str}),
         #: The last receipt of a person in a room or thread: event id and time.
         Collection(name="receipt", key={"room_id": str, "user_id": str, "thread": str}),
         #: Invites to rooms that we are not in.

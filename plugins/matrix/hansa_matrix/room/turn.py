@@ -185,7 +185,8 @@ class RoomTurn:
             after, puts = before_group, list[Write]()
             if status is Status.SOFT_FAILED:
                 after, puts = self._after(pdu, before_group, before)
-            stored = Stored(pdu, status, before_group, after)
+            why = f"{reject.rule}: {reject.reason}"
+            stored = Stored(pdu, status, before_group, after, why)
             self._drafts.stored[pdu.event_id] = stored
             return self._prepared([*done, *made, *puts, stored.put()], shown=False)
         if not verdict.allowed:

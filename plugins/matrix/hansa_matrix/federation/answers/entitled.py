@@ -23,6 +23,10 @@ class Rooms(Protocol):
         """A room we are or were in."""
         ...
 
+    def blocked(self, room_id: str) -> bool:
+        """Whether an operator wants nothing to do with a room."""
+        ...
+
     async def alias(self, alias: str) -> str | None:
         """The room id behind one of our aliases."""
         ...
@@ -43,6 +47,8 @@ class Entitled:
     def room(self, room_id: str, origin: str, *, member: bool = True) -> MatrixRoom:
         """A room that we are in and, if ``member``, ``origin`` too."""
         room = self.rooms.get(room_id)
+        if self.rooms.blocked(room_id):
+            raise error(403, "M_FORBIDDEN", "this server takes no part in that room")
         if room is None or not room.resident:
             raise error(404, "M_NOT_FOUND", "this server is not in that room")
         if member and not self.inside(room, origin):

@@ -73,6 +73,8 @@ class Invited:
         )
         if not verdict.allowed:
             raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+        if self._entitled.rooms.blocked(pdu.room_id):
+            raise error(403, "M_FORBIDDEN", "this server takes no part in that room")
         room = self._entitled.rooms.get(pdu.room_id)
         if room is not None and room.resident and not await room.allows(origin):
             raise error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")

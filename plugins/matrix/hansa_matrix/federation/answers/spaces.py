@@ -1,0 +1,212 @@
+"""Rooms that are shown to who is not in them: the public list, spaces, and what was said at some time.
+
+SPEC: server-server API, "Public Room Directory", "Spaces", "Retrieving the event at a time".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hansa import Membership, NetworkContext, Request
+
+from hansa_matrix.federation.answers.entitled import Entitled
+from hansa_matrix.federation.server import Answerer, error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER
+from hansa_matrix.room.directory import Directory
+from hansa_matrix.room.room import MatrixRoom
+
+_MOST_PUBLIC, _MOST_CHILDREN = 100, 50
+_CHILD = "m.space.child"
+_SHOWN: tuple[StateKey, ...] = (
+    CREATE_KEY,
+    JOIN_RULES_KEY,
+    ("m.room.name", ""),
+    ("m.room.topic", ""),
+    ("m.room.avatar", ""),
+    ("m.room.canonical_alias", ""),
+    ("m.room.history_visibility", ""),
+    ("m.room.guest_access", ""),
+    ("m.room.encryption", ""),
+)
+
+
+class Spaces:
+    """What may be known of a room without being in it."""
+
+    def __init__(self, entitled: Entitled, directory: Directory) -> None:
+        self._entitled = entitled
+        self._ctx: NetworkContext = entitled.own.ctx
+        self._directory = directory
+
+    def table(self) -> Mapping[tuple[str, str], Answerer]:
+        """See ``server.Answers.table``."""
+        return {
+            ("GET", "/v1/publicRooms"): self.public,
+            ("POST", "/v1/publicRooms"): self.filtered,
+            ("GET", "/v1/hierarchy/{room}"): self.hierarchy,
+            ("GET", "/v1/timestamp_to_event/{room}"): self.at,
+        }
+
+    async def public(self, _origin: str, request: Request, _body: Any) -> Any:
+        """``GET /publicRooms``."""
+        limit = request.first("limit")
+        most = int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 6 else _MOST_PUBLIC
+        return await self._page(most, request.first("since"), {})
+
+    async def filtered(self, _origin: str, _request: Request, body: Any) -> Any:
+        """``POST /publicRooms``."""
+        limit, since, wanted = body.get("limit"), body.get("since"), body.get("filter")
+        most = limit if type(limit) is int and limit > 0 else _MOST_PUBLIC
+        since = since if isinstance(since, str) else ""
+        return await self._page(most, since, wanted if isinstance(wanted, dict) else {})
+
+    async def _page(self, limit: int, since: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        found = []
+        for room_id in await self._directory.published():
+            room = self._entitled.rooms.get(room_id)
+            summary = await self._summary(room) if room is not None and room.resident else None
+            if summary is not None and _matches(summary, wanted):
+                found.append(summary)
+        found.sort(key=lambda one: (-one["num_joined_members"], one["room_id"]))
+        at = int(since) if since.isascii() and since.isdigit() and len(since) < 8 else 0
+        most = max(1, min(limit, _MOST_PUBLIC))
+        answer: dict[str, Any] = {
+            "chunk": found[at : at + most],
+            "total_room_count_estimate": len(found),
+        }
+        if at + most < len(found):
+            answer["next_batch"] = str(at + most)
+        if at:
+            answer["prev_batch"] = str(max(0, at - most))
+        return answer
+
+    async def _summary(self, room: MatrixRoom) -> dict[str, Any] | None:
+        """A room as it is listed; None for one that has no state yet."""
+        state = await room.events_of(await room.state(), _SHOWN)
+        view = self._ctx.view(room.room_id)
+        if CREATE_KEY not in state or view is None:
+            return None
+
+        def said(type_: str, key: str) -> Any:
+            event = state.get((type_, ""))
+            return event.content.get(key) if event is not None else None
+
+        members = sum(1 for p in view.people.values() if p.membership is Membership.JOIN)
+        summary: dict[str, Any] = {
+            "room_id": room.room_id,
+            "num_joined_members": members,
+            "world_readable": said("m.room.history_visibility", "history_visibility") == "world_readable",
+            "guest_can_join": said("m.room.guest_access", "guest_access") == "can_join",
+            "join_rule": said("m.room.join_rules", "join_rule") or "invite",
+            "room_version": room.version.id,
+        }
+        for field, type_, key in (
+            ("name", "m.room.name", "name"),
+            ("topic", "m.room.topic", "topic"),
+            ("avatar_url", "m.room.avatar", "url"),
+            ("canonical_alias", "m.room.canonical_alias", "alias"),
+            ("room_type", "m.room.create", "type"),
+            ("encryption", "m.room.encryption", "algorithm"),
+        ):
+            value = said(type_, key)
+            if isinstance(value, str):
+                summary[field] = value
+        return summary
+
+    async def hierarchy(self, origin: str, request: Request, _body: Any) -> Any:
+        """``GET /hierarchy``: a space and its direct children, as far as the server that asks may know."""
+        room = self._entitled.rooms.get(request.path["room"])
+        known = await self._known(room, origin) if room is not None and room.resident else None
+        if room is None or known is None:
+            raise error(404, "M_NOT_FOUND", "there is no such room, or it is not for that server to see")
+        suggested = request.first("suggested_only") == "true"
+        children = await self._children(room, suggested=suggested)
+        found, hidden = [], []
+        for child in children[:_MOST_CHILDREN]:
+            inner = self._entitled.rooms.get(str(child.state_key))
+            if inner is None or not inner.resident:
+                continue
+            summary = await self._known(inner, origin)
+            if summary is None:
+                hidden.append(inner.room_id)
+            else:
+                found.append(summary)
+        stripped = [
+            {
+                "type": c.type,
+                "state_key": c.state_key,
+                "content": c.content,
+                "sender": c.sender,
+                "origin_server_ts": c.origin_server_ts,
+            }
+            for c in children
+        ]
+        return {
+            "room": {**known, "children_state": stripped},
+            "children": found,
+            "inaccessible_children": hidden,
+        }
+
+    async def _children(self, room: MatrixRoom, *, suggested: bool) -> list[Pdu]:
+        state = await room.state()
+        keys = [key for key in state if key[0] == _CHILD and ids.valid_room_id(key[1])]
+        events = await room.events_of(state, keys[:1000])
+        found = [p for k, p in events.items() if k[0] == _CHILD and _has_via(p)]
+        if suggested:
+            found = [p for p in found if p.content.get("suggested") is True]
+        return sorted(found, key=lambda p: (str(p.content.get("order", "~")), p.origin_server_ts, p.event_id))
+
+    async def _known(self, room: MatrixRoom, origin: str) -> dict[str, Any] | None:
+        """The summary of a room that somebody of ``origin`` could enter or read."""
+        summary = await self._summary(room)
+        if summary is None:
+            return None
+        summary |= {"children_state": []}
+        open_ = summary["join_rule"] in {"public", "knock", "knock_restricted"} or summary["world_readable"]
+        if open_ or self._entitled.inside(room, origin) or await self._invited(room, origin):
+            return summary
+        if summary["join_rule"] != "restricted":
+            return None
+        rules = (await room.events_of(await room.state(), [JOIN_RULES_KEY])).get(JOIN_RULES_KEY)
+        allow = rules.content.get("allow") if rules is not None else None
+        listed = allow if isinstance(allow, list) else []
+        named = [one.get("room_id") for one in listed if isinstance(one, dict)]
+        rooms = [self._entitled.rooms.get(one) for one in named[:20] if isinstance(one, str)]
+        if any(r is not None and r.resident and self._entitled.inside(r, origin) for r in rooms):
+            return {**summary, "allowed_room_ids": [one for one in named if isinstance(one, str)]}
+        return None
+
+    async def _invited(self, room: MatrixRoom, origin: str) -> bool:
+        state = await room.state()
+        theirs = [k for k in state if k[0] == MEMBER and ids.domain_of(k[1]) == origin][:200]
+        members = await room.events_of(state, theirs)
+        return any(p.membership == "invite" for k, p in members.items() if k[0] == MEMBER)
+
+    async def at(self, origin: str, request: Request, _body: Any) -> Any:
+        """``GET /timestamp_to_event``."""
+        room = await self._entitled.admitted(request.path["room"], origin)
+        given, direction = request.first("ts"), request.first("dir")
+        if not given.isascii() or not given.isdigit() or len(given) > 15 or direction not in {"f", "b"}:
+            raise error(400, "M_INVALID_PARAM", "ts is a time in milliseconds and dir is f or b")
+        found = await self._directory.nearest(room, int(given), forwards=direction == "f")
+        if found is None:
+            raise error(404, "M_NOT_FOUND", "there is no event on that side of that time")
+        return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}
+
+
+def _has_via(child: Pdu) -> bool:
+    via = child.content.get("via")
+    return isinstance(via, list) and any(isinstance(one, str) and one for one in via)
+
+
+def _matches(summary: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    term, types = wanted.get("generic_search_term"), wanted.get("room_types")
+    if isinstance(types, list) and summary.get("room_type") not in types:
+        return False
+    if not isinstance(term, str) or not term:
+        return True
+    said = (summary.get(key, "") for key in ("name", "topic", "canonical_alias"))
+    return any(term.lower() in text.lower() for text in said)

@@ -1,0 +1,197 @@
+"""What an operator does with a whole room: look whether all of it is there, leave, block and remove it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hansa import (
+    Delete,
+    LocalProtocolError,
+    Member,
+    Membership,
+    NetworkContext,
+    Operation,
+    Put,
+    RemoteProtocolError,
+)
+
+from hansa_matrix.federation.client import Unreachable
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.room.administration import Administration
+from hansa_matrix.room.events import Status
+from hansa_matrix.room.gaps import GapFiller
+from hansa_matrix.room.room import MatrixRoom
+
+_PAGE = 500
+_NAMED = 20
+
+
+class Care:
+    """``hansa matrix rooms check|leave|block|unblock|purge``."""
+
+    def __init__(
+        self,
+        ctx: NetworkContext,
+        server: str,
+        room_of: Callable[[str], MatrixRoom | None],
+        administration: Administration,
+        gaps: GapFiller,
+    ) -> None:  # five parts, each used
+        self._ctx = ctx
+        self._server = server
+        self._room_of = room_of
+        self._administration = administration
+        self._gaps = gaps
+        #: Rooms that nobody here takes part in, whatever others send.
+        self.blocked: set[str] = set()
+        #: Takes a room out of the network.
+        self.forget: Callable[[str], None] = lambda _: None
+
+    async def load(self) -> None:
+        """Take up what was blocked before a restart."""
+        self.blocked = {str(row.key[0]) for row in await self._ctx.store.scan("blocked", limit=10_000)}
+
+    def operations(self) -> Mapping[str, Operation]:
+        """See ``hansa.Operated.operations``."""
+        return {
+            "rooms check": self.check,
+            "rooms leave": self.leave,
+            "rooms block": self.block,
+            "rooms unblock": self.unblock,
+            "rooms purge": self.purge,
+        }
+
+    def _known(self, room_id: str) -> MatrixRoom:
+        room = self._room_of(room_id)
+        if room is None:
+            raise LocalProtocolError(f"there is no room {room_id}: `hansa matrix rooms ls` lists rooms")
+        return room
+
+    async def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether everything that the room's events name is here; with ``repair`` others are asked for it."""
+        room = self._known(str(arguments["room"]))
+        found = await self._checked(room)
+        if arguments.get("repair") and found["missing_auth"]:
+            found["repaired"] = await self._repair(room)
+            found |= await self._checked(room)
+        for name in ("missing_prev", "missing_auth", "missing_state"):
+            found[name] = found[name][:_NAMED]
+        return found
+
+    async def _checked(self, room: MatrixRoom) -> dict[str, Any]:
+        statuses: Counter[str] = Counter()
+        rejected: dict[str, str] = {}
+        present: set[str] = set()
+        prev: set[str] = set()
+        auth: set[str] = set()
+        depth = -1
+        work = f"checking {room.room_id}"
+        while rows := await self._ctx.store.scan(
+            "pdu", index=("room_id", "depth"), equal=(room.room_id,), after=depth, limit=_PAGE
+        ):
+            last = int(rows[-1].fields["depth"] or 0)
+            if len(rows) == _PAGE and int(rows[0].fields["depth"] or 0) < last:
+                rows = [row for row in rows if row.fields["depth"] != last]  # read whole with the next page
+            depth = int(rows[-1].fields["depth"] or 0)
+            stored = await room.events.load([str(row.key[0]) for row in rows], room.version)
+            for event_id, one in stored.items():
+                present.add(event_id)
+                statuses[one.status.value] += 1
+                auth.update(one.pdu.auth_events)
+                if one.after and one.pdu.depth > room.head.floor:
+                    prev.update(one.pdu.prev_events)
+                if one.status is Status.REJECTED:
+                    rejected[event_id] = one.reason
+            self._ctx.progress(work, len(present))
+        self._ctx.progress(work, 1, 1)
+        state = await room.state()
+        return {
+            "room": room.room_id,
+            "events": len(present),
+            "statuses": dict(statuses),
+            "extremities": len(room.head.extremities),
+            "missing_prev": sorted(prev - present - set(room.head.behind)),
+            "missing_auth": sorted(auth - present),
+            "missing_state": sorted(set(state.values()) - present),
+            "rejected": rejected,
+        }
+
+    async def _repair(self, room: MatrixRoom) -> int:
+        """Ask the servers of the room for auth events that are missing; how many came."""
+        before = set((await self._checked(room))["missing_auth"])
+        view = self._ctx.view(room.room_id)
+        servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
+        rows = await self._ctx.store.scan(
+            "pdu", index=("room_id", "depth"), equal=(room.room_id,), limit=10_000
+        )
+        stored = await room.events.load([str(row.key[0]) for row in rows], room.version)
+        for one in stored.values():
+            if before.isdisjoint(one.pdu.auth_events):
+                continue
+            for server in sorted(servers - {self._server})[:3]:
+                try:
+                    await self._gaps.auth(room, one.pdu, server)
+                    break
+                except (Unreachable, RemoteProtocolError) as error:
+                    self._ctx.log.info("repair of %s by %s: %s", room.room_id, server, error)
+        return len(before) - len((await self._checked(room))["missing_auth"])
+
+    async def leave(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """All of ours go out."""
+        room = self._administration.room(str(arguments["room"]))
+        state = await room.state()
+        ours = [k for k in state if k[0] == MEMBER and ids.domain_of(k[1]) == self._server]
+        members = await room.events_of(state, ours)
+        left = 0
+        for key, pdu in sorted(members.items()):
+            if key[0] == MEMBER and pdu.membership == "join":
+                person = Member(user=await self._ctx.home_of(key[1]), membership=Membership.LEAVE)
+                body = {"membership": "leave"}
+                refusal = await self._administration.said(key[1], room.room_id, person, key[1], body)
+                left += refusal is None
+        return {"room": room.room_id, "left": left}
+
+    async def block(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """Take nothing more of a room, from nobody."""
+        room_id = str(arguments["room"])
+        await self._ctx.store.commit([Put("blocked", (room_id,))])
+        self.blocked.add(room_id)
+        return {"blocked": room_id}
+
+    async def unblock(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """Take part again."""
+        room_id = str(arguments["room"])
+        await self._ctx.store.commit([Delete("blocked", (room_id,))])
+        self.blocked.discard(room_id)
+        return {"unblocked": room_id}
+
+    async def purge(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Remove a room that nobody of ours is in, in steps between which others write."""
+        room = self._known(str(arguments["room"]))
+        if room.resident:
+            text = f"{room.room_id} still has people of ours: `hansa matrix rooms leave` first"
+            raise LocalProtocolError(text)
+        self.forget(room.room_id)
+        if self._ctx.link(room.room_id) is not None:
+            await self._ctx.close_link(room.room_id)
+        removed, work = 0, f"purging {room.room_id}"
+        for collection, index in (
+            ("pdu", ("room_id", "depth")),
+            ("state_group", ()),
+            ("staged", ()),
+            ("receipt", ()),
+            ("redaction", ()),
+        ):
+            while rows := await self._ctx.store.scan(
+                collection, index=index, equal=(room.room_id,), limit=_PAGE
+            ):
+                await self._ctx.store.commit([Delete(collection, row.key) for row in rows])
+                removed += len(rows)
+                self._ctx.progress(work, removed)
+        ends = [Delete("room", (room.room_id,)), Delete("published", (room.room_id,))]
+        await self._ctx.store.commit(ends)
+        self._ctx.progress(work, 1, 1)
+        return {"room": room.room_id, "removed": removed}

@@ -1,0 +1,71 @@
+"""Which rooms are published, and where in a room a time lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hansa import Delete, LocalProtocolError, NetworkContext, Operation, Put
+
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.room.events import Status
+from hansa_matrix.room.room import MatrixRoom
+
+_MOST = 5000
+#: Events around the place that a search by depth finds, among which the nearest in time is.
+_AROUND = 50
+
+
+class Directory:
+    """The public list, as an operator keeps it."""
+
+    def __init__(self, ctx: NetworkContext, room: Callable[[str], MatrixRoom]) -> None:
+        self._ctx = ctx
+        self._room = room
+
+    def operations(self) -> Mapping[str, Operation]:
+        """See ``hansa.Operated.operations``."""
+        return {"rooms publish": self._publish, "rooms unpublish": self._unpublish}
+
+    async def _publish(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        room = self._room(str(arguments["room"]))
+        if len(await self.published()) >= _MOST:
+            raise LocalProtocolError(f"{_MOST} rooms are published already")
+        await self._ctx.store.commit([Put("published", (room.room_id,))])
+        return {"published": room.room_id}
+
+    async def _unpublish(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        room_id = str(arguments["room"])
+        await self._ctx.store.commit([Delete("published", (room_id,))])
+        return {"unpublished": room_id}
+
+    async def published(self) -> list[str]:
+        """Their ids."""
+        return [str(row.key[0]) for row in await self._ctx.store.scan("published", limit=_MOST)]
+
+    async def nearest(self, room: MatrixRoom, ts: int, *, forwards: bool) -> Pdu | None:
+        """The event of a room that is nearest to a time (ms) on one side of it. Times rise with the depth
+        but for clocks that are wrong, so the place is searched by depth and its neighbours are compared.
+        """
+        low, high = 0, room.head.depth + 1
+        while low < high:
+            middle = (low + high) // 2
+            at = await self._some(room, middle - 1, 1)
+            if at and at[0].origin_server_ts < ts:
+                low = middle + 1
+            else:
+                high = middle
+        found = await self._some(room, max(0, low - _AROUND), 2 * _AROUND)
+        if forwards:
+            later = [pdu for pdu in found if pdu.origin_server_ts >= ts]
+            return min(later, key=lambda pdu: (pdu.origin_server_ts, pdu.depth), default=None)
+        earlier = [pdu for pdu in found if pdu.origin_server_ts <= ts]
+        return max(earlier, key=lambda pdu: (pdu.origin_server_ts, pdu.depth), default=None)
+
+    async def _some(self, room: MatrixRoom, after: int, limit: int) -> list[Pdu]:
+        rows = await self._ctx.store.scan(
+            "pdu", index=("room_id", "depth"), equal=(room.room_id,), after=after, limit=limit
+        )
+        shown = {str(row.key[0]) for row in rows if row.fields["status"] == Status.ACCEPTED.value}
+        stored = await room.events.load(sorted(shown), room.version)
+        return [one.pdu for one in stored.values()]

@@ -1,0 +1,218 @@
+"""What an operator does with whole rooms, and what other servers may know of them without being in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hansa import Delete, LocalProtocolError, RoomRefused
+from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.proto.pdu import from_raw
+from matrix.inbound import OURS, THEIRS, V1, V2, Inbound, inbound
+from peers.forger import now
+
+
+async def run(house: Inbound, words: str, **arguments: Any) -> Any:
+    return await house.app.network("matrix").operations()[words](arguments)
+
+
+async def ask(house: Inbound, target: str, body: Any = None) -> Any:
+    status, answer = await house.ask("POST" if body is not None else "GET", f"{V1}/{target}", body)
+    assert status == 200, answer
+    return answer
+
+
+# Checking.
+
+
+async def test_a_whole_room_is_found_whole_and_what_is_missing_is_named(tmp_path):
+    async with inbound(tmp_path) as house:
+        raw = house.forger.message(house.room, "x")
+        assert await house.fate(raw) == "accepted"
+        house.room.keep(from_raw(raw, house.room.version))
+        content = {"users": {}}
+        bad = house.forger.finish(
+            house.room, house.forger.draft(house.room, "m.room.power_levels", content, "")
+        )
+        assert await house.fate(bad) == "rejected"
+        room = house.room.room_id
+        async with asyncio.timeout(5):
+            while "rejected" not in (found := await run(house, "rooms check", room=room))["statuses"]:
+                await asyncio.sleep(0)
+        assert found["statuses"]["rejected"] == 1 and found["statuses"]["accepted"] == found["events"] - 1
+        assert [found[k] for k in ("missing_prev", "missing_auth", "missing_state")] == [[], [], []]
+        ((rejected, why),) = found["rejected"].items()
+        assert rejected == event_id(bad, house.room.version) and why.startswith("8.level: ")
+        network = house.app.network("matrix")
+        rules = house.room.state["m.room.join_rules", ""]
+        await network._ctx.store.commit([Delete("pdu", (rules,))])
+        network._events._kept.pop(rules, None)
+        found = await run(house, "rooms check", room=room)
+        assert found["missing_auth"] == [rules] and found["missing_state"] == [rules]
+        assert found["missing_prev"] == [rules]
+
+
+async def test_what_is_missing_is_asked_for_and_kept(tmp_path):
+    async with inbound(tmp_path) as house:
+        network, room = house.app.network("matrix"), house.room.room_id
+        rules = house.room.state["m.room.join_rules", ""]
+        stored = (await network._events.load([rules], house.room.version))[rules]
+        await network._ctx.store.commit([Delete("pdu", (rules,))])
+        network._events._kept.pop(rules, None)
+        house.peer.answer = lambda r: (
+            (200, {"auth_chain": [stored.pdu.raw]}) if "/event_auth/" in r.target else None
+        )
+        found = await run(house, "rooms check", room=room, repair=True)
+        assert found["repaired"] == 1 and found["missing_auth"] == []
+
+
+# Blocking, leaving, purging.
+
+
+async def test_a_blocked_room_is_none_of_our_business(tmp_path):
+    async with inbound(tmp_path) as house:
+        room = house.room.room_id
+        await run(house, "rooms block", room=room)
+        status, answer = await house.ask("GET", f"{V1}/state_ids/{quote(room, safe='')}?event_id=x")
+        assert (status, answer["errcode"]) == (403, "M_FORBIDDEN")
+        assert await house.fate(house.forger.message(house.room, "x")) == "blocked"
+        invite = house.forger.finish(
+            house.room,
+            house.forger.draft(house.room, "m.room.member", {"membership": "invite"}, f"@x:{OURS}"),
+        )
+        where = f"{quote(room, safe='')}/{quote(event_id(invite, house.room.version), safe='')}"
+        create = house.forger.created[room]
+        body = {"room_version": "12", "event": invite, "invite_room_state": [create]}
+        assert (await house.ask("PUT", f"{V2}/invite/{where}", body))[0] == 403
+        with pytest.raises(RoomRefused, match="is blocked"):
+            await house.app.network("matrix").open_room(f"{room}?via={THEIRS}", create=False)
+        network = house.app.network("matrix")
+        network._care.blocked.clear()
+        await network._care.load()  # as after a restart
+        assert network.blocked(room)
+        await run(house, "rooms unblock", room=room)
+        assert await house.fate(house.forger.message(house.room, "y")) == "accepted"
+
+
+async def test_a_room_is_left_and_then_purged_to_the_last_row(tmp_path):
+    async with inbound(tmp_path) as house:
+        network, room = house.app.network("matrix"), house.room.room_id
+        with pytest.raises(LocalProtocolError, match="still has people of ours"):
+            await run(house, "rooms purge", room=room)
+        assert (await run(house, "rooms leave", room=room))["left"] == 1
+        assert not network.get(room).resident
+        found = await run(house, "rooms purge", room=room)
+        assert found["removed"] > 5 and network.get(room) is None
+        store = network._ctx.store
+        for collection in ("pdu", "state_group", "staged", "room"):
+            index = ("room_id", "depth") if collection == "pdu" else ()
+            assert await store.scan(collection, index=index, equal=(room,), limit=5) == [], collection
+        assert house.app.contexts["matrix"].link(room) is None
+        other = house.other.room_id
+        assert (await run(house, "rooms check", room=other))["events"] > 5
+        with pytest.raises(LocalProtocolError, match="there is no room"):
+            await run(house, "rooms purge", room=room)
+
+
+# The directory.
+
+
+async def test_published_rooms_are_listed_paged_and_filtered(tmp_path):
+    async with inbound(tmp_path) as house:
+        network = house.app.network("matrix")
+        assert (await ask(house, "publicRooms"))["chunk"] == []
+        for room, name in ((house.room, "Verona"), (house.other, "Mantua")):
+            await network._administration.state(room.room_id, "m.room.name", "", {"name": name})
+            await run(house, "rooms publish", room=room.room_id)
+        both = await ask(house, "publicRooms")
+        assert {r["name"] for r in both["chunk"]} == {"Verona", "Mantua"}
+        assert both["total_room_count_estimate"] == 2 and "next_batch" not in both
+        (verona,) = (r for r in both["chunk"] if r["name"] == "Verona")
+        assert verona["num_joined_members"] == 2 and verona["join_rule"] == "public"
+        assert verona["canonical_alias"] == f"#one:{OURS}" and verona["world_readable"] is False
+        first = await ask(house, "publicRooms?limit=1")
+        second = await ask(house, f"publicRooms?limit=1&since={first['next_batch']}")
+        assert [r["room_id"] for r in first["chunk"] + second["chunk"]] == [
+            r["room_id"] for r in both["chunk"]
+        ]
+        assert second["prev_batch"] == "0" and "next_batch" not in second
+        for wanted, names in (
+            ({"generic_search_term": "veRO"}, ["Verona"]),
+            ({"generic_search_term": "#TWO"}, ["Mantua"]),
+            ({"room_types": ["m.space"]}, []),
+            ({"room_types": [None], "generic_search_term": 7}, ["Verona", "Mantua"]),
+        ):
+            found = await ask(house, "publicRooms", {"filter": wanted})
+            assert sorted(r["name"] for r in found["chunk"]) == sorted(names), wanted
+        for odd in ({"limit": "x", "since": 7, "filter": []}, {"limit": -1}, {"since": "x"}):
+            assert len((await ask(house, "publicRooms", odd))["chunk"]) == 2
+        await run(house, "rooms unpublish", room=house.room.room_id)
+        assert len((await ask(house, "publicRooms"))["chunk"]) == 1
+
+
+# Spaces.
+
+
+async def child(house: Inbound, room_id: str, **content: Any) -> None:
+    say = house.app.network("matrix")._administration.state
+    await say(house.room.room_id, "m.space.child", room_id, content)
+
+
+async def test_a_space_shows_what_the_server_that_asks_may_know(tmp_path):
+    async with inbound(tmp_path) as house:
+        network = house.app.network("matrix")
+        say = network._administration.state
+        rooms = {}
+        for name, rule in (("open", "public"), ("closed", "invite"), ("kin", "restricted")):
+            await house.app.link_room([f"matrix:#{name}"], create=True)
+            rooms[name] = await network.alias(f"#{name}:{OURS}")
+            content: dict[str, Any] = {"join_rule": rule}
+            if rule == "restricted":
+                content["allow"] = [{"type": "m.room_membership", "room_id": house.other.room_id}]
+            await say(rooms[name], "m.room.join_rules", "", content)
+            await child(house, rooms[name], via=[OURS], suggested=name == "kin")
+        await child(house, "!elsewhere:x", via=["x"])
+        await child(house, "!novia:x", via=[])
+        where = f"hierarchy/{quote(house.room.room_id, safe='')}"
+        found = await ask(house, where)
+        assert {c["room_id"] for c in found["children"]} == {rooms["open"], rooms["kin"]}
+        assert found["inaccessible_children"] == [rooms["closed"]]
+        listed = {c["state_key"] for c in found["room"]["children_state"]}
+        assert listed == {*rooms.values(), "!elsewhere:x"}
+        (kin,) = (c for c in found["children"] if c["room_id"] == rooms["kin"])
+        assert kin["allowed_room_ids"] == [house.other.room_id]
+        suggested = await ask(house, f"{where}?suggested_only=true")
+        assert [c["room_id"] for c in suggested["children"]] == [rooms["kin"]]
+        for hidden in (rooms["closed"], "!nothing"):
+            status, answer = await house.ask("GET", f"{V1}/hierarchy/{quote(hidden, safe='')}")
+            assert (status, answer["errcode"]) == (404, "M_NOT_FOUND")
+
+
+# Times.
+
+
+async def test_the_event_nearest_to_a_time(tmp_path):
+    async with inbound(tmp_path) as house:
+        base, named = now() + 60_000, []
+        for number in range(60):
+            raw = house.forger.message(house.room, f"m{number}", origin_server_ts=base + number * 1000)
+            assert await house.fate(raw) == "accepted"
+            house.room.keep(from_raw(raw, house.room.version))
+            named.append(event_id(raw, house.room.version))
+        where = f"timestamp_to_event/{quote(house.room.room_id, safe='')}"
+        for ts, direction, number in (
+            (base + 30_000, "f", 30), (base + 30_001, "f", 31), (base + 30_999, "b", 30),
+            (base + 30_000, "b", 30), (base + 99_000, "b", 59), (base, "f", 0),
+        ):  # fmt: skip
+            found = await ask(house, f"{where}?ts={ts}&dir={direction}")
+            assert found == {"event_id": named[number], "origin_server_ts": base + number * 1000}, (
+                ts,
+                direction,
+            )
+        status, _ = await house.ask("GET", f"{V1}/{where}?ts={base + 60_000}&dir=f")
+        assert status == 404
+        for query in ("", "?ts=x&dir=f", "?ts=5", "?ts=5&dir=x", "?ts=-5&dir=f"):
+            status, answer = await house.ask("GET", f"{V1}/{where}{query}")
+            assert (status, answer["errcode"]) == (400, "M_INVALID_PARAM"), query
