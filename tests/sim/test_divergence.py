@@ -18,11 +18,11 @@ pytestmark = pytest.mark.sim
 _PEOPLE = ("ann", "bob", "cat")
 
 
-async def _town(sim: Simulation, keys: Path, count: int) -> list[Server]:
+async def _town(sim: Simulation, keys: Path, count: int, version: str = "") -> list[Server]:
     """``count`` servers with three native people each, all joined, of different power."""
-    version = ("10", "11", "12")[sim.seed % 3]
+    version = version or ("10", "11", "12")[sim.seed % 3]
     servers: list[Server] = []
-    for name in "abc"[:count]:
+    for name in "abcde"[:count]:
         room = ALIAS if not servers else f"{ALIAS}:{servers[0].server_name}"
         servers.append(Server(sim, name, keys, room=room, version=version))
         await servers[-1].machine.start()

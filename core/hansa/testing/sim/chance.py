@@ -58,9 +58,11 @@ class VirtualClock:
 def seeds(count: int) -> list[int]:
     """What ``pytest.mark.parametrize`` is given for the argument ``seed`` of one test.
 
-    ``HANSA_SIM_SEED=N`` replays the one seed N; ``HANSA_SIM_SEEDS=K`` runs at least K seeds of every test.
+    ``HANSA_SIM_SEED=N`` replays the one seed N; ``HANSA_SIM_SEEDS=K`` runs at least K seeds of every test,
+    ``HANSA_SIM_FIRST=N`` makes N the first of them.
     """
     one = os.environ.get("HANSA_SIM_SEED")
     if one:
         return [int(one)]
-    return list(range(1, max(count, int(os.environ.get("HANSA_SIM_SEEDS") or 0)) + 1))
+    first = int(os.environ.get("HANSA_SIM_FIRST") or 1)
+    return list(range(first, first + max(count, int(os.environ.get("HANSA_SIM_SEEDS") or 0))))

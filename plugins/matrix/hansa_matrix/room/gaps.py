@@ -54,7 +54,7 @@ class GapFiller:
         for server in self._candidates(room, origin):
             try:
                 if await self._unplaced(room, pdu.prev_events):
-                    await self._fill(room, pdu, server)
+                    await self._fill(room, pdu, server, skip=server == origin)
                 await self.auth(room, pdu, server)
             except (Unreachable, Refused, RemoteProtocolError) as error:
                 self._ctx.log.info("the gap before %s waits: %s", pdu.event_id, error)
@@ -75,7 +75,10 @@ class GapFiller:
         found = await room.events.load(wanted, room.version)
         return [e for e in wanted if e not in found or not found[e].after]
 
-    async def _fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> None:
+    async def _fill(self, room: MatrixRoom, pdu: Pdu, origin: str, *, skip: bool) -> None:
+        """Only who sent the event is believed that there is nothing before it to be had (``skip``): others
+        may just not have the event yet.
+        """
         got: dict[str, Pdu] = {}
         needed, ends = await self._traced(room, pdu, got)
         latest = [pdu.event_id]
@@ -88,7 +91,10 @@ class GapFiller:
             needed, ends = await self._traced(room, pdu, got)
             latest = [e for e, one in needed.items() if set(one.prev_events) & set(ends)]
             latest = latest[:_ASK] or [pdu.event_id]
-        if any(e not in got for e in ends):
+        lost = [e for e in ends if e not in got]
+        if lost and not skip:
+            raise Unreachable(f"{origin} does not have {lost[0]}")
+        if lost:
             self._ctx.count("matrix_gaps_skipped")
             self._ctx.log.warning("a gap in %s before %s is skipped", room.room_id, pdu.event_id)
         for event_id in ends[:_ASK]:
