@@ -58,10 +58,27 @@ def _checked(found: Any) -> str:
     return "\n".join(lines)
 
 
+def _examined(found: Any) -> str:
+    lines = [f"{found['server']}: {'healthy' if found['healthy'] else 'not healthy'}"]
+    for one in found["findings"]:
+        lines.append(f"  {one['state']:4}  {one['check']}: {one['text']}")
+        if one["advice"]:
+            lines.append(f"        -> {one['advice']}")
+    return "\n".join(lines)
+
+
 def register(commands: Commands) -> None:
     """Every command."""
     commands.add(Command(words="keys ls", help="our signing keys, the one that signs first", show=_keys))
     commands.add(Command(words="keys rotate", help="sign with a new key from now on; old events stay good"))
+    commands.add(
+        Command(
+            words="doctor",
+            help="what a federation tester looks at, for us or for another server",
+            arguments=(Argument(name="server", help="its name (default: ours)", optional=True),),
+            show=_examined,
+        )
+    )
     server = Argument(name="server", help="its name")
     commands.add(Command(words="destinations ls", help="the servers that we send to", show=_destinations))
     commands.add(Command(words="destinations retry", help="try one at once", arguments=(server,)))

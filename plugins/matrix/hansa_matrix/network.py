@@ -48,7 +48,9 @@ from hansa_matrix.federation.answers.spaces import Spaces
 from hansa_matrix.federation.answers.transactions import Transactions
 from hansa_matrix.federation.client import Client, Unreachable
 from hansa_matrix.federation.client import Refused as PeerRefused
+from hansa_matrix.federation.doctor import Doctor
 from hansa_matrix.federation.notary import Notary
+from hansa_matrix.federation.routes import Routes
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.federation.server import Gate, add_routes
 from hansa_matrix.keyring import Keyring
@@ -116,8 +118,8 @@ class MatrixNetwork:
         self._config = config
         self._server = config.server_name
         self._keys = OwnKeys.read(Path(config.signing_key))
-        self._client = Client(self._server, self._keys, ctx.http, ctx.clock)
-        self._client.choose_by(ctx.random.uniform)
+        routes = Routes(ctx.http, ctx.clock, ctx.random)
+        self._client = Client(self._server, self._keys, ctx.http, routes)
         self._client.check = ctx.check
         self._client.network = ctx.id
         self._keyring = Keyring(ctx, self._server, self._keys, self._client)
@@ -140,6 +142,7 @@ class MatrixNetwork:
         #: Set once the rooms are in memory, or will never be: before, nobody may conclude that we have none.
         self._opening = asyncio.Event()
         self.bridge_user = f"@{config.bridge_user}:{self._server}"
+        self._doctor = Doctor(ctx, self._server, self._keys, self._client, routes)
         self._operations = Operations(ctx, self._keys, self._sender, self._ingest)
         self._administration = Administration(ctx, self.bridge_user, self.get)
         self._upgrades = Upgrades(self._own, self._events, self._administration, self.bridge_user)
@@ -431,7 +434,7 @@ class MatrixNetwork:
         """See ``hansa.Operated.operations``; ``commands.py`` declares them."""
         own: dict[str, Operation] = {"rooms ls": self._list_rooms, "rooms create": self._create_room}
         own |= {"rooms upgrade": self._upgrades.upgrade}
-        own |= {**self._directory.operations(), **self._care.operations()}
+        own |= {**self._directory.operations(), **self._care.operations(), **self._doctor.operations()}
         own |= {"invites ls": self._list_invites, "invites accept": self._accept_invite}
         own |= {"invites decline": self._decline_invite, "rooms knock": self._knock}
         return {**own, **self._administration.operations(), **self._operations.table()}

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from hansa import Clock, Http, HttpError, HttpRequest, HttpResponse, PeerConnect, RemoteProtocolError, Verdict
+from hansa import Http, HttpError, HttpRequest, HttpResponse, PeerConnect, RemoteProtocolError, Verdict
 
+from hansa_matrix.federation.routes import Routes
 from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto.canonical import dumps, parse
-from hansa_matrix.proto.discovery import Discovery, FetchWellKnown, LookUpSrv, Route, Srv
+from hansa_matrix.proto.discovery import Route
 from hansa_matrix.proto.xmatrix import header, signing_bytes
 
-_ROUTES = 2000
-_ROUTE_FOR = 3600.0
 _MAX_ANSWER = 128 * 1024 * 1024
 
 
@@ -39,13 +37,11 @@ def path(*parts: str) -> str:
 class Client:
     """Requests in the name of one server."""
 
-    def __init__(self, server: str, keys: OwnKeys, http: Http, clock: Clock) -> None:
+    def __init__(self, server: str, keys: OwnKeys, http: Http, routes: Routes) -> None:
         self._server = server
         self._keys = keys
         self._http = http
-        self._clock = clock
-        self._routes: OrderedDict[str, tuple[float, Route]] = OrderedDict()
-        self._chance: Callable[[], float] = lambda: 0.5
+        self._routes = routes
         self.check: Callable[[PeerConnect], Any] | None = None
         self.network = ""
 
@@ -54,16 +50,28 @@ class Client:
         """In whose name it asks."""
         return self._server
 
-    def choose_by(self, chance: Callable[[], float]) -> None:
-        """Where SRV weights get their chance from."""
-        self._chance = chance
-
     async def _allowed(self, server: str) -> None:
         if self.check is None:
             return
         verdict: Verdict = await self.check(PeerConnect(network=self.network, server=server, outbound=True))
         if not verdict.allowed:
             raise Refused(verdict.text, hint=403, code="M_FORBIDDEN")
+
+    async def ask(self, route: Route, host: str, port: int, target: str) -> HttpResponse:
+        """One unsigned GET to one place of a route, whatever it answers. Raises ``HttpError``."""
+        return await self._http.request(
+            HttpRequest(
+                method="GET",
+                host=host,
+                port=port,
+                target=target,
+                host_header=route.host_header,
+                tls_name=route.tls_name,
+                headers={"User-Agent": "Hansa"},
+                timeout=15.0,
+                max_body=1024 * 1024,
+            )
+        )
 
     async def request(
         self,
@@ -99,7 +107,7 @@ class Client:
         content: bytes | None,
         seconds: float,
     ) -> HttpResponse:
-        route = await self._route(server)
+        route = await self._routes.find(server)
         problem = "no address"
         for host, port in route.targets:
             request = HttpRequest(
@@ -118,14 +126,14 @@ class Client:
                 return await self._http.request(request)
             except HttpError as error:
                 problem = str(error) or type(error).__name__
-        self._routes.pop(server, None)
+        self._routes.forget(server)
         raise Unreachable(f"{server}: {problem}")
 
     def _parsed(self, server: str, answer: HttpResponse) -> Any:
         try:
             value = parse(answer.body or b"{}")
         except RemoteProtocolError as error:
-            self._routes.pop(server, None)
+            self._routes.forget(server)
             raise Unreachable(f"{server} answered {answer.status} with no JSON") from error
         if 200 <= answer.status < 300:
             return value
@@ -134,46 +142,6 @@ class Client:
         if answer.status == 429 or answer.status >= 500:
             raise Unreachable(f"{server} answered {answer.status} {code}", _patience(answer, fields))
         raise Refused(text or f"{server} answered {answer.status}", hint=answer.status, code=code)
-
-    async def _route(self, server: str) -> Route:
-        known, now = self._routes.get(server), self._clock.monotonic()
-        if known is not None and known[0] > now:
-            return known[1]
-        discovery = Discovery(server, self._chance)
-        command = discovery.start()
-        while not isinstance(command, Route):
-            if isinstance(command, FetchWellKnown):
-                command = discovery.well_known(await self._well_known(command.host))
-            else:
-                command = discovery.srv(await self._srv(command))
-        self._routes[server] = (now + _ROUTE_FOR, command)
-        if len(self._routes) > _ROUTES:
-            self._routes.popitem(last=False)
-        return command
-
-    async def _well_known(self, host: str) -> bytes | None:
-        request = HttpRequest(
-            method="GET",
-            host=host,
-            port=443,
-            target="/.well-known/matrix/server",
-            host_header=host,
-            tls_name=host,
-            timeout=10.0,
-            max_body=51_200,
-        )
-        try:
-            answer = await self._http.request(request)
-        except HttpError:
-            return None
-        return answer.body if answer.status == 200 else None
-
-    async def _srv(self, command: LookUpSrv) -> list[Srv]:
-        try:
-            found = await self._http.srv(command.name)
-        except HttpError:
-            return []
-        return [Srv(r.priority, r.weight, r.port, r.target) for r in found]
 
 
 def _patience(answer: HttpResponse, fields: Mapping[str, Any]) -> float:

@@ -1,0 +1,164 @@
+"""Where other servers are, found by their names and remembered for as long as they say.
+
+SPEC: server-server API, "Resolving server names": a well-known file that cannot be had is no error, but makes
+the next way of finding the server count, unless there was one until lately.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from urllib.parse import urljoin, urlsplit
+
+from hansa import Clock, Http, HttpError, HttpRequest, HttpResponse, Random
+
+from hansa_matrix.proto.discovery import (
+    MAX_WELL_KNOWN,
+    Discovery,
+    FetchWellKnown,
+    LookUpSrv,
+    Route,
+    Srv,
+    parse_well_known,
+)
+
+_KEPT = 2000
+_ROUTE_FOR = 3600.0
+_DEFAULT, _LEAST, _MOST = 86_400.0, 300.0, 172_800.0
+#: Seconds until a failed look-up is repeated, doubled each time.
+_FAILED, _MOST_FAILED = 60.0, 3600.0
+#: A file that was good so lately (s) still counts when it cannot be had, and is asked for again soon.
+_LATELY, _SOON = 7200.0, 120.0
+_REDIRECTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    body: bytes | None
+    until: float
+    failures: int = 0
+    good_at: float = float("-inf")
+
+
+class Routes:
+    """One cache of routes and of well-known files."""
+
+    def __init__(self, http: Http, clock: Clock, random: Random) -> None:
+        self._http = http
+        self._clock = clock
+        self._random = random
+        self._routes: OrderedDict[str, tuple[float, Route]] = OrderedDict()
+        self._files: OrderedDict[str, _Known] = OrderedDict()
+
+    async def find(self, server: str, told: Callable[[str], None] | None = None) -> Route:
+        """The route to a server, ``told`` of each step to it. Raises RemoteProtocolError for a name that can
+        have none.
+        """
+        known, now = self._routes.get(server), self._clock.monotonic()
+        if told is None and known is not None and known[0] > now:
+            return known[1]
+        say = told or (lambda _: None)
+        discovery, until = Discovery(server, self._random.uniform), now + _ROUTE_FOR
+        command = discovery.start()
+        while not isinstance(command, Route):
+            if isinstance(command, FetchWellKnown):
+                file = await self._file(command.host)
+                until = min(until, file.until)
+                name = parse_well_known(file.body)
+                what = f"names {name}" if name else "names nothing, which is no error"
+                say(f"https://{command.host}/.well-known/matrix/server {what}")
+                command = discovery.well_known(file.body)
+            else:
+                found = await self._srv(command)
+                listed = ", ".join(f"{r.target}:{r.port}" for r in found) or "none"
+                say(f"SRV {command.name}: {listed}")
+                command = discovery.srv(found)
+        self._routes[server] = (until, command)
+        if len(self._routes) > _KEPT:
+            self._routes.popitem(last=False)
+        return command
+
+    def forget(self, server: str) -> None:
+        """The route leads nowhere: find it anew next time."""
+        self._routes.pop(server, None)
+
+    async def _file(self, host: str) -> _Known:
+        now = self._clock.monotonic()
+        known = self._files.get(host)
+        if known is not None and known.until > now:
+            return known
+        answer = await self._get(host)
+        body = answer.body if answer is not None else None
+        if answer is not None and parse_well_known(body) is not None:
+            jitter = 0.9 + 0.2 * self._random.uniform()
+            fresh = _Known(body, now + self._lifetime(answer) * jitter, good_at=now)
+        elif known is not None and now - known.good_at < _LATELY:
+            fresh = _Known(known.body, now + _SOON, known.failures + 1, known.good_at)
+        else:
+            failures = known.failures if known is not None else 0
+            wait = min(_MOST_FAILED, _FAILED * 2.0 ** min(failures, 10))
+            fresh = _Known(None, now + wait, failures + 1)
+        self._files[host] = fresh
+        if len(self._files) > _KEPT:
+            self._files.popitem(last=False)
+        return fresh
+
+    async def _get(self, host: str) -> HttpResponse | None:
+        """The file's answer, redirects followed; each hop is guarded as any request is."""
+        url = f"https://{host}/.well-known/matrix/server"
+        for _ in range(_REDIRECTS + 1):
+            parts = urlsplit(url)
+            try:
+                port = parts.port or 443
+            except ValueError:
+                return None
+            if parts.scheme != "https" or not parts.hostname:
+                return None
+            target = parts.path or "/"
+            request = HttpRequest(
+                method="GET",
+                host=parts.hostname,
+                port=port,
+                target=f"{target}?{parts.query}" if parts.query else target,
+                host_header=parts.netloc.rpartition("@")[2],
+                tls_name=parts.hostname,
+                timeout=10.0,
+                max_body=MAX_WELL_KNOWN,
+            )
+            try:
+                answer = await self._http.request(request)
+            except HttpError:
+                return None
+            if answer.status not in {301, 302, 303, 307, 308}:
+                return answer if answer.status == 200 else None
+            url = urljoin(url, answer.headers.get("location", ""))
+        return None
+
+    def _lifetime(self, answer: HttpResponse) -> float:
+        """For how long (s) a file counts, by its headers."""
+        given = _DEFAULT
+        control = answer.headers.get("cache-control", "").lower()
+        if "no-store" in control or "no-cache" in control:
+            return _LEAST
+        for part in control.split(","):
+            name, _, value = part.strip().partition("=")
+            if name == "max-age" and value.isdigit() and len(value) < 12:
+                given = float(value)
+                break
+        else:
+            expires = answer.headers.get("expires", "")
+            if expires:
+                try:
+                    given = parsedate_to_datetime(expires).timestamp() - self._clock.now() / 1000
+                except (ValueError, TypeError, OverflowError):
+                    given = _LEAST
+        return max(_LEAST, min(given, _MOST))
+
+    async def _srv(self, command: LookUpSrv) -> list[Srv]:
+        try:
+            found = await self._http.srv(command.name)
+        except HttpError:
+            return []
+        return [Srv(r.priority, r.weight, r.port, r.target) for r in found]
