@@ -446,6 +446,10 @@ async def test_queries(tmp_path):
         _, keys = await house.ask("POST", f"{V1}/user/keys/query", {"device_keys": {bot: []}})
         assert keys == {"device_keys": {}, "master_keys": {}, "self_signing_keys": {}}
         await refused(house, 400, "M_BAD_JSON", "POST", f"{V1}/user/keys/query", {})
+        claimed = {"one_time_keys": {bot: {"D": "signed_curve25519"}}}
+        _, keys = await house.ask("POST", f"{V1}/user/keys/claim", claimed)
+        assert keys == {"one_time_keys": {}}
+        await refused(house, 400, "M_BAD_JSON", "POST", f"{V1}/user/keys/claim", {})
         await refused(house, 404, "M_UNRECOGNIZED", "GET", f"{V1}/nothing")
         await refused(house, 405, "M_UNRECOGNIZED", "PUT", f"{V1}/user/keys/query", {})
         await refused(house, 404, "M_NOT_FOUND", "GET", "/.well-known/matrix/server")

@@ -77,19 +77,29 @@ class Nonsense:
             THEIRS,
             OURS,
         ]
+        events, rooms = [member, *room.tips], [room.room_id, house.other.room_id]
+        numbers = ["1", "5", "1700000000000"]
+        self._plausible: dict[str, list[str]] = {
+            "room": rooms, "event": events, "event_id": events, "v": events, "user": [room.user, f"@hansa:{OURS}"],
+            "user_id": [f"@hansa:{OURS}"], "server": [THEIRS, OURS], "room_alias": [f"#one:{OURS}"], "ts": numbers,
+            "dir": ["f", "b"], "limit": numbers, "since": numbers, "ver": ["12", "1"], "field": ["displayname"],
+            "minimum_valid_until_ts": numbers, "suggested_only": ["true"], "omit_members": ["true"],
+        }  # fmt: skip
         self._good = house.forger.message(room, "good")
 
     def word(self) -> str:
         return self._random.choice([*WORDS, *self._known, *self._known])
 
+    def named(self, name: str) -> str:
+        """Mostly what an answer of that name goes on with, so that the next thing is wrong."""
+        if self._random.random() < 0.4:
+            return self.word()
+        return self._random.choice(self._plausible.get(name, self._known))
+
     def target(self, parts: list[str]) -> str:
-        path = "/".join(quote(self.word() or "x", safe="") if p.startswith("{") else p for p in parts)
-        names = ("ver", "room_alias", "user_id", "event_id", "v", "limit", "ts", "dir", "since", "field", "suggested_only",
-                 "minimum_valid_until_ts", "omit_members", "")  # fmt: skip
-        query = "&".join(
-            f"{self._random.choice(names)}={quote(self.word(), safe='')}"
-            for _ in range(self._random.randint(0, 3))
-        )
+        path = "/".join(quote(self.named(p[1:-1]) or "x", safe="") if p.startswith("{") else p for p in parts)
+        names = self._random.sample(sorted(self._plausible), self._random.randint(0, 5))
+        query = "&".join(f"{name}={quote(self.named(name), safe='')}" for name in names)
         return f"/{path}?{query}" if query else f"/{path}"
 
     def body(self) -> bytes:

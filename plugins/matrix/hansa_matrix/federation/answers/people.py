@@ -28,6 +28,7 @@ class People:
             ("GET", "/v1/query/profile"): self.profile,
             ("GET", "/v1/user/devices/{user}"): self.devices,
             ("POST", "/v1/user/keys/query"): self.keys_query,
+            ("POST", "/v1/user/keys/claim"): self.keys_claim,
         }
 
     async def directory(self, _origin: str, request: Request, _body: Any) -> Any:
@@ -72,3 +73,9 @@ class People:
             if person is not None and person.membership is Standing.JOIN:
                 return person
         return None
+
+    async def keys_claim(self, _origin: str, _request: Request, body: Any) -> Any:
+        """``POST /user/keys/claim``: nobody here has any."""
+        if not isinstance(body.get("one_time_keys"), dict):
+            raise error(400, "M_BAD_JSON", "one_time_keys is no object")
+        return {"one_time_keys": {}}
