@@ -44,6 +44,7 @@ async def plain(house: Inbound, method: str, target: str, body: Any = None) -> t
 
 
 def test_k1_a_rotation_is_in_the_file_before_it_signs(tmp_path):
+    """Mistake 8: no id is ever given to a second key, and no key is lost."""
     path = tmp_path / "matrix.key"
     first = made("one")
     path.write_text(first.line())

@@ -67,6 +67,7 @@ async def test_others_of_the_room_are_asked_when_the_sender_does_not_know(tmp_pa
 
 
 async def test_an_event_that_cannot_be_judged_is_listed_and_given_up_by_command(tmp_path):
+    """Mistake 29: nothing blocks a room for ever."""
     async with inbound(tmp_path) as house:
         network = house.app.network("matrix")
         operations = network.operations()

@@ -1,4 +1,4 @@
-"""Finding servers: each row of the specification's table, how long it is remembered, and where it may not lead."""
+"""Finding servers (mistake 7): each row of the specification's table, how long it is remembered, and where it may not lead."""
 
 from __future__ import annotations
 
