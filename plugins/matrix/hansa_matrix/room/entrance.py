@@ -1,0 +1,273 @@
+"""Into rooms: by address, by invite, by knocking, and from one that was replaced into the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl
+
+from hansa import (
+    LocalProtocolError,
+    NetworkContext,
+    OpenedRoom,
+    Operation,
+    Ref,
+    Refusal,
+    RefusalCode,
+    RoomRefused,
+    ViewChange,
+)
+
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.state_keys import CREATE_KEY, POWER_LEVELS_KEY
+from hansa_matrix.proto.versions import VERSIONS, version_of
+from hansa_matrix.room.create import create_room
+from hansa_matrix.room.events import Events
+from hansa_matrix.room.membership import Membership
+from hansa_matrix.room.native import Own
+from hansa_matrix.room.pending import Pending, Waiting
+from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.upgrade import TOMBSTONE, Upgrades
+
+#: A transaction waits for a room that is being entered, 30 s at most.
+_LOOK, _LOOKS = 0.1, 300
+#: Seconds between attempts to follow an invite.
+_ACCEPT_PAUSES = (0.5, 1.0, 2.0, 4.0)
+
+
+def _named(address: str) -> tuple[str, list[str]]:
+    """``!id``, ``!id:server`` or ``!id?via=server&via=server``: the room and the servers to ask."""
+    room_id, _, query = address.partition("?")
+    via = [value for key, value in parse_qsl(query) if key == "via" and ids.valid_server_name(value)]
+    own = [ids.domain_of(room_id)] if ":" in room_id else []
+    return room_id, list(dict.fromkeys([*via, *own]))
+
+
+class Entrance:
+    """``rooms`` are those of the network, and what is entered is put there."""
+
+    def __init__(  # noqa: PLR0917  # six parts, each used
+        self,
+        own: Own,
+        events: Events,
+        membership: Membership,
+        pending: Pending,
+        upgrades: Upgrades,
+        rooms: dict[str, MatrixRoom],
+    ) -> None:
+        self._own = own
+        self._ctx: NetworkContext = own.ctx
+        self._user = f"@{own.ctx.config.bridge_user}:{own.server}"
+        self._events = events
+        self._membership = membership
+        self._pending = pending
+        self._upgrades = upgrades
+        upgrades.keep = self._keep
+        self._rooms = rooms
+        self._entering: set[str] = set()
+        #: Whether an operator wants nothing to do with a room; how many PDUs of one wait.
+        self.blocked: Callable[[str], bool] = lambda _: False
+        self.waiting: Callable[[str], int] = lambda _: 0
+
+    def operations(self) -> Mapping[str, Operation]:
+        """See ``hansa.Operated.operations``."""
+        return {
+            "rooms ls": self._list_rooms,
+            "rooms create": self._create_room,
+            "rooms knock": self._knock,
+            "invites ls": self._list_invites,
+            "invites accept": self._accept_invite,
+            "invites decline": self._decline_invite,
+        }
+
+    async def open(self, address: str, *, create: bool) -> OpenedRoom:
+        """``#name`` is ours, ``#name:server`` and ``!id`` anybody's. Raises ``RoomRefused``."""
+        alias = address if ":" in address or address.startswith("!") else f"{address}:{self._own.server}"
+        if alias.startswith("!"):
+            room_id, via = _named(alias)
+            return await self._enter(room_id, via)
+        if not ids.valid_alias(alias):
+            refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is no room alias")
+            raise RoomRefused(refusal)
+        if ids.domain_of(alias) != self._own.server:
+            room_id, via = await self._membership.resolve(alias)
+            return await self._enter(room_id, via)
+        known = await self._alias(alias)
+        if known is not None:
+            return await self.opened(self._rooms[known])
+        if not create:
+            raise RoomRefused(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {alias}"))
+        return await self._made(alias, self._ctx.config.room_version)
+
+    async def _alias(self, alias: str) -> str | None:
+        row = await self._ctx.store.get("room_alias", (alias,))
+        return str(row.fields["room_id"]) if row else None
+
+    def _keep(self, room: MatrixRoom) -> None:
+        self._rooms[room.room_id] = room
+
+    async def _made(self, alias: str, version: str) -> OpenedRoom:
+        room = await create_room(self._own, self._events, self._user, version, alias)
+        self._rooms[room.room_id] = room
+        return await self.opened(room)
+
+    async def _enter(self, room_id: str, via: Sequence[str], user: str = "") -> OpenedRoom:
+        if self.blocked(room_id):
+            text = f"{room_id} is blocked: `hansa matrix rooms unblock` ends that"
+            raise RoomRefused(Refusal(code=RefusalCode.FORBIDDEN, text=text))
+        user = user or self._user
+        room = self._rooms.get(room_id)
+        anew = room is None or not room.resident
+        if room is None or anew:
+            self._entering.add(room_id)
+            try:
+                room = await self._membership.join(room_id, user, via)
+                self._rooms[room_id] = room
+                await self._pending.drop(room_id, user)
+            finally:
+                self._entering.discard(room_id)
+        return await self.opened(room, anew=anew)
+
+    async def entered(self, room_id: str) -> bool:
+        """See ``Ingest.entered``. Others count us in from send_join on, and send; the core knows the room
+        from its link on.
+        """
+        for _ in range(_LOOKS):
+            room = self._rooms.get(room_id)
+            idle = room is None or not room.resident or self._ctx.link(room_id) is not None
+            if idle and room_id not in self._entering:
+                return True
+            await asyncio.sleep(_LOOK)
+        return False
+
+    async def opened(self, room: MatrixRoom, *, anew: bool = False) -> OpenedRoom:
+        """A room that we are in, as the core takes it; ``anew`` if what it knows of it is from before."""
+        native = Ref(self._ctx.id, room.room_id)
+        linked = self._ctx.link(room.room_id) is not None
+        if linked and not anew:
+            return OpenedRoom(native=native, authority=True)
+        state = {p.key: p for p in await room.state_events(await room.state()) if p.state_key is not None}
+        levels = room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version)
+        view: ViewChange = await self._own.views.whole(state, room.version.id, levels)
+        if linked:  # we had left: what is known of the room's people is from then
+            before = self._ctx.view(room.room_id)
+            present = {person.user for person in view.people}
+            gone = [user for user in (before.people if before else ()) if user not in present]
+            await self._ctx.reconcile(room.room_id, replace(view, gone=tuple(gone)))
+        return OpenedRoom(native=native, authority=True, view=view)
+
+    def invited(self, pdu: Pdu, origin: str) -> None:
+        """See ``entitled.Rooms.invited``: the bridge user accepts, others wait for their person."""
+        if pdu.state_key == self._user and self._ctx.config.accept_invites:
+            self._ctx.spawn(self._accept(pdu, origin), f"accept invite to {pdu.room_id}")
+
+    async def _accept(self, pdu: Pdu, origin: str) -> None:
+        for pause in (*_ACCEPT_PAUSES, 0.0):
+            try:
+                opened = await self._enter(pdu.room_id, [origin])
+                break
+            except RoomRefused as error:
+                if error.refusal.code is RefusalCode.INVITE_ONLY and pause:
+                    # Their server asks for our signature before the invite is a part of the room.
+                    await asyncio.sleep(pause)
+                    continue
+                self._ctx.log.warning("invite to %s: %s", pdu.room_id, error.refusal.text)
+                if error.refusal.code is RefusalCode.POLICY:
+                    await self._membership.leave_remote(pdu.room_id, self._user, [origin])
+                    await self._pending.drop(pdu.room_id, self._user)
+                return
+        await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)
+        self._ctx.log.info("joined %s, invited by %s", pdu.room_id, pdu.sender)
+
+    def arrived(self, pdu: Pdu) -> None:
+        """See ``Ingest.arrived``: where somebody replaces a room, what is linked to it follows."""
+        replacement = pdu.content.get("replacement_room")
+        if pdu.type == TOMBSTONE and pdu.state_key == "" and ids.valid_room_id(replacement):
+            self._ctx.spawn(self._follow(pdu, str(replacement)), f"follow {pdu.room_id}")
+
+    async def _follow(self, tombstone: Pdu, replacement: str) -> None:
+        old, server = self._rooms.get(tombstone.room_id), ids.domain_of(tombstone.sender)
+        if old is None or not self._ctx.config.accept_invites:
+            return
+        for pause in (*_ACCEPT_PAUSES, 0.0):
+            try:
+                if replacement not in self._rooms:
+                    await self._enter(replacement, [server])
+                await self._upgrades.follow(old, self._rooms[replacement], server)
+                return
+            except RoomRefused as error:
+                if not pause:
+                    text = error.refusal.text
+                    self._ctx.log.warning("%s, which replaces %s: %s", replacement, old.room_id, text)
+                await asyncio.sleep(pause)
+            except LocalProtocolError as error:
+                self._ctx.log.warning("%s is not followed: %s", old.room_id, error)
+                return
+
+    async def _list_invites(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {"room": w.room_id, "user": w.user, "is": w.membership, "by": w.sender, "server": w.origin}
+            for w in await self._pending.every()
+        ]
+
+    async def _invite_of(self, arguments: Mapping[str, Any]) -> Waiting:
+        user = str(arguments.get("user") or self._user)
+        waiting = await self._pending.get(str(arguments["room"]), user)
+        if waiting is None or waiting.membership != "invite":
+            raise LocalProtocolError(f"{user} is not invited there: `hansa matrix invites ls` lists invites")
+        return waiting
+
+    async def _accept_invite(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        waiting = await self._invite_of(arguments)
+        try:
+            opened = await self._enter(waiting.room_id, [waiting.origin], waiting.user)
+        except RoomRefused as error:
+            raise LocalProtocolError(error.refusal.text) from error
+        await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)
+        return {"room": waiting.room_id, "joined": waiting.user}
+
+    async def _decline_invite(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """An invite that nobody can be told of any more is declined all the same."""
+        waiting = await self._invite_of(arguments)
+        told = await self._membership.leave_remote(waiting.room_id, waiting.user, [waiting.origin])
+        await self._pending.drop(waiting.room_id, waiting.user)
+        return {"room": waiting.room_id, "declined": waiting.user, "told": told}
+
+    async def _knock(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        address = str(arguments["room"])
+        try:
+            room_id, via = (
+                _named(address) if address.startswith("!") else await self._membership.resolve(address)
+            )
+            event, server, version, shown = await self._membership.knock(room_id, self._user, via)
+        except RoomRefused as error:
+            raise LocalProtocolError(error.refusal.text) from error
+        await self._pending.keep(event, server, shown, version)
+        return {"room": room_id, "knocked": self._user}
+
+    async def _create_room(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        alias, version = f"{arguments['alias']}:{self._own.server}", str(arguments.get("version") or "")
+        if not ids.valid_alias(alias) or alias.count(":") != self._own.server.count(":") + 1:
+            raise LocalProtocolError(f"{arguments['alias']!r} is no name of a room: #name")
+        if version_of(version or self._ctx.config.room_version) is None:
+            raise LocalProtocolError(f"there is no room version {version!r}: {', '.join(VERSIONS)}")
+        if await self._alias(alias) is not None:
+            raise LocalProtocolError(f"{alias} exists already")
+        opened = await self._made(alias, version or self._ctx.config.room_version)
+        await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)
+        return {"room": opened.native.id, "alias": alias}
+
+    async def _list_rooms(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {
+                "room": room.room_id,
+                "version": room.version.id,
+                "resident": room.resident,
+                "extremities": len(room.head.extremities),
+                "waiting": self.waiting(room.room_id),
+            }
+            for room in self._rooms.values()
+        ]
