@@ -253,8 +253,7 @@ class MatrixNetwork:
 
     async def alias(self, alias: str) -> str | None:
         """See ``entitled.Rooms.alias``."""
-        row = await self._ctx.store.get("room_alias", (alias,))
-        return str(row.fields["room_id"]) if row else None
+        return await self._entrance.alias(alias)
 
     async def ready(self, link: Link, inbound: Inbound) -> Refusal | None:
         """See ``hansa.Authority.ready``: the accounts of everybody concerned exist."""

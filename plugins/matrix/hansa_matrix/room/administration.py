@@ -13,6 +13,7 @@ from hansa import (
     LocalProtocolError,
     NetworkContext,
     Operation,
+    Outcome,
     Ref,
     Refusal,
 )
@@ -56,15 +57,8 @@ class Administration:
         server = ids.domain_of(self._user)
         if (type_, state_key) == ACL_KEY and not acl_of(content).allows(server):
             raise LocalProtocolError(f"this server ACL would bar {server} itself")
-        inbound = Inbound(
-            origin=Ref(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
-            room=Ref(self._ctx.id, room_id),
-            sender=Ref(self._ctx.id, self._user),
-            content=Custom(type=type_),
-            ts=self._ctx.clock.now(),
-            native=(type_, state_key, dict(content)),
-        )
-        outcome = (await self._ctx.submit([inbound]))[0]
+        draft = (type_, state_key, dict(content))
+        outcome = await self._submit(self._user, room_id, Custom(type=type_), draft)
         if outcome.event is None:
             why = outcome.refusal.text if outcome.refusal else outcome.verdict.text
             raise LocalProtocolError(f"{type_} was refused: {why}")
@@ -74,15 +68,21 @@ class Administration:
         self, sender: str, room_id: str, what: Content, state_key: str, content: Mapping[str, Any]
     ) -> Refusal | None:
         """A member event by somebody of ours; why it was refused."""
+        draft = (MEMBER, state_key, dict(content))
+        return (await self._submit(sender, room_id, what, draft)).refusal
+
+    async def _submit(
+        self, sender: str, room_id: str, what: Content, draft: tuple[str, str | None, dict[str, Any]]
+    ) -> Outcome:
         inbound = Inbound(
             origin=Ref(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
             room=Ref(self._ctx.id, room_id),
             sender=Ref(self._ctx.id, sender),
             content=what,
             ts=self._ctx.clock.now(),
-            native=(MEMBER, state_key, dict(content)),
+            native=draft,
         )
-        return (await self._ctx.submit([inbound]))[0].refusal
+        return (await self._ctx.submit([inbound]))[0]
 
     async def _set(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         try:

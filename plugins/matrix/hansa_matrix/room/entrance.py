@@ -95,14 +95,15 @@ class Entrance:
         if ids.domain_of(alias) != self._own.server:
             room_id, via = await self._membership.resolve(alias)
             return await self._enter(room_id, via)
-        known = await self._alias(alias)
+        known = await self.alias(alias)
         if known is not None:
             return await self.opened(self._rooms[known])
         if not create:
             raise RoomRefused(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {alias}"))
         return await self._made(alias, self._ctx.config.room_version)
 
-    async def _alias(self, alias: str) -> str | None:
+    async def alias(self, alias: str) -> str | None:
+        """The room id behind one of our aliases."""
         row = await self._ctx.store.get("room_alias", (alias,))
         return str(row.fields["room_id"]) if row else None
 
@@ -254,7 +255,7 @@ class Entrance:
             raise LocalProtocolError(f"{arguments['alias']!r} is no name of a room: #name")
         if version_of(version or self._ctx.config.room_version) is None:
             raise LocalProtocolError(f"there is no room version {version!r}: {', '.join(VERSIONS)}")
-        if await self._alias(alias) is not None:
+        if await self.alias(alias) is not None:
             raise LocalProtocolError(f"{alias} exists already")
         opened = await self._made(alias, version or self._ctx.config.room_version)
         await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -122,8 +122,3 @@ class Events:
             chain.update(found)
             edge = {a for one in found.values() for a in one.pdu.auth_events if a not in chain}
         return chain
-
-
-def pdus(stored: Mapping[str, Stored]) -> dict[str, Pdu]:
-    """The bare events."""
-    return {event_id: one.pdu for event_id, one in stored.items()}
