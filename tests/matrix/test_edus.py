@@ -176,3 +176,25 @@ async def test_no_more_than_100_wait_for_one_server(tmp_path):
             sender.tell(["other.example"], ("m.typing", "!a", str(number)), {"n": number})
         waiting = list(sender._peers["other.example"].edus.values())
         assert waiting == [{"n": n} for n in range(50, 150)]
+
+
+async def test_no_event_is_given_up_for_an_edu_that_a_peer_will_not_have(tmp_path):
+    async with inbound(tmp_path) as house:
+        network = house.app.network("matrix")
+        bodies: list[Any] = []
+
+        def answer(request: Any) -> Any:
+            if "/send/" not in request.target:
+                return None
+            bodies.append((request.target, orjson.loads(request.body)))
+            return (400, {"errcode": "M_BAD_JSON"}) if bodies[-1][1].get("edus") else (200, {})
+
+        house.peer.answer = answer
+        peer = network._sender._peers[THEIRS]
+        peer.edus["x",] = {"edu_type": "m.typing", "content": {}}
+        await network._administration.state(house.room.room_id, "m.room.message", None, {"body": "kept"})
+        async with asyncio.timeout(5):
+            while not any(body["pdus"] and not body.get("edus") for _, body in bodies):
+                await asyncio.sleep(0)
+        assert len({target for target, _ in bodies}) == len(bodies)
+        assert ("matrix_poison_events", (("plugin", "matrix"),)) not in house.app.counters

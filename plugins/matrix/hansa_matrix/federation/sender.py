@@ -215,7 +215,7 @@ class Sender:
         pdus = [orjson.loads(stored[key].body) for key in keys if key in stored]
         peer.told += 1
         span = f"{rows[0].position}-{rows[-1].position}" if rows else f"edus{peer.told}"
-        txn = f"{self._boot}{span}"
+        txn = f"{self._boot}{span}e{peer.told}" if rows and edus else f"{self._boot}{span}"
         body: dict[str, Any] = {
             "origin": self._server,
             "origin_server_ts": self._ctx.clock.now(),
@@ -235,6 +235,11 @@ class Sender:
             try:
                 await self._client.request("PUT", peer.server, target, body, seconds=60.0)
             except Refused as error:
+                if edus and error.hint not in {401, 403, 404}:
+                    # It may be an EDU that they will not have: no event is given up for that.
+                    self._ctx.count("matrix_edus_dropped")
+                    await self._deliver(peer, rows)
+                    return
                 if error.hint in {401, 403, 404} or len(rows) == 1:
                     peer.reason = f"refused with {error.hint} {error.code}: {error.reason}"
                     if error.hint in {401, 403, 404}:
