@@ -190,6 +190,7 @@ async def test_no_event_is_given_up_for_an_edu_that_a_peer_will_not_have(tmp_pat
             return (400, {"errcode": "M_BAD_JSON"}) if bodies[-1][1].get("edus") else (200, {})
 
         house.peer.answer = answer
+        network._sender._learn(1, (THEIRS,))
         peer = network._sender._peers[THEIRS]
         peer.edus["x",] = {"edu_type": "m.typing", "content": {}}
         await network._administration.state(house.room.room_id, "m.room.message", None, {"body": "kept"})
