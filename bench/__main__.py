@@ -12,21 +12,27 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import uvloop
 from peers.ca import PrivateCA
 
 from bench import report
+from bench.disk import disk
 from bench.echo import Echo, echo
+from bench.latency import latency
 from bench.load import Load
 from bench.measure import Result, Row
+from bench.memory import memory
 from bench.origin import Origin, origins
+from bench.outbound import outbound
 from bench.resolution import SIZES, resolution
 from bench.results import record
+from bench.serving import serving
+from bench.sides import Pairs
 from bench.subjects import FloorSubject, HansaSubject, Subject, SynapseSubject
 
 #: Kinds of load that are measured by themselves, with the events of one run.
@@ -38,6 +44,21 @@ NAMED: Mapping[str, tuple[int, tuple[Row, ...]]] = {
         tuple(Row(origins=1, per_transaction=50, members=10, history=n) for n in (100, 100_000)),
     ),
     "join": (50, tuple(Row(origins=1, per_transaction=50, members=n) for n in (2000, 20_000))),
+}
+
+
+class Other(Protocol):
+    """What is measured in a way of its own: lines."""
+
+    def __call__(self, folder: Path, ca: PrivateCA, runs: int, *, synapse: bool) -> Awaitable[Pairs]: ...
+
+
+OTHERS: Mapping[str, Other] = {
+    "disk": disk,
+    "latency": latency,
+    "memory": memory,
+    "outbound": outbound,
+    "send-join": serving,
 }
 #: Beyond this history, or so many members, Synapse is left out: it would take an hour.
 _MOST_HISTORY, _MOST_MEMBERS = 1000, 2000
@@ -57,7 +78,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         "row",
         nargs="?",
         default="inbound",
-        choices=["inbound", *NAMED, "state-res"],
+        choices=["inbound", *NAMED, "state-res", *OTHERS],
         help="what to measure (default: inbound, and the echo)",
     )
     parser.add_argument("--vs", choices=["synapse"], help="the same on a real Synapse, side by side")
@@ -194,6 +215,15 @@ def _show(arguments: argparse.Namespace, argv: Sequence[str], lines: Sequence[st
         record(arguments.row, argv, lines)
 
 
+async def _other(arguments: argparse.Namespace) -> Pairs:
+    with tempfile.TemporaryDirectory(prefix="hansa-bench-") as name:
+        folder = Path(name)
+        measured = OTHERS[arguments.row](
+            folder, PrivateCA(folder / "ca"), arguments.runs, synapse=bool(arguments.vs)
+        )
+        return await measured
+
+
 def main(argv: Sequence[str]) -> int:
     """The exit code: 1 if an event that Hansa acknowledged is missing."""
     arguments = _arguments(argv)
@@ -202,6 +232,10 @@ def main(argv: Sequence[str]) -> int:
         sizes = (resolution(size, max(5, arguments.runs), synapse=vs) for size in SIZES)
         pairs = [pair for found in sizes for pair in found.pairs()]
         _show(arguments, argv, list(report.columns(pairs)))
+        return 0
+    if arguments.row in OTHERS:
+        lines = report.columns(uvloop.run(_other(arguments)))
+        _show(arguments, argv, list(lines))
         return 0
     with tempfile.TemporaryDirectory(prefix="hansa-bench-") as folder:
         bench = Bench(arguments, Path(folder))

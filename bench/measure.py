@@ -26,6 +26,14 @@ def peak_mib(pid: int) -> float:
     return 0.0
 
 
+def resident_mib(pid: int) -> float:
+    """Resident memory now."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
 def forget_peak(pid: int) -> None:
     """Begin to measure the peak anew."""
     with contextlib.suppress(OSError):

@@ -134,7 +134,6 @@ class Origin(FakeServer):
 
     async def send(self, destination: str, pdus: Sequence[Pdu]) -> float:
         """One transaction; the seconds until its 200. Raises ``NotTaken``."""
-        assert self._http is not None
         self._sent += 1
         target = f"/_matrix/federation/v1/send/{secrets.token_hex(4)}{self._sent}"
         body = {
@@ -142,24 +141,32 @@ class Origin(FakeServer):
             "origin_server_ts": time.time_ns() // 1_000_000,
             "pdus": [pdu.raw for pdu in pdus],
         }
-        content = dumps(body)
-        signed = {"method": "PUT", "uri": target, "origin": self.name, "destination": destination}
-        message = dumps({**signed, "content": orjson.Fragment(content)})
-        headers = {
-            "Authorization": header(self.name, destination, self.key.key_id, self.key.sign(message)),
-            "Content-Type": "application/json",
-        }
-        url = URL(f"https://{destination}{target}", encoded=True)
-        began = time.perf_counter()
-        async with self._http.put(url, data=content, headers=headers) as answer:
-            got = await answer.read()
-            took = time.perf_counter() - began
-        if answer.status != 200:
-            raise NotTaken(answer.status, repr(got[:300]))
+        got, took = await self.request("PUT", destination, target, body)
         problems = {e: p for e, p in orjson.loads(got)["pdus"].items() if p}
         if problems:
             raise NotTaken(200, f"the peer complains: {problems}")
         return took
+
+    async def request(
+        self, method: str, destination: str, target: str, body: Any = None
+    ) -> tuple[bytes, float]:
+        """One signed request: the answer, and the seconds until it was there. Raises ``NotTaken``."""
+        assert self._http is not None
+        signed = {"method": method, "uri": target, "origin": self.name, "destination": destination}
+        content = dumps(body) if body is not None else None
+        whole = {**signed, "content": orjson.Fragment(content)} if content is not None else signed
+        headers = {
+            "Authorization": header(self.name, destination, self.key.key_id, self.key.sign(dumps(whole))),
+            "Content-Type": "application/json",
+        }
+        url = URL(f"https://{destination}{target}", encoded=True)
+        began = time.perf_counter()
+        async with self._http.request(method, url, data=content, headers=headers) as answer:
+            got = await answer.read()
+            took = time.perf_counter() - began
+        if answer.status != 200:
+            raise NotTaken(answer.status, repr(got[:300]))
+        return got, took
 
 
 def _json(value: Any) -> web.Response:

@@ -14,6 +14,8 @@ from hansa_matrix.proto.versions import DEFAULT_VERSION
 
 _VERSION = DEFAULT_VERSION
 _TEXT = "Two households, both alike in dignity, in fair Verona, where we lay our scene. "
+#: What anybody may send as state, where a server under test speaks for itself.
+SAID = "org.hansa.bench"
 #: One event in so many changes a display name: state, not only messages.
 _STATE_EVERY = 25
 
@@ -48,7 +50,8 @@ class FakeRoom:
         created = self._keep(self.event(home, "m.room.create", creator, {"room_version": _VERSION.id}, ""))
         self.room_id = created.room_id
         self._keep(self.event(home, "m.room.member", creator, {"membership": "join"}, creator))
-        power = {"users_default": 0, "events_default": 0, "state_default": 50, "ban": 50, "kick": 50}
+        power: dict[str, Any] = {"users_default": 0, "events_default": 0, "state_default": 50, "ban": 50}
+        power["events"] = {SAID: 0}
         self._keep(self.event(home, "m.room.power_levels", creator, power, ""))
         self._keep(self.event(home, "m.room.join_rules", creator, {"join_rule": "public"}, ""))
         seen = {"history_visibility": "shared"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import sys
 import time
@@ -20,7 +21,7 @@ from peers.waiting import until
 
 from bench.measure import cpu_seconds
 from bench.origin import Origin, keys_file
-from bench.room import FakeRoom
+from bench.room import SAID, FakeRoom
 
 _ROOT = Path(__file__).parent.parent
 #: Seconds between two looks, and how long a process must do next to nothing before it is given up.
@@ -38,6 +39,10 @@ class Subject(Protocol):
     def pid(self) -> int: ...
 
     async def join(self, room: FakeRoom) -> None: ...
+
+    async def say(self, room: FakeRoom, text: str) -> None:
+        """The person of this server in the room sends a state event of type ``SAID``."""
+        ...
 
     async def settled(self, room: FakeRoom, last: Sequence[str]) -> None:
         """Wait until everything up to these events is visible, or until nothing more comes."""
@@ -63,6 +68,7 @@ class HansaSubject:
 
     def __init__(self, folder: Path, ca: PrivateCA, profile: Path | None = None) -> None:
         self._hansa = Hansa(folder, ca)
+        self.database = folder / "hansa.db"
         if profile is not None:
             self._hansa.python = (sys.executable, "-m", "cProfile", "-o", str(profile))
         self.name = self._hansa.name
@@ -80,6 +86,10 @@ class HansaSubject:
 
     async def join(self, room: FakeRoom) -> None:
         await self._ask("POST", "/rooms/create", {"links": [f"matrix:{room.alias}"]})
+
+    async def say(self, room: FakeRoom, text: str) -> None:
+        arguments = {"room": room.room_id, "type": SAID, "content": json.dumps({"body": text}), "key": ""}
+        await self._ask("POST", "/operate/matrix", {"words": "rooms set", "arguments": arguments})
 
     async def settled(self, room: FakeRoom, last: Sequence[str]) -> None:
         del room
@@ -104,7 +114,7 @@ class HansaSubject:
             " JOIN core_event e ON e.scope = '' AND e.room = a.room AND e.seq = a.seq"
             " WHERE p.scope = 'matrix' AND p.event_id = ? AND p.status = 'accepted' AND p.after > 0"
         )
-        return _count_missing(self._hansa.folder / "hansa.db", sql, acknowledged)
+        return _count_missing(self.database, sql, acknowledged)
 
 
 class SynapseSubject:
@@ -114,7 +124,7 @@ class SynapseSubject:
     joins = True
 
     def __init__(self, folder: Path, ca: PrivateCA) -> None:
-        self._folder = folder
+        self.database = folder / "synapse.db"
         self._synapse = Synapse(folder, ca)
         self._user: MatrixUser | None = None
         self.name = self._synapse.name
@@ -131,6 +141,10 @@ class SynapseSubject:
     async def join(self, room: FakeRoom) -> None:
         assert self._user is not None
         await self._user.join(room.alias)
+
+    async def say(self, room: FakeRoom, text: str) -> None:
+        assert self._user is not None
+        await self._user.set_state(room.room_id, SAID, {"body": text})
 
     async def settled(self, room: FakeRoom, last: Sequence[str]) -> None:
         async def all_there() -> bool:
@@ -154,7 +168,7 @@ class SynapseSubject:
             "SELECT 1 FROM events e JOIN event_json j USING (event_id) WHERE e.event_id = ? AND NOT e.outlier"
             " AND e.rejection_reason IS NULL AND j.internal_metadata NOT LIKE '%\"soft_failed\":true%'"
         )
-        return _count_missing(self._folder / "synapse.db", sql, acknowledged)
+        return _count_missing(self.database, sql, acknowledged)
 
 
 class FloorSubject:
@@ -194,6 +208,9 @@ class FloorSubject:
 
     async def join(self, room: FakeRoom) -> None:
         del room
+
+    async def say(self, room: FakeRoom, text: str) -> None:
+        del room, text
 
     async def settled(self, room: FakeRoom, last: Sequence[str]) -> None:
         del room, last
