@@ -5,17 +5,25 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
 from pathlib import Path
 
+# Below those that Linux gives to outgoing connections, so that none is taken between here and its use.
+_PORTS = random.SystemRandom().sample(range(20_000, 32_000), 12_000)
+
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """A TCP port that was free a moment ago and was not handed out before: it is part of server names, and a
+    peer that outlives its first holder remembers that one's keys, rooms and aliases.
+    """
+    while True:
+        port = _PORTS.pop()
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def _die_with_parent() -> None:
