@@ -1,5 +1,6 @@
 """Hansa: a plugin-based federation framework. This module is the whole public surface for plugins."""
 
+from hansa.blobs import Blob, BlobTooLarge, NoBlob
 from hansa.context import NetworkContext, PluginContext
 from hansa.contracts import (
     Authority,
@@ -39,7 +40,17 @@ from hansa.pure.content import (
     Style,
     Topic,
 )
-from hansa.pure.crossing import Crossing, EventIn, EventOut, Invite, Join, PeerConnect, SignalIn, SignalOut
+from hansa.pure.crossing import (
+    Crossing,
+    EventIn,
+    EventOut,
+    Invite,
+    Join,
+    MediaTransfer,
+    PeerConnect,
+    SignalIn,
+    SignalOut,
+)
 from hansa.pure.errors import ConfigError, HansaError, LocalProtocolError, PluginError, RemoteProtocolError
 from hansa.pure.features import Features, Level, cut
 from hansa.pure.model import (
@@ -64,6 +75,7 @@ from hansa.seams import (
     HttpError,
     HttpRequest,
     HttpResponse,
+    HttpStream,
     Random,
     Request,
     Response,
@@ -80,6 +92,7 @@ from hansa.store.base import (
     Row,
     Schema,
     Scoped,
+    StoreError,
     Value,
     Write,
 )
@@ -95,6 +108,8 @@ __all__ = [
     "Append",
     "Argument",
     "Authority",
+    "Blob",
+    "BlobTooLarge",
     "Busy",
     "Cas",
     "Clock",
@@ -122,6 +137,7 @@ __all__ = [
     "HttpError",
     "HttpRequest",
     "HttpResponse",
+    "HttpStream",
     "Inbound",
     "Insert",
     "Invite",
@@ -133,6 +149,7 @@ __all__ = [
     "LinksRooms",
     "LocalProtocolError",
     "MakesGhosts",
+    "MediaTransfer",
     "Member",
     "Membership",
     "Message",
@@ -141,6 +158,7 @@ __all__ = [
     "NativeFacts",
     "Network",
     "NetworkContext",
+    "NoBlob",
     "OpenedRoom",
     "Operated",
     "Operation",
@@ -177,6 +195,7 @@ __all__ = [
     "SignalOut",
     "Signals",
     "SrvRecord",
+    "StoreError",
     "Style",
     "Topic",
     "TracksDelivery",

@@ -11,6 +11,7 @@ from typing import Any
 
 from hansa import plugins, tables
 from hansa.backoff import Backoff
+from hansa.blobs import Blobs, MemoryBlobs
 from hansa.contracts import LinksRooms, Network, OpenedRoom, RoomRefused
 from hansa.decisions import Decisions
 from hansa.delivery import Consumer, Judged
@@ -62,6 +63,7 @@ class Setup:
     store: Store
     http: Http
     seams: Seams
+    blobs: Blobs = field(default_factory=MemoryBlobs)
     networks: Sequence[NetworkSetup] = ()
     policies: Sequence[PolicySetup] = ()
     rooms: Sequence[Sequence[str]] = ()

@@ -89,6 +89,14 @@ class Store(_Strict):
         return value
 
 
+class Media(_Strict):
+    """The ``[media]`` table."""
+
+    folder: Path = Field(
+        default=Path("media"), description="where files that people send each other are kept"
+    )
+
+
 class Throttle(_Strict):
     """How fast deliveries to one network may be."""
 
@@ -134,6 +142,7 @@ class Config:
     folder: Path
     server: Server
     store: Store
+    media: Media
     networks: tuple[NetworkConfig, ...]
     policies: tuple[PolicyConfig, ...]
     rooms: tuple[tuple[str, ...], ...]
@@ -248,10 +257,11 @@ def load(path: Path, find: Find) -> Config:
 def parse(data: Mapping[str, Any], folder: Path, find: Find) -> Config:
     """The same from parsed TOML."""
     reader = _Reader(folder, find)
-    for name in set(data) - {"server", "store", "networks", "policies", "rooms"}:
+    for name in set(data) - {"server", "store", "media", "networks", "policies", "rooms"}:
         reader.errors.append(ConfigError("there is no such table", path=name))
     server = reader.table(Server, data.get("server", {}), "server")
     store = reader.table(Store, data.get("store", {}), "store")
+    media = reader.table(Media, data.get("media", {}), "media")
     networks = [n for n in _each(reader, data, "networks", _network) if n]
     policies = [p for p in _each(reader, data, "policies", _policy) if p]
     rooms = _rooms(reader, data.get("rooms", []), {n.id for n in networks})
@@ -264,6 +274,7 @@ def parse(data: Mapping[str, Any], folder: Path, find: Find) -> Config:
         folder=folder,
         server=server,
         store=store,
+        media=media,
         networks=tuple(networks),
         policies=tuple(policies),
         rooms=tuple(rooms),

@@ -7,6 +7,7 @@ from asyncio import Task
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
+from hansa.blobs import ScopedBlobs
 from hansa.pure.crossing import Crossing
 from hansa.pure.model import Direction, Event, Inbound, Link, Outcome, Ref
 from hansa.pure.signal import Signal
@@ -20,7 +21,8 @@ class PluginContext(Protocol):
     """What every plugin may use.
 
     ``id`` is the name of the plugin's table (network id, policy name); ``config`` its validated ``Config``.
-    ``store`` is scoped to ``id``: declare collections in ``open_*``, they are made before ``start``.
+    ``store`` and ``blobs`` are scoped to ``id``: declare collections in ``open_*``, they are made before
+    ``start``; ``blobs`` are files.
     """
 
     id: str
@@ -30,6 +32,7 @@ class PluginContext(Protocol):
     random: Random
     http: Http
     store: Scoped
+    blobs: ScopedBlobs
 
     def declare(self, schema: Any) -> None:
         """Name what the plugin keeps (``hansa.Schema``); made and migrated before ``start``."""

@@ -11,7 +11,17 @@ from typing import Any
 import orjson
 
 from hansa.dispatch import Answer, Installed, ask
-from hansa.pure.crossing import Crossing, EventIn, EventOut, Invite, Join, PeerConnect, SignalIn, SignalOut
+from hansa.pure.crossing import (
+    Crossing,
+    EventIn,
+    EventOut,
+    Invite,
+    Join,
+    MediaTransfer,
+    PeerConnect,
+    SignalIn,
+    SignalOut,
+)
 from hansa.pure.errors import LocalProtocolError
 from hansa.pure.verdict import ALLOW, Action, Verdict, narrowed, strictest
 from hansa.seams import Clock, Random
@@ -59,6 +69,14 @@ def facts_of(crossing: Crossing) -> dict[str, Any]:
                 "sender": str(crossing.sender),
                 "kind": crossing.kind,
                 "room_servers": sorted(crossing.view.servers())[:100],
+            }
+        case MediaTransfer():
+            return {
+                "crossing": "MediaTransfer",
+                "network": crossing.network,
+                "server": crossing.server,
+                "media": crossing.media,
+                "outbound": crossing.outbound,
             }
         case Join():
             return {

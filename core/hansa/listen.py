@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -23,6 +23,8 @@ from hansa.pure.errors import RemoteProtocolError
 from hansa.seams import Request, Response
 
 _BODY_WITHIN = 30.0
+#: Seconds in which the next chunk of a long answer has to be made and taken.
+_CHUNK_WITHIN = 60.0
 _MOST_PARAMETERS = 200
 _log = logging.getLogger("hansa.http")
 
@@ -197,9 +199,36 @@ class Listener:
             remote=raw.remote or "",
         )
         answer = await self._dispatcher.answer(request, lambda limit: self._body(raw, limit))
+        if answer.chunks is not None:
+            return await self._stream(raw, answer, answer.chunks)
         response = bound(answer)
         if isinstance(raw.protocol, Connection) and raw.protocol.broken:
             response.force_close()
+        return response
+
+    async def _stream(
+        self, raw: web.BaseRequest, answer: Response, chunks: AsyncGenerator[bytes]
+    ) -> web.StreamResponse:
+        """An answer in chunks. A client that takes nothing for a while is let go; what fails after the head
+        was sent can only be shown by breaking off.
+        """
+        headers = {**answer.headers, "Content-Type": answer.content_type}
+        response = web.StreamResponse(status=answer.status, headers=headers)
+        try:
+            async with contextlib.aclosing(chunks):
+                await response.prepare(raw)
+                while True:
+                    async with asyncio.timeout(_CHUNK_WITHIN):
+                        chunk = await anext(chunks, None)
+                        if chunk is None:
+                            break
+                        await response.write(chunk)
+                await response.write_eof()
+        except Exception as error:  # noqa: BLE001  # the answer has begun: it can only be broken off
+            self._dispatcher.count("http_broken_off")
+            _log.info("an answer to %s broke off: %s", raw.remote, str(error) or type(error).__name__)
+            if raw.transport is not None:
+                raw.transport.abort()
         return response
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from types import ModuleType
 from typing import Any
 
 import orjson
@@ -37,6 +38,7 @@ class Operations:
     def __init__(self, app: App, reload: Callable[[], Awaitable[list[str]]]) -> None:
         self._app = app
         self._reload = reload
+        self._modules: dict[str, ModuleType] = {}
 
     def routes(self) -> Router:
         """The admin socket's router."""
@@ -330,7 +332,7 @@ class Operations:
     async def operate(self, request: Request, body: Any) -> Any:
         """A command of a plugin, done by its network."""
         plugin, wanted = request.path["plugin"], str(body.get("network") or "")
-        module = plugins.find(plugin)
+        module = self._module(plugin)
         known = [setup.id for setup in self._app.setup.networks if setup.module is module]
         ids = [network for network in known if wanted in {"", network}]
         if len(ids) != 1:
@@ -342,6 +344,12 @@ class Operations:
         if operation is None:
             raise _missing(f"network {ids[0]} has no {body['words']!r}")
         return await operation(body["arguments"])
+
+    def _module(self, plugin: str) -> ModuleType:
+        """Looked for once: every look reads the metadata of all that is installed."""
+        if plugin not in self._modules:
+            self._modules[plugin] = plugins.find(plugin)
+        return self._modules[plugin]
 
     async def progress(self, _request: Request, _body: Any) -> Any:
         """Long work under way."""

@@ -6,14 +6,15 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from hansa.seams import HttpError, HttpRequest, HttpResponse, SrvRecord
+from hansa.seams import HttpError, HttpRequest, HttpResponse, HttpStream, SrvRecord
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -99,6 +100,13 @@ class Outbound:
 
     async def request(self, request: HttpRequest) -> HttpResponse:
         """See ``Http.request``."""
+        async with self.stream(request) as answer:
+            body = b"".join([part async for part in answer.chunks])
+            return HttpResponse(status=answer.status, headers=answer.headers, body=body)
+
+    @asynccontextmanager
+    async def stream(self, request: HttpRequest) -> AsyncIterator[HttpStream]:
+        """See ``Http.stream``."""
         host = request.host
         literal = _literal(host)
         if literal and not address_allowed(host, self._allowed):
@@ -108,32 +116,38 @@ class Outbound:
         url = URL(f"{scheme}://{shown}:{request.port}{request.target}", encoded=True)
         headers = {"Host": request.host_header or shown, **request.headers}
         try:
-            async with asyncio.timeout(request.timeout):
-                async with self._open().request(
-                    request.method,
-                    url,
-                    data=request.body,
-                    headers=headers,
-                    allow_redirects=False,
-                    server_hostname=_tls_name(request.tls_name),
-                ) as answer:
-                    body = await self._bounded(answer, request.max_body)
-                    found = {k.lower(): v for k, v in answer.headers.items()}
-                    return HttpResponse(status=answer.status, headers=found, body=body)
+            async with asyncio.timeout(request.timeout) as within, AsyncExitStack() as stack:
+                try:
+                    asked = self._open().request(
+                        request.method,
+                        url,
+                        data=request.body,
+                        headers=headers,
+                        allow_redirects=False,
+                        server_hostname=_tls_name(request.tls_name),
+                    )
+                    answer = await stack.enter_async_context(asked)
+                except (aiohttp.ClientError, OSError, ValueError) as error:
+                    raise HttpError(f"{shown}:{request.port}: {error}") from error
+                found = {k.lower(): v for k, v in answer.headers.items()}
+                chunks = self._bounded(answer, request.max_body)
+                yield HttpStream(status=answer.status, headers=found, chunks=chunks)
         except TimeoutError:
+            if not within.expired():
+                raise
             raise HttpError(f"no answer from {shown}:{request.port} in {request.timeout:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise HttpError(f"{shown}:{request.port}: {error}") from error
 
     @staticmethod
-    async def _bounded(answer: aiohttp.ClientResponse, limit: int) -> bytes:
-        parts, size = [], 0
-        async for part in answer.content.iter_any():
-            size += len(part)
-            if size > limit:
-                raise HttpError(f"the answer is over {limit} bytes")
-            parts.append(part)
-        return b"".join(parts)
+    async def _bounded(answer: aiohttp.ClientResponse, limit: int) -> AsyncIterator[bytes]:
+        size = 0
+        try:
+            async for part in answer.content.iter_any():
+                size += len(part)
+                if size > limit:
+                    raise HttpError(f"the answer is over {limit} bytes")
+                yield part
+        except (aiohttp.ClientError, ValueError) as error:
+            raise HttpError(f"the answer broke off: {error}") from error
 
     async def srv(self, name: str) -> Sequence[SrvRecord]:
         """See ``Http.srv``."""

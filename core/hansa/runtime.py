@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hansa import tables
+from hansa.blobs import ScopedBlobs
 from hansa.contracts import LinksRooms, MakesGhosts, RoomRefused
 from hansa.pure.crossing import Crossing, EventOut
 from hansa.pure.errors import LocalProtocolError
@@ -37,6 +38,7 @@ class BasicContext:
         self.random: Random = app.seams.random
         self.http: Http = app.http
         self.store = Scoped(app.store, scope or plugin_id)
+        self.blobs = ScopedBlobs(app.setup.blobs, scope or plugin_id)
         self.schemas: list[Schema] = []
 
     def declare(self, schema: Schema) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -87,6 +88,17 @@ class HttpResponse:
     body: bytes = b""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpStream:
+    """The answer to an ``HttpRequest`` whose body is read as it comes. ``chunks`` raises ``HttpError`` if it
+    ends too early, takes too long or grows too large.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes]
+
+
 class HttpError(OSError):
     """No complete answer: no route, refused, TLS failure, time-out, too large. The text says which."""
 
@@ -106,6 +118,10 @@ class Http(Protocol):
 
     async def request(self, request: HttpRequest) -> HttpResponse:
         """Raises ``HttpError``."""
+        ...
+
+    def stream(self, request: HttpRequest) -> AbstractAsyncContextManager[HttpStream]:
+        """As ``request``, without holding the body. Raises ``HttpError`` on entering."""
         ...
 
     async def srv(self, name: str) -> Sequence[SrvRecord]:
@@ -137,12 +153,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """The answer to a ``Request``."""
+    """The answer to a ``Request``. ``chunks``, if there are any, come instead of ``body``, and are closed
+    whether the client stays or not.
+    """
 
     status: int = 200
     body: bytes = b"{}"
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
+    chunks: AsyncGenerator[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

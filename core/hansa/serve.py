@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from hansa import plugins
 from hansa.app import App, NetworkSetup, PolicySetup, Setup
+from hansa.blobs import FileBlobs
 from hansa.config import Config, Mistakes, PolicyConfig, Tls, load
 from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
 from hansa.operations import Operations
@@ -65,11 +66,13 @@ class Process:
             )
             for n in config.networks
         ]
+        self._blobs = FileBlobs(folder / config.media.folder)
         self.app = App(
             Setup(
                 store=open_store(config.store.url, folder),
                 http=self._http,
                 seams=Seams(SystemClock(), SystemRandom()),
+                blobs=self._blobs,
                 networks=networks,
                 policies=_policies(config.policies),
                 rooms=config.rooms,
@@ -80,6 +83,7 @@ class Process:
 
     async def start(self) -> None:
         """Open everything; networks go on connecting afterwards."""
+        await asyncio.to_thread(self._blobs.tidy)
         self._tls = self._contexts()
         await self.app.start()
         for runner in self.app.runners.values():

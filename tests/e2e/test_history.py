@@ -161,3 +161,24 @@ async def test_the_public_list_a_space_and_a_time_over_federation(stage, matrix_
     target = f"/_matrix/federation/v1/timestamp_to_event/{quote(room, safe='')}?ts={ts}&dir=b"
     status, event = await synapse.signer().request("GET", hansa.name, target)
     assert (status, event["event_id"]) == (200, said)
+
+
+@VERSIONS
+async def test_what_was_said_before_we_came_is_fetched(version, stage, matrix_user):
+    hansa, alice = await stage(), await matrix_user("alice")
+    alias = f"verona{hansa.hansa.port}"
+    room = await alice.create_room(version, room_alias_name=alias)
+    said = [await alice.say(room, f"long ago {number}") for number in range(30)]
+    await alice.call(
+        "PUT", f"/rooms/{quote(room, safe='')}/redact/{quote(said[0], safe='')}/{secrets.token_hex(4)}", {}
+    )
+    await hansa.run("rooms", "create", f"matrix:#{alias}:{alice.id.partition(':')[2]}", "stage:lobby")
+    answer = await hansa.run("matrix", "rooms", "backfill", room, "--limit", "5")
+    assert (answer["events"], answer["complete"], answer["failed"]) == (5, False, {})
+    answer = await hansa.run("matrix", "rooms", "backfill", room)
+    assert (answer["complete"], answer["failed"]) == (True, {})
+    assert await stored(hansa, said[-1]) == {"msgtype": "m.text", "body": "long ago 29"}
+    assert await stored(hansa, said[0]) == {}
+    checked = await hansa.run("matrix", "rooms", "check", room)
+    assert checked["statuses"].keys() == {"accepted"} and checked["events"] >= 5 + answer["events"]
+    assert hansa.actor.texts("lobby") == []

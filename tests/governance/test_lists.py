@@ -10,6 +10,7 @@ import pytest
 from hansa_governance.lists import MAX_NAME, Globs, host_of, matches
 from hypothesis import given
 from hypothesis import strategies as st
+from yardstick import yardstick
 
 
 @given(st.text("ab*?", max_size=8), st.text("abc", max_size=10))
@@ -22,7 +23,7 @@ def test_a_glob_covers_what_a_regular_expression_says(glob, name):
 def test_a_hostile_glob_and_name_take_no_time():
     began = time.process_time()
     assert not matches("*a" * 120 + "b", "a" * MAX_NAME)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 5 * yardstick()
 
 
 @pytest.mark.parametrize(

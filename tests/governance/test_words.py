@@ -6,6 +6,7 @@ import time
 
 import pytest
 from hansa_governance.words import Words, tokens
+from yardstick import yardstick
 
 CAUGHT = [
     "classified",
@@ -68,7 +69,7 @@ def test_many_words_with_one_beginning_take_no_time():
     text = "the " * 15_000
     began = time.process_time()
     assert words.hit([text]) == ""
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 5 * yardstick()
     assert words.hit([text + "secret number 77"]) == "the secret number 77"
 
 

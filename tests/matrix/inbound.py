@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 import hansa_matrix
 import orjson
-from hansa import HttpError, HttpRequest, HttpResponse, Request
+from hansa import HttpError, HttpRequest, HttpResponse, Request, Response
 from hansa.app import App
 from hansa.listen import Dispatcher
 from hansa.testing.harness import NoNetwork, running
@@ -29,8 +29,8 @@ OFFERED = "&".join(f"ver={version}" for version in VERSIONS)
 V1, V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
 
 
-#: What the forger's server answers to a request, if anything: ``(status, JSON)``.
-Answer = Callable[[HttpRequest], tuple[int, Any] | None]
+#: What the forger's server answers to a request, if anything: ``(status, JSON)``, or more than JSON.
+Answer = Callable[[HttpRequest], tuple[int, Any] | HttpResponse | None]
 
 
 class _Peer(NoNetwork):
@@ -45,12 +45,13 @@ class _Peer(NoNetwork):
         self.asked.append(request)
         if request.target == "/_matrix/key/v2/server":
             found = self.keys(request)
-            if found is None:
+            if not isinstance(found, tuple):
                 raise HttpError(f"{request.host_header} is not there")
             return HttpResponse(status=found[0], body=orjson.dumps(found[1]))
-        nothing = (404, {"errcode": "M_NOT_FOUND", "error": "no"})
-        status, value = self.answer(request) or nothing
-        return HttpResponse(status=status, body=dumps(value))
+        given = self.answer(request) or (404, {"errcode": "M_NOT_FOUND", "error": "no"})
+        if isinstance(given, HttpResponse):
+            return given
+        return HttpResponse(status=given[0], body=dumps(given[1]))
 
 
 class Inbound:
@@ -64,6 +65,11 @@ class Inbound:
 
     async def ask(self, method: str, target: str, body: Any = None, **signing: Any) -> tuple[int, Any]:
         """One signed request; the status and the JSON of its answer."""
+        answer = await self.whole(method, target, body, **signing)
+        return answer.status, orjson.loads(answer.body)
+
+    async def whole(self, method: str, target: str, body: Any = None, **signing: Any) -> Response:
+        """One signed request; its answer."""
         content = body if isinstance(body, bytes) else dumps(body) if body is not None else None
         authorization = self.forger.signed(method, OURS, target, content, **signing)
         request = Request(
@@ -80,8 +86,7 @@ class Inbound:
         async def read(_limit: int) -> bytes:
             return content or b""
 
-        answer = await self._dispatcher.answer(request, read)
-        return answer.status, orjson.loads(answer.body)
+        return await self._dispatcher.answer(request, read)
 
     async def send(self, *pdus: Any) -> tuple[int, Any]:
         """One transaction."""

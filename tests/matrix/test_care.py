@@ -10,6 +10,7 @@ import pytest
 from hansa import Delete, LocalProtocolError, RoomRefused
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.room import care
 from matrix.inbound import OURS, THEIRS, V1, V2, Inbound, inbound
 from peers.forger import now
 
@@ -52,6 +53,23 @@ async def test_a_whole_room_is_found_whole_and_what_is_missing_is_named(tmp_path
         found = await run(house, "rooms check", room=room)
         assert found["missing_auth"] == [rules] and found["missing_state"] == [rules]
         assert found["missing_prev"] == [rules]
+
+
+async def test_more_events_of_one_depth_than_are_read_at_once_are_all_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(care, "_PAGE", 5)
+    async with inbound(tmp_path) as house:
+        house.app.network("matrix")._ingest.settled = None  # would tie them
+        before = (await run(house, "rooms check", room=house.room.room_id))["events"]
+        forks = [house.forger.message(house.room, f"m{number}") for number in range(12)]
+        for raw in forks:
+            assert await house.fate(raw) == "accepted"
+        last = house.forger.message(
+            house.room, "after", prev_events=[event_id(raw, house.room.version) for raw in forks], depth=99
+        )
+        assert await house.fate(last) == "accepted"
+        found = await run(house, "rooms check", room=house.room.room_id)
+        assert found["events"] == before + 13
+        assert found["missing_prev"] == []
 
 
 async def test_what_is_missing_is_asked_for_and_kept(tmp_path):

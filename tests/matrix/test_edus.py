@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -11,8 +12,9 @@ from hansa import Ref
 from hansa_matrix.proto.edus import parse_receipts, parse_typing
 from hypothesis import given
 from hypothesis import strategies as st
-from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
+from matrix.inbound import OFFERED, OURS, THEIRS, V1, V2, Inbound, inbound
 from matrix.proto.json_values import json_values
+from peers.forger import Forger
 
 USER = f"@m:{THEIRS}"
 
@@ -108,6 +110,102 @@ async def test_t5_a_fault_of_ours_with_an_edu_fails_no_transaction(tmp_path, mon
         assert house.app.counters["matrix_edus_failed", (("plugin", "matrix"),)] == 1
 
 
+THIRD = "127.0.0.3:3"
+
+
+async def third(house: Inbound) -> None:
+    """Somebody of a third server is in the room too."""
+    first, second = house.forger, Forger(THIRD)
+    house.peer.keys = lambda r: (200, (second if r.host_header == THIRD else first).keys())
+    house.forger = second
+    alias, room = "one", house.room
+    _, found = await house.ask("GET", f"{V1}/query/directory?room_alias=#{alias}:{OURS}")
+    where = f"{quote(found['room_id'], safe='')}/{quote(f'@m:{THIRD}', safe='')}"
+    _, template = await house.ask("GET", f"{V1}/make_join/{where}?{OFFERED}")
+    join = second.joining(template, "m")
+    path = f"{V2}/send_join/{quote(room.room_id, safe='')}/{quote(join.event_id, safe='')}"
+    assert (await house.ask("PUT", path, join.raw))[0] == 200
+    house.forger = first
+
+
+async def test_nobody_types_or_reads_for_a_member_of_another_server(tmp_path):
+    async with inbound(tmp_path) as house:
+        await third(house)
+        shown, other, room = Shown(house), f"@m:{THIRD}", house.room.room_id
+        entry = {"event_ids": ["$e"], "data": {"ts": 5}}
+        receipt = {"edu_type": "m.receipt", "content": {room: {"m.read": {other: entry}}}}
+        await send(house, typing(house, other), receipt)
+        assert shown.signals == [] and await house.app.contexts["matrix"].store.scan("receipt") == []
+        assert house.app.counters["matrix_edus_ignored", (("plugin", "matrix"),)] == 2
+
+
+async def test_who_is_barred_by_the_server_acl_types_and_reads_nothing_there(tmp_path):
+    async with inbound(tmp_path) as house:
+        shown, store = Shown(house), house.app.contexts["matrix"].store
+        room, other = house.room.room_id, house.other.room_id
+        barred = {"allow": ["*"], "deny": [THEIRS.partition(":")[0]]}
+        administration = house.app.network("matrix")._administration
+        await administration.state(room, "m.room.server_acl", "", barred)
+        entry = {"event_ids": ["$e"], "data": {"ts": 5}}
+        content = {one: {"m.read": {USER: entry}} for one in (room, other)}
+        await send(house, typing(house), {"edu_type": "m.receipt", "content": content})
+        await send(house, typing(house, room_id=other))
+        assert [native for native, _ in shown.signals] == [other]
+        assert [row.key[0] for row in await store.scan("receipt")] == [other]
+
+
+async def receipts(house: Inbound, *given: tuple[str, int, str]) -> dict[str, list[Any]]:
+    """Take receipts of ``(event id, ts, thread)``; what is kept, by thread."""
+    for event_id, ts, thread in given:
+        data = {"ts": ts} | ({"thread_id": thread} if thread else {})
+        read = {"m.read": {USER: {"event_ids": [event_id], "data": data}}}
+        await send(house, {"edu_type": "m.receipt", "content": {house.room.room_id: read}})
+    rows = await house.app.contexts["matrix"].store.scan("receipt")
+    return {str(row.key[2]): orjson.loads(row.body) for row in rows}
+
+
+async def test_an_older_receipt_replaces_no_newer_one(tmp_path):
+    async with inbound(tmp_path) as house:
+        assert await receipts(house, ("$b", 9, ""), ("$a", 8, "")) == {"": ["$b", 9]}
+        assert await receipts(house, ("$c", 10, "")) == {"": ["$c", 10]}
+        ahead = house.app.contexts["matrix"].clock.now() + 2 * 86_400_000
+        assert await receipts(house, ("$d", ahead, "")) == {"": ["$c", 10]}
+        assert house.app.counters["matrix_receipts_ignored", (("plugin", "matrix"),)] == 2
+
+
+async def test_of_a_person_with_receipts_in_very_many_threads_the_oldest_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr("hansa_matrix.room.signals.MOST_THREADS", 3)
+    async with inbound(tmp_path) as house:
+        kept = await receipts(house, *((f"$e{n}", 100 - n, f"$t{n}") for n in range(5)))
+        assert set(kept) == {"$t0", "$t1", "$t4"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"!none": 7}, {"!r": {"m.read": []}}, {"!r": {"m.read": {USER: {}}}},
+        {"!r": {"m.read": {USER: {"event_ids": ["$a", "$b"], "data": {"ts": 1}}}}},
+        {"!r": {"m.read": {USER: {"event_ids": ["$a"], "data": {"ts": -1}}}}},
+        {"!r": {"m.read": {USER: {"event_ids": ["$a"], "data": {"ts": 1, "thread_id": 2}}}}},
+    ],
+)  # fmt: skip
+async def test_what_is_no_receipt_is_counted(tmp_path, content):
+    async with inbound(tmp_path) as house:
+        named = {house.room.room_id if room == "!r" else room: kinds for room, kinds in content.items()}
+        await send(house, {"edu_type": "m.receipt", "content": named})
+        assert house.app.counters["matrix_edus_ignored", (("plugin", "matrix"),)] == 1
+
+
+async def test_no_more_type_than_are_remembered_and_who_is_forgotten_types_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("hansa_matrix.room.signals._MOST_TYPING", 1)
+    async with inbound(tmp_path) as house:
+        shown = Shown(house)
+        await send(house, typing(house), typing(house, room_id=house.other.room_id))
+        told = [(native, s.typing) for native, s in shown.signals]
+        one, two = house.room.room_id, house.other.room_id
+        assert sorted(told) == sorted([(one, True), (one, False), (two, True)])
+
+
 async def test_receipts_are_kept_by_thread_and_private_ones_never_taken(tmp_path):
     async with inbound(tmp_path) as house:
         entry = {"event_ids": ["$e"], "data": {"ts": 5}}
@@ -171,7 +269,7 @@ async def test_ours_are_told_once_the_last_of_each_and_wait_for_nobody(tmp_path)
 async def test_no_more_than_100_wait_for_one_server(tmp_path):
     async with inbound(tmp_path) as house:
         sender = house.app.network("matrix")._sender
-        sender._run = lambda _: None
+        sender._outbox("other.example").run = lambda: None
         for number in range(150):
             sender.tell(["other.example"], ("m.typing", "!a", str(number)), {"n": number})
         waiting = list(sender._peers["other.example"].edus.values())
@@ -199,3 +297,28 @@ async def test_no_event_is_given_up_for_an_edu_that_a_peer_will_not_have(tmp_pat
                 await asyncio.sleep(0)
         assert len({target for target, _ in bodies}) == len(bodies)
         assert ("matrix_poison_events", (("plugin", "matrix"),)) not in house.app.counters
+
+
+async def test_a_server_that_does_not_answer_is_told_nothing_more_until_it_is_heard_from(tmp_path):
+    async with inbound(tmp_path) as house:
+        sender, asked, status = house.app.network("matrix")._sender, [], [500]
+
+        def answer(request: Any) -> Any:
+            asked.append(request)
+            return status[0], {}
+
+        house.peer.answer = answer
+        edu = {"edu_type": "m.typing", "content": {}}
+        sender.tell([THEIRS], ("a",), edu)
+        async with asyncio.timeout(5):
+            while ("matrix_edus_dropped", (("plugin", "matrix"),)) not in house.app.counters:
+                await asyncio.sleep(0)
+        assert asked[-1].timeout == 10.0
+        sender.tell([THEIRS], ("a",), edu)
+        assert not sender._peers[THEIRS].edus
+        status[0] = 200
+        sender.heard_from(THEIRS)
+        sender.tell([THEIRS], ("a",), edu)
+        async with asyncio.timeout(5):
+            while len(asked) < 2:
+                await asyncio.sleep(0)

@@ -4,96 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from urllib.parse import quote
 
-import orjson
-import pytest
-from hansa import Custom, Member, Membership, Outcome, Ref
-from hansa import Inbound as Submitted
-from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.crypto import verify
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.keys import DAY, check_key_document
-from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.redact import redact
-from hansa_matrix.proto.signing import event_signable, signatures_of, with_signature
-from matrix.inbound import OURS, THEIRS, V1, V2, Inbound, inbound
-from peers.forger import JoinedRoom
-
-each_version = pytest.mark.parametrize("version", ["1", "2", "3", "5", "6", "8", "9", "10", "11", "12"])
-USER, OTHER = f"@m:{THEIRS}", f"@n:{THEIRS}"
-
-
-def at(*parts: str) -> str:
-    return "/".join(quote(part, safe="") for part in parts)
-
-
-async def ours(
-    house: Inbound, type_: str, state_key: str | None, content: dict[str, Any], what: Any = None
-) -> Outcome:
-    """The bridge user of the house sends an event into ``room``; ``what`` it is in the core's words."""
-    network = house.app.network("matrix")
-    made = Submitted(
-        origin=Ref("matrix", f"ours-{type_}-{len(house.peer.asked)}-{content}"),
-        room=Ref("matrix", house.room.room_id),
-        sender=Ref("matrix", network.bridge_user),
-        content=what or Custom(type=type_),
-        ts=0,
-        native=(type_, state_key, content),
-    )
-    return (await house.app.contexts["matrix"].submit([made]))[0]
-
-
-async def invited(house: Inbound, user: str) -> Outcome:
-    """The bridge user invites somebody of another server."""
-    home = await house.app.contexts["matrix"].home_of(user)
-    what = Member(user=home, membership=Membership.INVITE)
-    return await ours(house, "m.room.member", user, {"membership": "invite"}, what)
-
-
-async def levels_with(house: Inbound, **change: Any) -> None:
-    """Change the power levels of ``room``."""
-    room = house.app.network("matrix").get(house.room.room_id)
-    now = (await room.events_of(await room.state(), [("m.room.power_levels", "")])).values()
-    outcome = await ours(house, "m.room.power_levels", "", {**next(iter(now)).content, **change})
-    assert outcome.refusal is None
-
-
-async def said(house: Inbound, count: int) -> list[str]:
-    """The ids of so many messages of the forger's person, one after the other."""
-    found = []
-    for number in range(count):
-        raw = house.forger.message(house.room, f"m{number}")
-        assert await house.fate(raw) == "accepted"
-        house.room.keep(from_raw(raw, house.room.version))
-        found.append(event_id(raw, house.room.version))
-    return found
-
-
-def named(references: list[Any]) -> list[str]:
-    """The ids in a list of references, which up to room version 2 are pairs."""
-    return [one if isinstance(one, str) else one[0] for one in references]
-
-
-def ids_of(house: Inbound, raws: list[dict[str, Any]]) -> list[str]:
-    return [event_id(raw, house.room.version) for raw in raws]
-
-
-async def status_of(house: Inbound, raw: dict[str, Any]) -> str:
-    """What became of an event, as soon as it is stored."""
-    name = event_id(raw, house.room.version)
-    async with asyncio.timeout(5):
-        while True:
-            row = await house.app.network("matrix")._ctx.store.get("pdu", (name,))
-            if row is not None:
-                return str(row.fields["status"])
-            await asyncio.sleep(0)
-
-
-async def refused(house: Inbound, status: int, code: str, method: str, target: str, body: Any = None) -> Any:
-    found, answer = await house.ask(method, target, body)
-    assert (found, answer["errcode"]) == (status, code), answer
-    return answer
-
+from matrix.inbound import OURS, THEIRS, V1, V2, inbound
+from matrix.peering import (
+    OTHER,
+    USER,
+    at,
+    each_version,
+    ids_of,
+    levels_with,
+    named,
+    ours,
+    refused,
+    said,
+    status_of,
+)
 
 # Joining and leaving.
 
@@ -195,140 +124,6 @@ async def test_leaving_by_the_handshake(tmp_path, version):
             house, 403, "M_FORBIDDEN", "POST", f"{V1}/get_missing_events/{at(room)}",
             {"latest_events": [], "earliest_events": []},
         )  # fmt: skip
-
-
-# Invites.
-
-
-def foreign_room(house: Inbound, version: str) -> JoinedRoom:
-    """A room of the forger's own, its person the creator."""
-    room = JoinedRoom("!made:" + THEIRS, version, USER)
-    draft = house.forger.draft(
-        room, "m.room.create", {"room_version": version, "creator": USER}, "", prev_events=[]
-    )
-    if version == "12":
-        del draft["room_id"]
-    create = from_raw(house.forger.finish(room, draft), room.version)
-    room.room_id = create.room_id
-    room.keep(create)
-    house.forger.created[room.room_id] = dict(create.raw)
-    member = house.forger.draft(room, "m.room.member", {"membership": "join"}, USER)
-    room.keep(from_raw(house.forger.finish(room, member), room.version))
-    return room
-
-
-def invite_to(house: Inbound, room: JoinedRoom, user: str, **over: Any) -> dict[str, Any]:
-    draft = house.forger.draft(room, "m.room.member", {"membership": "invite"}, user, **over)
-    return house.forger.finish(room, draft)
-
-
-@each_version
-async def test_an_invite_is_countersigned_and_nothing_else(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
-        room = foreign_room(house, version)
-        raw = invite_to(house, room, house.app.network("matrix").bridge_user)
-        name = event_id(raw, room.version)
-        state = [house.forger.created[room.room_id]]
-        body = {"room_version": version, "event": {**raw, "unsigned": {"age": 1}}, "invite_room_state": state}
-        status, answer = await house.ask("PUT", f"{V2}/invite/{at(room.room_id, name)}", body)
-        assert status == 200, answer
-        signed = answer["event"]
-        assert {k: v for k, v in signed.items() if k != "signatures"} == {
-            k: v for k, v in raw.items() if k != "signatures"
-        }
-        assert signed["signatures"][THEIRS] == raw["signatures"][THEIRS]
-        key = house.app.network("matrix")._keys.current
-        assert verify(
-            key.public, signatures_of(signed, OURS)[key.key_id], event_signable(signed, room.version)
-        )
-        assert event_id(signed, room.version) == name
-
-
-async def test_invites_that_are_refused(tmp_path):
-    async with inbound(tmp_path) as house:
-        room = foreign_room(house, "12")
-        bot = house.app.network("matrix").bridge_user
-        good = invite_to(house, room, bot)
-        create = house.forger.created[room.room_id]
-        whole = {"room_version": "12", "event": good, "invite_room_state": [create]}
-
-        async def no(status: int, code: str, where: str = "", **change: Any) -> None:
-            body = {k: v for k, v in {**whole, **change}.items() if v is not ...}
-            name = event_id(body["event"], room.version) if isinstance(body.get("event"), dict) else "$x"
-            await refused(house, status, code, "PUT", f"{V2}/invite/{where or at(room.room_id, name)}", body)
-
-        await no(400, "M_INCOMPATIBLE_ROOM_VERSION", room_version="99")
-        await no(400, "M_INCOMPATIBLE_ROOM_VERSION", room_version=...)
-        await no(400, "M_INVALID_PARAM", event=...)
-        await no(400, "M_INVALID_PARAM", where=at(room.room_id, "$other"))
-        await no(400, "M_INVALID_PARAM", where=at("!other", event_id(good, room.version)))
-        await no(400, "M_MISSING_PARAM", invite_room_state=[])
-        await no(400, "M_INVALID_PARAM", invite_room_state=[house.forger.created[house.room.room_id]])
-        await no(400, "M_INVALID_PARAM", invite_room_state="x")
-        await no(403, "M_FORBIDDEN", event=invite_to(house, room, OTHER))
-        await no(403, "M_FORBIDDEN", event={**good, "signatures": {THEIRS: {"ed25519:now": "AAAA"}}})
-        await no(400, "M_INVALID_PARAM", event=invite_to(house, room, bot, sender="@a:elsewhere"))
-        join = house.forger.draft(room, "m.room.member", {"membership": "join"}, USER)
-        await no(400, "M_INVALID_PARAM", event=house.forger.finish(room, join))
-        assert await house.app.network("matrix")._ctx.store.count("invite") == 0
-
-
-@each_version
-async def test_an_invite_of_ours_goes_out_and_is_kept_with_their_signature(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
-        room, seen = house.room, []
-
-        def answer(request):
-            if "/v2/invite/" not in request.target:
-                return None
-            body = orjson.loads(request.body)
-            seen.append(body)
-            raw = body["event"]
-            signature = house.forger.key.sign(event_signable(raw, room.version))
-            changed = {**raw, "unsigned": {"x": 1}}
-            changed = with_signature(changed, "third.example", "ed25519:x", "AAAA")
-            return 200, {"event": with_signature(changed, THEIRS, house.forger.key.key_id, signature)}
-
-        house.peer.answer = answer
-        outcome = await invited(house, OTHER)
-        assert outcome.refusal is None
-        assert seen[0]["room_version"] == version
-        shown = {(e["type"], e["state_key"]): e for e in seen[0]["invite_room_state"]}
-        assert event_id(shown["m.room.create", ""], room.version) == room.state["m.room.create", ""]
-        assert {"m.room.join_rules", "m.room.member"} <= {kind for kind, _ in shown}
-        name = event_id(seen[0]["event"], room.version)
-        status, got = await house.ask("GET", f"{V1}/event/{at(name)}")
-        assert status == 200
-        assert got["pdus"][0]["signatures"].keys() == {OURS, THEIRS}
-        assert "unsigned" not in got["pdus"][0]
-
-
-@pytest.mark.parametrize("how", ["refused", "unsigned", "another event", "a wrong signature", "gone"])
-async def test_an_invite_of_ours_that_is_not_taken_never_was(tmp_path, how):
-    async with inbound(tmp_path) as house:
-        room = house.room
-
-        def answer(request):
-            if "/v2/invite/" not in request.target:
-                return None
-            raw = orjson.loads(request.body)["event"]
-            if how == "refused":
-                return 403, {"errcode": "M_FORBIDDEN", "error": "no thanks"}
-            if how == "gone":
-                return 502, {}
-            if how == "unsigned":
-                return 200, {"event": raw}
-            if how == "another event":
-                raw = {**raw, "depth": raw["depth"] + 1}
-            key: SigningKey = house.forger.secret if how == "a wrong signature" else house.forger.key
-            signature = key.sign(event_signable(raw, room.version))
-            return 200, {"event": with_signature(raw, THEIRS, house.forger.key.key_id, signature)}
-
-        house.peer.answer = answer
-        outcome = await invited(house, OTHER)
-        assert outcome.refusal is not None
-        state = await house.app.network("matrix").get(room.room_id).state()
-        assert ("m.room.member", OTHER) not in state
 
 
 # History and state.

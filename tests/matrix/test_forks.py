@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
 from urllib.parse import quote
 
+import pytest
 from hansa import Append, Inbound, Message, Put, Ref
+from hansa_matrix.federation import sender
+from hansa_matrix.federation.recent import Recent
 from hansa_matrix.proto.hashing import event_id
-from matrix.inbound import OURS, V1, inbound
+from matrix.inbound import OURS, THEIRS, V1, inbound
 
 
 async def spoken(house, text):
@@ -32,6 +37,7 @@ async def spoken(house, text):
 
 async def test_an_event_of_ours_follows_twenty_ends_and_stands_on_their_state_alone(tmp_path):
     async with inbound(tmp_path) as house:
+        house.app.network("matrix")._ingest.settled = None  # would tie them
         ends = list(house.room.tips)
         fork = [house.forger.message(house.room, f"end {n}", prev_events=ends) for n in range(24)]
         content = {"topic": "of the last end"}
@@ -55,8 +61,15 @@ async def test_an_event_of_ours_follows_twenty_ends_and_stands_on_their_state_al
         assert topic_id in (await house.ask("GET", target))[1]["pdu_ids"]
 
 
-async def test_what_is_committed_while_a_sender_reads_is_not_passed_over(tmp_path, monkeypatch):
-    """Two sets of recipients; between the readings of the first and the second, both get an event."""
+async def _nothing(*_: Any) -> None:
+    return None
+
+
+@pytest.mark.parametrize("reads_itself", [True, False])
+async def test_what_is_committed_while_a_sender_reads_is_not_passed_over(tmp_path, monkeypatch, reads_itself):
+    """Two sets of recipients; between the readings of the first and the second, both get an event. Once from
+    the store for this server alone, once from what was read for all.
+    """
     async with inbound(tmp_path) as house:
         sender, ctx = house.app.runners["matrix"].network._sender, house.app.contexts["matrix"]
         first, second = sender._named(["a.test", "b.test"])[0], sender._named(["a.test"])[0]
@@ -64,10 +77,15 @@ async def test_what_is_committed_while_a_sender_reads_is_not_passed_over(tmp_pat
             sender._learn(set_id, names)
         peer = sender._peers["a.test"]
         scan, reads = ctx.store.scan, []
+        if reads_itself:
+            monkeypatch.setattr(Recent, "after", _nothing)
+        else:
+            assert await peer.waiting() == []
+            await ctx.store.commit([Append("out", b"", {"recipients": 1, "event_id": "$o", "room_id": "!r"})])
 
         async def interrupted(*args, **options):
             rows = await scan(*args, **options)
-            reads.append(options["equal"])
+            reads.append(options)
             if len(reads) == 1:
                 for set_id in (first, second):
                     fields = {"recipients": set_id, "event_id": f"$to-{set_id}", "room_id": "!r"}
@@ -75,9 +93,9 @@ async def test_what_is_committed_while_a_sender_reads_is_not_passed_over(tmp_pat
             return rows
 
         monkeypatch.setattr(ctx.store, "scan", interrupted)
-        before = await sender._waiting(peer)
-        after = await sender._waiting(peer)
-        assert len(reads) == 4
+        before = await peer.waiting()
+        after = await peer.waiting()
+        assert len(reads) == (4 if reads_itself else 2)
         seen = [row.fields["event_id"] for row in before]
         assert [row.fields["event_id"] for row in after] == [f"$to-{first}", f"$to-{second}"]
         assert seen == [] or seen[0] == f"$to-{first}"
@@ -90,3 +108,54 @@ async def test_a_set_that_was_learned_by_a_turn_that_failed_is_stored_by_the_nex
             assert [type(w) for w in sender.writes("$e", "!r", ["c.test"])] == [Append, Put]
         sender.sent(["c.test"])
         assert [type(w) for w in sender.writes("$e", "!r", ["c.test"])] == [Append]
+
+
+async def test_the_end_of_a_stream_is_read_once_for_all_and_goes_back_so_far(tmp_path, monkeypatch):
+    async with inbound(tmp_path) as house:
+        ctx = house.app.contexts["matrix"]
+
+        async def add(count: int) -> None:
+            fields = {"recipients": 1, "event_id": "$e", "room_id": "!r"}
+            await ctx.store.commit([Append("out", b"", fields) for _ in range(count)])
+
+        recent, start = Recent(ctx, "out", 4), await ctx.store.position()
+        assert await recent.after(start) == []
+        assert await recent.after(start - 1) is None
+        await add(3)
+        scan, reads = ctx.store.scan, []
+
+        async def counted(*args: Any, **options: Any) -> Any:
+            reads.append(options)
+            await asyncio.sleep(0)
+            return await scan(*args, **options)
+
+        monkeypatch.setattr(ctx.store, "scan", counted)
+        for found in await asyncio.gather(*(recent.after(start) for _ in range(50))):
+            assert [row.position for row in found] == [start + 1, start + 2, start + 3]
+        assert len(reads) == 1
+        assert [row.position for row in await recent.after(start + 2)] == [start + 3]
+        await add(3)
+        assert await recent.after(start) is None
+        assert [row.position for row in await recent.after(start + 2)] == [start + n for n in (3, 4, 5, 6)]
+        await add(1200)
+        assert await recent.after(start + 6) is None
+        last = await ctx.store.position()
+        assert [row.position for row in await recent.after(last - 4)] == [last - 3, last - 2, last - 1, last]
+
+
+@pytest.mark.parametrize("how", ["soon", "at the end"])
+async def test_where_a_server_stands_is_kept(tmp_path, monkeypatch, how):
+    monkeypatch.setattr(sender, "_KEPT_AFTER", 0.0 if how == "soon" else 3600.0)
+    async with inbound(tmp_path) as house:
+        house.peer.answer = lambda request: (200, {}) if "/send/" in request.target else None
+        network = house.app.network("matrix")
+        await spoken(house, "hello")
+        peer, store = network._sender._peers[THEIRS], network._ctx.store
+        async with asyncio.timeout(5):
+            while not peer.position or peer.task is None or not peer.task.done():
+                await asyncio.sleep(0)
+            if how == "at the end":
+                await network.stop()
+            while (row := await store.get("destination", (THEIRS,))) is None:
+                await asyncio.sleep(0)
+        assert row.fields["position"] == peer.position

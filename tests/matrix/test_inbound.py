@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from typing import Any
 from urllib.parse import quote
 
 import orjson
 import pytest
 from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.proto.pdu import from_raw
 from matrix.inbound import OURS, THEIRS, V1, V2, inbound
 from peers.forger import JoinedRoom
 
@@ -130,3 +133,42 @@ async def test_nobody_waits_for_an_event_whose_past_nobody_gives(tmp_path):
             stuck = message(house, f"stuck {n}", prev_events=["$" + secrets.token_urlsafe(32)])
             assert (await house.send(stuck))[0] == 200
             assert await house.fate(message(house, f"fresh {n}")) == "accepted"
+
+
+async def test_what_the_events_of_a_transaction_stand_on_is_read_at_once(tmp_path, monkeypatch):
+    async with inbound(tmp_path) as house:
+        network = house.app.network("matrix")
+        store, asked = network._ctx.store, list[int]()
+        get_many = store.get_many
+
+        async def watched(collection: str, keys: Any) -> Any:
+            if collection == "pdu":
+                asked.append(len(keys))
+            return await get_many(collection, keys)
+
+        people = [f"@m{number}:{THEIRS}" for number in range(10)]
+        for user in people:
+            guest = JoinedRoom(house.room.room_id, "12", user)
+            guest.state, guest.tips = house.room.state, house.room.tips
+            raw = house.forger.finish(
+                guest, house.forger.draft(guest, "m.room.member", {"membership": "join"}, user)
+            )
+            assert await house.fate(raw) == "accepted"
+            house.room.keep(from_raw(raw, house.room.version))
+        ends = list(house.room.tips)
+        words = []
+        for user in people:
+            guest = JoinedRoom(house.room.room_id, "12", user)
+            guest.state = house.room.state
+            words.append(house.forger.message(guest, user, prev_events=ends, depth=30))
+        assert all(len(raw["auth_events"]) == 2 for raw in words)
+        network._ingest.settled = None
+        network._events._kept.clear()
+        network._events._bytes = 0
+        monkeypatch.setattr(store, "get_many", watched)
+        assert (await house.send(*words))[0] == 200
+        async with asyncio.timeout(5):
+            while network._ingest.waiting(house.room.room_id):
+                await asyncio.sleep(0)
+        # What they stand on, which of them are known, and the create event, which nothing names.
+        assert asked == [11, 10, 1]

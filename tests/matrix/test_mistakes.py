@@ -9,9 +9,10 @@ from urllib.parse import quote
 import pytest
 from hansa import LocalProtocolError, Row
 from hansa_matrix.federation.client import Refused
-from hansa_matrix.federation.sender import Sender
+from hansa_matrix.federation.outbox import Outbox
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.room.events import Status, Stored
 from matrix.inbound import OURS, THEIRS, V2, Inbound, inbound
 
 USER = f"@m:{THEIRS}"
@@ -170,7 +171,7 @@ def backlog(count: int, rooms: int) -> list[Row]:
 
 @pytest.mark.parametrize(("count", "sent"), [(1, 1), (50, 50), (1001, 3), (5000, 3)])
 def test_mistake_36_only_a_long_backlog_is_cut_to_the_newest_of_each_room(count, sent):
-    chosen = Sender._caught_up(backlog(count, 3))
+    chosen = Outbox._caught_up(backlog(count, 3))
     assert len(chosen) == sent
     assert chosen[-1].position == count and [r.position for r in chosen] == sorted(r.position for r in chosen)
 
@@ -197,3 +198,23 @@ async def test_mistake_25_an_auth_chain_is_whole_each_time_it_is_asked_for(tmp_p
         assert (await events.auth_chain([name], version))[gone] is kept
         assert name not in chain  # mistake 18
         assert all(from_raw(s.pdu.raw, version).event_id == e for e, s in chain.items())
+
+
+@pytest.mark.parametrize("version", ["2", "10", "12"])
+async def test_r7_what_was_rejected_as_an_outlier_is_judged_anew_when_it_comes_by_itself(tmp_path, version):
+    async with inbound(tmp_path, version) as house:
+        await mighty(house)
+        name, raw = state_event(house, "m.room.topic", {"topic": "after all"})
+        outlier = Stored(
+            from_raw(raw, house.room.version), Status.REJECTED, reason="3.rejected: as an outlier"
+        )
+        await house.app.network("matrix")._ctx.store.commit([outlier.insert()])
+        house.app.network("matrix")._events.keep([outlier])
+        assert (await house.send(raw))[0] == 200
+        assert await status(house, name) == "accepted"
+        assert (await room(house).state())["m.room.topic", ""] == name
+        stored = (await room(house).events.load([name], house.room.version))[name]
+        assert stored.reason == ""
+        _, again = state_event(house, "m.room.name", {"name": "built on it"}, prev_events=[name])
+        house.room.keep(from_raw(raw, house.room.version))
+        assert await house.fate(again) == "accepted"

@@ -17,11 +17,12 @@ import orjson
 from hansa.http import Router
 from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
+from yardstick import yardstick
 
 SEED = os.environ.get("HANSA_SEED", "1")
 ROUNDS = int(os.environ.get("HANSA_FUZZ_ROUNDS", "200"))
-#: CPU seconds that one request may take, whatever it says.
-MOST = 0.5
+#: CPU time that one request may take, whatever it says, in yardsticks.
+MOST = 4
 
 
 def routes(router: Router) -> Iterator[tuple[str, list[str]]]:
@@ -117,7 +118,7 @@ async def one(house: Inbound, method: str, target: str, body: bytes | None) -> N
     took = time.process_time() - before
     where = f"{method} {target[:200]} {(body or b'')[:200]!r}"
     assert status < 500, f"{status} to {where}: {answer}"
-    assert took < MOST, f"{took:.2f} s for {where}"
+    assert took < 0.1 or took < MOST * yardstick(), f"{took:.2f} s for {where}"
     if status >= 400:
         assert isinstance(answer, dict) and str(answer["errcode"]).startswith("M_"), f"{answer} to {where}"
 

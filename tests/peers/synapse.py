@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import io
 import json
 import secrets
 from pathlib import Path
@@ -185,6 +186,29 @@ class MatrixUser:
             if answer.status != 200:
                 raise Refusal(answer.status, got)
             return got
+
+    async def upload(self, data: bytes, content_type: str, name: str) -> str:
+        """A file for others; its address."""
+        await self.call("GET", "/account/whoami")
+        assert self._http is not None
+        url = f"{self.url}/_matrix/media/v3/upload?filename={quote(name)}"
+        async with self._http.post(
+            url, data=io.BytesIO(data), headers={"Content-Type": content_type}
+        ) as answer:
+            got = await answer.json()
+            assert answer.status == 200, got
+            return str(got["content_uri"])
+
+    async def download(self, mxc: str) -> tuple[dict[str, str], bytes]:
+        """A file of any server: headers and bytes."""
+        await self.call("GET", "/account/whoami")
+        assert self._http is not None
+        url = f"{self.url}/_matrix/client/v1/media/download/{mxc.removeprefix('mxc://')}"
+        async with self._http.get(url) as answer:
+            got = await answer.read()
+            if answer.status != 200:
+                raise Refusal(answer.status, got)
+            return {k.lower(): v for k, v in answer.headers.items()}, got
 
     async def close(self) -> None:
         if self._http is not None:

@@ -117,4 +117,19 @@ class SignalOut:
     possible: ClassVar[frozenset[Action]] = _GATE
 
 
-Crossing = PeerConnect | EventIn | EventOut | Join | Invite | SignalIn | SignalOut
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaTransfer:
+    """A file is about to be fetched from another server, or (``outbound``) given to one. ``media`` is its id
+    on ``network``, ``server`` the other one. ``size`` in bytes is 0 and ``type`` empty while not known.
+    """
+
+    network: str
+    server: str
+    media: str
+    outbound: bool
+    type: str = ""
+    size: int = 0
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+Crossing = PeerConnect | EventIn | EventOut | Join | Invite | SignalIn | SignalOut | MediaTransfer

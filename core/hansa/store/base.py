@@ -55,7 +55,9 @@ class Collection:
     """One declared collection.
 
     ``key`` and ``fields`` map names to their type; an ``indexes`` entry names fields (key parts allowed) in
-    order. ``stream``: the key is ``("position", int)``, given by the store. Names are ``[a-z_]+``.
+    order. ``stream``: the key is ``("position", int)``, given by the store. ``heap``: rows are large and come
+    in no order of their keys, so that a store had better keep them as they come and only the keys in order.
+    Names are ``[a-z_]+``.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Collection:
     fields: Mapping[str, type[str | int]] = field(default_factory=dict)
     indexes: Sequence[tuple[str, ...]] = ()
     stream: bool = False
+    heap: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

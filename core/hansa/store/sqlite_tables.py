@@ -96,7 +96,7 @@ def make(db: sqlite3.Connection, tables: Sequence[Table]) -> None:
         primary = ", ".join(["scope", *(f'"{k}"' for k in one.keys)])
         db.execute(
             f'CREATE TABLE IF NOT EXISTS "{one.name}" (scope TEXT NOT NULL, {", ".join(parts)}, '
-            f"body BLOB NOT NULL, PRIMARY KEY ({primary})) WITHOUT ROWID"
+            f"body BLOB NOT NULL, PRIMARY KEY ({primary})){'' if collection.heap else ' WITHOUT ROWID'}"
         )
         present = {row[1] for row in db.execute(f'PRAGMA table_info("{one.name}")')}
         for name, type_ in collection.fields.items():

@@ -20,9 +20,10 @@ from hansa.seams import (
 )
 from hansa.store.base import Store
 from hansa.store.memory import MemoryStore
+from hansa.testing.answers import WholeAnswers
 
 
-class NoNetwork:
+class NoNetwork(WholeAnswers):
     """An ``Http`` that reaches nobody."""
 
     async def request(self, request: HttpRequest) -> HttpResponse:

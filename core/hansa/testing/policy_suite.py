@@ -21,16 +21,27 @@ from hansa.contracts import Policy
 from hansa.dispatch import Answer, Installed, ask
 from hansa.hookspecs import hookimpl
 from hansa.pure.content import Custom, Encrypted, Member, Membership, Message, Name, Topic
-from hansa.pure.crossing import Crossing, EventIn, EventOut, Invite, Join, PeerConnect, SignalIn, SignalOut
+from hansa.pure.crossing import (
+    Crossing,
+    EventIn,
+    EventOut,
+    Invite,
+    Join,
+    MediaTransfer,
+    PeerConnect,
+    SignalIn,
+    SignalOut,
+)
 from hansa.pure.model import Link, NativeFacts, Ref
 from hansa.pure.verdict import Action, Verdict, strictest
 from hansa.pure.view import Person, RoomFacts, RoomView, ViewChange
 from hansa.seams import HttpRequest, Seams
+from hansa.testing.answers import WholeAnswers
 from hansa.testing.clock import ManualClock
 from hansa.testing.harness import running
 
 
-class _Silence:
+class _Silence(WholeAnswers):
     """An ``Http`` on which no answer ever comes."""
 
     async def request(self, request: HttpRequest) -> Never:
@@ -134,6 +145,17 @@ def samples() -> list[Crossing]:
                     user=user,
                     outbound=outbound,
                     servers=servers,
+                )
+            )
+        for size in (0, 10**12):
+            found.append(
+                MediaTransfer(
+                    network="one",
+                    server="x.example",
+                    media="mxc://x.example/a",
+                    outbound=outbound,
+                    type="image/png" if size else "",
+                    size=size,
                 )
             )
     for kind in ("typing", "receipt"):

@@ -19,6 +19,7 @@ from hansa import (
     EventOut,
     Invite,
     Join,
+    MediaTransfer,
     Member,
     Membership,
     Message,
@@ -78,6 +79,8 @@ class GovernancePolicy:
                 yield from self._users([crossing.sender])
             case SignalOut():
                 yield from self._servers(crossing.view.servers(), "a server in the room")
+            case MediaTransfer():
+                yield from self._servers([crossing.server], "this server")
             case Join():
                 yield from self._servers([crossing.user_server, *crossing.servers], "a server in the room")
                 yield from self._users([crossing.user])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -43,8 +44,13 @@ _FACT_KEYS = frozenset(
     }
 )
 _NAME = 255
+#: People that are looked at without a pause.
+_STEP = 500
 
 HomeOf = Callable[[str], Awaitable[Ref]]
+
+#: Type, state key and content of an event of ours.
+OwnDraft = tuple[str, str | None, dict[str, Any]]
 
 
 def _text(content: Mapping[str, Any], key: str, limit: int = 65_536) -> str:
@@ -83,7 +89,7 @@ async def content_of(pdu: Pdu, home_of: HomeOf) -> Content:
     return Custom(type=pdu.type)
 
 
-def draft_of(content: Content, target: str) -> tuple[str, str | None, dict[str, Any]] | None:
+def draft_of(content: Content, target: str) -> OwnDraft | None:
     """``(type, state_key, content)`` of an event of our own; None for what Matrix people get from no
     other network. ``target`` is the Matrix id of a ``Member``'s user.
     """
@@ -134,7 +140,7 @@ def facts_of(state: Mapping[StateKey, Pdu], version: str) -> RoomFacts:
     )
 
 
-async def person_of(pdu: Pdu, levels: Levels, home_of: HomeOf, own_server: str) -> Person:
+async def person_of(pdu: Pdu, levels: Levels, home_of: HomeOf) -> Person:
     """The row of a member event's target. A ghost is counted at its person's home, not at our server."""
     user_id = pdu.state_key or ""
     home = await home_of(user_id)
@@ -143,7 +149,6 @@ async def person_of(pdu: Pdu, levels: Levels, home_of: HomeOf, own_server: str) 
         server = home.id.partition("@")[2].partition("/")[0] if "@" in home.id else home.network
     membership = _MEMBERSHIPS.get(str(pdu.membership), Membership.LEAVE)
     name = _text(pdu.content, "displayname", _NAME) or None
-    del own_server
     return Person(user=home, membership=membership, server=server, name=name, role=role_of(levels, user_id))
 
 
@@ -159,13 +164,20 @@ class Views:
         self._ctx = ctx
         self._server = server
 
+    async def home_of(self, user: str) -> Ref:
+        """Who a Matrix user is. A ghost is somebody of another network, and a user of our server."""
+        if domain_of(user) != self._server:
+            return Ref(self._ctx.id, user)
+        return await self._ctx.home_of(user)
+
     async def whole(self, state: Mapping[StateKey, Pdu], version: str, levels: Levels) -> ViewChange:
         """The view of a whole state."""
-        people = [
-            await person_of(pdu, levels, self._ctx.home_of, self._server)
-            for key, pdu in state.items()
-            if key[0] == MEMBER
-        ]
+        people: list[Person] = []
+        for number, (key, pdu) in enumerate(state.items(), 1):
+            if key[0] == MEMBER:
+                people.append(await person_of(pdu, levels, self.home_of))
+            if not number % _STEP:
+                await asyncio.sleep(0)
         return ViewChange(people=tuple(people), facts=facts_of(state, version))
 
     async def changed(
@@ -192,11 +204,11 @@ class Views:
             if key[0] != MEMBER:
                 continue
             if pdu is None:
-                home = await self._ctx.home_of(key[1])
+                home = await self.home_of(key[1])
                 people.pop(home, None)  # a change of power levels in the same step had counted them in
                 gone.append(home)
             else:
-                person = await person_of(pdu, levels, self._ctx.home_of, self._server)
+                person = await person_of(pdu, levels, self.home_of)
                 people[person.user] = person
         facts = facts_of(around, version) if any(key in _FACT_KEYS for key in changed) else None
         return ViewChange(people=tuple(people.values()), gone=tuple(gone), facts=facts)

@@ -58,6 +58,18 @@ def _checked(found: Any) -> str:
     return "\n".join(lines)
 
 
+def _backfilled(found: Any) -> str:
+    lines = [f"{found['room']}: {found['events']} events of the past are here now"]
+    lines += [f"  {server}: {why}" for server, why in sorted(found["failed"].items())]
+    lines.append("  that is the whole past" if found["complete"] else "  there is more")
+    return "\n".join(lines)
+
+
+def _files(found: Any) -> str:
+    rows = [[m["media"], str(m["size"]), m["type"], m["name"], when(m["used"])] for m in found]
+    return table(["media", "bytes", "type", "name", "last used"], rows)
+
+
 def _examined(found: Any) -> str:
     lines = [f"{found['server']}: {'healthy' if found['healthy'] else 'not healthy'}"]
     for one in found["findings"]:
@@ -131,6 +143,18 @@ def register(commands: Commands) -> None:
             show=_checked,
         )
     )
+    commands.add(
+        Command(
+            words="rooms backfill",
+            help="fetch what was said before we came, or in a gap, from the servers of the room",
+            arguments=(
+                room,
+                Argument(name="--limit", help="events at most (default: 1000)", number=True),
+                Argument(name="--server", help="ask this one first"),
+            ),
+            show=_backfilled,
+        )
+    )
     version = Argument(name="version", help="such as 12")
     commands.add(
         Command(
@@ -173,4 +197,21 @@ def register(commands: Commands) -> None:
             ),
         )
     )
+    media = Argument(name="media", help="mxc://SERVER/ID")
+    file = Argument(name="file", help="its whole path, for the running Hansa to open")
+    commands.add(
+        Command(
+            words="media add",
+            help="a file becomes one of this server, as for a room's picture",
+            arguments=(file, Argument(name="--type", help="its media type (default: by its name)")),
+        )
+    )
+    commands.add(
+        Command(
+            words="media get", help="write a file of any server to a new one here", arguments=(media, file)
+        )
+    )
+    commands.add(Command(words="media rm", help="remove a file from this server", arguments=(media,)))
+    whose_files = Argument(name="--server", help="of this server only")
+    commands.add(Command(words="media ls", help="files that are here", arguments=(whose_files,), show=_files))
     commands.add(Command(words="rooms ls", help="the rooms as Matrix has them", show=_rooms))

@@ -94,6 +94,20 @@ class Config(BaseModel):
         ge=0,
         description="seconds for which the original of a redacted event is kept; 0: not at all",
     )
+    keep_deliveries_for: int = Field(
+        default=30 * 86400,
+        ge=0,
+        description="seconds for which it is known of an event of ours which servers have it, once all have",
+    )
+    max_media: int = Field(
+        default=100 * 1024 * 1024, ge=1, description="bytes that a file may have, ours or another server's"
+    )
+    keep_remote_media_for: int = Field(
+        default=30 * 86400, ge=0, description="seconds for which another server's file is kept unused"
+    )
+    presence: bool = Field(
+        default=False, description="tell other servers who is there, and take note of what they tell"
+    )
     delegate: str = Field(
         default="", description="HOST:PORT for /.well-known/matrix/server; empty: it answers 404"
     )

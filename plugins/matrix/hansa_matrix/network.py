@@ -32,44 +32,55 @@ from hansa import (
 )
 from hansa import Membership as Standing
 
-from hansa_matrix.bridge import Views, texts
+from hansa_matrix.bridge import OwnDraft, Views, texts
 from hansa_matrix.config import Config
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.answers.handshakes import Handshakes
 from hansa_matrix.federation.answers.history import History
 from hansa_matrix.federation.answers.invites import Invited
-from hansa_matrix.federation.answers.people import People
+from hansa_matrix.federation.answers.media import Files
+from hansa_matrix.federation.answers.people import People, add_userinfo
 from hansa_matrix.federation.answers.spaces import Spaces
 from hansa_matrix.federation.answers.transactions import Transactions
 from hansa_matrix.federation.client import Client, Unreachable
 from hansa_matrix.federation.client import Refused as PeerRefused
 from hansa_matrix.federation.doctor import Doctor
+from hansa_matrix.federation.edus import Edus, Taker
 from hansa_matrix.federation.notary import Notary
 from hansa_matrix.federation.routes import Routes
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.federation.server import Gate, add_routes
 from hansa_matrix.keyring import Keyring
+from hansa_matrix.media.fetch import Fetcher
+from hansa_matrix.media.library import Library
+from hansa_matrix.media.operations import MediaOperations
 from hansa_matrix.operations import Operations
 from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.edus import RECEIPT, TYPING
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.administration import Administration
+from hansa_matrix.room.backfill import Backfill
 from hansa_matrix.room.care import Care
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.entrance import Entrance
 from hansa_matrix.room.events import Events
 from hansa_matrix.room.gaps import GapFiller
+from hansa_matrix.room.healing import Healing
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.invites import Invites
 from hansa_matrix.room.membership import Membership
-from hansa_matrix.room.native import Arrived, Own
+from hansa_matrix.room.native import Arrived, FirstWord, Own
 from hansa_matrix.room.pending import Pending
+from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.schema import SCHEMA
 from hansa_matrix.room.signals import RoomSignals
 from hansa_matrix.room.sweep import sweep
 from hansa_matrix.room.turn import RoomTurn
 from hansa_matrix.room.upgrade import Upgrades
+from hansa_matrix.schema import SCHEMA
+from hansa_matrix.users.known import Known
 
 _PLAIN = frozenset(string.ascii_lowercase + string.digits + "._-/+")
 _FEATURES = Features(
@@ -104,16 +115,21 @@ class MatrixNetwork:
         self._client.check = ctx.check
         self._client.network = ctx.id
         self._keyring = Keyring(ctx, self._server, self._keys, self._client)
-        self._sender = Sender(ctx, self._client, self._server)
+        self._events = Events(ctx.store)
+        self._sender = Sender(ctx, self._client, self._server, self._events)
         self._views = Views(ctx, self._server)
         self._own = Own(ctx, self._server, self._keys, self._sender, self._views)
-        self._events = Events(ctx.store)
         self._gaps = GapFiller(ctx, self._client, self._keyring)
-        self._ingest = Ingest(self._own, self._keyring, self._gaps, config.max_waiting)
+        self._backfill = Backfill(ctx, self._gaps, self.get)
+        self._policing = Policing(self._own, self._client)
+        self._ingest = Ingest(self._own, self._keyring, self._gaps, self._policing, config.max_waiting)
         self._gaps.ingest = self._ingest
         self._ingest.room_of = self.get
         self._membership = Membership(self._own, self._client, self._keyring, self._events)
         self._signals = RoomSignals(ctx, self._server, self._sender, self.get)
+        self._known = Known(ctx, self._client, self._sender)
+        self._library = Library(ctx, self._server)
+        self._fetcher = Fetcher(ctx, self._client, self._library)
         self._invites = Invites(self._own, self._client, self._keyring)
         self._pending = Pending(ctx, self._keyring)
         self._ingest.elsewhere = self._pending.elsewhere
@@ -130,6 +146,7 @@ class MatrixNetwork:
         )
         self._ingest.entered = self._entrance.entered
         self._ingest.arrived = self._entrance.arrived
+        self._ingest.settled = Healing(self._own, self._administration, self.bridge_user).heal
         self._directory = Directory(ctx, self._administration.room)
         self._care = Care(ctx, self._server, self.get, self._administration, self._gaps)
         self._care.forget = self._forget
@@ -149,16 +166,23 @@ class MatrixNetwork:
         gate = Gate(self._ctx, self._server, self._keyring, self._sender.heard_from)
         gate.opened = self._opening.is_set
         entitled = Entitled(self._own, self)
+        takers: dict[str, Taker] = {
+            TYPING: self._signals.take_typing,
+            RECEIPT: self._signals.take_receipts,
+            **self._known.takers(),
+        }
         answers = (
-            Transactions(entitled, self._ingest, self._signals),
-            Handshakes(entitled, self._ingest),
+            Transactions(self._ingest, Edus(self._ctx, takers)),
+            Handshakes(entitled, self._ingest, self._policing),
             Invited(entitled, self._keyring, self._pending, self._administration),
             History(entitled),
-            People(entitled),
+            People(entitled, self._known),
             Spaces(entitled, self._directory),
+            Files(self._ctx, self._server, self._library),
         )
         add_routes(router, gate, answers, self._keyring, self._config.delegate)
         Notary(self._keyring, self._ctx.clock).register(router)
+        add_userinfo(router, self._known.openid)
 
     async def start(self) -> None:
         """See ``hansa.Network.start``. One signed request goes to every server we share a room with, so
@@ -183,7 +207,7 @@ class MatrixNetwork:
         self._opening.set()
         self._ctx.spawn(self._greet(), "greet peers")
         self._ctx.spawn(self._signals.expire(), "typing ends")
-        self._ctx.spawn(sweep(self._ctx), "sweep")
+        self._ctx.spawn(sweep(self._ctx, self._sender, self._library), "sweep")
 
     async def _greet(self) -> None:
         servers: set[str] = set()
@@ -205,7 +229,7 @@ class MatrixNetwork:
     async def stop(self) -> None:
         """See ``hansa.Network.stop``: the context ends every task."""
         self._opening.set()
-        await asyncio.sleep(0)
+        await self._sender.keep()
 
     async def send(self, delivery: Delivery) -> str:
         """See ``hansa.Network.send``. Events reach Matrix in the room's turn: nothing is delivered here."""
@@ -279,9 +303,29 @@ class MatrixNetwork:
         found = await self._events.load(refs, room.version)
         return all(ref in found for ref in refs)
 
-    async def countersign(self, link: Link, draft: Pdu) -> Arrived | Refusal:
-        """See ``hansa.Authority.countersign``: an invite of somebody of another server."""
-        return await self._invites.countersigned(self._rooms[link.native.id], draft)
+    async def countersign(self, link: Link, draft: Pdu | FirstWord) -> Arrived | OwnDraft | Refusal:
+        """See ``hansa.Authority.countersign``: the room's policy server, and the server of who is invited."""
+        room = self._rooms[link.native.id]
+        if isinstance(draft, FirstWord):
+            join = Inbound(
+                origin=Ref(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
+                room=link.native,
+                sender=draft.sender,
+                content=Member(user=draft.sender, membership=Standing.JOIN),
+                ts=self._ctx.clock.now(),
+            )
+            (entered,) = await self._ctx.submit([join])
+            return entered.refusal or draft.draft
+        try:
+            signed = await self._policing.sent(room, draft)
+        except PeerRefused as error:
+            return Refusal(code=RefusalCode.FORBIDDEN, text=error.reason)
+        except Unreachable as error:
+            return Refusal(code=RefusalCode.UNREACHABLE, text=str(error))
+        invite = draft.type == MEMBER and draft.membership == "invite"
+        if invite and ids.domain_of(draft.state_key or "") != self._server:
+            return await self._invites.countersigned(room, signed)
+        return Arrived(pdu=signed, origin=self._server, handshake=True)
 
     async def turn(self, link: Link, batch: Sequence[Inbound]) -> Turn:
         """See ``hansa.Authority.turn``."""
@@ -289,7 +333,7 @@ class MatrixNetwork:
         room = self._rooms.get(link.native.id)
         if room is None:
             raise LocalProtocolError(f"{link.id} is not a room of {self._server}")
-        turn = RoomTurn(room, self._own)
+        turn = RoomTurn(room, self._own, self._policing)
         await turn.expect(batch)
         return turn
 
@@ -311,7 +355,9 @@ class MatrixNetwork:
             **self._directory.operations(),
             **self._care.operations(),
             **self._doctor.operations(),
+            **MediaOperations(self._library, self._fetcher).table(),
             "rooms upgrade": self._upgrades.upgrade,
+            "rooms backfill": self._backfill.backfill,
         }
 
     async def where(self, native_id: str) -> list[Destination]:

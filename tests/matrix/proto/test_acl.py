@@ -9,6 +9,7 @@ import pytest
 from hansa_matrix.proto.acl import acl_of
 from hypothesis import given
 from hypothesis import strategies as st
+from yardstick import yardstick
 
 EVERYBODY = {"allow": ["*"]}
 
@@ -65,4 +66,4 @@ def test_no_list_takes_long(globs):
     assert sum(map(len, globs)) < 65_536
     for _ in range(20):
         assert not acl.allows("a" * 229 + "c")
-    assert time.process_time() - before < 1.0
+    assert time.process_time() - before < 10 * yardstick()

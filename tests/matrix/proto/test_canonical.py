@@ -145,3 +145,14 @@ def test_any_bytes_are_json_or_a_peer_s_error(data: bytes) -> None:
         except RemoteProtocolError:
             continue
         assert value == json.loads(data)
+
+
+@pytest.mark.parametrize("check", [check_depth, check_values])
+@pytest.mark.parametrize("inside", [[], {}, "x", None])
+def test_both_checks_know_the_same_limit(check: Any, inside: Any) -> None:
+    value = inside
+    for _ in range(MAX_DEPTH - 1):
+        value = {"a": value} if isinstance(value, list) else [value]
+    check(value)
+    with pytest.raises(RemoteProtocolError):
+        check([value])

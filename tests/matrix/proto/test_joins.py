@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from hansa.pure.errors import RemoteProtocolError
 from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.proto import joins
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.joins import MAX_EVENTS, check_answer, check_shown, check_template, joined
-from hansa_matrix.proto.pdu import VerifyKey, countersigned, finish, unsigned_by
+from hansa_matrix.proto.pdu import VerifyKey, countersigned, finish, parse, unsigned_by
 from hansa_matrix.proto.versions import RoomVersion
 from hypothesis import given
 from hypothesis import strategies as st
@@ -164,6 +165,30 @@ def test_j6_malformed_and_foreign_events_are_dropped_and_counted(version: RoomVe
     assert found.state == (room.create, room.member)
     assert found.chain == (room.create, room.member)
     assert found.dropped == 2 * len(bad)
+
+
+@each_version
+def test_what_is_in_the_chain_again_is_parsed_once(version: RoomVersion, monkeypatch: Any) -> None:
+    room, asked = Room(version), list[Any]()
+    topic = room.event("m.room.topic", "", {"topic": "t"})
+    again = {**topic.raw, "unsigned": {"age": 7}}
+    other = {**topic.raw, "depth": 2}
+    more = {**topic.raw, "extra": 1}
+    resigned = {**topic.raw, "signatures": {"x": {"ed25519:1": "AAAA"}}}
+    lacking = {k: v for k, v in topic.raw.items() if k != "depth"}
+    answer = room.answer(topic)
+    answer["auth_chain"] = [room.create.raw, again, other, more, resigned, lacking]
+
+    def watched(one: Any, *rest: Any, **named: Any) -> Pdu:
+        asked.append(one)
+        return parse(one, *rest, **named)
+
+    monkeypatch.setattr(joins, "parse", watched)
+    found = check_answer(answer, room.room_id, version)
+    assert asked == [room.create.raw, room.member.raw, topic.raw, other, more, resigned, lacking]
+    assert found.chain[:2] == (room.create, topic)
+    assert [p.raw for p in found.chain[2:]] == [other, more, resigned]
+    assert found.dropped == 1
 
 
 @each_version

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 
+import orjson
 import pytest
 from hansa.pure.errors import LocalProtocolError
 from hansa.store.base import MAX_BODY, Scoped
 from hansa.store.memory import MemoryStore
-from hansa_matrix.room.schema import SCHEMA
 from hansa_matrix.room.state import Groups
+from hansa_matrix.schema import SCHEMA
 
 
 @pytest.fixture
@@ -46,14 +47,53 @@ async def test_a_long_life_reads_back_after_every_step(store, seed):
         after = dict(state)
         if after and chance.random() < 0.2:
             after.pop(chance.choice(list(after)))
+            group, puts = groups.grow(group, state, after)
         else:
-            after["t", str(chance.randrange(30))] = f"$e{step}"
-        group, puts = groups.grow(group, state, after)
+            key = "t", str(chance.randrange(30))
+            after[key] = f"$e{step}"
+            group, puts = groups.after(group, state, key, after[key])
         await store.commit(puts)
         state = kept[group] = after
     fresh = Groups("!r", store, group)
     for number, wanted in kept.items():
         assert await fresh.load(number) == wanted, f"seed {seed}"
+
+
+async def test_one_event_more_is_one_line_however_large_the_state(store):
+    groups, state = Groups("!r", store, 0), members(3000)
+    group, puts = groups.grow(0, {}, state)
+    await store.commit(puts)
+    for number in range(300):
+        group, puts = groups.after(group, state, ("topic", ""), f"$t{number}")
+        assert [len(orjson.loads(put.body)[1]) for put in puts] == [1]
+        await store.commit(puts)
+        state = {**state, ("topic", ""): f"$t{number}"}
+    assert await Groups("!r", store, group).load(group) == state
+
+
+async def test_a_small_state_is_whole_again_after_a_hundred_events(store):
+    groups, state, rows = Groups("!r", store, 0), members(10), dict[int, bytes]()
+    group, puts = groups.grow(0, {}, state)
+    for number in range(250):
+        rows |= {int(put.key[1]): put.body for put in puts}
+        group, puts = groups.after(group, state, ("topic", ""), f"$t{number}")
+    parents = [orjson.loads(body)[0] for body in rows.values()]
+    assert parents.count(0) == 3
+
+
+@pytest.mark.parametrize(("size", "most"), [(10, 100), (1_000, 21), (5_000, 8)])
+async def test_what_is_kept_in_memory_is_bounded_by_its_size(store, size, most):
+    groups, state = Groups("!r", store, 0), members(size)
+    group, puts = groups.grow(0, {}, state)
+    for number in range(150):
+        await store.commit(puts)
+        group, puts = groups.after(group, state, ("topic", ""), f"$t{number}")
+    await store.commit(puts)
+    assert most - 1 <= len(groups._kept) <= most
+    assert groups._entries == sum(map(len, groups._kept.values()))
+    assert groups._length.keys() == groups._kept.keys()
+    groups.forget(0)
+    assert groups._entries == 0
 
 
 async def test_what_a_turn_abandoned_is_forgotten(store):

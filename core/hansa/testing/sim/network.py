@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hansa.seams import HttpError, HttpRequest, HttpResponse, SrvRecord
+from hansa.testing.answers import WholeAnswers
 from hansa.testing.sim.chance import SeededRandom
 from hansa.testing.sim.trace import Trace
 
@@ -167,7 +168,7 @@ def _heeded(way: Task[HttpResponse]) -> None:
         way.exception()
 
 
-class VirtualHttp:
+class VirtualHttp(WholeAnswers):
     """See ``hansa.Http``: one machine's way into the network. A dead machine gets no answer any more."""
 
     def __init__(self, network: VirtualNetwork, source: str) -> None:

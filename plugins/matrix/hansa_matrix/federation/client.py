@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from hansa import Http, HttpError, HttpRequest, HttpResponse, PeerConnect, RemoteProtocolError, Verdict
+from hansa import (
+    Http,
+    HttpError,
+    HttpRequest,
+    HttpResponse,
+    HttpStream,
+    PeerConnect,
+    RemoteProtocolError,
+    Verdict,
+)
 
 from hansa_matrix.federation.routes import Routes
 from hansa_matrix.own_keys import OwnKeys
@@ -14,7 +26,11 @@ from hansa_matrix.proto.canonical import dumps, parse
 from hansa_matrix.proto.discovery import Route
 from hansa_matrix.proto.xmatrix import header, signing_bytes
 
-_MAX_ANSWER = 128 * 1024 * 1024
+_MAX_ANSWER = 16 * 1024 * 1024
+#: Of an answer that holds a room's whole state.
+LARGE_ANSWER = 128 * 1024 * 1024
+_MAX_ERROR = 64 * 1024
+_READ_AT_ONCE = 512 * 1024
 
 
 class Refused(RemoteProtocolError):
@@ -81,60 +97,111 @@ class Client:
         body: Mapping[str, Any] | None = None,
         *,
         seconds: float = 30.0,
+        most: int = _MAX_ANSWER,
         signed: bool = True,
     ) -> Any:
-        """The parsed answer of a 2xx. Raises ``Refused`` for another status, ``Unreachable`` for none."""
+        """The parsed answer of a 2xx, ``most`` bytes long at the most. Raises ``Refused`` for another status,
+        ``Unreachable`` for none.
+        """
         if server == self._server:
             raise Refused("a server sends no requests to itself", hint=400)
         await self._allowed(server)
-        headers = {"User-Agent": "Hansa"}
         content = dumps(body) if body is not None else None
+        answer = await self._send(
+            server,
+            HttpRequest(
+                method=method,
+                host="",
+                port=0,
+                target=target,
+                headers=self._headers(method, server, target, content, signed=signed),
+                body=content,
+                timeout=seconds,
+                max_body=most,
+            ),
+        )
+        return self._accepted(server, answer, await self._value(server, answer))
+
+    def _headers(
+        self, method: str, server: str, target: str, content: bytes | None, *, signed: bool
+    ) -> dict[str, str]:
+        headers = {"User-Agent": "Hansa"}
         if content is not None:
             headers["Content-Type"] = "application/json"
         if signed:
-            message = signing_bytes(method, target, self._server, server, body)
+            message = signing_bytes(method, target, self._server, server, content)
             key = self._keys.current
             headers["Authorization"] = header(self._server, server, key.key_id, key.sign(message))
-        answer = await self._send(method, server, target, headers, content, seconds)
-        return self._parsed(server, answer)
+        return headers
 
-    async def _send(  # noqa: PLR0917  # the parts of one request, in its order
-        self,
-        method: str,
-        server: str,
-        target: str,
-        headers: Mapping[str, str],
-        content: bytes | None,
-        seconds: float,
-    ) -> HttpResponse:
+    @asynccontextmanager
+    async def stream(
+        self, server: str, target: str, *, most: int, seconds: float, signed: bool = True
+    ) -> AsyncIterator[HttpStream]:
+        """The 2xx answer to a GET, of at most ``most`` bytes, as it comes. Raises as ``request``, and
+        ``HttpError`` where it breaks off.
+        """
+        if server == self._server:
+            raise Refused("a server sends no requests to itself", hint=400)
+        await self._allowed(server)
+        route = await self._routes.find(server)
+        async with AsyncExitStack() as stack:
+            problem = "no address"
+            for host, port in route.targets:
+                request = HttpRequest(
+                    method="GET",
+                    host=host,
+                    port=port,
+                    target=target,
+                    host_header=route.host_header,
+                    tls_name=route.tls_name,
+                    headers=self._headers("GET", server, target, None, signed=signed),
+                    timeout=seconds,
+                    max_body=most,
+                )
+                try:
+                    answer = await stack.enter_async_context(self._http.stream(request))
+                except HttpError as error:
+                    problem = str(error) or type(error).__name__
+                    continue
+                if not 200 <= answer.status < 300:
+                    body = await _beginning(answer)
+                    whole = HttpResponse(status=answer.status, headers=answer.headers, body=body)
+                    self._accepted(server, whole, await self._value(server, whole))
+                yield answer
+                return
+            self._routes.forget(server)
+            raise Unreachable(f"{server}: {problem}")
+
+    async def _send(self, server: str, request: HttpRequest) -> HttpResponse:
+        """To the first address of the server that answers."""
         route = await self._routes.find(server)
         problem = "no address"
         for host, port in route.targets:
-            request = HttpRequest(
-                method=method,
-                host=host,
-                port=port,
-                target=target,
-                host_header=route.host_header,
-                tls_name=route.tls_name,
-                headers=headers,
-                body=content,
-                timeout=seconds,
-                max_body=_MAX_ANSWER,
+            there = replace(
+                request, host=host, port=port, host_header=route.host_header, tls_name=route.tls_name
             )
             try:
-                return await self._http.request(request)
+                return await self._http.request(there)
             except HttpError as error:
                 problem = str(error) or type(error).__name__
         self._routes.forget(server)
         raise Unreachable(f"{server}: {problem}")
 
-    def _parsed(self, server: str, answer: HttpResponse) -> Any:
+    async def _value(self, server: str, answer: HttpResponse) -> Any:
+        """The JSON of an answer; a large one is read in a thread."""
+        body = answer.body or b"{}"
         try:
-            value = parse(answer.body or b"{}")
+            if len(body) <= _READ_AT_ONCE:
+                return parse(body)
+            return await asyncio.get_running_loop().run_in_executor(None, parse, body)
         except RemoteProtocolError as error:
             self._routes.forget(server)
             raise Unreachable(f"{server} answered {answer.status} with no JSON") from error
+
+    @staticmethod
+    def _accepted(server: str, answer: HttpResponse, value: Any) -> Any:
+        """The value of a 2xx. Raises as ``request`` for anything else."""
         if 200 <= answer.status < 300:
             return value
         fields = value if isinstance(value, dict) else {}
@@ -142,6 +209,16 @@ class Client:
         if answer.status == 429 or answer.status >= 500:
             raise Unreachable(f"{server} answered {answer.status} {code}", _patience(answer, fields))
         raise Refused(text or f"{server} answered {answer.status}", hint=answer.status, code=code)
+
+
+async def _beginning(answer: HttpStream) -> bytes:
+    """What an error answer says, if that is short."""
+    body = b""
+    async for chunk in answer.chunks:
+        body += chunk
+        if len(body) > _MAX_ERROR:
+            return b""
+    return body
 
 
 def _patience(answer: HttpResponse, fields: Mapping[str, Any]) -> float:

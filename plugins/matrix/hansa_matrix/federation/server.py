@@ -66,7 +66,8 @@ class Gate:
             try:
                 origin, body = await self._authenticate(request)
                 with self._admitted(origin):
-                    return json_response(await answerer(origin, request, body))
+                    answer = await answerer(origin, request, body)
+                    return answer if isinstance(answer, Response) else json_response(answer)
             except RemoteProtocolError as problem:
                 more = getattr(problem, "more", {})
                 value = {"errcode": problem.code or "M_UNKNOWN", "error": problem.reason, **more}

@@ -62,7 +62,7 @@ def parse(data: bytes) -> Any:
 
 def loads(data: bytes) -> Any:
     """JSON of which every value has a canonical form. Raises RemoteProtocolError (M_NOT_JSON, M_BAD_JSON)."""
-    value = parse(data)
+    value = decode(data)
     check_values(value)
     return value
 
@@ -88,20 +88,29 @@ def _deeper(value: Any, most: int) -> bool:
 
 
 def check_values(value: Any) -> None:
-    """Raise RemoteProtocolError if a value has no canonical form: a float, or an integer out of range."""
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        kind = type(one)
-        if kind is dict:
-            waiting.extend(one.values())
-        elif kind is list:
-            waiting.extend(one)
-        elif kind is int:
-            if not -_MOST <= one <= _MOST:
-                raise RemoteProtocolError(f"integer {one} is out of range", code="M_BAD_JSON")
-        elif kind is float:
-            raise RemoteProtocolError("a number is not an integer", code="M_BAD_JSON")
+    """Raise RemoteProtocolError if ``value`` nests deeper than ``MAX_DEPTH``, or if anything in it has no
+    canonical form: a float, or an integer out of range. Every event goes through this once.
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for one in level:
+            kind = type(one)
+            if kind is str:
+                continue
+            if kind is dict:
+                below.extend(one.values())
+            elif kind is list:
+                below.extend(one)
+            elif kind is int:
+                if not -_MOST <= one <= _MOST:
+                    raise RemoteProtocolError(f"integer {one} is out of range", code="M_BAD_JSON")
+            elif kind is float:
+                raise RemoteProtocolError("a number is not an integer", code="M_BAD_JSON")
+        if not below:
+            return
+        level = below
+    raise RemoteProtocolError(f"JSON nests deeper than {MAX_DEPTH}", code="M_BAD_JSON")
 
 
 def dumps(value: Any) -> bytes:

@@ -13,7 +13,8 @@ from typing import Any
 
 from hansa_matrix.proto import ids
 
-TYPING, RECEIPT = "m.typing", "m.receipt"
+TYPING, RECEIPT, PRESENCE = "m.typing", "m.receipt", "m.presence"
+PRESENCES = ("online", "unavailable", "offline")
 #: Rooms and people of one receipts EDU that are read.
 _MOST_ROOMS, _MOST_USERS = 100, 500
 _LONGEST = 255
@@ -39,6 +40,17 @@ class ReceiptEdu:
     thread: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresenceEdu:
+    """Somebody is there, away or gone; ``ago`` is when they last did something, in ms before now."""
+
+    user: str
+    presence: str
+    ago: int = 0
+    active: bool = False
+    status: str = ""
+
+
 def parse_typing(content: Mapping[str, Any], origin: str) -> TypingEdu | None:
     """The content of ``m.typing``; None if it is malformed or of another server's user."""
     room_id, user, typing = content.get("room_id"), content.get("user_id"), content.get("typing")
@@ -47,14 +59,17 @@ def parse_typing(content: Mapping[str, Any], origin: str) -> TypingEdu | None:
     return TypingEdu(room_id=str(room_id), user=str(user), typing=typing)
 
 
-def parse_receipts(content: Mapping[str, Any], origin: str) -> Iterator[ReceiptEdu]:
-    """The receipts that ``m.receipt`` holds of the server's own users. Private ones never cross."""
+def parse_receipts(content: Mapping[str, Any], origin: str) -> Iterator[ReceiptEdu | None]:
+    """The receipts that ``m.receipt`` holds of the server's own users, None for each that is malformed or of
+    another's. Private ones never cross.
+    """
     for room_id, kinds in islice(content.items(), _MOST_ROOMS):
         read = kinds.get("m.read") if isinstance(kinds, dict) and ids.valid_room_id(room_id) else None
-        for user, entry in islice(read.items(), _MOST_USERS) if isinstance(read, dict) else ():
-            found = _receipt(room_id, user, entry) if _of(user, origin) else None
-            if found is not None:
-                yield found
+        if not isinstance(read, dict):
+            yield None
+            continue
+        for user, entry in islice(read.items(), _MOST_USERS):
+            yield _receipt(room_id, user, entry) if _of(user, origin) else None
 
 
 def _receipt(room_id: str, user: str, entry: object) -> ReceiptEdu | None:
@@ -68,6 +83,32 @@ def _receipt(room_id: str, user: str, entry: object) -> ReceiptEdu | None:
     if type(ts) is not int or not 0 <= ts < 2**53 or not isinstance(thread, str) or len(thread) > _LONGEST:
         return None
     return ReceiptEdu(room_id=room_id, user=user, event_id=named[0], ts=ts, thread=thread)
+
+
+def parse_presence(content: Mapping[str, Any], origin: str) -> Iterator[PresenceEdu]:
+    """What ``m.presence`` says of the server's own users."""
+    push = content.get("push")
+    for one in islice(push, _MOST_USERS) if isinstance(push, list) else ():
+        if not isinstance(one, dict) or not _of(one.get("user_id"), origin):
+            continue
+        ago, status = one.get("last_active_ago", 0), one.get("status_msg")
+        if one.get("presence") not in PRESENCES or type(ago) is not int or not 0 <= ago < 2**53:
+            continue
+        yield PresenceEdu(
+            user=one["user_id"],
+            presence=one["presence"],
+            ago=ago,
+            active=one.get("currently_active") is True,
+            status=status[:_LONGEST] if isinstance(status, str) else "",
+        )
+
+
+def presence_edu(one: PresenceEdu) -> dict[str, Any]:
+    """As it is sent."""
+    said: dict[str, Any] = {"user_id": one.user, "presence": one.presence, "last_active_ago": one.ago}
+    said |= {"currently_active": True} if one.active else {}
+    said |= {"status_msg": one.status} if one.status else {}
+    return {"edu_type": PRESENCE, "content": {"push": [said]}}
 
 
 def _of(user: object, origin: str) -> bool:

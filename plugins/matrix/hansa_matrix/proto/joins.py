@@ -12,7 +12,7 @@ from hansa.pure.errors import RemoteProtocolError
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_depth, check_values
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import MAX_AUTH, MAX_PREV, cites, from_raw, parse, required_servers
+from hansa_matrix.proto.pdu import MAX_AUTH, MAX_PREV, NOT_KEPT, cites, from_raw, parse, required_servers
 from hansa_matrix.proto.signing import signatures_of
 from hansa_matrix.proto.versions import RoomVersion
 
@@ -45,7 +45,6 @@ def check_template(
     if type(event.get("depth")) is not int or event["depth"] < 0:
         raise RemoteProtocolError("the template's depth is no integer from 0")
     taken = {key: event[key] for key in _STEPS}
-    check_depth(taken)
     check_values(taken)
     return taken
 
@@ -74,7 +73,9 @@ def check_answer(answer: object, room_id: str, version: RoomVersion) -> JoinAnsw
         raise RemoteProtocolError("the send_join answer has no state or no auth chain")
     if len(raw_state) + len(raw_chain) > MAX_EVENTS:
         raise RemoteProtocolError(f"the send_join answer has over {MAX_EVENTS} events")
-    state, chain = (_events(raw, room_id, version) for raw in (raw_state, raw_chain))
+    state = _events(raw_state, room_id, version, {})
+    # Some residents give the state once more in the auth chain.
+    chain = _events(raw_chain, room_id, version, {_mark(p.raw): p for p in state})
     creates = {p for p in state if p.type == "m.room.create" and p.state_key == ""}
     if len(creates) != 1:
         raise RemoteProtocolError(f"the room's state has {len(creates)} create events")
@@ -97,15 +98,32 @@ def check_answer(answer: object, room_id: str, version: RoomVersion) -> JoinAnsw
     )
 
 
-def _events(raw: Sequence[object], room_id: str, version: RoomVersion) -> list[Pdu]:
-    """Those that pass receipt check 1 and are of the room."""
+def _events(raw: Sequence[object], room_id: str, version: RoomVersion, known: Mapping[str, Pdu]) -> list[Pdu]:
+    """Those that pass receipt check 1 and are of the room; ``known`` ones, by their mark, did already."""
     found = []
     for one in raw:
+        same = known.get(_mark(one)) if known else None
+        if same is not None and _same(one, same.raw):
+            found.append(same)
+            continue
         with suppress(RemoteProtocolError):
             pdu = parse(one, version, bounded=False)
             if pdu.room_id == room_id:
                 found.append(pdu)
     return found
+
+
+def _same(one: Any, raw: Mapping[str, Any]) -> bool:
+    """Whether parsing ``one`` would give ``raw``."""
+    more = one.keys() - raw.keys()
+    return more <= NOT_KEPT and all(name in one and one[name] == value for name, value in raw.items())
+
+
+def _mark(raw: object) -> str:
+    """What two objects that are the same event have in common; others rarely."""
+    hashes = raw.get("hashes") if isinstance(raw, dict) else None
+    mark = hashes.get("sha256") if isinstance(hashes, dict) else None
+    return mark if isinstance(mark, str) else ""
 
 
 def joined(join: Pdu, answer: JoinAnswer, version: RoomVersion) -> Pdu:

@@ -6,7 +6,8 @@ SPEC: server-server API, "PDUs" and "Checks performed on receipt of a PDU"; clie
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -24,7 +25,8 @@ MAX_PDU = 65_536
 MAX_PREV = 20
 MAX_AUTH = 10
 _MAX_INT = 2**53 - 1
-_NOT_KEPT = frozenset({"event_id", "unsigned"})
+#: What is not kept of what a peer says of an event; of an ``event_id`` only where it is a hash.
+NOT_KEPT = frozenset({"event_id", "unsigned"})
 
 
 def _bad(reason: str) -> RemoteProtocolError:
@@ -90,10 +92,8 @@ def parse(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
     """
     if not isinstance(obj, dict):
         raise _bad("an event is not an object")
-    check_depth(obj)
-    if version.strict_json:
-        check_values(obj)
-    raw = {key: value for key, value in obj.items() if key not in _NOT_KEPT}
+    (check_values if version.strict_json else check_depth)(obj)
+    raw = {key: value for key, value in obj.items() if key not in NOT_KEPT}
     if version.named_event_ids:
         raw["event_id"] = _named(obj.get("event_id"))
     type_ = _text(raw, "type", version)
@@ -133,6 +133,11 @@ def from_wire(known_id: str, wire: bytes, version: RoomVersion) -> Pdu:
 def from_raw(raw: Mapping[str, Any], version: RoomVersion) -> Pdu:
     """A ``Pdu`` of an event that we built ourselves."""
     return _made(event_id(raw, version), raw, canonical(version)(raw), version)
+
+
+def with_raw(pdu: Pdu, raw: Mapping[str, Any], wire: bytes) -> Pdu:
+    """The same event with other signatures, which is what ``raw`` and ``wire`` may differ in."""
+    return replace(pdu, raw=raw, wire=wire)
 
 
 def _made(
@@ -204,7 +209,13 @@ def required_servers(pdu: Pdu, version: RoomVersion) -> frozenset[str]:
 def key_ids(pdu: Pdu, servers: Iterable[str]) -> set[tuple[str, str]]:
     """``(server, key id)`` of every signature that matters."""
     found = ((server, key) for server in servers for key in signatures_of(pdu.raw, server))
-    return {(server, key) for server, key in found if ids.valid_key_id(key)}
+    return {(server, key) for server, key in found if _published(key)}
+
+
+@lru_cache(maxsize=1024)
+def _published(key_id: str) -> bool:
+    """Whether a server may publish such a key: that of a policy server stands in the room's state (K-6)."""
+    return ids.valid_key_id(key_id) and key_id != "ed25519:policy_server"
 
 
 def needed_at(pdu: Pdu, version: RoomVersion) -> int:
@@ -224,7 +235,7 @@ def unsigned_by(
     for server in required_servers(pdu, version) if servers is None else servers:
         good = 0
         for key_id, signature in signatures_of(pdu.raw, server).items():
-            key = keys(server, key_id) if ids.valid_key_id(key_id) else None
+            key = keys(server, key_id) if _published(key_id) else None
             if key is None or (version.key_validity and key.valid_until < pdu.origin_server_ts):
                 continue
             if not verify(key.public, signature, message):

@@ -5,7 +5,7 @@ SPEC: Matrix v1.19, room versions 2 and 12, "State resolution", definitions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.state_graph import AuthGraph
@@ -44,62 +44,60 @@ def separate(state_sets: Sequence[StateIds]) -> tuple[dict[StateKey, str], dict[
     return unconflicted, conflicted
 
 
-class FullConflictedSet:
-    """The conflicted events, the auth difference and (version 2.1) the conflicted state subgraph.
+def full_conflicted_set(
+    graph: AuthGraph,
+    conflicted: Mapping[str, int],
+    unconflicted: StateIds,
+    *,
+    sets: int,
+    subgraph: bool,
+) -> Generator[None, None, set[int]]:
+    """The conflicted events, the auth difference and (version 2.1) the conflicted state subgraph, as indices
+    of ``graph``, with pauses.
 
-    ``indices`` are indices of ``graph``. Only the auth chains of conflicted events are walked. Those of the
-    unconflicted ones matter to the auth difference alone, which they take events out of: they are walked
-    when there is something to take out, until nothing is left.
+    Only the auth chains of conflicted events are walked. Those of the unconflicted ones matter to the auth
+    difference alone, which they take events out of: they are walked when there is something to take out,
+    until nothing is left.
     """
+    roots = {graph.add(event_id): states for event_id, states in conflicted.items()}
+    yield
+    order = yield from graph.walking(roots)
+    yield
+    own = [0] * len(graph.ids)
+    for index, states in roots.items():
+        own[index] = states
+    chain = _in_chains_of(graph, order, own)
+    found = set(roots)
+    if subgraph:
+        found.update(_on_paths(graph, order, own))
+    everywhere = (1 << sets) - 1
+    partly = [i for i, states in enumerate(chain) if 0 < states < everywhere and i not in found]
+    if partly:
+        found |= graph.not_below(partly, unconflicted.values())
+    return found
 
-    __slots__ = ("_chain", "_graph", "_order", "_own", "indices")
 
-    def __init__(
-        self,
-        graph: AuthGraph,
-        conflicted: Mapping[str, int],
-        unconflicted: StateIds,
-        *,
-        sets: int,
-        subgraph: bool,
-    ) -> None:
-        self._graph = graph
-        roots = {graph.add(event_id): states for event_id, states in conflicted.items()}
-        self._order = graph.walk(roots)
-        size = len(graph.ids)
-        self._own = [0] * size
-        for index, states in roots.items():
-            self._own[index] = states
-        self._chain = self._in_chains_of(size)
-        self.indices = set(roots)
-        if subgraph:
-            self.indices.update(self._subgraph())
-        everywhere = (1 << sets) - 1
-        partly = [
-            i for i, states in enumerate(self._chain) if 0 < states < everywhere and i not in self.indices
-        ]
-        if partly:
-            self.indices |= graph.not_below(partly, unconflicted.values())
+def _in_chains_of(graph: AuthGraph, order: Sequence[int], own: Sequence[int]) -> list[int]:
+    """Per event the states in whose auth chains, by way of conflicted events, it is: those of every event
+    that cites it, handed down.
+    """
+    chain, auth = [0] * len(own), graph.auth
+    for index in reversed(order):
+        states = chain[index] | own[index]
+        for cited in auth[index] or ():
+            chain[cited] |= states
+    return chain
 
-    def _in_chains_of(self, size: int) -> list[int]:
-        # Per event the states in whose auth chains, by way of conflicted events, it is: those of every event
-        # that cites it, handed down.
-        chain = [0] * size
-        own, auth = self._own, self._graph.auth
-        for index in reversed(self._order):
-            states = chain[index] | own[index]
-            for cited in auth[index] or ():
-                chain[cited] |= states
-        return chain
 
-    def _subgraph(self) -> Iterator[int]:
-        # On a path between conflicted events: above one (or one itself) and below one (or one itself). All
-        # that was walked is below a conflicted event or is one.
-        own, auth = self._own, self._graph.auth
-        above = [False] * len(own)
-        for index in self._order:
-            for cited in auth[index] or ():
-                if above[cited] or own[cited]:
-                    above[index] = True
-                    yield index
-                    break
+def _on_paths(graph: AuthGraph, order: Sequence[int], own: Sequence[int]) -> Iterator[int]:
+    """What is on a path between conflicted events: above one (or one itself) and below one (or one itself).
+    All that was walked is below a conflicted event or is one.
+    """
+    auth = graph.auth
+    above = [False] * len(own)
+    for index in order:
+        for cited in auth[index] or ():
+            if above[cited] or own[cited]:
+                above[index] = True
+                yield index
+                break

@@ -9,14 +9,29 @@ conflicted state subgraph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from typing import TypeVar
 
 from hansa.pure.errors import HansaError
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_keys import POWER_LEVELS
 
+T = TypeVar("T")
 Fetch = Callable[[str], Pdu | None]
+
+#: Events after which a walk pauses.
+_STEP = 2000
+
+
+def finished(steps: Generator[None, None, T]) -> T:
+    """What steps come to, for who has nothing to do in between."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
 
 class MissingEvents(HansaError):
@@ -74,19 +89,50 @@ class AuthGraph:
 
     def walk(self, roots: Iterable[int]) -> list[int]:
         """Load the roots and their auth chains: what this call loaded, each after all that it cites."""
-        auth, order = self.auth, []
+        return finished(self.walking(roots))
+
+    def walking(self, roots: Iterable[int]) -> Generator[None, None, list[int]]:
+        """``walk``, with a pause every some thousand events. The loop calls nothing of ours: in rooms of
+        thousands it is most of a resolution.
+        """
+        ids, pdus, auth, known, fetch = self.ids, self.pdus, self.auth, self._index, self._fetch
+        order: list[int] = []
         stack = list(roots)
+        paused_at = _STEP
         while stack:
             index = stack.pop()
             if index < 0:
                 order.append(~index)
-            elif auth[index] is None:
-                unseen = [cited for cited in self.edges(index) if auth[cited] is None]
-                if unseen:
-                    stack.append(~index)
-                    stack += unseen
-                else:
-                    order.append(index)
+                continue
+            if auth[index] is not None:
+                continue
+            edges: list[int] = []
+            unseen: list[int] = []
+            auth[index] = edges
+            pdu = fetch(ids[index])
+            if pdu is None:
+                self._missing.append(ids[index])
+            else:
+                pdus[index] = pdu
+                for event_id in pdu.auth_events:
+                    cited = known.get(event_id)
+                    if cited is None:
+                        cited = known[event_id] = len(ids)
+                        ids.append(event_id)
+                        pdus.append(_NOWHERE)
+                        auth.append(None)
+                        unseen.append(cited)
+                    elif auth[cited] is None:
+                        unseen.append(cited)
+                    edges.append(cited)
+            if unseen:
+                stack.append(~index)
+                stack += unseen
+            else:
+                order.append(index)
+                if len(order) >= paused_at:
+                    paused_at += _STEP
+                    yield
         self.raise_missing()
         return order
 

@@ -15,8 +15,8 @@ from hansa_matrix.proto.auth import check_state
 from hansa_matrix.proto.auth_members import ThirdPartyOk
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.levels import Level, LevelsMemo
-from hansa_matrix.proto.state_conflict import FullConflictedSet, StateIds, separate
-from hansa_matrix.proto.state_graph import AuthGraph, MissingEvents
+from hansa_matrix.proto.state_conflict import StateIds, full_conflicted_set, separate
+from hansa_matrix.proto.state_graph import AuthGraph, MissingEvents, finished
 from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY, POWER_LEVELS_KEY
 from hansa_matrix.proto.state_order import is_power_event, mainline_order, power_order, with_auth_events
 from hansa_matrix.proto.state_res_v1 import resolve_v1
@@ -56,12 +56,7 @@ def resolve(
         admit_rejected=admit_rejected,
         third_party_ok=third_party_ok,
     )
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            result: dict[StateKey, str] = done.value
-            return result
+    return finished(steps)
 
 
 def resolving(
@@ -87,14 +82,19 @@ def resolving(
     unconflicted, conflicted = separate(state_sets)
     yield
     graph = AuthGraph(fetch)
-    full = FullConflictedSet(graph, conflicted, unconflicted, sets=len(state_sets), subgraph=subgraph).indices
+    full = yield from full_conflicted_set(
+        graph, conflicted, unconflicted, sets=len(state_sets), subgraph=subgraph
+    )
     yield
     replay = _Replay(version, graph, {} if subgraph else unconflicted, rejected, third_party_ok)
     power = (index for index in full if is_power_event(graph.pdus[index]))
     chosen = with_auth_events(graph, power, full)
+    yield
     skip: Container[str] = () if admit_rejected else rejected
     yield from replay.run(power_order(graph, chosen, replay.sender_level), skip)
-    yield from replay.run(mainline_order(graph, full - chosen, replay.power_levels()), skip)
+    order = mainline_order(graph, full - chosen, replay.power_levels())
+    yield
+    yield from replay.run(order, skip)
     # In an order of its own: that in which the rules read is not the same in every process.
     result = {key: replay.state[key].event_id for key in sorted(replay.state)}
     result.update(unconflicted)

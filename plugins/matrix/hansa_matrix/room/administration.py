@@ -18,6 +18,7 @@ from hansa import (
     Refusal,
 )
 
+from hansa_matrix.bridge import OwnDraft
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
@@ -68,12 +69,13 @@ class Administration:
         self, sender: str, room_id: str, what: Content, state_key: str, content: Mapping[str, Any]
     ) -> Refusal | None:
         """A member event by somebody of ours; why it was refused."""
-        draft = (MEMBER, state_key, dict(content))
+        return await self.say(sender, room_id, what, (MEMBER, state_key, dict(content)))
+
+    async def say(self, sender: str, room_id: str, what: Content, draft: OwnDraft) -> Refusal | None:
+        """An event by somebody of ours; why it was refused."""
         return (await self._submit(sender, room_id, what, draft)).refusal
 
-    async def _submit(
-        self, sender: str, room_id: str, what: Content, draft: tuple[str, str | None, dict[str, Any]]
-    ) -> Outcome:
+    async def _submit(self, sender: str, room_id: str, what: Content, draft: OwnDraft) -> Outcome:
         inbound = Inbound(
             origin=Ref(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
             room=Ref(self._ctx.id, room_id),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from hansa import (
@@ -15,17 +15,18 @@ from hansa import (
     Operation,
     Put,
     RemoteProtocolError,
+    Row,
 )
 
 from hansa_matrix.federation.client import Unreachable
-from hansa_matrix.proto import ids
-from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.administration import Administration
-from hansa_matrix.room.events import Status
+from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.gaps import GapFiller
 from hansa_matrix.room.room import MatrixRoom
 
 _PAGE = 500
+#: So many events of one depth are looked at.
+_OF_ONE_DEPTH = 10_000
 _NAMED = 20
 
 
@@ -87,16 +88,8 @@ class Care:
         present: set[str] = set()
         prev: set[str] = set()
         auth: set[str] = set()
-        depth = -1
         work = f"checking {room.room_id}"
-        while rows := await self._ctx.store.scan(
-            "pdu", index=("room_id", "depth"), equal=(room.room_id,), after=depth, limit=_PAGE
-        ):
-            last = int(rows[-1].fields["depth"] or 0)
-            if len(rows) == _PAGE and int(rows[0].fields["depth"] or 0) < last:
-                rows = [row for row in rows if row.fields["depth"] != last]  # read whole with the next page
-            depth = int(rows[-1].fields["depth"] or 0)
-            stored = await room.events.load([str(row.key[0]) for row in rows], room.version)
+        async for stored in self._pages(room):
             for event_id, one in stored.items():
                 present.add(event_id)
                 statuses[one.status.value] += 1
@@ -119,21 +112,41 @@ class Care:
             "rejected": rejected,
         }
 
+    async def _pages(self, room: MatrixRoom) -> AsyncIterator[dict[str, Stored]]:
+        """Everything that is stored of a room, by depth."""
+        depth = -1
+        while rows := await self._of_depths(room, after=depth):
+            last = int(rows[-1].fields["depth"] or 0)
+            if len(rows) == _PAGE and int(rows[0].fields["depth"] or 0) < last:
+                rows = [row for row in rows if row.fields["depth"] != last]  # read whole with the next page
+            elif len(rows) == _PAGE:
+                rows = await self._ctx.store.scan(
+                    "pdu", index=("room_id", "depth"), equal=(room.room_id, last), limit=_OF_ONE_DEPTH
+                )
+            depth = int(rows[-1].fields["depth"] or 0)
+            yield await room.events.load([str(row.key[0]) for row in rows], room.version)
+
+    async def _of_depths(self, room: MatrixRoom, *, after: int) -> list[Row]:
+        return await self._ctx.store.scan(
+            "pdu", index=("room_id", "depth"), equal=(room.room_id,), after=after, limit=_PAGE
+        )
+
     async def _repair(self, room: MatrixRoom) -> int:
         """Ask the servers of the room for auth events that are missing; how many came."""
         before = set((await self._checked(room))["missing_auth"])
         view = self._ctx.view(room.room_id)
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
-        rows = await self._ctx.store.scan(
-            "pdu", index=("room_id", "depth"), equal=(room.room_id,), limit=10_000
-        )
-        stored = await room.events.load([str(row.key[0]) for row in rows], room.version)
-        for one in stored.values():
-            if before.isdisjoint(one.pdu.auth_events):
-                continue
+        lacking = [
+            one.pdu
+            async for stored in self._pages(room)
+            for one in stored.values()
+            if not before.isdisjoint(one.pdu.auth_events)
+        ]
+        for pdu in lacking:
             for server in sorted(servers - {self._server})[:3]:
                 try:
-                    await self._gaps.auth(room, one.pdu, server)
+                    async with self._gaps.errands.to(server) as errand:
+                        await self._gaps.auth(room, pdu, errand)
                     break
                 except (Unreachable, RemoteProtocolError) as error:
                     self._ctx.log.info("repair of %s by %s: %s", room.room_id, server, error)
@@ -142,16 +155,12 @@ class Care:
     async def leave(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """All of ours go out."""
         room = self._administration.room(str(arguments["room"]))
-        state = await room.state()
-        ours = [k for k in state if k[0] == MEMBER and ids.domain_of(k[1]) == self._server]
-        members = await room.events_of(state, ours)
         left = 0
-        for key, pdu in sorted(members.items()):
-            if key[0] == MEMBER and pdu.membership == "join":
-                person = Member(user=await self._ctx.home_of(key[1]), membership=Membership.LEAVE)
-                body = {"membership": "leave"}
-                refusal = await self._administration.said(key[1], room.room_id, person, key[1], body)
-                left += refusal is None
+        for user in [user async for user in room.people_of(self._server)]:
+            person = Member(user=await self._ctx.home_of(user), membership=Membership.LEAVE)
+            body = {"membership": "leave"}
+            refusal = await self._administration.said(user, room.room_id, person, user, body)
+            left += refusal is None
         return {"room": room.room_id, "left": left}
 
     async def block(self, arguments: Mapping[str, Any]) -> dict[str, str]:

@@ -14,7 +14,8 @@ from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.events import Events, Status, Stored
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import Head, MatrixRoom
-from hansa_matrix.room.turn import RoomTurn
+from hansa_matrix.room.speech import Speech
+from hansa_matrix.room.uncommitted import Uncommitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +109,8 @@ async def create_room(
     events.keep([stored])
     room.head = Head(extremities={create.event_id: group}, group=group, depth=1)
     writes: list[Write] = [*puts, stored.put()]
-    turn = RoomTurn(room, own)
+    draft = Uncommitted(room, own)
+    speech = Speech(draft)
     levels = _levels(creator, version_id)
     if founding is not None and founding.levels is not None:
         levels = _inherited(founding.levels, creator, version_id)
@@ -122,10 +124,10 @@ async def create_room(
     if alias:
         steps.append(("m.room.canonical_alias", "", {"alias": alias}))
     for type_, state_key, content in steps:
-        writes += await turn.own_event(creator, type_, state_key, content)
-    writes.append(room.put(turn.head))
+        writes += await speech.own_event(creator, type_, state_key, content)
+    writes.append(room.put(draft.head))
     if alias:
         writes.append(Put("room_alias", (alias,), b"", {"room_id": room.room_id}))
     await ctx.store.commit(writes)
-    turn.committed()
+    draft.committed()
     return room

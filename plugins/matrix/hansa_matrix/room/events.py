@@ -18,6 +18,10 @@ _KEPT = 5000
 _KEPT_BYTES = 8 * 1024 * 1024
 
 
+#: What the reason of an event begins with that a policy server did not recommend.
+POLICY = "policy: "
+
+
 class Status(StrEnum):
     """What the checks on receipt made of an event. Dropped ones are not stored."""
 
@@ -40,6 +44,11 @@ class Stored:
     after: int = 0
     #: The rule that a rejected or soft-failed event broke, and how.
     reason: str = ""
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether it is soft-failed only because the room's policy server did not recommend it."""
+        return self.status is Status.SOFT_FAILED and self.reason.startswith(POLICY)
 
     @property
     def size(self) -> int:
@@ -83,6 +92,7 @@ class Events:
                 missing.append(event_id)
             else:
                 found[event_id] = kept
+                self._kept.move_to_end(event_id)
         if missing:
             rows = await self._store.get_many("pdu", [(event_id,) for event_id in missing])
             for key, row in rows.items():

@@ -20,6 +20,7 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import parse
 from hansa_matrix.proto.state_keys import CREATE_KEY
 from hansa_matrix.room import outliers
+from hansa_matrix.room.errand import Errand, Errands
 from hansa_matrix.room.events import Status
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.native import Adopted
@@ -37,7 +38,9 @@ class GapFiller:
 
     def __init__(self, ctx: NetworkContext, client: Client, keyring: Keyring) -> None:
         self._ctx = ctx
-        self._client = client
+        self._server = client.server
+        #: Where others are asked.
+        self.errands = Errands(ctx, client)
         self._keyring = keyring
         self.ingest: Ingest | None = None
 
@@ -51,11 +54,12 @@ class GapFiller:
 
     async def fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
         """See ``ingest.Gaps.fill``. Who sent the event is asked first, then others of the room."""
-        for server in self._candidates(room, origin):
+        for server in self.candidates(room, origin):
             try:
-                if await self._unplaced(room, pdu.prev_events):
-                    await self._fill(room, pdu, server, skip=server == origin)
-                await self.auth(room, pdu, server)
+                async with self.errands.to(server) as errand:
+                    if await self._unplaced(room, pdu.prev_events):
+                        await self._fill(room, pdu, errand, skip=server == origin)
+                    await self.auth(room, pdu, errand)
             except (Unreachable, Refused, RemoteProtocolError) as error:
                 self._ctx.log.info("the gap before %s waits: %s", pdu.event_id, error)
                 continue
@@ -63,19 +67,20 @@ class GapFiller:
                 return True
         return False
 
-    def _candidates(self, room: MatrixRoom, origin: str) -> list[str]:
+    def candidates(self, room: MatrixRoom, origin: str) -> list[str]:
+        """``origin``, and some others of the room at random."""
         view = self._ctx.view(room.room_id)
         others = {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
-        listed = sorted(others - {origin, self._client.server})
+        listed = sorted(others - {origin, self._server})
         at = int(self._ctx.random.uniform() * len(listed))
-        return [origin, *(listed[at:] + listed[:at])[:_OTHERS]]
+        return [*([origin] if origin else []), *(listed[at:] + listed[:at])[:_OTHERS]]
 
     async def _unplaced(self, room: MatrixRoom, ids: Iterable[str]) -> list[str]:
         wanted = list(ids)
         found = await room.events.load(wanted, room.version)
         return [e for e in wanted if e not in found or not found[e].after]
 
-    async def _fill(self, room: MatrixRoom, pdu: Pdu, origin: str, *, skip: bool) -> None:
+    async def _fill(self, room: MatrixRoom, pdu: Pdu, errand: Errand, *, skip: bool) -> None:
         """Only who sent the event is believed that there is nothing before it to be had (``skip``): others
         may just not have the event yet.
         """
@@ -84,7 +89,7 @@ class GapFiller:
         latest = [pdu.event_id]
         while any(e not in got for e in ends) and len(got) < _MOST:
             before = len(got)
-            for one in await self._missing(room, origin, latest):
+            for one in await self._missing(room, errand, latest):
                 got.setdefault(one.event_id, one)
             if len(got) == before:
                 break
@@ -93,13 +98,13 @@ class GapFiller:
             latest = latest[:_ASK] or [pdu.event_id]
         lost = [e for e in ends if e not in got]
         if lost and not skip:
-            raise Unreachable(f"{origin} does not have {lost[0]}")
+            raise Unreachable(f"{errand.server} does not have {lost[0]}")
         if lost:
             self._ctx.count("matrix_gaps_skipped")
             self._ctx.log.warning("a gap in %s before %s is skipped", room.room_id, pdu.event_id)
         for event_id in ends[:_ASK]:
-            await self._adopt(room, event_id, origin)
-        await self._take(room, needed, origin)
+            await self.adopt(room, event_id, errand)
+        await self._take(room, needed, errand)
 
     async def _traced(
         self, room: MatrixRoom, pdu: Pdu, got: Mapping[str, Pdu]
@@ -122,7 +127,7 @@ class GapFiller:
             edge = await self._unplaced(room, [e for e in following if e not in needed and e not in ends])
         return needed, list(ends)
 
-    async def _missing(self, room: MatrixRoom, origin: str, latest: list[str]) -> list[Pdu]:
+    async def _missing(self, room: MatrixRoom, errand: Errand, latest: list[str]) -> list[Pdu]:
         target = path("_matrix", "federation", "v1", "get_missing_events", room.room_id)
         body = {
             "latest_events": latest,
@@ -130,10 +135,13 @@ class GapFiller:
             "limit": _ASK,
             "min_depth": 0,
         }
-        answer = await self._client.request("POST", origin, target, body)
-        return await self._checked(room, _list(answer, "events")[: _ASK * 2])
+        answer = await errand.post(target, body)
+        return await self.checked(room, _list(answer, "events")[: _ASK * 2])
 
-    async def _checked(self, room: MatrixRoom, objects: list[Any]) -> list[Pdu]:
+    async def checked(self, room: MatrixRoom, objects: list[Any]) -> list[Pdu]:
+        """Those that are well-formed, signed and of the room; the others are counted. Raises ``Unreachable``
+        where keys are not to be had at the moment.
+        """
         parsed: list[Pdu] = []
         for obj in objects:
             try:
@@ -150,7 +158,7 @@ class GapFiller:
             self._ctx.count("matrix_pdus", status="dropped")
         return good
 
-    async def _take(self, room: MatrixRoom, got: dict[str, Pdu], origin: str) -> None:
+    async def _take(self, room: MatrixRoom, got: dict[str, Pdu], errand: Errand) -> None:
         """Through the same turn as what is pushed, oldest first."""
         assert self.ingest is not None
         left = sorted(got.values(), key=lambda one: (one.depth, one.origin_server_ts))
@@ -160,26 +168,27 @@ class GapFiller:
             if not ready:
                 return
             for one in ready:
-                await self.auth(room, one, origin)
+                await self.auth(room, one, errand)
                 if await self._unplaced(room, one.prev_events):
-                    await self._adopt_all(room, one, origin)
-                inbound = await self.ingest.inbound(one, origin)
+                    await self._adopt_all(room, one, errand)
+                inbound = await self.ingest.inbound(one, errand.server)
                 await self.ingest.submit([replace(inbound, placement=Placement.GAP)])
                 placed.add(one.event_id)
             left = [p for p in left if p.event_id not in placed]
 
-    async def _adopt_all(self, room: MatrixRoom, pdu: Pdu, origin: str) -> None:
+    async def _adopt_all(self, room: MatrixRoom, pdu: Pdu, errand: Errand) -> None:
         for event_id in await self._unplaced(room, pdu.prev_events):
-            await self._adopt(room, event_id, origin)
+            await self.adopt(room, event_id, errand)
 
-    async def auth(self, room: MatrixRoom, pdu: Pdu, origin: str) -> None:
+    async def auth(self, room: MatrixRoom, pdu: Pdu, errand: Errand) -> None:
         """Have the auth events of an event, as outliers at least."""
         found = await room.events.load(pdu.auth_events, room.version)
         if all(a in found for a in pdu.auth_events):
             return
         target = path("_matrix", "federation", "v1", "event_auth", room.room_id, pdu.event_id)
-        answer = await self._client.request("GET", origin, target)
-        await self._keep(room, await self._checked(room, _list(answer, "auth_chain")[:10_000]))
+        chain = _list(await errand.get(target, large=True), "auth_chain")
+        errand.took(len(chain))
+        await self._keep(room, await self.checked(room, chain))
 
     async def _keep(self, room: MatrixRoom, pdus: list[Pdu]) -> None:
         known = await room.events.load((p.event_id for p in pdus), room.version)
@@ -196,19 +205,20 @@ class GapFiller:
                 room.events.keep(made.values())
                 return
 
-    async def _adopt(self, room: MatrixRoom, event_id: str, origin: str) -> None:
-        """Give an event whose past we do not have the state that the origin says was before it."""
+    async def adopt(self, room: MatrixRoom, event_id: str, errand: Errand) -> None:
+        """Give an event whose past we do not have the state that a server says was before it."""
         target = path("_matrix", "federation", "v1", "state_ids", room.room_id)
-        answer = await self._client.request("GET", origin, f"{target}?event_id={quote(event_id, safe='')}")
+        answer = await errand.get(f"{target}?event_id={quote(event_id, safe='')}", large=True)
         state_ids = [e for e in _list(answer, "pdu_ids") if isinstance(e, str)]
         chain_ids = [e for e in _list(answer, "auth_chain_ids") if isinstance(e, str)]
+        errand.took(len(state_ids) + len(chain_ids))
         known = await room.events.load([*state_ids, *chain_ids], room.version)
         wanted = [e for e in (*chain_ids, *state_ids) if e not in known]
-        await self._keep(room, await self._fetch_state(room, event_id, origin, wanted))
-        event = await self._one(room, event_id, origin)
+        await self._keep(room, await self._fetch_state(room, event_id, errand, wanted))
+        event = await self._one(room, event_id, errand)
         if event is None:
             return
-        await self.auth(room, event, origin)
+        await self.auth(room, event, errand)
         loaded = await room.events.load(state_ids, room.version)
         state: dict[StateKey, str] = {
             one.pdu.key: e
@@ -216,29 +226,27 @@ class GapFiller:
             if one.pdu.state_key is not None and one.status is not Status.REJECTED
         }
         assert self.ingest is not None
-        inbound = await self.ingest.inbound(event, origin)
+        inbound = await self.ingest.inbound(event, errand.server)
         await self.ingest.submit([replace(inbound, native=Adopted(pdu=event, state=state))])
 
     async def _fetch_state(
-        self, room: MatrixRoom, event_id: str, origin: str, wanted: list[str]
+        self, room: MatrixRoom, event_id: str, errand: Errand, wanted: list[str]
     ) -> list[Pdu]:
         if len(wanted) > _SINGLY:
             target = path("_matrix", "federation", "v1", "state", room.room_id)
-            answer = await self._client.request(
-                "GET", origin, f"{target}?event_id={quote(event_id, safe='')}", seconds=120.0
-            )
-            return await self._checked(room, [*_list(answer, "auth_chain"), *_list(answer, "pdus")])
-        found = [await self._one(room, e, origin) for e in wanted]
+            answer = await errand.get(f"{target}?event_id={quote(event_id, safe='')}", large=True)
+            objects = [*_list(answer, "auth_chain"), *_list(answer, "pdus")]
+            errand.took(len(objects))
+            return await self.checked(room, objects)
+        found = [await self._one(room, e, errand) for e in wanted]
         return [one for one in found if one is not None]
 
-    async def _one(self, room: MatrixRoom, event_id: str, origin: str) -> Pdu | None:
+    async def _one(self, room: MatrixRoom, event_id: str, errand: Errand) -> Pdu | None:
         known = (await room.events.load([event_id], room.version)).get(event_id)
         if known is not None:
             return known.pdu
-        answer = await self._client.request(
-            "GET", origin, path("_matrix", "federation", "v1", "event", event_id)
-        )
-        found = await self._checked(room, _list(answer, "pdus")[:1])
+        answer = await errand.get(path("_matrix", "federation", "v1", "event", event_id))
+        found = await self.checked(room, _list(answer, "pdus")[:1])
         return next((p for p in found if p.event_id == event_id), None)
 
 

@@ -19,6 +19,7 @@ from hansa import (
     Insert,
     LocalProtocolError,
     Outcome,
+    Put,
     Ref,
     RefusalCode,
     RemoteProtocolError,
@@ -27,11 +28,13 @@ from hansa import (
 
 from hansa_matrix.bridge import content_of
 from hansa_matrix.crypto import verify
+from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import checked_hash, key_ids, needed_at, parse, required_servers, unsigned_by
 from hansa_matrix.room.line import Entry, Line
 from hansa_matrix.room.native import Arrived, Own
+from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.room import MatrixRoom
 
 _BATCH = 50
@@ -58,11 +61,14 @@ class Gaps(Protocol):
 class Ingest:
     """Everything that waits to be judged, a line per room."""
 
-    def __init__(self, own: Own, keyring: Keyring, gaps: Gaps, most: int) -> None:
+    def __init__(  # all that stands between a transaction and a turn
+        self, own: Own, keyring: Keyring, gaps: Gaps, policing: Policing, most: int
+    ) -> None:
         self._own = own
         self._ctx = own.ctx
         self._keyring = keyring
         self._gaps = gaps
+        self._policing = policing
         self._most = most
         self._lines: dict[str, Line] = {}
         self._at = 0
@@ -72,6 +78,8 @@ class Ingest:
         self.blocked: Callable[[str], bool] = lambda _: False
         #: Is told of an event that was accepted and is shown.
         self.arrived: Callable[[Pdu], None] = lambda _: None
+        #: Is told of a room in whose line nobody waits any more.
+        self.settled: Callable[[MatrixRoom], Awaitable[None]] | None = None
         #: Takes an event of a room that we are not in; False if it means nothing to us.
         self.elsewhere: Callable[[Mapping[str, Any]], Awaitable[bool]] | None = None
 
@@ -162,10 +170,19 @@ class Ingest:
     ) -> None:
         writes: list[Write] = [Insert("txn", (origin, txn), body, {"ts": self._ctx.clock.now()})]
         staged: list[tuple[MatrixRoom, int, Pdu]] = []
+        completed: list[tuple[Entry, Pdu]] = []
         for room, pdu in fresh:
             known = room.events.at_hand(pdu.event_id)
             line = self._lines.setdefault(room.room_id, Line())
-            if pdu.event_id in line.ids or (known is not None and known.after):
+            settled = known is not None and known.after and not known.unwanted
+            if pdu.event_id in line.ids:
+                entry = line.find(pdu.event_id)
+                if entry is not None and await self._policing.completes(room, entry.pdu, pdu):
+                    fields = {"event_id": pdu.event_id, "origin": entry.origin}
+                    writes.append(Put("staged", (room.room_id, entry.at), pdu.wire, fields))
+                    completed.append((entry, pdu))
+                continue
+            if settled:
                 continue
             line.ids.add(pdu.event_id)
             self._at = max(self._at + 1, self._ctx.clock.now() * 1000)
@@ -178,6 +195,8 @@ class Ingest:
             for room, _, pdu in staged:
                 self._lines[room.room_id].ids.discard(pdu.event_id)
             raise
+        for entry, pdu in completed:
+            entry.pdu, entry.unwanted = pdu, ""
         for room, at, pdu in staged:
             line = self._lines[room.room_id]
             line.put(Entry(at, pdu, origin))
@@ -195,12 +214,16 @@ class Ingest:
                 batch = line.front(_BATCH)
                 done = await self._judge(room, batch)
                 line.done(done)
+                if done and not line.front(1) and self.settled is not None:
+                    await self.settled(room)
                 if done or not batch:
                     continue
                 # What the first one stands on has to be asked for: the others pass it meanwhile.
                 entry = line.take()
                 lacking = await self._gaps.lacking(room, entry.pdu, ())
-                if line.ids.issuperset(lacking) or len(line.held) > _FILLS:
+                if not lacking and await self._unsigned(room, entry):
+                    self._ctx.spawn(self._ask(room, line, entry), f"policy on {entry.pdu.event_id}")
+                elif line.ids.issuperset(lacking) or len(line.held) > _FILLS:
                     self._give_back(line, entry, ready=False)
                 else:
                     self._ctx.spawn(self._fill(room, line, entry), f"gap before {entry.pdu.event_id}")
@@ -216,6 +239,26 @@ class Ingest:
             self._failed(entry.pdu.event_id, error)
         finally:
             self._give_back(line, entry, ready=filled)
+
+    async def _unsigned(self, room: MatrixRoom, entry: Entry) -> bool:
+        """Whether the room's policy server has to be asked about an event."""
+        return not entry.unwanted and await self._policing.lacking(room, entry.pdu) is not None
+
+    async def _ask(self, room: MatrixRoom, line: Line, entry: Entry) -> None:
+        """Ask once, however that ends: a policy server that is dead does not stall its rooms."""
+        before = signed = entry.pdu
+        why = ""
+        try:
+            signed = await self._policing.signed(room, before)
+        except (RemoteProtocolError, Unreachable) as error:
+            why = str(error)[:200] or "refused"
+        except Exception as error:  # noqa: BLE001  # as in _judge
+            self._failed(entry.pdu.event_id, error)
+            why = "it could not be asked about"
+        finally:
+            if entry.pdu is before:  # else it came again meanwhile, with the signature
+                entry.pdu, entry.unwanted = signed, why
+            self._give_back(line, entry, ready=True)
 
     def _give_back(self, line: Line, entry: Entry, *, ready: bool) -> None:
         gone = line.give_back(entry, self._ctx.clock.monotonic(), ready=ready)
@@ -240,17 +283,18 @@ class Ingest:
         drops: list[Write] = []
         expected: set[str] = set()
         taken = 0
+        await self._foresee(room, batch)
         for entry in batch:
             pdu, origin, row = entry.pdu, entry.origin, (room.room_id, entry.at)
             try:
                 good = await self.verified(room, pdu)
                 if good is None:
                     drops.append(Delete("staged", row))
-                elif not await self._gaps.lacking(room, good, expected):
-                    items.append(await self.inbound(good, origin, row))
-                    expected.add(good.event_id)
-                else:
+                elif await self._gaps.lacking(room, good, expected) or await self._unsigned(room, entry):
                     break
+                else:
+                    items.append(await self.inbound(good, origin, row, unwanted=entry.unwanted))
+                    expected.add(good.event_id)
             except Exception as error:  # noqa: BLE001  # one event must not end the network, at every start anew
                 self._failed(pdu.event_id, error)
             taken += 1
@@ -259,6 +303,16 @@ class Ingest:
         if items:
             await self.submit(items)
         return taken
+
+    async def _foresee(self, room: MatrixRoom, batch: Sequence[Entry]) -> None:
+        """Read what several events stand on in one go."""
+        if len(batch) < 2:
+            return
+        cited = {e for one in batch for e in (*one.pdu.prev_events, *one.pdu.auth_events)}
+        try:
+            await room.events.load(cited, room.version)
+        except Exception:  # those that it concerns fail by themselves
+            self._ctx.log.exception("reading ahead in %s", room.room_id)
 
     def _failed(self, event_id: str, error: Exception) -> None:
         """A bug of ours: the event's row stays, and is tried again at the next start."""
@@ -299,7 +353,13 @@ class Ingest:
             await self._ctx.store.commit(stale)
 
     async def inbound(
-        self, pdu: Pdu, origin: str, staged: tuple[str, int] | None = None, *, handshake: bool = False
+        self,
+        pdu: Pdu,
+        origin: str,
+        staged: tuple[str, int] | None = None,
+        *,
+        handshake: bool = False,
+        unwanted: str = "",
     ) -> Inbound:
         """What the core is told of a PDU."""
         if not pdu.room_id:
@@ -308,9 +368,9 @@ class Ingest:
             origin=Ref(self._ctx.id, pdu.event_id),
             room=Ref(self._ctx.id, pdu.room_id),
             sender=Ref(self._ctx.id, pdu.sender),
-            content=await content_of(pdu, self._ctx.home_of),
+            content=await content_of(pdu, self._own.views.home_of),
             ts=pdu.origin_server_ts,
-            native=Arrived(pdu=pdu, origin=origin, staged=staged, handshake=handshake),
+            native=Arrived(pdu=pdu, origin=origin, staged=staged, handshake=handshake, unwanted=unwanted),
         )
 
 

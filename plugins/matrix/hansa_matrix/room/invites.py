@@ -6,6 +6,7 @@ it: a server that is not in the room gets nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hansa import Invite, Member, Ref, Refusal, RefusalCode, RemoteProtocolError
@@ -17,6 +18,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import key_ids, needed_at, parse, unsigned_by
 from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER
+from hansa_matrix.proto.versions import RoomVersion
 from hansa_matrix.room.native import Arrived, Own
 from hansa_matrix.room.room import MatrixRoom
 
@@ -63,20 +65,30 @@ class Invites:
         """The invite with the signature of the invited person's server."""
         server = ids.domain_of(draft.state_key or "")
         shown = await room.events_of(await room.state(), [*SHOWN, (MEMBER, draft.sender)])
-        target = path("_matrix", "federation", "v2", "invite", draft.room_id, draft.event_id)
-        body = {
-            "room_version": room.version.id,
-            "event": draft.raw,
-            "invite_room_state": [pdu.raw for pdu in shown.values()],
-        }
         try:
-            answer = await self._client.request("PUT", server, target, body)
+            answer = await self._asked(server, room.version, draft, [pdu.raw for pdu in shown.values()])
             signed = await self._checked(room, draft, server, answer)
         except Refused as error:
             return Refusal(code=RefusalCode.FORBIDDEN, text=f"{server} says: {error.reason}")
         except (Unreachable, RemoteProtocolError) as error:
             return Refusal(code=RefusalCode.UNREACHABLE, text=str(error))
         return Arrived(pdu=signed, origin=self._own.server, handshake=True)
+
+    async def _asked(
+        self, server: str, version: RoomVersion, draft: Pdu, shown: Sequence[Mapping[str, Any]]
+    ) -> Any:
+        """The answer of the invited person's server, which may know only how it was done in the beginning."""
+        target = path("_matrix", "federation", "v2", "invite", draft.room_id, draft.event_id)
+        body = {"room_version": version.id, "event": draft.raw, "invite_room_state": shown}
+        try:
+            return await self._client.request("PUT", server, target, body)
+        except Refused as error:
+            if not version.named_event_ids or error.code != "M_UNRECOGNIZED":
+                raise
+        target = path("_matrix", "federation", "v1", "invite", draft.room_id, draft.event_id)
+        old = {**draft.raw, "unsigned": {"invite_room_state": shown}}
+        answer = await self._client.request("PUT", server, target, old)
+        return answer[1] if isinstance(answer, list) and len(answer) == 2 else None
 
     async def _checked(self, room: MatrixRoom, draft: Pdu, server: str, answer: Any) -> Pdu:
         """Our own event with one more signature, and nothing else of what was answered."""

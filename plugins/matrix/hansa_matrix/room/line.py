@@ -29,6 +29,8 @@ class Entry:
     tries: int = 0
     #: When it is tried again (monotonic seconds).
     again: float = 0.0
+    #: See ``Arrived.unwanted``.
+    unwanted: str = ""
 
 
 class Line:
@@ -38,7 +40,7 @@ class Line:
         self.ids: set[str] = set()
         self.running = False
         #: Entries for which somebody is asking other servers.
-        self.held: set[str] = set()
+        self.held: dict[str, Entry] = {}
         self._waiting: deque[Entry] = deque()
         self._aside: list[Entry] = []
         self._news = asyncio.Event()
@@ -71,14 +73,14 @@ class Line:
     def take(self) -> Entry:
         """Take the first one out of the line while what it lacks is asked for; ``give_back`` it."""
         entry = self._waiting.popleft()
-        self.held.add(entry.pdu.event_id)
+        self.held[entry.pdu.event_id] = entry
         return entry
 
     def give_back(self, entry: Entry, now: float, *, ready: bool) -> Entry | None:
         """It is judged next if it is ``ready``, else tried again after a while. The one that is let go of
         for it, if too many stand aside.
         """
-        self.held.discard(entry.pdu.event_id)
+        self.held.pop(entry.pdu.event_id, None)
         entry.again = 0.0 if ready else now + RETRY[min(entry.tries, len(RETRY) - 1)]
         entry.tries += not ready
         self._aside.append(entry)
@@ -99,6 +101,11 @@ class Line:
                     self.ids.discard(event_id)
                     return entry
         return None
+
+    def find(self, event_id: str) -> Entry | None:
+        """The entry of an event, wherever it waits."""
+        waits = (e for queue in (self._waiting, self._aside) for e in queue if e.pdu.event_id == event_id)
+        return self.held.get(event_id) or next(waits, None)
 
     def waiting(self) -> list[Entry]:
         """Everything that waits here."""

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from hansa import Join, NetworkContext, Ref, Refusal, RefusalCode, RemoteProtocolError, RoomRefused
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import Client, Refused, Unreachable, path
+from hansa_matrix.federation.client import LARGE_ANSWER, Client, Refused, Unreachable, path
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
@@ -171,7 +171,7 @@ class Membership:
         self._ctx.progress(f"joining {room_id}", 0)
         try:
             given = await self._client.request(
-                "PUT", server, f"{send}?omit_members=false", event.raw, seconds=300.0
+                "PUT", server, f"{send}?omit_members=false", event.raw, seconds=300.0, most=LARGE_ANSWER
             )
             loop = asyncio.get_running_loop()
             parsed = await loop.run_in_executor(None, check_answer, given, room_id, version)
@@ -254,7 +254,7 @@ class Membership:
             room = MatrixRoom.load(join.room_id, row.body, self._ctx.store, self._events)
         room.resident = True
         before, base = room.groups.grow(0, {}, state)
-        after, more = room.groups.grow(before, state, {**state, join.key: join.event_id})
+        after, more = room.groups.after(before, state, join.key, join.event_id)
         mine = Stored(join, Status.ACCEPTED, before, after)
         depth = max([join.depth, *(p.depth for p in answer.state)])
         placed = await self._events.load(join.prev_events, version)

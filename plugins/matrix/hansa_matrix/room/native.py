@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hansa import NetworkContext, Refusal, RefusalCode
+from hansa import NetworkContext, Ref, Refusal, RefusalCode
 
-from hansa_matrix.bridge import Views
+from hansa_matrix.bridge import OwnDraft, Views
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.own_keys import OwnKeys
@@ -25,6 +25,8 @@ class Arrived:
     origin: str
     staged: tuple[str, int] | None = None
     handshake: bool = False
+    #: Why the room's policy server does not recommend it; empty if it does, or there is none.
+    unwanted: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,21 @@ class Adopted:
 
     pdu: Pdu
     state: dict[StateKey, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Backfilled:
+    """``Inbound.native`` of an event of the past that what we have follows. It is not shown."""
+
+    pdu: Pdu
+
+
+@dataclass(frozen=True, slots=True)
+class FirstWord:
+    """What somebody says who has to come in first, where a policy server wants to see both."""
+
+    sender: Ref
+    draft: OwnDraft
 
 
 @dataclass(frozen=True, slots=True)

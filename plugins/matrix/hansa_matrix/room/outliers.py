@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 
 from hansa import NetworkContext
@@ -15,6 +16,9 @@ from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY
 from hansa_matrix.proto.versions import RoomVersion
 from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Events, Status, Stored
+
+#: Events that are looked at without a pause.
+_STEP = 100
 
 
 async def signed(
@@ -31,9 +35,27 @@ async def signed(
     await keyring.need(wanted, 0)
     stale = [k for k in wanted if (held := keyring.get(*k)) is not None and held.valid_until < wanted[k]]
     await keyring.need(stale, newest)
-    good = [p for p in pdus if unsigned_by(p, version, keyring.get, verify) is None]
+    good = await _passing(pdus, version, keyring)
     bad = len(pdus) - len(good)
-    return [checked_hash(p, version) for p in good], bad, keyring.awaited(wanted) if bad else []
+    return good, bad, keyring.awaited(wanted) if bad else []
+
+
+def _verified(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> list[Pdu]:
+    good = [p for p in pdus if unsigned_by(p, version, keyring.get, verify) is None]
+    return [checked_hash(p, version) for p in good]
+
+
+async def _passing(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> list[Pdu]:
+    """``_verified``, some milliseconds at a time, and what is more than that in a thread: twenty thousand
+    signatures are seconds, in which other rooms have to go on.
+    """
+    if len(pdus) <= _STEP:
+        return _verified(pdus, version, keyring)
+    loop = asyncio.get_running_loop()
+    done: list[Pdu] = []
+    for at in range(0, len(pdus), _STEP):
+        done += await loop.run_in_executor(None, _verified, pdus[at : at + _STEP], version, keyring)
+    return done
 
 
 def in_auth_order(pdus: Iterable[Pdu]) -> list[Pdu]:
@@ -64,7 +86,9 @@ async def judged(
     """
     known = await events.load({a for p in pdus for a in p.auth_events}, version)
     made: dict[str, Stored] = {}
-    for pdu in in_auth_order(pdus):
+    for number, pdu in enumerate(in_auth_order(pdus), 1):
+        if not number % _STEP:
+            await asyncio.sleep(0)
         cited = [made.get(a) or known.get(a) for a in pdu.auth_events]
         if any(one is None for one in cited):
             ctx.count("matrix_pdus", status="unverifiable")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
 import orjson
 from hansa import Put, Scoped
 
-from hansa_matrix.proto.acl import Acl, acl_of
+from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.auth import LevelsMemo
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.state_keys import ACL_KEY, CREATE_KEY
+from hansa_matrix.proto.ids import domain_of
+from hansa_matrix.proto.policy import POLICY_KEY, PolicyServer, policy_server
+from hansa_matrix.proto.state_keys import ACL_KEY, CREATE_KEY, MEMBER
 from hansa_matrix.proto.state_res import MissingEvents, resolving
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.room.checks import THIRD_PARTY_OK
@@ -22,6 +25,9 @@ from hansa_matrix.room.redactions import Awaited
 from hansa_matrix.room.state import Groups, StateIds
 
 _MERGED = 64
+#: Member events that are read at a time.
+_PEOPLE = 50
+_T = TypeVar("_T")
 
 
 #: So many predecessors that we lack are remembered; only an event that comes after all hope needs them.
@@ -44,6 +50,29 @@ class Head:
     floor: int = 0
 
 
+class _Said(Generic[_T]):
+    """What one event of the current state says, read again when another has taken its place."""
+
+    def __init__(self, key: StateKey, read: Callable[[Mapping[str, Any]], _T | None]) -> None:
+        self._key = key
+        self._read = read
+        #: The state group it was read in, the event, and what that says.
+        self._found: tuple[int, str | None, _T | None] = (-1, None, None)
+
+    async def of(self, room: MatrixRoom) -> _T | None:
+        """None where there is no such event, or none that says anything."""
+        group, known, value = self._found
+        if group != room.head.group:
+            group = room.head.group
+            state = await room.groups.load(group)
+            if state.get(self._key) != known:
+                known = state.get(self._key)
+                event = (await room.events_of(state, [self._key])).get(self._key)
+                value = self._read(event.content) if event is not None else None
+            self._found = group, known, value
+        return value
+
+
 class MatrixRoom:
     """A room in memory. Only its one writer changes ``head``."""
 
@@ -54,7 +83,8 @@ class MatrixRoom:
         self.groups = Groups(room_id, store, 0)
         self.events = events
         self.levels = LevelsMemo(8)
-        self._acl: tuple[int, str | None, Acl | None] = (-1, None, None)
+        self._acl = _Said(ACL_KEY, acl_of)
+        self._policy = _Said(POLICY_KEY, policy_server)
         self._merged: OrderedDict[frozenset[int], tuple[int, dict[StateKey, str]]] = OrderedDict()
         self.awaited = Awaited(room_id)
         #: False once our last person left: we are then as good as strangers.
@@ -96,22 +126,32 @@ class MatrixRoom:
 
     async def allows(self, server: str) -> bool:
         """Whether the room's server ACL lets a server take part; no list lets everybody."""
-        group, known, acl = self._acl
-        if group != self.head.group:
-            group = self.head.group
-            state = await self.groups.load(group)
-            if state.get(ACL_KEY) != known:
-                known = state.get(ACL_KEY)
-                event = (await self.events_of(state, [ACL_KEY])).get(ACL_KEY)
-                acl = acl_of(event.content) if event is not None else None
-            self._acl = group, known, acl
+        acl = await self._acl.of(self)
         return acl is None or acl.allows(server)
+
+    async def policy(self) -> PolicyServer | None:
+        """The policy server that the current state names, whether it is in the room or not."""
+        return await self._policy.of(self)
 
     async def events_of(self, state: StateIds, keys: Iterable[StateKey]) -> dict[StateKey, Pdu]:
         """The events of some keys of a state; the create event always."""
         wanted = {key: state[key] for key in {*keys, CREATE_KEY} if key in state}
         stored = await self.events.load(wanted.values(), self.version)
         return {key: stored[event_id].pdu for key, event_id in wanted.items() if event_id in stored}
+
+    async def people_of(self, server: str, first: str = "") -> AsyncIterator[str]:
+        """The user ids of a server's joined people, ``first`` before the others if it is one, some read at a
+        time: a room may have thousands of them.
+        """
+        state = await self.state()
+        users = [key[1] for key in state if key[0] == MEMBER and domain_of(key[1]) == server]
+        users.sort(key=lambda user: (user != first, user))
+        for at in range(0, len(users), _PEOPLE):
+            keys = [(MEMBER, user) for user in users[at : at + _PEOPLE]]
+            members = await self.events_of(state, keys)
+            for key in keys:
+                if key in members and members[key].membership == "join":
+                    yield key[1]
 
     async def state_events(self, state: StateIds) -> list[Pdu]:
         """Every event of a state."""

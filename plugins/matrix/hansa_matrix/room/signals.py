@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from hansa import Link, Membership, NetworkContext, Put, Receipt, Ref, Signal, Typing
+from hansa import Delete, Link, Membership, NetworkContext, Put, Receipt, Ref, Signal, Typing, Write
 
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto import ids
@@ -27,7 +27,8 @@ from hansa_matrix.room.room import MatrixRoom
 #: Seconds after which somebody who was said to type is not any more.
 TYPES_FOR = 60.0
 _MOST_TYPING = 5000
-_TAKEN = frozenset({TYPING, RECEIPT})
+#: Threads of one room in which a person's last receipt is kept, and how far (ms) ahead of us a clock may be.
+MOST_THREADS, _AHEAD = 100, 86_400_000
 
 
 class RoomSignals:
@@ -47,24 +48,26 @@ class RoomSignals:
         self._typing: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._news = asyncio.Event()
 
-    async def take(self, origin: str, edus: Sequence[Any]) -> None:
-        """The EDUs of a transaction: what is wrong with one is no matter of the others, nor of the events."""
-        for edu in edus:
-            kind = edu.get("edu_type") if isinstance(edu, dict) else None
-            content = edu.get("content") if isinstance(edu, dict) else None
-            if not isinstance(content, dict) or not isinstance(kind, str) or kind not in _TAKEN:
-                self._ctx.count("matrix_edus_ignored")
-                continue
-            if kind == TYPING:
-                typing = parse_typing(content, origin)
-                if typing is not None and await self._may(typing.room_id, typing.user, origin):
-                    await self._types(typing)
-                else:
-                    self._ctx.count("matrix_edus_ignored")
-                continue
-            for receipt in parse_receipts(content, origin):
-                if await self._may(receipt.room_id, receipt.user, origin):
-                    await self._reads(receipt)
+    async def take_typing(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
+        """See ``edus.Taker``."""
+        ignored = 0
+        for content in contents:
+            typing = parse_typing(content, origin)
+            if typing is not None and await self._may(typing.room_id, typing.user, origin):
+                await self._types(typing)
+            else:
+                ignored += 1
+        return ignored
+
+    async def take_receipts(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
+        """See ``edus.Taker``. One that is older than what is known is none."""
+        ignored = 0
+        for receipt in (one for content in contents for one in parse_receipts(content, origin)):
+            if receipt is not None and await self._may(receipt.room_id, receipt.user, origin):
+                await self._reads(receipt)
+            else:
+                ignored += 1
+        return ignored
 
     async def _may(self, room_id: str, user: str, origin: str) -> bool:
         """The user is in the room, and the room's server ACL lets their server speak."""
@@ -105,14 +108,31 @@ class RoomSignals:
                 pass
 
     async def _reads(self, receipt: ReceiptEdu) -> None:
-        key = (receipt.room_id, receipt.user, receipt.thread)
-        body = orjson.dumps([receipt.event_id, receipt.ts])
-        await self._ctx.store.commit([Put("receipt", key, body)], durability="lazy")
+        if receipt.ts > self._ctx.clock.now() + _AHEAD or not await self._keep(receipt):
+            self._ctx.count("matrix_receipts_ignored")
+            return
         event = await self._ctx.event_by(receipt.event_id)
         if event is not None:
             user = Ref(self._ctx.id, receipt.user)
             signal = Receipt(user=user, event=event, ts=receipt.ts, thread=receipt.thread)
             await self._ctx.signal(receipt.room_id, signal)
+
+    async def _keep(self, receipt: ReceiptEdu) -> bool:
+        """Whether it is news. Of a person with receipts in very many threads the oldest goes."""
+        key = (receipt.room_id, receipt.user, receipt.thread)
+        writes: list[Write] = [Put("receipt", key, orjson.dumps([receipt.event_id, receipt.ts]))]
+        known = await self._ctx.store.get("receipt", key)
+        if known is not None:
+            event_id, ts = orjson.loads(known.body)
+            if ts > receipt.ts or event_id == receipt.event_id:
+                return False
+        else:
+            rows = await self._ctx.store.scan("receipt", equal=key[:2], limit=MOST_THREADS)
+            if len(rows) >= MOST_THREADS:
+                oldest = min(rows, key=lambda row: int(orjson.loads(row.body)[1]))
+                writes.append(Delete("receipt", oldest.key))
+        await self._ctx.store.commit(writes, durability="lazy")
+        return True
 
     async def send(self, link: Link, signal: Signal) -> None:
         """See ``hansa.Signals.signal``: tell the servers of the room."""

@@ -5,7 +5,7 @@ state event costs the same however large the room is.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 from hansa import LocalProtocolError, Put, Scoped
@@ -15,7 +15,9 @@ from hansa_matrix.proto.state_conflict import differing
 
 StateIds = Mapping[StateKey, str]
 
-_KEPT = 100
+#: States in memory per room: so many at most, and no more than so many entries together beyond the last few,
+#: which the branches of a fork need.
+_KEPT, _ENTRIES, _LAST = 100, 20_000, 8
 #: A group is stored whole after this many differences, or as many as it has entries.
 _CHAIN = 100
 #: Entries in one row: with the longest ids that there can be they stay below a body's 1 MiB.
@@ -31,6 +33,7 @@ class Groups:
         self.last = last
         self._kept: OrderedDict[int, dict[StateKey, str]] = OrderedDict({0: {}})
         self._length: dict[int, int] = {0: 0}
+        self._entries = 0
 
     async def load(self, group: int) -> dict[StateKey, str]:
         """A whole state. It is shared: do not change it."""
@@ -62,15 +65,20 @@ class Groups:
         return state
 
     def _keep(self, group: int, state: dict[StateKey, str], length: int) -> None:
+        self._drop(group)
         self._kept[group] = state
         self._length[group] = length
-        while len(self._kept) > _KEPT:
+        self._entries += len(state)
+        while len(self._kept) > _KEPT or (self._entries > _ENTRIES and len(self._kept) > _LAST):
             oldest = next(iter(self._kept))
             if oldest in {0, group}:
                 self._kept.move_to_end(oldest)
-                continue
-            del self._kept[oldest]
-            self._length.pop(oldest, None)
+            else:
+                self._drop(oldest)
+
+    def _drop(self, group: int) -> None:
+        self._entries -= len(self._kept.pop(group, ()))
+        self._length.pop(group, None)
 
     def grow(self, parent: int, before: StateIds, state: dict[StateKey, str]) -> tuple[int, list[Put]]:
         """A new group holding ``state``, stored as its difference to ``parent``, which holds ``before``. A
@@ -79,7 +87,27 @@ class Groups:
         length = self._length.get(parent, 0) + 1
         if length > max(_CHAIN, len(state)):
             parent, before, length = 0, {}, 1
-        delta = [(*key, state.get(key)) for key in differing(state, before)]
+        return self._stored(
+            parent, length, state, [(*key, state.get(key)) for key in differing(state, before)]
+        )
+
+    def after(self, parent: int, before: StateIds, key: StateKey, event_id: str) -> tuple[int, list[Put]]:
+        """As ``grow``, by one event: nothing is compared, which in a room of thousands costs more than all
+        else that a state event does.
+        """
+        state = {**before, key: event_id}
+        length = self._length.get(parent, 0) + 1
+        if length > max(_CHAIN, len(state)):
+            return self.grow(parent, before, state)
+        return self._stored(parent, length, state, [(*key, event_id)])
+
+    def _stored(
+        self,
+        parent: int,
+        length: int,
+        state: dict[StateKey, str],
+        delta: Sequence[tuple[str, str, str | None]],
+    ) -> tuple[int, list[Put]]:
         puts: list[Put] = []
         for at in range(0, max(1, len(delta)), _ROW):
             self.last += 1
@@ -92,6 +120,5 @@ class Groups:
     def forget(self, since: int) -> None:
         """Drop what a turn that was not committed had made."""
         for group in range(since + 1, self.last + 1):
-            self._kept.pop(group, None)
-            self._length.pop(group, None)
+            self._drop(group)
         self.last = since

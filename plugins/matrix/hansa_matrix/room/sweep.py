@@ -6,22 +6,32 @@ import asyncio
 
 from hansa import Delete, NetworkContext
 
+from hansa_matrix.federation.sender import Sender
+from hansa_matrix.media.library import Library
+
 _EVERY = 3600.0
-#: A transaction may come again for a day (ms).
-_TXN_FOR = 86_400_000
+#: A transaction, or a message to a device, may come again for a day, or a week after an outage (ms).
+_TXN_FOR, _SEEN_FOR = 86_400_000, 7 * 86_400_000
 _PAGE = 500
 
 
-async def sweep(ctx: NetworkContext) -> None:
+async def sweep(ctx: NetworkContext, sender: Sender, library: Library) -> None:
     """Runs with the network."""
     while True:
         await swept(ctx)
+        await sender.sweep()
+        await library.sweep()
         await asyncio.sleep(_EVERY)
 
 
 async def swept(ctx: NetworkContext) -> None:
-    """Once: the originals of redacted events, the answers to transactions of yesterday."""
+    """Once: the originals of redacted events, and by what repeats are known."""
     now = ctx.clock.now()
-    for collection, index, upto in (("original", "until", now), ("txn", "ts", now - _TXN_FOR)):
+    for collection, index, upto in (
+        ("original", "until", now),
+        ("openid", "until", now),
+        ("txn", "ts", now - _TXN_FOR),
+        ("to_device_seen", "ts", now - _SEEN_FOR),
+    ):
         while rows := await ctx.store.scan(collection, index=(index,), upto=upto, limit=_PAGE):
             await ctx.store.commit([Delete(collection, row.key) for row in rows])

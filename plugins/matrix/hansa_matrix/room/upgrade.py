@@ -21,7 +21,8 @@ from hansa_matrix.room.create import Founding, create_room
 from hansa_matrix.room.events import Events
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.turn import RoomTurn
+from hansa_matrix.room.speech import Speech
+from hansa_matrix.room.uncommitted import Uncommitted
 
 TOMBSTONE = "m.room.tombstone"
 _COPIED = frozenset(
@@ -109,20 +110,21 @@ class Upgrades:
         """The people of other networks enter the new room, as far as it lets them."""
         view = self._ctx.view(old_id)
         people = [p for p in view.people.values() if p.user.network != self._ctx.id] if view else []
-        turn, writes = RoomTurn(new, self._own, servers), list[Write]()
+        draft, writes = Uncommitted(new, self._own, servers), list[Write]()
+        speech = Speech(draft)
         for person in people:
             if person.membership is not Membership.JOIN:
                 continue
             ghost = await self._ctx.ghost(person.user)
             content = {"membership": "join"} | ({"displayname": person.name} if person.name else {})
             try:
-                writes += await turn.own_event(ghost, MEMBER, ghost, content)
+                writes += await speech.own_event(ghost, MEMBER, ghost, content)
             except LocalProtocolError as error:
                 self._ctx.count("matrix_upgrade_left_behind")
                 self._ctx.log.info("%s stays behind: %s", ghost, error)
         if writes:
-            await self._ctx.store.commit([*writes, new.put(turn.head)])
-            turn.committed()
+            await self._ctx.store.commit([*writes, new.put(draft.head)])
+            draft.committed()
 
     async def _moved(self, old: MatrixRoom, new: MatrixRoom) -> None:
         state = {p.key: p for p in await new.state_events(await new.state()) if p.state_key is not None}

@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from hansa import Join, NetworkContext, Ref, Request
+from hansa import Join, NetworkContext, Ref, RemoteProtocolError, Request
 from orjson import Fragment
 
 from hansa_matrix.federation.answers.entitled import Entitled, raw, wire
 from hansa_matrix.federation.answers.restricted import Restricted
+from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.federation.server import Answerer, error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth import check_state, selected_keys
@@ -20,17 +21,19 @@ from hansa_matrix.proto.pdu import countersigned, from_raw, parse, reference
 from hansa_matrix.proto.state_keys import AUTHORISING_USER
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.invites import SHOWN
+from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.room import MatrixRoom
 
 
 class Handshakes:
     """The resident's half of a membership handshake."""
 
-    def __init__(self, entitled: Entitled, ingest: Ingest) -> None:
+    def __init__(self, entitled: Entitled, ingest: Ingest, policing: Policing) -> None:
         self._entitled = entitled
         self._own = entitled.own
         self._ctx: NetworkContext = entitled.own.ctx
         self._ingest = ingest
+        self._policing = policing
         self._restricted = Restricted(entitled)
 
     def table(self) -> Mapping[tuple[str, str], Answerer]:
@@ -191,6 +194,10 @@ class Handshakes:
         good = await self._ingest.verified(room, pdu)
         if good is None:
             raise error(403, "M_FORBIDDEN", "the event's signature does not do")
+        try:
+            good = await self._policing.sent(room, good)
+        except (RemoteProtocolError, Unreachable) as problem:
+            raise error(403, "M_FORBIDDEN", str(problem)) from problem
         found = await room.events.load((*good.prev_events, *good.auth_events), room.version)
         before = [found.get(e) for e in good.prev_events]
         if any(e is None or not e.after or e.pdu.room_id != room.room_id for e in before):

@@ -14,7 +14,7 @@ from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.joins import check_shown, senders_of
 from hansa_matrix.proto.pdu import countersigned, key_ids, needed_at, parse, required_servers, unsigned_by
-from hansa_matrix.proto.versions import version_of
+from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.pending import Pending
 
@@ -35,6 +35,7 @@ class Invited:
     def table(self) -> Mapping[tuple[str, str], Answerer]:
         """See ``server.Answers.table``."""
         return {
+            ("PUT", "/v1/invite/{room}/{event}"): self.old_invite,
             ("PUT", "/v2/invite/{room}/{event}"): self.invite,
             ("PUT", "/v1/exchange_third_party_invite/{room}"): self.exchange,
         }
@@ -44,10 +45,22 @@ class Invited:
         version = version_of(body.get("room_version"))
         if version is None:
             raise error(400, "M_INCOMPATIBLE_ROOM_VERSION", "that room version is not spoken here")
-        state = body.get("invite_room_state", [])
-        if not isinstance(state, list) or len(state) > 100 or not isinstance(body.get("event"), dict):
+        return await self._taken(
+            origin, request, version, body.get("event"), body.get("invite_room_state", [])
+        )
+
+    async def old_invite(self, origin: str, request: Request, body: Any) -> Any:
+        """``PUT /v1/invite``: the event alone, of a room of version 1 or 2, which are invited to alike."""
+        unsigned = body.get("unsigned")
+        state = unsigned.get("invite_room_state", []) if isinstance(unsigned, dict) else []
+        return [200, await self._taken(origin, request, VERSIONS["1"], body, state)]
+
+    async def _taken(  # who asks, and what
+        self, origin: str, request: Request, version: RoomVersion, event: Any, state: Any
+    ) -> dict[str, Any]:
+        if not isinstance(state, list) or len(state) > 100 or not isinstance(event, dict):
             raise error(400, "M_INVALID_PARAM", "event or invite_room_state is missing or malformed")
-        pdu = parse(body["event"], version)
+        pdu = parse(event, version)
         check_shown(state, pdu, version)
         if pdu.event_id != request.path["event"] or pdu.room_id != request.path["room"]:
             raise error(400, "M_INVALID_PARAM", "the event is not the one that the path names")

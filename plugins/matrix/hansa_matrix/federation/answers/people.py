@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hansa import Membership as Standing
-from hansa import NetworkContext, Person, Ref, Request
+from hansa import NetworkContext, Request, Response, Router
 
 from hansa_matrix.federation.answers.entitled import Entitled
-from hansa_matrix.federation.server import Answerer, error
+from hansa_matrix.federation.server import Answerer, error, json_response
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.devices import UserDevices
+from hansa_matrix.users.known import Known
+from hansa_matrix.users.openid import OpenId
 
 
 class People:
     """Questions about rooms' names and people."""
 
-    def __init__(self, entitled: Entitled) -> None:
+    def __init__(self, entitled: Entitled, known: Known) -> None:
         self._entitled = entitled
+        self._known = known
         self._own = entitled.own
         self._ctx: NetworkContext = entitled.own.ctx
 
@@ -42,40 +45,51 @@ class People:
         return {"room_id": room_id, "servers": [self._own.server, *sorted(servers - {self._own.server})]}
 
     async def profile(self, _origin: str, request: Request, _body: Any) -> Any:
-        """``GET /query/profile``: the name by which a person is known in a room."""
+        """``GET /query/profile``."""
         user = request.first("user_id")
-        if not ids.valid_user_id(user) or ids.domain_of(user) != self._own.server:
+        mine = ids.valid_user_id(user) and ids.domain_of(user) == self._own.server
+        profile = await self._known.profiles.of(user, request.first("field")) if mine else None
+        if profile is None:
             raise error(404, "M_NOT_FOUND", "no such user here")
-        person = await self._person(await self._ctx.home_of(user))
-        if person is None:
-            raise error(404, "M_NOT_FOUND", "no such user here")
-        wanted = request.first("field")
-        profile = {"displayname": person.name} if person.name else {}
-        return profile if not wanted else {k: v for k, v in profile.items() if k == wanted}
+        return profile
 
     async def devices(self, _origin: str, request: Request, _body: Any) -> Any:
-        """``GET /user/devices``: nobody here has any."""
+        """``GET /user/devices``: a ghost has none."""
         user = request.path["user"]
         if not ids.valid_user_id(user) or ids.domain_of(user) != self._own.server:
             raise error(404, "M_NOT_FOUND", "no such user here")
-        return {"user_id": user, "stream_id": 0, "devices": []}
+        if not await self._known.company.local(user):
+            return UserDevices(user=user, stream_id=0).listed()
+        return (await self._known.devices.of(user)).listed()
 
     async def keys_query(self, _origin: str, _request: Request, body: Any) -> Any:
-        """``POST /user/keys/query``: nobody here has any."""
-        if not isinstance(body.get("device_keys"), dict):
-            raise error(400, "M_BAD_JSON", "device_keys is no object")
-        return {"device_keys": {}, "master_keys": {}, "self_signing_keys": {}}
-
-    async def _person(self, home: Ref) -> Person | None:
-        for link in self._ctx.links():
-            view = self._ctx.view(link.native.id)
-            person = view.person(home) if view else None
-            if person is not None and person.membership is Standing.JOIN:
-                return person
-        return None
+        """``POST /user/keys/query``."""
+        wanted = body.get("device_keys")
+        if not isinstance(wanted, dict) or not all(_strings(named) for named in wanted.values()):
+            raise error(400, "M_BAD_JSON", "device_keys is no object of lists")
+        return await self._known.keys.query_here(wanted)
 
     async def keys_claim(self, _origin: str, _request: Request, body: Any) -> Any:
-        """``POST /user/keys/claim``: nobody here has any."""
-        if not isinstance(body.get("one_time_keys"), dict):
-            raise error(400, "M_BAD_JSON", "one_time_keys is no object")
-        return {"one_time_keys": {}}
+        """``POST /user/keys/claim``."""
+        wanted = body.get("one_time_keys")
+        if not isinstance(wanted, dict) or not all(
+            isinstance(devices, dict) and _strings(list(devices.values())) for devices in wanted.values()
+        ):
+            raise error(400, "M_BAD_JSON", "one_time_keys is no object of devices and algorithms")
+        return {"one_time_keys": await self._known.keys.claim_here(wanted)}
+
+
+def add_userinfo(router: Router, openid: OpenId) -> None:
+    """``GET /openid/userinfo``, which no server signs: the token is all there is."""
+
+    async def userinfo(request: Request) -> Response:
+        user = await openid.bearer(request.first("access_token"))
+        if user is None:
+            raise error(401, "M_UNKNOWN_TOKEN", "this token is nobody's")
+        return json_response({"sub": user})
+
+    router.add("GET", "/_matrix/federation/v1/openid/userinfo", userinfo)
+
+
+def _strings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)

@@ -1,0 +1,69 @@
+"""Our files, given to other servers. SPEC: server-server API, "Content Repository"."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from hansa import MediaTransfer, NetworkContext, Request, Response
+
+from hansa_matrix.federation.server import Answerer, error
+from hansa_matrix.media.library import Item, Library
+from hansa_matrix.proto.media import Mxc, after_file, before_file, valid_media_id
+
+
+class Files:
+    """What peers may fetch: the files of this server, never those that it fetched itself."""
+
+    def __init__(self, ctx: NetworkContext, server: str, library: Library) -> None:
+        self._ctx = ctx
+        self._server = server
+        self._library = library
+
+    def table(self) -> Mapping[tuple[str, str], Answerer]:
+        """See ``server.Answers.table``."""
+        return {
+            ("GET", "/v1/media/download/{media}"): self.download,
+            ("GET", "/v1/media/thumbnail/{media}"): self.thumbnail,
+        }
+
+    async def download(self, origin: str, request: Request, _body: Any) -> Response:
+        """``GET /media/download``: two parts, the second of which is read from the disk as it is sent."""
+        return self._in_parts(await self._given(origin, request))
+
+    async def thumbnail(self, origin: str, request: Request, _body: Any) -> Response:
+        """``GET /media/thumbnail``: the picture itself, which is never smaller than it was asked for."""
+        item = await self._given(origin, request)
+        if not item.type.startswith("image/"):
+            raise error(400, "M_UNKNOWN", f"there is no thumbnail of {item.type}")
+        return self._in_parts(item)
+
+    async def _given(self, origin: str, request: Request) -> Item:
+        media_id = request.path["media"]
+        item = await self._library.get(Mxc(self._server, media_id)) if valid_media_id(media_id) else None
+        if item is None:
+            raise error(404, "M_NOT_FOUND", "there is no such file")
+        verdict = await self._ctx.check(
+            MediaTransfer(
+                network=self._ctx.id,
+                server=origin,
+                media=str(item.mxc),
+                outbound=True,
+                type=item.type,
+                size=item.blob.size,
+            )
+        )
+        if not verdict.allowed:
+            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+        return item
+
+    def _in_parts(self, item: Item) -> Response:
+        boundary = self._ctx.random.bytes(16).hex()
+
+        async def chunks() -> AsyncGenerator[bytes]:
+            yield before_file(boundary, item.type, item.name)
+            async for chunk in self._library.read(item):
+                yield chunk
+            yield after_file(boundary)
+
+        return Response(content_type=f"multipart/mixed; boundary={boundary}", chunks=chunks())

@@ -1,0 +1,54 @@
+"""The EDUs of a transaction, each to who takes its kind. SPEC: server-server API, "EDUs"; T-5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from hansa import NetworkContext, StoreError
+
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto.devices import DEVICE_LIST, SIGNING_KEYS, TO_DEVICE
+
+#: What the peer has to send again if it could not be stored.
+LASTING = frozenset({DEVICE_LIST, SIGNING_KEYS, TO_DEVICE})
+
+
+class Taker(Protocol):
+    """Takes the EDUs of one kind."""
+
+    async def __call__(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
+        """How many were not well formed, or not for ``origin`` to say."""
+        ...
+
+
+class Edus:
+    """What is wrong with one EDU is no matter of the others, nor of the events."""
+
+    def __init__(self, ctx: NetworkContext, takers: Mapping[str, Taker]) -> None:
+        self._ctx = ctx
+        self._takers = takers
+
+    async def take(self, origin: str, edus: Sequence[Any]) -> None:
+        """All of a transaction. Raises RemoteProtocolError (503) if what may not be lost was not stored."""
+        by_kind: dict[str, list[Mapping[str, Any]]] = {}
+        ignored = 0
+        for edu in edus:
+            kind = edu.get("edu_type") if isinstance(edu, dict) else None
+            content = edu.get("content") if isinstance(edu, dict) else None
+            if isinstance(content, dict) and isinstance(kind, str) and kind in self._takers:
+                by_kind.setdefault(kind, []).append(content)
+            else:
+                ignored += 1
+        unstored = False
+        for kind, contents in by_kind.items():
+            try:
+                ignored += await self._takers[kind](origin, contents)
+            except Exception as problem:  # ours: the peer may repeat what it cannot mend
+                unstored |= kind in LASTING and isinstance(problem, StoreError)
+                self._ctx.count("matrix_edus_failed")
+                self._ctx.log.exception("the %s of %s", kind, origin)
+        for _ in range(ignored):
+            self._ctx.count("matrix_edus_ignored")
+        if unstored:
+            raise error(503, "M_UNKNOWN", "what this transaction says of devices could not be stored")

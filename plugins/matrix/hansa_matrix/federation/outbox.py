@@ -1,0 +1,362 @@
+"""What waits for one server and how it gets there: a transaction at a time, repeated until it is taken.
+
+SPEC: server-server API, "Transactions"; T-10 to T-15.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from hansa import Delete, Destination, NetworkContext, Put, RemoteProtocolError, Row
+
+from hansa_matrix.federation.client import Client, Refused, Unreachable, path
+from hansa_matrix.federation.recent import Recent
+from hansa_matrix.proto.transactions import MAX_EDUS, MAX_PDUS
+
+_FIRST, _MOST_EARLY, _EARLY, _MOST = 1.0, 60.0, 3600.0, 3600.0
+#: Of a backlog longer than this in one room, only the newest event is sent: the peer pages back itself.
+_CATCH_UP = 1000
+#: EDUs that may not be lost, in one transaction: they may be of 64 KiB each.
+_MOST_LASTING = 50
+#: Seconds for a transaction, for one that may be lost, and for which a server that did not answer such a one
+#: is told nothing more.
+_WITHIN, _WITHIN_IF_PASSING, _DEAF_FOR = 60.0, 10.0, 60.0
+
+
+def set_of(servers: Iterable[str]) -> tuple[int, tuple[str, ...]]:
+    """``(id, servers)`` of a set of servers; the id is 0 for none."""
+    names = tuple(sorted(set(servers)))
+    digest = hashlib.sha256("\0".join(names).encode()).digest()
+    return int.from_bytes(digest[:6]) if names else 0, names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """What the outboxes of one server have in common. ``boot`` makes transaction ids differ from those of
+    earlier starts; ``probes`` bounds how many failing servers are tried at a time; ``changed`` is told when a
+    server begins or ceases to fail, ``moved`` when a cursor is to be kept: soon, with those of others.
+    ``recent`` has the end of each stream, ``wire_of`` an event that is in memory.
+    """
+
+    ctx: NetworkContext
+    client: Client
+    boot: str
+    probes: asyncio.Semaphore
+    changed: Callable[[], None]
+    moved: Callable[[Outbox], None]
+    recent: Mapping[str, Recent]
+    wire_of: Callable[[str], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """What goes in one transaction and may not be lost."""
+
+    events: Sequence[Row]
+    lasting: Sequence[Row]
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.lasting)
+
+    def halves(self) -> tuple[_Parcel, ...]:
+        """Two smaller ones, none if it is a single thing."""
+        if self.events and self.lasting:
+            return _Parcel(self.events, ()), _Parcel((), self.lasting)
+        half = len(self.events or self.lasting) // 2
+        if not half:
+            return ()
+        first = _Parcel(self.events[:half], self.lasting[:half])
+        return first, _Parcel(self.events[half:], self.lasting[half:])
+
+    def named(self) -> str:
+        """For a transaction's id: it says what is in it."""
+        spans = ((mark, rows) for mark, rows in (("", self.events), ("d", self.lasting)) if rows)
+        return "".join(f"{mark}{rows[0].position}-{rows[-1].position}" for mark, rows in spans)
+
+
+class Outbox:
+    """One server: a cursor in the stream of our events, one in that of EDUs that may not be lost, and in
+    memory the EDUs that may.
+    """
+
+    def __init__(self, server: str, post: Post) -> None:
+        self.server = server
+        self._post = post
+        self._ctx = post.ctx
+        self.position = 0
+        self.lasting = 0
+        self.sets: set[int] = set()
+        self.failures = 0
+        #: Wall clock in ms, 0 if it does not fail.
+        self.failing_since = 0
+        self.waiting_since = 0
+        self.reason = ""
+        self.task: asyncio.Task[None] | None = None
+        #: What may be lost, the last of each kind, room and person.
+        self.edus: OrderedDict[tuple[str, ...], dict[str, Any]] = OrderedDict()
+        self._told = 0
+        self._deaf_until = 0.0
+        self._wake = asyncio.Event()
+        self._heard = asyncio.Event()
+
+    async def load(self) -> None:
+        """Where it stood."""
+        kept = await self._ctx.store.get("destination", (self.server,))
+        if kept is not None:
+            self.position = int(kept.fields["position"] or 0)
+            self.lasting = int(kept.fields["lasting"] or 0)
+            self.failures = int(kept.fields["failures"] or 0)
+            self.failing_since = int(kept.fields["failing_since"] or 0)
+            self._told = 0
+
+    def run(self) -> None:
+        """Something waits, or may wait."""
+        self._wake.set()
+        if self.task is None or self.task.done():
+            self.task = self._ctx.spawn(self._send_all(), f"send to {self.server}")
+
+    def heard_from(self) -> None:
+        """The server is alive: what waits is tried at once."""
+        self._deaf_until = 0.0
+        if self.failures:
+            self.failures, self.failing_since = 0, 0
+            self._post.changed()
+            self._heard.set()
+            self.run()
+
+    def tell(self, name: tuple[str, ...], edu: dict[str, Any]) -> None:
+        """What may be lost: the last of a ``name`` only, and nothing to who cannot be reached."""
+        if self.failures or self._ctx.clock.monotonic() < self._deaf_until:
+            return
+        self.edus.pop(name, None)
+        self.edus[name] = edu
+        if len(self.edus) > MAX_EDUS:
+            self.edus.popitem(last=False)
+            self._ctx.count("matrix_edus_dropped")
+        self.run()
+
+    async def waiting(self) -> list[Row]:
+        """The events behind the cursor, in order; at least the first 1,001 of them."""
+        return await self._behind("out", self.position, _CATCH_UP + 1)
+
+    async def _behind(self, stream: str, after: int, limit: int) -> list[Row]:
+        """Read up to one point of the stream: what is committed while one set is read would else hide behind
+        what another set has.
+        """
+        recent = await self._post.recent[stream].after(after)
+        if recent is not None:
+            return [row for row in recent if row.fields["recipients"] in self.sets]
+        upto = await self._ctx.store.position()
+        found: list[Row] = []
+        for set_id in list(self.sets):
+            found += await self._ctx.store.scan(
+                stream,
+                index=("recipients", "position"),
+                equal=(set_id,),
+                after=after,
+                upto=upto,
+                limit=limit,
+            )
+        found.sort(key=lambda row: row.position)
+        return found
+
+    async def _send_all(self) -> None:
+        if self.failures:  # as it was before a restart
+            await self._sleep(0.0)
+        while True:
+            self._wake.clear()
+            waiting = await self.waiting()
+            rows = waiting if len(waiting) > _CATCH_UP else waiting[:MAX_PDUS]
+            lasting = (await self._behind("lasting_edu", self.lasting, _MOST_LASTING))[:_MOST_LASTING]
+            if not rows and not lasting:
+                if self.edus:
+                    await self._pass_on(self._passing(MAX_EDUS))
+                elif self._idle():
+                    return
+                continue
+            self.waiting_since = self.waiting_since or self._ctx.clock.now()
+            chosen = self._caught_up(rows)
+            for at in range(0, max(1, len(chosen)), MAX_PDUS):
+                parcel = _Parcel(chosen[at : at + MAX_PDUS], lasting if not at else ())
+                await self._deliver(parcel, self._passing(MAX_EDUS - len(parcel.lasting)))
+            await self._delivered(rows, lasting)
+            if len(waiting) <= MAX_PDUS and len(lasting) < _MOST_LASTING and self._idle():
+                return
+
+    def _idle(self) -> bool:
+        """Whether nothing can have come since what waits was read last: whoever adds to it wakes us."""
+        if self.edus or self._wake.is_set():
+            return False
+        self.waiting_since, self.reason = 0, ""
+        return True
+
+    async def _delivered(self, rows: Sequence[Row], lasting: Sequence[Row]) -> None:
+        self.waiting_since = 0
+        if rows:
+            self.position = rows[-1].position
+        if not lasting:
+            self._post.moved(self)
+            return
+        self.lasting = lasting[-1].position
+        alone = set_of((self.server,))[0]
+        gone = [Delete("lasting_edu", row.key) for row in lasting if row.fields["recipients"] == alone]
+        await self._ctx.store.commit([self.kept(), *gone], durability="lazy")
+
+    def kept(self) -> Put:
+        """The row of what is to outlive a restart."""
+        fields = {
+            "position": self.position,
+            "lasting": self.lasting,
+            "failures": self.failures,
+            "failing_since": self.failing_since,
+        }
+        return Put("destination", (self.server,), b"", fields)
+
+    @staticmethod
+    def _caught_up(rows: Sequence[Row]) -> list[Row]:
+        """All of a short backlog; of a room with a long one the newest event."""
+        if len(rows) <= MAX_PDUS:
+            return list(rows)
+        newest = {str(row.fields["room_id"]): row for row in rows}
+        return sorted(newest.values(), key=lambda row: row.position)
+
+    def _passing(self, most: int) -> list[dict[str, Any]]:
+        return [self.edus.popitem(last=False)[1] for _ in range(min(most, len(self.edus)))]
+
+    async def _body(self, parcel: _Parcel, passing: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        ids = [str(row.fields["event_id"]) for row in parcel.events]
+        wires = {event_id: self._post.wire_of(event_id) for event_id in ids}
+        absent = [(event_id,) for event_id, wire in wires.items() if wire is None]
+        if absent:
+            rows = await self._ctx.store.get_many("pdu", absent)
+            wires |= {str(key[0]): row.body for key, row in rows.items()}
+        body: dict[str, Any] = {
+            "origin": self._post.client.server,
+            "origin_server_ts": self._ctx.clock.now(),
+            "pdus": [orjson.Fragment(wire) for event_id in ids if (wire := wires[event_id]) is not None],
+        }
+        edus = [*(orjson.loads(row.body) for row in parcel.lasting), *passing]
+        return body | ({"edus": edus} if edus else {})
+
+    async def _put(self, txn: str, body: dict[str, Any], seconds: float) -> None:
+        target = path("_matrix", "federation", "v1", "send", self._post.boot + txn)
+        if not self.failures:
+            await self._post.client.request("PUT", self.server, target, body, seconds=seconds)
+            return
+        async with self._post.probes:
+            await self._post.client.request("PUT", self.server, target, body, seconds=seconds)
+
+    async def _pass_on(self, edus: Sequence[dict[str, Any]]) -> None:
+        """Once: what may be lost, when there is nothing else to say."""
+        self._told += 1
+        try:
+            body = await self._body(_Parcel((), ()), edus)
+            await self._put(f"edus{self._told}", body, _WITHIN_IF_PASSING)
+        except (Unreachable, RemoteProtocolError) as error:
+            self._deaf_until = self._ctx.clock.monotonic() + _DEAF_FOR
+            self._ctx.count("matrix_edus_dropped")
+            self._ctx.log.info("%s was not told: %s", self.server, error)
+
+    async def _deliver(self, parcel: _Parcel, passing: Sequence[dict[str, Any]] = ()) -> None:
+        """One transaction until it is taken; what the peer cannot stand is bisected and dropped."""
+        body = await self._body(parcel, passing)
+        txn = parcel.named()
+        if passing:
+            self._told += 1
+            txn += f"e{self._told}"
+        while True:
+            try:
+                await self._put(txn, body, _WITHIN)
+            except Refused as error:
+                if error.hint in {401, 403, 404}:
+                    await self._failed(f"refused with {error.hint} {error.code}: {error.reason}")
+                    continue
+                if passing:
+                    # It may be an EDU that they will not have: nothing else is given up for that.
+                    self._ctx.count("matrix_edus_dropped")
+                    await self._deliver(parcel)
+                    return
+                halves = parcel.halves()
+                if not halves:
+                    self._given_up(parcel, error)
+                for half in halves:
+                    await self._deliver(half)
+                return
+            except Unreachable as error:
+                await self._failed(str(error), error.retry_after)
+            except RemoteProtocolError as error:
+                await self._failed(error.reason)
+            else:
+                self._deaf_until, self.reason = 0.0, ""
+                if self.failures:
+                    self.failures, self.failing_since = 0, 0
+                    self._post.changed()
+                return
+
+    def _given_up(self, parcel: _Parcel, error: Refused) -> None:
+        self.reason = f"refused with {error.hint} {error.code}: {error.reason}"
+        self._ctx.count("matrix_poison_events" if parcel.events else "matrix_edus_dropped")
+        what = parcel.events[0].fields["event_id"] if parcel.events else "an EDU"
+        self._ctx.log.warning("%s will not take %s: %s", self.server, what, error.reason)
+
+    async def _failed(self, reason: str, asked: float = 0.0) -> None:
+        self.reason = reason
+        self.failing_since = self.failing_since or self._ctx.clock.now()
+        self.failures += 1
+        self._post.changed()
+        await self._ctx.store.commit([self.kept()], durability="lazy")
+        await self._sleep(asked)
+
+    async def _sleep(self, asked: float) -> None:
+        """Longer with every failure, unless the server asked for a certain patience, or is heard from."""
+        failing_for = (self._ctx.clock.now() - self.failing_since) / 1000
+        most = _MOST_EARLY if failing_for < _EARLY else _MOST
+        wait = asked or min(most, _FIRST * float(1 << min(max(self.failures - 1, 0), 20)))
+        wait *= 0.9 + 0.2 * self._ctx.random.uniform()
+        self._heard.clear()
+        try:
+            async with asyncio.timeout(wait):
+                await self._heard.wait()
+        except TimeoutError:
+            pass
+
+    def gone(self) -> bool:
+        """Whether it has not been reached for an hour."""
+        return bool(self.failures) and self._ctx.clock.now() - self.failing_since > _EARLY * 1000
+
+    def standing(self, waiting: int) -> Destination:
+        """For an operator; ``waiting`` are the events of which it is asked."""
+        if not waiting:
+            return Destination(name=self.server, state="delivered")
+        return Destination(
+            name=self.server,
+            state="failed" if self.failures else "waiting",
+            since=self.waiting_since,
+            reason=self.reason,
+            failures=self.failures,
+            waiting=waiting,
+        )
+
+    async def behind(self) -> int:
+        """How much waits: events, and EDUs that may not be lost."""
+        lasting = await self._behind("lasting_edu", self.lasting, _MOST_LASTING)
+        return len(await self.waiting()) + len(lasting)
+
+    async def reset(self) -> int:
+        """Forget what waits: how much that was."""
+        given_up = await self.behind()
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
+        if given_up:
+            self.position = self.lasting = await self._ctx.store.position()
+        self.failures, self.failing_since, self.waiting_since = 0, 0, 0
+        await self._ctx.store.commit([self.kept()])
+        self.edus.clear()
+        return given_up

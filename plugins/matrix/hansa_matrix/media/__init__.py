@@ -1,0 +1,1 @@
+"""Files that people send: those of this server, and what was fetched of others."""

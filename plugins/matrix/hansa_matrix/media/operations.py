@@ -1,0 +1,110 @@
+"""What an operator does with files: room pictures in, evidence out, and what must not be here away."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hansa import BlobTooLarge, LocalProtocolError, NoBlob, Operation, RemoteProtocolError
+
+from hansa_matrix.federation.client import Unreachable
+from hansa_matrix.media.fetch import Fetcher
+from hansa_matrix.media.library import Item, Library
+from hansa_matrix.proto.media import Mxc, parse_mxc
+
+_CHUNK = 256 * 1024
+
+
+class MediaOperations:
+    """``commands.py`` declares them. Files are named by their whole path, as the running Hansa sees it."""
+
+    def __init__(self, library: Library, fetcher: Fetcher) -> None:
+        self._library = library
+        self._fetcher = fetcher
+
+    def table(self) -> Mapping[str, Operation]:
+        """See ``hansa.Operated.operations``."""
+        return {
+            "media add": self.add,
+            "media get": self.get,
+            "media ls": self.all,
+            "media rm": self.remove,
+        }
+
+    async def add(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """A file of the operator's becomes one of this server."""
+        path = _path(arguments)
+        kind = str(arguments.get("type") or mimetypes.guess_type(path.name)[0] or "")
+        try:
+            file = await asyncio.to_thread(path.open, "rb")
+            try:
+                return _shown(await self._library.add(_chunks(file), kind, path.name))
+            finally:
+                file.close()
+        except OSError as error:
+            raise LocalProtocolError(f"{path}: {error.strerror or error}") from error
+        except BlobTooLarge as error:
+            raise LocalProtocolError(f"{path} is too large: {error} (max_media)") from error
+
+    async def get(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """A file of anybody's, fetched if it must be, written to a new one."""
+        mxc, path = _mxc(arguments), _path(arguments)
+        try:
+            item = await self._fetcher.get(mxc)
+        except (RemoteProtocolError, Unreachable) as error:
+            raise LocalProtocolError(f"{mxc}: {error}") from error
+        try:
+            file = await asyncio.to_thread(path.open, "xb")
+            try:
+                async for chunk in self._library.read(item):
+                    await asyncio.to_thread(file.write, chunk)
+            finally:
+                file.close()
+        except OSError as error:
+            raise LocalProtocolError(f"{path}: {error.strerror or error}") from error
+        except NoBlob as error:
+            raise LocalProtocolError(f"the bytes of {mxc} are gone: `hansa matrix media rm {mxc}`") from error
+        return _shown(item) | {"file": str(path)}
+
+    async def all(self, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What is here."""
+        return [_shown(item) for item in await self._library.all(str(arguments.get("server") or ""))]
+
+    async def remove(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """Not here any more; of another server it can be fetched again."""
+        mxc = _mxc(arguments)
+        if not await self._library.remove(mxc):
+            raise LocalProtocolError(f"{mxc} is not here: `hansa matrix media ls`")
+        return {"removed": str(mxc)}
+
+
+async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(file.read, _CHUNK):
+        yield chunk
+
+
+def _shown(item: Item) -> dict[str, Any]:
+    return {
+        "media": str(item.mxc),
+        "size": item.blob.size,
+        "type": item.type,
+        "name": item.name,
+        "used": item.used,
+    }
+
+
+def _path(arguments: Mapping[str, Any]) -> Path:
+    path = Path(str(arguments["file"]))
+    if not path.is_absolute():
+        raise LocalProtocolError(f"name {path} by its whole path: the running Hansa opens it")
+    return path
+
+
+def _mxc(arguments: Mapping[str, Any]) -> Mxc:
+    found = parse_mxc(str(arguments["media"]))
+    if found is None:
+        raise LocalProtocolError(f"{arguments['media']} is not like mxc://SERVER/ID")
+    return found

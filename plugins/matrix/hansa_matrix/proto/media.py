@@ -1,0 +1,178 @@
+"""Files between servers: their ids, and the two parts in which a server gives one to another.
+
+SPEC: server-server API, "Content Repository". The first part is an empty object, the second the file, or a
+``Location`` to fetch it from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.message import Message
+from typing import Any
+
+from hansa.pure.errors import RemoteProtocolError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from hansa_matrix.proto import ids
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,255}", re.ASCII)
+_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}", re.ASCII)
+_PLAIN = "application/octet-stream"
+#: Types that nobody's browser runs: what may be shown in a page rather than saved.
+INLINE = frozenset(
+    {
+        "text/plain", "text/css", "text/csv", "application/json", "application/ld+json",
+        "image/jpeg", "image/gif", "image/png", "image/apng", "image/webp", "image/avif",
+        "video/mp4", "video/webm", "video/ogg", "video/quicktime",
+        "audio/mp4", "audio/webm", "audio/aac", "audio/mpeg", "audio/ogg", "audio/wave", "audio/wav",
+        "audio/x-wav", "audio/x-pn-wav", "audio/flac", "audio/x-flac",
+    }
+)  # fmt: skip
+_MOST_METADATA = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Mxc:
+    """A file by the server that has it and its id there: ``mxc://SERVER/ID``."""
+
+    server: str
+    media_id: str
+
+    def __str__(self) -> str:
+        return f"mxc://{self.server}/{self.media_id}"
+
+
+def valid_media_id(value: object) -> bool:
+    """Letters, digits, ``_`` and ``-``: nothing that a path could be made of (CVE-2021-41281)."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def parse_mxc(text: str) -> Mxc | None:
+    """A ``mxc://`` address, None if it is none."""
+    server, slash, media_id = text.removeprefix("mxc://").partition("/")
+    if not text.startswith("mxc://") or not slash or not ids.valid_server_name(server):
+        return None
+    return Mxc(server, media_id) if valid_media_id(media_id) else None
+
+
+def media_type(value: object) -> str:
+    """A media type without parameters, in lower case; that of mere bytes for what is none."""
+    text = value.partition(";")[0].strip().lower() if isinstance(value, str) else ""
+    return text if _TYPE.fullmatch(text) else _PLAIN
+
+
+def file_name(disposition: object) -> str:
+    """The name that a ``Content-Disposition`` gives, without any folder; empty if it gives none."""
+    if not isinstance(disposition, str) or len(disposition) > 2000:
+        return ""
+    # What is no UTF-8 comes as lone surrogates, of which nothing can be made.
+    text = disposition.encode(errors="surrogatepass").decode(errors="replace")
+    message = Message()
+    message["Content-Disposition"] = text.replace("\r", " ").replace("\n", " ")
+    try:
+        return plain_name(message.get_filename(""))
+    except (LookupError, TypeError, ValueError):  # parameters in parts that contradict each other
+        return ""
+
+
+def plain_name(name: str) -> str:
+    """A file's name that can be shown and saved under."""
+    shown = "".join(c for c in name.replace("\\", "/").rpartition("/")[2] if c.isprintable())
+    return shown[:255]
+
+
+def disposition(content_type: str, name: str) -> str:
+    """How a browser is to take a file: nothing that it might run is shown in a page."""
+    how = "inline" if content_type in INLINE else "attachment"
+    if not name:
+        return how
+    message = Message()
+    message.add_header("Content-Disposition", how, filename=("utf-8", "", name))
+    return str(message["Content-Disposition"])
+
+
+def before_file(boundary: str, content_type: str, name: str) -> bytes:
+    """All that comes before the bytes of the file."""
+    return (
+        f"--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}\r\n--{boundary}\r\n"
+        f"Content-Type: {content_type}\r\nContent-Disposition: {disposition(content_type, name)}\r\n\r\n"
+    ).encode()
+
+
+def after_file(boundary: str) -> bytes:
+    """All that comes after them."""
+    return f"\r\n--{boundary}--\r\n".encode()
+
+
+class FileInParts:
+    """Reads a ``multipart/mixed`` answer as it comes. Raises RemoteProtocolError for any other."""
+
+    def __init__(self, content_type: str) -> None:
+        kind, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary", b"")
+        if kind != b"multipart/mixed" or not 0 < len(boundary) <= 70:
+            raise RemoteProtocolError("the answer is not multipart/mixed")
+        #: The headers of the file's part, once they are there.
+        self.headers: Mapping[str, str] | None = None
+        self._part = 0
+        self._ended = False
+        self._found: dict[str, str] = {}
+        self._name, self._value, self._metadata = bytearray(), bytearray(), 0
+        self._file: list[bytes] = []
+        self._parser = MultipartParser(boundary, self._callbacks(), max_header_count=20)
+
+    def _callbacks(self) -> Any:
+        return {
+            "on_part_begin": self._begins,
+            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._header,
+            "on_headers_finished": self._headers,
+            "on_part_data": self._data,
+            "on_end": self._end,
+        }
+
+    def _begins(self) -> None:
+        self._part += 1
+        self._found = {}
+        if self._part > 2:
+            raise RemoteProtocolError("the answer has more than two parts")
+
+    def _header(self) -> None:
+        name, value = self._name.decode("latin-1").lower(), self._value.decode("latin-1")
+        self._found[name] = value
+        self._name.clear()
+        self._value.clear()
+
+    def _headers(self) -> None:
+        if self._part == 2:
+            self.headers = self._found
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._part == 2:
+            self._file.append(data[start:end])
+            return
+        self._metadata += end - start
+        if self._metadata > _MOST_METADATA:
+            raise RemoteProtocolError(f"the first part is over {_MOST_METADATA} bytes")
+
+    def _end(self) -> None:
+        self._ended = True
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The bytes of the file that a chunk of the answer holds."""
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise RemoteProtocolError(f"the answer is not as multipart is written: {error}") from error
+        found = b"".join(self._file)
+        self._file.clear()
+        return found
+
+    def finish(self) -> None:
+        """The answer has ended."""
+        if not self._ended or self.headers is None:
+            raise RemoteProtocolError("the answer ended before its two parts did")

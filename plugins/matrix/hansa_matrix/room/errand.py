@@ -1,0 +1,99 @@
+"""Asking one server for what events stand on, within bounds: whoever answers slowly, or with too much, holds
+up neither other rooms nor other servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from hansa import NetworkContext
+
+from hansa_matrix.federation.client import LARGE_ANSWER, Client, Unreachable
+
+#: Errands to one server at a time, of all rooms together.
+_AT_A_TIME = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What one errand may take; what came of it until then is kept, and the next one goes on from there."""
+
+    seconds: float = 300.0
+    requests: int = 500
+    #: Events in all answers together.
+    events: int = 100_000
+
+
+class Errand:
+    """Requests to one server for one room. Each raises ``Unreachable`` once the bounds are reached, and as
+    ``Client.request`` does.
+    """
+
+    def __init__(self, ctx: NetworkContext, client: Client, server: str, bounds: Bounds) -> None:
+        self.server = server
+        self._ctx = ctx
+        self._client = client
+        self._bounds = bounds
+        self._until = ctx.clock.monotonic() + bounds.seconds
+        self._requests = 0
+        self._events = 0
+
+    async def get(self, target: str, *, large: bool = False) -> Any:
+        """The answer to a GET; one of up to 128 MiB if it may be ``large``."""
+        if large:
+            return await self._client.request(
+                "GET", self.server, target, seconds=self._left(120.0), most=LARGE_ANSWER
+            )
+        return await self._client.request("GET", self.server, target, seconds=self._left(30.0))
+
+    async def post(self, target: str, body: Mapping[str, Any]) -> Any:
+        """The answer to a POST."""
+        return await self._client.request("POST", self.server, target, body, seconds=self._left(30.0))
+
+    def took(self, events: int) -> None:
+        """So many events came. Raises ``Unreachable`` if these are too many."""
+        self._events += events
+        if self._events > self._bounds.events:
+            raise self._exhausted("events", f"more than {self._bounds.events} events")
+
+    def _left(self, most: float) -> float:
+        """Seconds for one more request."""
+        self._requests += 1
+        if self._requests > self._bounds.requests:
+            raise self._exhausted("requests", f"more than {self._bounds.requests} requests")
+        left = self._until - self._ctx.clock.monotonic()
+        if left <= 0:
+            raise self._exhausted("seconds", f"more than {self._bounds.seconds:.0f} seconds")
+        return min(left, most)
+
+    def _exhausted(self, bound: str, what: str) -> Unreachable:
+        self._ctx.count("matrix_errands_given_up", bound=bound)
+        return Unreachable(f"what is missing takes {what} with {self.server}: it is gone on with later")
+
+
+class Errands:
+    """Errands to many servers, some at a time for each."""
+
+    def __init__(self, ctx: NetworkContext, client: Client, bounds: Bounds | None = None) -> None:
+        self._ctx = ctx
+        self._client = client
+        self._bounds = bounds or Bounds()
+        self._lanes: dict[str, asyncio.Semaphore] = {}
+        self._users: dict[str, int] = {}
+
+    @asynccontextmanager
+    async def to(self, server: str) -> AsyncIterator[Errand]:
+        """One errand, once there is room for it."""
+        lane = self._lanes.setdefault(server, asyncio.Semaphore(_AT_A_TIME))
+        self._users[server] = self._users.get(server, 0) + 1
+        try:
+            async with lane:
+                yield Errand(self._ctx, self._client, server, self._bounds)
+        finally:
+            self._users[server] -= 1
+            if not self._users[server]:
+                del self._users[server], self._lanes[server]

@@ -1,0 +1,157 @@
+"""What our own people say, as events on the current state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+from hansa import (
+    Countersign,
+    Inbound,
+    LocalProtocolError,
+    Member,
+    Membership,
+    Message,
+    Missing,
+    Prepared,
+    Refusal,
+    RefusalCode,
+    ViewChange,
+    Write,
+)
+
+from hansa_matrix.bridge import draft_of
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth import selected_keys
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.pdu import finish, reference
+from hansa_matrix.proto.policy import exempt
+from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.room.events import Status
+from hansa_matrix.room.native import FirstWord, refusal_of
+from hansa_matrix.room.policing import Policing
+from hansa_matrix.room.redactions import REDACTION
+from hansa_matrix.room.uncommitted import Uncommitted
+
+_MAX_PREV = 20
+_MAX_DEPTH = 2**53 - 1
+
+
+class Speech:
+    """Makes events of ours, signs them and puts them into the DAG. Without ``policing`` no policy server is
+    asked: an event that founds a room, say.
+    """
+
+    def __init__(self, draft: Uncommitted, policing: Policing | None = None) -> None:
+        self._draft = draft
+        self._policing = policing
+
+    async def own_event(
+        self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
+    ) -> list[Write]:
+        """The writes of an event that we send for ourselves. Raises ``LocalProtocolError`` if the rules
+        forbid it.
+        """
+        made = await self._made(sender, type_, state_key, content)
+        if isinstance(made, Refusal):
+            raise LocalProtocolError(f"{type_}: {made.text}")
+        return made[1]
+
+    async def said(self, inbound: Inbound) -> Prepared | Missing | Countersign | Refusal:
+        """An event of one of our people, native or ghost, drafted on the current state. Raises
+        ``RemoteProtocolError`` for one that is too large.
+        """
+        content = inbound.content
+        sender = await self._draft.ctx.ghost(inbound.sender)
+        target = await self._draft.ctx.ghost(content.user) if isinstance(content, Member) else ""
+        draft = inbound.native if isinstance(inbound.native, tuple) else draft_of(content, target)
+        if draft is None:
+            return Refusal(code=RefusalCode.UNSUPPORTED, text="this cannot be said in a Matrix room")
+        invite = isinstance(content, Member) and content.membership is Membership.INVITE
+        abroad = invite and ids.domain_of(target) != self._draft.own.server
+        if abroad or await self._policed(*draft[:2]):
+            if isinstance(content, Message) and await self._absent(sender):
+                return Countersign(draft=FirstWord(inbound.sender, draft))
+            signed = await self._signed(sender, *draft)
+            return signed if isinstance(signed, Refusal) else Countersign(draft=signed)
+        writes: list[Write] = []
+        view, undo = ViewChange(), None
+        if isinstance(content, Message) and await self._absent(sender):
+            joined = Member(user=inbound.sender, membership=Membership.JOIN)
+            entry = draft_of(joined, sender)
+            assert entry is not None
+            undo = self._draft.mark()
+            made = await self._made(sender, *entry)
+            if isinstance(made, Refusal):
+                return made
+            writes, view = made[1], made[2]
+        made = await self._made(sender, *draft)
+        if isinstance(made, Refusal):
+            if undo is not None:  # neither the entry nor the word happened
+                undo()
+            return made
+        pdu, more, change = made
+        both = ViewChange(people=view.people + change.people, gone=change.gone, facts=change.facts)
+        return self._draft.prepared([*writes, *more], native_id=pdu.event_id, view=both)
+
+    async def _policed(self, type_: str, state_key: str | None) -> bool:
+        """Whether the room's policy server has to sign such an event of ours before anybody has it."""
+        if self._policing is None or exempt(type_, state_key):
+            return False
+        return await self._policing.of(self._draft.room) is not None
+
+    async def _absent(self, user: str) -> bool:
+        state = await self._draft.room.groups.load(self._draft.head.group)
+        key = (MEMBER, user)
+        member = (await self._draft.view_of(state, [key])).get(key)
+        return member is None or member.membership not in {"join", "ban"}
+
+    async def _made(
+        self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
+    ) -> tuple[Pdu, list[Write], ViewChange] | Refusal:
+        pdu = await self._signed(sender, type_, state_key, content)
+        if isinstance(pdu, Refusal):
+            return pdu
+        servers, groups = self._draft.servers(), self._followed().values()
+        group, state, made = await self._draft.room.joined(groups, next(iter(groups)), self._draft.drafted)
+        writes, view = await self._draft.accept(pdu, Status.ACCEPTED, group, state)
+        return pdu, [*made, *writes, *self._draft.out(pdu, servers)], view
+
+    def _followed(self) -> dict[str, int]:
+        """The forward extremities that an event of ours follows, 20 at most, with the groups after them."""
+        return dict(islice(self._draft.head.extremities.items(), _MAX_PREV))
+
+    async def _signed(
+        self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
+    ) -> Pdu | Refusal:
+        """An event of ours on the current state, which lets it pass; not a part of the DAG yet."""
+        room, head = self._draft.room, self._draft.head
+        version = room.version
+        followed = self._followed()
+        _, state = await room.resolved(followed.values(), self._draft.drafted)
+        keys = selected_keys(type_, sender, state_key, content, version)
+        cited = await self._draft.view_of(state, keys)
+        before = await self._draft.load(followed)
+        auth = sorted((cited[key] for key in keys if key in cited), key=lambda one: one.event_id)
+        event = {
+            "type": type_,
+            "room_id": room.room_id,
+            "sender": sender,
+            "content": content,
+            "prev_events": [reference(before[e].pdu, version) for e in followed],
+            "auth_events": [reference(one, version) for one in auth],
+            "depth": min(head.depth + 1, _MAX_DEPTH),
+            "origin_server_ts": self._draft.ctx.clock.now(),
+        }
+        if state_key is not None:
+            event["state_key"] = state_key
+        if type_ == REDACTION and not version.redacts_in_content:
+            event["content"] = {k: v for k, v in content.items() if k != "redacts"}
+            event["redacts"] = content.get("redacts")
+        if version.named_event_ids:
+            event["event_id"] = self._draft.own.event_id()
+        signer: tuple[str, Callable[[bytes], str]] = (self._draft.own.key.key_id, self._draft.own.key.sign)
+        pdu = finish(event, version, self._draft.own.server, signer)
+        reject = self._draft.check(pdu, cited)
+        return pdu if reject is None else refusal_of(reject)

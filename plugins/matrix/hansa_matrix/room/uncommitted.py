@@ -1,0 +1,251 @@
+"""A room as it stands within a turn, before anything of that is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from hansa import Prepared, ViewChange, Write
+
+from hansa_matrix.bridge import fact_keys
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth import check_state, selected_for
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.reject import Reject
+from hansa_matrix.proto.state_conflict import differing
+from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
+from hansa_matrix.room.checks import THIRD_PARTY_OK
+from hansa_matrix.room.events import Status, Stored
+from hansa_matrix.room.native import Own
+from hansa_matrix.room.redactions import REDACTION, applied, kept, target_of
+from hansa_matrix.room.room import Head, MatrixRoom, advanced
+from hansa_matrix.room.state import StateIds
+
+
+class Uncommitted:
+    """Events are put into the DAG here one after the other; the room itself changes with ``committed``."""
+
+    def __init__(self, room: MatrixRoom, own: Own, servers: frozenset[str] = frozenset()) -> None:
+        self.room = room
+        self.own = own
+        self.ctx = own.ctx
+        #: Where the room will stand.
+        self.head: Head = room.head
+        #: The events of this turn.
+        self.stored: dict[str, Stored] = {}
+        #: Whether somebody of ours is still joined.
+        self._resident = room.resident
+        self._recipients: list[frozenset[str]] = []
+        self._group_before = room.groups.last
+        self._awaited = dict(room.awaited.by_target)
+        #: Who is in a room that the core does not know yet.
+        self._given = servers
+        self._new: frozenset[str] = frozenset()
+        #: Events redacted by the one that is being prepared.
+        self._blanked: list[str] = []
+
+    async def expect(self, pdus: Sequence[Pdu]) -> None:
+        """Read in one go what events that arrived need, and learn which are new."""
+        wanted = {e for pdu in pdus for e in (pdu.event_id, *pdu.auth_events, *pdu.prev_events)}
+        found = await self.room.events.load(wanted, self.room.version)
+        self._new = frozenset(wanted - found.keys())
+
+    def closing(self) -> list[Write]:
+        """The writes of where the room stands afterwards."""
+        if self.head is self.room.head and not self.stored:
+            return []
+        return [self.ctx.store.owned(self.room.put(self.head, resident=self._resident))]
+
+    def committed(self) -> None:
+        """The room stands at ``head`` now."""
+        self.room.head = self.head
+        self.room.resident = self._resident
+        self.room.events.keep(self.stored.values())
+        for servers in self._recipients:
+            self.own.sender.sent(servers)
+
+    def abandoned(self) -> None:
+        """Nothing of this happened."""
+        self.room.forget(self._group_before)
+        self.room.awaited.by_target = self._awaited
+
+    def mark(self) -> Callable[[], None]:
+        """What takes back everything that is put into the DAG after this."""
+        head, resident = self.head, self._resident
+        stored, recipients = dict(self.stored), list(self._recipients)
+
+        def undo() -> None:
+            self.head, self._resident = head, resident
+            self.stored, self._recipients = stored, recipients
+
+        return undo
+
+    def drafted(self, event_id: str) -> Stored | None:
+        """An event of this turn."""
+        return self.stored.get(event_id)
+
+    async def load(self, event_ids: Iterable[str]) -> dict[str, Stored]:
+        """Those of some events that are here, in this turn or stored."""
+        found: dict[str, Stored] = {}
+        others: list[str] = []
+        for event_id in event_ids:
+            drafted = self.stored.get(event_id)
+            if drafted is not None:
+                found[event_id] = drafted
+            elif event_id not in self._new:
+                others.append(event_id)
+        if others:
+            found.update(await self.room.events.load(others, self.room.version))
+        return found
+
+    async def view_of(self, state: StateIds, keys: Iterable[StateKey]) -> dict[StateKey, Pdu]:
+        """The events of some keys of a state; the create event always."""
+        wanted = {key: state[key] for key in {*keys, CREATE_KEY} if key in state}
+        stored = await self.load(wanted.values())
+        return {key: stored[e].pdu for key, e in wanted.items() if e in stored}
+
+    def check(self, pdu: Pdu, state: Mapping[StateKey, Pdu]) -> Reject | None:
+        """The authorisation rules on an event and a state."""
+        return check_state(
+            pdu, state, self.room.version, third_party_ok=THIRD_PARTY_OK, levels=self.room.levels
+        )
+
+    async def judged(self, pdu: Pdu, state: StateIds) -> Reject | None:
+        """The authorisation rules on an event and what they select of a state."""
+        return self.check(pdu, await self.view_of(state, selected_for(pdu, self.room.version)))
+
+    async def before(
+        self, pdu: Pdu, cited: Mapping[str, Stored]
+    ) -> tuple[int, dict[StateKey, str], Sequence[Write]]:
+        """The state before an event: its group, itself, and the writes that make the group."""
+        groups = [cited[e].after for e in pdu.prev_events] or [0]
+        return await self.room.joined(groups, groups[0], self.drafted)
+
+    def after(self, pdu: Pdu, group: int, before: StateIds) -> tuple[int, list[Write]]:
+        """The group of the state after an event, also a soft-failed one: what follows it counts it in."""
+        if pdu.state_key is None:
+            return group, []
+        after, puts = self.room.groups.after(group, before, pdu.key, pdu.event_id)
+        return after, list(puts)
+
+    async def accept(
+        self, pdu: Pdu, status: Status, before_group: int, before: dict[StateKey, str]
+    ) -> tuple[list[Write], ViewChange]:
+        """Put an event into the DAG and make the current state of what follows."""
+        room, writes = self.room, list[Write]()
+        old_group = self.head.group
+        after, puts = self.after(pdu, before_group, before)
+        writes += puts
+        stored = Stored(pdu, status, before_group, after)
+        self.stored[pdu.event_id] = stored
+        writes.append(stored.put())
+        head = advanced(self.head, pdu, after, after)
+        group, current, made = await room.joined(head.extremities.values(), after, self.drafted)
+        writes.extend(made)
+        self.head = replace(head, group=group)
+        if pdu.type == MEMBER and pdu.membership != "join" and self._of_ours(pdu.state_key):
+            self._resident = await self._anybody(current)
+        linear = old_group == before_group and len(head.extremities) == 1
+        hidden = await self.redacted(pdu, before)
+        writes += hidden
+        view = await self._seen(pdu, old_group, current, linear=linear)
+        return writes, view
+
+    async def redacted(self, pdu: Pdu, before: StateIds) -> list[Write]:
+        """What an event that came now does to others if it is a redaction, and what others do to it."""
+        room, writes = self.room, list[Write]()
+        pairs: list[tuple[Pdu, str, StateIds]] = []
+        if pdu.type == REDACTION:
+            target = target_of(pdu, room.version)
+            if target is not None and target in await self.load([target]):
+                pairs.append((pdu, target, before))
+            elif target is not None:
+                writes += room.awaited.wait(target, pdu.event_id)
+        if pdu.event_id in room.awaited.by_target:
+            waited, writes = room.awaited.come(pdu.event_id)
+            known = await self.load(waited)
+            pairs += [(s.pdu, pdu.event_id, await room.groups.load(s.before)) for s in known.values()]
+        for redaction, target, state in pairs:
+            before_it = (await self.load([target]))[target]
+            powers = await self.view_of(state, [POWER_LEVELS_KEY])
+            after = applied(redaction, before_it, powers, room.version)
+            if after is None:
+                continue
+            self.stored[target] = after
+            self._blanked.append(target)
+            writes.append(after.put())
+            keep = self.ctx.config.keep_redacted_for
+            if keep:
+                writes.append(kept(before_it, self.ctx.clock.now() + keep * 1000))
+        return writes
+
+    def _of_ours(self, user: str | None) -> bool:
+        return user is not None and ids.domain_of(user) == self.own.server
+
+    async def _anybody(self, state: StateIds) -> bool:
+        """Whether somebody of ours is joined in a state; who is not in the room takes no part in it (J-9)."""
+        ours = [key for key in state if key[0] == MEMBER and self._of_ours(key[1])]
+        for at in range(0, len(ours), 50):
+            members = await self.view_of(state, ours[at : at + 50])
+            if any(pdu.membership == "join" for key, pdu in members.items() if key[0] == MEMBER):
+                return True
+        return False
+
+    async def _seen(self, pdu: Pdu, old_group: int, current: StateIds, *, linear: bool) -> ViewChange:
+        keys = {one.pdu.key for one in await self._blank_state(current)}
+        if linear:
+            keys |= {pdu.key} if pdu.state_key is not None else set()
+        else:
+            old = await self.room.groups.load(old_group)
+            if old is not current:
+                keys |= set(differing(old, current))
+        if not keys:
+            return ViewChange()
+        around = await self.view_of(current, {*keys, *fact_keys(), POWER_LEVELS_KEY})
+        changed = {key: around.get(key) for key in sorted(keys)}
+        levels = self.room.levels(around[CREATE_KEY], around.get(POWER_LEVELS_KEY), self.room.version)
+        return await self.own.views.changed(self.room.room_id, changed, around, self.room.version.id, levels)
+
+    async def _blank_state(self, current: StateIds) -> list[Stored]:
+        """Of what was redacted just now that which is state: a name or topic that says nothing any more."""
+        found = (await self.load(self._blanked)).values()
+        return [s for s in found if s.pdu.state_key is not None and current.get(s.pdu.key) == s.pdu.event_id]
+
+    def servers(self) -> frozenset[str]:
+        """The other servers with a joined person before this event."""
+        view = self.ctx.view(self.room.room_id)
+        if view is None:
+            return self._given
+        return frozenset(s for n, s in view.joined_servers if n == self.ctx.id) - {self.own.server}
+
+    def out(self, pdu: Pdu, servers: frozenset[str]) -> list[Write]:
+        """The writes that send an event to servers."""
+        if pdu.type == MEMBER and pdu.state_key and pdu.membership in {"leave", "ban"}:
+            servers |= {ids.domain_of(pdu.state_key)} - {self.own.server}
+        self._recipients.append(servers)
+        return self.own.sender.writes(pdu.event_id, pdu.room_id, servers)
+
+    def beside(self, join: Pdu, server: str) -> list[Write]:
+        """What stands beside a join, made while its handshake was under way, is not in the state before the
+        join that its server gets, and was sent to nobody there: two who join at once would not know of each
+        other. So it is sent after.
+        """
+        beside = [e for e in self.head.extremities if e != join.event_id]
+        if beside:
+            self._recipients.append(frozenset({server}))
+        return [w for e in beside for w in self.own.sender.writes(e, join.room_id, {server})]
+
+    def prepared(
+        self,
+        writes: list[Write],
+        *,
+        native_id: str = "",
+        shown: bool = True,
+        view: ViewChange | None = None,
+    ) -> Prepared:
+        """What the turn says of one event, with everything redacted by it."""
+        owned = [self.ctx.store.owned(write) for write in writes]
+        blanked, self._blanked = tuple(self._blanked), []
+        return Prepared(
+            writes=owned, native_id=native_id, shown=shown, view=view or ViewChange(), blanked=blanked
+        )

@@ -1,0 +1,109 @@
+"""What a Matrix network keeps."""
+
+from __future__ import annotations
+
+from hansa import Collection, Schema
+
+SCHEMA = Schema(
+    owner="matrix",
+    version=1,
+    collections=(
+        #: One room: version, forward extremities, current state group, depth.
+        Collection(name="room", key={"room_id": str}),
+        #: One event as it hashes; ``state`` groups before and after it, 0 where they are not known.
+        Collection(
+            name="pdu",
+            key={"event_id": str},
+            fields={"room_id": str, "status": str, "depth": int, "before": int, "after": int, "reason": str},
+            indexes=(("room_id", "depth"),),
+            heap=True,
+        ),
+        #: One state as a difference to its parent, or whole.
+        Collection(name="state_group", key={"room_id": str, "id": int}),
+        #: Received and acknowledged, not judged yet.
+        Collection(
+            name="staged",
+            key={"room_id": str, "at": int},
+            fields={"event_id": str, "origin": str},
+        ),
+        #: Answers to transactions, for a repeat.
+        Collection(name="txn", key={"origin": str, "txn": str}, fields={"ts": int}, indexes=(("ts",),)),
+        Collection(name="key", key={"server": str, "key_id": str}),
+        #: The key document of a server as it gave it, for those whose notary we are; ``fetched`` in ms.
+        Collection(name="key_document", key={"server": str}, fields={"fetched": int, "valid_until": int}),
+        Collection(name="room_alias", key={"alias": str}, fields={"room_id": str}),
+        #: Our events to other servers, in order, by the set of servers they go to.
+        Collection(
+            name="out",
+            stream=True,
+            fields={"recipients": int, "event_id": str, "room_id": str},
+            indexes=(("recipients", "position"), ("event_id",)),
+        ),
+        Collection(name="recipients", key={"id": int}),
+        #: How far the stream of our events was at a time (ms): how old its rows are.
+        Collection(name="out_mark", key={"at": int}, fields={"position": int}),
+        #: EDUs that may not be lost, in the same way.
+        Collection(
+            name="lasting_edu",
+            stream=True,
+            fields={"recipients": int},
+            indexes=(("recipients", "position"),),
+        ),
+        #: How far a server has got, and since when (ms) it fails.
+        Collection(
+            name="destination",
+            key={"server": str},
+            fields={"position": int, "lasting": int, "failures": int, "failing_since": int},
+        ),
+        #: Redactions of events that are not here yet, by those events.
+        Collection(name="redaction", key={"room_id": str, "target": str}),
+        #: Redacted events as they were, until a time in ms.
+        Collection(name="original", key={"event_id": str}, fields={"until": int}, indexes=(("until",),)),
+        Collection(name="published", key={"room_id": str}),
+        Collection(name="blocked", key={"room_id": str}),
+        #: The last receipt of a person in a room or thread: event id and time.
+        Collection(name="receipt", key={"room_id": str, "user_id": str, "thread": str}),
+        #: Devices of people here, with their keys as they uploaded them.
+        Collection(name="device", key={"user_id": str, "device_id": str}),
+        #: The number of the last change of somebody's devices.
+        Collection(name="device_list", key={"user_id": str}),
+        #: ``key_id`` is ``ALGORITHM:ID``; ``at`` numbers a device's keys in the order of their upload.
+        Collection(
+            name="one_time_key",
+            key={"user_id": str, "device_id": str, "key_id": str},
+            fields={"algorithm": str, "at": int},
+            indexes=(("user_id", "device_id", "algorithm", "at"),),
+        ),
+        Collection(name="fallback_key", key={"user_id": str, "device_id": str, "algorithm": str}),
+        Collection(name="cross_signing_key", key={"user_id": str, "usage": str}),
+        #: What waits for a device here.
+        Collection(
+            name="to_device",
+            stream=True,
+            fields={"user_id": str, "device_id": str},
+            indexes=(("user_id", "device_id", "position"),),
+        ),
+        #: What came from another server already.
+        Collection(
+            name="to_device_seen",
+            key={"origin": str, "message_id": str},
+            fields={"ts": int},
+            indexes=(("ts",),),
+        ),
+        #: Devices of people elsewhere, as their servers tell; ``stale`` is 1 if they are to be asked again.
+        Collection(name="remote_devices", key={"user_id": str}, fields={"stale": int}, indexes=(("stale",),)),
+        #: Files by their address: of which bytes, and when (ms) they were asked for last.
+        Collection(
+            name="media",
+            key={"server": str, "media_id": str},
+            fields={"digest": str, "used": int},
+            indexes=(("used",), ("digest",)),
+        ),
+        #: What people here say of themselves, field by field.
+        Collection(name="profile", key={"user_id": str}),
+        #: Hashes of tokens that say who bears them, until a time in ms.
+        Collection(name="openid", key={"token": str}, fields={"until": int}, indexes=(("until",),)),
+        #: Invites to rooms that we are not in.
+        Collection(name="invite", key={"room_id": str, "user_id": str}),
+    ),
+)

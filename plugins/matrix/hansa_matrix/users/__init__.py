@@ -1,0 +1,1 @@
+"""What belongs to people rather than to rooms: devices, keys, messages to devices, profiles, presence."""

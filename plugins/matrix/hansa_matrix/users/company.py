@@ -1,0 +1,40 @@
+"""Who is in a room with whom, by the rooms that this server is in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hansa import Membership, NetworkContext, Ref, RoomView
+
+from hansa_matrix.proto import ids
+
+
+class Company:
+    """Asked of users of Matrix, never of ghosts: those are people of other networks."""
+
+    def __init__(self, ctx: NetworkContext, server: str) -> None:
+        self._ctx = ctx
+        self.server = server
+
+    def _rooms(self, user: str) -> Iterator[RoomView]:
+        person_id = Ref(self._ctx.id, user)
+        for link in self._ctx.links():
+            view = self._ctx.view(link.native.id)
+            person = view.person(person_id) if view is not None else None
+            if view is not None and person is not None and person.membership is Membership.JOIN:
+                yield view
+
+    def servers(self, user: str) -> set[str]:
+        """The other servers that somebody's rooms are on."""
+        found = (s for view in self._rooms(user) for n, s in view.joined_servers if n == self._ctx.id)
+        return set(found) - {self.server}
+
+    def shared(self, user: str) -> bool:
+        """Whether somebody is in a room that we are in too: then their server tells us of them."""
+        return next(self._rooms(user), None) is not None
+
+    async def local(self, user: str) -> bool:
+        """Whether somebody is of this server and no ghost."""
+        if not ids.valid_user_id(user) or ids.domain_of(user) != self.server:
+            return False
+        return (await self._ctx.home_of(user)).network == self._ctx.id

@@ -1,0 +1,258 @@
+"""The devices of people of this server: their keys, and what other servers are told when they change.
+
+SPEC: server-server API, "Device Management"; client-server API, "End-to-End Encryption". Ghosts have none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from hansa import Delete, LocalProtocolError, NetworkContext, Put, Value, Write
+
+from hansa_matrix.federation.sender import Sender
+from hansa_matrix.proto.devices import (
+    MAX_DEVICES,
+    SHOWN_USAGES,
+    USAGES,
+    Device,
+    DeviceListUpdate,
+    SigningKeyUpdate,
+    UserDevices,
+    cross_signing_key,
+    device_keys,
+    device_list_edu,
+    one_time_key,
+    signing_keys_edu,
+    valid_device_id,
+)
+from hansa_matrix.users.company import Company
+
+_MOST_ONE_TIME = 5000
+_PAGE = 1000
+
+
+class Devices:
+    """Every change is durable, and on its way to the servers concerned, when it returns."""
+
+    def __init__(self, ctx: NetworkContext, company: Company, sender: Sender) -> None:
+        self._ctx = ctx
+        self._company = company
+        self._sender = sender
+        #: A claim reads, then deletes, and a change numbers itself: one at a time.
+        self._one = asyncio.Lock()
+        #: Told whose devices or cross-signing keys changed.
+        self.changed: Callable[[str], None] = lambda _: None
+
+    async def of(self, user: str) -> UserDevices:
+        """All devices of somebody."""
+        store = self._ctx.store
+        rows = await store.scan("device", equal=(user,), limit=MAX_DEVICES)
+        devices = {str(row.key[1]): _device(str(row.key[1]), row.body) for row in rows}
+        signing = await store.get_many("cross_signing_key", [(user, usage) for usage in USAGES])
+        keys = {str(key[1]): orjson.loads(row.body) for key, row in signing.items()}
+        stream_id = await self._last(user)
+        return UserDevices(user=user, stream_id=stream_id, devices=devices, cross_signing=keys)
+
+    async def _last(self, user: str) -> int:
+        row = await self._ctx.store.get("device_list", (user,))
+        return int(row.body) if row is not None else 0
+
+    async def get(self, user: str, device_id: str) -> Device | None:
+        """One device, None if there is none."""
+        row = await self._ctx.store.get("device", (user, device_id))
+        return _device(device_id, row.body) if row is not None else None
+
+    async def put(self, user: str, device: Device) -> None:
+        """A new device, or other keys or another name of one. Raises LocalProtocolError for what is no key
+        object of this device, and for other identity keys than it had.
+        """
+        if not valid_device_id(device.device_id):
+            raise LocalProtocolError("a device id has 1 to 255 bytes")
+        if device.keys is not None and device_keys(device.keys, user, device.device_id) is None:
+            raise LocalProtocolError(f"these are not the keys of {user} on {device.device_id}")
+        async with self._one:
+            known = await self.get(user, device.device_id)
+            if known == device:
+                return
+            if (
+                known is None
+                and await self._ctx.store.count("device", equal={"user_id": user}) >= MAX_DEVICES
+            ):
+                raise LocalProtocolError(f"{user} has {MAX_DEVICES} devices: remove one first")
+            if known is not None and known.keys is not None and not _same_identity(known.keys, device.keys):
+                raise LocalProtocolError(f"the identity keys of {device.device_id} are set and stay")
+            body = orjson.dumps({"keys": device.keys, "name": device.name})
+            await self._change(user, [Put("device", (user, device.device_id), body)], [(device, False)])
+
+    async def remove(self, user: str, device_ids: Sequence[str]) -> None:
+        """Devices that are gone, with their keys and with what waits for them."""
+        async with self._one:
+            writes: list[Write] = []
+            gone: list[tuple[Device, bool]] = []
+            for device_id in device_ids:
+                if await self.get(user, device_id) is None:
+                    continue
+                writes.append(Delete("device", (user, device_id)))
+                gone.append((Device(device_id=device_id), True))
+                for collection in ("one_time_key", "fallback_key"):
+                    rows = await self._ctx.store.scan(collection, equal=(user, device_id), limit=10_000)
+                    writes += [Delete(collection, row.key) for row in rows]
+                index = ("user_id", "device_id", "position")
+                waiting = await self._ctx.store.scan(
+                    "to_device", index=index, equal=(user, device_id), limit=10_000
+                )
+                writes += [Delete("to_device", row.key) for row in waiting]
+            if gone:
+                await self._change(user, writes, gone)
+
+    async def _change(
+        self, user: str, writes: Sequence[Write], changed: Iterable[tuple[Device, bool]]
+    ) -> None:
+        """Commit what changed with the EDUs that tell of it, each of which names the one before."""
+        stream_id = await self._last(user)
+        servers = self._company.servers(user)
+        all_writes = list(writes)
+        for device, deleted in changed:
+            update = DeviceListUpdate(
+                user=user,
+                stream_id=stream_id + 1,
+                device=device,
+                previous=(stream_id,) if stream_id else (),
+                deleted=deleted,
+            )
+            stream_id += 1
+            all_writes += self._sender.lasting(device_list_edu(update), servers)
+        all_writes.append(Put("device_list", (user,), str(stream_id).encode()))
+        await self._ctx.store.commit(all_writes)
+        self._sender.sent(servers)
+        self.changed(user)
+
+    async def set_cross_signing(self, user: str, keys: Mapping[str, Any]) -> None:
+        """Cross-signing keys by usage, in place of those there were. Raises LocalProtocolError."""
+        for usage, key in keys.items():
+            if usage not in USAGES or cross_signing_key(key, user, usage) is None:
+                raise LocalProtocolError(f"this is no {usage[:20]} key of {user}")
+        servers = self._company.servers(user)
+        writes: list[Write] = [Put("cross_signing_key", (user, u), orjson.dumps(k)) for u, k in keys.items()]
+        shown = {usage: key for usage, key in keys.items() if usage in SHOWN_USAGES}
+        if shown:
+            writes += self._sender.lasting(signing_keys_edu(SigningKeyUpdate(user=user, keys=shown)), servers)
+        async with self._one:
+            await self._ctx.store.commit(writes)
+        self._sender.sent(servers if shown else ())
+        self.changed(user)
+
+    async def add_one_time_keys(self, user: str, device_id: str, keys: Mapping[str, Any]) -> None:
+        """One-time keys ``ALGORITHM:ID``, to be handed out in this order. The same again is no new key.
+        Raises LocalProtocolError for what is no key, and for another key of a known id.
+        """
+        async with self._one:
+            store = self._ctx.store
+            named = [(user, device_id, key_id) for key_id in keys]
+            known = await store.get_many("one_time_key", named)
+            writes: list[Write] = []
+            at: dict[str, int] = {}
+            for key_id, key in keys.items():
+                algorithm = one_time_key(key_id, key)
+                if algorithm is None:
+                    raise LocalProtocolError(f"{key_id[:80]!r} is no one-time key")
+                body = orjson.dumps(key)
+                row = known.get((user, device_id, key_id))
+                if row is not None and orjson.loads(row.body) != key:
+                    raise LocalProtocolError(f"{key_id} is another key already")
+                if row is not None:
+                    continue
+                if algorithm not in at:
+                    at[algorithm] = await self._newest(user, device_id, algorithm)
+                at[algorithm] += 1
+                fields: dict[str, Value] = {"algorithm": algorithm, "at": at[algorithm]}
+                writes.append(Put("one_time_key", (user, device_id, key_id), body, fields))
+            counted = await store.count("one_time_key", equal={"user_id": user, "device_id": device_id})
+            if counted + len(writes) > _MOST_ONE_TIME:
+                raise LocalProtocolError(f"{device_id} has {counted} one-time keys: that is enough")
+            if writes:
+                await store.commit(writes)
+
+    async def _newest(self, user: str, device_id: str, algorithm: str) -> int:
+        rows = await self._ctx.store.scan(
+            "one_time_key",
+            index=("user_id", "device_id", "algorithm", "at"),
+            equal=(user, device_id, algorithm),
+            limit=1,
+            reverse=True,
+        )
+        return int(rows[0].fields["at"] or 0) if rows else 0
+
+    async def set_fallback_keys(self, user: str, device_id: str, keys: Mapping[str, Any]) -> None:
+        """What is handed out when no one-time key is left, one of each algorithm. Raises
+        LocalProtocolError.
+        """
+        writes: list[Write] = []
+        for key_id, key in keys.items():
+            algorithm = one_time_key(key_id, key)
+            if algorithm is None:
+                raise LocalProtocolError(f"{key_id[:80]!r} is no fallback key")
+            body = orjson.dumps({"key_id": key_id, "key": key, "used": False})
+            writes.append(Put("fallback_key", (user, device_id, algorithm), body))
+        async with self._one:
+            await self._ctx.store.commit(writes)
+
+    async def counts(self, user: str, device_id: str) -> dict[str, int]:
+        """One-time keys that are left, by algorithm; ``signed_curve25519`` is there with 0 too."""
+        found = {"signed_curve25519": 0}
+        rows = await self._ctx.store.scan("one_time_key", equal=(user, device_id), limit=_MOST_ONE_TIME)
+        for row in rows:
+            algorithm = str(row.fields["algorithm"])
+            found[algorithm] = found.get(algorithm, 0) + 1
+        return found
+
+    async def unused_fallback(self, user: str, device_id: str) -> list[str]:
+        """The algorithms whose fallback key was never handed out."""
+        rows = await self._ctx.store.scan("fallback_key", equal=(user, device_id))
+        return [str(row.key[2]) for row in rows if not orjson.loads(row.body)["used"]]
+
+    async def claim(self, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, dict[str, Any]]]:
+        """A key of each device, by user, device and algorithm. A one-time key is gone, durably, before
+        anybody has it.
+        """
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        async with self._one:
+            writes: list[Write] = []
+            for user, devices in wanted.items():
+                for device_id, algorithm in devices.items():
+                    key, write = await self._take(user, device_id, algorithm)
+                    if key:
+                        found.setdefault(user, {})[device_id] = key
+                        writes += write
+            if writes:
+                await self._ctx.store.commit(writes)
+        return found
+
+    async def _take(self, user: str, device_id: str, algorithm: str) -> tuple[dict[str, Any], list[Write]]:
+        rows = await self._ctx.store.scan(
+            "one_time_key",
+            index=("user_id", "device_id", "algorithm", "at"),
+            equal=(user, device_id, algorithm),
+            limit=1,
+        )
+        if rows:
+            key = {str(rows[0].key[2]): orjson.loads(rows[0].body)}
+            return key, [Delete("one_time_key", rows[0].key)]
+        row = await self._ctx.store.get("fallback_key", (user, device_id, algorithm))
+        if row is None:
+            return {}, []
+        kept = orjson.loads(row.body)
+        used = Put("fallback_key", row.key, orjson.dumps(kept | {"used": True}))
+        return {kept["key_id"]: kept["key"]}, [] if kept["used"] else [used]
+
+
+def _device(device_id: str, body: bytes) -> Device:
+    kept = orjson.loads(body)
+    return Device(device_id=device_id, keys=kept["keys"], name=kept["name"])
+
+
+def _same_identity(known: Mapping[str, Any], keys: Mapping[str, Any] | None) -> bool:
+    return keys is not None and keys["keys"] == known["keys"]

@@ -1,0 +1,164 @@
+"""Keys of anybody's devices: from here, from what is kept of others, or from their servers.
+
+SPEC: client-server API, ``/keys/query`` and ``/keys/claim``; server-server API, "End-to-End Encryption". A
+server that does not answer is a failure of its own, and no error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from hansa import NetworkContext, RemoteProtocolError
+
+from hansa_matrix.federation.client import Client, Unreachable, path
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.devices import (
+    SHOWN_USAGES,
+    UserDevices,
+    cross_signing_key,
+    device_keys,
+    one_time_key,
+    valid_device_id,
+)
+from hansa_matrix.users.company import Company
+from hansa_matrix.users.devices import Devices
+from hansa_matrix.users.remote import RemoteDevices
+
+#: Seconds for one server, and servers that are asked at a time.
+WITHIN, _AT_A_TIME = 10.0, 50
+
+_Keys = dict[str, dict[str, Any]]
+
+
+class KeyDirectory:
+    """Query and claim."""
+
+    def __init__(
+        self, ctx: NetworkContext, client: Client, company: Company, devices: Devices, remote: RemoteDevices
+    ) -> None:
+        self._ctx = ctx
+        self._client = client
+        self._company = company
+        self._devices = devices
+        self._remote = remote
+
+    async def query_here(self, wanted: Mapping[str, Sequence[str]]) -> _Keys:
+        """``device_keys``, ``master_keys`` and ``self_signing_keys`` of people here, by user; of each the
+        devices named, or all.
+        """
+        found: _Keys = {"device_keys": {}, "master_keys": {}, "self_signing_keys": {}}
+        for user, device_ids in wanted.items():
+            of = await self._devices.of(user) if await self._company.local(user) else None
+            if of is not None and (of.stream_id or of.cross_signing):
+                _add(found, of, device_ids)
+        return found
+
+    async def claim_here(self, wanted: Mapping[str, Mapping[str, str]]) -> _Keys:
+        """One key each of devices here."""
+        local = {user: devices for user, devices in wanted.items() if await self._company.local(user)}
+        return await self._devices.claim(local)
+
+    async def query(self, wanted: Mapping[str, Sequence[str]], *, within: float = WITHIN) -> _Keys:
+        """As ``query_here`` of anybody, with ``failures`` by server."""
+        found = await self.query_here(wanted)
+        asked: dict[str, dict[str, list[str]]] = {}
+        for user, device_ids in wanted.items():
+            if not ids.valid_user_id(user) or ids.domain_of(user) == self._company.server:
+                continue
+            kept = await self._remote.of(user)
+            if kept is not None:
+                _add(found, kept, device_ids)
+            else:
+                asked.setdefault(ids.domain_of(user), {})[user] = list(device_ids)
+
+        async def ask(server: str) -> None:
+            body = {"device_keys": asked[server]}
+            answer = await self._ask(server, "query", body, within)
+            for user in asked[server]:
+                _take(found, answer, user)
+                self._remote.fetch(user)
+
+        found["failures"] = await self._each(asked, ask)
+        return found
+
+    async def claim(self, wanted: Mapping[str, Mapping[str, str]], *, within: float = WITHIN) -> _Keys:
+        """``one_time_keys`` by user and device, and ``failures`` by server."""
+        asked: dict[str, dict[str, Mapping[str, str]]] = {}
+        for user, devices in wanted.items():
+            if ids.valid_user_id(user) and ids.domain_of(user) != self._company.server:
+                asked.setdefault(ids.domain_of(user), {})[user] = devices
+        found = await self.claim_here(wanted)
+
+        async def ask(server: str) -> None:
+            answer = await self._ask(server, "claim", {"one_time_keys": asked[server]}, within)
+            given = answer.get("one_time_keys")
+            for user, devices in asked[server].items():
+                of_user = given.get(user) if isinstance(given, dict) else None
+                for device_id, algorithm in devices.items():
+                    keys = of_user.get(device_id) if isinstance(of_user, dict) else None
+                    if isinstance(keys, dict) and len(keys) == 1:
+                        ((key_id, key),) = keys.items()
+                        if one_time_key(key_id, key) == algorithm:
+                            found.setdefault(user, {})[device_id] = {key_id: key}
+
+        failures = await self._each(asked, ask)
+        return {"one_time_keys": found, "failures": failures}
+
+    async def _ask(self, server: str, what: str, body: Mapping[str, Any], within: float) -> dict[str, Any]:
+        target = path("_matrix", "federation", "v1", "user", "keys", what)
+        answer = await self._client.request("POST", server, target, body, seconds=within)
+        if not isinstance(answer, dict):
+            raise RemoteProtocolError("the answer is no object")
+        return answer
+
+    async def _each(
+        self, servers: Mapping[str, Any], ask: Callable[[str], Awaitable[None]]
+    ) -> dict[str, Any]:
+        """Ask servers side by side; what those say that failed, by server."""
+        failures: dict[str, Any] = {}
+        slots = asyncio.Semaphore(_AT_A_TIME)
+
+        async def one(server: str) -> None:
+            try:
+                async with slots:
+                    await ask(server)
+            except (Unreachable, RemoteProtocolError) as error:
+                self._ctx.count("matrix_keys_failed")
+                self._ctx.log.info("keys of people of %s: %s", server, error)
+                failures[server] = {"status": 503, "message": "the server did not answer as it has to"}
+
+        async with asyncio.TaskGroup() as group:
+            for server in servers:
+                group.create_task(one(server))
+        return failures
+
+
+def _add(found: _Keys, of: UserDevices, device_ids: Sequence[str]) -> None:
+    shown: dict[str, Any] = {}
+    for device in of.devices.values():
+        if device.keys is not None and (not device_ids or device.device_id in device_ids):
+            unsigned = {"unsigned": {"device_display_name": device.name}} if device.name else {}
+            shown[device.device_id] = {**device.keys, **unsigned}
+    found["device_keys"][of.user] = shown
+    for usage in SHOWN_USAGES:
+        if usage in of.cross_signing:
+            found[f"{usage}_keys"][of.user] = of.cross_signing[usage]
+
+
+def _take(found: _Keys, answer: Mapping[str, Any], user: str) -> None:
+    """What a server says of one of its people; of that, what is of the right shape."""
+    given = answer.get("device_keys")
+    devices = given.get(user) if isinstance(given, dict) else None
+    if isinstance(devices, dict):
+        found["device_keys"][user] = {
+            device_id: keys
+            for device_id, keys in devices.items()
+            if valid_device_id(device_id) and device_keys(keys, user, device_id) is not None
+        }
+    for usage in SHOWN_USAGES:
+        keys = answer.get(f"{usage}_keys")
+        key = keys.get(user) if isinstance(keys, dict) else None
+        if cross_signing_key(key, user, usage) is not None:
+            found[f"{usage}_keys"][user] = key

@@ -1,0 +1,42 @@
+"""All that a network knows of people, put together."""
+
+from __future__ import annotations
+
+from hansa import NetworkContext
+
+from hansa_matrix.federation.client import Client
+from hansa_matrix.federation.edus import Taker
+from hansa_matrix.federation.sender import Sender
+from hansa_matrix.proto.devices import DEVICE_LIST, SIGNING_KEYS, TO_DEVICE
+from hansa_matrix.proto.edus import PRESENCE
+from hansa_matrix.users.company import Company
+from hansa_matrix.users.devices import Devices
+from hansa_matrix.users.keys import KeyDirectory
+from hansa_matrix.users.messages import DeviceMessages
+from hansa_matrix.users.openid import OpenId
+from hansa_matrix.users.presence import Presences
+from hansa_matrix.users.profiles import Profiles
+from hansa_matrix.users.remote import RemoteDevices
+
+
+class Known:
+    """The parts, which a client API and the federation endpoints use alike."""
+
+    def __init__(self, ctx: NetworkContext, client: Client, sender: Sender) -> None:
+        self.company = Company(ctx, client.server)
+        self.devices = Devices(ctx, self.company, sender)
+        self.remote = RemoteDevices(ctx, client, self.company)
+        self.keys = KeyDirectory(ctx, client, self.company, self.devices, self.remote)
+        self.messages = DeviceMessages(ctx, self.company, self.devices, sender)
+        self.profiles = Profiles(ctx, client, client.server)
+        self.openid = OpenId(ctx, client)
+        self.presences = Presences(ctx, self.company, sender, on=ctx.config.presence)
+
+    def takers(self) -> dict[str, Taker]:
+        """Who takes which EDU."""
+        return {
+            DEVICE_LIST: self.remote.take_updates,
+            SIGNING_KEYS: self.remote.take_signing_keys,
+            TO_DEVICE: self.messages.take,
+            PRESENCE: self.presences.take,
+        }

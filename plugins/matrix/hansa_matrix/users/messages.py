@@ -1,0 +1,175 @@
+"""Messages to devices: kept until the device has them, and sent to other servers without being lost.
+
+SPEC: server-server API, "Send-to-device messaging". What is for a ghost is let go: it has no device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from hansa import Append, Conflict, Delete, Insert, LocalProtocolError, NetworkContext, Value, Write
+
+from hansa_matrix.federation.sender import Sender
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.devices import MAX_MESSAGE_SIZE, ToDevice, parse_to_device, to_device_edu, within
+from hansa_matrix.users.company import Company
+from hansa_matrix.users.devices import Devices
+
+#: What may wait for one device.
+_MOST_WAITING = 10_000
+_INDEX = ("user_id", "device_id", "position")
+ALL = "*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A message that a device has not got. ``event`` is as a client gets it."""
+
+    position: int
+    event: Mapping[str, Any]
+
+
+class DeviceMessages:
+    """What waits for devices here, and what goes to devices elsewhere."""
+
+    def __init__(self, ctx: NetworkContext, company: Company, devices: Devices, sender: Sender) -> None:
+        self._ctx = ctx
+        self._company = company
+        self._devices = devices
+        self._sender = sender
+        #: Told for which user and device something came.
+        self.arrived: Callable[[str, str], None] = lambda _user, _device: None
+
+    async def take(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
+        """The ``m.direct_to_device`` of a transaction, in one commit: how many are none. Raises
+        ``StoreError``: then the peer has to send it all again.
+        """
+        messages = [one for content in contents if (one := parse_to_device(content, origin)) is not None]
+        fresh = {one.message_id: one for one in messages}
+        for _ in range(3):
+            keys = [(origin, message_id) for message_id in fresh]
+            seen = await self._ctx.store.get_many("to_device_seen", keys)
+            for _, message_id in seen:
+                fresh.pop(str(message_id))
+            if not fresh:
+                break
+            writes: list[Write] = []
+            told: list[tuple[str, str]] = []
+            now = {"ts": self._ctx.clock.now()}
+            for message in fresh.values():
+                writes.append(Insert("to_device_seen", (origin, message.message_id), b"", now))
+                for user, device_id, write in await self._kept(message, message.messages):
+                    told.append((user, device_id))
+                    writes.append(write)
+            try:
+                await self._ctx.store.commit(writes)
+            except Conflict:  # the same is being taken twice at this moment
+                continue
+            for user, device_id in told:
+                self.arrived(user, device_id)
+            break
+        return len(contents) - len(messages)
+
+    async def _kept(
+        self, message: ToDevice, messages: Mapping[str, Mapping[str, Any]]
+    ) -> list[tuple[str, str, Write]]:
+        """``(user, device, write)`` for every device here that a message is for."""
+        found: list[tuple[str, str, Write]] = []
+        for user, contents in messages.items():
+            if not await self._company.local(user):
+                self._ctx.count("matrix_to_device_discarded", reason="nobody")
+                continue
+            known = (await self._devices.of(user)).devices
+            for device_id, content in _each(contents, known):
+                if not within(content, MAX_MESSAGE_SIZE):
+                    self._ctx.count("matrix_to_device_discarded", reason="too large")
+                    continue
+                named = {"user_id": user, "device_id": device_id}
+                if await self._ctx.store.count("to_device", equal=named) >= _MOST_WAITING:
+                    self._ctx.count("matrix_to_device_discarded", reason="full")
+                    continue
+                event = {"sender": message.sender, "type": message.type, "content": content}
+                fields: dict[str, Value] = {"user_id": user, "device_id": device_id}
+                found.append((user, device_id, Append("to_device", orjson.dumps(event), fields)))
+        return found
+
+    async def send(self, message: ToDevice) -> None:
+        """From somebody here to devices anywhere, in one commit. ``message_id`` is unique of this server.
+        Raises LocalProtocolError for what no server would take.
+        """
+        here: dict[str, Mapping[str, Any]] = {}
+        there: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for user, contents in message.messages.items():
+            if not ids.valid_user_id(user):
+                raise LocalProtocolError(f"{user[:80]!r} is no user id")
+            if not all(within(content, MAX_MESSAGE_SIZE) for content in contents.values()):
+                raise LocalProtocolError(f"a message to a device has at most {MAX_MESSAGE_SIZE} bytes")
+            server = ids.domain_of(user)
+            if server == self._company.server:
+                here[user] = contents
+            else:
+                there.setdefault(server, {})[user] = contents
+        kept = await self._kept(message, here)
+        writes = [write for _, _, write in kept]
+        for server, by_user in there.items():
+            for number, part in enumerate(_parts(by_user)):
+                edu = to_device_edu(
+                    ToDevice(
+                        sender=message.sender,
+                        type=message.type,
+                        message_id=f"{message.message_id}.{number}" if number else message.message_id,
+                        messages=part,
+                    )
+                )
+                writes += self._sender.lasting(edu, (server,))
+        if writes:
+            await self._ctx.store.commit(writes)
+        for server in there:
+            self._sender.sent((server,))
+        for user, device_id, _ in kept:
+            self.arrived(user, device_id)
+
+    async def waiting(self, user: str, device_id: str, after: int = 0, most: int = 100) -> list[Waiting]:
+        """What waits for a device behind a position, in order."""
+        rows = await self._ctx.store.scan(
+            "to_device", index=_INDEX, equal=(user, device_id), after=after, limit=most
+        )
+        return [Waiting(position=row.position, event=orjson.loads(row.body)) for row in rows]
+
+    async def delivered(self, user: str, device_id: str, upto: int) -> None:
+        """The device has everything up to a position."""
+        while True:
+            rows = await self._ctx.store.scan(
+                "to_device", index=_INDEX, equal=(user, device_id), upto=upto, limit=500
+            )
+            if not rows:
+                return
+            await self._ctx.store.commit([Delete("to_device", row.key) for row in rows])
+
+
+def _each(contents: Mapping[str, Any], known: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """By device; ``*`` are all that are not named."""
+    for device_id in known:
+        if device_id in contents:
+            yield device_id, contents[device_id]
+        elif ALL in contents:
+            yield device_id, contents[ALL]
+
+
+def _parts(by_user: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Messages in portions whose EDU is of a size that every server takes."""
+    part: dict[str, dict[str, Any]] = {}
+    size = 0
+    for user, contents in by_user.items():
+        for device_id, content in contents.items():
+            more = len(orjson.dumps(content)) + len(user) + len(device_id)
+            if size and size + more > MAX_MESSAGE_SIZE - 4096:
+                yield part
+                part, size = {}, 0
+            part.setdefault(user, {})[device_id] = content
+            size += more
+    if part:
+        yield part

@@ -1,0 +1,54 @@
+"""Tokens by which somebody here shows to others who they are. SPEC: server-server API, "OpenID"."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import urlsafe_b64encode
+from urllib.parse import quote
+
+from hansa import Delete, NetworkContext, Put, RemoteProtocolError
+
+from hansa_matrix.federation.client import Client
+from hansa_matrix.proto import ids
+
+_MOST_TOKEN = 1000
+
+
+class OpenId:
+    """Of a token only the hash is kept."""
+
+    def __init__(self, ctx: NetworkContext, client: Client) -> None:
+        self._ctx = ctx
+        self._client = client
+
+    async def issue(self, user: str, seconds: int) -> str:
+        """A token that says for a while who bears it."""
+        token = urlsafe_b64encode(self._ctx.random.bytes(33)).decode()
+        until = self._ctx.clock.now() + seconds * 1000
+        await self._ctx.store.commit([Put("openid", (_hashed(token),), user.encode(), {"until": until})])
+        return token
+
+    async def bearer(self, token: str) -> str | None:
+        """Whose token it is, None if it is nobody's, or nobody's any more."""
+        row = await self._ctx.store.get("openid", (_hashed(token),)) if len(token) <= _MOST_TOKEN else None
+        if row is None:
+            return None
+        if int(row.fields["until"] or 0) <= self._ctx.clock.now():
+            await self._ctx.store.commit([Delete("openid", row.key)], durability="lazy")
+            return None
+        return row.body.decode()
+
+    async def verify(self, server: str, token: str) -> str:
+        """Who bears another server's token. Raises ``Unreachable``, ``Refused``, and RemoteProtocolError for
+        a server that speaks for another's people.
+        """
+        target = f"/_matrix/federation/v1/openid/userinfo?access_token={quote(token, safe='')}"
+        answer = await self._client.request("GET", server, target, signed=False, seconds=10.0)
+        user = answer.get("sub") if isinstance(answer, dict) else None
+        if not ids.valid_user_id(user) or ids.domain_of(str(user)) != server:
+            raise RemoteProtocolError(f"{server} does not say who of its people that is")
+        return str(user)
+
+
+def _hashed(token: str) -> str:
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()

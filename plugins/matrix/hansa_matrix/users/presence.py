@@ -1,0 +1,62 @@
+"""Who is there, where an operator wants it told. SPEC: server-server API, "Presence".
+
+The last word of a person counts; nothing is kept over a restart.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hansa import NetworkContext
+
+from hansa_matrix.federation.sender import Sender
+from hansa_matrix.proto.edus import PRESENCE, PresenceEdu, parse_presence, presence_edu
+from hansa_matrix.users.company import Company
+
+_MOST_KNOWN = 50_000
+
+
+class Presences:
+    """Of people elsewhere what their servers said last; of people here what they are told."""
+
+    def __init__(self, ctx: NetworkContext, company: Company, sender: Sender, *, on: bool) -> None:
+        self._ctx = ctx
+        self._company = company
+        self._sender = sender
+        self._on = on
+        self._known: OrderedDict[str, PresenceEdu] = OrderedDict()
+        #: Told whose presence changed.
+        self.changed: Callable[[str], None] = lambda _: None
+
+    def of(self, user: str) -> PresenceEdu | None:
+        """What was said last of somebody."""
+        return self._known.get(user)
+
+    async def take(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
+        """The ``m.presence`` of a transaction: how many are none. Of strangers nothing is kept."""
+        if not self._on:
+            return len(contents)
+        ignored = 0
+        for content in contents:
+            given = list(parse_presence(content, origin))
+            ignored += not given
+            for one in given:
+                if self._company.shared(one.user):
+                    self._keep(one)
+        return ignored
+
+    def _keep(self, one: PresenceEdu) -> None:
+        before = self._known.pop(one.user, None)
+        self._known[one.user] = one
+        if len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+        if one != before:
+            self.changed(one.user)
+
+    def tell(self, one: PresenceEdu) -> None:
+        """Somebody here is there, away or gone."""
+        if self._on:
+            self._keep(one)
+            self._sender.tell(self._company.servers(one.user), (PRESENCE, one.user), presence_edu(one))

@@ -1,0 +1,73 @@
+"""What people say of themselves: names, pictures and any other field.
+
+SPEC: server-server API, "Querying for information"; client-server API, "Profiles" (extensible, v1.16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from hansa import LocalProtocolError, Membership, NetworkContext, Person, Put, Ref, RemoteProtocolError
+
+from hansa_matrix.federation.client import Client
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.devices import within
+
+MAX_PROFILE = 64 * 1024
+_MAX_FIELD = 255
+_WITHIN = 10.0
+
+
+class Profiles:
+    """Of people here: what they set, or the name by which they are known in a room. Of others: asked for."""
+
+    def __init__(self, ctx: NetworkContext, client: Client, server: str) -> None:
+        self._ctx = ctx
+        self._client = client
+        self._server = server
+
+    async def here(self, user: str) -> dict[str, Any] | None:
+        """All fields of somebody of this server, a ghost too; None if there is nobody of that name."""
+        row = await self._ctx.store.get("profile", (user,))
+        kept: dict[str, Any] = orjson.loads(row.body) if row is not None else {}
+        person = self._person(await self._ctx.home_of(user))
+        if person is None and row is None:
+            return None
+        known = {"displayname": person.name} if person is not None and person.name else {}
+        return known | kept
+
+    def _person(self, home: Ref) -> Person | None:
+        for link in self._ctx.links():
+            view = self._ctx.view(link.native.id)
+            person = view.person(home) if view else None
+            if person is not None and person.membership is Membership.JOIN:
+                return person
+        return None
+
+    async def set(self, user: str, field: str, value: Any) -> None:
+        """One field of somebody here, None to remove it. Raises LocalProtocolError for one too large."""
+        if not 0 < len(field.encode()) <= _MAX_FIELD:
+            raise LocalProtocolError(f"a profile field's name has 1 to {_MAX_FIELD} bytes")
+        row = await self._ctx.store.get("profile", (user,))
+        kept = orjson.loads(row.body) if row is not None else {}
+        kept.pop(field, None)
+        if value is not None:
+            kept[field] = value
+        if not within(kept, MAX_PROFILE):
+            raise LocalProtocolError(f"a profile has at most {MAX_PROFILE} bytes")
+        await self._ctx.store.commit([Put("profile", (user,), orjson.dumps(kept))])
+
+    async def of(self, user: str, field: str = "") -> Mapping[str, Any] | None:
+        """All fields of anybody, or one; None if there is nobody. Raises ``Unreachable``, ``Refused``."""
+        if ids.domain_of(user) == self._server:
+            found = await self.here(user)
+            return found if found is None or not field else {k: v for k, v in found.items() if k == field}
+        target = f"/_matrix/federation/v1/query/profile?user_id={quote(user, safe='')}"
+        target += f"&field={quote(field, safe='')}" if field else ""
+        answer = await self._client.request("GET", ids.domain_of(user), target, seconds=_WITHIN)
+        if not isinstance(answer, dict) or not within(answer, MAX_PROFILE):
+            raise RemoteProtocolError("the answer is no profile")
+        return answer

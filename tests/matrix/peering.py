@@ -1,0 +1,89 @@
+"""What tests of both directions of federation ask and say, against the network in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hansa import Custom, Member, Membership, Outcome, Ref
+from hansa import Inbound as Submitted
+from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.proto.pdu import from_raw
+from matrix.inbound import THEIRS, Inbound
+
+each_version = pytest.mark.parametrize("version", ["1", "2", "3", "5", "6", "8", "9", "10", "11", "12"])
+USER, OTHER = f"@m:{THEIRS}", f"@n:{THEIRS}"
+
+
+def at(*parts: str) -> str:
+    return "/".join(quote(part, safe="") for part in parts)
+
+
+async def ours(
+    house: Inbound, type_: str, state_key: str | None, content: dict[str, Any], what: Any = None
+) -> Outcome:
+    """The bridge user of the house sends an event into ``room``; ``what`` it is in the core's words."""
+    network = house.app.network("matrix")
+    made = Submitted(
+        origin=Ref("matrix", f"ours-{type_}-{len(house.peer.asked)}-{content}"),
+        room=Ref("matrix", house.room.room_id),
+        sender=Ref("matrix", network.bridge_user),
+        content=what or Custom(type=type_),
+        ts=0,
+        native=(type_, state_key, content),
+    )
+    return (await house.app.contexts["matrix"].submit([made]))[0]
+
+
+async def invited(house: Inbound, user: str) -> Outcome:
+    """The bridge user invites somebody of another server."""
+    home = await house.app.contexts["matrix"].home_of(user)
+    what = Member(user=home, membership=Membership.INVITE)
+    return await ours(house, "m.room.member", user, {"membership": "invite"}, what)
+
+
+async def levels_with(house: Inbound, **change: Any) -> None:
+    """Change the power levels of ``room``."""
+    room = house.app.network("matrix").get(house.room.room_id)
+    now = (await room.events_of(await room.state(), [("m.room.power_levels", "")])).values()
+    outcome = await ours(house, "m.room.power_levels", "", {**next(iter(now)).content, **change})
+    assert outcome.refusal is None
+
+
+async def said(house: Inbound, count: int) -> list[str]:
+    """The ids of so many messages of the forger's person, one after the other."""
+    found = []
+    for number in range(count):
+        raw = house.forger.message(house.room, f"m{number}")
+        assert await house.fate(raw) == "accepted"
+        house.room.keep(from_raw(raw, house.room.version))
+        found.append(event_id(raw, house.room.version))
+    return found
+
+
+def named(references: list[Any]) -> list[str]:
+    """The ids in a list of references, which up to room version 2 are pairs."""
+    return [one if isinstance(one, str) else one[0] for one in references]
+
+
+def ids_of(house: Inbound, raws: list[dict[str, Any]]) -> list[str]:
+    return [event_id(raw, house.room.version) for raw in raws]
+
+
+async def status_of(house: Inbound, raw: dict[str, Any]) -> str:
+    """What became of an event, as soon as it is stored."""
+    name = event_id(raw, house.room.version)
+    async with asyncio.timeout(5):
+        while True:
+            row = await house.app.network("matrix")._ctx.store.get("pdu", (name,))
+            if row is not None:
+                return str(row.fields["status"])
+            await asyncio.sleep(0)
+
+
+async def refused(house: Inbound, status: int, code: str, method: str, target: str, body: Any = None) -> Any:
+    found, answer = await house.ask(method, target, body)
+    assert (found, answer["errcode"]) == (status, code), answer
+    return answer

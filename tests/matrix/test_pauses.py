@@ -1,0 +1,108 @@
+"""Work on thousands of events lets everything else go on in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hansa_matrix.federation.client import Client
+from hansa_matrix.proto.levels import Levels
+from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.room import outliers
+from matrix.inbound import THEIRS, Inbound, inbound
+
+MANY = 1000
+
+
+class Turns:
+    """How often the event loop had time for others."""
+
+    count = 0
+
+
+@asynccontextmanager
+async def others() -> AsyncIterator[Turns]:
+    turns, done = Turns(), asyncio.Event()
+
+    async def turn() -> None:
+        while not done.is_set():
+            turns.count += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(turn())
+        try:
+            yield turns
+        finally:
+            done.set()
+
+
+def members(house: Inbound) -> list[Any]:
+    room, found = house.room, []
+    for number in range(MANY):
+        user = f"@m{number}:{THEIRS}"
+        draft = house.forger.draft(room, "m.room.member", {"membership": "join"}, user, sender=user)
+        found.append(from_raw(house.forger.finish(room, draft), room.version))
+    return found
+
+
+async def test_signatures_and_rules(tmp_path):
+    async with inbound(tmp_path) as house:
+        network = house.app.network("matrix")
+        pdus = members(house)
+        await network._keyring.need([(THEIRS, house.forger.key.key_id)], 0)
+        async with others() as turns:
+            good, bad, _ = await outliers.signed(pdus, house.room.version, network._keyring)
+            verified = turns.count
+            room = network.get(house.room.room_id)
+            create = (await room.events_of(await room.state(), ()))["m.room.create", ""]
+            began = turns.count
+            made = await outliers.judged(network._ctx, good, room.version, room.events, create)
+            judged = turns.count - began
+        assert (len(good), bad, len(made)) == (MANY, 0, MANY)
+        assert [p.event_id for p in good] == [p.event_id for p in pdus]
+        assert verified >= 10
+        assert judged >= 10
+
+
+async def test_a_few_signatures_cost_no_thread(tmp_path, monkeypatch):
+    async with inbound(tmp_path) as house:
+        network, pdus = house.app.network("matrix"), members(house)[:20]
+        await network._keyring.need([(THEIRS, house.forger.key.key_id)], 0)
+        monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", None, raising=False)
+        assert len((await outliers.signed(pdus, house.room.version, network._keyring))[0]) == 20
+
+
+async def test_a_view(tmp_path):
+    async with inbound(tmp_path) as house:
+        network = house.app.network("matrix")
+        room = network.get(house.room.room_id)
+        create = (await room.events_of(await room.state(), ()))["m.room.create", ""]
+        state = {pdu.key: pdu for pdu in members(house)} | {create.key: create}
+        async with others() as turns:
+            view = await network._own.views.whole(state, room.version.id, Levels(create, None, room.version))
+            assert turns.count >= 2
+        assert len(view.people) == MANY
+
+
+@pytest.mark.parametrize(("size", "paused"), [(600_000, True), (1_000, False)])
+async def test_a_large_answer(tmp_path, size, paused):
+    async with inbound(tmp_path) as house:
+        body = {"text": "x" * size}
+        client: Client = house.app.network("matrix")._client
+        house.peer.answer = lambda _: (200, body)
+        await client.request("GET", THEIRS, "/once")
+        threads: list[Any] = []
+        loop = asyncio.get_running_loop()
+        run = loop.run_in_executor
+
+        def watched(pool: Any, work: Any, *rest: Any) -> Any:
+            threads.append(work)
+            return run(pool, work, *rest)
+
+        loop.run_in_executor = watched  # type: ignore[method-assign]
+        assert await client.request("GET", THEIRS, "/large") == body
+        assert bool(threads) is paused

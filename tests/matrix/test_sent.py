@@ -1,0 +1,47 @@
+"""The stream of our events does not grow for ever: what everybody has got is forgotten after a time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hansa import HttpRequest
+from matrix.inbound import THEIRS, inbound
+from matrix.test_forks import spoken
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_an_event_that_everybody_has_is_forgotten_after_the_time_that_is_set(
+    tmp_path, monkeypatch, taken
+):
+    async with inbound(tmp_path, keep_deliveries_for=10 * DAY) as house:
+
+        def answer(request: HttpRequest) -> tuple[int, Any] | None:
+            return (200 if taken else 502, {"pdus": {}}) if "/send/" in request.target else None
+
+        house.peer.answer = answer
+        sender, ctx = house.app.network("matrix")._sender, house.app.contexts["matrix"]
+        start = ctx.clock.now()
+        native = await spoken(house, "hello")
+        (row,) = await ctx.store.scan("out", index=("event_id",), equal=(native,))
+        peer = sender._peers[THEIRS]
+        async with asyncio.timeout(5):
+            while not (peer.position >= row.position if taken else peer.failures):
+                await asyncio.sleep(0)
+
+        async def known(days: float) -> list[str]:
+            monkeypatch.setattr(type(ctx.clock), "now", lambda _: start + round(days * DAY * 1000))
+            await sender.sweep()
+            return [one.name for one in await sender.where(native)]
+
+        assert await known(1) == [THEIRS]
+        assert await known(10.9) == [THEIRS]
+        later = await spoken(house, "a word of today")
+        assert await known(11.1) == ([] if taken else [THEIRS])
+        assert [one.name for one in await sender.where(later)] == [THEIRS]
+        assert len(await ctx.store.scan("out_mark")) == 2
+        waits = [str(row.fields["event_id"]) for row in await peer.waiting()]
+        assert (native in waits) is not taken
