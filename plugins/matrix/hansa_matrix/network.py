@@ -61,6 +61,7 @@ from hansa_matrix.proto.edus import RECEIPT, TYPING
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.administration import Administration
+from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.backfill import Backfill
 from hansa_matrix.room.care import Care
 from hansa_matrix.room.directory import Directory
@@ -118,7 +119,8 @@ class MatrixNetwork:
         self._events = Events(ctx.store)
         self._sender = Sender(ctx, self._client, self._server, self._events)
         self._views = Views(ctx, self._server)
-        self._own = Own(ctx, self._server, self._keys, self._sender, self._views)
+        self._attendance = Attendance(ctx)
+        self._own = Own(ctx, self._server, self._keys, self._sender, self._views, self._attendance)
         self._gaps = GapFiller(ctx, self._client, self._keyring)
         self._backfill = Backfill(ctx, self._gaps, self.get)
         self._policing = Policing(self._own, self._client)
@@ -131,7 +133,7 @@ class MatrixNetwork:
         self._library = Library(ctx, self._server)
         self._fetcher = Fetcher(ctx, self._client, self._library)
         self._invites = Invites(self._own, self._client, self._keyring)
-        self._pending = Pending(ctx, self._keyring)
+        self._pending = Pending(ctx, self._keyring, self._attendance)
         self._ingest.elsewhere = self._pending.elsewhere
         self._rooms: dict[str, MatrixRoom] = {}
         #: Set once the rooms are in memory, or will never be: before, nobody may conclude that we have none.
@@ -197,6 +199,7 @@ class MatrixNetwork:
                 self._rooms[room_id] = room
             after = str(page[-1].key[0])
         await self._care.load()
+        await self._attendance.load()
         await self._sender.load()
         self._sender.start()
         for room in list(self._rooms.values()):

@@ -14,7 +14,15 @@ SCHEMA = Schema(
         Collection(
             name="pdu",
             key={"event_id": str},
-            fields={"room_id": str, "status": str, "depth": int, "before": int, "after": int, "reason": str},
+            fields={
+                "room_id": str,
+                "status": str,
+                "depth": int,
+                "before": int,
+                "after": int,
+                "reason": str,
+                "live": int,
+            },
             indexes=(("room_id", "depth"),),
             heap=True,
         ),
@@ -105,5 +113,36 @@ SCHEMA = Schema(
         Collection(name="openid", key={"token": str}, fields={"until": int}, indexes=(("until",),)),
         #: Invites to rooms that we are not in.
         Collection(name="invite", key={"room_id": str, "user_id": str}),
+        #: People who log in here: how they prove who they are, and what they may.
+        Collection(name="account", key={"user_id": str}),
+        #: Hashes of access tokens, and whose device has one.
+        Collection(
+            name="access_token",
+            key={"token": str},
+            fields={"user_id": str, "device_id": str},
+            indexes=(("user_id", "device_id"),),
+        ),
+        #: What lets somebody make an account: how often yet, until when (ms, 0: for ever).
+        Collection(name="registration_token", key={"token": str}),
+        #: How people with an account stand to rooms.
+        Collection(name="stay", key={"user_id": str, "room_id": str}),
+        #: What clients are told: see ``room.news``.
+        Collection(
+            name="news",
+            stream=True,
+            fields={"topic": str, "ref": str, "state": int},
+            indexes=(("topic", "position"),),
+        ),
+        #: What a client keeps for its person; ``room_id`` is empty for what is of no room.
+        Collection(name="account_data", key={"user_id": str, "room_id": str, "type": str}),
+        Collection(name="filter", key={"user_id": str, "filter_id": str}),
+        #: Events by what they relate to.
+        Collection(
+            name="relation",
+            key={"target": str, "event_id": str},
+            fields={"kind": str, "type": str, "sender": str, "ts": int},
+        ),
+        #: Redacted events, and by which event.
+        Collection(name="redacted_by", key={"event_id": str}),
     ),
 )

@@ -44,6 +44,8 @@ class Stored:
     after: int = 0
     #: The rule that a rejected or soft-failed event broke, and how.
     reason: str = ""
+    #: Whether it has its place in the timeline that clients are told as it happens.
+    live: bool = False
 
     @property
     def unwanted(self) -> bool:
@@ -63,6 +65,7 @@ class Stored:
             "before": self.before,
             "after": self.after,
             "reason": self.reason[:200],
+            "live": int(self.live),
         }
 
     def put(self) -> Put:
@@ -103,6 +106,7 @@ class Events:
                     int(row.fields["before"] or 0),
                     int(row.fields["after"] or 0),
                     str(row.fields["reason"] or ""),
+                    bool(row.fields["live"]),
                 )
                 found[event_id] = stored
                 self.keep([stored])

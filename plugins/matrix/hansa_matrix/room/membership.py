@@ -247,15 +247,17 @@ class Membership:
                 state[pdu.key] = pdu.event_id
         if bad or answer.dropped:
             self._ctx.log.warning("%d events of %s were dropped", bad + answer.dropped, join.room_id)
+        attendance, user = self._own.attendance, join.state_key or ""
         row = await self._ctx.store.get("room", (join.room_id,))
         if row is None:
             room = MatrixRoom(join.room_id, version, self._ctx.store, self._events)
         else:
             room = MatrixRoom.load(join.room_id, row.body, self._ctx.store, self._events)
         room.resident = True
+        room.attended = room.attended or user in attendance.accounts
         before, base = room.groups.grow(0, {}, state)
         after, more = room.groups.after(before, state, join.key, join.event_id)
-        mine = Stored(join, Status.ACCEPTED, before, after)
+        mine = Stored(join, Status.ACCEPTED, before, after, live=room.attended)
         depth = max([join.depth, *(p.depth for p in answer.state)])
         placed = await self._events.load(join.prev_events, version)
         room.head = Head(

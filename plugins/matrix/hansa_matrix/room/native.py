@@ -12,6 +12,7 @@ from hansa_matrix.federation.sender import Sender
 from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.reject import Reject
+from hansa_matrix.room.attendance import Attendance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,13 @@ class Backfilled:
     pdu: Pdu
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spoken:
+    """What somebody says with a client of their own: they have come in before, or they may not speak."""
+
+    draft: OwnDraft
+
+
 @dataclass(frozen=True, slots=True)
 class FirstWord:
     """What somebody says who has to come in first, where a policy server wants to see both."""
@@ -63,6 +71,7 @@ class Own:
     keys: OwnKeys
     sender: Sender
     views: Views
+    attendance: Attendance
 
     @property
     def key(self) -> SigningKey:

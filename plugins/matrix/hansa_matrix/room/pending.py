@@ -19,6 +19,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import key_ids, needed_at, parse, required_servers, unsigned_by
 from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.room.attendance import Attendance, stay_of
 
 _PAGE = 1000
 
@@ -40,9 +41,10 @@ class Waiting:
 class Pending:
     """What waits for an answer, of ours or of others."""
 
-    def __init__(self, ctx: NetworkContext, keyring: Keyring) -> None:
+    def __init__(self, ctx: NetworkContext, keyring: Keyring, attendance: Attendance) -> None:
         self._ctx = ctx
         self._keyring = keyring
+        self._attendance = attendance
 
     async def keep(self, pdu: Pdu, origin: str, state: Sequence[Any], version: str) -> None:
         """Remember an invite or a knock; the same person's earlier one gives way."""
@@ -53,7 +55,9 @@ class Pending:
             "origin": origin,
             "version": version,
         }
-        await self._ctx.store.commit([Put("invite", (pdu.room_id, pdu.state_key or ""), orjson.dumps(body))])
+        user = pdu.state_key or ""
+        await self._ctx.store.commit([Put("invite", (pdu.room_id, user), orjson.dumps(body))])
+        await self._attendance.move(user, stay_of(pdu.room_id, user, pdu))
 
     async def get(self, room_id: str, user: str) -> Waiting | None:
         """What waits for one person in one room."""
@@ -67,6 +71,9 @@ class Pending:
     async def drop(self, room_id: str, user: str) -> None:
         """It is answered."""
         await self._ctx.store.commit([Delete("invite", (room_id, user))])
+        stay = self._attendance.stay(user, room_id)
+        if stay is not None and stay.membership in {"invite", "knock"}:
+            await self._attendance.move(user, stay_of(room_id, user, None))
 
     async def elsewhere(self, obj: Mapping[str, Any]) -> bool:
         """An event of a room that we are not in: a leave of an invited person by who invited them takes the

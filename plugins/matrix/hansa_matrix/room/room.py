@@ -89,8 +89,10 @@ class MatrixRoom:
         self.awaited = Awaited(room_id)
         #: False once our last person left: we are then as good as strangers.
         self.resident = True
+        #: Whether somebody with an account here has been in it: from then on its events are a timeline.
+        self.attended = False
 
-    def put(self, head: Head, *, resident: bool = True) -> Put:
+    def put(self, head: Head, *, resident: bool = True, attended: bool | None = None) -> Put:
         """The write that keeps the room at ``head``."""
         body = {
             "version": self.version.id,
@@ -101,6 +103,7 @@ class MatrixRoom:
             "behind": head.behind,
             "floor": head.floor,
             "resident": resident,
+            "attended": self.attended if attended is None else attended,
         }
         return Put("room", (self.room_id,), orjson.dumps(body))
 
@@ -118,6 +121,7 @@ class MatrixRoom:
         )
         room.groups.last = data["last_group"]
         room.resident = data["resident"]
+        room.attended = data.get("attended", False)
         return room
 
     async def state(self) -> dict[StateKey, str]:

@@ -29,6 +29,7 @@ from hansa_matrix.proto.state_keys import CREATE_KEY
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.native import Adopted, Arrived, Backfilled, Own, refusal_of
 from hansa_matrix.room.policing import Policing
+from hansa_matrix.room.relations import related
 from hansa_matrix.room.room import MatrixRoom, without_past
 from hansa_matrix.room.speech import Speech
 from hansa_matrix.room.state import StateIds
@@ -133,9 +134,7 @@ class RoomTurn:
         now. One that is state stays as it is, as others have built on that.
         """
         status = Status.ACCEPTED if verdict.allowed else Status.WITHHELD
-        stored = Stored(arrived.pdu, status, known.before, known.after)
-        self._draft.stored[known.pdu.event_id] = stored
-        writes = [*done, stored.put()]
+        writes = [*done, *self._draft.late(Stored(arrived.pdu, status, known.before, known.after))]
         return self._draft.prepared(writes, native_id=known.pdu.event_id, shown=verdict.allowed)
 
     async def _present(self, pdu: Pdu, before_group: int) -> StateIds:
@@ -194,6 +193,7 @@ class RoomTurn:
         self._draft.head = without_past(self._draft.head, pdu, ())
         writes.append(stored.put())
         if reject is None:
+            writes += related(pdu) if verdict.allowed else ()
             writes += await self._draft.redacted(pdu, before)
         return self._draft.prepared(writes, shown=False)
 

@@ -14,10 +14,13 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.reject import Reject
 from hansa_matrix.proto.state_conflict import differing
 from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
+from hansa_matrix.room.attendance import Stay, stay_of
 from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.native import Own
+from hansa_matrix.room.news import told
 from hansa_matrix.room.redactions import REDACTION, applied, kept, target_of
+from hansa_matrix.room.relations import related, unrelated
 from hansa_matrix.room.room import Head, MatrixRoom, advanced
 from hansa_matrix.room.state import StateIds
 
@@ -35,6 +38,10 @@ class Uncommitted:
         self.stored: dict[str, Stored] = {}
         #: Whether somebody of ours is still joined.
         self._resident = room.resident
+        self._attended = room.attended
+        #: What becomes of people with an account, and whether there is news for those in the room.
+        self._stays: list[tuple[str, Stay]] = []
+        self._news = False
         self._recipients: list[frozenset[str]] = []
         self._group_before = room.groups.last
         self._awaited = dict(room.awaited.by_target)
@@ -54,12 +61,18 @@ class Uncommitted:
         """The writes of where the room stands afterwards."""
         if self.head is self.room.head and not self.stored:
             return []
-        return [self.ctx.store.owned(self.room.put(self.head, resident=self._resident))]
+        put = self.room.put(self.head, resident=self._resident, attended=self._attended)
+        return [self.ctx.store.owned(put)]
 
     def committed(self) -> None:
         """The room stands at ``head`` now."""
         self.room.head = self.head
         self.room.resident = self._resident
+        self.room.attended = self._attended
+        for user, stay in self._stays:
+            self.own.attendance.moved(user, stay)
+        if self._news:
+            self.own.attendance.news.tell(self.room.room_id)
         self.room.events.keep(self.stored.values())
         for servers in self._recipients:
             self.own.sender.sent(servers)
@@ -71,12 +84,12 @@ class Uncommitted:
 
     def mark(self) -> Callable[[], None]:
         """What takes back everything that is put into the DAG after this."""
-        head, resident = self.head, self._resident
-        stored, recipients = dict(self.stored), list(self._recipients)
+        head, resident, attended = self.head, self._resident, self._attended
+        stored, recipients, stays = dict(self.stored), list(self._recipients), list(self._stays)
 
         def undo() -> None:
-            self.head, self._resident = head, resident
-            self.stored, self._recipients = stored, recipients
+            self.head, self._resident, self._attended = head, resident, attended
+            self.stored, self._recipients, self._stays = stored, recipients, stays
 
         return undo
 
@@ -133,12 +146,11 @@ class Uncommitted:
     ) -> tuple[list[Write], ViewChange]:
         """Put an event into the DAG and make the current state of what follows."""
         room, writes = self.room, list[Write]()
-        old_group = self.head.group
+        old_group, shown = self.head.group, status is Status.ACCEPTED
         after, puts = self.after(pdu, before_group, before)
         writes += puts
         stored = Stored(pdu, status, before_group, after)
         self.stored[pdu.event_id] = stored
-        writes.append(stored.put())
         head = advanced(self.head, pdu, after, after)
         group, current, made = await room.joined(head.extremities.values(), after, self.drafted)
         writes.extend(made)
@@ -147,9 +159,38 @@ class Uncommitted:
             self._resident = await self._anybody(current)
         linear = old_group == before_group and len(head.extremities) == 1
         hidden = await self.redacted(pdu, before)
-        writes += hidden
-        view = await self._seen(pdu, old_group, current, linear=linear)
-        return writes, view
+        keys = await self._touched(pdu, old_group, current, linear=linear)
+        writes += await self._attend(keys, current)
+        if self._attended and shown:
+            self._news = True
+            self.stored[pdu.event_id] = replace(self.stored[pdu.event_id], live=True)
+            writes.append(told(pdu.room_id, pdu.event_id, self.head.group))
+        writes += related(pdu) if shown else ()
+        writes += [self.stored[pdu.event_id].put(), *hidden]
+        return writes, await self._seen(keys, current)
+
+    def late(self, stored: Stored) -> list[Write]:
+        """The writes of an event that has its place already, and is shown only now if it is accepted."""
+        writes: list[Write] = []
+        if stored.status is Status.ACCEPTED:
+            writes += related(stored.pdu)
+            if self._attended:
+                self._news, stored = True, replace(stored, live=True)
+                writes.append(told(stored.pdu.room_id, stored.pdu.event_id, self.head.group))
+        self.stored[stored.pdu.event_id] = stored
+        return [*writes, stored.put()]
+
+    async def _attend(self, keys: Iterable[StateKey], current: StateIds) -> list[Write]:
+        """What becomes of people with an account."""
+        writes: list[Write] = []
+        concerned = self.own.attendance.concerned(keys)
+        members = await self.view_of(current, [(MEMBER, user) for user in concerned]) if concerned else {}
+        for user in concerned:
+            stay = stay_of(self.room.room_id, user, members.get((MEMBER, user)))
+            self._attended = self._attended or stay.membership == "join"
+            self._stays.append((user, stay))
+            writes += self.own.attendance.writes(user, stay)
+        return writes
 
     async def redacted(self, pdu: Pdu, before: StateIds) -> list[Write]:
         """What an event that came now does to others if it is a redaction, and what others do to it."""
@@ -173,6 +214,7 @@ class Uncommitted:
                 continue
             self.stored[target] = after
             self._blanked.append(target)
+            writes += unrelated(before_it.pdu, redaction.event_id)
             writes.append(after.put())
             keep = self.ctx.config.keep_redacted_for
             if keep:
@@ -191,14 +233,15 @@ class Uncommitted:
                 return True
         return False
 
-    async def _seen(self, pdu: Pdu, old_group: int, current: StateIds, *, linear: bool) -> ViewChange:
+    async def _touched(self, pdu: Pdu, old_group: int, current: StateIds, *, linear: bool) -> set[StateKey]:
+        """The keys whose event in the current state is another one now, or says something else."""
         keys = {one.pdu.key for one in await self._blank_state(current)}
         if linear:
-            keys |= {pdu.key} if pdu.state_key is not None else set()
-        else:
-            old = await self.room.groups.load(old_group)
-            if old is not current:
-                keys |= set(differing(old, current))
+            return keys | ({pdu.key} if pdu.state_key is not None else set())
+        old = await self.room.groups.load(old_group)
+        return keys if old is current else keys | set(differing(old, current))
+
+    async def _seen(self, keys: set[StateKey], current: StateIds) -> ViewChange:
         if not keys:
             return ViewChange()
         around = await self.view_of(current, {*keys, *fact_keys(), POWER_LEVELS_KEY})

@@ -1,0 +1,101 @@
+"""Who of the people with an account here is in which room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import orjson
+from hansa import Delete, NetworkContext, Put, Write
+
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.room.news import News, told
+
+_PAGE = 1000
+_MOST_ROOMS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stay:
+    """How one person stands to one room: the membership, and the event and person that made it so."""
+
+    room_id: str
+    membership: str
+    event_id: str
+    sender: str
+
+
+def stay_of(room_id: str, user: str, member: Pdu | None) -> Stay:
+    """By the member event in a room's state; without one nobody is in."""
+    if member is None:
+        return Stay(room_id=room_id, membership="leave", event_id="", sender=user)
+    membership = str(member.membership)
+    return Stay(room_id=room_id, membership=membership, event_id=member.event_id, sender=member.sender)
+
+
+class Attendance:
+    """In memory for all people with an account; the store has it too."""
+
+    def __init__(self, ctx: NetworkContext) -> None:
+        self._ctx = ctx
+        self.news = News(ctx.store)
+        #: Everybody who has, or had, an account.
+        self.accounts: set[str] = set()
+        self._stays: dict[str, dict[str, Stay]] = {}
+        self._joined: dict[str, set[str]] = {}
+
+    async def load(self) -> None:
+        """Take up who is where."""
+        after: str | None = None
+        while rows := await self._ctx.store.scan("account", after=after, limit=_PAGE):
+            self.accounts.update(str(row.key[0]) for row in rows)
+            after = str(rows[-1].key[0])
+        for user in self.accounts:
+            for row in await self._ctx.store.scan("stay", equal=(user,), limit=_MOST_ROOMS):
+                self._keep(user, Stay(room_id=str(row.key[1]), **orjson.loads(row.body)))
+
+    def _keep(self, user: str, stay: Stay) -> None:
+        self._stays.setdefault(user, {})[stay.room_id] = stay
+        if stay.membership == "join":
+            self._joined.setdefault(stay.room_id, set()).add(user)
+        else:
+            self._joined.get(stay.room_id, set()).discard(user)
+
+    def stays(self, user: str) -> Mapping[str, Stay]:
+        """Everything that one person is or was in, or is asked into, by room."""
+        return self._stays.get(user, {})
+
+    def stay(self, user: str, room_id: str) -> Stay | None:
+        """How one person stands to one room."""
+        return self._stays.get(user, {}).get(room_id)
+
+    def joined(self, room_id: str) -> frozenset[str]:
+        """The people with an account who are in a room."""
+        return frozenset(self._joined.get(room_id, ()))
+
+    def concerned(self, keys: Iterable[StateKey]) -> list[str]:
+        """Those with an account among the people whose member event has one of some state keys."""
+        return [key[1] for key in keys if key[0] == MEMBER and key[1] in self.accounts]
+
+    @staticmethod
+    def writes(user: str, stay: Stay) -> list[Write]:
+        """What keeps a stay, and tells its person."""
+        body = {"membership": stay.membership, "event_id": stay.event_id, "sender": stay.sender}
+        return [Put("stay", (user, stay.room_id), orjson.dumps(body)), told(user, stay.room_id)]
+
+    def moved(self, user: str, stay: Stay) -> None:
+        """``writes`` are durable."""
+        self._keep(user, stay)
+        self.news.tell(user)
+
+    async def move(self, user: str, stay: Stay) -> None:
+        """Keep a stay that no event of a room of ours made."""
+        if user in self.accounts:
+            await self._ctx.store.commit(self.writes(user, stay))
+            self.moved(user, stay)
+
+    async def forget(self, user: str, room_id: str) -> None:
+        """The person does not want to hear of a room any more that they left."""
+        await self._ctx.store.commit([Delete("stay", (user, room_id))])
+        self._stays.get(user, {}).pop(room_id, None)

@@ -1,0 +1,140 @@
+"""What clients are told, as one stream: whoever has read up to a position has missed nothing.
+
+A row is written in the commit of what it tells of. ``topic`` says whom it concerns: a room id (an event of
+its timeline), a user id (something of one person), ``RECEIPTS`` and a room id, ``DEVICES`` (somebody's
+devices or keys changed). ``ref`` names what it is, ``state`` the room's state group from an event on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+from hansa import Append, Row, Scoped
+
+#: What the topics of receipts begin with, and the topic of devices and keys.
+RECEIPTS, DEVICES = "receipts", "*"
+#: Rows in memory: whoever asks more often than so many happen is answered out of it.
+_TAIL = 20_000
+_PAGE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One row."""
+
+    position: int
+    topic: str
+    ref: str
+    state: int
+
+
+def told(topic: str, ref: str, state: int = 0) -> Append:
+    """The write that tells of something."""
+    return Append("news", b"", {"topic": topic, "ref": ref, "state": state})
+
+
+class News:
+    """The end of the stream in memory, the rest in the store, and who waits for more."""
+
+    def __init__(self, store: Scoped) -> None:
+        self._store = store
+        self._tail: deque[Item] = deque()
+        #: Everything after ``_from`` and up to ``_upto`` that is in the stream is in the tail.
+        self._from = self._upto = -1
+        self._one = asyncio.Lock()
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+
+    async def now(self) -> int:
+        """How far the stream is, with everything up to there in reach."""
+        async with self._one:
+            now = await self._store.position()
+            if self._from < 0:
+                self._from = self._upto = now
+            while self._upto < now:
+                rows = await self._store.scan("news", after=self._upto, upto=now, limit=_PAGE)
+                self._tail.extend(map(_item, rows))
+                self._upto = rows[-1].position if len(rows) == _PAGE else now
+            while len(self._tail) > _TAIL:
+                self._from = self._tail.popleft().position
+            return now
+
+    async def between(
+        self, since: int, upto: int, topics: Iterable[str], most: int
+    ) -> dict[str, Sequence[Item]]:
+        """By topic what was told of it after ``since`` and up to ``upto``, in order, the last ``most`` at
+        most; nothing for a topic without any.
+        """
+        found: dict[str, list[Item]] = {}
+        if since >= self._from >= 0:
+            wanted = frozenset(topics)
+            start = self._start(since)
+            for item in islice(self._tail, start, None):
+                if item.position > upto:
+                    break
+                if item.topic in wanted:
+                    found.setdefault(item.topic, []).append(item)
+            return {topic: items[-most:] for topic, items in found.items()}
+        for topic in topics:
+            items = await self.last(topic, upto + 1, most, since=since)
+            if items:
+                found[topic] = items
+        return dict(found)
+
+    def _start(self, since: int) -> int:
+        """The place in the tail of the first after a position; a deque is quick at its ends, where it is."""
+        behind = 0
+        for item in reversed(self._tail):
+            if item.position <= since:
+                break
+            behind += 1
+        return len(self._tail) - behind
+
+    async def last(self, topic: str, before: int, most: int, *, since: int = 0) -> list[Item]:
+        """The last ``most`` of a topic before a position and after ``since``, in order."""
+        rows = await self._store.scan(
+            "news",
+            index=("topic", "position"),
+            equal=(topic,),
+            after=before,
+            upto=since + 1,
+            limit=most,
+            reverse=True,
+        )
+        return [_item(row) for row in reversed(rows)]
+
+    async def first(self, topic: str, after: int, most: int, *, upto: int | None = None) -> list[Item]:
+        """The first ``most`` of a topic after a position, in order."""
+        rows = await self._store.scan(
+            "news", index=("topic", "position"), equal=(topic,), after=after, upto=upto, limit=most
+        )
+        return [_item(row) for row in rows]
+
+    def tell(self, topic: str) -> None:
+        """Wake who waits for news of a topic: some are durable, or were never to be."""
+        for event in self._waiting.get(topic, ()):
+            event.set()
+
+    @contextmanager
+    def listening(self, topics: Iterable[str]) -> Iterator[asyncio.Event]:
+        """An event that is set by news of any of some topics."""
+        event, listed = asyncio.Event(), list(topics)
+        for topic in listed:
+            self._waiting.setdefault(topic, set()).add(event)
+        try:
+            yield event
+        finally:
+            for topic in listed:
+                waiting = self._waiting[topic]
+                waiting.discard(event)
+                if not waiting:
+                    del self._waiting[topic]
+
+
+def _item(row: Row) -> Item:
+    fields = row.fields
+    return Item(row.position, str(fields["topic"]), str(fields["ref"]), int(fields["state"] or 0))
