@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import unquote_to_bytes
 
@@ -14,12 +14,19 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _MAX_TARGET = 8192
 
 
+class BodyTooLarge(OSError):
+    """A body is over what its route takes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One endpoint; ``max_body`` in bytes."""
+    """One endpoint; ``max_body`` in bytes. ``streamed``: the body is not read before the endpoint is asked,
+    which has it as ``Request.chunks``.
+    """
 
     endpoint: Endpoint
     max_body: int
+    streamed: bool = False
 
 
 class _Node:
@@ -48,8 +55,28 @@ class Router:
 
     def __init__(self) -> None:
         self._root = _Node()
+        #: Headers that every answer below a path has, errors too: ``prefix -> headers``.
+        self._headers: dict[str, Mapping[str, str]] = {}
 
-    def add(self, method: str, pattern: str, endpoint: Endpoint, *, max_body: int = 65_536) -> None:
+    def headers(self, prefix: str, headers: Mapping[str, str]) -> None:
+        """Headers for every answer to a request below ``prefix``, whoever makes it. There, ``OPTIONS`` is
+        answered with these and nothing else.
+        """
+        self._headers[prefix] = headers
+
+    def headers_for(self, target: str) -> Mapping[str, str]:
+        """The headers of every answer to a request."""
+        return next((h for prefix, h in self._headers.items() if target.startswith(prefix)), {})
+
+    def add(
+        self,
+        method: str,
+        pattern: str,
+        endpoint: Endpoint,
+        *,
+        max_body: int = 65_536,
+        streamed: bool = False,
+    ) -> None:
         """Register one endpoint. The same method and pattern twice raises ValueError."""
         node = self._root
         for part in pattern.strip("/").split("/"):
@@ -63,7 +90,7 @@ class Router:
         if method in node.methods:
             msg = f"{method} {pattern} is registered twice"
             raise ValueError(msg)
-        node.methods[method] = Route(endpoint=endpoint, max_body=max_body)
+        node.methods[method] = Route(endpoint=endpoint, max_body=max_body, streamed=streamed)
 
     def find(self, request: Request) -> Found:
         """The route of a request, with the request's ``path`` filled in."""
@@ -92,4 +119,4 @@ class Router:
         return Found(route, replace(request, path=values), path_known=True)
 
 
-__all__ = ["Endpoint", "Found", "Route", "Router"]
+__all__ = ["BodyTooLarge", "Endpoint", "Found", "Route", "Router"]

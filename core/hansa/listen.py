@@ -7,8 +7,8 @@ import contextlib
 import logging
 import os
 import ssl
-from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -18,7 +18,7 @@ from multidict import CIMultiDictProxy
 
 from hansa.connection import Connection, Server, bound, fault
 from hansa.contracts import Busy
-from hansa.http import Router
+from hansa.http import BodyTooLarge, Router
 from hansa.pure.errors import RemoteProtocolError
 from hansa.seams import Request, Response
 
@@ -78,25 +78,44 @@ class Dispatcher:
             return next(iter(self._routers.values()))
         return found
 
-    async def answer(self, request: Request, read: Callable[[int], object]) -> Response:
-        """One request. ``read(limit)`` is awaited for the body and gives None if it is larger."""
-        answer = await self._answer(request, read)
+    async def answer(
+        self,
+        request: Request,
+        read: Callable[[int], object],
+        stream: Callable[[int], AsyncIterator[bytes]] | None = None,
+    ) -> Response:
+        """One request. ``read(limit)`` is awaited for the body and gives None if it is larger; ``stream``
+        gives it as it comes.
+        """
+        router = self.router(request.host)
+        always = router.headers_for(request.target) if router is not None else {}
+        if always and request.method == "OPTIONS":
+            return Response(headers=always)
+        answer = await self._answer(router, request, read, stream)
         if answer.status >= 400:
             self.count("http_refused", status=str(answer.status))
-        return answer
+        return replace(answer, headers={**always, **answer.headers}) if always else answer
 
-    async def _answer(self, request: Request, read: Callable[[int], object]) -> Response:
-        router = self.router(request.host)
+    async def _answer(
+        self,
+        router: Router | None,
+        request: Request,
+        read: Callable[[int], object],
+        stream: Callable[[int], AsyncIterator[bytes]] | None,
+    ) -> Response:
         found = router.find(request) if router else None
         if found is None or not found.path_known:
             return fault(404, "M_UNRECOGNIZED", "there is nothing at this path")
         if found.route is None:
             return fault(405, "M_UNRECOGNIZED", f"{request.method} is not for this path")
         try:
+            if found.route.streamed and stream is not None:
+                chunks = stream(found.route.max_body)
+                return await found.route.endpoint(replace(found.request, chunks=chunks))
             body = await read(found.route.max_body)  # type: ignore[misc]  # a coroutine of bytes | None
             if body is None:
                 return fault(413, "M_TOO_LARGE", f"the body is over {found.route.max_body} bytes")
-            return await found.route.endpoint(_with_body(found.request, body))
+            return await found.route.endpoint(replace(found.request, body=body))
         except RemoteProtocolError as error:
             return fault(error.hint, error.code or "M_UNKNOWN", error.reason)
         except Busy as busy:
@@ -110,26 +129,14 @@ class Dispatcher:
                 }
             )
             return Response(status=429, body=body, headers=wait)
+        except BodyTooLarge as error:
+            return fault(413, "M_TOO_LARGE", str(error))
         except (ConnectionError, TimeoutError):
             return fault(408, "M_UNKNOWN", "the body did not come in time")
         except Exception:  # noqa: BLE001  # a bug here must be one answer and one log line, not a broken connection
             _log.exception("%s %s failed", request.method, request.target.partition("?")[0][:200])
             self.count("http_internal_errors")
             return fault(500, "M_UNKNOWN", "an internal error, which was logged")
-
-
-def _with_body(request: Request, body: bytes) -> Request:
-    return Request(
-        method=request.method,
-        target=request.target,
-        host=request.host,
-        path=request.path,
-        query=request.query,
-        headers=request.headers,
-        authorizations=request.authorizations,
-        body=body,
-        remote=request.remote,
-    )
 
 
 def _headers(raw: CIMultiDictProxy[str]) -> dict[str, str]:
@@ -198,7 +205,9 @@ class Listener:
             authorizations=raw.headers.getall("Authorization", []),
             remote=raw.remote or "",
         )
-        answer = await self._dispatcher.answer(request, lambda limit: self._body(raw, limit))
+        answer = await self._dispatcher.answer(
+            request, lambda limit: self._body(raw, limit), lambda limit: self._chunks(raw, limit)
+        )
         if answer.chunks is not None:
             return await self._stream(raw, answer, answer.chunks)
         response = bound(answer)
@@ -230,6 +239,24 @@ class Listener:
             if raw.transport is not None:
                 raw.transport.abort()
         return response
+
+    @staticmethod
+    async def _chunks(raw: web.BaseRequest, limit: int) -> AsyncIterator[bytes]:
+        """A body as it comes, each piece of it in time."""
+        if (raw.content_length or 0) > limit:
+            raise BodyTooLarge(f"the body is over {limit} bytes")
+        size = 0
+        while raw.can_read_body or size:
+            async with asyncio.timeout(_BODY_WITHIN):
+                part = await raw.content.readany()
+            if not part:
+                break
+            size += len(part)
+            if size > limit:
+                raise BodyTooLarge(f"the body is over {limit} bytes")
+            yield part
+        if isinstance(raw.protocol, Connection) and raw.protocol.broken:
+            raise RemoteProtocolError("the body is not HTTP as it has to be", code="M_UNKNOWN")
 
     @staticmethod
     async def _body(raw: web.BaseRequest, limit: int) -> bytes | None:

@@ -133,7 +133,8 @@ class Http(Protocol):
 class Request:
     """One inbound request. ``target`` is the raw request target with its query; ``path`` are its
     percent-decoded segments that the route named; ``query`` is in order, decoded. Header names are lower
-    case. ``remote`` is the peer's address.
+    case. ``remote`` is the peer's address. ``chunks`` is the body as it comes, instead of ``body``, where the
+    route wants that: it raises ``hansa.http.BodyTooLarge`` and TimeoutError.
     """
 
     method: str
@@ -145,6 +146,7 @@ class Request:
     authorizations: Sequence[str] = ()
     body: bytes = b""
     remote: str = ""
+    chunks: AsyncIterator[bytes] | None = None
 
     def first(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""

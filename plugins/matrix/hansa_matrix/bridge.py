@@ -66,27 +66,32 @@ def texts(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 async def content_of(pdu: Pdu, home_of: HomeOf) -> Content:
     """What a PDU says, in the core's terms."""
-    content = pdu.content
-    if pdu.state_key is None:
-        if pdu.type == "m.room.message":
+    return await meaning((pdu.type, pdu.state_key, pdu.content), home_of)
+
+
+async def meaning(draft: tuple[str, str | None, Mapping[str, Any]], home_of: HomeOf) -> Content:
+    """What an event of a type, state key and content says, in the core's terms."""
+    type_, state_key, content = draft
+    if state_key is None:
+        if type_ == "m.room.message":
             style = _STYLES.get(_text(content, "msgtype"), Style.TEXT)
             return Message(text=_text(content, "body"), style=style)
-        if pdu.type == "m.room.encrypted":
+        if type_ == "m.room.encrypted":
             return Encrypted()
-        return Custom(type=pdu.type)
+        return Custom(type=type_)
     membership = _MEMBERSHIPS.get(_text(content, "membership"))
-    if pdu.type == MEMBER and membership is not None:
+    if type_ == MEMBER and membership is not None:
         return Member(
-            user=await home_of(pdu.state_key),
+            user=await home_of(state_key),
             membership=membership,
             name=_text(content, "displayname", _NAME) or None,
             reason=_text(content, "reason", 1024),
         )
-    if pdu.type == "m.room.name" and not pdu.state_key:
+    if type_ == "m.room.name" and not state_key:
         return Name(text=_text(content, "name", _NAME))
-    if pdu.type == "m.room.topic" and not pdu.state_key:
+    if type_ == "m.room.topic" and not state_key:
         return Topic(text=_text(content, "topic"))
-    return Custom(type=pdu.type)
+    return Custom(type=type_)
 
 
 def draft_of(content: Content, target: str) -> OwnDraft | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -59,6 +59,8 @@ class Membership:
         self._client = client
         self._keyring = keyring
         self._events = events
+        #: What somebody of ours says of themselves where they join.
+        self.profile: Callable[[str], Awaitable[Mapping[str, Any]]] | None = None
         self._joining: dict[str, asyncio.Task[MatrixRoom]] = {}
 
     async def resolve(self, alias: str) -> tuple[str, list[str]]:
@@ -163,7 +165,10 @@ class Membership:
         version = version_of(answer.get("room_version", "1") if isinstance(answer, dict) else "")
         if version is None:
             raise RemoteProtocolError("the room's version is not one that was offered")
-        return _Offer(server, version, self._completed(answer, room_id, user, step, version))
+        event = check_template(answer, room_id, user, step, version)
+        if self.profile is not None and step != "leave":
+            event["content"] = {**await self.profile(user), **event["content"]}
+        return _Offer(server, version, self._completed(event, version))
 
     async def _join_by(self, offer: _Offer, room_id: str, user: str) -> MatrixRoom:
         server, version, event = offer
@@ -220,8 +225,7 @@ class Membership:
             raise RemoteProtocolError(problem)
         return join
 
-    def _completed(self, answer: Any, room_id: str, user: str, membership: str, version: RoomVersion) -> Pdu:
-        event = check_template(answer, room_id, user, membership, version)
+    def _completed(self, event: dict[str, Any], version: RoomVersion) -> Pdu:
         event["origin_server_ts"] = self._ctx.clock.now()
         if version.named_event_ids:
             event["event_id"] = self._own.event_id()

@@ -21,7 +21,7 @@ from hansa import (
     Write,
 )
 
-from hansa_matrix.bridge import draft_of
+from hansa_matrix.bridge import OwnDraft, draft_of
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth import selected_keys
 from hansa_matrix.proto.event import Pdu
@@ -29,7 +29,7 @@ from hansa_matrix.proto.pdu import finish, reference
 from hansa_matrix.proto.policy import exempt
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.events import Status
-from hansa_matrix.room.native import FirstWord, refusal_of
+from hansa_matrix.room.native import FirstWord, Spoken, refusal_of
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.redactions import REDACTION
 from hansa_matrix.room.uncommitted import Uncommitted
@@ -65,19 +65,25 @@ class Speech:
         content = inbound.content
         sender = await self._draft.ctx.ghost(inbound.sender)
         target = await self._draft.ctx.ghost(content.user) if isinstance(content, Member) else ""
-        draft = inbound.native if isinstance(inbound.native, tuple) else draft_of(content, target)
+        spoken = isinstance(inbound.native, Spoken)
+        if isinstance(inbound.native, Spoken):
+            draft: OwnDraft | None = inbound.native.draft
+        elif isinstance(inbound.native, tuple):
+            draft = inbound.native
+        else:
+            draft = draft_of(content, target)
         if draft is None:
             return Refusal(code=RefusalCode.UNSUPPORTED, text="this cannot be said in a Matrix room")
         invite = isinstance(content, Member) and content.membership is Membership.INVITE
         abroad = invite and ids.domain_of(target) != self._draft.own.server
         if abroad or await self._policed(*draft[:2]):
-            if isinstance(content, Message) and await self._absent(sender):
+            if not spoken and isinstance(content, Message) and await self._absent(sender):
                 return Countersign(draft=FirstWord(inbound.sender, draft))
             signed = await self._signed(sender, *draft)
             return signed if isinstance(signed, Refusal) else Countersign(draft=signed)
         writes: list[Write] = []
         view, undo = ViewChange(), None
-        if isinstance(content, Message) and await self._absent(sender):
+        if not spoken and isinstance(content, Message) and await self._absent(sender):
             joined = Member(user=inbound.sender, membership=Membership.JOIN)
             entry = draft_of(joined, sender)
             assert entry is not None
