@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from hansa import ConfigError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -107,6 +107,30 @@ class Config(BaseModel):
     )
     presence: bool = Field(
         default=False, description="tell other servers who is there, and take note of what they tell"
+    )
+    registration: Literal["closed", "token", "open"] = Field(
+        default="closed",
+        description="who may make an account: nobody, whoever has a token (`hansa matrix tokens`), anybody",
+    )
+    registration_secret: str = Field(
+        default="",
+        description="what administrators' tools prove that they know to make accounts; empty: none may",
+    )
+    password_rounds: int = Field(default=3, ge=1, le=20, description="passes of argon2id over a password")
+    password_memory: int = Field(
+        default=65_536, ge=8, le=1_048_576, description="KiB of memory that argon2id takes for a password"
+    )
+    client_rate: float = Field(
+        default=50.0, ge=0, description="acts a second of one person, such as messages; 0: no limits at all"
+    )
+    client_burst: int = Field(default=200, ge=1, description="acts that may come at once before that")
+    query_tokens: bool = Field(
+        default=True, description="take access tokens in the query too, as old clients send them"
+    )
+    base_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s]+)?$",
+        description="what clients are told to speak to, by /.well-known/matrix/client; empty: it answers 404",
     )
     delegate: str = Field(
         default="", description="HOST:PORT for /.well-known/matrix/server; empty: it answers 404"

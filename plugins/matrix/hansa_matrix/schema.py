@@ -131,7 +131,7 @@ SCHEMA = Schema(
             name="news",
             stream=True,
             fields={"topic": str, "ref": str, "state": int},
-            indexes=(("topic", "position"),),
+            indexes=(("topic", "position"), ("ref", "position")),
         ),
         #: What a client keeps for its person; ``room_id`` is empty for what is of no room.
         Collection(name="account_data", key={"user_id": str, "room_id": str, "type": str}),

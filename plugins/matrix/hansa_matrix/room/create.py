@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from hansa import NetworkContext, Put, Write
+from hansa import Insert, NetworkContext, Put, Write
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import finish
 from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.events import Events, Status, Stored
 from hansa_matrix.room.native import Own
+from hansa_matrix.room.news import told
 from hansa_matrix.room.room import Head, MatrixRoom
 from hansa_matrix.room.speech import Speech
 from hansa_matrix.room.uncommitted import Uncommitted
 
+#: ``(type, state key, content)`` of a state event.
+Step = tuple[str, str, dict[str, Any]]
+
+#: What makes a room that everybody may enter, and whose past everybody in it may read.
+PUBLIC: tuple[Step, ...] = (
+    ("m.room.join_rules", "", {"join_rule": "public"}),
+    ("m.room.history_visibility", "", {"history_visibility": "shared"}),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Founding:
-    """What a new room has from another: the ``predecessor`` of its create event, power levels, and state
-    events, ``(type, state key, content)``, that follow the first ones.
+    """How a room begins: further content of its create event, what its creator says of themselves, power
+    levels (None: the usual ones), and the state events that follow. ``moved``: its alias was another room's.
     """
 
-    predecessor: Mapping[str, str]
-    levels: Mapping[str, Any] | None
-    then: Sequence[tuple[str, str, dict[str, Any]]]
+    create: Mapping[str, Any] = field(default_factory=dict)
+    member: Mapping[str, Any] = field(default_factory=dict)
+    levels: Mapping[str, Any] | None = None
+    then: Sequence[Step] = PUBLIC
+    moved: bool = False
 
 
-def _create_event(own: Own, creator: str, version_id: str, room_id: str, founding: Founding | None) -> Pdu:
+_USUAL = Founding()
+
+
+def _create_event(own: Own, creator: str, version_id: str, room_id: str, founding: Founding) -> Pdu:
     version = VERSIONS[version_id]
-    content: dict[str, Any] = {"room_version": version_id}
-    if founding is not None:
-        content["predecessor"] = dict(founding.predecessor)
+    content: dict[str, Any] = {**founding.create, "room_version": version_id}
     if version.creator_in_content:
         content["creator"] = creator
     if version.hashed_room_id:
@@ -56,7 +69,8 @@ def _create_event(own: Own, creator: str, version_id: str, room_id: str, foundin
     return finish(event, version, own.server, (own.key.key_id, own.key.sign))
 
 
-def _levels(creator: str, version_id: str) -> dict[str, Any]:
+def usual_levels(creator: str, version_id: str) -> dict[str, Any]:
+    """The levels of a room that bridges: everybody in it may name it and say what it is about."""
     version = VERSIONS[version_id]
     users = {} if version.privileged_creators else {creator: 100}
     return {
@@ -80,7 +94,7 @@ def _levels(creator: str, version_id: str) -> dict[str, Any]:
     }
 
 
-def _inherited(levels: Mapping[str, Any], creator: str, version_id: str) -> dict[str, Any]:
+def inherited(levels: Mapping[str, Any], creator: str, version_id: str) -> dict[str, Any]:
     """Another room's levels, in which the creator of this one has what its version gives creators."""
     users = levels.get("users")
     named = {u: v for u, v in users.items() if u != creator} if isinstance(users, Mapping) else {}
@@ -96,30 +110,31 @@ async def create_room(
     version_id: str,
     alias: str,
     *,
-    founding: Founding | None = None,
+    founding: Founding = _USUAL,
 ) -> MatrixRoom:
-    """A public room with an alias (none if it is empty), all its first events in one commit."""
+    """A room with an alias (none if it is empty), all its first events in one commit. Raises
+    LocalProtocolError for events that its rules forbid, ``Conflict`` for an alias that there is.
+    """
     ctx: NetworkContext = own.ctx
     version = VERSIONS[version_id]
     made_up = "!" + ctx.random.bytes(12).hex() + ":" + own.server
     create = _create_event(own, creator, version_id, made_up, founding)
     room = MatrixRoom(create.room_id, version, ctx.store, events)
+    room.attended = creator in own.attendance.accounts
     group, puts = room.groups.grow(0, {}, {create.key: create.event_id})
-    stored = Stored(create, Status.ACCEPTED, 0, group)
+    stored = Stored(create, Status.ACCEPTED, 0, group, live=room.attended)
     events.keep([stored])
     room.head = Head(extremities={create.event_id: group}, group=group, depth=1)
     writes: list[Write] = [*puts, stored.put()]
+    if room.attended:
+        writes.append(told(create.room_id, create.event_id, group))
     draft = Uncommitted(room, own)
     speech = Speech(draft)
-    levels = _levels(creator, version_id)
-    if founding is not None and founding.levels is not None:
-        levels = _inherited(founding.levels, creator, version_id)
-    steps: list[tuple[str, str, dict[str, Any]]] = [
-        ("m.room.member", creator, {"membership": "join"}),
-        ("m.room.power_levels", "", levels),
-        ("m.room.join_rules", "", {"join_rule": "public"}),
-        ("m.room.history_visibility", "", {"history_visibility": "shared"}),
-        *(founding.then if founding is not None else ()),
+    levels = founding.levels if founding.levels is not None else usual_levels(creator, version_id)
+    steps: list[Step] = [
+        ("m.room.member", creator, {**founding.member, "membership": "join"}),
+        ("m.room.power_levels", "", dict(levels)),
+        *founding.then,
     ]
     if alias:
         steps.append(("m.room.canonical_alias", "", {"alias": alias}))
@@ -127,7 +142,8 @@ async def create_room(
         writes += await speech.own_event(creator, type_, state_key, content)
     writes.append(room.put(draft.head))
     if alias:
-        writes.append(Put("room_alias", (alias,), b"", {"room_id": room.room_id}))
+        kept = Put if founding.moved else Insert
+        writes.append(kept("room_alias", (alias,), b"", {"room_id": room.room_id}))
     await ctx.store.commit(writes)
     draft.committed()
     return room

@@ -114,6 +114,13 @@ class News:
         )
         return [_item(row) for row in rows]
 
+    async def of(self, topic: str, ref: str) -> int:
+        """The position of what was told last of a topic under a name, 0 if nothing was."""
+        rows = await self._store.scan(
+            "news", index=("ref", "position"), equal=(ref,), limit=100, reverse=True
+        )
+        return next((row.position for row in rows if row.fields["topic"] == topic), 0)
+
     def tell(self, topic: str) -> None:
         """Wake who waits for news of a topic: some are durable, or were never to be."""
         for event in self._waiting.get(topic, ()):

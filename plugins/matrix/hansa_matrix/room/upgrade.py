@@ -17,7 +17,7 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.administration import Administration
-from hansa_matrix.room.create import Founding, create_room
+from hansa_matrix.room.create import PUBLIC, Founding, create_room, inherited
 from hansa_matrix.room.events import Events
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import MatrixRoom
@@ -83,11 +83,9 @@ class Upgrades:
         predecessor = {"room_id": old.room_id}
         if not VERSIONS[version].hashed_room_id:
             predecessor["event_id"] = next(iter(old.head.extremities))
-        return Founding(
-            predecessor=predecessor,
-            levels=present.content if present is not None else None,
-            then=tuple(copied),
-        )
+        levels = inherited(present.content, self._user, version) if present is not None else None
+        create = {"predecessor": predecessor}
+        return Founding(create=create, levels=levels, then=(*PUBLIC, *copied), moved=True)
 
     async def follow(self, old: MatrixRoom, new: MatrixRoom, server: str) -> None:
         """Somebody replaced a room that we are in, and we have entered the new one. Raises LocalProtocolError

@@ -1,0 +1,209 @@
+"""Who asks, and how an answer or an error leaves. SPEC: client-server API, "Client authentication", "Standard
+error response".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+from hansa import (
+    Busy,
+    LocalProtocolError,
+    NetworkContext,
+    Refusal,
+    RefusalCode,
+    RemoteProtocolError,
+    Request,
+    Response,
+    Router,
+)
+
+from hansa_matrix.client_api.accounts import Accounts, Caller
+from hansa_matrix.federation.allowance import Allowance
+from hansa_matrix.federation.server import error, json_response
+from hansa_matrix.proto.canonical import check_depth, decode
+
+#: ``(who, request, body) -> answer``.
+Handler = Callable[[Caller, Request, Any], Awaitable[Any]]
+#: The same of somebody who need not be anybody.
+OpenHandler = Callable[[Request, Any], Awaitable[Any]]
+
+ROOT = "/_matrix/client"
+_BODY = 256 * 1024
+_OPEN_TO_BROWSERS: Mapping[str, str] = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Authorization",
+    "Access-Control-Expose-Headers": "Retry-After",
+}
+
+_STATUS = {
+    RefusalCode.NOT_FOUND: (404, "M_NOT_FOUND"),
+    RefusalCode.INVALID: (400, "M_BAD_JSON"),
+    RefusalCode.TOO_LARGE: (413, "M_TOO_LARGE"),
+    RefusalCode.UNSUPPORTED: (400, "M_UNKNOWN"),
+    RefusalCode.UNREACHABLE: (502, "M_UNKNOWN"),
+    RefusalCode.CONFLICT: (409, "M_UNKNOWN"),
+}
+
+
+def refused(refusal: Refusal) -> RemoteProtocolError:
+    """A refusal as an error answer."""
+    if refusal.code in {RefusalCode.RATE, RefusalCode.BUSY}:
+        raise Busy(refusal.text, after=refusal.retry_after or 1.0)
+    status, code = _STATUS.get(refusal.code, (403, "M_FORBIDDEN"))
+    more = {"dev.hansa.decision": refusal.decision} if refusal.decision else {}
+    return error(status, code, refusal.text, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """A handler whose callers may not ask as often as they like."""
+
+    handler: Handler
+
+
+class Part(Protocol):
+    """A part of the client API."""
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """``(method, pattern) -> handler``, patterns below ``/_matrix/client``."""
+        ...
+
+
+class Door:
+    """Lets in whoever has a token, with a body that is an object."""
+
+    def __init__(self, ctx: NetworkContext, accounts: Accounts) -> None:
+        self._ctx = ctx
+        self._accounts = accounts
+        config = ctx.config
+        self._acts = Allowance(ctx.clock, config.client_rate, config.client_burst)
+        self._tries = Allowance(ctx.clock, config.client_rate / 5, config.client_burst / 2)
+        #: False while our rooms are not loaded.
+        self.opened: Callable[[], bool] = lambda: True
+
+    def register(self, router: Router, parts: Sequence[Part]) -> None:
+        """Every endpoint of some parts, those of ``v3`` under their name of before too."""
+        for part in parts:
+            for (method, pattern), handler in part.table().items():
+                self._add(router, method, pattern, self.authenticated(handler))
+
+    def open(self, router: Router, table: Mapping[tuple[str, str], OpenHandler]) -> None:
+        """Endpoints for everybody."""
+        for (method, pattern), handler in table.items():
+            self._add(router, method, pattern, self.anybody(handler))
+
+    @staticmethod
+    def _add(
+        router: Router, method: str, pattern: str, endpoint: Callable[[Request], Awaitable[Response]]
+    ) -> None:
+        router.add(method, ROOT + pattern, endpoint, max_body=_BODY)
+        if pattern.startswith("/v3/"):
+            router.add(method, f"{ROOT}/r0/{pattern[4:]}", endpoint, max_body=_BODY)
+
+    @staticmethod
+    def browsers(router: Router) -> None:
+        """Pages of any origin may ask, as no cookie says who they are."""
+        for prefix in ("/_matrix/client", "/_matrix/media", "/.well-known/matrix/client"):
+            router.headers(prefix, _OPEN_TO_BROWSERS)
+
+    def attempt(self, request: Request, name: str = "") -> None:
+        """Somebody tries to get in. Raises ``Busy`` where they try too often."""
+        for who in (request.remote, name) if name else (request.remote,):
+            if wait := self._tries.take(who):
+                self._ctx.count("matrix_client_limited", what="login")
+                raise Busy("too many attempts", after=max(1.0, wait))
+
+    def anybody(self, handler: OpenHandler) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint that asks for no token."""
+
+        async def endpoint(request: Request) -> Response:
+            return await self._answered(lambda: handler(request, _body(request)))
+
+        return endpoint
+
+    def authenticated(self, handler: Handler | Limited) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint that does."""
+        inner = handler.handler if isinstance(handler, Limited) else handler
+        limited = isinstance(handler, Limited)
+
+        async def answer(request: Request) -> Any:
+            caller = await self.caller(request)
+            if limited and (wait := self._acts.take(caller.user)):
+                self._ctx.count("matrix_client_limited", what="request")
+                raise Busy("too many requests", after=max(1.0, wait))
+            return await inner(caller, request, _body(request))
+
+        async def endpoint(request: Request) -> Response:
+            return await self._answered(lambda: answer(request))
+
+        return endpoint
+
+    async def caller(self, request: Request) -> Caller:
+        """Who bears the request's token. Raises the error answer of a request without a good one."""
+        if not self.opened():
+            raise Busy("this server is starting", after=1.0)
+        token = ""
+        for value in request.authorizations[:1]:
+            kind, _, rest = value.partition(" ")
+            token = rest.strip() if kind.lower() == "bearer" else ""
+        if not token and self._ctx.config.query_tokens:
+            token = request.first("access_token")
+        if not token:
+            raise error(401, "M_MISSING_TOKEN", "the request has no access token")
+        caller = await self._accounts.bearer(token)
+        if caller is None:
+            raise error(401, "M_UNKNOWN_TOKEN", "the access token is nobody's", soft_logout=False)
+        return caller
+
+    @staticmethod
+    async def _answered(work: Callable[[], Awaitable[Any]]) -> Response:
+        try:
+            answer = await work()
+        except RemoteProtocolError as problem:
+            more = getattr(problem, "more", {})
+            value = {"errcode": problem.code or "M_UNKNOWN", "error": problem.reason, **more}
+            return json_response(value, problem.hint)
+        except LocalProtocolError as problem:
+            return json_response({"errcode": "M_INVALID_PARAM", "error": str(problem)}, 400)
+        return answer if isinstance(answer, Response) else json_response(answer)
+
+
+def _body(request: Request) -> Any:
+    """The object that a request says. Raises the error answer of what is none."""
+    if request.method not in {"PUT", "POST", "DELETE"} or not request.body:
+        return {}
+    value = decode(request.body)
+    if not isinstance(value, dict):
+        raise error(400, "M_BAD_JSON", "the body is no object")
+    check_depth(value)
+    return value
+
+
+def text(body: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    """A string of a body. Raises the error answer of one that is missing, unless there is a default."""
+    value = body.get(key, default)
+    if value is None:
+        raise error(400, "M_MISSING_PARAM", f"{key} is missing")
+    if not isinstance(value, str):
+        raise error(400, "M_BAD_JSON", f"{key} is no string")
+    return value
+
+
+def number(request: Request, key: str, default: int, most: int) -> int:
+    """A number from 0 of a query, never over ``most``. Raises the error answer of what is none."""
+    value = request.first(key)
+    if not value:
+        return default
+    if not value.isascii() or not value.isdigit() or len(value) > 15:
+        raise error(400, "M_INVALID_PARAM", f"{key} is no number")
+    return min(int(value), most)
+
+
+def fragment(value: Any) -> Any:
+    """A value whose JSON is made once."""
+    return orjson.Fragment(orjson.dumps(value))

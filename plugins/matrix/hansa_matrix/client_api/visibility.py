@@ -1,0 +1,94 @@
+"""Who may read which event. SPEC: client-server API, "Room History Visibility"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.room.attendance import Attendance, Stay
+from hansa_matrix.room.events import Status, Stored
+from hansa_matrix.room.room import MatrixRoom
+
+VISIBILITY_KEY: StateKey = ("m.room.history_visibility", "")
+_VALUES = ("joined", "invited", "shared", "world_readable")
+
+
+def _value(event: Pdu | None) -> str:
+    given = event.content.get("history_visibility") if event is not None else None
+    return given if isinstance(given, str) and given in _VALUES else "shared"
+
+
+class Visibility:
+    """Asked for one person at a time."""
+
+    def __init__(self, attendance: Attendance) -> None:
+        self._attendance = attendance
+
+    async def of(self, user: str, room: MatrixRoom, events: Sequence[Stored]) -> list[Stored]:
+        """Those of some events of a room that somebody may read, in order."""
+        stay = self._attendance.stay(user, room.room_id)
+        until = await self._until(stay, room)
+        memo: dict[int, tuple[str, str]] = {}
+        return [
+            one
+            for one in events
+            if one.status is Status.ACCEPTED and await self._may(user, room, one, until, memo)
+        ]
+
+    async def _until(self, stay: Stay | None, room: MatrixRoom) -> int | None:
+        """The depth up to which a room's shared past is somebody's: None for who was never in it."""
+        if stay is None or stay.membership in {"invite", "knock"}:
+            return None
+        if stay.membership == "join":
+            return 2**53
+        left = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
+        if left is None:
+            return None
+        before = await room.groups.load(left.before)
+        member = (await room.events_of(before, [(MEMBER, stay_user(left))])).get((MEMBER, stay_user(left)))
+        return left.pdu.depth if member is not None and member.membership == "join" else None
+
+    async def _may(
+        self,
+        user: str,
+        room: MatrixRoom,
+        one: Stored,
+        until: int | None,
+        memo: dict[int, tuple[str, str]],
+    ) -> bool:
+        if one.before not in memo:
+            state = await room.groups.load(one.before)
+            memo[one.before] = await self._at(room, state, user)
+        visibility, membership = memo[one.before]
+        readings, memberships = {visibility}, {membership}
+        if one.pdu.state_key is not None and one.pdu.key == VISIBILITY_KEY:
+            readings.add(_value(one.pdu))
+        if one.pdu.state_key == user and one.pdu.type == MEMBER:
+            memberships.add(str(one.pdu.membership))
+        if "world_readable" in readings or "join" in memberships:
+            return True
+        if until is None or one.pdu.depth > until:
+            return False
+        return "shared" in readings or ("invited" in readings and "invite" in memberships)
+
+    @staticmethod
+    async def _at(room: MatrixRoom, state: Mapping[StateKey, str], user: str) -> tuple[str, str]:
+        found = await room.events_of(state, [VISIBILITY_KEY, (MEMBER, user)])
+        member = found.get((MEMBER, user))
+        return _value(found.get(VISIBILITY_KEY)), str(member.membership) if member is not None else ""
+
+    async def peeks(self, room: MatrixRoom) -> bool:
+        """Whether anybody may read a room as it is now."""
+        found = await room.events_of(await room.state(), [VISIBILITY_KEY])
+        return VISIBILITY_KEY in found and _value(found[VISIBILITY_KEY]) == "world_readable"
+
+
+def stay_user(stored: Stored) -> str:
+    """Whom a member event is of."""
+    return stored.pdu.state_key or ""
+
+
+def without(events: Iterable[Stored], ignored: frozenset[str]) -> list[Stored]:
+    """Events but for what people said whom somebody ignores; what they did to the room stays."""
+    return [one for one in events if one.pdu.state_key is not None or one.pdu.sender not in ignored]
