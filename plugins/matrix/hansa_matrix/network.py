@@ -142,7 +142,9 @@ class MatrixNetwork:
         self._doctor = Doctor(ctx, self._server, self._keys, self._client, routes)
         self._operations = Operations(ctx, self._keys, self._sender, self._ingest)
         self._administration = Administration(ctx, self.bridge_user, self.get)
-        self._upgrades = Upgrades(self._own, self._events, self._administration, self.bridge_user)
+        self._upgrades = Upgrades(
+            self._own, self._events, self._administration, self.bridge_user, self._rooms
+        )
         self._entrance = Entrance(
             self._own, self._events, self._membership, self._pending, self._upgrades, self._rooms
         )

@@ -39,7 +39,8 @@ SCHEMA = Schema(
         Collection(name="key", key={"server": str, "key_id": str}),
         #: The key document of a server as it gave it, for those whose notary we are; ``fetched`` in ms.
         Collection(name="key_document", key={"server": str}, fields={"fetched": int, "valid_until": int}),
-        Collection(name="room_alias", key={"alias": str}, fields={"room_id": str}),
+        #: ``body``: who gave the name, empty for an operator.
+        Collection(name="room_alias", key={"alias": str}, fields={"room_id": str}, indexes=(("room_id",),)),
         #: Our events to other servers, in order, by the set of servers they go to.
         Collection(
             name="out",

@@ -110,10 +110,12 @@ async def create_room(
     version_id: str,
     alias: str,
     *,
+    rooms: dict[str, MatrixRoom],
     founding: Founding = _USUAL,
 ) -> MatrixRoom:
-    """A room with an alias (none if it is empty), all its first events in one commit. Raises
-    LocalProtocolError for events that its rules forbid, ``Conflict`` for an alias that there is.
+    """A room with an alias (none if it is empty), all its first events in one commit. It is among ``rooms``
+    before anybody hears of it. Raises LocalProtocolError for events that its rules forbid, ``Conflict`` for
+    an alias that there is.
     """
     ctx: NetworkContext = own.ctx
     version = VERSIONS[version_id]
@@ -144,6 +146,11 @@ async def create_room(
     if alias:
         kept = Put if founding.moved else Insert
         writes.append(kept("room_alias", (alias,), b"", {"room_id": room.room_id}))
-    await ctx.store.commit(writes)
+    rooms[room.room_id] = room
+    try:
+        await ctx.store.commit(writes)
+    except BaseException:
+        del rooms[room.room_id]
+        raise
     draft.committed()
     return room

@@ -38,7 +38,7 @@ _LOOK, _LOOKS = 0.1, 300
 _ACCEPT_PAUSES = (0.5, 1.0, 2.0, 4.0)
 
 
-def _named(address: str) -> tuple[str, list[str]]:
+def named(address: str) -> tuple[str, list[str]]:
     """``!id``, ``!id:server`` or ``!id?via=server&via=server``: the room and the servers to ask."""
     room_id, _, query = address.partition("?")
     via = [value for key, value in parse_qsl(query) if key == "via" and ids.valid_server_name(value)]
@@ -65,7 +65,6 @@ class Entrance:
         self._membership = membership
         self._pending = pending
         self._upgrades = upgrades
-        upgrades.keep = self._keep
         self._rooms = rooms
         self._entering: set[str] = set()
         #: Whether an operator wants nothing to do with a room; how many PDUs of one wait.
@@ -87,14 +86,14 @@ class Entrance:
         """``#name`` is ours, ``#name:server`` and ``!id`` anybody's. Raises ``RoomRefused``."""
         alias = address if ":" in address or address.startswith("!") else f"{address}:{self._own.server}"
         if alias.startswith("!"):
-            room_id, via = _named(alias)
-            return await self._enter(room_id, via)
+            room_id, via = named(alias)
+            return await self.enter(room_id, via)
         if not ids.valid_alias(alias):
             refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is no room alias")
             raise RoomRefused(refusal)
         if ids.domain_of(alias) != self._own.server:
             room_id, via = await self._membership.resolve(alias)
-            return await self._enter(room_id, via)
+            return await self.enter(room_id, via)
         known = await self.alias(alias)
         if known is not None:
             return await self.opened(self._rooms[known])
@@ -107,15 +106,14 @@ class Entrance:
         row = await self._ctx.store.get("room_alias", (alias,))
         return str(row.fields["room_id"]) if row else None
 
-    def _keep(self, room: MatrixRoom) -> None:
-        self._rooms[room.room_id] = room
-
     async def _made(self, alias: str, version: str) -> OpenedRoom:
-        room = await create_room(self._own, self._events, self._user, version, alias)
-        self._rooms[room.room_id] = room
+        room = await create_room(self._own, self._events, self._user, version, alias, rooms=self._rooms)
         return await self.opened(room)
 
-    async def _enter(self, room_id: str, via: Sequence[str], user: str = "") -> OpenedRoom:
+    async def enter(self, room_id: str, via: Sequence[str], user: str = "") -> OpenedRoom:
+        """Be in a room with somebody of ours, the bridge user if nobody is named, unless one of ours is in it
+        already. Raises ``RoomRefused``.
+        """
         if self.blocked(room_id):
             text = f"{room_id} is blocked: `hansa matrix rooms unblock` ends that"
             raise RoomRefused(Refusal(code=RefusalCode.FORBIDDEN, text=text))
@@ -168,7 +166,7 @@ class Entrance:
     async def _accept(self, pdu: Pdu, origin: str) -> None:
         for pause in (*_ACCEPT_PAUSES, 0.0):
             try:
-                opened = await self._enter(pdu.room_id, [origin])
+                opened = await self.enter(pdu.room_id, [origin])
                 break
             except RoomRefused as error:
                 if error.refusal.code is RefusalCode.INVITE_ONLY and pause:
@@ -196,7 +194,7 @@ class Entrance:
         for pause in (*_ACCEPT_PAUSES, 0.0):
             try:
                 if replacement not in self._rooms:
-                    await self._enter(replacement, [server])
+                    await self.enter(replacement, [server])
                 await self._upgrades.follow(old, self._rooms[replacement], server)
                 return
             except RoomRefused as error:
@@ -224,7 +222,7 @@ class Entrance:
     async def _accept_invite(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         waiting = await self._invite_of(arguments)
         try:
-            opened = await self._enter(waiting.room_id, [waiting.origin], waiting.user)
+            opened = await self.enter(waiting.room_id, [waiting.origin], waiting.user)
         except RoomRefused as error:
             raise LocalProtocolError(error.refusal.text) from error
         await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)
@@ -241,7 +239,7 @@ class Entrance:
         address = str(arguments["room"])
         try:
             room_id, via = (
-                _named(address) if address.startswith("!") else await self._membership.resolve(address)
+                named(address) if address.startswith("!") else await self._membership.resolve(address)
             )
             event, server, version, shown = await self._membership.knock(room_id, self._user, via)
         except RoomRefused as error:

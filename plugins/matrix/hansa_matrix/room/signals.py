@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
-from hansa import Delete, Link, Membership, NetworkContext, Put, Receipt, Ref, Signal, Typing, Write
+from hansa import Delete, Link, Membership, NetworkContext, Put, Receipt, Ref, Row, Signal, Typing, Write
 
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto import ids
@@ -22,6 +23,7 @@ from hansa_matrix.proto.edus import (
     receipt_edu,
     typing_edu,
 )
+from hansa_matrix.room.news import RECEIPTS, told
 from hansa_matrix.room.room import MatrixRoom
 
 #: Seconds after which somebody who was said to type is not any more.
@@ -29,6 +31,8 @@ TYPES_FOR = 60.0
 _MOST_TYPING = 5000
 #: Threads of one room in which a person's last receipt is kept, and how far (ms) ahead of us a clock may be.
 MOST_THREADS, _AHEAD = 100, 86_400_000
+#: What the threads of private receipts begin with where they are kept.
+PRIVATE = "private "
 
 
 class RoomSignals:
@@ -47,6 +51,12 @@ class RoomSignals:
         self._room_of = room_of
         self._typing: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._news = asyncio.Event()
+        #: Counts changes of who types, by the room where there was one; a client that has seen a count has
+        #: seen all before it.
+        self.changes = 0
+        self.changed_in: dict[str, int] = {}
+        #: Told of a room in which somebody begins or ends to type, or has read.
+        self.told: Callable[[str], None] = lambda _: None
 
     async def take_typing(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """See ``edus.Taker``."""
@@ -77,11 +87,34 @@ class RoomSignals:
         person = view.person(Ref(self._ctx.id, user))
         return person is not None and person.membership is Membership.JOIN
 
-    async def _types(self, typing: TypingEdu) -> None:
+    def typing_in(self, room_id: str) -> list[str]:
+        """Who types in a room."""
+        return [user for room, user in self._typing if room == room_id]
+
+    async def type(self, user: str, room: MatrixRoom, *, typing: bool, seconds: float = TYPES_FOR) -> None:
+        """Somebody of ours begins or ends to type, with a client of their own."""
+        edu = TypingEdu(room_id=room.room_id, user=user, typing=typing)
+        self._sender.tell(self._servers(room.room_id), (TYPING, room.room_id, user), typing_edu(edu))
+        await self._types(edu, min(seconds, TYPES_FOR))
+
+    async def read(self, receipt: ReceiptEdu, *, private: bool) -> None:
+        """Somebody of ours has read up to an event. A private receipt is between them and this server."""
+        if private:
+            await self._keep(replace(receipt, thread=PRIVATE + receipt.thread))
+            return
+        edu, name = receipt_edu(receipt), (RECEIPT, receipt.room_id, receipt.user, receipt.thread)
+        self._sender.tell(self._servers(receipt.room_id), name, edu)
+        await self._reads(receipt)
+
+    def _servers(self, room_id: str) -> set[str]:
+        view = self._ctx.view(room_id)
+        return {s for n, s in view.joined_servers if n == self._ctx.id} - {self._server} if view else set()
+
+    async def _types(self, typing: TypingEdu, seconds: float = TYPES_FOR) -> None:
         name = (typing.room_id, typing.user)
         known = self._typing.pop(name, None)
         if typing.typing:
-            self._typing[name] = self._ctx.clock.monotonic() + TYPES_FOR
+            self._typing[name] = self._ctx.clock.monotonic() + seconds
             self._news.set()
             if len(self._typing) > _MOST_TYPING:
                 gone, _ = self._typing.popitem(last=False)
@@ -90,17 +123,22 @@ class RoomSignals:
             await self._tell(*name, on=typing.typing)
 
     async def _tell(self, room_id: str, user: str, *, on: bool) -> None:
+        self.changes += 1
+        self.changed_in[room_id] = self.changes
+        self.told(room_id)
+        if (await self._ctx.home_of(user)).network != self._ctx.id:
+            return
         await self._ctx.signal(room_id, Typing(user=Ref(self._ctx.id, user), typing=on))
 
     async def expire(self) -> None:
         """Runs with the network: whoever said nothing more for a minute types no more."""
         while True:
             now = self._ctx.clock.monotonic()
-            while self._typing and next(iter(self._typing.values())) <= now:
-                (room_id, user), _ = self._typing.popitem(last=False)
-                await self._tell(room_id, user, on=False)
+            for name in [name for name, until in self._typing.items() if until <= now]:
+                del self._typing[name]
+                await self._tell(*name, on=False)
             self._news.clear()
-            wait = next(iter(self._typing.values())) - now if self._typing else None
+            wait = min(self._typing.values()) - now if self._typing else None
             try:
                 async with asyncio.timeout(wait):
                     await self._news.wait()
@@ -131,8 +169,18 @@ class RoomSignals:
             if len(rows) >= MOST_THREADS:
                 oldest = min(rows, key=lambda row: int(orjson.loads(row.body)[1]))
                 writes.append(Delete("receipt", oldest.key))
+        room = self._room_of(receipt.room_id)
+        if room is not None and room.attended:
+            writes.append(told(RECEIPTS + receipt.room_id, receipt.user))
         await self._ctx.store.commit(writes, durability="lazy")
+        self.told(receipt.room_id)
         return True
+
+    async def receipts(self, room_id: str, user: str = "") -> dict[tuple[str, str], tuple[str, int]]:
+        """The last receipts in a room, or one person's there: ``(user, thread) -> (event id, time)``."""
+        equal = (room_id, user) if user else (room_id,)
+        rows = await self._ctx.store.scan("receipt", equal=equal, limit=10_000)
+        return {(str(row.key[1]), str(row.key[2])): _receipt(row) for row in rows}
 
     async def send(self, link: Link, signal: Signal) -> None:
         """See ``hansa.Signals.signal``: tell the servers of the room."""
@@ -140,11 +188,12 @@ class RoomSignals:
         if room is None or not room.resident or view is None:
             return
         user = await self._ctx.ghost(signal.user)
-        servers = {s for n, s in view.joined_servers if n == self._ctx.id} - {self._server}
+        servers = self._servers(room.room_id)
         if ids.domain_of(user) != self._server:
             return
         if isinstance(signal, Typing):
             typing = TypingEdu(room_id=room.room_id, user=user, typing=signal.typing)
+            await self._types(typing)
             self._sender.tell(servers, (TYPING, room.room_id, user), typing_edu(typing))
             return
         event_id = await self._ctx.native_id(signal.event)
@@ -152,4 +201,10 @@ class RoomSignals:
             receipt = ReceiptEdu(
                 room_id=room.room_id, user=user, event_id=event_id, ts=signal.ts, thread=signal.thread
             )
+            await self._keep(receipt)
             self._sender.tell(servers, (RECEIPT, room.room_id, user, signal.thread), receipt_edu(receipt))
+
+
+def _receipt(row: Row) -> tuple[str, int]:
+    event_id, ts = orjson.loads(row.body)
+    return str(event_id), int(ts)

@@ -6,7 +6,7 @@ one says where it went. What is linked to the old room is linked to the new one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from hansa import LocalProtocolError, Membership, NetworkContext, Write
@@ -43,14 +43,20 @@ _ALIAS_KEY: StateKey = ("m.room.canonical_alias", "")
 class Upgrades:
     """Of our rooms by command, and of others' by their word."""
 
-    def __init__(self, own: Own, events: Events, administration: Administration, user: str) -> None:
+    def __init__(
+        self,
+        own: Own,
+        events: Events,
+        administration: Administration,
+        user: str,
+        rooms: dict[str, MatrixRoom],
+    ) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
         self._events = events
         self._administration = administration
         self._user = user
-        #: Takes a room of ours into the network.
-        self.keep: Callable[[MatrixRoom], None] = lambda _: None
+        self._rooms = rooms
 
     async def upgrade(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         """``hansa matrix rooms upgrade``. Raises LocalProtocolError."""
@@ -65,8 +71,9 @@ class Upgrades:
             raise LocalProtocolError(f"{self._user} may not replace {old.room_id}: give it a higher level")
         alias = _alias(state, self._own.server)
         founding = self._founding(old, state, version)
-        new = await create_room(self._own, self._events, self._user, version, alias, founding=founding)
-        self.keep(new)
+        new = await create_room(
+            self._own, self._events, self._user, version, alias, rooms=self._rooms, founding=founding
+        )
         await self._bring(new, old.room_id, frozenset())
         body = {"body": "This room has been replaced", "replacement_room": new.room_id}
         await self._administration.state(old.room_id, TOMBSTONE, "", body)

@@ -1,0 +1,167 @@
+"""What clients keep for their people. SPEC: client-server API, "Client Config", "Room Tagging", "Filtering",
+"Ignoring Users".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from hansa import Delete, NetworkContext, Put, Request, Write
+
+from hansa_matrix.client_api.accounts import Caller
+from hansa_matrix.client_api.door import Handler, Limited
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.devices import within
+from hansa_matrix.room.news import News, told
+
+FULLY_READ, PUSH_RULES, IGNORED = "m.fully_read", "m.push_rules", "m.ignored_user_list"
+_TAGS = "m.tag"
+#: What only this server writes.
+_OURS = frozenset({FULLY_READ, PUSH_RULES})
+_MOST, _MOST_FILTER = 64 * 1024, 16 * 1024
+_MOST_TYPES, _MOST_TAGS, _MOST_FILTERS = 1000, 100, 200
+
+
+class UserData:
+    """Account data, of a person as a whole (room ``""``) or in a room."""
+
+    def __init__(self, ctx: NetworkContext, news: News) -> None:
+        self._ctx = ctx
+        self._news = news
+        #: Told whose data of a type is other than before.
+        self.changed: Callable[[str, str], None] = lambda _user, _type: None
+
+    async def get(self, user: str, room_id: str, type_: str) -> Any:
+        """One value; None if there is none."""
+        row = await self._ctx.store.get("account_data", (user, room_id, type_))
+        return orjson.loads(row.body) if row is not None else None
+
+    async def every(self, user: str, room_id: str) -> dict[str, Any]:
+        """All of a person, or of one in a room, by type."""
+        rows = await self._ctx.store.scan("account_data", equal=(user, room_id), limit=_MOST_TYPES)
+        return {str(row.key[2]): orjson.loads(row.body) for row in rows}
+
+    async def put(self, user: str, room_id: str, type_: str, content: Mapping[str, Any]) -> None:
+        """Keep a value, and tell all devices of it. Raises the error answer of one that is too large."""
+        if not within(content, _MOST):
+            raise error(413, "M_TOO_LARGE", f"account data has at most {_MOST} bytes")
+        key = (user, room_id, type_)
+        known = await self._ctx.store.get("account_data", key)
+        if known is None and await self._ctx.store.count("account_data", equal={"user_id": user}) >= 10_000:
+            raise error(400, "M_TOO_LARGE", "that is enough account data")
+        writes: list[Write] = [
+            Put("account_data", key, orjson.dumps(content)),
+            told(user, f"data {room_id} {type_}"),
+        ]
+        await self._ctx.store.commit(writes)
+        self.changed(user, type_)
+        self._news.tell(user)
+
+    async def ignored(self, user: str) -> frozenset[str]:
+        """Whom somebody does not want to hear."""
+        content = await self.get(user, "", IGNORED)
+        users = content.get("ignored_users") if isinstance(content, dict) else None
+        return frozenset(users) if isinstance(users, dict) else frozenset()
+
+
+class Data:
+    """The endpoints."""
+
+    def __init__(self, ctx: NetworkContext, data: UserData) -> None:
+        self._ctx = ctx
+        self._data = data
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        user, in_room = "/v3/user/{user}", "/v3/user/{user}/rooms/{room}"
+        return {
+            ("GET", f"{user}/account_data/{{type}}"): self.get,
+            ("PUT", f"{user}/account_data/{{type}}"): self.put,
+            ("GET", f"{in_room}/account_data/{{type}}"): self.get,
+            ("PUT", f"{in_room}/account_data/{{type}}"): self.put,
+            ("GET", f"{in_room}/tags"): self.tags,
+            ("PUT", f"{in_room}/tags/{{tag}}"): self.tag,
+            ("DELETE", f"{in_room}/tags/{{tag}}"): self.untag,
+            ("POST", f"{user}/filter"): self.make_filter,
+            ("GET", f"{user}/filter/{{filter}}"): self.get_filter,
+        }
+
+    @staticmethod
+    def _mine(caller: Caller, request: Request) -> tuple[str, str]:
+        """``(user, room)`` of a path."""
+        room_id = request.path.get("room", "")
+        if request.path["user"] != caller.user:
+            raise error(403, "M_FORBIDDEN", "that is somebody else's")
+        if room_id and not ids.valid_room_id(room_id):
+            raise error(400, "M_INVALID_PARAM", "that is no room id")
+        return caller.user, room_id
+
+    async def get(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /account_data/{type}``."""
+        found = await self._data.get(*self._mine(caller, request), request.path["type"])
+        if found is None:
+            raise error(404, "M_NOT_FOUND", "there is no such account data")
+        return found
+
+    async def put(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /account_data/{type}``."""
+        type_ = request.path["type"]
+        if type_ in _OURS:
+            raise error(405, "M_BAD_JSON", f"{type_} has an endpoint of its own")
+        if not ids.fits(type_):
+            raise error(400, "M_INVALID_PARAM", "the type is too long")
+        await self._data.put(*self._mine(caller, request), type_, body)
+        return {}
+
+    async def tags(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /tags``."""
+        return {"tags": await self._tags(*self._mine(caller, request))}
+
+    async def _tags(self, user: str, room_id: str) -> dict[str, Any]:
+        kept = await self._data.get(user, room_id, _TAGS) or {}
+        tags = kept.get("tags")
+        return tags if isinstance(tags, dict) else {}
+
+    async def tag(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /tags/{tag}``."""
+        user, room_id = self._mine(caller, request)
+        order = body.get("order")
+        if order is not None and (isinstance(order, bool) or not isinstance(order, int | float)):
+            raise error(400, "M_BAD_JSON", "order is a number")
+        tags = await self._tags(user, room_id) | {request.path["tag"]: body}
+        if len(tags) > _MOST_TAGS or not ids.fits(request.path["tag"]):
+            raise error(400, "M_INVALID_PARAM", f"a room has at most {_MOST_TAGS} tags, of 255 bytes")
+        await self._data.put(user, room_id, _TAGS, {"tags": tags})
+        return {}
+
+    async def untag(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``DELETE /tags/{tag}``."""
+        user, room_id = self._mine(caller, request)
+        tags = await self._tags(user, room_id)
+        tags.pop(request.path["tag"], None)
+        await self._data.put(user, room_id, _TAGS, {"tags": tags})
+        return {}
+
+    async def make_filter(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /filter``: the same filter has the same id."""
+        user, _ = self._mine(caller, request)
+        kept = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+        if len(kept) > _MOST_FILTER:
+            raise error(413, "M_TOO_LARGE", f"a filter has at most {_MOST_FILTER} bytes")
+        name = hashlib.sha256(kept).hexdigest()[:16]
+        rows = await self._ctx.store.scan("filter", equal=(user,), limit=_MOST_FILTERS)
+        gone = [Delete("filter", row.key) for row in rows[: len(rows) - _MOST_FILTERS + 1]]
+        await self._ctx.store.commit([*gone, Put("filter", (user, name), kept)])
+        return {"filter_id": name}
+
+    async def get_filter(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /filter/{filterId}``."""
+        user, _ = self._mine(caller, request)
+        row = await self._ctx.store.get("filter", (user, request.path["filter"]))
+        if row is None:
+            raise error(404, "M_NOT_FOUND", "there is no such filter")
+        return orjson.loads(row.body)

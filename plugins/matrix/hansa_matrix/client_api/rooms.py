@@ -1,0 +1,452 @@
+"""Making, entering and leaving rooms. SPEC: client-server API, "Creation", "Room membership", "Aliases"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hansa import (
+    Conflict,
+    Delete,
+    Insert,
+    Join,
+    LocalProtocolError,
+    NetworkContext,
+    Put,
+    Ref,
+    Request,
+    RoomRefused,
+)
+
+from hansa_matrix.client_api.accounts import Caller
+from hansa_matrix.client_api.door import Handler, Limited, refused, text
+from hansa_matrix.client_api.voice import Voice
+from hansa_matrix.federation.answers.restricted import Restricted
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.canonical import check_values
+from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
+from hansa_matrix.proto.versions import VERSIONS, RoomVersion
+from hansa_matrix.room.attendance import stay_of
+from hansa_matrix.room.create import Founding, Step, create_room
+from hansa_matrix.room.entrance import Entrance, named
+from hansa_matrix.room.events import Events
+from hansa_matrix.room.membership import Membership
+from hansa_matrix.room.native import Own
+from hansa_matrix.room.news import told
+from hansa_matrix.room.pending import Pending
+from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.users.profiles import Profiles
+
+_PRESETS = {
+    "private_chat": ("invite", "shared", "can_join"),
+    "trusted_private_chat": ("invite", "shared", "can_join"),
+    "public_chat": ("public", "shared", "forbidden"),
+}
+_MOST_INVITED, _MOST_STATE = 100, 200
+
+
+def _levels(creator: str, version: RoomVersion) -> dict[str, Any]:
+    """Who may do what in a room that people make."""
+    high = 150 if version.privileged_creators else 100
+    return {
+        "users": {} if version.privileged_creators else {creator: 100},
+        "users_default": 0,
+        "events": {
+            "m.room.name": 50,
+            "m.room.avatar": 50,
+            "m.room.canonical_alias": 50,
+            "m.room.power_levels": 100,
+            "m.room.history_visibility": 100,
+            "m.room.encryption": 100,
+            "m.room.server_acl": 100,
+            "m.room.tombstone": high,
+        },
+        "events_default": 0,
+        "state_default": 50,
+        "ban": 50,
+        "kick": 50,
+        "redact": 50,
+        "invite": 0,
+        "historical": 100,
+    }
+
+
+class Rooms:
+    """What a person does with a whole room."""
+
+    def __init__(  # noqa: PLR0917  # what entering and leaving takes
+        self,
+        own: Own,
+        voice: Voice,
+        entrance: Entrance,
+        membership: Membership,
+        pending: Pending,
+        profiles: Profiles,
+        restricted: Restricted,
+        events: Events,
+        rooms: dict[str, MatrixRoom],
+    ) -> None:
+        self._own = own
+        self._ctx: NetworkContext = own.ctx
+        self._voice = voice
+        self._entrance = entrance
+        self._membership = membership
+        self._pending = pending
+        self._profiles = profiles
+        self._restricted = restricted
+        self._events = events
+        self._rooms = rooms
+        membership.profile = self._shown
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {
+            ("POST", "/v3/createRoom"): Limited(self.create),
+            ("POST", "/v3/join/{room}"): Limited(self.join),
+            ("POST", "/v3/rooms/{room}/join"): Limited(self.join),
+            ("POST", "/v3/knock/{room}"): Limited(self.knock),
+            ("POST", "/v3/rooms/{room}/leave"): self.leave,
+            ("POST", "/v3/rooms/{room}/forget"): self.forget,
+            ("POST", "/v3/rooms/{room}/invite"): Limited(self.invite),
+            ("POST", "/v3/rooms/{room}/kick"): self.kick,
+            ("POST", "/v3/rooms/{room}/ban"): self.ban,
+            ("POST", "/v3/rooms/{room}/unban"): self.unban,
+            ("GET", "/v3/joined_rooms"): self.joined_rooms,
+            ("PUT", "/v3/directory/room/{alias}"): self.name,
+            ("DELETE", "/v3/directory/room/{alias}"): self.unname,
+            ("GET", "/v3/rooms/{room}/aliases"): self.aliases,
+        }
+
+    async def _shown(self, user: str) -> dict[str, Any]:
+        """What somebody says of themselves in every room."""
+        if user not in self._own.attendance.accounts:
+            return {}
+        profile = await self._profiles.here(user) or {}
+        named = ("displayname", "avatar_url")
+        return {key: profile[key] for key in named if isinstance(profile.get(key), str)}
+
+    async def create(self, caller: Caller, _request: Request, body: Any) -> Any:
+        """``POST /createRoom``."""
+        wanted = body.get("room_version", self._ctx.config.room_version)
+        version = VERSIONS.get(wanted) if isinstance(wanted, str) else None
+        if version is None:
+            raise error(400, "M_UNSUPPORTED_ROOM_VERSION", "there is no such room version here")
+        check_values(body)
+        alias = self._alias_of(body)
+        if alias and await self._entrance.alias(alias) is not None:
+            raise error(400, "M_ROOM_IN_USE", f"{alias} names another room")
+        invited = _users(body, "invite")
+        founding = await self._founding(caller.user, version, body, invited)
+        try:
+            room = await create_room(
+                self._own,
+                self._events,
+                caller.user,
+                version.id,
+                alias,
+                rooms=self._rooms,
+                founding=founding,
+            )
+        except LocalProtocolError as problem:
+            raise error(400, "M_INVALID_ROOM_STATE", str(problem)) from problem
+        except Conflict as conflict:
+            raise error(400, "M_ROOM_IN_USE", f"{alias} names another room") from conflict
+        opened = await self._entrance.opened(room)
+        await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
+        if body.get("visibility") == "public":
+            await self._ctx.store.commit([Put("published", (room.room_id,))])
+        direct = {"is_direct": True} if body.get("is_direct") is True else {}
+        for user in invited:
+            more = {**direct, **await self._shown(user)}
+            await self._voice.member(caller.user, room.room_id, user, "invite", more)
+        return {"room_id": room.room_id}
+
+    def _alias_of(self, body: Mapping[str, Any]) -> str:
+        local = body.get("room_alias_name")
+        if local is None:
+            return ""
+        alias = f"#{local}:{self._own.server}"
+        if not isinstance(local, str) or ":" in local or not ids.valid_alias(alias):
+            raise error(400, "M_INVALID_PARAM", "room_alias_name is no name of a room")
+        return alias
+
+    async def _founding(
+        self, creator: str, version: RoomVersion, body: Mapping[str, Any], invited: Sequence[str]
+    ) -> Founding:
+        visibility = body.get("visibility", "private")
+        preset = body.get("preset", "public_chat" if visibility == "public" else "private_chat")
+        if preset not in _PRESETS:
+            raise error(400, "M_INVALID_PARAM", "there is no such preset")
+        rule, history, guests = _PRESETS[preset]
+        create = body.get("creation_content", {})
+        if not isinstance(create, dict):
+            raise error(400, "M_BAD_JSON", "creation_content is no object")
+        create = {k: v for k, v in create.items() if k not in {"creator", "room_version"}}
+        levels = _levels(creator, version)
+        if preset == "trusted_private_chat" and version.privileged_creators:
+            more = create.get("additional_creators", [])
+            create["additional_creators"] = list(dict.fromkeys([*more, *invited])) if invited else more
+        elif preset == "trusted_private_chat":
+            levels["users"] |= dict.fromkeys(invited, 100)
+        override = body.get("power_level_content_override", {})
+        if not isinstance(override, dict):
+            raise error(400, "M_BAD_JSON", "power_level_content_override is no object")
+        then: list[Step] = [
+            ("m.room.join_rules", "", {"join_rule": rule}),
+            ("m.room.history_visibility", "", {"history_visibility": history}),
+            ("m.room.guest_access", "", {"guest_access": guests}),
+        ]
+        given = _initial(body)
+        named = {(type_, key) for type_, key, _ in given}
+        then = [step for step in then if step[:2] not in named] + given
+        if body.get("name"):
+            then.append(("m.room.name", "", {"name": text(body, "name")}))
+        if body.get("topic"):
+            topic = text(body, "topic")
+            plain = {"m.text": [{"body": topic}]}
+            then.append(("m.room.topic", "", {"topic": topic, "m.topic": plain}))
+        return Founding(
+            create=create, member=await self._shown(creator), levels={**levels, **override}, then=then
+        )
+
+    async def join(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /join/{roomIdOrAlias}``, ``POST /rooms/{roomId}/join``."""
+        via = [v for k, v in request.query if k in {"via", "server_name"}]
+        reason = {"reason": text(body, "reason")} if "reason" in body else {}
+        room_id = await self.enter(caller.user, request.path["room"], via, reason)
+        return {"room_id": room_id}
+
+    async def found(self, address: str, via: Sequence[str]) -> tuple[str, list[str]]:
+        """The room behind an id or alias, and servers to ask."""
+        try:
+            if address.startswith("!"):
+                room_id, more = named(address)
+                servers = [s for s in via if ids.valid_server_name(s)]
+                return room_id, list(dict.fromkeys([*servers, *more]))[:20]
+            if not ids.valid_alias(address):
+                raise error(400, "M_INVALID_PARAM", f"{address[:80]!r} is no room id or alias")
+            if ids.domain_of(address) != self._own.server:
+                return await self._membership.resolve(address)
+        except RoomRefused as problem:
+            raise refused(problem.refusal) from problem
+        known = await self._entrance.alias(address)
+        if known is None:
+            raise error(404, "M_NOT_FOUND", f"no room is called {address}")
+        return known, []
+
+    async def enter(self, user: str, address: str, via: Sequence[str], more: Mapping[str, Any]) -> str:
+        """Bring somebody into a room; its id."""
+        room_id, servers = await self.found(address, via)
+        if self._entrance.blocked(room_id):
+            raise error(403, "M_FORBIDDEN", "this server takes no part in that room")
+        stay = self._own.attendance.stay(user, room_id)
+        if stay is not None and stay.membership == "join":
+            return room_id
+        waiting = await self._pending.get(room_id, user)
+        if waiting is not None:
+            servers = list(dict.fromkeys([waiting.origin, *servers]))
+        room = self._rooms.get(room_id)
+        if room is None or not room.resident:
+            try:
+                opened = await self._entrance.enter(room_id, servers, user)
+            except RoomRefused as problem:
+                raise refused(problem.refusal) from problem
+            await self._ctx.open_link(room_id, authority=True, view=opened.view)
+            room = self._rooms[room_id]
+            if await self._entered(user, room):
+                return room_id
+        await self._join_here(user, room, more)
+        await self._pending.drop(room_id, user)
+        return room_id
+
+    async def _entered(self, user: str, room: MatrixRoom) -> bool:
+        """Whether it was this person who came in from elsewhere: told like anything else, once the room is
+        open.
+        """
+        key = (MEMBER, user)
+        member = (await room.events_of(await room.state(), [key])).get(key)
+        if member is None or member.membership != "join":
+            return False
+        attendance, stay = self._own.attendance, stay_of(room.room_id, user, member)
+        if attendance.stay(user, room.room_id) == stay:
+            return True
+        news = told(room.room_id, member.event_id, room.head.group)
+        await self._ctx.store.commit([*attendance.writes(user, stay), news])
+        attendance.moved(user, stay)
+        return True
+
+    async def _join_here(self, user: str, room: MatrixRoom, more: Mapping[str, Any]) -> None:
+        view = self._ctx.view(room.room_id)
+        verdict = await self._ctx.check(
+            Join(
+                network=self._ctx.id,
+                room=room.room_id,
+                user=Ref(self._ctx.id, user),
+                user_server=self._own.server,
+                outbound=False,
+                servers=view.servers() if view else frozenset(),
+            )
+        )
+        if not verdict.allowed:
+            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+        authoriser = await self._restricted.authoriser(room, user)
+        by = {"join_authorised_via_users_server": authoriser} if authoriser is not None else {}
+        await self._voice.member(user, room.room_id, user, "join", {**await self._shown(user), **more, **by})
+
+    async def knock(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /knock/{roomIdOrAlias}``."""
+        via = [v for k, v in request.query if k in {"via", "server_name"}]
+        room_id, servers = await self.found(request.path["room"], via)
+        more = {"reason": text(body, "reason")} if "reason" in body else {}
+        room = self._rooms.get(room_id)
+        if room is not None and room.resident:
+            shown = {**await self._shown(caller.user), **more}
+            await self._voice.member(caller.user, room_id, caller.user, "knock", shown)
+            return {"room_id": room_id}
+        try:
+            event, server, version, shown_state = await self._membership.knock(room_id, caller.user, servers)
+        except RoomRefused as problem:
+            raise refused(problem.refusal) from problem
+        await self._pending.keep(event, server, shown_state, version)
+        return {"room_id": room_id}
+
+    async def leave(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/leave``: out of it, or no to an invite."""
+        room_id, user = request.path["room"], caller.user
+        stay = self._own.attendance.stay(user, room_id)
+        if stay is None:
+            raise error(404, "M_NOT_FOUND", "that room is not known")
+        if stay.membership in {"leave", "ban"}:
+            return {}
+        room = self._rooms.get(room_id)
+        if room is not None and room.resident:
+            more = {"reason": text(body, "reason")} if "reason" in body else {}
+            await self._voice.member(user, room_id, user, "leave", more)
+            await self._pending.drop(room_id, user)
+            return {}
+        waiting = await self._pending.get(room_id, user)
+        if waiting is not None:
+            await self._membership.leave_remote(room_id, user, [waiting.origin])
+        await self._pending.drop(room_id, user)
+        if self._own.attendance.stay(user, room_id) == stay:
+            await self._own.attendance.move(user, stay_of(room_id, user, None))
+        return {}
+
+    async def forget(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``POST /rooms/{roomId}/forget``."""
+        stay = self._own.attendance.stay(caller.user, request.path["room"])
+        if stay is not None and stay.membership not in {"leave", "ban"}:
+            raise error(400, "M_UNKNOWN", "leave the room first")
+        await self._own.attendance.forget(caller.user, request.path["room"])
+        return {}
+
+    async def invite(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/invite``."""
+        user = text(body, "user_id")
+        self._voice.joined(caller.user, request.path["room"])
+        more = {"reason": text(body, "reason")} if "reason" in body else {}
+        shown = {**await self._shown(user), **more}
+        await self._voice.member(caller.user, request.path["room"], user, "invite", shown)
+        return {}
+
+    async def kick(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/kick``."""
+        user, room_id = text(body, "user_id"), request.path["room"]
+        room = self._voice.joined(caller.user, room_id)
+        member = await self._voice.state_event(room, MEMBER, user)
+        if member is None or member.membership not in {"join", "invite", "knock"}:
+            raise error(403, "M_FORBIDDEN", f"{user[:255]} is not in that room")
+        return await self._out(caller, room_id, user, "leave", body)
+
+    async def ban(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/ban``."""
+        self._voice.joined(caller.user, request.path["room"])
+        return await self._out(caller, request.path["room"], text(body, "user_id"), "ban", body)
+
+    async def unban(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/unban``."""
+        user, room_id = text(body, "user_id"), request.path["room"]
+        room = self._voice.joined(caller.user, room_id)
+        member = await self._voice.state_event(room, MEMBER, user)
+        if member is None or member.membership != "ban":
+            raise error(403, "M_FORBIDDEN", f"{user[:255]} is not banned from that room")
+        return await self._out(caller, room_id, user, "leave", body)
+
+    async def _out(
+        self, caller: Caller, room_id: str, user: str, membership: str, body: Mapping[str, Any]
+    ) -> Any:
+        more = {"reason": text(body, "reason")} if "reason" in body else {}
+        await self._voice.member(caller.user, room_id, user, membership, more)
+        return {}
+
+    async def joined_rooms(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /joined_rooms``."""
+        stays = self._own.attendance.stays(caller.user).values()
+        return {"joined_rooms": [stay.room_id for stay in stays if stay.membership == "join"]}
+
+    async def look_up(self, request: Request, _body: Any) -> Any:
+        """``GET /directory/room/{alias}``, of any server, for anybody."""
+        alias = request.path["alias"]
+        room_id, servers = await self.found(alias, [])
+        if ids.domain_of(alias) == self._own.server:
+            view = self._ctx.view(room_id)
+            servers = sorted(s for n, s in view.joined_servers if n == self._ctx.id) if view else []
+        return {"room_id": room_id, "servers": servers or [self._own.server]}
+
+    async def name(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /directory/room/{alias}``."""
+        alias, room_id = request.path["alias"], text(body, "room_id")
+        if not ids.valid_alias(alias) or ids.domain_of(alias) != self._own.server:
+            raise error(400, "M_INVALID_PARAM", f"an alias here is #name:{self._own.server}")
+        self._voice.joined(caller.user, room_id)
+        try:
+            fields = {"room_id": room_id}
+            body_ = caller.user.encode()
+            await self._ctx.store.commit([Insert("room_alias", (alias,), body_, fields)])
+        except Conflict as conflict:
+            raise error(409, "M_UNKNOWN", f"{alias} names a room already") from conflict
+        return {}
+
+    async def unname(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``DELETE /directory/room/{alias}``: by who gave the name, or may say which is the room's own."""
+        alias = request.path["alias"]
+        row = await self._ctx.store.get("room_alias", (alias,))
+        if row is None:
+            raise error(404, "M_NOT_FOUND", f"no room is called {alias[:255]}")
+        if row.body.decode() != caller.user and not caller.admin:
+            room = self._voice.joined(caller.user, str(row.fields["room_id"]))
+            state = await room.events_of(await room.state(), [POWER_LEVELS_KEY])
+            levels = room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version)
+            if levels.user(caller.user) < levels.required("m.room.canonical_alias", True):  # a state event
+                raise error(403, "M_FORBIDDEN", "somebody else gave the room that name")
+        await self._ctx.store.commit([Delete("room_alias", (alias,))])
+        return {}
+
+    async def aliases(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /rooms/{roomId}/aliases``."""
+        room = self._voice.joined(caller.user, request.path["room"])
+        rows = await self._ctx.store.scan("room_alias", index=("room_id",), equal=(room.room_id,), limit=1000)
+        return {"aliases": [str(row.key[0]) for row in rows]}
+
+
+def _users(body: Mapping[str, Any], key: str) -> list[str]:
+    value = body.get(key, [])
+    if not isinstance(value, list) or len(value) > _MOST_INVITED or not all(map(ids.valid_user_id, value)):
+        raise error(400, "M_INVALID_PARAM", f"{key} is no list of user ids")
+    return list(dict.fromkeys(value))
+
+
+def _initial(body: Mapping[str, Any]) -> list[Step]:
+    listed = body.get("initial_state", [])
+    if not isinstance(listed, list) or len(listed) > _MOST_STATE:
+        raise error(400, "M_BAD_JSON", "initial_state is no list of state events")
+    found: list[Step] = []
+    for one in listed:
+        if not isinstance(one, dict) or not isinstance(one.get("content"), dict):
+            raise error(400, "M_BAD_JSON", "initial_state has something that is no state event")
+        step = (text(one, "type"), text(one, "state_key", ""), one["content"])
+        if step[0] in {"m.room.create", "m.room.member"}:
+            raise error(400, "M_INVALID_PARAM", f"{step[0]} is no initial state")
+        found.append(step)
+    return found

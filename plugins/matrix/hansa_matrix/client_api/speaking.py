@@ -1,0 +1,143 @@
+"""What people do in rooms that they are in. SPEC: client-server API, "Sending events to a room",
+"Redactions", "Typing notifications", "Receipts", "Read markers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hansa import NetworkContext, Request
+
+from hansa_matrix.client_api.accounts import Caller
+from hansa_matrix.client_api.data import FULLY_READ, UserData
+from hansa_matrix.client_api.door import Handler, Limited, text
+from hansa_matrix.client_api.rooms import Rooms
+from hansa_matrix.client_api.shapes import txn_origin
+from hansa_matrix.client_api.voice import Voice
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.acl import acl_of
+from hansa_matrix.proto.edus import ReceiptEdu
+from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, MEMBER
+from hansa_matrix.room.redactions import REDACTION
+from hansa_matrix.room.signals import RoomSignals
+
+_MARKS = {"m.fully_read": "", "m.read": "m.read", "m.read.private": "m.read.private"}
+
+
+class Speaking:
+    """Events, and what is said beside them."""
+
+    def __init__(
+        self, ctx: NetworkContext, voice: Voice, rooms: Rooms, signals: RoomSignals, data: UserData
+    ) -> None:
+        self._ctx = ctx
+        self._voice = voice
+        self._rooms = rooms
+        self._signals = signals
+        self._data = data
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {
+            ("PUT", "/v3/rooms/{room}/send/{type}/{txn}"): Limited(self.send),
+            ("PUT", "/v3/rooms/{room}/redact/{event}/{txn}"): Limited(self.redact),
+            ("PUT", "/v3/rooms/{room}/state/{type}"): Limited(self.state),
+            ("PUT", "/v3/rooms/{room}/state/{type}/{key}"): Limited(self.state),
+            ("PUT", "/v3/rooms/{room}/typing/{user}"): self.typing,
+            ("POST", "/v3/rooms/{room}/receipt/{kind}/{event}"): self.receipt,
+            ("POST", "/v3/rooms/{room}/read_markers"): self.markers,
+        }
+
+    async def send(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /send/{eventType}/{txnId}``; a redaction, which room versions write differently, too."""
+        room_id, type_ = request.path["room"], request.path["type"]
+        origin = txn_origin(caller, f"{room_id}/{type_}", request.path["txn"])
+        self._voice.joined(caller.user, room_id)
+        return {"event_id": await self._voice.say(caller.user, room_id, (type_, None, body), origin)}
+
+    async def redact(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /redact/{eventId}/{txnId}``."""
+        room_id, target = request.path["room"], request.path["event"]
+        if not ids.valid_event_id(target):
+            raise error(400, "M_INVALID_PARAM", f"{target[:80]!r} is no event id")
+        reason = {"reason": text(body, "reason")} if "reason" in body else {}
+        origin = txn_origin(caller, f"{room_id}/{REDACTION}", request.path["txn"])
+        self._voice.joined(caller.user, room_id)
+        draft = (REDACTION, None, {"redacts": target, **reason})
+        return {"event_id": await self._voice.say(caller.user, room_id, draft, origin)}
+
+    async def state(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /state/{eventType}/{stateKey}``."""
+        room_id, type_, key = request.path["room"], request.path["type"], request.path.get("key", "")
+        if type_ == CREATE:
+            raise error(400, "M_INVALID_PARAM", "a room is created once")
+        if (type_, key) == ACL_KEY:
+            acl, server = acl_of(body), ids.domain_of(caller.user)
+            if acl is not None and not acl.allows(server):
+                raise error(400, "M_BAD_JSON", f"this server ACL would bar {server} itself")
+        room = self._voice.room(room_id)
+        stay = await self._voice.state_event(room, MEMBER, caller.user)
+        inside = stay is not None and stay.membership == "join"
+        if type_ == MEMBER and key == caller.user and body.get("membership") == "join" and not inside:
+            more = {k: v for k, v in body.items() if k != "membership"}
+            await self._rooms.enter(caller.user, room_id, [], more)
+            joined = await self._voice.state_event(room, MEMBER, caller.user)
+            return {"event_id": joined.event_id if joined is not None else ""}
+        if type_ == "m.room.canonical_alias":
+            await self._named(room_id, body)
+        present = await self._voice.state_event(room, type_, key)
+        if present is not None and present.sender == caller.user and present.content == body and inside:
+            return {"event_id": present.event_id}
+        return {"event_id": await self._voice.say(caller.user, room_id, (type_, key, body))}
+
+    async def _named(self, room_id: str, body: Mapping[str, Any]) -> None:
+        """Aliases that a room calls itself by have to lead to it."""
+        more = body.get("alt_aliases", [])
+        listed = [body.get("alias"), *(more if isinstance(more, list) else [])]
+        for alias in (one for one in listed if one is not None and one != ""):
+            if not ids.valid_alias(alias):
+                raise error(400, "M_INVALID_PARAM", f"{str(alias)[:80]!r} is no alias")
+            found, _ = await self._rooms.found(alias, [])
+            if found != room_id:
+                raise error(400, "M_BAD_ALIAS", f"{alias} names another room")
+
+    async def typing(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /typing/{userId}``."""
+        if request.path["user"] != caller.user:
+            raise error(403, "M_FORBIDDEN", "nobody types for others")
+        on, timeout = body.get("typing"), body.get("timeout", 30_000)
+        if not isinstance(on, bool) or type(timeout) is not int or timeout < 0:
+            raise error(400, "M_BAD_JSON", "typing is true or false, and timeout is in milliseconds")
+        room = self._voice.joined(caller.user, request.path["room"])
+        await self._signals.type(caller.user, room, typing=on, seconds=timeout / 1000)
+        return {}
+
+    async def receipt(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /receipt/{receiptType}/{eventId}``."""
+        kind, thread = request.path["kind"], body.get("thread_id", "")
+        if kind not in _MARKS:
+            raise error(400, "M_INVALID_PARAM", "there is no such kind of receipt")
+        if not isinstance(thread, str) or ("thread_id" in body and (not thread or not ids.fits(thread))):
+            raise error(400, "M_INVALID_PARAM", "thread_id is no thread")
+        await self._read(caller, request.path["room"], {kind: request.path["event"]}, thread)
+        return {}
+
+    async def markers(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /read_markers``."""
+        marks = {kind: text(body, kind) for kind in _MARKS if kind in body}
+        await self._read(caller, request.path["room"], marks, "")
+        return {}
+
+    async def _read(self, caller: Caller, room_id: str, marks: Mapping[str, str], thread: str) -> None:
+        self._voice.joined(caller.user, room_id)
+        if not all(map(ids.valid_event_id, marks.values())):
+            raise error(400, "M_INVALID_PARAM", "that is no event id")
+        for kind, event_id in marks.items():
+            if kind == "m.fully_read":
+                await self._data.put(caller.user, room_id, FULLY_READ, {"event_id": event_id})
+                continue
+            now = self._ctx.clock.now()
+            read = ReceiptEdu(room_id=room_id, user=caller.user, event_id=event_id, ts=now, thread=thread)
+            await self._signals.read(read, private=kind == "m.read.private")

@@ -1,0 +1,81 @@
+"""What people say with their clients, on its way into a room. SPEC: client-server API, "Sending events to a
+room".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hansa import Inbound, Member, Ref
+
+from hansa_matrix.bridge import OwnDraft, meaning
+from hansa_matrix.client_api.door import refused
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.canonical import check_values
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.room.native import Own, Spoken
+from hansa_matrix.room.room import MatrixRoom
+
+
+class Voice:
+    """Events by people who are in the room, or about to be."""
+
+    def __init__(self, own: Own, room_of: Callable[[str], MatrixRoom | None]) -> None:
+        self._own = own
+        self._ctx = own.ctx
+        self._room_of = room_of
+
+    def room(self, room_id: str) -> MatrixRoom:
+        """A room that this server is in. Raises the error answer of one that it is not in."""
+        room = self._room_of(room_id)
+        if room is None or not room.resident:
+            raise error(403, "M_FORBIDDEN", "this server is not in that room")
+        return room
+
+    def joined(self, user: str, room_id: str) -> MatrixRoom:
+        """A room that somebody is in. Raises the error answer of one that they are not in."""
+        room = self.room(room_id)
+        stay = self._own.attendance.stay(user, room_id)
+        if stay is None or stay.membership != "join":
+            raise error(403, "M_FORBIDDEN", f"{user} is not in that room")
+        return room
+
+    async def say(self, user: str, room_id: str, draft: OwnDraft, origin: str = "") -> str:
+        """Put an event into a room; its id. The same ``origin`` again is the same event. Raises the error
+        answer of one that the room's rules, or a policy, refuse.
+        """
+        type_, state_key, content = draft
+        if not type_ or not ids.fits(type_) or (state_key is not None and not ids.fits(state_key)):
+            raise error(400, "M_INVALID_PARAM", f"a type and a state key have at most {ids.MAX_BYTES} bytes")
+        self.room(room_id)
+        check_values(content)
+        what = await meaning(draft, self._own.views.home_of)
+        if isinstance(what, Member) and not ids.valid_user_id(state_key):
+            raise error(400, "M_INVALID_PARAM", f"{str(state_key)[:80]!r} is no user id")
+        inbound = Inbound(
+            origin=Ref(self._ctx.id, origin or f"own-{self._ctx.random.bytes(12).hex()}"),
+            room=Ref(self._ctx.id, room_id),
+            sender=Ref(self._ctx.id, user),
+            content=what,
+            ts=self._ctx.clock.now(),
+            native=Spoken(draft=draft),
+        )
+        (outcome,) = await self._ctx.submit([inbound])
+        if outcome.refusal is not None:
+            raise refused(outcome.refusal)
+        if outcome.event is None:
+            raise error(403, "M_FORBIDDEN", "the event may not be shown here")
+        return await self._ctx.native_id(outcome.event) or ""
+
+    async def member(
+        self, user: str, room_id: str, target: str, membership: str, more: Mapping[str, Any]
+    ) -> str:
+        """A member event."""
+        return await self.say(user, room_id, ("m.room.member", target, {**more, "membership": membership}))
+
+    async def state_event(self, room: MatrixRoom, type_: str, state_key: str) -> Pdu | None:
+        """An event of a room's current state."""
+        key = (type_, state_key)
+        return (await room.events_of(await room.state(), [key])).get(key)
