@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from hansa.pure.errors import HansaError
+from hansa.pure.errors import HansaError, LocalProtocolError
 
 if TYPE_CHECKING:
     from hansa.pure.commands import Argument, Command
@@ -127,6 +127,10 @@ def plugin_parser(name: str, commands: Iterable[Command]) -> argparse.ArgumentPa
 
 
 def _add(parser: argparse.ArgumentParser, argument: Argument) -> None:
+    if argument.secret:
+        text = f"a file that has {argument.help} (default: it is asked for)"
+        parser.add_argument(f"{argument.name}-file", type=Path, help=text)
+        return
     more: dict[str, Any] = {"help": argument.help}
     if argument.switch:
         more["action"] = "store_true"
@@ -155,21 +159,49 @@ def _plugin(argv: Sequence[str]) -> int | None:
     """``hansa PLUGIN ...``; None if the first word is no plugin."""
     from hansa import plugins  # noqa: PLC0415
 
+    words = list(argv)
     if argv[0] not in plugins.installed():
-        return None
+        named = [
+            name
+            for name in sorted(plugins.installed())
+            if any(c.short and c.words.partition(" ")[0] == argv[0] for c in commands_of(name))
+        ]
+        if len(named) != 1:
+            return None
+        words = [named[0], *argv]
     from hansa.commands.client import watched  # noqa: PLC0415
 
-    args = plugin_parser(argv[0], commands_of(argv[0])).parse_args(argv[1:])
+    args = plugin_parser(words[0], commands_of(words[0])).parse_args(words[1:])
     command: Command = args._command  # noqa: SLF001
-    names = [argument.name.lstrip("-").replace("-", "_") for argument in command.arguments]
     body = {
         "network": args.network,
         "words": command.words,
-        "arguments": {name: getattr(args, name) for name in names},
+        "arguments": {_named(argument): _given(argument, args) for argument in command.arguments},
     }
-    found = watched(args.config, "POST", f"/operate/{argv[0]}", body)
+    found = watched(args.config, "POST", f"/operate/{words[0]}", body)
     print(json.dumps(found, indent=2) if args.json else command.show(found))
     return 0
+
+
+def _named(argument: Argument) -> str:
+    return argument.name.lstrip("-").replace("-", "_")
+
+
+def _given(argument: Argument, args: argparse.Namespace) -> Any:
+    if not argument.secret:
+        return getattr(args, _named(argument))
+    file: Path | None = getattr(args, f"{_named(argument)}_file")
+    if file is not None:
+        try:
+            return file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise LocalProtocolError(f"{file}: {error}") from error
+    from getpass import getpass  # noqa: PLC0415
+
+    first = getpass(f"{_named(argument)}: ")
+    if getpass(f"{_named(argument)} again: ") != first:
+        raise LocalProtocolError("the two are not the same")
+    return first
 
 
 #: ``(method, path, body)`` of a request to the running Hansa.

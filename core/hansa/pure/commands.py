@@ -39,7 +39,8 @@ class Argument:
 
     It reaches the network under its name without dashes, inner ones as ``_``. ``number``: a whole number;
     ``switch``: an option that is there or not; ``optional``: a positional one that may be left out (None);
-    ``many``: one or more.
+    ``many``: one or more. ``secret``: an option that is never an argument, which everybody could see: it is
+    read from the file of ``NAME-file``, or asked for.
     """
 
     name: str
@@ -48,18 +49,21 @@ class Argument:
     switch: bool = False
     optional: bool = False
     many: bool = False
+    secret: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """``hansa PLUGIN WORDS...``. ``words`` are one or two, separated by a space: the name under which the
     network's ``operations`` has it. ``show`` makes text of its answer; ``--json`` prints that as it is.
+    ``short``: it is also ``hansa WORDS...``, where no other plugin has such words.
     """
 
     words: str
     help: str
     arguments: tuple[Argument, ...] = ()
     show: Callable[[Any], str] = plain
+    short: bool = False
 
 
 class Commands:

@@ -70,6 +70,24 @@ def _files(found: Any) -> str:
     return table(["media", "bytes", "type", "name", "last used"], rows)
 
 
+def _users(found: Any) -> str:
+    rows = [
+        [
+            u["user"],
+            "closed" if u["deactivated"] else "admin" if u["admin"] else "",
+            str(u["devices"]),
+            when(u["created"]),
+        ]
+        for u in found
+    ]
+    return table(["user", "", "devices", "since"], rows)
+
+
+def _tokens(found: Any) -> str:
+    rows = [[t["token"], str(t["used"]), str(t["uses"] or "always")] for t in found]
+    return table(["token", "used", "of"], rows)
+
+
 def _examined(found: Any) -> str:
     lines = [f"{found['server']}: {'healthy' if found['healthy'] else 'not healthy'}"]
     for one in found["findings"]:
@@ -197,6 +215,34 @@ def register(commands: Commands) -> None:
             ),
         )
     )
+    name = Argument(name="name", help="its localpart, or the whole user id")
+    password = Argument(name="--password", help="its password", secret=True)
+    admin = Argument(name="--admin", help="who administers this server", switch=True)
+    commands.add(
+        Command(words="user add", help="make an account", arguments=(name, password, admin), short=True)
+    )
+    commands.add(Command(words="user ls", help="everybody with an account", show=_users, short=True))
+    commands.add(
+        Command(
+            words="user passwd",
+            help="set another password; every device is logged out",
+            arguments=(name, password),
+            short=True,
+        )
+    )
+    commands.add(
+        Command(
+            words="user deactivate",
+            help="close an account for good; nobody else gets its name",
+            arguments=(name,),
+            short=True,
+        )
+    )
+    uses = Argument(name="--uses", help="how often it may be used (default: once; 0: always)", number=True)
+    commands.add(Command(words="tokens add", help="let somebody make an account", arguments=(uses,)))
+    commands.add(Command(words="tokens ls", help="tokens that make accounts", show=_tokens))
+    token = Argument(name="token", help="as it was given out")
+    commands.add(Command(words="tokens rm", help="take one back", arguments=(token,)))
     media = Argument(name="media", help="mxc://SERVER/ID")
     file = Argument(name="file", help="its whole path, for the running Hansa to open")
     commands.add(

@@ -33,6 +33,7 @@ from hansa import (
 from hansa import Membership as Standing
 
 from hansa_matrix.bridge import OwnDraft, Views, texts
+from hansa_matrix.client_api.api import ClientApi
 from hansa_matrix.config import Config
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.answers.handshakes import Handshakes
@@ -157,6 +158,25 @@ class MatrixNetwork:
         self._ingest.blocked = self.blocked
         self._entrance.blocked = self.blocked
         self._entrance.waiting = self._ingest.waiting
+        self._known.profiles.known = self._attendance.accounts.__contains__
+        self._entitled = Entitled(self._own, self)
+        self._clients = ClientApi(
+            self._own,
+            self._events,
+            self._client,
+            self._known,
+            self._entrance,
+            self._membership,
+            self._pending,
+            self._signals,
+            self._directory,
+            self._backfill,
+            self._upgrades,
+            self._library,
+            self._fetcher,
+            self._entitled,
+            self._rooms,
+        )
         ctx.declare(SCHEMA)
 
     @property
@@ -169,7 +189,7 @@ class MatrixNetwork:
         """The federation endpoints and our keys."""
         gate = Gate(self._ctx, self._server, self._keyring, self._sender.heard_from)
         gate.opened = self._opening.is_set
-        entitled = Entitled(self._own, self)
+        entitled = self._entitled
         takers: dict[str, Taker] = {
             TYPING: self._signals.take_typing,
             RECEIPT: self._signals.take_receipts,
@@ -187,6 +207,7 @@ class MatrixNetwork:
         add_routes(router, gate, answers, self._keyring, self._config.delegate)
         Notary(self._keyring, self._ctx.clock).register(router)
         add_userinfo(router, self._known.openid)
+        self._clients.register(router, self._opening.is_set)
 
     async def start(self) -> None:
         """See ``hansa.Network.start``. One signed request goes to every server we share a room with, so
@@ -359,6 +380,7 @@ class MatrixNetwork:
             **self._entrance.operations(),
             **self._directory.operations(),
             **self._care.operations(),
+            **self._clients.operations(),
             **self._doctor.operations(),
             **MediaOperations(self._library, self._fetcher).table(),
             "rooms upgrade": self._upgrades.upgrade,

@@ -85,6 +85,8 @@ SCHEMA = Schema(
         ),
         Collection(name="fallback_key", key={"user_id": str, "device_id": str, "algorithm": str}),
         Collection(name="cross_signing_key", key={"user_id": str, "usage": str}),
+        #: The signatures of people here on others' master keys, which nobody else is shown.
+        Collection(name="vouched", key={"by": str, "user_id": str, "key_id": str}),
         #: What waits for a device here.
         Collection(
             name="to_device",
@@ -107,6 +109,10 @@ SCHEMA = Schema(
             key={"server": str, "media_id": str},
             fields={"digest": str, "used": int},
             indexes=(("used",), ("digest",)),
+        ),
+        #: Addresses that were given out for files that have not come yet, until a time in ms.
+        Collection(
+            name="media_reserved", key={"media_id": str}, fields={"until": int}, indexes=(("until",),)
         ),
         #: What people here say of themselves, field by field.
         Collection(name="profile", key={"user_id": str}),

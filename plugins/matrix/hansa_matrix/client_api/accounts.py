@@ -205,6 +205,10 @@ class Accounts:
             self._known.popitem(last=False)
         return caller
 
+    async def holds(self, caller: Caller) -> bool:
+        """Whether a caller's token is still one."""
+        return caller.token in self._known or bool(await self._ctx.store.get("access_token", (caller.token,)))
+
     async def logout(self, user: str, device_ids: list[str]) -> None:
         """Devices are gone, with their tokens, keys, and what waits for them."""
         gone: list[Delete] = []

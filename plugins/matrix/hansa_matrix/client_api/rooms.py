@@ -25,7 +25,7 @@ from hansa_matrix.federation.answers.restricted import Restricted
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_values
-from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
+from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.room.attendance import stay_of
 from hansa_matrix.room.create import Founding, Step, create_room
@@ -416,9 +416,7 @@ class Rooms:
             raise error(404, "M_NOT_FOUND", f"no room is called {alias[:255]}")
         if row.body.decode() != caller.user and not caller.admin:
             room = self._voice.joined(caller.user, str(row.fields["room_id"]))
-            state = await room.events_of(await room.state(), [POWER_LEVELS_KEY])
-            levels = room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version)
-            if levels.user(caller.user) < levels.required("m.room.canonical_alias", True):  # a state event
+            if not await self._voice.may(caller.user, room, "m.room.canonical_alias"):
                 raise error(403, "M_FORBIDDEN", "somebody else gave the room that name")
         await self._ctx.store.commit([Delete("room_alias", (alias,))])
         return {}

@@ -21,7 +21,7 @@ from hansa_matrix.room.news import News
 from hansa_matrix.room.room import MatrixRoom
 
 _TOKEN = re.compile(
-    r"(?:(?P<s>s)(?P<position>[0-9]{1,18})(?:_[0-9]{1,18})?|d(?P<depth>[0-9]{1,16}))", re.ASCII
+    r"(?:(?P<s>s)(?P<position>[0-9]{1,18})(?:_[0-9]{1,18}){0,2}|d(?P<depth>[0-9]{1,16}))", re.ASCII
 )
 _PAGE = 200
 #: Seconds that a reader waits for other servers' past, and events that are fetched at once.

@@ -43,11 +43,14 @@ class Visibility:
         if stay.membership == "join":
             return 2**53
         left = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
-        if left is None:
-            return None
-        before = await room.groups.load(left.before)
-        member = (await room.events_of(before, [(MEMBER, stay_user(left))])).get((MEMBER, stay_user(left)))
-        return left.pdu.depth if member is not None and member.membership == "join" else None
+        return left.pdu.depth if left is not None and await self.was_in(room, left) else None
+
+    @staticmethod
+    async def was_in(room: MatrixRoom, left: Stored) -> bool:
+        """Whether whom a member event is of was in the room before it."""
+        key = (MEMBER, left.pdu.state_key or "")
+        member = (await room.events_of(await room.groups.load(left.before), [key])).get(key)
+        return member is not None and member.membership == "join"
 
     async def _may(
         self,
@@ -82,11 +85,6 @@ class Visibility:
         """Whether anybody may read a room as it is now."""
         found = await room.events_of(await room.state(), [VISIBILITY_KEY])
         return VISIBILITY_KEY in found and _value(found[VISIBILITY_KEY]) == "world_readable"
-
-
-def stay_user(stored: Stored) -> str:
-    """Whom a member event is of."""
-    return stored.pdu.state_key or ""
 
 
 def without(events: Iterable[Stored], ignored: frozenset[str]) -> list[Stored]:

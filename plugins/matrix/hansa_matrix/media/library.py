@@ -41,7 +41,7 @@ class Library:
         self, chunks: AsyncIterator[bytes], content_type: str, name: str, *, mxc: Mxc | None = None
     ) -> Item:
         """Keep a file, of this server if no other address is given. Raises ``BlobTooLarge``, OSError."""
-        mxc = mxc or Mxc(self._server, urlsafe_b64encode(self._ctx.random.bytes(18)).decode())
+        mxc = mxc or self._address()
         blob = await self._ctx.blobs.put(chunks, self._ctx.config.max_media)
         kind, name = media_type(content_type), plain_name(name)
         item = Item(mxc=mxc, blob=blob, type=kind, name=name, used=self._ctx.clock.now())
@@ -50,8 +50,23 @@ class Library:
                 await self._ctx.blobs.size(blob.digest)
             except NoBlob as error:
                 raise OSError("the same file was removed at this moment: try again") from error
-            await self._ctx.store.commit([self._row(item)])
+            given_out = [Delete("media_reserved", (mxc.media_id,))] if mxc.server == self._server else []
+            await self._ctx.store.commit([self._row(item), *given_out])
         return item
+
+    def _address(self) -> Mxc:
+        return Mxc(self._server, urlsafe_b64encode(self._ctx.random.bytes(18)).decode())
+
+    async def reserve(self, until: int) -> Mxc:
+        """An address of this server for a file that comes before a time (ms)."""
+        mxc = self._address()
+        await self._ctx.store.commit([Put("media_reserved", (mxc.media_id,), b"", {"until": until})])
+        return mxc
+
+    async def reserved(self, mxc: Mxc) -> bool:
+        """Whether an address waits for its file."""
+        row = await self._ctx.store.get("media_reserved", (mxc.media_id,))
+        return row is not None and int(row.fields["until"] or 0) > self._ctx.clock.now()
 
     @staticmethod
     def _row(item: Item) -> Put:

@@ -14,6 +14,7 @@ from hansa.pure.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_depth, dumps
+from hansa_matrix.proto.signing import signatures_of
 
 DEVICE_LIST, TO_DEVICE, SIGNING_KEYS = (
     "m.device_list_update",
@@ -134,6 +135,19 @@ def one_time_key(key_id: object, value: object) -> str | None:
     if not (isinstance(value, str) or signed) or not within(value, MAX_KEYS_SIZE):
         return None
     return algorithm
+
+
+def with_signatures(kept: Mapping[str, Any], signed: Mapping[str, Any], user: str) -> dict[str, Any] | None:
+    """Kept keys with somebody's signatures on the same keys; None if they are on something else."""
+
+    def bare(keys: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in keys.items() if k not in {"signatures", "unsigned"}}
+
+    if bare(kept) != bare(signed):
+        return None
+    signatures = kept.get("signatures", {})
+    own = {**signatures.get(user, {}), **signatures_of(signed, user)}
+    return {**kept, "signatures": {**signatures, user: own}}
 
 
 def parse_device_list(content: Mapping[str, Any], origin: str) -> DeviceListUpdate | None:

@@ -97,6 +97,13 @@ class Levels:
             return level
         return self._scalar("state_default", 50) if is_state else self._scalar("events_default", 0)
 
+    def notification(self, key: str) -> int:
+        """What somebody needs to notify in a way that a room restricts, such as ``room``; 50 if it says
+        nothing.
+        """
+        level = level_of(_mapping(self._content.get("notifications")).get(key), self._version)
+        return 50 if level is None else level
+
     @property
     def ban(self) -> int:
         """The level to ban, and to lift a ban."""

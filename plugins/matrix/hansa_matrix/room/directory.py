@@ -27,16 +27,21 @@ class Directory:
         """See ``hansa.Operated.operations``."""
         return {"rooms publish": self._publish, "rooms unpublish": self._unpublish}
 
+    async def publish(self, room_id: str, *, listed: bool) -> None:
+        """List a room, or list it no more. Raises LocalProtocolError if too many are."""
+        if listed and len(await self.published()) >= _MOST:
+            raise LocalProtocolError(f"{_MOST} rooms are published already")
+        write = Put("published", (room_id,)) if listed else Delete("published", (room_id,))
+        await self._ctx.store.commit([write])
+
     async def _publish(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         room = self._room(str(arguments["room"]))
-        if len(await self.published()) >= _MOST:
-            raise LocalProtocolError(f"{_MOST} rooms are published already")
-        await self._ctx.store.commit([Put("published", (room.room_id,))])
+        await self.publish(room.room_id, listed=True)
         return {"published": room.room_id}
 
     async def _unpublish(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         room_id = str(arguments["room"])
-        await self._ctx.store.commit([Delete("published", (room_id,))])
+        await self.publish(room_id, listed=False)
         return {"unpublished": room_id}
 
     async def published(self) -> list[str]:

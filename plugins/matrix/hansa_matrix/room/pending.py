@@ -64,6 +64,12 @@ class Pending:
         row = await self._ctx.store.get("invite", (room_id, user))
         return _waiting(row) if row is not None else None
 
+    async def event(self, room_id: str, user: str) -> Mapping[str, Any]:
+        """The invite or knock itself; empty if none waits."""
+        row = await self._ctx.store.get("invite", (room_id, user))
+        event: Mapping[str, Any] = orjson.loads(row.body)["event"] if row is not None else {}
+        return event
+
     async def every(self) -> list[Waiting]:
         """All of them, 1,000 at most."""
         return [_waiting(row) for row in await self._ctx.store.scan("invite", limit=_PAGE)]

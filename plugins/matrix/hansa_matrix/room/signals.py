@@ -91,11 +91,11 @@ class RoomSignals:
         """Who types in a room."""
         return [user for room, user in self._typing if room == room_id]
 
-    async def type(self, user: str, room: MatrixRoom, *, typing: bool, seconds: float = TYPES_FOR) -> None:
+    async def type(self, user: str, room: MatrixRoom, *, typing: bool, seconds: float) -> None:
         """Somebody of ours begins or ends to type, with a client of their own."""
         edu = TypingEdu(room_id=room.room_id, user=user, typing=typing)
         self._sender.tell(self._servers(room.room_id), (TYPING, room.room_id, user), typing_edu(edu))
-        await self._types(edu, min(seconds, TYPES_FOR))
+        await self._types(edu, seconds)
 
     async def read(self, receipt: ReceiptEdu, *, private: bool) -> None:
         """Somebody of ours has read up to an event. A private receipt is between them and this server."""
@@ -110,11 +110,11 @@ class RoomSignals:
         view = self._ctx.view(room_id)
         return {s for n, s in view.joined_servers if n == self._ctx.id} - {self._server} if view else set()
 
-    async def _types(self, typing: TypingEdu, seconds: float = TYPES_FOR) -> None:
+    async def _types(self, typing: TypingEdu, seconds: float | None = None) -> None:
         name = (typing.room_id, typing.user)
         known = self._typing.pop(name, None)
         if typing.typing:
-            self._typing[name] = self._ctx.clock.monotonic() + seconds
+            self._typing[name] = self._ctx.clock.monotonic() + min(seconds or TYPES_FOR, TYPES_FOR)
             self._news.set()
             if len(self._typing) > _MOST_TYPING:
                 gone, _ = self._typing.popitem(last=False)

@@ -30,6 +30,7 @@ async def swept(ctx: NetworkContext) -> None:
     for collection, index, upto in (
         ("original", "until", now),
         ("openid", "until", now),
+        ("media_reserved", "until", now),
         ("txn", "ts", now - _TXN_FOR),
         ("to_device_seen", "ts", now - _SEEN_FOR),
     ):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hansa import LocalProtocolError, Membership, NetworkContext, Write
+from hansa import Custom, LocalProtocolError, Membership, NetworkContext, Write
 
 from hansa_matrix.bridge import Views
 from hansa_matrix.proto import ids
@@ -63,24 +63,36 @@ class Upgrades:
         old, version = self._administration.room(str(arguments["room"])), str(arguments["version"])
         if version not in VERSIONS:
             raise LocalProtocolError(f"there is no room version {version!r}: {', '.join(VERSIONS)}")
+        new = await self.replace(old, version, self._user)
+        return {"room": new, "version": version, "replaces": old.room_id}
+
+    async def replace(self, old: MatrixRoom, version: str, user: str) -> str:
+        """Put a new room in an old one's place, in the name of somebody of ours; its id. Raises
+        LocalProtocolError.
+        """
         state = {p.key: p for p in await old.state_events(await old.state()) if p.state_key is not None}
         if (TOMBSTONE, "") in state:
             raise LocalProtocolError(f"{old.room_id} has been replaced already")
         levels = old.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), old.version)
-        if levels.user(self._user) < levels.required(TOMBSTONE, True):  # a state event
-            raise LocalProtocolError(f"{self._user} may not replace {old.room_id}: give it a higher level")
+        if levels.user(user) < levels.required(TOMBSTONE, True):  # a state event
+            raise LocalProtocolError(f"{user} may not replace {old.room_id}: give it a higher level")
         alias = _alias(state, self._own.server)
-        founding = self._founding(old, state, version)
+        founding = self._founding(old, state, version, user)
         new = await create_room(
-            self._own, self._events, self._user, version, alias, rooms=self._rooms, founding=founding
+            self._own, self._events, user, version, alias, rooms=self._rooms, founding=founding
         )
         await self._bring(new, old.room_id, frozenset())
         body = {"body": "This room has been replaced", "replacement_room": new.room_id}
-        await self._administration.state(old.room_id, TOMBSTONE, "", body)
+        refusal = await self._administration.say(
+            user, old.room_id, Custom(type=TOMBSTONE), (TOMBSTONE, "", body)
+        )
+        if refusal is not None:
+            raise LocalProtocolError(f"{TOMBSTONE} was refused: {refusal.text}")
         await self._moved(old, new)
-        return {"room": new.room_id, "version": version, "replaces": old.room_id}
+        return new.room_id
 
-    def _founding(self, old: MatrixRoom, state: Mapping[StateKey, Pdu], version: str) -> Founding:
+    @staticmethod
+    def _founding(old: MatrixRoom, state: Mapping[StateKey, Pdu], version: str, user: str) -> Founding:
         copied = [
             (p.type, p.state_key or "", dict(p.content))
             for p in state.values()
@@ -90,7 +102,7 @@ class Upgrades:
         predecessor = {"room_id": old.room_id}
         if not VERSIONS[version].hashed_room_id:
             predecessor["event_id"] = next(iter(old.head.extremities))
-        levels = inherited(present.content, self._user, version) if present is not None else None
+        levels = inherited(present.content, user, version) if present is not None else None
         create = {"predecessor": predecessor}
         return Founding(create=create, levels=levels, then=(*PUBLIC, *copied), moved=True)
 

@@ -33,6 +33,17 @@ class Company:
         """Whether somebody is in a room that we are in too: then their server tells us of them."""
         return next(self._rooms(user), None) is not None
 
+    def together(self, user: str, other: str) -> bool:
+        """Whether two people are in one room."""
+        who = Ref(self._ctx.id, other)
+        return any(view.membership(who) is Membership.JOIN for view in self._rooms(user))
+
+    def rooms(self, user: str) -> list[str]:
+        """The ids of somebody's rooms."""
+        who = Ref(self._ctx.id, user)
+        views = ((link.native.id, self._ctx.view(link.native.id)) for link in self._ctx.links())
+        return [room for room, view in views if view and view.membership(who) is Membership.JOIN]
+
     async def local(self, user: str) -> bool:
         """Whether somebody is of this server and no ghost."""
         if not ids.valid_user_id(user) or ids.domain_of(user) != self.server:

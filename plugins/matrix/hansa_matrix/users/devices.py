@@ -12,9 +12,11 @@ from typing import Any
 import orjson
 from hansa import Delete, LocalProtocolError, NetworkContext, Put, Value, Write
 
+from hansa_matrix.crypto import verify
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto.devices import (
     MAX_DEVICES,
+    MAX_KEYS_SIZE,
     SHOWN_USAGES,
     USAGES,
     Device,
@@ -27,7 +29,11 @@ from hansa_matrix.proto.devices import (
     one_time_key,
     signing_keys_edu,
     valid_device_id,
+    with_signatures,
+    within,
 )
+from hansa_matrix.proto.signing import signable, signatures_of
+from hansa_matrix.room.news import DEVICES, told
 from hansa_matrix.users.company import Company
 
 _MOST_ONE_TIME = 5000
@@ -126,6 +132,7 @@ class Devices:
             stream_id += 1
             all_writes += self._sender.lasting(device_list_edu(update), servers)
         all_writes.append(Put("device_list", (user,), str(stream_id).encode()))
+        all_writes.append(told(DEVICES, user))
         await self._ctx.store.commit(all_writes)
         self._sender.sent(servers)
         self.changed(user)
@@ -137,6 +144,7 @@ class Devices:
                 raise LocalProtocolError(f"this is no {usage[:20]} key of {user}")
         servers = self._company.servers(user)
         writes: list[Write] = [Put("cross_signing_key", (user, u), orjson.dumps(k)) for u, k in keys.items()]
+        writes.append(told(DEVICES, user))
         shown = {usage: key for usage, key in keys.items() if usage in SHOWN_USAGES}
         if shown:
             writes += self._sender.lasting(signing_keys_edu(SigningKeyUpdate(user=user, keys=shown)), servers)
@@ -144,6 +152,56 @@ class Devices:
             await self._ctx.store.commit(writes)
         self._sender.sent(servers if shown else ())
         self.changed(user)
+
+    async def sign(self, by: str, user: str, key_id: str, signed: object) -> str:
+        """Take somebody's signatures on a device or master key of theirs, or on another's master key; why
+        that cannot be, empty if it was.
+        """
+        given = signatures_of(signed, by) if isinstance(signed, dict) else {}
+        if not isinstance(signed, dict) or not given or not within(signed, MAX_KEYS_SIZE):
+            return f"there is no signature by {by}"
+        signers, message = await self._signers(by), signable(signed)
+        if not all(verify(signers.get(name, ""), one, message) for name, one in given.items()):
+            return "a signature is none, or by a key that is not known"
+        if by != user:
+            return await self._vouch(by, user, key_id, signed)
+        device = await self.get(user, key_id)
+        if device is not None and device.keys is not None:
+            merged = with_signatures(device.keys, signed, by)
+            if merged is None:
+                return "what was signed is not what is kept"
+            await self.put(user, Device(device_id=key_id, keys=merged, name=device.name))
+            return ""
+        row = await self._ctx.store.get("cross_signing_key", (user, "master"))
+        master = orjson.loads(row.body) if row is not None else None
+        merged = with_signatures(master, signed, by) if master is not None else None
+        if merged is None or f"ed25519:{key_id}" not in merged["keys"]:
+            return "there is no such key"
+        await self.set_cross_signing(user, {"master": merged})
+        return ""
+
+    async def _signers(self, user: str) -> dict[str, str]:
+        """The public keys by which somebody signs: of devices, and of cross-signing."""
+        of = await self.of(user)
+        found: dict[str, str] = {}
+        for keys in (*(d.keys for d in of.devices.values() if d.keys), *of.cross_signing.values()):
+            found |= {name: key for name, key in keys["keys"].items() if name.startswith("ed25519:")}
+        return found
+
+    async def _vouch(self, by: str, user: str, key_id: str, signed: Mapping[str, Any]) -> str:
+        """A signature on another's master key is for who made it alone."""
+        if cross_signing_key(signed, user, "master") is None or f"ed25519:{key_id}" not in signed["keys"]:
+            return "only the master keys of others are signed"
+        body = orjson.dumps(signed["signatures"][by])
+        writes: list[Write] = [Put("vouched", (by, user, key_id), body), told(DEVICES, user)]
+        await self._ctx.store.commit(writes)
+        self.changed(user)
+        return ""
+
+    async def vouched(self, by: str, user: str, key_id: str) -> dict[str, str]:
+        """Somebody's signatures on another's master key."""
+        row = await self._ctx.store.get("vouched", (by, user, key_id))
+        return orjson.loads(row.body) if row is not None else {}
 
     async def add_one_time_keys(self, user: str, device_id: str, keys: Mapping[str, Any]) -> None:
         """One-time keys ``ALGORITHM:ID``, to be handed out in this order. The same again is no new key.

@@ -60,8 +60,12 @@ class KeyDirectory:
         local = {user: devices for user, devices in wanted.items() if await self._company.local(user)}
         return await self._devices.claim(local)
 
-    async def query(self, wanted: Mapping[str, Sequence[str]], *, within: float = WITHIN) -> _Keys:
-        """As ``query_here`` of anybody, with ``failures`` by server."""
+    async def query(
+        self, wanted: Mapping[str, Sequence[str]], *, within: float = WITHIN, reader: str = ""
+    ) -> _Keys:
+        """As ``query_here`` of anybody, with ``failures`` by server, and what only the ``reader`` may know of
+        themselves and of whom they vouch for.
+        """
         found = await self.query_here(wanted)
         asked: dict[str, dict[str, list[str]]] = {}
         for user, device_ids in wanted.items():
@@ -81,7 +85,22 @@ class KeyDirectory:
                 self._remote.fetch(user)
 
         found["failures"] = await self._each(asked, ask)
+        if reader:
+            await self._private(found, reader, wanted)
         return found
+
+    async def _private(self, found: _Keys, reader: str, wanted: Mapping[str, Sequence[str]]) -> None:
+        found["user_signing_keys"] = {}
+        if reader in wanted:
+            own = (await self._devices.of(reader)).cross_signing.get("user_signing")
+            found["user_signing_keys"] = {reader: own} if own is not None else {}
+        for user, key in found["master_keys"].items():
+            for name in key["keys"] if user != reader else ():
+                more = await self._devices.vouched(reader, user, name.removeprefix("ed25519:"))
+                if more:
+                    signatures = key.get("signatures", {})
+                    mine = {**signatures.get(reader, {}), **more}
+                    found["master_keys"][user] = {**key, "signatures": {**signatures, reader: mine}}
 
     async def claim(self, wanted: Mapping[str, Mapping[str, str]], *, within: float = WITHIN) -> _Keys:
         """``one_time_keys`` by user and device, and ``failures`` by server."""

@@ -96,9 +96,10 @@ class DeviceMessages:
                 found.append((user, device_id, Append("to_device", orjson.dumps(event), fields)))
         return found
 
-    async def send(self, message: ToDevice) -> None:
-        """From somebody here to devices anywhere, in one commit. ``message_id`` is unique of this server.
-        Raises LocalProtocolError for what no server would take.
+    async def send(self, message: ToDevice, *, once: bool = False) -> None:
+        """From somebody here to devices anywhere, in one commit. ``message_id`` is unique of this server;
+        ``once``: a message of an id that was sent before is not sent again. Raises LocalProtocolError for
+        what no server would take.
         """
         here: dict[str, Mapping[str, Any]] = {}
         there: dict[str, dict[str, Mapping[str, Any]]] = {}
@@ -125,8 +126,13 @@ class DeviceMessages:
                     )
                 )
                 writes += self._sender.lasting(edu, (server,))
-        if writes:
+        if once:
+            ts = {"ts": self._ctx.clock.now()}
+            writes.append(Insert("to_device_seen", (self._company.server, message.message_id), b"", ts))
+        try:
             await self._ctx.store.commit(writes)
+        except Conflict:
+            return
         for server in there:
             self._sender.sent((server,))
         for user, device_id, _ in kept:

@@ -5,7 +5,7 @@ SPEC: server-server API, "Querying for information"; client-server API, "Profile
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -28,13 +28,15 @@ class Profiles:
         self._ctx = ctx
         self._client = client
         self._server = server
+        #: Whether somebody has an account here, who may have said nothing of themselves.
+        self.known: Callable[[str], bool] = lambda _: False
 
     async def here(self, user: str) -> dict[str, Any] | None:
         """All fields of somebody of this server, a ghost too; None if there is nobody of that name."""
         row = await self._ctx.store.get("profile", (user,))
         kept: dict[str, Any] = orjson.loads(row.body) if row is not None else {}
         person = self._person(await self._ctx.home_of(user))
-        if person is None and row is None:
+        if person is None and row is None and not self.known(user):
             return None
         known = {"displayname": person.name} if person is not None and person.name else {}
         return known | kept

@@ -25,6 +25,7 @@ from hansa_matrix.proto.devices import (
     parse_signing_keys,
     parse_user_devices,
 )
+from hansa_matrix.room.news import DEVICES, told
 from hansa_matrix.users.company import Company
 
 #: A list in more bytes is not kept: it is asked for each time.
@@ -49,6 +50,10 @@ class RemoteDevices:
         #: Told whose devices or cross-signing keys changed.
         self.changed: Callable[[str], None] = lambda _: None
 
+    async def note(self, user: str) -> None:
+        """Keep for clients that somebody's keys are others now."""
+        await self._ctx.store.commit([told(DEVICES, user)])
+
     async def of(self, user: str) -> UserDevices | None:
         """A list that is up to date, None if there is none: then the server has to be asked."""
         row = await self._ctx.store.get("remote_devices", (user,))
@@ -67,6 +72,7 @@ class RemoteDevices:
             if update is None:
                 ignored += 1
             elif await self._update(update):
+                await self.note(update.user)
                 self.changed(update.user)
         return ignored
 
@@ -101,6 +107,7 @@ class RemoteDevices:
                 ignored += 1
             else:
                 await self._signing(update)
+                await self.note(update.user)
                 self.changed(update.user)
         return ignored
 

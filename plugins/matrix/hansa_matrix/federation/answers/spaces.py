@@ -5,7 +5,7 @@ SPEC: server-server API, "Public Room Directory", "Spaces", "Retrieving the even
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hansa import Membership, NetworkContext, Request
@@ -58,6 +58,10 @@ class Spaces:
 
     async def filtered(self, _origin: str, _request: Request, body: Any) -> Any:
         """``POST /publicRooms``."""
+        return await self.listed(body)
+
+    async def listed(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A page of the public list, as its ``filter`` wants it."""
         limit, since, wanted = body.get("limit"), body.get("since"), body.get("filter")
         most = limit if type(limit) is int and limit > 0 else _MOST_PUBLIC
         since = since if isinstance(since, str) else ""
@@ -134,21 +138,18 @@ class Spaces:
                 hidden.append(inner.room_id)
             else:
                 found.append(summary)
-        stripped = [
-            {
-                "type": c.type,
-                "state_key": c.state_key,
-                "content": c.content,
-                "sender": c.sender,
-                "origin_server_ts": c.origin_server_ts,
-            }
-            for c in children
-        ]
         return {
-            "room": {**known, "children_state": stripped},
+            "room": {**known, "children_state": _listed(children)},
             "children": found,
             "inaccessible_children": hidden,
         }
+
+    async def described(self, room: MatrixRoom, *, suggested: bool) -> dict[str, Any] | None:
+        """A room as spaces show it, with what it says is in it."""
+        summary = await self._summary(room)
+        if summary is None:
+            return None
+        return {**summary, "children_state": _listed(await self._children(room, suggested=suggested))}
 
     async def _children(self, room: MatrixRoom, *, suggested: bool) -> list[Pdu]:
         state = await room.state()
@@ -195,6 +196,19 @@ class Spaces:
         if found is None:
             raise error(404, "M_NOT_FOUND", "there is no event on that side of that time")
         return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}
+
+
+def _listed(children: Sequence[Pdu]) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": c.type,
+            "state_key": c.state_key,
+            "content": c.content,
+            "sender": c.sender,
+            "origin_server_ts": c.origin_server_ts,
+        }
+        for c in children
+    ]
 
 
 def _has_via(child: Pdu) -> bool:

@@ -1,0 +1,240 @@
+"""The client API put together, and what says what this server can. SPEC: client-server API, "API Versions",
+"Server Discovery", "Capabilities negotiation".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hansa import NetworkContext, Operation, Request, Response, Router
+
+from hansa_matrix.client_api.accounts import Accounts, Caller
+from hansa_matrix.client_api.crypto import Crypto
+from hansa_matrix.client_api.data import PUSH_RULES, Data, UserData
+from hansa_matrix.client_api.door import Door, Handler, Limited, Part, text
+from hansa_matrix.client_api.media import Files
+from hansa_matrix.client_api.people import People
+from hansa_matrix.client_api.push import PushRules
+from hansa_matrix.client_api.reading import Reading
+from hansa_matrix.client_api.rooms import Rooms
+from hansa_matrix.client_api.sessions import Sessions
+from hansa_matrix.client_api.shapes import Shapes
+from hansa_matrix.client_api.speaking import Speaking
+from hansa_matrix.client_api.sync import Sync
+from hansa_matrix.client_api.timeline import Timeline
+from hansa_matrix.client_api.tokens import Tokens
+from hansa_matrix.client_api.unread import Unread
+from hansa_matrix.client_api.visibility import Visibility
+from hansa_matrix.client_api.voice import Voice
+from hansa_matrix.federation.answers.entitled import Entitled
+from hansa_matrix.federation.answers.restricted import Restricted
+from hansa_matrix.federation.answers.spaces import Spaces
+from hansa_matrix.federation.client import Client
+from hansa_matrix.federation.server import error
+from hansa_matrix.media.fetch import Fetcher
+from hansa_matrix.media.library import Library
+from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.room.backfill import Backfill
+from hansa_matrix.room.directory import Directory
+from hansa_matrix.room.entrance import Entrance
+from hansa_matrix.room.events import Events
+from hansa_matrix.room.membership import Membership
+from hansa_matrix.room.native import Own
+from hansa_matrix.room.pending import Pending
+from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.signals import RoomSignals
+from hansa_matrix.room.upgrade import Upgrades
+from hansa_matrix.users.known import Known
+
+_SPEC_VERSIONS = ["r0.6.1", *(f"v1.{minor}" for minor in range(1, 13))]
+
+
+class ClientApi:
+    """Everything that a client may ask."""
+
+    def __init__(  # noqa: PLR0917  # a server's parts, each used
+        self,
+        own: Own,
+        events: Events,
+        client: Client,
+        known: Known,
+        entrance: Entrance,
+        membership: Membership,
+        pending: Pending,
+        signals: RoomSignals,
+        directory: Directory,
+        backfill: Backfill,
+        upgrades: Upgrades,
+        library: Library,
+        fetcher: Fetcher,
+        entitled: Entitled,
+        rooms: dict[str, MatrixRoom],
+    ) -> None:
+        ctx: NetworkContext = own.ctx
+        self._ctx = ctx
+        self._own = own
+        self._upgrades = upgrades
+        attendance, news = own.attendance, own.attendance.news
+        self.accounts = Accounts(ctx, own.server, attendance, known.devices)
+        self.tokens = Tokens(ctx)
+        self._door = Door(ctx, self.accounts)
+        self._voice = Voice(own, rooms.get)
+        self._sessions = Sessions(ctx, self._door, self.accounts, known.devices, self.tokens)
+        data, shapes, visibility = UserData(ctx, news), Shapes(ctx), Visibility(attendance)
+        push = PushRules(data)
+        unread = Unread(ctx, news, data, push, signals)
+        timeline = Timeline(ctx, news, backfill.backfill)
+        entering = Rooms(
+            own,
+            self._voice,
+            entrance,
+            membership,
+            pending,
+            known.profiles,
+            Restricted(entitled),
+            events,
+            rooms,
+        )
+        spaces = Spaces(entitled, directory)
+        sync = Sync(
+            ctx,
+            attendance,
+            visibility,
+            shapes,
+            data,
+            known,
+            signals,
+            pending,
+            unread,
+            self.accounts,
+            push,
+            rooms,
+        )
+        self._entering = entering
+        self._people = People(
+            own,
+            self.accounts,
+            known,
+            client,
+            self._voice,
+            spaces,
+            directory,
+            visibility,
+            entering,
+            rooms,
+        )
+        self._files = Files(ctx, self._door, own.server, library, fetcher)
+        self._parts: tuple[Part, ...] = (
+            self,
+            self._sessions,
+            entering,
+            Speaking(ctx, self._voice, entering, signals, data),
+            Reading(ctx, attendance, visibility, shapes, timeline, data, directory, rooms),
+            sync,
+            Data(ctx, data),
+            push,
+            Crypto(ctx, known, self._sessions, sync),
+            self._people,
+            self._files,
+        )
+
+        def changed(user: str, type_: str) -> None:
+            if type_ == PUSH_RULES:
+                unread.forget(user)
+
+        def keys_changed(user: str) -> None:
+            for room_id in known.company.rooms(user):
+                news.tell(room_id)
+            news.tell(user)
+
+        data.changed = changed
+        signals.told = news.tell
+        self.accounts.closed = news.tell
+        known.messages.arrived = lambda user, _device: news.tell(user)
+        known.devices.changed = keys_changed
+        known.remote.changed = keys_changed
+
+    def operations(self) -> Mapping[str, Operation]:
+        """See ``hansa.Operated.operations``."""
+        return {**self.accounts.operations(), **self.tokens.operations()}
+
+    def register(self, router: Router, opened: Callable[[], bool]) -> None:
+        """Every endpoint."""
+        self._door.opened = opened
+        self._door.browsers(router)
+        self._door.open(
+            router,
+            {
+                ("GET", "/versions"): self.versions,
+                ("GET", "/v3/directory/room/{alias}"): self._entering.look_up,
+                **self._sessions.open(),
+                **self._people.open(),
+            },
+        )
+        self._door.register(router, self._parts)
+        self._files.register(router)
+        router.add("GET", "/.well-known/matrix/client", self._door.anybody(self.well_known))
+        tools = "/_synapse/admin/v1/register"
+        router.add("GET", tools, self._door.anybody(self._sessions.nonce))
+        router.add("POST", tools, self._door.anybody(self._sessions.by_secret))
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {
+            ("GET", "/v3/capabilities"): self.capabilities,
+            ("POST", "/v3/rooms/{room}/upgrade"): Limited(self.upgrade),
+            ("GET", "/v3/voip/turnServer"): self._nothing,
+            ("GET", "/v3/thirdparty/protocols"): self._nothing,
+            ("GET", "/v3/pushers"): self._no_pushers,
+            ("GET", "/v3/notifications"): self._no_notifications,
+            ("GET", "/v3/room_keys/version"): self._no_backup,
+        }
+
+    async def versions(self, _request: Request, _body: Any) -> Any:
+        """``GET /versions``."""
+        return {"versions": _SPEC_VERSIONS, "unstable_features": {"org.matrix.msc4222": True}}
+
+    async def well_known(self, _request: Request, _body: Any) -> Response | dict[str, Any]:
+        """``GET /.well-known/matrix/client``."""
+        base = self._ctx.config.base_url
+        if not base:
+            raise error(404, "M_NOT_FOUND", "this server does not say where clients are to go")
+        return {"m.homeserver": {"base_url": base}}
+
+    async def capabilities(self, _caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /capabilities``."""
+        default = self._ctx.config.room_version
+        return {
+            "capabilities": {
+                "m.room_versions": {"default": default, "available": dict.fromkeys(VERSIONS, "stable")},
+                "m.change_password": {"enabled": True},
+                "m.set_displayname": {"enabled": True},
+                "m.set_avatar_url": {"enabled": True},
+                "m.3pid_changes": {"enabled": False},
+                "m.get_login_token": {"enabled": False},
+                "m.profile_fields": {"enabled": True},
+            }
+        }
+
+    async def upgrade(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/upgrade``."""
+        version = text(body, "new_version")
+        if version not in VERSIONS:
+            raise error(400, "M_UNSUPPORTED_ROOM_VERSION", "there is no such room version here")
+        room = self._voice.joined(caller.user, request.path["room"])
+        if not await self._voice.may(caller.user, room, "m.room.tombstone"):
+            raise error(403, "M_FORBIDDEN", "that takes who may close the room")
+        return {"replacement_room": await self._upgrades.replace(room, version, caller.user)}
+
+    async def _nothing(self, *_: Any) -> Any:
+        return {}
+
+    async def _no_pushers(self, *_: Any) -> Any:
+        return {"pushers": []}
+
+    async def _no_notifications(self, *_: Any) -> Any:
+        return {"notifications": []}
+
+    async def _no_backup(self, *_: Any) -> Any:
+        raise error(404, "M_NOT_FOUND", "there is no backup of keys here")

@@ -1,0 +1,343 @@
+"""People and rooms that one looks for. SPEC: client-server API, "Profiles", "User Directory", "Public rooms",
+"Spaces", "Presence".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from hansa import LocalProtocolError, Membership, NetworkContext, RemoteProtocolError, Request
+
+from hansa_matrix.client_api.accounts import Accounts, Caller
+from hansa_matrix.client_api.door import Handler, Limited, OpenHandler, number
+from hansa_matrix.client_api.rooms import Rooms
+from hansa_matrix.client_api.visibility import Visibility
+from hansa_matrix.client_api.voice import Voice
+from hansa_matrix.federation.answers.spaces import Spaces
+from hansa_matrix.federation.client import Client, Refused, Unreachable
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.edus import PresenceEdu
+from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.room.directory import Directory
+from hansa_matrix.room.native import Own
+from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.users.known import Known
+
+_SHOWN_IN_ROOMS = frozenset({"displayname", "avatar_url"})
+_STATES = ("online", "unavailable", "offline")
+_MOST_FOUND = 50
+_VISIBILITIES = ("public", "private")
+
+
+class People:
+    """Profiles, directories, spaces, presence."""
+
+    def __init__(  # noqa: PLR0917  # what looking around takes
+        self,
+        own: Own,
+        accounts: Accounts,
+        known: Known,
+        client: Client,
+        voice: Voice,
+        spaces: Spaces,
+        directory: Directory,
+        visibility: Visibility,
+        entering: Rooms,
+        rooms: Mapping[str, MatrixRoom],
+    ) -> None:
+        self._own = own
+        self._ctx: NetworkContext = own.ctx
+        self._accounts = accounts
+        self._known = known
+        self._client = client
+        self._voice = voice
+        self._spaces = spaces
+        self._directory = directory
+        self._visibility = visibility
+        self._entering = entering
+        self._rooms = rooms
+
+    def open(self) -> Mapping[tuple[str, str], OpenHandler]:
+        """What takes no token."""
+        return {
+            ("GET", "/v3/profile/{user}"): self.profile,
+            ("GET", "/v3/profile/{user}/{field}"): self.field,
+            ("GET", "/v3/directory/list/room/{room}"): self.listed,
+            ("GET", "/v3/publicRooms"): self.public,
+        }
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {
+            ("PUT", "/v3/profile/{user}/{field}"): Limited(self.set_field),
+            ("DELETE", "/v3/profile/{user}/{field}"): Limited(self.remove_field),
+            ("PUT", "/v3/directory/list/room/{room}"): self.list,
+            ("POST", "/v3/publicRooms"): self.search_public,
+            ("POST", "/v3/user_directory/search"): self.search,
+            ("GET", "/v1/rooms/{room}/hierarchy"): self.hierarchy,
+            ("GET", "/v1/room_summary/{room}"): self.summary,
+            ("GET", "/v3/presence/{user}/status"): self.presence,
+            ("PUT", "/v3/presence/{user}/status"): self.set_presence,
+            ("POST", "/v3/user/{user}/openid/request_token"): self.openid,
+        }
+
+    async def _profile(self, user: str, field: str = "") -> Mapping[str, Any]:
+        if not ids.valid_user_id(user):
+            raise error(400, "M_INVALID_PARAM", f"{user[:80]!r} is no user id")
+        try:
+            found = await self._known.profiles.of(user, field)
+        except Refused as problem:
+            raise error(404, "M_NOT_FOUND", f"there is no {user}") from problem
+        except (Unreachable, RemoteProtocolError) as problem:
+            raise error(502, "M_UNKNOWN", str(problem)) from problem
+        if found is None:
+            raise error(404, "M_NOT_FOUND", f"there is no {user}")
+        return found
+
+    async def profile(self, request: Request, _body: Any) -> Any:
+        """``GET /profile/{userId}``."""
+        return await self._profile(request.path["user"])
+
+    async def field(self, request: Request, _body: Any) -> Any:
+        """``GET /profile/{userId}/{keyName}``."""
+        name = request.path["field"]
+        found = await self._profile(request.path["user"], name)
+        if name not in found and name not in _SHOWN_IN_ROOMS:
+            raise error(404, "M_NOT_FOUND", f"there is no {name[:80]!r} in that profile")
+        return {name: found[name]} if name in found else {}
+
+    async def set_field(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /profile/{userId}/{keyName}``: also in every room that the person is in."""
+        user, name = request.path["user"], request.path["field"]
+        if user != caller.user:
+            raise error(403, "M_FORBIDDEN", "that is somebody else's")
+        if name not in body:
+            raise error(400, "M_MISSING_PARAM", f"{name[:80]!r} is missing")
+        value = body[name]
+        if name in _SHOWN_IN_ROOMS and not isinstance(value, str | None):
+            raise error(400, "M_BAD_JSON", f"{name} is no string")
+        await self._set(user, name, value or None if name in _SHOWN_IN_ROOMS else value)
+        return {}
+
+    async def remove_field(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``DELETE /profile/{userId}/{keyName}``."""
+        if request.path["user"] != caller.user:
+            raise error(403, "M_FORBIDDEN", "that is somebody else's")
+        await self._set(caller.user, request.path["field"], None)
+        return {}
+
+    async def _set(self, user: str, name: str, value: Any) -> None:
+        try:
+            await self._known.profiles.set(user, name, value)
+        except LocalProtocolError as problem:
+            large = "at most" in str(problem)
+            code = "M_PROFILE_TOO_LARGE" if large else "M_KEY_TOO_LARGE"
+            raise error(400, code, str(problem)) from problem
+        if name not in _SHOWN_IN_ROOMS:
+            return
+        for stay in list(self._own.attendance.stays(user).values()):
+            room = self._rooms.get(stay.room_id) if stay.membership == "join" else None
+            member = await self._voice.state_event(room, MEMBER, user) if room is not None else None
+            if room is None or member is None or member.content.get(name) == value:
+                continue
+            content = {k: v for k, v in member.content.items() if k not in {name, "membership", "reason"}}
+            more = {**content, **({name: value} if value is not None else {})}
+            try:
+                await self._voice.member(user, stay.room_id, user, "join", more)
+            except RemoteProtocolError as problem:
+                self._ctx.log.info("%s keeps another %s in %s: %s", user, name, stay.room_id, problem)
+
+    async def search(self, caller: Caller, _request: Request, body: Any) -> Any:
+        """``POST /user_directory/search``: people here, and whom one shares a room with."""
+        term, limit = body.get("search_term"), body.get("limit", 10)
+        if not isinstance(term, str) or type(limit) is not int:
+            raise error(400, "M_BAD_JSON", "search_term is a string and limit a number")
+        most, wanted = max(1, min(limit, _MOST_FOUND)), term.lower().lstrip("@")
+        found: dict[str, dict[str, Any]] = {}
+        for stay in self._own.attendance.stays(caller.user).values():
+            view = self._ctx.view(stay.room_id) if stay.membership == "join" else None
+            for person in view.people.values() if view is not None else ():
+                if len(found) > most or person.membership is not Membership.JOIN:
+                    continue
+                user = await self._ctx.ghost(person.user)
+                if wanted in user.lower() or wanted in (person.name or "").lower():
+                    name = {"display_name": person.name} if person.name else {}
+                    found[user] = {"user_id": user, **name}
+        for user in sorted(self._own.attendance.accounts):
+            if len(found) > most:
+                break
+            profile = await self._known.profiles.here(user) or {} if user not in found else {}
+            called = profile.get("displayname")
+            if user not in found and (wanted in user.lower() or wanted in str(called or "").lower()):
+                account = await self._accounts.get(user)
+                if account is not None and not account.deactivated:
+                    shown = {"display_name": called, "avatar_url": profile.get("avatar_url")}
+                    given = {k: v for k, v in shown.items() if isinstance(v, str)}
+                    found[user] = {"user_id": user, **given}
+        found.pop(caller.user, None)
+        return {"results": list(found.values())[:most], "limited": len(found) > most}
+
+    async def listed(self, request: Request, _body: Any) -> Any:
+        """``GET /directory/list/room/{roomId}``."""
+        if request.path["room"] not in self._rooms:
+            raise error(404, "M_NOT_FOUND", "there is no such room")
+        published = request.path["room"] in await self._directory.published()
+        return {"visibility": _VISIBILITIES[0] if published else _VISIBILITIES[1]}
+
+    async def list(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /directory/list/room/{roomId}``, by who may say what a room is called."""
+        wanted = body.get("visibility", "public")
+        if wanted not in _VISIBILITIES:
+            raise error(400, "M_INVALID_PARAM", "visibility is public or private")
+        room = self._voice.joined(caller.user, request.path["room"])
+        if not caller.admin and not await self._voice.may(caller.user, room, "m.room.canonical_alias"):
+            raise error(403, "M_FORBIDDEN", "that takes who may give the room its names")
+        await self._directory.publish(room.room_id, listed=wanted == "public")
+        return {}
+
+    async def public(self, request: Request, _body: Any) -> Any:
+        """``GET /publicRooms``."""
+        limit = number(request, "limit", 100, 1000)
+        body: dict[str, Any] = {"limit": limit or 100}
+        if request.first("since"):
+            body["since"] = request.first("since")
+        return await self._public(request.first("server"), body)
+
+    async def search_public(self, _caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /publicRooms``."""
+        return await self._public(request.first("server"), body)
+
+    async def _public(self, server: str, body: Mapping[str, Any]) -> Any:
+        if not server or server == self._own.server:
+            return await self._spaces.listed(body)
+        if not ids.valid_server_name(server):
+            raise error(400, "M_INVALID_PARAM", f"{server[:80]!r} is no server")
+        try:
+            return await self._client.request(
+                "POST", server, "/_matrix/federation/v1/publicRooms", dict(body), seconds=10.0
+            )
+        except (Unreachable, RemoteProtocolError) as problem:
+            raise error(502, "M_UNKNOWN", str(problem)) from problem
+
+    async def hierarchy(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /hierarchy``: a space, what is in it, and in that, breadth first."""
+        root, most = request.path["room"], max(1, number(request, "limit", 50, 50))
+        deep, suggested = number(request, "max_depth", 10, 10), request.first("suggested_only") == "true"
+        start = number(request, "from", 0, 10_000)
+        found: list[dict[str, Any]] = []
+        seen: set[str] = set()
+        edge: list[tuple[str, int, list[str]]] = [(root, 0, [])]
+        while edge and len(found) < start + most + 1:
+            room_id, depth, via = edge.pop(0)
+            if room_id in seen:
+                continue
+            seen.add(room_id)
+            one = await self._space(caller, room_id, via, suggested=suggested)
+            if one is None:
+                if room_id == root:
+                    raise error(403, "M_FORBIDDEN", "there is no such space, or it is not for you to see")
+                continue
+            found.append(one)
+            if one.get("room_type") == "m.space" and depth < deep:
+                edge += [
+                    (child["state_key"], depth + 1, _via(child))
+                    for child in one["children_state"]
+                    if isinstance(child.get("state_key"), str)
+                ]
+        answer: dict[str, Any] = {"rooms": found[start : start + most]}
+        if len(found) > start + most:
+            answer["next_batch"] = str(start + most)
+        return answer
+
+    async def _space(
+        self, caller: Caller, room_id: str, via: Any, *, suggested: bool
+    ) -> dict[str, Any] | None:
+        room = self._rooms.get(room_id)
+        if room is not None and room.resident:
+            if not await self._may_know(caller.user, room):
+                return None
+            return await self._spaces.described(room, suggested=suggested)
+        for server in [s for s in via if ids.valid_server_name(s) and s != self._own.server][:3]:
+            target = f"/_matrix/federation/v1/hierarchy/{quote(room_id, safe='')}"
+            query = urlencode({"suggested_only": "true" if suggested else "false"})
+            try:
+                answer = await self._client.request("GET", server, f"{target}?{query}", seconds=10.0)
+            except (Unreachable, RemoteProtocolError):
+                continue
+            shown = answer.get("room") if isinstance(answer, dict) else None
+            if isinstance(shown, dict) and shown.get("room_id") == room_id:
+                children = shown.get("children_state")
+                listed = children if isinstance(children, list) else []
+                return {**shown, "children_state": [c for c in listed if isinstance(c, dict)]}
+        return None
+
+    async def _may_know(self, user: str, room: MatrixRoom) -> bool:
+        """Whether somebody is in a room, is asked in, could come in, or may read it."""
+        stay = self._own.attendance.stay(user, room.room_id)
+        if stay is not None and stay.membership in {"join", "invite", "knock"}:
+            return True
+        rules = await self._voice.state_event(room, "m.room.join_rules", "")
+        rule = rules.content.get("join_rule") if rules is not None else "invite"
+        if rule in {"public", "knock", "knock_restricted"} or await self._visibility.peeks(room):
+            return True
+        allow = rules.content.get("allow") if rules is not None and rule == "restricted" else None
+        listed = allow if isinstance(allow, list) else []
+        named = [one.get("room_id") for one in listed if isinstance(one, dict)]
+        stays = [self._own.attendance.stay(user, one) for one in named[:20] if isinstance(one, str)]
+        return any(one is not None and one.membership == "join" for one in stays)
+
+    async def summary(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /room_summary/{roomIdOrAlias}``."""
+        address = request.path["room"]
+        via = [v for k, v in request.query if k == "via"]
+        room_id, servers = await self._entering.found(address, via)
+        one = await self._space(caller, room_id, servers, suggested=False)
+        if one is None:
+            raise error(404, "M_NOT_FOUND", "there is no such room, or it is not for you to see")
+        stay = self._own.attendance.stay(caller.user, room_id)
+        one.pop("children_state", None)
+        return {**one, "membership": stay.membership if stay is not None else "leave"}
+
+    async def presence(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /presence/{userId}/status``."""
+        user = request.path["user"]
+        if user != caller.user and not self._known.company.together(caller.user, user):
+            raise error(403, "M_FORBIDDEN", "one knows of those that one shares a room with")
+        known = self._known.presences.of(user)
+        if known is None:
+            return {"presence": "offline"}
+        message = {"status_msg": known.status} if known.status else {}
+        return {"presence": known.presence, "currently_active": known.active, **message}
+
+    async def set_presence(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /presence/{userId}/status``."""
+        if request.path["user"] != caller.user:
+            raise error(403, "M_FORBIDDEN", "that is somebody else's")
+        state, message = body.get("presence"), body.get("status_msg")
+        if state not in _STATES or not isinstance(message, str | None) or len(message or "") > 1000:
+            raise error(400, "M_BAD_JSON", f"presence is {', '.join(_STATES)}, and status_msg short text")
+        self._known.presences.tell(
+            PresenceEdu(user=caller.user, presence=state, active=state == "online", status=message or "")
+        )
+        return {}
+
+    async def openid(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``POST /openid/request_token``."""
+        if request.path["user"] != caller.user:
+            raise error(403, "M_FORBIDDEN", "that is somebody else's")
+        token = await self._known.openid.issue(caller.user, 3600)
+        return {
+            "access_token": token,
+            "expires_in": 3600,
+            "matrix_server_name": self._own.server,
+            "token_type": "Bearer",
+        }
+
+
+def _via(child: Mapping[str, Any]) -> list[str]:
+    content = child.get("content")
+    via = content.get("via") if isinstance(content, dict) else None
+    return [one for one in via if isinstance(one, str)] if isinstance(via, list) else []

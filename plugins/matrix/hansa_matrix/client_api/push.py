@@ -1,0 +1,141 @@
+"""Push rules as clients read and write them. SPEC: client-server API, "Push Rules API"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from hansa import Request
+
+from hansa_matrix.client_api.accounts import Caller
+from hansa_matrix.client_api.data import PUSH_RULES, UserData
+from hansa_matrix.client_api.door import Handler, Limited
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.push_rules import KINDS, default_rules, valid_actions, valid_rule
+
+_MOST_RULES = 500
+_Rules = dict[str, list[dict[str, Any]]]
+
+
+class PushRules:
+    """The rules of each person, kept as a whole once they change one."""
+
+    def __init__(self, data: UserData) -> None:
+        self._data = data
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        one = "/v3/pushrules/global/{kind}/{rule}"
+        return {
+            ("GET", "/v3/pushrules"): self.every,
+            ("GET", "/v3/pushrules/global"): self.all_global,
+            ("GET", one): self.get,
+            ("PUT", one): self.put,
+            ("DELETE", one): self.delete,
+            ("GET", f"{one}/enabled"): self.enabled,
+            ("PUT", f"{one}/enabled"): self.set_enabled,
+            ("GET", f"{one}/actions"): self.actions,
+            ("PUT", f"{one}/actions"): self.set_actions,
+        }
+
+    async def of(self, user: str) -> _Rules:
+        """All rules of somebody; those of the server that came later are added."""
+        kept = await self._data.get(user, "", PUSH_RULES)
+        rules = default_rules(user)
+        if not isinstance(kept, dict):
+            return rules
+        given: _Rules = deepcopy(kept.get("global", kept))
+        for kind, defaults in rules.items():
+            known = {rule["rule_id"] for rule in given.setdefault(kind, [])}
+            given[kind] += [rule for rule in defaults if rule["rule_id"] not in known]
+        return given
+
+    async def _keep(self, user: str, rules: _Rules) -> None:
+        await self._data.put(user, "", PUSH_RULES, {"global": rules})
+
+    async def every(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /pushrules/``."""
+        return {"global": await self.of(caller.user)}
+
+    async def all_global(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /pushrules/global/``."""
+        return await self.of(caller.user)
+
+    async def _one(self, caller: Caller, request: Request) -> tuple[_Rules, dict[str, Any]]:
+        rules, kind = await self.of(caller.user), request.path["kind"]
+        for rule in rules.get(kind, ()):
+            if rule["rule_id"] == request.path["rule"]:
+                return rules, rule
+        raise error(404, "M_NOT_FOUND", "there is no such rule")
+
+    async def get(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /pushrules/global/{kind}/{ruleId}``."""
+        return (await self._one(caller, request))[1]
+
+    async def put(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /pushrules/global/{kind}/{ruleId}``, before or after another."""
+        kind, name = request.path["kind"], request.path["rule"]
+        if kind not in KINDS or name.startswith(".") or not ids.fits(name) or "\\" in name:
+            raise error(400, "M_INVALID_PARAM", "a rule has a kind, and a name that begins with no dot")
+        if not valid_rule(kind, body):
+            raise error(400, "M_BAD_JSON", "that is no rule of this kind")
+        rules = await self.of(caller.user)
+        listed = rules.setdefault(kind, [])
+        if len(listed) >= _MOST_RULES:
+            raise error(400, "M_TOO_LARGE", f"a kind has at most {_MOST_RULES} rules")
+        enabled = next((r["enabled"] for r in listed if r["rule_id"] == name), True)
+        listed[:] = [rule for rule in listed if rule["rule_id"] != name]
+        parts = {key: body[key] for key in ("conditions", "pattern") if key in body}
+        rule = {"rule_id": name, "default": False, "enabled": enabled, "actions": body["actions"], **parts}
+        listed.insert(self._place(listed, request), rule)
+        await self._keep(caller.user, rules)
+        return {}
+
+    @staticmethod
+    def _place(listed: list[dict[str, Any]], request: Request) -> int:
+        before, after = request.first("before"), request.first("after")
+        names = [rule["rule_id"] for rule in listed]
+        for name, more in ((after, 1), (before, 0)):
+            if name and (name not in names or name.startswith(".")):
+                raise error(400, "M_UNKNOWN", f"there is no rule {name[:80]!r} to be beside")
+            if name:
+                return names.index(name) + more
+        # What people say goes before what the server says, but for the switch that turns all off.
+        return 1 if names[:1] == [".m.rule.master"] else 0
+
+    async def delete(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``DELETE /pushrules/global/{kind}/{ruleId}``."""
+        rules, rule = await self._one(caller, request)
+        if rule["default"]:
+            raise error(400, "M_INVALID_PARAM", "a rule of the server is switched off, not removed")
+        rules[request.path["kind"]].remove(rule)
+        await self._keep(caller.user, rules)
+        return {}
+
+    async def enabled(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET …/enabled``."""
+        return {"enabled": (await self._one(caller, request))[1]["enabled"]}
+
+    async def set_enabled(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT …/enabled``."""
+        rules, rule = await self._one(caller, request)
+        if not isinstance(body.get("enabled"), bool):
+            raise error(400, "M_BAD_JSON", "enabled is true or false")
+        rule["enabled"] = body["enabled"]
+        await self._keep(caller.user, rules)
+        return {}
+
+    async def actions(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET …/actions``."""
+        return {"actions": (await self._one(caller, request))[1]["actions"]}
+
+    async def set_actions(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT …/actions``."""
+        rules, rule = await self._one(caller, request)
+        if not valid_actions(body.get("actions")):
+            raise error(400, "M_BAD_JSON", "actions is no list of actions")
+        rule["actions"] = body["actions"]
+        await self._keep(caller.user, rules)
+        return {}

@@ -1,0 +1,337 @@
+"""What people read of rooms. SPEC: client-server API, "Getting events for a room", "Event context",
+"Relationships API", "Querying threads".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hansa import Membership, NetworkContext, Request, Row
+
+from hansa_matrix.client_api.accounts import Caller
+from hansa_matrix.client_api.data import UserData
+from hansa_matrix.client_api.door import Handler, Limited, number
+from hansa_matrix.client_api.filters import EventFilter
+from hansa_matrix.client_api.shapes import Shapes, bare, state_shapes
+from hansa_matrix.client_api.timeline import Place, Timeline, place_of
+from hansa_matrix.client_api.visibility import Visibility, without
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.room.attendance import Attendance
+from hansa_matrix.room.directory import Directory
+from hansa_matrix.room.events import Stored
+from hansa_matrix.room.room import MatrixRoom
+
+_MOST, _DEFAULT = 500, 10
+#: Pages that are looked through for events that a reader may see before one is answered that has few.
+_MOST_LOOKS = 20
+
+
+class Reading:
+    """The past and the present of rooms that somebody is, was, or may look into."""
+
+    def __init__(  # noqa: PLR0917  # what reading takes
+        self,
+        ctx: NetworkContext,
+        attendance: Attendance,
+        visibility: Visibility,
+        shapes: Shapes,
+        timeline: Timeline,
+        data: UserData,
+        directory: Directory,
+        rooms: Mapping[str, MatrixRoom],
+    ) -> None:
+        self._ctx = ctx
+        self._attendance = attendance
+        self._visibility = visibility
+        self._shapes = shapes
+        self._timeline = timeline
+        self._data = data
+        self._directory = directory
+        self._rooms = rooms
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        room = "/v3/rooms/{room}"
+        relations = "/v1/rooms/{room}/relations/{event}"
+        return {
+            ("GET", f"{room}/messages"): self.messages,
+            ("GET", f"{room}/event/{{event}}"): self.event,
+            ("GET", f"{room}/context/{{event}}"): self.context,
+            ("GET", f"{room}/state"): self.state,
+            ("GET", f"{room}/state/{{type}}"): self.state_event,
+            ("GET", f"{room}/state/{{type}}/{{key}}"): self.state_event,
+            ("GET", f"{room}/members"): self.members,
+            ("GET", f"{room}/joined_members"): self.joined_members,
+            ("GET", relations): self.relations,
+            ("GET", f"{relations}/{{kind}}"): self.relations,
+            ("GET", f"{relations}/{{kind}}/{{type}}"): self.relations,
+            ("GET", "/v1/rooms/{room}/threads"): self.threads,
+            ("GET", "/v1/rooms/{room}/timestamp_to_event"): self.at,
+        }
+
+    async def _readable(self, caller: Caller, room_id: str) -> MatrixRoom:
+        """A room that somebody was in, or may look into. Raises the error answer of any other."""
+        room, stay = self._rooms.get(room_id), self._attendance.stay(caller.user, room_id)
+        if room is not None:
+            if stay is not None and stay.membership in {"join", "leave", "ban"}:
+                return room
+            if await self._visibility.peeks(room):
+                return room
+        raise error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")
+
+    async def _present(self, caller: Caller, room: MatrixRoom) -> Mapping[StateKey, str]:
+        """The state as somebody may know it: of now, or of when they left."""
+        stay = self._attendance.stay(caller.user, room.room_id)
+        if stay is not None and stay.membership in {"leave", "ban"}:
+            left = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
+            if left is None or not await self._visibility.was_in(room, left):
+                if await self._visibility.peeks(room):
+                    return await room.state()
+                raise error(403, "M_FORBIDDEN", f"{caller.user} was never in that room")
+            return await room.groups.load(left.after)
+        return await room.state()
+
+    async def _one(self, caller: Caller, room_id: str, event_id: str) -> tuple[MatrixRoom, Stored]:
+        """An event that somebody may see. Raises the error answer of any other."""
+        room = self._rooms.get(room_id)
+        found = (await room.events.load([event_id], room.version)).get(event_id) if room is not None else None
+        if room is not None and found is not None and found.after and found.pdu.room_id == room_id:
+            seen = await self._visibility.of(caller.user, room, [found])
+            if seen:
+                return room, found
+        raise error(404, "M_NOT_FOUND", "there is no such event, or it is not for you to see")
+
+    async def messages(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /messages``."""
+        room = await self._readable(caller, request.path["room"])
+        direction = request.first("dir", "b")
+        if direction not in {"b", "f"}:
+            raise error(400, "M_INVALID_PARAM", "dir is b or f")
+        most = number(request, "limit", _DEFAULT, _MOST)
+        wanted = EventFilter.read(request.first("filter"))
+        if request.first("from"):
+            start = place_of(request.first("from"))
+        else:
+            start = Place(position=2**53) if direction == "b" else Place(depth=0)
+        limit = place_of(request.first("to")) if request.first("to") else None
+        ignored = await self._data.ignored(caller.user)
+        chunk: list[Stored] = []
+        place: Place | None = start
+        for _ in range(_MOST_LOOKS):
+            if place is None or len(chunk) >= most:
+                break
+            if direction == "b":
+                page, place = await self._timeline.before(room, place, most - len(chunk))
+            else:
+                page, end = await self._timeline.after(room, place, most - len(chunk))
+                place = None if end == place else end
+            if place is not None and limit is not None and _past(place, limit, direction):
+                page, place = await self._until(room, page, limit, direction), None
+            seen = without(await self._visibility.of(caller.user, room, page), ignored)
+            chunk += [one for one in seen if wanted.takes(one.pdu)]
+            if direction == "f" and not page:
+                break
+        answer: dict[str, Any] = {
+            "start": str(start),
+            "chunk": await self._shapes.of(caller, room, chunk),
+        }
+        if place is not None:
+            answer["end"] = str(place)
+        if wanted.lazy:
+            answer["state"] = await self._people(room, chunk)
+        return answer
+
+    async def _until(
+        self, room: MatrixRoom, page: Sequence[Stored], limit: Place, direction: str
+    ) -> list[Stored]:
+        """Of a page what lies before a place, seen in its direction."""
+        found: list[Stored] = []
+        for one in page:
+            before, after = await self._timeline.place(room, one)
+            if _past(after if direction == "b" else before, limit, direction):
+                break
+            found.append(one)
+        return found
+
+    async def _people(self, room: MatrixRoom, events: Sequence[Stored]) -> list[Mapping[str, Any]]:
+        """The member events of who says something, as they are now."""
+        keys = {(MEMBER, one.pdu.sender) for one in events}
+        found = await room.events_of(await room.state(), keys)
+        members = [pdu for key, pdu in found.items() if key in keys]
+        return state_shapes(members, self._ctx.clock.now())
+
+    async def event(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /event/{eventId}``."""
+        room, found = await self._one(caller, request.path["room"], request.path["event"])
+        (shown,) = await self._shapes.of(caller, room, [found])
+        return shown
+
+    async def context(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /context/{eventId}``."""
+        room, found = await self._one(caller, request.path["room"], request.path["event"])
+        most = number(request, "limit", _DEFAULT, 100)
+        wanted = EventFilter.read(request.first("filter"))
+        before, after = await self._timeline.place(room, found)
+        earlier, start = await self._timeline.before(room, before, most // 2)
+        later, end = await self._timeline.after(room, after, most - most // 2)
+        earlier = [s for s in await self._visibility.of(caller.user, room, earlier) if wanted.takes(s.pdu)]
+        later = [s for s in await self._visibility.of(caller.user, room, later) if wanted.takes(s.pdu)]
+        last = later[-1] if later else found
+        state = await room.groups.load(last.after or last.before)
+        if wanted.lazy:
+            named = {(MEMBER, s.pdu.sender) for s in (*earlier, found, *later)}
+            state = {k: v for k, v in state.items() if k[0] != MEMBER or k in named}
+        (shown,) = await self._shapes.of(caller, room, [found])
+        return {
+            "event": shown,
+            "events_before": await self._shapes.of(caller, room, earlier),
+            "events_after": await self._shapes.of(caller, room, later),
+            "state": state_shapes(await room.state_events(state), self._ctx.clock.now()),
+            "start": str(start or before),
+            "end": str(end),
+        }
+
+    async def state(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /state``."""
+        room = await self._readable(caller, request.path["room"])
+        events = await room.state_events(await self._present(caller, room))
+        return state_shapes(events, self._ctx.clock.now())
+
+    async def state_event(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /state/{eventType}/{stateKey}``: what it says, or with ``format=event`` all of it."""
+        room = await self._readable(caller, request.path["room"])
+        key = (request.path["type"], request.path.get("key", ""))
+        event = (await room.events_of(await self._present(caller, room), [key])).get(key)
+        if event is None:
+            raise error(404, "M_NOT_FOUND", "there is no such state")
+        return bare(event) if request.first("format") == "event" else event.content
+
+    async def members(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /members``, now or at a token."""
+        room = await self._readable(caller, request.path["room"])
+        state = await self._present(caller, room)
+        if request.first("at"):
+            earlier, _ = await self._timeline.before(room, place_of(request.first("at")), 1)
+            visible = await self._visibility.of(caller.user, room, earlier)
+            state = await room.groups.load(visible[0].after) if visible else state
+        kept, left = request.first("membership"), request.first("not_membership")
+        stored = await room.events.load([v for k, v in state.items() if k[0] == MEMBER], room.version)
+        events = [
+            one.pdu
+            for one in stored.values()
+            if (not kept or one.pdu.membership == kept) and (not left or one.pdu.membership != left)
+        ]
+        return {"chunk": state_shapes(events, self._ctx.clock.now())}
+
+    async def joined_members(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /joined_members``."""
+        room, stay = (
+            self._rooms.get(request.path["room"]),
+            self._attendance.stay(caller.user, request.path["room"]),
+        )
+        if room is None or stay is None or stay.membership != "join":
+            raise error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")
+        state = await room.state()
+        stored = await room.events.load([v for k, v in state.items() if k[0] == MEMBER], room.version)
+        return {
+            "joined": {
+                str(one.pdu.state_key): _face(one.pdu)
+                for one in stored.values()
+                if one.pdu.membership == Membership.JOIN.value
+            }
+        }
+
+    async def relations(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /relations/{eventId}/{relType}/{eventType}``."""
+        room, found = await self._one(caller, request.path["room"], request.path["event"])
+        rows = await self._shapes.related(found.pdu.event_id)
+        kind, type_ = request.path.get("kind"), request.path.get("type")
+        rows = [r for r in rows if kind in {None, r.fields["kind"]} and type_ in {None, r.fields["type"]}]
+        rows = rows if request.first("dir", "b") == "f" else rows[::-1]
+        return await self._chosen(caller, room, rows, request)
+
+    async def _chosen(
+        self, caller: Caller, room: MatrixRoom, rows: Sequence[Row], request: Request
+    ) -> dict[str, Any]:
+        """A page of events that an index names."""
+        most = max(1, number(request, "limit", 20, 100))
+        start = request.first("from") or request.first("since")
+        at = int(start) if start.isascii() and start.isdigit() and len(start) < 8 else 0
+        page = rows[at : at + most]
+        loaded = await room.events.load([str(r.key[1]) for r in page], room.version)
+        events = [loaded[str(r.key[1])] for r in page if str(r.key[1]) in loaded]
+        visible = await self._visibility.of(caller.user, room, events)
+        answer: dict[str, Any] = {"chunk": await self._shapes.of(caller, room, visible)}
+        if len(rows) > at + most:
+            answer["next_batch"] = str(at + most)
+        if at:
+            answer["prev_batch"] = str(max(0, at - most))
+        return answer
+
+    async def threads(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /threads``: the roots, those with the newest answer first."""
+        room = await self._readable(caller, request.path["room"])
+        most = max(1, number(request, "limit", 20, 100))
+        include = request.first("include", "all")
+        if include not in {"all", "participated"}:
+            raise error(400, "M_INVALID_PARAM", "include is all or participated")
+        found: list[Stored] = []
+        seen: set[str] = set()
+        place: Place | None = (
+            place_of(request.first("from")) if request.first("from") else Place(position=2**53)
+        )
+        for _ in range(_MOST_LOOKS):
+            if place is None or len(found) >= most:
+                break
+            page, place = await self._timeline.before(room, place, _MOST)
+            roots = [root for one in page if (root := _thread(one.pdu)) and root not in seen]
+            seen.update(roots)
+            loaded = await room.events.load(roots, room.version)
+            visible = await self._visibility.of(caller.user, room, [loaded[r] for r in roots if r in loaded])
+            found += [v for v in visible if include == "all" or await self._took_part(caller.user, v.pdu)]
+        answer: dict[str, Any] = {"chunk": await self._shapes.of(caller, room, found)}
+        if place is not None:
+            answer["next_batch"] = str(place)
+        return answer
+
+    async def _took_part(self, user: str, root: Pdu) -> bool:
+        rows = await self._shapes.related(root.event_id)
+        mine = (r for r in rows if r.fields["kind"] == "m.thread" and r.fields["sender"] == user)
+        return root.sender == user or next(mine, None) is not None
+
+    async def at(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /timestamp_to_event``."""
+        room = await self._readable(caller, request.path["room"])
+        given, direction = request.first("ts"), request.first("dir")
+        if not given.isascii() or not given.isdigit() or len(given) > 15 or direction not in {"f", "b"}:
+            raise error(400, "M_INVALID_PARAM", "ts is a time in milliseconds and dir is f or b")
+        found = await self._directory.nearest(room, int(given), forwards=direction == "f")
+        if found is None:
+            raise error(404, "M_NOT_FOUND", "there is no event on that side of that time")
+        await self._one(caller, room.room_id, found.event_id)
+        return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}
+
+
+def _face(pdu: Pdu) -> dict[str, Any]:
+    named = {"display_name": pdu.content.get("displayname"), "avatar_url": pdu.content.get("avatar_url")}
+    return {key: value for key, value in named.items() if isinstance(value, str)}
+
+
+def _thread(pdu: Pdu) -> str:
+    """The root of the thread that an event is in."""
+    related = pdu.content.get("m.relates_to")
+    if not isinstance(related, dict) or related.get("rel_type") != "m.thread":
+        return ""
+    root = related.get("event_id")
+    return str(root) if ids.valid_event_id(root) else ""
+
+
+def _past(place: Place, limit: Place, direction: str) -> bool:
+    """Whether a page that ends at ``place`` goes beyond ``limit``."""
+    at = (place.depth < 0, place.position if place.depth < 0 else place.depth)
+    end = (limit.depth < 0, limit.position if limit.depth < 0 else limit.depth)
+    return at < end if direction == "b" else at > end

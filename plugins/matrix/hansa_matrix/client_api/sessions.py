@@ -1,0 +1,294 @@
+"""Logging in and out. SPEC: client-server API, "Login", "Account registration and management", "Device
+Management".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from hansa import Conflict, LocalProtocolError, NetworkContext, Request
+
+from hansa_matrix.client_api.accounts import Accounts, Caller
+from hansa_matrix.client_api.door import Door, Handler, Limited, OpenHandler, text
+from hansa_matrix.client_api.stages import DUMMY, PASSWORD, TOKEN, Check, Stages
+from hansa_matrix.client_api.tokens import Tokens
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto.devices import Device, shortened
+from hansa_matrix.users.devices import Devices
+
+_MOST_DEVICES_GONE = 1000
+_MOST_NONCES, _NONCE_FOR = 1000, 60.0
+
+
+class Sessions:
+    """Everything with which a person, or an administrator's tool, begins."""
+
+    def __init__(
+        self, ctx: NetworkContext, door: Door, accounts: Accounts, devices: Devices, tokens: Tokens
+    ) -> None:
+        self._ctx = ctx
+        self._door = door
+        self._accounts = accounts
+        self._devices = devices
+        self._tokens = tokens
+        self._stages = Stages(ctx.clock, ctx.random)
+        self._nonces: OrderedDict[str, float] = OrderedDict()
+
+    def open(self) -> Mapping[tuple[str, str], OpenHandler]:
+        """What takes no token."""
+        return {
+            ("GET", "/v3/login"): self.flows,
+            ("POST", "/v3/login"): self.login,
+            ("POST", "/v3/register"): self.register,
+            ("GET", "/v3/register/available"): self.available,
+            ("GET", "/v1/register/m.login.registration_token/validity"): self.validity,
+        }
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {
+            ("GET", "/v3/account/whoami"): self.whoami,
+            ("POST", "/v3/account/password"): self.password,
+            ("POST", "/v3/account/deactivate"): self.deactivate,
+            ("GET", "/v3/account/3pid"): self.third_party_ids,
+            ("POST", "/v3/logout"): self.logout,
+            ("POST", "/v3/logout/all"): self.logout_all,
+            ("GET", "/v3/devices"): self.devices,
+            ("GET", "/v3/devices/{device}"): self.device,
+            ("PUT", "/v3/devices/{device}"): self.rename,
+            ("DELETE", "/v3/devices/{device}"): self.remove,
+            ("POST", "/v3/delete_devices"): self.remove_several,
+        }
+
+    async def flows(self, _request: Request, _body: Any) -> Any:
+        """``GET /login``."""
+        return {"flows": [{"type": PASSWORD}]}
+
+    async def login(self, request: Request, body: Any) -> Any:
+        """``POST /login``."""
+        if text(body, "type") != PASSWORD:
+            raise error(400, "M_UNKNOWN", "one logs in by password here")
+        user = self._named(body)
+        self._door.attempt(request, user)
+        if not await self._accounts.proves(user, text(body, "password")):
+            self._ctx.count("matrix_logins", status="refused")
+            account = await self._accounts.get(user)
+            if account is not None and account.deactivated:
+                raise error(403, "M_USER_DEACTIVATED", "this account is closed")
+            raise error(403, "M_FORBIDDEN", "the name or the password is wrong")
+        self._ctx.count("matrix_logins", status="let in")
+        return await self._entered(user, body)
+
+    def _named(self, body: Mapping[str, Any]) -> str:
+        identifier = body.get("identifier")
+        if identifier is None:
+            name = text(body, "user")
+        elif isinstance(identifier, dict) and identifier.get("type") == "m.id.user":
+            name = text(identifier, "user")
+        else:
+            raise error(400, "M_UNKNOWN", "people are known by their user ids here")
+        try:
+            return self._accounts.user_id(name.lower() if not name.startswith("@") else name)
+        except LocalProtocolError as problem:
+            raise error(403, "M_FORBIDDEN", "the name or the password is wrong") from problem
+
+    async def _entered(self, user: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        name = text(body, "initial_device_display_name", "")
+        device_id, token = await self._accounts.login(user, text(body, "device_id", ""), name)
+        answer: dict[str, Any] = {"user_id": user, "access_token": token, "device_id": device_id}
+        answer["home_server"] = user.partition(":")[2]
+        if self._ctx.config.base_url:
+            answer["well_known"] = {"m.homeserver": {"base_url": self._ctx.config.base_url}}
+        return answer
+
+    async def register(self, request: Request, body: Any) -> Any:
+        """``POST /register``."""
+        if request.first("kind", "user") != "user":
+            raise error(403, "M_GUEST_ACCESS_FORBIDDEN", "there are no guests here")
+        mode = self._ctx.config.registration
+        if mode == "closed":
+            raise error(403, "M_FORBIDDEN", "accounts are made by the operator of this server")
+        self._door.attempt(request)
+        user = await self._free(text(body, "username", "") or self._ctx.random.bytes(6).hex())
+        password = text(body, "password", "")
+        checks: dict[str, Check] = {}
+        taken: list[str] = []
+        if mode == "token":
+
+            async def good(auth: Mapping[str, Any]) -> bool:
+                token = auth.get("token")
+                if isinstance(token, str) and await self._tokens.valid(token):
+                    taken.append(token)
+                    return True
+                return False
+
+            checks[TOKEN] = good
+        flow = [TOKEN] if mode == "token" else [DUMMY]
+        await self._stages.passed("register", body.get("auth"), flow, checks)
+        if not password:
+            raise error(400, "M_MISSING_PARAM", "password is missing")
+        if taken and not await self._tokens.take(taken[0]):
+            raise error(403, "M_FORBIDDEN", "that token has been used up")
+        return await self._made(user, password, body, admin=False)
+
+    async def _made(self, user: str, password: str, body: Mapping[str, Any], *, admin: bool) -> Any:
+        try:
+            await self._accounts.create(user, password, admin=admin)
+        except Conflict as conflict:
+            raise error(400, "M_USER_IN_USE", f"{user} is somebody already") from conflict
+        self._ctx.log.info("%s has an account now", user)
+        if body.get("inhibit_login") is True:
+            return {"user_id": user}
+        return await self._entered(user, body)
+
+    async def _free(self, name: str) -> str:
+        try:
+            user = self._accounts.user_id(name)
+        except LocalProtocolError as problem:
+            raise error(400, "M_INVALID_USERNAME", str(problem)) from problem
+        if self._accounts.reserved(user):
+            raise error(400, "M_EXCLUSIVE", f"{user} is kept for the bridge and its ghosts")
+        if await self._accounts.get(user) is not None:
+            raise error(400, "M_USER_IN_USE", f"{user} is somebody already")
+        return user
+
+    async def available(self, request: Request, _body: Any) -> Any:
+        """``GET /register/available``."""
+        self._door.attempt(request)
+        if self._ctx.config.registration == "closed":
+            raise error(403, "M_FORBIDDEN", "accounts are made by the operator of this server")
+        await self._free(request.first("username"))
+        return {"available": True}
+
+    async def validity(self, request: Request, _body: Any) -> Any:
+        """``GET /register/m.login.registration_token/validity``."""
+        self._door.attempt(request)
+        return {"valid": await self._tokens.valid(request.first("token"))}
+
+    async def nonce(self, _request: Request, _body: Any) -> Any:
+        """A number used once, for ``by_secret``."""
+        if not self._ctx.config.registration_secret:
+            raise error(404, "M_UNRECOGNIZED", "accounts are not made by a secret here")
+        name = self._ctx.random.bytes(32).hex()
+        self._nonces[name] = self._ctx.clock.monotonic() + _NONCE_FOR
+        if len(self._nonces) > _MOST_NONCES:
+            self._nonces.popitem(last=False)
+        return {"nonce": name}
+
+    async def by_secret(self, request: Request, body: Any) -> Any:
+        """Make an account by proof of a secret that administrators' tools share with this server."""
+        secret = self._ctx.config.registration_secret
+        if not secret:
+            raise error(404, "M_UNRECOGNIZED", "accounts are not made by a secret here")
+        self._door.attempt(request)
+        nonce, name, password = text(body, "nonce"), text(body, "username"), text(body, "password")
+        if self._nonces.pop(nonce, 0.0) < self._ctx.clock.monotonic():
+            raise error(400, "M_UNKNOWN", "that nonce is not known, or too old")
+        admin = body.get("admin") is True
+        said = [nonce, name, password, "admin" if admin else "notadmin"]
+        mac = hmac.new(secret.encode(), "\0".join(said).encode(), hashlib.sha1).hexdigest()
+        if not hmac.compare_digest(mac.encode(), text(body, "mac").encode()):
+            raise error(403, "M_FORBIDDEN", "the proof of the secret is wrong")
+        return await self._made(await self._free(name), password, body, admin=admin)
+
+    async def whoami(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /account/whoami``."""
+        return {"user_id": caller.user, "device_id": caller.device, "is_guest": False}
+
+    async def _proven(self, caller: Caller, body: Mapping[str, Any], purpose: str) -> None:
+        """The caller knows the password too."""
+
+        async def mine(auth: Mapping[str, Any]) -> bool:
+            identifier, password = auth.get("identifier"), auth.get("password")
+            named = identifier.get("user") if isinstance(identifier, dict) else auth.get("user", caller.user)
+            if named not in {caller.user, caller.user[1:].partition(":")[0]} or not isinstance(password, str):
+                return False
+            return await self._accounts.proves(caller.user, password)
+
+        await self._stages.passed(f"{purpose} {caller.user}", body.get("auth"), [PASSWORD], {PASSWORD: mine})
+
+    async def password(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /account/password``."""
+        self._door.attempt(request, caller.user)
+        fresh = text(body, "new_password")
+        if not fresh:
+            raise error(400, "M_INVALID_PARAM", "a password is not empty")
+        await self._proven(caller, body, "password")
+        await self._accounts.set_password(caller.user, fresh)
+        if body.get("logout_devices", True) is not False:
+            await self._accounts.logout_all(caller.user, but=caller.device)
+        return {}
+
+    async def deactivate(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /account/deactivate``."""
+        self._door.attempt(request, caller.user)
+        await self._proven(caller, body, "deactivate")
+        await self._accounts.deactivate(caller.user)
+        return {"id_server_unbind_result": "no-support"}
+
+    async def third_party_ids(self, _caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /account/3pid``: nobody is known by an address here."""
+        return {"threepids": []}
+
+    async def logout(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``POST /logout``."""
+        await self._accounts.logout(caller.user, [caller.device])
+        return {}
+
+    async def logout_all(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``POST /logout/all``."""
+        await self._accounts.logout_all(caller.user)
+        return {}
+
+    async def devices(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /devices``."""
+        found = (await self._devices.of(caller.user)).devices.values()
+        return {"devices": [_shown(device, caller.user) for device in found]}
+
+    async def device(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /devices/{deviceId}``."""
+        return _shown(await self._device(caller, request), caller.user)
+
+    async def _device(self, caller: Caller, request: Request) -> Device:
+        device = await self._devices.get(caller.user, request.path["device"])
+        if device is None:
+            raise error(404, "M_NOT_FOUND", "there is no such device")
+        return device
+
+    async def rename(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /devices/{deviceId}``."""
+        device = await self._device(caller, request)
+        if "display_name" in body:
+            name = shortened(text(body, "display_name", ""))
+            await self._devices.put(
+                caller.user, Device(device_id=device.device_id, keys=device.keys, name=name)
+            )
+        return {}
+
+    async def remove(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``DELETE /devices/{deviceId}``."""
+        await self._proven(caller, body, "devices")
+        await self._accounts.logout(caller.user, [request.path["device"]])
+        return {}
+
+    async def remove_several(self, caller: Caller, _request: Request, body: Any) -> Any:
+        """``POST /delete_devices``."""
+        listed = body.get("devices")
+        if not isinstance(listed, list) or len(listed) > _MOST_DEVICES_GONE:
+            raise error(400, "M_BAD_JSON", "devices is no list of device ids")
+        await self._proven(caller, body, "devices")
+        await self._accounts.logout(caller.user, [one for one in listed if isinstance(one, str)])
+        return {}
+
+    async def proven(self, caller: Caller, body: Mapping[str, Any], purpose: str) -> None:
+        """Raises the error answer that asks for the password, until it is given."""
+        await self._proven(caller, body, purpose)
+
+
+def _shown(device: Device, user: str) -> dict[str, Any]:
+    name = {"display_name": device.name} if device.name else {}
+    return {"device_id": device.device_id, "user_id": user, **name}

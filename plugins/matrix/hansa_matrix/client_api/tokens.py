@@ -1,0 +1,65 @@
+"""Tokens by which people may make accounts: given out by an operator, used a number of times."""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from hansa import Cas, Conflict, Delete, Insert, LocalProtocolError, NetworkContext
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]{1,64}", re.ASCII)
+
+
+class Tokens:
+    """``hansa matrix tokens``."""
+
+    def __init__(self, ctx: NetworkContext) -> None:
+        self._ctx = ctx
+
+    def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
+        """See ``hansa.Operated.operations``."""
+        return {"tokens add": self._add, "tokens ls": self._list, "tokens rm": self._remove}
+
+    async def _add(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        given = arguments.get("uses")
+        uses = 1 if given is None else int(given)
+        if uses < 0:
+            raise LocalProtocolError("a token is used a number of times, or with 0 as often as anybody likes")
+        token = urlsafe_b64encode(self._ctx.random.bytes(12)).decode()
+        body = orjson.dumps({"uses": uses, "used": 0})
+        await self._ctx.store.commit([Insert("registration_token", (token,), body)])
+        return {"token": token, "uses": uses}
+
+    async def _list(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        rows = await self._ctx.store.scan("registration_token", limit=10_000)
+        return [{"token": str(row.key[0]), **orjson.loads(row.body)} for row in rows]
+
+    async def _remove(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        await self._ctx.store.commit([Delete("registration_token", (str(arguments["token"]),))])
+        return {"removed": str(arguments["token"])}
+
+    async def valid(self, token: str) -> bool:
+        """Whether an account can be made by it."""
+        row = await self._ctx.store.get("registration_token", (token,)) if _TOKEN.fullmatch(token) else None
+        if row is None:
+            return False
+        kept = orjson.loads(row.body)
+        return not kept["uses"] or kept["used"] < kept["uses"]
+
+    async def take(self, token: str) -> bool:
+        """Use it once; False if it cannot be used any more."""
+        while await self.valid(token):
+            row = await self._ctx.store.get("registration_token", (token,))
+            if row is None:
+                break
+            kept = orjson.loads(row.body)
+            body = orjson.dumps(kept | {"used": kept["used"] + 1})
+            try:
+                await self._ctx.store.commit([Cas("registration_token", (token,), row.body, body)])
+            except Conflict:  # somebody else used it at this moment
+                continue
+            return True
+        return False

@@ -1,0 +1,295 @@
+"""Which events somebody is told of. SPEC: client-server API, "Push Rules".
+
+A ruleset is JSON as clients get it: ``kind -> rules``, in the order in which they are asked; a rule is an
+object with ``rule_id``, ``default``, ``enabled``, ``actions``, and ``conditions`` or ``pattern``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.levels import Levels
+
+KINDS = ("override", "content", "room", "sender", "underride")
+
+_NOTIFY: tuple[Any, ...] = ("notify",)
+_SOUND = {"set_tweak": "sound", "value": "default"}
+_HIGHLIGHT = {"set_tweak": "highlight"}
+#: Rules of before ``m.mentions``, which says better whom an event is for.
+_BEFORE_MENTIONS = frozenset(
+    [".m.rule.contains_display_name", ".m.rule.roomnotif", ".m.rule.contains_user_name"]
+)
+_MENTIONS = "m.mentions"
+_MOST_PATTERN = 1000
+
+
+def _match(key: str, pattern: str) -> dict[str, Any]:
+    return {"kind": "event_match", "key": key, "pattern": pattern}
+
+
+def _rule(name: str, conditions: Sequence[Any], *actions: Any, enabled: bool = True) -> dict[str, Any]:
+    return {
+        "rule_id": f".m.rule.{name}",
+        "default": True,
+        "enabled": enabled,
+        "conditions": list(conditions),
+        "actions": list(actions),
+    }
+
+
+def default_rules(user: str) -> dict[str, list[dict[str, Any]]]:
+    """What holds for somebody who never said otherwise."""
+    local = user[1:].partition(":")[0]
+    mentioned = {
+        "kind": "event_property_contains",
+        "key": "content.m\\.mentions.user_ids",
+        "value": user,
+    }
+    everybody = {"kind": "event_property_is", "key": "content.m\\.mentions.room", "value": True}
+    may_all = {"kind": "sender_notification_permission", "key": "room"}
+    two = {"kind": "room_member_count", "is": "2"}
+    edits = {"kind": "event_property_is", "key": "content.m\\.relates_to.rel_type", "value": "m.replace"}
+    invited = [
+        _match("type", "m.room.member"),
+        _match("content.membership", "invite"),
+        _match("state_key", user),
+    ]
+    named = {"kind": "contains_display_name"}
+    return {
+        "override": [
+            _rule("master", [], enabled=False),
+            _rule("suppress_notices", [_match("content.msgtype", "m.notice")]),
+            _rule("invite_for_me", invited, *_NOTIFY, _SOUND),
+            _rule("member_event", [_match("type", "m.room.member")]),
+            _rule("is_user_mention", [mentioned], *_NOTIFY, _SOUND, _HIGHLIGHT),
+            _rule("contains_display_name", [named], *_NOTIFY, _SOUND, _HIGHLIGHT),
+            _rule("is_room_mention", [everybody, may_all], *_NOTIFY, _HIGHLIGHT),
+            _rule("roomnotif", [_match("content.body", "@room"), may_all], *_NOTIFY, _HIGHLIGHT),
+            _rule(
+                "tombstone",
+                [_match("type", "m.room.tombstone"), _match("state_key", "")],
+                *_NOTIFY,
+                _HIGHLIGHT,
+            ),
+            _rule("reaction", [_match("type", "m.reaction")]),
+            _rule("room.server_acl", [_match("type", "m.room.server_acl"), _match("state_key", "")]),
+            _rule("suppress_edits", [edits]),
+        ],
+        "content": [
+            {
+                "rule_id": ".m.rule.contains_user_name",
+                "default": True,
+                "enabled": True,
+                "pattern": local,
+                "actions": [*_NOTIFY, _SOUND, _HIGHLIGHT],
+            }
+        ],
+        "room": [],
+        "sender": [],
+        "underride": [
+            _rule(
+                "call",
+                [_match("type", "m.call.invite")],
+                *_NOTIFY,
+                {"set_tweak": "sound", "value": "ring"},
+            ),
+            _rule("encrypted_room_one_to_one", [two, _match("type", "m.room.encrypted")], *_NOTIFY, _SOUND),
+            _rule("room_one_to_one", [two, _match("type", "m.room.message")], *_NOTIFY, _SOUND),
+            _rule("message", [_match("type", "m.room.message")], *_NOTIFY),
+            _rule("encrypted", [_match("type", "m.room.encrypted")], *_NOTIFY),
+        ],
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """Who is asked about, what they are called in the room, how many are in it, and its levels."""
+
+    user: str
+    name: str
+    members: int
+    levels: Levels
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether an event is told of, and as one that matters more."""
+
+    notify: bool = False
+    highlight: bool = False
+
+
+def judge(rules: Mapping[str, Any], pdu: Pdu, situation: Situation) -> Judgement:
+    """The first enabled rule that fits decides; none that fits tells of nothing."""
+    for kind in KINDS:
+        for rule in rules.get(kind, ()):
+            if not rule.get("enabled", True):
+                continue
+            if rule.get("rule_id") in _BEFORE_MENTIONS and _MENTIONS in pdu.content:
+                continue
+            if _fits(kind, rule, pdu, situation):
+                return _judgement(rule.get("actions", ()))
+    return Judgement()
+
+
+def _judgement(actions: Sequence[Any]) -> Judgement:
+    notify = "notify" in actions or "coalesce" in actions
+    tweaks = (one for one in actions if isinstance(one, dict) and one.get("set_tweak") == "highlight")
+    highlight = any(one.get("value", True) is not False for one in tweaks)
+    return Judgement(notify=notify, highlight=notify and highlight)
+
+
+def _fits(kind: str, rule: Mapping[str, Any], pdu: Pdu, situation: Situation) -> bool:
+    if kind == "room":
+        return bool(rule.get("rule_id") == pdu.room_id)
+    if kind == "sender":
+        return bool(rule.get("rule_id") == pdu.sender)
+    if kind == "content":
+        pattern, body = rule.get("pattern"), pdu.content.get("body")
+        return isinstance(pattern, str) and isinstance(body, str) and _within(pattern, body)
+    conditions = rule.get("conditions", ())
+    return all(isinstance(one, dict) and _holds(one, pdu, situation) for one in conditions)
+
+
+def _holds(condition: Mapping[str, Any], pdu: Pdu, situation: Situation) -> bool:
+    kind, key = condition.get("kind"), condition.get("key")
+    match kind:
+        case "event_match":
+            pattern, value = condition.get("pattern"), _property(pdu, key)
+            if not isinstance(pattern, str) or not isinstance(value, str):
+                return False
+            return _within(pattern, value) if key == "content.body" else _whole(pattern, value)
+        case "event_property_is":
+            return _same(_property(pdu, key), condition.get("value"))
+        case "event_property_contains":
+            values = _property(pdu, key)
+            return isinstance(values, list) and any(_same(one, condition.get("value")) for one in values)
+        case "contains_display_name":
+            body = pdu.content.get("body")
+            return bool(situation.name) and isinstance(body, str) and _word(situation.name, body)
+        case "room_member_count":
+            return _counts(condition.get("is"), situation.members)
+        case "sender_notification_permission":
+            return _may(key, pdu.sender, situation.levels)
+        case _:
+            return False
+
+
+def _same(one: object, other: object) -> bool:
+    return type(one) is type(other) and one == other and not isinstance(one, dict | list)
+
+
+def _property(pdu: Pdu, key: object) -> Any:
+    """What an event has under a dotted path, in which a backslash keeps a dot."""
+    if not isinstance(key, str):
+        return None
+    value: Any = {"type": pdu.type, "sender": pdu.sender, "room_id": pdu.room_id, "content": pdu.content}
+    if pdu.state_key is not None:
+        value["state_key"] = pdu.state_key
+    for part in _parts(key):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def _parts(key: str) -> Iterator[str]:
+    part, characters = "", iter(key)
+    for character in characters:
+        if character == "\\":
+            following = next(characters, "")
+            part += following if following in {"\\", "."} else "\\" + following
+        elif character == ".":
+            yield part
+            part = ""
+        else:
+            part += character
+    yield part
+
+
+@lru_cache(maxsize=2000)
+def _pattern(glob: str, *, words: bool) -> re.Pattern[str]:
+    # Stars together match what one does; apart they could be tried in very many ways.
+    inner = "".join(
+        ".*?" if c == "*" else "." if c == "?" else re.escape(c) for c in re.sub(r"\*+", "*", glob)
+    )
+    return re.compile(rf"(?:^|\W){inner}(?:\W|$)" if words else inner, re.IGNORECASE | re.DOTALL)
+
+
+def _whole(glob: str, value: str) -> bool:
+    if len(glob) > _MOST_PATTERN or glob.count("*") > 10:
+        return False
+    if not {"*", "?"} & set(glob):
+        return glob.lower() == value.lower()
+    return _pattern(glob, words=False).fullmatch(value[:_MOST_PATTERN]) is not None
+
+
+def _within(glob: str, value: str) -> bool:
+    if not glob or len(glob) > _MOST_PATTERN or glob.count("*") > 3:
+        return False
+    if not {"*", "?"} & set(glob):
+        return _word(glob, value)
+    return _pattern(glob, words=True).search(value[:_MOST_PATTERN]) is not None
+
+
+def _word(word: str, text: str) -> bool:
+    """Whether a text has a word, or some, with nothing that belongs to words around."""
+    text, word = text.lower(), word.lower()
+    at = text.find(word)
+    while at >= 0:
+        before, after = text[at - 1 : at], text[at + len(word) : at + len(word) + 1]
+        if not _of_words(before) and not _of_words(after):
+            return True
+        at = text.find(word, at + 1)
+    return False
+
+
+def _of_words(character: str) -> bool:
+    return character.isalnum() or character == "_"
+
+
+def _counts(wanted: object, members: int) -> bool:
+    match = re.fullmatch(r"(==|<=|>=|<|>)?([0-9]{1,9})", wanted) if isinstance(wanted, str) else None
+    if match is None:
+        return False
+    number = int(match[2])
+    return {
+        "<": members < number,
+        ">": members > number,
+        "<=": members <= number,
+        ">=": members >= number,
+    }.get(match[1] or "==", members == number)
+
+
+def _may(key: object, sender: str, levels: Levels) -> bool:
+    return isinstance(key, str) and levels.user(sender) >= levels.notification(key)
+
+
+def valid_rule(kind: str, rule: Mapping[str, Any]) -> bool:
+    """Whether something can be a rule of a kind."""
+    if not valid_actions(rule.get("actions")):
+        return False
+    if kind == "content":
+        pattern = rule.get("pattern")
+        return isinstance(pattern, str) and 0 < len(pattern) <= _MOST_PATTERN
+    if kind in {"override", "underride"}:
+        conditions = rule.get("conditions", [])
+        return isinstance(conditions, list) and all(
+            isinstance(one, dict) and isinstance(one.get("kind"), str) for one in conditions
+        )
+    return kind in KINDS
+
+
+def valid_actions(actions: object) -> bool:
+    """Whether something can be the actions of a rule."""
+    if not isinstance(actions, list) or len(actions) > 20:
+        return False
+    return all(
+        isinstance(one, str) or (isinstance(one, dict) and isinstance(one.get("set_tweak"), str))
+        for one in actions
+    )
