@@ -147,7 +147,7 @@ SCHEMA = Schema(
         Collection(
             name="relation",
             key={"target": str, "event_id": str},
-            fields={"kind": str, "type": str, "sender": str, "ts": int},
+            fields={"kind": str, "type": str, "sender": str, "ts": int, "depth": int},
         ),
         #: Redacted events, and by which event.
         Collection(name="redacted_by", key={"event_id": str}),

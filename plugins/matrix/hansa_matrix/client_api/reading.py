@@ -129,7 +129,7 @@ class Reading:
             else:
                 page, end = await self._timeline.after(room, place, most - len(chunk))
                 place = None if end == place else end
-            if place is not None and limit is not None and _past(place, limit, direction):
+            if limit is not None and (place is None or _past(place, limit, direction)):
                 page, place = await self._until(room, page, limit, direction), None
             seen = without(await self._visibility.of(caller.user, room, page), ignored)
             chunk += [one for one in seen if wanted.takes(one.pdu)]
@@ -152,7 +152,7 @@ class Reading:
         found: list[Stored] = []
         for one in page:
             before, after = await self._timeline.place(room, one)
-            if _past(after if direction == "b" else before, limit, direction):
+            if _past(before if direction == "b" else after, limit, direction):
                 break
             found.append(one)
         return found
@@ -288,7 +288,8 @@ class Reading:
             if place is None or len(found) >= most:
                 break
             page, place = await self._timeline.before(room, place, _MOST)
-            roots = [root for one in page if (root := _thread(one.pdu)) and root not in seen]
+            named = dict.fromkeys(root for one in page if (root := _thread(one.pdu)))
+            roots = [root for root in named if root not in seen]
             seen.update(roots)
             loaded = await room.events.load(roots, room.version)
             visible = await self._visibility.of(caller.user, room, [loaded[r] for r in roots if r in loaded])

@@ -125,7 +125,7 @@ class Shapes:
     async def related(self, target: str, most: int = _MOST_RELATED) -> list[Row]:
         """What relates to an event, by their times."""
         rows = await self._ctx.store.scan("relation", equal=(target,), limit=most)
-        return sorted(rows, key=lambda row: (int(row.fields["ts"] or 0), str(row.key[1])))
+        return sorted(rows, key=_when)
 
     async def _relations(self, caller: Caller, room: MatrixRoom, pdu: Pdu) -> dict[str, Any]:
         """The latest edit, the thread, and what refers to it."""
@@ -161,6 +161,10 @@ class Shapes:
     async def _event(room: MatrixRoom, event_id: str) -> Stored | None:
         stored = (await room.events.load([event_id], room.version)).get(event_id)
         return stored if stored is not None and stored.status is Status.ACCEPTED else None
+
+
+def _when(row: Row) -> tuple[int, int, str]:
+    return int(row.fields["ts"] or 0), int(row.fields["depth"] or 0), str(row.key[1])
 
 
 def _edits(row: Row, pdu: Pdu) -> bool:

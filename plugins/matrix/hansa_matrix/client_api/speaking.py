@@ -21,6 +21,7 @@ from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.edus import ReceiptEdu
 from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, MEMBER
 from hansa_matrix.room.redactions import REDACTION
+from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.signals import RoomSignals
 
 _MARKS = {"m.fully_read": "", "m.read": "m.read", "m.read.private": "m.read.private"}
@@ -54,19 +55,32 @@ class Speaking:
         """``PUT /send/{eventType}/{txnId}``; a redaction, which room versions write differently, too."""
         room_id, type_ = request.path["room"], request.path["type"]
         origin = txn_origin(caller, f"{room_id}/{type_}", request.path["txn"])
-        self._voice.joined(caller.user, room_id)
+        room = self._voice.joined(caller.user, room_id)
+        if type_ == REDACTION:
+            await self._may_redact(caller.user, room, body.get("redacts"))
         return {"event_id": await self._voice.say(caller.user, room_id, (type_, None, body), origin)}
 
     async def redact(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /redact/{eventId}/{txnId}``."""
         room_id, target = request.path["room"], request.path["event"]
-        if not ids.valid_event_id(target):
-            raise error(400, "M_INVALID_PARAM", f"{target[:80]!r} is no event id")
         reason = {"reason": text(body, "reason")} if "reason" in body else {}
         origin = txn_origin(caller, f"{room_id}/{REDACTION}", request.path["txn"])
-        self._voice.joined(caller.user, room_id)
+        room = self._voice.joined(caller.user, room_id)
+        await self._may_redact(caller.user, room, target)
         draft = (REDACTION, None, {"redacts": target, **reason})
         return {"event_id": await self._voice.say(caller.user, room_id, draft, origin)}
+
+    async def _may_redact(self, user: str, room: MatrixRoom, target: object) -> None:
+        """One takes back what one said oneself; what others of this server said takes the level for it, which
+        other servers would not ask for.
+        """
+        if not ids.valid_event_id(target):
+            raise error(400, "M_INVALID_PARAM", f"{str(target)[:80]!r} is no event id")
+        found = (await room.events.load([str(target)], room.version)).get(str(target))
+        if found is None or found.pdu.room_id != room.room_id:
+            raise error(404, "M_NOT_FOUND", "there is no such event")
+        if found.pdu.sender != user and not await self._voice.may_redact(user, room):
+            raise error(403, "M_FORBIDDEN", "that takes the level to redact what others said")
 
     async def state(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /state/{eventType}/{stateKey}``."""

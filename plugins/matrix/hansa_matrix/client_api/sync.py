@@ -197,7 +197,7 @@ class Sync:
             news=news,
         )
         personal = news.get(caller.user, ())
-        moved = {item.ref for item in personal if not item.ref.startswith("data ")}
+        moved = {item.ref for item in personal if item.ref.startswith("!")}
         rooms = await self._all_rooms(asked, stays, moved)
         data = await self._account_data(asked, "")
         device = await self._devices(asked, moved)
@@ -242,7 +242,9 @@ class Sync:
         if room is None:
             return None
         typing = asked.whole or self._signals.changed_in.get(room_id, 0) > asked.since.typing
-        receipts = asked.news.get(RECEIPTS + room_id, ())
+        receipts = {item.ref for item in asked.news.get(RECEIPTS + room_id, ())}
+        if any(item.ref == f"read {room_id}" for item in asked.news.get(asked.caller.user, ())):
+            receipts.add(asked.caller.user)
         items = asked.news.get(room_id, ())
         data = await self._account_data(asked, room_id)
         if not (asked.whole or new or items or typing or receipts or data):
@@ -258,7 +260,7 @@ class Sync:
         if typing and (who or not whole) and asked.wanted.ephemeral.named("m.typing"):
             ephemeral.append({"type": "m.typing", "content": {"user_ids": who}})
         if (whole or receipts) and asked.wanted.ephemeral.named("m.receipt"):
-            ephemeral += await self._receipts(asked, room_id, None if whole else {i.ref for i in receipts})
+            ephemeral += await self._receipts(asked, room_id, None if whole else receipts)
         shown["ephemeral"] = {"events": ephemeral}
         shown["account_data"] = {
             "events": await self._account_data(asked, room_id, whole=True) if entered else data
@@ -296,7 +298,7 @@ class Sync:
         if whole:
             items = await self._news.last(room.room_id, asked.upto + 1, most + 1)
         limited = len(items) > most or (whole and bool(items) and items[0].position > 0)
-        kept = items[len(items) - most :] if most else []
+        kept = items[max(0, len(items) - most) :] if most else []
         loaded = await room.events.load([item.ref for item in kept], room.version)
         events = [loaded[item.ref] for item in kept if item.ref in loaded]
         visible = without(await self._visibility.of(asked.caller.user, room, events), asked.ignored)
@@ -550,7 +552,7 @@ class Sync:
             news=news,
         )
         personal = news.get(caller.user, ())
-        return await self._lists(asked, {i.ref for i in personal if not i.ref.startswith("data ")})
+        return await self._lists(asked, {i.ref for i in personal if i.ref.startswith("!")})
 
     def _presence(self, _asked: _Asked) -> list[dict[str, Any]]:
         return []

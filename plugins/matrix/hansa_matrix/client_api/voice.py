@@ -15,6 +15,7 @@ from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_values
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.levels import Levels
 from hansa_matrix.proto.state_keys import CREATE_KEY, POWER_LEVELS_KEY
 from hansa_matrix.room.native import Own, Spoken
 from hansa_matrix.room.room import MatrixRoom
@@ -78,9 +79,18 @@ class Voice:
 
     async def may(self, user: str, room: MatrixRoom, type_: str) -> bool:
         """Whether somebody has the level for a state event of a type."""
-        state = await room.events_of(await room.state(), [POWER_LEVELS_KEY])
-        levels = room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version)
+        levels = await self._levels(room)
         return levels.user(user) >= levels.required(type_, True)  # a state event
+
+    async def may_redact(self, user: str, room: MatrixRoom) -> bool:
+        """Whether somebody has the level to take back what others said."""
+        levels = await self._levels(room)
+        return levels.user(user) >= levels.redact
+
+    @staticmethod
+    async def _levels(room: MatrixRoom) -> Levels:
+        state = await room.events_of(await room.state(), [POWER_LEVELS_KEY])
+        return room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version)
 
     async def state_event(self, room: MatrixRoom, type_: str, state_key: str) -> Pdu | None:
         """An event of a room's current state."""

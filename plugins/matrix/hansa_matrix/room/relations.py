@@ -29,6 +29,7 @@ def related(pdu: Pdu) -> list[Write]:
         "type": pdu.type,
         "sender": pdu.sender,
         "ts": pdu.origin_server_ts,
+        "depth": pdu.depth,
     }
     return [Put("relation", (found[0], pdu.event_id), b"", fields)]
 

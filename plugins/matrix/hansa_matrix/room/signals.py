@@ -170,10 +170,13 @@ class RoomSignals:
                 oldest = min(rows, key=lambda row: int(orjson.loads(row.body)[1]))
                 writes.append(Delete("receipt", oldest.key))
         room = self._room_of(receipt.room_id)
-        if room is not None and room.attended:
+        private = receipt.thread.startswith(PRIVATE)
+        if private:
+            writes.append(told(receipt.user, f"read {receipt.room_id}"))
+        elif room is not None and room.attended:
             writes.append(told(RECEIPTS + receipt.room_id, receipt.user))
         await self._ctx.store.commit(writes, durability="lazy")
-        self.told(receipt.room_id)
+        self.told(receipt.user if private else receipt.room_id)
         return True
 
     async def receipts(self, room_id: str, user: str = "") -> dict[tuple[str, str], tuple[str, int]]:

@@ -1,0 +1,291 @@
+"""Accounts: made, logged into, proven, closed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+
+import pytest
+from clients.people import Refused, house, until
+from hansa import LocalProtocolError
+from matrix.inbound import OURS
+
+
+async def operate(home, words, **arguments):
+    return await home.app.network("matrix").operations()[words](arguments)
+
+
+def login(name, password, **more):
+    who = {"type": "m.id.user", "user": name}
+    return {"type": "m.login.password", "identifier": who, "password": password, **more}
+
+
+async def test_an_operator_makes_an_account_and_its_person_logs_in(tmp_path):
+    async with house(tmp_path, registration="closed") as home:
+        made = await operate(home, "user add", name="alice", password="in fair verona", admin=False)
+        assert made == {"user": f"@alice:{OURS}", "admin": False}
+        assert await home.anybody.call("GET", "/login") == {"flows": [{"type": "m.login.password"}]}
+        found = await home.anybody.call("POST", "/login", login("alice", "in fair verona", device_id="D"))
+        assert (found["user_id"], found["device_id"]) == (f"@alice:{OURS}", "D")
+        alice = home.anybody
+        alice.token = found["access_token"]
+        who = {"user_id": f"@alice:{OURS}", "device_id": "D", "is_guest": False}
+        assert await alice.get("/account/whoami") == who
+        (listed,) = await operate(home, "user ls")
+        assert (listed["user"], listed["devices"], listed["deactivated"]) == (f"@alice:{OURS}", 1, False)
+
+
+@pytest.mark.parametrize("name", ["Alice", "a b", "hansa", "_xmpp_x", "a:b", "", "ä", "@x:elsewhere"])
+async def test_names_that_nobody_gets(tmp_path, name):
+    async with house(tmp_path) as home:
+        with pytest.raises(LocalProtocolError):
+            await operate(home, "user add", name=name, password="pw")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        login("alice", "wrong"), login("nobody", "of alice"), login("alice", ""), login("@alice:elsewhere", "of alice"),
+        login("al ice", "of alice"),
+    ],
+)  # fmt: skip
+async def test_a_wrong_name_or_password_are_told_alike(tmp_path, body):
+    async with house(tmp_path) as home:
+        await home.person("alice")
+        status, found = await home.anybody.ask("POST", "/login", body)
+        assert (status, found["errcode"]) == (403, "M_FORBIDDEN")
+        assert found["error"] == "the name or the password is wrong"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "M_MISSING_PARAM"), ({"type": 7}, "M_BAD_JSON"), ({"type": "m.login.sso"}, "M_UNKNOWN"),
+        ({"type": "m.login.password"}, "M_MISSING_PARAM"),
+        ({"type": "m.login.password", "identifier": {"type": "m.id.phone"}}, "M_UNKNOWN"),
+        ({"type": "m.login.password", "user": "alice"}, "M_MISSING_PARAM"),
+        ({**login("alice", "of alice"), "device_id": "x" * 300}, "M_INVALID_PARAM"),
+    ],
+)  # fmt: skip
+async def test_a_login_that_is_none(tmp_path, body, code):
+    async with house(tmp_path) as home:
+        await home.person("alice")
+        status, found = await home.anybody.ask("POST", "/login", body)
+        assert (status, found["errcode"]) == (400, code)
+
+
+async def test_old_clients_name_the_user_as_it_was_done_before(tmp_path):
+    async with house(tmp_path) as home:
+        await home.person("alice")
+        body = {"type": "m.login.password", "user": "alice", "password": "of alice"}
+        assert (await home.anybody.call("POST", "/_matrix/client/r0/login", body))[
+            "user_id"
+        ] == f"@alice:{OURS}"
+
+
+async def test_tokens_in_headers_and_where_it_is_allowed_in_queries(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        found = await home.anybody.ask("GET", f"/account/whoami?access_token={alice.token}")
+        assert found[1]["user_id"] == alice.user
+        for token, code in (
+            ("", "M_MISSING_TOKEN"),
+            ("nobody's", "M_UNKNOWN_TOKEN"),
+            ("x" * 2000, "M_UNKNOWN_TOKEN"),
+        ):
+            asks = home.anybody
+            asks.token = token
+            status, answer = await asks.ask("GET", "/account/whoami")
+            assert (status, answer["errcode"]) == (401, code)
+    folder = tmp_path / "strict"
+    folder.mkdir()
+    async with house(folder, query_tokens=False) as home:
+        alice = await home.person("alice")
+        status, _ = await home.anybody.ask("GET", f"/account/whoami?access_token={alice.token}")
+        assert status == 401
+
+
+async def test_registration_closed_by_token_and_open(tmp_path):
+    async with house(tmp_path, registration="closed") as home:
+        status, found = await home.anybody.ask("POST", "/register", {"username": "a", "password": "pw"})
+        assert (status, found["errcode"]) == (403, "M_FORBIDDEN")
+    folder = tmp_path / "token"
+    folder.mkdir()
+    async with house(folder, registration="token") as home:
+        token = (await operate(home, "tokens add"))["token"]
+        asks = home.anybody
+        valid = "/_matrix/client/v1/register/m.login.registration_token/validity?token="
+        assert await asks.get(valid + token) == {"valid": True}
+        body = {"username": "a", "password": "pw"}
+        status, first = await asks.ask("POST", "/register", body)
+        assert (status, first["flows"]) == (401, [{"stages": ["m.login.registration_token"]}])
+        wrong = {"type": "m.login.registration_token", "token": "guessed", "session": first["session"]}
+        status, found = await asks.ask("POST", "/register", body | {"auth": wrong})
+        assert (status, found["errcode"], found["session"]) == (401, "M_FORBIDDEN", first["session"])
+        dummy = {"type": "m.login.dummy", "session": first["session"]}
+        assert (await asks.ask("POST", "/register", body | {"auth": dummy}))[0] == 401
+        right = wrong | {"token": token}
+        assert (await asks.call("POST", "/register", body | {"auth": right}))["user_id"] == f"@a:{OURS}"
+        assert await asks.get(valid + token) == {"valid": False}
+        again = {"username": "b", "password": "pw", "auth": {"type": right["type"], "token": token}}
+        assert (await asks.ask("POST", "/register", again))[0] == 401
+        assert [t["used"] for t in await operate(home, "tokens ls")] == [1]
+        assert (await asks.ask("POST", "/register?kind=guest", {}))[1][
+            "errcode"
+        ] == "M_GUEST_ACCESS_FORBIDDEN"
+
+
+async def test_open_registration_and_what_it_refuses(tmp_path):
+    async with house(tmp_path) as home:
+        asks = home.anybody
+        assert await asks.get("/register/available?username=alice") == {"available": True}
+        alice = await home.person("alice", "PHONE")
+        assert alice.device == "PHONE"
+        dummy = {"password": "pw", "auth": {"type": "m.login.dummy"}}
+        for name, code in (
+            ("alice", "M_USER_IN_USE"),
+            ("Ä", "M_INVALID_USERNAME"),
+            ("hansa", "M_EXCLUSIVE"),
+            ("_x_y", "M_EXCLUSIVE"),
+        ):
+            status, found = await asks.ask("POST", "/register", dummy | {"username": name})
+            assert (status, found["errcode"]) == (400, code)
+        quiet = await asks.call("POST", "/register", dummy | {"username": "bob", "inhibit_login": True})
+        assert quiet == {"user_id": f"@bob:{OURS}"}
+        assert (await asks.ask("POST", "/register", {"auth": {"type": "m.login.dummy"}}))[0] == 400
+
+
+async def test_a_secret_that_tools_share_makes_accounts(tmp_path):
+    async with house(tmp_path, registration="closed", registration_secret="hush") as home:
+        asks, path = home.anybody, "/_synapse/admin/v1/register"
+        nonce = (await asks.call("GET", path))["nonce"]
+
+        def body(secret, admin="notadmin"):
+            said = b"\0".join([nonce.encode(), b"alice", b"pw", admin.encode()])
+            mac = hmac.new(secret, said, hashlib.sha1).hexdigest()
+            return {
+                "nonce": nonce,
+                "username": "alice",
+                "password": "pw",
+                "admin": admin == "admin",
+                "mac": mac,
+            }
+
+        with pytest.raises(Refused, match="M_FORBIDDEN"):
+            await asks.call("POST", path, body(b"guess"))
+        with pytest.raises(Refused, match="nonce"):
+            await asks.call("POST", path, body(b"hush"))  # a nonce is used once, also in vain
+        nonce = (await asks.call("GET", path))["nonce"]
+        assert (await asks.call("POST", path, body(b"hush", "admin")))["user_id"] == f"@alice:{OURS}"
+        assert [(u["user"], u["admin"]) for u in await operate(home, "user ls")] == [(f"@alice:{OURS}", True)]
+    folder = tmp_path / "none"
+    folder.mkdir()
+    async with house(folder) as home:
+        assert (await home.anybody.ask("GET", path))[1]["errcode"] == "M_UNRECOGNIZED"
+
+
+async def test_another_password_needs_the_old_one_and_logs_the_others_out(tmp_path):
+    async with house(tmp_path) as home:
+        phone, laptop = await home.person("alice", "PHONE"), await home.person("alice", "LAPTOP")
+        status, found = await phone.ask("POST", "/account/password", {"new_password": "other"})
+        assert (status, found["flows"]) == (401, [{"stages": ["m.login.password"]}])
+        auth = {**login("alice", "wrong"), "session": found["session"]}
+        body = {"new_password": "other", "auth": auth}
+        assert (await phone.ask("POST", "/account/password", body))[1]["errcode"] == "M_FORBIDDEN"
+        auth["password"] = "of alice"
+        assert await phone.call("POST", "/account/password", body) == {}
+        assert (await laptop.ask("GET", "/account/whoami"))[0] == 401
+        assert (await phone.get("/account/whoami"))["device_id"] == "PHONE"
+        assert (await home.anybody.ask("POST", "/login", login("alice", "of alice")))[0] == 403
+        assert await home.anybody.call("POST", "/login", login("alice", "other"))
+
+
+async def test_a_session_proves_one_thing_only(tmp_path):
+    """A password given to remove a device does not close the account."""
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        _, small = await alice.ask("DELETE", f"/devices/{alice.device}")
+        auth = {**login("alice", "of alice"), "session": small["session"]}
+        status, _ = await alice.ask("POST", "/account/deactivate", {"auth": auth})
+        assert status == 400
+        assert (await alice.get("/account/whoami"))["user_id"] == alice.user
+
+
+async def test_devices_are_listed_named_and_removed(tmp_path):
+    async with house(tmp_path) as home:
+        phone, laptop = await home.person("alice", "PHONE"), await home.person("alice", "LAPTOP")
+        await phone.call("PUT", "/devices/LAPTOP", {"display_name": "the old one"})
+        listed = {d["device_id"]: d.get("display_name") for d in (await phone.get("/devices"))["devices"]}
+        assert listed == {"PHONE": None, "LAPTOP": "the old one"}
+        bob = await home.person("bob")
+        assert (await bob.ask("GET", "/devices/PHONE"))[0] == 404
+        body = {"auth": login(phone.user, "of alice")}
+        assert await phone.call("DELETE", "/devices/LAPTOP", body) == {}
+        assert (await laptop.ask("GET", "/account/whoami"))[0] == 401
+        third = await home.person("alice", "THIRD")
+        assert await phone.call("POST", "/delete_devices", {"devices": ["THIRD"], **body}) == {}
+        assert (await third.ask("GET", "/account/whoami"))[0] == 401
+
+
+async def test_out_everywhere(tmp_path):
+    async with house(tmp_path) as home:
+        phone, laptop = await home.person("alice", "PHONE"), await home.person("alice", "LAPTOP")
+        await laptop.call("POST", "/logout", {})
+        assert (await laptop.ask("GET", "/account/whoami"))[1]["errcode"] == "M_UNKNOWN_TOKEN"
+        laptop = await home.person("alice", "LAPTOP")
+        await phone.call("POST", "/logout/all", {})
+        for device in (phone, laptop):
+            assert (await device.ask("GET", "/account/whoami"))[0] == 401
+
+
+async def test_a_closed_account_stays_closed(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        await alice.call("POST", "/account/deactivate", {"auth": login("alice", "of alice")})
+        assert (await alice.ask("GET", "/account/whoami"))[0] == 401
+        status, found = await home.anybody.ask("POST", "/login", login("alice", "of alice"))
+        assert (status, found["errcode"]) == (403, "M_USER_DEACTIVATED")
+        again = {"username": "alice", "password": "pw", "auth": {"type": "m.login.dummy"}}
+        assert (await home.anybody.ask("POST", "/register", again))[1]["errcode"] == "M_USER_IN_USE"
+        bob = await home.person("bob")
+        await operate(home, "user deactivate", name="bob")
+        assert (await bob.ask("GET", "/account/whoami"))[0] == 401
+
+
+async def test_a_waiting_sync_ends_when_its_device_is_logged_out(tmp_path):
+    async with house(tmp_path) as home:
+        phone, laptop = await home.person("alice", "PHONE"), await home.person("alice", "LAPTOP")
+        await phone.sync()
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(phone.ask("GET", f"/sync?timeout=60000&since={phone.since}"))
+            news = home.app.network("matrix")._attendance.news
+
+            async def listens():
+                return phone.user in news._waiting
+
+            await until(listens)
+            await laptop.call("POST", "/logout/all", {})
+        assert (await waiting)[0] == 401
+
+
+async def test_too_many_attempts_are_let_wait(tmp_path):
+    async with house(tmp_path, client_rate=0.05, client_burst=6) as home:
+        asks = home.anybody
+        answers = [await asks.whole("POST", "/login", login("alice", "guess")) for _ in range(5)]
+        assert [a.status for a in answers] == [403, 403, 403, 429, 429]
+        assert int(answers[-1].headers["Retry-After"]) >= 1
+
+
+async def test_pages_of_any_origin_may_ask(tmp_path):
+    async with house(tmp_path) as home:
+        for method, target in (
+            ("OPTIONS", "/sync"),
+            ("GET", "/sync"),
+            ("GET", "/nothing"),
+            ("OPTIONS", "/_matrix/media/v3/upload"),
+        ):
+            answer = await home.anybody.whole(method, target)
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+            assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+        assert (await home.anybody.whole("OPTIONS", "/sync")).status == 200
