@@ -92,6 +92,23 @@ async def hansa(ca, tmp_path):
 
 
 @pytest.fixture
+async def nio_user(ca, tmp_path):
+    """Makes clients of matrix-nio, logged in at a server: ``(url, user id)``."""
+    from peers.nio import NioUser
+
+    made: list[NioUser] = []
+
+    async def make(url: str, user: str, password: str = "pw") -> NioUser:
+        client = NioUser(tmp_path / f"nio{len(made)}", url, user, ca.certificate)
+        made.append(client)
+        return await client.login(password)
+
+    yield make
+    for client in made:
+        await client.close()
+
+
+@pytest.fixture
 async def stage(ca, tmp_path):
     """Makes Hansas in this process, with people that the test moves."""
     made: list[Stage] = []

@@ -92,6 +92,18 @@ class Hansa:
         (self.folder / name).write_text(f"ed25519 a_{secrets.token_hex(2)} {seed}\n")
         (self.folder / name).chmod(0o600)
 
+    @property
+    def url(self) -> str:
+        """Where its clients speak to."""
+        return f"https://127.0.0.1:{self.port}"
+
+    async def account(self, name: str, password: str = "pw") -> str:
+        """A new account; its user id."""
+        file = self.folder / "password"
+        file.touch(0o600)
+        file.write_text(password + "\n")
+        return str((await self.run("user", "add", name, "--password-file", str(file)))["user"])
+
     def signer(self) -> Signer:
         """Speaks as this server."""
         return Signer(self.name, self.folder / "matrix.key", self.ca.certificate)

@@ -1,0 +1,99 @@
+"""People with real clients on a Hansa, a Synapse and a Prosody, in one room."""
+
+from __future__ import annotations
+
+import pytest
+from e2e.town import LOBBY, MUC, matrix_reads, up, xmpp_table
+from nio import JoinResponse, RoomCreateResponse, RoomInviteResponse
+from nio import RoomPreset
+from peers.waiting import until
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_three_people_on_three_servers_with_a_restart_between(hansa, prosody, matrix_user, xmpp_user, nio_user):
+    server = await hansa(xmpp_table(prosody) + LOBBY)
+    await up(server)
+    romeo = await nio_user(server.url, await server.account("romeo"))
+    await romeo.client.set_displayname("Romeo")
+    juliet, alice = await xmpp_user("juliet"), await matrix_user("alice")
+    await juliet.join(MUC, "Juliet")
+    joined = await romeo.client.join(f"#lobby:{server.name}")
+    assert isinstance(joined, JoinResponse), joined
+    room = await alice.join(f"#lobby:{server.name}")
+    assert room == joined.room_id
+    nick = await juliet.until("Romeo", lambda: next((n for n in juliet.occupants(MUC) if n == "Romeo"), ""))
+
+    async def round_(number: int) -> None:
+        said = [f"{who} {number}" for who in ("romeo", "alice", "juliet")]
+        await romeo.say(room, said[0])
+        await alice.say(room, said[1])
+        assert await juliet.verdict(juliet.say(MUC, said[2]), MUC) is None
+        everything = [f"{who} {n}" for n in range(number + 1) for who in ("romeo", "alice", "juliet")]
+        await romeo.until("all at Romeo's", lambda: len(romeo.bodies(room)) >= len(everything))
+        await juliet.until("all at Juliet's", lambda: len(juliet.bodies(MUC)) >= len(everything))
+        assert sorted(romeo.bodies(room)) == sorted(everything)
+        assert sorted(juliet.bodies(MUC)) == sorted(everything)
+        for who in ("romeo", "juliet"):
+            assert [t for t in romeo.bodies(room) if t.startswith(who)] == [f"{who} {n}" for n in range(number + 1)]
+        ghost = next(u for u, n in (await alice.members(room)).items() if n == "Juliet")
+        await matrix_reads(alice, room, romeo.id, [f"romeo {n}" for n in range(number + 1)])
+        await matrix_reads(alice, room, ghost, [f"juliet {n}" for n in range(number + 1)])
+
+    assert nick == "Romeo"
+    await romeo.until("the room at Romeo's", lambda: room in romeo.client.rooms)
+    await round_(0)
+    await server.kill()
+    await alice.say(room, "alice 1")  # while nobody is there to hear it
+    await server.start()
+    await up(server)
+    await juliet.join(MUC, "Juliet")
+    await romeo.until("what was said meanwhile", lambda: "alice 1" in romeo.bodies(room), 60)
+    await romeo.say(room, "romeo 1")
+    await juliet.until("Romeo after the restart", lambda: "romeo 1" in juliet.bodies(MUC), 60)
+    await juliet.until("Alice's while we were away", lambda: "alice 1" in juliet.bodies(MUC), 60)
+    assert [t for t in romeo.bodies(room) if t.startswith("alice")] == ["alice 0", "alice 1"]
+    assert [t for t in juliet.bodies(MUC) if t.startswith("alice")] == ["alice 0", "alice 1"]
+    await matrix_reads(alice, room, romeo.id, ["romeo 0", "romeo 1"])
+
+
+@pytest.mark.parametrize("hosted", ["here", "there"])
+async def test_encrypted_between_servers(hosted, hansa, synapse, matrix_user, nio_user):
+    """Olm and Megolm of real clients on both sides: keys queried, claimed, sent to devices over federation."""
+    server = await hansa()
+    alice_id = (await matrix_user("alice")).id
+    romeo = await nio_user(server.url, await server.account("romeo"))
+    alice = await nio_user(synapse.url, alice_id)
+    host, guest = (romeo, alice) if hosted == "here" else (alice, romeo)
+    encrypted = {"type": "m.room.encryption", "state_key": "", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
+    made = await host.client.room_create(preset=RoomPreset.private_chat, initial_state=[encrypted], name="balcony")
+    assert isinstance(made, RoomCreateResponse), made
+    room = made.room_id
+    asked = await host.client.room_invite(room, guest.id)
+    assert isinstance(asked, RoomInviteResponse), asked
+    await guest.until("the invite", lambda: room in guest.client.invited_rooms)
+    joined = await guest.client.join(room)
+    assert isinstance(joined, JoinResponse), joined
+    for one, other in ((host, guest), (guest, host)):
+        await one.until(
+            f"{other.id} in the room of {one.id}",
+            lambda one=one, other=other: room in one.client.rooms
+            and other.id in one.client.rooms[room].users
+            and one.client.rooms[room].encrypted,
+        )
+
+        async def known(one=one, other=other) -> bool:
+            await one.sync()
+            return bool(list(one.client.device_store.active_user_devices(other.id)))
+
+        await until(f"{one.id} knows the devices of {other.id}", known)
+    for number in range(3):
+        await host.say(room, f"to the guest {number}")
+        await guest.say(room, f"to the host {number}")
+    for one, texts in ((guest, [f"to the guest {n}" for n in range(3)]), (host, [f"to the host {n}" for n in range(3)])):
+        sender = host.id if one is guest else guest.id
+        await one.until("everything deciphered", lambda one=one, sender=sender: len(one.bodies(room, sender)) >= 3)
+        assert one.bodies(room, sender) == texts
+        assert all(encrypted for _, who, _, encrypted in one.said if who == sender)
+        assert not one.undecipherable
+    assert "to the guest" not in server.log()
