@@ -109,6 +109,21 @@ async def nio_user(ca, tmp_path):
 
 
 @pytest.fixture
+async def page():
+    """Makes pages with a client of matrix-js-sdk, logged in at a server: ``(name, url, user)``."""
+    from peers.browser import Browser, Page
+
+    browser = Browser()
+
+    async def make(name: str, url: str, user: str, password: str = "pw") -> Page:
+        return await Page(browser, name).login(url, user, password)
+
+    await browser.start()
+    yield make
+    await browser.stop()
+
+
+@pytest.fixture
 async def stage(ca, tmp_path):
     """Makes Hansas in this process, with people that the test moves."""
     made: list[Stage] = []

@@ -34,3 +34,12 @@ def require_prosody() -> str:
     if found is None:
         absent("Prosody", "run scripts/bootstrap-peers, or apt-get install prosody")
     return found or ""
+
+
+def require_browser() -> tuple[Path, str]:
+    """Where the clients of the browser are, and Chromium."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder, chromium = cache / "hansa" / "js", shutil.which("chromium")
+    if chromium is None or not (folder / "out" / "page.js").exists():
+        absent("Chromium with matrix-js-sdk", "run scripts/bootstrap-peers")
+    return folder, chromium or ""

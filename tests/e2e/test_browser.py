@@ -1,0 +1,65 @@
+"""Matrix clients in a real browser: what Element does, on a Hansa and towards a Synapse."""
+
+from __future__ import annotations
+
+import pytest
+from peers.waiting import until
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_a_browser_begins_speaks_and_reads(hansa, page):
+    server = await hansa()
+    romeo = await page("romeo", server.url, await server.account("romeo"))
+    tybalt = await page("tybalt", server.url, await server.account("tybalt"))
+    await romeo.call("rename", "Romeo")
+    room = await romeo.call("create", {"preset": "public_chat", "room_alias_name": "plaza", "name": "Plaza", "visibility": "public"})
+    assert await tybalt.call("join", f"#plaza:{server.name}") == room
+    await romeo.until("tybalt in the room", "members", room, holds=lambda who: set(who) == {romeo.id, tybalt.id})
+    event = await romeo.call("say", room, "what light is this?")
+    shown = await tybalt.until("the message", "events", room, holds=lambda events: events and events[-1]["id"] == event)
+    assert shown[-1]["content"]["body"] == "what light is this?"
+    assert (await tybalt.call("unread", room)) == 1
+    await tybalt.call("read", room)
+    await romeo.until("the receipt", "readers", room, event, holds=lambda who: tybalt.id in who)
+    await tybalt.until("nothing unread", "unread", room, holds=lambda count: count == 0)
+    await tybalt.call("setTyping", room, True)
+    await romeo.until("who types", "typing", room, holds=lambda who: who == [tybalt.id])
+    mxc = await romeo.call("upload", "a letter")
+    assert await tybalt.call("download", mxc) == "a letter"
+    await romeo.call("redact", room, event)
+    await tybalt.until("the redaction", "events", room, holds=lambda events: any(e["id"] == event and e["redacted"] for e in events))
+    for number in range(30):
+        await romeo.call("say", room, str(number))
+    late = await page("late", server.url, await server.account("late"))
+    await late.call("join", room)
+    await late.until("the room", "rooms", holds=lambda rooms: [r["name"] for r in rooms] == ["Plaza"])
+    back = await late.call("back", room, 60)
+    assert [e["content"].get("body") for e in back if e["type"] == "m.room.message" and not e["redacted"]] == [str(n) for n in range(30)]
+    await late.call("stop")
+
+
+@pytest.mark.parametrize("hosted", ["here", "there"])
+async def test_encrypted_between_browsers_of_two_servers(hosted, hansa, synapse, matrix_user, page):
+    """The Rust crypto of Element on both sides."""
+    server = await hansa()
+    romeo = await page("romeo", server.url, await server.account("romeo"))
+    alice = await page("alice", synapse.url, (await matrix_user("alice")).id)
+    host, guest = (romeo, alice) if hosted == "here" else (alice, romeo)
+    encrypted = {"type": "m.room.encryption", "state_key": "", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
+    room = await host.call("create", {"preset": "private_chat", "name": "balcony", "initial_state": [encrypted], "invite": [guest.id]})
+    await guest.until("the invite", "invites", holds=lambda rooms: room in rooms)
+    await guest.call("join", room, [host.id.partition(":")[2]])
+    for one in (host, guest):
+        await one.until("both in the room", "members", room, holds=lambda who: set(who) == {host.id, guest.id})
+    for number in range(3):
+        await host.call("say", room, f"to the guest {number}")
+        await guest.call("say", room, f"to the host {number}")
+    for one, other, texts in ((guest, host, [f"to the guest {n}" for n in range(3)]), (host, guest, [f"to the host {n}" for n in range(3)])):
+
+        async def deciphered(one=one, other=other, texts=texts) -> bool:
+            return await one.bodies(room, other.id) == texts
+
+        await until(f"{one.id} deciphers {other.id}", deciphered)
+        events = [e for e in await one.call("events", room) if e["sender"] == other.id and e["type"] == "m.room.message"]
+        assert all(e["encrypted"] and not e["failed"] for e in events)
