@@ -31,6 +31,8 @@ from hansa.store.base import Delete, Row, Scoped, Store
 from hansa.throttle import Throttle
 
 _OBSERVED = 1000
+#: Seconds that a directory has to say whether a password is right.
+_DIRECTORY_WITHIN = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +233,20 @@ class App:
 
     def _watching(self, hook: str) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
         return plugins.named(self._manager, hook) + self._policies.observers(hook)
+
+    async def check_password(self, user: str, password: str) -> bool | None:
+        """See the hook ``check_password``."""
+        for name, asked in self._watching("check_password"):
+            try:
+                async with asyncio.timeout(_DIRECTORY_WITHIN):
+                    answer = await asked(user, password)
+            except Exception as error:  # noqa: BLE001  # whoever fails has no opinion
+                self.count("password_checks_failed", plugin=name)
+                self.log.warning("%s could not check a password: %s", name, type(error).__name__)
+                continue
+            if isinstance(answer, bool):
+                return answer
+        return None
 
     async def _observe(self) -> None:
         while True:

@@ -43,6 +43,9 @@ class Server(_Strict):
     private_networks: list[str] = Field(
         default=[], description="networks that peers may be in although they are private, e.g. 10.0.0.0/8"
     )
+    trusted_proxies: list[str] = Field(
+        default=[], description="networks of proxies in front, whose X-Forwarded-For is believed"
+    )
 
     @field_validator("listen")
     @classmethod
@@ -54,7 +57,7 @@ class Server(_Strict):
                 raise ValueError(msg)
         return value
 
-    @field_validator("private_networks")
+    @field_validator("private_networks", "trusted_proxies")
     @classmethod
     def _networks(cls, value: list[str]) -> list[str]:
         for one in value:

@@ -137,6 +137,10 @@ class NetworkContext(PluginContext, Protocol):
         """The person behind an id of this network: themselves, or the one whose ghost it is."""
         ...
 
+    async def check_password(self, native_user: str, password: str) -> bool | None:
+        """What plugins say of a password (the hook ``check_password``); None if none has an opinion."""
+        ...
+
     async def native_id(self, event: Event) -> str | None:
         """The id of an event on this network, None if it has none."""
         ...

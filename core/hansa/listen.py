@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -67,9 +68,28 @@ class TlsContexts:
 class Dispatcher:
     """Finds the router of a host and the route in it, and turns every failure into an answer."""
 
-    def __init__(self, routers: Mapping[str, Router], count: Callable[..., None]) -> None:
+    def __init__(
+        self, routers: Mapping[str, Router], count: Callable[..., None], proxies: Sequence[str] = ()
+    ) -> None:
         self._routers = routers
         self.count = count
+        self._proxies = [ipaddress.ip_network(one, strict=False) for one in proxies]
+
+    def address(self, peer: str, forwarded: Sequence[str]) -> str:
+        """Whose request it is: the peer's, or where that is a proxy of ours, the last in ``X-Forwarded-For``
+        that is none.
+        """
+        named = [one.strip() for header in forwarded for one in header.split(",")]
+        while named and self._is_proxy(peer):
+            peer = named.pop()
+        return peer
+
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._proxies)
 
     def router(self, host: str) -> Router | None:
         """The router of a ``Host`` header; the only one there is serves every host."""
@@ -203,7 +223,7 @@ class Listener:
             query=pairs,
             headers=_headers(raw.headers),
             authorizations=raw.headers.getall("Authorization", []),
-            remote=raw.remote or "",
+            remote=self._dispatcher.address(raw.remote or "", raw.headers.getall("X-Forwarded-For", [])),
         )
         answer = await self._dispatcher.answer(
             request, lambda limit: self._body(raw, limit), lambda limit: self._chunks(raw, limit)

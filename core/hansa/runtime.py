@@ -213,6 +213,10 @@ class Context(BasicContext):
             self._ghosts[native_user] = home
         return home
 
+    async def check_password(self, native_user: str, password: str) -> bool | None:
+        """See ``hansa.NetworkContext.check_password``."""
+        return await self._app.check_password(native_user, password)
+
     async def native_id(self, event: Event) -> str | None:
         """See ``hansa.NetworkContext.native_id``."""
         rows = await self._app.core.scan("alias", index=("room", "seq"), equal=(event.room, event.seq))

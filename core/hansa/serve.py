@@ -88,7 +88,8 @@ class Process:
         await self.app.start()
         for runner in self.app.runners.values():
             runner.on_status = self._reporter(runner.id)
-        public = Dispatcher(self.app.routers, self.app.count)
+        proxies = self._config.server.trusted_proxies
+        public = Dispatcher(self.app.routers, self.app.count, proxies)
         operations = Operations(self.app, self.reload)
         for address in self._config.server.listen:
             parts = urlsplit(address)

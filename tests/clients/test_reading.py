@@ -64,6 +64,8 @@ async def test_around_an_event(tmp_path):
         assert [e["event_id"] for e in found["events_before"]] == [sent[3], sent[2]]
         assert [e["event_id"] for e in found["events_after"]] == [sent[5], sent[6]]
         assert ("m.room.name", "") in {(e["type"], e["state_key"]) for e in found["state"]}
+        alone = await alice.get(f"/rooms/{part(room)}/context/{part(sent[4])}?limit=0")
+        assert (alone["events_before"], alone["events_after"]) == ([], [])
         earlier = await alice.get(f"/rooms/{part(room)}/messages?dir=b&limit=1&from={found['start']}")
         later = await alice.get(f"/rooms/{part(room)}/messages?dir=f&limit=1&from={found['end']}")
         assert [earlier["chunk"][0]["event_id"], later["chunk"][0]["event_id"]] == [sent[1], sent[7]]

@@ -13,11 +13,18 @@ async def test_a_browser_begins_speaks_and_reads(hansa, page):
     romeo = await page("romeo", server.url, await server.account("romeo"))
     tybalt = await page("tybalt", server.url, await server.account("tybalt"))
     await romeo.call("rename", "Romeo")
-    room = await romeo.call("create", {"preset": "public_chat", "room_alias_name": "plaza", "name": "Plaza", "visibility": "public"})
+    room = await romeo.call(
+        "create",
+        {"preset": "public_chat", "room_alias_name": "plaza", "name": "Plaza", "visibility": "public"},
+    )
     assert await tybalt.call("join", f"#plaza:{server.name}") == room
-    await romeo.until("tybalt in the room", "members", room, holds=lambda who: set(who) == {romeo.id, tybalt.id})
+    await romeo.until(
+        "tybalt in the room", "members", room, holds=lambda who: set(who) == {romeo.id, tybalt.id}
+    )
     event = await romeo.call("say", room, "what light is this?")
-    shown = await tybalt.until("the message", "events", room, holds=lambda events: events and events[-1]["id"] == event)
+    shown = await tybalt.until(
+        "the message", "events", room, holds=lambda events: events and events[-1]["id"] == event
+    )
     assert shown[-1]["content"]["body"] == "what light is this?"
     assert (await tybalt.call("unread", room)) == 1
     await tybalt.call("read", room)
@@ -28,14 +35,21 @@ async def test_a_browser_begins_speaks_and_reads(hansa, page):
     mxc = await romeo.call("upload", "a letter")
     assert await tybalt.call("download", mxc) == "a letter"
     await romeo.call("redact", room, event)
-    await tybalt.until("the redaction", "events", room, holds=lambda events: any(e["id"] == event and e["redacted"] for e in events))
+    await tybalt.until(
+        "the redaction",
+        "events",
+        room,
+        holds=lambda events: any(e["id"] == event and e["redacted"] for e in events),
+    )
     for number in range(30):
         await romeo.call("say", room, str(number))
     late = await page("late", server.url, await server.account("late"))
     await late.call("join", room)
     await late.until("the room", "rooms", holds=lambda rooms: [r["name"] for r in rooms] == ["Plaza"])
     back = await late.call("back", room, 60)
-    assert [e["content"].get("body") for e in back if e["type"] == "m.room.message" and not e["redacted"]] == [str(n) for n in range(30)]
+    assert [
+        e["content"].get("body") for e in back if e["type"] == "m.room.message" and not e["redacted"]
+    ] == [str(n) for n in range(30)]
     await late.call("stop")
 
 
@@ -46,20 +60,36 @@ async def test_encrypted_between_browsers_of_two_servers(hosted, hansa, synapse,
     romeo = await page("romeo", server.url, await server.account("romeo"))
     alice = await page("alice", synapse.url, (await matrix_user("alice")).id)
     host, guest = (romeo, alice) if hosted == "here" else (alice, romeo)
-    encrypted = {"type": "m.room.encryption", "state_key": "", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
-    room = await host.call("create", {"preset": "private_chat", "name": "balcony", "initial_state": [encrypted], "invite": [guest.id]})
+    encrypted = {
+        "type": "m.room.encryption",
+        "state_key": "",
+        "content": {"algorithm": "m.megolm.v1.aes-sha2"},
+    }
+    room = await host.call(
+        "create",
+        {"preset": "private_chat", "name": "balcony", "initial_state": [encrypted], "invite": [guest.id]},
+    )
     await guest.until("the invite", "invites", holds=lambda rooms: room in rooms)
     await guest.call("join", room, [host.id.partition(":")[2]])
     for one in (host, guest):
-        await one.until("both in the room", "members", room, holds=lambda who: set(who) == {host.id, guest.id})
+        await one.until(
+            "both in the room", "members", room, holds=lambda who: set(who) == {host.id, guest.id}
+        )
     for number in range(3):
         await host.call("say", room, f"to the guest {number}")
         await guest.call("say", room, f"to the host {number}")
-    for one, other, texts in ((guest, host, [f"to the guest {n}" for n in range(3)]), (host, guest, [f"to the host {n}" for n in range(3)])):
+    for one, other, texts in (
+        (guest, host, [f"to the guest {n}" for n in range(3)]),
+        (host, guest, [f"to the host {n}" for n in range(3)]),
+    ):
 
         async def deciphered(one=one, other=other, texts=texts) -> bool:
             return await one.bodies(room, other.id) == texts
 
         await until(f"{one.id} deciphers {other.id}", deciphered)
-        events = [e for e in await one.call("events", room) if e["sender"] == other.id and e["type"] == "m.room.message"]
+        events = [
+            e
+            for e in await one.call("events", room)
+            if e["sender"] == other.id and e["type"] == "m.room.message"
+        ]
         assert all(e["encrypted"] and not e["failed"] for e in events)

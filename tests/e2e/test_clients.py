@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 from e2e.town import LOBBY, MUC, matrix_reads, up, xmpp_table
-from nio import JoinResponse, RoomCreateResponse, RoomInviteResponse
-from nio import RoomPreset
+from nio import JoinResponse, RoomCreateResponse, RoomInviteResponse, RoomPreset
 from peers.waiting import until
 
 pytestmark = pytest.mark.e2e
 
 
-async def test_three_people_on_three_servers_with_a_restart_between(hansa, prosody, matrix_user, xmpp_user, nio_user):
+async def test_three_people_on_three_servers_with_a_restart_between(
+    hansa, prosody, matrix_user, xmpp_user, nio_user
+):
     server = await hansa(xmpp_table(prosody) + LOBBY)
     await up(server)
     romeo = await nio_user(server.url, await server.account("romeo"))
@@ -35,7 +36,9 @@ async def test_three_people_on_three_servers_with_a_restart_between(hansa, proso
         assert sorted(romeo.bodies(room)) == sorted(everything)
         assert sorted(juliet.bodies(MUC)) == sorted(everything)
         for who in ("romeo", "juliet"):
-            assert [t for t in romeo.bodies(room) if t.startswith(who)] == [f"{who} {n}" for n in range(number + 1)]
+            assert [t for t in romeo.bodies(room) if t.startswith(who)] == [
+                f"{who} {n}" for n in range(number + 1)
+            ]
         ghost = next(u for u, n in (await alice.members(room)).items() if n == "Juliet")
         await matrix_reads(alice, room, romeo.id, [f"romeo {n}" for n in range(number + 1)])
         await matrix_reads(alice, room, ghost, [f"juliet {n}" for n in range(number + 1)])
@@ -65,8 +68,14 @@ async def test_encrypted_between_servers(hosted, hansa, synapse, matrix_user, ni
     romeo = await nio_user(server.url, await server.account("romeo"))
     alice = await nio_user(synapse.url, alice_id)
     host, guest = (romeo, alice) if hosted == "here" else (alice, romeo)
-    encrypted = {"type": "m.room.encryption", "state_key": "", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
-    made = await host.client.room_create(preset=RoomPreset.private_chat, initial_state=[encrypted], name="balcony")
+    encrypted = {
+        "type": "m.room.encryption",
+        "state_key": "",
+        "content": {"algorithm": "m.megolm.v1.aes-sha2"},
+    }
+    made = await host.client.room_create(
+        preset=RoomPreset.private_chat, initial_state=[encrypted], name="balcony"
+    )
     assert isinstance(made, RoomCreateResponse), made
     room = made.room_id
     asked = await host.client.room_invite(room, guest.id)
@@ -77,9 +86,11 @@ async def test_encrypted_between_servers(hosted, hansa, synapse, matrix_user, ni
     for one, other in ((host, guest), (guest, host)):
         await one.until(
             f"{other.id} in the room of {one.id}",
-            lambda one=one, other=other: room in one.client.rooms
-            and other.id in one.client.rooms[room].users
-            and one.client.rooms[room].encrypted,
+            lambda one=one, other=other: (
+                room in one.client.rooms
+                and other.id in one.client.rooms[room].users
+                and one.client.rooms[room].encrypted
+            ),
         )
 
         async def known(one=one, other=other) -> bool:
@@ -90,9 +101,14 @@ async def test_encrypted_between_servers(hosted, hansa, synapse, matrix_user, ni
     for number in range(3):
         await host.say(room, f"to the guest {number}")
         await guest.say(room, f"to the host {number}")
-    for one, texts in ((guest, [f"to the guest {n}" for n in range(3)]), (host, [f"to the host {n}" for n in range(3)])):
+    for one, texts in (
+        (guest, [f"to the guest {n}" for n in range(3)]),
+        (host, [f"to the host {n}" for n in range(3)]),
+    ):
         sender = host.id if one is guest else guest.id
-        await one.until("everything deciphered", lambda one=one, sender=sender: len(one.bodies(room, sender)) >= 3)
+        await one.until(
+            "everything deciphered", lambda one=one, sender=sender: len(one.bodies(room, sender)) >= 3
+        )
         assert one.bodies(room, sender) == texts
         assert all(encrypted for _, who, _, encrypted in one.said if who == sender)
         assert not one.undecipherable

@@ -26,11 +26,12 @@ MOST = 4
 
 
 def routes(router: Router) -> Iterator[tuple[str, list[str]]]:
-    """``(method, path segments)`` of every route; a wild segment is ``{name}``."""
+    """``(method, path segments)`` of every route for servers; a wild segment is ``{name}``."""
 
     def walk(node: Any, parts: list[str]) -> Iterator[tuple[str, list[str]]]:
         for method in node.methods:
-            yield method, parts
+            if parts[:2] != ["_matrix", "client"] and parts[:2] != ["_matrix", "media"]:
+                yield method, parts
         for name, child in node.child.items():
             yield from walk(child, [*parts, name])
         if node.wild is not None:

@@ -90,9 +90,15 @@ class Page:
     async def bodies(self, room: str, sender: str) -> list[str]:
         """What somebody said in a room, as the page shows it."""
         events = await self.call("events", room)
-        return [e["content"].get("body", "") for e in events if e["sender"] == sender and e["type"] == "m.room.message"]
+        return [
+            e["content"].get("body", "")
+            for e in events
+            if e["sender"] == sender and e["type"] == "m.room.message"
+        ]
 
-    async def until(self, what: str, name: str, *arguments: Any, holds: Any = bool, seconds: float = 30.0) -> Any:
+    async def until(
+        self, what: str, name: str, *arguments: Any, holds: Any = bool, seconds: float = 30.0
+    ) -> Any:
         """Ask until an answer will do; that answer."""
 
         async def there() -> Any:

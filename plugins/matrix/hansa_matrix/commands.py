@@ -88,6 +88,14 @@ def _tokens(found: Any) -> str:
     return table(["token", "used", "of"], rows)
 
 
+def _reports(found: Any) -> str:
+    rows = [
+        [when(r["at"]), r["by"], r.get("event") or r.get("room") or r.get("user", ""), r["reason"]]
+        for r in found
+    ]
+    return table(["at", "by", "of", "reason"], rows)
+
+
 def _examined(found: Any) -> str:
     lines = [f"{found['server']}: {'healthy' if found['healthy'] else 'not healthy'}"]
     for one in found["findings"]:
@@ -241,6 +249,7 @@ def register(commands: Commands) -> None:
     uses = Argument(name="--uses", help="how often it may be used (default: once; 0: always)", number=True)
     commands.add(Command(words="tokens add", help="let somebody make an account", arguments=(uses,)))
     commands.add(Command(words="tokens ls", help="tokens that make accounts", show=_tokens))
+    commands.add(Command(words="reports ls", help="what people told of, the newest last", show=_reports))
     token = Argument(name="token", help="as it was given out")
     commands.add(Command(words="tokens rm", help="take one back", arguments=(token,)))
     media = Argument(name="media", help="mxc://SERVER/ID")

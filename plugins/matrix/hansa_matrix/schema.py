@@ -149,6 +149,8 @@ SCHEMA = Schema(
             key={"target": str, "event_id": str},
             fields={"kind": str, "type": str, "sender": str, "ts": int, "depth": int},
         ),
+        #: What people told the operator of.
+        Collection(name="report", stream=True),
         #: Redacted events, and by which event.
         Collection(name="redacted_by", key={"event_id": str}),
     ),

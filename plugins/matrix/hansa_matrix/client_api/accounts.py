@@ -6,6 +6,7 @@ Of a token only the hash is kept, of a password what argon2id makes of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 from base64 import urlsafe_b64encode
@@ -39,6 +40,7 @@ class Account:
     password: str = ""
     admin: bool = False
     deactivated: bool = False
+    erased: bool = False
     created: int = 0
 
 
@@ -105,6 +107,7 @@ class Accounts:
                 "password": account.password,
                 "admin": account.admin,
                 "deactivated": account.deactivated,
+                "erased": account.erased,
                 "created": account.created,
             }
         )
@@ -140,8 +143,17 @@ class Accounts:
         await self._ctx.store.commit([Put("account", (account.user,), self._body(account))])
 
     async def proves(self, user: str, password: str) -> bool:
-        """Whether it is the password of an account. Takes as long for nobody as for somebody."""
+        """Whether it is the password of an account. Takes as long for nobody as for somebody. A directory
+        that plugins ask goes before what is kept here, and whom it knows gets an account.
+        """
         account = await self.get(user)
+        known = await self._ctx.check_password(user, password)
+        if known is not None:
+            closed = account is not None and account.deactivated
+            if known and account is None:
+                with contextlib.suppress(Conflict):  # two devices at once
+                    await self.create(user, "")
+            return known and not closed and not self.reserved(user)
         kept = account.password if account is not None and not account.deactivated else ""
         if len(password) > _MOST_PASSWORD:
             return False
@@ -229,12 +241,17 @@ class Accounts:
         devices = (await self._devices.of(user)).devices
         await self.logout(user, [device_id for device_id in devices if device_id != but])
 
-    async def deactivate(self, user: str) -> None:
-        """Nobody logs in there any more, and nobody else gets that name."""
+    async def deactivate(self, user: str, *, erase: bool = False) -> None:
+        """Nobody logs in there any more, and nobody else gets that name. ``erase``: what the person said is
+        shown to nobody who was not there.
+        """
         account = await self.get(user)
         if account is None:
             raise LocalProtocolError(f"there is no {user}")
-        await self._put(replace(account, password="", deactivated=True))
+        await self._put(replace(account, password="", deactivated=True, erased=erase or account.erased))
+        if erase:
+            self._attendance.erased.add(user)
+            await self._ctx.store.commit([Delete("profile", (user,))])
         await self.logout_all(user)
 
     async def set_admin(self, user: str, *, admin: bool) -> None:

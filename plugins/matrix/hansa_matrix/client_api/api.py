@@ -17,6 +17,7 @@ from hansa_matrix.client_api.media import Files
 from hansa_matrix.client_api.people import People
 from hansa_matrix.client_api.push import PushRules
 from hansa_matrix.client_api.reading import Reading
+from hansa_matrix.client_api.reports import Reports
 from hansa_matrix.client_api.rooms import Rooms
 from hansa_matrix.client_api.sessions import Sessions
 from hansa_matrix.client_api.shapes import Shapes
@@ -78,10 +79,11 @@ class ClientApi:
         attendance, news = own.attendance, own.attendance.news
         self.accounts = Accounts(ctx, own.server, attendance, known.devices)
         self.tokens = Tokens(ctx)
+        self._reports = Reports(ctx, attendance)
         self._door = Door(ctx, self.accounts)
         self._voice = Voice(own, rooms.get)
         self._sessions = Sessions(ctx, self._door, self.accounts, known.devices, self.tokens)
-        data, shapes, visibility = UserData(ctx, news), Shapes(ctx), Visibility(attendance)
+        data, shapes, visibility = UserData(ctx, news), Shapes(ctx, attendance.erased), Visibility(attendance)
         push = PushRules(data)
         unread = Unread(ctx, news, data, push, signals)
         timeline = Timeline(ctx, news, backfill.backfill)
@@ -143,21 +145,30 @@ class ClientApi:
             if type_ == PUSH_RULES:
                 unread.forget(user)
 
-        def keys_changed(user: str) -> None:
+        def tell_around(user: str) -> None:
             for room_id in known.company.rooms(user):
                 news.tell(room_id)
             news.tell(user)
 
+        def there(user: str) -> None:
+            signals.changed(user)
+            tell_around(user)
+
         data.changed = changed
+        known.presences.changed = there
         signals.told = news.tell
         self.accounts.closed = news.tell
         known.messages.arrived = lambda user, _device: news.tell(user)
-        known.devices.changed = keys_changed
-        known.remote.changed = keys_changed
+        known.devices.changed = tell_around
+        known.remote.changed = tell_around
 
     def operations(self) -> Mapping[str, Operation]:
         """See ``hansa.Operated.operations``."""
-        return {**self.accounts.operations(), **self.tokens.operations()}
+        return {
+            **self.accounts.operations(),
+            **self.tokens.operations(),
+            **self._reports.operations(),
+        }
 
     def register(self, router: Router, opened: Callable[[], bool]) -> None:
         """Every endpoint."""
@@ -189,6 +200,9 @@ class ClientApi:
             ("GET", "/v3/pushers"): self._no_pushers,
             ("GET", "/v3/notifications"): self._no_notifications,
             ("GET", "/v3/room_keys/version"): self._no_backup,
+            ("POST", "/v3/rooms/{room}/report"): Limited(self._reports.room),
+            ("POST", "/v3/rooms/{room}/report/{event}"): Limited(self._reports.event),
+            ("POST", "/v3/users/{user}/report"): Limited(self._reports.user),
         }
 
     async def versions(self, _request: Request, _body: Any) -> Any:

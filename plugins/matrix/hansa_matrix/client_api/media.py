@@ -150,6 +150,7 @@ class Files:
         small already.
         """
         try:
+            await self._door.caller(request)
             width, height = (number(request, name, 0, _LARGEST_THUMBNAIL) for name in ("width", "height"))
             method = request.first("method", "scale")
             if not width or not height or method not in {"scale", "crop"}:

@@ -176,7 +176,7 @@ class Rooms:
     ) -> Founding:
         visibility = body.get("visibility", "private")
         preset = body.get("preset", "public_chat" if visibility == "public" else "private_chat")
-        if preset not in _PRESETS:
+        if not isinstance(preset, str) or preset not in _PRESETS:
             raise error(400, "M_INVALID_PARAM", "there is no such preset")
         rule, history, guests = _PRESETS[preset]
         create = body.get("creation_content", {})

@@ -227,7 +227,7 @@ class Sessions:
         """``POST /account/deactivate``."""
         self._door.attempt(request, caller.user)
         await self._proven(caller, body, "deactivate")
-        await self._accounts.deactivate(caller.user)
+        await self._accounts.deactivate(caller.user, erase=body.get("erase") is True)
         return {"id_server_unbind_result": "no-support"}
 
     async def third_party_ids(self, _caller: Caller, _request: Request, _body: Any) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from hansa import NetworkContext, Row
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.relations import relation
@@ -54,8 +55,9 @@ def bare(pdu: Pdu, *, room_id: bool = True) -> dict[str, Any]:
 class Shapes:
     """What a reader learns of an event besides: its age, what it replaced, what took it back, who replied."""
 
-    def __init__(self, ctx: NetworkContext) -> None:
+    def __init__(self, ctx: NetworkContext, erased: Container[str]) -> None:
         self._ctx = ctx
+        self._erased = erased
 
     async def of(
         self, caller: Caller, room: MatrixRoom, events: Sequence[Stored], *, room_id: bool = True
@@ -70,7 +72,11 @@ class Shapes:
         memberships: dict[int, str] = {}
         found: list[dict[str, Any]] = []
         for one in events:
-            shown = bare(one.pdu, room_id=room_id)
+            membership = await self._membership(caller.user, room, one, memberships)
+            pdu = one.pdu
+            if pdu.sender in self._erased and membership != "join":
+                pdu = redacted(pdu, room.version)
+            shown = bare(pdu, room_id=room_id)
             unsigned: dict[str, Any] = {"age": max(0, now - one.pdu.origin_server_ts)}
             row = taken_back.get((one.pdu.event_id,))
             redaction = redactions.get(row.body.decode()) if row is not None else None
@@ -78,7 +84,7 @@ class Shapes:
                 unsigned["redacted_because"] = bare(redaction.pdu, room_id=room_id)
             if one.pdu.state_key is not None:
                 unsigned |= await self._replaced(room, one)
-            unsigned["membership"] = await self._membership(caller.user, room, one, memberships)
+            unsigned["membership"] = membership
             if one.pdu.sender == caller.user:
                 unsigned |= await self._transaction(caller, one.pdu)
             if redaction is None:

@@ -25,6 +25,7 @@ from hansa_matrix.client_api.timeline import Place
 from hansa_matrix.client_api.unread import Unread
 from hansa_matrix.client_api.visibility import Visibility, without
 from hansa_matrix.federation.server import error, json_response
+from hansa_matrix.proto.edus import PresenceEdu
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.attendance import Attendance, Stay
@@ -140,6 +141,7 @@ class Sync:
             request.first("use_state_after"),
             request.first("org.matrix.msc4222.use_state_after"),
         }
+        self._there(caller.user, request.first("set_presence", "online"))
         seconds = min(number(request, "timeout", 0, 10**9) / 1000, _LONGEST)
         until = self._ctx.clock.monotonic() + seconds
         if since.device > 0:
@@ -157,6 +159,16 @@ class Sync:
                     return json_response(answer)
             if not await self._accounts.holds(caller):
                 raise error(401, "M_UNKNOWN_TOKEN", "the device was logged out", soft_logout=False)
+
+    def _there(self, user: str, state: str) -> None:
+        """Whoever syncs is there, unless they say otherwise."""
+        if state not in {"online", "offline", "unavailable"}:
+            raise error(400, "M_INVALID_PARAM", "set_presence is online, offline or unavailable")
+        presences = self._known.presences
+        known = presences.of(user)
+        if self._ctx.config.presence and (known.presence if known is not None else "offline") != state:
+            status = known.status if known is not None else ""
+            presences.tell(PresenceEdu(user=user, presence=state, active=state == "online", status=status))
 
     def _topics(self, user: str) -> list[str]:
         joined = [stay.room_id for stay in self._attendance.stays(user).values() if stay.membership == "join"]
@@ -554,5 +566,16 @@ class Sync:
         personal = news.get(caller.user, ())
         return await self._lists(asked, {i.ref for i in personal if i.ref.startswith("!")})
 
-    def _presence(self, _asked: _Asked) -> list[dict[str, Any]]:
-        return []
+    def _presence(self, asked: _Asked) -> list[dict[str, Any]]:
+        """Of people whom one shares a room with, those who came, went or said something."""
+        if not self._ctx.config.presence or not asked.wanted.presence.named("m.presence"):
+            return []
+        found: list[dict[str, Any]] = []
+        for one in self._known.presences.every():
+            news = asked.since.position < 0 or self._signals.changed_in.get(one.user, 0) > asked.since.typing
+            if not news or (one.user != asked.caller.user and not self._share(asked.caller.user, one.user)):
+                continue
+            content = {"presence": one.presence, "currently_active": one.active, "last_active_ago": one.ago}
+            content |= {"status_msg": one.status} if one.status else {}
+            found.append({"type": "m.presence", "sender": one.user, "content": content})
+        return found

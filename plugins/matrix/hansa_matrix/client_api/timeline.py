@@ -66,6 +66,8 @@ class Timeline:
         """Up to ``most`` events before a place, newest first, and the place before them; None where the room
         begins.
         """
+        if most <= 0:
+            return [], place
         found: list[Stored] = []
         if place.depth < 0:
             items = await self._news.last(room.room_id, place.position + 1, most)
@@ -134,6 +136,8 @@ class Timeline:
 
     async def after(self, room: MatrixRoom, place: Place, most: int) -> tuple[list[Stored], Place]:
         """Up to ``most`` events after a place, oldest first, and the place after them."""
+        if most <= 0:
+            return [], place
         found: list[Stored] = []
         if place.depth >= 0:
             depth, told = place.depth - 1, await self._oldest_told(room)

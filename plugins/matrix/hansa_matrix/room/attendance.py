@@ -42,6 +42,8 @@ class Attendance:
         self.news = News(ctx.store)
         #: Everybody who has, or had, an account.
         self.accounts: set[str] = set()
+        #: Of those whoever left for good and wants to be forgotten.
+        self.erased: set[str] = set()
         self._stays: dict[str, dict[str, Stay]] = {}
         self._joined: dict[str, set[str]] = {}
 
@@ -49,7 +51,10 @@ class Attendance:
         """Take up who is where."""
         after: str | None = None
         while rows := await self._ctx.store.scan("account", after=after, limit=_PAGE):
-            self.accounts.update(str(row.key[0]) for row in rows)
+            for row in rows:
+                self.accounts.add(str(row.key[0]))
+                if orjson.loads(row.body).get("erased"):
+                    self.erased.add(str(row.key[0]))
             after = str(rows[-1].key[0])
         for user in self.accounts:
             for row in await self._ctx.store.scan("stay", equal=(user,), limit=_MOST_ROOMS):

@@ -51,8 +51,8 @@ class RoomSignals:
         self._room_of = room_of
         self._typing: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._news = asyncio.Event()
-        #: Counts changes of who types, by the room where there was one; a client that has seen a count has
-        #: seen all before it.
+        #: Counts changes of what is not kept, by the room whose people type or the person who is there or
+        #: gone; a client that has seen a count has seen all before it.
         self.changes = 0
         self.changed_in: dict[str, int] = {}
         #: Told of a room in which somebody begins or ends to type, or has read.
@@ -123,12 +123,16 @@ class RoomSignals:
             await self._tell(*name, on=typing.typing)
 
     async def _tell(self, room_id: str, user: str, *, on: bool) -> None:
-        self.changes += 1
-        self.changed_in[room_id] = self.changes
+        self.changed(room_id)
         self.told(room_id)
         if (await self._ctx.home_of(user)).network != self._ctx.id:
             return
         await self._ctx.signal(room_id, Typing(user=Ref(self._ctx.id, user), typing=on))
+
+    def changed(self, name: str) -> None:
+        """Something about a room or person is other than before that is not kept."""
+        self.changes += 1
+        self.changed_in[name] = self.changes
 
     async def expire(self) -> None:
         """Runs with the network: whoever said nothing more for a minute types no more."""

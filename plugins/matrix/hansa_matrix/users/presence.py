@@ -34,6 +34,10 @@ class Presences:
         """What was said last of somebody."""
         return self._known.get(user)
 
+    def every(self) -> list[PresenceEdu]:
+        """What was said last of everybody."""
+        return list(self._known.values())
+
     async def take(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """The ``m.presence`` of a transaction: how many are none. Of strangers nothing is kept."""
         if not self._on:

@@ -1,0 +1,62 @@
+"""What people tell the operator of. SPEC: client-server API, "Reporting Content"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from hansa import Append, NetworkContext, Request
+
+from hansa_matrix.client_api.accounts import Caller
+from hansa_matrix.client_api.door import text
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto import ids
+from hansa_matrix.room.attendance import Attendance
+
+_MOST_REASON, _PAGE = 4000, 1000
+
+
+class Reports:
+    """Kept for ``hansa matrix reports``, counted for an alarm."""
+
+    def __init__(self, ctx: NetworkContext, attendance: Attendance) -> None:
+        self._ctx = ctx
+        self._attendance = attendance
+
+    def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
+        """See ``hansa.Operated.operations``."""
+        return {"reports ls": self._list}
+
+    async def _list(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        rows = await self._ctx.store.scan("report", limit=_PAGE, reverse=True)
+        return [orjson.loads(row.body) for row in reversed(rows)]
+
+    async def _keep(self, caller: Caller, body: Mapping[str, Any], **what: str) -> dict[str, Any]:
+        reason = text(body, "reason", "")[:_MOST_REASON]
+        told = {"at": self._ctx.clock.now(), "by": caller.user, "reason": reason, **what}
+        await self._ctx.store.commit([Append("report", orjson.dumps(told))])
+        self._ctx.count("matrix_reports")
+        return {}
+
+    def _known(self, caller: Caller, room_id: str) -> None:
+        if self._attendance.stay(caller.user, room_id) is None:
+            raise error(404, "M_NOT_FOUND", "that room is not known")
+
+    async def room(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/report``."""
+        self._known(caller, request.path["room"])
+        return await self._keep(caller, body, room=request.path["room"])
+
+    async def event(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/report/{eventId}``."""
+        self._known(caller, request.path["room"])
+        if not ids.valid_event_id(request.path["event"]):
+            raise error(400, "M_INVALID_PARAM", "that is no event id")
+        return await self._keep(caller, body, room=request.path["room"], event=request.path["event"])
+
+    async def user(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /users/{userId}/report``."""
+        if not ids.valid_user_id(request.path["user"]):
+            raise error(400, "M_INVALID_PARAM", "that is no user id")
+        return await self._keep(caller, body, user=request.path["user"])
