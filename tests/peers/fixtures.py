@@ -92,6 +92,20 @@ async def hansa(ca, tmp_path):
 
 
 @pytest.fixture
+async def local_user():
+    """Makes people with an account on a Hansa."""
+    made: list[MatrixUser] = []
+
+    async def make(server: Hansa, name: str) -> MatrixUser:
+        made.append(await server.user(name))
+        return made[-1]
+
+    yield make
+    for user in made:
+        await user.close()
+
+
+@pytest.fixture
 async def nio_user(ca, tmp_path):
     """Makes clients of matrix-nio, logged in at a server: ``(url, user id)``."""
     from peers.nio import NioUser

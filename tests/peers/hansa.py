@@ -9,17 +9,20 @@ import io
 import json
 import secrets
 import signal
+import ssl
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import aiohttp
 from hansa.cli import main
 
 from peers.ca import PrivateCA
 from peers.process import Process, free_port
 from peers.signed import Signer
+from peers.synapse import MatrixUser
 from peers.waiting import until
 
 _TOML = """
@@ -103,6 +106,20 @@ class Hansa:
         file.touch(0o600)
         file.write_text(password + "\n")
         return str((await self.run("user", "add", name, "--password-file", str(file)))["user"])
+
+    async def user(self, name: str) -> MatrixUser:
+        """A new account, logged in."""
+        user = await self.account(name)
+        tls = ssl.create_default_context(cafile=str(self.ca.certificate))
+        who = {"type": "m.id.user", "user": user}
+        body = {"type": "m.login.password", "identifier": who, "password": "pw"}
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as http,
+            http.post(f"{self.url}/_matrix/client/v3/login", json=body) as answer,
+        ):
+            found = await answer.json()
+            assert answer.status == 200, found
+        return MatrixUser(self.url, user, found["access_token"], self.ca.certificate)
 
     def signer(self) -> Signer:
         """Speaks as this server."""

@@ -8,6 +8,7 @@ import hmac
 import io
 import json
 import secrets
+import ssl
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -171,16 +172,20 @@ class Refusal(Exception):
 
 
 class MatrixUser:
-    """One logged-in user."""
+    """One logged-in user, of whatever server."""
 
-    def __init__(self, url: str, user_id: str, token: str) -> None:
+    def __init__(self, url: str, user_id: str, token: str, ca: Path | None = None) -> None:
         self.url, self.id, self._token = url, user_id, token
+        self._tls = ssl.create_default_context(cafile=str(ca)) if ca is not None else True
         self._http: aiohttp.ClientSession | None = None
         self._syncs = 0
 
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         if self._http is None:
-            self._http = aiohttp.ClientSession(headers={"Authorization": f"Bearer {self._token}"})
+            self._http = aiohttp.ClientSession(
+                headers={"Authorization": f"Bearer {self._token}"},
+                connector=aiohttp.TCPConnector(ssl=self._tls),
+            )
         async with self._http.request(method, f"{self.url}/_matrix/client/v3{path}", json=body) as answer:
             got = await answer.json()
             if answer.status != 200:
@@ -251,13 +256,15 @@ class MatrixUser:
         got = await self.call("GET", f"/rooms/{quote(room, safe='')}/joined_members")
         return {user: entry.get("display_name") for user, entry in got["joined"].items()}
 
-    async def invites(self) -> set[str]:
-        """The rooms that the user is invited to. Synapse answers a first sync from a cache for two minutes,
-        unless it is asked in other words.
-        """
+    async def sync(self, more: str = "") -> dict[str, Any]:
+        """A first sync. Synapse answers one from a cache for two minutes, unless it is asked in other words."""
         self._syncs += 1
-        got = await self.call("GET", f"/sync?timeout={self._syncs}")
-        return set(got.get("rooms", {}).get("invite", {}))
+        found: dict[str, Any] = await self.call("GET", f"/sync?timeout={self._syncs}{more}")
+        return found
+
+    async def invites(self) -> set[str]:
+        """The rooms that the user is invited to."""
+        return set((await self.sync()).get("rooms", {}).get("invite", {}))
 
     async def history(self, room: str, most: int = 1000) -> list[dict[str, Any]]:
         """The newest events, oldest first."""
