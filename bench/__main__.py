@@ -21,6 +21,7 @@ import uvloop
 from peers.ca import PrivateCA
 
 from bench import report
+from bench.client import client
 from bench.disk import disk
 from bench.echo import Echo, echo
 from bench.latency import latency
@@ -54,6 +55,7 @@ class Other(Protocol):
 
 
 OTHERS: Mapping[str, Other] = {
+    "client": client,
     "disk": disk,
     "latency": latency,
     "memory": memory,

@@ -283,7 +283,8 @@ class Pipeline:
         event = self._event(room, item, draft, prepared) if shown else None
         if not shown:
             self._count("not_shown")
-        draft.outcomes.append((item, Outcome(verdict=verdict, event=event)))
+        outcome = Outcome(verdict=verdict, event=event, native_id=prepared.native_id)
+        draft.outcomes.append((item, outcome))
 
     async def _blank(self, room: Room, native: str, draft: _Draft) -> None:
         """Take the words of an event out of the log."""

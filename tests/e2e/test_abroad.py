@@ -102,7 +102,9 @@ async def test_knocking_and_rooms_of_a_space(version, hosted, two):
     host, guest = await two(hosted, version)
     knock = [{"type": "m.room.join_rules", "content": {"join_rule": "knock"}}]
     room = await host.create_room(version, preset="private_chat", initial_state=knock)
-    await guest.call("POST", f"/knock/{part(room)}?server_name={domain(host)}&via={domain(host)}", {"reason": "cold"})
+    await guest.call(
+        "POST", f"/knock/{part(room)}?server_name={domain(host)}&via={domain(host)}", {"reason": "cold"}
+    )
     await stands(host, room, guest.id, "knock")
     await host.invite(room, guest.id)
     await until("the answer", lambda: invited(guest, room))
@@ -154,14 +156,18 @@ async def test_files_words_taken_back_typing_and_receipts(hosted, two):
 
         await until("the slip is gone", gone)
         since = (await other.sync())["next_batch"]
-        await one.call("PUT", f"/rooms/{part(room)}/typing/{part(one.id)}", {"typing": True, "timeout": 30_000})
+        await one.call(
+            "PUT", f"/rooms/{part(room)}/typing/{part(one.id)}", {"typing": True, "timeout": 30_000}
+        )
         last = await one.say(room, "read me")
         await reads(other, room, one.id, ["", "read me"])
         await other.call("POST", f"/rooms/{part(room)}/receipt/m.read/{part(last)}", {})
 
         async def typing(other=other, one=one, since=since):
             found = await other.call("GET", f"/sync?timeout=0&since={since}")
-            events = found.get("rooms", {}).get("join", {}).get(room, {}).get("ephemeral", {}).get("events", [])
+            events = (
+                found.get("rooms", {}).get("join", {}).get(room, {}).get("ephemeral", {}).get("events", [])
+            )
             return any(e["type"] == "m.typing" and one.id in e["content"]["user_ids"] for e in events)
 
         async def read(other=other, one=one, last=last):
@@ -178,7 +184,9 @@ async def test_files_words_taken_back_typing_and_receipts(hosted, two):
 async def test_looking_around_and_moving_on(hosted, two):
     host, guest = await two(hosted, "10")
     name = f"plaza{secrets.token_hex(3)}"
-    room = await host.create_room("10", preset="public_chat", room_alias_name=name, name="Plaza", visibility="public")
+    room = await host.create_room(
+        "10", preset="public_chat", room_alias_name=name, name="Plaza", visibility="public"
+    )
     await host.call("PUT", f"/profile/{part(host.id)}/displayname", {"displayname": "Host"})
     profile = await guest.call("GET", f"/profile/{part(host.id)}")
     assert profile["displayname"] == "Host"
@@ -195,7 +203,9 @@ async def test_looking_around_and_moving_on(hosted, two):
     new = (await host.call("POST", f"/rooms/{part(room)}/upgrade", {"new_version": "11"}))["replacement_room"]
 
     async def tombstone():
-        return (await guest.state(room)).get(("m.room.tombstone", ""), {}).get("content", {}).get("replacement_room") == new
+        return (await guest.state(room)).get(("m.room.tombstone", ""), {}).get("content", {}).get(
+            "replacement_room"
+        ) == new
 
     await until("the tombstone", tombstone)
     assert await guest.join(f"#{name}:{domain(host)}") == new

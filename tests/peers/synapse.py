@@ -180,6 +180,11 @@ class MatrixUser:
         self._http: aiohttp.ClientSession | None = None
         self._syncs = 0
 
+    @property
+    def token(self) -> str:
+        """The access token."""
+        return self._token
+
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         if self._http is None:
             self._http = aiohttp.ClientSession(

@@ -140,13 +140,14 @@ class Outcome:
 
     ``event`` is set if it stands in the log (also when it was known already: ``duplicate``).
     ``refusal`` is set if it did not happen. Neither is set for what was taken but has no place in the
-    log (a withheld or rejected PDU).
+    log (a withheld or rejected PDU). ``native_id`` is the id that the room's authority gave it just now.
     """
 
     verdict: Verdict
     event: Event | None = None
     refusal: Refusal | None = None
     duplicate: bool = False
+    native_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

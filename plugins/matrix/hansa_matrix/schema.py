@@ -21,7 +21,7 @@ SCHEMA = Schema(
                 "before": int,
                 "after": int,
                 "reason": str,
-                "live": int,
+                "marks": int,
             },
             indexes=(("room_id", "depth"),),
             heap=True,
@@ -151,6 +151,8 @@ SCHEMA = Schema(
         ),
         #: What people told the operator of.
         Collection(name="report", stream=True),
+        #: Events that others relate to.
+        Collection(name="related", key={"target": str}),
         #: Redacted events, and by which event.
         Collection(name="redacted_by", key={"event_id": str}),
     ),

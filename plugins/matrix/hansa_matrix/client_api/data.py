@@ -24,6 +24,7 @@ _TAGS = "m.tag"
 _OURS = frozenset({FULLY_READ, PUSH_RULES})
 _MOST, _MOST_FILTER = 64 * 1024, 16 * 1024
 _MOST_TYPES, _MOST_TAGS, _MOST_FILTERS = 1000, 100, 200
+_MOST_KEPT = 10_000
 
 
 class UserData:
@@ -45,13 +46,23 @@ class UserData:
         rows = await self._ctx.store.scan("account_data", equal=(user, room_id), limit=_MOST_TYPES)
         return {str(row.key[2]): orjson.loads(row.body) for row in rows}
 
+    async def whole(self, user: str) -> dict[str, dict[str, Any]]:
+        """Everything of a person, by room (empty: of none) and type."""
+        found: dict[str, dict[str, Any]] = {}
+        for row in await self._ctx.store.scan("account_data", equal=(user,), limit=_MOST_KEPT):
+            found.setdefault(str(row.key[1]), {})[str(row.key[2])] = orjson.loads(row.body)
+        return found
+
     async def put(self, user: str, room_id: str, type_: str, content: Mapping[str, Any]) -> None:
         """Keep a value, and tell all devices of it. Raises the error answer of one that is too large."""
         if not within(content, _MOST):
             raise error(413, "M_TOO_LARGE", f"account data has at most {_MOST} bytes")
         key = (user, room_id, type_)
         known = await self._ctx.store.get("account_data", key)
-        if known is None and await self._ctx.store.count("account_data", equal={"user_id": user}) >= 10_000:
+        if (
+            known is None
+            and await self._ctx.store.count("account_data", equal={"user_id": user}) >= _MOST_KEPT
+        ):
             raise error(400, "M_TOO_LARGE", "that is enough account data")
         writes: list[Write] = [
             Put("account_data", key, orjson.dumps(content)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hansa import NetworkContext, Row
@@ -11,6 +11,7 @@ from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.relations import relation
 from hansa_matrix.room.room import MatrixRoom
@@ -18,11 +19,6 @@ from hansa_matrix.room.room import MatrixRoom
 _STRIPPED = ("type", "state_key", "content", "sender", "origin_server_ts")
 #: Relations of one event that are looked at for its summary.
 _MOST_RELATED = 1000
-
-
-def txn_origin(caller: Caller, endpoint: str, txn: str) -> str:
-    """The origin of what a device sends under a transaction id: the same again is the same."""
-    return f"txn {caller.user} {caller.device} {endpoint} {txn}"
 
 
 def stripped(pdu: Pdu) -> dict[str, Any]:
@@ -55,9 +51,10 @@ def bare(pdu: Pdu, *, room_id: bool = True) -> dict[str, Any]:
 class Shapes:
     """What a reader learns of an event besides: its age, what it replaced, what took it back, who replied."""
 
-    def __init__(self, ctx: NetworkContext, erased: Container[str]) -> None:
+    def __init__(self, ctx: NetworkContext, attendance: Attendance) -> None:
         self._ctx = ctx
-        self._erased = erased
+        self._sent = attendance.sent
+        self._erased = attendance.erased
 
     async def of(
         self, caller: Caller, room: MatrixRoom, events: Sequence[Stored], *, room_id: bool = True
@@ -66,8 +63,9 @@ class Shapes:
         if not events:
             return []
         now = self._ctx.clock.now()
-        ids = [(one.pdu.event_id,) for one in events]
-        taken_back = await self._ctx.store.get_many("redacted_by", ids)
+        related = await self._ctx.store.get_many("related", [(one.pdu.event_id,) for one in events])
+        gone = [(one.pdu.event_id,) for one in events if one.redacted]
+        taken_back = await self._ctx.store.get_many("redacted_by", gone) if gone else {}
         redactions = await room.events.load([r.body.decode() for r in taken_back.values()], room.version)
         memberships: dict[int, str] = {}
         found: list[dict[str, Any]] = []
@@ -85,9 +83,10 @@ class Shapes:
             if one.pdu.state_key is not None:
                 unsigned |= await self._replaced(room, one)
             unsigned["membership"] = membership
-            if one.pdu.sender == caller.user:
-                unsigned |= await self._transaction(caller, one.pdu)
-            if redaction is None:
+            txn = self._sent.by(caller.user, caller.device, one.pdu.event_id)
+            if txn:
+                unsigned["transaction_id"] = txn
+            if redaction is None and (one.pdu.event_id,) in related:
                 relations = await self._relations(caller, room, one.pdu)
                 if relations:
                     unsigned["m.relations"] = relations
@@ -119,14 +118,6 @@ class Shapes:
             member = (await room.events_of(state, [(MEMBER, user)])).get((MEMBER, user))
             known[one.before] = str(member.membership) if member is not None else "leave"
         return known[one.before]
-
-    async def _transaction(self, caller: Caller, pdu: Pdu) -> dict[str, Any]:
-        """The transaction id by which the reading device sent it itself."""
-        event = await self._ctx.event_by(pdu.event_id)
-        prefix = txn_origin(caller, "", "").removesuffix("  ") + " "
-        if event is None or not event.origin.id.startswith(prefix):
-            return {}
-        return {"transaction_id": event.origin.id.removeprefix(prefix).partition(" ")[2]}
 
     async def related(self, target: str, most: int = _MOST_RELATED) -> list[Row]:
         """What relates to an event, by their times."""

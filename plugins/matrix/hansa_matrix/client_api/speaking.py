@@ -13,7 +13,6 @@ from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.data import FULLY_READ, UserData
 from hansa_matrix.client_api.door import Handler, Limited, text
 from hansa_matrix.client_api.rooms import Rooms
-from hansa_matrix.client_api.shapes import txn_origin
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
@@ -54,21 +53,20 @@ class Speaking:
     async def send(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /send/{eventType}/{txnId}``; a redaction, which room versions write differently, too."""
         room_id, type_ = request.path["room"], request.path["type"]
-        origin = txn_origin(caller, f"{room_id}/{type_}", request.path["txn"])
         room = self._voice.joined(caller.user, room_id)
         if type_ == REDACTION:
             await self._may_redact(caller.user, room, body.get("redacts"))
-        return {"event_id": await self._voice.say(caller.user, room_id, (type_, None, body), origin)}
+        draft = (type_, None, body)
+        return {"event_id": await self._voice.send(caller, room_id, draft, request.path["txn"])}
 
     async def redact(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /redact/{eventId}/{txnId}``."""
         room_id, target = request.path["room"], request.path["event"]
         reason = {"reason": text(body, "reason")} if "reason" in body else {}
-        origin = txn_origin(caller, f"{room_id}/{REDACTION}", request.path["txn"])
         room = self._voice.joined(caller.user, room_id)
         await self._may_redact(caller.user, room, target)
         draft = (REDACTION, None, {"redacts": target, **reason})
-        return {"event_id": await self._voice.say(caller.user, room_id, draft, origin)}
+        return {"event_id": await self._voice.send(caller, room_id, draft, request.path["txn"])}
 
     async def _may_redact(self, user: str, room: MatrixRoom, target: object) -> None:
         """One takes back what one said oneself; what others of this server said takes the level for it, which

@@ -69,6 +69,8 @@ class _Asked:
     after: bool
     ignored: frozenset[str]
     news: Mapping[str, Sequence[Item]] = field(default_factory=dict)
+    #: All account data by room, where it is all wanted.
+    data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -198,6 +200,7 @@ class Sync:
         news: dict[str, Sequence[Item]] = {}
         if since.position >= 0:
             news = await self._news.between(since.position, upto, topics, _MOST_NEWS)
+        whole = await self._data.whole(caller.user) if since.position < 0 or full else {}
         asked = _Asked(
             caller=caller,
             since=since,
@@ -207,6 +210,7 @@ class Sync:
             after=after,
             ignored=await self._data.ignored(caller.user),
             news=news,
+            data=whole,
         )
         personal = news.get(caller.user, ())
         moved = {item.ref for item in personal if item.ref.startswith("!")}
@@ -403,10 +407,10 @@ class Sync:
 
     async def _receipts(self, asked: _Asked, room_id: str, users: set[str] | None) -> list[dict[str, Any]]:
         """Of some people, or of all."""
+        found: dict[tuple[str, str], tuple[str, int]] = {}
         if users is None:
-            found = await self._signals.receipts(room_id)
+            found = dict(await self._signals.receipts(room_id))
         else:
-            found = {}
             for user in users:
                 found |= await self._signals.receipts(room_id, user)
         content: dict[str, dict[str, dict[str, Any]]] = {}
@@ -424,8 +428,11 @@ class Sync:
         self, asked: _Asked, room_id: str, *, whole: bool = False
     ) -> list[dict[str, Any]]:
         wanted: EventFilter = asked.wanted.room_data if room_id else asked.wanted.data
-        if asked.since.position < 0 or asked.full or whole:
-            found = await self._data.every(asked.caller.user, room_id)
+        if asked.whole or whole:
+            if asked.whole:
+                found = dict(asked.data.get(room_id, {}))
+            else:
+                found = await self._data.every(asked.caller.user, room_id)
             if not room_id:
                 found[PUSH_RULES] = {"global": await self._push.of(asked.caller.user)}
         else:

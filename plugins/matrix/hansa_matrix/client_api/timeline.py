@@ -16,7 +16,7 @@ from typing import Any
 from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError
 
 from hansa_matrix.federation.server import error
-from hansa_matrix.room.events import Status, Stored
+from hansa_matrix.room.events import Status, Stored, is_live
 from hansa_matrix.room.news import News
 from hansa_matrix.room.room import MatrixRoom
 
@@ -110,7 +110,7 @@ class Timeline:
                 )
             elif len(rows) == _PAGE:
                 rows = [row for row in rows if row.fields["depth"] != last]
-            shown = [r for r in rows if r.fields["status"] == Status.ACCEPTED.value and not r.fields["live"]]
+            shown = [r for r in rows if r.fields["status"] == Status.ACCEPTED.value and not is_live(r)]
             by_depth: dict[int, list[str]] = {}
             for row in shown:
                 by_depth.setdefault(int(row.fields["depth"] or 0), []).append(str(row.key[0]))
@@ -155,7 +155,7 @@ class Timeline:
                 ids = [
                     str(r.key[0])
                     for r in rows
-                    if r.fields["status"] == Status.ACCEPTED.value and not r.fields["live"]
+                    if r.fields["status"] == Status.ACCEPTED.value and not is_live(r)
                 ]
                 loaded = await room.events.load(ids, room.version)
                 found += sorted(loaded.values(), key=lambda s: (s.pdu.depth, s.pdu.origin_server_ts))

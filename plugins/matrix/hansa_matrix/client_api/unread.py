@@ -47,6 +47,7 @@ class Unread:
         self._data = data
         self._rules = rules
         self._signals = signals
+        self._positions: OrderedDict[str, int] = OrderedDict()
         self._counts: OrderedDict[tuple[str, str], Counts] = OrderedDict()
 
     def forget(self, user: str) -> None:
@@ -61,7 +62,7 @@ class Unread:
         known = self._counts.pop(key, Counts())
         if known.read != read or known.upto > upto:
             known = Counts(read=read, upto=max(read, await self._entered(user, room)))
-        items = await self._news.first(room.room_id, known.upto, _MOST, upto=upto)
+        items = await self._news.last(room.room_id, upto + 1, _MOST, since=known.upto)
         if items and known.notifications < _MOST:
             loaded = await room.events.load([item.ref for item in items], room.version)
             events = [loaded[item.ref] for item in items if item.ref in loaded]
@@ -77,14 +78,25 @@ class Unread:
         best = 0
         for (_, thread), (event_id, _) in (await self._signals.receipts(room_id, user)).items():
             if thread.removeprefix(PRIVATE) in {"", "main"}:
-                best = max(best, await self._news.of(room_id, event_id))
+                best = max(best, await self._position(room_id, event_id))
         return best
+
+    async def _position(self, room_id: str, event_id: str) -> int:
+        """Where an event is in the stream, which it keeps."""
+        known = self._positions.get(event_id)
+        if known is None:
+            known = await self._news.of(room_id, event_id)
+            if known:
+                self._positions[event_id] = known
+                if len(self._positions) > _REMEMBERED:
+                    self._positions.popitem(last=False)
+        return known
 
     async def _entered(self, user: str, room: MatrixRoom) -> int:
         """Nobody has to read what was there before them."""
         state = await room.state()
         event_id = state.get((MEMBER, user))
-        return await self._news.of(room.room_id, event_id) if event_id is not None else 0
+        return await self._position(room.room_id, event_id) if event_id is not None else 0
 
     async def _counted(self, user: str, room: MatrixRoom, events: list[Stored], known: Counts) -> Counts:
         rules = await self._rules.of(user)

@@ -10,6 +10,7 @@ from typing import Any
 from hansa import Inbound, Member, Ref
 
 from hansa_matrix.bridge import OwnDraft, meaning
+from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import refused
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
@@ -19,6 +20,7 @@ from hansa_matrix.proto.levels import Levels
 from hansa_matrix.proto.state_keys import CREATE_KEY, POWER_LEVELS_KEY
 from hansa_matrix.room.native import Own, Spoken
 from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.sent import Handle
 
 
 class Voice:
@@ -44,7 +46,21 @@ class Voice:
             raise error(403, "M_FORBIDDEN", f"{user} is not in that room")
         return room
 
-    async def say(self, user: str, room_id: str, draft: OwnDraft, origin: str = "") -> str:
+    async def send(self, caller: Caller, room_id: str, draft: OwnDraft, txn: str) -> str:
+        """As ``say``; the same transaction id of the same device again is the same event."""
+        origin = f"txn {caller.user} {caller.device} {room_id}/{draft[0]} {txn}"
+        return await self.say(
+            caller.user, room_id, draft, origin, Handle(user=caller.user, device=caller.device, txn=txn)
+        )
+
+    async def say(
+        self,
+        user: str,
+        room_id: str,
+        draft: OwnDraft,
+        origin: str = "",
+        handle: Handle | None = None,
+    ) -> str:
         """Put an event into a room; its id. The same ``origin`` again is the same event. Raises the error
         answer of one that the room's rules, or a policy, refuse.
         """
@@ -62,14 +78,14 @@ class Voice:
             sender=Ref(self._ctx.id, user),
             content=what,
             ts=self._ctx.clock.now(),
-            native=Spoken(draft=draft),
+            native=Spoken(draft=draft, handle=handle),
         )
         (outcome,) = await self._ctx.submit([inbound])
         if outcome.refusal is not None:
             raise refused(outcome.refusal)
         if outcome.event is None:
             raise error(403, "M_FORBIDDEN", "the event may not be shown here")
-        return await self._ctx.native_id(outcome.event) or ""
+        return outcome.native_id or await self._ctx.native_id(outcome.event) or ""
 
     async def member(
         self, user: str, room_id: str, target: str, membership: str, more: Mapping[str, Any]

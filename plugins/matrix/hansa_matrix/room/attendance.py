@@ -11,6 +11,7 @@ from hansa import Delete, NetworkContext, Put, Write
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.news import News, told
+from hansa_matrix.room.sent import Sent
 
 _PAGE = 1000
 _MOST_ROOMS = 10_000
@@ -40,6 +41,7 @@ class Attendance:
     def __init__(self, ctx: NetworkContext) -> None:
         self._ctx = ctx
         self.news = News(ctx.store)
+        self.sent = Sent()
         #: Everybody who has, or had, an account.
         self.accounts: set[str] = set()
         #: Of those whoever left for good and wants to be forgotten.

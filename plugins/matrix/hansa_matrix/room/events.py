@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hansa import Insert, Put, Scoped, Value
+from hansa import Insert, Put, Row, Scoped, Value
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import from_wire
@@ -18,6 +18,8 @@ _KEPT = 5000
 _KEPT_BYTES = 8 * 1024 * 1024
 
 
+#: Bits of the field ``marks``.
+_LIVE, _REDACTED = 1, 2
 #: What the reason of an event begins with that a policy server did not recommend.
 POLICY = "policy: "
 
@@ -46,6 +48,8 @@ class Stored:
     reason: str = ""
     #: Whether it has its place in the timeline that clients are told as it happens.
     live: bool = False
+    #: Whether another event took back what it said.
+    redacted: bool = False
 
     @property
     def unwanted(self) -> bool:
@@ -65,7 +69,7 @@ class Stored:
             "before": self.before,
             "after": self.after,
             "reason": self.reason[:200],
-            "live": int(self.live),
+            "marks": self.live * _LIVE + self.redacted * _REDACTED,
         }
 
     def put(self) -> Put:
@@ -75,6 +79,11 @@ class Stored:
     def insert(self) -> Insert:
         """The write that keeps it unless the event is stored already: then it is a Conflict."""
         return Insert("pdu", (self.pdu.event_id,), self.pdu.wire, self._fields())
+
+
+def is_live(row: Row) -> bool:
+    """Whether a row's event has its place in the timeline."""
+    return bool(int(row.fields["marks"] or 0) & _LIVE)
 
 
 class Events:
@@ -106,7 +115,8 @@ class Events:
                     int(row.fields["before"] or 0),
                     int(row.fields["after"] or 0),
                     str(row.fields["reason"] or ""),
-                    bool(row.fields["live"]),
+                    bool(int(row.fields["marks"] or 0) & _LIVE),
+                    bool(int(row.fields["marks"] or 0) & _REDACTED),
                 )
                 found[event_id] = stored
                 self.keep([stored])

@@ -13,6 +13,7 @@ from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.reject import Reject
 from hansa_matrix.room.attendance import Attendance
+from hansa_matrix.room.sent import Handle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,7 @@ class Spoken:
     """What somebody says with a client of their own: they have come in before, or they may not speak."""
 
     draft: OwnDraft
+    handle: Handle | None = None
 
 
 @dataclass(frozen=True, slots=True)

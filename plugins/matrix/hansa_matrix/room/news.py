@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 
 from hansa import Append, Row, Scoped
 
@@ -44,6 +43,7 @@ class News:
     def __init__(self, store: Scoped) -> None:
         self._store = store
         self._tail: deque[Item] = deque()
+        self._by_topic: dict[str, deque[Item]] = {}
         #: Everything after ``_from`` and up to ``_upto`` that is in the stream is in the tail.
         self._from = self._upto = -1
         self._one = asyncio.Lock()
@@ -51,17 +51,28 @@ class News:
 
     async def now(self) -> int:
         """How far the stream is, with everything up to there in reach."""
+        now = await self._store.position()
+        if self._upto >= now:
+            return now
         async with self._one:
-            now = await self._store.position()
             if self._from < 0:
-                self._from = self._upto = now
+                self._from = self._upto = max(0, now - _TAIL)
             while self._upto < now:
                 rows = await self._store.scan("news", after=self._upto, upto=now, limit=_PAGE)
-                self._tail.extend(map(_item, rows))
+                for item in map(_item, rows):
+                    self._tail.append(item)
+                    self._by_topic.setdefault(item.topic, deque()).append(item)
                 self._upto = rows[-1].position if len(rows) == _PAGE else now
             while len(self._tail) > _TAIL:
-                self._from = self._tail.popleft().position
-            return now
+                self._drop(self._tail.popleft())
+        return now
+
+    def _drop(self, item: Item) -> None:
+        self._from = item.position
+        of_topic = self._by_topic[item.topic]
+        of_topic.popleft()
+        if not of_topic:
+            del self._by_topic[item.topic]
 
     async def between(
         self, since: int, upto: int, topics: Iterable[str], most: int
@@ -69,33 +80,29 @@ class News:
         """By topic what was told of it after ``since`` and up to ``upto``, in order, the last ``most`` at
         most; nothing for a topic without any.
         """
-        found: dict[str, list[Item]] = {}
-        if since >= self._from >= 0:
-            wanted = frozenset(topics)
-            start = self._start(since)
-            for item in islice(self._tail, start, None):
-                if item.position > upto:
-                    break
-                if item.topic in wanted:
-                    found.setdefault(item.topic, []).append(item)
-            return {topic: items[-most:] for topic, items in found.items()}
+        found: dict[str, Sequence[Item]] = {}
+        near = since >= self._from >= 0
         for topic in topics:
+            if near and topic not in self._by_topic:
+                continue
             items = await self.last(topic, upto + 1, most, since=since)
             if items:
                 found[topic] = items
-        return dict(found)
-
-    def _start(self, since: int) -> int:
-        """The place in the tail of the first after a position; a deque is quick at its ends, where it is."""
-        behind = 0
-        for item in reversed(self._tail):
-            if item.position <= since:
-                break
-            behind += 1
-        return len(self._tail) - behind
+        return found
 
     async def last(self, topic: str, before: int, most: int, *, since: int = 0) -> list[Item]:
         """The last ``most`` of a topic before a position and after ``since``, in order."""
+        if before > self._upto + 1:
+            await self.now()
+        found: list[Item] = []
+        for item in reversed(self._by_topic.get(topic, ())):
+            if item.position <= since or len(found) == most:
+                break
+            if item.position < before:
+                found.append(item)
+        found.reverse()
+        if len(found) == most or (since >= self._from >= 0 and before <= self._upto + 1):
+            return found
         rows = await self._store.scan(
             "news",
             index=("topic", "position"),

@@ -60,7 +60,7 @@ def applied(
     if target.status is Status.REJECTED or not redaction_allowed(redaction, target.pdu, state, version):
         return None
     bare = redacted(target.pdu, version)
-    return None if bare.wire == target.pdu.wire else replace(target, pdu=bare)
+    return None if bare.wire == target.pdu.wire else replace(target, pdu=bare, redacted=True)
 
 
 def kept(target: Stored, until: int) -> Put:

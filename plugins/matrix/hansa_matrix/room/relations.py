@@ -31,7 +31,10 @@ def related(pdu: Pdu) -> list[Write]:
         "ts": pdu.origin_server_ts,
         "depth": pdu.depth,
     }
-    return [Put("relation", (found[0], pdu.event_id), b"", fields)]
+    return [
+        Put("related", (found[0],)),
+        Put("relation", (found[0], pdu.event_id), b"", fields),
+    ]
 
 
 def unrelated(pdu: Pdu, by: str) -> list[Write]:

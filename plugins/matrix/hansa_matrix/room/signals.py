@@ -33,6 +33,10 @@ _MOST_TYPING = 5000
 MOST_THREADS, _AHEAD = 100, 86_400_000
 #: What the threads of private receipts begin with where they are kept.
 PRIVATE = "private "
+#: ``(user, thread) -> (event id, time)``.
+Receipts = Mapping[tuple[str, str], tuple[str, int]]
+#: Answers to what the receipts of a room, or of a person in one, are; longer ones are read each time.
+_RECEIPTS, _MOST_REMEMBERED = 10_000, 50
 
 
 class RoomSignals:
@@ -51,6 +55,7 @@ class RoomSignals:
         self._room_of = room_of
         self._typing: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._news = asyncio.Event()
+        self._receipts: OrderedDict[tuple[str, str], Receipts] = OrderedDict()
         #: Counts changes of what is not kept, by the room whose people type or the person who is there or
         #: gone; a client that has seen a count has seen all before it.
         self.changes = 0
@@ -180,14 +185,25 @@ class RoomSignals:
         elif room is not None and room.attended:
             writes.append(told(RECEIPTS + receipt.room_id, receipt.user))
         await self._ctx.store.commit(writes, durability="lazy")
+        for whose in ("", receipt.user):
+            self._receipts.pop((receipt.room_id, whose), None)
         self.told(receipt.user if private else receipt.room_id)
         return True
 
-    async def receipts(self, room_id: str, user: str = "") -> dict[tuple[str, str], tuple[str, int]]:
+    async def receipts(self, room_id: str, user: str = "") -> Receipts:
         """The last receipts in a room, or one person's there: ``(user, thread) -> (event id, time)``."""
+        known = self._receipts.get((room_id, user))
+        if known is not None:
+            self._receipts.move_to_end((room_id, user))
+            return known
         equal = (room_id, user) if user else (room_id,)
         rows = await self._ctx.store.scan("receipt", equal=equal, limit=10_000)
-        return {(str(row.key[1]), str(row.key[2])): _receipt(row) for row in rows}
+        found = {(str(row.key[1]), str(row.key[2])): _receipt(row) for row in rows}
+        if len(found) <= _MOST_REMEMBERED:
+            self._receipts[room_id, user] = found
+            if len(self._receipts) > _RECEIPTS:
+                self._receipts.popitem(last=False)
+        return found
 
     async def send(self, link: Link, signal: Signal) -> None:
         """See ``hansa.Signals.signal``: tell the servers of the room."""

@@ -32,6 +32,7 @@ from hansa_matrix.room.events import Status
 from hansa_matrix.room.native import FirstWord, Spoken, refusal_of
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.redactions import REDACTION
+from hansa_matrix.room.sent import Handle
 from hansa_matrix.room.uncommitted import Uncommitted
 
 _MAX_PREV = 20
@@ -66,6 +67,7 @@ class Speech:
         sender = await self._draft.ctx.ghost(inbound.sender)
         target = await self._draft.ctx.ghost(content.user) if isinstance(content, Member) else ""
         spoken = isinstance(inbound.native, Spoken)
+        handle = inbound.native.handle if isinstance(inbound.native, Spoken) else None
         if isinstance(inbound.native, Spoken):
             draft: OwnDraft | None = inbound.native.draft
         elif isinstance(inbound.native, tuple):
@@ -80,7 +82,10 @@ class Speech:
             if not spoken and isinstance(content, Message) and await self._absent(sender):
                 return Countersign(draft=FirstWord(inbound.sender, draft))
             signed = await self._signed(sender, *draft)
-            return signed if isinstance(signed, Refusal) else Countersign(draft=signed)
+            if isinstance(signed, Refusal):
+                return signed
+            self._sent(signed, handle)
+            return Countersign(draft=signed)
         writes: list[Write] = []
         view, undo = ViewChange(), None
         if not spoken and isinstance(content, Message) and await self._absent(sender):
@@ -98,8 +103,13 @@ class Speech:
                 undo()
             return made
         pdu, more, change = made
+        self._sent(pdu, handle)
         both = ViewChange(people=view.people + change.people, gone=change.gone, facts=change.facts)
         return self._draft.prepared([*writes, *more], native_id=pdu.event_id, view=both)
+
+    def _sent(self, pdu: Pdu, handle: Handle | None) -> None:
+        if handle is not None:
+            self._draft.own.attendance.sent.keep(pdu.event_id, handle)
 
     async def _policed(self, type_: str, state_key: str | None) -> bool:
         """Whether the room's policy server has to sign such an event of ours before anybody has it."""

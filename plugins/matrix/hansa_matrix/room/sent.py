@@ -1,0 +1,41 @@
+"""By which device and under which transaction id our people sent their last events.
+
+A client asks for that to know its own words again as they come. What makes a repeat the same event is the
+origin under which it is in the core's log.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+_MOST = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handle:
+    """One send of one device."""
+
+    user: str
+    device: str
+    txn: str
+
+
+class Sent:
+    """In memory only."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Handle] = OrderedDict()
+
+    def keep(self, event_id: str, handle: Handle) -> None:
+        """An event is about to be committed."""
+        self._kept[event_id] = handle
+        if len(self._kept) > _MOST:
+            self._kept.popitem(last=False)
+
+    def by(self, user: str, device: str, event_id: str) -> str:
+        """The transaction id by which a device sent an event; empty if it did not."""
+        handle = self._kept.get(event_id)
+        if handle is None or (handle.user, handle.device) != (user, device):
+            return ""
+        return handle.txn
