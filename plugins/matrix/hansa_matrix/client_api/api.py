@@ -148,7 +148,7 @@ class ClientApi:
 
         def tell_around(user: str) -> None:
             for room_id in known.company.rooms(user):
-                news.tell(room_id)
+                attendance.tell(room_id)
             news.tell(user)
 
         def there(user: str) -> None:
@@ -157,7 +157,7 @@ class ClientApi:
 
         data.changed = changed
         known.presences.changed = there
-        signals.told = news.tell
+        signals.told = lambda name: attendance.tell(name) if name.startswith("!") else news.tell(name)
         self.accounts.closed = news.tell
         known.messages.arrived = lambda user, _device: news.tell(user)
         known.devices.changed = tell_around

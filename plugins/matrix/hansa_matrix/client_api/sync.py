@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +76,30 @@ class _Asked:
     def whole(self) -> bool:
         """Whether state is given whole."""
         return self.full or self.since.position < 0
+
+
+class _Concerning:
+    """The topics that one person is told of: themselves, devices, and the rooms that they are in."""
+
+    def __init__(self, user: str, stays: Mapping[str, Stay]) -> None:
+        self._user, self._stays = user, stays
+
+    def __contains__(self, topic: str) -> bool:
+        if topic in {self._user, DEVICES}:
+            return True
+        stay = self._stays.get(topic.removeprefix(RECEIPTS))
+        return stay is not None and stay.membership == "join"
+
+    def __iter__(self) -> Iterator[str]:
+        yield self._user
+        yield DEVICES
+        for stay in self._stays.values():
+            if stay.membership == "join":
+                yield stay.room_id
+                yield RECEIPTS + stay.room_id
+
+    def __len__(self) -> int:
+        return 2 + 2 * len(self._stays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +173,7 @@ class Sync:
         if since.device > 0:
             await self._known.messages.delivered(caller.user, caller.device, since.device)
         while True:
-            with self._news.listening(self._topics(caller.user)) as happened:
+            with self._news.listening([caller.user]) as happened:
                 answer, news = await self._answer(caller, since, wanted, full=full, after=after)
                 left = until - self._ctx.clock.monotonic()
                 if news or full or since.position < 0 or left <= 0:
@@ -172,10 +196,6 @@ class Sync:
             status = known.status if known is not None else ""
             presences.tell(PresenceEdu(user=user, presence=state, active=state == "online", status=status))
 
-    def _topics(self, user: str) -> list[str]:
-        joined = [stay.room_id for stay in self._attendance.stays(user).values() if stay.membership == "join"]
-        return [user, DEVICES, *joined]
-
     async def _filter(self, caller: Caller, given: str) -> SyncFilter:
         if not given:
             return SyncFilter()
@@ -195,11 +215,9 @@ class Sync:
         if since.typing > typing:  # counted by a process of before
             since = Since(since.position, device=since.device)
         stays = self._attendance.stays(caller.user)
-        joined = [stay.room_id for stay in stays.values() if stay.membership == "join"]
-        topics = [caller.user, DEVICES, *joined, *(RECEIPTS + room_id for room_id in joined)]
         news: dict[str, Sequence[Item]] = {}
         if since.position >= 0:
-            news = await self._news.between(since.position, upto, topics, _MOST_NEWS)
+            news = await self._news.between(since.position, upto, _Concerning(caller.user, stays), _MOST_NEWS)
         whole = await self._data.whole(caller.user) if since.position < 0 or full else {}
         asked = _Asked(
             caller=caller,
@@ -214,6 +232,8 @@ class Sync:
         )
         personal = news.get(caller.user, ())
         moved = {item.ref for item in personal if item.ref.startswith("!")}
+        if moved:
+            stays = {**stays, **await self._attendance.as_kept(caller.user, moved)}
         rooms = await self._all_rooms(asked, stays, moved)
         data = await self._account_data(asked, "")
         device = await self._devices(asked, moved)
@@ -232,7 +252,7 @@ class Sync:
         self, asked: _Asked, stays: Mapping[str, Stay], moved: set[str]
     ) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
-        for stay in list(stays.values()):
+        for stay in list(stays.values()) if asked.whole else self._stirred(asked, stays, moved):
             if not asked.wanted.rooms.room(stay.room_id):
                 continue
             kind, shown = "", None
@@ -250,6 +270,18 @@ class Sync:
             if shown is not None:
                 found.setdefault(kind, {})[stay.room_id] = shown
         return found
+
+    def _stirred(self, asked: _Asked, stays: Mapping[str, Stay], moved: set[str]) -> list[Stay]:
+        """How one stands to the rooms of which there is something to tell."""
+        rooms = set(moved)
+        for topic, items in asked.news.items():
+            rooms.add(topic.removeprefix(RECEIPTS))
+            if topic == asked.caller.user:
+                rooms.update(item.ref.split(" ")[1] for item in items if " " in item.ref)
+        if asked.since.typing < self._signals.changes:
+            changed = self._signals.changed_in
+            rooms.update(room_id for room_id in stays if changed.get(room_id, 0) > asked.since.typing)
+        return [stays[room_id] for room_id in sorted(rooms) if room_id in stays]
 
     async def _joined(self, asked: _Asked, stay: Stay, *, new: bool) -> dict[str, Any] | None:
         """A room that one is in; None if there is nothing to tell."""
@@ -557,8 +589,7 @@ class Sync:
             raise error(400, "M_MISSING_PARAM", "from is missing")
         now = await self._news.now()
         end = min(upto.position, now) if upto.position >= 0 else now
-        joined = [s.room_id for s in self._attendance.stays(caller.user).values() if s.membership == "join"]
-        topics = [caller.user, DEVICES, *joined]
+        topics = _Concerning(caller.user, self._attendance.stays(caller.user))
         news = await self._news.between(since.position, end, topics, _MOST_NEWS)
         asked = _Asked(
             caller=caller,

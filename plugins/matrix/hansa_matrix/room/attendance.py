@@ -73,6 +73,11 @@ class Attendance:
         """Everything that one person is or was in, or is asked into, by room."""
         return self._stays.get(user, {})
 
+    async def as_kept(self, user: str, room_ids: Iterable[str]) -> dict[str, Stay]:
+        """How one person stands to some rooms by what is durable, which memory follows a moment later."""
+        rows = await self._ctx.store.get_many("stay", [(user, room_id) for room_id in room_ids])
+        return {str(key[1]): Stay(room_id=str(key[1]), **orjson.loads(row.body)) for key, row in rows.items()}
+
     def stay(self, user: str, room_id: str) -> Stay | None:
         """How one person stands to one room."""
         return self._stays.get(user, {}).get(room_id)
@@ -80,6 +85,11 @@ class Attendance:
     def joined(self, room_id: str) -> frozenset[str]:
         """The people with an account who are in a room."""
         return frozenset(self._joined.get(room_id, ()))
+
+    def tell(self, room_id: str) -> None:
+        """Wake those with an account in a room who wait for news."""
+        for user in self._joined.get(room_id, ()):
+            self.news.tell(user)
 
     def concerned(self, keys: Iterable[StateKey]) -> list[str]:
         """Those with an account among the people whose member event has one of some state keys."""

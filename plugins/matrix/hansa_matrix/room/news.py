@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from hansa import Append, Row, Scoped
 
@@ -35,6 +36,16 @@ class Item:
 def told(topic: str, ref: str, state: int = 0) -> Append:
     """The write that tells of something."""
     return Append("news", b"", {"topic": topic, "ref": ref, "state": state})
+
+
+class Topics(Protocol):
+    """Some topics, which may be many."""
+
+    def __contains__(self, topic: str) -> bool: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def __len__(self) -> int: ...
 
 
 class News:
@@ -74,14 +85,20 @@ class News:
         if not of_topic:
             del self._by_topic[item.topic]
 
-    async def between(
-        self, since: int, upto: int, topics: Iterable[str], most: int
-    ) -> dict[str, Sequence[Item]]:
+    async def between(self, since: int, upto: int, topics: Topics, most: int) -> dict[str, Sequence[Item]]:
         """By topic what was told of it after ``since`` and up to ``upto``, in order, the last ``most`` at
         most; nothing for a topic without any.
         """
         found: dict[str, Sequence[Item]] = {}
         near = since >= self._from >= 0
+        if near and upto - since < len(topics):  # less has happened than there are topics
+            latest: dict[str, list[Item]] = {}
+            for item in reversed(self._tail):
+                if item.position <= since:
+                    break
+                if item.position <= upto and item.topic in topics:
+                    latest.setdefault(item.topic, []).append(item)
+            return {topic: items[:most][::-1] for topic, items in latest.items()}
         for topic in topics:
             if near and topic not in self._by_topic:
                 continue

@@ -72,7 +72,7 @@ class Uncommitted:
         for user, stay in self._stays:
             self.own.attendance.moved(user, stay)
         if self._news:
-            self.own.attendance.news.tell(self.room.room_id)
+            self.own.attendance.tell(self.room.room_id)
         self.room.events.keep(self.stored.values())
         for servers in self._recipients:
             self.own.sender.sent(servers)
