@@ -70,7 +70,7 @@ class Admission:
         """Stage 4 and 5: the policies' word on every way, and the authority's preparations."""
         item.writes, item.withheld, item.verdict = [], [], ALLOW
         inbound, arrived, link = item.inbound, item.link, room.authority
-        immutable = arrived.authority and inbound.native is not None
+        immutable = arrived.authority and inbound.native is not None and not inbound.draft
         if self._decisions.policies:
             await self._govern(room, item, immutable=immutable)
         if not arrived.direction.inward and not immutable:

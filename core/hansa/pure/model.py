@@ -71,7 +71,9 @@ class Link:
 class Inbound:
     """What a network submits. ``room`` is the native room; ``ts`` is the sender's claim in ms.
 
-    ``native`` is opaque to the core (an arrived PDU, a client's JSON) and reaches only the authority.
+    ``native`` is opaque to the core (an arrived PDU, a client's JSON) and reaches only the authority. An
+    authority's own event with one stands in the native history already, and policy can only keep it from
+    being shown; ``draft`` says that it does not: somebody here wants to say it, and may be refused.
     ``origin`` makes it a duplicate of itself: the same origin twice is one event.
     """
 
@@ -82,6 +84,7 @@ class Inbound:
     ts: int
     placement: Placement = Placement.LIVE
     native: Any = None
+    draft: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,6 +79,7 @@ class Voice:
             content=what,
             ts=self._ctx.clock.now(),
             native=Spoken(draft=draft, handle=handle),
+            draft=True,
         )
         (outcome,) = await self._ctx.submit([inbound])
         if outcome.refusal is not None:

@@ -83,6 +83,7 @@ class Administration:
             content=what,
             ts=self._ctx.clock.now(),
             native=draft,
+            draft=True,
         )
         return (await self._ctx.submit([inbound]))[0]
 

@@ -1,0 +1,41 @@
+"""What policies say of people with an account: they are told, with the decision that explains it."""
+
+from __future__ import annotations
+
+import pytest
+from clients.people import Refused, house
+from hansa import ALLOW, Action, EventIn, Invite, Join, Message, Reason, Verdict
+from hansa.dispatch import Installed
+from matrix.inbound import OURS, THEIRS
+
+
+class Strict:
+    """No foul words, nobody invited from elsewhere, and nobody into rooms whose name says so."""
+
+    async def check(self, crossing):
+        foul = isinstance(crossing, EventIn) and isinstance(crossing.content, Message) and "foul" in crossing.content.text
+        abroad = isinstance(crossing, Invite) and crossing.outbound
+        shut = isinstance(crossing, Join) and crossing.user.id.startswith("@eve")
+        if foul or abroad or shut:
+            return Verdict(Action.DENY, (Reason(code="GOV_TEST", policy="strict", text="not here"),))
+        return ALLOW
+
+
+async def test_policies_decide_about_clients_too(tmp_path):
+    async with house(tmp_path) as home:
+        home.app.decisions.replace([Installed(name="strict", policy=Strict())])
+        alice, eve = await home.person("alice"), await home.person("eve")
+        room = await alice.create(preset="public_chat")
+        await alice.say(room, "fair")
+        for act in (
+            alice.say(room, "foul"),
+            alice.room(room, "invite", {"user_id": f"@m:{THEIRS}"}),
+            eve.join(room),
+        ):
+            with pytest.raises(Refused) as refused:
+                await act
+            assert (refused.value.status, refused.value.code) == (403, "M_FORBIDDEN")
+            assert refused.value.body["dev.hansa.decision"].startswith("d-")
+        assert await alice.texts(room) == ["fair"]
+        assert f"@m:{THEIRS}" not in str(await alice.get(f"/rooms/{room}/members"))
+        assert OURS in alice.user
