@@ -52,18 +52,24 @@ class Stage:
 class Cast:
     """Everybody on stage. ``room`` is the Matrix room's id."""
 
-    def __init__(self, stage: Stage, hansa: Hansa, alice: MatrixUser, juliet: XmppUser) -> None:
-        self.stage, self.hansa, self.alice, self.juliet = stage, hansa, alice, juliet
+    def __init__(
+        self, stage: Stage, hansa: Hansa, alice: MatrixUser, juliet: XmppUser, romeo: MatrixUser
+    ) -> None:
+        self.stage, self.hansa, self.alice, self.juliet, self.romeo = stage, hansa, alice, juliet, romeo
         self.room = ""
 
     async def enter(self) -> None:
-        """Both join, each in their own way."""
+        """All join, each in their own way."""
         alias = f"#lobby:{self.hansa.name}"
         self.room = await self.alice.join(alias)
         self.stage.say("alice (Matrix)", f"joins {alias} from her own homeserver")
+        await self.romeo.join(alias)
+        self.stage.say("romeo (Matrix)", f"joins {alias} with an account on Hansa itself")
         await self.juliet.join(MUC, "juliet")
         self.stage.say("juliet (XMPP)", f"joins {MUC} with her own client")
-        others = await self.juliet.until("alice", lambda: self.juliet.occupants(MUC) - {"juliet"})
+        wanted = {"alice", "romeo"}
+        await self.juliet.until("alice and romeo", lambda: wanted <= self.juliet.occupants(MUC))
+        others = self.juliet.occupants(MUC) - {"juliet"}
         self.stage.say("juliet (XMPP)", f"sees {', '.join(sorted(others))} in the room")
         await until("alice sees juliet", lambda: _named(self.alice, self.room, "juliet"))
         self.stage.say("alice (Matrix)", "sees juliet in the room")
@@ -76,6 +82,15 @@ class Cast:
         sender = next(m for m in self.juliet.messages(MUC) if m.findtext("{jabber:client}body") == text)
         self.stage.say("juliet (XMPP)", f"reads  {sender.get('from', '').partition('/')[2]}: {text}")
 
+    async def romeo_says(self, text: str) -> None:
+        """Romeo speaks; done when Alice and Juliet have read it."""
+        self.stage.say("romeo (Matrix)", f"says   {text}")
+        await self.romeo.say(self.room, text)
+        await until(text, lambda: _reads(self.alice, self.room, text))
+        self.stage.say("alice (Matrix)", f"reads  romeo: {text}")
+        await self.juliet.until(text, lambda: text in self.juliet.bodies(MUC))
+        self.stage.say("juliet (XMPP)", f"reads  romeo: {text}")
+
     async def juliet_says(self, text: str) -> None:
         """Juliet speaks; done when Alice has read it."""
         self.stage.say("juliet (XMPP)", f"says   {text}")
@@ -84,6 +99,8 @@ class Cast:
             raise problem
         await until(text, lambda: _reads(self.alice, self.room, text))
         self.stage.say("alice (Matrix)", f"reads  juliet: {text}")
+        await until(text, lambda: _reads(self.romeo, self.room, text))
+        self.stage.say("romeo (Matrix)", f"reads  juliet: {text}")
 
     async def policy_stops(self) -> None:
         """A forbidden word from each side, and somebody who is not welcome."""
@@ -153,6 +170,8 @@ def _how_to_connect(synapse: Synapse, prosody: Prosody, hansa: Hansa) -> str:
     return f"""
 Everything goes on running until you press Ctrl-C.
   Matrix   homeserver {synapse.url}   user alice, password pw   room #lobby:{hansa.name}
+  Matrix   homeserver {hansa.url}   user romeo, password pw   the same room
+           (trust the certificate authority {prosody.ca.certificate})
   XMPP     server 127.0.0.1:{prosody.c2s_port}   user juliet@{HOST}, password pw   room {MUC}
            (trust the certificate authority {prosody.ca.certificate})
   Hansa    .venv/bin/hansa rooms ls -c {hansa.config}
@@ -181,14 +200,18 @@ async def play(folder: Path, *, keep: bool) -> None:
         await until("Hansa's room is linked on both sides", lambda: _linked(hansa))
         alice, mallory = await synapse.user("alice"), await synapse.user("mallory")
         juliet = await prosody.user("juliet", "balcony")
-        for user in (alice, mallory, juliet):
+        romeo = await hansa.user("romeo")
+        stage.say("operator", f"hansa user add romeo: {romeo.id}")
+        for user in (alice, mallory, juliet, romeo):
             cleanup.push_async_callback(user.close)
-        cast = Cast(stage, hansa, alice, juliet)
+        await romeo.call("PUT", f"/profile/{romeo.id}/displayname", {"displayname": "romeo"})
+        cast = Cast(stage, hansa, alice, juliet, romeo)
         await cast.stranger(mallory)
         await cast.enter()
         await cast.alice_says("Good morrow, Verona!")
         await cast.juliet_says("How camest thou hither, tell me, and wherefore?")
         await cast.alice_says("By server to server, and no cloud between.")
+        await cast.romeo_says("With love's light wings did I o'er-perch these walls.")
         await cast.policy_stops()
         await cast.juliet_says("Good night, good night!")
         stage.say("stage", "every line arrived")
