@@ -40,6 +40,7 @@ class _Side:
     def __init__(self, label: str, url: str, server: Hansa | Synapse) -> None:
         self.label, self.url, self._server = label, url, server
         self._users: list[MatrixUser] = []
+        self.asked = 0
 
     @property
     def pid(self) -> int:
@@ -116,8 +117,9 @@ async def _heard(side: _Side, room: str, romeo: MatrixUser, juliet: MatrixUser) 
 async def _synced(side: _Side, user: MatrixUser, count: int, query: str = "") -> float:
     """CPU of one sync; each is asked in other words, as Synapse keeps its answers for a while."""
     before = cpu_seconds(side.pid)
-    for number in range(count):
-        await user.call("GET", f"/sync?timeout=0{query}&x={number}&filter={quote(_filter(number), safe='')}")
+    for _ in range(count):
+        side.asked += 1
+        await user.call("GET", f"/sync?timeout=0{query}&filter={quote(_filter(side.asked), safe='')}")
     return (cpu_seconds(side.pid) - before) / count
 
 

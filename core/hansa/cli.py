@@ -155,17 +155,21 @@ def commands_of(name: str) -> list[Command]:
     return list(commands.found.values())
 
 
+def _short_words(plugin: str) -> set[str]:
+    """The first words of a plugin's short commands; none of one that cannot be loaded as it is installed."""
+    try:
+        return {c.words.partition(" ")[0] for c in commands_of(plugin) if c.short}
+    except HansaError:
+        return set()
+
+
 def _plugin(argv: Sequence[str]) -> int | None:
     """``hansa PLUGIN ...``; None if the first word is no plugin."""
     from hansa import plugins  # noqa: PLC0415
 
     words = list(argv)
     if argv[0] not in plugins.installed():
-        named = [
-            name
-            for name in sorted(plugins.installed())
-            if any(c.short and c.words.partition(" ")[0] == argv[0] for c in commands_of(name))
-        ]
+        named = [name for name in sorted(plugins.installed()) if argv[0] in _short_words(name)]
         if len(named) != 1:
             return None
         words = [named[0], *argv]

@@ -13,7 +13,11 @@ class Strict:
     """No foul words, nobody invited from elsewhere, and nobody into rooms whose name says so."""
 
     async def check(self, crossing):
-        foul = isinstance(crossing, EventIn) and isinstance(crossing.content, Message) and "foul" in crossing.content.text
+        foul = (
+            isinstance(crossing, EventIn)
+            and isinstance(crossing.content, Message)
+            and "foul" in crossing.content.text
+        )
         abroad = isinstance(crossing, Invite) and crossing.outbound
         shut = isinstance(crossing, Join) and crossing.user.id.startswith("@eve")
         if foul or abroad or shut:

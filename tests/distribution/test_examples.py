@@ -13,7 +13,11 @@ from peers.waiting import until
 
 from .environments import PLAIN, ROOT, build, command
 
-EXAMPLES = {"hansa-echo": "hansa_echo", "hansa-quiet-hours": "hansa_quiet_hours"}
+EXAMPLES = {
+    "hansa-directory": "hansa_directory",
+    "hansa-echo": "hansa_echo",
+    "hansa-quiet-hours": "hansa_quiet_hours",
+}
 
 
 @pytest.fixture(scope="session")

@@ -91,13 +91,18 @@ async def test_a_bot_speaks_plainly_and_encrypted(hansa, bot, nio_user):
     )
     await romeo.until("the invite", lambda: closed in romeo.client.invited_rooms)
     assert isinstance(await romeo.client.join(closed), JoinResponse)
-    await romeo.until("the bot in the room", lambda: closed in romeo.client.rooms and helper.client.mxid in romeo.client.rooms[closed].users)
+    await romeo.until(
+        "the bot in the room",
+        lambda: closed in romeo.client.rooms and helper.client.mxid in romeo.client.rooms[closed].users,
+    )
 
     async def met() -> bool:
         return romeo.id in await helper.client.state_store.get_members(closed)
 
     await until("the bot sees Romeo come in", met)
-    await romeo.until("the bot's device", lambda: list(romeo.client.device_store.active_user_devices(helper.client.mxid)))
+    await romeo.until(
+        "the bot's device", lambda: list(romeo.client.device_store.active_user_devices(helper.client.mxid))
+    )
     await helper.client.send_message_event(
         closed, EventType.ROOM_MESSAGE, TextMessageEventContent(msgtype=MessageType.TEXT, body="between us")
     )

@@ -25,9 +25,16 @@ def block(language: str) -> str:
 
 def nginx(folder: Path, chain: Path, key: Path, inner: int, ports: tuple[int, int]) -> list[str]:
     server = block("nginx").replace("127.0.0.1:8008", f"127.0.0.1:{inner}")
-    server = server.replace("/etc/ssl/example.org.pem", str(chain)).replace("/etc/ssl/example.org.key", str(key))
-    server = server.replace("listen 443", f"listen 127.0.0.1:{ports[0]}").replace("listen 8448", f"listen 127.0.0.1:{ports[1]}")
-    temporary = "".join(f"{name}_temp_path {folder / name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    server = server.replace("/etc/ssl/example.org.pem", str(chain)).replace(
+        "/etc/ssl/example.org.key", str(key)
+    )
+    server = server.replace("listen 443", f"listen 127.0.0.1:{ports[0]}").replace(
+        "listen 8448", f"listen 127.0.0.1:{ports[1]}"
+    )
+    temporary = "".join(
+        f"{name}_temp_path {folder / name};\n"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     whole = f"daemon off;\nuser root;\nerror_log stderr;\npid {folder / 'pid'};\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{server}\n}}\n"
     (folder / "nginx.conf").write_text(whole)
     return ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)]
@@ -68,7 +75,9 @@ async def test_clients_and_servers_come_through(proxy, ca, tmp_path, matrix_user
                 assert process is not None and process.running, process.tail()
                 try:
                     async with http.get(f"{url}/.well-known/matrix/client") as answer:
-                        return answer.status == 200 and (await answer.json())["m.homeserver"] == {"base_url": url}
+                        return answer.status == 200 and (await answer.json())["m.homeserver"] == {
+                            "base_url": url
+                        }
                 except aiohttp.ClientError:
                     return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from hansa_matrix.proto.media import FileInParts, Mxc, after_file, before_file, 
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
+from PIL import Image
 
 PICTURE = bytes(range(256)) * 500
 MXC = Mxc(THEIRS, "abc_DEF-1")
@@ -56,12 +58,27 @@ async def bytes_of(house: Inbound, item: Item) -> bytes:
 async def test_a_file_is_given_in_two_parts(tmp_path):
     async with inbound(tmp_path) as house:
         item = await kept(house)
-        for what in ("download", "thumbnail"):
-            answer = await house.whole("GET", f"{V1}/media/{what}/{item.mxc.media_id}?timeout_ms=1&width=9")
+        answer = await house.whole("GET", f"{V1}/media/download/{item.mxc.media_id}?timeout_ms=1")
+        headers, found = read_parts(answer.content_type, await body_of(answer))
+        assert answer.status == 200 and found == PICTURE
+        assert headers["content-type"] == "image/png"
+        assert headers["content-disposition"] == "inline; filename*=utf-8''a%20b.png"
+
+
+async def test_a_smaller_picture_is_given_in_two_parts(tmp_path):
+    async with inbound(tmp_path) as house:
+        out = io.BytesIO()
+        Image.new("RGB", (900, 600), "red").save(out, "PNG")
+        item = await kept(house, out.getvalue())
+        for width, size in ((90, (96, 64)), (1600, (900, 600))):
+            target = f"{V1}/media/thumbnail/{item.mxc.media_id}?width={width}&height={width}"
+            answer = await house.whole("GET", target)
             headers, found = read_parts(answer.content_type, await body_of(answer))
-            assert answer.status == 200 and found == PICTURE
-            assert headers["content-type"] == "image/png"
-            assert headers["content-disposition"] == "inline; filename*=utf-8''a%20b.png"
+            with Image.open(io.BytesIO(found)) as picture:
+                assert picture.size == size
+            assert headers["content-type"] == ("image/jpeg" if width == 90 else "image/png")
+        status, answer = await house.ask("GET", f"{V1}/media/thumbnail/{item.mxc.media_id}")
+        assert (status, answer["errcode"]) == (400, "M_INVALID_PARAM")
 
 
 @pytest.mark.parametrize("media_id", ["none", "..%2F..%2Fmatrix.key", "a.b", "%00", "x" * 300])
@@ -97,7 +114,8 @@ async def test_what_a_browser_might_run_is_never_shown_inline(tmp_path):
 async def test_there_is_no_thumbnail_of_what_is_no_picture(tmp_path):
     async with inbound(tmp_path) as house:
         item = await kept(house, kind="text/plain")
-        status, answer = await house.ask("GET", f"{V1}/media/thumbnail/{item.mxc.media_id}")
+        target = f"{V1}/media/thumbnail/{item.mxc.media_id}?width=9&height=9"
+        status, answer = await house.ask("GET", target)
         assert (status, answer["errcode"]) == (400, "M_UNKNOWN")
 
 

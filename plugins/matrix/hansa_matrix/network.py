@@ -55,6 +55,7 @@ from hansa_matrix.keyring import Keyring
 from hansa_matrix.media.fetch import Fetcher
 from hansa_matrix.media.library import Library
 from hansa_matrix.media.operations import MediaOperations
+from hansa_matrix.media.thumbnails import Thumbnails
 from hansa_matrix.operations import Operations
 from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto import ids
@@ -133,6 +134,7 @@ class MatrixNetwork:
         self._known = Known(ctx, self._client, self._sender)
         self._library = Library(ctx, self._server)
         self._fetcher = Fetcher(ctx, self._client, self._library)
+        self._thumbnails = Thumbnails(ctx, self._library)
         self._invites = Invites(self._own, self._client, self._keyring)
         self._pending = Pending(ctx, self._keyring, self._attendance)
         self._ingest.elsewhere = self._pending.elsewhere
@@ -155,6 +157,7 @@ class MatrixNetwork:
         self._directory = Directory(ctx, self._administration.room)
         self._care = Care(ctx, self._server, self.get, self._administration, self._gaps)
         self._care.forget = self._forget
+        self._care.forgotten = self._attendance.purge
         self._ingest.blocked = self.blocked
         self._entrance.blocked = self.blocked
         self._entrance.waiting = self._ingest.waiting
@@ -174,6 +177,7 @@ class MatrixNetwork:
             self._upgrades,
             self._library,
             self._fetcher,
+            self._thumbnails,
             self._entitled,
             self._rooms,
         )
@@ -202,7 +206,7 @@ class MatrixNetwork:
             History(entitled),
             People(entitled, self._known),
             Spaces(entitled, self._directory),
-            Files(self._ctx, self._server, self._library),
+            Files(self._ctx, self._server, self._library, self._thumbnails),
         )
         add_routes(router, gate, answers, self._keyring, self._config.delegate)
         Notary(self._keyring, self._ctx.clock).register(router)

@@ -35,6 +35,7 @@ from hansa_matrix.federation.client import Client
 from hansa_matrix.federation.server import error
 from hansa_matrix.media.fetch import Fetcher
 from hansa_matrix.media.library import Library
+from hansa_matrix.media.thumbnails import Thumbnails
 from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.backfill import Backfill
 from hansa_matrix.room.directory import Directory
@@ -69,6 +70,7 @@ class ClientApi:
         upgrades: Upgrades,
         library: Library,
         fetcher: Fetcher,
+        thumbnails: Thumbnails,
         entitled: Entitled,
         rooms: dict[str, MatrixRoom],
     ) -> None:
@@ -127,7 +129,7 @@ class ClientApi:
             entering,
             rooms,
         )
-        self._files = Files(ctx, self._door, own.server, library, fetcher)
+        self._files = Files(ctx, self._door, library, fetcher, thumbnails)
         self._parts: tuple[Part, ...] = (
             self,
             self._sessions,

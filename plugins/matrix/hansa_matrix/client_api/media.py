@@ -11,12 +11,12 @@ from typing import Any
 
 from hansa import BlobTooLarge, NetworkContext, RemoteProtocolError, Request, Response, Router
 
-from hansa_matrix.client_api.door import ROOT, Door, Handler, Limited, number
-from hansa_matrix.client_api.thumbnails import Thumbnails, fits
+from hansa_matrix.client_api.door import ROOT, Door, Handler, Limited
 from hansa_matrix.federation.client import Refused, Unreachable
 from hansa_matrix.federation.server import error, json_response
 from hansa_matrix.media.fetch import Fetcher
 from hansa_matrix.media.library import Item, Library
+from hansa_matrix.media.thumbnails import Thumbnails, wanted
 from hansa_matrix.proto.ids import valid_server_name
 from hansa_matrix.proto.media import Mxc, disposition, plain_name, valid_media_id
 
@@ -30,7 +30,6 @@ _SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "private, max-age=31536000, immutable",
 }
-_LARGEST_THUMBNAIL = 1600
 #: For how long (ms) an address waits for its file.
 _RESERVED_FOR = 86_400_000
 
@@ -39,14 +38,14 @@ class Files:
     """The endpoints. The paths of before want a token here too, as what they once gave away is private."""
 
     def __init__(
-        self, ctx: NetworkContext, door: Door, server: str, library: Library, fetcher: Fetcher
+        self, ctx: NetworkContext, door: Door, library: Library, fetcher: Fetcher, thumbnails: Thumbnails
     ) -> None:
         self._ctx = ctx
         self._door = door
-        self._server = server
+        self._server = library.server
         self._library = library
         self._fetcher = fetcher
-        self._thumbnails = Thumbnails(ctx, library)
+        self._thumbnails = thumbnails
 
     def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
         """See ``door.Part.table``."""
@@ -151,14 +150,9 @@ class Files:
         """
         try:
             await self._door.caller(request)
-            width, height = (number(request, name, 0, _LARGEST_THUMBNAIL) for name in ("width", "height"))
-            method = request.first("method", "scale")
-            if not width or not height or method not in {"scale", "crop"}:
-                raise error(400, "M_INVALID_PARAM", "width and height are numbers, method is scale or crop")
+            size, crop = wanted(request)
             item = await self._item(request)
-            if not fits(item.type):
-                raise error(400, "M_UNKNOWN", f"there is no thumbnail of {item.type}")
-            small = await self._thumbnails.of(item, (width, height), crop=method == "crop")
+            small = await self._thumbnails.of(item, size, crop=crop)
         except RemoteProtocolError as problem:
             return _fault(problem)
         if small is None:

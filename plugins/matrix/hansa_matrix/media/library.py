@@ -33,6 +33,7 @@ class Library:
 
     def __init__(self, ctx: NetworkContext, server: str) -> None:
         self._ctx = ctx
+        self.server = server
         self._server = server
         #: Between the last look at who refers to a blob and its removal nobody else begins to refer to it.
         self._one = asyncio.Lock()

@@ -112,6 +112,13 @@ class Attendance:
             await self._ctx.store.commit(self.writes(user, stay))
             self.moved(user, stay)
 
+    async def purge(self, room_id: str) -> None:
+        """A room is removed: nobody was in it, and nothing of it is told any more."""
+        for user, stays in self._stays.items():
+            if room_id in stays:
+                await self.forget(user, room_id)
+        await self.news.purge(room_id)
+
     async def forget(self, user: str, room_id: str) -> None:
         """The person does not want to hear of a room any more that they left."""
         await self._ctx.store.commit([Delete("stay", (user, room_id))])

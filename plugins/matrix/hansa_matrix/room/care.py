@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from hansa import (
@@ -48,6 +48,8 @@ class Care:
         self._gaps = gaps
         #: Rooms that nobody here takes part in, whatever others send.
         self.blocked: set[str] = set()
+        #: Takes a room away from those with an account who were in it.
+        self.forgotten: Callable[[str], Awaitable[None]]
         #: Takes a room out of the network.
         self.forget: Callable[[str], None] = lambda _: None
 
@@ -200,6 +202,7 @@ class Care:
                 await self._ctx.store.commit([Delete(collection, row.key) for row in rows])
                 removed += len(rows)
                 self._ctx.progress(work, removed)
+        await self.forgotten(room.room_id)
         ends = [Delete("room", (room.room_id,)), Delete("published", (room.room_id,))]
         await self._ctx.store.commit(ends)
         self._ctx.progress(work, 1, 1)

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from hansa import Append, Row, Scoped
+from hansa import Append, Delete, Row, Scoped
 
 #: What the topics of receipts begin with, and the topic of devices and keys.
 RECEIPTS, DEVICES = "receipts", "*"
 #: Rows in memory: whoever asks more often than so many happen is answered out of it.
 _TAIL = 20_000
-_PAGE = 10_000
+_PAGE, _AT_ONCE = 10_000, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +144,12 @@ class News:
             "news", index=("ref", "position"), equal=(ref,), limit=100, reverse=True
         )
         return next((row.position for row in rows if row.fields["topic"] == topic), 0)
+
+    async def purge(self, topic: str) -> None:
+        """Remove all that was told of a topic."""
+        index = ("topic", "position")
+        while rows := await self._store.scan("news", index=index, equal=(topic,), limit=_AT_ONCE):
+            await self._store.commit([Delete("news", row.key) for row in rows])
 
     def tell(self, topic: str) -> None:
         """Wake who waits for news of a topic: some are durable, or were never to be."""

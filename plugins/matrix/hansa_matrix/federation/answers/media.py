@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from hansa import MediaTransfer, NetworkContext, Request, Response
 
 from hansa_matrix.federation.server import Answerer, error
 from hansa_matrix.media.library import Item, Library
+from hansa_matrix.media.thumbnails import Thumbnails, wanted
 from hansa_matrix.proto.media import Mxc, after_file, before_file, valid_media_id
 
 
 class Files:
     """What peers may fetch: the files of this server, never those that it fetched itself."""
 
-    def __init__(self, ctx: NetworkContext, server: str, library: Library) -> None:
+    def __init__(self, ctx: NetworkContext, server: str, library: Library, thumbnails: Thumbnails) -> None:
         self._ctx = ctx
         self._server = server
         self._library = library
+        self._thumbnails = thumbnails
 
     def table(self) -> Mapping[tuple[str, str], Answerer]:
         """See ``server.Answers.table``."""
@@ -32,11 +34,13 @@ class Files:
         return self._in_parts(await self._given(origin, request))
 
     async def thumbnail(self, origin: str, request: Request, _body: Any) -> Response:
-        """``GET /media/thumbnail``: the picture itself, which is never smaller than it was asked for."""
+        """``GET /media/thumbnail``: a smaller picture, or the picture itself where it is as small already."""
+        size, crop = wanted(request)
         item = await self._given(origin, request)
-        if not item.type.startswith("image/"):
-            raise error(400, "M_UNKNOWN", f"there is no thumbnail of {item.type}")
-        return self._in_parts(item)
+        small = await self._thumbnails.of(item, size, crop=crop)
+        if small is None:
+            return self._in_parts(item)
+        return self._multipart(small.type, "", _once(small.data))
 
     async def _given(self, origin: str, request: Request) -> Item:
         media_id = request.path["media"]
@@ -58,12 +62,19 @@ class Files:
         return item
 
     def _in_parts(self, item: Item) -> Response:
+        return self._multipart(item.type, item.name, self._library.read(item))
+
+    def _multipart(self, kind: str, name: str, file: AsyncIterator[bytes]) -> Response:
         boundary = self._ctx.random.bytes(16).hex()
 
         async def chunks() -> AsyncGenerator[bytes]:
-            yield before_file(boundary, item.type, item.name)
-            async for chunk in self._library.read(item):
+            yield before_file(boundary, kind, name)
+            async for chunk in file:
                 yield chunk
             yield after_file(boundary)
 
         return Response(content_type=f"multipart/mixed; boundary={boundary}", chunks=chunks())
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

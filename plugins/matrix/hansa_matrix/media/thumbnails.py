@@ -7,7 +7,7 @@ import io
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from hansa import NetworkContext
+from hansa import NetworkContext, Request
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hansa_matrix.federation.server import error
@@ -29,9 +29,18 @@ class Small:
     data: bytes
 
 
-def fits(content_type: str) -> bool:
-    """Whether there can be a thumbnail of a file."""
-    return content_type in _FORMATS
+def wanted(request: Request) -> tuple[tuple[int, int], bool]:
+    """The size that a request asks for, and whether the picture may be cut to it. Raises the error answer of
+    one that asks for none.
+    """
+    sides: list[int] = []
+    for name in ("width", "height"):
+        value = request.first(name)
+        sides.append(int(value) if value.isascii() and value.isdigit() and len(value) < 6 else 0)
+    method = request.first("method") or "scale"
+    if not all(sides) or method not in {"scale", "crop"}:
+        raise error(400, "M_INVALID_PARAM", "width and height are numbers, method is scale or crop")
+    return (sides[0], sides[1]), method == "crop"
 
 
 class Thumbnails:
@@ -48,6 +57,8 @@ class Thumbnails:
         """A picture of about a size; None if the file is as small already. Raises the error answer of a file
         that is no picture, or too large a one.
         """
+        if item.type not in _FORMATS:
+            raise error(400, "M_UNKNOWN", f"there is no thumbnail of {item.type}")
         width, height = (next((s for s in _SIZES if s >= side), _SIZES[-1]) for side in size)
         key = (item.blob.digest, width, height, crop)
         if key in self._kept:

@@ -1,0 +1,48 @@
+"""The directory keeps the contract of policies, and says what its service says."""
+
+from __future__ import annotations
+
+import json
+
+import hansa_directory
+import pytest
+from hansa import HttpError, HttpResponse
+from hansa.app import PolicySetup
+from hansa.testing import Actor, PolicySuite, running
+from hansa.testing.actor import Config as ActorConfig
+from hansa.testing.actor import module
+from hansa.testing.harness import NoNetwork
+
+
+class TestContract(PolicySuite):
+    plugin = hansa_directory
+
+
+class Service(NoNetwork):
+    def __init__(self, status):
+        self.status, self.asked = status, []
+
+    async def request(self, request):
+        self.asked.append(request)
+        if self.status is None:
+            raise HttpError("nobody is there")
+        return HttpResponse(status=self.status)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(200, True), (401, False), (403, False), (500, None), (302, None), (None, None)]
+)
+async def test_what_the_service_says_counts(status, said):
+    service = Service(status)
+    options = hansa_directory.Config(url="https://login.example.org/check?x=1")
+    policy = PolicySetup(name="directory", module=hansa_directory, options=options)
+    networks = {"left": (module(dict[str, Actor]()), ActorConfig())}
+    async with running(networks, policies=[policy], http=service) as app:
+        assert await app.contexts["left"].check_password("@ann:example.org", "in fair verona") is said
+    (request,) = service.asked
+    assert (request.host, request.target, request.tls_name) == (
+        "login.example.org",
+        "/check?x=1",
+        "login.example.org",
+    )
+    assert json.loads(request.body) == {"user": "@ann:example.org", "password": "in fair verona"}
