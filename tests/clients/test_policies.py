@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from clients.people import Refused, house
+from clients.people import Refused, house, part
 from hansa import ALLOW, Action, EventIn, Invite, Join, Message, Reason, Verdict
 from hansa.dispatch import Installed
+from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import OURS, THEIRS
 
 
@@ -43,3 +44,18 @@ async def test_policies_decide_about_clients_too(tmp_path):
         assert await alice.texts(room) == ["fair"]
         assert f"@m:{THEIRS}" not in str(await alice.get(f"/rooms/{room}/members"))
         assert OURS in alice.user
+
+
+async def test_what_is_withheld_is_shown_to_no_client(tmp_path):
+    """Another server's event stands in the room's history; here it is not shown."""
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.join(f"#one:{OURS}")
+        home.app.decisions.replace([Installed(name="strict", policy=Strict())])
+        raw = home.wire.forger.message(home.wire.room, "foul play")
+        assert await home.wire.fate(raw) == "accepted"
+        assert await alice.texts(room) == []
+        event = part(event_id(raw, home.wire.room.version))
+        for path in (f"event/{event}", f"context/{event}"):
+            assert (await alice.ask("GET", f"/rooms/{part(room)}/{path}"))[0] == 404
+        assert "foul play" not in str(await alice.sync())

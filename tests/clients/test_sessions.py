@@ -289,3 +289,42 @@ async def test_pages_of_any_origin_may_ask(tmp_path):
             assert answer.headers["Access-Control-Allow-Origin"] == "*"
             assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
         assert (await home.anybody.whole("OPTIONS", "/sync")).status == 200
+
+
+async def test_one_person_does_not_do_as_much_as_they_like(tmp_path):
+    async with house(tmp_path, client_rate=0.5, client_burst=5) as home:
+        alice = await home.person("alice")
+        room = await alice.create()
+        answers = [
+            await alice.whole("PUT", f"/rooms/{room}/send/test.note/{number}", {}) for number in range(6)
+        ]
+        assert [a.status for a in answers] == [200] * 4 + [429] * 2
+        assert (await alice.get("/account/whoami"))["user_id"] == alice.user  # to ask is free
+
+
+async def test_what_the_erased_said_is_for_those_who_were_there(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob, eve = await home.person("alice"), await home.person("bob"), await home.person("eve")
+        room = await alice.create(preset="public_chat")
+        await bob.join(room)
+        await bob.say(room, "forget me")
+        await bob.call("POST", "/account/deactivate", {"auth": login("bob", "of bob"), "erase": True})
+        await eve.join(room)
+        assert await alice.texts(room) == ["forget me"]
+        assert await eve.texts(room) == [None]
+        assert (await home.anybody.get(f"/profile/{bob.user}")) == {}
+
+
+async def test_people_report(tmp_path):
+    async with house(tmp_path) as home:
+        alice, eve = await home.person("alice"), await home.person("eve")
+        room = await alice.create()
+        event = await alice.say(room, "fie")
+        await alice.call("POST", f"/rooms/{room}/report", {"reason": "noise"})
+        await alice.call("POST", f"/rooms/{room}/report/{event}", {"reason": "rude"})
+        await alice.call("POST", f"/users/{eve.user}/report", {"reason": "strange"})
+        assert (await eve.ask("POST", f"/rooms/{room}/report/{event}", {}))[0] == 404
+        listed = await operate(home, "reports ls")
+        assert [(r["reason"], r.get("event"), r.get("user")) for r in listed] == [
+            ("noise", None, None), ("rude", event, None), ("strange", None, eve.user),
+        ]  # fmt: skip

@@ -114,3 +114,21 @@ async def test_nothing_is_unpacked():
         head = b"PUT /here HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Encoding: gzip\r\n"
         got = await said(port, head + b"Content-Length: 3\r\n\r\nabc")
     assert got.startswith(b"HTTP/1.1 200 ") and got.endswith(b"abc")
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "whose"),
+    [
+        ("192.0.2.1", ["10.0.0.1"], "192.0.2.1"),  # not a proxy of ours: what it says counts for nothing
+        ("127.0.0.1", ["192.0.2.7"], "192.0.2.7"),
+        ("127.0.0.1", ["192.0.2.66, 192.0.2.7"], "192.0.2.7"),  # the first was said by the client
+        ("127.0.0.1", ["192.0.2.7, 10.1.2.3"], "192.0.2.7"),
+        ("127.0.0.1", ["192.0.2.66", "192.0.2.7"], "192.0.2.7"),
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("127.0.0.1", ["nonsense"], "nonsense"),
+        ("", ["192.0.2.7"], ""),
+    ],
+)
+def test_whose_request_it_is_behind_a_proxy(peer, forwarded, whose):
+    dispatcher = Dispatcher({}, lambda *_: None, ["127.0.0.0/8", "10.0.0.0/8"])
+    assert dispatcher.address(peer, forwarded) == whose
