@@ -76,7 +76,9 @@ async def test_what_a_creator_says_goes_before_what_a_preset_says(tmp_path):
     ("options", "code"),
     [
         ({"room_version": "99"}, "M_UNSUPPORTED_ROOM_VERSION"), ({"preset": "none"}, "M_INVALID_PARAM"),
-        ({"preset": {}}, "M_INVALID_PARAM"), ({"preset": ["private_chat"]}, "M_INVALID_PARAM"),
+        ({"preset": {}}, "M_INVALID_PARAM"),
+        ({"preset": "trusted_private_chat", "creation_content": {"additional_creators": 7}}, "M_BAD_JSON"),
+        ({"preset": "trusted_private_chat", "creation_content": {"additional_creators": ["nobody"]}}, "M_BAD_JSON"), ({"preset": ["private_chat"]}, "M_INVALID_PARAM"),
         ({"room_alias_name": "taken"}, "M_ROOM_IN_USE"), ({"room_alias_name": "a:b"}, "M_INVALID_PARAM"),
         ({"invite": ["nobody"]}, "M_INVALID_PARAM"), ({"invite": "x"}, "M_INVALID_PARAM"),
         ({"creation_content": 7}, "M_BAD_JSON"), ({"initial_state": [{"type": "a"}]}, "M_BAD_JSON"),

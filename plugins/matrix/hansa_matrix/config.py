@@ -121,7 +121,10 @@ class Config(BaseModel):
         default=65_536, ge=8, le=1_048_576, description="KiB of memory that argon2id takes for a password"
     )
     client_rate: float = Field(
-        default=50.0, ge=0, description="acts a second of one person, such as messages; 0: no limits at all"
+        default=50.0,
+        ge=0,
+        description="acts a second of one person, such as messages; a hundredth of it is how often logins may be "
+        "tried; 0: no limits at all",
     )
     client_burst: int = Field(default=200, ge=1, description="acts that may come at once before that")
     query_tokens: bool = Field(

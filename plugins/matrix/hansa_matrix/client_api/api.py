@@ -10,6 +10,7 @@ from typing import Any
 from hansa import NetworkContext, Operation, Request, Response, Router
 
 from hansa_matrix.client_api.accounts import Accounts, Caller
+from hansa_matrix.client_api.aliases import Aliases
 from hansa_matrix.client_api.crypto import Crypto
 from hansa_matrix.client_api.data import PUSH_RULES, Data, UserData
 from hansa_matrix.client_api.door import Door, Handler, Limited, Part, text
@@ -23,6 +24,8 @@ from hansa_matrix.client_api.sessions import Sessions
 from hansa_matrix.client_api.shapes import Shapes
 from hansa_matrix.client_api.speaking import Speaking
 from hansa_matrix.client_api.sync import Sync
+from hansa_matrix.client_api.sync_devices import DevicesPart
+from hansa_matrix.client_api.sync_rooms import RoomsPart
 from hansa_matrix.client_api.timeline import Timeline
 from hansa_matrix.client_api.tokens import Tokens
 from hansa_matrix.client_api.unread import Unread
@@ -105,18 +108,14 @@ class ClientApi:
         sync = Sync(
             ctx,
             attendance,
-            visibility,
-            shapes,
+            self.accounts,
             data,
             known,
             signals,
-            pending,
-            unread,
-            self.accounts,
-            push,
-            rooms,
+            RoomsPart(ctx, attendance, visibility, shapes, data, push, signals, pending, unread, rooms),
+            DevicesPart(ctx, attendance, known, rooms),
         )
-        self._entering = entering
+        self._aliases = Aliases(ctx, own.server, self._voice, entering)
         self._people = People(
             own,
             self.accounts,
@@ -134,6 +133,7 @@ class ClientApi:
             self,
             self._sessions,
             entering,
+            self._aliases,
             Speaking(ctx, self._voice, entering, signals, data),
             Reading(ctx, attendance, visibility, shapes, timeline, data, directory, rooms),
             sync,
@@ -181,7 +181,7 @@ class ClientApi:
             router,
             {
                 ("GET", "/versions"): self.versions,
-                ("GET", "/v3/directory/room/{alias}"): self._entering.look_up,
+                **self._aliases.open(),
                 **self._sessions.open(),
                 **self._people.open(),
             },

@@ -82,7 +82,8 @@ class Door:
         self._accounts = accounts
         config = ctx.config
         self._acts = Allowance(ctx.clock, config.client_rate, config.client_burst)
-        self._tries = Allowance(ctx.clock, config.client_rate / 5, config.client_burst / 2)
+        # Guessing passwords is not to be worth while.
+        self._tries = Allowance(ctx.clock, config.client_rate / 100, max(5, config.client_burst / 10))
         #: False while our rooms are not loaded.
         self.opened: Callable[[], bool] = lambda: True
 

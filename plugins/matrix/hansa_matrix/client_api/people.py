@@ -304,7 +304,7 @@ class People:
     async def presence(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /presence/{userId}/status``."""
         user = request.path["user"]
-        if user != caller.user and not self._known.company.together(caller.user, user):
+        if user != caller.user and not self._own.attendance.together(caller.user, user):
             raise error(403, "M_FORBIDDEN", "one knows of those that one shares a room with")
         known = self._known.presences.of(user)
         if known is None:

@@ -7,8 +7,6 @@ from typing import Any
 
 from hansa import (
     Conflict,
-    Delete,
-    Insert,
     Join,
     LocalProtocolError,
     NetworkContext,
@@ -20,15 +18,16 @@ from hansa import (
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited, refused, text
+from hansa_matrix.client_api.founding import founding
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.federation.answers.restricted import Restricted
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_values
 from hansa_matrix.proto.state_keys import MEMBER
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion
+from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.attendance import stay_of
-from hansa_matrix.room.create import Founding, Step, create_room
+from hansa_matrix.room.create import create_room
 from hansa_matrix.room.entrance import Entrance, named
 from hansa_matrix.room.events import Events
 from hansa_matrix.room.membership import Membership
@@ -38,38 +37,7 @@ from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.users.profiles import Profiles
 
-_PRESETS = {
-    "private_chat": ("invite", "shared", "can_join"),
-    "trusted_private_chat": ("invite", "shared", "can_join"),
-    "public_chat": ("public", "shared", "forbidden"),
-}
-_MOST_INVITED, _MOST_STATE = 100, 200
-
-
-def _levels(creator: str, version: RoomVersion) -> dict[str, Any]:
-    """Who may do what in a room that people make."""
-    high = 150 if version.privileged_creators else 100
-    return {
-        "users": {} if version.privileged_creators else {creator: 100},
-        "users_default": 0,
-        "events": {
-            "m.room.name": 50,
-            "m.room.avatar": 50,
-            "m.room.canonical_alias": 50,
-            "m.room.power_levels": 100,
-            "m.room.history_visibility": 100,
-            "m.room.encryption": 100,
-            "m.room.server_acl": 100,
-            "m.room.tombstone": high,
-        },
-        "events_default": 0,
-        "state_default": 50,
-        "ban": 50,
-        "kick": 50,
-        "redact": 50,
-        "invite": 0,
-        "historical": 100,
-    }
+_MOST_INVITED = 100
 
 
 class Rooms:
@@ -113,9 +81,6 @@ class Rooms:
             ("POST", "/v3/rooms/{room}/ban"): self.ban,
             ("POST", "/v3/rooms/{room}/unban"): self.unban,
             ("GET", "/v3/joined_rooms"): self.joined_rooms,
-            ("PUT", "/v3/directory/room/{alias}"): self.name,
-            ("DELETE", "/v3/directory/room/{alias}"): self.unname,
-            ("GET", "/v3/rooms/{room}/aliases"): self.aliases,
         }
 
     async def _shown(self, user: str) -> dict[str, Any]:
@@ -137,7 +102,7 @@ class Rooms:
         if alias and await self._entrance.alias(alias) is not None:
             raise error(400, "M_ROOM_IN_USE", f"{alias} names another room")
         invited = _users(body, "invite")
-        founding = await self._founding(caller.user, version, body, invited)
+        begun = founding(caller.user, version, body, invited, await self._shown(caller.user))
         try:
             room = await create_room(
                 self._own,
@@ -146,7 +111,7 @@ class Rooms:
                 version.id,
                 alias,
                 rooms=self._rooms,
-                founding=founding,
+                founding=begun,
             )
         except LocalProtocolError as problem:
             raise error(400, "M_INVALID_ROOM_STATE", str(problem)) from problem
@@ -170,45 +135,6 @@ class Rooms:
         if not isinstance(local, str) or ":" in local or not ids.valid_alias(alias):
             raise error(400, "M_INVALID_PARAM", "room_alias_name is no name of a room")
         return alias
-
-    async def _founding(
-        self, creator: str, version: RoomVersion, body: Mapping[str, Any], invited: Sequence[str]
-    ) -> Founding:
-        visibility = body.get("visibility", "private")
-        preset = body.get("preset", "public_chat" if visibility == "public" else "private_chat")
-        if not isinstance(preset, str) or preset not in _PRESETS:
-            raise error(400, "M_INVALID_PARAM", "there is no such preset")
-        rule, history, guests = _PRESETS[preset]
-        create = body.get("creation_content", {})
-        if not isinstance(create, dict):
-            raise error(400, "M_BAD_JSON", "creation_content is no object")
-        create = {k: v for k, v in create.items() if k not in {"creator", "room_version"}}
-        levels = _levels(creator, version)
-        if preset == "trusted_private_chat" and version.privileged_creators:
-            more = create.get("additional_creators", [])
-            create["additional_creators"] = list(dict.fromkeys([*more, *invited])) if invited else more
-        elif preset == "trusted_private_chat":
-            levels["users"] |= dict.fromkeys(invited, 100)
-        override = body.get("power_level_content_override", {})
-        if not isinstance(override, dict):
-            raise error(400, "M_BAD_JSON", "power_level_content_override is no object")
-        then: list[Step] = [
-            ("m.room.join_rules", "", {"join_rule": rule}),
-            ("m.room.history_visibility", "", {"history_visibility": history}),
-            ("m.room.guest_access", "", {"guest_access": guests}),
-        ]
-        given = _initial(body)
-        named = {(type_, key) for type_, key, _ in given}
-        then = [step for step in then if step[:2] not in named] + given
-        if body.get("name"):
-            then.append(("m.room.name", "", {"name": text(body, "name")}))
-        if body.get("topic"):
-            topic = text(body, "topic")
-            plain = {"m.text": [{"body": topic}]}
-            then.append(("m.room.topic", "", {"topic": topic, "m.topic": plain}))
-        return Founding(
-            create=create, member=await self._shown(creator), levels={**levels, **override}, then=then
-        )
 
     async def join(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /join/{roomIdOrAlias}``, ``POST /rooms/{roomId}/join``."""
@@ -385,66 +311,9 @@ class Rooms:
         stays = self._own.attendance.stays(caller.user).values()
         return {"joined_rooms": [stay.room_id for stay in stays if stay.membership == "join"]}
 
-    async def look_up(self, request: Request, _body: Any) -> Any:
-        """``GET /directory/room/{alias}``, of any server, for anybody."""
-        alias = request.path["alias"]
-        room_id, servers = await self.found(alias, [])
-        if ids.domain_of(alias) == self._own.server:
-            view = self._ctx.view(room_id)
-            servers = sorted(s for n, s in view.joined_servers if n == self._ctx.id) if view else []
-        return {"room_id": room_id, "servers": servers or [self._own.server]}
-
-    async def name(self, caller: Caller, request: Request, body: Any) -> Any:
-        """``PUT /directory/room/{alias}``."""
-        alias, room_id = request.path["alias"], text(body, "room_id")
-        if not ids.valid_alias(alias) or ids.domain_of(alias) != self._own.server:
-            raise error(400, "M_INVALID_PARAM", f"an alias here is #name:{self._own.server}")
-        self._voice.joined(caller.user, room_id)
-        try:
-            fields = {"room_id": room_id}
-            body_ = caller.user.encode()
-            await self._ctx.store.commit([Insert("room_alias", (alias,), body_, fields)])
-        except Conflict as conflict:
-            raise error(409, "M_UNKNOWN", f"{alias} names a room already") from conflict
-        return {}
-
-    async def unname(self, caller: Caller, request: Request, _body: Any) -> Any:
-        """``DELETE /directory/room/{alias}``: by who gave the name, or may say which is the room's own."""
-        alias = request.path["alias"]
-        row = await self._ctx.store.get("room_alias", (alias,))
-        if row is None:
-            raise error(404, "M_NOT_FOUND", f"no room is called {alias[:255]}")
-        if row.body.decode() != caller.user and not caller.admin:
-            room = self._voice.joined(caller.user, str(row.fields["room_id"]))
-            if not await self._voice.may(caller.user, room, "m.room.canonical_alias"):
-                raise error(403, "M_FORBIDDEN", "somebody else gave the room that name")
-        await self._ctx.store.commit([Delete("room_alias", (alias,))])
-        return {}
-
-    async def aliases(self, caller: Caller, request: Request, _body: Any) -> Any:
-        """``GET /rooms/{roomId}/aliases``."""
-        room = self._voice.joined(caller.user, request.path["room"])
-        rows = await self._ctx.store.scan("room_alias", index=("room_id",), equal=(room.room_id,), limit=1000)
-        return {"aliases": [str(row.key[0]) for row in rows]}
-
 
 def _users(body: Mapping[str, Any], key: str) -> list[str]:
     value = body.get(key, [])
     if not isinstance(value, list) or len(value) > _MOST_INVITED or not all(map(ids.valid_user_id, value)):
         raise error(400, "M_INVALID_PARAM", f"{key} is no list of user ids")
     return list(dict.fromkeys(value))
-
-
-def _initial(body: Mapping[str, Any]) -> list[Step]:
-    listed = body.get("initial_state", [])
-    if not isinstance(listed, list) or len(listed) > _MOST_STATE:
-        raise error(400, "M_BAD_JSON", "initial_state is no list of state events")
-    found: list[Step] = []
-    for one in listed:
-        if not isinstance(one, dict) or not isinstance(one.get("content"), dict):
-            raise error(400, "M_BAD_JSON", "initial_state has something that is no state event")
-        step = (text(one, "type"), text(one, "state_key", ""), one["content"])
-        if step[0] in {"m.room.create", "m.room.member"}:
-            raise error(400, "M_INVALID_PARAM", f"{step[0]} is no initial state")
-        found.append(step)
-    return found

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
-from hansa import Delete, NetworkContext, Put, Write
+from hansa import Delete, Membership, NetworkContext, Put, Ref, Write
 
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import MEMBER
@@ -85,6 +85,15 @@ class Attendance:
     def joined(self, room_id: str) -> frozenset[str]:
         """The people with an account who are in a room."""
         return frozenset(self._joined.get(room_id, ()))
+
+    def together(self, user: str, other: str) -> bool:
+        """Whether somebody with an account and anybody else are in one room."""
+        who = Ref(self._ctx.id, other)
+        for stay in self.stays(user).values():
+            view = self._ctx.view(stay.room_id) if stay.membership == "join" else None
+            if view is not None and view.membership(who) is Membership.JOIN:
+                return True
+        return False
 
     def tell(self, room_id: str) -> None:
         """Wake those with an account in a room who wait for news."""

@@ -33,11 +33,6 @@ class Company:
         """Whether somebody is in a room that we are in too: then their server tells us of them."""
         return next(self._rooms(user), None) is not None
 
-    def together(self, user: str, other: str) -> bool:
-        """Whether two people are in one room."""
-        who = Ref(self._ctx.id, other)
-        return any(view.membership(who) is Membership.JOIN for view in self._rooms(user))
-
     def rooms(self, user: str) -> list[str]:
         """The ids of somebody's rooms."""
         who = Ref(self._ctx.id, user)

@@ -1,0 +1,79 @@
+"""Names of rooms. SPEC: client-server API, "Room aliases"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hansa import Conflict, Delete, Insert, NetworkContext, Request
+
+from hansa_matrix.client_api.accounts import Caller
+from hansa_matrix.client_api.door import Handler, Limited, OpenHandler, text
+from hansa_matrix.client_api.rooms import Rooms
+from hansa_matrix.client_api.voice import Voice
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto import ids
+
+
+class Aliases:
+    """Looked up anywhere, given and taken here."""
+
+    def __init__(self, ctx: NetworkContext, server: str, voice: Voice, rooms: Rooms) -> None:
+        self._ctx = ctx
+        self._server = server
+        self._voice = voice
+        self._rooms = rooms
+
+    def open(self) -> Mapping[tuple[str, str], OpenHandler]:
+        """What takes no token."""
+        return {("GET", "/v3/directory/room/{alias}"): self.look_up}
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {
+            ("PUT", "/v3/directory/room/{alias}"): self.name,
+            ("DELETE", "/v3/directory/room/{alias}"): self.unname,
+            ("GET", "/v3/rooms/{room}/aliases"): self.aliases,
+        }
+
+    async def look_up(self, request: Request, _body: Any) -> Any:
+        """``GET /directory/room/{alias}``, of any server, for anybody."""
+        alias = request.path["alias"]
+        room_id, servers = await self._rooms.found(alias, [])
+        if ids.domain_of(alias) == self._server:
+            view = self._ctx.view(room_id)
+            servers = sorted(s for n, s in view.joined_servers if n == self._ctx.id) if view else []
+        return {"room_id": room_id, "servers": servers or [self._server]}
+
+    async def name(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /directory/room/{alias}``."""
+        alias, room_id = request.path["alias"], text(body, "room_id")
+        if not ids.valid_alias(alias) or ids.domain_of(alias) != self._server:
+            raise error(400, "M_INVALID_PARAM", f"an alias here is #name:{self._server}")
+        self._voice.joined(caller.user, room_id)
+        try:
+            fields = {"room_id": room_id}
+            body_ = caller.user.encode()
+            await self._ctx.store.commit([Insert("room_alias", (alias,), body_, fields)])
+        except Conflict as conflict:
+            raise error(409, "M_UNKNOWN", f"{alias} names a room already") from conflict
+        return {}
+
+    async def unname(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``DELETE /directory/room/{alias}``: by who gave the name, or may say which is the room's own."""
+        alias = request.path["alias"]
+        row = await self._ctx.store.get("room_alias", (alias,))
+        if row is None:
+            raise error(404, "M_NOT_FOUND", f"no room is called {alias[:255]}")
+        if row.body.decode() != caller.user and not caller.admin:
+            room = self._voice.joined(caller.user, str(row.fields["room_id"]))
+            if not await self._voice.may(caller.user, room, "m.room.canonical_alias"):
+                raise error(403, "M_FORBIDDEN", "somebody else gave the room that name")
+        await self._ctx.store.commit([Delete("room_alias", (alias,))])
+        return {}
+
+    async def aliases(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /rooms/{roomId}/aliases``."""
+        room = self._voice.joined(caller.user, request.path["room"])
+        rows = await self._ctx.store.scan("room_alias", index=("room_id",), equal=(room.room_id,), limit=1000)
+        return {"aliases": [str(row.key[0]) for row in rows]}

@@ -1,0 +1,94 @@
+"""One sync, as its parts are asked for theirs. SPEC: client-server API, "Syncing".
+
+A token is a position of the store's one sequence, the count of changes of who types, and the position of the
+last message to the device: ``s12_3_9``. Whoever has it has been told of everything up to there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hansa_matrix.client_api.accounts import Caller
+from hansa_matrix.client_api.filters import SyncFilter
+from hansa_matrix.federation.server import error
+from hansa_matrix.room.attendance import Stay
+from hansa_matrix.room.news import DEVICES, RECEIPTS, Item
+
+_TOKEN = re.compile(
+    r"s(?P<position>[0-9]{1,18})(?:_(?P<typing>[0-9]{1,18}))?(?:_(?P<device>[0-9]{1,18}))?", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """How far a client is; ``position`` is -1 for one that knows nothing. ``device``: it has the messages to
+    its device up to there, which may be less, as those come some at a time.
+    """
+
+    position: int = -1
+    typing: int = 0
+    device: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One sync: who asks, what they want, and what happened between two positions."""
+
+    caller: Caller
+    since: Since
+    upto: int
+    wanted: SyncFilter
+    full: bool
+    after: bool
+    ignored: frozenset[str]
+    news: Mapping[str, Sequence[Item]] = field(default_factory=dict)
+    #: All account data by room, where it is all wanted.
+    data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether state is given whole."""
+        return self.full or self.since.position < 0
+
+    @property
+    def moved(self) -> set[str]:
+        """The rooms to which the person stands otherwise than before."""
+        return {item.ref for item in self.news.get(self.caller.user, ()) if item.ref.startswith("!")}
+
+
+class Concerning:
+    """The topics that one person is told of: themselves, devices, and the rooms that they are in."""
+
+    def __init__(self, user: str, stays: Mapping[str, Stay]) -> None:
+        self._user, self._stays = user, stays
+
+    def __contains__(self, topic: str) -> bool:
+        if topic in {self._user, DEVICES}:
+            return True
+        stay = self._stays.get(topic.removeprefix(RECEIPTS))
+        return stay is not None and stay.membership == "join"
+
+    def __iter__(self) -> Iterator[str]:
+        yield self._user
+        yield DEVICES
+        for stay in self._stays.values():
+            if stay.membership == "join":
+                yield stay.room_id
+                yield RECEIPTS + stay.room_id
+
+    def __len__(self) -> int:
+        return 2 + 2 * len(self._stays)
+
+
+def since_of(token: str) -> Since:
+    """Raises the error answer of what is no token of ours."""
+    if not token:
+        return Since()
+    match = _TOKEN.fullmatch(token)
+    if match is None:
+        raise error(400, "M_INVALID_PARAM", "that is no token of this server")
+    position = int(match["position"])
+    return Since(position, int(match["typing"] or 0), int(match["device"] or position))

@@ -1,0 +1,101 @@
+"""What a sync says of devices. SPEC: client-server API, "End-to-End Encryption"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hansa import NetworkContext
+
+from hansa_matrix.client_api.asked import Asked
+from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.room.attendance import Attendance
+from hansa_matrix.room.news import DEVICES
+from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.users.known import Known
+
+_TO_DEVICE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceNews:
+    """What a sync says of devices: at every time, and as news; and up to where messages to it are in."""
+
+    always: dict[str, Any]
+    news: dict[str, Any]
+    upto: int
+
+
+class DevicesPart:
+    """Messages to the device that asks, its keys that are left, and whose devices changed."""
+
+    def __init__(
+        self,
+        ctx: NetworkContext,
+        attendance: Attendance,
+        known: Known,
+        rooms: Mapping[str, MatrixRoom],
+    ) -> None:
+        self._ctx = ctx
+        self._attendance = attendance
+        self._known = known
+        self._rooms = rooms
+
+    async def of(self, asked: Asked) -> DeviceNews:
+        """Messages to the device, keys that are left, and whose devices have changed."""
+        user, device = asked.caller.user, asked.caller.device
+        always: dict[str, Any] = {
+            "device_one_time_keys_count": await self._known.devices.counts(user, device),
+            "device_unused_fallback_key_types": await self._known.devices.unused_fallback(user, device),
+        }
+        news: dict[str, Any] = {}
+        waiting = await self._known.messages.waiting(user, device, asked.since.device, _TO_DEVICE)
+        waiting = [one for one in waiting if one.position <= asked.upto]
+        if waiting:
+            news["to_device"] = {"events": [one.event for one in waiting]}
+        if asked.since.position >= 0:
+            lists = await self.lists(asked)
+            if any(lists.values()):
+                news["device_lists"] = lists
+        upto = waiting[-1].position if len(waiting) == _TO_DEVICE else asked.upto
+        return DeviceNews(always, news, upto)
+
+    async def lists(self, asked: Asked) -> dict[str, list[str]]:
+        """Of people in common rooms whose keys changed or whom one meets now, and who is met no more."""
+        user, moved = asked.caller.user, asked.moved
+        named = {item.ref for item in asked.news.get(DEVICES, ())}
+        changed = {other for other in named if other == user or self._attendance.together(user, other)}
+        left: set[str] = set()
+        for room_id in moved:
+            stay = self._attendance.stay(user, room_id)
+            room = self._rooms.get(room_id)
+            if stay is None or room is None:
+                continue
+            people = await self._people(room)
+            if stay.membership == "join":
+                changed |= people - {user}
+            else:
+                left |= {other for other in people if not self._attendance.together(user, other)}
+        for room_id, items in asked.news.items():
+            room = self._rooms.get(room_id)
+            stay = self._attendance.stay(user, room_id)
+            if room is None or stay is None or stay.membership != "join" or room_id in moved:
+                continue
+            loaded = await room.events.load([item.ref for item in items], room.version)
+            for one in loaded.values():
+                other = one.pdu.state_key
+                if one.pdu.type != MEMBER or not other or other == user:
+                    continue
+                if one.pdu.membership == "join":
+                    changed.add(other)
+                elif one.pdu.membership in {"leave", "ban"} and not self._attendance.together(user, other):
+                    left.add(other)
+        return {"changed": sorted(changed - left), "left": sorted(left - {user})}
+
+    async def _people(self, room: MatrixRoom) -> set[str]:
+        """Who is joined in a room."""
+        view = self._ctx.view(room.room_id)
+        if view is None:
+            return set()
+        return {p.user.id for p in view.joined() if p.user.network == self._ctx.id}
