@@ -123,7 +123,7 @@ class Config(BaseModel):
     client_rate: float = Field(
         default=50.0,
         ge=0,
-        description="acts a second of one person, such as messages; a hundredth of it for attempts to log in. "
+        description="acts a second of one person, as messages; a hundredth of it for attempts to log in; "
         "0: no limits",
     )
     client_burst: int = Field(default=200, ge=1, description="acts that may come at once before that")
