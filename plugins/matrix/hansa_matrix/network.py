@@ -235,6 +235,7 @@ class MatrixNetwork:
                 await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
         await self._ingest.load(list(self._rooms.values()))
         self._opening.set()
+        self._clients.start()
         self._ctx.spawn(self._greet(), "greet peers")
         self._ctx.spawn(self._signals.expire(), "typing ends")
         self._ctx.spawn(sweep(self._ctx, self._sender, self._library), "sweep")

@@ -105,7 +105,7 @@ class ClientApi:
             rooms,
         )
         spaces = Spaces(entitled, directory)
-        sync = Sync(
+        self._sync = sync = Sync(
             ctx,
             attendance,
             self.accounts,
@@ -164,6 +164,11 @@ class ClientApi:
         known.messages.arrived = lambda user, _device: news.tell(user)
         known.devices.changed = tell_around
         known.remote.changed = tell_around
+
+    def start(self) -> None:
+        """Begin what runs with the network."""
+        if self._ctx.config.presence:
+            self._ctx.spawn(self._sync.expire(), "presence ends")
 
     def operations(self) -> Mapping[str, Operation]:
         """See ``hansa.Operated.operations``."""

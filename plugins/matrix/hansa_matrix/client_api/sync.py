@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -24,6 +26,8 @@ from hansa_matrix.room.signals import RoomSignals
 from hansa_matrix.users.known import Known
 
 _LONGEST = 120.0
+#: Seconds after the last sync until somebody counts as gone.
+_GONE_AFTER = 60.0
 #: News of one topic that are looked at: of a room's the last ones.
 _MOST_NEWS = 10_000
 
@@ -51,6 +55,9 @@ class Sync:
         self._signals = signals
         self._of_rooms = of_rooms
         self._of_devices = of_devices
+        #: How many syncs of a person are under way, and when (s) the last one ended.
+        self._asking: dict[str, int] = {}
+        self._seen: dict[str, float] = {}
 
     def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
         """See ``door.Part.table``."""
@@ -70,6 +77,12 @@ class Sync:
         until = self._ctx.clock.monotonic() + seconds
         if since.device > 0:
             await self._known.messages.delivered(caller.user, caller.device, since.device)
+        with self._present(caller.user):
+            return await self._waited(caller, since, wanted, until, full=full, after=after)
+
+    async def _waited(
+        self, caller: Caller, since: Since, wanted: SyncFilter, until: float, *, full: bool, after: bool
+    ) -> Response:
         while True:
             with self._news.listening([caller.user]) as happened:
                 answer, news = await self._answer(caller, since, wanted, full=full, after=after)
@@ -83,6 +96,33 @@ class Sync:
                     return json_response(answer)
             if not await self._accounts.holds(caller):
                 raise error(401, "M_UNKNOWN_TOKEN", "the device was logged out", soft_logout=False)
+
+    @contextmanager
+    def _present(self, user: str) -> Iterator[None]:
+        """Somebody's client is asking."""
+        self._asking[user] = self._asking.get(user, 0) + 1
+        try:
+            yield
+        finally:
+            left = self._asking.pop(user) - 1
+            if left:
+                self._asking[user] = left
+            self._seen[user] = self._ctx.clock.monotonic()
+
+    async def expire(self) -> None:
+        """Runs with the network where presence is told: whose client asks no more is gone."""
+        while True:
+            await asyncio.sleep(_GONE_AFTER / 2)
+            self.gone()
+
+    def gone(self) -> None:
+        """Tell of those who are gone."""
+        now = self._ctx.clock.monotonic()
+        for user in [u for u, at in self._seen.items() if at + _GONE_AFTER <= now and u not in self._asking]:
+            del self._seen[user]
+            known = self._known.presences.of(user)
+            if known is not None and known.presence != "offline":
+                self._known.presences.tell(replace(known, presence="offline", active=False))
 
     def _there(self, user: str, state: str) -> None:
         """Whoever syncs is there, unless they say otherwise."""
