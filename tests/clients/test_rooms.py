@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from clients.people import Refused, house, part
 from hansa_matrix.proto.versions import VERSIONS
-from matrix.inbound import OURS
+from matrix.inbound import OURS, THEIRS
 
 
 async def state(person, room):
@@ -295,6 +295,21 @@ async def test_a_name_shows_in_every_room(tmp_path):
         await bob.call("DELETE", f"{profile}/displayname")
         assert "displayname" not in (await state(alice, room))["m.room.member", bob.user]
         assert (await home.anybody.ask("GET", f"/profile/{part(f'@none:{OURS}')}"))[0] == 404
+
+
+async def test_strangers_do_not_make_this_server_ask_others(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        for path in (
+            f"/profile/{part(f'@m:{THEIRS}')}", f"/profile/{part(f'@m:{THEIRS}')}/displayname",
+            f"/publicRooms?server={part(THEIRS)}", f"/directory/room/{part(f'#a:{THEIRS}')}",
+        ):  # fmt: skip
+            before = len(home.wire.peer.asked)
+            status, found = await home.anybody.ask("GET", path)
+            assert (status, found["errcode"]) == (401, "M_MISSING_TOKEN")
+            assert len(home.wire.peer.asked) == before
+            assert (await alice.ask("GET", path))[0] in {404, 502}
+            assert len(home.wire.peer.asked) > before
 
 
 async def test_people_are_found(tmp_path):

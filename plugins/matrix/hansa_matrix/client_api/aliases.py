@@ -8,7 +8,7 @@ from typing import Any
 from hansa import Conflict, Delete, Insert, NetworkContext, Request
 
 from hansa_matrix.client_api.accounts import Caller
-from hansa_matrix.client_api.door import Handler, Limited, OpenHandler, text
+from hansa_matrix.client_api.door import Door, Handler, Limited, OpenHandler, text
 from hansa_matrix.client_api.rooms import Rooms
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.federation.server import error
@@ -18,8 +18,9 @@ from hansa_matrix.proto import ids
 class Aliases:
     """Looked up anywhere, given and taken here."""
 
-    def __init__(self, ctx: NetworkContext, server: str, voice: Voice, rooms: Rooms) -> None:
+    def __init__(self, ctx: NetworkContext, door: Door, server: str, voice: Voice, rooms: Rooms) -> None:
         self._ctx = ctx
+        self._door = door
         self._server = server
         self._voice = voice
         self._rooms = rooms
@@ -37,8 +38,10 @@ class Aliases:
         }
 
     async def look_up(self, request: Request, _body: Any) -> Any:
-        """``GET /directory/room/{alias}``, of any server, for anybody."""
+        """``GET /directory/room/{alias}``, for anybody; of other servers, for people with an account."""
         alias = request.path["alias"]
+        if ids.domain_of(alias) != self._server:
+            await self._door.caller(request)
         room_id, servers = await self._rooms.found(alias, [])
         if ids.domain_of(alias) == self._server:
             view = self._ctx.view(room_id)

@@ -115,7 +115,7 @@ class ClientApi:
             RoomsPart(ctx, attendance, visibility, shapes, data, push, signals, pending, unread, rooms),
             DevicesPart(ctx, attendance, known, rooms),
         )
-        self._aliases = Aliases(ctx, own.server, self._voice, entering)
+        self._aliases = Aliases(ctx, self._door, own.server, self._voice, entering)
         self._people = People(
             own,
             self.accounts,
@@ -126,6 +126,7 @@ class ClientApi:
             directory,
             visibility,
             entering,
+            self._door.caller,
             rooms,
         )
         self._files = Files(ctx, self._door, library, fetcher, thumbnails)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -46,6 +46,7 @@ class People:
         directory: Directory,
         visibility: Visibility,
         entering: Rooms,
+        caller: Callable[[Request], Awaitable[Caller]],
         rooms: Mapping[str, MatrixRoom],
     ) -> None:
         self._own = own
@@ -58,6 +59,7 @@ class People:
         self._directory = directory
         self._visibility = visibility
         self._entering = entering
+        self._caller = caller
         self._rooms = rooms
 
     def open(self) -> Mapping[tuple[str, str], OpenHandler]:
@@ -97,13 +99,20 @@ class People:
             raise error(404, "M_NOT_FOUND", f"there is no {user}")
         return found
 
+    async def _abroad(self, request: Request, server: str) -> None:
+        """Strangers may ask about this server; others are asked only for people with an account here."""
+        if server and server != self._own.server:
+            await self._caller(request)
+
     async def profile(self, request: Request, _body: Any) -> Any:
         """``GET /profile/{userId}``."""
+        await self._abroad(request, ids.domain_of(request.path["user"]))
         return await self._profile(request.path["user"])
 
     async def field(self, request: Request, _body: Any) -> Any:
         """``GET /profile/{userId}/{keyName}``."""
         name = request.path["field"]
+        await self._abroad(request, ids.domain_of(request.path["user"]))
         found = await self._profile(request.path["user"], name)
         if name not in found and name not in _SHOWN_IN_ROOMS:
             raise error(404, "M_NOT_FOUND", f"there is no {name[:80]!r} in that profile")
@@ -200,6 +209,7 @@ class People:
 
     async def public(self, request: Request, _body: Any) -> Any:
         """``GET /publicRooms``."""
+        await self._abroad(request, request.first("server"))
         limit = number(request, "limit", 100, 1000)
         body: dict[str, Any] = {"limit": limit or 100}
         if request.first("since"):
