@@ -61,9 +61,14 @@ def test_a_glob_matches_what_a_shell_would(glob, host):
 )
 def test_no_list_takes_long(globs):
     """CVE-2023-45129: the time is that of reading the event, and does not explode with what is in it."""
-    before = time.process_time()
-    acl = acl_of({"allow": [*globs, "x"]})
     assert sum(map(len, globs)) < 65_536
-    for _ in range(20):
-        assert not acl.allows("a" * 229 + "c")
-    assert time.process_time() - before < 10 * yardstick()
+
+    def cost() -> float:
+        before = time.process_time()
+        acl = acl_of({"allow": [*globs, "x"]})
+        for _ in range(20):
+            assert not acl.allows("a" * 229 + "c")
+        return time.process_time() - before
+
+    # The least of some, as whatever else the machine does only ever adds to it.
+    assert min(cost() for _ in range(3)) < 10 * min(yardstick() for _ in range(3))
