@@ -253,6 +253,22 @@ async def test_a_closed_account_stays_closed(tmp_path):
         assert (await bob.ask("GET", "/account/whoami"))[0] == 401
 
 
+async def test_who_closes_their_account_goes_out_of_every_room(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room, asked = await alice.create(preset="public_chat"), await alice.create(invite=[bob.user])
+        await bob.join(room)
+        await operate(home, "user deactivate", name="bob")
+        for one in (room, asked):
+
+            async def out(one=one):
+                return (await alice.get(f"/rooms/{one}/state/m.room.member/{bob.user}"))[
+                    "membership"
+                ] == "leave"
+
+            assert await until(out)
+
+
 async def test_a_waiting_sync_ends_when_its_device_is_logged_out(tmp_path):
     async with house(tmp_path) as home:
         phone, laptop = await home.person("alice", "PHONE"), await home.person("alice", "LAPTOP")

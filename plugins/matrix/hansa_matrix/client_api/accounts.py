@@ -68,8 +68,9 @@ class Accounts:
         )
         self._slots = asyncio.Semaphore(_AT_A_TIME)
         self._known: OrderedDict[str, Caller] = OrderedDict()
-        #: Told of a person whose account is closed, and of a device that is logged out.
+        #: Told of a person some of whose devices are logged out, and of one whose account is closed.
         self.closed: Callable[[str], None] = lambda _: None
+        self.gone: Callable[[str], None] = lambda _: None
 
     def user_id(self, name: str) -> str:
         """The user id of a name: a localpart or a whole id. Raises LocalProtocolError for one that no account
@@ -253,6 +254,7 @@ class Accounts:
             self._attendance.erased.add(user)
             await self._ctx.store.commit([Delete("profile", (user,))])
         await self.logout_all(user)
+        self.gone(user)
 
     async def set_admin(self, user: str, *, admin: bool) -> None:
         """Whether somebody administers this server."""

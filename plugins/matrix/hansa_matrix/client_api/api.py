@@ -115,6 +115,7 @@ class ClientApi:
             RoomsPart(ctx, attendance, visibility, shapes, data, push, signals, pending, unread, rooms),
             DevicesPart(ctx, attendance, known, rooms),
         )
+        self._entering = entering
         self._aliases = Aliases(ctx, self._door, own.server, self._voice, entering)
         self._people = People(
             own,
@@ -158,10 +159,14 @@ class ClientApi:
             signals.changed(user)
             tell_around(user)
 
+        def gone(user: str) -> None:
+            ctx.spawn(entering.leave_all(user), f"{user} leaves")
+
         data.changed = changed
         known.presences.changed = there
         signals.told = lambda name: attendance.tell(name) if name.startswith("!") else news.tell(name)
         self.accounts.closed = news.tell
+        self.accounts.gone = gone
         known.messages.arrived = lambda user, _device: news.tell(user)
         known.devices.changed = tell_around
         known.remote.changed = tell_around
@@ -170,6 +175,13 @@ class ClientApi:
         """Begin what runs with the network."""
         if self._ctx.config.presence:
             self._ctx.spawn(self._sync.expire(), "presence ends")
+        self._ctx.spawn(self._close(), "closed accounts")
+
+    async def _close(self) -> None:
+        """Those whose account was closed just before a stop go out of their rooms too."""
+        for account in await self.accounts.every():
+            if account.deactivated:
+                await self._entering.leave_all(account.user)
 
     def operations(self) -> Mapping[str, Operation]:
         """See ``hansa.Operated.operations``."""

@@ -32,7 +32,8 @@ Handler = Callable[[Caller, Request, Any], Awaitable[Any]]
 OpenHandler = Callable[[Request, Any], Awaitable[Any]]
 
 ROOT = "/_matrix/client"
-_BODY = 256 * 1024
+#: Keys and messages for the devices of a large room come at once.
+_BODY = 1024 * 1024
 _OPEN_TO_BROWSERS: Mapping[str, str] = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",

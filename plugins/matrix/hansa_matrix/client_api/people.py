@@ -29,6 +29,8 @@ from hansa_matrix.users.known import Known
 _SHOWN_IN_ROOMS = frozenset({"displayname", "avatar_url"})
 _STATES = ("online", "unavailable", "offline")
 _MOST_FOUND = 50
+#: Rooms of a space that are looked at for one answer, and seconds in which other servers are asked.
+_MOST_SPACES, _SPACES_WITHIN = 1000, 20.0
 _VISIBILITIES = ("public", "private")
 
 
@@ -78,7 +80,7 @@ class People:
             ("DELETE", "/v3/profile/{user}/{field}"): Limited(self.remove_field),
             ("PUT", "/v3/directory/list/room/{room}"): self.list,
             ("POST", "/v3/publicRooms"): self.search_public,
-            ("POST", "/v3/user_directory/search"): self.search,
+            ("POST", "/v3/user_directory/search"): Limited(self.search),
             ("GET", "/v1/rooms/{room}/hierarchy"): self.hierarchy,
             ("GET", "/v1/room_summary/{room}"): self.summary,
             ("GET", "/v3/presence/{user}/status"): self.presence,
@@ -175,12 +177,13 @@ class People:
                 if wanted in user.lower() or wanted in (person.name or "").lower():
                     name = {"display_name": person.name} if person.name else {}
                     found[user] = {"user_id": user, **name}
-        for user in sorted(self._own.attendance.accounts):
+        named = await self._known.profiles.set_here() if len(found) <= most else {}
+        for user in sorted(self._own.attendance.accounts - found.keys()):
             if len(found) > most:
                 break
-            profile = await self._known.profiles.here(user) or {} if user not in found else {}
+            profile = named.get(user, {})
             called = profile.get("displayname")
-            if user not in found and (wanted in user.lower() or wanted in str(called or "").lower()):
+            if wanted in user.lower() or wanted in str(called or "").lower():
                 account = await self._accounts.get(user)
                 if account is not None and not account.deactivated:
                     shown = {"display_name": called, "avatar_url": profile.get("avatar_url")}
@@ -236,16 +239,18 @@ class People:
         """``GET /hierarchy``: a space, what is in it, and in that, breadth first."""
         root, most = request.path["room"], max(1, number(request, "limit", 50, 50))
         deep, suggested = number(request, "max_depth", 10, 10), request.first("suggested_only") == "true"
-        start = number(request, "from", 0, 10_000)
+        start = number(request, "from", 0, _MOST_SPACES)
         found: list[dict[str, Any]] = []
         seen: set[str] = set()
         edge: list[tuple[str, int, list[str]]] = [(root, 0, [])]
-        while edge and len(found) < start + most + 1:
+        until = self._ctx.clock.monotonic() + _SPACES_WITHIN
+        while edge and len(found) < start + most + 1 and len(seen) < _MOST_SPACES:
             room_id, depth, via = edge.pop(0)
             if room_id in seen:
                 continue
             seen.add(room_id)
-            one = await self._space(caller, room_id, via, suggested=suggested)
+            late = self._ctx.clock.monotonic() > until
+            one = await self._space(caller, room_id, [] if late else via, suggested=suggested)
             if one is None:
                 if room_id == root:
                     raise error(403, "M_FORBIDDEN", "there is no such space, or it is not for you to see")

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hansa import (
+    Busy,
     Conflict,
     Join,
     LocalProtocolError,
     NetworkContext,
     Put,
     Ref,
+    RemoteProtocolError,
     Request,
     RoomRefused,
 )
@@ -26,7 +28,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_values
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.proto.versions import VERSIONS
-from hansa_matrix.room.attendance import stay_of
+from hansa_matrix.room.attendance import Stay, stay_of
 from hansa_matrix.room.create import create_room
 from hansa_matrix.room.entrance import Entrance, named
 from hansa_matrix.room.events import Events
@@ -239,25 +241,36 @@ class Rooms:
 
     async def leave(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/leave``: out of it, or no to an invite."""
-        room_id, user = request.path["room"], caller.user
-        stay = self._own.attendance.stay(user, room_id)
+        more = {"reason": text(body, "reason")} if "reason" in body else {}
+        stay = self._own.attendance.stay(caller.user, request.path["room"])
         if stay is None:
             raise error(404, "M_NOT_FOUND", "that room is not known")
+        await self._leave(caller.user, stay, more)
+        return {}
+
+    async def _leave(self, user: str, stay: Stay, more: Mapping[str, Any]) -> None:
+        room_id = stay.room_id
         if stay.membership in {"leave", "ban"}:
-            return {}
+            return
         room = self._rooms.get(room_id)
         if room is not None and room.resident:
-            more = {"reason": text(body, "reason")} if "reason" in body else {}
             await self._voice.member(user, room_id, user, "leave", more)
             await self._pending.drop(room_id, user)
-            return {}
+            return
         waiting = await self._pending.get(room_id, user)
         if waiting is not None:
             await self._membership.leave_remote(room_id, user, [waiting.origin])
         await self._pending.drop(room_id, user)
         if self._own.attendance.stay(user, room_id) == stay:
             await self._own.attendance.move(user, stay_of(room_id, user, None))
-        return {}
+
+    async def leave_all(self, user: str) -> None:
+        """Somebody whose account is closed goes out of every room."""
+        for stay in list(self._own.attendance.stays(user).values()):
+            try:
+                await self._leave(user, stay, {})
+            except (RemoteProtocolError, LocalProtocolError, Busy) as problem:
+                self._ctx.log.warning("%s stays in %s: %s", user, stay.room_id, problem)
 
     async def forget(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``POST /rooms/{roomId}/forget``."""

@@ -41,6 +41,11 @@ class Profiles:
         known = {"displayname": person.name} if person is not None and person.name else {}
         return known | kept
 
+    async def set_here(self) -> dict[str, dict[str, Any]]:
+        """What people here set, of 10,000 at most."""
+        rows = await self._ctx.store.scan("profile", limit=10_000)
+        return {str(row.key[0]): orjson.loads(row.body) for row in rows}
+
     def _person(self, home: Ref) -> Person | None:
         for link in self._ctx.links():
             view = self._ctx.view(link.native.id)
