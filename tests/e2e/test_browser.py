@@ -75,6 +75,10 @@ async def test_encrypted_between_browsers_of_two_servers(hosted, hansa, synapse,
         await one.until(
             "both in the room", "members", room, holds=lambda who: set(who) == {host.id, guest.id}
         )
+    for one, other in ((host, guest), (guest, host)):
+        assert await one.call("crossSign", "pw") is True
+        whole = {"devices": 1, "signed": 1, "crossSigned": True}
+        await other.until("the other's keys", "knows", one.id, holds=lambda found, whole=whole: found == whole)
     for number in range(3):
         await host.call("say", room, f"to the guest {number}")
         await guest.call("say", room, f"to the host {number}")

@@ -113,3 +113,33 @@ async def test_encrypted_between_servers(hosted, hansa, synapse, matrix_user, ni
         assert all(encrypted for _, who, _, encrypted in one.said if who == sender)
         assert not one.undecipherable
     assert "to the guest" not in server.log()
+
+
+@pytest.mark.parametrize("store", ["sqlite", "mongodb"])
+async def test_positions_and_what_was_told_outlive_a_crash(store, hansa, local_user, request):
+    url = {"store": request.getfixturevalue("mongo_url")} if store == "mongodb" else {}
+    server = await hansa(**url)
+    romeo, tybalt = await local_user(server, "romeo"), await local_user(server, "tybalt")
+    room = await romeo.create_room(name="Verona")
+    await tybalt.join(room)
+    data = f"/user/{romeo.id}/account_data/test.note"
+    await romeo.call("PUT", data, {"n": 1})
+    since = (await romeo.sync())["next_batch"]
+    await tybalt.say(room, "before")
+    await romeo.call("PUT", data, {"n": 2})
+    await tybalt.call("PUT", "/sendToDevice/test.ping/1", {"messages": {romeo.id: {"*": {"n": 1}}}})
+    await server.kill()
+    await server.start()
+    await tybalt.say(room, "after")
+    got: list[str] = []
+    notes: list[int] = []
+    pings = 0
+    for _ in range(3):
+        found = await romeo.call("GET", f"/sync?timeout=0&since={since}")
+        since = found["next_batch"]
+        events = found.get("rooms", {}).get("join", {}).get(room, {}).get("timeline", {}).get("events", [])
+        got += [e["content"]["body"] for e in events if e["type"] == "m.room.message"]
+        notes += [e["content"]["n"] for e in found.get("account_data", {}).get("events", [])]
+        pings += len(found.get("to_device", {}).get("events", []))
+    assert (got, notes, pings) == (["before", "after"], [2], 1)
+    assert await romeo.bodies(room) == ["before", "after"]

@@ -69,6 +69,34 @@ window.act = {
     return answers.length;
   },
 
+  // Keys that say which devices are one person's, as Element makes them for a new account.
+  async crossSign(password) {
+    await client.getCrypto().bootstrapCrossSigning({
+      setupNewCrossSigning: true,
+      authUploadDeviceSigningKeys: async (request) => {
+        try {
+          return await request(null);
+        } catch (error) {
+          const identifier = { type: "m.id.user", user: client.getUserId() };
+          return request({ type: "m.login.password", identifier, password, session: error.data.session });
+        }
+      },
+    });
+    return client.getCrypto().isCrossSigningReady();
+  },
+  async knows(user) {
+    const devices = await client.getCrypto().getUserDeviceInfo([user], true);
+    const listed = [...(devices.get(user)?.values() ?? [])];
+    const signed = await Promise.all(
+      listed.map((d) => client.getCrypto().getDeviceVerificationStatus(user, d.deviceId)),
+    );
+    return {
+      devices: listed.length,
+      signed: signed.filter((s) => s && s.signedByOwner).length,
+      crossSigned: await client.getCrypto().userHasCrossSigningKeys(user, true),
+    };
+  },
+
   async create(options) {
     return (await client.createRoom(options)).room_id;
   },
