@@ -1,4 +1,4 @@
-"""A bot of mautrix on a Hansa, with libolm for what is encrypted."""
+"""Bots on a Hansa: of mautrix, with libolm for what is encrypted, and of matrix-bot-sdk."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from mautrix.client.state_store import MemoryStateStore
 from mautrix.crypto import MemoryCryptoStore, OlmMachine
 from mautrix.types import EventType, MessageType, RoomCreatePreset, TextMessageEventContent
 from nio import JoinResponse
+from peers.process import Process
+from peers.require import require_browser
 from peers.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -114,3 +116,44 @@ async def test_a_bot_speaks_plainly_and_encrypted(hansa, bot, nio_user):
         return "my lips are sealed" in helper.heard
 
     await until("the bot deciphers", deciphered)
+
+
+async def test_a_bot_of_javascript_comes_where_it_is_asked_and_answers(hansa, local_user, ca, tmp_path):
+    """matrix-bot-sdk, with clients on the paths of before: for media, and the token in a header."""
+    folder, _ = require_browser()
+    server = await hansa()
+    helper, romeo = await server.account("helper"), await local_user(server, "romeo")
+    command = [
+        "env",
+        f"NODE_EXTRA_CA_CERTS={ca.certificate}",
+        "node",
+        str(folder / "bot.cjs"),
+        server.url,
+        helper,
+        "pw",
+    ]
+    process = Process(command, tmp_path, foreign=True)
+    try:
+
+        async def said(what: str) -> str:
+            assert process.running, process.tail()
+            lines = (tmp_path / "output.log").read_text().splitlines()
+            return next((line for line in lines if what in line), "")
+
+        await until("the bot is ready", lambda: said('"ready"'))
+        room = await romeo.create_room(preset="private_chat", invite=[helper])
+
+        async def inside() -> bool:
+            return helper in await romeo.members(room)
+
+        await until("the bot comes in", inside)
+        event = await romeo.say(room, "!ping")
+        await until("the bot answers", lambda: said(event))
+        history = await romeo.history(room)
+        (answer,) = [e for e in history if e["sender"] == helper and e["type"] == "m.room.message"]
+        assert answer["content"]["body"].endswith("pong a map")
+        assert answer["content"]["m.relates_to"]["m.in_reply_to"]["event_id"] == event
+        (reaction,) = [e for e in history if e["type"] == "m.reaction"]
+        assert reaction["content"]["m.relates_to"]["key"] == "+1"
+    finally:
+        process.stop()

@@ -78,7 +78,9 @@ async def test_encrypted_between_browsers_of_two_servers(hosted, hansa, synapse,
     for one, other in ((host, guest), (guest, host)):
         assert await one.call("crossSign", "pw") is True
         whole = {"devices": 1, "signed": 1, "crossSigned": True}
-        await other.until("the other's keys", "knows", one.id, holds=lambda found, whole=whole: found == whole)
+        await other.until(
+            "the other's keys", "knows", one.id, holds=lambda found, whole=whole: found == whole
+        )
     for number in range(3):
         await host.call("say", room, f"to the guest {number}")
         await guest.call("say", room, f"to the host {number}")
