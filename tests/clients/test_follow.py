@@ -1,0 +1,145 @@
+"""Clients that follow rooms by nothing but their syncs end with what the server has: state, and every event once."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import pytest
+from clients.people import House, Person, Refused, house, part
+
+SEED = int(os.environ.get("HANSA_SEED", "1"))
+ROUNDS = int(os.environ.get("HANSA_FOLLOW_ROUNDS", "12"))
+STEPS = 120
+
+
+class Follower:
+    """What one client knows of one room; ``after``: by ``state_after``."""
+
+    def __init__(self, person: Person, room: str, limit: int, *, after: bool) -> None:
+        self.person, self.room, self.after = person, room, after
+        self.filter = part(f'{{"room":{{"timeline":{{"limit":{limit}}}}}}}')
+        self.joined = False
+        self.state: dict[tuple[str, str], str] = {}
+        self.seen: list[str] = []
+
+    async def sync(self) -> None:
+        before = self.person.since
+        found = await self.person.sync(
+            f"&filter={self.filter}" + ("&use_state_after=true" if self.after else "")
+        )
+        rooms = found.get("rooms", {})
+        if self.room in rooms.get("invite", {}):  # asked in again, so out meanwhile
+            self.joined = False
+        if self.room in rooms.get("leave", {}):
+            self.joined = False
+        if self.room in rooms.get("join", {}):
+            given = rooms["join"][self.room]
+            fresh = not self.joined
+            if fresh:  # begun anew: what was before is paged back to
+                self.state, self.seen = {}, []
+            self.joined = True
+            await self._timeline(given["timeline"], "" if fresh else before)
+            if self.after:
+                self._apply(given["state_after"]["events"])
+            else:
+                self._apply(given.get("state", {}).get("events", []))
+                self._apply([e for e in given["timeline"]["events"] if "state_key" in e])
+
+    def _apply(self, events: list[dict[str, Any]]) -> None:
+        for event in events:
+            self.state[event["type"], event["state_key"]] = event["event_id"]
+
+    async def _timeline(self, timeline: dict[str, Any], before: str) -> None:
+        """Take what is new, and fetch what was left out between the last time and now."""
+        missed: list[str] = []
+        token = timeline.get("prev_batch") if timeline["limited"] and before else None
+        while token:
+            page = await self.person.get(
+                f"/rooms/{part(self.room)}/messages?dir=b&limit=5&from={token}&to={before}"
+            )
+            missed += [e["event_id"] for e in page["chunk"]]
+            token = page.get("end")
+        self.seen += [e for e in missed[::-1] if e not in self.seen]
+        self.seen += [e["event_id"] for e in timeline["events"] if e["event_id"] not in self.seen]
+
+
+async def act(choice: random.Random, room: str, owner: Person, person: Person, said: list[str]) -> None:
+    """Something that may be refused."""
+    kind = choice.choice(
+        ["say"] * 6
+        + ["state", "state", "name", "join", "join", "leave", "kick", "ban", "unban", "invite", "redact"]
+    )
+    try:
+        match kind:
+            case "say":
+                said.append(await person.say(room, f"{choice.random()}"))
+            case "state":
+                await person.state(room, "test.note", {"n": choice.random()}, choice.choice(["", "a", "b"]))
+            case "name":
+                name = {"displayname": f"n{choice.randint(0, 99)}"}
+                await person.call("PUT", f"/profile/{part(person.user)}/displayname", name)
+            case "join":
+                await person.join(room)
+            case "leave" if person is not owner:
+                await person.room(room, "leave")
+            case "kick" | "ban" | "unban" | "invite" if person is not owner:
+                await owner.room(room, kind, {"user_id": person.user})
+            case "redact" if said:
+                path = f"/rooms/{part(room)}/redact/{part(choice.choice(said))}/{choice.randint(0, 10**9)}"
+                await person.call("PUT", path, {})
+    except Refused as refused:
+        if refused.status not in {400, 403, 404}:
+            raise
+
+
+async def everything(home: House, seed: int) -> None:
+    choice = random.Random(seed)
+    people = [await home.person(name) for name in ("alice", "bob", "eve")]
+    levels = {"state_default": 0, "users_default": 0, "redact": 50}
+    room = await people[0].create(preset="public_chat", power_level_content_override=levels)
+    followers = [Follower(p, room, choice.choice([1, 3, 10]), after=choice.random() < 0.5) for p in people]
+    for one in followers:
+        await one.sync()
+    said: list[str] = []
+    for _ in range(STEPS):
+        await act(choice, room, people[0], choice.choice(people), said)
+        if choice.random() < 0.3:
+            await choice.choice(followers).sync()
+    for one in followers:
+        await one.sync()
+        await one.sync()
+        inside = room in (await one.person.get("/joined_rooms"))["joined_rooms"]
+        assert one.joined is inside, f"{one.person.user}"
+        if not inside:
+            continue
+        state = {
+            (e["type"], e["state_key"]): e["event_id"]
+            for e in await one.person.get(f"/rooms/{part(room)}/state")
+        }
+        assert one.state == state, {
+            k: (one.state.get(k), state.get(k))
+            for k in {*state, *one.state}
+            if one.state.get(k) != state.get(k)
+        }
+        events, token = [], ""
+        while token is not None:
+            page = await one.person.get(
+                f"/rooms/{part(room)}/messages?dir=b&limit=50{'&from=' + token if token else ''}"
+            )
+            events += [e["event_id"] for e in page["chunk"]]
+            token = page.get("end")
+        wanted = [e for e in events[::-1] if e in set(one.seen)]
+        assert one.seen == wanted, "in order"
+        if one.person is people[0]:  # who was always there has missed nothing
+            first = events[::-1].index(one.seen[0])
+            assert one.seen == events[::-1][first:]
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+async def test_who_follows_ends_with_what_is(tmp_path, number):
+    seed = SEED * 1000 + number
+    print(f"HANSA_SEED={SEED}, round {number}")
+    async with house(tmp_path, "11" if number % 2 else "12") as home:
+        await everything(home, seed)
