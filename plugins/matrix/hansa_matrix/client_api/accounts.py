@@ -256,14 +256,6 @@ class Accounts:
         await self.logout_all(user)
         self.gone(user)
 
-    async def set_admin(self, user: str, *, admin: bool) -> None:
-        """Whether somebody administers this server."""
-        account = await self.get(user)
-        if account is None:
-            raise LocalProtocolError(f"there is no {user}")
-        await self._put(replace(account, admin=admin))
-        self._known.clear()
-
     def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """See ``hansa.Operated.operations``."""
         return {

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import orjson
 from hansa import (
     Busy,
     LocalProtocolError,
@@ -204,8 +203,3 @@ def number(request: Request, key: str, default: int, most: int) -> int:
     if not value.isascii() or not value.isdigit() or len(value) > 15:
         raise error(400, "M_INVALID_PARAM", f"{key} is no number")
     return min(int(value), most)
-
-
-def fragment(value: Any) -> Any:
-    """A value whose JSON is made once."""
-    return orjson.Fragment(orjson.dumps(value))

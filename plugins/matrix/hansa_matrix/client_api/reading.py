@@ -125,10 +125,13 @@ class Reading:
             if place is None or len(chunk) >= most:
                 break
             if direction == "b":
-                page, place = await self._timeline.before(room, place, most - len(chunk))
+                page, before = await self._timeline.before(room, place, most - len(chunk))
+                if not page and before == place:  # others have more, and do not give it now
+                    break
+                place = before
             else:
-                page, end = await self._timeline.after(room, place, most - len(chunk))
-                place = None if end == place else end
+                page, after = await self._timeline.after(room, place, most - len(chunk))
+                place = None if after == place else after
             if limit is not None and (place is None or _past(place, limit, direction)):
                 page, place = await self._until(room, page, limit, direction), None
             seen = without(await self._visibility.of(caller.user, room, page), ignored)

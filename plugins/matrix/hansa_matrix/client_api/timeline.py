@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError
+from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Row
 
 from hansa_matrix.federation.server import error
 from hansa_matrix.room.events import Status, Stored, is_live
@@ -93,36 +93,47 @@ class Timeline:
         """
         found: list[Stored] = []
         while len(found) < most:
-            rows = await self._ctx.store.scan(
-                "pdu",
-                index=("room_id", "depth"),
-                equal=(room.room_id,),
-                after=depth,
-                limit=_PAGE,
-                reverse=True,
-            )
-            if not rows:
+            levels = await self._levels(room, after=depth, reverse=True)
+            if not levels:
                 return found, Place(depth=depth) if room.head.behind else None
-            last = int(rows[-1].fields["depth"] or 0)
-            if len(rows) == _PAGE and int(rows[0].fields["depth"] or 0) == last:
-                rows = await self._ctx.store.scan(
-                    "pdu", index=("room_id", "depth"), equal=(room.room_id, last), limit=_OF_ONE_DEPTH
-                )
-            elif len(rows) == _PAGE:
-                rows = [row for row in rows if row.fields["depth"] != last]
-            shown = [r for r in rows if r.fields["status"] == Status.ACCEPTED.value and not is_live(r)]
-            by_depth: dict[int, list[str]] = {}
-            for row in shown:
-                by_depth.setdefault(int(row.fields["depth"] or 0), []).append(str(row.key[0]))
-            depth = int(rows[-1].fields["depth"] or 0)
-            for level in sorted(by_depth, reverse=True):
+            for level, ids in levels:
+                depth = level
+                loaded = await room.events.load(ids, room.version)
+                found += sorted(loaded.values(), key=_when, reverse=True)
                 if len(found) >= most:
-                    return found, Place(depth=level + 1)
-                loaded = await room.events.load(by_depth[level], room.version)
-                found += sorted(
-                    loaded.values(), key=lambda s: (s.pdu.origin_server_ts, s.pdu.event_id), reverse=True
-                )
+                    break
         return found, Place(depth=depth)
+
+    async def _levels(
+        self, room: MatrixRoom, *, after: int, upto: int | None = None, reverse: bool = False
+    ) -> list[tuple[int, list[str]]]:
+        """Depths after one, each whole, with the events there that are shown and were not told as they
+        happened; nothing where there are no more.
+        """
+        index = ("room_id", "depth")
+        rows = await self._ctx.store.scan(
+            "pdu",
+            index=index,
+            equal=(room.room_id,),
+            after=after,
+            upto=upto,
+            limit=_PAGE,
+            reverse=reverse,
+        )
+        if len(rows) == _PAGE:  # the last depth may go on behind the page
+            last = _depth(rows[-1])
+            if _depth(rows[0]) == last:
+                rows = await self._ctx.store.scan(
+                    "pdu", index=index, equal=(room.room_id, last), limit=_OF_ONE_DEPTH
+                )
+            else:
+                rows = [row for row in rows if _depth(row) != last]
+        levels: dict[int, list[str]] = {}
+        for row in rows:
+            level = levels.setdefault(_depth(row), [])
+            if row.fields["status"] == Status.ACCEPTED.value and not is_live(row):
+                level.append(str(row.key[0]))
+        return list(levels.items())
 
     async def _fetched(self, room: MatrixRoom) -> bool:
         """Whether other servers gave something of the past."""
@@ -142,27 +153,14 @@ class Timeline:
         if place.depth >= 0:
             depth, told = place.depth - 1, await self._oldest_told(room)
             while len(found) < most:
-                rows = await self._ctx.store.scan(
-                    "pdu",
-                    index=("room_id", "depth"),
-                    equal=(room.room_id,),
-                    after=depth,
-                    upto=told,
-                    limit=_PAGE,
-                )
-                if not rows:
+                levels = await self._levels(room, after=depth, upto=told)
+                if not levels:
                     break
-                ids = [
-                    str(r.key[0])
-                    for r in rows
-                    if r.fields["status"] == Status.ACCEPTED.value and not is_live(r)
-                ]
-                loaded = await room.events.load(ids, room.version)
-                found += sorted(loaded.values(), key=lambda s: (s.pdu.depth, s.pdu.origin_server_ts))
-                depth = int(rows[-1].fields["depth"] or 0)
-            if len(found) >= most:
-                last = found[most - 1].pdu.depth
-                return [s for s in found if s.pdu.depth <= last], Place(depth=last + 1)
+                for depth, ids in levels:
+                    loaded = await room.events.load(ids, room.version)
+                    found += sorted(loaded.values(), key=_when)
+                    if len(found) >= most:
+                        return found, Place(depth=depth + 1)
             place = Place(position=0)
         items = await self._news.first(room.room_id, place.position, most - len(found))
         loaded = await room.events.load([item.ref for item in items], room.version)
@@ -177,3 +175,11 @@ class Timeline:
             if position:
                 return Place(position=position - 1), Place(position=position)
         return Place(depth=stored.pdu.depth), Place(depth=stored.pdu.depth + 1)
+
+
+def _depth(row: Row) -> int:
+    return int(row.fields["depth"] or 0)
+
+
+def _when(stored: Stored) -> tuple[int, str]:
+    return stored.pdu.origin_server_ts, stored.pdu.event_id

@@ -82,10 +82,6 @@ class Attendance:
         """How one person stands to one room."""
         return self._stays.get(user, {}).get(room_id)
 
-    def joined(self, room_id: str) -> frozenset[str]:
-        """The people with an account who are in a room."""
-        return frozenset(self._joined.get(room_id, ()))
-
     def together(self, user: str, other: str) -> bool:
         """Whether somebody with an account and anybody else are in one room."""
         who = Ref(self._ctx.id, other)
