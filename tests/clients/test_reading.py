@@ -54,6 +54,28 @@ async def test_what_was_before_anybody_here_came_is_there_too(tmp_path, limit):
         assert [e["event_id"] for e in forth] == [e["event_id"] for e in back[::-1]]
 
 
+@pytest.mark.parametrize("limit", [50, 1000])
+async def test_a_crowd_at_one_depth_is_there_whole(tmp_path, limit):
+    """More events of before on one depth than are read at once: the page grows instead of leaving any out."""
+    async with house(tmp_path) as home:
+        wire, crowd = home.wire, 230
+        for number in range(crowd):
+            raw = wire.forger.message(wire.room, f"old {number}")
+            assert await wire.fate(raw) == "accepted"
+        wire.room.keep(parse(raw, wire.room.version))
+        assert await wire.fate(wire.forger.message(wire.room, "after them")) == "accepted"
+        alice = await home.person("alice")
+        await alice.join(f"#one:{OURS}")
+        back = await pages(alice, wire.room.room_id, "&dir=b", limit)
+        texts = [e["content"]["body"] for e in back if e["type"] == "m.room.message"]
+        assert texts[0] == "after them"
+        assert len(texts) == crowd + 1
+        assert set(texts[1:]) == {f"old {number}" for number in range(crowd)}
+        assert back[-1]["type"] == "m.room.create"
+        forth = await pages(alice, wire.room.room_id, "&dir=f", limit)
+        assert [e["event_id"] for e in forth] == [e["event_id"] for e in back[::-1]]
+
+
 async def test_around_an_event(tmp_path):
     async with house(tmp_path) as home:
         alice = await home.person("alice")
