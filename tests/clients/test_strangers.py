@@ -89,3 +89,86 @@ async def test_nothing_that_is_not_theirs_is_told_to_anybody(tmp_path, who):
             if after.get((e["type"], e["state_key"])) != e["content"]
         }
         assert changed <= {("m.room.member", bob.user)}  # an invited person may come in, and go
+
+
+#: What the specification has answered without a token: what leads to one, and what is published.
+OPEN = {
+    "GET v3/directory/list/room/{room}",
+    "GET v3/profile/{user}",
+    "GET v3/profile/{user}/{field}",
+    "GET v3/publicRooms",
+    "GET versions",
+    "GET v3/login",
+    "POST v3/login",
+    "POST v3/register",
+    "GET v3/register/available",
+    "GET v1/register/m.login.registration_token/validity",
+}
+
+
+@pytest.mark.parametrize("who", ["nobody", "logged out", "closed", "erased"])
+async def test_without_a_token_that_holds_there_is_nothing(tmp_path, who):
+    async with house(tmp_path) as home:
+        alice, bob, room, event = await scene(home, "joined")
+        if who == "nobody":
+            bob.token = ""
+        elif who == "logged out":
+            await bob.call("POST", "/logout")
+        else:
+            proof = {
+                "type": "m.login.password",
+                "identifier": {"type": "m.id.user", "user": "bob"},
+                "password": "of bob",
+            }
+            await bob.call("POST", "/account/deactivate", {"auth": proof, "erase": who == "erased"})
+        given = {
+            "room": room,
+            "event": event,
+            "user": alice.user,
+            "device": alice.device,
+            "type": "test.note",
+        }
+        code = "M_MISSING_TOKEN" if who == "nobody" else "M_UNKNOWN_TOKEN"
+        opened = set()
+        for method, parts in routes(next(iter(home.app.routers.values()))):
+            answer = await bob.whole(method, filled(parts, given), {} if method != "GET" else None)
+            assert SECRET.encode() not in answer.body, f"{method} {parts}"
+            if answer.status == 401 and orjson.loads(answer.body)["errcode"] == code:
+                continue
+            opened.add(f"{method} {'/'.join(parts[2:])}")
+        assert opened == OPEN
+
+
+async def test_what_is_for_one_device_is_not_told_to_another(tmp_path):
+    """Messages to a device and how its sends were numbered, with every endpoint asked by another of theirs."""
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create()
+        other = await home.person("alice", "OTHER")
+        number = "txn-of-the-first"
+        sent = f"/rooms/{part(room)}/send/m.room.message/{number}"
+        event = (await alice.call("PUT", sent, {"msgtype": "m.text", "body": "hark"}))["event_id"]
+        messages = {alice.user: {alice.device: {"text": SECRET}}}
+        await bob.call("PUT", "/sendToDevice/test.secret/1", {"messages": messages})
+        given = {
+            "room": room,
+            "event": event,
+            "user": alice.user,
+            "device": alice.device,
+            "type": "test.note",
+        }
+        asked = 0
+        for method, parts in routes(next(iter(home.app.routers.values()))):
+            if method != "GET" and parts[-1] not in {"query", "claim", "search"}:
+                continue  # the others tell nothing, and would put an end to the device or the room
+            answer = await other.whole(method, filled(parts, given), {} if method != "GET" else None)
+            asked += 1
+            assert SECRET.encode() not in answer.body, f"{method} {parts}"
+            assert number.encode() not in answer.body, f"{method} {parts}"
+        assert asked > 40
+        for told in (await other.sync(), await other.sync("&full_state=true")):
+            assert SECRET not in orjson.dumps(told).decode()
+            assert number not in orjson.dumps(told).decode()
+        told = orjson.dumps(await alice.sync()).decode()
+        assert SECRET in told
+        assert number in told
