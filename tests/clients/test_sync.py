@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 from clients.people import Refused, house, part, until
-from matrix.inbound import OURS
+from hansa_matrix.proto.pdu import parse
+from matrix.inbound import OURS, THEIRS
 
 
 def timeline(found, room, kind="join"):
@@ -88,6 +89,81 @@ async def test_the_state_behind_a_timeline(tmp_path, name):
         found = (await alice.sync(f"&{name}=true"))["rooms"]["join"][room]
         for key in ("state_after", "org.matrix.msc4222.state_after"):
             assert [e["content"] for e in found[key]["events"]] == [{"name": "second"}]
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_state_that_only_a_resolution_changed_is_told(tmp_path, after):
+    """Somebody changes the topic; on another branch they had been banned: the topic before comes back, and no
+    event of any timeline says so.
+    """
+    how = "&use_state_after=true" if after else ""
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        ruler, changer = f"@m:{THEIRS}", f"@n:{THEIRS}"
+        power = {"users": {ruler: 100, changer: 50}}
+        room_id = await alice.create(
+            preset="public_chat", topic="first", room_alias_name="verona", power_level_content_override=power
+        )
+        forger, room = home.wire.forger, await home.wire.join("verona")
+
+        async def done(user, kind, content, key, **over):
+            room.user = user
+            raw = forger.finish(room, forger.draft(room, kind, content, key, sender=user, **over))
+            assert await home.wire.fate(raw) == "accepted"
+            pdu = parse(raw, room.version)
+            room.keep(pdu)
+            return pdu
+
+        joined = await done(changer, "m.room.member", {"membership": "join"}, changer)
+        fork = [joined.event_id]
+        await alice.sync(how)
+        topic = await done(changer, "m.room.topic", {"topic": "changed"}, "")
+        told = timeline(await alice.sync(how), room_id)
+        assert [e["event_id"] for e in told] == [topic.event_id]
+        word = await alice.say(room_id, "on the branch that loses")
+        ban = await done(ruler, "m.room.member", {"membership": "ban"}, changer, prev_events=fork)
+        found = (await alice.sync(how))["rooms"]["join"][room_id]
+        assert [e["event_id"] for e in found["timeline"]["events"]] == [word, ban.event_id]
+        state = found["state_after" if after else "state"]["events"]
+        assert ("m.room.topic", "first") in {(e["type"], e["content"].get("topic")) for e in state}
+        now = await alice.get(f"/rooms/{part(room_id)}/state/m.room.topic")
+        assert now["topic"] == "first"
+
+
+async def test_a_gap_tells_the_state_before_its_timeline(tmp_path):
+    """Also what the timeline then changes, so that a client can say what it was."""
+    short = "&filter=" + part('{"room":{"timeline":{"limit":1}}}')
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create(name="first")
+        await alice.sync(short)
+        for name in ("second", "third"):
+            await alice.state(room, "m.room.name", {"name": name})
+        found = (await alice.sync(short))["rooms"]["join"][room]
+        assert found["timeline"]["limited"] is True
+        assert [e["content"]["name"] for e in found["timeline"]["events"]] == ["third"]
+        assert [e["content"]["name"] for e in found["state"]["events"]] == ["second"]
+
+
+async def test_of_two_topics_the_one_that_holds_is_told_behind_the_timeline(tmp_path):
+    """The one of the other branch comes later and does not hold: ``state_after`` does not name it."""
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        power = {"users": {f"@m:{THEIRS}": 100}}
+        room_id = await alice.create(
+            preset="public_chat", room_alias_name="verona", power_level_content_override=power
+        )
+        forger, room = home.wire.forger, await home.wire.join("verona")
+        await alice.sync("&use_state_after=true")
+        drafts = [forger.draft(room, "m.room.topic", {"topic": text}, "") for text in ("newer", "older")]
+        drafts[1]["origin_server_ts"] = drafts[0]["origin_server_ts"] - 1000
+        told = []
+        for draft in drafts:
+            assert await home.wire.fate(forger.finish(room, draft)) == "accepted"
+            found = (await alice.sync("&use_state_after=true"))["rooms"]["join"][room_id]
+            topics = [e["content"]["topic"] for e in found["timeline"]["events"]]
+            told.append((topics, [e["content"]["topic"] for e in found["state_after"]["events"]]))
+        assert told == [(["newer"], ["newer"]), (["older"], [])]
 
 
 async def test_a_sync_waits_for_news_and_not_longer(tmp_path):
