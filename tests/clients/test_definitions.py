@@ -42,7 +42,7 @@ ABSENT = {
     "/3pid/": "nobody is known by an address here",
     "/requestToken": "nobody is known by an address here",
     "/events": "removed from the specification",
-    "/initialSync": "removed from the specification, or for peeking",
+    "v3/initialSync": "removed from the specification",
     "/pushers/set": "push comes later",
     "/refresh": "tokens last until they are given back",
     "/room_keys/keys": "backup comes later",

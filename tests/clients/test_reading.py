@@ -76,6 +76,44 @@ async def test_a_crowd_at_one_depth_is_there_whole(tmp_path, limit):
         assert [e["event_id"] for e in forth] == [e["event_id"] for e in back[::-1]]
 
 
+@pytest.mark.parametrize("visibility", ["world_readable", "shared"])
+async def test_a_look_into_a_room_before_one_joins(tmp_path, visibility):
+    """What Element asks of a room that it is not in; who may not look is told so, and asked to join."""
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        history = {"type": "m.room.history_visibility", "content": {"history_visibility": visibility}}
+        room = await alice.create(preset="public_chat", initial_state=[history], visibility="public")
+        said = [await alice.say(room, str(n)) for n in range(12)]
+        look = f"/rooms/{part(room)}/initialSync?limit=5"
+        if visibility == "shared":
+            with pytest.raises(Refused) as refused:
+                await bob.get(look)
+            assert (refused.value.status, refused.value.code) == (403, "M_FORBIDDEN")
+            await bob.join(room)
+            assert (await bob.get(look))["membership"] == "join"
+            await bob.room(room, "leave")
+            await alice.say(room, "after him")
+        found = await bob.get(look)
+        kinds = {(e["type"], e["state_key"]) for e in found["state"]}
+        assert kinds >= {("m.room.create", ""), ("m.room.member", alice.user)}
+        assert found["room_id"] == room
+        assert found["visibility"] == "public"
+        chunk = [e["event_id"] for e in found["messages"]["chunk"]]
+        back = f"/rooms/{part(room)}/messages?dir=b&limit=4&from={found['messages']['start']}"
+        more = (await bob.get(back))["chunk"]
+        if visibility == "shared":
+            assert found["membership"] == "leave"
+            assert "after him" not in [e["content"].get("body") for e in found["messages"]["chunk"]]
+        else:
+            assert "membership" not in found
+            assert chunk == said[-5:]
+            assert [e["event_id"] for e in more] == said[-6:-10:-1]
+        await alice.say(room, "news")
+        forth = f"/rooms/{part(room)}/messages?dir=f&from={found['messages']['end']}"
+        news = [e["content"]["body"] for e in (await bob.get(forth))["chunk"]]
+        assert news == (["news"] if visibility == "world_readable" else [])
+
+
 async def test_around_an_event(tmp_path):
     async with house(tmp_path) as home:
         alice = await home.person("alice")

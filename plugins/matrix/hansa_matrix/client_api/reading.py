@@ -58,6 +58,7 @@ class Reading:
         room = "/v3/rooms/{room}"
         relations = "/v1/rooms/{room}/relations/{event}"
         return {
+            ("GET", f"{room}/initialSync"): self.preview,
             ("GET", f"{room}/messages"): self.messages,
             ("GET", f"{room}/event/{{event}}"): self.event,
             ("GET", f"{room}/context/{{event}}"): self.context,
@@ -104,6 +105,33 @@ class Reading:
             if seen:
                 return room, found
         raise error(404, "M_NOT_FOUND", "there is no such event, or it is not for you to see")
+
+    async def preview(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /rooms/{roomId}/initialSync``. SPEC: client-server API, "Room previews"."""
+        room = await self._readable(caller, request.path["room"])
+        state = await room.state_events(await self._present(caller, room))
+        newest = await self._attendance.news.last(room.room_id, 2**53, 1)
+        end = Place(position=newest[0].position if newest else 0)
+        page, start = await self._timeline.before(room, end, number(request, "limit", _DEFAULT, 100))
+        visible = await self._visibility.of(caller.user, room, page[::-1])
+        events = without(visible, await self._data.ignored(caller.user))
+        published = room.room_id in await self._directory.published()
+        stay = self._attendance.stay(caller.user, room.room_id)
+        own = await self._data.every(caller.user, room.room_id)
+        answer: dict[str, Any] = {
+            "room_id": room.room_id,
+            "state": state_shapes(state, self._ctx.clock.now()),
+            "messages": {
+                "chunk": await self._shapes.of(caller, room, events),
+                "start": str(start or Place(depth=0)),
+                "end": str(end),
+            },
+            "visibility": "public" if published else "private",
+            "account_data": [{"type": type_, "content": content} for type_, content in own.items()],
+        }
+        if stay is not None:
+            answer["membership"] = stay.membership
+        return answer
 
     async def messages(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /messages``."""
