@@ -181,17 +181,18 @@ class Accounts:
         if known is None:
             await self._devices.put(user, Device(device_id=device_id, name=shortened(name)))
         token = urlsafe_b64encode(self._ctx.random.bytes(32)).decode().rstrip("=")
-        gone = [
-            Delete("access_token", row.key)
-            for row in await self._ctx.store.scan(
-                "access_token", index=("user_id", "device_id"), equal=(user, device_id), limit=100
-            )
-        ]
+        gone = await self._tokens_gone(user, device_id)
         fields = {"user_id": user, "device_id": device_id}
         await self._ctx.store.commit([*gone, Insert("access_token", (_hash(token),), b"", fields)])
         for delete in gone:
             self._known.pop(str(delete.key[0]), None)
         return device_id, token
+
+    async def _tokens_gone(self, user: str, device_id: str) -> list[Delete]:
+        rows = await self._ctx.store.scan(
+            "access_token", index=("user_id", "device_id"), equal=(user, device_id), limit=100
+        )
+        return [Delete("access_token", row.key) for row in rows]
 
     def _device_id(self) -> str:
         return "".join(chr(ord("A") + byte % 26) for byte in self._ctx.random.bytes(10))
@@ -226,10 +227,7 @@ class Accounts:
         """Devices are gone, with their tokens, keys, and what waits for them."""
         gone: list[Delete] = []
         for device_id in device_ids:
-            rows = await self._ctx.store.scan(
-                "access_token", index=("user_id", "device_id"), equal=(user, device_id), limit=100
-            )
-            gone += [Delete("access_token", row.key) for row in rows]
+            gone += await self._tokens_gone(user, device_id)
         if gone:
             await self._ctx.store.commit(gone)
         for delete in gone:

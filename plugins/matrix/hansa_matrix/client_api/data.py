@@ -12,7 +12,7 @@ import orjson
 from hansa import Delete, NetworkContext, Put, Request, Write
 
 from hansa_matrix.client_api.accounts import Caller
-from hansa_matrix.client_api.door import Handler, Limited
+from hansa_matrix.client_api.door import Handler, Limited, own
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import within
@@ -104,12 +104,10 @@ class Data:
     @staticmethod
     def _mine(caller: Caller, request: Request) -> tuple[str, str]:
         """``(user, room)`` of a path."""
-        room_id = request.path.get("room", "")
-        if request.path["user"] != caller.user:
-            raise error(403, "M_FORBIDDEN", "that is somebody else's")
+        user, room_id = own(caller, request), request.path.get("room", "")
         if room_id and not ids.valid_room_id(room_id):
             raise error(400, "M_INVALID_PARAM", "that is no room id")
-        return caller.user, room_id
+        return user, room_id
 
     async def get(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /account_data/{type}``."""

@@ -22,7 +22,7 @@ from hansa import (
 
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.federation.allowance import Allowance
-from hansa_matrix.federation.server import error, json_response
+from hansa_matrix.federation.server import error, error_response, json_response
 from hansa_matrix.proto.canonical import check_depth, decode
 
 #: ``(who, request, body) -> answer``.
@@ -166,9 +166,7 @@ class Door:
         try:
             answer = await work()
         except RemoteProtocolError as problem:
-            more = getattr(problem, "more", {})
-            value = {"errcode": problem.code or "M_UNKNOWN", "error": problem.reason, **more}
-            return json_response(value, problem.hint)
+            return error_response(problem)
         except LocalProtocolError as problem:
             return json_response({"errcode": "M_INVALID_PARAM", "error": str(problem)}, 400)
         return answer if isinstance(answer, Response) else json_response(answer)
@@ -193,6 +191,18 @@ def text(body: Mapping[str, Any], key: str, default: str | None = None) -> str:
     if not isinstance(value, str):
         raise error(400, "M_BAD_JSON", f"{key} is no string")
     return value
+
+
+def reason(body: Mapping[str, Any]) -> dict[str, str]:
+    """The reason that somebody gives for what they do, where they give one."""
+    return {"reason": text(body, "reason")} if "reason" in body else {}
+
+
+def own(caller: Caller, request: Request) -> str:
+    """The user of a path that is for the caller alone. Raises the error answer of anybody else's."""
+    if request.path["user"] != caller.user:
+        raise error(403, "M_FORBIDDEN", "that is somebody else's")
+    return caller.user
 
 
 def number(request: Request, key: str, default: int, most: int) -> int:

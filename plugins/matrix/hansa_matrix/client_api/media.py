@@ -13,7 +13,7 @@ from hansa import BlobTooLarge, NetworkContext, RemoteProtocolError, Request, Re
 
 from hansa_matrix.client_api.door import ROOT, Door, Handler, Limited
 from hansa_matrix.federation.client import Refused, Unreachable
-from hansa_matrix.federation.server import error, json_response
+from hansa_matrix.federation.server import error, error_response, json_response
 from hansa_matrix.media.fetch import Fetcher
 from hansa_matrix.media.library import Item, Library
 from hansa_matrix.media.thumbnails import Thumbnails, wanted
@@ -91,9 +91,9 @@ class Files:
             item = await self._library.add(request.chunks, kind, name, mxc=mxc)
             self._ctx.log.info("%s gave %s, %d bytes", caller.user, item.mxc, item.blob.size)
         except BlobTooLarge as problem:
-            return _fault(error(413, "M_TOO_LARGE", str(problem)))
+            return error_response(error(413, "M_TOO_LARGE", str(problem)))
         except RemoteProtocolError as problem:
-            return _fault(problem)
+            return error_response(problem)
         return json_response({"content_uri": str(item.mxc)} if mxc is None else {})
 
     def _mxc(self, request: Request) -> Mxc:
@@ -128,7 +128,7 @@ class Files:
         try:
             item = await self._item(request)
         except RemoteProtocolError as problem:
-            return _fault(problem)
+            return error_response(problem)
         named = plain_name(request.path.get("name", "")) or item.name
         return self._whole(item, named)
 
@@ -154,14 +154,8 @@ class Files:
             item = await self._item(request)
             small = await self._thumbnails.of(item, size, crop=crop)
         except RemoteProtocolError as problem:
-            return _fault(problem)
+            return error_response(problem)
         if small is None:
             return self._whole(item, item.name)
         headers = {**_SAFE, "Content-Disposition": disposition(small.type, "thumbnail")}
         return Response(headers=headers, content_type=small.type, body=small.data)
-
-
-def _fault(problem: RemoteProtocolError) -> Response:
-    more = getattr(problem, "more", {})
-    value = {"errcode": problem.code or "M_UNKNOWN", "error": problem.reason, **more}
-    return json_response(value, problem.hint)

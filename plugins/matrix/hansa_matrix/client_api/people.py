@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 from hansa import LocalProtocolError, Membership, NetworkContext, RemoteProtocolError, Request
 
 from hansa_matrix.client_api.accounts import Accounts, Caller
-from hansa_matrix.client_api.door import Handler, Limited, OpenHandler, number
+from hansa_matrix.client_api.door import Handler, Limited, OpenHandler, number, own
 from hansa_matrix.client_api.rooms import Rooms
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.client_api.voice import Voice
@@ -122,9 +122,7 @@ class People:
 
     async def set_field(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /profile/{userId}/{keyName}``: also in every room that the person is in."""
-        user, name = request.path["user"], request.path["field"]
-        if user != caller.user:
-            raise error(403, "M_FORBIDDEN", "that is somebody else's")
+        user, name = own(caller, request), request.path["field"]
         if name not in body:
             raise error(400, "M_MISSING_PARAM", f"{name[:80]!r} is missing")
         value = body[name]
@@ -135,9 +133,7 @@ class People:
 
     async def remove_field(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``DELETE /profile/{userId}/{keyName}``."""
-        if request.path["user"] != caller.user:
-            raise error(403, "M_FORBIDDEN", "that is somebody else's")
-        await self._set(caller.user, request.path["field"], None)
+        await self._set(own(caller, request), request.path["field"], None)
         return {}
 
     async def _set(self, user: str, name: str, value: Any) -> None:
@@ -329,8 +325,7 @@ class People:
 
     async def set_presence(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /presence/{userId}/status``."""
-        if request.path["user"] != caller.user:
-            raise error(403, "M_FORBIDDEN", "that is somebody else's")
+        own(caller, request)
         state, message = body.get("presence"), body.get("status_msg")
         if state not in _STATES or not isinstance(message, str | None) or len(message or "") > 1000:
             raise error(400, "M_BAD_JSON", f"presence is {', '.join(_STATES)}, and status_msg short text")
@@ -341,9 +336,7 @@ class People:
 
     async def openid(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``POST /openid/request_token``."""
-        if request.path["user"] != caller.user:
-            raise error(403, "M_FORBIDDEN", "that is somebody else's")
-        token = await self._known.openid.issue(caller.user, 3600)
+        token = await self._known.openid.issue(own(caller, request), 3600)
         return {
             "access_token": token,
             "expires_in": 3600,

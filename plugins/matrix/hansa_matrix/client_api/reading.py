@@ -16,6 +16,7 @@ from hansa_matrix.client_api.filters import EventFilter
 from hansa_matrix.client_api.shapes import Shapes, bare, state_shapes
 from hansa_matrix.client_api.timeline import Place, Timeline, place_of
 from hansa_matrix.client_api.visibility import Visibility, without
+from hansa_matrix.federation.answers.spaces import nearest
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
@@ -338,12 +339,7 @@ class Reading:
     async def at(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /timestamp_to_event``."""
         room = await self._readable(caller, request.path["room"])
-        given, direction = request.first("ts"), request.first("dir")
-        if not given.isascii() or not given.isdigit() or len(given) > 15 or direction not in {"f", "b"}:
-            raise error(400, "M_INVALID_PARAM", "ts is a time in milliseconds and dir is f or b")
-        found = await self._directory.nearest(room, int(given), forwards=direction == "f")
-        if found is None:
-            raise error(404, "M_NOT_FOUND", "there is no event on that side of that time")
+        found = await nearest(self._directory, room, request)
         await self._one(caller, room.room_id, found.event_id)
         return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}
 

@@ -8,20 +8,19 @@ from typing import Any
 from hansa import (
     Busy,
     Conflict,
-    Join,
     LocalProtocolError,
     NetworkContext,
     Put,
-    Ref,
     RemoteProtocolError,
     Request,
     RoomRefused,
 )
 
 from hansa_matrix.client_api.accounts import Caller
-from hansa_matrix.client_api.door import Handler, Limited, refused, text
+from hansa_matrix.client_api.door import Handler, Limited, reason, refused, text
 from hansa_matrix.client_api.founding import founding
 from hansa_matrix.client_api.voice import Voice
+from hansa_matrix.federation.answers.handshakes import may_join
 from hansa_matrix.federation.answers.restricted import Restricted
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
@@ -140,9 +139,7 @@ class Rooms:
 
     async def join(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /join/{roomIdOrAlias}``, ``POST /rooms/{roomId}/join``."""
-        via = [v for k, v in request.query if k in {"via", "server_name"}]
-        reason = {"reason": text(body, "reason")} if "reason" in body else {}
-        room_id = await self.enter(caller.user, request.path["room"], via, reason)
+        room_id = await self.enter(caller.user, request.path["room"], _via(request), reason(body))
         return {"room_id": room_id}
 
     async def found(self, address: str, via: Sequence[str]) -> tuple[str, list[str]]:
@@ -205,28 +202,15 @@ class Rooms:
         return True
 
     async def _join_here(self, user: str, room: MatrixRoom, more: Mapping[str, Any]) -> None:
-        view = self._ctx.view(room.room_id)
-        verdict = await self._ctx.check(
-            Join(
-                network=self._ctx.id,
-                room=room.room_id,
-                user=Ref(self._ctx.id, user),
-                user_server=self._own.server,
-                outbound=False,
-                servers=view.servers() if view else frozenset(),
-            )
-        )
-        if not verdict.allowed:
-            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+        await may_join(self._ctx, room.room_id, user)
         authoriser = await self._restricted.authoriser(room, user)
         by = {"join_authorised_via_users_server": authoriser} if authoriser is not None else {}
         await self._voice.member(user, room.room_id, user, "join", {**await self._shown(user), **more, **by})
 
     async def knock(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /knock/{roomIdOrAlias}``."""
-        via = [v for k, v in request.query if k in {"via", "server_name"}]
-        room_id, servers = await self.found(request.path["room"], via)
-        more = {"reason": text(body, "reason")} if "reason" in body else {}
+        room_id, servers = await self.found(request.path["room"], _via(request))
+        more = reason(body)
         room = self._rooms.get(room_id)
         if room is not None and room.resident:
             shown = {**await self._shown(caller.user), **more}
@@ -241,7 +225,7 @@ class Rooms:
 
     async def leave(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/leave``: out of it, or no to an invite."""
-        more = {"reason": text(body, "reason")} if "reason" in body else {}
+        more = reason(body)
         stay = self._own.attendance.stay(caller.user, request.path["room"])
         if stay is None:
             raise error(404, "M_NOT_FOUND", "that room is not known")
@@ -284,7 +268,7 @@ class Rooms:
         """``POST /rooms/{roomId}/invite``."""
         user = text(body, "user_id")
         self._voice.joined(caller.user, request.path["room"])
-        more = {"reason": text(body, "reason")} if "reason" in body else {}
+        more = reason(body)
         shown = {**await self._shown(user), **more}
         await self._voice.member(caller.user, request.path["room"], user, "invite", shown)
         return {}
@@ -315,7 +299,7 @@ class Rooms:
     async def _out(
         self, caller: Caller, room_id: str, user: str, membership: str, body: Mapping[str, Any]
     ) -> Any:
-        more = {"reason": text(body, "reason")} if "reason" in body else {}
+        more = reason(body)
         await self._voice.member(caller.user, room_id, user, membership, more)
         return {}
 
@@ -323,6 +307,10 @@ class Rooms:
         """``GET /joined_rooms``."""
         stays = self._own.attendance.stays(caller.user).values()
         return {"joined_rooms": [stay.room_id for stay in stays if stay.membership == "join"]}
+
+
+def _via(request: Request) -> list[str]:
+    return [v for k, v in request.query if k in {"via", "server_name"}]
 
 
 def _users(body: Mapping[str, Any], key: str) -> list[str]:

@@ -199,8 +199,8 @@ class Sessions:
         """``GET /account/whoami``."""
         return {"user_id": caller.user, "device_id": caller.device, "is_guest": False}
 
-    async def _proven(self, caller: Caller, body: Mapping[str, Any], purpose: str) -> None:
-        """The caller knows the password too."""
+    async def proven(self, caller: Caller, body: Mapping[str, Any], purpose: str) -> None:
+        """The caller knows the password too. Raises the error answer that asks for it, until it is given."""
 
         async def mine(auth: Mapping[str, Any]) -> bool:
             identifier, password = auth.get("identifier"), auth.get("password")
@@ -217,7 +217,7 @@ class Sessions:
         fresh = text(body, "new_password")
         if not fresh:
             raise error(400, "M_INVALID_PARAM", "a password is not empty")
-        await self._proven(caller, body, "password")
+        await self.proven(caller, body, "password")
         await self._accounts.set_password(caller.user, fresh)
         if body.get("logout_devices", True) is not False:
             await self._accounts.logout_all(caller.user, but=caller.device)
@@ -226,7 +226,7 @@ class Sessions:
     async def deactivate(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /account/deactivate``."""
         self._door.attempt(request, caller.user)
-        await self._proven(caller, body, "deactivate")
+        await self.proven(caller, body, "deactivate")
         await self._accounts.deactivate(caller.user, erase=body.get("erase") is True)
         return {"id_server_unbind_result": "no-support"}
 
@@ -271,7 +271,7 @@ class Sessions:
 
     async def remove(self, caller: Caller, request: Request, body: Any) -> Any:
         """``DELETE /devices/{deviceId}``."""
-        await self._proven(caller, body, "devices")
+        await self.proven(caller, body, "devices")
         await self._accounts.logout(caller.user, [request.path["device"]])
         return {}
 
@@ -280,13 +280,9 @@ class Sessions:
         listed = body.get("devices")
         if not isinstance(listed, list) or len(listed) > _MOST_DEVICES_GONE:
             raise error(400, "M_BAD_JSON", "devices is no list of device ids")
-        await self._proven(caller, body, "devices")
+        await self.proven(caller, body, "devices")
         await self._accounts.logout(caller.user, [one for one in listed if isinstance(one, str)])
         return {}
-
-    async def proven(self, caller: Caller, body: Mapping[str, Any], purpose: str) -> None:
-        """Raises the error answer that asks for the password, until it is given."""
-        await self._proven(caller, body, purpose)
 
 
 def _shown(device: Device, user: str) -> dict[str, Any]:

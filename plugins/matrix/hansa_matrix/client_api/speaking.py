@@ -11,7 +11,7 @@ from hansa import NetworkContext, Request
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.data import FULLY_READ, UserData
-from hansa_matrix.client_api.door import Handler, Limited, text
+from hansa_matrix.client_api.door import Handler, Limited, reason, text
 from hansa_matrix.client_api.rooms import Rooms
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.federation.server import error
@@ -62,10 +62,10 @@ class Speaking:
     async def redact(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /redact/{eventId}/{txnId}``."""
         room_id, target = request.path["room"], request.path["event"]
-        reason = {"reason": text(body, "reason")} if "reason" in body else {}
+        content = {"redacts": target, **reason(body)}
         room = self._voice.joined(caller.user, room_id)
         await self._may_redact(caller.user, room, target)
-        draft = (REDACTION, None, {"redacts": target, **reason})
+        draft = (REDACTION, None, content)
         return {"event_id": await self._voice.send(caller, room_id, draft, request.path["txn"])}
 
     async def _may_redact(self, user: str, room: MatrixRoom, target: object) -> None:

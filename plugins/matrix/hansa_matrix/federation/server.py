@@ -42,6 +42,13 @@ def json_response(value: Any, status: int = 200) -> Response:
     return Response(status=status, body=value if isinstance(value, bytes) else orjson.dumps(value))
 
 
+def error_response(problem: RemoteProtocolError) -> Response:
+    """An error as the answer that says so. SPEC: client-server API, "Standard error response"."""
+    more = getattr(problem, "more", {})
+    value = {"errcode": problem.code or "M_UNKNOWN", "error": problem.reason, **more}
+    return json_response(value, problem.hint)
+
+
 class Gate:
     """Request authentication: before any work, and before the body is parsed where policy denies."""
 
@@ -69,9 +76,7 @@ class Gate:
                     answer = await answerer(origin, request, body)
                     return answer if isinstance(answer, Response) else json_response(answer)
             except RemoteProtocolError as problem:
-                more = getattr(problem, "more", {})
-                value = {"errcode": problem.code or "M_UNKNOWN", "error": problem.reason, **more}
-                return json_response(value, problem.hint)
+                return error_response(problem)
 
         return endpoint
 

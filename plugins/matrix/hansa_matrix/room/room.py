@@ -150,6 +150,11 @@ class MatrixRoom:
         state = await self.state()
         users = [key[1] for key in state if key[0] == MEMBER and domain_of(key[1]) == server]
         users.sort(key=lambda user: (user != first, user))
+        async for user in self.joined_of(state, users):
+            yield user
+
+    async def joined_of(self, state: StateIds, users: Sequence[str]) -> AsyncIterator[str]:
+        """Those of some people who are joined by a state, in their order."""
         for at in range(0, len(users), _PEOPLE):
             keys = [(MEMBER, user) for user in users[at : at + _PEOPLE]]
             members = await self.events_of(state, keys)

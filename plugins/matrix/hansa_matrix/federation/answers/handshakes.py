@@ -51,7 +51,7 @@ class Handshakes:
         """``GET /make_join``."""
         user = self._entitled.own_user(request.path["user"], origin)
         room = await self._offered(origin, request)
-        await self._may_join(room, user, origin)
+        await may_join(self._ctx, room.room_id, user)
         authoriser = await self._restricted.authoriser(room, user)
         return await self._template(room, user, "join", authoriser)
 
@@ -71,7 +71,7 @@ class Handshakes:
     async def send_join(self, origin: str, request: Request, body: Any) -> Any:
         """``PUT /v2/send_join``: the state before the join, and all its auth chain."""
         room, pdu = await self._handshake(origin, request, body, "join", authorised=self._authorised)
-        await self._may_join(room, pdu.sender, origin)
+        await may_join(self._ctx, room.room_id, pdu.sender)
         await self._accepted(pdu, origin)
         stored = (await room.events.load([pdu.event_id], room.version))[pdu.event_id]
         before = await room.groups.load(stored.before)
@@ -104,13 +104,13 @@ class Handshakes:
         """``GET /make_knock``."""
         user = self._entitled.own_user(request.path["user"], origin)
         room = await self._offered(origin, request)
-        await self._may_join(room, user, origin)
+        await may_join(self._ctx, room.room_id, user)
         return await self._template(room, user, "knock")
 
     async def send_knock(self, origin: str, request: Request, body: Any) -> Any:
         """``PUT /v1/send_knock``: what the person is shown of the room meanwhile."""
         room, pdu = await self._handshake(origin, request, body, "knock")
-        await self._may_join(room, pdu.sender, origin)
+        await may_join(self._ctx, room.room_id, pdu.sender)
         await self._accepted(pdu, origin)
         shown = await room.events_of(await room.state(), SHOWN)
         return {"knock_room_state": [Fragment(one.wire) for one in shown.values()]}
@@ -159,21 +159,6 @@ class Handshakes:
             raise error(403, "M_FORBIDDEN", reject.reason)
         return {"room_version": room.version.id, "event": event}
 
-    async def _may_join(self, room: MatrixRoom, user: str, origin: str) -> None:
-        view = self._ctx.view(room.room_id)
-        verdict = await self._ctx.check(
-            Join(
-                network=self._ctx.id,
-                room=room.room_id,
-                user=Ref(self._ctx.id, user),
-                user_server=origin,
-                outbound=False,
-                servers=view.servers() if view else frozenset(),
-            )
-        )
-        if not verdict.allowed:
-            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
-
     async def _handshake(
         self,
         origin: str,
@@ -211,3 +196,20 @@ class Handshakes:
         outcome = (await self._ctx.submit([inbound]))[0]
         if outcome.refusal is not None:
             raise error(403, "M_FORBIDDEN", outcome.refusal.text)
+
+
+async def may_join(ctx: NetworkContext, room_id: str, user: str) -> None:
+    """Raises the error answer of a join, or a knock, that policy does not have."""
+    view = ctx.view(room_id)
+    verdict = await ctx.check(
+        Join(
+            network=ctx.id,
+            room=room_id,
+            user=Ref(ctx.id, user),
+            user_server=ids.domain_of(user),
+            outbound=False,
+            servers=view.servers() if view else frozenset(),
+        )
+    )
+    if not verdict.allowed:
+        raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})

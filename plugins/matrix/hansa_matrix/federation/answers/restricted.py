@@ -67,13 +67,7 @@ class Restricted:
         ours = [k[1] for k in state if k[0] == MEMBER and ids.domain_of(k[1]) == self._server]
         ours = [user for user in ours if levels.user(user) >= levels.invite]
         ours.sort(key=lambda user: (-levels.user(user), user))
-        for at in range(0, len(ours), _MOST):
-            keys = [(MEMBER, user) for user in ours[at : at + _MOST]]
-            members = await room.events_of(state, keys)
-            for key in keys:
-                if key in members and members[key].membership == "join":
-                    return key[1]
-        return None
+        return await anext(room.joined_of(state, ours), None)
 
 
 def _restricts(rule: Any, room: MatrixRoom) -> bool:

@@ -189,13 +189,19 @@ class Spaces:
     async def at(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /timestamp_to_event``."""
         room = await self._entitled.admitted(request.path["room"], origin)
-        given, direction = request.first("ts"), request.first("dir")
-        if not given.isascii() or not given.isdigit() or len(given) > 15 or direction not in {"f", "b"}:
-            raise error(400, "M_INVALID_PARAM", "ts is a time in milliseconds and dir is f or b")
-        found = await self._directory.nearest(room, int(given), forwards=direction == "f")
-        if found is None:
-            raise error(404, "M_NOT_FOUND", "there is no event on that side of that time")
+        found = await nearest(self._directory, room, request)
         return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}
+
+
+async def nearest(directory: Directory, room: MatrixRoom, request: Request) -> Pdu:
+    """The event that ``ts`` and ``dir`` of a query ask for. Raises the error answer where there is none."""
+    given, direction = request.first("ts"), request.first("dir")
+    if not given.isascii() or not given.isdigit() or len(given) > 15 or direction not in {"f", "b"}:
+        raise error(400, "M_INVALID_PARAM", "ts is a time in milliseconds and dir is f or b")
+    found = await directory.nearest(room, int(given), forwards=direction == "f")
+    if found is None:
+        raise error(404, "M_NOT_FOUND", "there is no event on that side of that time")
+    return found
 
 
 def _listed(children: Sequence[Pdu]) -> list[dict[str, Any]]:
