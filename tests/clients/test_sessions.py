@@ -293,6 +293,24 @@ async def test_too_many_attempts_are_let_wait(tmp_path):
         assert int(answers[-1].headers["Retry-After"]) >= 1
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "body"),
+    [
+        ("DELETE", "/devices/{device}", {}),
+        ("POST", "/delete_devices", {"devices": ["OTHER"]}),
+        ("POST", "/account/password", {"new_password": "other"}),
+        ("POST", "/account/deactivate", {}),
+    ],
+)
+async def test_who_has_a_token_cannot_guess_the_password_by_it(tmp_path, method, target, body):
+    async with house(tmp_path, client_rate=0.05, client_burst=6) as home:
+        alice = await home.person("alice")
+        auth = login("alice", "guess")
+        path = target.format(device=alice.device)
+        answers = [await alice.whole(method, path, {**body, "auth": auth}) for _ in range(6)]
+        assert [a.status for a in answers] == [401] * 4 + [429] * 2  # making the account was one attempt
+
+
 async def test_pages_of_any_origin_may_ask(tmp_path):
     async with house(tmp_path) as home:
         for method, target in (

@@ -99,7 +99,7 @@ class Crypto:
             raise error(400, "M_BAD_JSON", "timeout is in milliseconds")
         return max(1.0, min(_WITHIN, timeout / 1000))
 
-    async def cross_signing(self, caller: Caller, _request: Request, body: Any) -> Any:
+    async def cross_signing(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /keys/device_signing/upload``: the first time as it is, then with the password."""
         keys = {u: body[f"{u}_key"] for u in USAGES if f"{u}_key" in body}
         for usage, key in keys.items():
@@ -112,7 +112,7 @@ class Crypto:
         if "master" not in known and "master" not in fresh:
             raise error(400, "M_INVALID_PARAM", "there is no master key yet")
         if known:
-            await self._sessions.proven(caller, body, "cross-signing")
+            await self._sessions.proven(caller, request, body, "cross-signing")
         await self._known.devices.set_cross_signing(caller.user, fresh)
         return {}
 

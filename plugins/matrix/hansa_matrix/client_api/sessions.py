@@ -199,8 +199,11 @@ class Sessions:
         """``GET /account/whoami``."""
         return {"user_id": caller.user, "device_id": caller.device, "is_guest": False}
 
-    async def proven(self, caller: Caller, body: Mapping[str, Any], purpose: str) -> None:
-        """The caller knows the password too. Raises the error answer that asks for it, until it is given."""
+    async def proven(self, caller: Caller, request: Request, body: Mapping[str, Any], purpose: str) -> None:
+        """The caller knows the password too. Raises the error answer that asks for it, until it is given, and
+        ``Busy`` where it is guessed.
+        """
+        self._door.attempt(request, caller.user)
 
         async def mine(auth: Mapping[str, Any]) -> bool:
             identifier, password = auth.get("identifier"), auth.get("password")
@@ -213,11 +216,10 @@ class Sessions:
 
     async def password(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /account/password``."""
-        self._door.attempt(request, caller.user)
         fresh = text(body, "new_password")
         if not fresh:
             raise error(400, "M_INVALID_PARAM", "a password is not empty")
-        await self.proven(caller, body, "password")
+        await self.proven(caller, request, body, "password")
         await self._accounts.set_password(caller.user, fresh)
         if body.get("logout_devices", True) is not False:
             await self._accounts.logout_all(caller.user, but=caller.device)
@@ -225,8 +227,7 @@ class Sessions:
 
     async def deactivate(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /account/deactivate``."""
-        self._door.attempt(request, caller.user)
-        await self.proven(caller, body, "deactivate")
+        await self.proven(caller, request, body, "deactivate")
         await self._accounts.deactivate(caller.user, erase=body.get("erase") is True)
         return {"id_server_unbind_result": "no-support"}
 
@@ -271,16 +272,16 @@ class Sessions:
 
     async def remove(self, caller: Caller, request: Request, body: Any) -> Any:
         """``DELETE /devices/{deviceId}``."""
-        await self.proven(caller, body, "devices")
+        await self.proven(caller, request, body, "devices")
         await self._accounts.logout(caller.user, [request.path["device"]])
         return {}
 
-    async def remove_several(self, caller: Caller, _request: Request, body: Any) -> Any:
+    async def remove_several(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /delete_devices``."""
         listed = body.get("devices")
         if not isinstance(listed, list) or len(listed) > _MOST_DEVICES_GONE:
             raise error(400, "M_BAD_JSON", "devices is no list of device ids")
-        await self.proven(caller, body, "devices")
+        await self.proven(caller, request, body, "devices")
         await self._accounts.logout(caller.user, [one for one in listed if isinstance(one, str)])
         return {}
 
