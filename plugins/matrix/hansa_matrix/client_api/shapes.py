@@ -12,7 +12,7 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.attendance import Attendance
-from hansa_matrix.room.events import Status, Stored
+from hansa_matrix.room.events import Stored
 from hansa_matrix.room.relations import relation
 from hansa_matrix.room.room import MatrixRoom
 
@@ -157,7 +157,7 @@ class Shapes:
     @staticmethod
     async def _event(room: MatrixRoom, event_id: str) -> Stored | None:
         stored = (await room.events.load([event_id], room.version)).get(event_id)
-        return stored if stored is not None and stored.status is Status.ACCEPTED else None
+        return stored if stored is not None and stored.shown else None
 
 
 def _when(row: Row) -> tuple[int, int, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.attendance import Attendance, Stay
-from hansa_matrix.room.events import Status, Stored
+from hansa_matrix.room.events import Stored
 from hansa_matrix.room.room import MatrixRoom
 
 VISIBILITY_KEY: StateKey = ("m.room.history_visibility", "")
@@ -30,11 +30,7 @@ class Visibility:
         stay = self._attendance.stay(user, room.room_id)
         until = await self._until(stay, room)
         memo: dict[int, tuple[str, str]] = {}
-        return [
-            one
-            for one in events
-            if one.status is Status.ACCEPTED and await self._may(user, room, one, until, memo)
-        ]
+        return [one for one in events if one.shown and await self._may(user, room, one, until, memo)]
 
     async def _until(self, stay: Stay | None, room: MatrixRoom) -> int | None:
         """The depth up to which a room's shared past is somebody's: None for who was never in it."""

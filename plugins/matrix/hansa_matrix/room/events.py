@@ -22,6 +22,9 @@ _KEPT_BYTES = 8 * 1024 * 1024
 _LIVE, _REDACTED = 1, 2
 #: What the reason of an event begins with that a policy server did not recommend.
 POLICY = "policy: "
+#: What the reason of a withheld event begins with: what a policy of ours decided, or a redaction that does
+#: not apply.
+DECISION, NO_REDACTION = "decision: ", "redaction: "
 
 
 class Status(StrEnum):
@@ -55,6 +58,18 @@ class Stored:
     def unwanted(self) -> bool:
         """Whether it is soft-failed only because the room's policy server did not recommend it."""
         return self.status is Status.SOFT_FAILED and self.reason.startswith(POLICY)
+
+    @property
+    def shown(self) -> bool:
+        """Whether people may be shown what it says. Every reader asks this, and nothing else."""
+        return self.status is Status.ACCEPTED
+
+    @property
+    def by_policy(self) -> bool:
+        """Whether it stands in the DAG, and a policy of ours keeps what it says from everybody: other servers
+        get it as a redaction would leave it.
+        """
+        return self.status is Status.WITHHELD and not self.reason.startswith(NO_REDACTION)
 
     @property
     def size(self) -> int:

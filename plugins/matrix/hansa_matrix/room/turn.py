@@ -26,7 +26,7 @@ from hansa_matrix.proto.auth import check_own
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.reject import Reject
 from hansa_matrix.proto.state_keys import CREATE_KEY
-from hansa_matrix.room.events import Status, Stored
+from hansa_matrix.room.events import DECISION, Status, Stored
 from hansa_matrix.room.native import Adopted, Arrived, Backfilled, Own, refusal_of
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.relations import related
@@ -114,9 +114,8 @@ class RoomTurn:
             stored = Stored(pdu, status, before_group, after, why)
             self._draft.stored[pdu.event_id] = stored
             return self._draft.prepared([*done, *made, *puts, stored.put()], shown=False)
-        if not verdict.allowed:
-            status = Status.WITHHELD
-        writes, view = await self._draft.accept(pdu, status, before_group, before)
+        status, why = _accepted(verdict)
+        writes, view = await self._draft.accept(pdu, status, before_group, before, why)
         relay: list[Write] = []
         if arrived.handshake:
             relay = self._draft.out(pdu, self._draft.servers() - {arrived.origin})
@@ -133,8 +132,8 @@ class RoomTurn:
         """An event that came again, with the signature that it lacked: it has its place already, and is shown
         now. One that is state stays as it is, as others have built on that.
         """
-        status = Status.ACCEPTED if verdict.allowed else Status.WITHHELD
-        writes = [*done, *self._draft.late(Stored(arrived.pdu, status, known.before, known.after))]
+        status, why = _accepted(verdict)
+        writes = [*done, *self._draft.late(Stored(arrived.pdu, status, known.before, known.after, why))]
         return self._draft.prepared(writes, native_id=known.pdu.event_id, shown=verdict.allowed)
 
     async def _present(self, pdu: Pdu, before_group: int) -> StateIds:
@@ -188,7 +187,8 @@ class RoomTurn:
         else:
             after, puts = self._draft.after(pdu, group, before)
             writes += puts
-            stored = Stored(pdu, Status.ACCEPTED if verdict.allowed else Status.WITHHELD, group, after)
+            status, why = _accepted(verdict)
+            stored = Stored(pdu, status, group, after, why)
         self._draft.stored[pdu.event_id] = stored
         self._draft.head = without_past(self._draft.head, pdu, ())
         writes.append(stored.put())
@@ -210,3 +210,10 @@ class RoomTurn:
         if create is not None:
             state.setdefault(CREATE_KEY, create)
         return self._draft.check(pdu, state)
+
+
+def _accepted(verdict: Verdict) -> tuple[Status, str]:
+    """What an event that holds against the rules is, and why."""
+    if verdict.allowed:
+        return Status.ACCEPTED, ""
+    return Status.WITHHELD, f"{DECISION}{verdict.decision}"

@@ -142,14 +142,14 @@ class Uncommitted:
         return after, list(puts)
 
     async def accept(
-        self, pdu: Pdu, status: Status, before_group: int, before: dict[StateKey, str]
+        self, pdu: Pdu, status: Status, before_group: int, before: dict[StateKey, str], reason: str = ""
     ) -> tuple[list[Write], ViewChange]:
         """Put an event into the DAG and make the current state of what follows."""
         room, writes = self.room, list[Write]()
-        old_group, shown = self.head.group, status is Status.ACCEPTED
+        old_group = self.head.group
         after, puts = self.after(pdu, before_group, before)
         writes += puts
-        stored = Stored(pdu, status, before_group, after)
+        stored = Stored(pdu, status, before_group, after, reason)
         self.stored[pdu.event_id] = stored
         head = advanced(self.head, pdu, after, after)
         group, current, made = await room.joined(head.extremities.values(), after, self.drafted)
@@ -161,18 +161,18 @@ class Uncommitted:
         hidden = await self.redacted(pdu, before)
         keys = await self._touched(pdu, old_group, current, linear=linear)
         writes += await self._attend(keys, current)
-        if self._attended and shown:
+        if self._attended and stored.shown:
             self._news = True
             self.stored[pdu.event_id] = replace(self.stored[pdu.event_id], live=True)
             writes.append(told(pdu.room_id, pdu.event_id, self.head.group))
-        writes += related(pdu) if shown else ()
+        writes += related(pdu) if stored.shown else ()
         writes += [self.stored[pdu.event_id].put(), *hidden]
         return writes, await self._seen(keys, current)
 
     def late(self, stored: Stored) -> list[Write]:
         """The writes of an event that has its place already, and is shown only now if it is accepted."""
         writes: list[Write] = []
-        if stored.status is Status.ACCEPTED:
+        if stored.shown:
             writes += related(stored.pdu)
             if self._attended:
                 self._news, stored = True, replace(stored, live=True)
