@@ -26,7 +26,7 @@ from hansa.contracts import (
     Turn,
 )
 from hansa.hookspecs import hookimpl
-from hansa.http import Router
+from hansa.http import Admit, Router
 from hansa.pure.commands import Argument, Command, Commands
 from hansa.pure.content import (
     Content,
@@ -70,6 +70,7 @@ from hansa.pure.signal import Receipt, Signal, Typing
 from hansa.pure.verdict import ALLOW, Action, Reason, Verdict, strictest
 from hansa.pure.view import Person, Role, RoomFacts, RoomView, ViewChange
 from hansa.seams import (
+    Admitted,
     Clock,
     Http,
     HttpError,
@@ -105,6 +106,8 @@ __all__ = [
     "ALLOW",
     "API",
     "Action",
+    "Admit",
+    "Admitted",
     "Append",
     "Argument",
     "Authority",

@@ -6,10 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import unquote_to_bytes
 
-from hansa.seams import Request, Response
+from hansa.seams import Admitted, Request, Response
 
 #: Answers one request. May raise ``RemoteProtocolError``: its hint and code become the answer.
 Endpoint = Callable[[Request], Awaitable[Response]]
+#: Sees the head of a request (``body`` is empty, ``chunks`` None) and decides before a byte of the body is
+#: read. Refuses it by a ``Response`` or by what an endpoint may raise; then nothing of the body is read.
+Admit = Callable[[Request], Awaitable[Admitted | Response]]
 
 _MAX_TARGET = 8192
 
@@ -21,12 +24,14 @@ class BodyTooLarge(OSError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One endpoint; ``max_body`` in bytes. ``streamed``: the body is not read before the endpoint is asked,
-    which has it as ``Request.chunks``.
+    which has it as ``Request.chunks``. ``admit`` is asked before that; the endpoint has what it found as
+    ``Request.admitted``.
     """
 
     endpoint: Endpoint
     max_body: int
     streamed: bool = False
+    admit: Admit | None = None
 
 
 class _Node:
@@ -76,8 +81,11 @@ class Router:
         *,
         max_body: int = 65_536,
         streamed: bool = False,
+        admit: Admit | None = None,
     ) -> None:
-        """Register one endpoint. The same method and pattern twice raises ValueError."""
+        """Register one endpoint. Without ``admit`` its bodies are those of strangers. The same method and
+        pattern twice raises ValueError.
+        """
         node = self._root
         for part in pattern.strip("/").split("/"):
             if part.startswith("{") and part.endswith("}"):
@@ -90,7 +98,7 @@ class Router:
         if method in node.methods:
             msg = f"{method} {pattern} is registered twice"
             raise ValueError(msg)
-        node.methods[method] = Route(endpoint=endpoint, max_body=max_body, streamed=streamed)
+        node.methods[method] = Route(endpoint=endpoint, max_body=max_body, streamed=streamed, admit=admit)
 
     def find(self, request: Request) -> Found:
         """The route of a request, with the request's ``path`` filled in."""
@@ -119,4 +127,4 @@ class Router:
         return Found(route, replace(request, path=values), path_known=True)
 
 
-__all__ = ["BodyTooLarge", "Endpoint", "Found", "Route", "Router"]
+__all__ = ["Admit", "BodyTooLarge", "Endpoint", "Found", "Route", "Router"]

@@ -21,7 +21,7 @@ from hansa.connection import Connection, Server, bound, fault
 from hansa.contracts import Busy
 from hansa.http import BodyTooLarge, Router
 from hansa.pure.errors import RemoteProtocolError
-from hansa.seams import Request, Response
+from hansa.seams import Admitted, Request, Response
 
 _BODY_WITHIN = 30.0
 #: Seconds in which the next chunk of a long answer has to be made and taken.
@@ -128,14 +128,20 @@ class Dispatcher:
             return fault(404, "M_UNRECOGNIZED", "there is nothing at this path")
         if found.route is None:
             return fault(405, "M_UNRECOGNIZED", f"{request.method} is not for this path")
+        admitted: Admitted | None = None
         try:
+            if found.route.admit is not None:
+                admission = await found.route.admit(found.request)
+                if isinstance(admission, Response):
+                    return admission
+                admitted = admission
             if found.route.streamed and stream is not None:
                 chunks = stream(found.route.max_body)
-                return await found.route.endpoint(replace(found.request, chunks=chunks))
+                return await found.route.endpoint(replace(found.request, chunks=chunks, admitted=admitted))
             body = await read(found.route.max_body)  # type: ignore[misc]  # a coroutine of bytes | None
             if body is None:
                 return fault(413, "M_TOO_LARGE", f"the body is over {found.route.max_body} bytes")
-            return await found.route.endpoint(replace(found.request, body=body))
+            return await found.route.endpoint(replace(found.request, body=body, admitted=admitted))
         except RemoteProtocolError as error:
             return fault(error.hint, error.code or "M_UNKNOWN", error.reason)
         except Busy as busy:

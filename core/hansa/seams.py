@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Clock(Protocol):
@@ -130,11 +130,27 @@ class Http(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """What the head of a request says about its sender (``hansa.http.Route.admit``).
+
+    ``share`` names the peer or account whose share of memory the body takes, e.g. ``@user:server``; empty is
+    a stranger, of whom all share one small pool. ``proven``: the head alone proves it, as a token does. What
+    is not proven (a server name whose signature covers the body) takes the share of the sender's address, so
+    that nobody can use up the share of somebody else. ``value`` is for the endpoint.
+    """
+
+    share: str = ""
+    proven: bool = False
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One inbound request. ``target`` is the raw request target with its query; ``path`` are its
     percent-decoded segments that the route named; ``query`` is in order, decoded. Header names are lower
     case. ``remote`` is the peer's address. ``chunks`` is the body as it comes, instead of ``body``, where the
-    route wants that: it raises ``hansa.http.BodyTooLarge`` and TimeoutError.
+    route wants that: it raises ``hansa.http.BodyTooLarge`` and TimeoutError. ``admitted`` is what the route's
+    ``admit`` found, None where the route has none.
     """
 
     method: str
@@ -147,6 +163,7 @@ class Request:
     body: bytes = b""
     remote: str = ""
     chunks: AsyncIterator[bytes] | None = None
+    admitted: Admitted | None = None
 
     def first(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""
