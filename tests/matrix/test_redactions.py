@@ -7,10 +7,13 @@ from urllib.parse import quote
 
 import orjson
 import pytest
+from hansa import LocalProtocolError
 from hansa.pure.content import REDACTED, Custom
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.redact import redact
+from hansa_matrix.room.events import is_live
+from hansa_matrix.room.redactions import Awaited, Waiting
 from hansa_matrix.room.sweep import swept
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
 
@@ -164,3 +167,39 @@ async def test_a_server_gets_what_its_people_could_read_and_the_bones_of_the_res
         bodies = [p["content"].get("body") for p in page["events"] if p["type"] == "m.room.message"]
         assert bodies == ["before" if whole else None]
         assert event_id((await served(house, said)), joined.version) == said
+
+
+async def test_a_command_redacts_nothing_that_it_may_not(tmp_path):
+    async with inbound(tmp_path) as house:
+        network = house.app.network("matrix")
+        other = house.forger.message(house.other, "of another room")
+        assert await house.fate(other) == "accepted"
+        target = event_id(other, house.other.version)
+        for one, why in ((target, "another room"), ("$none", "not here")):
+            with pytest.raises(LocalProtocolError, match=why):
+                await network.operations()["rooms redact"]({"room": house.room.room_id, "event": one})
+        assert (await served(house, target))["content"]["body"] == "of another room"
+
+
+def test_what_waits_is_bounded_for_each_server():
+    awaited = Awaited("!r")
+    for number in range(300):
+        awaited.wait(f"$t{number}", Waiting(f"$r{number}", "loud"))
+    assert len(awaited.by_target) == 200
+    assert awaited.wait("$t", Waiting("$r", "loud")) == []
+    assert awaited.wait("$t", Waiting("$r", "quiet"))
+    for number in range(2000):
+        awaited.wait("$t", Waiting(f"$q{number}", f"server{number}"))
+    assert sum(map(len, awaited.by_target.values())) == 1000
+
+
+async def test_a_redacted_event_keeps_its_place_in_the_timeline_if_the_redaction_came_first(tmp_path):
+    async with inbound(tmp_path) as house:
+        room = house.app.network("matrix").get(house.room.room_id)
+        room.attended = True
+        said = house.forger.message(house.room, "secret")
+        name = event_id(said, house.room.version)
+        await accepted(house, redaction(house, name))
+        assert await house.fate(said) == "accepted"
+        row = await house.app.network("matrix")._ctx.store.get("pdu", (name,))
+        assert is_live(row)

@@ -170,4 +170,8 @@ class Speech:
         signer: tuple[str, Callable[[bytes], str]] = (self._draft.own.key.key_id, self._draft.own.key.sign)
         pdu = finish(event, version, self._draft.own.server, signer)
         reject = self._draft.check(pdu, cited)
-        return pdu if reject is None else refusal_of(reject)
+        if reject is not None:
+            return refusal_of(reject)
+        if type_ == REDACTION and (why := await self._draft.no_redaction(pdu, state)):
+            return Refusal(code=RefusalCode.FORBIDDEN, text=f"the redaction does not apply: {why}")
+        return pdu

@@ -29,6 +29,7 @@ from hansa_matrix.proto.state_keys import CREATE_KEY
 from hansa_matrix.room.events import DECISION, Status, Stored
 from hansa_matrix.room.native import Adopted, Arrived, Backfilled, Own, refusal_of
 from hansa_matrix.room.policing import Policing
+from hansa_matrix.room.redactions import REDACTION
 from hansa_matrix.room.relations import related
 from hansa_matrix.room.room import MatrixRoom, without_past
 from hansa_matrix.room.speech import Speech
@@ -79,7 +80,7 @@ class RoomTurn:
         done: list[Write] = [Delete("staged", arrived.staged)] if arrived.staged else []
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
         if known is not None and known.unwanted and not arrived.unwanted and pdu.state_key is None:
-            return self._recommended(arrived, verdict, known, done)
+            return await self._recommended(arrived, verdict, known, done)
         if known is not None and known.after:
             return self._draft.prepared(done, shown=False)
         cited = await self._draft.load({*pdu.auth_events, *pdu.prev_events})
@@ -115,6 +116,12 @@ class RoomTurn:
             self._draft.stored[pdu.event_id] = stored
             return self._draft.prepared([*done, *made, *puts, stored.put()], shown=False)
         status, why = _accepted(verdict)
+        if (
+            arrived.handshake
+            and pdu.type == REDACTION
+            and (problem := await self._draft.no_redaction(pdu, before))
+        ):  # ours, which had waited for another's signature
+            return Refusal(code=RefusalCode.FORBIDDEN, text=problem)
         writes, view = await self._draft.accept(pdu, status, before_group, before, why)
         relay: list[Write] = []
         if arrived.handshake:
@@ -124,17 +131,22 @@ class RoomTurn:
         return self._draft.prepared(
             [*done, *made, *writes, *relay],
             native_id=pdu.event_id,
-            shown=status is Status.ACCEPTED,
+            shown=self._draft.stored[pdu.event_id].shown,
             view=view,
         )
 
-    def _recommended(self, arrived: Arrived, verdict: Verdict, known: Stored, done: list[Write]) -> Prepared:
+    async def _recommended(
+        self, arrived: Arrived, verdict: Verdict, known: Stored, done: list[Write]
+    ) -> Prepared:
         """An event that came again, with the signature that it lacked: it has its place already, and is shown
         now. One that is state stays as it is, as others have built on that.
         """
         status, why = _accepted(verdict)
-        writes = [*done, *self._draft.late(Stored(arrived.pdu, status, known.before, known.after, why))]
-        return self._draft.prepared(writes, native_id=known.pdu.event_id, shown=verdict.allowed)
+        before = await self._draft.room.groups.load(known.before)
+        again = Stored(arrived.pdu, status, known.before, known.after, why)
+        again = await self._draft.effective(again, before)
+        writes = [*done, *self._draft.late(again), *await self._draft.redacted(again.pdu, before)]
+        return self._draft.prepared(writes, native_id=known.pdu.event_id, shown=again.shown)
 
     async def _present(self, pdu: Pdu, before_group: int) -> StateIds:
         """What check 6 holds an event against: the current state. Where the event follows one whose past we
@@ -188,13 +200,13 @@ class RoomTurn:
             after, puts = self._draft.after(pdu, group, before)
             writes += puts
             status, why = _accepted(verdict)
-            stored = Stored(pdu, status, group, after, why)
+            stored = await self._draft.effective(Stored(pdu, status, group, after, why), before)
         self._draft.stored[pdu.event_id] = stored
         self._draft.head = without_past(self._draft.head, pdu, ())
         writes.append(stored.put())
         if reject is None:
-            writes += related(pdu) if verdict.allowed else ()
-            writes += await self._draft.redacted(pdu, before)
+            writes += related(pdu) if stored.shown else ()
+            writes += await self._draft.redacted(pdu, before, live=False)
         return self._draft.prepared(writes, shown=False)
 
     async def _own_auth(self, pdu: Pdu, cited: Mapping[str, Stored], before: StateIds) -> Reject | None:

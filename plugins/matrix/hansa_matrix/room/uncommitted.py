@@ -19,7 +19,7 @@ from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.news import told
-from hansa_matrix.room.redactions import REDACTION, applied, kept, target_of
+from hansa_matrix.room.redactions import REDACTION, Waiting, applied, kept, problem, target_of, withheld
 from hansa_matrix.room.relations import related, unrelated
 from hansa_matrix.room.room import Head, MatrixRoom, advanced
 from hansa_matrix.room.state import StateIds
@@ -149,7 +149,7 @@ class Uncommitted:
         old_group = self.head.group
         after, puts = self.after(pdu, before_group, before)
         writes += puts
-        stored = Stored(pdu, status, before_group, after, reason)
+        stored = await self.effective(Stored(pdu, status, before_group, after, reason), before)
         self.stored[pdu.event_id] = stored
         head = advanced(self.head, pdu, after, after)
         group, current, made = await room.joined(head.extremities.values(), after, self.drafted)
@@ -166,15 +166,17 @@ class Uncommitted:
             self.stored[pdu.event_id] = replace(self.stored[pdu.event_id], live=True)
             writes.append(told(pdu.room_id, pdu.event_id, self.head.group))
         writes += related(pdu) if stored.shown else ()
-        writes += [self.stored[pdu.event_id].put(), *hidden]
+        writes += [*hidden, self.stored[pdu.event_id].put()]
         return writes, await self._seen(keys, current)
 
-    def late(self, stored: Stored) -> list[Write]:
-        """The writes of an event that has its place already, and is shown only now if it is accepted."""
+    def late(self, stored: Stored, *, live: bool = True) -> list[Write]:
+        """The writes of an event that has its place already, and is shown only now if it is accepted. It is
+        news for clients if it is ``live``.
+        """
         writes: list[Write] = []
         if stored.shown:
             writes += related(stored.pdu)
-            if self._attended:
+            if self._attended and live:
                 self._news, stored = True, replace(stored, live=True)
                 writes.append(told(stored.pdu.room_id, stored.pdu.event_id, self.head.group))
         self.stored[stored.pdu.event_id] = stored
@@ -192,33 +194,66 @@ class Uncommitted:
             writes += self.own.attendance.writes(user, stay)
         return writes
 
-    async def redacted(self, pdu: Pdu, before: StateIds) -> list[Write]:
-        """What an event that came now does to others if it is a redaction, and what others do to it."""
+    async def effective(self, stored: Stored, before: StateIds) -> Stored:
+        """An event as it is to be stored: a redaction that does not apply, or not yet, is withheld."""
+        if stored.pdu.type != REDACTION:
+            return stored
+        return withheld(stored, await self.no_redaction(stored.pdu, before))
+
+    async def no_redaction(self, pdu: Pdu, before: StateIds) -> str:
+        """Why a redaction does not apply, empty if it does."""
+        named = target_of(pdu, self.room.version)
+        target = (await self.load([named])).get(named) if named is not None else None
+        powers = await self.view_of(before, [POWER_LEVELS_KEY])
+        return problem(pdu, target, powers, self.room.version)
+
+    async def redacted(self, pdu: Pdu, before: StateIds, *, live: bool = True) -> list[Write]:
+        """What an event that came now does to others if it is a redaction, and what others do to it. It came
+        as it happened if it is ``live``.
+        """
         room, writes = self.room, list[Write]()
-        pairs: list[tuple[Pdu, str, StateIds]] = []
         if pdu.type == REDACTION:
-            target = target_of(pdu, room.version)
-            if target is not None and target in await self.load([target]):
-                pairs.append((pdu, target, before))
-            elif target is not None:
-                writes += room.awaited.wait(target, pdu.event_id)
-        if pdu.event_id in room.awaited.by_target:
-            waited, writes = room.awaited.come(pdu.event_id)
-            known = await self.load(waited)
-            pairs += [(s.pdu, pdu.event_id, await room.groups.load(s.before)) for s in known.values()]
-        for redaction, target, state in pairs:
-            before_it = (await self.load([target]))[target]
-            powers = await self.view_of(state, [POWER_LEVELS_KEY])
-            after = applied(redaction, before_it, powers, room.version)
-            if after is None:
+            writes += await self._redacts(pdu, before, live=live)
+        if pdu.event_id not in room.awaited.by_target:
+            return writes
+        waited, ended = room.awaited.come(pdu.event_id)
+        writes += ended
+        known = await self.load([one.event_id for one in waited])
+        for one in waited:
+            redaction = known.get(one.event_id)
+            if redaction is None:
                 continue
-            self.stored[target] = after
-            self._blanked.append(target)
-            writes += unrelated(before_it.pdu, redaction.event_id)
-            writes.append(after.put())
-            keep = self.ctx.config.keep_redacted_for
-            if keep:
-                writes.append(kept(before_it, self.ctx.clock.now() + keep * 1000))
+            state = await room.groups.load(redaction.before)
+            now = withheld(redaction, await self.no_redaction(redaction.pdu, state))
+            writes += self.late(now, live=one.live)
+            if now.shown or now.by_policy:
+                writes += await self._redacts(now.pdu, state, live=one.live)
+        return writes
+
+    async def _redacts(self, redaction: Pdu, before: StateIds, *, live: bool) -> list[Write]:
+        """The writes of what a redaction does to its target, or of its waiting for it."""
+        named = target_of(redaction, self.room.version)
+        if named is None:
+            return []
+        target = (await self.load([named])).get(named)
+        if target is None:
+            waiting = Waiting(redaction.event_id, ids.domain_of(redaction.sender), live)
+            writes = self.room.awaited.wait(named, waiting)
+            if not writes:
+                self.ctx.count("matrix_redactions", status="not_awaited")
+            return writes
+        if await self.no_redaction(redaction, before):
+            self.ctx.count("matrix_redactions", status="withheld")
+            return []
+        after = applied(target, self.room.version)
+        if after is None:
+            return []
+        self.stored[named] = after
+        self._blanked.append(named)
+        writes = [*unrelated(target.pdu, redaction.event_id), after.put()]
+        keep = self.ctx.config.keep_redacted_for
+        if keep:
+            writes.append(kept(target, self.ctx.clock.now() + keep * 1000))
         return writes
 
     def _of_ours(self, user: str | None) -> bool:
