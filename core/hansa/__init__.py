@@ -28,6 +28,7 @@ from hansa.contracts import (
 from hansa.hookspecs import hookimpl
 from hansa.http import Admit, Router
 from hansa.pure.commands import Argument, Command, Commands
+from hansa.pure.concerned import peers_of, people_of, texts_of
 from hansa.pure.content import (
     Content,
     Custom,
@@ -41,15 +42,27 @@ from hansa.pure.content import (
     Topic,
 )
 from hansa.pure.crossing import (
+    AdminChange,
     Crossing,
+    DirectoryPublish,
+    DirectoryQuery,
     EventIn,
     EventOut,
     Invite,
     Join,
+    KeysQuery,
+    Knock,
     MediaTransfer,
+    MediaUpload,
     PeerConnect,
+    Presence,
+    ProfileChange,
+    ProfileQuery,
+    RoomCreate,
+    RoomUpgrade,
     SignalIn,
     SignalOut,
+    ToDevice,
 )
 from hansa.pure.errors import ConfigError, HansaError, LocalProtocolError, PluginError, RemoteProtocolError
 from hansa.pure.features import Features, Level, cut
@@ -106,6 +119,7 @@ __all__ = [
     "ALLOW",
     "API",
     "Action",
+    "AdminChange",
     "Admit",
     "Admitted",
     "Append",
@@ -129,6 +143,8 @@ __all__ = [
     "Delivery",
     "Destination",
     "Direction",
+    "DirectoryPublish",
+    "DirectoryQuery",
     "Encrypted",
     "Event",
     "EventIn",
@@ -145,7 +161,9 @@ __all__ = [
     "Insert",
     "Invite",
     "Join",
+    "KeysQuery",
     "Kind",
+    "Knock",
     "KnowsServers",
     "Level",
     "Link",
@@ -153,6 +171,7 @@ __all__ = [
     "LocalProtocolError",
     "MakesGhosts",
     "MediaTransfer",
+    "MediaUpload",
     "Member",
     "Membership",
     "Message",
@@ -173,6 +192,9 @@ __all__ = [
     "PluginError",
     "Policy",
     "Prepared",
+    "Presence",
+    "ProfileChange",
+    "ProfileQuery",
     "Put",
     "Random",
     "Reason",
@@ -186,8 +208,10 @@ __all__ = [
     "Response",
     "Retry",
     "Role",
+    "RoomCreate",
     "RoomFacts",
     "RoomRefused",
+    "RoomUpgrade",
     "RoomView",
     "Router",
     "Row",
@@ -200,6 +224,7 @@ __all__ = [
     "SrvRecord",
     "StoreError",
     "Style",
+    "ToDevice",
     "Topic",
     "TracksDelivery",
     "Turn",
@@ -210,5 +235,8 @@ __all__ = [
     "Write",
     "cut",
     "hookimpl",
+    "peers_of",
+    "people_of",
     "strictest",
+    "texts_of",
 ]

@@ -5,23 +5,13 @@ from __future__ import annotations
 import base64
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import orjson
 
 from hansa.dispatch import Answer, Installed, ask
-from hansa.pure.crossing import (
-    Crossing,
-    EventIn,
-    EventOut,
-    Invite,
-    Join,
-    MediaTransfer,
-    PeerConnect,
-    SignalIn,
-    SignalOut,
-)
+from hansa.pure.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
 from hansa.pure.errors import LocalProtocolError
 from hansa.pure.verdict import ALLOW, Action, Verdict, narrowed, strictest
 from hansa.seams import Clock, Random
@@ -41,61 +31,38 @@ class Judgement:
     writes: tuple[Write, ...] = ()
 
 
+#: Fields of a crossing whose strings are somebody's words, and those that are looked at through other names.
+_NOT_KEPT = frozenset({"texts", "name", "address", "view", "content", "facts", "link"})
+_LISTED = 100
+_LONGEST = 300
+
+
 def facts_of(crossing: Crossing) -> dict[str, Any]:
     """What a person needs to see of a crossing to understand a decision. Never the words themselves."""
-    match crossing:
-        case PeerConnect():
-            return {
-                "crossing": "PeerConnect",
-                "network": crossing.network,
-                "server": crossing.server,
-                "outbound": crossing.outbound,
-            }
-        case EventIn() | EventOut():
-            return {
-                "crossing": type(crossing).__name__,
-                "link": crossing.link.id,
-                "room": crossing.link.room,
-                "sender": str(crossing.sender),
-                "kind": crossing.content.kind.value,
-                "sender_server": crossing.facts.sender_server,
-                "room_servers": sorted(crossing.view.servers())[:100],
-            }
-        case SignalIn() | SignalOut():
-            return {
-                "crossing": type(crossing).__name__,
-                "link": crossing.link.id,
-                "room": crossing.link.room,
-                "sender": str(crossing.sender),
-                "kind": crossing.kind,
-                "room_servers": sorted(crossing.view.servers())[:100],
-            }
-        case MediaTransfer():
-            return {
-                "crossing": "MediaTransfer",
-                "network": crossing.network,
-                "server": crossing.server,
-                "media": crossing.media,
-                "outbound": crossing.outbound,
-            }
-        case Join():
-            return {
-                "crossing": "Join",
-                "room": crossing.room,
-                "user": str(crossing.user),
-                "user_server": crossing.user_server,
-                "outbound": crossing.outbound,
-                "room_servers": sorted(crossing.servers)[:100],
-            }
-        case Invite():
-            return {
-                "crossing": "Invite",
-                "room": crossing.room,
-                "sender": str(crossing.sender),
-                "sender_server": crossing.sender_server,
-                "user": str(crossing.user),
-                "outbound": crossing.outbound,
-            }
+    kept: dict[str, Any] = {"crossing": type(crossing).__name__}
+    if isinstance(crossing, EventIn | EventOut | SignalIn | SignalOut):
+        kept |= {"link": crossing.link.id[:_LONGEST], "room": crossing.link.room}
+        kept["room_servers"] = _shown(crossing.view.servers())
+    if isinstance(crossing, EventIn | EventOut):
+        kept |= {"kind": crossing.content.kind.value, "sender_server": crossing.facts.sender_server}
+    for field in fields(crossing):
+        if field.name not in _NOT_KEPT:
+            kept["room_servers" if field.name == "servers" else field.name] = _shown(
+                getattr(crossing, field.name)
+            )
+    return kept
+
+
+def _shown(value: Any) -> Any:
+    match value:
+        case bool() | int():
+            return value
+        case frozenset():
+            return [_shown(each) for each in sorted(value)[:_LISTED]]
+        case tuple():
+            return [_shown(each) for each in value[:_LISTED]]
+        case _:
+            return str(value)[:_LONGEST]
 
 
 def _reasons(verdict: Verdict) -> list[dict[str, str]]:

@@ -1,7 +1,7 @@
 """Everything that can cross our border, one frozen value each: what a policy judges.
 
 A new place where something crosses is a new member of the union here, never a new hook. Each class names
-the actions it can do.
+the actions it can do. ``hansa.pure.concerned`` says of any of them whom it concerns and what it says.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class EventOut:
 class Join:
     """A person enters a room. ``outbound``: ours into a room elsewhere; else a remote person into ours.
 
-    ``servers`` are the servers known to be in the room, as far as known at the time of asking.
+    ``servers`` are the servers known to be in the room, as far as known at the time of asking. ``texts`` are
+    the person's name and reason.
     """
 
     network: str
@@ -77,12 +78,31 @@ class Join:
     user_server: str
     outbound: bool
     servers: frozenset[str] = field(default_factory=frozenset)
+    texts: tuple[str, ...] = ()
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knock:
+    """A person asks to be let into a room. ``outbound``: ours, at a room elsewhere; else a remote person, at
+    ours. ``servers`` are those known to be in the room; ``texts`` are the person's name and reason.
+    """
+
+    network: str
+    room: str
+    user: Ref
+    user_server: str
+    outbound: bool
+    servers: frozenset[str] = field(default_factory=frozenset)
+    texts: tuple[str, ...] = ()
     possible: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invite:
-    """A person is asked into a room: ``sender`` (at ``sender_server``) asks ``user``."""
+    """A person is asked into a room: ``sender`` (at ``sender_server``) asks ``user``. ``texts`` are the names
+    and the reason that come with it, the room's own name and topic included.
+    """
 
     network: str
     room: str
@@ -91,6 +111,131 @@ class Invite:
     user: Ref
     outbound: bool
     servers: frozenset[str] = field(default_factory=frozenset)
+    texts: tuple[str, ...] = ()
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomCreate:
+    """A person makes a room. ``invited`` are the people it begins with, additional creators included, and
+    ``servers`` their servers. ``federated`` is False where no other server may ever enter. ``texts`` are the
+    strings of every event it begins with, and of its address.
+    """
+
+    network: str
+    user: Ref
+    user_server: str
+    version: str = ""
+    invited: tuple[Ref, ...] = ()
+    servers: frozenset[str] = field(default_factory=frozenset)
+    federated: bool = True
+    texts: tuple[str, ...] = ()
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomUpgrade:
+    """A person replaces ``room`` by a new one of ``version``. ``servers`` are those in the old one."""
+
+    network: str
+    room: str
+    user: Ref
+    user_server: str
+    version: str = ""
+    servers: frozenset[str] = field(default_factory=frozenset)
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileQuery:
+    """``server`` asks for the profile of ``user`` here, or (``outbound``) is to be asked for one there."""
+
+    network: str
+    server: str
+    user: Ref
+    outbound: bool
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileChange:
+    """A person changes what others see of them: display name, picture, status, the name of a device."""
+
+    network: str
+    user: Ref
+    user_server: str
+    texts: tuple[str, ...] = ()
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryQuery:
+    """``server`` looks something up here, or (``outbound``) is about to be asked: an alias, the published
+    rooms, the rooms of a space, an event by its time. ``address`` is what is looked for, empty for a list.
+    """
+
+    network: str
+    server: str
+    address: str
+    outbound: bool
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryPublish:
+    """A person gives ``room`` the public address ``address``, or (``address`` empty) puts it into the list of
+    published rooms. ``texts`` are what the list will show of it.
+    """
+
+    network: str
+    user: Ref
+    user_server: str
+    room: str
+    address: str = ""
+    texts: tuple[str, ...] = ()
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysQuery:
+    """``server`` asks for the device keys of ``users`` here or claims one-time keys, or (``outbound``)
+    is about to be asked for those of its own.
+    """
+
+    network: str
+    server: str
+    users: tuple[Ref, ...]
+    outbound: bool
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToDevice:
+    """A message of ``type`` from device to device, outside of any room. ``users`` get it, and ``servers`` are
+    theirs. ``outbound``: it leaves for another server; else it is for people here.
+    """
+
+    network: str
+    sender: Ref
+    sender_server: str
+    users: tuple[Ref, ...] = ()
+    servers: frozenset[str] = field(default_factory=frozenset)
+    type: str = ""
+    outbound: bool = False
+    texts: tuple[str, ...] = ()
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    """Whether a person is there, with a status text in ``texts``. ``outbound``: it leaves for ``servers``."""
+
+    network: str
+    user: Ref
+    user_server: str
+    servers: frozenset[str] = field(default_factory=frozenset)
+    outbound: bool = False
+    texts: tuple[str, ...] = ()
     possible: ClassVar[frozenset[Action]] = _GATE
 
 
@@ -120,7 +265,8 @@ class SignalOut:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaTransfer:
     """A file is about to be fetched from another server, or (``outbound``) given to one. ``media`` is its id
-    on ``network``, ``server`` the other one. ``size`` in bytes is 0 and ``type`` empty while not known.
+    on ``network``, ``server`` the other one. ``size`` in bytes is 0, ``type`` and ``name`` are empty while
+    not known.
     """
 
     network: str
@@ -129,7 +275,55 @@ class MediaTransfer:
     outbound: bool
     type: str = ""
     size: int = 0
+    name: str = ""
     possible: ClassVar[frozenset[Action]] = _GATE
 
 
-Crossing = PeerConnect | EventIn | EventOut | Join | Invite | SignalIn | SignalOut | MediaTransfer
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaUpload:
+    """A person stores a file here. ``media`` is its id to be, ``size`` is in bytes, 0 where unknown."""
+
+    network: str
+    user: Ref
+    user_server: str
+    media: str = ""
+    name: str = ""
+    type: str = ""
+    size: int = 0
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminChange:
+    """An operator changes something by ``command``. ``arguments`` are names and values, never a secret.
+
+    Reloading the configuration and looking are not asked about: a policy can lock nobody out of changing it.
+    """
+
+    command: str
+    arguments: tuple[tuple[str, str], ...] = ()
+    possible: ClassVar[frozenset[Action]] = _GATE
+
+
+Crossing = (
+    PeerConnect
+    | EventIn
+    | EventOut
+    | Join
+    | Knock
+    | Invite
+    | RoomCreate
+    | RoomUpgrade
+    | ProfileQuery
+    | ProfileChange
+    | DirectoryQuery
+    | DirectoryPublish
+    | KeysQuery
+    | ToDevice
+    | Presence
+    | SignalIn
+    | SignalOut
+    | MediaTransfer
+    | MediaUpload
+    | AdminChange
+)

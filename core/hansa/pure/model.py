@@ -171,7 +171,8 @@ class Delivery:
 class NativeFacts:
     """What a policy may know of a native event without knowing its protocol.
 
-    ``size`` is in bytes on the wire. ``texts`` are the strings a person would read.
+    ``size`` is in bytes on the wire. ``texts`` is every string of it that is not known to be an identifier.
+    ``people`` are users it concerns besides its sender and its member (additional creators, say).
     """
 
     type: str = ""
@@ -181,3 +182,4 @@ class NativeFacts:
     sender_server: str = ""
     room_servers: frozenset[str] = field(default_factory=frozenset)
     texts: tuple[str, ...] = ()
+    people: tuple[Ref, ...] = ()

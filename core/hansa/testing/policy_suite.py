@@ -22,15 +22,27 @@ from hansa.dispatch import Answer, Installed, ask
 from hansa.hookspecs import hookimpl
 from hansa.pure.content import Custom, Encrypted, Member, Membership, Message, Name, Topic
 from hansa.pure.crossing import (
+    AdminChange,
     Crossing,
+    DirectoryPublish,
+    DirectoryQuery,
     EventIn,
     EventOut,
     Invite,
     Join,
+    KeysQuery,
+    Knock,
     MediaTransfer,
+    MediaUpload,
     PeerConnect,
+    Presence,
+    ProfileChange,
+    ProfileQuery,
+    RoomCreate,
+    RoomUpgrade,
     SignalIn,
     SignalOut,
+    ToDevice,
 )
 from hansa.pure.model import Link, NativeFacts, Ref
 from hansa.pure.verdict import Action, Verdict, strictest
@@ -132,38 +144,76 @@ def samples() -> list[Crossing]:
     for outbound in (False, True):
         for server in ("x.example", "127.0.0.1:8448", "[2001:db8::1]", "", "X" * 2000):
             found += [PeerConnect(network="one", server=server, outbound=outbound)]
+            found += [ProfileQuery(network="one", server=server, user=ann, outbound=outbound)]
+            found += [DirectoryQuery(network="one", server=server, address=server, outbound=outbound)]
+            found += [KeysQuery(network="one", server=server, users=(ann, nobody), outbound=outbound)]
         for user, home in ((ann, "x.example"), (nobody, "")):
-            found.append(
-                Join(network="one", room="a", user=user, user_server=home, outbound=outbound, servers=servers)
-            )
-            found.append(
-                Invite(
-                    network="one",
-                    room="a",
-                    sender=bob,
-                    sender_server=home,
-                    user=user,
-                    outbound=outbound,
-                    servers=servers,
-                )
-            )
+            found += _comings(user, home, servers, outbound=outbound)
         for size in (0, 10**12):
-            found.append(
-                MediaTransfer(
-                    network="one",
-                    server="x.example",
-                    media="mxc://x.example/a",
-                    outbound=outbound,
-                    type="image/png" if size else "",
-                    size=size,
-                )
+            media = MediaTransfer(
+                network="one",
+                server="x.example",
+                media="mxc://x.example/a",
+                outbound=outbound,
+                type="image/png" if size else "",
+                size=size,
+                name="cat.png" if size else "",
             )
+            found.append(media)
+    for user, home in ((ann, "x.example"), (nobody, "")):
+        found += _acts(user, home, servers)
+    found.append(AdminChange(command="rooms close", arguments=(("room", "r1"),)))
+    found.append(AdminChange(command=""))
     for kind in ("typing", "receipt"):
         for sender, shown in ((ann, view), (nobody, empty)):
             server = "x.example" if shown is view else ""
             found.append(SignalIn(link=here, sender=sender, sender_server=server, kind=kind, view=shown))
             found.append(SignalOut(link=there, sender=sender, kind=kind, view=shown))
     return found
+
+
+def _comings(user: Ref, home: str, servers: frozenset[str], *, outbound: bool) -> list[Crossing]:
+    """Into a room, and from device to device: what has a direction."""
+    texts = ("A name", "") if home else ()
+    of_user: dict[str, Any] = {"network": "one", "user": user, "user_server": home, "texts": texts}
+    of_room: dict[str, Any] = {"room": "a", "servers": servers, "outbound": outbound}
+    invite = Invite(
+        network="one",
+        room="a",
+        sender=Ref("two", "bob@y.example"),
+        sender_server=home,
+        user=user,
+        outbound=outbound,
+        servers=servers,
+        texts=texts,
+    )
+    device = ToDevice(
+        network="one",
+        sender=user,
+        sender_server=home,
+        users=(user,),
+        servers=servers,
+        type="m.room_key_request" if home else "",
+        outbound=outbound,
+        texts=texts,
+    )
+    presence = Presence(**of_user, servers=servers, outbound=outbound)
+    return [Join(**of_user, **of_room), Knock(**of_user, **of_room), invite, device, presence]
+
+
+def _acts(user: Ref, home: str, servers: frozenset[str]) -> list[Crossing]:
+    """What a person here does."""
+    by: dict[str, Any] = {"network": "one", "user": user, "user_server": home}
+    return [
+        RoomCreate(**by),
+        RoomCreate(**by, version="12", invited=(user,), servers=servers, federated=False, texts=("n", "")),
+        RoomUpgrade(**by, room="a", version="12", servers=servers),
+        ProfileChange(**by, texts=("Ann", "")),
+        DirectoryPublish(**by, room="a"),
+        DirectoryPublish(**by, room="a", address="#a:x.example", texts=("A name",)),
+        MediaUpload(**by),
+        MediaUpload(**by, media="mxc://x.example/b", name="b.txt", type="text/plain", size=3),
+    ]
 
 
 @pytest.mark.asyncio

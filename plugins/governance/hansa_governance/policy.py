@@ -14,31 +14,42 @@ from hansa import (
     Clock,
     Content,
     Crossing,
-    Custom,
     EventIn,
     EventOut,
     Invite,
     Join,
-    MediaTransfer,
+    Knock,
     Member,
     Membership,
-    Message,
-    Name,
     PeerConnect,
     Reason,
     Ref,
     SignalIn,
     SignalOut,
-    Topic,
     Verdict,
     hookimpl,
+    peers_of,
+    people_of,
     strictest,
+    texts_of,
 )
 
 from hansa_governance.config import Config
 from hansa_governance.lists import Globs, host_of
 from hansa_governance.rate import Rates
 from hansa_governance.words import Words
+
+#: What the person concerned is told of a server that is not allowed.
+_WHERE: dict[type, str] = {
+    PeerConnect: "this server",
+    EventIn: "the sender's server",
+    SignalIn: "the sender's server",
+    EventOut: "a server in the room",
+    SignalOut: "a server in the room",
+    Join: "a server in the room",
+    Knock: "a server in the room",
+    Invite: "the inviting server",
+}
 
 
 class GovernancePolicy:
@@ -60,33 +71,14 @@ class GovernancePolicy:
         return strictest(found) if found else None
 
     def _verdicts(self, crossing: Crossing) -> Iterator[Verdict]:
-        match crossing:
-            case PeerConnect():
-                yield from self._servers([crossing.server], "this server")
-            case EventIn():
-                if _never_stopped(crossing.content, crossing.sender):
-                    return
-                yield from self._servers([crossing.facts.sender_server], "the sender's server")
-                yield from self._users(_concerned(crossing))
-                yield from self._said(crossing.content, crossing.facts.texts)
-                yield from self._paced(crossing)
-            case EventOut():
-                if not _never_stopped(crossing.content, crossing.sender):
-                    there = crossing.view.servers() | crossing.facts.room_servers
-                    yield from self._servers(there, "a server in the room")
-            case SignalIn():
-                yield from self._servers([crossing.sender_server], "the sender's server")
-                yield from self._users([crossing.sender])
-            case SignalOut():
-                yield from self._servers(crossing.view.servers(), "a server in the room")
-            case MediaTransfer():
-                yield from self._servers([crossing.server], "this server")
-            case Join():
-                yield from self._servers([crossing.user_server, *crossing.servers], "a server in the room")
-                yield from self._users([crossing.user])
-            case Invite():
-                yield from self._servers([crossing.sender_server, *crossing.servers], "the inviting server")
-                yield from self._users([crossing.sender, crossing.user])
+        """Every kind by one rule: the servers, the people and the texts that it concerns."""
+        if isinstance(crossing, EventIn | EventOut) and _never_stopped(crossing.content, crossing.sender):
+            return
+        yield from self._servers(peers_of(crossing), _WHERE.get(type(crossing), "a server concerned"))
+        yield from self._users(people_of(crossing))
+        yield from self._said(texts_of(crossing))
+        if isinstance(crossing, EventIn):
+            yield from self._paced(crossing)
 
     def _servers(self, servers: Iterable[str], what: str) -> Iterator[Verdict]:
         for server in sorted(set(servers)):
@@ -111,17 +103,10 @@ class GovernancePolicy:
             elif self._allow_users and not self._allow_users.allows(user.id):
                 yield self._deny("GOV_USER_NOT_ALLOWED", "allow_users", "you are not allowed here", user.id)
 
-    def _said(self, content: Content, native: Iterable[str]) -> Iterator[Verdict]:
-        texts = list(native)
-        if isinstance(content, Message | Name | Topic | Custom):
-            texts.append(content.text)
-        elif isinstance(content, Member):
-            texts += [content.name or "", content.reason]
+    def _said(self, texts: Iterable[str]) -> Iterator[Verdict]:
         phrase = self._words.hit(texts)
         if phrase:
-            yield self._deny(
-                "GOV_CONTENT", f"words: {phrase}", "the message holds a word that may not cross", ""
-            )
+            yield self._deny("GOV_CONTENT", f"words: {phrase}", "it holds a word that may not cross", "")
 
     def _paced(self, crossing: EventIn) -> Iterator[Verdict]:
         if self._rates is None or isinstance(crossing.content, Member):
@@ -140,13 +125,6 @@ class GovernancePolicy:
     def _deny(self, code: str, rule: str, text: str, fact: str) -> Verdict:
         reason = Reason(code=code, policy=self._name, rule=rule, text=text, admin_text=fact)
         return Verdict(Action.DENY, (reason,))
-
-
-def _concerned(crossing: EventIn) -> list[Ref]:
-    """Who an event is by, and whom it lets in."""
-    if isinstance(crossing.content, Member) and crossing.content.user != crossing.sender:
-        return [crossing.sender, crossing.content.user]
-    return [crossing.sender]
 
 
 def _never_stopped(content: Content, sender: Ref) -> bool:

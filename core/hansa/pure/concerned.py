@@ -1,0 +1,113 @@
+"""Whom a crossing concerns and what it says: the same three questions for every member of the union.
+
+The answers follow from the names of its fields, so that a policy judges a new kind of crossing by the rules
+it has already. ``ROLES`` has every field of every kind; a test fails for one that it lacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Final
+
+from hansa.pure.content import Content, Custom, Member, Message, Name, Topic
+from hansa.pure.crossing import Crossing, EventIn, EventOut, SignalOut
+from hansa.pure.model import Ref
+
+SERVER: Final = "server"
+PERSON: Final = "person"
+TEXT: Final = "text"
+OTHER: Final = "other"
+
+#: What each field is: a server's name (or several), a person (or several), a string to read (or several), or
+#: neither of them.
+ROLES: Final = {
+    "server": SERVER,
+    "servers": SERVER,
+    "user_server": SERVER,
+    "sender_server": SERVER,
+    "user": PERSON,
+    "users": PERSON,
+    "sender": PERSON,
+    "invited": PERSON,
+    "texts": TEXT,
+    "name": TEXT,
+    "type": TEXT,
+    "address": TEXT,
+    # Ids, and what is looked at through the link, the view, the content and the facts.
+    "network": OTHER,
+    "room": OTHER,
+    "media": OTHER,
+    "version": OTHER,
+    "kind": OTHER,
+    "size": OTHER,
+    "outbound": OTHER,
+    "federated": OTHER,
+    "immutable": OTHER,
+    "link": OTHER,
+    "view": OTHER,
+    "content": OTHER,
+    "facts": OTHER,
+    # An operator is not kept from naming a thing.
+    "command": OTHER,
+    "arguments": OTHER,
+}
+
+
+def peers_of(crossing: Crossing) -> frozenset[str]:
+    """The names of the servers concerned: who speaks, and who would get it. What leaves for a room is got by
+    every server with a person in it, on any network.
+    """
+    match crossing:
+        case EventIn():
+            return frozenset({crossing.facts.sender_server})
+        case EventOut():
+            return crossing.view.servers() | crossing.facts.room_servers
+        case SignalOut():
+            return crossing.view.servers()
+        case _:
+            return frozenset(_of(crossing, SERVER))
+
+
+def people_of(crossing: Crossing) -> tuple[Ref, ...]:
+    """The users concerned. What leaves was judged by its people where it came in, so those name nobody."""
+    match crossing:
+        case EventIn():
+            about = crossing.facts.people
+            if isinstance(crossing.content, Member) and crossing.content.user != crossing.sender:
+                about = (crossing.content.user, *about)
+            return (crossing.sender, *about)
+        case EventOut() | SignalOut():
+            return ()
+        case _:
+            return tuple(_of(crossing, PERSON))
+
+
+def texts_of(crossing: Crossing) -> tuple[str, ...]:
+    """Every string in it that a person may read. What leaves was judged by its texts where it came in."""
+    match crossing:
+        case EventIn():
+            return words_of(crossing.content) + crossing.facts.texts
+        case EventOut():
+            return ()
+        case _:
+            return tuple(_of(crossing, TEXT))
+
+
+def words_of(content: Content) -> tuple[str, ...]:
+    """The strings of a content that a person may read."""
+    match content:
+        case Message() | Name() | Topic() | Custom():
+            return (content.text,)
+        case Member():
+            return (content.name or "", content.reason)
+        case _:
+            return ()
+
+
+def _of(crossing: Crossing, role: str) -> list[Any]:
+    found: list[Any] = []
+    for field in fields(crossing):
+        if ROLES.get(field.name) == role:
+            value = getattr(crossing, field.name)
+            found += value if isinstance(value, tuple | frozenset) else [value]
+    return found
