@@ -110,7 +110,7 @@ class Reading:
     async def preview(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /rooms/{roomId}/initialSync``. SPEC: client-server API, "Room previews"."""
         room = await self._readable(caller, request.path["room"])
-        state = await room.state_events(await self._present(caller, room))
+        state = (await room.shown_of(await self._present(caller, room))).values()
         newest = await self._attendance.news.last(room.room_id, 2**53, 1)
         end = Place(position=newest[0].position if newest else 0)
         page, start = await self._timeline.before(room, end, number(request, "limit", _DEFAULT, 100))
@@ -192,9 +192,8 @@ class Reading:
     async def _people(self, room: MatrixRoom, events: Sequence[Stored]) -> list[Mapping[str, Any]]:
         """The member events of who says something, as they are now."""
         keys = {(MEMBER, one.pdu.sender) for one in events}
-        found = await room.events_of(await room.state(), keys)
-        members = [pdu for key, pdu in found.items() if key in keys]
-        return state_shapes(members, self._ctx.clock.now())
+        members = await room.shown_of(await room.state(), keys)
+        return state_shapes(members.values(), self._ctx.clock.now())
 
     async def event(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /event/{eventId}``."""
@@ -222,7 +221,7 @@ class Reading:
             "event": shown,
             "events_before": await self._shapes.of(caller, room, earlier),
             "events_after": await self._shapes.of(caller, room, later),
-            "state": state_shapes(await room.state_events(state), self._ctx.clock.now()),
+            "state": state_shapes((await room.shown_of(state)).values(), self._ctx.clock.now()),
             "start": str(start or before),
             "end": str(end),
         }
@@ -230,14 +229,14 @@ class Reading:
     async def state(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /state``."""
         room = await self._readable(caller, request.path["room"])
-        events = await room.state_events(await self._present(caller, room))
-        return state_shapes(events, self._ctx.clock.now())
+        events = await room.shown_of(await self._present(caller, room))
+        return state_shapes(events.values(), self._ctx.clock.now())
 
     async def state_event(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /state/{eventType}/{stateKey}``: what it says, or with ``format=event`` all of it."""
         room = await self._readable(caller, request.path["room"])
         key = (request.path["type"], request.path.get("key", ""))
-        event = (await room.events_of(await self._present(caller, room), [key])).get(key)
+        event = (await room.shown_of(await self._present(caller, room), [key])).get(key)
         if event is None:
             raise error(404, "M_NOT_FOUND", "there is no such state")
         return bare(event) if request.first("format") == "event" else event.content
@@ -251,11 +250,11 @@ class Reading:
             visible = await self._visibility.of(caller.user, room, earlier)
             state = await room.groups.load(visible[0].after) if visible else state
         kept, left = request.first("membership"), request.first("not_membership")
-        stored = await room.events.load([v for k, v in state.items() if k[0] == MEMBER], room.version)
+        members = await room.shown_of(state, [key for key in state if key[0] == MEMBER])
         events = [
-            one.pdu
-            for one in stored.values()
-            if (not kept or one.pdu.membership == kept) and (not left or one.pdu.membership != left)
+            pdu
+            for pdu in members.values()
+            if (not kept or pdu.membership == kept) and (not left or pdu.membership != left)
         ]
         return {"chunk": state_shapes(events, self._ctx.clock.now())}
 
@@ -268,12 +267,12 @@ class Reading:
         if room is None or stay is None or stay.membership != "join":
             raise error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")
         state = await room.state()
-        stored = await room.events.load([v for k, v in state.items() if k[0] == MEMBER], room.version)
+        members = await room.shown_of(state, [key for key in state if key[0] == MEMBER])
         return {
             "joined": {
-                str(one.pdu.state_key): _face(one.pdu)
-                for one in stored.values()
-                if one.pdu.membership == Membership.JOIN.value
+                str(pdu.state_key): _face(pdu)
+                for pdu in members.values()
+                if pdu.membership == Membership.JOIN.value
             }
         }
 
@@ -320,7 +319,7 @@ class Reading:
             if place is None or len(found) >= most:
                 break
             page, place = await self._timeline.before(room, place, _MOST)
-            named = dict.fromkeys(root for one in page if (root := _thread(one.pdu)))
+            named = dict.fromkeys(root for one in page if one.shown and (root := _thread(one.pdu)))
             roots = [root for root in named if root not in seen]
             seen.update(roots)
             loaded = await room.events.load(roots, room.version)

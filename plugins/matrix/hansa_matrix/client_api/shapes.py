@@ -15,6 +15,7 @@ from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.relations import relation
 from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.shown import unspoken
 
 _STRIPPED = ("type", "state_key", "content", "sender", "origin_server_ts")
 #: Relations of one event that are looked at for its summary.
@@ -79,7 +80,8 @@ class Shapes:
             row = taken_back.get((one.pdu.event_id,))
             redaction = redactions.get(row.body.decode()) if row is not None else None
             if redaction is not None:
-                unsigned["redacted_because"] = bare(redaction.pdu, room_id=room_id)
+                because = unspoken(redaction.pdu, room.version) if redaction.by_policy else redaction.pdu
+                unsigned["redacted_because"] = bare(because, room_id=room_id)
             if one.pdu.state_key is not None:
                 unsigned |= await self._replaced(room, one)
             unsigned["membership"] = membership
@@ -96,16 +98,16 @@ class Shapes:
 
     @staticmethod
     async def _replaced(room: MatrixRoom, one: Stored) -> dict[str, Any]:
-        before = (await room.groups.load(one.before)).get(one.pdu.key)
-        if before is None or before == one.pdu.event_id:
+        state = await room.groups.load(one.before)
+        if state.get(one.pdu.key) in {None, one.pdu.event_id}:
             return {}
-        replaced = (await room.events.load([before], room.version)).get(before)
+        replaced = (await room.shown_of(state, [one.pdu.key])).get(one.pdu.key)
         if replaced is None:
             return {}
         return {
-            "prev_content": replaced.pdu.content,
-            "prev_sender": replaced.pdu.sender,
-            "replaces_state": before,
+            "prev_content": replaced.content,
+            "prev_sender": replaced.sender,
+            "replaces_state": replaced.event_id,
         }
 
     @staticmethod

@@ -26,6 +26,8 @@ from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.signals import PRIVATE, RoomSignals
 
 _HEROES = 5
+#: What names a room.
+_NAMES: tuple[StateKey, ...] = (("m.room.name", ""), ("m.room.canonical_alias", ""))
 
 
 class RoomsPart:
@@ -169,7 +171,8 @@ class RoomsPart:
         state = await self._state(asked, room, events, items, whole=whole)
         if asked.wanted.state.lazy or not asked.wanted.state.open:
             state = await self._chosen(asked, room, state, timeline)
-        shown = state_shapes(await room.state_events(state), self._ctx.clock.now(), room_id=False)
+        present = await room.shown_of(state)
+        shown = state_shapes(present.values(), self._ctx.clock.now(), room_id=False)
         if asked.after:
             name = "state_after"
             return body, {name: {"events": shown}, "org.matrix.msc4222.state_after": {"events": shown}}
@@ -194,7 +197,7 @@ class RoomsPart:
             return {key: e for key, e in now.items() if known.get(key) != e}
         start = await room.groups.load(events[0].before)
         lacking = {key: e for key, e in start.items() if known.get(key) != e}
-        told = {one.pdu.key for one in events if one.pdu.state_key is not None}
+        told = {one.pdu.key for one in events if one.shown and one.pdu.state_key is not None}
         # What a resolution changed stands in no timeline.
         lacking |= {k: e for k, e in now.items() if k not in told and known.get(k) != e}
         return lacking
@@ -231,7 +234,7 @@ class RoomsPart:
             "m.invited_member_count": counts["invite"],
         }
         state = await room.state()
-        if ("m.room.name", "") not in state and ("m.room.canonical_alias", "") not in state:
+        if not await room.shown_of(state, _NAMES):
             summary["m.heroes"] = await self._heroes(asked.caller.user, room, state)
         return summary
 
@@ -293,7 +296,7 @@ class RoomsPart:
         if room is None:
             return []
         keys = [*SHOWN, (MEMBER, stay.sender), (MEMBER, asked.caller.user)]
-        found = await room.events_of(await room.state(), keys)
+        found = await room.shown_of(await room.state(), keys)
         return [stripped(found[key]) for key in dict.fromkeys(keys) if key in found]
 
     async def _left(self, asked: Asked, stay: Stay) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from typing import Any
 from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Row
 
 from hansa_matrix.federation.server import error
-from hansa_matrix.room.events import Status, Stored, is_live
+from hansa_matrix.room.events import Stored, is_live, is_shown
 from hansa_matrix.room.news import News
 from hansa_matrix.room.room import MatrixRoom
 
@@ -131,7 +131,7 @@ class Timeline:
         levels: dict[int, list[str]] = {}
         for row in rows:
             level = levels.setdefault(_depth(row), [])
-            if row.fields["status"] == Status.ACCEPTED.value and not is_live(row):
+            if is_shown(row) and not is_live(row):
                 level.append(str(row.key[0]))
         return list(levels.items())
 

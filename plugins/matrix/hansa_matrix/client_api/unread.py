@@ -111,7 +111,7 @@ class Unread:
         )
         notify = highlight = 0
         for one in without(events, await self._data.ignored(user)):
-            if one.pdu.sender == user:
+            if one.pdu.sender == user or not one.shown:
                 continue
             verdict = judge(rules, one.pdu, situation)
             notify += verdict.notify

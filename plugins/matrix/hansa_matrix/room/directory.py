@@ -8,7 +8,7 @@ from typing import Any
 from hansa import Delete, LocalProtocolError, NetworkContext, Operation, Put
 
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.room.events import Status
+from hansa_matrix.room.events import is_shown
 from hansa_matrix.room.room import MatrixRoom
 
 _MOST = 5000
@@ -71,6 +71,6 @@ class Directory:
         rows = await self._ctx.store.scan(
             "pdu", index=("room_id", "depth"), equal=(room.room_id,), after=after, limit=limit
         )
-        shown = {str(row.key[0]) for row in rows if row.fields["status"] == Status.ACCEPTED.value}
+        shown = {str(row.key[0]) for row in rows if is_shown(row)}
         stored = await room.events.load(sorted(shown), room.version)
         return [one.pdu for one in stored.values()]

@@ -148,13 +148,15 @@ class Entrance:
         linked = self._ctx.link(room.room_id) is not None
         if linked and not anew:
             return OpenedRoom(native=native, authority=True)
-        state = {p.key: p for p in await room.state_events(await room.state()) if p.state_key is not None}
-        levels = room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version)
-        view: ViewChange = await self._own.views.whole(state, room.version.id, levels)
+        present = await room.state()
+        powers = await room.events_of(present, [POWER_LEVELS_KEY])
+        levels = room.levels(powers[CREATE_KEY], powers.get(POWER_LEVELS_KEY), room.version)
+        shown = await room.shown_of(present)
+        view: ViewChange = await self._own.views.whole(shown, room.version.id, levels)
         if linked:  # we had left: what is known of the room's people is from then
             before = self._ctx.view(room.room_id)
-            present = {person.user for person in view.people}
-            gone = [user for user in (before.people if before else ()) if user not in present]
+            here = {person.user for person in view.people}
+            gone = [user for user in (before.people if before else ()) if user not in here]
             await self._ctx.reconcile(room.room_id, replace(view, gone=tuple(gone)))
         return OpenedRoom(native=native, authority=True, view=view)
 

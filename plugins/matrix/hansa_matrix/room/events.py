@@ -101,6 +101,11 @@ def is_live(row: Row) -> bool:
     return bool(int(row.fields["marks"] or 0) & _LIVE)
 
 
+def is_shown(row: Row) -> bool:
+    """``Stored.shown`` of a row's event."""
+    return row.fields["status"] == Status.ACCEPTED.value
+
+
 class Events:
     """Reads through a bounded memory. ``version`` is asked per event's room."""
 

@@ -64,7 +64,7 @@ class Invites:
     async def countersigned(self, room: MatrixRoom, draft: Pdu) -> Arrived | Refusal:
         """The invite with the signature of the invited person's server."""
         server = ids.domain_of(draft.state_key or "")
-        shown = await room.events_of(await room.state(), [*SHOWN, (MEMBER, draft.sender)])
+        shown = await room.shown_of(await room.state(), [*SHOWN, (MEMBER, draft.sender)])
         try:
             answer = await self._asked(server, room.version, draft, [pdu.raw for pdu in shown.values()])
             signed = await self._checked(room, draft, server, answer)

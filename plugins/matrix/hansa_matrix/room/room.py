@@ -22,6 +22,7 @@ from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Events, Status, Stored
 from hansa_matrix.room.redactions import Awaited
+from hansa_matrix.room.shown import shown_of
 from hansa_matrix.room.state import Groups, StateIds
 
 _MERGED = 64
@@ -142,6 +143,14 @@ class MatrixRoom:
         wanted = {key: state[key] for key in {*keys, CREATE_KEY} if key in state}
         stored = await self.events.load(wanted.values(), self.version)
         return {key: stored[event_id].pdu for key, event_id in wanted.items() if event_id in stored}
+
+    async def shown_of(self, state: StateIds, keys: Iterable[StateKey] | None = None) -> dict[StateKey, Pdu]:
+        """The events of some keys of a state, or of all, as people may be shown them: see ``room.shown``."""
+        return await shown_of(state, keys, self.readable, self.groups, self.version)
+
+    async def readable(self, event_ids: Iterable[str]) -> Mapping[str, Stored]:
+        """Stored events for who reads them."""
+        return await self.events.load(event_ids, self.version)
 
     async def people_of(self, server: str, first: str = "") -> AsyncIterator[str]:
         """The user ids of a server's joined people, ``first`` before the others if it is one, some read at a

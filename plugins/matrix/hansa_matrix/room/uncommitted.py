@@ -22,6 +22,7 @@ from hansa_matrix.room.news import told
 from hansa_matrix.room.redactions import REDACTION, Waiting, applied, kept, problem, target_of, withheld
 from hansa_matrix.room.relations import related, unrelated
 from hansa_matrix.room.room import Head, MatrixRoom, advanced
+from hansa_matrix.room.shown import shown_of
 from hansa_matrix.room.state import StateIds
 
 
@@ -161,7 +162,8 @@ class Uncommitted:
         hidden = await self.redacted(pdu, before)
         keys = await self._touched(pdu, old_group, current, linear=linear)
         writes += await self._attend(keys, current)
-        if self._attended and stored.shown:
+        if self._attended and (stored.shown or (stored.by_policy and pdu.state_key is not None)):
+            # Who may not be shown the event learns of what it did to the room, a membership for one.
             self._news = True
             self.stored[pdu.event_id] = replace(self.stored[pdu.event_id], live=True)
             writes.append(told(pdu.room_id, pdu.event_id, self.head.group))
@@ -279,9 +281,11 @@ class Uncommitted:
     async def _seen(self, keys: set[StateKey], current: StateIds) -> ViewChange:
         if not keys:
             return ViewChange()
-        around = await self.view_of(current, {*keys, *fact_keys(), POWER_LEVELS_KEY})
+        powers = await self.view_of(current, [POWER_LEVELS_KEY])
+        levels = self.room.levels(powers[CREATE_KEY], powers.get(POWER_LEVELS_KEY), self.room.version)
+        wanted = {*keys, *fact_keys(), POWER_LEVELS_KEY}
+        around = await shown_of(current, wanted, self.load, self.room.groups, self.room.version)
         changed = {key: around.get(key) for key in sorted(keys)}
-        levels = self.room.levels(around[CREATE_KEY], around.get(POWER_LEVELS_KEY), self.room.version)
         return await self.own.views.changed(self.room.room_id, changed, around, self.room.version.id, levels)
 
     async def _blank_state(self, current: StateIds) -> list[Stored]:

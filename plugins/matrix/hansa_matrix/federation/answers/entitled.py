@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import orjson
@@ -14,6 +14,7 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.shown import for_servers
 
 
 class Rooms(Protocol):
@@ -82,19 +83,21 @@ class Entitled:
         if row is None or (room_id and row.fields["room_id"] != room_id):
             raise error(404, "M_NOT_FOUND", "no such event here")
         room = self.room(str(row.fields["room_id"]), origin)
-        return room, (await room.events.load([event_id], room.version))[event_id]
+        return room, (await room.readable([event_id]))[event_id]
 
-    def transaction(self, stored: Sequence[Stored]) -> dict[str, Any]:
+    def transaction(self, room: MatrixRoom, stored: Iterable[Stored]) -> dict[str, Any]:
         """Events in the shape of a transaction."""
         now = self._ctx.clock.now()
-        return {"origin": self.own.server, "origin_server_ts": now, "pdus": wire(stored)}
+        return {"origin": self.own.server, "origin_server_ts": now, "pdus": wire(room, stored)}
 
 
-def raw(stored: Stored) -> Any:
-    """An event as the bytes that it hashes to, never encoded again."""
-    return orjson.Fragment(stored.pdu.wire)
+def raw(room: MatrixRoom, stored: Stored) -> Any:
+    """An event as the bytes that it hashes to, never encoded again; one that a policy of ours withholds as
+    a redaction would leave it.
+    """
+    return orjson.Fragment(for_servers(stored, room.version).pdu.wire)
 
 
-def wire(stored: Any) -> list[Any]:
-    """Events as the bytes they hash to."""
-    return [raw(one) for one in stored]
+def wire(room: MatrixRoom, stored: Iterable[Stored]) -> list[Any]:
+    """Events of a room as the bytes they hash to."""
+    return [raw(room, one) for one in stored]

@@ -73,17 +73,17 @@ class Handshakes:
         room, pdu = await self._handshake(origin, request, body, "join", authorised=self._authorised)
         await may_join(self._ctx, room.room_id, pdu.sender)
         await self._accepted(pdu, origin)
-        stored = (await room.events.load([pdu.event_id], room.version))[pdu.event_id]
+        stored = (await room.readable([pdu.event_id]))[pdu.event_id]
         before = await room.groups.load(stored.before)
-        state = await room.events.load(before.values(), room.version)
+        state = await room.readable(before.values())
         chain = await room.events.auth_chain([pdu.event_id, *before.values()], room.version)
         view = self._ctx.view(room.room_id)
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view else set()
         return {
             "origin": self._own.server,
-            "state": wire(state.values()),
-            "auth_chain": wire(chain.values()),
-            "event": raw(stored),
+            "state": wire(room, state.values()),
+            "auth_chain": wire(room, chain.values()),
+            "event": raw(room, stored),
             "members_omitted": False,
             "servers_in_room": sorted(servers | {self._own.server}),
         }
@@ -112,7 +112,7 @@ class Handshakes:
         room, pdu = await self._handshake(origin, request, body, "knock")
         await may_join(self._ctx, room.room_id, pdu.sender)
         await self._accepted(pdu, origin)
-        shown = await room.events_of(await room.state(), SHOWN)
+        shown = await room.shown_of(await room.state(), SHOWN)
         return {"knock_room_state": [Fragment(one.wire) for one in shown.values()]}
 
     async def make_leave(self, origin: str, request: Request, _body: Any) -> Any:

@@ -40,7 +40,7 @@ class History:
     async def event(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /event``."""
         room, stored = await self._entitled.served(origin, request.path["event"])
-        return self._entitled.transaction(await self._shown(room, [stored], origin))
+        return self._entitled.transaction(room, await self._shown(room, [stored], origin))
 
     async def _shown(self, room: MatrixRoom, found: Sequence[Stored], origin: str) -> list[Stored]:
         """Events as ``origin`` may have them: whole, or without what its people could not read."""
@@ -55,7 +55,7 @@ class History:
         """``GET /state``: the state before an event."""
         room, state = await self._state_at(origin, request)
         chain = await room.events.auth_chain(state, room.version)
-        return {"pdus": wire(state.values()), "auth_chain": wire(chain.values())}
+        return {"pdus": wire(room, state.values()), "auth_chain": wire(room, chain.values())}
 
     async def state_ids(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /state_ids``."""
@@ -68,7 +68,7 @@ class History:
         await self._entitled.admitted(request.path["room"], origin)
         room, stored = await self._entitled.served(origin, request.path["event"], request.path["room"])
         chain = await room.events.auth_chain([stored.pdu.event_id], room.version)
-        return {"auth_chain": wire(chain.values())}
+        return {"auth_chain": wire(room, chain.values())}
 
     async def backfill(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /backfill``: newest first, the named events included."""
@@ -77,7 +77,7 @@ class History:
         most = min(_BACKFILL, int(limit)) if limit.isascii() and limit.isdigit() and len(limit) < 9 else 10
         start = [v for k, v in request.query if k == "v"][:20]
         found = await self._walk(room, start, (), most)
-        return self._entitled.transaction(await self._shown(room, found, origin))
+        return self._entitled.transaction(room, await self._shown(room, found, origin))
 
     async def get_missing_events(self, origin: str, request: Request, body: Any) -> Any:
         """``POST /get_missing_events``: oldest first, the named events left out."""
@@ -96,7 +96,7 @@ class History:
         known = await room.events.load(latest, room.version)
         start = [e for s in known.values() if s.pdu.room_id == room.room_id for e in s.pdu.prev_events]
         found = await self._walk(room, start, [*earliest, *latest], limit)
-        return {"events": wire(await self._shown(room, found[::-1], origin))}
+        return {"events": wire(room, await self._shown(room, found[::-1], origin))}
 
     async def _state_at(self, origin: str, request: Request) -> tuple[MatrixRoom, dict[str, Stored]]:
         await self._entitled.admitted(request.path["room"], origin)
@@ -104,7 +104,7 @@ class History:
         if not stored.after:
             raise error(404, "M_NOT_FOUND", "the state at that event is not known here")
         before = await room.groups.load(stored.before)
-        return room, await room.events.load(before.values(), room.version)
+        return room, dict(await room.readable(before.values()))
 
     async def _walk(
         self, room: MatrixRoom, start: Sequence[str], stop: Sequence[str], limit: int
@@ -112,7 +112,7 @@ class History:
         """Backwards from ``start``, itself included, breadth first."""
         seen, found, edge = set(stop), list[Stored](), list(start)
         while edge and len(found) < limit:
-            loaded = await room.events.load([e for e in edge if e not in seen], room.version)
+            loaded = await room.readable([e for e in edge if e not in seen])
             seen.update(edge)
             layer = sorted(loaded.values(), key=lambda s: -s.pdu.depth)
             layer = [s for s in layer if s.after and s.pdu.room_id == room.room_id]

@@ -89,7 +89,7 @@ class Spaces:
 
     async def _summary(self, room: MatrixRoom) -> dict[str, Any] | None:
         """A room as it is listed; None for one that has no state yet."""
-        state = await room.events_of(await room.state(), _SHOWN)
+        state = await room.shown_of(await room.state(), _SHOWN)
         view = self._ctx.view(room.room_id)
         if CREATE_KEY not in state or view is None:
             return None
@@ -154,8 +154,8 @@ class Spaces:
     async def _children(self, room: MatrixRoom, *, suggested: bool) -> list[Pdu]:
         state = await room.state()
         keys = [key for key in state if key[0] == _CHILD and ids.valid_room_id(key[1])]
-        events = await room.events_of(state, keys[:1000])
-        found = [p for k, p in events.items() if k[0] == _CHILD and _has_via(p)]
+        events = await room.shown_of(state, keys[:1000])
+        found = [p for p in events.values() if _has_via(p)]
         if suggested:
             found = [p for p in found if p.content.get("suggested") is True]
         return sorted(found, key=lambda p: (str(p.content.get("order", "~")), p.origin_server_ts, p.event_id))

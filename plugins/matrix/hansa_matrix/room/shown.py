@@ -1,0 +1,77 @@
+"""What may be read of stored events: by people, and by other servers.
+
+An event that a policy of ours withholds counts in its room's state, since every server has it there. People
+are shown what was there before it: the last value of its key that they may see, or of an event on which the
+room's rules stand, a membership for one, what a redaction would leave. Other servers need the event itself to
+go on: they get it as a redaction would leave it, whose hash and signatures hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.pdu import redacted
+from hansa_matrix.proto.state_keys import CREATE, MEMBER
+from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.room.events import Stored
+from hansa_matrix.room.state import Groups, StateIds
+
+#: Events by their ids, as far as they are here.
+Load = Callable[[Iterable[str]], Awaitable[Mapping[str, Stored]]]
+
+#: Types of which people have to know what a redaction leaves, however it came about.
+_RULES = frozenset({CREATE, MEMBER, "m.room.join_rules", "m.room.power_levels", "m.room.history_visibility"})
+#: What people are shown of a withheld create event, whose content no redaction touches since version 11.
+_OF_CREATE = frozenset({"creator", "room_version", "m.federate", "additional_creators"})
+#: Earlier events of a key that are looked at.
+_BACK = 20
+
+
+def for_servers(stored: Stored, version: RoomVersion) -> Stored:
+    """An event as other servers may have it."""
+    return replace(stored, pdu=redacted(stored.pdu, version)) if stored.by_policy else stored
+
+
+def unspoken(pdu: Pdu, version: RoomVersion) -> Pdu:
+    """What a withheld event did, without what it says."""
+    bare = redacted(pdu, version)
+    if pdu.type != CREATE:
+        return bare
+    content = {key: value for key, value in bare.content.items() if key in _OF_CREATE}
+    return replace(bare, content=content, raw={**bare.raw, "content": content})
+
+
+async def shown_of(
+    state: StateIds, keys: Iterable[StateKey] | None, load: Load, groups: Groups, version: RoomVersion
+) -> dict[StateKey, Pdu]:
+    """The events of some keys of a state, of all without ``keys``, as people may be shown them. A key is left
+    out whose event may not be shown, and none before it.
+    """
+    wanted = state if keys is None else {key: state[key] for key in keys if key in state}
+    stored = await load(wanted.values())
+    found: dict[StateKey, Pdu] = {}
+    for key, event_id in wanted.items():
+        one = stored.get(event_id)
+        if one is not None and one.by_policy:
+            pdu = await _instead(one, load, groups, version)
+            if pdu is not None:
+                found[key] = pdu
+        elif one is not None:
+            found[key] = one.pdu
+    return found
+
+
+async def _instead(one: Stored, load: Load, groups: Groups, version: RoomVersion) -> Pdu | None:
+    """What people see in the place of a state event that is withheld."""
+    if one.pdu.type in _RULES and (one.pdu.type == MEMBER or not one.pdu.state_key):
+        return unspoken(one.pdu, version)
+    key, at = one.pdu.key, one
+    for _ in range(_BACK):
+        before = (await groups.load(at.before)).get(key)
+        earlier = (await load([before])).get(before) if before is not None else None
+        if earlier is None or not earlier.by_policy:
+            return earlier.pdu if earlier is not None else None
+        at = earlier
+    return None
