@@ -110,6 +110,7 @@ from hansa.store.base import (
     Value,
     Write,
 )
+from hansa.store.faults import StoreFault
 
 __version__ = "0.1.0"
 #: The number of the plugin contract; a plugin says ``api = 1``.
@@ -223,6 +224,7 @@ __all__ = [
     "Signals",
     "SrvRecord",
     "StoreError",
+    "StoreFault",
     "Style",
     "ToDevice",
     "Topic",

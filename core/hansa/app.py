@@ -28,6 +28,7 @@ from hansa.runtime import Context
 from hansa.seams import Http, Seams
 from hansa.signals import SignalRelay
 from hansa.store.base import Delete, Row, Scoped, Store
+from hansa.store.health import StoreHealth, WatchedStore
 from hansa.throttle import Throttle
 
 _OBSERVED = 1000
@@ -81,10 +82,10 @@ class App:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.store = setup.store
+        self.store = WatchedStore(setup.store, StoreHealth(setup.seams.clock))
         self.http = setup.http
         self.seams = setup.seams
-        self.core = Scoped(setup.store, "")
+        self.core = Scoped(self.store, "")
         self.log = logging.getLogger("hansa")
         self.rooms = Rooms(self.core, setup.seams.random)
         self.decisions = Decisions(self.core, setup.seams.clock, setup.seams.random, ())

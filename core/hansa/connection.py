@@ -24,6 +24,12 @@ def fault(status: int, code: str, text: str, headers: Mapping[str, str] | None =
     return Response(status=status, body=body, headers=headers or {})
 
 
+def out_of_order() -> Response:
+    """The answer while the database fails. What it says of itself is for the operator."""
+    text = "this server cannot reach its storage at the moment"
+    return fault(503, "M_UNKNOWN", text, {"Retry-After": "10"})
+
+
 def bound(answer: Response) -> web.Response:
     """An answer as the server library wants it."""
     return web.Response(

@@ -17,11 +17,12 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from hansa.connection import Connection, Server, bound, fault
+from hansa.connection import Connection, Server, bound, fault, out_of_order
 from hansa.contracts import Busy
 from hansa.http import BodyTooLarge, Router
 from hansa.pure.errors import RemoteProtocolError
 from hansa.seams import Admitted, Request, Response
+from hansa.store.faults import StoreFault
 
 _BODY_WITHIN = 30.0
 #: Seconds in which the next chunk of a long answer has to be made and taken.
@@ -155,6 +156,9 @@ class Dispatcher:
                 }
             )
             return Response(status=429, body=body, headers=wait)
+        except StoreFault:  # noted by the store's health, with its text
+            self.count("http_store_faults")
+            return out_of_order()
         except BodyTooLarge as error:
             return fault(413, "M_TOO_LARGE", str(error))
         except (ConnectionError, TimeoutError):

@@ -33,6 +33,15 @@ class _FromApp(Collector):
         for runner in self._app.runners.values():
             up.add_metric([runner.id], 1.0 if runner.state == "up" else 0.0)
         yield up
+        health = self._app.store.health
+        degraded = GaugeMetricFamily("hansa_store_degraded", "1 while the database is so", labels=["kind"])
+        faults = CounterMetricFamily("hansa_store_faults", "calls that the database failed", labels=["kind"])
+        for kind, failed in health.faults.items():
+            now = health.degraded is not None and health.degraded.kind is kind
+            degraded.add_metric([kind.value], 1.0 if now else 0.0)
+            faults.add_metric([kind.value], failed)
+        yield degraded
+        yield faults
         waiting = GaugeMetricFamily("hansa_deliveries_waiting", "events not sent yet", labels=["link"])
         for link, consumer in self._app.consumers.items():
             waiting.add_metric([link], consumer.room.head - consumer.position)

@@ -22,6 +22,7 @@ from hansa.pure.model import Event, Link, NativeFacts, Ref
 from hansa.pure.verdict import strictest
 from hansa.rooms import Room
 from hansa.seams import Request, Response
+from hansa.store.faults import StoreFault
 from hansa.tables import event_of
 
 _PAGE = 1000
@@ -70,13 +71,16 @@ class Operations:
         return self._watch(Router())
 
     def _watch(self, router: Router) -> Router:
-        router.add("GET", "/health", _json(self.health))
+        router.add("GET", "/health", self.health)
         router.add("GET", "/metrics", self.metrics)
         return router
 
     async def status(self, _request: Request, _body: Any) -> Any:
-        """Networks, what waits, counters."""
+        """The store, networks, policies, how many rooms."""
+        store = await self._store()
         return {
+            "state": store["state"],
+            "store": store,
             "networks": [
                 {"id": r.id, "state": r.state, "text": r.text, "restarts": r.restarts}
                 for r in self._app.runners.values()
@@ -85,15 +89,30 @@ class Operations:
             "rooms": sum(1 for _ in self._app.rooms),
         }
 
-    async def health(self, _request: Request, _body: Any) -> Any:
-        """Whether every network is up."""
+    async def _store(self) -> dict[str, Any]:
+        found = await self._app.store.check()
+        if found is None:
+            return {"state": "up"}
+        return {"state": "degraded", "kind": found.kind.value, "since": found.since, "text": found.text}
+
+    async def health(self, _request: Request) -> Response:
+        """Whether the store works and every network is up; 503 while the store does not work."""
         states = {r.id: r.state for r in self._app.runners.values()}
-        return {"ok": all(state == "up" for state in states.values()), "networks": states}
+        store = await self._store()
+        up = store["state"] == "up"
+        body = {
+            "ok": up and all(state == "up" for state in states.values()),
+            "state": store["state"],
+            "store": store.get("kind", "up"),
+            "networks": states,
+        }
+        return Response(status=200 if up else 503, body=orjson.dumps(body))
 
     async def metrics(self, _request: Request) -> Response:
         """Prometheus text."""
         from hansa.metrics import exposition  # noqa: PLC0415  # prometheus-client only where it is asked for
 
+        await self._app.store.check()
         return Response(body=exposition(self._app), content_type="text/plain")
 
     async def plugins(self, _request: Request, _body: Any) -> Any:
@@ -370,6 +389,8 @@ def _json(work: Callable[[Request, Any], Awaitable[Any]]) -> Endpoint:
             return Response(body=orjson.dumps(await work(request, body)))
         except RemoteProtocolError:
             raise
+        except StoreFault as fault:  # an operator may know what the database says
+            raise RemoteProtocolError(str(fault), hint=503, code="store-degraded") from fault
         except KeyError as error:
             raise RemoteProtocolError(f"the request lacks {error}", code="bad-request") from error
         except (HansaError, orjson.JSONDecodeError) as error:

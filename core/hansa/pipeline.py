@@ -31,6 +31,7 @@ from hansa.pure.verdict import ALLOW, Action
 from hansa.pure.view import ViewChange, change_by
 from hansa.rooms import Room, Rooms
 from hansa.store.base import Conflict, Write
+from hansa.store.faults import StoreFault
 
 _BATCH = 50
 _WAITING = 1000
@@ -141,8 +142,7 @@ class Pipeline:
                         if batch:
                             break
                         queue.waiting.popleft()
-                        await self._rooms.commit_change(room, first.change)
-                        first.done.set_result(None)
+                        await self._correct(room, first)
                         continue
                     batch.append(first)
                     queue.waiting.popleft()
@@ -160,8 +160,18 @@ class Pipeline:
         finally:
             queue.running = False
 
+    async def _correct(self, room: Room, correction: _Correction) -> None:
+        try:
+            await self._rooms.commit_change(room, correction.change)
+        except StoreFault as fault:
+            correction.done.set_exception(fault)
+        else:
+            correction.done.set_result(None)
+
     async def _batch(self, room: Room, batch: list[Submission]) -> None:
         try:
+            if room.stale:
+                await self._rooms.reload(room)
             if not all(item.inbound.draft for item in batch):
                 batch = await self._unknown(batch)
             # Drafts are hardly ever repeated: one that is meets its own alias at the commit.
@@ -180,15 +190,29 @@ class Pipeline:
             for item in batch:
                 item.done.cancel()
             raise
+        except StoreFault as fault:  # nothing was written, and to try each alone would take as long for each
+            self._count("store_fault", len(batch))
+            for item in batch:
+                if not item.done.done():
+                    item.done.set_exception(fault)
+            await self._undone(room)
         except Exception as error:  # noqa: BLE001  # one batch's fault must not end the room's worker
             self._log.exception("a turn of room %s failed", room.id)
-            await self._rooms.reload(room)
+            await self._undone(room)
             left = [item for item in batch if not item.done.done()]
             if len(left) > 1:  # the others must not suffer for the one
                 for item in left:
                     await self._batch(room, [item])
             elif left:
                 left[0].done.set_exception(LocalProtocolError(f"{type(error).__name__}: {error}"))
+
+    async def _undone(self, room: Room) -> None:
+        """Make a room's memory what the store holds; at its next turn, where the store does not say it."""
+        room.stale = True
+        try:
+            await self._rooms.reload(room)
+        except StoreFault:
+            self._log.warning("room %s is read again at its next turn", room.id)
 
     async def _unknown(self, batch: list[Submission]) -> list[Submission]:
         """Those not in the log yet; the others are answered as before."""

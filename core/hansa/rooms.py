@@ -22,13 +22,16 @@ _PAGE = 5000
 
 @dataclass(slots=True)
 class Room:
-    """One core room. ``head`` is the seq of its newest event, ``received`` that event's time (ms)."""
+    """One core room. ``head`` is the seq of its newest event, ``received`` that event's time (ms). ``stale``:
+    a turn failed, and the store could not be read since.
+    """
 
     id: str
     view: RoomView
     links: dict[str, Link] = field(default_factory=dict)
     head: int = 0
     received: int = 0
+    stale: bool = False
     tail: deque[Event] = field(default_factory=lambda: deque(maxlen=_TAIL))
 
     @property
@@ -73,6 +76,7 @@ class Rooms:
         view.load(tables.person_of(r) for r in await self._people(room.id))
         room.view = view
         room.tail.clear()
+        room.stale = False
 
     async def _people(self, room: str) -> list[Row]:
         found: list[Row] = []

@@ -25,6 +25,8 @@ from hansa.seams import Seams, SystemClock, SystemRandom
 from hansa.store import open_store
 
 _STOP_WITHIN = 10.0
+#: Seconds between looks at the database while nobody asks how it is.
+_LOOK_AT_STORE = 10.0
 Say = Callable[[str], None]
 
 
@@ -104,6 +106,18 @@ class Process:
             self._listeners.append(Listener(watched, host.strip("[]"), int(port)))
         for listener in self._listeners:
             await listener.start()
+        self.app.spawn(self._look_at_store(), "store health")
+
+    async def _look_at_store(self) -> None:
+        """So that a fault of the database, and its end, are told although nobody writes."""
+        was = ""
+        while True:
+            await asyncio.sleep(_LOOK_AT_STORE)
+            found = await self.app.store.check()
+            now = found.kind.value if found is not None else ""
+            if now != was:
+                self._say(f"store: degraded, {now}" if now else "store: up")
+            was = now
 
     def _contexts(self) -> TlsContexts | None:
         server, folder = self._config.server, self._config.folder

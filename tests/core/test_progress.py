@@ -8,6 +8,10 @@ import threading
 from hansa.commands import client
 from hansa.metrics import exposition
 from hansa.runtime import BasicContext
+from hansa.seams import SystemClock
+from hansa.store.faults import FaultKind, StoreFault
+from hansa.store.health import StoreHealth, WatchedStore
+from hansa.store.memory import MemoryStore
 
 
 class Whole:
@@ -41,7 +45,12 @@ def test_a_gauge_is_what_was_set_last():
     ctx.gauge("matrix_destinations_failing", 2)
     whole.counters = {("pdus", (("plugin", "matrix"), ("status", "dropped"))): 4}
     whole.pipeline, whole.runners, whole.consumers = type("P", (), {"counts": {}}), {}, {}
+    whole.store = WatchedStore(MemoryStore(), StoreHealth(SystemClock()))
+    whole.store.health.failed(StoreFault(FaultKind.FULL, "the disk"))
     text = exposition(whole).decode()
+    assert 'hansa_store_degraded{kind="full"} 1.0' in text
+    assert 'hansa_store_degraded{kind="locked"} 0.0' in text
+    assert 'hansa_store_faults_total{kind="full"} 1.0' in text
     assert 'hansa_matrix_destinations_failing{plugin="matrix"} 2.0' in text
     assert 'hansa_pdus_total{plugin="matrix",status="dropped"} 4.0' in text
 

@@ -93,7 +93,12 @@ def status(found: Any) -> str:
     networks = [[n["id"], n["state"], str(n["restarts"]), n["text"]] for n in found["networks"]]
     policies = [[p["name"], "shadow" if p["shadow"] else "enforced"] for p in found["policies"]]
     tables = [table(["network", "is", "restarts", ""], networks), table(["policy", ""], policies)]
-    return "\n\n".join([*tables, f"rooms: {found['rooms']}"])
+    store = found["store"]
+    if store["state"] == "up":
+        said = "store: up"
+    else:
+        said = f"store: degraded, {store['kind']} since {when(store['since'])}: {store['text']}"
+    return "\n\n".join([said, *tables, f"rooms: {found['rooms']}"])
 
 
 def explanation(found: Any) -> str:

@@ -220,6 +220,10 @@ class Store(Protocol):
         """
         ...
 
+    async def probe(self) -> None:
+        """Write something of no meaning, durably. Raises ``StoreFault`` if that cannot be."""
+        ...
+
 
 class Scoped:
     """A store as one owner sees it: ``ctx.store``."""

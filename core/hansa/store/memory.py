@@ -250,6 +250,11 @@ class MemoryStore:
         """See ``Store.position``."""
         return self.disk.position
 
+    async def probe(self) -> None:
+        """See ``Store.probe``: memory does not fail."""
+        if not self._open:
+            raise StoreError("the store is closed")
+
 
 def key_names(collection: Collection) -> tuple[str, ...]:
     """The names of a collection's key parts."""

@@ -36,6 +36,7 @@ from hansa.store.base import (
     Value,
     Write,
 )
+from hansa.store.faults import StoreFault, mongo_kind
 from hansa.store.memory import split
 from hansa.store.mongo_lease import SECONDS, Lease, reason, settled
 from hansa.store.mongo_rows import Rows, key_text, rows_of
@@ -94,7 +95,7 @@ class MongoStore:
         text = reason(error) if isinstance(error, PyMongoError) else type(error).__name__
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return StoreError(f"MongoDB {self._place}: {text}")
+        return StoreFault(mongo_kind(error), f"MongoDB {self._place}: {text}")
 
     async def open(self) -> None:
         """See ``Store.open``."""
@@ -322,3 +323,7 @@ class MongoStore:
         if self._writer is None:
             raise StoreError("the store is closed")
         return self._writer.position
+
+    async def probe(self) -> None:
+        """See ``Store.probe``: a transaction that extends the lease."""
+        await self._write(())

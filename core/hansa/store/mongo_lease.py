@@ -17,6 +17,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import OperationFailure, PyMongoError
 
 from hansa.store.base import StoreError
+from hansa.store.faults import FaultKind, StoreFault
 
 #: After so many seconds without a sign of life another process may take over.
 SECONDS = 30
@@ -118,7 +119,8 @@ class Lease:
             session=session,
         )
         if found is None:
-            raise StoreError("another process has taken the database over: this one must stop")
+            text = "another process has taken the database over: this one must stop"
+            raise StoreFault(FaultKind.AWAY, text)
         return int(found["position"])
 
     async def release(self) -> None:

@@ -19,6 +19,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from hansa.store.base import Append, Cas, Conflict, Delete, Insert, Key, StoreError, Write
+from hansa.store.faults import FaultKind, StoreFault, mongo_kind
 from hansa.store.memory import checked
 from hansa.store.mongo_lease import Lease, reason, settled
 from hansa.store.mongo_rows import Document, Rows, key_text
@@ -151,7 +152,7 @@ class Writer:
             _fail(group, StoreError("it is not known whether MongoDB kept it: the store was closed"))
             raise
         except Exception as error:  # noqa: BLE001  # one group's fault must not end the writer
-            _fail(group, StoreError(f"{type(error).__name__} while writing"))
+            _fail(group, StoreFault(FaultKind.FAILING, f"{type(error).__name__} while writing"))
         else:
             for batch in group:
                 if not batch.done.done():
@@ -166,7 +167,7 @@ class Writer:
                 position = await self._transaction(group, late)
             except PyMongoError as error:
                 if late() or not error.has_error_label("TransientTransactionError"):
-                    raise StoreError(f"MongoDB did not take it: {reason(error)}") from None
+                    raise StoreFault(mongo_kind(error), f"MongoDB did not take it: {reason(error)}") from None
             else:
                 self.position = max(self.position, position)
                 self.transactions += 1
@@ -255,7 +256,8 @@ async def _commit(session: Any, late: Callable[[], bool]) -> None:
             if not error.has_error_label("UnknownTransactionCommitResult"):
                 raise
             if late():
-                raise StoreError(f"it is not known whether MongoDB kept it: {reason(error)}") from None
+                text = f"it is not known whether MongoDB kept it: {reason(error)}"
+                raise StoreFault(mongo_kind(error), text) from None
         else:
             return
         await asyncio.sleep(wait)

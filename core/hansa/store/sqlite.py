@@ -34,6 +34,7 @@ from hansa.store.base import (
     Value,
     Write,
 )
+from hansa.store.faults import FaultKind, StoreFault, faulting, sqlite_fault
 from hansa.store.memory import checked, split
 from hansa.store.sqlite_tables import Table, make, reads, table
 
@@ -55,8 +56,11 @@ class _Batch:
 class SqliteStore:
     """See ``hansa.store.base.Store``. ``transactions`` counts the writer's, for tests and metrics."""
 
-    def __init__(self, path: str | Path, *, synchronous: str = "FULL") -> None:
+    def __init__(self, path: str | Path, *, synchronous: str = "FULL", busy: float = 10.0) -> None:
+        """``busy``: seconds that a write waits for another process's lock."""
         self._path = Path(path)
+        self._busy = round(busy * 1000)
+        self._file = (0, 0)
         self._synchronous = synchronous
         self._tables: dict[tuple[str, str], Table] = {}
         self._named: dict[tuple[str, str], tuple[str, Table]] = {}
@@ -92,9 +96,20 @@ class SqliteStore:
         lock.write(str(os.getpid()).encode())
         lock.flush()
         self._lock = lock
+        try:
+            self._begin()
+        except BaseException:
+            if self._db is not None:
+                self._db.close()
+            self._db = None
+            lock.close()
+            raise
+
+    def _begin(self) -> None:
         fresh = not self._path.exists()
         if fresh:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._file = self._identity()
         self._db = self._connect()
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -103,9 +118,13 @@ class SqliteStore:
         row = self._db.execute("SELECT value FROM hansa_meta WHERE name = 'position'").fetchone()
         self._position = self._committed = row[0] if row else 0
 
+    def _identity(self) -> tuple[int, int]:
+        found = self._path.stat()
+        return found.st_dev, found.st_ino
+
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA busy_timeout = 10000")
+        db.execute(f"PRAGMA busy_timeout = {self._busy}")
         db.execute("PRAGMA cache_size = -16384")
         return db
 
@@ -134,7 +153,7 @@ class SqliteStore:
         return self._db
 
     async def _write(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+        return await asyncio.get_running_loop().run_in_executor(self._writer, faulting(work))
 
     async def declare(self, scope: str, schema: Schema) -> None:
         """See ``Store.declare``."""
@@ -230,7 +249,7 @@ class SqliteStore:
 
     def _next_group(self, loop: asyncio.AbstractEventLoop) -> None:
         group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
-        work = self._writer.submit(self._group, group)
+        work = self._writer.submit(faulting(self._group), group)
         work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._grouped, loop, group, done))
 
     def _grouped(self, loop: asyncio.AbstractEventLoop, group: Sequence[_Batch], done: object) -> None:
@@ -261,10 +280,12 @@ class SqliteStore:
                     for write in batch.writes:
                         self._one(batch.scope, batch.positions, write)
                 except (StoreError, sqlite3.Error) as error:
+                    if not self._db.in_transaction:  # a disk that is full may have ended all of it
+                        raise
                     self._db.execute("ROLLBACK TO batch")
                     self._position = before
                     batch.positions.clear()
-                    batch.error = error if isinstance(error, StoreError) else StoreError(str(error))
+                    batch.error = error if isinstance(error, StoreError) else sqlite_fault(error)
                 self._db.execute("RELEASE batch")
             if self._position != start:
                 self._set_meta("position", self._position)
@@ -304,7 +325,7 @@ class SqliteStore:
         def work() -> list[tuple[object, ...]]:
             return self._local.mine().execute(sql, values).fetchall()
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, faulting(work))
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
         """See ``Store.get``."""
@@ -321,7 +342,7 @@ class SqliteStore:
             db = self._local.mine()
             return [got for sql, values in statements for got in db.execute(sql, values).fetchall()]
 
-        rows = await asyncio.get_running_loop().run_in_executor(self._readers, work)
+        rows = await asyncio.get_running_loop().run_in_executor(self._readers, faulting(work))
         return {row.key: row for row in map(table.row, rows)}
 
     async def scan(
@@ -366,6 +387,21 @@ class SqliteStore:
     async def position(self) -> int:
         """See ``Store.position``."""
         return self._committed
+
+    async def probe(self) -> None:
+        """See ``Store.probe``. A file that was moved or replaced is away: what is written to it is lost."""
+        await self._write(self._probe)
+
+    def _probe(self) -> None:
+        if self._db is None:
+            raise StoreError("the store is closed")
+        try:
+            same = self._identity() == self._file
+        except OSError:
+            same = False
+        if not same:
+            raise StoreFault(FaultKind.AWAY, f"{self._path} is not the file any more that was opened")
+        self._set_meta("probe", self._meta("probe") != 1)
 
 
 class _Connections:

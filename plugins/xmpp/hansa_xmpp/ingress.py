@@ -22,6 +22,7 @@ from hansa import (
     Refusal,
     RefusalCode,
     RemoteProtocolError,
+    StoreFault,
 )
 
 from hansa_xmpp.lanes import Lanes, Spawn
@@ -249,7 +250,7 @@ class Ingress:
             except Busy as busy:
                 await asyncio.sleep(busy.after * (tried + 1))
                 continue
-            except LocalProtocolError as error:
+            except (LocalProtocolError, StoreFault) as error:
                 self._ctx.log.warning("%s could not leave %s: %s", user, native, error)
                 return
             if outcome.refusal is not None:
@@ -276,6 +277,8 @@ class Ingress:
             return [_refusal(outcome) for outcome in await self._ctx.submit(items)]
         except Busy as busy:
             return [(errors.RESOURCE_CONSTRAINT, busy.reason)] * len(items)
+        except StoreFault:
+            return [(errors.RESOURCE_CONSTRAINT, "the storage of this server fails")] * len(items)
         except LocalProtocolError:
             self._ctx.log.exception("not submitted")
             return [(errors.INTERNAL, "")] * len(items)

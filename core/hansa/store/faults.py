@@ -1,0 +1,101 @@
+"""What is wrong with the database, by kind: the errors of its drivers as one error of ours."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from enum import StrEnum
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from hansa.store.base import StoreError
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class FaultKind(StrEnum):
+    """Why the database cannot do what it could do a moment ago."""
+
+    FULL = "full"
+    LOCKED = "locked"
+    DAMAGED = "damaged"
+    READ_ONLY = "read-only"
+    AWAY = "away"
+    FAILING = "failing"
+
+
+class StoreFault(StoreError):
+    """The database failed, whatever was asked of it. The text may name files and hold words of the driver: it
+    is for the operator's log. A peer or client is told ``hansa.connection``'s answer and nothing of it.
+    """
+
+    def __init__(self, kind: FaultKind, text: str) -> None:
+        super().__init__(f"the database is {kind.value}: {text}")
+        self.kind = kind
+
+
+#: Primary result codes of SQLite (https://www.sqlite.org/rescode.html).
+_SQLITE = {
+    3: FaultKind.READ_ONLY,  # PERM
+    5: FaultKind.LOCKED,  # BUSY
+    6: FaultKind.LOCKED,  # LOCKED
+    8: FaultKind.READ_ONLY,  # READONLY
+    11: FaultKind.DAMAGED,  # CORRUPT
+    13: FaultKind.FULL,  # FULL
+    14: FaultKind.AWAY,  # CANTOPEN
+    26: FaultKind.DAMAGED,  # NOTADB
+}
+
+
+def sqlite_fault(error: sqlite3.Error) -> StoreFault:
+    """An error of SQLite as a fault."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return StoreFault(_SQLITE.get(code, FaultKind.FAILING), str(error)[:300])
+
+
+def faulting(work: Callable[P, T]) -> Callable[P, T]:
+    """The same work, whose errors of SQLite are faults."""
+
+    @wraps(work)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return work(*args, **kwargs)
+        except sqlite3.Error as error:
+            raise sqlite_fault(error) from error
+
+    return run
+
+
+#: Names of MongoDB's errors (``codeName``).
+_MONGO = {
+    "OutOfDiskSpace": FaultKind.FULL,
+    "AtlasError": FaultKind.FULL,
+    "LockTimeout": FaultKind.LOCKED,
+    "LockFailed": FaultKind.LOCKED,
+    "LockBusy": FaultKind.LOCKED,
+    "Unauthorized": FaultKind.READ_ONLY,
+    "DataCorruptionDetected": FaultKind.DAMAGED,
+    "ChecksumMismatch": FaultKind.DAMAGED,
+    "HostUnreachable": FaultKind.AWAY,
+    "HostNotFound": FaultKind.AWAY,
+    "NetworkTimeout": FaultKind.AWAY,
+    "NotWritablePrimary": FaultKind.AWAY,
+    "NotPrimaryNoSecondaryOk": FaultKind.AWAY,
+    "PrimarySteppedDown": FaultKind.AWAY,
+    "InterruptedAtShutdown": FaultKind.AWAY,
+    "ShutdownInProgress": FaultKind.AWAY,
+    "WriteConcernFailed": FaultKind.AWAY,
+    "WriteConcernTimeout": FaultKind.AWAY,
+    "UnsatisfiableWriteConcern": FaultKind.AWAY,
+}
+
+
+def mongo_kind(error: Exception) -> FaultKind:
+    """The kind of an error of MongoDB's driver, which need not be installed."""
+    if any(kind.__name__ == "ConnectionFailure" for kind in type(error).__mro__):
+        return FaultKind.AWAY
+    details = getattr(error, "details", None) or {}
+    named = (details.get("writeErrors") or [details])[0] if isinstance(details, dict) else {}
+    name = str(named.get("codeName", "") or details.get("codeName", ""))
+    return _MONGO.get(name, FaultKind.FAILING)

@@ -1,0 +1,168 @@
+"""How the database is: noticed at every call, asked for by a probe, told to whoever wants to know."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from hansa.seams import Clock
+from hansa.store.base import Durability, Key, Row, Schema, Store, Value, Write
+from hansa.store.faults import FaultKind, StoreFault
+
+T = TypeVar("T")
+_log = logging.getLogger("hansa.store")
+#: Seconds that a probe may take before the database counts as away, and for which a write proves it well.
+PROBE_WITHIN, _FRESH = 3.0, 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degraded:
+    """The database fails since ``since`` (ms); ``text`` is for the operator alone."""
+
+    kind: FaultKind
+    text: str
+    since: int
+
+
+class StoreHealth:
+    """The state of the store. A write that succeeds ends every fault but damage, which a restart ends: what
+    is damaged is still there although other rows can be written.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._wrote = -_FRESH
+        self.degraded: Degraded | None = None
+        self.faults: dict[FaultKind, int] = dict.fromkeys(FaultKind, 0)
+
+    def failed(self, fault: StoreFault) -> None:
+        """A call failed."""
+        self.faults[fault.kind] += 1
+        now = self.degraded
+        if now is not None and (now.kind is fault.kind or now.kind is FaultKind.DAMAGED):
+            return
+        since = now.since if now is not None else self._clock.now()
+        self.degraded = Degraded(kind=fault.kind, text=str(fault), since=since)
+        _log.error("%s", fault)
+
+    def wrote(self) -> None:
+        """A write is durable."""
+        self._wrote = self._clock.monotonic()
+        if self.degraded is not None and self.degraded.kind is not FaultKind.DAMAGED:
+            _log.warning("the database works again; it was %s", self.degraded.kind.value)
+            self.degraded = None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether something was written a moment ago."""
+        return self.degraded is None and self._clock.monotonic() - self._wrote < _FRESH
+
+
+class WatchedStore:
+    """See ``hansa.store.base.Store``: another store, whose faults and successes become ``health``."""
+
+    def __init__(self, store: Store, health: StoreHealth) -> None:
+        self._store = store
+        self.health = health
+        self._probing: asyncio.Task[None] | None = None
+
+    async def _noted(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except StoreFault as fault:
+            self.health.failed(fault)
+            raise
+
+    async def open(self) -> None:
+        """See ``Store.open``."""
+        await self._noted(self._store.open())
+
+    async def close(self) -> None:
+        """See ``Store.close``."""
+        if self._probing is not None:
+            self._probing.cancel()
+        await self._store.close()
+
+    async def declare(self, scope: str, schema: Schema) -> None:
+        """See ``Store.declare``."""
+        await self._noted(self._store.declare(scope, schema))
+
+    async def commit(
+        self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
+    ) -> list[int]:
+        """See ``Store.commit``."""
+        found = await self._noted(self._store.commit(scope, writes, durability=durability))
+        self.health.wrote()
+        return found
+
+    async def get(self, scope: str, collection: str, key: Key) -> Row | None:
+        """See ``Store.get``."""
+        return await self._noted(self._store.get(scope, collection, key))
+
+    async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
+        """See ``Store.get_many``."""
+        return await self._noted(self._store.get_many(scope, collection, keys))
+
+    async def scan(
+        self,
+        scope: str,
+        collection: str,
+        *,
+        index: tuple[str, ...] = (),
+        equal: Sequence[Value] = (),
+        after: Value = None,
+        upto: Value = None,
+        limit: int = 1000,
+        reverse: bool = False,
+    ) -> list[Row]:
+        """See ``Store.scan``."""
+        return await self._noted(
+            self._store.scan(
+                scope,
+                collection,
+                index=index,
+                equal=equal,
+                after=after,
+                upto=upto,
+                limit=limit,
+                reverse=reverse,
+            )
+        )
+
+    async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
+        """See ``Store.count``."""
+        return await self._noted(self._store.count(scope, collection, equal=equal))
+
+    async def position(self) -> int:
+        """See ``Store.position``."""
+        return await self._noted(self._store.position())
+
+    async def probe(self) -> None:
+        """See ``Store.probe``."""
+        await self._noted(self._store.probe())
+        self.health.wrote()
+
+    async def check(self) -> Degraded | None:
+        """How the store is now: what a probe says that was made for it, unless something was written a moment
+        ago. Never raises, and takes at most ``PROBE_WITHIN`` seconds.
+        """
+        if not self.health.fresh:
+            if self._probing is None or self._probing.done():
+                self._probing = asyncio.get_running_loop().create_task(self._probed())
+            done, _ = await asyncio.wait({self._probing}, timeout=PROBE_WITHIN)
+            if not done:
+                text = f"it has not answered for {PROBE_WITHIN:.0f} s"
+                if self.health.degraded is None:
+                    self.health.failed(StoreFault(FaultKind.AWAY, text))
+        return self.health.degraded
+
+    async def _probed(self) -> None:
+        try:
+            await self.probe()
+        except StoreFault:
+            pass  # it is noted
+        except Exception as error:  # noqa: BLE001  # a probe that fails in whatever way says how the store is
+            self.health.failed(StoreFault(FaultKind.FAILING, f"{type(error).__name__}: {error}"))

@@ -1,0 +1,77 @@
+"""A database that fails: everybody is told to come back, and nobody what the database says."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from clients.people import house, part
+from clients.test_strangers import filled, routes
+from hansa.store.faults import FaultKind, StoreFault
+
+WORDS = "SQL logic of /var/lib/hansa.db"
+
+
+class Broken:
+    """A store of which some calls fail."""
+
+    def __init__(self, inner, calls):
+        self._inner, self._calls = inner, calls
+
+    def __getattr__(self, name):
+        if name in self._calls:
+            return self._fail
+        return getattr(self._inner, name)
+
+    async def _fail(self, *_args, **_options):
+        raise StoreFault(FaultKind.FULL, WORDS)
+
+
+READS = ("get", "get_many", "scan", "count")
+
+
+@pytest.mark.parametrize("calls", [("commit",), (*READS, "commit", "probe")])
+async def test_no_answer_has_words_of_the_database(tmp_path, calls):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create()
+        event = await alice.say(room, "hark")
+        bodies = {
+            "createRoom": {"name": "x"}, "send": {"msgtype": "m.text", "body": "y"},
+            "displayname": {"displayname": "z"}, "topic": {"topic": "t"}, "state": {"topic": "t"},
+            "account_data": {"a": 1}, "tags": {"order": 0.5}, "filter": {}, "sendToDevice": {"messages": {}},
+        }  # fmt: skip
+        given = {"room": room, "event": event, "user": alice.user, "type": "m.room.topic", "key": "", "txn": "1",
+                 "device": alice.device, "kind": "m.read", "field": "displayname", "tag": "u.x", "rule": "r"}  # fmt: skip
+        app = home.app
+        whole, app.store._store = app.store._store, Broken(app.store._store, calls)
+        away = 0
+        for method, parts in routes(next(iter(app.routers.values()))):
+            body = next((b for name, b in bodies.items() if name in parts), {})
+            answer = await alice.whole(method, filled(parts, given), None if method == "GET" else body)
+            assert WORDS.encode() not in answer.body, f"{method} {parts}"
+            assert answer.status != 500, f"{method} {parts}"
+            if answer.status == 503:
+                assert orjson.loads(answer.body)["errcode"] == "M_UNKNOWN"
+                assert answer.headers["Retry-After"]
+                away += 1
+        assert away > (10 if calls == ("commit",) else 25)
+        said = f"/rooms/{part(room)}/send/m.room.message/77"
+        answer = await alice.whole("PUT", said, {"msgtype": "m.text", "body": "y"})
+        assert answer.status == 503
+        assert app.store.health.degraded.kind is FaultKind.FULL
+        app.store._store = whole
+        await alice.say(room, "here again")
+        assert app.store.health.degraded is None
+        assert "here again" in await alice.texts(room)
+
+
+async def test_a_transaction_of_another_server_is_not_acknowledged(tmp_path):
+    async with house(tmp_path) as home:
+        app = home.app
+        whole, app.store._store = app.store._store, Broken(app.store._store, ("commit",))
+        said = home.wire.forger.message(home.wire.room, "hark")
+        status, body = await home.wire.send(said)
+        assert status == 503, body
+        assert WORDS not in str(body)
+        app.store._store = whole
+        assert await home.wire.fate(said) == "accepted"

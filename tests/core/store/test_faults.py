@@ -1,0 +1,167 @@
+"""A database that fails is named by its kind, on real files; a fault is over when something was written."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from contextlib import closing
+
+import pytest
+from hansa.seams import SystemClock
+from hansa.store.base import Put, StoreError
+from hansa.store.faults import FaultKind, StoreFault, mongo_kind, sqlite_fault
+from hansa.store.health import StoreHealth, WatchedStore
+from hansa.store.memory import MemoryStore
+from hansa.store.sqlite import SqliteStore
+from hansa.testing.store_suite import SCHEMA
+
+
+@pytest.fixture
+async def inner(tmp_path):
+    store = SqliteStore(tmp_path / "hansa.db", synchronous="OFF", busy=0.05)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def store(inner):
+    watched = WatchedStore(inner, StoreHealth(SystemClock()))
+    await watched.open()
+    await watched.declare("s", SCHEMA)
+    return watched
+
+
+async def asked(inner: SqliteStore, sql: str) -> None:
+    await inner._write(lambda: inner._connection().execute(sql).fetchall())
+
+
+def rows(count: int) -> list[Put]:
+    return [Put("thing", ("a", n), os.urandom(4000)) for n in range(count)]
+
+
+async def test_a_full_database_refuses_and_works_again_once_there_is_room(store, inner):
+    await asked(inner, "PRAGMA max_page_count = 60")
+    with pytest.raises(StoreFault, match="full") as caught:
+        await store.commit("s", rows(200))
+    assert caught.value.kind is FaultKind.FULL
+    assert store.health.degraded.kind is FaultKind.FULL
+    assert await store.count("s", "thing") == 0
+    await asked(inner, "PRAGMA max_page_count = 1000000")
+    await store.commit("s", rows(200))
+    assert store.health.degraded is None
+    assert store.health.faults[FaultKind.FULL] == 1
+
+
+async def test_a_batch_that_does_not_fit_fails_alone_or_with_all_and_never_in_silence(store, inner):
+    await asked(inner, "PRAGMA max_page_count = 60")
+    batches = [store.commit("s", [Put("thing", ("b", n))]) for n in range(5)]
+    done = await asyncio.gather(*batches, store.commit("s", rows(200)), return_exceptions=True)
+    assert isinstance(done[-1], StoreFault)
+    kept = {n for n in range(5) if not isinstance(done[n], BaseException)}
+    assert all(isinstance(one, list | StoreFault) for one in done)
+    found = await store.scan("s", "thing", equal=("b",))
+    assert {row.key[1] for row in found} == kept
+
+
+async def test_a_locked_database_is_noticed_by_a_probe_and_so_is_its_end(store, inner, tmp_path):
+    assert await store.check() is None
+    with closing(sqlite3.connect(tmp_path / "hansa.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreFault) as caught:
+            await store.commit("s", [Put("thing", ("a", 1))])
+        assert caught.value.kind is FaultKind.LOCKED
+        found = await store.check()
+        assert found is not None
+        assert found.kind is FaultKind.LOCKED
+        other.execute("ROLLBACK")
+    assert await store.check() is None
+
+
+async def test_a_damaged_page_is_named_and_stays_named_although_other_rows_can_be_written(tmp_path):
+    first = SqliteStore(tmp_path / "hansa.db", synchronous="OFF")
+    await first.open()
+    await first.declare("s", SCHEMA)
+    await first.commit("s", rows(300))
+    await first.close()
+    path = tmp_path / "hansa.db"
+    with path.open("r+b") as file:
+        for page in range(100, 200):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 4096)
+    inner = SqliteStore(path, synchronous="OFF")
+    store = WatchedStore(inner, StoreHealth(SystemClock()))
+    try:
+        await store.open()
+        await store.declare("s", SCHEMA)
+        with pytest.raises(StoreFault) as caught:
+            await store.scan("s", "thing", limit=10_000)
+        assert caught.value.kind is FaultKind.DAMAGED
+        await store.probe()
+        assert (await store.check()).kind is FaultKind.DAMAGED
+    finally:
+        await store.close()
+
+
+async def test_what_is_no_database_cannot_be_opened_and_that_is_said(tmp_path):
+    (tmp_path / "hansa.db").write_bytes(b"not a database at all" * 1000)
+    store = SqliteStore(tmp_path / "hansa.db")
+    with pytest.raises(StoreError, match="damaged") as caught:
+        await store.open()
+    assert caught.value.kind is FaultKind.DAMAGED
+    await store.close()
+
+
+async def test_a_database_that_was_moved_away_is_away(store, tmp_path):
+    assert await store.check() is None
+    store.health._wrote -= 60  # the last write was a minute ago
+    (tmp_path / "hansa.db").rename(tmp_path / "elsewhere.db")
+    assert (await store.check()).kind is FaultKind.AWAY
+    (tmp_path / "elsewhere.db").rename(tmp_path / "hansa.db")
+    assert await store.check() is None
+
+
+async def test_a_database_that_may_only_be_read_is_named(store, inner):
+    await asked(inner, "PRAGMA query_only = 1")
+    with pytest.raises(StoreFault) as caught:
+        await store.commit("s", [Put("thing", ("a", 1))])
+    assert caught.value.kind is FaultKind.READ_ONLY
+
+
+async def test_a_store_that_does_not_answer_counts_as_away(monkeypatch):
+    never = asyncio.Event()
+
+    class Silent(MemoryStore):
+        async def probe(self) -> None:
+            await never.wait()
+
+    monkeypatch.setattr("hansa.store.health.PROBE_WITHIN", 0.01)
+    store = WatchedStore(Silent(), StoreHealth(SystemClock()))
+    await store.open()
+    assert (await store.check()).kind is FaultKind.AWAY
+    never.set()
+    while store._probing is not None and not store._probing.done():
+        await asyncio.sleep(0)
+    assert await store.check() is None
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(13, "full"), (5, "locked"), (0x105, "locked"), (11, "damaged"), (26, "damaged"), (8, "read-only"),
+     (0x508, "read-only"), (14, "away"), (10, "failing"), (7, "failing")],
+)  # fmt: skip
+def test_codes_of_sqlite_have_a_kind(code, kind):
+    error = sqlite3.OperationalError("said")
+    error.sqlite_errorcode = code
+    assert sqlite_fault(error).kind.value == kind
+
+
+def test_errors_of_mongodb_have_a_kind():
+    errors = pytest.importorskip("pymongo.errors")
+    assert mongo_kind(errors.ServerSelectionTimeoutError("x")) is FaultKind.AWAY
+    assert mongo_kind(errors.AutoReconnect("x")) is FaultKind.AWAY
+    for name, kind in (("OutOfDiskSpace", "full"), ("LockTimeout", "locked"), ("Unauthorized", "read-only")):
+        assert mongo_kind(errors.OperationFailure("x", 1, {"codeName": name})).value == kind
+    assert mongo_kind(errors.OperationFailure("x", 1, {"codeName": "Other"})) is FaultKind.FAILING
+    assert mongo_kind(errors.PyMongoError("x")) is FaultKind.FAILING
