@@ -131,10 +131,15 @@ async def test_a_policy_decides_what_goes_to_whom(tmp_path):
         context.check = check
         assert (await house.ask("GET", f"{V1}/media/download/{item.mxc.media_id}"))[0] == 403
         size = len(PICTURE)
-        out = MediaTransfer(
-            network="matrix", server=THEIRS, media=str(item.mxc), outbound=True, type="image/png", size=size
+        assert asked[-1] == MediaTransfer(
+            network="matrix",
+            server=THEIRS,
+            media=str(item.mxc),
+            outbound=True,
+            type="image/png",
+            size=size,
+            name="a b.png",
         )
-        assert asked[-1] == out
         with pytest.raises(Refused) as refused:
             await fetcher(house).get(MXC)
         assert refused.value.hint == 403

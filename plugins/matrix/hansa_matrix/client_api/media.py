@@ -149,10 +149,10 @@ class Files:
         small already.
         """
         try:
-            await self._door.caller(request)
+            caller = await self._door.caller(request)
             size, crop = wanted(request)
             item = await self._item(request)
-            small = await self._thumbnails.of(item, size, crop=crop)
+            small = await self._thumbnails.of(item, size, crop=crop, who=caller.user)
         except RemoteProtocolError as problem:
             return error_response(problem)
         if small is None:

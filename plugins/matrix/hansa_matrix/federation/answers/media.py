@@ -37,7 +37,7 @@ class Files:
         """``GET /media/thumbnail``: a smaller picture, or the picture itself where it is as small already."""
         size, crop = wanted(request)
         item = await self._given(origin, request)
-        small = await self._thumbnails.of(item, size, crop=crop)
+        small = await self._thumbnails.of(item, size, crop=crop, who=origin)
         if small is None:
             return self._in_parts(item)
         return self._multipart(small.type, "", _once(small.data))
@@ -54,6 +54,7 @@ class Files:
                 media=str(item.mxc),
                 outbound=True,
                 type=item.type,
+                name=item.name,
                 size=item.blob.size,
             )
         )
