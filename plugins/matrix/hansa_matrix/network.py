@@ -74,7 +74,7 @@ from hansa_matrix.room.healing import Healing
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.invites import Invites
 from hansa_matrix.room.membership import Membership
-from hansa_matrix.room.native import Arrived, FirstWord, Own
+from hansa_matrix.room.native import Adopted, Arrived, Backfilled, FirstWord, Own
 from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.room import MatrixRoom
@@ -276,7 +276,7 @@ class MatrixNetwork:
 
     def facts(self, inbound: Inbound) -> NativeFacts:
         """See ``hansa.KnowsServers.facts``."""
-        if not isinstance(inbound.native, Arrived):
+        if not isinstance(inbound.native, Arrived | Adopted | Backfilled):
             return NativeFacts(sender_server=ids.domain_of(inbound.sender.id))
         pdu = inbound.native.pdu
         return NativeFacts(
@@ -331,7 +331,7 @@ class MatrixNetwork:
     async def fetch(self, link: Link, refs: Sequence[str]) -> bool:
         """See ``hansa.Authority.fetch``."""
         room = self._rooms[link.native.id]
-        found = await self._events.load(refs, room.version)
+        found = await room.events.load(refs, room.version)
         return all(ref in found for ref in refs)
 
     async def countersign(self, link: Link, draft: Pdu | FirstWord) -> Arrived | OwnDraft | Refusal:

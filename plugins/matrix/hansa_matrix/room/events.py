@@ -156,8 +156,45 @@ class Events:
         """An event if it is in memory."""
         return self._kept.get(event_id)
 
+
+class RoomEvents:
+    """The events of one room. A peer may name any id: an event of another room is not found here, however
+    well it is known.
+    """
+
+    def __init__(self, events: Events | RoomEvents, room_id: str) -> None:
+        self._all: Events = events._all if isinstance(events, RoomEvents) else events
+        self._room_id = room_id
+
+    async def load(self, ids: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
+        """Those of the events that are stored and of the room."""
+        found = await self._all.load(ids, version)
+        return {e: one for e, one in found.items() if one.pdu.room_id == self._room_id}
+
+    async def foreign(self, ids: Iterable[str], version: RoomVersion) -> list[str]:
+        """Those of the ids that are events of other rooms."""
+        found = await self._all.load(ids, version)
+        return [e for e, one in found.items() if one.pdu.room_id != self._room_id]
+
+    async def taken(self, event_id: str, version: RoomVersion) -> bool:
+        """Whether an id is that of another room's event. Only where servers make ids (versions 1 and 2) can
+        two events have one.
+        """
+        return version.named_event_ids and bool(await self.foreign([event_id], version))
+
+    def keep(self, stored: Iterable[Stored]) -> None:
+        """See ``Events.keep``."""
+        self._all.keep(stored)
+
+    def at_hand(self, event_id: str) -> Stored | None:
+        """See ``Events.at_hand``."""
+        one = self._all.at_hand(event_id)
+        return one if one is not None and one.pdu.room_id == self._room_id else None
+
     async def auth_chain(self, roots: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
-        """Every event reachable by ``auth_events`` from ``roots``, which are in it only if reached."""
+        """Every event of the room reachable by ``auth_events`` from ``roots``, which are in it only if
+        reached.
+        """
         chain: dict[str, Stored] = {}
         loaded = await self.load(roots, version)
         edge = {a for one in loaded.values() for a in one.pdu.auth_events}

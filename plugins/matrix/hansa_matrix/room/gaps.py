@@ -50,7 +50,11 @@ class GapFiller:
         auth = [e for e in pdu.auth_events if e not in coming]
         found = await room.events.load([*prev, *auth], room.version)
         unplaced = [e for e in prev if e not in found or not found[e].after]
-        return [*unplaced, *(e for e in auth if e not in found)]
+        lacking = [*unplaced, *(e for e in auth if e not in found)]
+        if not lacking:
+            return []
+        foreign = await room.events.foreign(lacking, room.version)  # the room's turn says what that means
+        return [e for e in lacking if e not in foreign]
 
     async def fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
         """See ``ingest.Gaps.fill``. Who sent the event is asked first, then others of the room."""

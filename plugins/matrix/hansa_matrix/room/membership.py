@@ -19,7 +19,7 @@ from hansa_matrix.proto.joins import JoinAnswer, check_answer, check_template, j
 from hansa_matrix.proto.pdu import finish, key_ids, needed_at, required_servers, unsigned_by
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.room import outliers
-from hansa_matrix.room.events import Events, Status, Stored
+from hansa_matrix.room.events import Events, RoomEvents, Status, Stored
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import Head, MatrixRoom
 
@@ -241,7 +241,8 @@ class Membership:
             await asyncio.sleep(pause)
             await self._keyring.ask_again(awaited)
             good, bad, awaited = await outliers.signed(list(unique.values()), version, self._keyring)
-        made = await outliers.judged(self._ctx, good, version, self._events, answer.create)
+        of_room = RoomEvents(self._events, join.room_id)
+        made = await outliers.judged(self._ctx, good, version, of_room, answer.create)
         if answer.create.event_id not in made:
             raise RemoteProtocolError("the create event could not be verified")
         state: dict[StateKey, str] = {}
@@ -263,7 +264,7 @@ class Membership:
         after, more = room.groups.after(before, state, join.key, join.event_id)
         mine = Stored(join, Status.ACCEPTED, before, after, live=room.attended)
         depth = max([join.depth, *(p.depth for p in answer.state)])
-        placed = await self._events.load(join.prev_events, version)
+        placed = await of_room.load(join.prev_events, version)
         room.head = Head(
             extremities={join.event_id: after},
             group=after,
@@ -272,12 +273,13 @@ class Membership:
             floor=join.depth,
         )
         had = await self._events.load(made, version)
-        puts = [one.put() for e, one in made.items() if e not in had or not had[e].after]
+        # An event that has its place keeps it, and where servers make ids another room keeps its event.
+        fresh = [one for e, one in made.items() if e not in had or _placeless(had[e], join.room_id)]
+        puts = [one.put() for one in fresh]
         for at in range(0, len(puts), 500):
             await self._ctx.store.commit(puts[at : at + 500])
         await self._ctx.store.commit([*base, *more, mine.put(), room.put(room.head)])
-        self._events.keep([one for e, one in made.items() if e not in had or not had[e].after])
-        self._events.keep([mine])
+        self._events.keep([*fresh, mine])
         return room
 
     async def leave_remote(self, room_id: str, user: str, via: Sequence[str]) -> bool:
@@ -298,3 +300,8 @@ class Membership:
         finally:
             await offers.aclose()
         return False
+
+
+def _placeless(stored: Stored, room_id: str) -> bool:
+    """Whether an event is one of that room without a place in its DAG."""
+    return not stored.after and stored.pdu.room_id == room_id

@@ -15,7 +15,7 @@ from hansa_matrix.proto.pdu import checked_hash, key_ids, needed_at, required_se
 from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY
 from hansa_matrix.proto.versions import RoomVersion
 from hansa_matrix.room.checks import THIRD_PARTY_OK
-from hansa_matrix.room.events import Events, Status, Stored
+from hansa_matrix.room.events import RoomEvents, Status, Stored
 
 #: Events that are looked at without a pause.
 _STEP = 100
@@ -79,7 +79,7 @@ def in_auth_order(pdus: Iterable[Pdu]) -> list[Pdu]:
 
 
 async def judged(
-    ctx: NetworkContext, pdus: Sequence[Pdu], version: RoomVersion, events: Events, create: Pdu | None
+    ctx: NetworkContext, pdus: Sequence[Pdu], version: RoomVersion, events: RoomEvents, create: Pdu | None
 ) -> dict[str, Stored]:
     """Receipt check 4 for each, in the order of their auth chains. What cites an event that cannot be had
     is left out; what fails is kept as rejected.

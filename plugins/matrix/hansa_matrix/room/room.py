@@ -20,7 +20,7 @@ from hansa_matrix.proto.state_keys import ACL_KEY, CREATE_KEY, MEMBER
 from hansa_matrix.proto.state_res import MissingEvents, resolving
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.room.checks import THIRD_PARTY_OK
-from hansa_matrix.room.events import Events, Status, Stored
+from hansa_matrix.room.events import Events, RoomEvents, Status, Stored
 from hansa_matrix.room.redactions import Awaited
 from hansa_matrix.room.shown import shown_of
 from hansa_matrix.room.state import Groups, StateIds
@@ -77,12 +77,12 @@ class _Said(Generic[_T]):
 class MatrixRoom:
     """A room in memory. Only its one writer changes ``head``."""
 
-    def __init__(self, room_id: str, version: RoomVersion, store: Scoped, events: Events) -> None:
+    def __init__(self, room_id: str, version: RoomVersion, store: Scoped, events: Events | RoomEvents) -> None:
         self.room_id = room_id
         self.version = version
         self.head = Head()
         self.groups = Groups(room_id, store, 0)
-        self.events = events
+        self.events = RoomEvents(events, room_id)
         self.levels = LevelsMemo(8)
         self._acl = _Said(ACL_KEY, acl_of)
         self._policy = _Said(POLICY_KEY, policy_server)
@@ -109,7 +109,7 @@ class MatrixRoom:
         return Put("room", (self.room_id,), orjson.dumps(body))
 
     @classmethod
-    def load(cls, room_id: str, body: bytes, store: Scoped, events: Events) -> MatrixRoom:
+    def load(cls, room_id: str, body: bytes, store: Scoped, events: Events | RoomEvents) -> MatrixRoom:
         """A room out of its row."""
         data = orjson.loads(body)
         room = cls(room_id, VERSIONS[data["version"]], store, events)

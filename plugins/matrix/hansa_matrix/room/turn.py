@@ -7,7 +7,7 @@ rejected and the soft-failed are forward extremities.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from hansa import (
     Countersign,
@@ -65,7 +65,7 @@ class RoomTurn:
         if isinstance(inbound.native, Arrived):
             return await self._arrived(inbound.native, verdict)
         if isinstance(inbound.native, Adopted):
-            return await self._adopted(inbound.native)
+            return await self._adopted(inbound.native, verdict)
         if isinstance(inbound.native, Backfilled):
             return await self._backfilled(inbound.native.pdu, verdict)
         if not verdict.allowed:  # ours is no history that could be withheld yet
@@ -76,7 +76,9 @@ class RoomTurn:
             return Refusal(code=RefusalCode.TOO_LARGE, text=error.reason)
 
     async def _arrived(self, arrived: Arrived, verdict: Verdict) -> Prepared | Missing | Refusal:
-        pdu = arrived.pdu
+        pdu, room = arrived.pdu, self._draft.room
+        if await room.events.taken(pdu.event_id, room.version):
+            return _taken(pdu)
         done: list[Write] = [Delete("staged", arrived.staged)] if arrived.staged else []
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
         if known is not None and known.unwanted and not arrived.unwanted and pdu.state_key is None:
@@ -85,13 +87,14 @@ class RoomTurn:
             return self._draft.prepared(done, shown=False)
         cited = await self._draft.load({*pdu.auth_events, *pdu.prev_events})
         missing = [e for e in (*pdu.auth_events, *pdu.prev_events) if e not in cited]
+        if missing:
+            foreign = set(await room.events.foreign(missing, room.version))
+            if not foreign.isdisjoint(pdu.prev_events):
+                return _strays(pdu, foreign)
+            missing = [e for e in missing if e not in foreign]
         missing += [e for e in pdu.prev_events if e in cited and not cited[e].after]
         if missing:
             return Missing(refs=tuple(dict.fromkeys(missing)))
-        foreign = [e for e in pdu.prev_events if cited[e].pdu.room_id != pdu.room_id]
-        if foreign:  # its state is that of another room, whose groups are numbered as ours are
-            text = f"prev_events names {foreign[0]}, which is of another room"
-            return Refusal(code=RefusalCode.INVALID, text=text)
         before_group, before, made = await self._draft.before(pdu, cited)
         reject = await self._own_auth(pdu, cited, before)
         if reject is None:
@@ -158,36 +161,64 @@ class RoomTurn:
         placed = await self._draft.load(past)
         if all(e in placed and placed[e].after for e in past):
             return await self._draft.room.groups.load(head.group)
-        groups = {*head.extremities.values(), before_group}
+        return await self._resolved_into_present(before_group)
+
+    async def _resolved_into_present(self, group: int) -> StateIds:
+        """The state of now, with that of ``group`` resolved into it."""
+        groups = {*self._draft.head.extremities.values(), group}
         return (await self._draft.room.resolved(groups, self._draft.drafted))[1]
 
-    async def _adopted(self, adopted: Adopted) -> Prepared:
+    async def _adopted(self, adopted: Adopted, verdict: Verdict) -> Prepared | Refusal:
+        """Judge an event by the state that others say was before it. That is their word: what was said since
+        by somebody who is not in the room by what we know ourselves is soft-failed.
+        """
         pdu, state, room = adopted.pdu, adopted.state, self._draft.room
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
         if known is not None and known.after:
             return self._draft.prepared([], shown=False)
+        if await room.events.taken(pdu.event_id, room.version):
+            return _taken(pdu)
         parent = self._draft.head.group
         before, puts = room.groups.grow(parent, await room.groups.load(parent), state)
         after, writes = before, list[Write](puts)
-        if pdu.state_key is not None:
+        cited = await self._draft.load(pdu.auth_events)
+        reject = await self._own_auth(pdu, cited, state)
+        if reject is None:
+            reject = await self._draft.judged(pdu, state)
+        status, why = _accepted(verdict)
+        if reject is not None:
+            status = Status.REJECTED
+        elif pdu.depth >= self._draft.head.floor:
+            reject = await self._draft.judged(pdu, await self._resolved_into_present(before))
+            status = Status.SOFT_FAILED if reject else status
+        if reject is not None:
+            why = f"{reject.rule}: {reject.reason}"
+            self._draft.ctx.count("matrix_pdus", status=status.value)
+            self._draft.ctx.log.info("%s %s: %s", status.value, pdu.event_id, why)
+        if status is not Status.REJECTED and pdu.state_key is not None:
             after, puts = room.groups.after(before, state, pdu.key, pdu.event_id)
             writes += puts
-        stored = Stored(pdu, Status.ACCEPTED, before, after)
+        stored = Stored(pdu, status, before, after, why)
         self._draft.stored[pdu.event_id] = stored
         placed = await self._draft.load(pdu.prev_events)
         missing = [e for e in pdu.prev_events if e not in placed or not placed[e].after]
         self._draft.head = without_past(self._draft.head, pdu, missing)
-        return self._draft.prepared([*writes, stored.put()], shown=False)
+        writes.append(stored.put())
+        if stored.shown:
+            writes += related(pdu)
+        return self._draft.prepared(writes, shown=False)
 
     async def _backfilled(self, pdu: Pdu, verdict: Verdict) -> Prepared | Refusal:
         """Judge an event by what was before it, and put it behind what follows it: the present stays."""
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
         if known is not None and known.after:
             return self._draft.prepared([], shown=False)
+        if await self._draft.room.events.taken(pdu.event_id, self._draft.room.version):
+            return _taken(pdu)
         cited = await self._draft.load({*pdu.auth_events, *pdu.prev_events})
         if len(cited) < len({*pdu.auth_events, *pdu.prev_events}):
             return Refusal(code=RefusalCode.UNREACHABLE, text="what was before it is not here")
-        if not all(cited[e].after and cited[e].pdu.room_id == pdu.room_id for e in pdu.prev_events):
+        if not all(cited[e].after for e in pdu.prev_events):
             return Refusal(code=RefusalCode.UNREACHABLE, text="what was before it has no place here")
         group, before, made = await self._draft.before(pdu, cited)
         reject = await self._own_auth(pdu, cited, before)
@@ -212,6 +243,9 @@ class RoomTurn:
     async def _own_auth(self, pdu: Pdu, cited: Mapping[str, Stored], before: StateIds) -> Reject | None:
         """Check 4: against the event's own auth events."""
         version = self._draft.room.version
+        lacking = [e for e in pdu.auth_events if e not in cited]
+        if lacking:
+            return Reject("2.auth_events", f"{lacking[0]} is of another room, or cannot be had")
         rejected = {e for e, s in cited.items() if s.status is Status.REJECTED}
         auth = [cited[e].pdu for e in pdu.auth_events]
         create = (await self._draft.view_of(before, ())).get(CREATE_KEY)
@@ -229,3 +263,14 @@ def _accepted(verdict: Verdict) -> tuple[Status, str]:
     if verdict.allowed:
         return Status.ACCEPTED, ""
     return Status.WITHHELD, f"{DECISION}{verdict.decision}"
+
+
+def _taken(pdu: Pdu) -> Refusal:
+    """Where servers make ids, one may give an event the id of another room's event."""
+    return Refusal(code=RefusalCode.INVALID, text=f"{pdu.event_id} is an event of another room")
+
+
+def _strays(pdu: Pdu, foreign: Collection[str]) -> Refusal:
+    """An event that follows one of another room has no state before it."""
+    prev = next(e for e in pdu.prev_events if e in foreign)
+    return Refusal(code=RefusalCode.INVALID, text=f"prev_events names {prev}, which is of another room")
