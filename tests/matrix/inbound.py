@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 import hansa_matrix
 import orjson
 from hansa import HttpError, HttpRequest, HttpResponse, Request, Response
-from hansa.app import App
+from hansa.app import App, PolicySetup
 from hansa.listen import Dispatcher
 from hansa.testing.harness import NoNetwork, running
 from hansa_matrix.config import Config
@@ -128,7 +128,9 @@ class Inbound:
 
 
 @asynccontextmanager
-async def inbound(folder: Path, version: str = "12", **options: Any) -> AsyncIterator[Inbound]:
+async def inbound(
+    folder: Path, version: str = "12", policies: Sequence[PolicySetup] = (), **options: Any
+) -> AsyncIterator[Inbound]:
     """Two rooms, the forger in both; ``options`` are further ones of the network."""
     key = folder / "matrix.key"
     key.touch(0o600)
@@ -137,7 +139,7 @@ async def inbound(folder: Path, version: str = "12", **options: Any) -> AsyncIte
     forger = Forger(THEIRS)
     rooms = (["matrix:#one"], ["matrix:#two"])
     peer = _Peer(forger)
-    async with running({"matrix": (hansa_matrix, config)}, rooms=rooms, http=peer) as app:
+    async with running({"matrix": (hansa_matrix, config)}, rooms=rooms, policies=policies, http=peer) as app:
         made = Inbound(app, forger, peer)
         made.room, made.other = await made.join("one"), await made.join("two")
         yield made

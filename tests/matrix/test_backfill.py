@@ -139,7 +139,9 @@ async def test_it_is_all_there_after_a_restart(tmp_path):
         await past.fetched(limit=2)
         row = await house.app.network("matrix")._ctx.store.get("room", (past.room.room_id,))
         room = house.app.network("matrix").get(past.room.room_id)
-        again = type(room).load(past.room.room_id, row.body, room.groups._store, room.events)
+        again = type(room).load(
+            past.room.room_id, row.body, room.groups._store, house.app.network("matrix")._events
+        )
         assert again.head == room.head and list(again.head.behind) == [said[2]]
 
 

@@ -162,8 +162,8 @@ class RoomEvents:
     well it is known.
     """
 
-    def __init__(self, events: Events | RoomEvents, room_id: str) -> None:
-        self._all: Events = events._all if isinstance(events, RoomEvents) else events
+    def __init__(self, events: Events, room_id: str) -> None:
+        self._all = events
         self._room_id = room_id
 
     async def load(self, ids: Iterable[str], version: RoomVersion) -> dict[str, Stored]:

@@ -217,7 +217,8 @@ class GapFiller:
         chain_ids = [e for e in _list(answer, "auth_chain_ids") if isinstance(e, str)]
         errand.took(len(state_ids) + len(chain_ids))
         known = await room.events.load([*state_ids, *chain_ids], room.version)
-        wanted = [e for e in (*chain_ids, *state_ids) if e not in known]
+        foreign = await room.events.foreign([*state_ids, *chain_ids], room.version)
+        wanted = [e for e in (*chain_ids, *state_ids) if e not in known and e not in foreign]
         await self._keep(room, await self._fetch_state(room, event_id, errand, wanted))
         event = await self._one(room, event_id, errand)
         if event is None:
@@ -242,8 +243,14 @@ class GapFiller:
             objects = [*_list(answer, "auth_chain"), *_list(answer, "pdus")]
             errand.took(len(objects))
             return await self.checked(room, objects)
-        found = [await self._one(room, e, errand) for e in wanted]
-        return [one for one in found if one is not None]
+        found: list[Pdu] = []
+        for one in wanted:
+            try:
+                pdu = await self._one(room, one, errand)
+            except Refused:  # it names what it does not give: the state is without that
+                continue
+            found += [pdu] if pdu is not None else []
+        return found
 
     async def _one(self, room: MatrixRoom, event_id: str, errand: Errand) -> Pdu | None:
         known = (await room.events.load([event_id], room.version)).get(event_id)

@@ -77,7 +77,7 @@ class _Said(Generic[_T]):
 class MatrixRoom:
     """A room in memory. Only its one writer changes ``head``."""
 
-    def __init__(self, room_id: str, version: RoomVersion, store: Scoped, events: Events | RoomEvents) -> None:
+    def __init__(self, room_id: str, version: RoomVersion, store: Scoped, events: Events) -> None:
         self.room_id = room_id
         self.version = version
         self.head = Head()
@@ -109,7 +109,7 @@ class MatrixRoom:
         return Put("room", (self.room_id,), orjson.dumps(body))
 
     @classmethod
-    def load(cls, room_id: str, body: bytes, store: Scoped, events: Events | RoomEvents) -> MatrixRoom:
+    def load(cls, room_id: str, body: bytes, store: Scoped, events: Events) -> MatrixRoom:
         """A room out of its row."""
         data = orjson.loads(body)
         room = cls(room_id, VERSIONS[data["version"]], store, events)

@@ -199,13 +199,16 @@ class RoomTurn:
             after, puts = room.groups.after(before, state, pdu.key, pdu.event_id)
             writes += puts
         stored = Stored(pdu, status, before, after, why)
+        if reject is None:
+            stored = await self._draft.effective(stored, state)
         self._draft.stored[pdu.event_id] = stored
         placed = await self._draft.load(pdu.prev_events)
         missing = [e for e in pdu.prev_events if e not in placed or not placed[e].after]
         self._draft.head = without_past(self._draft.head, pdu, missing)
         writes.append(stored.put())
-        if stored.shown:
-            writes += related(pdu)
+        if reject is None:
+            writes += related(pdu) if stored.shown else ()
+            writes += await self._draft.redacted(pdu, state, live=False)
         return self._draft.prepared(writes, shown=False)
 
     async def _backfilled(self, pdu: Pdu, verdict: Verdict) -> Prepared | Refusal:
