@@ -171,10 +171,10 @@ class RoomEvents:
         found = await self._all.load(ids, version)
         return {e: one for e, one in found.items() if one.pdu.room_id == self._room_id}
 
-    async def foreign(self, ids: Iterable[str], version: RoomVersion) -> list[str]:
-        """Those of the ids that are events of other rooms."""
+    async def foreign(self, ids: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
+        """Those of the ids that are events of other rooms: to say that they are, and for nothing else."""
         found = await self._all.load(ids, version)
-        return [e for e, one in found.items() if one.pdu.room_id != self._room_id]
+        return {e: one for e, one in found.items() if one.pdu.room_id != self._room_id}
 
     async def taken(self, event_id: str, version: RoomVersion) -> bool:
         """Whether an id is that of another room's event. Only where servers make ids (versions 1 and 2) can

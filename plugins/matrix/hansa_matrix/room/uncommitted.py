@@ -205,9 +205,14 @@ class Uncommitted:
     async def no_redaction(self, pdu: Pdu, before: StateIds) -> str:
         """Why a redaction does not apply, empty if it does."""
         named = target_of(pdu, self.room.version)
-        target = (await self.load([named])).get(named) if named is not None else None
+        target = await self._target(named) if named is not None else None
         powers = await self.view_of(before, [POWER_LEVELS_KEY])
         return problem(pdu, target, powers, self.room.version)
+
+    async def _target(self, named: str) -> Stored | None:
+        """What a redaction names, also where that is an event of another room, which it does nothing to."""
+        found = await self.load([named]) or await self.room.events.foreign([named], self.room.version)
+        return found.get(named)
 
     async def redacted(self, pdu: Pdu, before: StateIds, *, live: bool = True) -> list[Write]:
         """What an event that came now does to others if it is a redaction, and what others do to it. It came
@@ -237,7 +242,7 @@ class Uncommitted:
         named = target_of(redaction, self.room.version)
         if named is None:
             return []
-        target = (await self.load([named])).get(named)
+        target = await self._target(named)
         if target is None:
             waiting = Waiting(redaction.event_id, ids.domain_of(redaction.sender), live)
             writes = self.room.awaited.wait(named, waiting)
