@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from hansa import terminal
 from hansa.pure.errors import HansaError, LocalProtocolError
 
 if TYPE_CHECKING:
@@ -183,8 +183,15 @@ def _plugin(argv: Sequence[str]) -> int | None:
         "arguments": {_named(argument): _given(argument, args) for argument in command.arguments},
     }
     found = watched(args.config, "POST", f"/operate/{words[0]}", body)
-    print(json.dumps(found, indent=2) if args.json else command.show(found))
+    _answered(found, command.show, as_json=args.json)
     return 0
+
+
+def _answered(found: Any, shown: Callable[[Any], str], *, as_json: bool) -> None:
+    if as_json:
+        terminal.show_json(found)
+    else:
+        terminal.show(found, shown)
 
 
 def _named(argument: Argument) -> str:
@@ -254,16 +261,17 @@ def _check(args: argparse.Namespace) -> int:
     except Mistakes as mistakes:
         if args.json:
             found = [{"path": e.path, "reason": e.reason} for e in mistakes.errors]
-            print(json.dumps({"ok": False, "mistakes": found}))
+            terminal.show_json({"ok": False, "mistakes": found})
         else:
             for error in mistakes.errors:
-                print(f"{args.config}: {error}")
+                terminal.say(f"{args.config}: {error}")
         return 2
     if args.json:
-        print(json.dumps({"ok": True, "mistakes": []}))
+        terminal.show_json({"ok": True, "mistakes": []})
     else:
         networks, policies = len(config.networks), len(config.policies)
-        print(f"{args.config} is good: {networks} networks, {policies} policies, {len(config.rooms)} rooms")
+        rooms = len(config.rooms)
+        terminal.say(f"{args.config} is good: {networks} networks, {policies} policies, {rooms} rooms")
     return 0
 
 
@@ -276,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if done is not None:
                 return done
     except HansaError as error:
-        print(f"hansa: {error}", file=sys.stderr)
+        terminal.say(f"hansa: {error}", error=True)
         return 1
     args = _parser().parse_args(words)
     try:
@@ -289,16 +297,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "init":
             from hansa.commands.init import init  # noqa: PLC0415
 
-            print(init(args.folder, args.name), end="")
+            terminal.page(init(args.folder, args.name))
             return 0
         from hansa.commands import show  # noqa: PLC0415
         from hansa.commands.client import watched  # noqa: PLC0415
 
         question, shown = _question(args)
         found = watched(args.config, *question)
-        printer: Callable[[Any], str] = getattr(show, shown)
-        print(json.dumps(found, indent=2) if args.json else printer(found))
+        _answered(found, getattr(show, shown), as_json=args.json)
     except HansaError as error:
-        print(f"hansa: {error}", file=sys.stderr)
+        terminal.say(f"hansa: {error}", error=True)
         return 1
     return 0

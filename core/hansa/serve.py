@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hansa import plugins
+from hansa import plugins, terminal
 from hansa.app import App, NetworkSetup, PolicySetup, Setup
 from hansa.blobs import FileBlobs
 from hansa.config import Config, Mistakes, PolicyConfig, Tls, load
 from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
+from hansa.logs import log_to
 from hansa.operations import Operations
 from hansa.outbound import Outbound
 from hansa.pure.errors import HansaError
@@ -195,16 +196,8 @@ async def _run(path: Path, config: Config, say: Say) -> int:
 
 def run(path: Path, *, verbose: bool = False) -> int:
     """Run until a signal; the exit code."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-
-    def say(text: str) -> None:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-
+    log_to(sys.stderr, logging.INFO if verbose else logging.WARNING)
+    say = terminal.say
     try:
         config = load(path, plugins.find)
     except Mistakes as mistakes:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import sys
 import threading
 import tomllib
 from pathlib import Path
 from typing import Any
 
+from hansa import terminal
 from hansa.pure.errors import ConfigError, HansaError
 
 #: Seconds; entering a large room takes minutes.
@@ -86,4 +86,4 @@ def _watch(config: Path, done: threading.Event) -> None:
             line = f"{one['network']}: {one['work']}: {one['done']}{total}"
             if said.get(one["work"]) != line:
                 said[one["work"]] = line
-                print(line, file=sys.stderr)
+                terminal.say(line, error=True)

@@ -1,0 +1,53 @@
+"""The one way into the log: one record is one line, and a traceback is marked as one, whatever peers say."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+from hansa.pure.printable import MOST_LOGGED, printable
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+#: Lines of a traceback, the last ones, and what each begins with: no line of a record begins like this.
+MOST_TRACEBACK, MARK = 100, "  | "
+
+
+class Lines(logging.Formatter):
+    """Formats records; message, arguments, names and tracebacks are printable and bounded."""
+
+    def __init__(self) -> None:
+        super().__init__(_FORMAT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See ``logging.Formatter``. What another handler made of a traceback is not used again."""
+        record.message = record.getMessage()
+        if self.usesTime():
+            record.asctime = self.formatTime(record, self.datefmt)
+        lines = [printable(self.formatMessage(record), MOST_LOGGED)]
+        if record.exc_info:
+            lines.append(_marked(self.formatException(record.exc_info)))
+        if record.stack_info:
+            lines.append(_marked(record.stack_info))
+        return "\n".join(lines)
+
+
+def _marked(text: str) -> str:
+    lines = text.split("\n")
+    cut = len(lines) - MOST_TRACEBACK
+    kept = [f"({cut} lines more)", *lines[-MOST_TRACEBACK:]] if cut > 0 else lines
+    return "\n".join(MARK + printable(line, MOST_LOGGED) for line in kept)
+
+
+def log_to(stream: TextIO, level: int) -> None:
+    """Let the whole process log to a stream. What cannot be formatted is left out, not printed as it is."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Lines())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+    logging.raiseExceptions = False
+    sys.excepthook = _crashed
+
+
+def _crashed(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    logging.getLogger("hansa").critical("crashed", exc_info=(kind, error, trace))  # type: ignore[arg-type]

@@ -1,0 +1,42 @@
+"""The one place where text goes to a terminal: whatever peers put into it, it stays text."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hansa.pure.printable import printable, printable_values
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """One line, at once."""
+    out = sys.stderr if error else sys.stdout
+    out.write(_encodable(printable(text), out.encoding) + "\n")
+    out.flush()
+
+
+def show(found: Any, shown: Callable[[Any], str]) -> None:
+    """An answer as ``shown`` makes text of it: its lines are those that ``shown`` made."""
+    page(shown(printable_values(found)))
+
+
+def show_json(value: Any) -> None:
+    """An answer as JSON, in ASCII: whatever is in it is escaped as JSON does."""
+    text = json.dumps(value, indent=2).replace("\x7f", "\\u007f")
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def page(text: str) -> None:
+    """Lines of ours."""
+    for line in text.removesuffix("\n").split("\n"):
+        sys.stdout.write(_encodable(printable(line, most=1_000_000), sys.stdout.encoding) + "\n")
+    sys.stdout.flush()
+
+
+def _encodable(text: str, encoding: str | None) -> str:
+    """What a terminal's encoding has no character for, as an escape: it is not a reason to fail."""
+    name = encoding or "utf-8"
+    return text.encode(name, "backslashreplace").decode(name)
