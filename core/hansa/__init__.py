@@ -85,6 +85,7 @@ from hansa.pure.view import Person, Role, RoomFacts, RoomView, ViewChange
 from hansa.seams import (
     Admitted,
     Clock,
+    Failure,
     Http,
     HttpError,
     HttpRequest,
@@ -150,6 +151,7 @@ __all__ = [
     "Event",
     "EventIn",
     "EventOut",
+    "Failure",
     "Features",
     "HansaError",
     "HasFeatures",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -99,6 +99,8 @@ class App:
         self.routers: dict[str, Router] = {}
         self.counters: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
         self.gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        #: Gauges that are read when they are asked for: ``(name, labels, value)``.
+        self.measures: list[Callable[[], Iterable[tuple[str, Mapping[str, str], float]]]] = []
         #: Long work under way: ``(plugin, what) -> (done, total)``.
         self.work: dict[tuple[str, str], tuple[int, int]] = {}
         self._consuming: dict[str, asyncio.Task[None]] = {}

@@ -22,7 +22,11 @@ class _FromApp(Collector):
     def collect(self) -> Iterator[_Family]:
         """Every family, made anew."""
         yield from _families(CounterMetricFamily, self._app.counters)
-        yield from _families(GaugeMetricFamily, self._app.gauges)
+        gauges = dict(self._app.gauges)
+        for measure in self._app.measures:
+            for name, labels, value in measure():
+                gauges[name, tuple(sorted(labels.items()))] = value
+        yield from _families(GaugeMetricFamily, gauges)
         events = CounterMetricFamily(
             "hansa_pipeline", "submissions by what became of them", labels=["result"]
         )

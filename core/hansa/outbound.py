@@ -1,12 +1,13 @@
-"""The way out: names resolved, addresses guarded, certificates checked, answers bounded."""
+"""The way out: names resolved, addresses guarded, certificates checked, answers bounded in size and time."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -14,29 +15,28 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from hansa.seams import HttpError, HttpRequest, HttpResponse, HttpStream, SrvRecord
+from hansa.loglimit import LogLimit
+from hansa.pure.addresses import Network, address_allowed, parse
+from hansa.seams import Failure, HttpError, HttpRequest, HttpResponse, HttpStream, SrvRecord
+from hansa.slots import Cause, SlotLimits, Slots
 
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def address_allowed(text: str, allowed: Sequence[_Network]) -> bool:
-    """True for a public unicast address, or one in a network that the operator allowed (SSRF guard)."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    if mapped is not None:
-        address = mapped
-    if any(address in network for network in allowed if network.version == address.version):
-        return True
-    return address.is_global and not address.is_multicast and not address.is_reserved
+#: A body has to come at ``_LEAST_SPEED`` (bytes a second) once ``_GRACE`` seconds were waited for it.
+_LEAST_SPEED, _GRACE = 1024, 10.0
+#: Bytes of an answer that are unpacked at a time; twice as many wait to be taken, then reading pauses.
+_BUFFER = 64 * 1024
+#: Seconds for a connection and its handshake.
+_CONNECT_WITHIN = 10.0
+#: Seconds that a connection is kept for the next request, and to how many destinations at a time.
+_KEPT_FOR, _KEPT = 30, 256
+#: Longest answer to a lookup of SRV records.
+_MOST_RECORDS = 100
+_log = logging.getLogger("hansa.http")
 
 
 class _GuardedResolver(AbstractResolver):
     """Resolves by the system, and gives only addresses that may be connected to."""
 
-    def __init__(self, allowed: Sequence[_Network]) -> None:
+    def __init__(self, allowed: Sequence[Network]) -> None:
         self._allowed = allowed
 
     async def resolve(
@@ -58,21 +58,42 @@ class _GuardedResolver(AbstractResolver):
                     )
                 )
         if not results:
-            raise OSError(f"{host} has no address that may be connected to")
+            raise _Guarded(f"{host} has no address that may be connected to")
         return results
 
     async def close(self) -> None:
         """Nothing is held."""
 
 
-class Outbound:
-    """See ``hansa.seams.Http``."""
+class _Guarded(OSError):
+    """The guard lets nobody connect there."""
 
-    def __init__(self, *, ca_file: Path | None = None, private_networks: Sequence[str] = ()) -> None:
+
+class Outbound:
+    """See ``hansa.seams.Http``. ``count`` is told what is refused and what fails."""
+
+    def __init__(
+        self,
+        *,
+        ca_file: Path | None = None,
+        private_networks: Sequence[str] = (),
+        limits: SlotLimits | None = None,
+        count: Callable[..., None] = lambda _name, **_labels: None,
+    ) -> None:
         self._allowed = [ipaddress.ip_network(n, strict=False) for n in private_networks]
         self._ca_file = ca_file
         self._session: aiohttp.ClientSession | None = None
         self._tls: ssl.SSLContext | None = None
+        self._count = count
+        self._slots = Slots(limits or SlotLimits(), count)
+        self._kept: dict[str, float] = {}
+        self._told = LogLimit(_log)
+
+    def measures(self) -> Iterator[tuple[str, dict[str, str], float]]:
+        """Gauges: requests that have a place and that wait for one, by pool."""
+        for pool in ("known", "strangers"):
+            yield "http_out_open", {"pool": pool}, self._slots.open(pool)
+            yield "http_out_waiting", {"pool": pool}, self._slots.waiting(pool)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -82,15 +103,27 @@ class Outbound:
             connector = aiohttp.TCPConnector(
                 resolver=_GuardedResolver(self._allowed),
                 ssl=self._tls,
-                limit=256,
-                limit_per_host=8,
-                keepalive_timeout=30,
+                limit=0,  # the slots bound it, with shares
+                keepalive_timeout=_KEPT_FOR,
                 ttl_dns_cache=60,
+                socket_factory=self._socket,
             )
             self._session = aiohttp.ClientSession(
-                connector=connector, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar()
+                connector=connector,
+                auto_decompress=True,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_WITHIN),
+                read_bufsize=_BUFFER,
+                headers={"Accept-Encoding": "gzip, deflate", "User-Agent": "Hansa"},
             )
         return self._session
+
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        """The last guard, right before connecting: by whatever way an address came here."""
+        family, kind, proto, _, where = address
+        if not address_allowed(str(where[0]), self._allowed):
+            raise _Guarded(f"{where[0]} is not an address that may be connected to")
+        return socket.socket(family=family, type=kind, proto=proto)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -108,46 +141,93 @@ class Outbound:
     async def stream(self, request: HttpRequest) -> AsyncIterator[HttpStream]:
         """See ``Http.stream``."""
         host = request.host
-        literal = _literal(host)
-        if literal and not address_allowed(host, self._allowed):
-            raise HttpError(f"{host} is not an address that may be connected to")
-        scheme = "https" if request.tls_name else "http"
         shown = f"[{host}]" if ":" in host else host
-        url = URL(f"{scheme}://{shown}:{request.port}{request.target}", encoded=True)
-        headers = {"Host": request.host_header or shown, **request.headers}
+        where = f"{shown}:{request.port}"
         try:
             async with asyncio.timeout(request.timeout) as within, AsyncExitStack() as stack:
-                try:
-                    asked = self._open().request(
-                        request.method,
-                        url,
-                        data=request.body,
-                        headers=headers,
-                        allow_redirects=False,
-                        server_hostname=_tls_name(request.tls_name),
-                    )
-                    answer = await stack.enter_async_context(asked)
-                except (aiohttp.ClientError, OSError, ValueError) as error:
-                    raise HttpError(f"{shown}:{request.port}: {error}") from error
+                if parse(host) is not None and not address_allowed(host, self._allowed):
+                    text = f"{host} is not an address that may be connected to"
+                    raise self._failure(where, text, Failure.GUARDED)
+                cause = Cause(destination=where, share=request.share, stranger=request.stranger)
+                await stack.enter_async_context(self._slots.place(cause))
+                answer = await self._asked(stack, request, shown)
                 found = {k.lower(): v for k, v in answer.headers.items()}
-                chunks = self._bounded(answer, request.max_body)
+                chunks = self._bounded(answer, request.max_body, where)
                 yield HttpStream(status=answer.status, headers=found, chunks=chunks)
         except TimeoutError:
             if not within.expired():
                 raise
-            raise HttpError(f"no answer from {shown}:{request.port} in {request.timeout:g} s") from None
+            text = f"no answer from {where} in {request.timeout:g} s"
+            raise self._failure(where, text, Failure.TIMED_OUT) from None
 
-    @staticmethod
-    async def _bounded(answer: aiohttp.ClientResponse, limit: int) -> AsyncIterator[bytes]:
-        size = 0
+    def _failure(self, where: str, detail: str, kind: Failure) -> HttpError:
+        """The error of a failure, counted by its kind; its detail goes to the log, seldom for one place."""
+        if kind is Failure.TIMED_OUT:
+            self._slots.heard(where, in_time=False)
+        self._count("http_out_failed", kind=kind.name.lower())
+        self._told.info(where, "a request to %s failed: %s", where, detail)
+        return HttpError(detail, kind)
+
+    async def _asked(self, stack: AsyncExitStack, request: HttpRequest, shown: str) -> aiohttp.ClientResponse:
+        """The head of the answer. Whatever is not read of it when the stack ends is not waited for."""
+        scheme = "https" if request.tls_name else "http"
+        where = f"{shown}:{request.port}"
+        headers = {"Host": request.host_header or shown, **request.headers}
         try:
-            async for part in answer.content.iter_any():
+            url = URL(f"{scheme}://{where}{request.target}", encoded=True)
+            answer = await self._open().request(
+                request.method,
+                url,
+                data=request.body,
+                headers=headers,
+                allow_redirects=False,
+                server_hostname=_tls_name(request.tls_name),
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise self._failure(where, f"{where}: {error!r}", _kind(error)) from error
+        stack.callback(self._done, answer, where, stranger=request.stranger)
+        return answer
+
+    def _done(self, answer: aiohttp.ClientResponse, where: str, *, stranger: bool) -> None:
+        """The connection is kept for the next request if there are not too many, else closed."""
+        now = asyncio.get_running_loop().time()
+        if where not in self._kept and len(self._kept) >= _KEPT:
+            self._kept = {one: until for one, until in self._kept.items() if until > now}
+        if stranger or (where not in self._kept and len(self._kept) >= _KEPT):
+            answer.close()
+            return
+        self._kept[where] = now + _KEPT_FOR
+        answer.release()
+
+    async def _bounded(self, answer: aiohttp.ClientResponse, limit: int, where: str) -> AsyncIterator[bytes]:
+        """The body, unpacked as it comes. Only the time that is waited for the peer counts, not what is done
+        with its bytes.
+        """
+        size, waited = 0, 0.0
+        time = asyncio.get_running_loop().time
+        try:
+            while True:
+                begun = time()
+                async with asyncio.timeout_at(begun + _GRACE + size / _LEAST_SPEED - waited) as within:
+                    part = await answer.content.readany()
+                waited += time() - begun
+                if not part:
+                    break
                 size += len(part)
                 if size > limit:
-                    raise HttpError(f"the answer is over {limit} bytes")
+                    text = f"the answer of {where} is over {limit} bytes"
+                    raise self._failure(where, text, Failure.TOO_LARGE)
                 yield part
+        except TimeoutError:
+            if not within.expired():
+                raise
+            self._count("http_out_slow")
+            text = f"the answer of {where} comes at under {_LEAST_SPEED} bytes a second"
+            raise self._failure(where, text, Failure.TIMED_OUT) from None
         except (aiohttp.ClientError, ValueError) as error:
-            raise HttpError(f"the answer broke off: {error}") from error
+            text = f"the answer of {where} broke off: {error!r}"
+            raise self._failure(where, text, Failure.PROTOCOL) from error
+        self._slots.heard(where, in_time=True)
 
     async def srv(self, name: str) -> Sequence[SrvRecord]:
         """See ``Http.srv``."""
@@ -163,15 +243,25 @@ class Outbound:
             }:
                 return []
             raise HttpError(f"SRV {name}: {error.args[-1]}") from error
-        return [SrvRecord(r.priority, r.weight, r.port, r.host) for r in found]
+        return [SrvRecord(r.priority, r.weight, r.port, r.host) for r in found[:_MOST_RECORDS]]
 
 
-def _literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _kind(error: BaseException) -> Failure:
+    """The word for a failure to connect or to read a head."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, _Guarded):
+            return Failure.GUARDED
+        if isinstance(seen, ssl.SSLError | aiohttp.ClientSSLError):
+            return Failure.CERTIFICATE
+        if isinstance(seen, TimeoutError):
+            return Failure.TIMED_OUT
+        seen = seen.__cause__ or (seen.os_error if isinstance(seen, aiohttp.ClientConnectorError) else None)
+    if isinstance(error, aiohttp.ClientConnectionError) and not isinstance(
+        error, aiohttp.ServerDisconnectedError
+    ):
+        return Failure.UNREACHABLE
+    return Failure.PROTOCOL
 
 
 def _tls_name(name: str) -> str | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 
@@ -64,7 +65,10 @@ class HttpRequest:
 
     ``host`` and ``port`` say where to connect (an address or a name), ``host_header`` what is asked for and
     ``tls_name`` which name the certificate must carry (SNI unless it is an address); no TLS if it is empty.
-    ``timeout`` is in seconds for the whole exchange, ``max_body`` in bytes for the answer.
+    ``timeout`` is in seconds for the whole exchange, ``max_body`` in bytes for the answer, unpacked.
+
+    ``share`` names who causes the request (a server, or the ``neighbourhood`` of an address), as whose it is
+    counted. ``stranger``: whoever causes it has proven nothing yet; all strangers share one small pool.
     """
 
     method: str
@@ -77,6 +81,8 @@ class HttpRequest:
     body: bytes | None = None
     timeout: float = 30.0
     max_body: int = 16 * 1024 * 1024
+    share: str = ""
+    stranger: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +105,32 @@ class HttpStream:
     chunks: AsyncIterator[bytes]
 
 
+class Failure(StrEnum):
+    """Why there is no complete answer, in words that may be told to anybody: no address, port or error number
+    is in them.
+    """
+
+    UNREACHABLE = "cannot be reached"
+    GUARDED = "is not at an address that may be connected to"
+    TIMED_OUT = "did not answer in time"
+    CERTIFICATE = "has no good certificate"
+    PROTOCOL = "does not answer as it has to"
+    TOO_LARGE = "answers with too much"
+    BUSY = "cannot be asked now: too many requests are under way"
+
+
 class HttpError(OSError):
-    """No complete answer: no route, refused, TLS failure, time-out, too large. The text says which."""
+    """No complete answer. ``str`` is the text of ``kind`` and may be told to anybody; ``detail``, with
+    addresses and system errors, is for logs and for operators.
+    """
+
+    def __init__(self, detail: str, kind: Failure = Failure.UNREACHABLE) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return self.kind.value
 
 
 @dataclass(frozen=True, slots=True)

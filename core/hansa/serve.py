@@ -58,7 +58,7 @@ class Process:
         self._say = say
         folder, server = config.folder, config.server
         ca = folder / server.ca_file if server.ca_file else None
-        self._http = Outbound(ca_file=ca, private_networks=server.private_networks)
+        self._http = Outbound(ca_file=ca, private_networks=server.private_networks, count=self._count)
         networks = [
             NetworkSetup(
                 id=n.id,
@@ -81,8 +81,12 @@ class Process:
                 rooms=config.rooms,
             )
         )
+        self.app.measures.append(self._http.measures)
         self._tls: TlsContexts | None = None
         self._listeners: list[Listener] = []
+
+    def _count(self, name: str, **labels: str) -> None:
+        self.app.count(name, **labels)
 
     async def start(self) -> None:
         """Open everything; networks go on connecting afterwards."""
