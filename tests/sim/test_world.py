@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hansa.seams import HttpError, HttpRequest, Response
+from hansa.seams import Failure, HttpError, HttpRequest, Response
 from hansa.store.base import Collection, Put, Schema
 from hansa.testing.sim import CALM, Crashed, Fault, Simulation, Stuck, Weather, seeds, simulate
 from sim.scripted import Stage, said
@@ -132,18 +132,22 @@ def test_slow_peers_time_outs_refused_connections_and_wrong_certificates():
         await sim.network.exchange("client", _request("/slow"))
         assert sim.now - began > 0.5
         server.takes = 60.0
-        with pytest.raises(HttpError, match="no answer from"):
+        with pytest.raises(HttpError) as raised:
             await sim.network.exchange("client", _request("/late"))
+        assert raised.value.kind is Failure.TIMED_OUT and "no answer from" in raised.value.detail
         await asyncio.sleep(120.0)
         assert server.served[-1] == "/late"  # a server does not see that its client has gone
         server.takes = 0.0
-        with pytest.raises(HttpError, match="certificate"):
+        with pytest.raises(HttpError) as raised:
             await sim.network.exchange("client", _request("/", tls_name="other.test"))
-        with pytest.raises(HttpError, match="over 3 bytes"):
+        assert raised.value.kind is Failure.CERTIFICATE and "certificate" in raised.value.detail
+        with pytest.raises(HttpError) as raised:
             await sim.network.exchange("client", _request("/", max_body=3))
+        assert raised.value.kind is Failure.TOO_LARGE and "over 3 bytes" in raised.value.detail
         server.listening = False
-        with pytest.raises(HttpError, match="refused"):
+        with pytest.raises(HttpError) as raised:
             await sim.network.exchange("client", _request("/"))
+        assert raised.value.kind is Failure.UNREACHABLE and "refused" in raised.value.detail
 
     simulate(scenario, 1)
 

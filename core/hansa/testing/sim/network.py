@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hansa.seams import HttpError, HttpRequest, HttpResponse, SrvRecord
+from hansa.seams import Failure, HttpError, HttpRequest, HttpResponse, SrvRecord
 from hansa.testing.answers import WholeAnswers
 from hansa.testing.sim.chance import SeededRandom
 from hansa.testing.sim.trace import Trace
@@ -100,13 +100,13 @@ class VirtualNetwork:
                 answer = await asyncio.shield(way)
         except TimeoutError:
             self.trace.note(source, f"time-out {where}{request.target}")
-            raise HttpError(f"no answer from {where} in {request.timeout:g} s") from None
+            raise HttpError(f"no answer from {where} in {request.timeout:g} s", Failure.TIMED_OUT) from None
         except HttpError as error:
-            self.trace.note(source, f"{request.target}: {error}")
+            self.trace.note(source, f"{request.target}: {error.detail}")
             raise
         self.trace.note(source, f"{answer.status} {where}{request.target}", answer.body)
         if len(answer.body) > request.max_body:
-            raise HttpError(f"the answer is over {request.max_body} bytes")
+            raise HttpError(f"the answer is over {request.max_body} bytes", Failure.TOO_LARGE)
         return answer
 
     async def _there_and_back(self, source: str, where: str, request: HttpRequest) -> HttpResponse:
@@ -129,13 +129,13 @@ class VirtualNetwork:
             raise HttpError(f"{where} refused the connection")
         name = request.tls_name.rpartition(":")[0] or request.tls_name
         if request.tls_name and name not in peer.names:
-            raise HttpError(f"the certificate of {where} is not for {request.tls_name}")
+            raise HttpError(f"the certificate of {where} is not for {request.tls_name}", Failure.CERTIFICATE)
         serving = peer.accept(request, source)
         if twice:
             asyncio.get_running_loop().call_later(wait, self._again, peer, request, source)
         await asyncio.wait({serving})
         if serving.cancelled():
-            raise HttpError(f"{where} broke the connection")
+            raise HttpError(f"{where} broke the connection", Failure.PROTOCOL)
         await self._way(peer.name, source, chance)
         if answer_lost or self.parted(source, peer.name):
             await self._nothing(where, request.timeout if silent else 0.0)
@@ -149,7 +149,7 @@ class VirtualNetwork:
     @staticmethod
     async def _nothing(where: str, silence: float) -> None:
         await asyncio.sleep(silence)
-        raise HttpError(f"{where} broke the connection")
+        raise HttpError(f"{where} broke the connection", Failure.PROTOCOL)
 
     async def _way(self, source: str, target: str, chance: SeededRandom) -> None:
         factor = max(self.slow.get(source, 1.0), self.slow.get(target, 1.0))

@@ -121,7 +121,7 @@ class Files:
             code = {403: "M_FORBIDDEN", 404: "M_NOT_FOUND", 413: "M_TOO_LARGE"}.get(status, "M_UNKNOWN")
             raise error(status, code, problem.reason) from problem
         except (Unreachable, RemoteProtocolError, OSError) as problem:
-            raise error(502, "M_UNKNOWN", f"the file was not to be had: {problem}") from problem
+            raise error(502, "M_UNKNOWN", "the file was not to be had") from problem
 
     async def download(self, request: Request) -> Response:
         """``GET /media/download/{serverName}/{mediaId}``."""

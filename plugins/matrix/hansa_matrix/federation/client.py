@@ -38,11 +38,23 @@ class Refused(RemoteProtocolError):
 
 
 class Unreachable(OSError):
-    """No answer from the other server. ``retry_after`` in seconds if it asked for patience (429)."""
+    """No answer from the other server. ``retry_after`` in seconds if it asked for patience (429).
 
-    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
+    ``str`` may be told to anybody: it says what happened in the words of ``hansa.Failure``. ``detail``, with
+    addresses and system errors, is for logs and for operators.
+    """
+
+    def __init__(self, reason: str, retry_after: float = 0.0, *, detail: str = "") -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.detail = detail or reason
+
+
+def unreached(server: str, error: HttpError | None) -> Unreachable:
+    """What is said of a server that no address of its route led to."""
+    if error is None:
+        return Unreachable(f"{server} has no address")
+    return Unreachable(f"{server} {error}", detail=f"{server}: {error.detail}")
 
 
 def path(*parts: str) -> str:
@@ -146,7 +158,7 @@ class Client:
         await self._allowed(server)
         route = await self._routes.find(server)
         async with AsyncExitStack() as stack:
-            problem = "no address"
+            problem: HttpError | None = None
             for host, port in route.targets:
                 request = HttpRequest(
                     method="GET",
@@ -162,7 +174,7 @@ class Client:
                 try:
                     answer = await stack.enter_async_context(self._http.stream(request))
                 except HttpError as error:
-                    problem = str(error) or type(error).__name__
+                    problem = error
                     continue
                 if not 200 <= answer.status < 300:
                     body = await _beginning(answer)
@@ -171,12 +183,12 @@ class Client:
                 yield answer
                 return
             self._routes.forget(server)
-            raise Unreachable(f"{server}: {problem}")
+            raise unreached(server, problem)
 
     async def _send(self, server: str, request: HttpRequest) -> HttpResponse:
         """To the first address of the server that answers."""
         route = await self._routes.find(server)
-        problem = "no address"
+        problem: HttpError | None = None
         for host, port in route.targets:
             there = replace(
                 request, host=host, port=port, host_header=route.host_header, tls_name=route.tls_name
@@ -184,9 +196,9 @@ class Client:
             try:
                 return await self._http.request(there)
             except HttpError as error:
-                problem = str(error) or type(error).__name__
+                problem = error
         self._routes.forget(server)
-        raise Unreachable(f"{server}: {problem}")
+        raise unreached(server, problem)
 
     async def _value(self, server: str, answer: HttpResponse) -> Any:
         """The JSON of an answer; a large one is read in a thread."""

@@ -7,7 +7,15 @@ from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from hansa import HttpError, HttpResponse, LocalProtocolError, NetworkContext, Operation, RemoteProtocolError
+from hansa import (
+    Failure,
+    HttpError,
+    HttpResponse,
+    LocalProtocolError,
+    NetworkContext,
+    Operation,
+    RemoteProtocolError,
+)
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable
@@ -88,7 +96,9 @@ class Doctor:
             try:
                 answer = await self._client.ask(route, host, port, "/_matrix/federation/v1/version")
             except HttpError as error:
-                found.append(Finding("connection", "fail", f"{where}: {error}", _advice(str(error), server)))
+                found.append(
+                    Finding("connection", "fail", f"{where}: {error.detail}", _advice(error, server))
+                )
                 continue
             said = _version(answer)
             if said is None:
@@ -121,7 +131,7 @@ class Doctor:
             keys = check_key_document(doc, server, verify, now)
         except (HttpError, RemoteProtocolError) as error:
             advice = "the key document must name the server and be signed by its own keys"
-            found.append(Finding("keys", "fail", str(error), advice))
+            found.append(Finding("keys", "fail", getattr(error, "detail", str(error)), advice))
             return
         left = (int(doc["valid_until_ts"]) - now) / _HOUR
         state = "ok" if left >= 1 else "warn"
@@ -149,7 +159,7 @@ class Doctor:
                 found.append(Finding("signed request", "fail", text, advice))
                 return
         except (Unreachable, RemoteProtocolError) as error:
-            found.append(Finding("signed request", "fail", str(error)))
+            found.append(Finding("signed request", "fail", getattr(error, "detail", str(error))))
             return
         found.append(Finding("signed request", "ok", "taken as ours"))
 
@@ -165,13 +175,13 @@ def _version(answer: HttpResponse) -> str | None:
     return f"{str(server.get('name', '?'))[:40]} {str(server.get('version', '?'))[:60]}"
 
 
-def _advice(error: str, server: str) -> str:
-    lower = error.lower()
-    if "certificate" in lower or "[ssl" in lower:
+def _advice(error: HttpError, server: str) -> str:
+    lower = error.detail.lower()
+    if error.kind is Failure.CERTIFICATE:
         return (
             f"the certificate must be valid, for {server}'s name and by an authority that we trust (ca_file)"
         )
-    if "may be connected to" in lower:
+    if error.kind is Failure.GUARDED:
         return "it resolves to a private address: name its network in private_networks if that is meant"
     if "name or service" in lower or "resolve" in lower or "getaddrinfo" in lower:
         return "the name is not in the DNS"

@@ -289,7 +289,7 @@ class Outbox:
                     await self._deliver(half)
                 return
             except Unreachable as error:
-                await self._failed(str(error), error.retry_after)
+                await self._failed(error.detail, error.retry_after)
             except RemoteProtocolError as error:
                 await self._failed(error.reason)
             else:

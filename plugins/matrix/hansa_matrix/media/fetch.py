@@ -21,7 +21,7 @@ from hansa import (
     RemoteProtocolError,
 )
 
-from hansa_matrix.federation.client import Client, Refused, Unreachable, path
+from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unreached
 from hansa_matrix.media.library import Item, Library
 from hansa_matrix.proto.media import FileInParts, Mxc, file_name
 
@@ -62,7 +62,7 @@ class Fetcher:
                 future.set_result(await self._fetch(mxc))
         except (RemoteProtocolError, Unreachable, OSError) as error:
             self._ctx.count("matrix_media_failed")
-            self._ctx.log.info("%s was not fetched: %s", mxc, error)
+            self._ctx.log.info("%s was not fetched: %s", mxc, getattr(error, "detail", error))
             future.set_exception(error)
         finally:
             self._under_way.pop(mxc, None)
@@ -84,7 +84,7 @@ class Fetcher:
             text = f"the file has over {self._ctx.config.max_media} bytes"
             raise Refused(text, hint=502, code="M_TOO_LARGE") from error
         except HttpError as error:
-            raise Unreachable(f"{mxc.server}: {error}") from error
+            raise unreached(mxc.server, error) from error
 
     async def _in_parts(self, mxc: Mxc) -> Item:
         target = path("_matrix", "federation", "v1", "media", "download", mxc.media_id)
@@ -151,5 +151,6 @@ class Fetcher:
         async with AsyncExitStack() as stack:
             answer = await stack.enter_async_context(self._ctx.http.stream(request))
             if answer.status != 200:
-                raise Unreachable(f"{host} answered {answer.status}")
+                text = "the place that the answer names has no file"
+                raise Unreachable(text, detail=f"{host} answered {answer.status}")
             yield answer

@@ -55,7 +55,7 @@ class MediaOperations:
         try:
             item = await self._fetcher.get(mxc)
         except (RemoteProtocolError, Unreachable) as error:
-            raise LocalProtocolError(f"{mxc}: {error}") from error
+            raise LocalProtocolError(f"{mxc}: {getattr(error, 'detail', error)}") from error
         try:
             file = await asyncio.to_thread(path.open, "xb")
             try:

@@ -79,7 +79,7 @@ class Backfill:
                     async with self._gaps.errands.to(server) as errand:
                         came = await self._from(room, errand, ends[at : at + _NAMED], min(most, _PAGE))
                 except (Unreachable, RemoteProtocolError) as error:
-                    failed[server] = str(error)[:200]
+                    failed[server] = getattr(error, "detail", str(error))[:200]
                     self._ctx.log.info("the past of %s by %s: %s", room.room_id, server, error)
                     continue
                 if came:

@@ -90,7 +90,8 @@ class Policing:
             self._ctx.count("matrix_policy_failed")
             trouble.failures += 1
             trouble.until = self._ctx.clock.monotonic() + _ALONE_FOR
-            raise Unreachable(f"the room's policy server does not answer: {error}") from error
+            detail = f"the room's policy server does not answer: {getattr(error, 'detail', error)}"
+            raise Unreachable("the room's policy server does not answer", detail=detail) from error
         self._trouble.pop(server.via, None)
         signed = with_recommendation(pdu, room.version, server, answer)
         if signed is None or not recommended(signed, room.version, server, verify):
