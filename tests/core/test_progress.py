@@ -45,6 +45,7 @@ def test_a_gauge_is_what_was_set_last():
     ctx.gauge("matrix_destinations_failing", 2)
     whole.counters = {("pdus", (("plugin", "matrix"), ("status", "dropped"))): 4}
     whole.pipeline, whole.runners, whole.consumers = type("P", (), {"counts": {}}), {}, {}
+    whole.measures = [lambda: [("http_out_open", {"pool": "known"}, 5.0)]]
     whole.store = WatchedStore(MemoryStore(), StoreHealth(SystemClock()))
     whole.store.health.failed(StoreFault(FaultKind.FULL, "the disk"))
     text = exposition(whole).decode()
@@ -52,6 +53,7 @@ def test_a_gauge_is_what_was_set_last():
     assert 'hansa_store_degraded{kind="locked"} 0.0' in text
     assert 'hansa_store_faults_total{kind="full"} 1.0' in text
     assert 'hansa_matrix_destinations_failing{plugin="matrix"} 2.0' in text
+    assert 'hansa_http_out_open{pool="known"} 5.0' in text
     assert 'hansa_pdus_total{plugin="matrix",status="dropped"} 4.0' in text
 
 
