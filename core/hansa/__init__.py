@@ -80,6 +80,7 @@ from hansa.pure.model import (
     RefusalCode,
 )
 from hansa.pure.signal import Receipt, Signal, Typing
+from hansa.pure.texts import readings, strings_of
 from hansa.pure.verdict import ALLOW, Action, Reason, Verdict, strictest
 from hansa.pure.view import Person, Role, RoomFacts, RoomView, ViewChange
 from hansa.seams import (
@@ -241,6 +242,8 @@ __all__ = [
     "hookimpl",
     "peers_of",
     "people_of",
+    "readings",
     "strictest",
+    "strings_of",
     "texts_of",
 ]

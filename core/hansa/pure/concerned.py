@@ -12,6 +12,7 @@ from typing import Any, Final
 from hansa.pure.content import Content, Custom, Member, Message, Name, Topic
 from hansa.pure.crossing import Crossing, EventIn, EventOut, SignalOut
 from hansa.pure.model import Ref
+from hansa.pure.texts import readings
 
 SERVER: Final = "server"
 PERSON: Final = "person"
@@ -83,14 +84,16 @@ def people_of(crossing: Crossing) -> tuple[Ref, ...]:
 
 
 def texts_of(crossing: Crossing) -> tuple[str, ...]:
-    """Every string in it that a person may read. What leaves was judged by its texts where it came in."""
+    """Every string in it that a person may read, and what is read of those that hold markup. What leaves was
+    judged by its texts where it came in.
+    """
     match crossing:
         case EventIn():
-            return words_of(crossing.content) + crossing.facts.texts
+            return readings(words_of(crossing.content) + crossing.facts.texts)
         case EventOut():
             return ()
         case _:
-            return tuple(_of(crossing, TEXT))
+            return readings(_of(crossing, TEXT))
 
 
 def words_of(content: Content) -> tuple[str, ...]:

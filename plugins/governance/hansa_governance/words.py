@@ -1,51 +1,107 @@
-"""Words and phrases that no message may hold, whole words only, whatever their case and form.
+"""Words and phrases that no text may hold, whole words only, whatever their case, form and look.
 
-Compared are letters and digits in compatibility form (NFKC) and case-folded. What is not seen does not count:
-characters of format (zero-width, bidirectional, soft hyphen), variation selectors, marks that stand over
-another letter without making one of their own. Letters of other scripts that look alike are not the same.
+Found are words as ``folding`` compares them; words cut in pieces by characters that are not letters
+(``clas-sified``, ``c.l.a.s.s``); letters that stand alone, with anything between them (``c l a s s``);
+digits in the place of letters (``c1assif1ed``). Not found are words cut in pieces of several letters by
+spaces (``class ified``), other languages, pictures, and what is encrypted.
+
+A text is read once however many words there are.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-_WORD = re.compile(r"[^\W_]+")
-#: Marks without a letter of their own after composition, variation selectors, fillers without a glyph.
-_UNSEEN = re.compile(
-    "[\u0300-\u036f\u115f\u1160\u17b4\u17b5\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\u3164\ufe00-\ufe0f"
-    "\ufe20-\ufe2f\uffa0\U000e0100-\U000e01ef]"
-)
+from hansa_governance.folding import BREAK, forms
+
+#: Letters and digits, and the break between strings.
+_TOKEN = re.compile(rf"([^\W_]+|{BREAK})")
+_MIXED = re.compile(r"[^\W\d_][01345789]|[01345789][^\W\d_]")
+_DIGITS = str.maketrans("0134578", "oleastb")
+_DIGITS_I = str.maketrans("0134578", "oieastb")
+#: More than this (characters) of one crossing is not read; it is taken for a text that holds a word.
+MOST = 1 << 20
 
 
 def tokens(text: str) -> list[str]:
-    """The words of a text, in the form in which they are compared."""
-    if text.isascii():
-        return _WORD.findall(text.lower())
-    seen = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", seen).casefold())
-    return _WORD.findall(_UNSEEN.sub("", folded))
+    """The words of a text that is folded already."""
+    return _TOKEN.findall(text)
+
+
+def _read(text: str) -> Iterator[str]:
+    for form in forms(text):
+        yield form
+        if _MIXED.search(form):
+            yield form.translate(_DIGITS)
+            if "1" in form:
+                yield form.translate(_DIGITS_I)
 
 
 class Words:
-    """Found by their first word and their length, so that a text is read once however many there are."""
+    """Found by their first word and their length."""
 
     def __init__(self, words: Iterable[str]) -> None:
-        self._phrases = {phrase for phrase in (tuple(tokens(word)) for word in words) if phrase}
+        self._phrases: dict[tuple[str, ...], str] = {}
         self._lengths: dict[str, set[int]] = {}
-        for phrase in self._phrases:
-            self._lengths.setdefault(phrase[0], set()).add(len(phrase))
+        self._joined: dict[str, str] = {}
+        self._begun: set[str] = set()
+        for configured in words:
+            word = " ".join(tokens(unicodedata.normalize("NFKC", configured.casefold())))
+            for read in set(_read(configured)):
+                phrase = tuple(_TOKEN.findall(read))
+                if phrase:
+                    self._phrases[phrase] = word
+                    self._lengths.setdefault(phrase[0], set()).add(len(phrase))
+                    self._joined["".join(phrase)] = word
+        for joined in self._joined:
+            self._begun |= {joined[:length] for length in range(1, len(joined))}
+        self._firsts = self._begun | set(self._lengths)
+
+    def __bool__(self) -> bool:
+        return bool(self._phrases)
 
     def hit(self, texts: Iterable[str]) -> str:
-        """The first forbidden phrase, empty if there is none."""
+        """The first forbidden phrase, as configured but for case and signs, empty if there is none."""
         if not self._phrases:
             return ""
-        for text in texts:
-            found = tokens(text)
-            for at, first in enumerate(found):
-                for length in sorted(self._lengths.get(first, ())):
-                    phrase = tuple(found[at : at + length])
-                    if phrase in self._phrases:
-                        return " ".join(phrase)
+        whole = BREAK.join(text.replace(BREAK, "") for text in texts)
+        if len(whole) > MOST:
+            return f"(longer than {MOST} characters)"
+        for form in dict.fromkeys(_read(whole)):
+            found = self._in(form)
+            if found:
+                return found
+        return ""
+
+    def _in(self, form: str) -> str:
+        parts = _TOKEN.split(form)  # what is between, a word, what is between, a word, ...
+        words = parts[1::2]
+        firsts = self._firsts.intersection(words)
+        if not firsts:
+            return ""
+        for at, first in enumerate(words):
+            if first in firsts:
+                for length in self._lengths.get(first, ()):
+                    found = self._phrases.get(tuple(words[at : at + length]))
+                    if found:
+                        return found
+                found = self._pieces(parts, 2 * at + 1) if first in self._begun else ""
+                if found:
+                    return found
+        return ""
+
+    def _pieces(self, parts: list[str], at: int) -> str:
+        """A word that begins with the piece at ``at`` and goes on in the next ones."""
+        joined = parts[at]
+        alone = len(joined) == 1
+        while joined in self._begun and at + 2 < len(parts):
+            between, piece = parts[at + 1], parts[at + 2]
+            alone = alone and len(piece) == 1
+            if piece == BREAK or not (alone or not any(map(str.isspace, between))):
+                return ""
+            at, joined = at + 2, joined + piece
+            if joined in self._joined:
+                return self._joined[joined]
         return ""

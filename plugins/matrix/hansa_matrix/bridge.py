@@ -58,12 +58,6 @@ def _text(content: Mapping[str, Any], key: str, limit: int = 65_536) -> str:
     return cut(value, limit) if isinstance(value, str) else ""
 
 
-def texts(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a person would read of an event's content."""
-    keys = ("body", "name", "topic", "displayname", "reason")
-    return tuple(content[key] for key in keys if isinstance(content.get(key), str))
-
-
 async def content_of(pdu: Pdu, home_of: HomeOf) -> Content:
     """What a PDU says, in the core's terms."""
     return await meaning((pdu.type, pdu.state_key, pdu.content), home_of)

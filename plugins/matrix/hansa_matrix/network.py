@@ -32,7 +32,7 @@ from hansa import (
 )
 from hansa import Membership as Standing
 
-from hansa_matrix.bridge import OwnDraft, Views, texts
+from hansa_matrix.bridge import OwnDraft, Views
 from hansa_matrix.client_api.api import ClientApi
 from hansa_matrix.config import Config
 from hansa_matrix.federation.answers.entitled import Entitled
@@ -74,7 +74,7 @@ from hansa_matrix.room.healing import Healing
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.invites import Invites
 from hansa_matrix.room.membership import Membership
-from hansa_matrix.room.native import Adopted, Arrived, Backfilled, FirstWord, Own
+from hansa_matrix.room.native import Arrived, FirstWord, Own
 from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.room import MatrixRoom
@@ -83,6 +83,7 @@ from hansa_matrix.room.sweep import sweep
 from hansa_matrix.room.turn import RoomTurn
 from hansa_matrix.room.upgrade import Upgrades
 from hansa_matrix.schema import SCHEMA
+from hansa_matrix.texts import facts_of_native
 from hansa_matrix.users.known import Known
 
 _PLAIN = frozenset(string.ascii_lowercase + string.digits + "._-/+")
@@ -276,17 +277,7 @@ class MatrixNetwork:
 
     def facts(self, inbound: Inbound) -> NativeFacts:
         """See ``hansa.KnowsServers.facts``."""
-        if not isinstance(inbound.native, Arrived | Adopted | Backfilled):
-            return NativeFacts(sender_server=ids.domain_of(inbound.sender.id))
-        pdu = inbound.native.pdu
-        return NativeFacts(
-            type=pdu.type,
-            state_key=pdu.state_key,
-            size=len(pdu.wire),
-            encrypted=pdu.type == "m.room.encrypted",
-            sender_server=ids.domain_of(pdu.sender),
-            texts=texts(pdu.content),
-        )
+        return facts_of_native(inbound)
 
     def ghost_id(self, user: Ref) -> str:
         """See ``hansa.MakesGhosts.ghost_id``."""

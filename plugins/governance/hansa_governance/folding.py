@@ -1,0 +1,143 @@
+"""The form in which names and words are compared: what a person sees, not how it is written.
+
+Unicode 15: NFKC and case folding (chapter 3, 3.13), the property Default_Ignorable_Code_Point
+(DerivedCoreProperties.txt), confusables (UTS 39) from the library ``confusable_homoglyphs``. UTS 39 lacks
+letters in circles and squares, small capitals and letters with strokes: these are told by their names.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+
+from confusable_homoglyphs import confusables
+
+#: Default_Ignorable_Code_Point of Unicode 15, as inclusive ranges.
+IGNORABLE = (
+    (0x00AD, 0x00AD),
+    (0x034F, 0x034F),
+    (0x061C, 0x061C),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x200B, 0x200F),
+    (0x202A, 0x202E),
+    (0x2060, 0x206F),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFF8),
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0xE0FFF),
+)
+#: Marks over and under letters of any script, points of Hebrew and Arabic: the word is the same without them.
+_MARKS = (
+    (0x0300, 0x036F),
+    (0x0483, 0x0489),
+    (0x0591, 0x05BD),
+    (0x05BF, 0x05BF),
+    (0x05C1, 0x05C2),
+    (0x05C4, 0x05C5),
+    (0x05C7, 0x05C7),
+    (0x0610, 0x061A),
+    (0x064B, 0x065F),
+    (0x0670, 0x0670),
+    (0x06D6, 0x06DC),
+    (0x1AB0, 0x1AFF),
+    (0x1DC0, 0x1DFF),
+    (0x20D0, 0x20FF),
+    (0xFE20, 0xFE2F),
+)
+#: Separates what belongs to different strings; no text has it.
+BREAK = "\x01"
+#: Control characters that part lines and words; all others are not seen.
+_SPACES = frozenset("\t\n\r" + BREAK)
+#: Letters whose look is told by their names.
+_NAMED = re.compile(
+    r"(?:(?:NEGATIVE |PARENTHESIZED |CROSSED )?(?:CIRCLED |SQUARED )?LATIN (?:SMALL|CAPITAL) LETTER"
+    r"|LATIN LETTER SMALL CAPITAL|LATIN EPIGRAPHIC LETTER|MODIFIER LETTER (?:SMALL|CAPITAL)"
+    r"|REGIONAL INDICATOR SYMBOL LETTER|COMBINING LATIN (?:SMALL LETTER|LETTER SMALL CAPITAL))"
+    r" ([A-Z])(?: WITH .*)?"
+)
+_NAMED_IN = ((0x80, 0x24F), (0x250, 0x2AF), (0x1D00, 0x1DBF), (0x1E00, 0x1EFF), (0x2C60, 0x2C7F))
+_NAMED_TOO = ((0xA720, 0xA7FF), (0xAB30, 0xAB6F), (0x1F110, 0x1F1FF), (0x1DF00, 0x1DF2F))
+#: A mark of a script of its own behind a letter that has none.
+_STRAY = re.compile(
+    r"(?<=[a-z0-9])[\u0900-\u1CFF\u2DE0-\u2DFF\uA66F-\uA6F1\uA802-\uABED\U00010A01-\U0001E94A]+"
+)
+_STROKES = frozenset("lI1|")
+_SMALL_L = re.compile(r"(?<=[a-z])I|I(?=[a-z])|(?<=[A-Za-z])[|\u2223](?=[A-Za-z])")
+
+
+@cache
+def _unseen(instead: str) -> dict[int, str | None]:
+    table: dict[int, str | None] = {}
+    for first, last in IGNORABLE:
+        table |= dict.fromkeys(range(first, last + 1), instead or None)
+    controls = [*range(0x20), *range(0x7F, 0xA0)]
+    return table | {c: instead or None for c in controls if chr(c) not in _SPACES}
+
+
+@cache
+def _unmarked() -> dict[int, None]:
+    return dict.fromkeys(c for first, last in _MARKS for c in range(first, last + 1))
+
+
+@cache
+def _lookalikes(stroke: str = "l") -> dict[int, str]:
+    """Latin letters for what looks like them; ``stroke`` is what an upright line is taken for."""
+    table: dict[int, str] = {}
+    for ranges in (_NAMED_IN, _NAMED_TOO):
+        for first, last in ranges:
+            for code in range(first, last + 1):
+                named = _NAMED.fullmatch(unicodedata.name(chr(code), ""))
+                if named:
+                    table[code] = named[1].lower()
+    for character, alike in confusables.confusables_data.items():
+        if character.isascii() or len(character) != 1 or ord(character) in table:
+            continue
+        seen = [one["c"] for one in alike if len(one["c"]) == 1 and one["c"].isascii() and one["c"].isalnum()]
+        letters = [one for one in seen if one.isalpha()]
+        if _STROKES.intersection(seen) or "PALOCHKA" in unicodedata.name(character, ""):
+            table[ord(character)] = stroke
+        elif seen:
+            table[ord(character)] = (letters or seen)[0].lower()
+    return table
+
+
+def folded(text: str) -> str:
+    """Without case, forms of compatibility, marks, and whatever is not seen."""
+    if text.isascii():
+        return (text if text.isprintable() else text.translate(_unseen(""))).lower()
+    return _folded(text.translate(_unseen("")))
+
+
+def _folded(seen: str) -> str:
+    bare = unicodedata.normalize("NFKD", seen).translate(_unmarked()).casefold()
+    if not bare.isascii():
+        bare = unicodedata.normalize("NFKD", bare).translate(_unmarked())
+    return bare if bare.isascii() else unicodedata.normalize("NFC", bare)
+
+
+def forms(text: str) -> tuple[str, ...]:
+    """Every form of a text that is compared, each once: as it is folded; with letters that look like Latin
+    ones taken for them; with what is not seen taken for a space.
+    """
+    if text.isascii() and text.isprintable():
+        return tuple(dict.fromkeys((text.lower(), _SMALL_L.sub("l", text).lower())))
+    seen = text.translate(_unseen(""))
+    found = {_folded(seen): None, _alike(seen, "l"): None, _alike(seen, "i"): None}
+    if len(seen) != len(text):
+        found[_folded(text.translate(_unseen(" ")))] = None
+    return tuple(found)
+
+
+def _alike(seen: str, stroke: str) -> str:
+    if seen.isascii():
+        return _SMALL_L.sub("l", seen).lower()
+    table = _lookalikes(stroke)
+    first = _folded(_SMALL_L.sub("l", unicodedata.normalize("NFKD", seen.translate(table))))
+    return first if first.isascii() else _STRAY.sub("", first.translate(table))

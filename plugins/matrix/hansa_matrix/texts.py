@@ -1,0 +1,172 @@
+"""The texts of Matrix events: every string that is not known to be an identifier.
+
+SPEC: Matrix v1.19, client-server API, "Events" and "Modules". What stands here is left out, and why: the
+names of members that the specification gives say nothing themselves; a value is an identifier where the
+specification puts one *and* it has the form of one. Everything else is a text: other names of members, other
+event types, state keys, reaction keys, file names, unknown values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hansa import Inbound, NativeFacts, Ref, strings_of
+
+from hansa_matrix.proto.ids import domain_of
+
+#: Names of members in the specification, and in the proposals that clients send.
+NAMES = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        type content sender state_key room_id event_id origin_server_ts unsigned body msgtype format
+        formatted_body url info file filename mimetype size w h duration thumbnail_url
+        thumbnail_file thumbnail_info geo_uri membership displayname avatar_url reason
+        third_party_invite signed mxid token display_name is_direct join_authorised_via_users_server
+        name topic alias alt_aliases join_rule allow via history_visibility guest_access creator
+        room_version predecessor additional_creators m.federate algorithm rotation_period_ms
+        rotation_period_msgs ban kick invite redact events events_default state_default users
+        users_default notifications room pinned allow_ip_literals deny redacts replacement_room
+        suggested order canonical parent key_validity_url public_key public_keys ciphertext
+        sender_key session_id device_id key iv hashes sha256 v kty key_ops alg k ext m.relates_to
+        rel_type m.in_reply_to is_falling_back m.mentions user_ids m.new_content m.topic m.text
+        m.reference m.replace m.annotation m.thread m.relations call_id party_id version lifetime
+        offer answer sdp candidates candidate sdpMid sdpMLineIndex selected_party_id invitee
+        sdp_stream_metadata purpose audio_muted video_muted entity recommendation server_notice_type
+        admin_contact limit_type transaction_id methods from_device timestamp to keys mac commitment
+        hash key_agreement_protocol key_agreement_protocols message_authentication_code
+        message_authentication_codes short_authentication_string code images shortcode usage pack
+        attribution marked_unread presence currently_active last_active_ago status_msg user_id
+        recipient recipient_keys ed25519 curve25519 session_key requesting_device_id request_id
+        action secret sender_claimed_ed25519_key forwarding_curve25519_key_chain is_animated
+        org.matrix.msc1767.text org.matrix.msc1767.audio org.matrix.msc1767.file
+        org.matrix.msc3245.voice waveform xyz.amorgan.blurhash org.matrix.msc3381.poll.start
+        org.matrix.msc3381.poll.response question answers id max_selections kind m.poll
+        m.poll.response m.selections m.markup m.location m.asset m.ts m.file m.image m.video m.audio
+        m.voice m.caption uri description zoom_level org.matrix.msc3488.location
+        org.matrix.msc3488.asset org.matrix.msc3488.ts org.matrix.msc3952.mentions signatures
+        m.room.name m.room.topic m.room.avatar m.room.canonical_alias m.room.history_visibility
+        m.room.power_levels m.room.encryption m.room.server_acl m.room.tombstone m.room.redaction
+        m.room.join_rules m.room.message m.space.child m.space.parent m.call m.call.member
+        im.vector.modular.widgets
+        """,
+    )
+)
+#: Event types and other words that the specification defines.
+_TYPES = (
+    r"m\.room\.(?:message|encrypted|member|name|topic|avatar|create|power_levels|join_rules|redaction"
+    r"|history_visibility|guest_access|encryption|canonical_alias|aliases|pinned_events|server_acl|tombstone"
+    r"|third_party_invite|policy|image_pack|related_groups|bot\.options)"
+    r"|m\.(?:reaction|sticker|presence|typing|receipt|dummy|direct|tag|space\.(?:child|parent)"
+    r"|policy\.rule\.(?:user|room|server)|poll\.(?:start|response|end)|call\.(?:invite|candidates|answer|hangup"
+    r"|select_answer|reject|negotiate|sdp_stream_metadata_changed|member|notify)"
+    r"|key\.verification\.(?:request|ready|start|accept|key|mac|done|cancel)|room_key(?:_request|\.withheld)?"
+    r"|forwarded_room_key|secret\.(?:request|send)|beacon(?:_info)?|location|file|image|audio|video|voice|text)"
+    r"|org\.matrix\.msc3381\.poll\.(?:start|response|end)|org\.matrix\.call\.sdp_stream_metadata_changed"
+)
+_SERVER = r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.\-]{1,255})(?::[0-9]{1,5})?"
+_USER = rf"@[a-z0-9._=\-/+]{{1,254}}:{_SERVER}"
+_EVENT = rf"\$(?:[A-Za-z0-9_\-+/]{{43}}|[A-Za-z0-9]{{1,64}}:{_SERVER})"
+_ROOM = rf"!(?:[A-Za-z0-9_\-]{{43}}|[A-Za-z0-9]{{1,64}}:{_SERVER})"
+_MXC = rf"mxc://{_SERVER}/[A-Za-z0-9_\-]{{1,255}}"
+#: Base64 of 32 bytes or more; a text is known by its spaces.
+_BASE64 = r"[A-Za-z0-9+/_\-]{40,}={0,2}"
+_MIME = (
+    r"image/(?:png|jpeg|gif|webp|svg\+xml|avif|apng|bmp|tiff|heic|heif|x-icon|jxl)"
+    r"|video/(?:mp4|webm|ogg|quicktime|x-matroska|mpeg|3gpp)"
+    r"|audio/(?:mpeg|ogg|mp4|webm|wav|x-wav|aac|flac|opus|x-m4a)(?:; ?codecs=opus)?"
+    r"|text/(?:plain|html|css|csv|markdown|calendar)(?:; ?charset=utf-8)?"
+    r"|application/(?:octet-stream|pdf|zip|json|xml|gzip|x-tar|x-7z-compressed|msword|rtf"
+    r"|vnd\.openxmlformats-officedocument\.(?:wordprocessingml\.document|spreadsheetml\.sheet"
+    r"|presentationml\.presentation)|vnd\.oasis\.opendocument\.(?:text|spreadsheet|presentation))"
+)
+_ALGORITHMS = r"m\.(?:megolm|olm)\.v1\.[a-z0-9\-]{1,32}"
+
+
+def _form(*alternatives: str) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{one})" for one in alternatives), re.ASCII)
+
+
+#: What an identifier looks like, by the name of the member that it stands in.
+FORMS: Mapping[str, re.Pattern[str]] = {
+    **dict.fromkeys(("user_id", "user_ids", "users", "sender", "creator", "mxid", "invitee"), _form(_USER)),
+    **dict.fromkeys(("additional_creators", "join_authorised_via_users_server"), _form(_USER)),
+    **dict.fromkeys(("event_id", "redacts", "pinned", "parent_event_id"), _form(_EVENT)),
+    **dict.fromkeys(("room_id", "replacement_room"), _form(_ROOM)),
+    **dict.fromkeys(("url", "avatar_url", "thumbnail_url"), _form(_MXC)),
+    **dict.fromkeys(("via", "room"), _form(_SERVER)),
+    **dict.fromkeys(("sha256", "sender_key", "session_id", "k", "iv", "commitment", "mac"), _form(_BASE64)),
+    **dict.fromkeys(("public_key", "ed25519", "curve25519", "session_key"), _form(_BASE64)),
+    "type": _form(_TYPES, "m.room_membership", "m.space", "m.olm.*", r"[01]"),
+    "events": _form(_TYPES),
+    "predecessor": _form(_ROOM, _EVENT),
+    "msgtype": _form(
+        r"m\.(?:text|emote|notice|image|file|audio|video|location|server_notice|key\.verification\.request)"
+    ),
+    "format": _form(r"org\.matrix\.custom\.html"),
+    "membership": _form("join|leave|invite|ban|knock"),
+    "join_rule": _form("public|invite|knock|restricted|knock_restricted|private"),
+    "history_visibility": _form("world_readable|shared|invited|joined"),
+    "guest_access": _form("can_join|forbidden"),
+    "presence": _form("online|offline|unavailable|busy"),
+    "rel_type": _form(r"m\.(?:replace|annotation|thread|reference)"),
+    "algorithm": _form(_ALGORITHMS),
+    "algorithms": _form(_ALGORITHMS),
+    "mimetype": _form(_MIME),
+    "device_id": _form(r"[A-Z]{10}"),
+    "from_device": _form(r"[A-Z]{10}"),
+    "v": _form("v[0-9]"),
+    "kty": _form("oct"),
+    "alg": _form("A256CTR"),
+    "key_ops": _form("encrypt|decrypt"),
+    "room_version": _form(r"[0-9]{1,2}|org\.matrix\.[A-Za-z0-9.\-]{1,40}"),
+    "version": _form(r"[0-9]{1,3}"),
+}
+_SEALED = {**FORMS, "ciphertext": re.compile(r"[A-Za-z0-9+/]{16,}={0,2}", re.ASCII)}
+#: Additional creators that are looked at; an event has no room for more.
+_CREATORS = 1000
+#: Types of which the state key is a user id.
+_KEYED_BY_USER = frozenset({"m.room.member", "m.call.member", "org.matrix.msc3401.call.member"})
+
+
+def texts_of_event(
+    type_: str, state_key: str | None, content: Mapping[str, Any], *more: Any
+) -> tuple[str, ...]:
+    """Every string of an event that is not known to be an identifier, its type and its state key included.
+    ``more`` are further JSON values that belong to it (an EDU's fields, stripped state).
+
+    What stands beside the ciphertext of an encrypted event is read like anything else.
+    """
+    sealed = type_ == "m.room.encrypted"
+    whole: list[Any] = [{"type": type_, "content": content}, *more]
+    if state_key:
+        whole.append({"sender" if type_ in _KEYED_BY_USER else "state_key": state_key})
+    return strings_of(whole, names=NAMES, forms=_SEALED if sealed else FORMS)
+
+
+def facts_of_native(inbound: Inbound) -> NativeFacts:
+    """What a policy may know of an event: the same of a PDU that arrived and of what somebody here says."""
+    server = domain_of(inbound.sender.id)
+    native = inbound.native
+    pdu = getattr(native, "pdu", None)
+    draft = native if isinstance(native, tuple) else getattr(native, "draft", None)
+    if pdu is not None:
+        type_, state_key, content, size = pdu.type, pdu.state_key, pdu.content, len(pdu.wire)
+    elif draft is not None:
+        type_, state_key, content = draft
+        size = 0
+    else:
+        return NativeFacts(sender_server=server)
+    creators = content.get("additional_creators") if type_ == "m.room.create" else None
+    named = [one for one in creators if isinstance(one, str)] if isinstance(creators, list) else []
+    return NativeFacts(
+        type=type_,
+        state_key=state_key,
+        size=size,
+        encrypted=type_ == "m.room.encrypted",
+        sender_server=server,
+        texts=texts_of_event(type_, state_key, content),
+        people=tuple(Ref(inbound.sender.network, one) for one in named[:_CREATORS]),
+    )
