@@ -173,6 +173,8 @@ class NativeFacts:
 
     ``size`` is in bytes on the wire. ``texts`` is every string of it that is not known to be an identifier.
     ``people`` are users it concerns besides its sender and its member (additional creators, say).
+    ``automatic``: it is a part of another act that was asked about as a whole (an event that a room begins
+    with, say), and nobody's rate counts it.
     """
 
     type: str = ""
@@ -183,3 +185,4 @@ class NativeFacts:
     room_servers: frozenset[str] = field(default_factory=frozenset)
     texts: tuple[str, ...] = ()
     people: tuple[Ref, ...] = ()
+    automatic: bool = False

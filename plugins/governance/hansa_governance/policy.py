@@ -109,7 +109,7 @@ class GovernancePolicy:
             yield self._deny("GOV_CONTENT", f"words: {phrase}", "it holds a word that may not cross", "")
 
     def _paced(self, crossing: EventIn) -> Iterator[Verdict]:
-        if self._rates is None or isinstance(crossing.content, Member):
+        if self._rates is None or isinstance(crossing.content, Member) or crossing.facts.automatic:
             return
         wait = self._rates.take(str(crossing.sender))
         if wait:
