@@ -66,6 +66,7 @@ from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.backfill import Backfill
 from hansa_matrix.room.care import Care
+from hansa_matrix.room.create import Founder
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.entrance import Entrance
 from hansa_matrix.room.events import Events
@@ -73,6 +74,7 @@ from hansa_matrix.room.gaps import GapFiller
 from hansa_matrix.room.healing import Healing
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.invites import Invites
+from hansa_matrix.room.judging import Judging
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.native import Arrived, FirstWord, Own
 from hansa_matrix.room.pending import Pending
@@ -146,11 +148,11 @@ class MatrixNetwork:
         self._doctor = Doctor(ctx, self._server, self._keys, self._client, routes)
         self._operations = Operations(ctx, self._keys, self._sender, self._ingest)
         self._administration = Administration(ctx, self.bridge_user, self.get)
-        self._upgrades = Upgrades(
-            self._own, self._events, self._administration, self.bridge_user, self._rooms
-        )
+        judging = Judging(ctx, self._views, self.facts)
+        founder = Founder(self._own, self._events, judging, self._rooms)
+        self._upgrades = Upgrades(self._own, founder, judging, self._administration, self.bridge_user)
         self._entrance = Entrance(
-            self._own, self._events, self._membership, self._pending, self._upgrades, self._rooms
+            self._own, founder, self._membership, self._pending, self._upgrades, self._rooms
         )
         self._ingest.entered = self._entrance.entered
         self._ingest.arrived = self._entrance.arrived
@@ -166,7 +168,7 @@ class MatrixNetwork:
         self._entitled = Entitled(self._own, self)
         self._clients = ClientApi(
             self._own,
-            self._events,
+            founder,
             self._client,
             self._known,
             self._entrance,

@@ -39,7 +39,7 @@ SCHEMA = Schema(
         Collection(name="key", key={"server": str, "key_id": str}),
         #: The key document of a server as it gave it, for those whose notary we are; ``fetched`` in ms.
         Collection(name="key_document", key={"server": str}, fields={"fetched": int, "valid_until": int}),
-        #: ``body``: who gave the name, empty for an operator.
+        #: ``body``: the room, and who gave the name. See ``room.aliases``.
         Collection(name="room_alias", key={"alias": str}, fields={"room_id": str}, indexes=(("room_id",),)),
         #: Our events to other servers, in order, by the set of servers they go to.
         Collection(
@@ -68,6 +68,7 @@ SCHEMA = Schema(
         Collection(name="redaction", key={"room_id": str, "target": str}),
         #: Redacted events as they were, until a time in ms.
         Collection(name="original", key={"event_id": str}, fields={"until": int}, indexes=(("until",),)),
+        #: ``body``: who published the room, empty for an operator.
         Collection(name="published", key={"room_id": str}),
         Collection(name="blocked", key={"room_id": str}),
         #: The last receipt of a person in a room or thread: event id and time.

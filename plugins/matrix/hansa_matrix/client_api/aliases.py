@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hansa import Conflict, Delete, Insert, NetworkContext, Request
+from hansa import Conflict, DirectoryPublish, NetworkContext, Ref, Request
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Door, Handler, Limited, OpenHandler, text
@@ -13,6 +13,7 @@ from hansa_matrix.client_api.rooms import Rooms
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
+from hansa_matrix.room.aliases import alias_of, aliases_of, given, taken
 
 
 class Aliases:
@@ -54,29 +55,41 @@ class Aliases:
         if not ids.valid_alias(alias) or ids.domain_of(alias) != self._server:
             raise error(400, "M_INVALID_PARAM", f"an alias here is #name:{self._server}")
         self._voice.joined(caller.user, room_id)
+        verdict = await self._ctx.check(
+            DirectoryPublish(
+                network=self._ctx.id,
+                user=Ref(self._ctx.id, caller.user),
+                user_server=self._server,
+                room=room_id,
+                address=alias,
+            )
+        )
+        if not verdict.allowed:
+            more = {"dev.hansa.decision": verdict.decision} if verdict.decision else {}
+            raise error(403, "M_FORBIDDEN", verdict.text, **more)
         try:
-            fields = {"room_id": room_id}
-            body_ = caller.user.encode()
-            await self._ctx.store.commit([Insert("room_alias", (alias,), body_, fields)])
+            await self._ctx.store.commit([given(alias, room_id, caller.user)])
         except Conflict as conflict:
             raise error(409, "M_UNKNOWN", f"{alias} names a room already") from conflict
         return {}
 
     async def unname(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``DELETE /directory/room/{alias}``: by who gave the name, or may say which is the room's own."""
-        alias = request.path["alias"]
-        row = await self._ctx.store.get("room_alias", (alias,))
-        if row is None:
-            raise error(404, "M_NOT_FOUND", f"no room is called {alias[:255]}")
-        if row.body.decode() != caller.user and not caller.admin:
-            room = self._voice.joined(caller.user, str(row.fields["room_id"]))
+        name = request.path["alias"]
+        alias = await alias_of(self._ctx.store, name)
+        if alias is None:
+            raise error(404, "M_NOT_FOUND", f"no room is called {name[:255]}")
+        if alias.by != caller.user and not caller.admin:
+            room = self._voice.joined(caller.user, alias.room_id)
             if not await self._voice.may(caller.user, room, "m.room.canonical_alias"):
                 raise error(403, "M_FORBIDDEN", "somebody else gave the room that name")
-        await self._ctx.store.commit([Delete("room_alias", (alias,))])
+        try:
+            await self._ctx.store.commit(taken(alias))
+        except Conflict as conflict:
+            raise error(409, "M_UNKNOWN", f"{name} was given to another room just now") from conflict
         return {}
 
     async def aliases(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /rooms/{roomId}/aliases``."""
         room = self._voice.joined(caller.user, request.path["room"])
-        rows = await self._ctx.store.scan("room_alias", index=("room_id",), equal=(room.room_id,), limit=1000)
-        return {"aliases": [str(row.key[0]) for row in rows]}
+        return {"aliases": [alias.name for alias in await aliases_of(self._ctx.store, room.room_id)]}

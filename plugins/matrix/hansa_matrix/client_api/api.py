@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hansa import NetworkContext, Operation, Request, Response, Router
+from hansa import NetworkContext, Operation, Request, Response, RoomRefused, Router
 
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.aliases import Aliases
 from hansa_matrix.client_api.crypto import Crypto
 from hansa_matrix.client_api.data import PUSH_RULES, Data, UserData
-from hansa_matrix.client_api.door import Door, Handler, Limited, Part, text
+from hansa_matrix.client_api.door import Door, Handler, Limited, Part, refused, text
+from hansa_matrix.client_api.founding import user_ids
 from hansa_matrix.client_api.media import Files
 from hansa_matrix.client_api.people import People
 from hansa_matrix.client_api.push import PushRules
@@ -41,9 +42,9 @@ from hansa_matrix.media.library import Library
 from hansa_matrix.media.thumbnails import Thumbnails
 from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.backfill import Backfill
+from hansa_matrix.room.create import Founder
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.entrance import Entrance
-from hansa_matrix.room.events import Events
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.pending import Pending
@@ -61,7 +62,7 @@ class ClientApi:
     def __init__(  # noqa: PLR0917  # a server's parts, each used
         self,
         own: Own,
-        events: Events,
+        founder: Founder,
         client: Client,
         known: Known,
         entrance: Entrance,
@@ -101,7 +102,7 @@ class ClientApi:
             pending,
             known.profiles,
             Restricted(entitled),
-            events,
+            founder,
             rooms,
         )
         spaces = Spaces(entitled, directory)
@@ -258,9 +259,11 @@ class ClientApi:
         if version not in VERSIONS:
             raise error(400, "M_UNSUPPORTED_ROOM_VERSION", "there is no such room version here")
         room = self._voice.joined(caller.user, request.path["room"])
-        if not await self._voice.may(caller.user, room, "m.room.tombstone"):
-            raise error(403, "M_FORBIDDEN", "that takes who may close the room")
-        return {"replacement_room": await self._upgrades.replace(room, version, caller.user)}
+        creators = user_ids(body, "additional_creators")
+        try:
+            return {"replacement_room": await self._upgrades.replace(room, version, caller.user, creators)}
+        except RoomRefused as problem:
+            raise refused(problem.refusal) from problem
 
     async def _nothing(self, *_: Any) -> Any:
         return {}

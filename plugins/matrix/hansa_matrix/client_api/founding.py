@@ -8,7 +8,7 @@ from typing import Any
 from hansa_matrix.client_api.door import text
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.state_keys import CREATE, MEMBER
+from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.proto.versions import RoomVersion
 from hansa_matrix.room.create import Founding, Step
 
@@ -18,6 +18,16 @@ _PRESETS = {
     "public_chat": ("public", "shared", "forbidden"),
 }
 _MOST_STATE = 200
+#: People that a room is made for.
+_MOST_PEOPLE = 100
+
+
+def user_ids(body: Mapping[str, Any], key: str, code: str = "M_INVALID_PARAM") -> list[str]:
+    """A list of user ids of a body, each once. Raises the error answer of anything else."""
+    value = body.get(key, [])
+    if not isinstance(value, list) or len(value) > _MOST_PEOPLE or not all(map(ids.valid_user_id, value)):
+        raise error(400, code, f"{key} is no list of user ids, {_MOST_PEOPLE} at most")
+    return list(dict.fromkeys(value))
 
 
 def _levels(creator: str, version: RoomVersion) -> dict[str, Any]:
@@ -65,9 +75,7 @@ def founding(
     if not isinstance(create, dict):
         raise error(400, "M_BAD_JSON", "creation_content is no object")
     create = {k: v for k, v in create.items() if k not in {"creator", "room_version"}}
-    creators = create.get("additional_creators", [])
-    if not isinstance(creators, list) or not all(map(ids.valid_user_id, creators)):
-        raise error(400, "M_BAD_JSON", "additional_creators is no list of user ids")
+    creators = user_ids(create, "additional_creators", code="M_BAD_JSON")
     levels = _levels(creator, version)
     if preset == "trusted_private_chat" and version.privileged_creators:
         create["additional_creators"] = list(dict.fromkeys([*creators, *invited]))
@@ -90,7 +98,14 @@ def founding(
         topic = text(body, "topic")
         plain = {"m.text": [{"body": topic}]}
         then.append(("m.room.topic", "", {"topic": topic, "m.topic": plain}))
-    return Founding(create=create, member=shown, levels={**levels, **override}, then=then)
+    return Founding(
+        create=create,
+        member=shown,
+        levels={**levels, **override},
+        then=then,
+        invited=invited,
+        published=visibility == "public",
+    )
 
 
 def _initial(body: Mapping[str, Any]) -> list[Step]:
@@ -102,7 +117,7 @@ def _initial(body: Mapping[str, Any]) -> list[Step]:
         if not isinstance(one, dict) or not isinstance(one.get("content"), dict):
             raise error(400, "M_BAD_JSON", "initial_state has something that is no state event")
         step = (text(one, "type"), text(one, "state_key", ""), one["content"])
-        if step[0] in {CREATE, MEMBER}:
+        if step[0] == MEMBER:
             raise error(400, "M_INVALID_PARAM", f"{step[0]} is no initial state")
         found.append(step)
     return found

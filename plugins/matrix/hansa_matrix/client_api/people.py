@@ -8,7 +8,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from hansa import LocalProtocolError, Membership, NetworkContext, RemoteProtocolError, Request
+from hansa import (
+    DirectoryPublish,
+    LocalProtocolError,
+    Membership,
+    NetworkContext,
+    Ref,
+    RemoteProtocolError,
+    Request,
+)
 
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.door import Handler, Limited, OpenHandler, number, own
@@ -203,8 +211,26 @@ class People:
         room = self._voice.joined(caller.user, request.path["room"])
         if not caller.admin and not await self._voice.may(caller.user, room, "m.room.canonical_alias"):
             raise error(403, "M_FORBIDDEN", "that takes who may give the room its names")
-        await self._directory.publish(room.room_id, listed=wanted == "public")
+        if wanted == "public":
+            await self._may_publish(caller.user, room.room_id)
+        await self._directory.publish(room.room_id, listed=wanted == "public", by=caller.user)
         return {}
+
+    async def _may_publish(self, user: str, room_id: str) -> None:
+        """Raises the error answer where a policy denies that a room is put into the public list."""
+        view = self._ctx.view(room_id)
+        verdict = await self._ctx.check(
+            DirectoryPublish(
+                network=self._ctx.id,
+                user=Ref(self._ctx.id, user),
+                user_server=self._own.server,
+                room=room_id,
+                texts=(view.facts.name, view.facts.topic) if view is not None else (),
+            )
+        )
+        if not verdict.allowed:
+            more = {"dev.hansa.decision": verdict.decision} if verdict.decision else {}
+            raise error(403, "M_FORBIDDEN", verdict.text, **more)
 
     async def public(self, request: Request, _body: Any) -> Any:
         """``GET /publicRooms``."""

@@ -10,7 +10,6 @@ from hansa import (
     Conflict,
     LocalProtocolError,
     NetworkContext,
-    Put,
     RemoteProtocolError,
     Request,
     RoomRefused,
@@ -18,7 +17,8 @@ from hansa import (
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited, reason, refused, text
-from hansa_matrix.client_api.founding import founding
+from hansa_matrix.client_api.founding import founding, user_ids
+from hansa_matrix.client_api.state_rules import check_state
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.federation.answers.handshakes import may_join
 from hansa_matrix.federation.answers.restricted import Restricted
@@ -28,17 +28,14 @@ from hansa_matrix.proto.canonical import check_values
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.attendance import Stay, stay_of
-from hansa_matrix.room.create import create_room
+from hansa_matrix.room.create import Founder
 from hansa_matrix.room.entrance import Entrance, named
-from hansa_matrix.room.events import Events
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.news import told
 from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.users.profiles import Profiles
-
-_MOST_INVITED = 100
 
 
 class Rooms:
@@ -53,7 +50,7 @@ class Rooms:
         pending: Pending,
         profiles: Profiles,
         restricted: Restricted,
-        events: Events,
+        founder: Founder,
         rooms: dict[str, MatrixRoom],
     ) -> None:
         self._own = own
@@ -64,7 +61,7 @@ class Rooms:
         self._pending = pending
         self._profiles = profiles
         self._restricted = restricted
-        self._events = events
+        self._founder = founder
         self._rooms = rooms
         membership.profile = self._shown
 
@@ -102,31 +99,43 @@ class Rooms:
         alias = self._alias_of(body)
         if alias and await self._entrance.alias(alias) is not None:
             raise error(400, "M_ROOM_IN_USE", f"{alias} names another room")
-        invited = _users(body, "invite")
+        invited = user_ids(body, "invite")
         begun = founding(caller.user, version, body, invited, await self._shown(caller.user))
+
+        async def leads_here(name: str) -> bool:
+            return name == alias
+
+        for step in begun.then:
+            await check_state(step, self._own.server, leads_here)
         try:
-            room = await create_room(
-                self._own,
-                self._events,
-                caller.user,
-                version.id,
-                alias,
-                rooms=self._rooms,
-                founding=begun,
-            )
+            room = await self._founder.create(caller.user, version.id, alias, begun)
+        except RoomRefused as problem:
+            raise refused(problem.refusal) from problem
         except LocalProtocolError as problem:
             raise error(400, "M_INVALID_ROOM_STATE", str(problem)) from problem
         except Conflict as conflict:
             raise error(400, "M_ROOM_IN_USE", f"{alias} names another room") from conflict
         opened = await self._entrance.opened(room)
         await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
-        if body.get("visibility") == "public":
-            await self._ctx.store.commit([Put("published", (room.room_id,))])
-        direct = {"is_direct": True} if body.get("is_direct") is True else {}
+        missed = await self._invite(caller, room.room_id, invited, direct=body.get("is_direct") is True)
+        return {"room_id": room.room_id, **({"dev.hansa.not_invited": missed} if missed else {})}
+
+    async def _invite(
+        self, caller: Caller, room_id: str, invited: Sequence[str], *, direct: bool
+    ) -> dict[str, str]:
+        """Invite people into a room that is there now; why some are not, by user id. What may not be was
+        refused before: here another server does not take the invite, or does not answer.
+        """
+        missed: dict[str, str] = {}
         for user in invited:
-            more = {**direct, **await self._shown(user)}
-            await self._voice.member(caller.user, room.room_id, user, "invite", more)
-        return {"room_id": room.room_id}
+            more = {**({"is_direct": True} if direct else {}), **await self._shown(user)}
+            try:
+                await self._voice.member(caller.user, room_id, user, "invite", more)
+            except (RemoteProtocolError, Busy) as problem:
+                self._ctx.count("matrix_invites_missed")
+                self._ctx.log.info("%s is not invited to %s: %s", user, room_id, problem)
+                missed[user] = problem.reason
+        return missed
 
     def _alias_of(self, body: Mapping[str, Any]) -> str:
         local = body.get("room_alias_name")
@@ -311,10 +320,3 @@ class Rooms:
 
 def _via(request: Request) -> list[str]:
     return [v for k, v in request.query if k in {"via", "server_name"}]
-
-
-def _users(body: Mapping[str, Any], key: str) -> list[str]:
-    value = body.get(key, [])
-    if not isinstance(value, list) or len(value) > _MOST_INVITED or not all(map(ids.valid_user_id, value)):
-        raise error(400, "M_INVALID_PARAM", f"{key} is no list of user ids")
-    return list(dict.fromkeys(value))

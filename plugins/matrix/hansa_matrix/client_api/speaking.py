@@ -13,12 +13,12 @@ from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.data import FULLY_READ, UserData
 from hansa_matrix.client_api.door import Handler, Limited, reason, text
 from hansa_matrix.client_api.rooms import Rooms
+from hansa_matrix.client_api.state_rules import check_state
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.edus import ReceiptEdu
-from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, MEMBER
+from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.redactions import REDACTION
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.signals import RoomSignals
@@ -83,12 +83,11 @@ class Speaking:
     async def state(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /state/{eventType}/{stateKey}``."""
         room_id, type_, key = request.path["room"], request.path["type"], request.path.get("key", "")
-        if type_ == CREATE:
-            raise error(400, "M_INVALID_PARAM", "a room is created once")
-        if (type_, key) == ACL_KEY:
-            acl, server = acl_of(body), ids.domain_of(caller.user)
-            if acl is not None and not acl.allows(server):
-                raise error(400, "M_BAD_JSON", f"this server ACL would bar {server} itself")
+
+        async def leads_here(alias: str) -> bool:
+            found, _ = await self._rooms.found(alias, [])
+            return found == room_id
+
         room = self._voice.room(room_id)
         stay = await self._voice.state_event(room, MEMBER, caller.user)
         inside = stay is not None and stay.membership == "join"
@@ -97,23 +96,11 @@ class Speaking:
             await self._rooms.enter(caller.user, room_id, [], more)
             joined = await self._voice.state_event(room, MEMBER, caller.user)
             return {"event_id": joined.event_id if joined is not None else ""}
-        if type_ == "m.room.canonical_alias":
-            await self._named(room_id, body)
+        await check_state((type_, key, body), ids.domain_of(caller.user), leads_here)
         present = await self._voice.state_event(room, type_, key)
         if present is not None and present.sender == caller.user and present.content == body and inside:
             return {"event_id": present.event_id}
         return {"event_id": await self._voice.say(caller.user, room_id, (type_, key, body))}
-
-    async def _named(self, room_id: str, body: Mapping[str, Any]) -> None:
-        """Aliases that a room calls itself by have to lead to it."""
-        more = body.get("alt_aliases", [])
-        listed = [body.get("alias"), *(more if isinstance(more, list) else [])]
-        for alias in (one for one in listed if one is not None and one != ""):
-            if not ids.valid_alias(alias):
-                raise error(400, "M_INVALID_PARAM", f"{str(alias)[:80]!r} is no alias")
-            found, _ = await self._rooms.found(alias, [])
-            if found != room_id:
-                raise error(400, "M_BAD_ALIAS", f"{alias} names another room")
 
     async def typing(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /typing/{userId}``."""

@@ -6,12 +6,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hansa import Insert, NetworkContext, Put, Write
+from hansa import (
+    DirectoryPublish,
+    Invite,
+    LocalProtocolError,
+    NetworkContext,
+    Person,
+    Ref,
+    Refusal,
+    RefusalCode,
+    RemoteProtocolError,
+    RoomCreate,
+    RoomRefused,
+    RoomView,
+    ViewChange,
+    Write,
+)
+from hansa import Membership as Standing
 
+from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import finish
+from hansa_matrix.proto.state_keys import CREATE, MEMBER, POWER_LEVELS
 from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.room.aliases import given
+from hansa_matrix.room.directory import MOST, full, listing
 from hansa_matrix.room.events import Events, Status, Stored
+from hansa_matrix.room.judging import Judging
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.news import told
 from hansa_matrix.room.room import Head, MatrixRoom
@@ -31,14 +52,19 @@ PUBLIC: tuple[Step, ...] = (
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Founding:
     """How a room begins: further content of its create event, what its creator says of themselves, power
-    levels (None: the usual ones), and the state events that follow. ``moved``: its alias was another room's.
+    levels (None: the usual ones), and the state events that follow.
+
+    ``invited`` are the people that it is made for, who are asked about before it is. ``published`` puts it
+    into the list of rooms. ``replaces`` is the room whose place it takes, if any.
     """
 
     create: Mapping[str, Any] = field(default_factory=dict)
     member: Mapping[str, Any] = field(default_factory=dict)
     levels: Mapping[str, Any] | None = None
     then: Sequence[Step] = PUBLIC
-    moved: bool = False
+    invited: Sequence[str] = ()
+    published: bool = False
+    replaces: str = ""
 
 
 _USUAL = Founding()
@@ -94,63 +120,137 @@ def usual_levels(creator: str, version_id: str) -> dict[str, Any]:
     }
 
 
-def inherited(levels: Mapping[str, Any], creator: str, version_id: str) -> dict[str, Any]:
-    """Another room's levels, in which the creator of this one has what its version gives creators."""
-    users = levels.get("users")
-    named = {u: v for u, v in users.items() if u != creator} if isinstance(users, Mapping) else {}
-    if not VERSIONS[version_id].privileged_creators:
-        named[creator] = max([100, *(v for v in named.values() if type(v) is int)])
-    return {**levels, "users": named}
+class Founder:
+    """Makes rooms, which are among ``rooms`` before anybody hears of them."""
+
+    def __init__(self, own: Own, events: Events, judging: Judging, rooms: dict[str, MatrixRoom]) -> None:
+        self._own = own
+        self._ctx: NetworkContext = own.ctx
+        self._events = events
+        self._judging = judging
+        self._rooms = rooms
+
+    async def create(
+        self, creator: str, version_id: str, alias: str, founding: Founding = _USUAL
+    ) -> MatrixRoom:
+        """A room with an alias (none if it is empty), all its first events in one commit, after every policy
+        was asked about each of them.
+
+        Raises ``RoomRefused`` where a policy denies the room or an event is too large, LocalProtocolError for
+        events that its rules forbid, ``Conflict`` for an alias that there is. Nothing is left behind then.
+        """
+        if founding.published and await full(self._ctx.store):
+            raise RoomRefused(Refusal(code=RefusalCode.BUSY, text=f"{MOST} rooms are published already"))
+        version = VERSIONS[version_id]
+        made_up = "!" + self._ctx.random.bytes(12).hex() + ":" + self._own.server
+        try:
+            create = _create_event(self._own, creator, version_id, made_up, founding)
+            steps = _steps(creator, version_id, alias, founding)
+            await self._judge(create, alias, founding, steps)
+            room = MatrixRoom(create.room_id, version, self._ctx.store, self._events)
+            draft, writes = await self._drafted(room, create, creator, steps)
+        except RemoteProtocolError as problem:  # of a size that nobody may send
+            raise RoomRefused(Refusal(code=RefusalCode.TOO_LARGE, text=problem.reason)) from problem
+        writes.append(room.put(draft.head))
+        if alias:
+            writes.append(given(alias, room.room_id, creator))
+        if founding.published:
+            writes.append(listing(room.room_id, creator))
+        self._rooms[room.room_id] = room
+        try:
+            await self._ctx.store.commit(writes)
+        except BaseException:
+            del self._rooms[room.room_id]
+            raise
+        draft.committed()
+        return room
+
+    async def _drafted(
+        self, room: MatrixRoom, create: Pdu, creator: str, steps: Sequence[Step]
+    ) -> tuple[Uncommitted, list[Write]]:
+        """The first events of a room, and the writes that keep them."""
+        room.attended = creator in self._own.attendance.accounts
+        group, puts = room.groups.grow(0, {}, {create.key: create.event_id})
+        stored = Stored(create, Status.ACCEPTED, 0, group, live=room.attended)
+        room.head = Head(extremities={create.event_id: group}, group=group, depth=1)
+        draft = Uncommitted(room, self._own)
+        draft.stored[create.event_id] = stored
+        reject = draft.check(create, {})
+        if reject is not None:
+            raise LocalProtocolError(f"{CREATE}: {reject.reason}")
+        writes: list[Write] = [*puts, stored.put()]
+        if room.attended:
+            writes.append(told(create.room_id, create.event_id, group))
+        speech = Speech(draft)
+        for type_, state_key, content in steps:
+            writes += await speech.own_event(creator, type_, state_key, content)
+        return draft, writes
+
+    async def _judge(self, create: Pdu, alias: str, founding: Founding, steps: Sequence[Step]) -> None:
+        """Ask about the room as a whole, everybody it is made for, its address, and each first event."""
+        ctx, judging, room_id, creator = self._ctx, self._judging, create.room_id, create.sender
+        who = Ref(ctx.id, creator)
+        said = [(who, (CREATE, "", dict(create.content))), *((who, step) for step in steps)]
+        people = [user for user in _begun_with(founding) if user != creator]
+        servers = frozenset(ids.domain_of(user) for user in people)
+        texts = await judging.texts(room_id, said)
+        if not founding.replaces:
+            await judging.check(
+                RoomCreate(
+                    network=ctx.id,
+                    user=who,
+                    user_server=self._own.server,
+                    version=str(create.content["room_version"]),
+                    invited=tuple([await self._own.views.home_of(user) for user in people]),
+                    servers=servers,
+                    federated=founding.create.get("m.federate") is not False,
+                    texts=(*texts, alias) if alias else texts,
+                )
+            )
+        for user in people:
+            await judging.check(
+                Invite(
+                    network=ctx.id,
+                    room=room_id,
+                    sender=who,
+                    sender_server=self._own.server,
+                    user=await self._own.views.home_of(user),
+                    outbound=ids.domain_of(user) != self._own.server,
+                    servers=servers,
+                    texts=texts,
+                )
+            )
+        for address in [*([alias] if alias else []), *([""] if founding.published else [])]:
+            await judging.check(
+                DirectoryPublish(
+                    network=ctx.id,
+                    user=who,
+                    user_server=self._own.server,
+                    room=room_id,
+                    address=address,
+                    texts=texts,
+                )
+            )
+        view = RoomView("")
+        view.apply(ViewChange(people=(Person(user=who, membership=Standing.JOIN, server=self._own.server),)))
+        await judging.drafts(room_id, view, said)
 
 
-async def create_room(
-    own: Own,
-    events: Events,
-    creator: str,
-    version_id: str,
-    alias: str,
-    *,
-    rooms: dict[str, MatrixRoom],
-    founding: Founding = _USUAL,
-) -> MatrixRoom:
-    """A room with an alias (none if it is empty), all its first events in one commit. It is among ``rooms``
-    before anybody hears of it. Raises LocalProtocolError for events that its rules forbid, ``Conflict`` for
-    an alias that there is.
-    """
-    ctx: NetworkContext = own.ctx
-    version = VERSIONS[version_id]
-    made_up = "!" + ctx.random.bytes(12).hex() + ":" + own.server
-    create = _create_event(own, creator, version_id, made_up, founding)
-    room = MatrixRoom(create.room_id, version, ctx.store, events)
-    room.attended = creator in own.attendance.accounts
-    group, puts = room.groups.grow(0, {}, {create.key: create.event_id})
-    stored = Stored(create, Status.ACCEPTED, 0, group, live=room.attended)
-    events.keep([stored])
-    room.head = Head(extremities={create.event_id: group}, group=group, depth=1)
-    writes: list[Write] = [*puts, stored.put()]
-    if room.attended:
-        writes.append(told(create.room_id, create.event_id, group))
-    draft = Uncommitted(room, own)
-    speech = Speech(draft)
+def _begun_with(founding: Founding) -> list[str]:
+    """Whom a room is made for: who is invited, and who is to be its creator too."""
+    more = founding.create.get("additional_creators")
+    creators = [user for user in more if isinstance(user, str)] if isinstance(more, list) else []
+    return list(dict.fromkeys([*founding.invited, *creators]))
+
+
+def _steps(creator: str, version_id: str, alias: str, founding: Founding) -> list[Step]:
+    """The events of a room after its first."""
     levels = founding.levels if founding.levels is not None else usual_levels(creator, version_id)
     steps: list[Step] = [
-        ("m.room.member", creator, {**founding.member, "membership": "join"}),
-        ("m.room.power_levels", "", dict(levels)),
+        (MEMBER, creator, {**founding.member, "membership": "join"}),
+        (POWER_LEVELS, "", dict(levels)),
         *founding.then,
     ]
     if alias:
         steps.append(("m.room.canonical_alias", "", {"alias": alias}))
-    for type_, state_key, content in steps:
-        writes += await speech.own_event(creator, type_, state_key, content)
-    writes.append(room.put(draft.head))
-    if alias:
-        kept = Put if founding.moved else Insert
-        writes.append(kept("room_alias", (alias,), b"", {"room_id": room.room_id}))
-    rooms[room.room_id] = room
-    try:
-        await ctx.store.commit(writes)
-    except BaseException:
-        del rooms[room.room_id]
-        raise
-    draft.committed()
-    return room
+    return steps

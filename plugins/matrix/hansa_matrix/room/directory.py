@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hansa import Delete, LocalProtocolError, NetworkContext, Operation, Put
+from hansa import Delete, LocalProtocolError, NetworkContext, Operation, Put, Scoped
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.room.events import is_shown
 from hansa_matrix.room.room import MatrixRoom
 
-_MOST = 5000
+#: Rooms in the public list.
+MOST = 5000
 #: Events around the place that a search by depth finds, among which the nearest in time is.
 _AROUND = 50
 
 
+async def full(store: Scoped) -> bool:
+    """Whether no further room can be published."""
+    return len(await store.scan("published", limit=MOST)) >= MOST
+
+
+def listing(room_id: str, by: str) -> Put:
+    """The write that publishes a room. ``by`` is who does, empty for an operator."""
+    return Put("published", (room_id,), by.encode())
+
+
 class Directory:
-    """The public list, as an operator keeps it."""
+    """The public list: a room is in it because a row of ours says so, which its state cannot change."""
 
     def __init__(self, ctx: NetworkContext, room: Callable[[str], MatrixRoom]) -> None:
         self._ctx = ctx
@@ -27,11 +38,13 @@ class Directory:
         """See ``hansa.Operated.operations``."""
         return {"rooms publish": self._publish, "rooms unpublish": self._unpublish}
 
-    async def publish(self, room_id: str, *, listed: bool) -> None:
-        """List a room, or list it no more. Raises LocalProtocolError if too many are."""
-        if listed and len(await self.published()) >= _MOST:
-            raise LocalProtocolError(f"{_MOST} rooms are published already")
-        write = Put("published", (room_id,)) if listed else Delete("published", (room_id,))
+    async def publish(self, room_id: str, *, listed: bool, by: str = "") -> None:
+        """List a room, or list it no more. ``by`` is who wants it, empty for an operator. Raises
+        LocalProtocolError if too many are listed.
+        """
+        if listed and await full(self._ctx.store):
+            raise LocalProtocolError(f"{MOST} rooms are published already")
+        write = listing(room_id, by) if listed else Delete("published", (room_id,))
         await self._ctx.store.commit([write])
 
     async def _publish(self, arguments: Mapping[str, Any]) -> dict[str, str]:
@@ -46,7 +59,7 @@ class Directory:
 
     async def published(self) -> list[str]:
         """Their ids."""
-        return [str(row.key[0]) for row in await self._ctx.store.scan("published", limit=_MOST)]
+        return [str(row.key[0]) for row in await self._ctx.store.scan("published", limit=MOST)]
 
     async def nearest(self, room: MatrixRoom, ts: int, *, forwards: bool) -> Pdu | None:
         """The event of a room that is nearest to a time (ms) on one side of it. Times rise with the depth

@@ -24,8 +24,8 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_keys import CREATE_KEY, POWER_LEVELS_KEY
 from hansa_matrix.proto.versions import VERSIONS, version_of
-from hansa_matrix.room.create import create_room
-from hansa_matrix.room.events import Events
+from hansa_matrix.room.aliases import alias_of
+from hansa_matrix.room.create import Founder
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.pending import Pending, Waiting
@@ -52,7 +52,7 @@ class Entrance:
     def __init__(  # noqa: PLR0917  # six parts, each used
         self,
         own: Own,
-        events: Events,
+        founder: Founder,
         membership: Membership,
         pending: Pending,
         upgrades: Upgrades,
@@ -61,7 +61,7 @@ class Entrance:
         self._own = own
         self._ctx: NetworkContext = own.ctx
         self._user = f"@{own.ctx.config.bridge_user}:{own.server}"
-        self._events = events
+        self._founder = founder
         self._membership = membership
         self._pending = pending
         self._upgrades = upgrades
@@ -103,11 +103,11 @@ class Entrance:
 
     async def alias(self, alias: str) -> str | None:
         """The room id behind one of our aliases."""
-        row = await self._ctx.store.get("room_alias", (alias,))
-        return str(row.fields["room_id"]) if row else None
+        known = await alias_of(self._ctx.store, alias)
+        return known.room_id if known is not None else None
 
     async def _made(self, alias: str, version: str) -> OpenedRoom:
-        room = await create_room(self._own, self._events, self._user, version, alias, rooms=self._rooms)
+        room = await self._founder.create(self._user, version, alias)
         return await self.opened(room)
 
     async def enter(self, room_id: str, via: Sequence[str], user: str = "") -> OpenedRoom:
@@ -257,7 +257,10 @@ class Entrance:
             raise LocalProtocolError(f"there is no room version {version!r}: {', '.join(VERSIONS)}")
         if await self.alias(alias) is not None:
             raise LocalProtocolError(f"{alias} exists already")
-        opened = await self._made(alias, version or self._ctx.config.room_version)
+        try:
+            opened = await self._made(alias, version or self._ctx.config.room_version)
+        except RoomRefused as error:
+            raise LocalProtocolError(error.refusal.text) from error
         await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)
         return {"room": opened.native.id, "alias": alias}
 

@@ -6,25 +6,47 @@ one says where it went. What is linked to the old room is linked to the new one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from hansa import Custom, LocalProtocolError, Membership, NetworkContext, Write
+from hansa import (
+    Conflict,
+    Custom,
+    Delete,
+    LocalProtocolError,
+    Membership,
+    NetworkContext,
+    Ref,
+    Refusal,
+    RefusalCode,
+    RemoteProtocolError,
+    RoomRefused,
+    RoomUpgrade,
+    RoomView,
+    ViewChange,
+    Write,
+)
 
-from hansa_matrix.bridge import Views
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
-from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.levels import Levels
+from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
+from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.room.administration import Administration
-from hansa_matrix.room.create import PUBLIC, Founding, create_room, inherited
-from hansa_matrix.room.events import Events
+from hansa_matrix.room.aliases import Alias, aliases_of, moved
+from hansa_matrix.room.create import PUBLIC, Founder, Founding, Step
+from hansa_matrix.room.directory import listing
+from hansa_matrix.room.judging import Judging
+from hansa_matrix.room.levels import inherited, raised
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.speech import Speech
 from hansa_matrix.room.uncommitted import Uncommitted
 
 TOMBSTONE = "m.room.tombstone"
+_ALIAS_EVENT = "m.room.canonical_alias"
 _COPIED = frozenset(
     [
         "m.room.server_acl",
@@ -37,74 +59,113 @@ _COPIED = frozenset(
         "m.room.join_rules",
     ]
 )
-_ALIAS_KEY: StateKey = ("m.room.canonical_alias", "")
+#: What a create event says that outlives the room.
+_LASTING = ("type", "m.federate")
+#: Commits by which a room's names are moved, 1,000 of them by each, lost races included.
+_ROUNDS = 10
 
 
 class Upgrades:
     """Of our rooms by command, and of others' by their word."""
 
     def __init__(
-        self,
-        own: Own,
-        events: Events,
-        administration: Administration,
-        user: str,
-        rooms: dict[str, MatrixRoom],
+        self, own: Own, founder: Founder, judging: Judging, administration: Administration, user: str
     ) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
-        self._events = events
+        self._founder = founder
+        self._judging = judging
         self._administration = administration
         self._user = user
-        self._rooms = rooms
+        #: Rooms that are being replaced.
+        self._closing: set[str] = set()
 
     async def upgrade(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         """``hansa matrix rooms upgrade``. Raises LocalProtocolError."""
         old, version = self._administration.room(str(arguments["room"])), str(arguments["version"])
         if version not in VERSIONS:
             raise LocalProtocolError(f"there is no room version {version!r}: {', '.join(VERSIONS)}")
-        new = await self.replace(old, version, self._user)
+        try:
+            new = await self.replace(old, version, self._user)
+        except RoomRefused as error:
+            raise LocalProtocolError(error.refusal.text) from error
         return {"room": new, "version": version, "replaces": old.room_id}
 
-    async def replace(self, old: MatrixRoom, version: str, user: str) -> str:
-        """Put a new room in an old one's place, in the name of somebody of ours; its id. Raises
-        LocalProtocolError.
+    async def replace(self, old: MatrixRoom, version: str, user: str, creators: Sequence[str] = ()) -> str:
+        """Put a new room in an old one's place, in the name of somebody of ours; its id. ``creators`` are
+        further ones, where the version has them. Raises ``RoomRefused`` where a policy or the old room denies
+        it, LocalProtocolError where the rules of either room do.
         """
+        if old.room_id in self._closing:
+            raise LocalProtocolError(f"{old.room_id} is being replaced")
+        self._closing.add(old.room_id)
+        try:
+            return await self._replace(old, version, user, creators)
+        finally:
+            self._closing.discard(old.room_id)
+
+    async def _replace(self, old: MatrixRoom, version: str, user: str, creators: Sequence[str]) -> str:
         state = {p.key: p for p in await old.state_events(await old.state()) if p.state_key is not None}
         if (TOMBSTONE, "") in state:
             raise LocalProtocolError(f"{old.room_id} has been replaced already")
         levels = old.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), old.version)
-        if levels.user(user) < levels.required(TOMBSTONE, True):  # a state event
-            raise LocalProtocolError(f"{user} may not replace {old.room_id}: give it a higher level")
-        alias = _alias(state, self._own.server)
-        founding = self._founding(old, state, version, user)
-        new = await create_room(
-            self._own, self._events, user, version, alias, rooms=self._rooms, founding=founding
+        self._may(old, user, levels, VERSIONS[version])
+        view = self._ctx.view(old.room_id)
+        await self._judging.check(
+            RoomUpgrade(
+                network=self._ctx.id,
+                room=old.room_id,
+                user=Ref(self._ctx.id, user),
+                user_server=self._own.server,
+                version=version,
+                servers=view.servers() if view is not None else frozenset(),
+            )
         )
-        await self._bring(new, old.room_id, frozenset())
-        body = {"body": "This room has been replaced", "replacement_room": new.room_id}
+        body = {"body": "This room has been replaced", "replacement_room": old.room_id}
+        if view is not None:
+            await self._judging.drafts(old.room_id, view, [(Ref(self._ctx.id, user), (TOMBSTONE, "", body))])
+        names = await aliases_of(self._ctx.store, old.room_id)
+        founding = _founding(old, state, VERSIONS[version], (user, *creators), names)
+        new = await self._founder.create(user, version, "", founding)
+        body["replacement_room"] = new.room_id
         refusal = await self._administration.say(
             user, old.room_id, Custom(type=TOMBSTONE), (TOMBSTONE, "", body)
         )
         if refusal is not None:
-            raise LocalProtocolError(f"{TOMBSTONE} was refused: {refusal.text}")
+            text = f"{TOMBSTONE} was refused: {refusal.text}; {new.room_id} was made and replaces nothing"
+            raise RoomRefused(replace(refusal, text=text))
+        await self._rename(old.room_id, new.room_id)
+        await self._bring(new, old.room_id, frozenset())
         await self._moved(old, new)
         return new.room_id
 
     @staticmethod
-    def _founding(old: MatrixRoom, state: Mapping[StateKey, Pdu], version: str, user: str) -> Founding:
-        copied = [
-            (p.type, p.state_key or "", dict(p.content))
-            for p in state.values()
-            if (p.type in _COPIED and not p.state_key) or (p.type == MEMBER and p.membership == "ban")
-        ]
-        present = state.get(POWER_LEVELS_KEY)
-        predecessor = {"room_id": old.room_id}
-        if not VERSIONS[version].hashed_room_id:
-            predecessor["event_id"] = next(iter(old.head.extremities))
-        levels = inherited(present.content, user, version) if present is not None else None
-        create = {"predecessor": predecessor}
-        return Founding(create=create, levels=levels, then=(*PUBLIC, *copied), moved=True)
+    def _may(old: MatrixRoom, user: str, levels: Levels, version: RoomVersion) -> None:
+        """Who may close the room may replace it. A version that sets its creators above everybody takes who
+        may set the old room's levels: nobody becomes more than they were.
+        """
+        needed = levels.required(TOMBSTONE, True)  # a state event
+        if version.privileged_creators:
+            needed = max(needed, levels.required(POWER_LEVELS, True))
+        if levels.user(user) < needed:
+            text = f"{user} may not replace {old.room_id} by version {version.id}: that takes level {needed}"
+            raise RoomRefused(Refusal(code=RefusalCode.FORBIDDEN, text=text))
+
+    async def _rename(self, old: str, new: str) -> None:
+        """The names that are the old room's by our own rows become the new one's, and its place in the public
+        list. A name that somebody gives or takes meanwhile stays as they want it.
+        """
+        store = self._ctx.store
+        for _ in range(_ROUNDS):
+            writes: list[Write] = [moved(alias, new) for alias in await aliases_of(store, old)]
+            listed = await store.get("published", (old,))
+            if listed is not None:
+                writes += [Delete("published", (old,)), listing(new, listed.body.decode())]
+            if not writes:
+                return
+            with suppress(Conflict):  # what changed meanwhile is read again
+                await store.commit(writes)
+        raise LocalProtocolError(f"the names of {old} change too fast to be moved to {new}")
 
     async def follow(self, old: MatrixRoom, new: MatrixRoom, server: str) -> None:
         """Somebody replaced a room that we are in, and we have entered the new one. Raises LocalProtocolError
@@ -128,34 +189,80 @@ class Upgrades:
         view = self._ctx.view(old_id)
         people = [p for p in view.people.values() if p.user.network != self._ctx.id] if view else []
         draft, writes = Uncommitted(new, self._own, servers), list[Write]()
-        speech = Speech(draft)
+        speech, present = Speech(draft), await self._present(new)
         for person in people:
             if person.membership is not Membership.JOIN:
                 continue
             ghost = await self._ctx.ghost(person.user)
             content = {"membership": "join"} | ({"displayname": person.name} if person.name else {})
             try:
+                await self._judging.drafts(new.room_id, present, [(person.user, (MEMBER, ghost, content))])
                 writes += await speech.own_event(ghost, MEMBER, ghost, content)
-            except LocalProtocolError as error:
+            except (LocalProtocolError, RemoteProtocolError, RoomRefused) as error:
                 self._ctx.count("matrix_upgrade_left_behind")
                 self._ctx.log.info("%s stays behind: %s", ghost, error)
         if writes:
             await self._ctx.store.commit([*writes, new.put(draft.head)])
             draft.committed()
 
-    async def _moved(self, old: MatrixRoom, new: MatrixRoom) -> None:
+    async def _present(self, new: MatrixRoom) -> RoomView:
+        """A room as the core sees it, before the core has it."""
+        view = RoomView("")
+        view.apply(await self._whole(new))
+        return view
+
+    async def _whole(self, new: MatrixRoom) -> ViewChange:
         state = {p.key: p for p in await new.state_events(await new.state()) if p.state_key is not None}
         levels = new.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), new.version)
-        views: Views = self._own.views
-        view = await views.whole(state, new.version.id, levels)
-        await self._ctx.supersede(old.room_id, new.room_id, view)
+        return await self._own.views.whole(state, new.version.id, levels)
+
+    async def _moved(self, old: MatrixRoom, new: MatrixRoom) -> None:
+        await self._ctx.supersede(old.room_id, new.room_id, await self._whole(new))
         self._ctx.log.info("%s is replaced by %s", old.room_id, new.room_id)
 
 
-def _alias(state: Mapping[StateKey, Pdu], server: str) -> str:
-    """The alias of ours that the room is known by, empty if there is none."""
-    event = state.get(_ALIAS_KEY)
-    alias = event.content.get("alias") if event is not None else None
-    return (
-        alias if isinstance(alias, str) and ids.valid_alias(alias) and ids.domain_of(alias) == server else ""
-    )
+def _founding(
+    old: MatrixRoom,
+    state: Mapping[StateKey, Pdu],
+    version: RoomVersion,
+    creators: Sequence[str],
+    names: Sequence[Alias],
+) -> Founding:
+    """The new room: what outlives the old one, on its levels. The first of ``creators`` makes it."""
+    said = state[CREATE_KEY].content
+    create: dict[str, Any] = {key: said[key] for key in _LASTING if key in said}
+    create["predecessor"] = {"room_id": old.room_id}
+    if not version.hashed_room_id:
+        create["predecessor"]["event_id"] = next(iter(old.head.extremities))
+    if version.privileged_creators and creators[1:]:
+        create["additional_creators"] = list(creators[1:])
+    copied: list[Step] = [
+        (p.type, p.state_key or "", dict(p.content))
+        for p in state.values()
+        if (p.type in _COPIED and not p.state_key) or (p.type == MEMBER and p.membership == "ban")
+    ]
+    given = {type_ for type_, key, _ in copied if not key}
+    steps = [step for step in PUBLIC if step[0] not in given] + copied + _named(state, names)
+    present = state.get(POWER_LEVELS_KEY)
+    if present is None:
+        return Founding(create=create, then=steps, replaces=old.room_id)
+    levels = old.levels(state[CREATE_KEY], present, old.version)
+    final = inherited(present.content, levels, old.version, version, creators)
+    first = final if version.privileged_creators else raised(final, creators[0], levels, steps)
+    if first != final:  # who was lower in the old room is as low in the new one, once it is made
+        steps.append((POWER_LEVELS, "", final))
+    return Founding(create=create, levels=first, then=steps, replaces=old.room_id)
+
+
+def _named(state: Mapping[StateKey, Pdu], names: Sequence[Alias]) -> list[Step]:
+    """The names that the room calls itself by, of those which are its own."""
+    event = state.get((_ALIAS_EVENT, ""))
+    if event is None:
+        return []
+    owned = {alias.name for alias in names}
+    alias, more = event.content.get("alias"), event.content.get("alt_aliases")
+    content: dict[str, Any] = {"alias": alias} if alias in owned else {}
+    others = [one for one in more if one in owned] if isinstance(more, list) else []
+    if others:
+        content["alt_aliases"] = others
+    return [(_ALIAS_EVENT, "", content)] if content else []

@@ -1,0 +1,45 @@
+"""What people may say of a room's state beyond its own rules: the same for a state event and for those that a
+room begins with. SPEC: client-server API, "Sending events to a room", "Creation", "m.room.canonical_alias".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.acl import acl_of
+from hansa_matrix.proto.canonical import check_values
+from hansa_matrix.proto.state_keys import ACL_KEY, CREATE
+from hansa_matrix.room.create import Step
+
+CANONICAL_ALIAS = "m.room.canonical_alias"
+#: Names that a room may call itself by.
+_MOST_NAMES = 100
+
+
+async def check_state(step: Step, server: str, leads_here: Callable[[str], Awaitable[bool]]) -> None:
+    """Raises the error answer of a state event that nobody of ``server`` may send. ``leads_here`` says of an
+    alias whether it is the room's own.
+    """
+    type_, key, content = step
+    if not type_ or not ids.fits(type_) or not ids.fits(key):
+        raise error(400, "M_INVALID_PARAM", f"a type and a state key have at most {ids.MAX_BYTES} bytes")
+    if type_ == CREATE:
+        raise error(400, "M_INVALID_PARAM", "a room is created once")
+    check_values(content)
+    if (type_, key) == ACL_KEY:
+        acl = acl_of(content)
+        if acl is not None and not acl.allows(server):
+            raise error(400, "M_BAD_JSON", f"this server ACL would bar {server} itself")
+    if type_ == CANONICAL_ALIAS:
+        more = content.get("alt_aliases", [])
+        if not isinstance(more, list) or len(more) > _MOST_NAMES:
+            raise error(400, "M_BAD_JSON", f"alt_aliases is a list of {_MOST_NAMES} aliases at most")
+        for alias in [content.get("alias"), *more]:
+            if alias is None or alias == "":
+                continue
+            if not ids.valid_alias(alias):
+                raise error(400, "M_INVALID_PARAM", f"{str(alias)[:80]!r} is no alias")
+            if not await leads_here(alias):
+                raise error(400, "M_BAD_ALIAS", f"{alias} names another room")

@@ -1,0 +1,68 @@
+"""Names of rooms here. A name belongs to a room because a row of ours says so, never because a room's state
+does; who has it can only be changed by whoever has read it as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from hansa import Cas, Delete, Insert, Row, Scoped, Write
+
+_ALIAS = "room_alias"
+#: Names of one room that are looked at.
+_MOST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """One name, its room, and who gave it. ``body`` is the row as it was read."""
+
+    name: str
+    room_id: str
+    by: str
+    body: bytes
+
+
+def _read(row: Row) -> Alias:
+    """A row; one of before holds who gave the name alone, or nothing where an operator did."""
+    by = row.body.decode()
+    if by.startswith("{"):
+        by = str(orjson.loads(row.body)["by"])
+    return Alias(str(row.key[0]), str(row.fields["room_id"]), by, row.body)
+
+
+def _body(room_id: str, by: str) -> bytes:
+    return orjson.dumps({"by": by, "room_id": room_id})
+
+
+async def alias_of(store: Scoped, name: str) -> Alias | None:
+    """A name of a room here, None if there is no such name."""
+    row = await store.get(_ALIAS, (name,))
+    return _read(row) if row is not None else None
+
+
+async def aliases_of(store: Scoped, room_id: str) -> list[Alias]:
+    """The names of one room, 1,000 at most."""
+    rows = await store.scan(_ALIAS, index=("room_id",), equal=(room_id,), limit=_MOST)
+    return [_read(row) for row in rows]
+
+
+def given(name: str, room_id: str, by: str) -> Insert:
+    """The write that gives a room a name; a ``Conflict`` if a room has it already."""
+    return Insert(_ALIAS, (name,), _body(room_id, by), {"room_id": room_id})
+
+
+def moved(alias: Alias, room_id: str) -> Cas:
+    """The write by which a name becomes another room's; a ``Conflict`` if it was given to another room, or
+    taken away, meanwhile.
+    """
+    fields: dict[str, Any] = {"room_id": room_id}
+    return Cas(_ALIAS, (alias.name,), alias.body, _body(room_id, alias.by), fields)
+
+
+def taken(alias: Alias) -> list[Write]:
+    """The writes that end a name; a ``Conflict`` if it became another room's meanwhile."""
+    fields: dict[str, Any] = {"room_id": alias.room_id}
+    return [Cas(_ALIAS, (alias.name,), alias.body, alias.body, fields), Delete(_ALIAS, (alias.name,))]

@@ -1,0 +1,57 @@
+"""The levels of a room that takes another's place. SPEC: client-server API, "Room Upgrades"."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from hansa_matrix.proto.levels import Levels, level_of
+from hansa_matrix.proto.state_keys import MEMBER, POWER_LEVELS
+from hansa_matrix.proto.versions import RoomVersion
+
+#: What an owner has where a version has no creators above everybody.
+_OWNER = 100
+_TABLES = ("users", "events", "notifications")
+
+
+def inherited(
+    said: Mapping[str, Any],
+    levels: Levels,
+    before: RoomVersion,
+    after: RoomVersion,
+    creators: Collection[str],
+) -> dict[str, Any]:
+    """What a room says of its levels, as the room after it says it: numbers as its version wants them, and
+    nobody above or below what they were. ``creators`` are those of the new room.
+    """
+    found: dict[str, Any] = {}
+    for key, value in said.items():
+        if key in _TABLES:
+            listed = value.items() if isinstance(value, Mapping) else ()
+            read = {name: level_of(level, before) for name, level in listed}
+            found[key] = {name: level for name, level in read.items() if level is not None}
+        elif (level := level_of(value, before)) is not None:
+            found[key] = level
+    users: dict[str, int] = found.setdefault("users", {})
+    if after.privileged_creators:
+        found["users"] = {user: level for user, level in users.items() if user not in creators}
+    elif levels.creators:  # they were above everybody, and here only a number can say so
+        highest = max([_OWNER, *users.values(), *found.get("events", {}).values()])
+        found["users"] = {**users, **dict.fromkeys(sorted(levels.creators), highest)}
+    return found
+
+
+def raised(
+    said: Mapping[str, Any], user: str, levels: Levels, steps: Iterable[tuple[str, str, Any]]
+) -> dict[str, Any]:
+    """Levels by which ``user`` can send the first state events of a room, ``said`` itself among them."""
+    users: Mapping[str, int] = said["users"]
+    usual = said.get("users_default", 0)
+    needed = [levels.required(POWER_LEVELS, True)]  # a state event, as all of them
+    for type_, key, _ in steps:
+        needed.append(levels.required(type_, True))
+        if type_ == MEMBER:
+            needed += [levels.ban, users.get(key, usual) + 1]
+    if users.get(user, usual) >= max(needed):
+        return dict(said)
+    return {**said, "users": {**users, user: max(needed)}}

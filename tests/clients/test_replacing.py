@@ -1,0 +1,267 @@
+"""A room is replaced by who may, by a room as it was, with the names that are its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from clients.people import House, Person, Refused, house, part
+from hansa import ALLOW, Action, Custom, EventIn, Invite, Put, Reason, RoomUpgrade, Verdict
+from hansa.dispatch import Installed
+from hansa_matrix.room.aliases import Alias, alias_of, aliases_of, given, moved, taken
+from hansa_matrix.room.directory import listing
+from matrix.inbound import OURS, THEIRS
+
+
+async def state(person: Person, room: str) -> dict[tuple[str, str], Any]:
+    events = await person.get(f"/rooms/{part(room)}/state")
+    return {(e["type"], e["state_key"]): e["content"] for e in events}
+
+
+async def replaced(person: Person, room: str, version: str, **more: Any) -> str:
+    answer = await person.room(room, "upgrade", {"new_version": version, **more})
+    return str(answer["replacement_room"])
+
+
+async def leads(home: House, name: str) -> str:
+    return str((await home.anybody.get(f"/directory/room/{part(f'#{name}:{OURS}')}"))["room_id"])
+
+
+@pytest.mark.parametrize(("before", "after"), [("10", "11"), ("11", "12"), ("12", "12")])
+async def test_what_a_room_is_for_ever_goes_along(tmp_path, before, after):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        create = {"type": "m.space", "m.federate": False, "org.other": 1}
+        room = await alice.create(room_version=before, creation_content=create)
+        said = (await state(alice, await replaced(alice, room, after)))["m.room.create", ""]
+        assert (said["type"], said["m.federate"]) == ("m.space", False)
+        assert "org.other" not in said
+        plain = await alice.create(room_version=before)
+        said = (await state(alice, await replaced(alice, plain, after)))["m.room.create", ""]
+        assert {"type", "m.federate"}.isdisjoint(said)
+
+
+@pytest.mark.parametrize(("before", "after"), [("9", "11"), ("10", "10"), ("11", "11")])
+async def test_nobody_rises_by_replacing_a_room(tmp_path, before, after):
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(room_version=before, preset="public_chat", name="Verona")
+        await bob.join(room)
+        await alice.room(room, "ban", {"user_id": f"@m:{THEIRS}"})
+        levels = (await state(alice, room))["m.room.power_levels", ""]
+        levels["users"] |= {bob.user: 50, f"@m:{THEIRS}": 60}
+        levels["events"] |= {"m.room.tombstone": 50, "m.room.name": 75}
+        await alice.state(room, "m.room.power_levels", levels)
+        new = await replaced(bob, room, after)
+        seen = await state(bob, new)
+        assert seen["m.room.power_levels", ""] == levels
+        assert seen["m.room.name", ""] == {"name": "Verona"}
+        assert seen["m.room.member", f"@m:{THEIRS}"]["membership"] == "ban"
+        await alice.join(new)
+        await alice.state(new, "m.room.name", {"name": "Mantua"})
+        with pytest.raises(Refused, match="M_FORBIDDEN"):
+            await bob.state(new, "m.room.name", {"name": "mine"})
+
+
+async def test_a_version_whose_makers_are_above_everybody_takes_who_may_set_levels(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(room_version="11", preset="public_chat")
+        await bob.join(room)
+        levels = (await state(alice, room))["m.room.power_levels", ""]
+        levels["users"][bob.user] = 50
+        levels["events"]["m.room.tombstone"] = 50
+        await alice.state(room, "m.room.power_levels", levels)
+        with pytest.raises(Refused, match="M_FORBIDDEN"):
+            await replaced(bob, room, "12")
+        new = await replaced(alice, room, "12", additional_creators=[bob.user])
+        seen = await state(alice, new)
+        assert seen["m.room.create", ""]["additional_creators"] == [bob.user]
+        assert seen["m.room.power_levels", ""]["users"] == {}
+        # Back to a version where only a number can say what its makers are.
+        older = await replaced(alice, new, "11")
+        assert (await state(alice, older))["m.room.power_levels", ""]["users"] == {
+            alice.user: 100,
+            bob.user: 100,
+        }
+
+
+async def test_the_names_of_a_room_go_along_and_its_place_in_the_list(tmp_path):
+    async with house(tmp_path, "11") as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(room_alias_name="verona", preset="public_chat", visibility="public")
+        await bob.join(room)
+        await bob.call("PUT", f"/directory/room/{part(f'#second:{OURS}')}", {"room_id": room})
+        named = {"alias": f"#verona:{OURS}", "alt_aliases": [f"#second:{OURS}"]}
+        await alice.state(room, "m.room.canonical_alias", named)
+        new = await replaced(alice, room, "11")
+        assert [await leads(home, name) for name in ("verona", "second")] == [new, new]
+        assert (await state(alice, new))["m.room.canonical_alias", ""] == named
+        assert [r["room_id"] for r in (await home.anybody.get("/publicRooms"))["chunk"]] == [new]
+        store = home.app.network("matrix")._ctx.store
+        assert [(a.name, a.by) for a in await aliases_of(store, new)] == [
+            (f"#second:{OURS}", bob.user),
+            (f"#verona:{OURS}", alice.user),
+        ]
+        await bob.call("DELETE", f"/directory/room/{part(f'#second:{OURS}')}")
+
+
+async def test_a_name_that_only_a_rooms_state_claims_stays_where_it_is(tmp_path):
+    """The other server's person has level 50, names a room ``#lobby``, and somebody replaces that room."""
+    async with house(tmp_path, "11") as home:
+        alice, carol = await home.person("alice"), await home.person("carol")
+        lobby = await alice.create(room_alias_name="lobby", preset="public_chat")
+        network, room = home.app.network("matrix"), home.wire.room.room_id
+        await carol.join(room)
+        levels = {"users": {f"@m:{THEIRS}": 50, carol.user: 100, network.bridge_user: 100}}
+        await network._administration.state(room, "m.room.power_levels", "", levels)
+        home.wire.room.tips = dict.fromkeys(network.get(room).head.extremities, 50)
+        state_ids = await network.get(room).state()
+        auth = [state_ids[key] for key in (("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", f"@m:{THEIRS}"))]  # fmt: skip
+        raw = home.wire.forger.draft(
+            home.wire.room,
+            "m.room.canonical_alias",
+            {"alias": f"#lobby:{OURS}"},
+            state_key="",
+            auth_events=auth,
+        )
+        assert await home.wire.fate(home.wire.forger.finish(home.wire.room, raw)) == "accepted"
+        assert ("m.room.canonical_alias", "") in await network.get(room).state()
+        new = await replaced(carol, room, "11")
+        assert await leads(home, "lobby") == lobby
+        assert await leads(home, "one") == new
+        assert ("m.room.canonical_alias", "") not in await state(carol, new)
+
+
+class Strict:
+    def __init__(self, forbids: Any) -> None:
+        self._forbids = forbids
+
+    async def check(self, crossing: Any) -> Verdict:
+        if self._forbids(crossing):
+            return Verdict(Action.DENY, (Reason(code="GOV_TEST", policy="strict", text="not here"),))
+        return ALLOW
+
+
+def _of_type(type_: str) -> Any:
+    return lambda crossing: isinstance(crossing, EventIn) and crossing.content == Custom(type=type_)
+
+
+@pytest.mark.parametrize(
+    "forbids",
+    [
+        lambda c: isinstance(c, RoomUpgrade), lambda c: isinstance(c, Invite),
+        _of_type("m.room.tombstone"), _of_type("m.room.join_rules"),
+    ],
+)  # fmt: skip
+async def test_what_a_policy_denies_replaces_nothing_and_leaves_nothing(tmp_path, forbids):
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(room_alias_name="verona", preset="public_chat")
+        network = home.app.network("matrix")
+        home.app.decisions.replace([Installed(name="strict", policy=Strict(forbids))])
+        before = set(network._rooms), await alice.get("/joined_rooms")
+        body = {"new_version": "12", "additional_creators": [bob.user]}
+        status, answer = await alice.ask("POST", f"/rooms/{part(room)}/upgrade", body)
+        assert (status, answer["errcode"]) == (403, "M_FORBIDDEN")
+        assert answer["dev.hansa.decision"].startswith("d-")
+        assert (set(network._rooms), await alice.get("/joined_rooms")) == before
+        assert ("m.room.tombstone", "") not in await state(alice, room)
+        assert await leads(home, "verona") == room
+
+
+async def test_a_name_is_one_rooms_and_changes_hands_only_as_it_was_read(tmp_path):
+    async with house(tmp_path) as home:
+        store = home.app.network("matrix")._ctx.store
+        await store.commit([given("#a:x", "!one", "@alice:x")])
+        with pytest.raises(Exception, match="exists or has changed"):
+            await store.commit([given("#a:x", "!two", "@bob:x")])
+        first = await alias_of(store, "#a:x")
+        assert first is not None
+        assert (first.room_id, first.by) == ("!one", "@alice:x")
+        # Meanwhile it is taken away and given to another room, by the same person.
+        await store.commit([*taken(first), given("#a:x", "!two", "@alice:x")])
+        for writes in ([moved(first, "!three")], taken(first)):
+            with pytest.raises(Exception, match="exists or has changed"):
+                await store.commit(writes)
+        second = await alias_of(store, "#a:x")
+        assert second is not None
+        await store.commit([moved(second, "!three")])
+        assert [(a.name, a.room_id, a.by) for a in await aliases_of(store, "!three")] == [
+            ("#a:x", "!three", "@alice:x")
+        ]
+        assert await aliases_of(store, "!one") == await aliases_of(store, "!two") == []
+
+
+async def test_a_row_of_before_says_who_gave_the_name(tmp_path):
+
+    async with house(tmp_path) as home:
+        store = home.app.network("matrix")._ctx.store
+        for name, by in (("#a:x", b"@alice:x"), ("#b:x", b"")):
+            await store.commit([Put("room_alias", (name,), by, {"room_id": "!one"})])
+        assert await aliases_of(store, "!one") == [
+            Alias("#a:x", "!one", "@alice:x", b"@alice:x"),
+            Alias("#b:x", "!one", "", b""),
+        ]
+        one = await alias_of(store, "#a:x")
+        assert one is not None
+        await store.commit([moved(one, "!two")])
+        assert [a.by for a in await aliases_of(store, "!two")] == ["@alice:x"]
+
+
+async def test_a_name_given_away_while_its_room_is_replaced_stays_given_away(tmp_path):
+    """Between what an upgrade reads and what it writes, its owner gives the name to another room."""
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create(room_alias_name="verona", preset="public_chat")
+        other = await alice.create(preset="public_chat")
+        network = home.app.network("matrix")
+        store, path = network._ctx.store, f"/directory/room/{part(f'#verona:{OURS}')}"
+        real = network._upgrades._rename
+        scan, raced = store.scan, []
+
+        class Racing:
+            """The store, in which somebody else is quick once."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(store, name)
+
+            async def scan(self, collection: str, **options: Any) -> Any:
+                found = await scan(collection, **options)
+                if collection == "room_alias" and not raced:
+                    raced.append(True)
+                    await alice.call("DELETE", path)
+                    await alice.call("PUT", path, {"room_id": other})
+                return found
+
+        async def rename(old: str, new: str) -> None:
+            network._upgrades._ctx = type("Around", (), {"store": Racing()})()
+            try:
+                await real(old, new)
+            finally:
+                network._upgrades._ctx = network._ctx
+
+        network._upgrades._rename = rename
+        await replaced(alice, room, "12")
+        assert raced
+        assert await leads(home, "verona") == other
+
+
+async def test_who_may_take_a_name_away(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob, eve = [await home.person(name) for name in ("alice", "bob", "eve")]
+        room = await alice.create(preset="public_chat")
+        for who in (bob, eve):
+            await who.join(room)
+        path = f"/directory/room/{part(f'#plaza:{OURS}')}"
+        for who in (bob, alice):  # who gave it, and who may say which is the room's own
+            await bob.call("PUT", path, {"room_id": room})
+            with pytest.raises(Refused, match="M_FORBIDDEN"):
+                await eve.call("DELETE", path)
+            await who.call("DELETE", path)
+        with pytest.raises(Refused, match="M_FORBIDDEN"):
+            await bob.call("PUT", f"/directory/list/room/{part(room)}", {"visibility": "public"})
+        await alice.call("PUT", f"/directory/list/room/{part(room)}", {"visibility": "public"})
+        store = home.app.network("matrix")._ctx.store
+        assert (await store.get("published", (room,))).body.decode() == alice.user
+        assert listing(room, alice.user).body.decode() == alice.user
