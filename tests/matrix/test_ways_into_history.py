@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -22,7 +23,7 @@ from peers.forger import JoinedRoom
 
 #: Every call that can put an event into the store, and why what it puts is checked. One more needs a reason.
 CHECKED = {
-    "room/create.py create_room": "events of our own, each held against the rules before it is built on",
+    "room/create.py _drafted": "first events: `_judge` asks policies, then each is held against the rules",
     "room/gaps.py _keep": "outliers of `checked`: signature, hash, size, room and own auth; shown to nobody",
     "room/membership.py _keep": "the state of a join: signature, hash, size, room and own auth; no timeline",
     "room/turn.py _adopted": "`checked`, then own auth, the state given, the present, policies",
@@ -31,6 +32,11 @@ CHECKED = {
     "room/uncommitted.py _redacts": "an event that is stored, with less in it",
     "room/uncommitted.py accept": "the caller judged it: `_arrived`, and what our own people say",
     "room/uncommitted.py late": "an event that is stored, with another status",
+}
+#: Every call that says something in the name of our people beside the pipeline, and who asks the policies.
+BESIDE = {
+    "room/create.py _drafted": "`Founder._judge`, before anything is made",
+    "room/upgrade.py _bring": "`Judging.drafts`, for each person",
 }
 SOURCE = Path(hansa_matrix.__file__).parent
 
@@ -45,7 +51,11 @@ def _puts_an_event(call: ast.Call) -> bool:
     return False
 
 
-def ways(source: Path = SOURCE) -> set[str]:
+def _speaks_beside(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Attribute) and call.func.attr == "own_event"
+
+
+def ways(source: Path = SOURCE, what: Callable[[ast.Call], bool] = _puts_an_event) -> set[str]:
     """``module function`` of every call that can put an event into the store."""
     found: set[str] = set()
     for module in sorted(source.rglob("*.py")):
@@ -55,12 +65,16 @@ def ways(source: Path = SOURCE) -> set[str]:
                 name == "room/events.py" and node.name in {"put", "insert"}
             ):
                 calls = (one for one in ast.walk(node) if isinstance(one, ast.Call))
-                found |= {f"{name} {node.name}" for call in calls if _puts_an_event(call)}
+                found |= {f"{name} {node.name}" for call in calls if what(call)}
     return found
 
 
 def test_every_call_that_stores_an_event_says_why_it_is_checked():
     assert ways() == set(CHECKED)
+
+
+def test_every_call_beside_the_pipeline_says_who_asks_the_policies():
+    assert ways(what=_speaks_beside) == set(BESIDE)
 
 
 def test_a_new_way_into_history_is_seen(tmp_path):
