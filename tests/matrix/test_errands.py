@@ -60,7 +60,7 @@ async def test_a_request_gets_what_is_left_of_the_time_and_none_when_that_is_ove
         house.peer.asked.clear()
         async with errands.to(THEIRS) as errand:
             await errand.get("/one")
-            await errand.get("/two", large=True)
+            await errand.members("/two", [], lambda *_: None)
             clock.advance(45)
             await errand.post("/three", {})
             clock.advance(5)

@@ -16,6 +16,7 @@ from hansa import NetworkContext, Put, RemoteProtocolError, Write
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Unreachable
 from hansa_matrix.own_keys import OwnKeys
+from hansa_matrix.proto.canonical import KEY_DOCUMENT
 from hansa_matrix.proto.keys import DAY, check_key_document, key_document, notarised
 from hansa_matrix.proto.pdu import VerifyKey
 from hansa_matrix.proto.signing import signable, with_signature
@@ -166,7 +167,9 @@ class Keyring:
             done.set_result(None)
 
     async def _fetch(self, server: str) -> None:
-        doc = await self._client.request("GET", server, "/_matrix/key/v2/server", signed=False, seconds=15.0)
+        doc = await self._client.request(
+            "GET", server, "/_matrix/key/v2/server", signed=False, seconds=15.0, limits=KEY_DOCUMENT
+        )
         await self._keep(server, doc)
 
     async def _keep(self, server: str, doc: Any) -> None:

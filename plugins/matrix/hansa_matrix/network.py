@@ -203,7 +203,7 @@ class MatrixNetwork:
             **self._known.takers(),
         }
         answers = (
-            Transactions(self._ingest, Edus(self._ctx, takers)),
+            Transactions(self._ctx, self._ingest, Edus(self._ctx, takers)),
             Handshakes(entitled, self._ingest, self._policing),
             Invited(entitled, self._keyring, self._pending, self._administration),
             History(entitled),

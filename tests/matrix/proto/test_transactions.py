@@ -6,9 +6,10 @@ from typing import Any
 
 import orjson
 import pytest
+from hansa.pure.bounded_json import MAX_VALUES, values_in
 from hansa.pure.errors import RemoteProtocolError
 from hansa_matrix.proto.pdu import parse
-from hansa_matrix.proto.transactions import MAX_EDUS, MAX_PDUS, parse_transaction
+from hansa_matrix.proto.transactions import MAX_EDUS, MAX_PDUS, _one_by_one, parse_transaction
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.json_values import json_values
@@ -47,3 +48,67 @@ def test_any_body_is_taken_or_refused(one: Any, other: Any, whole: bool) -> None
     except RemoteProtocolError:
         return
     assert (pdus, edus) == (one, other)
+
+
+MIB = 1024 * 1024
+
+
+def transaction(pdus: list[bytes], edus: list[bytes]) -> bytes:
+    return b'{"origin":"%s","pdus":[%s],"edus":[%s]}' % (
+        V["origin"].encode(),
+        b",".join(pdus),
+        b",".join(edus),
+    )
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"9" * 400])
+@pytest.mark.parametrize("size", [0, 3 * MIB])
+def test_a_number_that_nobody_can_read_costs_its_own_edu(number: bytes, size: int) -> None:
+    """As large as a transaction may be, and as fast as any other: nothing falls back to a slow parser."""
+    other = b'{"edu_type":"b","content":{"c":"' + b"x" * size + b'"}}'
+    body = transaction([b'{"type":"a"}'], [b'{"edu_type":"a","content":{"b":' + number + b"}}", other])
+    pdus, edus = parse_transaction(body, V["origin"])
+    assert pdus == [{"type": "a"}]
+    assert edus[1] == orjson.loads(other)
+    assert edus[0] is None or size == 0
+
+
+def test_numbers_that_nobody_can_read_do_not_go_through_python_s_parser(monkeypatch) -> None:
+    def slow(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the pure Python parser reads megabytes")
+
+    monkeypatch.setattr("hansa.pure.bounded_json.json.loads", slow)
+    body = transaction([], [b'{"a":' + b"[" + b"1e999," * 100_000 + b"1]}", b"{}"])
+    assert parse_transaction(body, V["origin"])[1] == [None, {}]
+
+
+def test_what_is_no_json_is_refused_whole_however_large() -> None:
+    for bad in (b'{"a":}', b'{"a":1 2}', b"{]", b"\xff"):
+        with pytest.raises(RemoteProtocolError) as caught:
+            parse_transaction(transaction([], [b'{"a":"' + b"x" * 100_000 + b'"}', bad]), V["origin"])
+        assert caught.value.code == "M_NOT_JSON", bad
+
+
+@pytest.mark.parametrize("junk", [b'{"":0}', b"[]", b'[{"a":[{}]}]', b'"x"'])
+def test_a_transaction_of_junk_makes_few_objects(junk: bytes) -> None:
+    """What fits is read, and the rest of it is left out: 4 MiB would be 80 to 130 MiB of objects."""
+    one = b'{"a":[' + b",".join([junk] * (60_000 // (len(junk) + 1))) + b"]}"
+    pdus, edus = parse_transaction(transaction([one] * 50, [b'{"edu_type":"m.typing"}']), V["origin"])
+    assert len(pdus) == 50 and pdus[0] == orjson.loads(one) and pdus[-1] is None
+    assert sum(values_in(one) for pdu in pdus if pdu is not None) <= MAX_VALUES
+    assert edus == [{"edu_type": "m.typing"}]
+
+
+def test_one_pdu_of_any_shape_is_read() -> None:
+    """64 KiB of `0,` are 32,000 values, which the specification allows."""
+    for junk in (b"0", b"[]", b'{"":0}'):
+        one = b'{"a":[' + b",".join([junk] * (65_000 // (len(junk) + 1))) + b"]}"
+        assert parse_transaction(transaction([one], []), V["origin"]) == ([orjson.loads(one)], [])
+        large = transaction([one], [b'{"a":"' + b"x" * (3 * MIB) + b'"}'])
+        assert parse_transaction(large, V["origin"])[0] == [orjson.loads(one)]
+
+
+@given(st.lists(json_values, max_size=5), st.lists(json_values, max_size=5))
+def test_one_by_one_is_the_same_as_whole(pdus: list[Any], edus: list[Any]) -> None:
+    value = {"pdus": pdus, "edus": edus, "origin": "x", "origin_server_ts": 1}
+    assert _one_by_one(orjson.dumps(value)) == value

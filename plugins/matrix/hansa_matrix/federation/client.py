@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,18 +19,20 @@ from hansa import (
     RemoteProtocolError,
     Verdict,
 )
+from hansa.pure.bounded_json import Limits
 
 from hansa_matrix.federation.routes import Routes
 from hansa_matrix.own_keys import OwnKeys
-from hansa_matrix.proto.canonical import dumps, parse
+from hansa_matrix.proto.canonical import DOCUMENT, ERROR_ANSWER, dumps, parse
 from hansa_matrix.proto.discovery import Route
+from hansa_matrix.proto.json_stream import Piece, Splitter
 from hansa_matrix.proto.xmatrix import header, signing_bytes
 
-_MAX_ANSWER = 16 * 1024 * 1024
-#: Of an answer that holds a room's whole state.
+#: Bytes of an answer that holds a room's whole state, which is read as it comes.
 LARGE_ANSWER = 128 * 1024 * 1024
-_MAX_ERROR = 64 * 1024
-_READ_AT_ONCE = 512 * 1024
+#: Bytes of one event in it, as it is on the wire, and of all that is no event.
+_MAX_MEMBER, _REST = 256 * 1024, Limits(bytes=4 * 1024 * 1024)
+_READ_AT_ONCE = 128 * 1024
 
 
 class Refused(RemoteProtocolError):
@@ -97,7 +99,7 @@ class Client:
                 tls_name=route.tls_name,
                 headers={"User-Agent": "Hansa"},
                 timeout=15.0,
-                max_body=1024 * 1024,
+                max_body=ERROR_ANSWER.bytes,
             )
         )
 
@@ -109,10 +111,10 @@ class Client:
         body: Mapping[str, Any] | None = None,
         *,
         seconds: float = 30.0,
-        most: int = _MAX_ANSWER,
+        limits: Limits = DOCUMENT,
         signed: bool = True,
     ) -> Any:
-        """The parsed answer of a 2xx, ``most`` bytes long at the most. Raises ``Refused`` for another status,
+        """The parsed answer of a 2xx, within ``limits``. Raises ``Refused`` for another status,
         ``Unreachable`` for none.
         """
         if server == self._server:
@@ -129,10 +131,55 @@ class Client:
                 headers=self._headers(method, server, target, content, signed=signed),
                 body=content,
                 timeout=seconds,
-                max_body=most,
+                max_body=limits.bytes,
             ),
         )
-        return self._accepted(server, answer, await self._value(server, answer))
+        return self._accepted(server, answer, await self._value(server, answer, limits))
+
+    async def members(
+        self,
+        method: str,
+        server: str,
+        target: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        names: Collection[str],
+        take: Callable[[str, list[Any]], None],
+        seconds: float,
+    ) -> Any:
+        """As ``request``, for an answer of up to 128 MiB that is read as it comes: ``take`` is given the
+        members of the arrays ``names``, some at a time, in a thread, and what it raises ends the reading. The
+        rest of the answer has these arrays empty.
+        """
+        splitter = Splitter(names, most_element=_MAX_MEMBER, rest=_REST)
+        loop = asyncio.get_running_loop()
+
+        def taken(pieces: Sequence[Piece]) -> None:
+            for piece in pieces:
+                take(piece.name, piece.values())
+
+        def fed(chunk: bytes) -> None:
+            taken(splitter.feed(chunk))
+
+        def finished() -> Any:
+            pieces, rest = splitter.finish()
+            taken(pieces)
+            return rest
+
+        asked = self.stream(server, target, most=LARGE_ANSWER, seconds=seconds, method=method, body=body)
+        try:
+            async with asked as answer:
+                parts, size = [], 0
+                async for chunk in answer.chunks:
+                    parts.append(chunk)
+                    size += len(chunk)
+                    if size >= _READ_AT_ONCE:
+                        await loop.run_in_executor(None, fed, b"".join(parts))
+                        parts, size = [], 0
+                await loop.run_in_executor(None, fed, b"".join(parts))
+                return await loop.run_in_executor(None, finished)
+        except HttpError as error:
+            raise Unreachable(f"{server}: {error}") from error
 
     def _headers(
         self, method: str, server: str, target: str, content: bytes | None, *, signed: bool
@@ -148,26 +195,36 @@ class Client:
 
     @asynccontextmanager
     async def stream(
-        self, server: str, target: str, *, most: int, seconds: float, signed: bool = True
+        self,
+        server: str,
+        target: str,
+        *,
+        most: int,
+        seconds: float,
+        signed: bool = True,
+        method: str = "GET",
+        body: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[HttpStream]:
-        """The 2xx answer to a GET, of at most ``most`` bytes, as it comes. Raises as ``request``, and
+        """The 2xx answer to a request, of at most ``most`` bytes, as it comes. Raises as ``request``, and
         ``HttpError`` where it breaks off.
         """
         if server == self._server:
             raise Refused("a server sends no requests to itself", hint=400)
         await self._allowed(server)
+        content = dumps(body) if body is not None else None
         route = await self._routes.find(server)
         async with AsyncExitStack() as stack:
             problem: HttpError | None = None
             for host, port in route.targets:
                 request = HttpRequest(
-                    method="GET",
+                    method=method,
                     host=host,
                     port=port,
                     target=target,
                     host_header=route.host_header,
                     tls_name=route.tls_name,
-                    headers=self._headers("GET", server, target, None, signed=signed),
+                    headers=self._headers(method, server, target, content, signed=signed),
+                    body=content,
                     timeout=seconds,
                     max_body=most,
                 )
@@ -177,9 +234,9 @@ class Client:
                     problem = error
                     continue
                 if not 200 <= answer.status < 300:
-                    body = await _beginning(answer)
-                    whole = HttpResponse(status=answer.status, headers=answer.headers, body=body)
-                    self._accepted(server, whole, await self._value(server, whole))
+                    said = await _beginning(answer)
+                    whole = HttpResponse(status=answer.status, headers=answer.headers, body=said)
+                    self._accepted(server, whole, await self._value(server, whole, ERROR_ANSWER))
                 yield answer
                 return
             self._routes.forget(server)
@@ -200,16 +257,18 @@ class Client:
         self._routes.forget(server)
         raise unreached(server, problem)
 
-    async def _value(self, server: str, answer: HttpResponse) -> Any:
+    async def _value(self, server: str, answer: HttpResponse, limits: Limits) -> Any:
         """The JSON of an answer; a large one is read in a thread."""
         body = answer.body or b"{}"
+        if not 200 <= answer.status < 300 and len(body) > ERROR_ANSWER.bytes:
+            body = b"{}"
         try:
             if len(body) <= _READ_AT_ONCE:
-                return parse(body)
-            return await asyncio.get_running_loop().run_in_executor(None, parse, body)
+                return parse(body, limits)
+            return await asyncio.get_running_loop().run_in_executor(None, parse, body, limits)
         except RemoteProtocolError as error:
             self._routes.forget(server)
-            raise Unreachable(f"{server} answered {answer.status} with no JSON") from error
+            raise Unreachable(f"{server} answered {answer.status} and cannot be read: {error}") from error
 
     @staticmethod
     def _accepted(server: str, answer: HttpResponse, value: Any) -> Any:
@@ -228,7 +287,7 @@ async def _beginning(answer: HttpStream) -> bytes:
     body = b""
     async for chunk in answer.chunks:
         body += chunk
-        if len(body) > _MAX_ERROR:
+        if len(body) > ERROR_ANSWER.bytes:
             return b""
     return body
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import orjson
+from hansa.pure.bounded_json import Limits, deeper, read_json
 from hansa.pure.errors import RemoteProtocolError
 
 from hansa_matrix.proto.versions import RoomVersion
@@ -18,73 +19,41 @@ from hansa_matrix.proto.versions import RoomVersion
 _MOST = 2**53 - 1
 #: Deeper nesting than this is refused; orjson's own limit for encoding is above 200.
 MAX_DEPTH = 100
-#: orjson's limit for decoding; Python's own depends on its version.
-_READ_DEPTH = 1024
+#: A body or an answer of which nothing else is said.
+DOCUMENT = Limits(bytes=8 * 1024 * 1024)
+#: What ``/_matrix/key/v2/server`` answers: 50 keys of some 200 bytes at the most.
+KEY_DOCUMENT = Limits(bytes=64 * 1024)
+#: A transaction: 50 PDUs of 64 KiB and 100 EDUs.
+TRANSACTION = Limits(bytes=4 * 1024 * 1024)
+#: An answer that says what went wrong.
+ERROR_ANSWER = Limits(bytes=64 * 1024)
 
 
-def decode(data: bytes) -> Any:
+def decode(data: bytes, limits: Limits = DOCUMENT) -> Any:
     """JSON as it stands, of any depth that can be read (about 1,000): what is kept of it is checked piece by
-    piece. A number beyond 64 bits is a float, infinite beyond that. Raises RemoteProtocolError (M_NOT_JSON).
+    piece. Raises as ``hansa.pure.bounded_json.read_json``.
     """
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        try:
-            return _with_any_number(data)
-        except (ValueError, RecursionError):
-            raise RemoteProtocolError(f"not JSON: {error}", code="M_NOT_JSON") from error
+    return read_json(data, limits)
 
 
-def _with_any_number(data: bytes) -> Any:
-    # orjson takes a number beyond a double for no JSON, and one such number in an EDU that nobody looks at
-    # would cost the transaction, again at every retry.
-    value = json.loads(data.decode(), parse_int=_integer, parse_constant=_no_number)
-    if _deeper(value, _READ_DEPTH):
-        raise ValueError("too deep")
-    json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate has no UTF-8
-    return value
-
-
-def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) < 19 else float(digits)
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def parse(data: bytes) -> Any:
+def parse(data: bytes, limits: Limits = DOCUMENT) -> Any:
     """JSON as it stands, floats allowed: for documents that nobody signs. Raises RemoteProtocolError."""
-    value = decode(data)
+    value = read_json(data, limits)
     check_depth(value)
     return value
 
 
-def loads(data: bytes) -> Any:
+def loads(data: bytes, limits: Limits = DOCUMENT) -> Any:
     """JSON of which every value has a canonical form. Raises RemoteProtocolError (M_NOT_JSON, M_BAD_JSON)."""
-    value = decode(data)
+    value = read_json(data, limits)
     check_values(value)
     return value
 
 
 def check_depth(value: Any) -> None:
     """Raise RemoteProtocolError if ``value`` nests deeper than ``MAX_DEPTH``."""
-    if _deeper(value, MAX_DEPTH):
+    if deeper(value, MAX_DEPTH):
         raise RemoteProtocolError(f"JSON nests deeper than {MAX_DEPTH}", code="M_BAD_JSON")
-
-
-def _deeper(value: Any, most: int) -> bool:
-    level = [value]
-    for _ in range(most):
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, dict | list)
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def check_values(value: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +10,18 @@ from hansa.pure.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_depth, check_values
-from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.gathered import MAX_DROPPED
 from hansa_matrix.proto.pdu import MAX_AUTH, MAX_PREV, NOT_KEPT, cites, from_raw, parse, required_servers
 from hansa_matrix.proto.signing import signatures_of
+from hansa_matrix.proto.state_keys import CREATE_KEY
 from hansa_matrix.proto.versions import RoomVersion
 
 #: A resident may answer with this many events of state and chain together.
 MAX_EVENTS = 200_000
+_MAX_SERVERS = 10_000
+#: The arrays of a send_join answer that are read as they come.
+JOIN_ARRAYS = ("state", "auth_chain", "servers_in_room")
 _STEPS = frozenset(
     ["type", "room_id", "sender", "state_key", "content", "prev_events", "auth_events", "depth"]
 )
@@ -62,55 +66,111 @@ class JoinAnswer:
     event: Mapping[str, Any] | None = None
 
 
-def check_answer(answer: object, room_id: str, version: RoomVersion) -> JoinAnswer:
-    """Parse a send_join answer. Raises RemoteProtocolError unless there is exactly one create event, of the
-    expected version and room.
+class JoinReader:
+    """Reads a send_join answer as its members come, and keeps what a join needs of it. A create event of
+    another room version and a second one end the reading at once. So does an answer that is mostly no state
+    of the room.
     """
-    if not isinstance(answer, dict):
-        raise RemoteProtocolError("the send_join answer is no object")
-    raw_state, raw_chain = answer.get("state"), answer.get("auth_chain")
-    if not isinstance(raw_state, list) or not isinstance(raw_chain, list):
-        raise RemoteProtocolError("the send_join answer has no state or no auth chain")
-    if len(raw_state) + len(raw_chain) > MAX_EVENTS:
-        raise RemoteProtocolError(f"the send_join answer has over {MAX_EVENTS} events")
-    state = _events(raw_state, room_id, version, {})
-    # Some residents give the state once more in the auth chain.
-    chain = _events(raw_chain, room_id, version, {_mark(p.raw): p for p in state})
-    creates = {p for p in state if p.type == "m.room.create" and p.state_key == ""}
-    if len(creates) != 1:
-        raise RemoteProtocolError(f"the room's state has {len(creates)} create events")
-    # Of two events for one piece of state the first counts; one with no state key is no state.
-    first = {p.key: p for p in reversed(state) if p.state_key is not None}
-    kept = tuple(p for p in state if p.state_key is not None and first[p.key] is p)
-    create = creates.pop()
-    if create.content.get("room_version", "1") != version.id:
-        raise RemoteProtocolError("the create event is of another room version")
-    servers = answer.get("servers_in_room")
-    named = [s for s in servers if ids.valid_server_name(s)] if isinstance(servers, list) else []
-    event = answer.get("event")
-    return JoinAnswer(
-        state=kept,
-        chain=tuple(chain),
-        create=create,
-        servers=tuple(named[:10_000]),
-        dropped=len(raw_state) + len(raw_chain) - len(kept) - len(chain),
-        event=event if isinstance(event, dict) else None,
-    )
+
+    def __init__(self, room_id: str, version: RoomVersion) -> None:
+        self._room_id = room_id
+        self._version = version
+        self._count = self._dropped = self._variants = 0
+        #: By their mark: some residents give the state once more in the auth chain.
+        self._known: dict[str, Pdu] = {}
+        self._state: dict[StateKey, Pdu] = {}
+        self._chain: dict[int, Pdu] = {}
+        self._ids: set[str] = set()
+        self._create: Pdu | None = None
+        self._servers: list[str] = []
+
+    def take(self, name: str, values: list[Any]) -> None:
+        """Some members of the array ``name``, one of ``JOIN_ARRAYS``. Raises RemoteProtocolError."""
+        if name == "servers_in_room":
+            named = [one for one in values if ids.valid_server_name(one)]
+            self._servers += named[: _MAX_SERVERS - len(self._servers)]
+            return
+        self._count += len(values)
+        if self._count > MAX_EVENTS:
+            raise RemoteProtocolError(f"the send_join answer has over {MAX_EVENTS} events")
+        for value in values:
+            pdu = self._event(value)
+            if pdu is None or not (self._keep_state(pdu) if name == "state" else self._keep_chain(pdu)):
+                self._dropped += 1
+                if self._dropped > MAX_DROPPED + len(self._state) + len(self._chain):
+                    raise RemoteProtocolError("the send_join answer is mostly no state of the room")
+
+    def _event(self, value: Any) -> Pdu | None:
+        """The event, if it passes receipt check 1 and is of the room; one that did already is parsed once."""
+        same = self._known.get(_mark(value))
+        if same is not None and _same(value, same.raw):
+            return same
+        try:
+            pdu = parse(value, self._version, bounded=False)
+        except RemoteProtocolError:
+            return None
+        if pdu.room_id != self._room_id:
+            return None
+        if pdu.event_id in self._ids:  # other signatures, or other fields that no hash covers
+            self._variants += 1
+            if self._variants > MAX_DROPPED:
+                raise RemoteProtocolError("the send_join answer has the same events in many forms")
+        self._ids.add(pdu.event_id)
+        self._known[_mark(value)] = pdu
+        return pdu
+
+    def _keep_state(self, pdu: Pdu) -> bool:
+        """Of two events for one piece of state the first counts; one with no state key is no state."""
+        if pdu.state_key is None:
+            return False
+        if pdu.key == CREATE_KEY and pdu.event_id != self._created(pdu).event_id:
+            raise RemoteProtocolError("the room's state has several create events")
+        if pdu.key in self._state:
+            return False
+        self._state[pdu.key] = pdu
+        return True
+
+    def _created(self, pdu: Pdu) -> Pdu:
+        if self._create is None:
+            if pdu.content.get("room_version", "1") != self._version.id:
+                raise RemoteProtocolError("the create event is of another room version")
+            self._create = pdu
+        return self._create
+
+    def _keep_chain(self, pdu: Pdu) -> bool:
+        again = id(pdu) in self._chain
+        self._chain[id(pdu)] = pdu
+        return not again
+
+    def finished(self, rest: object) -> JoinAnswer:
+        """The answer, of which ``rest`` is what is in no such array. Raises RemoteProtocolError unless there
+        is exactly one create event.
+        """
+        if not isinstance(rest, dict):
+            raise RemoteProtocolError("the send_join answer is no object")
+        if not isinstance(rest.get("state"), list) or not isinstance(rest.get("auth_chain"), list):
+            raise RemoteProtocolError("the send_join answer has no state or no auth chain")
+        if self._create is None:
+            raise RemoteProtocolError("the room's state has no create event")
+        event = rest.get("event")
+        return JoinAnswer(
+            state=tuple(self._state.values()),
+            chain=tuple(self._chain.values()),
+            create=self._create,
+            servers=tuple(self._servers),
+            dropped=self._dropped,
+            event=event if isinstance(event, dict) else None,
+        )
 
 
-def _events(raw: Sequence[object], room_id: str, version: RoomVersion, known: Mapping[str, Pdu]) -> list[Pdu]:
-    """Those that pass receipt check 1 and are of the room; ``known`` ones, by their mark, did already."""
-    found = []
-    for one in raw:
-        same = known.get(_mark(one)) if known else None
-        if same is not None and _same(one, same.raw):
-            found.append(same)
-            continue
-        with suppress(RemoteProtocolError):
-            pdu = parse(one, version, bounded=False)
-            if pdu.room_id == room_id:
-                found.append(pdu)
-    return found
+def check_answer(answer: object, room_id: str, version: RoomVersion) -> JoinAnswer:
+    """Parse a send_join answer that is there whole. Raises RemoteProtocolError as ``JoinReader``."""
+    reader = JoinReader(room_id, version)
+    if isinstance(answer, dict):
+        for name in JOIN_ARRAYS:
+            if isinstance(answer.get(name), list):
+                reader.take(name, answer[name])
+    return reader.finished(answer)
 
 
 def _same(one: Any, raw: Mapping[str, Any]) -> bool:

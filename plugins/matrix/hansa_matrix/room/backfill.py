@@ -89,11 +89,8 @@ class Backfill:
     async def _from(self, room: MatrixRoom, errand: Errand, ends: Sequence[str], limit: int) -> int:
         target = path("_matrix", "federation", "v1", "backfill", room.room_id)
         named = "&".join(f"v={quote(event_id, safe='')}" for event_id in ends)
-        answer = await errand.get(f"{target}?{named}&limit={limit}")
-        pdus = answer.get("pdus") if isinstance(answer, dict) else None
-        if not isinstance(pdus, list):
-            raise RemoteProtocolError("the answer has no list of pdus")
-        found = {p.event_id: p for p in await self._gaps.checked(room, pdus[:limit])}
+        came = await self._gaps.members(room, errand, f"{target}?{named}&limit={limit}", ["pdus"])
+        found = {p.event_id: p for p in came[:limit]}
         wanted = _reached(found, ends)
         placed = await self._placed(room, (e for p in wanted for e in (p.event_id, *p.prev_events)))
         ordered = _oldest_first(p for p in wanted if p.event_id not in placed)

@@ -5,14 +5,14 @@ up neither other rooms nor other servers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from hansa import NetworkContext
 
-from hansa_matrix.federation.client import LARGE_ANSWER, Client, Unreachable
+from hansa_matrix.federation.client import Client, Unreachable
 
 #: Errands to one server at a time, of all rooms together.
 _AT_A_TIME = 8
@@ -42,13 +42,21 @@ class Errand:
         self._requests = 0
         self._events = 0
 
-    async def get(self, target: str, *, large: bool = False) -> Any:
-        """The answer to a GET; one of up to 128 MiB if it may be ``large``."""
-        if large:
-            return await self._client.request(
-                "GET", self.server, target, seconds=self._left(120.0), most=LARGE_ANSWER
-            )
+    async def get(self, target: str) -> Any:
+        """The answer to a GET."""
         return await self._client.request("GET", self.server, target, seconds=self._left(30.0))
+
+    async def members(self, target: str, names: Sequence[str], take: Callable[[str, list[Any]], None]) -> Any:
+        """The answer to a GET, read as it comes; see ``Client.members``. Its members count as events."""
+
+        def counted(name: str, values: list[Any]) -> None:
+            self.took(len(values))
+            take(name, values)
+
+        seconds = self._left(120.0)
+        return await self._client.members(
+            "GET", self.server, target, names=names, take=counted, seconds=seconds
+        )
 
     async def post(self, target: str, body: Mapping[str, Any]) -> Any:
         """The answer to a POST."""

@@ -7,7 +7,7 @@ server-server API, "Retrieving missing events".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +17,7 @@ from hansa import Conflict, NetworkContext, Placement, RemoteProtocolError
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.pdu import parse
+from hansa_matrix.proto.gathered import GatheredIds, GatheredPdus
 from hansa_matrix.proto.state_keys import CREATE_KEY
 from hansa_matrix.room import outliers
 from hansa_matrix.room.errand import Errand, Errands
@@ -146,15 +146,22 @@ class GapFiller:
         """Those that are well-formed, signed and of the room; the others are counted. Raises ``Unreachable``
         where keys are not to be had at the moment.
         """
-        parsed: list[Pdu] = []
-        for obj in objects:
-            try:
-                pdu = parse(obj, room.version, bounded=False)
-            except RemoteProtocolError:
-                self._ctx.count("matrix_pdus", status="dropped")
-                continue
-            if pdu.room_id == room.room_id:
-                parsed.append(pdu)
+        gathered = GatheredPdus(room.room_id, room.version)
+        gathered.take("", objects)
+        return await self._signed(room, gathered)
+
+    async def members(self, room: MatrixRoom, errand: Errand, target: str, names: Sequence[str]) -> list[Pdu]:
+        """As ``checked``, of an answer that is read as it comes."""
+        gathered = GatheredPdus(room.room_id, room.version)
+        answer = await errand.members(target, names, gathered.take)
+        for name in names:
+            _list(answer, name)
+        return await self._signed(room, gathered)
+
+    async def _signed(self, room: MatrixRoom, gathered: GatheredPdus) -> list[Pdu]:
+        for _ in range(gathered.dropped):
+            self._ctx.count("matrix_pdus", status="dropped")
+        parsed = list(gathered.pdus.values())
         good, bad, awaited = await outliers.signed(parsed, room.version, self._keyring)
         if awaited:
             raise Unreachable(f"the keys of {', '.join(awaited[:5])} are not to be had now")
@@ -190,9 +197,7 @@ class GapFiller:
         if all(a in found for a in pdu.auth_events):
             return
         target = path("_matrix", "federation", "v1", "event_auth", room.room_id, pdu.event_id)
-        chain = _list(await errand.get(target, large=True), "auth_chain")
-        errand.took(len(chain))
-        await self._keep(room, await self.checked(room, chain))
+        await self._keep(room, await self.members(room, errand, target, ["auth_chain"]))
 
     async def _keep(self, room: MatrixRoom, pdus: list[Pdu]) -> None:
         known = await room.events.load((p.event_id for p in pdus), room.version)
@@ -212,10 +217,11 @@ class GapFiller:
     async def adopt(self, room: MatrixRoom, event_id: str, errand: Errand) -> None:
         """Give an event whose past we do not have the state that a server says was before it."""
         target = path("_matrix", "federation", "v1", "state_ids", room.room_id)
-        answer = await errand.get(f"{target}?event_id={quote(event_id, safe='')}", large=True)
-        state_ids = [e for e in _list(answer, "pdu_ids") if isinstance(e, str)]
-        chain_ids = [e for e in _list(answer, "auth_chain_ids") if isinstance(e, str)]
-        errand.took(len(state_ids) + len(chain_ids))
+        gathered, names = GatheredIds(), ["pdu_ids", "auth_chain_ids"]
+        answer = await errand.members(f"{target}?event_id={quote(event_id, safe='')}", names, gathered.take)
+        for name in names:
+            _list(answer, name)
+        state_ids, chain_ids = (gathered.of(name) for name in names)
         known = await room.events.load([*state_ids, *chain_ids], room.version)
         foreign = await room.events.foreign([*state_ids, *chain_ids], room.version)
         wanted = [e for e in (*chain_ids, *state_ids) if e not in known and e not in foreign]
@@ -239,10 +245,8 @@ class GapFiller:
     ) -> list[Pdu]:
         if len(wanted) > _SINGLY:
             target = path("_matrix", "federation", "v1", "state", room.room_id)
-            answer = await errand.get(f"{target}?event_id={quote(event_id, safe='')}", large=True)
-            objects = [*_list(answer, "auth_chain"), *_list(answer, "pdus")]
-            errand.took(len(objects))
-            return await self.checked(room, objects)
+            target = f"{target}?event_id={quote(event_id, safe='')}"
+            return await self.members(room, errand, target, ["auth_chain", "pdus"])
         found: list[Pdu] = []
         for one in wanted:
             try:

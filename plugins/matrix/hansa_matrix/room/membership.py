@@ -11,11 +11,11 @@ from urllib.parse import quote
 from hansa import Join, NetworkContext, Ref, Refusal, RefusalCode, RemoteProtocolError, RoomRefused
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import LARGE_ANSWER, Client, Refused, Unreachable, path
+from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.joins import JoinAnswer, check_answer, check_template, joined
+from hansa_matrix.proto.joins import JOIN_ARRAYS, JoinAnswer, JoinReader, check_template, joined
 from hansa_matrix.proto.pdu import finish, key_ids, needed_at, required_servers, unsigned_by
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.room import outliers
@@ -175,11 +175,12 @@ class Membership:
         send = path("_matrix", "federation", "v2", "send_join", room_id, event.event_id)
         self._ctx.progress(f"joining {room_id}", 0)
         try:
-            given = await self._client.request(
-                "PUT", server, f"{send}?omit_members=false", event.raw, seconds=300.0, most=LARGE_ANSWER
+            reader = JoinReader(room_id, version)
+            target = f"{send}?omit_members=false"
+            rest = await self._client.members(
+                "PUT", server, target, event.raw, names=JOIN_ARRAYS, take=reader.take, seconds=300.0
             )
-            loop = asyncio.get_running_loop()
-            parsed = await loop.run_in_executor(None, check_answer, given, room_id, version)
+            parsed = reader.finished(rest)
             event = await self._authorised(joined(event, parsed, version), version)
             servers = {ids.domain_of(p.sender) for p in parsed.state if p.type == "m.room.member"}
             try:

@@ -1,0 +1,66 @@
+"""PDUs and event ids out of an answer that is read as it comes: each looked at once, nothing else kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hansa.pure.errors import RemoteProtocolError
+
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.pdu import parse
+from hansa_matrix.proto.versions import RoomVersion
+
+#: So many elements may fail receipt check 1, or be of another room, before there are as many that do not.
+MAX_DROPPED = 100
+
+
+class GatheredPdus:
+    """The PDUs of one room, each once however often it came, through receipt check 1. ``dropped`` counts
+    those that did not pass it, ``foreign`` those of other rooms.
+    """
+
+    def __init__(self, room_id: str, version: RoomVersion) -> None:
+        self._room_id = room_id
+        self._version = version
+        self.pdus: dict[str, Pdu] = {}
+        self.dropped = 0
+        self.foreign = 0
+
+    def take(self, _name: str, values: list[Any]) -> None:
+        """Some elements. Raises RemoteProtocolError once most of what came is of no use."""
+        for value in values:
+            try:
+                pdu = parse(value, self._version, bounded=False)
+            except RemoteProtocolError:
+                self.dropped += 1
+            else:
+                if pdu.room_id == self._room_id:
+                    self.pdus.setdefault(pdu.event_id, pdu)
+                else:
+                    self.foreign += 1
+            if self.dropped + self.foreign > MAX_DROPPED + len(self.pdus):
+                raise RemoteProtocolError("the answer holds mostly what are no events of the room")
+
+
+class GatheredIds:
+    """Event ids by the array that they stood in, each once."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, dict[str, None]] = {}
+        self._dropped = 0
+
+    def take(self, name: str, values: list[Any]) -> None:
+        """Some elements. Raises RemoteProtocolError once most of what came is of no use."""
+        found = self._ids.setdefault(name, {})
+        for value in values:
+            if ids.valid_event_id(value):
+                found[value] = None
+            else:
+                self._dropped += 1
+        if self._dropped > MAX_DROPPED + len(found):
+            raise RemoteProtocolError("the answer holds mostly what are no event ids")
+
+    def of(self, name: str) -> list[str]:
+        """Those of one array."""
+        return list(self._ids.get(name, {}))

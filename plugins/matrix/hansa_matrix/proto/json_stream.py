@@ -1,0 +1,248 @@
+"""Large JSON cut into pieces as it comes, so that nobody holds it whole.
+
+The elements of some arrays of the outermost object are handed out, as bytes; what is left of the document has
+these arrays empty. orjson parses every piece and what is left: only where to cut is found here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import orjson
+from hansa.pure.bounded_json import Limits, read_json
+from hansa.pure.errors import RemoteProtocolError
+
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_SPACE = re.compile(rb"[ \t\r\n]*+")
+_WHOLE_STRING = re.compile(_STRING, re.DOTALL)
+#: Up to and with the next bracket outside of strings.
+_BRACKET = re.compile(rb'[^"\[\]{}]*+(?:' + _STRING + rb'[^"\[\]{}]*+)*+[\[\]{}]', re.DOTALL)
+#: As far as there are brackets neither, nor a string that is cut off.
+_GAP = re.compile(rb'[^"\[\]{}]*+(?:' + _STRING + rb'[^"\[\]{}]*+)*+', re.DOTALL)
+#: Up to the next bracket or string.
+_PLAIN = re.compile(rb'[^"\[\]{}]*+')
+#: Elements that are neither arrays nor objects, each with the comma behind it; and one without.
+_SCALARS = re.compile(rb'(?:[^"\[\]{},]*+(?:' + _STRING + rb')?+[^"\[\]{},]*+,)++', re.DOTALL)
+_SCALAR = re.compile(rb'[^"\[\]{},]*+(?:' + _STRING + rb')?+[^"\[\]{},]*+', re.DOTALL)
+_COLON = re.compile(rb"[ \t\r\n]*+:[ \t\r\n]*+")
+_QUOTE, _COMMA, _OPEN, _CLOSE = ord('"'), ord(","), b"[{", b"]}"
+#: Bytes that are looked at together: a string that is cut off is looked at anew with each chunk.
+_CHUNK = 64 * 1024
+
+
+class Piece(NamedTuple):
+    """One element of the array ``name`` or, of strings and numbers, several with commas between them. ``raw``
+    is None for an element that was too large to be kept.
+    """
+
+    name: str
+    raw: bytes | None
+
+    def values(self) -> list[Any]:
+        """The elements. Raises RemoteProtocolError (M_NOT_JSON)."""
+        if self.raw is None:
+            return []
+        try:
+            values: list[Any] = orjson.loads(b"[%b]" % self.raw)
+        except orjson.JSONDecodeError as error:
+            raise _malformed(str(error)) from error
+        if not values:
+            raise _malformed("a comma without an element")
+        return values
+
+
+def _malformed(why: str) -> RemoteProtocolError:
+    return RemoteProtocolError(f"not JSON: {why}", code="M_NOT_JSON")
+
+
+class Splitter:
+    """Cuts one document. At the most ``most_element`` bytes of an element and ``rest`` of all else are
+    kept.
+    """
+
+    def __init__(self, names: Collection[str], *, most_element: int, rest: Limits) -> None:
+        self._names = frozenset(names)
+        self._most_element = most_element
+        self._rest_limits = rest
+        self._rest = bytearray()
+        self._buffer = b""
+        self._at = 0
+        self._depth = 0
+        self._key = b""
+        self._key_end = -1
+        self._seen: set[str] = set()
+        #: The array that is being cut; empty outside of any.
+        self._array = ""
+        #: What may come next in it.
+        self._after_element = self._after_comma = False
+        #: Where the element that is under way begins in the buffer, and how deep in it we are.
+        self._start = -1
+        self._inner = 0
+        self._skipping = False
+
+    def feed(self, chunk: bytes) -> list[Piece]:
+        """The pieces that are whole with this chunk. Raises RemoteProtocolError."""
+        self._buffer = self._buffer[self._kept() :] + chunk if self._buffer else chunk
+        return self._cut() if len(self._buffer) - self._at >= _CHUNK else []
+
+    def finish(self) -> tuple[list[Piece], Any]:
+        """The last pieces, and what else the document says. Raises RemoteProtocolError."""
+        pieces = self._cut()
+        if self._array or self._at < len(self._buffer):
+            raise _malformed("it ends too early")
+        return pieces, read_json(bytes(self._rest), self._rest_limits)
+
+    def _kept(self) -> int:
+        """From where on the buffer is still needed; what counts in it is moved there."""
+        begin = self._at if self._start < 0 else self._start
+        self._at -= begin
+        self._start = min(0, self._start)
+        return begin
+
+    def _cut(self) -> list[Piece]:
+        pieces: list[Piece] = []
+        while self._at < len(self._buffer):
+            if self._start >= 0:
+                more = self._element(pieces)
+            elif self._array:
+                more = self._between(pieces)
+            elif self._depth > 1:
+                more = self._inside()
+            else:
+                more = self._top()
+            if not more:
+                break
+        return pieces
+
+    def _bracket(self) -> int | None:
+        """What the next bracket does to the depth, which is gone past; None if it has not come yet."""
+        found = _BRACKET.match(self._buffer, self._at)
+        if found is None:
+            gap = _GAP.match(self._buffer, self._at)
+            self._at = gap.end() if gap is not None else self._at
+            return None
+        self._at = found.end()
+        return 1 if self._buffer[self._at - 1] in _OPEN else -1
+
+    def _element(self, pieces: list[Piece]) -> bool:
+        step = self._bracket()
+        if step is None:
+            if len(self._buffer) - self._start > self._most_element:
+                self._skip()
+            return False
+        self._inner += step
+        if self._inner:
+            return True
+        large = self._skipping or self._at - self._start > self._most_element
+        pieces.append(Piece(self._array, None if large else self._buffer[self._start : self._at]))
+        self._start, self._skipping = -1, False
+        self._after_element, self._after_comma = True, False
+        return True
+
+    def _skip(self) -> None:
+        """Let go of what there is of an element that is too large."""
+        self._start, self._skipping = self._at, True
+        if len(self._buffer) - self._at > self._most_element:
+            raise RemoteProtocolError("one string of the JSON is too large", hint=413, code="M_TOO_LARGE")
+
+    def _between(self, pieces: list[Piece]) -> bool:
+        """In an array, outside of its elements."""
+        space = _SPACE.match(self._buffer, self._at)
+        self._at = space.end() if space else self._at
+        if self._at == len(self._buffer):
+            return False
+        byte = self._buffer[self._at]
+        if byte == _CLOSE[0]:
+            if self._after_comma:
+                raise _malformed("a comma without an element")
+            self._array = ""
+            self._depth -= 1
+            self._keep(self._at + 1)
+        elif self._after_element:
+            if byte != _COMMA:
+                raise _malformed("elements without a comma")
+            self._at += 1
+            self._after_element, self._after_comma = False, True
+        elif byte in _OPEN:
+            self._start, self._inner = self._at, 0
+        else:
+            return self._scalars(pieces)
+        return True
+
+    def _scalars(self, pieces: list[Piece]) -> bool:
+        found = _SCALARS.match(self._buffer, self._at)
+        if found is not None:
+            pieces.append(Piece(self._array, self._buffer[self._at : found.end() - 1]))
+            self._at, self._after_comma = found.end(), True
+            return True
+        found = _SCALAR.match(self._buffer, self._at)
+        end = found.end() if found is not None else self._at
+        if end < len(self._buffer) and self._buffer[end] == _CLOSE[0]:
+            pieces.append(Piece(self._array, self._buffer[self._at : end]))
+            self._at, self._after_element, self._after_comma = end, True, False
+            return True
+        if end < len(self._buffer) and self._buffer[end] != _QUOTE:
+            raise _malformed("an element ends in a bracket")
+        if len(self._buffer) - self._at > self._most_element:
+            raise RemoteProtocolError("one string of the JSON is too large", hint=413, code="M_TOO_LARGE")
+        return False
+
+    def _inside(self) -> bool:
+        """In a value that is not cut."""
+        begin = self._at
+        step = self._bracket()
+        end, self._at = self._at, begin
+        self._keep(end)
+        if step is None:
+            self._check_rest(len(self._buffer) - end)
+            return False
+        self._depth += step
+        return True
+
+    def _top(self) -> bool:
+        """Among the keys of the outermost object, or outside of it."""
+        found = _PLAIN.match(self._buffer, self._at)
+        begin, end = self._at, found.end() if found is not None else self._at
+        if end == len(self._buffer):
+            self._keep(end)
+            return False
+        byte = self._buffer[end]
+        if byte == _QUOTE:
+            string = _WHOLE_STRING.match(self._buffer, end)
+            if string is None:
+                self._check_rest(len(self._buffer) - begin)
+                return False
+            self._keep(string.end())
+            self._key, self._key_end = string.group(), len(self._rest)
+            return True
+        self._keep(end + 1)
+        self._depth += 1 if byte in _OPEN else -1
+        if byte == _OPEN[0] and self._depth == 2 and self._key_end >= 0:
+            self._enter()
+        return True
+
+    def _enter(self) -> None:
+        """Cut the array that begins here, if it is one of those."""
+        if _COLON.fullmatch(self._rest, self._key_end, len(self._rest) - 1) is None:
+            return
+        try:
+            name = orjson.loads(self._key)
+        except orjson.JSONDecodeError as error:
+            raise _malformed(str(error)) from error
+        if name not in self._names:
+            return
+        if name in self._seen:
+            raise RemoteProtocolError(f"the JSON has {name} twice", code="M_BAD_JSON")
+        self._seen.add(name)
+        self._array, self._after_element, self._after_comma = name, False, False
+
+    def _keep(self, end: int) -> None:
+        self._rest += self._buffer[self._at : end]
+        self._at = end
+        self._check_rest(0)
+
+    def _check_rest(self, more: int) -> None:
+        if len(self._rest) + more > self._rest_limits.bytes + _CHUNK:
+            raise RemoteProtocolError("the JSON is too large", hint=413, code="M_TOO_LARGE")
