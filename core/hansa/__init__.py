@@ -26,7 +26,7 @@ from hansa.contracts import (
     Turn,
 )
 from hansa.hookspecs import hookimpl
-from hansa.http import Admit, Router
+from hansa.http import Admit, BodyTooLarge, Router
 from hansa.pure.commands import Argument, Command, Commands
 from hansa.pure.concerned import peers_of, people_of, texts_of
 from hansa.pure.content import (
@@ -130,6 +130,7 @@ __all__ = [
     "Authority",
     "Blob",
     "BlobTooLarge",
+    "BodyTooLarge",
     "Busy",
     "Cas",
     "Clock",

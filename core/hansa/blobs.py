@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -39,6 +40,14 @@ class Blob:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The disk that files are kept on: bytes that may still be written, and bytes in all."""
+
+    free: int
+    total: int
+
+
 class Blobs(Protocol):
     """Where the files of all plugins are. ``scope`` is the first argument everywhere; ``ScopedBlobs`` binds
     it.
@@ -60,6 +69,10 @@ class Blobs(Protocol):
 
     async def remove(self, scope: str, digest: str) -> None:
         """Forget it; nothing happens if it is not there."""
+        ...
+
+    async def space(self) -> Space:
+        """What the disk still takes. Raises OSError."""
         ...
 
 
@@ -86,12 +99,17 @@ class ScopedBlobs:
         """See ``Blobs.remove``."""
         await self._blobs.remove(self._scope, digest)
 
+    async def space(self) -> Space:
+        """See ``Blobs.space``."""
+        return await self._blobs.space()
+
 
 class MemoryBlobs:
-    """For tests."""
+    """For tests. ``disk`` is the size of a disk that these files alone are on."""
 
-    def __init__(self) -> None:
+    def __init__(self, disk: int = 1 << 40) -> None:
         self._kept: dict[tuple[str, str], bytes] = {}
+        self.disk = disk
 
     async def put(self, scope: str, chunks: AsyncIterator[bytes], most: int) -> Blob:
         """See ``Blobs.put``."""
@@ -123,6 +141,10 @@ class MemoryBlobs:
     async def remove(self, scope: str, digest: str) -> None:
         """See ``Blobs.remove``."""
         self._kept.pop((scope, digest), None)
+
+    async def space(self) -> Space:
+        """See ``Blobs.space``."""
+        return Space(self.disk - sum(map(len, self._kept.values())), self.disk)
 
 
 class FileBlobs:
@@ -201,6 +223,12 @@ class FileBlobs:
         """See ``Blobs.remove``."""
         with contextlib.suppress(FileNotFoundError):
             await asyncio.to_thread(self._path(scope, digest).unlink)
+
+    async def space(self) -> Space:
+        """See ``Blobs.space``."""
+        folder = next(one for one in (self._folder, *self._folder.absolute().parents) if one.exists())
+        usage = await asyncio.to_thread(shutil.disk_usage, folder)
+        return Space(usage.free, usage.total)
 
     def tidy(self) -> None:
         """Remove what was begun and never ended, as by a crash; before anything is put."""

@@ -258,7 +258,8 @@ async def test_an_address_first_and_the_file_later(tmp_path):
         assert (
             await whole(await alice.whole("GET", f"/_matrix/client/v1/media/download/{mxc}")) == b"here it is"
         )
-        assert (await alice.whole("PUT", put, data=b"another")).status == 403
+        answer = await alice.whole("PUT", put, data=b"another")
+        assert (answer.status, json.loads(answer.body)["errcode"]) == (409, "M_CANNOT_OVERWRITE_MEDIA")
         assert (await alice.whole("PUT", f"/_matrix/media/v3/upload/{OURS}/made-up", data=b"x")).status == 403
 
 

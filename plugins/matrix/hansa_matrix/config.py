@@ -102,6 +102,32 @@ class Config(BaseModel):
     max_media: int = Field(
         default=100 * 1024 * 1024, ge=1, description="bytes that a file may have, ours or another server's"
     )
+    media_quota_per_user: int = Field(
+        default=5 * 1024**3, ge=0, description="bytes that files of one person here may take; 0: no bound"
+    )
+    media_files_per_user: int = Field(
+        default=50_000, ge=0, description="files that one person here may have; 0: no bound"
+    )
+    media_quota_per_server: int = Field(
+        default=2 * 1024**3,
+        ge=0,
+        description="bytes that copies of one other server's files may take, before those unused for "
+        "longest go; 0: no bound",
+    )
+    media_quota_remote: int = Field(
+        default=20 * 1024**3,
+        ge=0,
+        description="bytes that copies of all other servers' files may take; 0: no bound",
+    )
+    media_reserve: int = Field(
+        default=1024**3,
+        ge=0,
+        description="bytes of the disk that files leave free; never more than a twentieth of it",
+    )
+    admin_contact: str = Field(
+        default="",
+        description="where people may turn to, as a URI (mailto:...); they are told when the disk is full",
+    )
     keep_remote_media_for: int = Field(
         default=30 * 86400, ge=0, description="seconds for which another server's file is kept unused"
     )

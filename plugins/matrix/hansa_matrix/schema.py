@@ -104,16 +104,24 @@ SCHEMA = Schema(
         ),
         #: Devices of people elsewhere, as their servers tell; ``stale`` is 1 if they are to be asked again.
         Collection(name="remote_devices", key={"user_id": str}, fields={"stale": int}, indexes=(("stale",),)),
-        #: Files by their address: of which bytes, and when (ms) they were asked for last.
+        #: Files by their address: of which bytes, and when (ms) they were asked for last; ``remote`` is 1 for
+        #: copies of another server's files.
         Collection(
             name="media",
             key={"server": str, "media_id": str},
-            fields={"digest": str, "used": int},
-            indexes=(("used",), ("digest",)),
+            fields={"digest": str, "used": int, "remote": int},
+            indexes=(("used",), ("digest",), ("server", "used"), ("remote", "used")),
         ),
-        #: Addresses that were given out for files that have not come yet, until a time in ms.
+        #: What files of a person, of another server, or (``*``) of all other servers take here: ``body`` is
+        #: bytes and files.
+        Collection(name="media_usage", key={"owner": str}),
+        #: Addresses that were given out to somebody for files that have not come yet, until a time in ms;
+        #: ``body`` is ``filled`` once the file came.
         Collection(
-            name="media_reserved", key={"media_id": str}, fields={"until": int}, indexes=(("until",),)
+            name="media_reserved",
+            key={"media_id": str},
+            fields={"until": int, "owner": str},
+            indexes=(("until",), ("owner", "until")),
         ),
         #: What people here say of themselves, field by field.
         Collection(name="profile", key={"user_id": str}),

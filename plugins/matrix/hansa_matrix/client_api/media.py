@@ -9,16 +9,28 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from hansa import BlobTooLarge, NetworkContext, RemoteProtocolError, Request, Response, Router
+from hansa import (
+    BlobTooLarge,
+    BodyTooLarge,
+    MediaUpload,
+    NetworkContext,
+    Ref,
+    RemoteProtocolError,
+    Request,
+    Response,
+    Router,
+)
 
+from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import ROOT, Door, Handler, Limited
 from hansa_matrix.federation.client import Refused, Unreachable
 from hansa_matrix.federation.server import error, error_response, json_response
-from hansa_matrix.media.fetch import Fetcher
-from hansa_matrix.media.library import Item, Library
+from hansa_matrix.media.fetch import Fetcher, transfer
+from hansa_matrix.media.library import HasFile, Item, Library, NotReserved
+from hansa_matrix.media.quotas import DiskFull, OverQuota
 from hansa_matrix.media.thumbnails import Thumbnails, wanted
 from hansa_matrix.proto.ids import valid_server_name
-from hansa_matrix.proto.media import Mxc, disposition, plain_name, valid_media_id
+from hansa_matrix.proto.media import Mxc, disposition, media_type, plain_name, valid_media_id
 
 _OLD = "/_matrix/media"
 _SAFE = {
@@ -70,31 +82,69 @@ class Files:
         """``GET /media/config``."""
         return {"m.upload.size": self._ctx.config.max_media}
 
-    async def _create(self, *_: Any) -> Any:
-        """``POST /media/create``: an address for a file that comes later."""
+    async def _create(self, caller: Caller, *_: Any) -> Any:
+        """``POST /media/create``: an address for a file that the same person gives later."""
         until = self._ctx.clock.now() + _RESERVED_FOR
-        return {"content_uri": str(await self._library.reserve(until)), "unused_expires_at": until}
+        return {
+            "content_uri": str(await self._library.reserve(caller.user, until)),
+            "unused_expires_at": until,
+        }
 
     async def upload(self, request: Request) -> Response:
-        """``POST /upload``, and ``PUT /upload/{serverName}/{mediaId}`` for an address that was given out."""
+        """``POST /upload``, and ``PUT /upload/{serverName}/{mediaId}`` for an address that was given out.
+
+        Errors are as the specification has them: 403 for a quota, 409 for an address with a file; and 507 for
+        a full disk, as M_RESOURCE_LIMIT_EXCEEDED has no status of its own and the client can do nothing.
+        """
         try:
             caller = await self._door.caller(request)
-            if request.chunks is None:
-                raise error(400, "M_UNKNOWN", "there is no file")
-            mxc = None
-            if "media" in request.path:
-                mxc = self._mxc(request)
-                if mxc.server != self._server or not await self._library.reserved(mxc):
-                    raise error(403, "M_FORBIDDEN", "that address was not given out, or has a file already")
-            kind = request.headers.get("content-type", "application/octet-stream")
-            name = plain_name(request.first("filename"))
-            item = await self._library.add(request.chunks, kind, name, mxc=mxc)
-            self._ctx.log.info("%s gave %s, %d bytes", caller.user, item.mxc, item.blob.size)
-        except BlobTooLarge as problem:
+            item = await self._given(caller, request)
+        except (BlobTooLarge, BodyTooLarge) as problem:
             return error_response(error(413, "M_TOO_LARGE", str(problem)))
+        except HasFile as problem:
+            return error_response(error(409, "M_CANNOT_OVERWRITE_MEDIA", str(problem)))
+        except (NotReserved, OverQuota) as problem:
+            return error_response(error(403, "M_FORBIDDEN", str(problem)))
         except RemoteProtocolError as problem:
             return error_response(problem)
-        return json_response({"content_uri": str(item.mxc)} if mxc is None else {})
+        except (DiskFull, OSError) as problem:
+            if isinstance(problem, ConnectionError | TimeoutError):
+                raise  # the client's, who did not send it all
+            self._ctx.log.warning("a file of %s was not kept: %s", caller.user, problem)
+            text, contact = "the disk takes no more files", self._ctx.config.admin_contact
+            return error_response(error(507, "M_RESOURCE_LIMIT_EXCEEDED", text, admin_contact=contact))
+        return json_response({} if "media" in request.path else {"content_uri": str(item.mxc)})
+
+    async def _given(self, caller: Caller, request: Request) -> Item:
+        """Keep what a request brings."""
+        if request.chunks is None:
+            raise error(400, "M_UNKNOWN", "there is no file")
+        mxc = self._mxc(request) if "media" in request.path else self._library.address()
+        if mxc.server != self._server:
+            raise error(403, "M_FORBIDDEN", "that address is of another server")
+        kind = media_type(request.headers.get("content-type", ""))
+        name = plain_name(request.first("filename"))
+        length = request.headers.get("content-length", "")
+        size = int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
+        verdict = await self._ctx.check(
+            MediaUpload(
+                network=self._ctx.id,
+                user=Ref(self._ctx.id, caller.user),
+                user_server=self._server,
+                media=str(mxc),
+                name=name,
+                type=kind,
+                size=size or 0,
+            )
+        )
+        if not verdict.allowed:
+            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+        reserved = "media" in request.path
+        item = await self._library.add(
+            request.chunks, kind, name, mxc=mxc, reserved=reserved, owner=caller.user, size=size
+        )
+        self._ctx.log.info("%s gave %s, %d bytes", caller.user, item.mxc, item.blob.size)
+        return item
 
     def _mxc(self, request: Request) -> Mxc:
         server, media = request.path["server"], request.path["media"]
@@ -102,12 +152,17 @@ class Files:
             raise error(400, "M_INVALID_PARAM", "that is no address of a file")
         return Mxc(server, media)
 
-    async def _item(self, request: Request) -> Item:
-        await self._door.caller(request)
+    async def _item(self, caller: Caller, request: Request) -> Item:
         mxc = self._mxc(request)
-        found = await self._library.get(mxc)
-        if found is not None:
-            return found
+        item = await self._library.get(mxc)
+        if item is None:
+            item = await self._elsewhere(caller, request, mxc)
+        verdict = await self._ctx.check(transfer(self._ctx.id, mxc.server, item, outbound=False))
+        if not verdict.allowed:
+            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+        return item
+
+    async def _elsewhere(self, caller: Caller, request: Request, mxc: Mxc) -> Item:
         if mxc.server == self._server:
             if await self._library.reserved(mxc):
                 raise error(504, "M_NOT_YET_UPLOADED", "the file has not come yet")
@@ -115,18 +170,18 @@ class Files:
         if request.first("allow_remote", "true") == "false":
             raise error(404, "M_NOT_FOUND", "the file is not here")
         try:
-            return await self._fetcher.get(mxc)
+            return await self._fetcher.get(mxc, caller.user)
         except Refused as problem:
             status = problem.hint if problem.hint in {403, 404, 413} else 502
             code = {403: "M_FORBIDDEN", 404: "M_NOT_FOUND", 413: "M_TOO_LARGE"}.get(status, "M_UNKNOWN")
-            raise error(status, code, problem.reason) from problem
+            raise error(status, code, problem.reason, **getattr(problem, "more", {})) from problem
         except (Unreachable, RemoteProtocolError, OSError) as problem:
             raise error(502, "M_UNKNOWN", "the file was not to be had") from problem
 
     async def download(self, request: Request) -> Response:
         """``GET /media/download/{serverName}/{mediaId}``."""
         try:
-            item = await self._item(request)
+            item = await self._item(await self._door.caller(request), request)
         except RemoteProtocolError as problem:
             return error_response(problem)
         named = plain_name(request.path.get("name", "")) or item.name
@@ -151,7 +206,7 @@ class Files:
         try:
             caller = await self._door.caller(request)
             size, crop = wanted(request)
-            item = await self._item(request)
+            item = await self._item(caller, request)
             small = await self._thumbnails.of(item, size, crop=crop, who=caller.user)
         except RemoteProtocolError as problem:
             return error_response(problem)

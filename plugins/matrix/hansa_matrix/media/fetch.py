@@ -1,33 +1,72 @@
 """Files of other servers, fetched once and kept. SPEC: server-server API, "Content Repository".
 
 First by the signed endpoint, which gives the file in parts or says where it is; a server that does not know
-it is asked as it was done before.
+it is asked as it was done before. A fetch ends when nobody waits for it any more, and when it is too slow.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from hansa import (
     BlobTooLarge,
+    Busy,
     HttpError,
     HttpRequest,
     HttpStream,
     MediaTransfer,
     NetworkContext,
+    PeerConnect,
     RemoteProtocolError,
+    Verdict,
 )
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unreached
 from hansa_matrix.media.library import Item, Library
-from hansa_matrix.proto.media import FileInParts, Mxc, file_name
+from hansa_matrix.media.quotas import DiskFull, OverQuota
+from hansa_matrix.media.shares import Bounds, Shares
+from hansa_matrix.proto.media import FileInParts, Mxc, file_name, media_type
 
-#: Seconds for a whole file, and files that are fetched at a time.
-_WITHIN, _AT_A_TIME = 300.0, 20
+#: Seconds for a whole file.
+_WITHIN = 300.0
+#: The least that comes of a file: so many bytes in each window of so many seconds.
+LEAST_BYTES, WINDOW = 160 * 1024, 10.0
+#: Files that are fetched at a time: in all, of one server, for one person.
+BOUNDS = Bounds(in_all=40, each={"server": 4, "person": 10}, waiting=100)
 _UNKNOWN = frozenset({"M_UNRECOGNIZED", "M_NOT_FOUND", "M_UNKNOWN"})
+
+
+def transfer(network: str, server: str, item: Item, *, outbound: bool) -> MediaTransfer:
+    """What policies are asked about a file of which everything is known."""
+    return MediaTransfer(
+        network=network,
+        server=server,
+        media=str(item.mxc),
+        outbound=outbound,
+        type=item.type,
+        size=item.blob.size,
+        name=item.name,
+    )
+
+
+def denied(verdict: Verdict) -> Refused:
+    """A file that policy keeps out, as an error answer."""
+    problem = Refused(verdict.text, hint=403, code="M_FORBIDDEN")
+    problem.more = {"dev.hansa.decision": verdict.decision}  # type: ignore[attr-defined]
+    return problem
+
+
+@dataclass(slots=True, eq=False)
+class _UnderWay:
+    """A fetch, and how many wait for it."""
+
+    future: asyncio.Future[Item]
+    task: asyncio.Task[None] | None = None
+    readers: int = 0
 
 
 class Fetcher:
@@ -37,12 +76,12 @@ class Fetcher:
         self._ctx = ctx
         self._client = client
         self._library = library
-        self._under_way: dict[Mxc, asyncio.Future[Item]] = {}
-        self._slots = asyncio.Semaphore(_AT_A_TIME)
+        self._under_way: dict[Mxc, _UnderWay] = {}
+        self._shares = Shares(BOUNDS)
 
-    async def get(self, mxc: Mxc) -> Item:
-        """A file from here, or fetched. Raises ``Refused`` (404 if there is none, 403 by policy, 502 if it
-        is too large) and ``Unreachable``.
+    async def get(self, mxc: Mxc, who: str = "") -> Item:
+        """A file from here, or fetched for ``who``, a person here. Raises ``Refused`` (404 if there is none,
+        403 by policy, 502 if it is too large) and ``Unreachable``.
         """
         found = await self._library.get(mxc)
         if found is not None:
@@ -51,42 +90,66 @@ class Fetcher:
             raise Refused("there is no such file", hint=404, code="M_NOT_FOUND")
         under_way = self._under_way.get(mxc)
         if under_way is None:
-            under_way = self._under_way[mxc] = asyncio.get_running_loop().create_future()
-            under_way.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._ctx.spawn(self._fill(mxc, under_way), f"fetch {mxc}")
-        return await asyncio.shield(under_way)
-
-    async def _fill(self, mxc: Mxc, future: asyncio.Future[Item]) -> None:
+            under_way = self._under_way[mxc] = _UnderWay(asyncio.get_running_loop().create_future())
+            under_way.future.add_done_callback(lambda done: done.cancelled() or done.exception())
+            under_way.task = self._ctx.spawn(self._fill(mxc, under_way, who), f"fetch {mxc}")
+        under_way.readers += 1
         try:
-            async with self._slots:
-                future.set_result(await self._fetch(mxc))
-        except (RemoteProtocolError, Unreachable, OSError) as error:
+            return await asyncio.shield(under_way.future)
+        finally:
+            under_way.readers -= 1
+            if not under_way.readers and not under_way.future.done():
+                self._ctx.count("matrix_media_abandoned")
+                self._end(mxc, under_way)
+                if under_way.task is not None:
+                    under_way.task.cancel()
+
+    def _end(self, mxc: Mxc, under_way: _UnderWay) -> None:
+        if self._under_way.get(mxc) is under_way:
+            del self._under_way[mxc]
+
+    async def _fill(self, mxc: Mxc, under_way: _UnderWay, who: str) -> None:
+        try:
+            async with self._shares.slot(("server", mxc.server), ("person", who)):
+                under_way.future.set_result(await self._in_time(mxc))
+        except (RemoteProtocolError, Unreachable, Busy, OSError) as error:
             self._ctx.count("matrix_media_failed")
             self._ctx.log.info("%s was not fetched: %s", mxc, getattr(error, "detail", error))
-            future.set_exception(error)
+            under_way.future.set_exception(error)
         finally:
-            self._under_way.pop(mxc, None)
-            future.cancel()
+            self._end(mxc, under_way)
+            under_way.future.cancel()
 
-    async def _fetch(self, mxc: Mxc) -> Item:
-        transfer = MediaTransfer(network=self._ctx.id, server=mxc.server, media=str(mxc), outbound=False)
-        verdict = await self._ctx.check(transfer)
+    async def _in_time(self, mxc: Mxc) -> Item:
+        try:
+            async with asyncio.timeout(WINDOW) as limit:
+                return await self._fetch(mxc, _Pace(limit))
+        except TimeoutError as error:
+            self._ctx.count("matrix_media_slow")
+            raise Unreachable(f"{mxc.server} gives the file too slowly") from error
+
+    async def _fetch(self, mxc: Mxc, pace: _Pace) -> Item:
+        verdict = await self._ctx.check(
+            MediaTransfer(network=self._ctx.id, server=mxc.server, media=str(mxc), outbound=False)
+        )
         if not verdict.allowed:
-            raise Refused(verdict.text, hint=403, code="M_FORBIDDEN")
+            raise denied(verdict)
         try:
             try:
-                return await self._in_parts(mxc)
+                return await self._in_parts(mxc, pace)
             except Refused as error:
                 if error.hint not in {400, 404} or error.code not in _UNKNOWN:
                     raise
-            return await self._as_before(mxc)
+            return await self._as_before(mxc, pace)
         except BlobTooLarge as error:
             text = f"the file has over {self._ctx.config.max_media} bytes"
             raise Refused(text, hint=502, code="M_TOO_LARGE") from error
+        except (OverQuota, DiskFull) as error:
+            raise Refused("there is no room for the file here", hint=502, code="M_TOO_LARGE") from error
         except HttpError as error:
             raise unreached(mxc.server, error) from error
 
-    async def _in_parts(self, mxc: Mxc) -> Item:
+    async def _in_parts(self, mxc: Mxc, pace: _Pace) -> Item:
         target = path("_matrix", "federation", "v1", "media", "download", mxc.media_id)
         # The file may be as large as it may be, and what is around it is little.
         most = self._ctx.config.max_media + 128 * 1024
@@ -102,47 +165,58 @@ class Fetcher:
             headers = parts.headers or {}
             elsewhere = headers.get("location")
             if elsewhere is not None:
-                async with self._at(elsewhere) as moved:
-                    return await self._keep(mxc, moved.headers, moved.chunks)
+                async with self._at(mxc, elsewhere) as moved:
+                    return await self._keep(mxc, moved.headers, pace.of(moved.chunks))
 
             async def file() -> AsyncIterator[bytes]:
                 yield begun
-                async for chunk in answer.chunks:
+                async for chunk in pace.of(answer.chunks):
                     yield parts.feed(chunk)
                 parts.finish()
 
             return await self._keep(mxc, headers, file())
 
-    async def _as_before(self, mxc: Mxc) -> Item:
+    async def _as_before(self, mxc: Mxc, pace: _Pace) -> Item:
         where = f"{quote(mxc.server, safe='')}/{mxc.media_id}"
         target = f"/_matrix/media/v3/download/{where}?allow_remote=false"
         most = self._ctx.config.max_media
         asked = self._client.stream(mxc.server, target, most=most, seconds=_WITHIN, signed=False)
         async with asked as answer:
-            return await self._keep(mxc, answer.headers, answer.chunks)
+            return await self._keep(mxc, answer.headers, pace.of(answer.chunks))
 
-    async def _keep(self, mxc: Mxc, headers: object, chunks: AsyncIterator[bytes]) -> Item:
-        known = headers if isinstance(headers, dict) else {}
-        name = file_name(known.get("content-disposition"))
-        return await self._library.add(chunks, known.get("content-type", ""), name, mxc=mxc)
+    async def _keep(self, mxc: Mxc, headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> Item:
+        """Keep a file, if policies let one of this type and name in."""
+        name = file_name(headers.get("content-disposition"))
+        kind = media_type(headers.get("content-type"))
+        asked = MediaTransfer(
+            network=self._ctx.id, server=mxc.server, media=str(mxc), outbound=False, type=kind, name=name
+        )
+        verdict = await self._ctx.check(asked)
+        if not verdict.allowed:
+            raise denied(verdict)
+        return await self._library.add(chunks, kind, name, mxc=mxc)
 
     @asynccontextmanager
-    async def _at(self, location: str) -> AsyncIterator[HttpStream]:
-        """A file where a server says that it is: anywhere that the way out leads to, over TLS, unsigned."""
+    async def _at(self, mxc: Mxc, location: str) -> AsyncIterator[HttpStream]:
+        """A file where a server says that it is: one step further, over TLS, unsigned, and where policies let
+        us ask for files.
+        """
         try:
             url = urlsplit(location)
             host, port = url.hostname or "", url.port or 443
         except ValueError as error:
             raise RemoteProtocolError("the place that the answer names is none") from error
-        if url.scheme != "https" or not host or len(location) > 8192 or not location.isascii():
+        plain = location.isascii() and location.isprintable() and " " not in location
+        if url.scheme != "https" or not host or len(location) > 8192 or not plain or "@" in url.netloc:
             raise RemoteProtocolError("the place that the answer names is no https address")
+        await self._allowed(mxc, f"[{host}]" if ":" in host else host, port)
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         request = HttpRequest(
             method="GET",
             host=host,
             port=port,
             target=target,
-            host_header=url.netloc.rpartition("@")[2],
+            host_header=url.netloc,
             tls_name=host,
             headers={"User-Agent": "Hansa"},
             timeout=_WITHIN,
@@ -154,3 +228,33 @@ class Fetcher:
                 text = "the place that the answer names has no file"
                 raise Unreachable(text, detail=f"{host} answered {answer.status}")
             yield answer
+
+    async def _allowed(self, mxc: Mxc, host: str, port: int) -> None:
+        """Another host is judged as the peer that it is: by its name, and with a port also by both."""
+        for server in (host,) if port == 443 else (host, f"{host}:{port}"):
+            if server == self._client.server:
+                raise RemoteProtocolError("the place that the answer names is this server")
+            for crossing in (
+                PeerConnect(network=self._ctx.id, server=server, outbound=True),
+                MediaTransfer(network=self._ctx.id, server=server, media=str(mxc), outbound=False),
+            ):
+                verdict = await self._ctx.check(crossing)
+                if not verdict.allowed:
+                    raise denied(verdict)
+
+
+class _Pace:
+    """Puts off the end of a fetch for as long as enough of the file comes."""
+
+    def __init__(self, limit: asyncio.Timeout) -> None:
+        self._limit = limit
+        self._came = 0
+
+    async def of(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The chunks of a file."""
+        async for chunk in chunks:
+            self._came += len(chunk)
+            if self._came >= LEAST_BYTES:
+                self._came = 0
+                self._limit.reschedule(asyncio.get_running_loop().time() + WINDOW)
+            yield chunk

@@ -4,28 +4,57 @@ from __future__ import annotations
 
 import asyncio
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import orjson
-from hansa import Blob, Delete, NetworkContext, NoBlob, Put, Row, Value
+from hansa import (
+    Blob,
+    BlobTooLarge,
+    Busy,
+    Cas,
+    Conflict,
+    Delete,
+    Insert,
+    NetworkContext,
+    NoBlob,
+    Row,
+    Value,
+    Write,
+)
 
+from hansa_matrix.media.quotas import COPIES, OverQuota, Quotas
 from hansa_matrix.proto.media import Mxc, media_type, plain_name
 
 _PAGE = 500
 #: A remote file's last use is noted once in so many ms.
 _NOTED_EVERY = 3_600_000
+#: Addresses that wait for their file, of one person and of all.
+MOST_RESERVED, MOST_RESERVED_IN_ALL = 100, 50_000
+_FILLED = b"filled"
+_TRIES = 5
+
+
+class NotReserved(Exception):
+    """An address waits for no file of this person."""
+
+
+class HasFile(NotReserved):
+    """An address has its file already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A file that is here. ``used`` is when it was asked for last (ms)."""
+    """A file that is here. ``used`` is when it was asked for last (ms), ``owner`` who gave it: a person here,
+    empty for an operator, another server for a copy.
+    """
 
     mxc: Mxc
     blob: Blob
     type: str
     name: str
     used: int
+    owner: str = ""
 
 
 class Library:
@@ -35,57 +64,138 @@ class Library:
         self._ctx = ctx
         self.server = server
         self._server = server
+        self.quotas = Quotas(ctx)
+        self.quotas.evict = self._evict
         #: Between the last look at who refers to a blob and its removal nobody else begins to refer to it.
         self._one = asyncio.Lock()
 
     async def add(
-        self, chunks: AsyncIterator[bytes], content_type: str, name: str, *, mxc: Mxc | None = None
+        self,
+        chunks: AsyncIterator[bytes],
+        content_type: str,
+        name: str,
+        *,
+        mxc: Mxc | None = None,
+        reserved: bool = False,
+        owner: str = "",
+        size: int | None = None,
     ) -> Item:
-        """Keep a file, of this server if no other address is given. Raises ``BlobTooLarge``, OSError."""
-        mxc = mxc or self._address()
-        blob = await self._ctx.blobs.put(chunks, self._ctx.config.max_media)
+        """Keep a file, of this server if no other address is given, of ``owner``, a person here.
+
+        ``reserved``: the address was given out before. ``size`` in bytes where it is known before. Raises
+        ``BlobTooLarge``, ``OverQuota``, ``DiskFull``, OSError; ``NotReserved`` for an address that was not
+        given out to the owner, ``HasFile`` for one that has one.
+        """
+        mxc = mxc or self.address()
+        owner = owner if mxc.server == self._server else mxc.server
+        most = self._ctx.config.max_media
+        if size is not None and size > most:
+            raise BlobTooLarge(f"over {most} bytes")
+        if reserved:
+            await self._reserved(mxc, owner)
+        async with self.quotas.place(owner, most, size) as place:
+            try:
+                blob = await self._ctx.blobs.put(place.counted(chunks, self.quotas.enough), place.size)
+            except BlobTooLarge:
+                if place.size < min(most, size or most):
+                    raise OverQuota("the files of this person take as much as they may") from None
+                raise
         kind, name = media_type(content_type), plain_name(name)
-        item = Item(mxc=mxc, blob=blob, type=kind, name=name, used=self._ctx.clock.now())
+        item = Item(mxc=mxc, blob=blob, type=kind, name=name, used=self._ctx.clock.now(), owner=owner)
         async with self._one:
             try:
-                await self._ctx.blobs.size(blob.digest)
+                return await self._commit(item, reserved=reserved)
+            except (NotReserved, OverQuota):
+                await self._let_go(blob.digest)
+                raise
+
+    async def _commit(self, item: Item, *, reserved: bool) -> Item:
+        """Make a stored blob a file, if it still may be one; copies that are in its way go."""
+        for _ in range(_TRIES):
+            try:
+                await self._ctx.blobs.size(item.blob.digest)
             except NoBlob as error:
                 raise OSError("the same file was removed at this moment: try again") from error
-            given_out = [Delete("media_reserved", (mxc.media_id,))] if mxc.server == self._server else []
-            await self._ctx.store.commit([self._row(item), *given_out])
-        return item
+            copy = item.mxc.server != self._server
+            if copy:
+                await self._make_room(item)
+            writes: list[Write] = [_row(item, self._server)]
+            owners = (item.owner, COPIES) if copy else (item.owner,)
+            writes += [await self.quotas.changed(owner, item.blob.size, 1) for owner in owners]
+            if item.owner.startswith("@"):
+                await self.quotas.still(item.owner, item.blob.size)
+            if reserved:
+                row = await self._reserved(item.mxc, item.owner)
+                writes.append(Cas("media_reserved", row.key, row.body, _FILLED, row.fields))
+            try:
+                await self._ctx.store.commit(writes)
+            except Conflict as conflict:
+                if conflict.collection != "media":
+                    continue
+                if copy and (known := await self.get(item.mxc)) is not None:
+                    await self._let_go(item.blob.digest)
+                    return known
+                raise HasFile("that address has a file already") from None
+            return item
+        raise OSError("files are being changed by too many at once: try again")
 
-    def _address(self) -> Mxc:
+    async def _reserved(self, mxc: Mxc, owner: str) -> Row:
+        """The row of an address that waits for somebody's file. Raises ``NotReserved``, ``HasFile``."""
+        row = await self._ctx.store.get("media_reserved", (mxc.media_id,))
+        if row is None or row.fields["owner"] != owner:
+            raise NotReserved("that address was not given out to you")
+        if row.body == _FILLED:
+            raise HasFile("that address has a file already")
+        if int(row.fields["until"] or 0) <= self._ctx.clock.now():
+            raise NotReserved("that address waited too long for its file")
+        return row
+
+    def address(self) -> Mxc:
+        """A new one of this server."""
         return Mxc(self._server, urlsafe_b64encode(self._ctx.random.bytes(18)).decode())
 
-    async def reserve(self, until: int) -> Mxc:
-        """An address of this server for a file that comes before a time (ms)."""
-        mxc = self._address()
-        await self._ctx.store.commit([Put("media_reserved", (mxc.media_id,), b"", {"until": until})])
+    async def reserve(self, owner: str, until: int) -> Mxc:
+        """An address of this server for a file that a person gives before a time (ms). Raises ``Busy`` where
+        too many wait for theirs.
+        """
+        mxc = self.address()
+        async with self._one:
+            now = self._ctx.clock.now()
+            index = ("owner", "until")
+            mine = await self._ctx.store.scan(
+                "media_reserved", index=index, equal=(owner,), after=now, limit=MOST_RESERVED * 2
+            )
+            waiting = [row for row in mine if row.body != _FILLED]
+            in_all = await self._ctx.store.count("media_reserved")
+            self._ctx.gauge("matrix_media_reserved", in_all)
+            if len(waiting) >= MOST_RESERVED or len(mine) >= MOST_RESERVED * 2:
+                raise Busy(f"{len(waiting)} addresses of yours wait for their file", after=60.0)
+            if in_all >= MOST_RESERVED_IN_ALL:
+                raise Busy("too many addresses wait for their file", after=600.0)
+            fields: dict[str, Value] = {"until": until, "owner": owner}
+            await self._ctx.store.commit([Insert("media_reserved", (mxc.media_id,), b"", fields)])
         return mxc
 
     async def reserved(self, mxc: Mxc) -> bool:
         """Whether an address waits for its file."""
         row = await self._ctx.store.get("media_reserved", (mxc.media_id,))
-        return row is not None and int(row.fields["until"] or 0) > self._ctx.clock.now()
-
-    @staticmethod
-    def _row(item: Item) -> Put:
-        fields: dict[str, Value] = {"digest": item.blob.digest, "used": item.used}
-        body = orjson.dumps({"size": item.blob.size, "type": item.type, "name": item.name})
-        return Put("media", (item.mxc.server, item.mxc.media_id), body, fields)
+        return (
+            row is not None and row.body != _FILLED and int(row.fields["until"] or 0) > self._ctx.clock.now()
+        )
 
     async def get(self, mxc: Mxc) -> Item | None:
         """A file if it is here."""
         row = await self._ctx.store.get("media", (mxc.server, mxc.media_id))
         if row is None:
             return None
-        item = _item(row)
         now = self._ctx.clock.now()
-        if now - item.used > _NOTED_EVERY:
-            used = Item(mxc=item.mxc, blob=item.blob, type=item.type, name=item.name, used=now)
-            await self._ctx.store.commit([self._row(used)], durability="lazy")
-        return item
+        if now - int(row.fields["used"] or 0) > _NOTED_EVERY:
+            noted = Cas("media", row.key, row.body, row.body, {**row.fields, "used": now})
+            try:
+                await self._ctx.store.commit([noted], durability="lazy")
+            except Conflict:  # it is gone, or noted already
+                row = await self._ctx.store.get("media", row.key)
+        return _item(row) if row is not None else None
 
     def read(self, item: Item) -> AsyncIterator[bytes]:
         """Its bytes. Raises ``NoBlob``."""
@@ -99,14 +209,65 @@ class Library:
     async def remove(self, mxc: Mxc) -> bool:
         """Whether it was here. The bytes go with the last address that they have."""
         async with self._one:
-            row = await self._ctx.store.get("media", (mxc.server, mxc.media_id))
-            if row is None:
-                return False
-            digest = str(row.fields["digest"])
-            await self._ctx.store.commit([Delete("media", row.key)])
-            if not await self._ctx.store.count("media", equal={"digest": digest}):
-                await self._ctx.blobs.remove(digest)
-        return True
+            return await self._remove([mxc]) > 0
+
+    async def _remove(self, addresses: Sequence[Mxc]) -> int:
+        """How many of some files were here."""
+        removed = 0
+        for mxc in addresses:
+            for _ in range(_TRIES):
+                row = await self._ctx.store.get("media", (mxc.server, mxc.media_id))
+                if row is None:
+                    break
+                item = _item(row)
+                owners = (item.owner, COPIES) if mxc.server != self._server else (item.owner,)
+                usage = [await self.quotas.changed(owner, -item.blob.size, -1) for owner in owners]
+                try:
+                    await self._ctx.store.commit([Delete("media", row.key), *usage])
+                except Conflict:
+                    continue
+                removed += 1
+                await self._let_go(item.blob.digest)
+                break
+        return removed
+
+    async def _let_go(self, digest: str) -> None:
+        """Bytes that no address has are removed."""
+        if not await self._ctx.store.count("media", equal={"digest": digest}):
+            await self._ctx.blobs.remove(digest)
+
+    async def _make_room(self, item: Item) -> None:
+        """Copies that a new one is one too many with go, those unused for longest first. Raises ``OverQuota``
+        for a file that is larger than all may be together.
+        """
+        for owner, server in ((item.owner, item.owner), (COPIES, "")):
+            size, files = self.quotas.bound(owner)
+            if item.blob.size > size > 0:
+                raise OverQuota(f"the file has more than the {size} bytes that copies may take")
+            used, _ = await self.quotas.used(owner)
+            over = used.size + item.blob.size - size if size else 0
+            many = used.files + 1 - files if files else 0
+            if over > 0 or many > 0:
+                await self._remove(await self._unused(server, over, many))
+
+    async def _evict(self, size: int) -> bool:
+        """Let go of copies of so many bytes, those unused for longest first; whether any was there."""
+        async with self._one:
+            return await self._remove(await self._unused("", size, 0)) > 0
+
+    async def _unused(self, server: str, size: int, files: int) -> list[Mxc]:
+        """Copies, of one server or of any, of so many bytes and files, those unused for longest first."""
+        index, equal = (("server", "used"), (server,)) if server else (("remote", "used"), (1,))
+        rows = await self._ctx.store.scan("media", index=index, equal=equal, limit=_PAGE)
+        gone: list[Mxc] = []
+        for row in rows:
+            if (size <= 0 and files <= 0) or row.key[0] == self._server:
+                break
+            item = _item(row)
+            gone.append(item.mxc)
+            size, files = size - item.blob.size, files - 1
+        self._ctx.count("matrix_media_evicted")
+        return gone
 
     async def sweep(self) -> None:
         """Let go of files of other servers that nobody asked for in a while: they can be fetched again."""
@@ -121,6 +282,16 @@ class Library:
                     await self.remove(Mxc(str(row.key[0]), str(row.key[1])))
 
 
+def _row(item: Item, server: str) -> Insert:
+    fields: dict[str, Value] = {
+        "digest": item.blob.digest,
+        "used": item.used,
+        "remote": int(item.mxc.server != server),
+    }
+    kept = {"size": item.blob.size, "type": item.type, "name": item.name, "owner": item.owner}
+    return Insert("media", (item.mxc.server, item.mxc.media_id), orjson.dumps(kept), fields)
+
+
 def _item(row: Row) -> Item:
     kept = orjson.loads(row.body)
     return Item(
@@ -129,4 +300,5 @@ def _item(row: Row) -> Item:
         type=kept["type"],
         name=kept["name"],
         used=int(row.fields["used"] or 0),
+        owner=kept.get("owner", ""),
     )

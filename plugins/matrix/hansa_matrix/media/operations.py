@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hansa import BlobTooLarge, LocalProtocolError, NoBlob, Operation, RemoteProtocolError
+from hansa import BlobTooLarge, Busy, LocalProtocolError, NoBlob, Operation, RemoteProtocolError
 
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.media.fetch import Fetcher
 from hansa_matrix.media.library import Item, Library
+from hansa_matrix.media.quotas import DiskFull
 from hansa_matrix.proto.media import Mxc, parse_mxc
 
 _CHUNK = 256 * 1024
@@ -48,13 +49,15 @@ class MediaOperations:
             raise LocalProtocolError(f"{path}: {error.strerror or error}") from error
         except BlobTooLarge as error:
             raise LocalProtocolError(f"{path} is too large: {error} (max_media)") from error
+        except DiskFull as error:
+            raise LocalProtocolError(f"{path} was not added: {error} (media_reserve)") from error
 
     async def get(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """A file of anybody's, fetched if it must be, written to a new one."""
         mxc, path = _mxc(arguments), _path(arguments)
         try:
             item = await self._fetcher.get(mxc)
-        except (RemoteProtocolError, Unreachable) as error:
+        except (RemoteProtocolError, Unreachable, Busy) as error:
             raise LocalProtocolError(f"{mxc}: {getattr(error, 'detail', error)}") from error
         try:
             file = await asyncio.to_thread(path.open, "xb")

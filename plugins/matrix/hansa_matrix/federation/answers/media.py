@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
-from hansa import MediaTransfer, NetworkContext, Request, Response
+from hansa import NetworkContext, Request, Response
 
 from hansa_matrix.federation.server import Answerer, error
+from hansa_matrix.media.fetch import transfer
 from hansa_matrix.media.library import Item, Library
 from hansa_matrix.media.thumbnails import Thumbnails, wanted
 from hansa_matrix.proto.media import Mxc, after_file, before_file, valid_media_id
@@ -47,17 +48,7 @@ class Files:
         item = await self._library.get(Mxc(self._server, media_id)) if valid_media_id(media_id) else None
         if item is None:
             raise error(404, "M_NOT_FOUND", "there is no such file")
-        verdict = await self._ctx.check(
-            MediaTransfer(
-                network=self._ctx.id,
-                server=origin,
-                media=str(item.mxc),
-                outbound=True,
-                type=item.type,
-                name=item.name,
-                size=item.blob.size,
-            )
-        )
+        verdict = await self._ctx.check(transfer(self._ctx.id, origin, item, outbound=True))
         if not verdict.allowed:
             raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
         return item

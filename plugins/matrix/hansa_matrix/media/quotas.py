@@ -1,0 +1,156 @@
+"""What files may take: of one person, of one other server's copies, of all copies, and of the disk.
+
+What is being written counts before it is there: a place is promised to it, so that many files at once cannot
+take together what each of them may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import orjson
+from hansa import Cas, HansaError, NetworkContext
+
+#: Copies of one server's files, and of all servers': small files are bounded too.
+MOST_COPIES_PER_SERVER, MOST_COPIES = 20_000, 200_000
+#: Whose usage is that of all copies together.
+COPIES = "*"
+#: Bytes of the disk that are kept at a time for a file whose size is not known.
+_STEP = 1024 * 1024
+
+
+class OverQuota(HansaError):
+    """A person's files, or one server's copies, would be more than they may."""
+
+
+class DiskFull(HansaError):
+    """What is left of the disk is for events, not for files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Bytes and files."""
+
+    size: int = 0
+    files: int = 0
+
+    def over(self, size: int, files: int) -> bool:
+        """Whether it is more than that many bytes or files; 0: no bound."""
+        return (self.size > size > 0) or (self.files > files > 0)
+
+
+class Promise:
+    """A place for a file of at most ``size`` bytes. ``left`` of the disk are kept for it: all where the size
+    is known, else some at a time, so that nothing is evicted for a file that is small in the end.
+    """
+
+    def __init__(self, owner: str, size: int, *, known: bool) -> None:
+        self.owner = owner
+        self.size = size
+        self.left = size if known else min(size, _STEP)
+
+    async def counted(
+        self, chunks: AsyncIterator[bytes], more: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[bytes]:
+        """The chunks of the file; ``more`` is asked for each further part of the disk, and may raise."""
+        async for chunk in chunks:
+            if len(chunk) > self.left:
+                self.left += max(_STEP, len(chunk))
+                await more()
+            self.left -= len(chunk)
+            yield chunk
+
+
+class Quotas:
+    """What is used is in the store, by owner; a person, ``*`` or another server."""
+
+    def __init__(self, ctx: NetworkContext) -> None:
+        self._ctx = ctx
+        self._promises: set[Promise] = set()
+        #: Lets go of copies of so many bytes; False if there are none.
+        self.evict: Callable[[int], Awaitable[bool]] = _nothing
+
+    def bound(self, owner: str) -> tuple[int, int]:
+        """Bytes and files that an owner may have; 0: no bound."""
+        config = self._ctx.config
+        if owner == COPIES:
+            return config.media_quota_remote, MOST_COPIES
+        if owner.startswith("@"):
+            return config.media_quota_per_user, config.media_files_per_user
+        return (config.media_quota_per_server, MOST_COPIES_PER_SERVER) if owner else (0, 0)
+
+    async def used(self, owner: str) -> tuple[Usage, bytes | None]:
+        """What an owner has, and the row that says so."""
+        row = await self._ctx.store.get("media_usage", (owner,))
+        return (Usage(*orjson.loads(row.body)), row.body) if row is not None else (Usage(), None)
+
+    async def changed(self, owner: str, size: int, files: int) -> Cas:
+        """The write that adds to what an owner has; it fails where that has changed meanwhile."""
+        used, body = await self.used(owner)
+        now = Usage(max(0, used.size + size), max(0, used.files + files))
+        if owner == COPIES:
+            self._ctx.gauge("matrix_media_copies_bytes", now.size)
+            self._ctx.gauge("matrix_media_copies", now.files)
+        return Cas("media_usage", (owner,), body, orjson.dumps([now.size, now.files]))
+
+    @asynccontextmanager
+    async def place(self, owner: str, most: int, size: int | None) -> AsyncIterator[Promise]:
+        """A place that nobody else gets meanwhile, for a file of ``size`` bytes or, where that is not known,
+        of as many as there may be. Raises ``OverQuota``, ``DiskFull``.
+        """
+        used, _ = await self.used(owner) if owner.startswith("@") else (Usage(), None)
+        promise = self._promised(owner, used, most, size)
+        self._promises.add(promise)
+        try:
+            await self.enough()
+            yield promise
+        finally:
+            self._promises.discard(promise)
+
+    def _promised(self, owner: str, used: Usage, most: int, size: int | None) -> Promise:
+        """Nothing is awaited in here: what others were promised cannot change before this is promised."""
+        left = most
+        if owner.startswith("@"):
+            bytes_, files = self.bound(owner)
+            promised = [one for one in self._promises if one.owner == owner]
+            if bytes_:
+                left = min(most, bytes_ - used.size - sum(one.size for one in promised))
+            if files and used.files + len(promised) >= files:
+                left = 0
+        if left <= 0 or (size or 0) > left:
+            self._ctx.count("matrix_media_refused", reason="quota")
+            raise OverQuota(
+                f"{owner} has {used.files} files of {used.size} bytes, and may have no such file more"
+            )
+        return Promise(owner, size or left, known=bool(size))
+
+    async def still(self, owner: str, size: int) -> None:
+        """A person's new file of a size is still within what they may. Raises ``OverQuota``."""
+        used, _ = await self.used(owner)
+        if Usage(used.size + size, used.files + 1).over(*self.bound(owner)):
+            raise OverQuota(f"the files of {owner} would be {used.files + 1} of {used.size + size} bytes")
+
+    async def enough(self) -> None:
+        """The disk has enough for all that was promised, if need be once copies were evicted. Raises
+        ``DiskFull``.
+        """
+        while (short := await self._short()) > 0:
+            copies, _ = await self.used(COPIES)
+            if copies.size < short or not await self.evict(short):
+                self._ctx.count("matrix_media_refused", reason="disk")
+                raise DiskFull("the disk is full but for what events need")
+
+    async def _short(self) -> int:
+        """How many bytes the disk has too few for all that was promised and the reserve; 0 or less if it has
+        enough. Raises OSError.
+        """
+        space = await self._ctx.blobs.space()
+        reserve: int = min(self._ctx.config.media_reserve, space.total // 20)
+        self._ctx.gauge("matrix_media_disk_free_bytes", space.free)
+        return sum(one.left for one in self._promises) + reserve - space.free
+
+
+async def _nothing(_size: int) -> bool:
+    return False
