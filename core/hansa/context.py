@@ -73,6 +73,11 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
+    @property
+    def governed(self) -> bool:
+        """Whether there is any policy to ask: without one a plugin need not make what only policies read."""
+        ...
+
     def link(self, native: str) -> Link | None:
         """The link of a native room, None where there is none."""
         ...

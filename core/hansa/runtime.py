@@ -88,6 +88,11 @@ class Context(BasicContext):
         """See ``hansa.NetworkContext.check``."""
         return await self._app.decisions.check(crossing)
 
+    @property
+    def governed(self) -> bool:
+        """See ``hansa.NetworkContext.governed``."""
+        return bool(self._app.decisions.policies)
+
     def link(self, native: str) -> Link | None:
         """See ``hansa.NetworkContext.link``."""
         return self._app.rooms.link(self._ref(native))

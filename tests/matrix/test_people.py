@@ -92,7 +92,7 @@ async def test_presence_is_off_unless_an_operator_wants_it(tmp_path):
     async with inbound(tmp_path) as house:
         told = Told(house)
         assert await edus(house, ("m.presence", there(THEM))) == 200
-        known(house).presences.tell(PresenceEdu(user=US, presence="online"))
+        await known(house).presences.tell(PresenceEdu(user=US, presence="online"))
         assert known(house).presences.of(THEM) is None and known(house).presences.of(US) is None
         assert not told.edus and THEIRS not in house.app.network("matrix")._sender._peers
 
@@ -107,7 +107,7 @@ async def test_presence_of_who_is_in_a_room_with_us(tmp_path):
         one = PresenceEdu(user=THEM, presence="online", ago=5, status="here")
         assert presences.of(THEM) == one and changed == [THEM]
         assert [presences.of(f"@stranger:{THEIRS}"), presences.of(US)] == [None, None]
-        presences.tell(PresenceEdu(user=US, presence="unavailable", ago=7, active=True, status="tea"))
+        await presences.tell(PresenceEdu(user=US, presence="unavailable", ago=7, active=True, status="tea"))
         (content,) = await told.last(1)
         said = {"user_id": US, "presence": "unavailable", "last_active_ago": 7}
         assert content == {"push": [{**said, "currently_active": True, "status_msg": "tea"}]}

@@ -20,6 +20,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from hansa import Conflict, Delete, Insert, LocalProtocolError, NetworkContext, Put
 
+from hansa_matrix.crossings import Crossings, passes, said
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import Device, shortened, valid_device_id
 from hansa_matrix.room.attendance import Attendance
@@ -179,7 +180,9 @@ class Accounts:
             raise LocalProtocolError("a device id has 1 to 255 bytes")
         known = await self._devices.get(user, device_id)
         if known is None:
-            await self._devices.put(user, Device(device_id=device_id, name=shortened(name)))
+            named = Crossings(self._ctx).profile_change(user, said(body=name))
+            shown = shortened(name) if await passes(self._ctx, named) else ""
+            await self._devices.put(user, Device(device_id=device_id, name=shown))
         token = urlsafe_b64encode(self._ctx.random.bytes(32)).decode().rstrip("=")
         gone = await self._tokens_gone(user, device_id)
         fields = {"user_id": user, "device_id": device_id}

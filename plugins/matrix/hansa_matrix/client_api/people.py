@@ -23,6 +23,7 @@ from hansa_matrix.client_api.door import Handler, Limited, OpenHandler, number, 
 from hansa_matrix.client_api.rooms import Rooms
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.client_api.voice import Voice
+from hansa_matrix.crossings import Crossings, passes, require, said
 from hansa_matrix.federation.answers.spaces import Spaces
 from hansa_matrix.federation.client import Client, Refused, Unreachable
 from hansa_matrix.federation.server import error
@@ -71,6 +72,7 @@ class People:
         self._entering = entering
         self._caller = caller
         self._rooms = rooms
+        self._crossings = Crossings(own.ctx)
 
     def open(self) -> Mapping[tuple[str, str], OpenHandler]:
         """What takes no token."""
@@ -99,6 +101,9 @@ class People:
     async def _profile(self, user: str, field: str = "") -> Mapping[str, Any]:
         if not ids.valid_user_id(user):
             raise error(400, "M_INVALID_PARAM", f"{user[:80]!r} is no user id")
+        server = ids.domain_of(user)
+        if server != self._own.server:
+            await require(self._ctx, self._crossings.profile_query(server, user, outbound=True))
         try:
             found = await self._known.profiles.of(user, field)
         except Refused as problem:
@@ -145,6 +150,8 @@ class People:
         return {}
 
     async def _set(self, user: str, name: str, value: Any) -> None:
+        if self._ctx.governed:
+            await require(self._ctx, self._crossings.profile_change(user, said(**{name: value})))
         try:
             await self._known.profiles.set(user, name, value)
         except LocalProtocolError as problem:
@@ -219,18 +226,16 @@ class People:
     async def _may_publish(self, user: str, room_id: str) -> None:
         """Raises the error answer where a policy denies that a room is put into the public list."""
         view = self._ctx.view(room_id)
-        verdict = await self._ctx.check(
+        await require(
+            self._ctx,
             DirectoryPublish(
                 network=self._ctx.id,
                 user=Ref(self._ctx.id, user),
                 user_server=self._own.server,
                 room=room_id,
                 texts=(view.facts.name, view.facts.topic) if view is not None else (),
-            )
+            ),
         )
-        if not verdict.allowed:
-            more = {"dev.hansa.decision": verdict.decision} if verdict.decision else {}
-            raise error(403, "M_FORBIDDEN", verdict.text, **more)
 
     async def public(self, request: Request, _body: Any) -> Any:
         """``GET /publicRooms``."""
@@ -250,6 +255,7 @@ class People:
             return await self._spaces.listed(body)
         if not ids.valid_server_name(server):
             raise error(400, "M_INVALID_PARAM", f"{server[:80]!r} is no server")
+        await require(self._ctx, self._crossings.directory_query(server, "", outbound=True))
         try:
             return await self._client.request(
                 "POST", server, "/_matrix/federation/v1/publicRooms", dict(body), seconds=10.0
@@ -300,6 +306,8 @@ class People:
         for server in [s for s in via if ids.valid_server_name(s) and s != self._own.server][:3]:
             target = f"/_matrix/federation/v1/hierarchy/{quote(room_id, safe='')}"
             query = urlencode({"suggested_only": "true" if suggested else "false"})
+            if not await passes(self._ctx, self._crossings.directory_query(server, room_id, outbound=True)):
+                continue
             try:
                 answer = await self._client.request("GET", server, f"{target}?{query}", seconds=10.0)
             except (Unreachable, RemoteProtocolError):
@@ -355,9 +363,9 @@ class People:
         state, message = body.get("presence"), body.get("status_msg")
         if state not in _STATES or not isinstance(message, str | None) or len(message or "") > 1000:
             raise error(400, "M_BAD_JSON", f"presence is {', '.join(_STATES)}, and status_msg short text")
-        self._known.presences.tell(
-            PresenceEdu(user=caller.user, presence=state, active=state == "online", status=message or "")
-        )
+        one = PresenceEdu(user=caller.user, presence=state, active=state == "online", status=message or "")
+        await self._known.presences.permit(one)
+        await self._known.presences.tell(one)
         return {}
 
     async def openid(self, caller: Caller, request: Request, _body: Any) -> Any:

@@ -20,7 +20,7 @@ from hansa_matrix.client_api.door import Handler, Limited, reason, refused, text
 from hansa_matrix.client_api.founding import founding, user_ids
 from hansa_matrix.client_api.state_rules import check_state
 from hansa_matrix.client_api.voice import Voice
-from hansa_matrix.federation.answers.handshakes import may_join
+from hansa_matrix.federation.answers.handshakes import may_join, may_knock
 from hansa_matrix.federation.answers.restricted import Restricted
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
@@ -222,6 +222,7 @@ class Rooms:
         more = reason(body)
         room = self._rooms.get(room_id)
         if room is not None and room.resident:
+            await may_knock(self._ctx, room_id, caller.user)
             shown = {**await self._shown(caller.user), **more}
             await self._voice.member(caller.user, room_id, caller.user, "knock", shown)
             return {"room_id": room_id}

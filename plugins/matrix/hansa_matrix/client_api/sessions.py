@@ -16,6 +16,7 @@ from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.door import Door, Handler, Limited, OpenHandler, text
 from hansa_matrix.client_api.stages import DUMMY, PASSWORD, TOKEN, Check, Stages
 from hansa_matrix.client_api.tokens import Tokens
+from hansa_matrix.crossings import Crossings, require, said
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto.devices import Device, shortened
 from hansa_matrix.users.devices import Devices
@@ -265,6 +266,9 @@ class Sessions:
         device = await self._device(caller, request)
         if "display_name" in body:
             name = shortened(text(body, "display_name", ""))
+            if self._ctx.governed:
+                crossings = Crossings(self._ctx)
+                await require(self._ctx, crossings.profile_change(caller.user, said(body=name)))
             await self._devices.put(
                 caller.user, Device(device_id=device.device_id, keys=device.keys, name=name)
             )

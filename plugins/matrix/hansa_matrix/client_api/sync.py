@@ -72,7 +72,7 @@ class Sync:
             request.first("use_state_after"),
             request.first("org.matrix.msc4222.use_state_after"),
         }
-        self._there(caller.user, request.first("set_presence", "online"))
+        await self._there(caller.user, request.first("set_presence", "online"))
         seconds = min(number(request, "timeout", 0, 10**9) / 1000, _LONGEST)
         until = self._ctx.clock.monotonic() + seconds
         if since.device > 0:
@@ -113,18 +113,18 @@ class Sync:
         """Runs with the network where presence is told: whose client asks no more is gone."""
         while True:
             await asyncio.sleep(_GONE_AFTER / 2)
-            self.gone()
+            await self.gone()
 
-    def gone(self) -> None:
+    async def gone(self) -> None:
         """Tell of those who are gone."""
         now = self._ctx.clock.monotonic()
         for user in [u for u, at in self._seen.items() if at + _GONE_AFTER <= now and u not in self._asking]:
             del self._seen[user]
             known = self._known.presences.of(user)
             if known is not None and known.presence != "offline":
-                self._known.presences.tell(replace(known, presence="offline", active=False))
+                await self._known.presences.tell(replace(known, presence="offline", active=False))
 
-    def _there(self, user: str, state: str) -> None:
+    async def _there(self, user: str, state: str) -> None:
         """Whoever syncs is there, unless they say otherwise."""
         if state not in {"online", "offline", "unavailable"}:
             raise error(400, "M_INVALID_PARAM", "set_presence is online, offline or unavailable")
@@ -132,7 +132,8 @@ class Sync:
         known = presences.of(user)
         if self._ctx.config.presence and (known.presence if known is not None else "offline") != state:
             status = known.status if known is not None else ""
-            presences.tell(PresenceEdu(user=user, presence=state, active=state == "online", status=status))
+            one = PresenceEdu(user=user, presence=state, active=state == "online", status=status)
+            await presences.tell(one)
 
     async def _filter(self, caller: Caller, given: str) -> SyncFilter:
         if not given:

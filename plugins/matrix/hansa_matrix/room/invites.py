@@ -46,6 +46,7 @@ class Invites:
         """Ask the policies about an invite to ``target``, a user elsewhere."""
         ctx = self._own.ctx
         view = ctx.view(room)
+        said = [content.name, content.reason, *((view.facts.name, view.facts.topic) if view else ())]
         verdict = await ctx.check(
             Invite(
                 network=ctx.id,
@@ -55,6 +56,7 @@ class Invites:
                 user=content.user,
                 outbound=True,
                 servers=(view.servers() if view else frozenset()) | {ids.domain_of(target)},
+                texts=tuple(filter(None, said)),
             )
         )
         if verdict.allowed:

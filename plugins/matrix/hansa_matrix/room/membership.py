@@ -8,7 +8,18 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from hansa import Join, NetworkContext, Ref, Refusal, RefusalCode, RemoteProtocolError, RoomRefused
+from hansa import (
+    Crossing,
+    DirectoryQuery,
+    Join,
+    Knock,
+    NetworkContext,
+    Ref,
+    Refusal,
+    RefusalCode,
+    RemoteProtocolError,
+    RoomRefused,
+)
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
@@ -66,6 +77,9 @@ class Membership:
     async def resolve(self, alias: str) -> tuple[str, list[str]]:
         """The room id and servers behind an alias elsewhere. Raises ``RoomRefused``."""
         server = ids.domain_of(alias)
+        await self._permitted(
+            DirectoryQuery(network=self._ctx.id, server=server, address=alias, outbound=True)
+        )
         target = f"/_matrix/federation/v1/query/directory?room_alias={quote(alias, safe='')}"
         try:
             answer = await self._client.request("GET", server, target)
@@ -81,8 +95,13 @@ class Membership:
         named = [s for s in servers if ids.valid_server_name(s)] if isinstance(servers, list) else []
         return str(room_id), list(dict.fromkeys([server, *named]))[:20]
 
+    async def _permitted(self, crossing: Crossing) -> None:
+        verdict = await self._ctx.check(crossing)
+        if not verdict.allowed:
+            raise _refused(RefusalCode.POLICY, verdict.text, verdict.decision)
+
     async def _may(self, room_id: str, user: str, servers: frozenset[str]) -> None:
-        verdict = await self._ctx.check(
+        await self._permitted(
             Join(
                 network=self._ctx.id,
                 room=room_id,
@@ -92,8 +111,6 @@ class Membership:
                 servers=servers,
             )
         )
-        if not verdict.allowed:
-            raise _refused(RefusalCode.POLICY, verdict.text, verdict.decision)
 
     async def join(self, room_id: str, user: str, via: Sequence[str]) -> MatrixRoom:
         """Be in the room with this user. One join of a room at a time. Raises ``RoomRefused``.
@@ -196,7 +213,16 @@ class Membership:
         """Knock by the first server that takes it: ``(event, server, room version, what is shown of the
         room)``. Raises ``RoomRefused``.
         """
-        await self._may(room_id, user, frozenset(via))
+        await self._permitted(
+            Knock(
+                network=self._ctx.id,
+                room=room_id,
+                user=Ref(self._ctx.id, user),
+                user_server=self._own.server,
+                outbound=True,
+                servers=frozenset(via),
+            )
+        )
         problem: Exception = Unreachable("no server of the room is known")
         offers = self._offers("knock", room_id, user, via)
         try:

@@ -9,8 +9,23 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-from hansa import Delete, Link, Membership, NetworkContext, Put, Receipt, Ref, Row, Signal, Typing, Write
+from hansa import (
+    Delete,
+    Link,
+    Membership,
+    NetworkContext,
+    Put,
+    Receipt,
+    Ref,
+    Row,
+    Signal,
+    SignalIn,
+    SignalOut,
+    Typing,
+    Write,
+)
 
+from hansa_matrix.crossings import passes, require
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import (
@@ -68,20 +83,20 @@ class RoomSignals:
         ignored = 0
         for content in contents:
             typing = parse_typing(content, origin)
-            if typing is not None and await self._may(typing.room_id, typing.user, origin):
-                await self._types(typing)
-            else:
+            if typing is None or not await self._may(typing.room_id, typing.user, origin):
                 ignored += 1
+            elif await self._lets_in(typing.room_id, typing.user, "typing"):
+                await self._types(typing)
         return ignored
 
     async def take_receipts(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """See ``edus.Taker``. One that is older than what is known is none."""
         ignored = 0
         for receipt in (one for content in contents for one in parse_receipts(content, origin)):
-            if receipt is not None and await self._may(receipt.room_id, receipt.user, origin):
-                await self._reads(receipt)
-            else:
+            if receipt is None or not await self._may(receipt.room_id, receipt.user, origin):
                 ignored += 1
+            elif await self._lets_in(receipt.room_id, receipt.user, "receipt"):
+                await self._reads(receipt)
         return ignored
 
     async def _may(self, room_id: str, user: str, origin: str) -> bool:
@@ -92,23 +107,55 @@ class RoomSignals:
         person = view.person(Ref(self._ctx.id, user))
         return person is not None and person.membership is Membership.JOIN
 
+    def _inward(self, room_id: str, user: str, kind: str) -> SignalIn | None:
+        """What the policies are asked of somebody who types or has read."""
+        link, view = self._ctx.link(room_id), self._ctx.view(room_id)
+        if link is None or view is None:
+            return None
+        sender, server = Ref(self._ctx.id, user), ids.domain_of(user)
+        return SignalIn(link=link, sender=sender, sender_server=server, kind=kind, view=view)
+
+    async def _lets_in(self, room_id: str, user: str, kind: str) -> bool:
+        """Whether the policies let the people of a room see that somebody types or has read."""
+        crossing = self._inward(room_id, user, kind)
+        return crossing is not None and await passes(self._ctx, crossing)
+
+    async def _spread(self, room_id: str, user: str, kind: str, name: tuple[str, ...], edu: Any) -> None:
+        """Tell the servers of a room, if the policies let them know."""
+        link, view = self._ctx.link(room_id), self._ctx.view(room_id)
+        if link is None or view is None:
+            return
+        out = SignalOut(link=link, sender=Ref(self._ctx.id, user), kind=kind, view=view)
+        if await passes(self._ctx, out):
+            self._sender.tell(self._servers(room_id), name, edu)
+
     def typing_in(self, room_id: str) -> list[str]:
         """Who types in a room."""
         return [user for room, user in self._typing if room == room_id]
 
     async def type(self, user: str, room: MatrixRoom, *, typing: bool, seconds: float) -> None:
-        """Somebody of ours begins or ends to type, with a client of their own."""
+        """Somebody of ours begins or ends to type, with a client of their own. Raises the error answer of
+        who may not, by policy.
+        """
+        if self._ctx.governed and (crossing := self._inward(room.room_id, user, "typing")) is not None:
+            await require(self._ctx, crossing)
         edu = TypingEdu(room_id=room.room_id, user=user, typing=typing)
-        self._sender.tell(self._servers(room.room_id), (TYPING, room.room_id, user), typing_edu(edu))
+        await self._spread(room.room_id, user, "typing", (TYPING, room.room_id, user), typing_edu(edu))
         await self._types(edu, seconds)
 
     async def read(self, receipt: ReceiptEdu, *, private: bool) -> None:
-        """Somebody of ours has read up to an event. A private receipt is between them and this server."""
+        """Somebody of ours has read up to an event. A private receipt is between them and this server, and
+        crosses nothing. Raises the error answer of who may not tell of it, by policy.
+        """
         if private:
             await self._keep(replace(receipt, thread=PRIVATE + receipt.thread))
             return
+        if self._ctx.governed:
+            crossing = self._inward(receipt.room_id, receipt.user, "receipt")
+            if crossing is not None:
+                await require(self._ctx, crossing)
         edu, name = receipt_edu(receipt), (RECEIPT, receipt.room_id, receipt.user, receipt.thread)
-        self._sender.tell(self._servers(receipt.room_id), name, edu)
+        await self._spread(receipt.room_id, receipt.user, "receipt", name, edu)
         await self._reads(receipt)
 
     def _servers(self, room_id: str) -> set[str]:

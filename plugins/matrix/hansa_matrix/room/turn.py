@@ -118,6 +118,9 @@ class RoomTurn:
             stored = Stored(pdu, status, before_group, after, why)
             self._draft.stored[pdu.event_id] = stored
             return self._draft.prepared([*done, *made, *puts, stored.put()], shown=False)
+        if arrived.handshake and not verdict.allowed and pdu.membership != "leave":
+            # It stands in no history before we take it; but nobody is kept from leaving.
+            return Refusal(code=RefusalCode.POLICY, text=verdict.text, decision=verdict.decision)
         status, why = _accepted(verdict)
         if (
             arrived.handshake

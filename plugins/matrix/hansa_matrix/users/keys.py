@@ -7,11 +7,12 @@ server that does not answer is a failure of its own, and no error.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from hansa import NetworkContext, RemoteProtocolError
 
+from hansa_matrix.crossings import Crossings, failure, passes, said
 from hansa_matrix.federation.client import Client, Unreachable, path
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
@@ -43,6 +44,7 @@ class KeyDirectory:
         self._company = company
         self._devices = devices
         self._remote = remote
+        self._crossings = Crossings(ctx)
 
     async def query_here(self, wanted: Mapping[str, Sequence[str]]) -> _Keys:
         """``device_keys``, ``master_keys`` and ``self_signing_keys`` of people here, by user; of each the
@@ -68,8 +70,11 @@ class KeyDirectory:
         """
         found = await self.query_here(wanted)
         asked: dict[str, dict[str, list[str]]] = {}
+        denied = await self._denied(wanted)
         for user, device_ids in wanted.items():
             if not ids.valid_user_id(user) or ids.domain_of(user) == self._company.server:
+                continue
+            if ids.domain_of(user) in denied:
                 continue
             kept = await self._remote.of(user)
             if kept is not None:
@@ -82,11 +87,38 @@ class KeyDirectory:
             answer = await self._ask(server, "query", body, within)
             for user in asked[server]:
                 _take(found, answer, user)
+                await self._name(found, user)
                 self._remote.fetch(user)
 
-        found["failures"] = await self._each(asked, ask)
+        found["failures"] = await self._each(asked, ask) | denied
         if reader:
             await self._private(found, reader, wanted)
+        return found
+
+    async def _name(self, found: _Keys, user: str) -> None:
+        """Leave out the names of somebody's devices that may not cross."""
+        named = [one for one in found["device_keys"].get(user, {}).values() if "unsigned" in one]
+        if not named or not self._ctx.governed:
+            return
+        names = tuple(dict.fromkeys(t for one in named for t in said(unsigned=one["unsigned"])))
+        if await passes(self._ctx, self._crossings.profile_change(user, names)):
+            return
+        for one in named:
+            del one["unsigned"]
+
+    async def _denied(self, users: Iterable[str]) -> dict[str, Any]:
+        """The servers of some people whose keys policies let nobody have, with what ``failures`` says."""
+        if not self._ctx.governed:
+            return {}
+        of: dict[str, list[str]] = {}
+        for user in users:
+            if ids.valid_user_id(user) and ids.domain_of(user) != self._company.server:
+                of.setdefault(ids.domain_of(user), []).append(user)
+        found: dict[str, Any] = {}
+        for server, named in of.items():
+            verdict = await self._ctx.check(self._crossings.keys_query(server, named, outbound=True))
+            if not verdict.allowed:
+                found[server] = failure(verdict)
         return found
 
     async def _private(self, found: _Keys, reader: str, wanted: Mapping[str, Sequence[str]]) -> None:
@@ -105,8 +137,9 @@ class KeyDirectory:
     async def claim(self, wanted: Mapping[str, Mapping[str, str]], *, within: float = WITHIN) -> _Keys:
         """``one_time_keys`` by user and device, and ``failures`` by server."""
         asked: dict[str, dict[str, Mapping[str, str]]] = {}
+        denied = await self._denied(wanted)
         for user, devices in wanted.items():
-            if ids.valid_user_id(user) and ids.domain_of(user) != self._company.server:
+            if ids.valid_user_id(user) and ids.domain_of(user) not in {self._company.server, *denied}:
                 asked.setdefault(ids.domain_of(user), {})[user] = devices
         found = await self.claim_here(wanted)
 
@@ -122,7 +155,7 @@ class KeyDirectory:
                         if one_time_key(key_id, key) == algorithm:
                             found.setdefault(user, {})[device_id] = {key_id: key}
 
-        failures = await self._each(asked, ask)
+        failures = await self._each(asked, ask) | denied
         return {"one_time_keys": found, "failures": failures}
 
     async def _ask(self, server: str, what: str, body: Mapping[str, Any], within: float) -> dict[str, Any]:

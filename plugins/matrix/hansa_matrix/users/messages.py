@@ -5,13 +5,14 @@ SPEC: server-server API, "Send-to-device messaging". What is for a ghost is let 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from hansa import Append, Conflict, Delete, Insert, LocalProtocolError, NetworkContext, Value, Write
 
+from hansa_matrix.crossings import Crossings, passes, require
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import MAX_MESSAGE_SIZE, ToDevice, parse_to_device, to_device_edu, within
@@ -40,6 +41,7 @@ class DeviceMessages:
         self._company = company
         self._devices = devices
         self._sender = sender
+        self._crossings = Crossings(ctx)
         #: Told for which user and device something came.
         self.arrived: Callable[[str, str], None] = lambda _user, _device: None
 
@@ -48,7 +50,7 @@ class DeviceMessages:
         ``StoreError``: then the peer has to send it all again.
         """
         messages = [one for content in contents if (one := parse_to_device(content, origin)) is not None]
-        fresh = {one.message_id: one for one in messages}
+        fresh = {one.message_id: one for one in messages if await self._lets_in(one)}
         for _ in range(3):
             keys = [(origin, message_id) for message_id in fresh]
             seen = await self._ctx.store.get_many("to_device_seen", keys)
@@ -72,6 +74,35 @@ class DeviceMessages:
                 self.arrived(user, device_id)
             break
         return len(contents) - len(messages)
+
+    async def _lets_in(self, message: ToDevice) -> bool:
+        """Whether the policies let people here have a message."""
+        if not self._ctx.governed:
+            return True
+        crossing = self._crossings.to_device(message.sender, message.type, message.messages, outbound=False)
+        return await passes(self._ctx, crossing)
+
+    async def _permitted(
+        self, message: ToDevice, here: Mapping[str, Mapping[str, Any]], there: Collection[str]
+    ) -> tuple[bool, set[str]]:
+        """Whether people here may have a message of somebody here, and the servers that may. Raises the error
+        answer of one that nobody may have.
+        """
+        parts: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for user, contents in message.messages.items():
+            parts.setdefault(ids.domain_of(user), {})[user] = contents
+        allowed, denied = set[str](), None
+        for server, messages in parts.items():
+            crossing = self._crossings.to_device(
+                message.sender, message.type, messages, outbound=server != self._company.server
+            )
+            if await passes(self._ctx, crossing):
+                allowed.add(server)
+            else:
+                denied = crossing
+        if denied is not None and not allowed:
+            await require(self._ctx, denied)
+        return self._company.server in allowed or not here, allowed & set(there)
 
     async def _kept(
         self, message: ToDevice, messages: Mapping[str, Mapping[str, Any]]
@@ -99,7 +130,7 @@ class DeviceMessages:
     async def send(self, message: ToDevice, *, once: bool = False) -> None:
         """From somebody here to devices anywhere, in one commit. ``message_id`` is unique of this server;
         ``once``: a message of an id that was sent before is not sent again. Raises LocalProtocolError for
-        what no server would take.
+        what no server would take, and the error answer of what a policy lets nobody have.
         """
         here: dict[str, Mapping[str, Any]] = {}
         there: dict[str, dict[str, Mapping[str, Any]]] = {}
@@ -113,6 +144,10 @@ class DeviceMessages:
                 here[user] = contents
             else:
                 there.setdefault(server, {})[user] = contents
+        if self._ctx.governed:
+            lets, servers = await self._permitted(message, here, there)
+            here = here if lets else {}
+            there = {server: by_user for server, by_user in there.items() if server in servers}
         kept = await self._kept(message, here)
         writes = [write for _, _, write in kept]
         for server, by_user in there.items():

@@ -11,6 +11,7 @@ from typing import Any
 
 from hansa import NetworkContext
 
+from hansa_matrix.crossings import Crossings, passes, require
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto.edus import PRESENCE, PresenceEdu, parse_presence, presence_edu
 from hansa_matrix.users.company import Company
@@ -26,6 +27,7 @@ class Presences:
         self._company = company
         self._sender = sender
         self._on = on
+        self._crossings = Crossings(ctx)
         self._known: OrderedDict[str, PresenceEdu] = OrderedDict()
         #: Told whose presence changed.
         self.changed: Callable[[str], None] = lambda _: None
@@ -47,9 +49,30 @@ class Presences:
             given = list(parse_presence(content, origin))
             ignored += not given
             for one in given:
-                if self._company.shared(one.user):
+                if self._company.shared(one.user) and await self._lets_in(one):
                     self._keep(one)
         return ignored
+
+    async def _lets_in(self, one: PresenceEdu) -> bool:
+        """Whether the policies let people here know of somebody's presence."""
+        return not self._ctx.governed or await passes(
+            self._ctx, self._crossings.presence(one.user, one.status)
+        )
+
+    async def permit(self, one: PresenceEdu) -> None:
+        """Raises the error answer of a status that a policy denies somebody here."""
+        if self._ctx.governed:
+            await require(self._ctx, self._crossings.presence(one.user, one.status))
+
+    async def _told(self, one: PresenceEdu) -> set[str]:
+        """The servers that may know of somebody's presence."""
+        servers = self._company.servers(one.user)
+        if not self._ctx.governed or not servers:
+            return servers
+        if await passes(self._ctx, self._crossings.presence(one.user, one.status, servers)):
+            return servers
+        each = {s: self._crossings.presence(one.user, one.status, [s]) for s in sorted(servers)}
+        return {server for server, crossing in each.items() if await passes(self._ctx, crossing)}
 
     def _keep(self, one: PresenceEdu) -> None:
         before = self._known.pop(one.user, None)
@@ -59,8 +82,8 @@ class Presences:
         if one != before:
             self.changed(one.user)
 
-    def tell(self, one: PresenceEdu) -> None:
+    async def tell(self, one: PresenceEdu) -> None:
         """Somebody here is there, away or gone."""
-        if self._on:
+        if self._on and await self._lets_in(one):
             self._keep(one)
-            self._sender.tell(self._company.servers(one.user), (PRESENCE, one.user), presence_edu(one))
+            self._sender.tell(await self._told(one), (PRESENCE, one.user), presence_edu(one))

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from hansa import Delete, NetworkContext, Put, RemoteProtocolError
 
+from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.federation.client import Client, Unreachable, path
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
@@ -44,6 +45,7 @@ class RemoteDevices:
         self._ctx = ctx
         self._client = client
         self._company = company
+        self._crossings = Crossings(ctx)
         self._one = asyncio.Lock()
         self._fetching: dict[str, int] = {}
         self._slots = asyncio.Semaphore(_AT_A_TIME)
@@ -71,10 +73,19 @@ class RemoteDevices:
             update = parse_device_list(content, origin)
             if update is None:
                 ignored += 1
+            elif not await self._lets(update.user):
+                continue
             elif await self._update(update):
                 await self.note(update.user)
                 self.changed(update.user)
         return ignored
+
+    async def _lets(self, user: str) -> bool:
+        """Whether the policies let people here have somebody's keys."""
+        if not self._ctx.governed:
+            return True
+        asked = self._crossings.keys_query(ids.domain_of(user), [user], outbound=True)
+        return await passes(self._ctx, asked)
 
     async def _update(self, update: DeviceListUpdate) -> bool:
         """Whether it is news."""
@@ -105,7 +116,7 @@ class RemoteDevices:
             update = parse_signing_keys(content, origin)
             if update is None or not update.keys:
                 ignored += 1
-            else:
+            elif await self._lets(update.user):
                 await self._signing(update)
                 await self.note(update.user)
                 self.changed(update.user)
@@ -121,11 +132,22 @@ class RemoteDevices:
             await self._keep(replace(known, cross_signing=signing))
 
     async def _keep(self, devices: UserDevices) -> None:
+        devices = await self._named(devices)
         body = orjson.dumps(devices.listed())
         if len(body) > _LARGEST:
             await self._ctx.store.commit([Delete("remote_devices", (devices.user,))])
             return
         await self._ctx.store.commit([Put("remote_devices", (devices.user,), body, {"stale": 0})])
+
+    async def _named(self, devices: UserDevices) -> UserDevices:
+        """Somebody's devices, without their names if those may not cross."""
+        names = dict.fromkeys(one.name for one in devices.devices.values() if one.name)
+        if not names or not self._ctx.governed:
+            return devices
+        if await passes(self._ctx, self._crossings.profile_change(devices.user, tuple(names))):
+            return devices
+        bare = {name: replace(one, name="") for name, one in devices.devices.items()}
+        return replace(devices, devices=bare)
 
     def fetch(self, user: str, at_least: int = 0) -> None:
         """Ask for somebody's list in the background, once at a time. ``at_least`` is the number of a change
@@ -140,6 +162,8 @@ class RemoteDevices:
     async def _fetch(self, user: str) -> None:
         target = path("_matrix", "federation", "v1", "user", "devices", user)
         try:
+            if not await self._lets(user):
+                return
             for _ in range(_ATTEMPTS):
                 async with self._slots:
                     answer = await self._client.request("GET", ids.domain_of(user), target, seconds=_WITHIN)

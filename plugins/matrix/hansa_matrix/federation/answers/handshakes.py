@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from hansa import Join, NetworkContext, Ref, RemoteProtocolError, Request
+from hansa import Join, Knock, NetworkContext, Ref, RemoteProtocolError, Request
 from orjson import Fragment
 
+from hansa_matrix.crossings import require, words_of
 from hansa_matrix.federation.answers.entitled import Entitled, raw, wire
 from hansa_matrix.federation.answers.restricted import Restricted
 from hansa_matrix.federation.client import Unreachable
@@ -71,7 +72,7 @@ class Handshakes:
     async def send_join(self, origin: str, request: Request, body: Any) -> Any:
         """``PUT /v2/send_join``: the state before the join, and all its auth chain."""
         room, pdu = await self._handshake(origin, request, body, "join", authorised=self._authorised)
-        await may_join(self._ctx, room.room_id, pdu.sender)
+        await may_join(self._ctx, room.room_id, pdu.sender, pdu)
         await self._accepted(pdu, origin)
         stored = (await room.readable([pdu.event_id]))[pdu.event_id]
         before = await room.groups.load(stored.before)
@@ -104,13 +105,13 @@ class Handshakes:
         """``GET /make_knock``."""
         user = self._entitled.own_user(request.path["user"], origin)
         room = await self._offered(origin, request)
-        await may_join(self._ctx, room.room_id, user)
+        await may_knock(self._ctx, room.room_id, user)
         return await self._template(room, user, "knock")
 
     async def send_knock(self, origin: str, request: Request, body: Any) -> Any:
         """``PUT /v1/send_knock``: what the person is shown of the room meanwhile."""
         room, pdu = await self._handshake(origin, request, body, "knock")
-        await may_join(self._ctx, room.room_id, pdu.sender)
+        await may_knock(self._ctx, room.room_id, pdu.sender, pdu)
         await self._accepted(pdu, origin)
         shown = await room.shown_of(await room.state(), SHOWN)
         return {"knock_room_state": [Fragment(one.wire) for one in shown.values()]}
@@ -194,14 +195,17 @@ class Handshakes:
     async def _accepted(self, pdu: Pdu, origin: str) -> None:
         inbound = await self._ingest.inbound(pdu, origin, handshake=True)
         outcome = (await self._ctx.submit([inbound]))[0]
-        if outcome.refusal is not None:
-            raise error(403, "M_FORBIDDEN", outcome.refusal.text)
+        refusal = outcome.refusal
+        if refusal is not None:
+            more = {"dev.hansa.decision": refusal.decision} if refusal.decision else {}
+            raise error(403, "M_FORBIDDEN", refusal.text, **more)
 
 
-async def may_join(ctx: NetworkContext, room_id: str, user: str) -> None:
-    """Raises the error answer of a join, or a knock, that policy does not have."""
+async def may_join(ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None) -> None:
+    """Raises the error answer of a join that policy does not have. ``event`` is the join, if there is one."""
     view = ctx.view(room_id)
-    verdict = await ctx.check(
+    await require(
+        ctx,
         Join(
             network=ctx.id,
             room=room_id,
@@ -209,7 +213,23 @@ async def may_join(ctx: NetworkContext, room_id: str, user: str) -> None:
             user_server=ids.domain_of(user),
             outbound=False,
             servers=view.servers() if view else frozenset(),
-        )
+            texts=words_of(event) if event is not None else (),
+        ),
     )
-    if not verdict.allowed:
-        raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+
+
+async def may_knock(ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None) -> None:
+    """As ``may_join``, of a knock."""
+    view = ctx.view(room_id)
+    await require(
+        ctx,
+        Knock(
+            network=ctx.id,
+            room=room_id,
+            user=Ref(ctx.id, user),
+            user_server=ids.domain_of(user),
+            outbound=False,
+            servers=view.servers() if view else frozenset(),
+            texts=words_of(event) if event is not None else (),
+        ),
+    )

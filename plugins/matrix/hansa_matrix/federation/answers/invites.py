@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hansa import Invite, Member, Membership, NetworkContext, Ref, Request
 
+from hansa_matrix.crossings import require
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.server import Answerer, error
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.joins import check_shown, senders_of
 from hansa_matrix.proto.pdu import countersigned, key_ids, needed_at, parse, required_servers, unsigned_by
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.pending import Pending
+from hansa_matrix.texts import texts_of_event
 
 
 class Invited:
@@ -73,7 +76,8 @@ class Invited:
         await self._keyring.need(wanted, needed_at(pdu, version))
         if unsigned_by(pdu, version, self._keyring.get, verify) is not None:
             raise error(403, "M_FORBIDDEN", "the invite's signature does not do")
-        verdict = await self._ctx.check(
+        await require(
+            self._ctx,
             Invite(
                 network=self._ctx.id,
                 room=pdu.room_id,
@@ -82,10 +86,9 @@ class Invited:
                 user=await self._ctx.home_of(target),
                 outbound=False,
                 servers=frozenset({origin, *senders_of(state)}),
-            )
+                texts=_words(pdu, state),
+            ),
         )
-        if not verdict.allowed:
-            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
         if self._entitled.rooms.blocked(pdu.room_id):
             raise error(403, "M_FORBIDDEN", "this server takes no part in that room")
         room = self._entitled.rooms.get(pdu.room_id)
@@ -119,3 +122,8 @@ class Invited:
         if refusal is not None:
             raise error(403, "M_FORBIDDEN", refusal.text)
         return {}
+
+
+def _words(invite: Pdu, shown: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What a person would read of an invite and of the room that it shows."""
+    return texts_of_event(invite.type, invite.state_key, invite.content, *shown)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hansa import NetworkContext, Request, Response, Router
 
+from hansa_matrix.crossings import Crossings, require
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.server import Answerer, error, json_response
 from hansa_matrix.proto import ids
@@ -23,6 +24,7 @@ class People:
         self._known = known
         self._own = entitled.own
         self._ctx: NetworkContext = entitled.own.ctx
+        self._crossings = Crossings(entitled.own.ctx)
 
     def table(self) -> Mapping[tuple[str, str], Answerer]:
         """See ``server.Answers.table``."""
@@ -34,9 +36,10 @@ class People:
             ("POST", "/v1/user/keys/claim"): self.keys_claim,
         }
 
-    async def directory(self, _origin: str, request: Request, _body: Any) -> Any:
+    async def directory(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /query/directory``."""
         alias = request.first("room_alias")
+        await require(self._ctx, self._crossings.directory_query(origin, alias[:255], outbound=False))
         room_id = await self._entitled.rooms.alias(alias) if ids.valid_alias(alias) else None
         if room_id is None:
             raise error(404, "M_NOT_FOUND", "no room of this server has that alias")
@@ -44,39 +47,47 @@ class People:
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view else set()
         return {"room_id": room_id, "servers": [self._own.server, *sorted(servers - {self._own.server})]}
 
-    async def profile(self, _origin: str, request: Request, _body: Any) -> Any:
+    async def profile(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /query/profile``."""
         user = request.first("user_id")
         mine = ids.valid_user_id(user) and ids.domain_of(user) == self._own.server
+        if mine:
+            await require(self._ctx, self._crossings.profile_query(origin, user, outbound=False))
         profile = await self._known.profiles.of(user, request.first("field")) if mine else None
         if profile is None:
             raise error(404, "M_NOT_FOUND", "no such user here")
         return profile
 
-    async def devices(self, _origin: str, request: Request, _body: Any) -> Any:
+    async def devices(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /user/devices``: a ghost has none."""
         user = request.path["user"]
         if not ids.valid_user_id(user) or ids.domain_of(user) != self._own.server:
             raise error(404, "M_NOT_FOUND", "no such user here")
+        await require(self._ctx, self._crossings.keys_query(origin, [user], outbound=False))
         if not await self._known.company.local(user):
             return UserDevices(user=user, stream_id=0).listed()
         return (await self._known.devices.of(user)).listed()
 
-    async def keys_query(self, _origin: str, _request: Request, body: Any) -> Any:
+    async def keys_query(self, origin: str, _request: Request, body: Any) -> Any:
         """``POST /user/keys/query``."""
         wanted = body.get("device_keys")
         if not isinstance(wanted, dict) or not all(_strings(named) for named in wanted.values()):
             raise error(400, "M_BAD_JSON", "device_keys is no object of lists")
+        await require(self._ctx, self._crossings.keys_query(origin, self._ours(wanted), outbound=False))
         return await self._known.keys.query_here(wanted)
 
-    async def keys_claim(self, _origin: str, _request: Request, body: Any) -> Any:
+    async def keys_claim(self, origin: str, _request: Request, body: Any) -> Any:
         """``POST /user/keys/claim``."""
         wanted = body.get("one_time_keys")
         if not isinstance(wanted, dict) or not all(
             isinstance(devices, dict) and _strings(list(devices.values())) for devices in wanted.values()
         ):
             raise error(400, "M_BAD_JSON", "one_time_keys is no object of devices and algorithms")
+        await require(self._ctx, self._crossings.keys_query(origin, self._ours(wanted), outbound=False))
         return {"one_time_keys": await self._known.keys.claim_here(wanted)}
+
+    def _ours(self, users: Iterable[str]) -> list[str]:
+        return [u for u in users if ids.valid_user_id(u) and ids.domain_of(u) == self._own.server]
 
 
 def add_userinfo(router: Router, openid: OpenId) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hansa import Membership, NetworkContext, Request
 
+from hansa_matrix.crossings import Crossings, require
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.server import Answerer, error
 from hansa_matrix.proto import ids
@@ -40,6 +41,7 @@ class Spaces:
         self._entitled = entitled
         self._ctx: NetworkContext = entitled.own.ctx
         self._directory = directory
+        self._crossings = Crossings(entitled.own.ctx)
 
     def table(self) -> Mapping[tuple[str, str], Answerer]:
         """See ``server.Answers.table``."""
@@ -50,14 +52,16 @@ class Spaces:
             ("GET", "/v1/timestamp_to_event/{room}"): self.at,
         }
 
-    async def public(self, _origin: str, request: Request, _body: Any) -> Any:
+    async def public(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /publicRooms``."""
+        await require(self._ctx, self._crossings.directory_query(origin, "", outbound=False))
         limit = request.first("limit")
         most = int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 6 else _MOST_PUBLIC
         return await self._page(most, request.first("since"), {})
 
-    async def filtered(self, _origin: str, _request: Request, body: Any) -> Any:
+    async def filtered(self, origin: str, _request: Request, body: Any) -> Any:
         """``POST /publicRooms``."""
+        await require(self._ctx, self._crossings.directory_query(origin, "", outbound=False))
         return await self.listed(body)
 
     async def listed(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,6 +126,8 @@ class Spaces:
 
     async def hierarchy(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /hierarchy``: a space and its direct children, as far as the server that asks may know."""
+        asked = self._crossings.directory_query(origin, request.path["room"][:255], outbound=False)
+        await require(self._ctx, asked)
         room = self._entitled.rooms.get(request.path["room"])
         known = await self._known(room, origin) if room is not None and room.resident else None
         if room is None or known is None:
@@ -189,6 +195,7 @@ class Spaces:
     async def at(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /timestamp_to_event``."""
         room = await self._entitled.admitted(request.path["room"], origin)
+        await require(self._ctx, self._crossings.directory_query(origin, room.room_id, outbound=False))
         found = await nearest(self._directory, room, request)
         return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}
 

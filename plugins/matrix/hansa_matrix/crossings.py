@@ -1,0 +1,121 @@
+"""Asking the policies about what crosses the border beside the events of a room: here what they deny becomes
+an error answer, or silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hansa import (
+    Busy,
+    Crossing,
+    DirectoryQuery,
+    KeysQuery,
+    NetworkContext,
+    Presence,
+    ProfileChange,
+    ProfileQuery,
+    Ref,
+    ToDevice,
+    Verdict,
+    strings_of,
+)
+
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.texts import FORMS, NAMES, texts_of_event
+
+
+async def require(ctx: NetworkContext, crossing: Crossing) -> None:
+    """Raises the error answer of a crossing that a policy denies: 403 with the decision, or ``Busy``."""
+    verdict = await ctx.check(crossing)
+    if verdict.allowed:
+        return
+    if verdict.retry_after:
+        raise Busy(verdict.text, after=verdict.retry_after)
+    raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+
+
+async def passes(ctx: NetworkContext, crossing: Crossing) -> bool:
+    """Whether a crossing of which nobody waits for an answer happens; it is counted if it does not."""
+    if not ctx.governed:
+        return True
+    verdict = await ctx.check(crossing)
+    if not verdict.allowed:
+        ctx.count("matrix_crossings_denied", crossing=type(crossing).__name__)
+    return verdict.allowed
+
+
+def failure(verdict: Verdict) -> dict[str, Any]:
+    """What ``failures`` says of a server that a policy keeps from being asked."""
+    said = {"errcode": "M_FORBIDDEN", "error": verdict.text, "dev.hansa.decision": verdict.decision}
+    return {"status": 403, "message": verdict.text, **said}
+
+
+def said(**values: Any) -> tuple[str, ...]:
+    """What a person would read of some values, named as in an event's content."""
+    return strings_of(values, names=NAMES, forms=FORMS)
+
+
+def words_of(pdu: Pdu) -> tuple[str, ...]:
+    """What a person would read of an event."""
+    return texts_of_event(pdu.type, pdu.state_key, pdu.content)
+
+
+class Crossings:
+    """The crossings of one server's network, by what happens."""
+
+    def __init__(self, ctx: NetworkContext) -> None:
+        self._ctx = ctx
+
+    def profile_query(self, server: str, user: str, *, outbound: bool) -> ProfileQuery:
+        """A profile is asked for."""
+        return ProfileQuery(
+            network=self._ctx.id, server=server, user=Ref(self._ctx.id, user), outbound=outbound
+        )
+
+    def profile_change(self, user: str, said_: tuple[str, ...]) -> ProfileChange:
+        """Somebody says something of themselves, or names a device."""
+        return ProfileChange(
+            network=self._ctx.id, user=Ref(self._ctx.id, user), user_server=ids.domain_of(user), texts=said_
+        )
+
+    def directory_query(self, server: str, address: str, *, outbound: bool) -> DirectoryQuery:
+        """A room is looked up, or rooms are."""
+        return DirectoryQuery(network=self._ctx.id, server=server, address=address, outbound=outbound)
+
+    def keys_query(self, server: str, users: Iterable[str], *, outbound: bool) -> KeysQuery:
+        """Keys of devices are asked for, or claimed."""
+        named = tuple(Ref(self._ctx.id, user) for user in users)
+        return KeysQuery(network=self._ctx.id, server=server, users=named, outbound=outbound)
+
+    def to_device(
+        self, sender: str, type_: str, messages: Mapping[str, Mapping[str, Any]], *, outbound: bool
+    ) -> ToDevice:
+        """Messages for devices of some people."""
+        contents = [content for devices in messages.values() for content in devices.values()]
+        found = dict.fromkeys(text for content in contents for text in texts_of_event(type_, None, content))
+        return ToDevice(
+            network=self._ctx.id,
+            sender=Ref(self._ctx.id, sender),
+            sender_server=ids.domain_of(sender),
+            users=tuple(Ref(self._ctx.id, user) for user in messages),
+            servers=frozenset(map(ids.domain_of, messages)),
+            type=type_,
+            outbound=outbound,
+            texts=tuple(found),
+        )
+
+    def presence(self, user: str, status: str, servers: Iterable[str] = ()) -> Presence:
+        """Somebody is there, away or gone; ``servers`` are those that are to be told."""
+        told = frozenset(servers)
+        return Presence(
+            network=self._ctx.id,
+            user=Ref(self._ctx.id, user),
+            user_server=ids.domain_of(user),
+            servers=told,
+            outbound=bool(told),
+            texts=(status,) if status else (),
+        )
