@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from hansa import LocalProtocolError
+from hansa import (
+    ALLOW,
+    Action,
+    EventIn,
+    EventOut,
+    LocalProtocolError,
+    Membership,
+    Person,
+    Reason,
+    Ref,
+    Verdict,
+    ViewChange,
+)
+from hansa.dispatch import Installed
+from hansa_matrix.room.create import Founding
 from matrix.inbound import OURS, THEIRS, inbound
 
 
@@ -67,3 +81,44 @@ async def test_bans_and_levels_go_along_and_creators_are_not_among_the_levels(tm
                 version == "12"
             )
             room = made
+
+
+class Denies:
+    """Nothing of some people crosses."""
+
+    def __init__(self, *denied: str) -> None:
+        self._denied = denied
+        self.ways: list[tuple[type, str]] = []
+
+    async def check(self, crossing):
+        if isinstance(crossing, EventIn | EventOut):
+            self.ways.append((type(crossing), crossing.sender.id))
+            if crossing.sender.id in self._denied:
+                return Verdict(Action.DENY, (Reason(code="GOV_TEST", policy="denies", text="not here"),))
+        return ALLOW
+
+
+async def test_people_of_other_networks_come_along_as_far_as_policies_let_them(tmp_path):
+    async with inbound(tmp_path, "11") as house:
+        network, context = house.app.network("matrix"), house.app.contexts["matrix"]
+        juliet, paris = Ref("xmpp", "juliet@example.org"), Ref("xmpp", "paris@example.org")
+        people = tuple(Person(user=user, membership=Membership.JOIN, server="x") for user in (juliet, paris))
+        await context.reconcile(house.room.room_id, ViewChange(people=people))
+        policy = Denies(paris.id)
+        house.app.decisions.replace([Installed(name="denies", policy=policy)])
+        made = await network.operations()["rooms upgrade"]({"room": house.room.room_id, "version": "12"})
+        state = await network.get(made["room"]).state()
+        assert ("m.room.member", await context.ghost(juliet)) in state
+        assert ("m.room.member", await context.ghost(paris)) not in state
+        assert {EventIn, EventOut} == {way for way, sender in policy.ways if sender == juliet.id}
+
+
+async def test_a_room_that_no_server_would_take_is_not_made(tmp_path):
+    async with inbound(tmp_path) as house:
+        network = house.app.network("matrix")
+        before, kept = set(network._rooms), await network._ctx.store.scan("pdu", limit=100)
+        founding = Founding(create={"additional_creators": ["nobody"]})
+        with pytest.raises(LocalProtocolError, match=r"m\.room\.create: "):
+            await network._entrance._founder.create(network.bridge_user, "12", "", founding)
+        assert set(network._rooms) == before
+        assert len(await network._ctx.store.scan("pdu", limit=100)) == len(kept)

@@ -25,6 +25,7 @@ from hansa import (
 from hansa import Membership as Standing
 
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth import check_own
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import finish
 from hansa_matrix.proto.state_keys import CREATE, MEMBER, POWER_LEVELS
@@ -175,7 +176,7 @@ class Founder:
         room.head = Head(extremities={create.event_id: group}, group=group, depth=1)
         draft = Uncommitted(room, self._own)
         draft.stored[create.event_id] = stored
-        reject = draft.check(create, {})
+        reject = check_own(create, [], room.version)
         if reject is not None:
             raise LocalProtocolError(f"{CREATE}: {reject.reason}")
         writes: list[Write] = [*puts, stored.put()]
