@@ -57,6 +57,8 @@ class Connection(web.RequestHandler):
         self._deadline: asyncio.TimerHandle | None = None
         #: True once a body turned out to be no HTTP, while its request is being answered.
         self.broken = False
+        #: True while a request is answered whose work is in vain once the client is gone.
+        self.reads_only = False
 
     def _in_head(self) -> bool:
         return not self._messages and self._current_request is None
@@ -76,7 +78,11 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone."""
         self._relax()
+        work = self._task_handler if self.reads_only else None
         super().connection_lost(exc)
+        if work is not None:
+            self._count("http_abandoned")
+            work.cancel()
 
     def _relax(self) -> None:
         if self._deadline is not None:

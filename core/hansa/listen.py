@@ -173,6 +173,11 @@ def _headers(raw: CIMultiDictProxy[str]) -> dict[str, str]:
     return {name.lower(): value for name, value in raw.items()}
 
 
+def _reads_only(raw: web.BaseRequest, *, on: bool) -> None:
+    if isinstance(raw.protocol, Connection):
+        raw.protocol.reads_only = on
+
+
 class Listener:
     """One address. ``tls`` None serves plain HTTP, for a proxy in front. A host that begins with a slash
     is the path of a unix socket, which only its owner may use.
@@ -234,10 +239,14 @@ class Listener:
             headers=_headers(raw.headers),
             authorizations=raw.headers.getall("Authorization", []),
             remote=self._dispatcher.address(raw.remote or "", raw.headers.getall("X-Forwarded-For", [])),
+            reads_only=lambda: _reads_only(raw, on=True),
         )
-        answer = await self._dispatcher.answer(
-            request, lambda limit: self._body(raw, limit), lambda limit: self._chunks(raw, limit)
-        )
+        try:
+            answer = await self._dispatcher.answer(
+                request, lambda limit: self._body(raw, limit), lambda limit: self._chunks(raw, limit)
+            )
+        finally:
+            _reads_only(raw, on=False)
         if answer.chunks is not None:
             return await self._stream(raw, answer, answer.chunks)
         response = bound(answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -174,13 +174,18 @@ class Admitted:
     value: Any = None
 
 
+def _nothing() -> None:
+    """The client cannot hang up."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One inbound request. ``target`` is the raw request target with its query; ``path`` are its
     percent-decoded segments that the route named; ``query`` is in order, decoded. Header names are lower
     case. ``remote`` is the peer's address. ``chunks`` is the body as it comes, instead of ``body``, where the
     route wants that: it raises ``hansa.http.BodyTooLarge`` and TimeoutError. ``admitted`` is what the route's
-    ``admit`` found, None where the route has none.
+    ``admit`` found, None where the route has none. ``reads_only`` is called by an endpoint that keeps
+    nothing: from then on its work ends, as by a cancelled task, when the client hangs up.
     """
 
     method: str
@@ -194,6 +199,7 @@ class Request:
     remote: str = ""
     chunks: AsyncIterator[bytes] | None = None
     admitted: Admitted | None = None
+    reads_only: Callable[[], None] = _nothing
 
     def first(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""

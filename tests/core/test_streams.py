@@ -190,3 +190,45 @@ async def test_files_are_the_owners_alone_and_what_a_crash_left_is_removed(tmp_p
     left.write_bytes(b"half")
     blobs.tidy()
     assert not left.exists() and await whole(blobs, "a", blob.digest) == b"x"
+
+
+@pytest.mark.parametrize("reads_only", [True, False])
+async def test_work_that_keeps_nothing_ends_when_the_client_hangs_up(reads_only):
+    router, counted = Router(), []
+    begun, go, ended = asyncio.Event(), asyncio.Event(), []
+
+    async def work(request: Request) -> Response:
+        if reads_only:
+            request.reads_only()
+        begun.set()
+        try:
+            await go.wait()
+        except asyncio.CancelledError:
+            ended.append("in vain")
+            raise
+        ended.append("done")
+        return Response()
+
+    router.add("GET", "/work", work)
+    listener = Listener(Dispatcher({"": router}, lambda name, **_: counted.append(name)), "127.0.0.1", 0)
+    await listener.start()
+    try:
+        for hangs_up in (True, False):
+            begun.clear()
+            go.clear()
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+            writer.write(b"GET /work HTTP/1.1\r\nHost: x\r\n\r\n")
+            await begun.wait()
+            if hangs_up:
+                writer.transport.abort()
+                async with asyncio.timeout(5):
+                    while reads_only and not ended:
+                        await asyncio.sleep(0.001)
+            go.set()
+            if not hangs_up:
+                assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+                writer.close()
+        assert ended == (["in vain", "done"] if reads_only else ["done", "done"])
+        assert ("http_abandoned" in counted) is reads_only
+    finally:
+        await listener.stop()

@@ -180,6 +180,7 @@ class Files:
 
     async def download(self, request: Request) -> Response:
         """``GET /media/download/{serverName}/{mediaId}``."""
+        request.reads_only()
         try:
             item = await self._item(await self._door.caller(request), request)
         except RemoteProtocolError as problem:
@@ -203,6 +204,7 @@ class Files:
         """``GET /media/thumbnail/{serverName}/{mediaId}``: a smaller picture, or the picture where it is as
         small already.
         """
+        request.reads_only()
         try:
             caller = await self._door.caller(request)
             size, crop = wanted(request)

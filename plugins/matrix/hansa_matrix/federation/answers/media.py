@@ -36,6 +36,7 @@ class Files:
 
     async def thumbnail(self, origin: str, request: Request, _body: Any) -> Response:
         """``GET /media/thumbnail``: a smaller picture, or the picture itself where it is as small already."""
+        request.reads_only()
         size, crop = wanted(request)
         item = await self._given(origin, request)
         small = await self._thumbnails.of(item, size, crop=crop, who=origin)
