@@ -148,7 +148,7 @@ class MatrixNetwork:
         self._doctor = Doctor(ctx, self._server, self._keys, self._client, routes)
         self._operations = Operations(ctx, self._keys, self._sender, self._ingest)
         self._administration = Administration(ctx, self.bridge_user, self.get)
-        judging = Judging(ctx, self._views, self.facts)
+        judging = Judging(ctx, self._views)
         founder = Founder(self._own, self._events, judging, self._rooms)
         self._upgrades = Upgrades(self._own, founder, judging, self._administration, self.bridge_user)
         self._entrance = Entrance(

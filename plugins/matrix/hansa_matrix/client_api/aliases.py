@@ -11,6 +11,7 @@ from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Door, Handler, Limited, OpenHandler, text
 from hansa_matrix.client_api.rooms import Rooms
 from hansa_matrix.client_api.voice import Voice
+from hansa_matrix.crossings import require
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.room.aliases import alias_of, aliases_of, given, taken
@@ -55,18 +56,16 @@ class Aliases:
         if not ids.valid_alias(alias) or ids.domain_of(alias) != self._server:
             raise error(400, "M_INVALID_PARAM", f"an alias here is #name:{self._server}")
         self._voice.joined(caller.user, room_id)
-        verdict = await self._ctx.check(
+        await require(
+            self._ctx,
             DirectoryPublish(
                 network=self._ctx.id,
                 user=Ref(self._ctx.id, caller.user),
                 user_server=self._server,
                 room=room_id,
                 address=alias,
-            )
+            ),
         )
-        if not verdict.allowed:
-            more = {"dev.hansa.decision": verdict.decision} if verdict.decision else {}
-            raise error(403, "M_FORBIDDEN", verdict.text, **more)
         try:
             await self._ctx.store.commit([given(alias, room_id, caller.user)])
         except Conflict as conflict:

@@ -33,7 +33,7 @@ from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.aliases import given
 from hansa_matrix.room.directory import MOST, full, listing
 from hansa_matrix.room.events import Events, Status, Stored
-from hansa_matrix.room.judging import Judging
+from hansa_matrix.room.judging import Judging, Said
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.news import told
 from hansa_matrix.room.room import Head, MatrixRoom
@@ -191,7 +191,8 @@ class Founder:
         """Ask about the room as a whole, everybody it is made for, its address, and each first event."""
         ctx, judging, room_id, creator = self._ctx, self._judging, create.room_id, create.sender
         who = Ref(ctx.id, creator)
-        said = [(who, (CREATE, "", dict(create.content))), *((who, step) for step in steps)]
+        drafts: list[Step] = [(CREATE, "", dict(create.content)), *steps]
+        said = [Said(who, self._own.server, draft) for draft in drafts]
         people = [user for user in _begun_with(founding) if user != creator]
         servers = frozenset(ids.domain_of(user) for user in people)
         texts = await judging.texts(room_id, said)

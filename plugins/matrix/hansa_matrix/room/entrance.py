@@ -95,9 +95,9 @@ class Entrance:
             room_id, via = await self._membership.resolve(alias)
             return await self.enter(room_id, via)
         known = await self.alias(alias)
-        if known is not None:
+        if known is not None and known in self._rooms:
             return await self.opened(self._rooms[known])
-        if not create:
+        if not create or known is not None:  # a name of a room that is forgotten is not free
             raise RoomRefused(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {alias}"))
         return await self._made(alias, self._ctx.config.room_version)
 

@@ -6,10 +6,11 @@ Each is asked about as the same event would be later, before anything of the roo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from hansa import (
+    Content,
     Crossing,
     EventIn,
     EventOut,
@@ -26,18 +27,24 @@ from hansa import (
 
 from hansa_matrix.bridge import OwnDraft, Views, meaning
 from hansa_matrix.room.native import Spoken
+from hansa_matrix.texts import facts_of_native
 
-#: Who says something, and what.
-Said = tuple[Ref, OwnDraft]
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Who says something, of which server on their own network, and what."""
+
+    sender: Ref
+    server: str
+    draft: OwnDraft
 
 
 class Judging:
-    """``facts`` is what policies may know of an event, as the network tells the core."""
+    """With no policy nothing is asked and nothing made ready."""
 
-    def __init__(self, ctx: NetworkContext, views: Views, facts: Callable[[Inbound], NativeFacts]) -> None:
+    def __init__(self, ctx: NetworkContext, views: Views) -> None:
         self._ctx = ctx
         self._views = views
-        self._facts = facts
 
     async def check(self, crossing: Crossing) -> None:
         """Raises ``RoomRefused`` if a policy denies the crossing."""
@@ -49,35 +56,39 @@ class Judging:
             Refusal(code=code, text=verdict.text, decision=verdict.decision, retry_after=verdict.retry_after)
         )
 
-    async def inbound(self, room_id: str, sender: Ref, draft: OwnDraft) -> Inbound:
-        """An event of ours as it would be submitted to the core."""
-        return Inbound(
+    async def _event(self, room_id: str, said: Said) -> tuple[Content, NativeFacts]:
+        """What an event says, and what policies may know of it, as if it were submitted to the core."""
+        inbound = Inbound(
             origin=Ref(self._ctx.id, ""),
             room=Ref(self._ctx.id, room_id),
-            sender=sender,
-            content=await meaning(draft, self._views.home_of),
+            sender=said.sender,
+            content=await meaning(said.draft, self._views.home_of),
             ts=self._ctx.clock.now(),
-            native=Spoken(draft=draft),
+            native=Spoken(draft=said.draft),
             draft=True,
         )
+        facts = replace(facts_of_native(inbound), sender_server=said.server, automatic=True)
+        return inbound.content, facts
 
     async def texts(self, room_id: str, said: Iterable[Said]) -> tuple[str, ...]:
         """The strings of some events that a person may read."""
+        if not self._ctx.governed:
+            return ()
         found: dict[str, None] = {}
-        for sender, draft in said:
-            found |= dict.fromkeys(self._facts(await self.inbound(room_id, sender, draft)).texts)
+        for one in said:
+            _, facts = await self._event(room_id, one)
+            found |= dict.fromkeys(facts.texts)
         return tuple(found)
 
     async def drafts(self, room_id: str, view: RoomView, said: Iterable[Said]) -> None:
         """Ask about events on their way in, and out to the servers in ``view``. Raises ``RoomRefused`` for
         the first that a policy denies.
         """
+        if not self._ctx.governed:
+            return
         native = Ref(self._ctx.id, room_id)
         link = self._ctx.link(room_id) or Link(room=view.room, native=native, authority=True)
-        for sender, draft in said:
-            inbound = await self.inbound(room_id, sender, draft)
-            facts = replace(self._facts(inbound), automatic=True)
-            content = inbound.content
-            await self.check(EventIn(link=link, sender=sender, content=content, view=view, facts=facts))
-            if sender.network != self._ctx.id:
-                await self.check(EventOut(link=link, sender=sender, content=content, view=view, facts=facts))
+        for one in said:
+            content, facts = await self._event(room_id, one)
+            for way in (EventIn, EventOut):
+                await self.check(way(link=link, sender=one.sender, content=content, view=view, facts=facts))

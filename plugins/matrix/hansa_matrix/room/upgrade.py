@@ -38,7 +38,7 @@ from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.aliases import Alias, aliases_of, moved
 from hansa_matrix.room.create import PUBLIC, Founder, Founding, Step
 from hansa_matrix.room.directory import listing
-from hansa_matrix.room.judging import Judging
+from hansa_matrix.room.judging import Judging, Said
 from hansa_matrix.room.levels import inherited, raised
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import MatrixRoom
@@ -123,7 +123,8 @@ class Upgrades:
         )
         body = {"body": "This room has been replaced", "replacement_room": old.room_id}
         if view is not None:
-            await self._judging.drafts(old.room_id, view, [(Ref(self._ctx.id, user), (TOMBSTONE, "", body))])
+            said = Said(Ref(self._ctx.id, user), self._own.server, (TOMBSTONE, "", body))
+            await self._judging.drafts(old.room_id, view, [said])
         names = await aliases_of(self._ctx.store, old.room_id)
         founding = _founding(old, state, VERSIONS[version], (user, *creators), names)
         new = await self._founder.create(user, version, "", founding)
@@ -196,7 +197,8 @@ class Upgrades:
             ghost = await self._ctx.ghost(person.user)
             content = {"membership": "join"} | ({"displayname": person.name} if person.name else {})
             try:
-                await self._judging.drafts(new.room_id, present, [(person.user, (MEMBER, ghost, content))])
+                said = Said(person.user, person.server, (MEMBER, ghost, content))
+                await self._judging.drafts(new.room_id, present, [said])
                 writes += await speech.own_event(ghost, MEMBER, ghost, content)
             except (LocalProtocolError, RemoteProtocolError, RoomRefused) as error:
                 self._ctx.count("matrix_upgrade_left_behind")
