@@ -239,6 +239,14 @@ async def test_nobody_takes_a_name_by_what_a_room_says(tmp_path):
         refusal = await network._administration.say(mallory.user, room, what, (what.type, "", said))
         assert refusal is None
         assert ("m.room.canonical_alias", "") in await room_of.state()
+        for one in (alice, lobby), (mallory, room):
+            listed = f"/directory/list/room/{part(one[1])}"
+            await one[0].call("PUT", listed, {"visibility": "public"})
+        chunk = (await home.anybody.get("/publicRooms"))["chunk"]
+        assert {r["room_id"]: r.get("canonical_alias") for r in chunk} == {
+            lobby: f"#lobby:{OURS}",
+            room: None,
+        }
         answer = await mallory.room(room, "upgrade", {"new_version": "11"})
         new = answer["replacement_room"]
         assert (await home.anybody.get(f"/directory/room/{part(f'#lobby:{OURS}')}"))["room_id"] == lobby

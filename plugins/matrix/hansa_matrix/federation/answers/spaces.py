@@ -122,7 +122,17 @@ class Spaces:
             value = said(type_, key)
             if isinstance(value, str):
                 summary[field] = value
+        if not await self._leads_to(room, summary.get("canonical_alias", "")):
+            del summary["canonical_alias"]
         return summary
+
+    async def _leads_to(self, room: MatrixRoom, alias: str) -> bool:
+        """Whether a room may be listed under the name its state claims: one of ours has to be its own."""
+        if not ids.valid_alias(alias):
+            return not alias
+        if ids.domain_of(alias) != self._entitled.own.server:
+            return True
+        return await self._entitled.rooms.alias(alias) == room.room_id
 
     async def hierarchy(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /hierarchy``: a space and its direct children, as far as the server that asks may know."""
