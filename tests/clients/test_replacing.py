@@ -29,7 +29,7 @@ async def leads(home: House, name: str) -> str:
 
 @pytest.mark.parametrize(("before", "after"), [("10", "11"), ("11", "12"), ("12", "12")])
 async def test_what_a_room_is_for_ever_goes_along(tmp_path, before, after):
-    async with house(tmp_path) as home:
+    async with house(tmp_path, public_reading=True) as home:
         alice = await home.person("alice")
         create = {"type": "m.space", "m.federate": False, "org.other": 1}
         room = await alice.create(room_version=before, creation_content=create)
@@ -43,7 +43,7 @@ async def test_what_a_room_is_for_ever_goes_along(tmp_path, before, after):
 
 @pytest.mark.parametrize(("before", "after"), [("9", "11"), ("10", "10"), ("11", "11")])
 async def test_nobody_rises_by_replacing_a_room(tmp_path, before, after):
-    async with house(tmp_path) as home:
+    async with house(tmp_path, public_reading=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_version=before, preset="public_chat", name="Verona")
         await bob.join(room)
@@ -64,7 +64,7 @@ async def test_nobody_rises_by_replacing_a_room(tmp_path, before, after):
 
 
 async def test_a_version_whose_makers_are_above_everybody_takes_who_may_set_levels(tmp_path):
-    async with house(tmp_path) as home:
+    async with house(tmp_path, public_reading=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_version="11", preset="public_chat")
         await bob.join(room)
@@ -87,7 +87,7 @@ async def test_a_version_whose_makers_are_above_everybody_takes_who_may_set_leve
 
 
 async def test_the_names_of_a_room_go_along_and_its_place_in_the_list(tmp_path):
-    async with house(tmp_path, "11") as home:
+    async with house(tmp_path, "11", public_reading=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_alias_name="verona", preset="public_chat", visibility="public")
         await bob.join(room)
@@ -108,7 +108,7 @@ async def test_the_names_of_a_room_go_along_and_its_place_in_the_list(tmp_path):
 
 async def test_a_name_that_only_a_rooms_state_claims_stays_where_it_is(tmp_path):
     """The other server's person has level 50, names a room ``#lobby``, and somebody replaces that room."""
-    async with house(tmp_path, "11") as home:
+    async with house(tmp_path, "11", public_reading=True) as home:
         alice, carol = await home.person("alice"), await home.person("carol")
         lobby = await alice.create(room_alias_name="lobby", preset="public_chat")
         network, room = home.app.network("matrix"), home.wire.room.room_id
@@ -155,7 +155,7 @@ def _of_type(type_: str) -> Any:
     ],
 )  # fmt: skip
 async def test_what_a_policy_denies_replaces_nothing_and_leaves_nothing(tmp_path, forbids):
-    async with house(tmp_path) as home:
+    async with house(tmp_path, public_reading=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_alias_name="verona", preset="public_chat")
         network = home.app.network("matrix")
@@ -171,7 +171,7 @@ async def test_what_a_policy_denies_replaces_nothing_and_leaves_nothing(tmp_path
 
 
 async def test_a_name_is_one_rooms_and_changes_hands_only_as_it_was_read(tmp_path):
-    async with house(tmp_path) as home:
+    async with house(tmp_path, public_reading=True) as home:
         store = home.app.network("matrix")._ctx.store
         await store.commit([given("#a:x", "!one", "@alice:x")])
         with pytest.raises(Exception, match="exists or has changed"):
@@ -195,7 +195,7 @@ async def test_a_name_is_one_rooms_and_changes_hands_only_as_it_was_read(tmp_pat
 
 async def test_a_row_of_before_says_who_gave_the_name(tmp_path):
 
-    async with house(tmp_path) as home:
+    async with house(tmp_path, public_reading=True) as home:
         store = home.app.network("matrix")._ctx.store
         for name, by in (("#a:x", b"@alice:x"), ("#b:x", b"")):
             await store.commit([Put("room_alias", (name,), by, {"room_id": "!one"})])
@@ -211,7 +211,7 @@ async def test_a_row_of_before_says_who_gave_the_name(tmp_path):
 
 async def test_a_name_given_away_while_its_room_is_replaced_stays_given_away(tmp_path):
     """Between what an upgrade reads and what it writes, its owner gives the name to another room."""
-    async with house(tmp_path) as home:
+    async with house(tmp_path, public_reading=True) as home:
         alice = await home.person("alice")
         room = await alice.create(room_alias_name="verona", preset="public_chat")
         other = await alice.create(preset="public_chat")
@@ -248,7 +248,7 @@ async def test_a_name_given_away_while_its_room_is_replaced_stays_given_away(tmp
 
 
 async def test_who_may_take_a_name_away(tmp_path):
-    async with house(tmp_path) as home:
+    async with house(tmp_path, public_reading=True) as home:
         alice, bob, eve = [await home.person(name) for name in ("alice", "bob", "eve")]
         room = await alice.create(preset="public_chat")
         for who in (bob, eve):

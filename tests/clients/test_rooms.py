@@ -47,7 +47,7 @@ async def test_presets(tmp_path, preset, rule, guests):
 
 
 async def test_what_a_creator_says_goes_before_what_a_preset_says(tmp_path):
-    async with house(tmp_path) as home:
+    async with house(tmp_path, public_reading=True) as home:
         alice = await home.person("alice")
         room = await alice.create(
             preset="public_chat",

@@ -7,7 +7,9 @@ from typing import Any
 import orjson
 import pytest
 from clients.people import House, Person, house, part
+from hansa.dispatch import Installed
 from hansa.http import Router
+from matrix.inbound import OURS
 
 SECRET = "sealed with wax"
 #: What tells of a person by itself: profiles and whether they are there are for others to see.
@@ -96,7 +98,6 @@ OPEN = {
     "GET v3/directory/list/room/{room}",
     "GET v3/profile/{user}",
     "GET v3/profile/{user}/{field}",
-    "GET v3/publicRooms",
     "GET versions",
     "GET v3/login",
     "POST v3/login",
@@ -172,3 +173,34 @@ async def test_what_is_for_one_device_is_not_told_to_another(tmp_path):
         told = orjson.dumps(await alice.sync()).decode()
         assert SECRET in told
         assert number in told
+
+
+@pytest.mark.parametrize(("options", "governed"), [({}, False), ({}, True), ({"public_reading": True}, True)])
+async def test_what_is_published_is_for_who_has_an_account_unless_an_operator_opens_it(
+    tmp_path, options, governed
+):
+    """A server that a policy denies is nobody without a token: it reads what everybody may."""
+    async with house(tmp_path, **options) as home:
+        alice = await home.person("alice")
+        await alice.create(room_alias_name="open", visibility="public", preset="public_chat")
+        if governed:
+            home.app.decisions.replace([Installed(name="nothing", policy=Nothing())])
+        opened = options.get("public_reading", False)
+        for path, needs in (
+            ("/publicRooms", not opened),
+            (f"/profile/{part(alice.user)}", governed and not opened),
+            (f"/profile/{part(alice.user)}/displayname", governed and not opened),
+            (f"/directory/room/{part(f'#open:{OURS}')}", governed and not opened),
+        ):
+            status, answer = await home.anybody.ask("GET", path)
+            assert (status, answer.get("errcode")) == ((401, "M_MISSING_TOKEN") if needs else (200, None)), (
+                path
+            )
+            assert (await alice.ask("GET", path))[0] == 200
+
+
+class Nothing:
+    """A policy that has nothing against anything."""
+
+    async def check(self, _crossing):
+        return None

@@ -134,6 +134,11 @@ class Config(BaseModel):
     presence: bool = Field(
         default=False, description="tell other servers who is there, and take note of what they tell"
     )
+    public_reading: bool = Field(
+        default=False,
+        description="tell who has no account here which rooms are published and, where there are policies,"
+        " what people say of themselves and which room has an alias: nobody knows the server of a stranger",
+    )
     registration: Literal["closed", "token", "open"] = Field(
         default="closed",
         description="who may make an account: nobody, whoever has a token (`hansa matrix tokens`), anybody",

@@ -115,8 +115,11 @@ class People:
         return found
 
     async def _abroad(self, request: Request, server: str) -> None:
-        """Strangers may ask about this server; others are asked only for people with an account here."""
-        if server and server != self._own.server:
+        """Strangers may ask about this server, if no policy could say no to their server; others are asked
+        only for people with an account here.
+        """
+        told = self._ctx.config.public_reading or not self._ctx.governed
+        if not told or (server and server != self._own.server):
             await self._caller(request)
 
     async def profile(self, request: Request, _body: Any) -> Any:
@@ -239,6 +242,8 @@ class People:
 
     async def public(self, request: Request, _body: Any) -> Any:
         """``GET /publicRooms``."""
+        if not self._ctx.config.public_reading:
+            await self._caller(request)
         await self._abroad(request, request.first("server"))
         limit = number(request, "limit", 100, 1000)
         body: dict[str, Any] = {"limit": limit or 100}

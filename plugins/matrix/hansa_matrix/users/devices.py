@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 from hansa import Delete, LocalProtocolError, NetworkContext, Put, Value, Write
 
+from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto.devices import (
@@ -47,6 +48,7 @@ class Devices:
         self._ctx = ctx
         self._company = company
         self._sender = sender
+        self._crossings = Crossings(ctx)
         #: A claim reads, then deletes, and a change numbers itself: one at a time.
         self._one = asyncio.Lock()
         #: Told whose devices or cross-signing keys changed.
@@ -119,7 +121,7 @@ class Devices:
     ) -> None:
         """Commit what changed with the EDUs that tell of it, each of which names the one before."""
         stream_id = await self._last(user)
-        servers = self._company.servers(user)
+        servers = await self._told(user)
         all_writes = list(writes)
         for device, deleted in changed:
             update = DeviceListUpdate(
@@ -137,12 +139,20 @@ class Devices:
         self._sender.sent(servers)
         self.changed(user)
 
+    async def _told(self, user: str) -> set[str]:
+        """The servers that learn of somebody's keys: those that may ask for them."""
+        servers = self._company.servers(user)
+        if not self._ctx.governed:
+            return servers
+        each = {s: self._crossings.keys_query(s, [user], outbound=False) for s in sorted(servers)}
+        return {server for server, crossing in each.items() if await passes(self._ctx, crossing)}
+
     async def set_cross_signing(self, user: str, keys: Mapping[str, Any]) -> None:
         """Cross-signing keys by usage, in place of those there were. Raises LocalProtocolError."""
         for usage, key in keys.items():
             if usage not in USAGES or cross_signing_key(key, user, usage) is None:
                 raise LocalProtocolError(f"this is no {usage[:20]} key of {user}")
-        servers = self._company.servers(user)
+        servers = await self._told(user)
         writes: list[Write] = [Put("cross_signing_key", (user, u), orjson.dumps(k)) for u, k in keys.items()]
         writes.append(told(DEVICES, user))
         shown = {usage: key for usage, key in keys.items() if usage in SHOWN_USAGES}
