@@ -185,7 +185,7 @@ def register(commands: Commands) -> None:
     commands.add(
         Command(
             words="rooms upgrade",
-            help="replace a room by one of another version; alias and links follow",
+            help="replace a room by one of another version; its names and links follow",
             arguments=(room, version),
         )
     )
