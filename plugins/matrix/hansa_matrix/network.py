@@ -241,7 +241,7 @@ class MatrixNetwork:
         self._clients.start()
         self._ctx.spawn(self._greet(), "greet peers")
         self._ctx.spawn(self._signals.expire(), "typing ends")
-        self._ctx.spawn(sweep(self._ctx, self._sender, self._library), "sweep")
+        self._ctx.spawn(sweep(self._ctx, self._sender, self._library, self._pending), "sweep")
 
     async def _greet(self) -> None:
         servers: set[str] = set()

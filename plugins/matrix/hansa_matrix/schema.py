@@ -127,8 +127,14 @@ SCHEMA = Schema(
         Collection(name="profile", key={"user_id": str}),
         #: Hashes of tokens that say who bears them, until a time in ms.
         Collection(name="openid", key={"token": str}, fields={"until": int}, indexes=(("until",),)),
-        #: Invites to rooms that we are not in.
-        Collection(name="invite", key={"room_id": str, "user_id": str}),
+        #: Invites to rooms that we are not in, and knocks there: of which server (empty: of ours), and
+        #: since when (ms).
+        Collection(
+            name="invite",
+            key={"room_id": str, "user_id": str},
+            fields={"peer": str, "at": int},
+            indexes=(("user_id", "peer", "at"), ("peer", "at"), ("at",)),
+        ),
         #: People who log in here: how they prove who they are, and what they may.
         Collection(name="account", key={"user_id": str}),
         #: Hashes of access tokens, and whose device has one.

@@ -6,22 +6,36 @@ answered. SPEC: server-server API, "Inviting to a room", "Knocking"; R-11.
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from hansa import Delete, NetworkContext, Put, RemoteProtocolError, Row
+from hansa import Busy, Delete, NetworkContext, Put, RemoteProtocolError, Row, Value
 
 from hansa_matrix.crypto import verify
+from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import key_ids, needed_at, parse, required_servers, unsigned_by
+from hansa_matrix.proto.stripped import stripped_state
 from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.attendance import Attendance, stay_of
 
 _PAGE = 1000
+#: Invites that wait: of one server for one person, of all for one person, of one server, and in all. One that
+#: is too many takes the place of the oldest: of that server, or where a person has too many of all, of the
+#: server that has most of them.
+MOST_OF_PEER, MOST_OF_USER, MOST_OF_SERVER, MOST_IN_ALL = 20, 100, 2000, 50_000
+#: Invites of one server for one person, and of one server, in a second and at once; more are refused.
+_RATE_OF_PEER, _BURST_OF_PEER, _RATE_OF_SERVER, _BURST_OF_SERVER = 1 / 60, 20.0, 1.0, 200.0
+#: How long one waits (ms).
+KEPT_FOR = 180 * 86_400_000
+#: Rooms that a person was only asked into, of which it is remembered that the invite is gone.
+_MOST_GONE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,19 +59,77 @@ class Pending:
         self._ctx = ctx
         self._keyring = keyring
         self._attendance = attendance
+        self._of_peer = Allowance(ctx.clock, _RATE_OF_PEER, _BURST_OF_PEER)
+        self._of_server = Allowance(ctx.clock, _RATE_OF_SERVER, _BURST_OF_SERVER)
+        #: What is too many is counted, then removed: one at a time.
+        self._one = asyncio.Lock()
+
+    def admit(self, origin: str, user: str) -> None:
+        """A server asks somebody in. Raises ``Busy`` where it does so too often."""
+        wait = self._of_server.take(origin) or self._of_peer.take(f"{origin} {user}")
+        if wait:
+            self._ctx.count("matrix_invites_limited")
+            raise Busy(f"{origin} asks in too many", after=max(1.0, wait))
 
     async def keep(self, pdu: Pdu, origin: str, state: Sequence[Any], version: str) -> None:
         """Remember an invite or a knock; the same person's earlier one gives way."""
         body = {
             "event": pdu.raw,
             "event_id": pdu.event_id,
-            "state": [one for one in state if isinstance(one, dict)],
+            "state": stripped_state(state, pdu.sender),
             "origin": origin,
             "version": version,
         }
-        user = pdu.state_key or ""
-        await self._ctx.store.commit([Put("invite", (pdu.room_id, user), orjson.dumps(body))])
+        user, key = pdu.state_key or "", (pdu.room_id, pdu.state_key or "")
+        fields: dict[str, Value] = {
+            "peer": origin if pdu.membership == "invite" else "",
+            "at": self._ctx.clock.now(),
+        }
+        async with self._one:
+            if await self._ctx.store.get("invite", key) is None:
+                await self._make_room(user, str(fields["peer"]))
+            await self._ctx.store.commit([Put("invite", key, orjson.dumps(body), fields)])
         await self._attendance.move(user, stay_of(pdu.room_id, user, pdu))
+
+    async def _make_room(self, user: str, peer: str) -> None:
+        """Let go of what one more would be too many with."""
+        store = self._ctx.store
+        in_all = await store.count("invite")
+        self._ctx.gauge("matrix_invites_waiting", in_all + 1)
+        oldest: list[Row] = []
+        if await store.count("invite", equal={"user_id": user, "peer": peer}) >= MOST_OF_PEER:
+            oldest = await self._oldest(("user_id", "peer", "at"), user, peer)
+        elif await store.count("invite", equal={"user_id": user}) >= MOST_OF_USER:
+            rows = await store.scan("invite", index=("user_id", "peer", "at"), equal=(user,), limit=_PAGE)
+            greediest = Counter(row.fields["peer"] for row in rows).most_common(1)[0][0]
+            oldest = [next(row for row in rows if row.fields["peer"] == greediest)]
+        elif await store.count("invite", equal={"peer": peer}) >= MOST_OF_SERVER:
+            oldest = await self._oldest(("peer", "at"), peer)
+        elif in_all >= MOST_IN_ALL:
+            oldest = await self._oldest(("at",))
+        for row in oldest:
+            self._ctx.count("matrix_invites_dropped")
+            await self._let_go(row)
+
+    async def _oldest(self, index: tuple[str, ...], *equal: str) -> list[Row]:
+        return await self._ctx.store.scan("invite", index=index, equal=equal, limit=1)
+
+    async def _let_go(self, row: Row) -> None:
+        """One that nobody answered is gone. Of rooms that somebody was never in little is remembered."""
+        user = str(row.key[1])
+        await self.drop(str(row.key[0]), user)
+        stays = self._attendance.stays(user).values()
+        gone = [stay.room_id for stay in stays if stay.membership == "leave" and not stay.event_id]
+        for room_id in gone[:-_MOST_GONE]:
+            await self._attendance.forget(user, room_id)
+
+    async def sweep(self) -> None:
+        """Let go of those that waited for half a year."""
+        until = self._ctx.clock.now() - KEPT_FOR
+        while rows := await self._ctx.store.scan("invite", index=("at",), upto=until, limit=_PAGE):
+            for row in rows:
+                await self._let_go(row)
+        self._ctx.gauge("matrix_invites_waiting", await self._ctx.store.count("invite"))
 
     async def get(self, room_id: str, user: str) -> Waiting | None:
         """What waits for one person in one room."""

@@ -8,6 +8,7 @@ from hansa import Delete, NetworkContext
 
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.media.library import Library
+from hansa_matrix.room.pending import Pending
 
 _EVERY = 3600.0
 #: A transaction, or a message to a device, may come again for a day, or a week after an outage (ms).
@@ -15,12 +16,13 @@ _TXN_FOR, _SEEN_FOR = 86_400_000, 7 * 86_400_000
 _PAGE = 500
 
 
-async def sweep(ctx: NetworkContext, sender: Sender, library: Library) -> None:
+async def sweep(ctx: NetworkContext, sender: Sender, library: Library, pending: Pending) -> None:
     """Runs with the network."""
     while True:
         await swept(ctx)
         await sender.sweep()
         await library.sweep()
+        await pending.sweep()
         await asyncio.sleep(_EVERY)
 
 

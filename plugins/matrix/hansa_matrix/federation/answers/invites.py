@@ -72,6 +72,7 @@ class Invited:
             raise error(400, "M_INVALID_PARAM", "the event is no invite by the server that sends it")
         if not ids.valid_user_id(target) or ids.domain_of(target) != self._own.server:
             raise error(403, "M_FORBIDDEN", "the invited user is not of this server")
+        self._pending.admit(origin, target)
         wanted = key_ids(pdu, required_servers(pdu, version))
         await self._keyring.need(wanted, needed_at(pdu, version))
         if unsigned_by(pdu, version, self._keyring.get, verify) is not None:
