@@ -140,7 +140,8 @@ class Prepared:
     ``native_id`` becomes an alias of the event. ``shown`` False: it has no place in the log (a rejected,
     soft-failed or policy-withheld PDU), only ``writes`` and ``view`` are committed. ``view`` is what it
     does to the room's present; None lets the core derive that from the content. ``blanked`` are native ids
-    of earlier events that were redacted: what they said leaves the log, their place in it stays.
+    of events that were redacted, of earlier ones or of this one: what they said leaves the log, or does not
+    enter it; their place in it stays.
     """
 
     writes: Sequence[Write] = ()

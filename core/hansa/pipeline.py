@@ -333,6 +333,9 @@ class Pipeline:
         inbound = item.inbound
         draft.head += 1
         draft.received = max(self._clock.now(), draft.received)
+        content = inbound.content
+        if prepared.native_id and prepared.native_id in prepared.blanked:  # it was taken back before it came
+            content = Custom(type=REDACTED)
         event = Event(
             # By time, so that the store puts neighbours beside each other.
             id=f"{draft.received:012x}{self._random.bytes(9).hex()}",
@@ -340,7 +343,7 @@ class Pipeline:
             seq=draft.head,
             origin=inbound.origin,
             sender=inbound.sender,
-            content=inbound.content,
+            content=content,
             ts=inbound.ts,
             received=draft.received,
             placement=inbound.placement,

@@ -357,6 +357,22 @@ async def test_p5_what_comes_again_with_its_signature_is_shown_after_all(tmp_pat
         assert shown(house) == ["well after all", "next"]
 
 
+async def test_p5_what_was_taken_back_meanwhile_says_nothing_when_it_comes_again(tmp_path):
+    async with inbound(tmp_path) as house:
+        police, raw = await refused(house, "well after all")
+        name = event_id(raw, house.room.version)
+        police.says = "good"
+        redact = house.app.network("matrix").operations()["rooms redact"]
+        await redact({"room": house.room.room_id, "event": name})
+        await house.send(police.signed(raw))
+        events = house.app.network("matrix").get(house.room.room_id).events
+        async with asyncio.timeout(5):
+            while not (found := (await events.load([name], house.room.version))[name]).shown:
+                await asyncio.sleep(0)
+        assert (found.redacted, found.pdu.content) == (True, {})
+        assert shown(house) == []
+
+
 @pytest.mark.parametrize("again", ["signed", "unsigned", "forged"])
 async def test_what_comes_again_with_its_signature_while_it_is_asked_about_is_shown(
     tmp_path, monkeypatch, again

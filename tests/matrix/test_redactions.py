@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ from hansa.pure.content import REDACTED, Custom
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.redact import redact
-from hansa_matrix.room.events import is_live
+from hansa_matrix.room.events import Status, Stored, is_live
 from hansa_matrix.room.redactions import Awaited, Waiting
 from hansa_matrix.room.sweep import swept
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
@@ -90,6 +91,7 @@ async def test_a_redaction_that_comes_first_waits_for_its_target(tmp_path, versi
         assert list(room.awaited.by_target) == [name]
         assert await house.fate(said) == "accepted"
         assert await served(house, name) == redact(said, house.room.version)
+        assert await logged(house, name) == Custom(type=REDACTED)
         assert room.awaited.by_target == {}
         assert await house.app.network("matrix")._ctx.store.scan("redaction", limit=5) == []
 
@@ -203,3 +205,21 @@ async def test_a_redacted_event_keeps_its_place_in_the_timeline_if_the_redaction
         assert await house.fate(said) == "accepted"
         row = await house.app.network("matrix")._ctx.store.get("pdu", (name,))
         assert is_live(row)
+
+
+async def test_what_was_taken_back_before_it_had_a_place_says_nothing_once_it_has_one(tmp_path):
+    """It is stored as what others stand on; then it is redacted; then it comes as it was."""
+    async with inbound(tmp_path) as house:
+        room = house.app.network("matrix").get(house.room.room_id)
+        said = house.forger.message(house.room, "secret")
+        pdu = from_raw(said, house.room.version)
+        await room.events._all._store.commit([Stored(pdu, Status.OUTLIER).put()])
+        await accepted(house, redaction(house, pdu.event_id))
+        assert room.awaited.by_target == {}
+        assert (await house.send(said))[0] == 200
+        async with asyncio.timeout(5):
+            while not (await room.events.load([pdu.event_id], room.version))[pdu.event_id].after:
+                await asyncio.sleep(0)
+        found = (await room.events.load([pdu.event_id], room.version))[pdu.event_id]
+        assert (found.status, found.redacted, found.pdu.content) == (Status.ACCEPTED, True, {})
+        assert await logged(house, pdu.event_id) == Custom(type=REDACTED)

@@ -18,11 +18,13 @@ from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import ReceiptEdu
-from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, MEMBER
 from hansa_matrix.room.redactions import REDACTION
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.signals import RoomSignals
 
+#: What a room stands on: without its words the rules of the room are others, or let nobody in.
+_NEVER_REDACTED = frozenset({CREATE, ACL_KEY[0]})
 _MARKS = {"m.fully_read": "", "m.read": "m.read", "m.read.private": "m.read.private"}
 
 
@@ -77,6 +79,8 @@ class Speaking:
         found = (await room.events.load([str(target)], room.version)).get(str(target))
         if found is None or found.pdu.room_id != room.room_id:
             raise error(404, "M_NOT_FOUND", "there is no such event")
+        if found.pdu.type in _NEVER_REDACTED:
+            raise error(403, "M_FORBIDDEN", f"a room whose {found.pdu.type} says nothing serves nobody")
         if found.pdu.sender != user and not await self._voice.may_redact(user, room):
             raise error(403, "M_FORBIDDEN", "that takes the level to redact what others said")
 

@@ -81,6 +81,7 @@ class RoomTurn:
             return _taken(pdu)
         done: list[Write] = [Delete("staged", arrived.staged)] if arrived.staged else []
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
+        self._draft.comes_again(known)
         if known is not None and known.unwanted and not arrived.unwanted and pdu.state_key is None:
             return await self._recommended(arrived, verdict, known, done)
         if known is not None and known.after:
@@ -177,6 +178,7 @@ class RoomTurn:
         """
         pdu, state, room = adopted.pdu, adopted.state, self._draft.room
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
+        self._draft.comes_again(known)
         if known is not None and known.after:
             return self._draft.prepared([], shown=False)
         if await room.events.taken(pdu.event_id, room.version):
@@ -217,6 +219,7 @@ class RoomTurn:
     async def _backfilled(self, pdu: Pdu, verdict: Verdict) -> Prepared | Refusal:
         """Judge an event by what was before it, and put it behind what follows it: the present stays."""
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
+        self._draft.comes_again(known)
         if known is not None and known.after:
             return self._draft.prepared([], shown=False)
         if await self._draft.room.events.taken(pdu.event_id, self._draft.room.version):

@@ -51,6 +51,8 @@ class Uncommitted:
         self._new: frozenset[str] = frozenset()
         #: Events redacted by the one that is being prepared.
         self._blanked: list[str] = []
+        #: Events that were redacted before they had a place.
+        self._taken_back: set[str] = set()
 
     async def expect(self, pdus: Sequence[Pdu]) -> None:
         """Read in one go what events that arrived need, and learn which are new."""
@@ -196,8 +198,18 @@ class Uncommitted:
             writes += self.own.attendance.writes(user, stay)
         return writes
 
+    def comes_again(self, known: Stored | None) -> None:
+        """An event that is stored is about to get its place, or to be shown: its redaction still holds."""
+        if known is not None and known.redacted:
+            self._taken_back.add(known.pdu.event_id)
+
     async def effective(self, stored: Stored, before: StateIds) -> Stored:
-        """An event as it is to be stored: a redaction that does not apply, or not yet, is withheld."""
+        """An event as it is to be stored: a redaction that does not apply, or not yet, is withheld, and what
+        was taken back before it had a place says nothing.
+        """
+        if stored.pdu.event_id in self._taken_back:
+            self._blanked.append(stored.pdu.event_id)
+            stored = applied(stored, self.room.version) or replace(stored, redacted=True)
         if stored.pdu.type != REDACTION:
             return stored
         return withheld(stored, await self.no_redaction(stored.pdu, before))
@@ -232,7 +244,8 @@ class Uncommitted:
                 continue
             state = await room.groups.load(redaction.before)
             now = withheld(redaction, await self.no_redaction(redaction.pdu, state))
-            writes += self.late(now, live=one.live)
+            if now != redaction:
+                writes += self.late(now, live=one.live)
             if now.shown or now.by_policy:
                 writes += await self._redacts(now.pdu, state, live=one.live)
         return writes
@@ -242,22 +255,22 @@ class Uncommitted:
         named = target_of(redaction, self.room.version)
         if named is None:
             return []
-        target = await self._target(named)
+        target, writes = await self._target(named), list[Write]()
         if target is None:
             waiting = Waiting(redaction.event_id, ids.domain_of(redaction.sender), live)
-            writes = self.room.awaited.wait(named, waiting)
+            writes += self.room.awaited.wait(named, waiting)
             if not writes:
                 self.ctx.count("matrix_redactions", status="not_awaited")
             return writes
         if await self.no_redaction(redaction, before):
             self.ctx.count("matrix_redactions", status="withheld")
-            return []
+            return writes
         after = applied(target, self.room.version)
         if after is None:
-            return []
+            return writes
         self.stored[named] = after
         self._blanked.append(named)
-        writes = [*unrelated(target.pdu, redaction.event_id), after.put()]
+        writes += [*unrelated(target.pdu, redaction.event_id), after.put()]
         keep = self.ctx.config.keep_redacted_for
         if keep:
             writes.append(kept(target, self.ctx.clock.now() + keep * 1000))
