@@ -24,7 +24,7 @@ from peers.forger import JoinedRoom
 #: Every call that can put an event into the store, and why what it puts is checked. One more needs a reason.
 CHECKED = {
     "room/create.py _drafted": "first events: `_judge` asks policies, then each is held against the rules",
-    "room/gaps.py _keep": "outliers of `checked`: signature, hash, size, room and own auth; shown to nobody",
+    "room/fetched.py keep": "outliers of `checked`: signature, hash, size, room and own auth; shown to nobody",
     "room/membership.py _keep": "the state of a join: signature, hash, size, room and own auth; no timeline",
     "room/turn.py _adopted": "`checked`, then own auth, the state given, the present, policies",
     "room/turn.py _arrived": "`verified` or `checked`, then checks 4 to 6 and policies",

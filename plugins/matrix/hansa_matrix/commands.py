@@ -53,6 +53,9 @@ def _checked(found: Any) -> str:
     for name in ("missing_prev", "missing_auth", "missing_state"):
         lines += [f"  {name.replace('_', ' ')}: {event}" for event in found[name]]
     lines += [f"  rejected: {event}  {why}" for event, why in sorted(found["rejected"].items())]
+    for hole in found["holes"]:
+        servers = ", ".join(hole["servers"] or hole["asked"])
+        lines.append(f"  hole: {hole['event']}  {hole['why']} ({servers}), {hole['attempts']} tries")
     if not any(found[name] for name in ("missing_prev", "missing_auth", "missing_state")):
         lines.append("  everything that they name is here")
     return "\n".join(lines)

@@ -72,6 +72,11 @@ class Config(BaseModel):
     max_waiting: int = Field(
         default=5000, ge=50, description="PDUs of one room that may wait; more are refused with 429"
     )
+    gap_patience: float = Field(
+        default=45.0,
+        ge=0,
+        description="seconds for which an event that others cite is asked for, before it is passed over",
+    )
     trusted_notaries: list[Annotated[str, AfterValidator(_server_name)]] = Field(
         default_factory=list,
         max_length=10,

@@ -7,7 +7,7 @@ does not answer is asked again later, and later still. SPEC: server-server API, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -51,6 +51,8 @@ class Keyring:
         self._failing: dict[str, float] = {}
         self._absent: dict[tuple[str, str], float] = {}
         self._unvouched: dict[str, float] = {}
+        #: Is told of a server of which a key was learned.
+        self.learned: Callable[[str], None] = lambda _: None
 
     def document(self) -> Mapping[str, Any]:
         """Our signed key document, valid for a day."""
@@ -121,6 +123,16 @@ class Keyring:
         now = self._clock.monotonic()
         return sorted(s for s in lacking if s in self._failing and now - self._failing[s] < _PATIENCE)
 
+    def distrusts(self, server: str, key_id: str) -> bool:
+        """Whether a key is known, and an operator does not trust it."""
+        key = self._known.get((server, key_id))
+        return key is not None and key.public in self._distrusted
+
+    def failing_for(self, server: str) -> float:
+        """For how many seconds a server has been asked for its keys in vain."""
+        since = self._failing.get(server)
+        return self._clock.monotonic() - since if since is not None else 0.0
+
     async def ask_again(self, servers: Iterable[str]) -> None:
         """Ask servers for their keys, also those that failed a moment ago."""
         names = list(servers)
@@ -188,6 +200,7 @@ class Keyring:
         fields = {"fetched": now, "valid_until": max(key.valid_until for key in found.values())}
         writes.append(Put("key_document", (server,), orjson.dumps(doc), fields))
         await self._store.commit(writes)
+        self.learned(server)
 
     async def _by_notaries(self, missing: Iterable[tuple[str, str]], at: int) -> None:
         """Ask the trusted notaries for what its own server did not give, all servers in one request."""

@@ -70,6 +70,7 @@ from hansa_matrix.room.create import Founder
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.entrance import Entrance
 from hansa_matrix.room.events import Events
+from hansa_matrix.room.filling import HoleFiller
 from hansa_matrix.room.gaps import GapFiller
 from hansa_matrix.room.healing import Healing
 from hansa_matrix.room.ingest import Ingest
@@ -132,6 +133,9 @@ class MatrixNetwork:
         self._ingest = Ingest(self._own, self._keyring, self._gaps, self._policing, config.max_waiting)
         self._gaps.ingest = self._ingest
         self._ingest.room_of = self.get
+        self._rooms: dict[str, MatrixRoom] = {}
+        self._filler = HoleFiller(ctx, self._keyring, self._gaps, self._rooms.values)
+        self._keyring.learned = self._filler.learned
         self._membership = Membership(self._own, self._client, self._keyring, self._events)
         self._signals = RoomSignals(ctx, self._server, self._sender, self.get)
         self._known = Known(ctx, self._client, self._sender)
@@ -141,7 +145,6 @@ class MatrixNetwork:
         self._invites = Invites(self._own, self._client, self._keyring)
         self._pending = Pending(ctx, self._keyring, self._attendance)
         self._ingest.elsewhere = self._pending.elsewhere
-        self._rooms: dict[str, MatrixRoom] = {}
         #: Set once the rooms are in memory, or will never be: before, nobody may conclude that we have none.
         self._opening = asyncio.Event()
         self.bridge_user = f"@{config.bridge_user}:{self._server}"
@@ -226,6 +229,7 @@ class MatrixNetwork:
                 room_id = str(row.key[0])
                 room = MatrixRoom.load(room_id, row.body, self._ctx.store, self._events)
                 await room.awaited.load(self._ctx.store)
+                await room.holes.load(self._ctx.store)
                 self._rooms[room_id] = room
             after = str(page[-1].key[0])
         await self._care.load()
@@ -241,6 +245,7 @@ class MatrixNetwork:
         self._clients.start()
         self._ctx.spawn(self._greet(), "greet peers")
         self._ctx.spawn(self._signals.expire(), "typing ends")
+        self._ctx.spawn(self._filler.run(), "fill holes")
         self._ctx.spawn(sweep(self._ctx, self._sender, self._library, self._pending), "sweep")
 
     async def _greet(self) -> None:

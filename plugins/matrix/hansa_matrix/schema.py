@@ -34,6 +34,12 @@ SCHEMA = Schema(
             key={"room_id": str, "at": int},
             fields={"event_id": str, "origin": str},
         ),
+        #: An event that others cite and that cannot be had or verified; ``since`` and ``again`` in ms.
+        Collection(
+            name="hole",
+            key={"room_id": str, "event_id": str},
+            fields={"why": str, "origin": str, "since": int, "again": int},
+        ),
         #: Answers to transactions, for a repeat.
         Collection(name="txn", key={"origin": str, "txn": str}, fields={"ts": int}, indexes=(("ts",),)),
         Collection(name="key", key={"server": str, "key_id": str}),

@@ -17,7 +17,7 @@ MAX_DROPPED = 100
 
 class GatheredPdus:
     """The PDUs of one room, each once however often it came, through receipt check 1. ``dropped`` counts
-    those that did not pass it, ``foreign`` those of other rooms.
+    those that did not pass it, ``foreign`` are the ids of those of other rooms.
     """
 
     def __init__(self, room_id: str, version: RoomVersion) -> None:
@@ -25,7 +25,7 @@ class GatheredPdus:
         self._version = version
         self.pdus: dict[str, Pdu] = {}
         self.dropped = 0
-        self.foreign = 0
+        self.foreign: set[str] = set()
 
     def take(self, _name: str, values: list[Any]) -> None:
         """Some elements. Raises RemoteProtocolError once most of what came is of no use."""
@@ -38,8 +38,8 @@ class GatheredPdus:
                 if pdu.room_id == self._room_id:
                     self.pdus.setdefault(pdu.event_id, pdu)
                 else:
-                    self.foreign += 1
-            if self.dropped + self.foreign > MAX_DROPPED + len(self.pdus):
+                    self.foreign.add(pdu.event_id)
+            if self.dropped + len(self.foreign) > MAX_DROPPED + len(self.pdus):
                 raise RemoteProtocolError("the answer holds mostly what are no events of the room")
 
 

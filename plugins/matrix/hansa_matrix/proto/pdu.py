@@ -125,6 +125,16 @@ def parse(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
     return _made(event_id_of(signable, version), raw, wire, version, signable)
 
 
+def oversized(obj: object, version: RoomVersion) -> bool:
+    """Whether an object that is no event is only too large for one."""
+    if not isinstance(obj, dict):
+        return False
+    try:
+        return len(canonical(version)({k: v for k, v in obj.items() if k not in NOT_KEPT})) > MAX_PDU
+    except (RemoteProtocolError, TypeError, ValueError):
+        return False
+
+
 def from_wire(known_id: str, wire: bytes, version: RoomVersion) -> Pdu:
     """A ``Pdu`` out of our own store, where it went checked."""
     return _made(known_id, orjson.loads(wire), wire, version)

@@ -89,7 +89,7 @@ class Backfill:
     async def _from(self, room: MatrixRoom, errand: Errand, ends: Sequence[str], limit: int) -> int:
         target = path("_matrix", "federation", "v1", "backfill", room.room_id)
         named = "&".join(f"v={quote(event_id, safe='')}" for event_id in ends)
-        came = await self._gaps.members(room, errand, f"{target}?{named}&limit={limit}", ["pdus"])
+        came = await self._gaps.fetched.members(room, errand, f"{target}?{named}&limit={limit}", ["pdus"])
         found = {p.event_id: p for p in came[:limit]}
         wanted = _reached(found, ends)
         placed = await self._placed(room, (e for p in wanted for e in (p.event_id, *p.prev_events)))
@@ -107,7 +107,7 @@ class Backfill:
         items: list[Inbound] = []
         for pdu in ordered:
             if not inside.issuperset(pdu.auth_events):
-                await self._gaps.auth(room, pdu, errand)
+                await self._gaps.fetched.auth(room, pdu, errand)
             inbound = await self._gaps.ingest.inbound(pdu, errand.server)
             items.append(replace(inbound, native=Backfilled(pdu)))
         if items:

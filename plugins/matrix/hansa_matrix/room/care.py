@@ -103,15 +103,17 @@ class Care:
             self._ctx.progress(work, len(present))
         self._ctx.progress(work, 1, 1)
         state = await room.state()
+        holes = {hole.event_id: hole.told() for hole in room.holes.listed()}
         return {
             "room": room.room_id,
             "events": len(present),
             "statuses": dict(statuses),
             "extremities": len(room.head.extremities),
-            "missing_prev": sorted(prev - present - set(room.head.behind)),
-            "missing_auth": sorted(auth - present),
+            "missing_prev": sorted(prev - present - set(room.head.behind) - holes.keys()),
+            "missing_auth": sorted(auth - present - holes.keys()),
             "missing_state": sorted(set(state.values()) - present),
             "rejected": rejected,
+            "holes": list(holes.values()),
         }
 
     async def _pages(self, room: MatrixRoom) -> AsyncIterator[dict[str, Stored]]:
@@ -148,7 +150,7 @@ class Care:
             for server in sorted(servers - {self._server})[:3]:
                 try:
                     async with self._gaps.errands.to(server) as errand:
-                        await self._gaps.auth(room, pdu, errand)
+                        await self._gaps.fetched.auth(room, pdu, errand)
                     break
                 except (Unreachable, RemoteProtocolError) as error:
                     self._ctx.log.info("repair of %s by %s: %s", room.room_id, server, error)
@@ -195,6 +197,7 @@ class Care:
             ("staged", ()),
             ("receipt", ()),
             ("redaction", ()),
+            ("hole", ()),
         ):
             while rows := await self._ctx.store.scan(
                 collection, index=index, equal=(room.room_id,), limit=_PAGE

@@ -93,6 +93,12 @@ class Errands:
         self._lanes: dict[str, asyncio.Semaphore] = {}
         self._users: dict[str, int] = {}
 
+    def beside(self, server: str) -> Errand:
+        """One for a few requests in the midst of an errand to another server: nobody who holds a place with
+        one server waits for a place with a second.
+        """
+        return Errand(self._ctx, self._client, server, self._bounds)
+
     @asynccontextmanager
     async def to(self, server: str) -> AsyncIterator[Errand]:
         """One errand, once there is room for it."""

@@ -1,36 +1,38 @@
 """Filling gaps before an event is judged.
 
 Missing ``prev_events`` are asked for by ``get_missing_events``, again and again up to 1,000 events; what is
-still missing then is replaced by the state at that point, and the skipped gap is counted. SPEC:
-server-server API, "Retrieving missing events".
+still missing then is replaced by the state at that point, and the skipped gap is counted. What can never be
+had or verified is passed over. SPEC: server-server API, "Retrieving missing events"; ADR 0013.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
-from urllib.parse import quote
 
-from hansa import Conflict, NetworkContext, Placement, RemoteProtocolError
+from hansa import NetworkContext, Placement, RemoteProtocolError
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.gathered import GatheredIds, GatheredPdus
-from hansa_matrix.proto.state_keys import CREATE_KEY
-from hansa_matrix.room import outliers
+from hansa_matrix.proto.ids import domain_of
+from hansa_matrix.proto.pdu import required_servers
 from hansa_matrix.room.errand import Errand, Errands
-from hansa_matrix.room.events import Status
+from hansa_matrix.room.fetched import Fetched, Notes, listed
+from hansa_matrix.room.holes import DEFINITE, Hole, Suspects, Why
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.native import Adopted
 from hansa_matrix.room.room import MatrixRoom
 
 _MOST = 1000
 _ASK = 20
-_SINGLY = 50
 #: So many servers of the room are asked besides the one that sent an event.
 _OTHERS = 2
+#: So many holes before one event are looked for once more, and the state there asked for.
+_LOOKED_AT = 3
+#: Rooms, reasons and servers that a hole was said of.
+_TOLD = 10_000
 
 
 class GapFiller:
@@ -39,10 +41,20 @@ class GapFiller:
     def __init__(self, ctx: NetworkContext, client: Client, keyring: Keyring) -> None:
         self._ctx = ctx
         self._server = client.server
-        #: Where others are asked.
-        self.errands = Errands(ctx, client)
         self._keyring = keyring
+        self.fetched = Fetched(ctx, Errands(ctx, client), keyring)
+        self._suspects = Suspects(ctx.clock, ctx.config.gap_patience)
+        self._told: set[tuple[str, str, str]] = set()
         self.ingest: Ingest | None = None
+
+    @property
+    def errands(self) -> Errands:
+        """Where others are asked."""
+        return self.fetched.errands
+
+    @errands.setter
+    def errands(self, errands: Errands) -> None:
+        self.fetched.errands = errands
 
     async def lacking(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
         """See ``ingest.Gaps.lacking``."""
@@ -54,37 +66,39 @@ class GapFiller:
         if not lacking:
             return []
         foreign = await room.events.foreign(lacking, room.version)  # the room's turn says what that means
-        return [e for e in lacking if e not in foreign]
+        return [e for e in lacking if e not in foreign and e not in room.holes]
 
     async def fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
         """See ``ingest.Gaps.fill``. Who sent the event is asked first, then others of the room."""
+        notes = Notes(origin)
         for server in self.candidates(room, origin):
+            notes.asked.append(server)
             try:
                 async with self.errands.to(server) as errand:
                     if await self._unplaced(room, pdu.prev_events):
-                        await self._fill(room, pdu, errand, skip=server == origin)
-                    await self.auth(room, pdu, errand)
+                        await self._fill(room, pdu, errand, notes, skip=server == origin)
+                    await self.fetched.auth(room, pdu, errand, notes)
             except (Unreachable, Refused, RemoteProtocolError) as error:
                 self._ctx.log.info("the gap before %s waits: %s", pdu.event_id, error)
                 continue
             if not await self.lacking(room, pdu, ()):
                 return True
-        return False
+        return await self._pass_over(room, pdu, notes)
 
     def candidates(self, room: MatrixRoom, origin: str) -> list[str]:
         """``origin``, and some others of the room at random."""
         view = self._ctx.view(room.room_id)
         others = {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
-        listed = sorted(others - {origin, self._server})
-        at = int(self._ctx.random.uniform() * len(listed))
-        return [*([origin] if origin else []), *(listed[at:] + listed[:at])[:_OTHERS]]
+        listed_ = sorted(others - {origin, self._server})
+        at = int(self._ctx.random.uniform() * len(listed_))
+        return [*([origin] if origin else []), *(listed_[at:] + listed_[:at])[:_OTHERS]]
 
     async def _unplaced(self, room: MatrixRoom, ids: Iterable[str]) -> list[str]:
-        wanted = list(ids)
+        wanted = [e for e in ids if e not in room.holes]
         found = await room.events.load(wanted, room.version)
         return [e for e in wanted if e not in found or not found[e].after]
 
-    async def _fill(self, room: MatrixRoom, pdu: Pdu, errand: Errand, *, skip: bool) -> None:
+    async def _fill(self, room: MatrixRoom, pdu: Pdu, errand: Errand, notes: Notes, *, skip: bool) -> None:
         """Only who sent the event is believed that there is nothing before it to be had (``skip``): others
         may just not have the event yet.
         """
@@ -93,22 +107,30 @@ class GapFiller:
         latest = [pdu.event_id]
         while any(e not in got for e in ends) and len(got) < _MOST:
             before = len(got)
-            for one in await self._missing(room, errand, latest):
+            for one in await self._missing(room, errand, latest, notes):
                 got.setdefault(one.event_id, one)
             if len(got) == before:
                 break
             needed, ends = await self._traced(room, pdu, got)
             latest = [e for e, one in needed.items() if set(one.prev_events) & set(ends)]
             latest = latest[:_ASK] or [pdu.event_id]
+        early = [e for e in needed if e in notes.doubtful and not self._passable(room, e, notes)]
+        if early:
+            raise Unreachable(f"{early[0]} cannot be verified now: {notes.of(early[0])}")
         lost = [e for e in ends if e not in got]
         if lost and not skip:
             raise Unreachable(f"{errand.server} does not have {lost[0]}")
         if lost:
+            self._skipped(room, pdu, lost[0])
+        for event_id in ends[:_ASK]:
+            await self._try_adopt(room, event_id, errand, notes)
+        await self._take(room, needed, errand, notes)
+
+    def _skipped(self, room: MatrixRoom, pdu: Pdu, lost: str) -> None:
+        """Said once of each gap, however often it is tried, and counted."""
+        if not self._suspects.tries(room.room_id, lost):
             self._ctx.count("matrix_gaps_skipped")
             self._ctx.log.warning("a gap in %s before %s is skipped", room.room_id, pdu.event_id)
-        for event_id in ends[:_ASK]:
-            await self.adopt(room, event_id, errand)
-        await self._take(room, needed, errand)
 
     async def _traced(
         self, room: MatrixRoom, pdu: Pdu, got: Mapping[str, Pdu]
@@ -131,7 +153,10 @@ class GapFiller:
             edge = await self._unplaced(room, [e for e in following if e not in needed and e not in ends])
         return needed, list(ends)
 
-    async def _missing(self, room: MatrixRoom, errand: Errand, latest: list[str]) -> list[Pdu]:
+    async def _missing(self, room: MatrixRoom, errand: Errand, latest: list[str], notes: Notes) -> list[Pdu]:
+        """What lies before some events. Where ids are hashes, that an event which cannot be verified is cited
+        says for certain what it follows: the way goes on behind it.
+        """
         target = path("_matrix", "federation", "v1", "get_missing_events", room.room_id)
         body = {
             "latest_events": latest,
@@ -140,36 +165,10 @@ class GapFiller:
             "min_depth": 0,
         }
         answer = await errand.post(target, body)
-        return await self.checked(room, _list(answer, "events")[: _ASK * 2])
+        found = await self.fetched.checked(room, listed(answer, "events")[: _ASK * 2], notes)
+        return found if room.version.named_event_ids else [*found, *notes.doubtful.values()]
 
-    async def checked(self, room: MatrixRoom, objects: list[Any]) -> list[Pdu]:
-        """Those that are well-formed, signed and of the room; the others are counted. Raises ``Unreachable``
-        where keys are not to be had at the moment.
-        """
-        gathered = GatheredPdus(room.room_id, room.version)
-        gathered.take("", objects)
-        return await self._signed(room, gathered)
-
-    async def members(self, room: MatrixRoom, errand: Errand, target: str, names: Sequence[str]) -> list[Pdu]:
-        """As ``checked``, of an answer that is read as it comes."""
-        gathered = GatheredPdus(room.room_id, room.version)
-        answer = await errand.members(target, names, gathered.take)
-        for name in names:
-            _list(answer, name)
-        return await self._signed(room, gathered)
-
-    async def _signed(self, room: MatrixRoom, gathered: GatheredPdus) -> list[Pdu]:
-        for _ in range(gathered.dropped):
-            self._ctx.count("matrix_pdus", status="dropped")
-        parsed = list(gathered.pdus.values())
-        good, bad, awaited = await outliers.signed(parsed, room.version, self._keyring)
-        if awaited:
-            raise Unreachable(f"the keys of {', '.join(awaited[:5])} are not to be had now")
-        for _ in range(bad):
-            self._ctx.count("matrix_pdus", status="dropped")
-        return good
-
-    async def _take(self, room: MatrixRoom, got: dict[str, Pdu], errand: Errand) -> None:
+    async def _take(self, room: MatrixRoom, got: dict[str, Pdu], errand: Errand, notes: Notes) -> None:
         """Through the same turn as what is pushed, oldest first."""
         assert self.ingest is not None
         left = sorted(got.values(), key=lambda one: (one.depth, one.origin_server_ts))
@@ -179,94 +178,148 @@ class GapFiller:
             if not ready:
                 return
             for one in ready:
-                await self.auth(room, one, errand)
-                if await self._unplaced(room, one.prev_events):
-                    await self._adopt_all(room, one, errand)
+                await self._adopt_all(room, one, errand, notes)
+                placed.add(one.event_id)
+                if one.event_id in notes.doubtful:
+                    citing = next((p for p in got.values() if one.event_id in p.prev_events), one)
+                    self._hole(room, one.event_id, one, notes, citing)
+                    continue
+                await self.fetched.auth(room, one, errand, notes)
+                if await self.lacking(room, one, ()) and not await self._pass_over(room, one, notes):
+                    raise Unreachable(f"what {one.event_id} stands on is not here yet")
                 inbound = await self.ingest.inbound(one, errand.server)
                 await self.ingest.submit([replace(inbound, placement=Placement.GAP)])
-                placed.add(one.event_id)
+                notes.taken.add(one.event_id)
             left = [p for p in left if p.event_id not in placed]
 
-    async def _adopt_all(self, room: MatrixRoom, pdu: Pdu, errand: Errand) -> None:
+    async def _adopt_all(self, room: MatrixRoom, pdu: Pdu, errand: Errand, notes: Notes) -> None:
         for event_id in await self._unplaced(room, pdu.prev_events):
-            await self.adopt(room, event_id, errand)
+            if event_id not in notes.taken:
+                await self._try_adopt(room, event_id, errand, notes)
 
-    async def auth(self, room: MatrixRoom, pdu: Pdu, errand: Errand) -> None:
-        """Have the auth events of an event, as outliers at least."""
-        found = await room.events.load(pdu.auth_events, room.version)
-        if all(a in found for a in pdu.auth_events):
-            return
-        target = path("_matrix", "federation", "v1", "event_auth", room.room_id, pdu.event_id)
-        await self._keep(room, await self.members(room, errand, target, ["auth_chain"]))
+    async def _try_adopt(self, room: MatrixRoom, event_id: str, errand: Errand, notes: Notes) -> None:
+        """Adopt an event if it is to be had."""
+        try:
+            await self.adopt(room, event_id, errand, notes)
+        except Refused as error:
+            self._ctx.log.info("%s does not give %s: %s", errand.server, event_id, error)
 
-    async def _keep(self, room: MatrixRoom, pdus: list[Pdu]) -> None:
-        known = await room.events.load((p.event_id for p in pdus), room.version)
-        fresh = [p for p in pdus if p.event_id not in known]
-        state = await room.state()
-        create = (await room.events_of(state, ())).get(CREATE_KEY)
-        made = await outliers.judged(self._ctx, fresh, room.version, room.events, create)
-        while made:
-            try:
-                await self._ctx.store.commit([one.insert() for one in made.values()])
-            except Conflict as conflict:  # it was pushed and judged meanwhile, which counts for more
-                made.pop(str(conflict.key[0]), None)
-            else:
-                room.events.keep(made.values())
-                return
-
-    async def adopt(self, room: MatrixRoom, event_id: str, errand: Errand) -> None:
-        """Give an event whose past we do not have the state that a server says was before it."""
-        target = path("_matrix", "federation", "v1", "state_ids", room.room_id)
-        gathered, names = GatheredIds(), ["pdu_ids", "auth_chain_ids"]
-        answer = await errand.members(f"{target}?event_id={quote(event_id, safe='')}", names, gathered.take)
-        for name in names:
-            _list(answer, name)
-        state_ids, chain_ids = (gathered.of(name) for name in names)
-        known = await room.events.load([*state_ids, *chain_ids], room.version)
-        foreign = await room.events.foreign([*state_ids, *chain_ids], room.version)
-        wanted = [e for e in (*chain_ids, *state_ids) if e not in known and e not in foreign]
-        await self._keep(room, await self._fetch_state(room, event_id, errand, wanted))
-        event = await self._one(room, event_id, errand)
+    async def adopt(
+        self, room: MatrixRoom, event_id: str, errand: Errand, notes: Notes | None = None
+    ) -> None:
+        """Give an event whose past we do not have the state that servers say was before it; in a gap others
+        than the one that sent it are asked too, and none of them may contradict it.
+        """
+        if notes is None:
+            given = await self.fetched.state_ids(room, event_id, errand)
+            state = await self.fetched.state(room, event_id, errand, given)
+        else:
+            state = await self._said(room, event_id, errand) or await room.state()
+        event = await self.fetched.one(room, event_id, errand, notes)
         if event is None:
             return
-        await self.auth(room, event, errand)
-        loaded = await room.events.load(state_ids, room.version)
-        state: dict[StateKey, str] = {
-            one.pdu.key: e
-            for e, one in loaded.items()
-            if one.pdu.state_key is not None and one.status is not Status.REJECTED
-        }
+        with contextlib.suppress(Refused):  # it is judged without what it cites, and rejected
+            await self.fetched.auth(room, event, errand, notes)
         assert self.ingest is not None
         inbound = await self.ingest.inbound(event, errand.server)
         await self.ingest.submit([replace(inbound, native=Adopted(pdu=event, state=state))])
 
-    async def _fetch_state(
-        self, room: MatrixRoom, event_id: str, errand: Errand, wanted: list[str]
-    ) -> list[Pdu]:
-        if len(wanted) > _SINGLY:
-            target = path("_matrix", "federation", "v1", "state", room.room_id)
-            target = f"{target}?event_id={quote(event_id, safe='')}"
-            return await self.members(room, errand, target, ["auth_chain", "pdus"])
-        found: list[Pdu] = []
-        for one in wanted:
+    async def _said(self, room: MatrixRoom, event_id: str, errand: Errand) -> dict[StateKey, str] | None:
+        """The state before an event. Raises ``Unreachable`` while somebody may still tell it."""
+        others = (s for s in self.candidates(room, errand.server) if s != errand.server)
+        asked = [errand, *(self.errands.beside(server) for server in others)]
+        try:
+            return await self.fetched.agreed(room, event_id, asked, strict=False)
+        except Unreachable:
+            if self._suspects.ripe(room.room_id, event_id):
+                return None
+            raise
+
+    def _passable(self, room: MatrixRoom, event_id: str, notes: Notes) -> bool:
+        """Whether an event that is not here need not be waited for any longer. Each is counted once in an
+        attempt.
+        """
+        if event_id not in notes.counted:
+            notes.counted.add(event_id)
+            if self._suspects.tried(room.room_id, event_id, notes.origin):
+                self._ctx.log.info("%s in %s: %s", event_id, room.room_id, notes.of(event_id))
+        why, pdu = notes.of(event_id), notes.doubtful.get(event_id)
+        if why in DEFINITE or self._suspects.ripe(room.room_id, event_id):
+            return True
+        if why is not Why.KEYLESS or pdu is None:
+            return False
+        servers = required_servers(pdu, room.version)
+        patience = self._ctx.config.gap_patience
+        return any(self._keyring.failing_for(server) > patience for server in servers)
+
+    async def _pass_over(self, room: MatrixRoom, pdu: Pdu, notes: Notes) -> bool:
+        """Pass over what an event lacks, if all of that has been asked for long enough; False if not."""
+        lacking = await self.lacking(room, pdu, ())
+        early = [e for e in lacking if not self._passable(room, e, notes)]
+        if early:
+            return False
+        servers = self.candidates(room, notes.origin)
+        for number, event_id in enumerate(lacking):
+            known = notes.doubtful.get(event_id)
+            if number < _LOOKED_AT and notes.of(event_id) is Why.NOT_FOUND:
+                known = await self._looked(room, event_id, servers, notes)
+            if known is not None and notes.of(event_id) is not Why.REFUSED and event_id not in notes.doubtful:
+                return False  # it is to be had after all: the next attempt takes it
+            state = None
+            certain = known is not None and not room.version.named_event_ids
+            if number < _LOOKED_AT and event_id in pdu.prev_events and not certain:
+                with contextlib.suppress(Unreachable):
+                    asked = [self.errands.beside(server) for server in servers]
+                    state = await self.fetched.agreed(room, event_id, asked)
+            self._hole(room, event_id, known, notes, pdu, state)
+        return True
+
+    def _hole(  # noqa: PLR0917
+        self,
+        room: MatrixRoom,
+        event_id: str,
+        known: Pdu | None,
+        notes: Notes,
+        citing: Pdu,
+        state: Mapping[StateKey, str] | None = None,
+    ) -> None:
+        """Pass over an event from now on. It is said once of each server and reason, and counted."""
+        now, why = self._ctx.clock.now(), notes.of(event_id)
+        certain = known is not None and not room.version.named_event_ids
+        hole = Hole(
+            room_id=room.room_id,
+            event_id=event_id,
+            why=why,
+            cited_by=citing.event_id,
+            origin=notes.origin,
+            since=now,
+            again=now,
+            keys=self.fetched.keys_of(room, known) if known is not None else (),
+            prev=known.prev_events if known is not None and certain else (),
+            state=state,
+        )
+        tries = max(1, self._suspects.tries(room.room_id, event_id))
+        room.holes.add(replace(hole.tried(now, notes.asked), attempts=tries))
+        self._suspects.forget(room.room_id, event_id)
+        self._ctx.count("matrix_holes", why=why.value)
+        server = domain_of(known.sender) if known is not None else notes.origin
+        topic = (room.room_id, why.value, server)
+        if topic not in self._told:
+            if len(self._told) >= _TOLD:
+                self._told.clear()
+            self._told.add(topic)
+            text = "%s in %s is passed over (%s, %s): what follows it goes on; others like it are counted"
+            self._ctx.log.warning(text, event_id, room.room_id, why.value, server)
+
+    async def _looked(
+        self, room: MatrixRoom, event_id: str, servers: Iterable[str], notes: Notes
+    ) -> Pdu | None:
+        """Look once more for an event, to know why it is not here."""
+        for server in servers:
             try:
-                pdu = await self._one(room, one, errand)
-            except Refused:  # it names what it does not give: the state is without that
+                found = await self.fetched.one(room, event_id, self.errands.beside(server), notes)
+            except (Unreachable, RemoteProtocolError):
                 continue
-            found += [pdu] if pdu is not None else []
-        return found
-
-    async def _one(self, room: MatrixRoom, event_id: str, errand: Errand) -> Pdu | None:
-        known = (await room.events.load([event_id], room.version)).get(event_id)
-        if known is not None:
-            return known.pdu
-        answer = await errand.get(path("_matrix", "federation", "v1", "event", event_id))
-        found = await self.checked(room, _list(answer, "pdus")[:1])
-        return next((p for p in found if p.event_id == event_id), None)
-
-
-def _list(answer: Any, key: str) -> list[Any]:
-    value = answer.get(key) if isinstance(answer, dict) else None
-    if not isinstance(value, list):
-        raise RemoteProtocolError(f"the answer has no list of {key}")
-    return value
+            if found is not None:
+                return found
+        return notes.doubtful.get(event_id)

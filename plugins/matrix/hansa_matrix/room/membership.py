@@ -261,15 +261,15 @@ class Membership:
     async def _keep(self, join: Pdu, answer: JoinAnswer, version: RoomVersion) -> MatrixRoom:
         """Judge what the resident gave, then keep it and our join in one commit."""
         unique = {p.event_id: p for p in (*answer.chain, *answer.state)}
-        good, bad, awaited = await outliers.signed(list(unique.values()), version, self._keyring)
+        seen = await outliers.signed(list(unique.values()), version, self._keyring)
         for pause in _KEY_PAUSES:
-            if not awaited:
+            if not seen.awaited:
                 break
             await asyncio.sleep(pause)
-            await self._keyring.ask_again(awaited)
-            good, bad, awaited = await outliers.signed(list(unique.values()), version, self._keyring)
+            await self._keyring.ask_again(seen.awaited)
+            seen = await outliers.signed(list(unique.values()), version, self._keyring)
         of_room = RoomEvents(self._events, join.room_id)
-        made = await outliers.judged(self._ctx, good, version, of_room, answer.create)
+        made = await outliers.judged(self._ctx, seen.good, version, of_room, answer.create)
         if answer.create.event_id not in made:
             raise RemoteProtocolError("the create event could not be verified")
         state: dict[StateKey, str] = {}
@@ -277,8 +277,9 @@ class Membership:
             stored = made.get(pdu.event_id)
             if stored is not None and stored.status is not Status.REJECTED and pdu.state_key is not None:
                 state[pdu.key] = pdu.event_id
-        if bad or answer.dropped:
-            self._ctx.log.warning("%d events of %s were dropped", bad + answer.dropped, join.room_id)
+        if seen.bad or answer.dropped:
+            dropped = len(seen.bad) + answer.dropped
+            self._ctx.log.warning("%d events of %s were dropped", dropped, join.room_id)
         attendance, user = self._own.attendance, join.state_key or ""
         row = await self._ctx.store.get("room", (join.room_id,))
         if row is None:

@@ -29,6 +29,8 @@ class Arrived:
     handshake: bool = False
     #: Why the room's policy server does not recommend it; empty if it does, or there is none.
     unwanted: str = ""
+    #: Whether it was rejected for want of an event that is here now.
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

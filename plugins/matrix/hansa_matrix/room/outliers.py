@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from hansa import NetworkContext
 
@@ -21,12 +22,19 @@ from hansa_matrix.room.events import RoomEvents, Status, Stored
 _STEP = 100
 
 
-async def signed(
-    pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring
-) -> tuple[list[Pdu], int, list[str]]:
-    """Those whose signatures do, after checks 2 and 3; how many did not; and the servers without whose keys
-    some of these could not be judged, but which may still give them. One key look-up per server.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signed:
+    """``good`` are those whose signatures do, after checks 2 and 3; ``awaited`` the servers without whose
+    keys some of the ``bad`` could not be judged, but which may still give them.
     """
+
+    good: list[Pdu]
+    bad: list[Pdu]
+    awaited: list[str]
+
+
+async def signed(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> Signed:
+    """Look at the signatures of events. One key look-up per server."""
     wanted: dict[tuple[str, str], int] = {}
     for pdu in pdus:
         for key in key_ids(pdu, required_servers(pdu, version)):
@@ -36,8 +44,9 @@ async def signed(
     stale = [k for k in wanted if (held := keyring.get(*k)) is not None and held.valid_until < wanted[k]]
     await keyring.need(stale, newest)
     good = await _passing(pdus, version, keyring)
-    bad = len(pdus) - len(good)
-    return good, bad, keyring.awaited(wanted) if bad else []
+    passed = {p.event_id for p in good}
+    bad = [p for p in pdus if p.event_id not in passed]
+    return Signed(good=good, bad=bad, awaited=keyring.awaited(wanted) if bad else [])
 
 
 def _verified(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> list[Pdu]:

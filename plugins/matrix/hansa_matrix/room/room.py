@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +21,7 @@ from hansa_matrix.proto.state_res import MissingEvents, resolving
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Events, RoomEvents, Status, Stored
+from hansa_matrix.room.holes import Holes
 from hansa_matrix.room.redactions import Awaited
 from hansa_matrix.room.shown import shown_of
 from hansa_matrix.room.state import Groups, StateIds
@@ -88,6 +89,7 @@ class MatrixRoom:
         self._policy = _Said(POLICY_KEY, policy_server)
         self._merged: OrderedDict[frozenset[int], tuple[int, dict[StateKey, str]]] = OrderedDict()
         self.awaited = Awaited(room_id)
+        self.holes = Holes(room_id)
         #: False once our last person left: we are then as good as strangers.
         self.resident = True
         #: Whether somebody with an account here has been in it: from then on its events are a timeline.
@@ -266,15 +268,21 @@ class _Rejected:
         return stored is not None and stored.status is Status.REJECTED
 
 
-def advanced(head: Head, pdu: Pdu, after: int, group: int) -> Head:
+def advanced(
+    head: Head, pdu: Pdu, after: int, group: int, *, behind_holes: Collection[str] = (), passed: bool = False
+) -> Head:
     """The head once an event is in the DAG, with ``group`` as the current state: a forward extremity unless
-    what follows it came before it.
+    what follows it came before it. It follows its ``prev_events`` and what is ``behind_holes`` among them.
+
+    One that had been ``passed`` over is an extremity all the same if it is state: no state of those that
+    follow holds it, and so it is resolved into the present.
     """
-    left = {e: g for e, g in head.extremities.items() if e not in pdu.prev_events}
+    left = {e: g for e, g in head.extremities.items() if e not in pdu.prev_events and e not in behind_holes}
     behind = head.behind
     if pdu.event_id in behind:
         behind = tuple(e for e in behind if e != pdu.event_id)
-    if behind is head.behind or not left:
+    followed = passed or behind is not head.behind
+    if not followed or not left or (passed and pdu.state_key is not None):
         left[pdu.event_id] = after
     depth = max(head.depth, pdu.depth)
     return replace(head, extremities=left, group=group, depth=depth, behind=behind)

@@ -84,8 +84,11 @@ class RoomTurn:
         self._draft.comes_again(known)
         if known is not None and known.unwanted and not arrived.unwanted and pdu.state_key is None:
             return await self._recommended(arrived, verdict, known, done)
-        if known is not None and known.after:
+        passing = self._draft.passing
+        again = arrived.again and known is not None and known.status is Status.REJECTED
+        if known is not None and known.after and not again:
             return self._draft.prepared(done, shown=False)
+        passed = again or passing.get(pdu.event_id) is not None
         cited = await self._draft.load({*pdu.auth_events, *pdu.prev_events})
         missing = [e for e in (*pdu.auth_events, *pdu.prev_events) if e not in cited]
         if missing:
@@ -94,9 +97,11 @@ class RoomTurn:
                 return _strays(pdu, foreign)
             missing = [e for e in missing if e not in foreign]
         missing += [e for e in pdu.prev_events if e in cited and not cited[e].after]
-        if missing:
-            return Missing(refs=tuple(dict.fromkeys(missing)))
+        holes = [e for e in missing if passing.get(e) is not None]
+        if len(holes) < len(missing):
+            return Missing(refs=tuple(dict.fromkeys(e for e in missing if e not in holes)))
         before_group, before, made = await self._draft.before(pdu, cited)
+        made = [*made, *passing.filled(pdu.event_id)]
         reject = await self._own_auth(pdu, cited, before)
         if reject is None:
             reject = await self._draft.judged(pdu, before)
@@ -118,6 +123,7 @@ class RoomTurn:
             why = f"{reject.rule}: {reject.reason}"
             stored = Stored(pdu, status, before_group, after, why)
             self._draft.stored[pdu.event_id] = stored
+            puts += passing.rejected(pdu, [e for e in pdu.auth_events if e in holes])
             return self._draft.prepared([*done, *made, *puts, stored.put()], shown=False)
         if arrived.handshake and not verdict.allowed and pdu.membership != "leave":
             # It stands in no history before we take it; but nobody is kept from leaving.
@@ -129,7 +135,7 @@ class RoomTurn:
             and (problem := await self._draft.no_redaction(pdu, before))
         ):  # ours, which had waited for another's signature
             return Refusal(code=RefusalCode.FORBIDDEN, text=problem)
-        writes, view = await self._draft.accept(pdu, status, before_group, before, why)
+        writes, view = await self._draft.accept(pdu, status, before_group, before, why, passed=passed)
         relay: list[Write] = []
         if arrived.handshake:
             relay = self._draft.out(pdu, self._draft.servers() - {arrived.origin})
@@ -161,6 +167,8 @@ class RoomTurn:
         """
         head = self._draft.head
         cited = await self._draft.load(pdu.prev_events)
+        if not all(e in cited and cited[e].after for e in pdu.prev_events):
+            return await self._resolved_into_present(before_group)
         past = {e for one in cited.values() for e in one.pdu.prev_events}
         placed = await self._draft.load(past)
         if all(e in placed and placed[e].after for e in past):

@@ -19,6 +19,7 @@ from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.news import told
+from hansa_matrix.room.passing import Passing
 from hansa_matrix.room.redactions import REDACTION, Waiting, applied, kept, problem, target_of, withheld
 from hansa_matrix.room.relations import related, unrelated
 from hansa_matrix.room.room import Head, MatrixRoom, advanced
@@ -49,6 +50,7 @@ class Uncommitted:
         #: Who is in a room that the core does not know yet.
         self._given = servers
         self._new: frozenset[str] = frozenset()
+        self.passing = Passing(room, self.load, self.drafted)
         #: Events redacted by the one that is being prepared.
         self._blanked: list[str] = []
         #: Events that were redacted before they had a place.
@@ -65,7 +67,7 @@ class Uncommitted:
         if self.head is self.room.head and not self.stored:
             return []
         put = self.room.put(self.head, resident=self._resident, attended=self._attended)
-        return [self.ctx.store.owned(put)]
+        return [self.ctx.store.owned(write) for write in (put, *self.passing.closing())]
 
     def committed(self) -> None:
         """The room stands at ``head`` now."""
@@ -77,6 +79,7 @@ class Uncommitted:
         if self._news:
             self.own.attendance.tell(self.room.room_id)
         self.room.events.keep(self.stored.values())
+        self.passing.committed()
         for servers in self._recipients:
             self.own.sender.sent(servers)
 
@@ -89,10 +92,12 @@ class Uncommitted:
         """What takes back everything that is put into the DAG after this."""
         head, resident, attended = self.head, self._resident, self._attended
         stored, recipients, stays = dict(self.stored), list(self._recipients), list(self._stays)
+        holes = dict(self.passing.drafted)
 
         def undo() -> None:
             self.head, self._resident, self._attended = head, resident, attended
             self.stored, self._recipients, self._stays = stored, recipients, stays
+            self.passing.drafted = holes
 
         return undo
 
@@ -133,9 +138,17 @@ class Uncommitted:
     async def before(
         self, pdu: Pdu, cited: Mapping[str, Stored]
     ) -> tuple[int, dict[StateKey, str], Sequence[Write]]:
-        """The state before an event: its group, itself, and the writes that make the group."""
-        groups = [cited[e].after for e in pdu.prev_events] or [0]
-        return await self.room.joined(groups, groups[0], self.drafted)
+        """The state before an event: its group, itself, and the writes that make the group. Events that it
+        follows and that are not ``cited`` with a place are holes.
+        """
+        groups = [cited[e].after for e in pdu.prev_events if e in cited and cited[e].after]
+        if len(groups) == len(pdu.prev_events):
+            return await self.room.joined(groups or [0], groups[0] if groups else 0, self.drafted)
+        lacking = [e for e in pdu.prev_events if e not in cited or not cited[e].after]
+        passed, kept, self.head = await self.passing.follow(pdu, lacking, groups, self.head)
+        groups += passed
+        group, state, made = await self.room.joined(groups, groups[0], self.drafted)
+        return group, state, [*kept, *made]
 
     def after(self, pdu: Pdu, group: int, before: StateIds) -> tuple[int, list[Write]]:
         """The group of the state after an event, also a soft-failed one: what follows it counts it in."""
@@ -145,16 +158,26 @@ class Uncommitted:
         return after, list(puts)
 
     async def accept(
-        self, pdu: Pdu, status: Status, before_group: int, before: dict[StateKey, str], reason: str = ""
+        self,
+        pdu: Pdu,
+        status: Status,
+        before_group: int,
+        before: dict[StateKey, str],
+        reason: str = "",
+        *,
+        passed: bool = False,
     ) -> tuple[list[Write], ViewChange]:
-        """Put an event into the DAG and make the current state of what follows."""
+        """Put an event into the DAG and make the current state of what follows; ``passed`` if others were put
+        behind it before.
+        """
         room, writes = self.room, list[Write]()
         old_group = self.head.group
         after, puts = self.after(pdu, before_group, before)
         writes += puts
         stored = await self.effective(Stored(pdu, status, before_group, after, reason), before)
         self.stored[pdu.event_id] = stored
-        head = advanced(self.head, pdu, after, after)
+        behind = self.passing.behind(pdu.prev_events)
+        head = advanced(self.head, pdu, after, after, behind_holes=behind, passed=passed)
         group, current, made = await room.joined(head.extremities.values(), after, self.drafted)
         writes.extend(made)
         self.head = replace(head, group=group)

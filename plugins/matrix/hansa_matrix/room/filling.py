@@ -1,0 +1,140 @@
+"""Holes, tried again: a key that is known now, or an event that somebody has after all, takes its place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from hansa import NetworkContext, RemoteProtocolError
+
+from hansa_matrix.federation.client import Unreachable
+from hansa_matrix.keyring import Keyring
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.room.events import Status
+from hansa_matrix.room.fetched import Notes
+from hansa_matrix.room.gaps import GapFiller
+from hansa_matrix.room.holes import FOR_A_KEY, Hole, Why
+from hansa_matrix.room.room import MatrixRoom
+
+#: Seconds between looks for holes that are due; so many are tried at each, of one room and of all.
+_EVERY = 60.0
+_OF_ONE_ROOM, _AT_ONCE = 10, 100
+
+
+class HoleFiller:
+    """Runs with the network."""
+
+    def __init__(
+        self,
+        ctx: NetworkContext,
+        keyring: Keyring,
+        gaps: GapFiller,
+        rooms: Callable[[], Collection[MatrixRoom]],
+    ) -> None:
+        self._ctx = ctx
+        self._keyring = keyring
+        self._gaps = gaps
+        self._rooms = rooms
+        self._news = asyncio.Event()
+        self._learned: set[str] = set()
+
+    def learned(self, server: str) -> None:
+        """See ``Keyring.learned``."""
+        if any(server in _servers(hole) for room in self._rooms() for hole in room.holes.by_id.values()):
+            self._learned.add(server)
+            self._news.set()
+
+    async def run(self) -> None:
+        """Try what is due, for as long as the network runs."""
+        while True:
+            try:
+                async with asyncio.timeout(_EVERY):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+            self._news.clear()
+            await self.once()
+
+    async def once(self) -> None:
+        """Try the holes that are due, or whose server's keys were learned."""
+        learned, self._learned = self._learned, set()
+        now, left = self._ctx.clock.now(), _AT_ONCE
+        for room in list(self._rooms()):
+            due = [h for h in room.holes.by_id.values() if h.again <= now or learned & _servers(h)]
+            # Those that others follow first: what is deeper stands on them.
+            for hole in sorted(due, key=lambda h: (h.since, h.group))[: min(left, _OF_ONE_ROOM)]:
+                left -= 1
+                try:
+                    await self._try(room, hole)
+                except Exception:  # a bug with one must not end the others
+                    self._ctx.log.exception("%s could not be tried again", hole.event_id)
+                    room.holes.by_id[hole.event_id] = hole.tried(now)
+        self._ctx.gauge("matrix_holes_open", sum(len(room.holes) for room in self._rooms()))
+
+    async def _try(self, room: MatrixRoom, hole: Hole) -> None:
+        if hole.why is Why.FILLED:
+            await self._judge_again(room, hole)
+            return
+        if hole.why in FOR_A_KEY and not await self._keys(hole):
+            await self._in_vain(room, hole, ())
+            return
+        notes = Notes(hole.origin)
+        for server in self._gaps.candidates(room, hole.origin):
+            notes.asked.append(server)
+            try:
+                errand = self._gaps.errands.beside(server)
+                pdu = await self._gaps.fetched.one(room, hole.event_id, errand, notes)
+            except (Unreachable, RemoteProtocolError):
+                continue
+            if pdu is not None and await self._placed(room, pdu, server):
+                self._ctx.count("matrix_holes_filled")
+                self._ctx.log.info("%s in %s is filled", hole.event_id, room.room_id)
+                after = room.holes.by_id.get(hole.event_id)
+                if after is not None and after.why is Why.FILLED:
+                    await self._judge_again(room, after)
+                return
+        await self._in_vain(room, hole, notes.asked, notes.why.get(hole.event_id))
+
+    async def _keys(self, hole: Hole) -> bool:
+        """Whether every server that has to has signed by a key that is known and trusted now."""
+        await self._keyring.need(hole.keys, 0)
+        known = {server for server, key_id in hole.keys if self._keyring.get(server, key_id) is not None}
+        return known == _servers(hole)
+
+    async def _placed(self, room: MatrixRoom, pdu: Pdu, server: str) -> bool:
+        """Judge an event that had been passed over."""
+        ingest = self._gaps.ingest
+        if ingest is None or not await self._gaps.fill(room, pdu, server):
+            return False
+        await ingest.submit([await ingest.inbound(pdu, server)])
+        found = (await room.events.load([pdu.event_id], room.version)).get(pdu.event_id)
+        return found is not None and found.after > 0
+
+    async def _judge_again(self, room: MatrixRoom, hole: Hole) -> None:
+        """What was rejected for want of an event that is here now."""
+        found = await room.events.load(hole.rejects, room.version)
+        ingest = self._gaps.ingest
+        for event_id in hole.rejects:
+            one = found.get(event_id)
+            if one is None or one.status is not Status.REJECTED or ingest is None:
+                continue
+            inbound = await ingest.inbound(one.pdu, hole.origin)
+            await ingest.submit([replace(inbound, native=replace(inbound.native, again=True))])
+        await self._ctx.store.commit([hole.delete()])
+        room.holes.by_id.pop(hole.event_id, None)
+
+    async def _in_vain(
+        self, room: MatrixRoom, hole: Hole, asked: Collection[str], why: Why | None = None
+    ) -> None:
+        if room.holes.by_id.get(hole.event_id) is not hole:
+            return  # it changed meanwhile
+        tried = hole.tried(self._ctx.clock.now(), asked, why)
+        if hole.group:
+            await self._ctx.store.commit([tried.row()])
+        if room.holes.by_id.get(hole.event_id) is hole:
+            room.holes.by_id[hole.event_id] = tried
+
+
+def _servers(hole: Hole) -> set[str]:
+    return {server for server, _ in hole.keys}
