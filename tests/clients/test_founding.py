@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -242,7 +243,7 @@ async def test_nobody_takes_a_name_by_what_a_room_says(tmp_path):
         for one in (alice, lobby), (mallory, room):
             listed = f"/directory/list/room/{part(one[1])}"
             await one[0].call("PUT", listed, {"visibility": "public"})
-        chunk = (await home.anybody.get("/publicRooms"))["chunk"]
+        chunk = (await alice.get("/publicRooms"))["chunk"]
         assert {r["room_id"]: r.get("canonical_alias") for r in chunk} == {
             lobby: f"#lobby:{OURS}",
             room: None,
@@ -253,3 +254,49 @@ async def test_nobody_takes_a_name_by_what_a_room_says(tmp_path):
         state = await mallory.get(f"/rooms/{part(new)}/state")
         assert "m.room.canonical_alias" not in [e["type"] for e in state]
         await alice.call("DELETE", f"/directory/room/{part(f'#lobby:{OURS}')}")
+
+
+async def test_of_two_rooms_made_at_once_under_one_name_there_is_one(tmp_path):
+    async with house(tmp_path) as home:
+        people = [await home.person(name) for name in ("alice", "bob", "carol")]
+        before = await rows(home)
+        made = await asyncio.gather(
+            *(who.ask("POST", "/createRoom", {"room_alias_name": "plaza"}) for who in people)
+        )
+        assert sorted(status for status, _ in made) == [200, 400, 400]
+        assert {answer["errcode"] for status, answer in made if status == 400} == {"M_ROOM_IN_USE"}
+        (room,) = [answer["room_id"] for status, answer in made if status == 200]
+        after = await rows(home)
+        assert set(after["rooms"]) - set(before["rooms"]) == {room}
+        assert {key[0] for key in after["room"]} - {key[0] for key in before["room"]} == {room}
+        assert (await home.anybody.get(f"/directory/room/{part(f'#plaza:{OURS}')}"))["room_id"] == room
+
+
+async def test_of_two_names_given_at_once_one_is(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        chosen = [await alice.create(), await alice.create()]
+        path = f"/directory/room/{part(f'#plaza:{OURS}')}"
+        given = await asyncio.gather(*(alice.ask("PUT", path, {"room_id": room}) for room in chosen))
+        assert sorted(status for status, _ in given) == [200, 409]
+        leads = (await home.anybody.get(path))["room_id"]
+        assert [status for room, (status, _) in zip(chosen, given, strict=True) if room == leads] == [200]
+
+
+async def test_a_name_that_a_policy_denies_is_not_given_and_no_room_is_listed(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create(preset="public_chat", name="Verona")
+        strict = under(home, Strict(lambda crossing: isinstance(crossing, DirectoryPublish)))
+        for path, body in (
+            (f"/directory/room/{part(f'#plaza:{OURS}')}", {"room_id": room}),
+            (f"/directory/list/room/{part(room)}", {"visibility": "public"}),
+        ):
+            status, answer = await alice.ask("PUT", path, body)
+            assert (status, answer["errcode"]) == (403, "M_FORBIDDEN")
+            assert answer["dev.hansa.decision"].startswith("d-")
+        asked = [one for one in strict.asked if isinstance(one, DirectoryPublish)]
+        assert [(one.address, one.room) for one in asked] == [(f"#plaza:{OURS}", room), ("", room)]
+        assert "Verona" in asked[1].texts
+        assert (await alice.get("/publicRooms"))["chunk"] == []
+        await alice.call("PUT", f"/directory/list/room/{part(room)}", {"visibility": "private"})

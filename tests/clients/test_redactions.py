@@ -127,3 +127,15 @@ async def test_nobody_here_sends_a_redaction_that_does_not_apply(tmp_path):
         found = await bob.call("PUT", f"/rooms/{part(room)}/redact/{part(own)}/2", {})
         seen = await alice.get(f"/rooms/{part(room)}/messages?dir=b&limit=3")
         assert found["event_id"] in [e["event_id"] for e in seen["chunk"]]
+
+
+async def test_nobody_takes_back_what_a_room_stands_on(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create(preset="public_chat")
+        acl = await alice.state(room, "m.room.server_acl", {"allow": ["*"], "deny": ["evil.example"]})
+        events = await alice.get(f"/rooms/{part(room)}/state")
+        create = next(e["event_id"] for e in events if e["type"] == "m.room.create")
+        for target in (acl, create):
+            path = f"/rooms/{part(room)}/redact/{part(target)}/1"
+            assert (await alice.ask("PUT", path, {}))[1]["errcode"] == "M_FORBIDDEN"

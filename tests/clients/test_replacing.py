@@ -97,7 +97,7 @@ async def test_the_names_of_a_room_go_along_and_its_place_in_the_list(tmp_path):
         new = await replaced(alice, room, "11")
         assert [await leads(home, name) for name in ("verona", "second")] == [new, new]
         assert (await state(alice, new))["m.room.canonical_alias", ""] == named
-        assert [r["room_id"] for r in (await home.anybody.get("/publicRooms"))["chunk"]] == [new]
+        assert [r["room_id"] for r in (await alice.get("/publicRooms"))["chunk"]] == [new]
         store = home.app.network("matrix")._ctx.store
         assert [(a.name, a.by) for a in await aliases_of(store, new)] == [
             (f"#second:{OURS}", bob.user),
