@@ -334,6 +334,7 @@ async def test_a_fault_of_ours_that_no_repetition_mends_fails_no_transaction(tmp
 async def test_by_what_repeats_are_known_is_kept_for_a_week(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
         ctx = house.app.contexts["matrix"]
+        await known(house).devices.put(US, Device(device_id="A"))
         await edus(house, to_device({US: {"A": {}}}))
         start = ctx.clock.now()
         for days, left in ((6, 1), (8, 0)):
@@ -398,7 +399,7 @@ async def test_what_is_no_message_is_counted_and_the_others_are_taken(tmp_path, 
 
 
 async def test_no_more_waits_for_a_device_than_it_may(tmp_path, monkeypatch):
-    monkeypatch.setattr("hansa_matrix.users.messages._MOST_WAITING", 3)
+    monkeypatch.setattr("hansa_matrix.users.shares.MOST_OF_PEER", 3)
     async with inbound(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         for number in range(5):

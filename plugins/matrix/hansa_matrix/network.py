@@ -246,7 +246,8 @@ class MatrixNetwork:
         self._ctx.spawn(self._greet(), "greet peers")
         self._ctx.spawn(self._signals.expire(), "typing ends")
         self._ctx.spawn(self._filler.run(), "fill holes")
-        self._ctx.spawn(sweep(self._ctx, self._sender, self._library, self._pending), "sweep")
+        kept = (self._sender, self._library, self._pending, self._known.messages)
+        self._ctx.spawn(sweep(self._ctx, kept), "sweep")
 
     async def _greet(self) -> None:
         servers: set[str] = set()

@@ -94,19 +94,29 @@ SCHEMA = Schema(
         Collection(name="cross_signing_key", key={"user_id": str, "usage": str}),
         #: The signatures of people here on others' master keys, which nobody else is shown.
         Collection(name="vouched", key={"by": str, "user_id": str, "key_id": str}),
-        #: What waits for a device here.
+        #: What waits for a device here, of another server or of a person here (``peer``), since when (ms).
         Collection(
             name="to_device",
             stream=True,
-            fields={"user_id": str, "device_id": str},
-            indexes=(("user_id", "device_id", "position"),),
+            fields={"user_id": str, "device_id": str, "peer": str, "ts": int},
+            indexes=(
+                ("user_id", "device_id", "position"),
+                ("user_id", "device_id", "peer", "position"),
+                ("ts",),
+            ),
+        ),
+        #: How many messages of a peer wait for a device, and of how many bytes.
+        Collection(
+            name="to_device_usage",
+            key={"user_id": str, "device_id": str, "peer": str},
+            indexes=(("peer",),),
         ),
         #: What came from another server already.
         Collection(
             name="to_device_seen",
             key={"origin": str, "message_id": str},
             fields={"ts": int},
-            indexes=(("ts",),),
+            indexes=(("ts",), ("origin", "ts")),
         ),
         #: Devices of people elsewhere, as their servers tell; ``stale`` is 1 if they are to be asked again.
         Collection(name="remote_devices", key={"user_id": str}, fields={"stale": int}, indexes=(("stale",),)),

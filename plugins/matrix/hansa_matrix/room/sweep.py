@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Protocol
 
 from hansa import Delete, NetworkContext
-
-from hansa_matrix.federation.sender import Sender
-from hansa_matrix.media.library import Library
-from hansa_matrix.room.pending import Pending
 
 _EVERY = 3600.0
 #: A transaction, or a message to a device, may come again for a day, or a week after an outage (ms).
@@ -16,13 +14,20 @@ _TXN_FOR, _SEEN_FOR = 86_400_000, 7 * 86_400_000
 _PAGE = 500
 
 
-async def sweep(ctx: NetworkContext, sender: Sender, library: Library, pending: Pending) -> None:
+class Swept(Protocol):
+    """A part that keeps something for a time only."""
+
+    async def sweep(self) -> None:
+        """Once: let go of what is over."""
+        ...
+
+
+async def sweep(ctx: NetworkContext, parts: Sequence[Swept]) -> None:
     """Runs with the network."""
     while True:
         await swept(ctx)
-        await sender.sweep()
-        await library.sweep()
-        await pending.sweep()
+        for part in parts:
+            await part.sweep()
         await asyncio.sleep(_EVERY)
 
 

@@ -105,7 +105,7 @@ class Devices:
                     continue
                 writes.append(Delete("device", (user, device_id)))
                 gone.append((Device(device_id=device_id), True))
-                for collection in ("one_time_key", "fallback_key"):
+                for collection in ("one_time_key", "fallback_key", "to_device_usage"):
                     rows = await self._ctx.store.scan(collection, equal=(user, device_id), limit=10_000)
                     writes += [Delete(collection, row.key) for row in rows]
                 index = ("user_id", "device_id", "position")

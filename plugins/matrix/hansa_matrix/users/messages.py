@@ -5,12 +5,13 @@ SPEC: server-server API, "Send-to-device messaging". What is for a ghost is let 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from hansa import Append, Conflict, Delete, Insert, LocalProtocolError, NetworkContext, Value, Write
+from hansa import Conflict, Delete, Insert, LocalProtocolError, NetworkContext, Write
 
 from hansa_matrix.crossings import Crossings, passes, require
 from hansa_matrix.federation.sender import Sender
@@ -18,9 +19,13 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import MAX_MESSAGE_SIZE, ToDevice, parse_to_device, to_device_edu, within
 from hansa_matrix.users.company import Company
 from hansa_matrix.users.devices import Devices
+from hansa_matrix.users.shares import Batch, WaitingShares
 
-#: What may wait for one device.
-_MOST_WAITING = 10_000
+#: How long a message waits for its device (ms).
+KEPT_FOR = 180 * 86_400_000
+#: Messages of one server of which it is known that they came.
+MOST_SEEN, _TRIM_EVERY, _PAGE = 20_000, 500, 1000
+_TRIES = 8
 _INDEX = ("user_id", "device_id", "position")
 ALL = "*"
 
@@ -42,6 +47,8 @@ class DeviceMessages:
         self._devices = devices
         self._sender = sender
         self._crossings = Crossings(ctx)
+        self.shares = WaitingShares(ctx)
+        self._taken: Counter[str] = Counter()
         #: Told for which user and device something came.
         self.arrived: Callable[[str, str], None] = lambda _user, _device: None
 
@@ -51,29 +58,46 @@ class DeviceMessages:
         """
         messages = [one for content in contents if (one := parse_to_device(content, origin)) is not None]
         fresh = {one.message_id: one for one in messages if await self._lets_in(one)}
-        for _ in range(3):
+        for attempt in range(_TRIES):
             keys = [(origin, message_id) for message_id in fresh]
             seen = await self._ctx.store.get_many("to_device_seen", keys)
             for _, message_id in seen:
                 fresh.pop(str(message_id))
-            if not fresh:
-                break
-            writes: list[Write] = []
-            told: list[tuple[str, str]] = []
+            batch, writes, told = self.shares.batch(), list[Write](), list[tuple[str, str]]()
             now = {"ts": self._ctx.clock.now()}
             for message in fresh.values():
-                writes.append(Insert("to_device_seen", (origin, message.message_id), b"", now))
-                for user, device_id, write in await self._kept(message, message.messages):
-                    told.append((user, device_id))
-                    writes.append(write)
+                kept = await self._kept(message, message.messages, origin, batch)
+                if kept:  # of what is for nobody nothing need be known
+                    writes.append(Insert("to_device_seen", (origin, message.message_id), b"", now))
+                    told += kept
+            if not writes:
+                break
             try:
-                await self._ctx.store.commit(writes)
-            except Conflict:  # the same is being taken twice at this moment
+                await self._ctx.store.commit([*writes, *batch.writes()])
+            except Conflict:  # the same is being taken twice, or more for a device, at this moment
+                if attempt == _TRIES - 1:
+                    raise
                 continue
+            self.shares.moved(batch.changes)
             for user, device_id in told:
                 self.arrived(user, device_id)
+            await self._trim(origin, len(writes))
             break
         return len(contents) - len(messages)
+
+    async def _trim(self, origin: str, more: int) -> None:
+        """Of very many messages of a server it is forgotten that the oldest came: those are not repeated."""
+        self._taken[origin] += more
+        if self._taken[origin] < _TRIM_EVERY:
+            return
+        del self._taken[origin]
+        over = await self._ctx.store.count("to_device_seen", equal={"origin": origin}) - MOST_SEEN
+        while over > 0:
+            rows = await self._ctx.store.scan(
+                "to_device_seen", index=("origin", "ts"), equal=(origin,), limit=min(over, _PAGE)
+            )
+            await self._ctx.store.commit([Delete("to_device_seen", row.key) for row in rows])
+            over -= len(rows) or over
 
     async def _lets_in(self, message: ToDevice) -> bool:
         """Whether the policies let people here have a message."""
@@ -105,10 +129,10 @@ class DeviceMessages:
         return self._company.server in allowed or not here, allowed & set(there)
 
     async def _kept(
-        self, message: ToDevice, messages: Mapping[str, Mapping[str, Any]]
-    ) -> list[tuple[str, str, Write]]:
-        """``(user, device, write)`` for every device here that a message is for."""
-        found: list[tuple[str, str, Write]] = []
+        self, message: ToDevice, messages: Mapping[str, Mapping[str, Any]], peer: str, batch: Batch
+    ) -> list[tuple[str, str]]:
+        """The users and devices here for which a message is in a batch now."""
+        found: list[tuple[str, str]] = []
         for user, contents in messages.items():
             if not await self._company.local(user):
                 self._ctx.count("matrix_to_device_discarded", reason="nobody")
@@ -118,13 +142,11 @@ class DeviceMessages:
                 if not within(content, MAX_MESSAGE_SIZE):
                     self._ctx.count("matrix_to_device_discarded", reason="too large")
                     continue
-                named = {"user_id": user, "device_id": device_id}
-                if await self._ctx.store.count("to_device", equal=named) >= _MOST_WAITING:
-                    self._ctx.count("matrix_to_device_discarded", reason="full")
-                    continue
                 event = {"sender": message.sender, "type": message.type, "content": content}
-                fields: dict[str, Value] = {"user_id": user, "device_id": device_id}
-                found.append((user, device_id, Append("to_device", orjson.dumps(event), fields)))
+                if await batch.add(user, device_id, peer, orjson.dumps(event)):
+                    found.append((user, device_id))
+                else:
+                    self._ctx.count("matrix_to_device_discarded", reason="full")
         return found
 
     async def send(self, message: ToDevice, *, once: bool = False) -> None:
@@ -148,8 +170,7 @@ class DeviceMessages:
             lets, servers = await self._permitted(message, here, there)
             here = here if lets else {}
             there = {server: by_user for server, by_user in there.items() if server in servers}
-        kept = await self._kept(message, here)
-        writes = [write for _, _, write in kept]
+        writes: list[Write] = []
         for server, by_user in there.items():
             for number, part in enumerate(_parts(by_user)):
                 edu = to_device_edu(
@@ -164,14 +185,30 @@ class DeviceMessages:
         if once:
             ts = {"ts": self._ctx.clock.now()}
             writes.append(Insert("to_device_seen", (self._company.server, message.message_id), b"", ts))
-        try:
-            await self._ctx.store.commit(writes)
-        except Conflict:
-            return
+        kept = await self._send(message, here, writes)
         for server in there:
             self._sender.sent((server,))
-        for user, device_id, _ in kept:
+        for user, device_id in kept:
             self.arrived(user, device_id)
+
+    async def _send(
+        self, message: ToDevice, here: Mapping[str, Mapping[str, Any]], writes: Sequence[Write]
+    ) -> list[tuple[str, str]]:
+        """Commit a message with what else is written; for whom here it is, nobody if it was sent before."""
+        for attempt in range(_TRIES):
+            batch = self.shares.batch()
+            kept = await self._kept(message, here, message.sender, batch)
+            try:
+                await self._ctx.store.commit([*writes, *batch.writes()])
+            except Conflict as conflict:
+                if conflict.collection.endswith("to_device_seen"):
+                    return []
+                if attempt == _TRIES - 1:
+                    raise
+                continue
+            self.shares.moved(batch.changes)
+            return kept
+        return []
 
     async def waiting(self, user: str, device_id: str, after: int = 0, most: int = 100) -> list[Waiting]:
         """What waits for a device behind a position, in order."""
@@ -182,13 +219,32 @@ class DeviceMessages:
 
     async def delivered(self, user: str, device_id: str, upto: int) -> None:
         """The device has everything up to a position."""
-        while True:
-            rows = await self._ctx.store.scan(
-                "to_device", index=_INDEX, equal=(user, device_id), upto=upto, limit=500
-            )
+        equal = (user, device_id)
+        while await self._removed(index=_INDEX, equal=equal, upto=upto):
+            pass
+
+    async def _removed(self, **which: Any) -> bool:
+        """Remove some messages; False if there are none."""
+        for _ in range(_TRIES):
+            rows = await self._ctx.store.scan("to_device", limit=500, **which)
             if not rows:
-                return
-            await self._ctx.store.commit([Delete("to_device", row.key) for row in rows])
+                return False
+            batch = self.shares.batch()
+            await batch.remove(rows)
+            try:
+                await self._ctx.store.commit(batch.writes())
+            except Conflict:  # more came at this moment
+                continue
+            self.shares.moved(batch.changes)
+            return True
+        return False
+
+    async def sweep(self) -> None:
+        """Let go of what no device asked for in half a year, and count what waits."""
+        until = self._ctx.clock.now() - KEPT_FOR
+        while await self._removed(index=("ts",), upto=until):
+            self._ctx.count("matrix_to_device_discarded", reason="old")
+        await self.shares.count()
 
 
 def _each(contents: Mapping[str, Any], known: Iterable[str]) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,158 @@
+"""How much waits for devices here, by whom it is from: nobody's messages take the place of everybody's.
+
+A peer is another server, or somebody here. What is too much of a peer is not kept. Where a device has too
+much of all, the newest of who has most there gives way, if that is more than the new message's peer has.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+from hansa import Append, Cas, Delete, NetworkContext, Row, Value, Write
+
+#: Messages and bytes that wait for one device: of one peer, and in all.
+MOST_OF_PEER, BYTES_OF_PEER = 2000, 4 * 1024 * 1024
+MOST_OF_DEVICE, BYTES_OF_DEVICE = 10_000, 32 * 1024 * 1024
+#: Bytes of one peer for all devices, and in all: where that is reached each has the same, and at least this.
+BYTES_FOR_ALL, BYTES_IN_ALL, LEAST = 64 * 1024 * 1024, 1024 * 1024 * 1024, 1024 * 1024
+_PAGE = 1000
+_BY_PEER = ("user_id", "device_id", "peer", "position")
+
+
+class WaitingShares:
+    """What each peer has in all, in memory: two processes may pass that bound by a little."""
+
+    def __init__(self, ctx: NetworkContext) -> None:
+        self._ctx = ctx
+        self._totals: Counter[str] | None = None
+
+    async def totals(self) -> Counter[str]:
+        """Bytes by peer."""
+        if self._totals is None:
+            await self.count()
+        return self._totals if self._totals is not None else Counter()
+
+    async def count(self) -> None:
+        """Count anew what waits."""
+        found: Counter[str] = Counter()
+        after: str | None = None
+        # By peer: rows of one are read until there are no more, then those of the next.
+        while rows := await self._ctx.store.scan("to_device_usage", index=("peer",), after=after, limit=1):
+            after = str(rows[0].key[2])
+            for row in await self._ctx.store.scan(
+                "to_device_usage", index=("peer",), equal=(after,), limit=10_000
+            ):
+                found[after] += orjson.loads(row.body)[1]
+        self._totals = found
+        self._gauge()
+
+    def _gauge(self) -> None:
+        if self._totals is not None:
+            self._ctx.gauge("matrix_to_device_waiting_bytes", self._totals.total())
+
+    def moved(self, changes: Counter[str]) -> None:
+        """Changes are durable."""
+        if self._totals is not None:
+            for peer, size in changes.items():
+                self._totals[peer] += size
+                if self._totals[peer] <= 0:
+                    del self._totals[peer]
+            self._gauge()
+
+    def batch(self) -> Batch:
+        """What one commit changes."""
+        return Batch(self._ctx, self)
+
+
+class Batch:
+    """Messages of one commit. Its ``writes`` fail where another commit changed the same counts: then the
+    batch is made again.
+    """
+
+    def __init__(self, ctx: NetworkContext, shares: WaitingShares) -> None:
+        self._ctx = ctx
+        self._shares = shares
+        self._used: dict[tuple[str, str], dict[str, list[int]]] = {}
+        self._rows: dict[tuple[str, str, str], bytes] = {}
+        self._changed: set[tuple[str, str, str]] = set()
+        self._evicted: dict[tuple[str, str, str], int] = defaultdict(int)
+        self._writes: list[Write] = []
+        self.changes: Counter[str] = Counter()
+
+    async def _of(self, user: str, device_id: str) -> dict[str, list[int]]:
+        """``[messages, bytes]`` by peer, of one device."""
+        known = self._used.get((user, device_id))
+        if known is None:
+            known = self._used[user, device_id] = {}
+            rows = await self._ctx.store.scan("to_device_usage", equal=(user, device_id), limit=10_000)
+            for row in rows:
+                peer = str(row.key[2])
+                known[peer] = list(orjson.loads(row.body))
+                self._rows[user, device_id, peer] = row.body
+        return known
+
+    def _count(self, user: str, device_id: str, peer: str, messages: int, size: int) -> None:
+        usage = self._used[user, device_id].setdefault(peer, [0, 0])
+        usage[0], usage[1] = max(0, usage[0] + messages), max(0, usage[1] + size)
+        self._changed.add((user, device_id, peer))
+        self.changes[peer] += size
+
+    async def add(self, user: str, device_id: str, peer: str, body: bytes) -> bool:
+        """A message for a device; False if its peer has too much waiting."""
+        used = await self._of(user, device_id)
+        messages, size = used.get(peer, (0, 0))
+        totals = await self._shares.totals()
+        fair = max(LEAST, BYTES_IN_ALL // max(1, len(totals)))
+        in_all = totals[peer] + self.changes[peer] + len(body)
+        if messages >= MOST_OF_PEER or size + len(body) > BYTES_OF_PEER or in_all > min(BYTES_FOR_ALL, fair):
+            return False
+        while (
+            sum(m for m, _ in used.values()) >= MOST_OF_DEVICE
+            or sum(s for _, s in used.values()) + len(body) > BYTES_OF_DEVICE
+        ):
+            greediest = max(used, key=lambda one: used[one][1])
+            if used[greediest][1] <= size + len(body) or not await self._evict(user, device_id, greediest):
+                return False
+        self._count(user, device_id, peer, 1, len(body))
+        fields: dict[str, Value] = {
+            "user_id": user, "device_id": device_id, "peer": peer, "ts": self._ctx.clock.now()
+        }  # fmt: skip
+        self._writes.append(Append("to_device", body, fields))
+        return True
+
+    async def _evict(self, user: str, device_id: str, peer: str) -> bool:
+        """The newest message of a peer goes; whether there was one in the store."""
+        key = (user, device_id, peer)
+        skip = self._evicted[key]
+        rows = await self._ctx.store.scan(
+            "to_device", index=_BY_PEER, equal=key, limit=skip + 1, reverse=True
+        )
+        if len(rows) <= skip:
+            return False
+        self._evicted[key] += 1
+        self._ctx.count("matrix_to_device_discarded", reason="evicted")
+        await self.remove(rows[skip:])
+        return True
+
+    async def remove(self, rows: Iterable[Row]) -> None:
+        """Messages that are delivered, or gone."""
+        for row in rows:
+            user, device_id, peer = (str(row.fields[name] or "") for name in ("user_id", "device_id", "peer"))
+            self._writes.append(Delete("to_device", row.key))
+            if peer:
+                await self._of(user, device_id)
+                self._count(user, device_id, peer, -1, -len(row.body))
+
+    def writes(self) -> list[Write]:
+        """All of it, with what the peers have then."""
+        return [*self._writes, *(self._usage(key) for key in sorted(self._changed))]
+
+    def _usage(self, key: tuple[str, str, str]) -> Write:
+        user, device_id, peer = key
+        usage: Any = self._used[user, device_id][peer]
+        if not usage[0] and key in self._rows:
+            return Delete("to_device_usage", key)
+        return Cas("to_device_usage", key, self._rows.get(key), orjson.dumps(usage))
