@@ -1,49 +1,67 @@
 """What is kept of the state that goes along with an invite or a knock. SPEC: client-server API, "Stripped
 state".
 
-The specification names a few events; a server may send anything of any size.
+The specification names a few events; a server may send anything of any size. Nothing of it can be checked but
+what has a signature: it is the word of whoever sent it. So what is kept says something of the room and of
+whoever asks in, and nothing of anybody else: a name there for a third person, or for one of ours, would be
+shown as if it were theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import orjson
 
-#: Types of the events that are shown, the most important first.
-TYPES: Final = (
-    "m.room.create",
-    "m.room.join_rules",
-    "m.room.name",
-    "m.room.encryption",
-    "m.room.canonical_alias",
-    "m.room.avatar",
-    "m.room.topic",
-)
+from hansa_matrix.proto.ids import domain_of, valid_user_id
+
+#: Types of the events that are shown, the most important first, with the strings of their content that are.
+_SAYS: Final[Mapping[str, frozenset[str]]] = {
+    "m.room.create": frozenset({"type", "room_version", "creator"}),
+    "m.room.join_rules": frozenset({"join_rule"}),
+    "m.room.name": frozenset({"name"}),
+    "m.room.encryption": frozenset({"algorithm"}),
+    "m.room.canonical_alias": frozenset({"alias"}),
+    "m.room.avatar": frozenset({"url"}),
+    "m.room.topic": frozenset({"topic"}),
+}
+TYPES: Final = tuple(_SAYS)
+_MEMBER_SAYS: Final = frozenset({"membership", "displayname", "avatar_url"})
 _MEMBER = "m.room.member"
 _SHOWN = ("type", "state_key", "content", "sender", "origin_server_ts")
 #: Bytes of all of them together.
 MOST_STRIPPED: Final = 32 * 1024
 
 
-def stripped_state(state: Iterable[Any], sender: str) -> list[dict[str, Any]]:
+def stripped_state(
+    state: Iterable[Any], sender: str, *, server: str = "", signed: Collection[int] = frozenset()
+) -> list[dict[str, Any]]:
     """One event of each type that a person is shown of a room, and who asks them in, ``sender``; of each what
     is shown of it, in at most ``MOST_STRIPPED`` bytes. What does not fit is left out.
+
+    What people of ``server``, which is ours, are said to have said is kept only if it has our signature:
+    ``signed`` are the places in ``state`` of events whose signatures hold.
     """
     given: dict[tuple[Any, Any], dict[str, Any]] = {}
-    for one in state:
+    for at, one in enumerate(state):
         if (
             isinstance(one, dict)
             and isinstance(one.get("type"), str)
             and isinstance(one.get("state_key"), str)
+            and isinstance(one.get("content"), dict)
+            and valid_user_id(one.get("sender"))
+            and (at in signed or domain_of(one["sender"]) != server)
+            and (one["type"] != _MEMBER or one["sender"] == one["state_key"])
         ):
             given.setdefault((one["type"], one["state_key"]), one)
     kept, size = [], 0
     for key in (("m.room.create", ""), (_MEMBER, sender), *((type_, "") for type_ in TYPES[1:])):
         if key not in given:
             continue
-        shown = {name: given[key][name] for name in _SHOWN if name in given[key]}
+        says = _MEMBER_SAYS if key[0] == _MEMBER else _SAYS[key[0]]
+        content = {k: v for k, v in given[key]["content"].items() if k in says and isinstance(v, str)}
+        shown = {name: given[key][name] for name in _SHOWN if name in given[key]} | {"content": content}
         size_of = len(orjson.dumps(shown))
         if size + size_of <= MOST_STRIPPED:
             kept.append(shown)

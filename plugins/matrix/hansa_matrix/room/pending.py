@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,12 +71,23 @@ class Pending:
             self._ctx.count("matrix_invites_limited")
             raise Busy(f"{origin} asks in too many", after=max(1.0, wait))
 
-    async def keep(self, pdu: Pdu, origin: str, state: Sequence[Any], version: str) -> None:
-        """Remember an invite or a knock; the same person's earlier one gives way."""
+    async def keep(
+        self,
+        pdu: Pdu,
+        origin: str,
+        state: Sequence[Any],
+        version: str,
+        *,
+        signed: Collection[int] = frozenset(),
+    ) -> None:
+        """Remember an invite or a knock; the same person's earlier one gives way. ``signed`` are places in
+        ``state`` of events whose signatures hold.
+        """
+        ours = ids.domain_of(pdu.state_key or "")
         body = {
             "event": pdu.raw,
             "event_id": pdu.event_id,
-            "state": stripped_state(state, pdu.sender),
+            "state": stripped_state(state, pdu.sender, server=ours, signed=signed),
             "origin": origin,
             "version": version,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hansa import Invite, Member, Membership, NetworkContext, Ref, Request
+from hansa import Invite, Member, Membership, NetworkContext, Ref, RemoteProtocolError, Request
 
 from hansa_matrix.crossings import require
 from hansa_matrix.crypto import verify
@@ -14,8 +14,11 @@ from hansa_matrix.federation.server import Answerer, error
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.hashing import hash_matches
 from hansa_matrix.proto.joins import check_shown, senders_of
 from hansa_matrix.proto.pdu import countersigned, key_ids, needed_at, parse, required_servers, unsigned_by
+from hansa_matrix.proto.state_keys import CREATE, MEMBER
+from hansa_matrix.proto.stripped import TYPES, stripped_state
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.pending import Pending
@@ -77,6 +80,9 @@ class Invited:
         await self._keyring.need(wanted, needed_at(pdu, version))
         if unsigned_by(pdu, version, self._keyring.get, verify) is not None:
             raise error(403, "M_FORBIDDEN", "the invite's signature does not do")
+        signed_at, forged = await self._proven(pdu, state, version)
+        state = [one if at not in forged else None for at, one in enumerate(state)]
+        shown = stripped_state(state, pdu.sender, server=self._own.server, signed=signed_at)
         await require(
             self._ctx,
             Invite(
@@ -87,7 +93,7 @@ class Invited:
                 user=await self._ctx.home_of(target),
                 outbound=False,
                 servers=frozenset({origin, *senders_of(state)}),
-                texts=_words(pdu, state),
+                texts=_words(pdu, shown),
             ),
         )
         if self._entitled.rooms.blocked(pdu.room_id):
@@ -97,9 +103,37 @@ class Invited:
             raise error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")
         signed = countersigned(pdu, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
         if room is None or not room.resident:
-            await self._pending.keep(signed, origin, state, version.id)
+            await self._pending.keep(signed, origin, state, version.id, signed=signed_at)
             await self._entitled.rooms.invited(signed, origin)
         return {"event": signed.raw}
+
+    async def _proven(
+        self, invite: Pdu, state: Sequence[Any], version: RoomVersion
+    ) -> tuple[set[int], set[int]]:
+        """Of the state that goes along with an invite, whole events since v1.16: the places of the
+        events whose signatures hold, and of those that are forged. Keys are asked for of the server that
+        invites, and of the one whose person made the room; of others those that are known count.
+        """
+        signed, forged = set[int](), set[int]()
+        for at, one in enumerate(state):
+            if one.get("type") not in {*TYPES, MEMBER} or not {"hashes", "signatures"} <= one.keys():
+                continue
+            try:
+                pdu = parse(one, version)
+            except RemoteProtocolError:
+                forged.add(at)
+                continue
+            servers = required_servers(pdu, version)
+            named = key_ids(pdu, servers)
+            if pdu.type == CREATE or servers <= {ids.domain_of(invite.sender), self._own.server}:
+                await self._keyring.need(named, needed_at(pdu, version))
+            problem = unsigned_by(pdu, version, self._keyring.get, verify, servers)
+            known = any(self._keyring.get(*name) is not None for name in named)
+            if pdu.room_id != invite.room_id or not hash_matches(pdu.raw, version) or (problem and known):
+                forged.add(at)
+            elif problem is None:
+                signed.add(at)
+        return signed, forged
 
     async def exchange(self, origin: str, request: Request, body: Any) -> Any:
         """``PUT /exchange_third_party_invite``: the person whom somebody of ours invited by an address has
