@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from hansa.contracts import Authority, Countersign, KnowsServers, Missing, Network
-from hansa.decisions import Decisions, Judgement
+from hansa.decisions import Decisions
 from hansa.pure.crossing import EventIn, EventOut
 from hansa.pure.model import Inbound, Link, NativeFacts, Outcome, Refusal, RefusalCode
 from hansa.pure.verdict import ALLOW, Action, Verdict, strictest
@@ -34,6 +34,7 @@ class Networks(Protocol):
 class Submission:
     """One ``Inbound`` on its way. ``writes`` are the rows of its decisions, ``withheld`` the links it may not
     pass with their decision ids; ``ready`` refuses it at its turn; ``fetches`` counts the turns it left.
+    ``generation`` is that of the policies that judged it.
     """
 
     inbound: Inbound
@@ -41,6 +42,7 @@ class Submission:
     done: asyncio.Future[Outcome]
     fetches: int = 0
     judged: bool = False
+    generation: int = 0
     verdict: Verdict = ALLOW
     writes: list[Write] = field(default_factory=list)
     withheld: list[tuple[str, str]] = field(default_factory=list)
@@ -68,7 +70,8 @@ class Admission:
 
     async def _admit(self, room: Room, authority: Authority | None, item: Submission) -> None:
         """Stage 4 and 5: the policies' word on every way, and the authority's preparations."""
-        item.writes, item.withheld, item.verdict = [], [], ALLOW
+        item.writes, item.withheld, item.verdict, item.ready = [], [], ALLOW, None
+        item.generation = self._decisions.generation
         inbound, arrived, link = item.inbound, item.link, room.authority
         immutable = arrived.authority and inbound.native is not None and not inbound.draft
         if self._decisions.policies:
@@ -83,10 +86,13 @@ class Admission:
         item.judged = True
 
     async def _govern(self, room: Room, item: Submission, *, immutable: bool) -> None:
-        """Ask about the way in and every way out."""
+        """Ask about the way in and every way out. The speaker's own link is one of them where it is for us to
+        say whether the event happens: its people get the words too.
+        """
         inbound, arrived = item.inbound, item.link
         facts = self._facts(inbound)
-        asked: list[Judgement] = []
+        if not facts.act and not facts.automatic:
+            facts = replace(facts, act=str(inbound.origin))
         way_in = EventIn(
             link=arrived,
             sender=inbound.sender,
@@ -95,19 +101,21 @@ class Admission:
             facts=facts,
             immutable=immutable,
         )
-        asked.append(await self._decisions.judge(way_in))
+        asked = [await self._decisions.judge(way_in)]
+        ours = not immutable and (inbound.draft or arrived.hosted or arrived.authority)
         for link in list(room.links.values()):
-            if link.id == arrived.id or not link.direction.outward:
+            if not link.direction.outward or (link.id == arrived.id and not ours):
                 continue
             out = EventOut(
                 link=link, sender=inbound.sender, content=inbound.content, view=room.view, facts=facts
             )
             judged = await self._decisions.judge(out)
-            item.writes += judged.writes
-            if link.authority:
+            if link.authority or link.id == arrived.id:
                 asked.append(judged)
-            elif not judged.verdict.allowed:
-                item.withheld.append((link.id, judged.verdict.decision))
+            else:
+                item.writes += judged.writes
+                if not judged.verdict.allowed:
+                    item.withheld.append((link.id, judged.verdict.decision))
         for judged in asked:
             item.writes += judged.writes
         item.verdict = _merged([j.verdict for j in asked], immutable=immutable)

@@ -13,25 +13,29 @@ from hansa import plugins, tables
 from hansa.backoff import Backoff
 from hansa.blobs import Blobs, MemoryBlobs
 from hansa.contracts import LinksRooms, Network, OpenedRoom, RoomRefused
+from hansa.decision_log import Retention
 from hansa.decisions import Decisions
 from hansa.delivery import Consumer, Judged
 from hansa.dispatch import each
 from hansa.http import Router
 from hansa.lifecycle import Runner
 from hansa.pipeline import Pipeline
-from hansa.policies import Policies
+from hansa.policies import Policies, digest_of
 from hansa.pure.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.pure.model import Delivery, Event, Link, Ref
 from hansa.pure.verdict import Action
+from hansa.rejudging import Rejudging
 from hansa.rooms import Room, Rooms
 from hansa.runtime import Context
 from hansa.seams import Http, Seams
 from hansa.signals import SignalRelay
-from hansa.store.base import Delete, Row, Scoped, Store
+from hansa.store.base import Delete, Row, Scoped, Store, StoreError
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.throttle import Throttle
 
 _OBSERVED = 1000
+#: Seconds between two looks for decisions that are too old.
+_PRUNE_EVERY = 600.0
 #: Seconds that a directory has to say whether a password is right.
 _DIRECTORY_WITHIN = 10.0
 
@@ -70,6 +74,7 @@ class Setup:
     networks: Sequence[NetworkSetup] = ()
     policies: Sequence[PolicySetup] = ()
     rooms: Sequence[Sequence[str]] = ()
+    retention: Retention = field(default_factory=Retention)
 
 
 @dataclass(slots=True)
@@ -89,7 +94,9 @@ class App:
         self.log = logging.getLogger("hansa")
         self.rooms = Rooms(self.core, setup.seams.random)
         self.decisions = Decisions(self.core, setup.seams.clock, setup.seams.random, ())
-        self._judged = Judged(self.core, self.decisions, setup.seams)
+        self.decisions.kept.retention = setup.retention
+        self.rejudging = Rejudging(self.decisions, self._server_of)
+        self._judged = Judged(self.core, self.decisions, setup.seams, self.rejudging)
         self.pipeline = Pipeline(self.rooms, self._judged, self)
         self.signals = SignalRelay(self.rooms, self.decisions, self.pipeline, self)
         self.runners: dict[str, Runner] = {}
@@ -100,7 +107,9 @@ class App:
         self.counters: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
         self.gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         #: Gauges that are read when they are asked for: ``(name, labels, value)``.
-        self.measures: list[Callable[[], Iterable[tuple[str, Mapping[str, str], float]]]] = []
+        self.measures: list[Callable[[], Iterable[tuple[str, Mapping[str, str], float]]]] = [
+            self.decisions.kept.measures
+        ]
         #: Long work under way: ``(plugin, what) -> (done, total)``.
         self.work: dict[tuple[str, str], tuple[int, int]] = {}
         self._consuming: dict[str, asyncio.Task[None]] = {}
@@ -147,12 +156,16 @@ class App:
             except asyncio.QueueFull:
                 self.count("observer_events_dropped")
 
+    def _server_of(self, network: str, user: str) -> str:
+        return self.pipeline.server_of(network, user)
+
     async def start(self) -> None:
         """Open the store, the policies, the networks; load rooms; begin delivering and connecting."""
         await self.store.open()
         await self.store.declare("", tables.SCHEMA)
         await self._policies.open(self, self.setup.policies)
-        self.decisions.replace(self._policies.installed)
+        await self.decisions.kept.open()
+        await self.decisions.adopt(self._policies.installed, digest_of(self.setup.policies), restart=True)
         for setup in self.setup.networks:
             await self._open_network(setup)
         await self.rooms.load()
@@ -160,6 +173,7 @@ class App:
             for link in room.links.values():
                 await self.consume(link)
         self.spawn(self._observe(), "observers")
+        self.spawn(self._prune_decisions(), "decisions")
         for runner in self.runners.values():
             self.spawn(runner.run(), f"network {runner.id}")
         for specs in self.setup.rooms:
@@ -184,8 +198,8 @@ class App:
         """Take other policies; events not delivered yet are judged again. Raises without any change."""
         fresh, old = Policies(), self._policies
         await fresh.open(self, setups)
+        await self.decisions.adopt(fresh.installed, digest_of(setups))
         self._policies = fresh
-        self.decisions.replace(fresh.installed)
         await old.close()
         for consumer in self.consumers.values():
             consumer.wake()
@@ -224,6 +238,17 @@ class App:
                 implementation.function(router)
                 self.routers[host] = router
         return network
+
+    async def _prune_decisions(self) -> None:
+        while True:
+            try:
+                gone = await self.decisions.kept.prune()
+            except StoreError as error:
+                self.log.warning("decisions could not be pruned: %s", error)
+            else:
+                if gone:
+                    self.log.info("%d old decisions were let go", gone)
+            await asyncio.sleep(_PRUNE_EVERY)
 
     def _risen(self, network: str) -> None:
         for link in self.rooms.links(network):

@@ -47,6 +47,20 @@ class Server(_Strict):
         default=[], description="networks of proxies in front, whose X-Forwarded-For is believed"
     )
 
+    decisions_days: int = Field(
+        default=90, ge=1, le=36_500, description="days that decisions of policies are kept"
+    )
+    decisions_rows: int = Field(
+        default=100_000, ge=1_000, description="how many decisions are kept; the oldest go first"
+    )
+    decisions_of_strangers: int = Field(
+        default=1_000,
+        ge=10,
+        le=100_000,
+        description="how many servers that ask something and are refused have a decision of their own;"
+        " all further ones are counted in one",
+    )
+
     @field_validator("listen")
     @classmethod
     def _addresses(cls, value: list[str]) -> list[str]:

@@ -78,6 +78,14 @@ class NetworkContext(PluginContext, Protocol):
         """Whether there is any policy to ask: without one a plugin need not make what only policies read."""
         ...
 
+    @property
+    def policy_generation(self) -> int:
+        """The number of the policies that judge now; it rises with every change of them. A verdict is kept
+        with it, and what was judged under another one is judged again before it is shown, sent or told:
+        ``check(EventIn(..., immutable=True))`` with facts whose ``act`` is empty costs nobody's rate.
+        """
+        ...
+
     def link(self, native: str) -> Link | None:
         """The link of a native room, None where there is none."""
         ...

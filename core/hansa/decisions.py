@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import orjson
-
+from hansa.decision_log import DecisionLog, of_stranger, same_decision
 from hansa.dispatch import Answer, Installed, ask
 from hansa.pure.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
-from hansa.pure.errors import LocalProtocolError
 from hansa.pure.verdict import ALLOW, Action, Verdict, narrowed, strictest
 from hansa.seams import Clock, Random
 from hansa.store.base import Put, Scoped, Write
@@ -21,6 +18,9 @@ from hansa.store.base import Put, Scoped, Write
 #: that hammers at the door cannot fill the disk.
 _SAME_DECISION = 60_000
 _REMEMBERED = 1024
+_POLICIES = "policies"
+#: The digest of no policy at all.
+_NOBODY = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,21 +78,36 @@ class Decisions:
     def __init__(self, store: Scoped, clock: Clock, random: Random, policies: Sequence[Installed]) -> None:
         self._store = store
         self._clock = clock
-        self._random = random
         self._policies = tuple(policies)
         self._recent: OrderedDict[tuple[Any, ...], tuple[int, str]] = OrderedDict()
-        #: Events received before this were judged under older policies, or by nobody (ms).
-        self.since = clock.now()
+        self.kept = DecisionLog(store, clock, random)
+        #: The number of the policies that judge now. It rises with every change of them, also while nothing
+        #: ran; 0 where there has never been one. A verdict belongs to the generation that gave it.
+        self.generation = 0
 
     @property
     def policies(self) -> tuple[Installed, ...]:
         """What is asked, in no meaningful order."""
         return self._policies
 
+    async def adopt(self, policies: Sequence[Installed], digest: str, *, restart: bool = False) -> None:
+        """Take policies of a configuration with this digest, under a durable generation. A ``restart`` with
+        the digest of last time goes on with the generation of last time.
+        """
+        row = await self._store.get("generation", (_POLICIES,))
+        number = int(row.fields["number"] or 0) if row else 0
+        before = row.body.decode() if row else _NOBODY
+        if digest != before or not (restart or not policies):
+            number += 1
+            write = Put("generation", (_POLICIES,), digest.encode(), {"number": number})
+            await self._store.commit([write])
+        self._policies, self.generation = tuple(policies), number
+        self._recent.clear()
+
     def replace(self, policies: Sequence[Installed]) -> None:
-        """Take other policies from now on."""
+        """Take other policies until the next start."""
         self._policies = tuple(policies)
-        self.since = self._clock.now()
+        self.generation += 1
         self._recent.clear()
 
     async def judge(self, crossing: Crossing) -> Judgement:
@@ -116,38 +131,25 @@ class Decisions:
 
     async def explain(self, decision: str) -> dict[str, Any]:
         """What was decided under an id: rule, facts, verdict. Raises LocalProtocolError if unknown."""
-        row = await self._store.get("decision", (decision,))
-        if row is None:
-            raise LocalProtocolError(f"no decision {decision!r} is kept here")
-        explained: dict[str, Any] = orjson.loads(row.body)
-        return explained
+        return await self.kept.explain(decision)
 
     async def log(self, limit: int) -> list[dict[str, Any]]:
-        """The newest decisions, oldest first; at most ``limit``."""
-        rows = await self._store.scan("decision", index=("ts",), limit=limit, reverse=True)
-        return [orjson.loads(row.body) for row in reversed(rows)]
+        """The newest, oldest first: at most ``limit`` about acts, and of strangers a quarter of that."""
+        return await self.kept.newest(limit)
 
     def _keep(
         self, crossing: Crossing, answers: Sequence[Answer], enforced: Verdict, would: Verdict
     ) -> Judgement:
         now, facts = self._clock.now(), facts_of(crossing)
-        same = (
-            facts["crossing"],
-            facts.get("server") or facts.get("user") or facts.get("sender"),
-            facts.get("room"),
-            enforced.reasons,
-            would.reasons,
+        same = same_decision(facts, (enforced.reasons, would.reasons))
+        # An event has a decision of its own, but one who goes on too fast has one for all of them.
+        once = of_stranger(crossing) or (
+            isinstance(crossing, EventIn | EventOut) and not enforced.retry_after
         )
-        known = self._recent.get(same) if not isinstance(crossing, EventIn | EventOut) else None
+        known = None if once else self._recent.get(same)
         if known is not None and now - known[0] < _SAME_DECISION:
             return Judgement(verdict=self._shown(enforced, known[1]))
-        decision = "d-" + base64.b32encode(self._random.bytes(10)).decode().lower()
-        self._recent[same] = (now, decision)
-        if len(self._recent) > _REMEMBERED:
-            self._recent.popitem(last=False)
         body = {
-            "id": decision,
-            "ts": now,
             "mode": "enforce" if enforced.action is not Action.ALLOW else "shadow",
             "action": enforced.action.name.lower(),
             "would": would.action.name.lower(),
@@ -155,9 +157,14 @@ class Decisions:
             "reasons": _reasons(enforced),
             "would_reasons": _reasons(would),
             "failed": {a.name: a.failed for a in answers if a.failed},
+            "generation": self.generation,
         }
-        write = Put("decision", (decision,), orjson.dumps(body), {"ts": now})
-        return Judgement(verdict=self._shown(enforced, decision), writes=(write,))
+        decision, writes = self.kept.note(crossing, body)
+        if not once:
+            self._recent[same] = (now, decision)
+            if len(self._recent) > _REMEMBERED:
+                self._recent.popitem(last=False)
+        return Judgement(verdict=self._shown(enforced, decision), writes=writes)
 
     @staticmethod
     def _shown(enforced: Verdict, decision: str) -> Verdict:

@@ -19,9 +19,9 @@ from hansa.backoff import Backoff
 from hansa.contracts import HasFeatures, Network, Refused, Retry
 from hansa.decisions import Decisions
 from hansa.pure.content import Kind
-from hansa.pure.crossing import EventOut
 from hansa.pure.features import PLAIN, degrade
 from hansa.pure.model import Delivery, Event, Link, Ref
+from hansa.rejudging import Rejudging
 from hansa.rooms import Room
 from hansa.seams import Seams
 from hansa.store.base import Put, Scoped, Write
@@ -70,6 +70,7 @@ class Judged:
     store: Scoped
     decisions: Decisions
     seams: Seams
+    rejudging: Rejudging
 
 
 class Consumer:
@@ -84,7 +85,7 @@ class Consumer:
         self.reason = ""
         self._gate = gate
         self._store = judged.store
-        self._decisions = judged.decisions
+        self._rejudging = judged.rejudging
         self._clock = judged.seams.clock
         self._random = judged.seams.random
         self._backoff = Backoff()
@@ -205,12 +206,7 @@ class Consumer:
             return False
         if not self.link.hosted and event.origin.network == self.link.native.network:
             return False
-        if any(link == self.link.id for link, _ in event.withheld_from):
-            return False
-        if event.received >= self._decisions.since or event.origin.network == self.link.native.network:
-            return True
-        out = EventOut(link=self.link, sender=event.sender, content=event.content, view=self.room.view)
-        return (await self._decisions.check(out)).allowed
+        return await self._rejudging.passes(self.room, self.link, event)
 
     async def _send(self, delivery: Delivery) -> None:
         failures = broken = 0

@@ -81,6 +81,7 @@ class Pipeline:
     def __init__(self, rooms: Rooms, judged: Judged, around: Surroundings) -> None:
         self._store = judged.store
         self._rooms = rooms
+        self._decisions = judged.decisions
         self._admission = Admission(judged.decisions, around)
         self._around = around
         self._clock = judged.seams.clock
@@ -273,6 +274,10 @@ class Pipeline:
             self._around.wake(room, draft.events)
 
     async def _prepare(self, room: Room, turn: Turn, item: Submission, draft: _Draft) -> None:
+        if item.generation != self._decisions.generation:  # the policies changed while it waited
+            item.judged = False
+            self._enqueue(room.id, item)
+            return
         inbound, verdict = item.inbound, item.verdict
         if item.ready is not None:
             self._refuse(draft, item, item.ready)
@@ -348,6 +353,7 @@ class Pipeline:
             received=draft.received,
             placement=inbound.placement,
             withheld_from=tuple(item.withheld),
+            generation=item.generation,
         )
         draft.events.append(event)
         draft.writes.append(tables.event_insert(event))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -80,3 +81,18 @@ class Policies:
         """End everything that they spawned."""
         for context in self._contexts:
             await context.close()
+
+
+def digest_of(setups: Sequence[PolicySetup]) -> str:
+    """What a configuration of policies is known by; empty for none. It tells nothing of what it says."""
+    if not setups:
+        return ""
+    said = sorted(
+        repr((s.name, s.module.__name__, _options(s.options), s.on_error.name, s.shadow)) for s in setups
+    )
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()
+
+
+def _options(options: Any) -> str:
+    dump = getattr(options, "model_dump_json", None)
+    return str(dump()) if dump is not None else repr(options)

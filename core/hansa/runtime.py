@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hansa import tables
 from hansa.blobs import ScopedBlobs
 from hansa.contracts import LinksRooms, MakesGhosts, RoomRefused
-from hansa.pure.crossing import Crossing, EventOut
+from hansa.pure.crossing import Crossing
 from hansa.pure.errors import LocalProtocolError
 from hansa.pure.model import Direction, Event, Inbound, Link, Outcome, Ref, Refusal, RefusalCode
 from hansa.pure.signal import Signal
@@ -93,6 +93,11 @@ class Context(BasicContext):
         """See ``hansa.NetworkContext.governed``."""
         return bool(self._app.decisions.policies)
 
+    @property
+    def policy_generation(self) -> int:
+        """See ``hansa.NetworkContext.policy_generation``."""
+        return self._app.decisions.generation
+
     def link(self, native: str) -> Link | None:
         """See ``hansa.NetworkContext.link``."""
         return self._app.rooms.link(self._ref(native))
@@ -156,17 +161,9 @@ class Context(BasicContext):
                     before = 0
                     break
                 before = event.seq
-                if len(found) < limit and await self._may_see(room.view, link, event):
+                if len(found) < limit and await self._app.rejudging.passes(room, link, event):
                     found.append(event)
         return found[::-1]
-
-    async def _may_see(self, view: RoomView, link: Link, event: Event) -> bool:
-        if any(name == link.id for name, _ in event.withheld_from):
-            return False
-        if event.received >= self._app.decisions.since or event.origin.network == self.id:
-            return True
-        out = EventOut(link=link, sender=event.sender, content=event.content, view=view)
-        return (await self.check(out)).allowed
 
     def delivered(self, native: str) -> int:
         """See ``hansa.NetworkContext.delivered``."""

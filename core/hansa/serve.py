@@ -16,6 +16,7 @@ from hansa import plugins, terminal
 from hansa.app import App, NetworkSetup, PolicySetup, Setup
 from hansa.blobs import FileBlobs
 from hansa.config import Config, Mistakes, PolicyConfig, Tls, load
+from hansa.decision_log import Retention
 from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
 from hansa.logs import log_to
 from hansa.operations import Operations
@@ -79,6 +80,11 @@ class Process:
                 networks=networks,
                 policies=_policies(config.policies),
                 rooms=config.rooms,
+                retention=Retention(
+                    days=server.decisions_days,
+                    rows=server.decisions_rows,
+                    strangers=server.decisions_of_strangers,
+                ),
             )
         )
         self.app.measures.append(self._http.measures)

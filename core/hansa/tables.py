@@ -39,6 +39,8 @@ SCHEMA = Schema(
         Collection(name="cursor", key={"link": str}, fields={"seq": int}),
         Collection(name="dead", key={"link": str, "seq": int}, fields={"room": str, "ts": int}),
         Collection(name="decision", key={"id": str}, fields={"ts": int}, indexes=(("ts",),)),
+        Collection(name="stranger", key={"id": str}, fields={"ts": int}, indexes=(("ts",),)),
+        Collection(name="generation", key={"name": str}, fields={"number": int}),
         Collection(
             name="ghost",
             key={"network": str, "native": str},

@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from hansa_governance.lists import MAX_NAME, Globs, host_of, matches
+from hansa_governance.lists import MAX_NAME, Globs, host_of, matches, server_forms, user_forms
 from hypothesis import given
 from hypothesis import strategies as st
 from yardstick import yardstick
@@ -72,22 +72,116 @@ def test_one_server_has_one_form(server, host):
     ],
 )
 def test_a_glob_covers_every_spelling_of_a_server(glob, name, covered):
-    globs = Globs([glob])
-    assert bool(globs.denies(name, host_of(name))) is covered
-    assert globs.allows(name, host_of(name)) is covered
+    globs = Globs([glob], server_forms)
+    assert bool(globs.denies(name)) is covered
+    assert globs.allows(name) is covered
 
 
 def test_what_is_too_long_is_denied_and_never_allowed():
     long = "x" * MAX_NAME + ".good.example"
-    assert Globs(["nobody.example"]).denies(long)
-    assert not Globs(["*.good.example", "*"]).allows(long)
-    assert not Globs([]).denies(long)
+    assert Globs(["nobody.example"], server_forms).denies(long)
+    assert not Globs(["*.good.example", "*"], server_forms).allows(long)
+    assert not Globs([], server_forms).denies(long)
     crafted = "x" * (MAX_NAME - len(".good.example")) + ".good.example" + ".evil.example"
-    assert not Globs(["*.good.example"]).allows(crafted)
-    assert Globs(["*.evil.example"]).denies(crafted)
+    assert not Globs(["*.good.example"], server_forms).allows(crafted)
+    assert Globs(["*.evil.example"], server_forms).denies(crafted)
 
 
 def test_what_is_not_known_is_not_allowed():
-    assert not Globs(["*"]).allows("")
-    assert not Globs(["a.example"]).denies("")
-    assert not Globs([])
+    assert not Globs(["*"], server_forms).allows("")
+    assert not Globs(["a.example"], server_forms).denies("")
+    assert not Globs([], server_forms)
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "192.0.2.1",
+        "192.0.2.1:8448",
+        "192.0.2.1.",
+        "[::ffff:192.0.2.1]",
+        "[::FFFF:c000:201]:8448",
+        "[0:0:0:0:0:ffff:192.0.2.1]",
+        "[::192.0.2.1]",
+        "[64:ff9b::192.0.2.1]",
+        "[2002:c000:201::1]",
+        "[::ffff:192.0.2.1%eth0]",
+        "3221225985",
+        "0xc0000201",
+        "0xC0.0.2.1",
+        "0300.0.02.01",
+        "192.0.513",
+        "192.513",
+        "\uff11\uff19\uff12.0.2.1",
+        "192\u3002" + "0.2.1",
+        "192.0.2.1\u200b",
+    ],
+)
+def test_one_address_has_one_form(spelled):
+    assert Globs(["192.0.2.1"], server_forms).denies(spelled)
+    assert Globs(["[::ffff:192.0.2.1]"], server_forms).denies(spelled)
+    assert Globs(["192.0.2.*"], server_forms).denies(spelled)
+
+
+@pytest.mark.parametrize("server", ["1.2.3.4.5", "x0", "08.0.0.1", "1..2", "999999999999", "a.1"])
+def test_what_is_no_address_stays_a_name(server):
+    assert not Globs(["0.0.0.*", "192.0.2.*"], server_forms).denies(server)
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "evil.example",
+        "EVIL.EXAMPLE:8448",
+        "evil.example.",
+        "ev\u200bil.example",
+        "evil\u3002example",
+        "ｅｖｉｌ.example",
+        "evil\u00ad.example",
+    ],
+)
+def test_what_is_not_seen_in_a_server_name_changes_nothing(spelled):
+    assert Globs(["evil.example"], server_forms).denies(spelled)
+    assert Globs(["*.example"], server_forms).denies(spelled)
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "@mallory:evil.example",
+        "@Mallory:evil.example",
+        "@mallory\u200b:evil.example",
+        "@mal\u00adlory:evil.example",
+        "@ｍallory:evil.example",
+        "\u2060@mallory:evil.example",
+        "@mallory:evil.example.:8448",
+        "@mallory:EVIL.example",
+    ],
+)
+@pytest.mark.parametrize("glob", ["@mallory:*", "@mallory:evil.example", "@*:evil.example"])
+def test_what_is_not_seen_in_a_user_id_changes_nothing(glob, spelled):
+    assert Globs([glob], user_forms).denies(spelled)
+
+
+@pytest.mark.parametrize(
+    "spelled", ["mallory@evil.example", "MALLORY@evil.example/phone", "mallory\u200b@evil.example."]
+)
+def test_a_jid_is_compared_as_it_is_prepared(spelled):
+    assert Globs(["mallory@*"], user_forms).denies(spelled)
+    assert Globs(["*@evil.example*"], user_forms).denies(spelled)
+
+
+def test_a_list_that_allows_covers_the_canonical_spelling_only():
+    users = Globs(["@ann:*"], user_forms)
+    assert users.allows("@ann:good.example") and users.allows("@ANN:good.example:8448")
+    ports = Globs(["good.example:8448"], server_forms)
+    assert ports.allows("good.example:8448") and not ports.allows("good.example:1")
+    assert not Globs(["[::ffff:*]"], server_forms).allows("[::ffff:192.0.2.1]")
+    assert Globs(["192.0.2.1"], server_forms).allows("[::ffff:192.0.2.1]")
+
+
+@given(st.text(max_size=40))
+def test_any_name_has_spellings(name):
+    for forms in (server_forms, user_forms):
+        canonical, others = forms(name)
+        assert canonical and others

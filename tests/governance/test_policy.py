@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import ClassVar
 
@@ -10,12 +11,15 @@ import pytest
 from hansa import (
     Action,
     Custom,
+    DirectoryPublish,
     Encrypted,
     EventIn,
     EventOut,
     Invite,
     Join,
+    Knock,
     Link,
+    MediaUpload,
     Member,
     Membership,
     Message,
@@ -23,9 +27,13 @@ from hansa import (
     NativeFacts,
     PeerConnect,
     Person,
+    ProfileChange,
     Ref,
     RefusalCode,
+    RoomCreate,
+    RoomUpgrade,
     RoomView,
+    ToDevice,
     Topic,
     ViewChange,
 )
@@ -51,8 +59,11 @@ def room(*servers: str) -> RoomView:
     return view
 
 
+_acts = itertools.count()
+
+
 def event_in(content, sender=ANN, server="good.example", **more):
-    facts = NativeFacts(sender_server=server, texts=more.pop("texts", ()))
+    facts = NativeFacts(sender_server=server, texts=more.pop("texts", ()), act=f"act-{next(_acts)}")
     return EventIn(link=IN, sender=sender, content=content, view=room(server), facts=facts, **more)
 
 
@@ -195,9 +206,9 @@ async def test_a_word_is_found_in_the_native_texts_and_not_told_to_the_sender():
 @pytest.mark.parametrize(
     ("sender", "content"),
     [
-        (EVE, Member(user=EVE, membership=Membership.LEAVE, reason="classified")),
+        (EVE, Member(user=EVE, membership=Membership.LEAVE, reason="enough")),
         (EVE, Member(user=ANN, membership=Membership.LEAVE)),
-        (ANN, Member(user=EVE, membership=Membership.BAN, reason="classified")),
+        (ANN, Member(user=EVE, membership=Membership.BAN, reason="spam")),
     ],
 )
 async def test_leaving_and_putting_somebody_out_is_never_denied(sender, content):
@@ -205,13 +216,33 @@ async def test_leaving_and_putting_somebody_out_is_never_denied(sender, content)
         "deny_servers": ["*"],
         "deny_users": ["*"],
         "words": ["classified"],
-        "rate": {"events": 1, "seconds": 1},
+        "rate": {"events": 1, "seconds": 1000},
     }
-    way_in = event_in(content, sender, "evil.example")
-    assert await codes(way_in, **config) == []
+    policy = GovernancePolicy(hansa_governance.Config.model_validate(config), "gov", ManualClock())
+    for _ in range(5):
+        assert await policy.check(event_in(content, sender, "evil.example")) is None
     assert await codes(replace(event_out(content, "evil.example"), sender=sender), **config) == []
     coming = Member(user=sender, membership=Membership.JOIN)
     assert await codes(event_in(coming, sender, "evil.example"), **config)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Member(user=EVE, membership=Membership.LEAVE, reason="classified"),
+        Member(user=ANN, membership=Membership.LEAVE, reason="classified"),
+        Member(user=ANN, membership=Membership.BAN, reason="classified"),
+    ],
+)
+async def test_the_reason_of_leaving_is_judged_and_the_refusal_says_how_to_leave(content):
+    options = hansa_governance.Config(words=("classified",), deny_users=("*",), deny_servers=("*",))
+    policy = GovernancePolicy(options, "gov", ManualClock())
+    verdict = await policy.check(event_in(content, EVE))
+    assert [reason.code for reason in verdict.reasons] == ["GOV_CONTENT"]
+    assert "without giving a reason" in verdict.text
+    assert await policy.check(event_in(replace(content, reason=""), EVE)) is None
+    hidden = event_in(replace(content, reason=""), EVE, texts=("classified",))
+    assert await policy.check(hidden), "nor may it be anywhere else in the event"
 
 
 @pytest.mark.parametrize(
@@ -225,10 +256,99 @@ async def test_everything_that_is_said_counts_to_the_rate(content):
     verdict = await policy.check(event_in(content))
     assert verdict.reasons[0].code == "GOV_RATE" and verdict.retry_after == pytest.approx(5)
     assert await policy.check(event_in(content, BOB)) is None
-    assert await policy.check(event_in(Member(user=ANN, membership=Membership.JOIN))) is None
     assert await policy.check(event_out(content, "good.example")) is None
     clock.advance(5)
     assert await policy.check(event_in(content)) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Name(text="a name"),
+        Topic(text="a topic"),
+        Member(user=ANN, membership=Membership.JOIN, name="Another"),
+        Member(user=BOB, membership=Membership.INVITE),
+        Member(user=BOB, membership=Membership.BAN, reason="x"),
+        Member(user=ANN, membership=Membership.LEAVE, reason="x"),
+    ],
+    ids=lambda content: f"{content.kind}-{getattr(content, 'membership', '')}",
+)
+async def test_acts_that_are_no_messages_count_too(content):
+    options = hansa_governance.Config(rate={"events": 2, "seconds": 10})
+    policy = GovernancePolicy(options, "gov", ManualClock())
+    assert [await policy.check(event_in(content)) for _ in range(2)] == [None, None]
+    verdict = await policy.check(event_in(HELLO))
+    assert verdict.reasons[0].code == "GOV_RATE"
+
+
+_BY = {"network": "matrix", "user": ANN, "user_server": "good.example"}
+_NOTE = {"network": "matrix", "sender": ANN, "sender_server": "good.example"}
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        MediaUpload(**_BY),
+        RoomCreate(**_BY),
+        RoomUpgrade(**_BY, room="!a"),
+        ProfileChange(**_BY),
+        DirectoryPublish(**_BY, room="!a"),
+        Join(**_BY, room="!a", outbound=True),
+        Knock(**_BY, room="!a", outbound=True),
+        Invite(**_NOTE, room="!a", user=BOB, outbound=False),
+    ],
+    ids=lambda act: type(act).__name__,
+)
+async def test_acts_that_are_no_events_count_too(act):
+    options = hansa_governance.Config(rate={"events": 2, "seconds": 10})
+    policy = GovernancePolicy(options, "gov", ManualClock())
+    assert [await policy.check(act) for _ in range(2)] == [None, None]
+    verdict = await policy.check(act)
+    assert verdict.reasons[0].code == "GOV_RATE" and verdict.retry_after == pytest.approx(5)
+    assert (await policy.check(event_in(HELLO))).reasons[0].code == "GOV_RATE"
+    assert await policy.check(event_in(HELLO, BOB)) is None
+
+
+async def test_messages_between_devices_have_a_larger_rate_of_their_own():
+    options = hansa_governance.Config(rate={"events": 2, "seconds": 10})
+    policy = GovernancePolicy(options, "gov", ManualClock())
+    assert [await policy.check(ToDevice(**_NOTE)) for _ in range(20)] == [None] * 20
+    assert (await policy.check(ToDevice(**_NOTE))).reasons[0].code == "GOV_RATE"
+    assert await policy.check(event_in(HELLO)) is None
+
+
+async def test_an_act_is_counted_once_and_what_is_nobodys_act_never():
+    options = hansa_governance.Config(rate={"events": 1, "seconds": 10})
+    policy = GovernancePolicy(options, "gov", ManualClock())
+    said = event_in(HELLO, immutable=True)
+    assert [await policy.check(said) for _ in range(5)] == [None] * 5
+    again = replace(said, facts=replace(said.facts, act=""))
+    ours = replace(said, facts=replace(said.facts, act="x", automatic=True))
+    assert [await policy.check(one) for one in (again, ours)] == [None, None]
+    assert (await policy.check(event_in(HELLO))).reasons[0].code == "GOV_RATE"
+
+
+async def test_fifty_messages_of_an_hour_that_arrive_together_all_pass():
+    clock = ManualClock(1_700_000_000_000)
+    options = hansa_governance.Config(rate={"events": 20, "seconds": 60})
+    policy = GovernancePolicy(options, "gov", clock)
+
+    def said(n):
+        crossing = event_in(HELLO, immutable=True)
+        return replace(crossing, facts=replace(crossing.facts, ts=clock.now() - (50 - n) * 72_000))
+
+    assert [await policy.check(said(n)) for n in range(50)] == [None] * 50
+
+
+async def test_a_draft_cannot_claim_an_older_time():
+    clock = ManualClock(1_700_000_000_000)
+    policy = GovernancePolicy(hansa_governance.Config(rate={"events": 1, "seconds": 60}), "gov", clock)
+
+    def said(n):
+        crossing = event_in(HELLO)
+        return replace(crossing, facts=replace(crossing.facts, ts=clock.now() - (9 - n) * 600_000))
+
+    assert [bool(await policy.check(said(n))) for n in range(3)] == [False, True, True]
 
 
 async def test_every_control_gives_its_reason():
@@ -241,6 +361,7 @@ async def test_every_control_gives_its_reason():
     policy = GovernancePolicy(hansa_governance.Config.model_validate(config), "gov", ManualClock())
     bad = event_in(Message(text="classified"), EVE, "evil.example")
     await policy.check(bad)
+    bad = replace(bad, facts=replace(bad.facts, act="another"))
     verdict = await policy.check(bad)
     found = {reason.code for reason in verdict.reasons}
     assert found == {"GOV_SERVER_DENIED", "GOV_USER_DENIED", "GOV_CONTENT", "GOV_RATE"}

@@ -43,3 +43,45 @@ def test_memory_is_bounded_and_who_is_active_is_not_forgotten():
     assert len(rates._buckets) == _SENDERS
     assert rates.take("ann") > 0
     assert rates.take("late") == 0.0 and rates.take("late") > 0
+
+
+def hour_ago(clock, minutes):
+    return clock.now() - 3_600_000 + int(minutes * 60_000)
+
+
+def test_what_arrives_late_together_is_counted_by_the_times_at_which_it_was_done():
+    clock = ManualClock(1_700_000_000_000)
+    rates = Rates(Rate(events=20, seconds=60), clock)
+    waits = [rates.take("ann", hour_ago(clock, n * 1.2)) for n in range(50)]
+    assert waits == [0.0] * 50
+    crowd = Rates(Rate(events=20, seconds=60), clock)
+    waits = [crowd.take("bob", hour_ago(clock, 0)) for n in range(50)]
+    assert waits[:20] == [0.0] * 20 and all(wait > 0 for wait in waits[20:])
+
+
+def test_claiming_old_times_gains_ten_times_the_burst_at_most_and_once():
+    clock = ManualClock(1_700_000_000_000)
+    rates = Rates(Rate(events=5, seconds=10), clock)
+
+    def flood():
+        begin = clock.now() - 10 * 365 * 86_400_000
+        return sum(rates.take("eve", begin + n * 3_600_000) == 0.0 for n in range(10_000))
+
+    assert flood() <= 50
+    clock.advance(10)
+    assert flood() <= 5, "the claimed times are used up"
+
+
+def test_times_ahead_and_times_that_run_back_gain_nothing():
+    clock = ManualClock(1_700_000_000_000)
+    rates = Rates(Rate(events=5, seconds=10), clock)
+    ahead = [rates.take("eve", clock.now() + n * 60_000) for n in range(1, 20)]
+    assert ahead[:5] == [0.0] * 5 and all(wait > 0 for wait in ahead[5:])
+    back = [rates.take("eve", clock.now() - n * 60_000) for n in range(20)]
+    assert all(wait > 0 for wait in back)
+
+
+def test_what_cannot_be_refused_counts():
+    rates = Rates(Rate(events=2, seconds=10), ManualClock())
+    assert [rates.take("ann", always=True) for _ in range(50)] == [0.0] * 50
+    assert rates.take("ann") > 0

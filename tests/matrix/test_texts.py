@@ -124,7 +124,8 @@ class _Pdu:
 def _facts(native):
     ref = Ref("matrix", "@ann:x.example")
     return facts_of_native(
-        Inbound(origin=ref, room=ref, sender=ref, content=Message(text=""), ts=0, native=native, draft=True)
+        Inbound(origin=ref, room=ref, sender=ref, content=Message(text=""), ts=0, native=native, draft=True),
+        "x.example",
     )
 
 

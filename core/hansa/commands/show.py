@@ -84,7 +84,10 @@ def decisions(found: Any) -> str:
         who = facts.get("server") or facts.get("sender") or facts.get("user") or ""
         verdict = f"would {one['would']}" if shadow else one["action"]
         why = ", ".join(f"{r['policy']}: {r['rule']}" for r in reasons)
-        rows.append([when(one["ts"]), one["id"], verdict, facts["crossing"], who, why])
+        times = f" x {one['count']}" if one.get("count", 1) > 1 else ""
+        rows.append(
+            [when(one.get("last", one["ts"])), one["id"], verdict + times, facts["crossing"], who, why]
+        )
     return table(["when", "decision", "verdict", "crossing", "who", "because"], rows)
 
 

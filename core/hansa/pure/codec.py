@@ -79,6 +79,7 @@ def event_to_bytes(event: Event) -> bytes:
             "received": event.received,
             "placement": event.placement.value,
             "withheld_from": event.withheld_from,
+            **({"generation": event.generation} if event.generation else {}),
         }
     )
 
@@ -97,4 +98,5 @@ def event_from_bytes(room: str, seq: int, body: bytes) -> Event:
         received=data["received"],
         placement=Placement(data["placement"]),
         withheld_from=tuple((link, decision) for link, decision in data["withheld_from"]),
+        generation=data.get("generation", 0),
     )

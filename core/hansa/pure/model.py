@@ -91,7 +91,8 @@ class Inbound:
 class Event:
     """One row of the log. ``seq`` rises by one per event of the room; ``received`` is our clock in ms at
     commit, never falling within a room; ``id`` is opaque and never reused. ``withheld_from`` names the
-    links this event may not pass, each with its decision id.
+    links this event may not pass, each with its decision id. ``generation`` is that of the policies which
+    judged it: under another one it is judged again before it is shown or sent.
     """
 
     id: str
@@ -104,6 +105,7 @@ class Event:
     received: int
     placement: Placement = Placement.LIVE
     withheld_from: tuple[tuple[str, str], ...] = ()
+    generation: int = 0
 
 
 class RefusalCode(StrEnum):
@@ -174,7 +176,9 @@ class NativeFacts:
     ``size`` is in bytes on the wire. ``texts`` is every string of it that is not known to be an identifier.
     ``people`` are users it concerns besides its sender and its member (additional creators, say).
     ``automatic``: it is a part of another act that was asked about as a whole (an event that a room begins
-    with, say), and nobody's rate counts it.
+    with, say), and nobody's rate counts it. ``act`` is the id of the act that it is, and what a rate counts:
+    empty where it is looked at again, or is what somebody else says that its sender did once. ``ts`` is when
+    its sender claims to have done it (ms), 0 if they say nothing.
     """
 
     type: str = ""
@@ -186,3 +190,5 @@ class NativeFacts:
     texts: tuple[str, ...] = ()
     people: tuple[Ref, ...] = ()
     automatic: bool = False
+    act: str = ""
+    ts: int = 0

@@ -115,6 +115,16 @@ def folded(text: str) -> str:
     return _folded(text.translate(_unseen("")))
 
 
+def prepared(name: str) -> str:
+    """A name as it is compared: without case, forms of compatibility, and whatever is not seen. Marks stay:
+    with them it is another name.
+    """
+    if name.isascii():
+        return (name if name.isprintable() else name.translate(_unseen(""))).lower()
+    seen = unicodedata.normalize("NFKC", name.translate(_unseen(""))).casefold()
+    return unicodedata.normalize("NFKC", seen)
+
+
 def _folded(seen: str) -> str:
     bare = unicodedata.normalize("NFKD", seen).translate(_unmarked()).casefold()
     if not bare.isascii():

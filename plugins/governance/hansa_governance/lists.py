@@ -1,48 +1,125 @@
 """Allow and deny lists of globs, matched in linear time.
 
-One server has many spellings (case, a port, a trailing dot, an IDN in either form, an IPv6 address with its
-zeros). A name is tried in all of them, so that none gets past a list.
+One server has many spellings (case, a port, a trailing dot, an IDN in either form, an address written in any
+way), and so has a user. A list that denies covers a name in any of its spellings. A list that allows covers
+it only in its canonical one, so that no spelling gets past either.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+
+from hansa_governance.folding import prepared
 
 #: A longer name than this is covered by everything that denies and by nothing that allows.
 MAX_NAME = 1024
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{0,10}|[0-9]{1,12}", re.ASCII)
+_PARTS = 4
+
+#: The canonical spellings of a name, and all others.
+Spellings = tuple[tuple[str, ...], tuple[str, ...]]
+Forms = Callable[[str], Spellings]
 
 
 def host_of(server: str) -> str:
-    """A server name in the form that globs are matched against too: lower case, without port and trailing
-    dot, IDN labels decoded, addresses compressed.
+    """A server name in its canonical form: without what is not seen, lower case, without port, trailing dot
+    and zone; IDN labels decoded, addresses compressed, an IPv4 address within an IPv6 one as itself.
     """
-    name = server.lower()
+    return _parted(server)[0]
+
+
+def _parted(server: str) -> tuple[str, str]:
+    """Host and port; the port is empty where there is none."""
+    name, port = prepared(server).replace("\u3002", "."), ""
     if name.startswith("["):
-        name = name.partition("]")[0].removeprefix("[")
+        name, _, rest = name.removeprefix("[").partition("]")
+        port = rest.removeprefix(":")
     else:
-        host, colon, port = name.rpartition(":")
-        if colon and port.isdigit() and ":" not in host:
-            name = host
+        host, colon, last = name.rpartition(":")
+        if colon and last.isdigit() and ":" not in host:
+            name, port = host, last
+    name = name.rstrip(".")
+    return _address(name) or ".".join(_label(label) for label in name.split(".")), port
+
+
+def _address(name: str) -> str:
     try:
-        return ipaddress.ip_address(name).compressed
+        found = ipaddress.ip_address(name.partition("%")[0])
     except ValueError:
-        return ".".join(_label(label) for label in name.rstrip(".").split("."))
+        return _odd_address(name)
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
+        low = int(found)
+        if inner is None and (low >> 32 == 0x64FF9B << 64 or (low >> 32 == 0 and low > 1)):
+            inner = ipaddress.IPv4Address(low & 0xFFFFFFFF)
+        found = inner or found
+    return found.compressed
+
+
+def _odd_address(name: str) -> str:
+    """An IPv4 address as C libraries read it: one to four numbers, each in base 8, 10 or 16."""
+    parts = name.split(".")
+    if len(parts) > _PARTS or not all(_NUMBER.fullmatch(part) for part in parts):
+        return ""
+    try:
+        numbers = [_number(part) for part in parts]
+    except ValueError:
+        return ""
+    *first, last = numbers
+    if any(number > 255 for number in first) or last >= 256 ** (_PARTS + 1 - len(parts)):
+        return ""
+    whole = last
+    for at, number in enumerate(first):
+        whole += number << (8 * (_PARTS - 1 - at))
+    return ipaddress.IPv4Address(whole).compressed
+
+
+def _number(part: str) -> int:
+    if part.startswith("0x"):
+        return int(part[2:] or "0", 16)
+    return int(part, 8) if part.startswith("0") and len(part) > 1 else int(part)
 
 
 def _label(label: str) -> str:
     if not label.startswith("xn--"):
         return label
     try:
-        return label.encode().decode("idna")
+        return prepared(label.encode().decode("idna"))
     except UnicodeError:
         return label
 
 
-def _form(glob: str) -> str:
+def server_forms(server: str) -> Spellings:
+    """The spellings of a server's name: its host, with its port where it has one; then as it is written."""
+    host, port = _parted(server)
+    canonical = (host, f"{host}:{port}") if port else (host,)
+    return canonical, (prepared(server), server.lower())
+
+
+def user_forms(user: str) -> Spellings:
+    """The spellings of a user's id: the server in a Matrix id or a JID is spelled as servers are."""
+    seen = prepared(user)
+    at = ":" if seen.startswith("@") and ":" in seen else "@"
+    local, mark, rest = seen.partition(at)
+    if not mark:
+        return (seen,), (user.lower(),)
+    server, slash, resource = rest.partition("/")
+    canonical = tuple(f"{local}{at}{form}{slash}{resource}" for form in server_forms(server)[0])
+    return canonical, (seen, user.lower())
+
+
+def _form(glob: str, forms: Forms) -> str:
+    """A glob in the form of what it is matched against: a plain name as any other, a pattern by labels."""
+    if not set(glob) & _WILD:
+        return forms(glob)[0][-1]
     if glob.startswith("[") and glob.endswith("]"):
-        return host_of(glob)
-    return ".".join(_label(label) for label in glob.split("."))
+        return prepared(glob).strip("[]")
+    return ".".join(_label(label) for label in prepared(glob).split("."))
+
+
+_WILD = frozenset("*?")
 
 
 def matches(glob: str, name: str) -> bool:
@@ -67,30 +144,29 @@ def matches(glob: str, name: str) -> bool:
 class Globs:
     """A list of globs; plain names are looked up, the others tried in turn."""
 
-    def __init__(self, globs: Iterable[str]) -> None:
-        lower = [_form(g.lower()) for g in globs]
-        self._plain = {g for g in lower if not set(g) & set("*?")}
-        self._wild = [g for g in lower if set(g) & set("*?")]
+    def __init__(self, globs: Iterable[str], forms: Forms) -> None:
+        self._forms = forms
+        named = [_form(glob, forms) for glob in globs]
+        self._plain = {g for g in named if not set(g) & _WILD}
+        self._wild = [g for g in named if set(g) & _WILD]
 
     def __bool__(self) -> bool:
         return bool(self._plain or self._wild)
 
-    def denies(self, *names: str) -> str:
-        """The first glob that covers one of the names (forms of one identity), empty if none does."""
-        if self and any(len(name) > MAX_NAME for name in names):
+    def denies(self, name: str) -> str:
+        """The first glob that covers a spelling of the name, empty if none does."""
+        if not self:
+            return ""
+        if len(name) > MAX_NAME:
             return f"(longer than {MAX_NAME} characters)"
-        return self._hit(names)
+        canonical, others = self._forms(name)
+        return next((hit for form in (*canonical, *others) if (hit := self._hit(form))), "")
 
-    def allows(self, *names: str) -> bool:
-        """True if a glob covers one of the names. A name that is not known is not covered."""
-        return all(0 < len(name) <= MAX_NAME for name in names) and bool(self._hit(names))
+    def allows(self, name: str) -> bool:
+        """True if a glob covers the canonical spelling. A name that is not known is not covered."""
+        return 0 < len(name) <= MAX_NAME and any(self._hit(form) for form in self._forms(name)[0])
 
-    def _hit(self, names: Iterable[str]) -> str:
-        for name in names:
-            lower = name.lower()
-            if lower in self._plain:
-                return lower
-            for glob in self._wild:
-                if matches(glob, lower):
-                    return glob
-        return ""
+    def _hit(self, form: str) -> str:
+        if form in self._plain:
+            return form
+        return next((glob for glob in self._wild if matches(glob, form)), "")

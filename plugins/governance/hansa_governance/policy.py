@@ -7,6 +7,7 @@ allow list, a server or a user without a name is refused.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 from hansa import (
@@ -14,18 +15,24 @@ from hansa import (
     Clock,
     Content,
     Crossing,
+    DirectoryPublish,
     EventIn,
     EventOut,
     Invite,
     Join,
     Knock,
+    MediaUpload,
     Member,
     Membership,
     PeerConnect,
+    ProfileChange,
     Reason,
     Ref,
+    RoomCreate,
+    RoomUpgrade,
     SignalIn,
     SignalOut,
+    ToDevice,
     Verdict,
     hookimpl,
     peers_of,
@@ -35,10 +42,14 @@ from hansa import (
 )
 
 from hansa_governance.config import Config
-from hansa_governance.lists import Globs, host_of
+from hansa_governance.lists import Globs, server_forms, user_forms
 from hansa_governance.rate import Rates
 from hansa_governance.words import Words
 
+#: Messages between devices carry keys, many for one message: they have a rate of their own, so much larger.
+_DEVICE_TIMES = 10
+#: Acts that are known to be counted: the same one may come in twice.
+_COUNTED = 10_000
 #: What the person concerned is told of a server that is not allowed.
 _WHERE: dict[type, str] = {
     PeerConnect: "this server",
@@ -57,12 +68,14 @@ class GovernancePolicy:
 
     def __init__(self, config: Config, name: str, clock: Clock) -> None:
         self._name = name
-        self._deny_servers = Globs(config.deny_servers)
-        self._allow_servers = Globs(config.allow_servers)
-        self._deny_users = Globs(config.deny_users)
-        self._allow_users = Globs(config.allow_users)
+        self._deny_servers = Globs(config.deny_servers, server_forms)
+        self._allow_servers = Globs(config.allow_servers, server_forms)
+        self._deny_users = Globs(config.deny_users, user_forms)
+        self._allow_users = Globs(config.allow_users, user_forms)
         self._words = Words(config.words)
         self._rates = Rates(config.rate, clock) if config.rate else None
+        self._device_rates = Rates(config.rate, clock, times=_DEVICE_TIMES) if config.rate else None
+        self._counted: OrderedDict[tuple[Ref, str], None] = OrderedDict()
 
     @hookimpl
     async def check(self, crossing: Crossing) -> Verdict | None:
@@ -72,23 +85,21 @@ class GovernancePolicy:
 
     def _verdicts(self, crossing: Crossing) -> Iterator[Verdict]:
         """Every kind by one rule: the servers, the people and the texts that it concerns."""
-        if isinstance(crossing, EventIn | EventOut) and _never_stopped(crossing.content, crossing.sender):
-            return
-        yield from self._servers(peers_of(crossing), _WHERE.get(type(crossing), "a server concerned"))
-        yield from self._users(people_of(crossing))
-        yield from self._said(texts_of(crossing))
-        if isinstance(crossing, EventIn):
-            yield from self._paced(crossing)
+        free = isinstance(crossing, EventIn | EventOut) and _never_stopped(crossing.content, crossing.sender)
+        if not free:
+            yield from self._servers(peers_of(crossing), _WHERE.get(type(crossing), "a server concerned"))
+            yield from self._users(people_of(crossing))
+        yield from self._said(texts_of(crossing), free=free)
+        yield from self._paced(crossing, free=free)
 
     def _servers(self, servers: Iterable[str], what: str) -> Iterator[Verdict]:
         for server in sorted(set(servers)):
-            forms = (server, host_of(server))
-            glob = self._deny_servers.denies(*forms)
+            glob = self._deny_servers.denies(server)
             if glob:
                 yield self._deny(
                     "GOV_SERVER_DENIED", f"deny_servers: {glob}", f"{what} is not allowed here", server
                 )
-            elif self._allow_servers and not self._allow_servers.allows(*forms):
+            elif self._allow_servers and not self._allow_servers.allows(server):
                 yield self._deny(
                     "GOV_SERVER_NOT_ALLOWED", "allow_servers", f"{what} is not allowed here", server
                 )
@@ -103,28 +114,60 @@ class GovernancePolicy:
             elif self._allow_users and not self._allow_users.allows(user.id):
                 yield self._deny("GOV_USER_NOT_ALLOWED", "allow_users", "you are not allowed here", user.id)
 
-    def _said(self, texts: Iterable[str]) -> Iterator[Verdict]:
+    def _said(self, texts: Iterable[str], *, free: bool) -> Iterator[Verdict]:
+        """What can never be stopped may be done without the words: nobody is locked in by them."""
         phrase = self._words.hit(texts)
         if phrase:
-            yield self._deny("GOV_CONTENT", f"words: {phrase}", "it holds a word that may not cross", "")
+            why = "it holds a word that may not cross"
+            text = f"{why}: do it without giving a reason" if free else why
+            yield self._deny("GOV_CONTENT", f"words: {phrase}", text, "")
 
-    def _paced(self, crossing: EventIn) -> Iterator[Verdict]:
-        if self._rates is None or isinstance(crossing.content, Member) or crossing.facts.automatic:
+    def _paced(self, crossing: Crossing, *, free: bool) -> Iterator[Verdict]:
+        actor = _actor(crossing)
+        rates = self._device_rates if isinstance(crossing, ToDevice) else self._rates
+        if rates is None or actor is None:
             return
-        wait = self._rates.take(str(crossing.sender))
+        ts = 0
+        if isinstance(crossing, EventIn):
+            act = (actor, crossing.facts.act)
+            if act in self._counted:
+                return
+            self._counted[act] = None
+            if len(self._counted) > _COUNTED:
+                self._counted.popitem(last=False)
+            ts = crossing.facts.ts if crossing.immutable else 0
+        wait = rates.take(str(actor), ts, always=free)
         if wait:
             reason = Reason(
                 code="GOV_RATE",
                 policy=self._name,
                 rule="rate",
-                text="you are speaking too fast",
-                admin_text=str(crossing.sender),
+                text="you are doing too much at once",
+                admin_text=str(actor),
             )
             yield Verdict(Action.DENY, (reason,), retry_after=wait)
 
     def _deny(self, code: str, rule: str, text: str, fact: str) -> Verdict:
         reason = Reason(code=code, policy=self._name, rule=rule, text=text, admin_text=fact)
         return Verdict(Action.DENY, (reason,))
+
+
+def _actor(crossing: Crossing) -> Ref | None:
+    """Whose act a crossing is; None where it is nobody's, or where an event follows that is counted."""
+    match crossing:
+        case EventIn():
+            counts = crossing.facts.act and not crossing.facts.automatic
+            return crossing.sender if counts else None
+        case Join() | Knock():
+            return crossing.user if crossing.outbound else None
+        case Invite():
+            return None if crossing.outbound else crossing.sender
+        case RoomCreate() | RoomUpgrade() | ProfileChange() | DirectoryPublish() | MediaUpload():
+            return crossing.user
+        case ToDevice():
+            return crossing.sender
+        case _:
+            return None
 
 
 def _never_stopped(content: Content, sender: Ref) -> bool:

@@ -285,7 +285,7 @@ class MatrixNetwork:
 
     def facts(self, inbound: Inbound) -> NativeFacts:
         """See ``hansa.KnowsServers.facts``."""
-        return facts_of_native(inbound)
+        return facts_of_native(inbound, self._server)
 
     def ghost_id(self, user: Ref) -> str:
         """See ``hansa.MakesGhosts.ghost_id``."""

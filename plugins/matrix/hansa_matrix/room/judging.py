@@ -67,7 +67,7 @@ class Judging:
             native=Spoken(draft=said.draft),
             draft=True,
         )
-        facts = replace(facts_of_native(inbound), sender_server=said.server, automatic=True)
+        facts = replace(facts_of_native(inbound, said.server), sender_server=said.server, automatic=True)
         return inbound.content, facts
 
     async def texts(self, room_id: str, said: Iterable[Said]) -> tuple[str, ...]:

@@ -1,0 +1,154 @@
+"""What is kept of decisions, for how long, and how much of it a stranger can cause.
+
+A decision about an act is a row of its own. What anybody can cause without being known (a server that asks
+something of us) is counted in one row per server and reason, and in one for all others once there are many:
+such rows never take the place of real ones.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from hansa.pure.crossing import Crossing, DirectoryQuery, KeysQuery, PeerConnect, ProfileQuery
+from hansa.pure.errors import LocalProtocolError
+from hansa.seams import Clock, Random
+from hansa.store.base import Delete, Put, Row, Scoped, Write
+
+_DAY = 86_400_000
+#: A row of strangers is written at most once in this time (ms); what it counted since then a crash loses.
+_WRITTEN_EVERY = 60_000
+_PAGE = 500
+#: The server in the row that counts all for which there is no room.
+OTHERS = "(others)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long decisions are kept (days), how many, and how many rows strangers may cause."""
+
+    days: int = 90
+    rows: int = 100_000
+    strangers: int = 1_000
+
+
+@dataclass(slots=True)
+class _Tally:
+    body: dict[str, Any]
+    written: int = 0
+
+
+class DecisionLog:
+    """Makes the rows, reads them, and lets go of old ones."""
+
+    def __init__(self, store: Scoped, clock: Clock, random: Random) -> None:
+        self._store = store
+        self._clock = clock
+        self._random = random
+        self._tallies: OrderedDict[str, _Tally] = OrderedDict()
+        self.retention = Retention()
+        #: Rows about acts, as far as this process knows.
+        self.kept = 0
+
+    async def open(self) -> None:
+        """Take what is stored: how many rows there are, and the rows of strangers."""
+        self.kept = await self._store.count("decision")
+        rows = await self._store.scan("stranger", index=("ts",), limit=self.retention.strangers, reverse=True)
+        for row in reversed(rows):
+            body = orjson.loads(row.body)
+            self._tallies[str(row.key[0])] = _Tally(body, int(body["last"]))
+
+    def measures(self) -> Iterator[tuple[str, Mapping[str, str], float]]:
+        """The gauge ``decisions_kept``."""
+        yield "decisions_kept", {"of": "acts"}, float(self.kept)
+        yield "decisions_kept", {"of": "strangers"}, float(len(self._tallies))
+
+    def note(self, crossing: Crossing, body: dict[str, Any]) -> tuple[str, tuple[Write, ...]]:
+        """The id of a decision and what is to be written. ``body`` is completed."""
+        now = self._clock.now()
+        if not of_stranger(crossing):
+            decision = "d-" + base64.b32encode(self._random.bytes(10)).decode().lower()
+            self.kept += 1
+            whole = {"id": decision, "ts": now, **body}
+            return decision, (Put("decision", (decision,), orjson.dumps(whole), {"ts": now}),)
+        decision = _named(body)
+        if decision not in self._tallies and len(self._tallies) >= self.retention.strangers:
+            kind = body["facts"]["crossing"]
+            body = {**body, "facts": {"crossing": kind, "server": OTHERS}, "reasons": [], "would_reasons": []}
+            decision = _named(body)
+        tally = self._tallies.get(decision)
+        if tally is None:
+            tally = self._tallies[decision] = _Tally({"id": decision, "ts": now, **body, "count": 0})
+        tally.body["count"] += 1
+        tally.body["last"] = now
+        self._tallies.move_to_end(decision)
+        if tally.written and now - tally.written < _WRITTEN_EVERY:
+            return decision, ()
+        tally.written = now
+        return decision, (Put("stranger", (decision,), orjson.dumps(tally.body), {"ts": now}),)
+
+    async def explain(self, decision: str) -> dict[str, Any]:
+        """What was decided under an id. Raises LocalProtocolError if unknown."""
+        tally = self._tallies.get(decision)
+        if tally is not None:
+            return tally.body
+        row = await self._store.get("decision", (decision,)) or await self._store.get("stranger", (decision,))
+        if row is None:
+            raise LocalProtocolError(f"no decision {decision!r} is kept here")
+        explained: dict[str, Any] = orjson.loads(row.body)
+        return explained
+
+    async def newest(self, limit: int) -> list[dict[str, Any]]:
+        """The newest, oldest first: at most ``limit`` about acts, and of strangers a quarter of that."""
+        rows = await self._store.scan("decision", index=("ts",), limit=limit, reverse=True)
+        found = [orjson.loads(row.body) for row in rows]
+        found += [tally.body for tally in list(self._tallies.values())[-(limit // 4 or 1) :]]
+        return sorted(found, key=lambda body: (body.get("last", body["ts"]), body["id"]))
+
+    async def prune(self) -> int:
+        """Let go of what is too old, and of the oldest where there is too much; how many rows."""
+        before = self._clock.now() - self.retention.days * _DAY
+        gone = 0
+        self.kept = await self._store.count("decision")
+        while rows := await self._old("decision", before, self.kept - self.retention.rows):
+            await self._store.commit([Delete("decision", row.key) for row in rows], durability="lazy")
+            self.kept -= len(rows)
+            gone += len(rows)
+        stored = await self._store.count("stranger")
+        while rows := await self._old("stranger", before, stored - self.retention.strangers):
+            await self._store.commit([Delete("stranger", row.key) for row in rows], durability="lazy")
+            for row in rows:
+                self._tallies.pop(str(row.key[0]), None)
+            stored -= len(rows)
+            gone += len(rows)
+        return gone
+
+    async def _old(self, collection: str, before: int, over: int) -> list[Row]:
+        rows = await self._store.scan(collection, index=("ts",), limit=_PAGE)
+        return [row for at, row in enumerate(rows) if at < over or int(row.fields["ts"] or 0) < before]
+
+
+def of_stranger(crossing: Crossing) -> bool:
+    """Whether anybody can cause it without being known: a server asks something of us."""
+    asks = PeerConnect | ProfileQuery | DirectoryQuery | KeysQuery
+    return isinstance(crossing, asks) and not crossing.outbound
+
+
+def _named(body: dict[str, Any]) -> str:
+    """The id of a row of strangers: the same for the same server and the same reasons."""
+    facts, said = body["facts"], body["reasons"] + body["would_reasons"]
+    codes = sorted((r["policy"], r["code"], r["rule"]) for r in said)
+    same = orjson.dumps([facts["crossing"], facts["server"], body["mode"], codes])
+    return "d-" + base64.b32encode(hashlib.sha256(same).digest()[:10]).decode().lower()
+
+
+def same_decision(facts: dict[str, Any], reasons: Sequence[object]) -> tuple[Any, ...]:
+    """What two refusals have in common that one decision can stand for."""
+    who = facts.get("server") or facts.get("user") or facts.get("sender")
+    return (facts["crossing"], who, facts.get("room"), tuple(reasons))

@@ -1,0 +1,60 @@
+"""What was said under other policies is judged again before it is shown or sent."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from hansa.decisions import Decisions
+from hansa.pure.crossing import EventIn, EventOut
+from hansa.pure.model import Event, Link, NativeFacts
+from hansa.rooms import Room
+
+#: Verdicts that are remembered: what is read again and again is judged, and its decision kept, once.
+_REMEMBERED = 10_000
+
+
+class Rejudging:
+    """``server_of`` is a network's own rule for the server of a user."""
+
+    def __init__(self, decisions: Decisions, server_of: Callable[[str, str], str]) -> None:
+        self._decisions = decisions
+        self._server_of = server_of
+        self._known: OrderedDict[tuple[str, str], tuple[int, bool]] = OrderedDict()
+
+    async def passes(self, room: Room, link: Link, event: Event) -> bool:
+        """Whether an event of the log may pass a link now: as it was decided then, and by the policies of now
+        where these are others. Its way in is judged as well as its way out.
+        """
+        if any(name == link.id for name, _ in event.withheld_from):
+            return False
+        generation = self._decisions.generation
+        if event.generation == generation or not self._decisions.policies:
+            return True
+        key = (event.id, link.id)
+        known = self._known.get(key)
+        if known is not None and known[0] == generation:
+            return known[1]
+        passes = await self._ask(room, link, event)
+        self._known[key] = (generation, passes)
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return passes
+
+    async def _ask(self, room: Room, link: Link, event: Event) -> bool:
+        said = next((x for x in room.links.values() if x.native.network == event.origin.network), link)
+        facts = NativeFacts(
+            sender_server=self._server_of(event.sender.network, event.sender.id), automatic=True, ts=event.ts
+        )
+        way_in = EventIn(
+            link=said,
+            sender=event.sender,
+            content=event.content,
+            view=room.view,
+            facts=facts,
+            immutable=True,
+        )
+        if not (await self._decisions.check(way_in)).allowed:
+            return False
+        out = EventOut(link=link, sender=event.sender, content=event.content, view=room.view, facts=facts)
+        return (await self._decisions.check(out)).allowed

@@ -1,0 +1,235 @@
+"""A verdict belongs to the policies that gave it: under others everything is judged again."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hansa import (
+    Action,
+    EventIn,
+    EventOut,
+    PeerConnect,
+    Policy,
+    Reason,
+    Retry,
+    Topic,
+    Verdict,
+    hookimpl,
+    texts_of,
+)
+from hansa.app import PolicySetup
+from hansa.store.memory import MemoryDisk, MemoryStore
+from hansa.testing import running
+from hansa.testing.actor import Actor, Config, module
+from pydantic import BaseModel, ConfigDict
+
+ROOM = (("left:a", "right:b"),)
+
+
+class Words(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    words: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
+
+
+class Censor:
+    """Denies words on the way in and servers on either way; counts what it is asked."""
+
+    asked: list[Any]
+
+    def __init__(self, ctx):
+        self.config = ctx.config
+        self.asked = []
+
+    @hookimpl
+    async def check(self, crossing):
+        self.asked.append(crossing)
+        denied = set(self.config.words) & set(texts_of(crossing))
+        if isinstance(crossing, EventIn):
+            denied |= {crossing.facts.sender_server} & set(self.config.servers)
+        if isinstance(crossing, EventOut):
+            denied |= crossing.view.servers() & set(self.config.servers)
+        if isinstance(crossing, PeerConnect):
+            denied |= {crossing.server} & set(self.config.servers)
+        if not denied:
+            return None
+        return Verdict(Action.DENY, (Reason(code="CENSOR", policy="censor", rule=min(denied)),))
+
+
+def censor(**config) -> tuple[list[PolicySetup], list[Policy]]:
+    made: list[Policy] = []
+
+    def open_policy(ctx):
+        made.append(Censor(ctx))
+        return made[-1]
+
+    plugin: Any = ModuleType("hansa_censor")
+    plugin.api, plugin.Config, plugin.open_policy = 1, Words, hookimpl(open_policy)
+    sys.modules.setdefault(plugin.__name__, plugin)
+    return [PolicySetup(name="censor", module=plugin, options=Words(**config))], made
+
+
+def networks(made, hosted=False):
+    plugin = module(made, hosted=hosted)
+    return {"left": (plugin, Config()), "right": (plugin, Config())}
+
+
+async def test_a_reload_reaches_what_waits_to_be_delivered():
+    made: dict[str, Actor] = {}
+    async with running(networks(made), rooms=ROOM) as app:
+        away = True
+
+        def fail(_):
+            if away:
+                raise Retry("away", after=0.01)
+
+        made["right"].before_send = fail
+        for text in ("first", "secret", "fine"):
+            await made["left"].say("a", "ann@x", text)
+        await made["left"].say("a", "eve@evil", "hello")
+        consumer = app.consumers["right:b"]
+        while not consumer.waiting_since:
+            await asyncio.sleep(0)
+        await app.reload_policies(censor(words=["secret"], servers=["evil"])[0])
+        away = False
+        await made["left"].say("a", "ann@x", "last")
+        # What is under way when the policies change is sent as it was decided.
+        assert await made["right"].until("b", 3) == ["first", "fine", "last"]
+
+
+async def test_a_reload_reaches_what_is_read_as_history_of_everybody():
+    made: dict[str, Actor] = {}
+    async with running(networks(made), rooms=ROOM) as app:
+        for person, text in (("ann@x", "secret"), ("ann@x", "fine"), ("eve@evil", "hello")):
+            await made["left"].say("a", person, text)
+
+        async def read():
+            return {
+                name: [e.content.text for e in await made[name].ctx.history(native, limit=10)]
+                for name, native in (("left", "a"), ("right", "b"))
+            }
+
+        everything = ["secret", "fine", "hello"]
+        assert await read() == {"left": everything, "right": everything}
+        await app.reload_policies(censor(words=["secret"], servers=["evil"])[0])
+        assert await read() == {"left": ["fine"], "right": ["fine"]}
+        decided = len(await app.decisions.log(100))
+        assert await read() == {"left": ["fine"], "right": ["fine"]}
+        assert len(await app.decisions.log(100)) == decided, "read again, judged once"
+        await app.reload_policies([])
+        assert await read() == {"left": everything, "right": everything}
+
+
+async def test_a_reload_reaches_dead_letters_that_are_tried_again():
+    made: dict[str, Actor] = {}
+    async with running(networks(made), rooms=ROOM) as app:
+        from hansa import Refused
+
+        def refuse(_):
+            raise Refused("no")
+
+        made["right"].before_send = refuse
+        await made["left"].say("a", "ann@x", "secret")
+        consumer = app.consumers["right:b"]
+        while consumer.position < 1:
+            await asyncio.sleep(0)
+        made["right"].before_send = lambda _: None
+        await app.reload_policies(censor(words=["secret"])[0])
+        assert await app.retry_dead("right:b", None) == {"sent": 0, "failed": 1}
+        await app.reload_policies([])
+        assert await app.retry_dead("right:b", None) == {"sent": 1, "failed": 0}
+
+
+async def test_a_submission_judged_under_older_policies_is_judged_again_at_its_turn():
+    made: dict[str, Actor] = {}
+    setups, _ = censor()
+    async with running(networks(made), rooms=ROOM, policies=setups) as app:
+        admit = app.pipeline._admission.admit
+        reloaded = 0
+
+        async def admit_and_reload(room, items):
+            nonlocal reloaded
+            await admit(room, items)
+            if not reloaded:  # after the verdict, before the turn
+                reloaded += 1
+                await app.reload_policies(censor(words=["secret"])[0])
+
+        app.pipeline._admission.admit = admit_and_reload
+        outcome = await made["left"].say("a", "ann@x", "secret")
+        assert reloaded and outcome.refusal is not None and outcome.event is None
+        assert (await made["left"].say("a", "ann@x", "fine")).event.generation == app.decisions.generation
+
+
+async def test_a_restart_with_the_same_policies_judges_nothing_again():
+    disk = MemoryDisk()
+    made: dict[str, Actor] = {}
+    setups, _ = censor(words=["secret"])
+    async with running(networks(made), rooms=ROOM, policies=setups, store=MemoryStore(disk)) as app:
+        await made["left"].say("a", "ann@x", "hello")
+        first = app.decisions.generation
+        assert first > 0
+    setups, opened = censor(words=["secret"])
+    async with running(networks(made), policies=setups, store=MemoryStore(disk)) as app:
+        assert app.decisions.generation == first
+        assert len(await made["left"].ctx.history("a", limit=5)) == 1
+        assert opened[0].asked == []
+    setups, opened = censor(words=["hello"])
+    async with running(networks(made), policies=setups, store=MemoryStore(disk)) as app:
+        assert app.decisions.generation == first + 1
+        assert await made["left"].ctx.history("a", limit=5) == []
+    async with running(networks(made), store=MemoryStore(disk)) as app:
+        assert app.decisions.generation == first + 2
+        assert len(await made["left"].ctx.history("a", limit=5)) == 1
+
+
+async def test_without_policies_there_is_no_generation():
+    made: dict[str, Actor] = {}
+    async with running(networks(made), rooms=ROOM) as app:
+        assert (await made["left"].say("a", "ann@x", "hello")).event.generation == 0
+        assert made["left"].ctx.policy_generation == app.decisions.generation == 0
+        await app.reload_policies([])
+        assert app.decisions.generation == 0
+
+
+async def test_what_is_judged_again_is_nobodys_act():
+    made: dict[str, Actor] = {}
+    setups, opened = censor()
+    async with running(networks(made), rooms=ROOM, policies=setups) as app:
+        await made["left"].say("a", "ann@x", "hello")
+        (said,) = [c for c in opened[0].asked if isinstance(c, EventIn)]
+        assert said.facts.act == "left:left-said-1"
+        setups, opened = censor()
+        await app.reload_policies(setups)
+        await made["right"].ctx.history("b", limit=5)
+        again = [c for c in opened[0].asked if isinstance(c, EventIn)]
+        assert [c.facts.act for c in again] == [""] and all(c.facts.automatic and c.immutable for c in again)
+        assert again[0].facts.sender_server == "x"
+
+
+@pytest.mark.parametrize("hosted", [True, False])
+async def test_the_speakers_own_link_is_judged_where_it_is_ours(hosted):
+    made: dict[str, Actor] = {}
+    setups, _ = censor(servers=["evil"])
+    async with running(networks(made, hosted=hosted), rooms=ROOM) as app:
+        await made["left"].join("a", "eve@evil")
+        await made["left"].join("a", "ann@x")
+        await app.reload_policies(setups)
+        said = await made["left"].say("a", "ann@x", "hello")
+        if hosted:  # we would hand it to the denied server
+            assert said.refusal is not None and said.refusal.decision
+        else:  # it has it already
+            assert [link for link, _ in said.event.withheld_from] == ["right:b"]
+
+
+async def test_a_topic_that_is_withheld_is_not_in_the_view():
+    made: dict[str, Actor] = {}
+    setups, _ = censor(words=["secret"])
+    async with running(networks(made), rooms=ROOM, policies=setups) as app:
+        refused = await made["left"].do("a", "ann@x", Topic(text="secret"))
+        assert refused.refusal is not None
+        assert next(iter(app.rooms)).view.facts.topic == ""
