@@ -1,0 +1,200 @@
+"""Sockets that listen: every connection is counted from the moment it is accepted, its handshake included."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hansa.intake import Entry, Intake
+from hansa.loglimit import LogLimit
+
+if TYPE_CHECKING:
+    from hansa.connection import Connection
+
+#: Seconds for a TLS handshake, and for the end of one.
+_HANDSHAKE_WITHIN, _GOODBYE_WITHIN = 10.0, 1.0
+#: Connections that the system holds for us until they are accepted.
+_BACKLOG = 1024
+#: Connections that are accepted in one go.
+_AT_ONCE = 64
+#: Seconds without accepting after descriptors or memory ran out.
+_PAUSE = 0.1
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_log = logging.getLogger("hansa.http")
+
+
+class _Handshake:
+    """A connection until its protocol has it."""
+
+    def __init__(self, accepted: socket.socket) -> None:
+        self._accepted = accepted
+
+    def idle(self) -> bool:
+        return True
+
+    def heard(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        with contextlib.suppress(OSError):
+            self._accepted.shutdown(socket.SHUT_RDWR)
+
+
+class Acceptor:
+    """Accepts connections of one address for an ``Intake``. ``trusted`` says whose address is a proxy's."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        connection: Callable[[Entry], Connection],
+        count: Callable[..., None],
+        *,
+        trusted: Callable[[str], bool],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._intake = intake
+        self._connection = connection
+        self._count = count
+        self._trusted = trusted
+        self._tls = tls
+        self._sockets: list[socket.socket] = []
+        self._taking: set[asyncio.Task[None]] = set()
+        self._pauses: set[asyncio.TimerHandle] = set()
+        self._told = LogLimit(_log)
+
+    @property
+    def port(self) -> int:
+        """The port of the first address; 0 for a unix socket."""
+        return int(self._sockets[0].getsockname()[1]) if self._sockets[0].family != socket.AF_UNIX else 0
+
+    def start(self, host: str, port: int) -> None:
+        """Bind to every address of a host, all addresses if it is empty, or to a unix socket if it begins
+        with a slash, which only its owner may use. Raises OSError.
+        """
+        try:
+            for bound in [_unix(host)] if host.startswith("/") else _bound(host, port):
+                self._sockets.append(bound)
+                asyncio.get_running_loop().add_reader(bound, self._accept, bound)
+        except OSError:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Accept nothing any more."""
+        loop = asyncio.get_running_loop()
+        for pause in self._pauses:
+            pause.cancel()
+        for bound in self._sockets:
+            loop.remove_reader(bound)
+            bound.close()
+        for task in self._taking:
+            task.cancel()
+        self._sockets.clear()
+
+    def _accept(self, bound: socket.socket) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                accepted, address = bound.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionError:
+                continue  # gone before it was accepted
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                self._exhausted(bound, error)
+                return
+            self._take(accepted, str(address[0]) if isinstance(address, tuple) else "")
+
+    def _exhausted(self, bound: socket.socket, error: OSError) -> None:
+        """The socket stays readable: it is not looked at for a moment, or the loop would turn for nothing."""
+        self._count("http_no_descriptors")
+        self._told.warning("", "no connection can be accepted: %s; raise the limit (ulimit -n)", error.strerror)
+        self._intake.relieve()
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(bound)
+
+        def again() -> None:
+            self._pauses.discard(pause)
+            loop.add_reader(bound, self._accept, bound)
+
+        pause = loop.call_later(_PAUSE, again)
+        self._pauses.add(pause)
+
+    def _take(self, accepted: socket.socket, address: str) -> None:
+        accepted.setblocking(False)  # noqa: FBT003  # the library's signature
+        entry = self._intake.enter(address, trusted=self._trusted(address))
+        if entry is None:
+            self._told.warning(address, "connections from %s are turned away: it has too many", address)
+            accepted.close()
+            return
+        entry.held = _Handshake(accepted)
+        task = asyncio.get_running_loop().create_task(self._connect(accepted, entry))
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
+
+    async def _connect(self, accepted: socket.socket, entry: Entry) -> None:
+        secure = self._tls is not None
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self._connection(entry),
+                accepted,
+                ssl=self._tls,
+                ssl_handshake_timeout=_HANDSHAKE_WITHIN if secure else None,
+                ssl_shutdown_timeout=_GOODBYE_WITHIN if secure else None,
+            )
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is one
+            self._count("http_no_handshake")
+            self._told.info(entry.address, "%s made no connection: %s", entry.address, type(error).__name__)
+            self._intake.leave(entry)
+            accepted.close()
+        except BaseException:
+            self._intake.leave(entry)
+            accepted.close()
+            raise
+
+
+def _bound(host: str, port: int) -> list[socket.socket]:
+    found = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    bound: list[socket.socket] = []
+    try:
+        for family, kind, proto, _, address in dict.fromkeys(found):
+            one = socket.socket(family, kind, proto)
+            bound.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.setblocking(False)  # noqa: FBT003  # the library's signature
+            one.bind(address)
+            one.listen(_BACKLOG)
+    except OSError:
+        for one in bound:
+            one.close()
+        raise
+    return bound
+
+
+def _unix(path: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108  # one call, before anything else runs
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        bound.setblocking(False)  # noqa: FBT003  # the library's signature
+        bound.bind(path)
+        bound.listen(_BACKLOG)
+    except OSError:
+        bound.close()
+        raise
+    finally:
+        os.umask(before)
+    return bound

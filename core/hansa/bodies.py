@@ -1,0 +1,165 @@
+"""Bodies of requests: how many bytes of them are held, for whom, and how fast they have to come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from hansa.connection import Connection
+from hansa.contracts import Busy
+from hansa.http import BodyTooLarge
+from hansa.pure.addresses import neighbourhood
+from hansa.pure.errors import RemoteProtocolError
+from hansa.seams import Admitted
+
+MIB = 1024 * 1024
+#: A body has to come at ``_LEAST_SPEED`` (bytes a second) once ``_GRACE`` seconds were waited for it.
+_LEAST_SPEED, _GRACE = 1024, 10.0
+#: Seconds for a body that is held, and for one that is taken as it comes.
+_WITHIN, _STREAM_WITHIN = 30.0, 3600.0
+#: What is charged for a body that has begun before anybody has decided to read it.
+_AHEAD = 64 * 1024
+#: Seconds after which somebody whose share is used up may ask again.
+_AFTER = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyLimits:
+    """Bytes of bodies that are held at a time: in all, for those whose requests prove who they are not yet,
+    for strangers, and for one of each: a proven peer, a group of addresses.
+    """
+
+    total: int = 128 * MIB
+    unproven: int = 64 * MIB
+    strangers: int = 16 * MIB
+    per_share: int = 16 * MIB
+    per_group: int = 16 * MIB
+    per_stranger_group: int = 4 * MIB
+
+
+class BodyBudget:
+    """Bytes that are held, by whose they are. Nothing waits for room: it may be long in coming, and whoever
+    waits holds what it has already.
+    """
+
+    def __init__(self, limits: BodyLimits, count: Callable[..., None]) -> None:
+        self._limits = {
+            "all": limits.total,
+            "unproven": limits.unproven,
+            "strangers": limits.strangers,
+            "share": limits.per_share,
+            "group": limits.per_group,
+            "stranger group": limits.per_stranger_group,
+        }
+        self._held: Counter[tuple[str, str]] = Counter()
+        self._count = count
+
+    def measures(self) -> Iterator[tuple[str, dict[str, str], float]]:
+        """Gauges: bytes held in all, and of those who have proven nothing."""
+        for pool in ("all", "unproven", "strangers"):
+            yield "http_body_bytes", {"pool": pool}, self._held[pool, ""]
+
+    def take(self, charges: tuple[tuple[str, str], ...], size: int) -> None:
+        """Raises ``Busy`` and takes nothing where that would be over a limit."""
+        for kind, who in charges:
+            if self._held[kind, who] + size > self._limits[kind]:
+                self._count("http_bodies_refused", share=kind.replace(" ", "_"))
+                raise Busy("too much is being sent at once", after=_AFTER)
+        for charge in charges:
+            self._held[charge] += size
+
+    def give_back(self, charges: tuple[tuple[str, str], ...], size: int) -> None:
+        """What was taken."""
+        for charge in charges:
+            self._held[charge] -= size
+            if not self._held[charge]:
+                del self._held[charge]
+
+
+def charges(admitted: Admitted | None, remote: str) -> tuple[tuple[str, str], ...]:
+    """What the body of a request counts against."""
+    if admitted is not None and admitted.share and admitted.proven:
+        return ("all", ""), ("share", admitted.share)
+    group = neighbourhood(remote)
+    known = (("all", ""), ("unproven", ""), ("group", group))
+    if admitted is not None and admitted.share:
+        return known
+    return (*known, ("strangers", ""), ("stranger group", group))
+
+
+class Body:
+    """The body of one request. Until its route is known and has admitted it, what came ahead is a
+    stranger's.
+    """
+
+    def __init__(self, raw: web.BaseRequest, budget: BodyBudget, remote: str) -> None:
+        self._raw = raw
+        self._budget = budget
+        self._remote = remote
+        self._charges = charges(None, remote)
+        self._taken = 0
+        self._take(max(raw.content.total_bytes, min(raw.content_length or _AHEAD, _AHEAD)))
+
+    def _take(self, size: int) -> None:
+        self._budget.take(self._charges, size)
+        self._taken += size
+
+    def admit(self, admitted: Admitted | None) -> None:
+        """From here on it counts as whose it is. Raises ``Busy``."""
+        taken = self._taken
+        self.release()
+        self._charges = charges(admitted, self._remote)
+        self._take(taken)
+
+    def release(self) -> None:
+        """Nothing of it is held any more."""
+        self._budget.give_back(self._charges, self._taken)
+        self._taken = 0
+
+    async def whole(self, limit: int) -> bytes | None:
+        """All of it; None if it is larger than ``limit``. Raises ``Busy``, TimeoutError, RemoteProtocolError."""
+        if (self._raw.content_length or 0) > limit:
+            return None
+        parts, size = [], 0
+        async for part in self._parts(_WITHIN):
+            size += len(part)
+            if size > limit:
+                return None
+            if size > self._taken:
+                self._take(max(size - self._taken, min(_AHEAD, limit - self._taken)))
+            parts.append(part)
+        return b"".join(parts) if len(parts) != 1 else parts[0]
+
+    async def chunks(self, limit: int) -> AsyncIterator[bytes]:
+        """As it comes. Raises ``BodyTooLarge``, TimeoutError, RemoteProtocolError."""
+        if (self._raw.content_length or 0) > limit:
+            raise BodyTooLarge(f"the body is over {limit} bytes")
+        size = 0
+        async for part in self._parts(_STREAM_WITHIN):
+            size += len(part)
+            if size > limit:
+                raise BodyTooLarge(f"the body is over {limit} bytes")
+            yield part
+
+    async def _parts(self, within: float) -> AsyncIterator[bytes]:
+        """What comes, while it comes fast enough. Only the time that is waited for the peer counts."""
+        size, waited = 0, 0.0
+        time = asyncio.get_running_loop().time
+        content = self._raw.content
+        while not content.at_eof():
+            begun = time()
+            slowest = _GRACE + size / _LEAST_SPEED
+            async with asyncio.timeout_at(begun + min(slowest, within) - waited):
+                part = await content.readany()
+            waited += time() - begun
+            size += len(part)
+            if part:
+                yield part
+        if isinstance(self._raw.protocol, Connection) and self._raw.protocol.broken:
+            raise RemoteProtocolError("the body is not HTTP as it has to be", code="M_UNKNOWN")
+
+

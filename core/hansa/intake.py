@@ -1,0 +1,174 @@
+"""Who may have how many incoming connections, and whose is let go when there are too many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from hansa.pure.addresses import neighbourhood
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeLimits:
+    """Connections in all, from one address, and from one group of neighbours (IPv4 /24, IPv6 /64)."""
+
+    total: int = 4096
+    per_address: int = 256
+    per_group: int = 512
+
+    def within(self, total: int) -> IntakeLimits:
+        """The same for fewer connections in all: no group has more than half of them."""
+        total = max(16, min(self.total, total))
+        group = max(8, min(self.per_group, total // 2))
+        return IntakeLimits(total=total, per_address=min(self.per_address, group), per_group=group)
+
+
+class Held(Protocol):
+    """A connection, as far as it can be let go."""
+
+    def idle(self) -> bool:
+        """Whether no request of it is under way."""
+        ...
+
+    def heard(self) -> bool:
+        """Whether it ever sent a whole request."""
+        ...
+
+    def abort(self) -> None:
+        """Close it now, whatever it waits for."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One connection that was let in. ``held`` is set once there is something to close. ``trusted`` is a
+    proxy's: it counts in all and against no share.
+    """
+
+    address: str
+    group: str
+    trusted: bool = False
+    held: Held | None = None
+    gone: bool = False
+
+
+class _Ranking:
+    """Groups by how many connections they have; the largest is known at once."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, int] = {}
+        self._by_size: dict[int, dict[str, None]] = {}
+        self._top = 0
+
+    def size(self, name: str) -> int:
+        return self._sizes.get(name, 0)
+
+    def change(self, name: str, by: int) -> None:
+        """``by`` is 1 or -1."""
+        before = self._sizes.get(name, 0)
+        after = before + by
+        if before:
+            same = self._by_size[before]
+            del same[name]
+            if not same:
+                del self._by_size[before]
+        if after:
+            self._sizes[name] = after
+            self._by_size.setdefault(after, {})[name] = None
+        else:
+            del self._sizes[name]
+        self._top = max(self._top, after)
+        while self._top and self._top not in self._by_size:
+            self._top -= 1
+
+    def largest(self) -> str | None:
+        return next(iter(self._by_size[self._top])) if self._top else None
+
+
+class Intake:
+    """Lets connections in. Where a share is used up, the one that has been idle longest in it makes room, and
+    a newcomer is refused only where all are busy. So one address can use up what is its own, and no more.
+    """
+
+    def __init__(self, limits: IntakeLimits, count: Callable[..., None]) -> None:
+        self.limits = limits
+        self._count = count
+        self._all = 0
+        self._trusted: dict[Entry, None] = {}
+        self._groups = _Ranking()
+        self._addresses = _Ranking()
+        self._members: dict[str, dict[Entry, None]] = {}
+
+    def measures(self) -> Iterator[tuple[str, dict[str, str], float]]:
+        """Gauges: connections, and those of the largest group."""
+        yield "http_connections", {}, self._all
+        largest = self._groups.largest()
+        yield "http_connections_largest_group", {}, self._groups.size(largest) if largest else 0
+
+    def enter(self, address: str, *, trusted: bool = False) -> Entry | None:
+        """A place for a connection from an address; None if it has to be refused."""
+        entry = Entry(address, neighbourhood(address), trusted)
+        if not trusted:
+            if self._addresses.size(address) >= self.limits.per_address and not self._relieve(
+                entry.group, address
+            ):
+                return self._refused("address")
+            if self._groups.size(entry.group) >= self.limits.per_group and not self._relieve(entry.group):
+                return self._refused("group")
+        if self._all >= self.limits.total:
+            largest = self._groups.largest()
+            if largest is None or not self._relieve(largest):
+                return self._refused("all")
+        self._all += 1
+        if trusted:
+            self._trusted[entry] = None
+        else:
+            self._groups.change(entry.group, 1)
+            self._addresses.change(address, 1)
+            self._members.setdefault(entry.group, {})[entry] = None
+        return entry
+
+    def leave(self, entry: Entry) -> None:
+        """The connection is closed, or being closed."""
+        if entry.gone:
+            return
+        entry.gone = True
+        self._all -= 1
+        if entry.trusted:
+            del self._trusted[entry]
+            return
+        self._groups.change(entry.group, -1)
+        self._addresses.change(entry.address, -1)
+        members = self._members[entry.group]
+        del members[entry]
+        if not members:
+            del self._members[entry.group]
+
+    def relieve(self) -> bool:
+        """Let one connection of the largest group go, as descriptors have run out."""
+        largest = self._groups.largest()
+        return largest is not None and self._relieve(largest)
+
+    def _relieve(self, group: str, address: str = "") -> bool:
+        """Let one idle connection of a group go: one that never asked anything before others, the oldest
+        first.
+        """
+        chosen = None
+        for entry in self._members.get(group, ()):
+            held = entry.held
+            if held is None or (address and entry.address != address) or not held.idle():
+                continue
+            if not held.heard():
+                chosen = entry
+                break
+            chosen = chosen or entry
+        if chosen is None or chosen.held is None:
+            return False
+        self._count("http_let_go")
+        self.leave(chosen)
+        chosen.held.abort()
+        return True
+
+    def _refused(self, share: str) -> None:
+        self._count("http_turned_away", share=share)
