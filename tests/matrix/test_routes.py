@@ -189,3 +189,23 @@ async def test_d7_a_file_that_says_nothing_is_no_error(body: bytes):
     net = Net()
     net.files[f"a.example:443{WELL_KNOWN}"] = HttpResponse(status=200, body=body)
     assert (await found(net)[0].find("a.example")).host_header == "a.example"
+
+
+async def test_of_a_file_only_the_name_is_kept():
+    """2,000 files of 50 KiB were 100 MB."""
+    net = Net()
+    file = b'{"m.server":"b.example:1","x":"' + b"x" * 50_000 + b'"}'
+    net.files[f"a.example:443{WELL_KNOWN}"] = HttpResponse(status=200, body=file)
+    routes, _ = found(net)
+    assert (await routes.find("a.example")).host_header == "b.example:1"
+    known = routes._files.get("a.example")
+    assert known is not None and len(known.body or b"") < 100
+
+
+async def test_nobody_is_waited_for_at_five_hundred_addresses():
+    net = Net()
+    net.records["_matrix-fed._tcp.a.example"] = [SrvRecord(n, 0, n, "b.example") for n in range(1, 500)]
+    routes, _ = found(net)
+    targets = (await routes.find("a.example")).targets
+    assert targets == tuple(("b.example", n) for n in range(1, 9))
+    assert (await routes.find("a.example")).targets == targets

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
-from hansa import NetworkContext, Put, RemoteProtocolError, Write
+from hansa import NetworkContext, RemoteProtocolError
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import Client, Unreachable
+from hansa_matrix.federation.client import Client, Crowded, Unreachable
+from hansa_matrix.key_store import Document, KeyStore
+from hansa_matrix.lru import Lru
 from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto.canonical import KEY_DOCUMENT
 from hansa_matrix.proto.keys import DAY, check_key_document, key_document, notarised
@@ -30,6 +32,7 @@ _MANY = 20_000
 _PATIENCE = 600.0
 _VOUCHED = 100
 _FOR_EVER = 2**53 - 1
+_NEVER = (0.0, 0)
 
 
 class Keyring:
@@ -40,17 +43,16 @@ class Keyring:
         self._server = server
         self._keys = keys
         self._client = client
-        self._store = ctx.store
+        self._kept = KeyStore(ctx)
         self._clock = ctx.clock
         self._notaries = [n for n in ctx.config.trusted_notaries if n != server]
         self._distrusted = frozenset(ctx.config.distrusted_keys)
-        self._known: dict[tuple[str, str], VerifyKey] = {}
         self._fetching: dict[str, asyncio.Future[None]] = {}
         #: ``server -> (asked again at, failures)``.
-        self._failed: dict[str, tuple[float, int]] = {}
-        self._failing: dict[str, float] = {}
-        self._absent: dict[tuple[str, str], float] = {}
-        self._unvouched: dict[str, float] = {}
+        self._failed: Lru[str, tuple[float, int]] = Lru(_MANY)
+        self._failing: Lru[str, float] = Lru(_MANY)
+        self._absent: Lru[tuple[str, str], float] = Lru(_MANY)
+        self._unvouched: Lru[str, float] = Lru(_MANY)
         #: Is told of a server of which a key was learned.
         self.learned: Callable[[str], None] = lambda _: None
 
@@ -70,7 +72,7 @@ class Keyring:
         """A key that was loaded or fetched before, or one of ours."""
         if server == self._server:
             return self._own(key_id)
-        key = self._known.get((server, key_id))
+        key = self._kept.at_hand(server, key_id)
         return None if key is None or key.public in self._distrusted else key
 
     def _own(self, key_id: str) -> VerifyKey | None:
@@ -79,28 +81,49 @@ class Keyring:
         old = self._keys.old.get(key_id)
         return VerifyKey(public=old.public, valid_until=old.expired_ts) if old is not None else None
 
-    async def need(self, wanted: Iterable[tuple[str, str]], at: int) -> None:
-        """Have these keys at hand, valid at ``at`` (ms), as far as their servers or notaries give them."""
+    async def has(self, wanted: Iterable[tuple[str, str]], at: int) -> bool:
+        """Whether these keys are here and valid at ``at`` (ms)."""
+        return not await self._missing(wanted, at)
+
+    def may_ask(self, wanted: Iterable[tuple[str, str]]) -> bool:
+        """Whether asking for any of these keys now could bring it: not where that failed a moment ago."""
+        now = self._clock.monotonic()
+        return any(
+            (self._absent.get((server, key_id)) or 0.0) <= now
+            and (
+                (self._failed.get(server) or _NEVER)[0] <= now
+                or (bool(self._notaries) and (self._unvouched.get(server) or 0.0) <= now)
+            )
+            for server, key_id in wanted
+        )
+
+    async def need(self, wanted: Iterable[tuple[str, str]], at: int, *, stranger: str = "") -> None:
+        """Have these keys at hand, valid at ``at`` (ms), as far as their servers or notaries give them.
+        ``stranger`` names the neighbourhood of who wants them and has proven nothing: nothing is stored then.
+        """
+        wanted = list(wanted)
+        if not stranger:
+            for server in {server for server, _ in wanted if self._kept.passing(server)}:
+                await self._kept.prove(server)
         missing = await self._missing(wanted, at)
         if not missing:
             return
-        await asyncio.gather(*(self._fetch_once(server) for server in self._due(missing)))
+        await asyncio.gather(*(self._fetch_once(s, stranger) for s in self._due(missing)))
         missing = await self._missing(missing, at)
         if missing and self._notaries:
-            await self._by_notaries(missing, at)
+            await self._by_notaries(missing, at, passing=bool(stranger))
             missing = await self._missing(missing, at)
         now = self._clock.monotonic()
-        if len(self._absent) > _MANY:
-            self._absent.clear()
         for name in missing:
-            self._absent.setdefault(name, now + _ABSENT)
+            if name not in self._absent:
+                self._absent.put(name, now + _ABSENT)
 
     async def _missing(self, wanted: Iterable[tuple[str, str]], at: int) -> list[tuple[str, str]]:
         found = []
         for server, key_id in sorted(wanted):
             if server == self._server:
                 continue
-            known = self._known.get((server, key_id)) or await self._load(server, key_id)
+            known = await self._kept.load(server, key_id)
             if known is None or known.valid_until < at:
                 found.append((server, key_id))
         return found
@@ -110,8 +133,8 @@ class Keyring:
         now = self._clock.monotonic()
         due = set()
         for name in missing:
-            if self._absent.get(name, 0.0) <= now:
-                self._absent.pop(name, None)
+            if (self._absent.get(name) or 0.0) <= now:
+                self._absent.pop(name)
                 due.add(name[0])
         return sorted(due)
 
@@ -119,13 +142,14 @@ class Keyring:
         """The servers whose keys are not known yet but may still come: they have been asked, in vain, for
         less than 10 minutes. What only they can vouch for is not to be judged before.
         """
-        lacking = {server for server, key_id in wanted if (server, key_id) not in self._known}
+        lacking = {server for server, key_id in wanted if self._kept.at_hand(server, key_id) is None}
         now = self._clock.monotonic()
-        return sorted(s for s in lacking if s in self._failing and now - self._failing[s] < _PATIENCE)
+        since = {server: self._failing.get(server) for server in lacking}
+        return sorted(s for s, at in since.items() if at is not None and now - at < _PATIENCE)
 
     def distrusts(self, server: str, key_id: str) -> bool:
         """Whether a key is known, and an operator does not trust it."""
-        key = self._known.get((server, key_id))
+        key = self._kept.at_hand(server, key_id)
         return key is not None and key.public in self._distrusted
 
     def failing_for(self, server: str) -> float:
@@ -137,89 +161,70 @@ class Keyring:
         """Ask servers for their keys, also those that failed a moment ago."""
         names = list(servers)
         for server in names:
-            self.heard_from(server)
+            self._failed.pop(server)
         await asyncio.gather(*(self._fetch_once(server) for server in names))
 
-    async def _load(self, server: str, key_id: str) -> VerifyKey | None:
-        row = await self._store.get("key", (server, key_id))
-        if row is None:
-            return None
-        public, until = orjson.loads(row.body)
-        found = VerifyKey(public=public, valid_until=until)
-        if len(self._known) > _MANY:
-            self._known.clear()
-        self._known[server, key_id] = found
-        return found
-
-    async def _fetch_once(self, server: str) -> None:
+    async def _fetch_once(self, server: str, stranger: str = "") -> None:
         under_way = self._fetching.get(server)
         if under_way is not None:
             await asyncio.shield(under_way)
             return
-        again, failures = self._failed.get(server, (0.0, 0))
+        again, failures = self._failed.get(server) or _NEVER
         if again > self._clock.monotonic() or server == self._server:
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._fetching[server] = done
         try:
-            await self._fetch(server)
+            await self._fetch(server, stranger)
+        except Crowded:
+            self._ctx.count("matrix_lookups_crowded")
         except (Unreachable, RemoteProtocolError):
-            if len(self._failed) > _MANY:
-                self._failed.clear()
-                self._failing.clear()
             wait = min(_MOST_NEGATIVE, _NEGATIVE * 2.0 ** min(failures, 10))
             wait *= 0.9 + 0.2 * self._ctx.random.uniform()
-            self._failed[server] = (self._clock.monotonic() + wait, failures + 1)
-            self._failing.setdefault(server, self._clock.monotonic())
+            self._failed.put(server, (self._clock.monotonic() + wait, failures + 1))
+            if server not in self._failing:
+                self._failing.put(server, self._clock.monotonic())
         else:
-            self._failed.pop(server, None)
-            self._failing.pop(server, None)
+            self._failed.pop(server)
+            self._failing.pop(server)
         finally:
             del self._fetching[server]
             done.set_result(None)
 
-    async def _fetch(self, server: str) -> None:
+    async def _fetch(self, server: str, stranger: str) -> None:
         doc = await self._client.request(
-            "GET", server, "/_matrix/key/v2/server", signed=False, seconds=15.0, limits=KEY_DOCUMENT
+            "GET",
+            server,
+            "/_matrix/key/v2/server",
+            signed=False,
+            seconds=15.0,
+            limits=KEY_DOCUMENT,
+            stranger=stranger,
         )
-        await self._keep(server, doc)
+        await self._keep(server, doc, passing=bool(stranger))
 
-    async def _keep(self, server: str, doc: Any) -> None:
+    async def _keep(self, server: str, doc: Any, *, passing: bool = False) -> None:
         """Take the keys of a document. Raises RemoteProtocolError if it is not its server's."""
-        now = self._clock.now()
-        found = check_key_document(doc, server, verify, now)
-        writes: list[Write] = []
-        for key_id, key in found.items():
-            before = await self._load(server, key_id)
-            if before is not None and before.public != key.public:
-                continue  # an id is never given to another key: peers that know it could not tell
-            if before is not None and before.valid_until > key.valid_until:
-                continue
-            self._known[server, key_id] = key
-            writes.append(Put("key", (server, key_id), orjson.dumps([key.public, key.valid_until])))
-        fields = {"fetched": now, "valid_until": max(key.valid_until for key in found.values())}
-        writes.append(Put("key_document", (server,), orjson.dumps(doc), fields))
-        await self._store.commit(writes)
+        found = check_key_document(doc, server, verify, self._clock.now())
+        await self._kept.put(server, found, doc, passing=passing)
         self.learned(server)
 
-    async def _by_notaries(self, missing: Iterable[tuple[str, str]], at: int) -> None:
+    async def _by_notaries(self, missing: Iterable[tuple[str, str]], at: int, *, passing: bool) -> None:
         """Ask the trusted notaries for what its own server did not give, all servers in one request."""
         now = self._clock.monotonic()
         wanted: dict[str, dict[str, dict[str, int]]] = {}
         for server, key_id in missing:
-            if self._unvouched.get(server, 0.0) <= now and (server in wanted or len(wanted) < _VOUCHED):
+            if (self._unvouched.get(server) or 0.0) <= now and (server in wanted or len(wanted) < _VOUCHED):
                 wanted.setdefault(server, {})[key_id] = {"minimum_valid_until_ts": at}
         for notary in self._notaries:
             if not wanted:
                 return
-            for server in await self._ask(notary, wanted):
+            for server in await self._ask(notary, wanted, passing=passing):
                 wanted.pop(server, None)
-        if len(self._unvouched) > _MANY:
-            self._unvouched.clear()
         for server in wanted:
-            self._unvouched[server] = now + _NEGATIVE
+            self._unvouched.put(server, now + _NEGATIVE)
 
-    async def _ask(self, notary: str, wanted: Mapping[str, Any]) -> list[str]:
+    async def _ask(self, notary: str, wanted: Mapping[str, Any], *, passing: bool) -> list[str]:
         """The servers whose keys a notary gave."""
         given = []
         try:
@@ -230,7 +235,7 @@ class Keyring:
             for doc in docs[:_MANY] if isinstance(docs, list) else ():
                 server = doc.get("server_name") if isinstance(doc, dict) else None
                 if isinstance(server, str) and server in wanted and await self._vouched(doc, notary):
-                    await self._keep(server, doc)
+                    await self._keep(server, doc, passing=passing)
                     given.append(server)
         except (Unreachable, RemoteProtocolError) as error:
             self._ctx.log.info("notary %s: %s", notary, error)
@@ -246,22 +251,32 @@ class Keyring:
         message = signable(doc)
         return any(k is not None and k.valid_until >= now and verify(k.public, s, message) for k, s in keys)
 
-    async def document_of(self, server: str, minimum: int, *, ask: bool) -> Mapping[str, Any] | None:
-        """The newest document that we have of a server, asked for anew if it is not valid at ``minimum`` (ms)
-        or half of its time is over, and ``ask``.
+    async def young(self, server: str, minimum: int) -> bool:
+        """Whether there is a document of a server for which nobody has to be asked anew."""
+        found = await self._kept.document(server)
+        return server == self._server or (found is not None and self._young(found, minimum))
+
+    async def document_of(self, server: str, minimum: int, *, ask: str = "") -> bytes | None:
+        """The newest document that we have of a server, as JSON, asked for anew if it is not valid at
+        ``minimum`` (ms) or half of its time is over, for the neighbourhood ``ask`` unless that is empty.
         """
         if server == self._server:
-            return self.document()
-        row = await self._store.get("key_document", (server,))
-        if ask and not (row is not None and self._young(row.fields, minimum)):
-            await self._fetch_once(server)
-            row = await self._store.get("key_document", (server,))
-        return orjson.loads(row.body) if row is not None else None
+            return orjson.dumps(self.document())
+        found = await self._kept.document(server)
+        if ask and not (found is not None and self._young(found, minimum)):
+            await self._fetch_once(server, ask)
+            found = await self._kept.document(server)
+        return found.body if found is not None and found.body else None
 
-    def _young(self, fields: Mapping[str, Any], minimum: int) -> bool:
-        fetched, until = int(fields["fetched"] or 0), int(fields["valid_until"] or 0)
-        return until >= minimum and self._clock.now() < (fetched + until) / 2
+    def _young(self, found: Document, minimum: int) -> bool:
+        return found.valid_until >= minimum and self._clock.now() < (found.fetched + found.valid_until) / 2
 
     def heard_from(self, server: str) -> None:
-        """The server is alive: ask it again if we must."""
-        self._failed.pop(server, None)
+        """The server has signed a request: ask it again if we must, and keep its keys."""
+        self._failed.pop(server)
+        if self._kept.passing(server):
+            self._ctx.spawn(self._kept.prove(server), f"keys of {server}")
+
+    async def sweep(self) -> None:
+        """Let go of keys beyond what may be kept."""
+        await self._kept.sweep()

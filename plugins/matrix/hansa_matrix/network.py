@@ -51,6 +51,7 @@ from hansa_matrix.federation.notary import Notary
 from hansa_matrix.federation.routes import Routes
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.federation.server import Gate, add_routes
+from hansa_matrix.federation.strangers import Strangers
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.media.fetch import Fetcher
 from hansa_matrix.media.library import Library
@@ -197,7 +198,8 @@ class MatrixNetwork:
     @hookimpl
     def register_routes(self, router: Router) -> None:
         """The federation endpoints and our keys."""
-        gate = Gate(self._ctx, self._server, self._keyring, self._sender.heard_from)
+        strangers = Strangers(self._ctx.clock)
+        gate = Gate(self._ctx, self._server, self._keyring, self._sender.heard_from, strangers)
         gate.opened = self._opening.is_set
         entitled = self._entitled
         takers: dict[str, Taker] = {
@@ -215,7 +217,7 @@ class MatrixNetwork:
             Files(self._ctx, self._server, self._library, self._thumbnails),
         )
         add_routes(router, gate, answers, self._keyring, self._config.delegate)
-        Notary(self._keyring, self._ctx.clock).register(router)
+        Notary(self._keyring, self._ctx.clock, strangers).register(router)
         add_userinfo(router, self._known.openid)
         self._clients.register(router, self._opening.is_set)
 
@@ -246,7 +248,7 @@ class MatrixNetwork:
         self._ctx.spawn(self._greet(), "greet peers")
         self._ctx.spawn(self._signals.expire(), "typing ends")
         self._ctx.spawn(self._filler.run(), "fill holes")
-        kept = (self._sender, self._library, self._pending, self._known.messages)
+        kept = (self._sender, self._library, self._pending, self._known.messages, self._keyring)
         self._ctx.spawn(sweep(self._ctx, kept), "sweep")
 
     async def _greet(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hansa import (
+    Failure,
     Http,
     HttpError,
     HttpRequest,
@@ -57,6 +58,10 @@ def unreached(server: str, error: HttpError | None) -> Unreachable:
     if error is None:
         return Unreachable(f"{server} has no address")
     return Unreachable(f"{server} {error}", detail=f"{server}: {error.detail}")
+
+
+class Crowded(Unreachable):
+    """There was room for no more requests here: the other server was not asked."""
 
 
 def path(*parts: str) -> str:
@@ -113,9 +118,11 @@ class Client:
         seconds: float = 30.0,
         limits: Limits = DOCUMENT,
         signed: bool = True,
+        stranger: str = "",
     ) -> Any:
         """The parsed answer of a 2xx, within ``limits``. Raises ``Refused`` for another status,
-        ``Unreachable`` for none.
+        ``Unreachable`` for none. ``stranger``: in whose share it is asked (``HttpRequest.share``), if that
+        is somebody who has proven nothing.
         """
         if server == self._server:
             raise Refused("a server sends no requests to itself", hint=400)
@@ -132,6 +139,8 @@ class Client:
                 body=content,
                 timeout=seconds,
                 max_body=limits.bytes,
+                share=stranger,
+                stranger=bool(stranger),
             ),
         )
         return self._accepted(server, answer, await self._value(server, answer, limits))
@@ -244,7 +253,7 @@ class Client:
 
     async def _send(self, server: str, request: HttpRequest) -> HttpResponse:
         """To the first address of the server that answers."""
-        route = await self._routes.find(server)
+        route = await self._routes.find(server, stranger=request.share if request.stranger else "")
         problem: HttpError | None = None
         for host, port in route.targets:
             there = replace(
@@ -253,6 +262,8 @@ class Client:
             try:
                 return await self._http.request(there)
             except HttpError as error:
+                if error.kind is Failure.BUSY:
+                    raise Crowded(str(error)) from error
                 problem = error
         self._routes.forget(server)
         raise unreached(server, problem)

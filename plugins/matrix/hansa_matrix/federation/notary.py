@@ -1,39 +1,43 @@
 """The keys of others, for those who cannot ask them themselves.
 
-Whoever asks us makes us ask others, so each address may do that only so often; beyond it we answer with what
-we have. SPEC: server-server API, "Querying Keys Through Another Server".
+Whoever asks us makes us ask others, which strangers may do only so often; beyond it we answer with what we
+have. Of servers that have never proven anything to us nothing is stored. SPEC: server-server API, "Querying
+Keys Through Another Server".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from hansa import Clock, RemoteProtocolError, Request, Response, Router
+from hansa import Busy, Clock, RemoteProtocolError, Request, Response, Router
+from hansa.pure.bounded_json import Limits
 
-from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.federation.server import json_response
+from hansa_matrix.federation.strangers import Strangers
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical import decode
+from hansa_matrix.proto.canonical import KEY_DOCUMENT, decode, parse
 
 _SERVERS = 100
-_RATE, _BURST = 1.0, 100.0
-_BODY = 128 * 1024
+_BODY = Limits(bytes=128 * 1024)
+#: Bytes of the documents of one answer, which are parsed to be signed.
+_ANSWER = 256 * 1024
 
 
 class Notary:
     """Answers whatever is asked, by leaving out what it does not know."""
 
-    def __init__(self, keyring: Keyring, clock: Clock) -> None:
+    def __init__(self, keyring: Keyring, clock: Clock, strangers: Strangers) -> None:
         self._keyring = keyring
         self._clock = clock
-        self._allowed = Allowance(clock, _RATE, _BURST)
+        self._strangers = strangers
 
     def register(self, router: Router) -> None:
         """Both ways to ask; neither needs a signature."""
         router.add("GET", "/_matrix/key/v2/query/{server}", self.one)
-        router.add("POST", "/_matrix/key/v2/query", self.many, max_body=_BODY)
+        router.add("POST", "/_matrix/key/v2/query", self.many, max_body=_BODY.bytes)
 
     async def one(self, request: Request) -> Response:
         """``GET /_matrix/key/v2/query/{serverName}``."""
@@ -44,7 +48,7 @@ class Notary:
 
     async def many(self, request: Request) -> Response:
         """``POST /_matrix/key/v2/query``."""
-        body = decode(request.body or b"{}")
+        body = decode(request.body or b"{}", _BODY)
         asked = body.get("server_keys") if isinstance(body, dict) else None
         if not isinstance(asked, dict):
             raise RemoteProtocolError("server_keys is no object", code="M_BAD_JSON")
@@ -52,16 +56,23 @@ class Notary:
         return json_response({"server_keys": await self._documents(wanted, request.remote)})
 
     async def _documents(self, wanted: Mapping[str, int | None], remote: str) -> list[Mapping[str, Any]]:
-        found = []
+        found, left = [], _ANSWER
         for server, minimum in wanted.items():
             if not ids.valid_server_name(server):
                 continue
-            ask = not self._allowed.take(remote)
             at = self._clock.now() if minimum is None else minimum
-            doc = await self._keyring.document_of(server, at, ask=ask)
-            if doc is not None:
-                found.append(self._keyring.signed(doc))
+            doc = await self._document(server, at, remote)
+            if doc is not None and len(doc) <= left:
+                left -= len(doc)
+                found.append(self._keyring.signed(parse(doc, KEY_DOCUMENT)))
         return found
+
+    async def _document(self, server: str, at: int, remote: str) -> bytes | None:
+        """As new as may be had for who asks."""
+        if not await self._keyring.young(server, at):
+            with suppress(Busy), self._strangers.work(remote) as group:
+                return await self._keyring.document_of(server, at, ask=group)
+        return await self._keyring.document_of(server, at)
 
 
 def _latest(keys: object) -> int | None:

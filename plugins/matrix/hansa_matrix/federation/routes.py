@@ -6,14 +6,15 @@ the next way of finding the server count, unless there was one until lately.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
+import orjson
 from hansa import Clock, Http, HttpError, HttpRequest, HttpResponse, Random
 
+from hansa_matrix.lru import Lru
 from hansa_matrix.proto.discovery import (
     MAX_WELL_KNOWN,
     Discovery,
@@ -32,6 +33,8 @@ _FAILED, _MOST_FAILED = 60.0, 3600.0
 #: A file that was good so lately (s) still counts when it cannot be had, and is asked for again soon.
 _LATELY, _SOON = 7200.0, 120.0
 _REDIRECTS = 5
+#: Addresses that are tried of one server: whoever waits for it waits for each.
+_MOST_TARGETS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,14 @@ class Routes:
         self._http = http
         self._clock = clock
         self._random = random
-        self._routes: OrderedDict[str, tuple[float, Route]] = OrderedDict()
-        self._files: OrderedDict[str, _Known] = OrderedDict()
+        self._routes: Lru[str, tuple[float, Route]] = Lru(_KEPT)
+        self._files: Lru[str, _Known] = Lru(_KEPT)
 
-    async def find(self, server: str, told: Callable[[str], None] | None = None) -> Route:
-        """The route to a server, ``told`` of each step to it. Raises RemoteProtocolError for a name that can
-        have none.
+    async def find(
+        self, server: str, told: Callable[[str], None] | None = None, *, stranger: str = ""
+    ) -> Route:
+        """The route to a server, ``told`` of each step to it, looked for in the share of a ``stranger`` if
+        that is not empty. Raises RemoteProtocolError for a name that can have none.
         """
         known, now = self._routes.get(server), self._clock.monotonic()
         if told is None and known is not None and known[0] > now:
@@ -64,7 +69,7 @@ class Routes:
         command = discovery.start()
         while not isinstance(command, Route):
             if isinstance(command, FetchWellKnown):
-                file = await self._file(command.host)
+                file = await self._file(command.host, stranger)
                 until = min(until, file.until)
                 name = parse_well_known(file.body)
                 what = f"names {name}" if name else "names nothing, which is no error"
@@ -75,37 +80,37 @@ class Routes:
                 listed = ", ".join(f"{r.target}:{r.port}" for r in found) or "none"
                 say(f"SRV {command.name}: {listed}")
                 command = discovery.srv(found)
-        self._routes[server] = (until, command)
-        if len(self._routes) > _KEPT:
-            self._routes.popitem(last=False)
+        command = replace(command, targets=command.targets[:_MOST_TARGETS])
+        self._routes.put(server, (until, command))
         return command
 
     def forget(self, server: str) -> None:
         """The route leads nowhere: find it anew next time."""
-        self._routes.pop(server, None)
+        self._routes.pop(server)
 
-    async def _file(self, host: str) -> _Known:
+    async def _file(self, host: str, stranger: str) -> _Known:
         now = self._clock.monotonic()
         known = self._files.get(host)
         if known is not None and known.until > now:
             return known
-        answer = await self._get(host)
-        body = answer.body if answer is not None else None
-        if answer is not None and parse_well_known(body) is not None:
+        answer = await self._get(host, stranger)
+        name = parse_well_known(answer.body) if answer is not None else None
+        if answer is not None and name is not None:
             jitter = 0.9 + 0.2 * self._random.uniform()
-            fresh = _Known(body, now + self._lifetime(answer) * jitter, good_at=now)
+            # Of up to 50 KiB what says something is kept.
+            fresh = _Known(
+                orjson.dumps({"m.server": name}), now + self._lifetime(answer) * jitter, good_at=now
+            )
         elif known is not None and now - known.good_at < _LATELY:
             fresh = _Known(known.body, now + _SOON, known.failures + 1, known.good_at)
         else:
             failures = known.failures if known is not None else 0
             wait = min(_MOST_FAILED, _FAILED * 2.0 ** min(failures, 10))
             fresh = _Known(None, now + wait, failures + 1)
-        self._files[host] = fresh
-        if len(self._files) > _KEPT:
-            self._files.popitem(last=False)
+        self._files.put(host, fresh)
         return fresh
 
-    async def _get(self, host: str) -> HttpResponse | None:
+    async def _get(self, host: str, stranger: str) -> HttpResponse | None:
         """The file's answer, redirects followed; each hop is guarded as any request is."""
         url = f"https://{host}/.well-known/matrix/server"
         for _ in range(_REDIRECTS + 1):
@@ -126,6 +131,8 @@ class Routes:
                 tls_name=parts.hostname,
                 timeout=10.0,
                 max_body=MAX_WELL_KNOWN,
+                share=stranger,
+                stranger=bool(stranger),
             )
             try:
                 answer = await self._http.request(request)

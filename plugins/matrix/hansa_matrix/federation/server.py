@@ -7,16 +7,30 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import orjson
-from hansa import Busy, NetworkContext, PeerConnect, RemoteProtocolError, Request, Response, Router
+from hansa import (
+    Admitted,
+    Busy,
+    NetworkContext,
+    PeerConnect,
+    RemoteProtocolError,
+    Request,
+    Response,
+    Router,
+)
+from hansa.pure.bounded_json import Limits
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.allowance import Allowance
+from hansa_matrix.federation.strangers import Strangers
 from hansa_matrix.keyring import Keyring
-from hansa_matrix.proto.canonical import decode
+from hansa_matrix.proto.canonical import TRANSACTION, decode
 from hansa_matrix.proto.xmatrix import XMatrix, parse_header, signing_bytes
 
-_BODY = 64 * 1024
-_TRANSACTION = 4 * 1024 * 1024
+#: A PDU of 64 KiB as it may be written, with the stripped state of an invite.
+_BODY = Limits(bytes=128 * 1024)
+#: A body that is parsed to find out whether it is signed, as its sender did not write it in canonical form.
+_UNPROVEN = Limits(bytes=TRANSACTION.bytes, values=50_000)
+_WITH_BODY = frozenset({"PUT", "POST"})
 
 #: ``(origin, request, body) -> answer``.
 Answerer = Callable[[str, Request, Any], Awaitable[Any]]
@@ -50,13 +64,18 @@ def error_response(problem: RemoteProtocolError) -> Response:
 
 
 class Gate:
-    """Request authentication: before any work, and before the body is parsed where policy denies."""
+    """Request authentication, cheapest first: the head, then the keys, then the body's signature, and only
+    then what the body says.
+    """
 
-    def __init__(self, ctx: NetworkContext, server: str, keyring: Keyring, heard: Heard) -> None:
+    def __init__(
+        self, ctx: NetworkContext, server: str, keyring: Keyring, heard: Heard, strangers: Strangers
+    ) -> None:
         self._ctx = ctx
         self._server = server
         self._keyring = keyring
         self._heard = heard
+        self._strangers = strangers
         config = ctx.config
         self._allowance = Allowance(ctx.clock, config.origin_rate, config.origin_burst)
         self._most = config.origin_concurrency
@@ -64,21 +83,67 @@ class Gate:
         #: False while our rooms are not loaded: a room that we seem not to be in would be news to the peer.
         self.opened: Callable[[], bool] = lambda: True
 
-    def __call__(self, answerer: Answerer) -> Callable[[Request], Awaitable[Response]]:
-        """An endpoint that lets only authenticated requests through."""
+    def __call__(self, answerer: Answerer, limits: Limits | None) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint that lets only authenticated requests through, behind ``admit``. ``limits`` None leaves
+        the body to the answerer, as bytes.
+        """
 
         async def endpoint(request: Request) -> Response:
-            if not self.opened():
-                raise Busy("this server is starting", after=1.0)
             try:
-                origin, body = await self._authenticate(request)
+                origin = self._authenticated(request, limits)
                 with self._admitted(origin):
+                    body = None
+                    if limits is not None and request.method in _WITH_BODY:
+                        body = _object(request.body, limits)
                     answer = await answerer(origin, request, body)
                     return answer if isinstance(answer, Response) else json_response(answer)
             except RemoteProtocolError as problem:
                 return error_response(problem)
 
         return endpoint
+
+    async def admit(self, request: Request) -> Admitted | Response:
+        """Whether a request may go on by its head: no byte of the body is read before. See
+        ``hansa.http.Route.admit``. Raises ``Busy``.
+        """
+        if not self.opened():
+            raise Busy("this server is starting", after=1.0)
+        try:
+            claims = self._claims(request)
+            origin, now = claims[0].origin, self._ctx.clock.now()
+            wanted = [(one.origin, one.key) for one in claims]
+            if await self._keyring.has(wanted, now):
+                await self._check(origin)
+            elif not self._keyring.may_ask(wanted):
+                raise _unsigned(claims[0])
+            else:
+                with self._strangers.work(request.remote) as group:
+                    await self._check(origin)
+                    await self._keyring.need(wanted, now, stranger=group)
+            for one in claims:
+                if (key := self._keyring.get(one.origin, one.key)) is None or key.valid_until < now:
+                    raise _unsigned(one)
+        except RemoteProtocolError as problem:
+            return error_response(problem)
+        return Admitted(share=origin, value=claims)
+
+    def _claims(self, request: Request) -> list[XMatrix]:
+        headers = [h for h in request.authorizations if h[:8].lower() == "x-matrix"][:5]
+        if not headers:
+            raise error(401, "M_UNAUTHORIZED", "the request is not signed")
+        claims = [parse_header(h) for h in headers]
+        origin = claims[0].origin
+        if any(one.origin != origin for one in claims):
+            raise error(401, "M_UNAUTHORIZED", "the request claims several origins")
+        for one in claims:
+            if one.destination not in {None, self._server}:
+                raise error(401, "M_UNAUTHORIZED", f"the request is for {str(one.destination)[:80]!r}")
+        return claims
+
+    async def _check(self, origin: str) -> None:
+        verdict = await self._ctx.check(PeerConnect(network=self._ctx.id, server=origin))
+        if not verdict.allowed:
+            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
 
     @contextmanager
     def _admitted(self, origin: str) -> Iterator[None]:
@@ -96,46 +161,45 @@ class Gate:
             if left:
                 self._under_way[origin] = left
 
-    async def _authenticate(self, request: Request) -> tuple[str, Any]:
-        headers = [h for h in request.authorizations if h[:8].lower() == "x-matrix"][:5]
-        if not headers:
-            raise error(401, "M_UNAUTHORIZED", "the request is not signed")
-        parsed = [parse_header(h) for h in headers]
-        origin = parsed[0].origin
-        if any(one.origin != origin for one in parsed):
-            raise error(401, "M_UNAUTHORIZED", "the request claims several origins")
-        verdict = await self._ctx.check(PeerConnect(network=self._ctx.id, server=origin))
-        if not verdict.allowed:
-            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
-        body = None
-        if request.method in {"PUT", "POST"}:
-            body = decode(request.body or b"{}")
-            if not isinstance(body, dict):
-                raise error(400, "M_BAD_JSON", "the body is no object")
+    def _authenticated(self, request: Request, limits: Limits | None) -> str:
+        """Who signed the request."""
+        if request.admitted is None:
+            raise error(401, "M_UNAUTHORIZED", "the request was not admitted")
+        claims: list[XMatrix] = request.admitted.value
         now = self._ctx.clock.now()
-        await self._keyring.need([(one.origin, one.key) for one in parsed], now)
-        for one in parsed:
-            if one.destination not in {None, self._server}:
-                raise error(401, "M_UNAUTHORIZED", f"the request is for {str(one.destination)[:80]!r}")
+        for one in claims:
             key = self._keyring.get(one.origin, one.key)
-            if key is None or key.valid_until < now or not self._signed(request, one, key.public, body):
-                raise error(401, "M_UNAUTHORIZED", f"the signature of {origin} by {one.key} does not do")
+            if key is None or key.valid_until < now or not self._signed(request, one, key.public, limits):
+                raise _unsigned(one)
+        origin = claims[0].origin
         self._keyring.heard_from(origin)
         self._heard(origin)
-        return origin, body
+        return origin
 
-    def _signed(self, request: Request, by: XMatrix, public: str, body: Any) -> bool:
+    def _signed(self, request: Request, by: XMatrix, public: str, limits: Limits | None) -> bool:
         """Over the body as it came, which senders write in canonical form, or else over the canonical form of
-        what it says. The first holds also for numbers and depths that would not survive being read here.
+        what it says. The first holds also for numbers and depths that would not survive being read here, and
+        nothing is parsed for it.
         """
 
         def verified(content: Any) -> bool:
             message = signing_bytes(request.method, request.target, by.origin, self._server, content)
             return verify(public, by.sig, message)
 
-        if body is None:
+        if request.method not in _WITH_BODY:
             return verified(None)
-        return verified(request.body or b"{}") or verified(body)
+        return verified(request.body or b"{}") or verified(_object(request.body, limits or _UNPROVEN))
+
+
+def _unsigned(by: XMatrix) -> RemoteProtocolError:
+    return error(401, "M_UNAUTHORIZED", f"the signature of {by.origin} by {by.key} does not do")
+
+
+def _object(body: bytes, limits: Limits) -> dict[str, Any]:
+    value = decode(body or b"{}", limits)
+    if not isinstance(value, dict):
+        raise error(400, "M_BAD_JSON", "the body is no object")
+    return value
 
 
 class Answers(Protocol):
@@ -168,5 +232,12 @@ def add_routes(
     router.add("GET", "/.well-known/matrix/server", well_known)
     for part in answers:
         for (method, pattern), answerer in part.table().items():
-            size = _TRANSACTION if "/send/" in pattern else _BODY * 2
-            router.add(method, f"/_matrix/federation{pattern}", gate(answerer), max_body=size)
+            # A transaction is parsed where it is taken, by its parts if it has to be.
+            limits = None if "/send/" in pattern else _BODY
+            router.add(
+                method,
+                f"/_matrix/federation{pattern}",
+                gate(answerer, limits),
+                max_body=(limits or TRANSACTION).bytes,
+                admit=gate.admit,
+            )

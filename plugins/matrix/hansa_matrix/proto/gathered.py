@@ -1,4 +1,7 @@
-"""PDUs and event ids out of an answer that is read as it comes: each looked at once, nothing else kept."""
+"""PDUs and event ids out of an answer that is read as it comes: each looked at once, nothing else kept.
+
+SPEC: server-server API, "Retrieving events".
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Large JSON cut into pieces as it comes, so that nobody holds it whole.
 
-The elements of some arrays of the outermost object are handed out, as bytes; what is left of the document has
-these arrays empty. orjson parses every piece and what is left: only where to cut is found here.
+The elements of some arrays of the outermost object are handed out, as bytes; what is left of the document
+has these arrays empty. orjson parses every piece and what is left: only where to cut is found here.
+SPEC: server-server API, "Joining Rooms", whose answers hold a room's whole state.
 """
 
 from __future__ import annotations

@@ -1,0 +1,139 @@
+"""What is kept of other servers' keys: in the store for those that have proven something, else in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+from hansa import Delete, NetworkContext, Put, Row, Value, Write
+
+from hansa_matrix.lru import Lru
+from hansa_matrix.proto.pdu import VerifyKey
+
+#: Keys in memory.
+_KNOWN = 20_000
+#: Keys that are kept of one server. A document has 50 current and 50 old ones at the most.
+MOST_KEYS = 64
+#: Key documents in memory, of servers that have proven nothing, and the bytes of one that is kept at all.
+_PASSING, MOST_DOCUMENT = 256, 16 * 1024
+#: Servers whose keys are kept, and bytes of all their documents. Past these, those go that were fetched
+#: longest ago: the keys of a server that shares a room with us are fetched anew every week.
+MOST_SERVERS, MOST_BYTES = 50_000, 64 * 1024 * 1024
+_PAGE = 500
+
+
+class Document(NamedTuple):
+    """A key document as its server gave it; times in ms."""
+
+    body: bytes
+    fetched: int
+    valid_until: int
+
+
+class KeyStore:
+    """Keys and key documents of others."""
+
+    def __init__(self, ctx: NetworkContext) -> None:
+        self._ctx = ctx
+        self._store = ctx.store
+        self._known: Lru[tuple[str, str], VerifyKey] = Lru(_KNOWN)
+        self._passing: Lru[str, tuple[Mapping[str, VerifyKey], Document]] = Lru(_PASSING)
+
+    def at_hand(self, server: str, key_id: str) -> VerifyKey | None:
+        """A key that was loaded or put before."""
+        return self._known.get((server, key_id))
+
+    async def load(self, server: str, key_id: str) -> VerifyKey | None:
+        """A key that is kept."""
+        known = self._known.get((server, key_id))
+        if known is not None:
+            return known
+        row = await self._store.get("key", (server, key_id))
+        if row is None:
+            return None
+        public, until = orjson.loads(row.body)
+        found = VerifyKey(public=public, valid_until=until)
+        self._known.put((server, key_id), found)
+        return found
+
+    async def put(self, server: str, found: Mapping[str, VerifyKey], doc: Any, *, passing: bool) -> None:
+        """The keys of a document. ``passing`` ones are kept in memory until ``prove``."""
+        fresh: dict[str, VerifyKey] = {}
+        for key_id, key in found.items():
+            before = await self.load(server, key_id)
+            if before is not None and before.public != key.public:
+                continue  # an id is never given to another key: peers that know it could not tell
+            if before is not None and before.valid_until > key.valid_until:
+                continue
+            fresh[key_id] = key
+        until = max(key.valid_until for key in found.values())
+        body = orjson.dumps(doc)
+        if len(body) > MOST_DOCUMENT:
+            body = b""
+        document = Document(body, self._ctx.clock.now(), until)
+        if passing and await self._store.get("key_document", (server,)) is None:
+            self._passing.put(server, (fresh, document))
+        else:
+            self._passing.pop(server)
+            await self._save(server, fresh, document)
+        for key_id, key in fresh.items():
+            self._known.put((server, key_id), key)
+
+    async def prove(self, server: str) -> None:
+        """A server has signed something: what is known of it is kept."""
+        passing = self._passing.pop(server)
+        if passing is not None:
+            await self._save(server, *passing)
+
+    def passing(self, server: str) -> bool:
+        """Whether what is known of a server is in memory alone."""
+        return server in self._passing
+
+    async def _save(self, server: str, fresh: Mapping[str, VerifyKey], document: Document) -> None:
+        rows = await self._store.scan("key", equal=(server,), limit=MOST_KEYS + 1)
+        until = {str(row.key[1]): int(orjson.loads(row.body)[1]) for row in rows}
+        until |= {key_id: key.valid_until for key_id, key in fresh.items()}
+        kept = set(sorted(until, key=lambda key_id: until[key_id], reverse=True)[:MOST_KEYS])
+        writes: list[Write] = [
+            Put("key", (server, key_id), orjson.dumps([key.public, key.valid_until]))
+            for key_id, key in fresh.items()
+            if key_id in kept
+        ]
+        writes += [Delete("key", row.key) for row in rows if str(row.key[1]) not in kept]
+        fields = {"fetched": document.fetched, "valid_until": document.valid_until}
+        writes.append(Put("key_document", (server,), document.body, fields))
+        await self._store.commit(writes)
+
+    async def document(self, server: str) -> Document | None:
+        """The newest document of a server; with an empty body if it was too large to be kept."""
+        passing = self._passing.get(server)
+        if passing is not None:
+            return passing[1]
+        row = await self._store.get("key_document", (server,))
+        return _document(row) if row is not None else None
+
+    async def sweep(self) -> None:
+        """Let go of what is more than may be kept, and say how much there is."""
+        found: list[tuple[int, str, int]] = []
+        after: Value = None
+        while rows := await self._store.scan("key_document", after=after, limit=_PAGE):
+            after = rows[-1].key[0]
+            found += [(_document(row).fetched, str(row.key[0]), len(row.body)) for row in rows]
+        found.sort(reverse=True)
+        size = servers = 0
+        for _, server, length in found:
+            if servers < MOST_SERVERS and size + length <= MOST_BYTES:
+                servers, size = servers + 1, size + length
+                continue
+            keys = await self._store.scan("key", equal=(server,), limit=_PAGE)
+            await self._store.commit(
+                [Delete("key_document", (server,)), *(Delete("key", row.key) for row in keys)]
+            )
+            self._ctx.count("matrix_known_servers_forgotten")
+        self._ctx.gauge("matrix_known_servers", servers)
+        self._ctx.gauge("matrix_known_servers_bytes", size)
+
+
+def _document(row: Row) -> Document:
+    return Document(row.body, int(row.fields["fetched"] or 0), int(row.fields["valid_until"] or 0))
