@@ -37,13 +37,13 @@ class HoleFiller:
         self._gaps = gaps
         self._rooms = rooms
         self._news = asyncio.Event()
-        self._learned: set[str] = set()
 
     def learned(self, server: str) -> None:
-        """See ``Keyring.learned``."""
-        if any(server in _servers(hole) for room in self._rooms() for hole in room.holes.by_id.values()):
-            self._learned.add(server)
-            self._news.set()
+        """See ``Keyring.learned``: what it signed is due."""
+        for room in self._rooms():
+            for hole in [h for h in room.holes.by_id.values() if server in _servers(h)]:
+                room.holes.by_id[hole.event_id] = replace(hole, again=0)
+                self._news.set()
 
     async def run(self) -> None:
         """Try what is due, for as long as the network runs."""
@@ -57,19 +57,21 @@ class HoleFiller:
             await self.once()
 
     async def once(self) -> None:
-        """Try the holes that are due, or whose server's keys were learned."""
-        learned, self._learned = self._learned, set()
+        """Try some of the holes that are due; what is due then is gone on with at once."""
         now, left = self._ctx.clock.now(), _AT_ONCE
         for room in list(self._rooms()):
-            due = [h for h in room.holes.by_id.values() if h.again <= now or learned & _servers(h)]
-            # Those that others follow first: what is deeper stands on them.
-            for hole in sorted(due, key=lambda h: (h.since, h.group))[: min(left, _OF_ONE_ROOM)]:
+            due = [h for h in room.holes.by_id.values() if h.again <= now]
+            # Those that others follow first, as these stand on them; last what was rejected for want of any.
+            due.sort(key=lambda h: (h.why is Why.FILLED, h.since, h.group))
+            for hole in due[: min(left, _OF_ONE_ROOM)]:
                 left -= 1
                 try:
                     await self._try(room, hole)
                 except Exception:  # a bug with one must not end the others
                     self._ctx.log.exception("%s could not be tried again", hole.event_id)
                     room.holes.by_id[hole.event_id] = hole.tried(now)
+            if any(hole.again <= now for hole in room.holes.by_id.values()):
+                self._news.set()
         self._ctx.gauge("matrix_holes_open", sum(len(room.holes) for room in self._rooms()))
 
     async def _try(self, room: MatrixRoom, hole: Hole) -> None:
@@ -90,9 +92,6 @@ class HoleFiller:
             if pdu is not None and await self._placed(room, pdu, server):
                 self._ctx.count("matrix_holes_filled")
                 self._ctx.log.info("%s in %s is filled", hole.event_id, room.room_id)
-                after = room.holes.by_id.get(hole.event_id)
-                if after is not None and after.why is Why.FILLED:
-                    await self._judge_again(room, after)
                 return
         await self._in_vain(room, hole, notes.asked, notes.why.get(hole.event_id))
 
@@ -115,9 +114,8 @@ class HoleFiller:
         """What was rejected for want of an event that is here now."""
         found = await room.events.load(hole.rejects, room.version)
         ingest = self._gaps.ingest
-        for event_id in hole.rejects:
-            one = found.get(event_id)
-            if one is None or one.status is not Status.REJECTED or ingest is None:
+        for one in sorted(found.values(), key=lambda one: (one.pdu.depth, one.pdu.event_id)):
+            if one.status is not Status.REJECTED or ingest is None:
                 continue
             inbound = await ingest.inbound(one.pdu, hole.origin)
             await ingest.submit([replace(inbound, native=replace(inbound.native, again=True))])
@@ -130,7 +128,7 @@ class HoleFiller:
         if room.holes.by_id.get(hole.event_id) is not hole:
             return  # it changed meanwhile
         tried = hole.tried(self._ctx.clock.now(), asked, why)
-        if hole.group:
+        if hole.group or hole.rejects:
             await self._ctx.store.commit([tried.row()])
         if room.holes.by_id.get(hole.event_id) is hole:
             room.holes.by_id[hole.event_id] = tried

@@ -277,12 +277,13 @@ def advanced(
     One that had been ``passed`` over is an extremity all the same if it is state: no state of those that
     follow holds it, and so it is resolved into the present.
     """
-    left = {e: g for e, g in head.extremities.items() if e not in pdu.prev_events and e not in behind_holes}
     behind = head.behind
     if pdu.event_id in behind:
         behind = tuple(e for e in behind if e != pdu.event_id)
-    followed = passed or behind is not head.behind
-    if not followed or not left or (passed and pdu.state_key is not None):
+    if passed and pdu.state_key is None:
+        return replace(head, group=group, depth=max(head.depth, pdu.depth), behind=behind)
+    left = {e: g for e, g in head.extremities.items() if e not in pdu.prev_events and e not in behind_holes}
+    if passed or behind is head.behind or not left:
         left[pdu.event_id] = after
     depth = max(head.depth, pdu.depth)
     return replace(head, extremities=left, group=group, depth=depth, behind=behind)
