@@ -24,8 +24,8 @@ _HANDSHAKE_WITHIN, _GOODBYE_WITHIN = 10.0, 1.0
 _BACKLOG = 1024
 #: Connections that are accepted in one go.
 _AT_ONCE = 64
-#: Seconds without accepting after descriptors or memory ran out.
-_PAUSE = 0.1
+#: Seconds without accepting after descriptors or memory ran out, and idle connections that make room then.
+_PAUSE, _RELIEVED = 0.1, 16
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _log = logging.getLogger("hansa.http")
 
@@ -78,15 +78,11 @@ class Acceptor:
         """Bind to every address of a host, all addresses if it is empty, or to a unix socket if it begins
         with a slash, which only its owner may use. Raises OSError.
         """
-        try:
-            for bound in [_unix(host)] if host.startswith("/") else _bound(host, port):
-                self._sockets.append(bound)
-                asyncio.get_running_loop().add_reader(bound, self._accept, bound)
-        except OSError:
-            self.stop()
-            raise
+        self._sockets = [_unix(host)] if host.startswith("/") else _bound(host, port)
+        for bound in self._sockets:
+            asyncio.get_running_loop().add_reader(bound, self._accept, bound)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Accept nothing any more."""
         loop = asyncio.get_running_loop()
         for pause in self._pauses:
@@ -94,9 +90,11 @@ class Acceptor:
         for bound in self._sockets:
             loop.remove_reader(bound)
             bound.close()
-        for task in self._taking:
-            task.cancel()
         self._sockets.clear()
+        under_way = list(self._taking)
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     def _accept(self, bound: socket.socket) -> None:
         for _ in range(_AT_ONCE):
@@ -116,8 +114,11 @@ class Acceptor:
     def _exhausted(self, bound: socket.socket, error: OSError) -> None:
         """The socket stays readable: it is not looked at for a moment, or the loop would turn for nothing."""
         self._count("http_no_descriptors")
-        self._told.warning("", "no connection can be accepted: %s; raise the limit (ulimit -n)", error.strerror)
-        self._intake.relieve()
+        self._told.warning(
+            "", "no connection can be accepted: %s; raise the limit (ulimit -n)", error.strerror
+        )
+        for _ in range(_RELIEVED):
+            self._intake.relieve()
         loop = asyncio.get_running_loop()
         loop.remove_reader(bound)
 
@@ -129,7 +130,7 @@ class Acceptor:
         self._pauses.add(pause)
 
     def _take(self, accepted: socket.socket, address: str) -> None:
-        accepted.setblocking(False)  # noqa: FBT003  # the library's signature
+        accepted.setblocking(False)  # the library's signature
         entry = self._intake.enter(address, trusted=self._trusted(address))
         if entry is None:
             self._told.warning(address, "connections from %s are turned away: it has too many", address)
@@ -162,9 +163,7 @@ class Acceptor:
 
 
 def _bound(host: str, port: int) -> list[socket.socket]:
-    found = socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     bound: list[socket.socket] = []
     try:
         for family, kind, proto, _, address in dict.fromkeys(found):
@@ -173,7 +172,7 @@ def _bound(host: str, port: int) -> list[socket.socket]:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            one.setblocking(False)  # noqa: FBT003  # the library's signature
+            one.setblocking(False)  # the library's signature
             one.bind(address)
             one.listen(_BACKLOG)
     except OSError:
@@ -189,7 +188,7 @@ def _unix(path: str) -> socket.socket:
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        bound.setblocking(False)  # noqa: FBT003  # the library's signature
+        bound.setblocking(False)  # the library's signature
         bound.bind(path)
         bound.listen(_BACKLOG)
     except OSError:

@@ -6,12 +6,13 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from aiohttp import web
 
 from hansa.connection import Connection
 from hansa.contracts import Busy
-from hansa.http import BodyTooLarge
+from hansa.http import BodyTooLarge, Route
 from hansa.pure.addresses import neighbourhood
 from hansa.pure.errors import RemoteProtocolError
 from hansa.seams import Admitted
@@ -39,6 +40,19 @@ class BodyLimits:
     per_share: int = 16 * MIB
     per_group: int = 16 * MIB
     per_stranger_group: int = 4 * MIB
+
+    @classmethod
+    def of(cls, total: int) -> BodyLimits:
+        """The shares of so many bytes; a stranger may always send one transaction."""
+        eighth = total // 8
+        return cls(
+            total=total,
+            unproven=total // 2,
+            strangers=eighth,
+            per_share=eighth,
+            per_group=eighth,
+            per_stranger_group=max(4 * MIB, total // 32),
+        )
 
 
 class BodyBudget:
@@ -92,23 +106,27 @@ def charges(admitted: Admitted | None, remote: str) -> tuple[tuple[str, str], ..
 
 
 class Body:
-    """The body of one request. Until its route is known and has admitted it, what came ahead is a
-    stranger's.
-    """
+    """The body of one request. Until its route has admitted it, what came ahead is a stranger's."""
 
     def __init__(self, raw: web.BaseRequest, budget: BodyBudget, remote: str) -> None:
         self._raw = raw
+        self._connection = cast("Connection", raw.protocol)
         self._budget = budget
         self._remote = remote
         self._charges = charges(None, remote)
         self._taken = 0
-        self._take(max(raw.content.total_bytes, min(raw.content_length or _AHEAD, _AHEAD)))
+
+    def routed(self, route: Route) -> None:
+        """What came ahead is charged before anything else is done. Raises ``Busy``."""
+        self._connection.routed(route)
+        length = self._raw.content_length
+        self._take(max(self._raw.content.total_bytes, _AHEAD if length is None else min(length, _AHEAD)))
 
     def _take(self, size: int) -> None:
         self._budget.take(self._charges, size)
         self._taken += size
 
-    def admit(self, admitted: Admitted | None) -> None:
+    def admitted(self, admitted: Admitted) -> None:
         """From here on it counts as whose it is. Raises ``Busy``."""
         taken = self._taken
         self.release()
@@ -121,7 +139,7 @@ class Body:
         self._taken = 0
 
     async def whole(self, limit: int) -> bytes | None:
-        """All of it; None if it is larger than ``limit``. Raises ``Busy``, TimeoutError, RemoteProtocolError."""
+        """All of it; None if it is over ``limit``. Raises ``Busy``, TimeoutError, RemoteProtocolError."""
         if (self._raw.content_length or 0) > limit:
             return None
         parts, size = [], 0
@@ -159,7 +177,5 @@ class Body:
             size += len(part)
             if part:
                 yield part
-        if isinstance(self._raw.protocol, Connection) and self._raw.protocol.broken:
+        if self._connection.broken:
             raise RemoteProtocolError("the body is not HTTP as it has to be", code="M_UNKNOWN")
-
-

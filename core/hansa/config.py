@@ -60,6 +60,21 @@ class Server(_Strict):
         description="how many servers that ask something and are refused have a decision of their own;"
         " all further ones are counted in one",
     )
+    connections: int = Field(
+        default=4096, ge=64, le=100_000, description="incoming connections at a time on the public addresses"
+    )
+    connections_per_address: int = Field(
+        default=256, ge=8, description="connections of one address; of a trusted proxy's, requests count"
+    )
+    connections_per_subnet: int = Field(
+        default=512, ge=8, description="connections from one IPv4 /24 or IPv6 /64"
+    )
+    body_memory: int = Field(
+        default=128,
+        ge=64,
+        le=65_536,
+        description="MiB of request bodies held at a time; no peer or subnet may have more than an eighth",
+    )
 
     @field_validator("listen")
     @classmethod

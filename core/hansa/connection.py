@@ -1,19 +1,25 @@
-"""One HTTP client: how long a request's head may take, and what is answered to bytes that are no HTTP."""
+"""One HTTP client: how long heads and answers may take, and what is answered to bytes that are no HTTP."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 import orjson
 from aiohttp import web
 
-from hansa.seams import Response
+from hansa.http import Route
+from hansa.intake import Entry, Intake
+from hansa.loglimit import LogLimit
+from hansa.seams import Admitted, Response
 
-#: Seconds from the first byte of a request's head to its last, and between requests.
+#: Seconds from the first byte of a request's head, or from the connection, to its end, and between requests.
 _HEAD_WITHIN, _IDLE_WITHIN = 15.0, 75.0
+#: Seconds in which some of an answer has to be taken, and that the rest of a refused body is read.
+_TAKEN_WITHIN, _LINGER = 60.0, 3.0
+#: Bytes of a body that are read before somebody asks for them; reading pauses at twice as many.
+_BUFFER = 32 * 1024
 _LONGEST_LINE = 16_384
 _log = logging.getLogger("hansa.http")
 
@@ -43,7 +49,14 @@ def bound(answer: Response) -> web.Response:
 class Connection(web.RequestHandler):
     """The library's protocol, which neither bounds the time of a head nor answers faults in JSON."""
 
-    def __init__(self, server: Server, count: Callable[..., None], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        server: Server,
+        count: Callable[..., None],
+        loop: asyncio.AbstractEventLoop,
+        intake: Intake,
+        entry: Entry,
+    ) -> None:
         super().__init__(
             server,
             loop=loop,
@@ -52,13 +65,68 @@ class Connection(web.RequestHandler):
             max_field_size=_LONGEST_LINE,
             max_line_size=_LONGEST_LINE,
             auto_decompress=False,
+            read_bufsize=_BUFFER,
+            lingering_time=_LINGER,
         )
         self._count = count
+        self._told = server.told
+        self._intake = intake
+        self.entry = entry
+        entry.held = self
         self._deadline: asyncio.TimerHandle | None = None
+        self._untaken: asyncio.TimerHandle | None = None
         #: True once a body turned out to be no HTTP, while its request is being answered.
         self.broken = False
         #: True while a request is answered whose work is in vain once the client is gone.
         self.reads_only = False
+
+    def idle(self) -> bool:
+        """See ``hansa.intake.Held``."""
+        return not self._request_in_progress and not self._messages
+
+    def heard(self) -> bool:
+        """See ``hansa.intake.Held``."""
+        return self._request_count > 0
+
+    def abort(self) -> None:
+        """See ``hansa.intake.Held``."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The first head has to come in time, too."""
+        super().connection_made(transport)
+        self._deadline = self._loop.call_later(_HEAD_WITHIN, self._expired)
+        if self.entry.gone:  # let go while it shook hands
+            self.abort()
+
+    def read_only(self) -> None:
+        """See ``hansa.Request.reads_only``."""
+        self.reads_only = True
+
+    def routed(self, route: Route) -> None:
+        """See ``hansa.listen.Wire``."""
+        self.reads_only = route.cancel_on_disconnect
+
+    def admitted(self, admitted: Admitted) -> None:
+        """See ``hansa.listen.Wire``: without a body nothing is charged."""
+
+    def pause_writing(self) -> None:
+        """The client takes less than we say."""
+        super().pause_writing()
+        self._untaken = self._loop.call_later(_TAKEN_WITHIN, self._not_taken)
+
+    def resume_writing(self) -> None:
+        """The client takes it."""
+        super().resume_writing()
+        if self._untaken is not None:
+            self._untaken.cancel()
+            self._untaken = None
+
+    def _not_taken(self) -> None:
+        self._untaken = None
+        self._count("http_not_taken")
+        self.abort()
 
     def _in_head(self) -> bool:
         return not self._messages and self._current_request is None
@@ -76,9 +144,12 @@ class Connection(web.RequestHandler):
             self._deadline = self._loop.call_later(_HEAD_WITHIN, self._expired)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The client is gone."""
+        """The client is gone, and with it what only it waited for."""
         self._relax()
-        work = self._task_handler if self.reads_only else None
+        if self._untaken is not None:
+            self._untaken.cancel()
+        self._intake.leave(self.entry)
+        work = self._task_handler if self.reads_only and self._request_in_progress else None
         super().connection_lost(exc)
         if work is not None:
             self._count("http_abandoned")
@@ -105,7 +176,9 @@ class Connection(web.RequestHandler):
         """Bytes that are no HTTP are the peer's fault: one count and one line, no traceback."""
         if status < 500:
             self._count("http_malformed")
-            _log.info("%s sent what is no HTTP: %s", request.remote, type(exc).__name__)
+            self._told.info(
+                self.entry.address, "%s sent what is no HTTP: %s", request.remote, type(exc).__name__
+            )
             answer = fault(status, "M_UNKNOWN", "this is not HTTP as it has to be")
         else:
             self._count("http_internal_errors")
@@ -122,11 +195,16 @@ class Server(web.Server):
     """Makes a ``Connection`` of every client. ``count`` is told what goes wrong before there is a request."""
 
     def __init__(
-        self, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], count: Callable[..., None]
+        self,
+        answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        count: Callable[..., None],
+        intake: Intake,
     ) -> None:
         super().__init__(answer)
         self._count = count
+        self._intake = intake
+        self.told = LogLimit(_log)
 
-    def __call__(self) -> Any:
-        """See ``web.Server``."""
-        return Connection(self, self._count, self._loop)
+    def connection(self, entry: Entry) -> Connection:
+        """A connection that was let in."""
+        return Connection(self, self._count, self._loop, self._intake, entry)

@@ -28,8 +28,8 @@ def connections_within(descriptors: int, wanted: int) -> int:
     possible = max(16, descriptors - RESERVED)
     if possible < wanted:
         _log.warning(
-            "this process may have %d file descriptors, %d of them reserved: it takes %d connections instead of "
-            "%d ([server] connections); allow %d (systemd: LimitNOFILE=%d; a shell: ulimit -n %d)",
+            "this process may have %d file descriptors, %d of them reserved: it takes %d connections, "
+            "not %d ([server] connections); allow %d (systemd: LimitNOFILE=%d; a shell: ulimit -n %d)",
             descriptors,
             RESERVED,
             possible,

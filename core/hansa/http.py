@@ -25,13 +25,15 @@ class BodyTooLarge(OSError):
 class Route:
     """One endpoint; ``max_body`` in bytes. ``streamed``: the body is not read before the endpoint is asked,
     which has it as ``Request.chunks``. ``admit`` is asked before that; the endpoint has what it found as
-    ``Request.admitted``.
+    ``Request.admitted``. ``cancel_on_disconnect``: the endpoint is cancelled when the client hangs up. It may
+    be at any await of it then, so it is for endpoints that only read, or whose writes do not mind.
     """
 
     endpoint: Endpoint
     max_body: int
     streamed: bool = False
     admit: Admit | None = None
+    cancel_on_disconnect: bool = False
 
 
 class _Node:
@@ -82,6 +84,7 @@ class Router:
         max_body: int = 65_536,
         streamed: bool = False,
         admit: Admit | None = None,
+        cancel_on_disconnect: bool = False,
     ) -> None:
         """Register one endpoint. Without ``admit`` its bodies are those of strangers. The same method and
         pattern twice raises ValueError.
@@ -98,7 +101,13 @@ class Router:
         if method in node.methods:
             msg = f"{method} {pattern} is registered twice"
             raise ValueError(msg)
-        node.methods[method] = Route(endpoint=endpoint, max_body=max_body, streamed=streamed, admit=admit)
+        node.methods[method] = Route(
+            endpoint=endpoint,
+            max_body=max_body,
+            streamed=streamed,
+            admit=admit,
+            cancel_on_disconnect=cancel_on_disconnect,
+        )
 
     def find(self, request: Request) -> Found:
         """The route of a request, with the request's ``path`` filled in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -113,13 +114,16 @@ class Intake:
             if self._addresses.size(address) >= self.limits.per_address and not self._relieve(
                 entry.group, address
             ):
-                return self._refused("address")
+                self._refuse("address")
+                return None
             if self._groups.size(entry.group) >= self.limits.per_group and not self._relieve(entry.group):
-                return self._refused("group")
+                self._refuse("group")
+                return None
         if self._all >= self.limits.total:
             largest = self._groups.largest()
             if largest is None or not self._relieve(largest):
-                return self._refused("all")
+                self._refuse("all")
+                return None
         self._all += 1
         if trusted:
             self._trusted[entry] = None
@@ -170,5 +174,35 @@ class Intake:
         chosen.held.abort()
         return True
 
-    def _refused(self, share: str) -> None:
+    def _refuse(self, share: str) -> None:
         self._count("http_turned_away", share=share)
+
+
+class RequestShares:
+    """Requests under way that proxies brought, by whose they are: a connection of a proxy is everybody's."""
+
+    def __init__(self, limits: IntakeLimits, count: Callable[..., None]) -> None:
+        self._limits = limits
+        self._count = count
+        self._addresses: Counter[str] = Counter()
+        self._groups: Counter[str] = Counter()
+
+    def enter(self, address: str) -> bool:
+        """False where the address or its group has too many under way."""
+        group = neighbourhood(address)
+        if (
+            self._addresses[address] >= self._limits.per_address
+            or self._groups[group] >= self._limits.per_group
+        ):
+            self._count("http_turned_away", share="forwarded")
+            return False
+        self._addresses[address] += 1
+        self._groups[group] += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """A request that entered is over."""
+        for counter, name in ((self._addresses, address), (self._groups, neighbourhood(address))):
+            counter[name] -= 1
+            if not counter[name]:
+                del counter[name]

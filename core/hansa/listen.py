@@ -6,28 +6,32 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, cast
 from urllib.parse import parse_qsl
 
 import orjson
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
+from hansa.accept import Acceptor
+from hansa.bodies import Body, BodyBudget, BodyLimits
 from hansa.connection import Connection, Server, bound, fault, out_of_order
 from hansa.contracts import Busy
-from hansa.http import BodyTooLarge, Router
+from hansa.http import BodyTooLarge, Route, Router
+from hansa.intake import Intake, IntakeLimits, RequestShares
 from hansa.pure.errors import RemoteProtocolError
 from hansa.seams import Admitted, Request, Response
 from hansa.store.faults import StoreFault
 
-_BODY_WITHIN = 30.0
 #: Seconds in which the next chunk of a long answer has to be made and taken.
 _CHUNK_WITHIN = 60.0
 _MOST_PARAMETERS = 200
+#: Seconds that requests under way have at the end.
+_STOP_WITHIN = 2.0
 _log = logging.getLogger("hansa.http")
 
 
@@ -66,6 +70,18 @@ class TlsContexts:
         connection.context = self._contexts.get(name or "") or self._contexts[""]
 
 
+class Wire(Protocol):
+    """What brought a request, as far as it is told how far the request has come. Each may raise ``Busy``."""
+
+    def routed(self, route: Route) -> None:
+        """The route is known; nothing was decided yet."""
+        ...
+
+    def admitted(self, admitted: Admitted) -> None:
+        """The route's ``admit`` let it in."""
+        ...
+
+
 class Dispatcher:
     """Finds the router of a host and the route in it, and turns every failure into an answer."""
 
@@ -81,11 +97,14 @@ class Dispatcher:
         that is none.
         """
         named = [one.strip() for header in forwarded for one in header.split(",")]
-        while named and self._is_proxy(peer):
+        while named and self.is_proxy(peer):
             peer = named.pop()
         return peer
 
-    def _is_proxy(self, address: str) -> bool:
+    def is_proxy(self, address: str) -> bool:
+        """Whether a proxy of ours has the address."""
+        if not self._proxies:
+            return False
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:
@@ -104,15 +123,16 @@ class Dispatcher:
         request: Request,
         read: Callable[[int], object],
         stream: Callable[[int], AsyncIterator[bytes]] | None = None,
+        wire: Wire | None = None,
     ) -> Response:
         """One request. ``read(limit)`` is awaited for the body and gives None if it is larger; ``stream``
-        gives it as it comes.
+        gives it as it comes; ``wire`` is told of the route and of whom it admits.
         """
         router = self.router(request.host)
         always = router.headers_for(request.target) if router is not None else {}
         if always and request.method == "OPTIONS":
             return Response(headers=always)
-        answer = await self._answer(router, request, read, stream)
+        answer = await self._answer(router, request, read, stream, wire)
         if answer.status >= 400:
             self.count("http_refused", status=str(answer.status))
         return replace(answer, headers={**always, **answer.headers}) if always else answer
@@ -123,6 +143,7 @@ class Dispatcher:
         request: Request,
         read: Callable[[int], object],
         stream: Callable[[int], AsyncIterator[bytes]] | None,
+        wire: Wire | None,
     ) -> Response:
         found = router.find(request) if router else None
         if found is None or not found.path_known:
@@ -131,11 +152,15 @@ class Dispatcher:
             return fault(405, "M_UNRECOGNIZED", f"{request.method} is not for this path")
         admitted: Admitted | None = None
         try:
+            if wire is not None:
+                wire.routed(found.route)
             if found.route.admit is not None:
                 admission = await found.route.admit(found.request)
                 if isinstance(admission, Response):
                     return admission
                 admitted = admission
+                if wire is not None:
+                    wire.admitted(admitted)
             if found.route.streamed and stream is not None:
                 chunks = stream(found.route.max_body)
                 return await found.route.endpoint(replace(found.request, chunks=chunks, admitted=admitted))
@@ -173,57 +198,77 @@ def _headers(raw: CIMultiDictProxy[str]) -> dict[str, str]:
     return {name.lower(): value for name, value in raw.items()}
 
 
-def _reads_only(raw: web.BaseRequest, *, on: bool) -> None:
-    if isinstance(raw.protocol, Connection):
-        raw.protocol.reads_only = on
+async def _nothing(_limit: int) -> bytes:
+    return b""
+
+
+async def _no_chunks(_limit: int) -> AsyncIterator[bytes]:
+    return
+    yield b""
 
 
 class Listener:
     """One address. ``tls`` None serves plain HTTP, for a proxy in front. A host that begins with a slash
-    is the path of a unix socket, which only its owner may use.
+    is the path of a unix socket, which only its owner may use. Listeners with one ``intake`` or one
+    ``budget`` share what those bound; without, a listener has its own.
     """
 
-    def __init__(self, dispatcher: Dispatcher, host: str, port: int, tls: TlsContexts | None = None) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        host: str,
+        port: int,
+        tls: TlsContexts | None = None,
+        *,
+        intake: Intake | None = None,
+        budget: BodyBudget | None = None,
+    ) -> None:
         self._dispatcher = dispatcher
         self._host, self._port, self._tls = host, port, tls
-        self._runner: web.ServerRunner | None = None
+        self._intake = intake or Intake(IntakeLimits(), dispatcher.count)
+        self._budget = budget or BodyBudget(BodyLimits(), dispatcher.count)
+        self._forwarded = RequestShares(self._intake.limits, dispatcher.count)
+        self._server: Server | None = None
+        self._acceptor: Acceptor | None = None
         self.port = port
 
     async def start(self) -> None:
         """Bind. Raises OSError."""
-        server = Server(self._serve, self._dispatcher.count)
-        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=2.0)
-        await self._runner.setup()
-        if self._host.startswith("/"):
-            await self._start_unix()
-            return
-        site = web.TCPSite(
-            self._runner,
-            self._host,
-            self._port,
-            ssl_context=self._tls.front if self._tls else None,
-            backlog=1024,
+        self._server = Server(self._serve, self._dispatcher.count, self._intake)
+        self._acceptor = Acceptor(
+            self._intake,
+            self._server.connection,
+            self._dispatcher.count,
+            trusted=self._dispatcher.is_proxy,
+            tls=self._tls.front if self._tls else None,
         )
-        await site.start()
-        addresses = self._runner.addresses
-        self.port = addresses[0][1] if addresses else self._port
-
-    async def _start_unix(self) -> None:
-        assert self._runner is not None
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._host)  # noqa: PTH108  # one call, before anything else runs
-        before = os.umask(0o177)
-        try:
-            await web.UnixSite(self._runner, self._host).start()
-        finally:
-            os.umask(before)
+        self._acceptor.start(self._host, self._port)
+        self.port = self._acceptor.port or self._port
 
     async def stop(self) -> None:
         """Close, letting requests under way end within 2 s."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._acceptor is not None:
+            await self._acceptor.stop()
+        if self._server is not None:
+            self._server.pre_shutdown()
+            await self._server.shutdown(_STOP_WITHIN)
 
     async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
+        connection = cast("Connection", raw.protocol)
+        connection.reads_only = False
+        remote = self._dispatcher.address(raw.remote or "", raw.headers.getall("X-Forwarded-For", []))
+        if not connection.entry.trusted:
+            return await self._answered(raw, connection, remote)
+        if not self._forwarded.enter(remote):
+            return bound(fault(429, "M_LIMIT_EXCEEDED", "too many requests are under way from your address"))
+        try:
+            return await self._answered(raw, connection, remote)
+        finally:
+            self._forwarded.leave(remote)
+
+    async def _answered(
+        self, raw: web.BaseRequest, connection: Connection, remote: str
+    ) -> web.StreamResponse:
         target = raw._message.path  # noqa: SLF001  # the only place with the target as it was on the wire
         query = target.partition("?")[2]
         try:
@@ -238,19 +283,21 @@ class Listener:
             query=pairs,
             headers=_headers(raw.headers),
             authorizations=raw.headers.getall("Authorization", []),
-            remote=self._dispatcher.address(raw.remote or "", raw.headers.getall("X-Forwarded-For", [])),
-            reads_only=lambda: _reads_only(raw, on=True),
+            remote=remote,
+            reads_only=connection.read_only,
         )
-        try:
-            answer = await self._dispatcher.answer(
-                request, lambda limit: self._body(raw, limit), lambda limit: self._chunks(raw, limit)
-            )
-        finally:
-            _reads_only(raw, on=False)
+        if raw.can_read_body or raw.content_length:
+            body = Body(raw, self._budget, remote)
+            try:
+                answer = await self._dispatcher.answer(request, body.whole, body.chunks, body)
+            finally:
+                body.release()
+        else:
+            answer = await self._dispatcher.answer(request, _nothing, _no_chunks, connection)
         if answer.chunks is not None:
             return await self._stream(raw, answer, answer.chunks)
         response = bound(answer)
-        if isinstance(raw.protocol, Connection) and raw.protocol.broken:
+        if connection.broken:
             response.force_close()
         return response
 
@@ -278,38 +325,3 @@ class Listener:
             if raw.transport is not None:
                 raw.transport.abort()
         return response
-
-    @staticmethod
-    async def _chunks(raw: web.BaseRequest, limit: int) -> AsyncIterator[bytes]:
-        """A body as it comes, each piece of it in time."""
-        if (raw.content_length or 0) > limit:
-            raise BodyTooLarge(f"the body is over {limit} bytes")
-        size = 0
-        while raw.can_read_body or size:
-            async with asyncio.timeout(_BODY_WITHIN):
-                part = await raw.content.readany()
-            if not part:
-                break
-            size += len(part)
-            if size > limit:
-                raise BodyTooLarge(f"the body is over {limit} bytes")
-            yield part
-        if isinstance(raw.protocol, Connection) and raw.protocol.broken:
-            raise RemoteProtocolError("the body is not HTTP as it has to be", code="M_UNKNOWN")
-
-    @staticmethod
-    async def _body(raw: web.BaseRequest, limit: int) -> bytes | None:
-        if (raw.content_length or 0) > limit:
-            return None
-        if not raw.can_read_body:
-            return b""
-        parts, size = [], 0
-        async with asyncio.timeout(_BODY_WITHIN):
-            async for part in raw.content.iter_any():
-                size += len(part)
-                if size > limit:
-                    return None
-                parts.append(part)
-        if isinstance(raw.protocol, Connection) and raw.protocol.broken:
-            raise RemoteProtocolError("the body is not HTTP as it has to be", code="M_UNKNOWN")
-        return b"".join(parts)

@@ -15,8 +15,11 @@ from urllib.parse import urlsplit
 from hansa import plugins, terminal
 from hansa.app import App, NetworkSetup, PolicySetup, Setup
 from hansa.blobs import FileBlobs
+from hansa.bodies import MIB, BodyBudget, BodyLimits
 from hansa.config import Config, Mistakes, PolicyConfig, Tls, load
 from hansa.decision_log import Retention
+from hansa.descriptors import connections_within, raise_limit
+from hansa.intake import Intake, IntakeLimits
 from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
 from hansa.logs import log_to
 from hansa.operations import Operations
@@ -29,6 +32,8 @@ from hansa.store import open_store
 _STOP_WITHIN = 10.0
 #: Seconds between looks at the database while nobody asks how it is.
 _LOOK_AT_STORE = 10.0
+#: Connections that the command line and the metrics have for themselves.
+_LOCAL = IntakeLimits(total=64, per_address=64, per_group=64)
 Say = Callable[[str], None]
 
 
@@ -103,18 +108,22 @@ class Process:
             runner.on_status = self._reporter(runner.id)
         proxies = self._config.server.trusted_proxies
         public = Dispatcher(self.app.routers, self.app.count, proxies)
+        intake, budget = self._shares()
         operations = Operations(self.app, self.reload)
         for address in self._config.server.listen:
             parts = urlsplit(address)
             tls = self._tls if parts.scheme == "https" else None
-            self._listeners.append(Listener(public, parts.hostname or "", parts.port or 0, tls))
+            self._listeners.append(
+                Listener(public, parts.hostname or "", parts.port or 0, tls, intake=intake, budget=budget)
+            )
         socket = str(self._config.folder / self._config.server.admin.removeprefix("unix:"))
         local = Dispatcher({"": operations.routes()}, self.app.count)
-        self._listeners.append(Listener(local, socket, 0))
+        self._listeners.append(Listener(local, socket, 0, intake=Intake(_LOCAL, self.app.count)))
         if self._config.server.metrics:
             host, _, port = self._config.server.metrics.rpartition(":")
             watched = Dispatcher({"": operations.watched()}, self.app.count)
-            self._listeners.append(Listener(watched, host.strip("[]"), int(port)))
+            apart = Intake(_LOCAL, self.app.count)
+            self._listeners.append(Listener(watched, host.strip("[]"), int(port), intake=apart))
         for listener in self._listeners:
             await listener.start()
         self.app.spawn(self._look_at_store(), "store health")
@@ -129,6 +138,22 @@ class Process:
             if now != was:
                 self._say(f"store: degraded, {now}" if now else "store: up")
             was = now
+
+    def _shares(self) -> tuple[Intake, BodyBudget]:
+        """What all public addresses have together: connections, as far as there are descriptors for them, and
+        memory for bodies. The socket of the command line and the metrics have their own.
+        """
+        server = self._config.server
+        limits = IntakeLimits(
+            total=server.connections,
+            per_address=server.connections_per_address,
+            per_group=server.connections_per_subnet,
+        )
+        most = connections_within(raise_limit(), server.connections)
+        intake = Intake(limits.within(most), self.app.count)
+        budget = BodyBudget(BodyLimits.of(server.body_memory * MIB), self.app.count)
+        self.app.measures += [intake.measures, budget.measures]
+        return intake, budget
 
     def _contexts(self) -> TlsContexts | None:
         server, folder = self._config.server, self._config.folder
