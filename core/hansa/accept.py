@@ -78,7 +78,11 @@ class Acceptor:
         """Bind to every address of a host, all addresses if it is empty, or to a unix socket if it begins
         with a slash, which only its owner may use. Raises OSError.
         """
-        self._sockets = [_unix(host)] if host.startswith("/") else _bound(host, port)
+        try:
+            self._sockets = [_unix(host)] if host.startswith("/") else _bound(host, port)
+        except OSError as error:
+            where = host if host.startswith("/") else f"{host}:{port}"
+            raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}") from error
         for bound in self._sockets:
             asyncio.get_running_loop().add_reader(bound, self._accept, bound)
 
