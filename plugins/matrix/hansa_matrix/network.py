@@ -83,7 +83,7 @@ from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.signals import RoomSignals
-from hansa_matrix.room.sweep import sweep
+from hansa_matrix.room.sweep import Swept, sweep
 from hansa_matrix.room.turn import RoomTurn
 from hansa_matrix.room.upgrade import Upgrades
 from hansa_matrix.schema import SCHEMA
@@ -248,7 +248,13 @@ class MatrixNetwork:
         self._ctx.spawn(self._greet(), "greet peers")
         self._ctx.spawn(self._signals.expire(), "typing ends")
         self._ctx.spawn(self._filler.run(), "fill holes")
-        kept = (self._sender, self._library, self._pending, self._known.messages, self._keyring)
+        kept: Sequence[Swept] = (
+            self._sender,
+            self._library,
+            self._pending,
+            self._keyring,
+            *self._known.kept(),
+        )
         self._ctx.spawn(sweep(self._ctx, kept), "sweep")
 
     async def _greet(self) -> None:

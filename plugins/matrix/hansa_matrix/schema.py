@@ -120,6 +120,8 @@ SCHEMA = Schema(
         ),
         #: Devices of people elsewhere, as their servers tell; ``stale`` is 1 if they are to be asked again.
         Collection(name="remote_devices", key={"user_id": str}, fields={"stale": int}, indexes=(("stale",),)),
+        #: How many lists of devices of a server are kept, and of how many bytes.
+        Collection(name="remote_devices_usage", key={"server": str}),
         #: Files by their address: of which bytes, and when (ms) they were asked for last; ``remote`` is 1 for
         #: copies of another server's files.
         Collection(

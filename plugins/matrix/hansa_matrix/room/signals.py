@@ -38,7 +38,8 @@ from hansa_matrix.proto.edus import (
     receipt_edu,
     typing_edu,
 )
-from hansa_matrix.room.news import RECEIPTS, told
+from hansa_matrix.room.latest import Latest
+from hansa_matrix.room.news import RECEIPTS
 from hansa_matrix.room.room import MatrixRoom
 
 #: Seconds after which somebody who was said to type is not any more.
@@ -71,6 +72,7 @@ class RoomSignals:
         self._typing: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._news = asyncio.Event()
         self._receipts: OrderedDict[tuple[str, str], Receipts] = OrderedDict()
+        self._latest = Latest()
         #: Counts changes of what is not kept, by the room whose people type or the person who is there or
         #: gone; a client that has seen a count has seen all before it.
         self.changes = 0
@@ -227,11 +229,15 @@ class RoomSignals:
                 writes.append(Delete("receipt", oldest.key))
         room = self._room_of(receipt.room_id)
         private = receipt.thread.startswith(PRIVATE)
-        if private:
-            writes.append(told(receipt.user, f"read {receipt.room_id}"))
-        elif room is not None and room.attended:
-            writes.append(told(RECEIPTS + receipt.room_id, receipt.user))
-        await self._ctx.store.commit(writes, durability="lazy")
+        news = (
+            (receipt.user, f"read {receipt.room_id}")
+            if private
+            else (RECEIPTS + receipt.room_id, receipt.user)
+        )
+        if private or (room is not None and room.attended):
+            writes += self._latest.writes(*news)
+        for position in await self._ctx.store.commit(writes, durability="lazy"):
+            self._latest.noted(*news, position)
         for whose in ("", receipt.user):
             self._receipts.pop((receipt.room_id, whose), None)
         self.told(receipt.user if private else receipt.room_id)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-from hansa import Delete, NetworkContext, Put, RemoteProtocolError
+from hansa import Busy, Cas, Delete, NetworkContext, Put, RemoteProtocolError, Write
 
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.federation.client import Client, Unreachable, path
@@ -26,13 +26,23 @@ from hansa_matrix.proto.devices import (
     parse_signing_keys,
     parse_user_devices,
 )
-from hansa_matrix.room.news import DEVICES, told
+from hansa_matrix.room.latest import Latest
+from hansa_matrix.room.news import DEVICES
+from hansa_matrix.slots import Bounds, Shares
 from hansa_matrix.users.company import Company
 
 #: A list in more bytes is not kept: it is asked for each time.
 _LARGEST = 768 * 1024
-#: Lists that are fetched at a time, and that may wait for it; of the others nothing is lost but time.
-_AT_A_TIME, _MOST_FETCHING = 10, 1000
+#: A list in more bytes is not changed piece by piece: it is asked for anew, once for many changes.
+_CHANGED_IN_PLACE = 128 * 1024
+#: Lists and bytes of one server that are kept, and bytes in all; a server that has less than the least has a
+#: place in any case. Of a list that is not kept nothing is lost but time.
+MOST_OF_SERVER, BYTES_OF_SERVER = 50_000, 128 * 1024 * 1024
+BYTES_IN_ALL, LEAST = 2 * 1024**3, 4 * 1024 * 1024
+#: Lists that are fetched at a time, and that may wait for it, of one server and in all.
+BOUNDS = Bounds(in_all=20, each={"server": 3}, waiting=200)
+_MOST_FETCHING = 1000
+_SWEPT_AT_ONCE = 200
 _WITHIN = 10.0
 #: How often a list is asked for that is older than what its server told meanwhile.
 _ATTEMPTS = 3
@@ -48,13 +58,17 @@ class RemoteDevices:
         self._crossings = Crossings(ctx)
         self._one = asyncio.Lock()
         self._fetching: dict[str, int] = {}
-        self._slots = asyncio.Semaphore(_AT_A_TIME)
+        self._shares = Shares(BOUNDS)
+        self._latest = Latest()
+        self._bytes: int | None = None
+        self._swept_to: str | None = None
         #: Told whose devices or cross-signing keys changed.
         self.changed: Callable[[str], None] = lambda _: None
 
     async def note(self, user: str) -> None:
         """Keep for clients that somebody's keys are others now."""
-        await self._ctx.store.commit([told(DEVICES, user)])
+        (position,) = await self._ctx.store.commit(self._latest.writes(DEVICES, user))
+        self._latest.noted(DEVICES, user, position)
 
     async def of(self, user: str) -> UserDevices | None:
         """A list that is up to date, None if there is none: then the server has to be asked."""
@@ -62,7 +76,8 @@ class RemoteDevices:
         if row is None or row.fields["stale"]:
             return None
         if not self._company.shared(user):  # nobody tells us of changes any more
-            await self._ctx.store.commit([Delete("remote_devices", (user,))], durability="lazy")
+            async with self._one:
+                await self._drop(user)
             return None
         return parse_user_devices(orjson.loads(row.body), user)
 
@@ -91,15 +106,16 @@ class RemoteDevices:
         """Whether it is news."""
         async with self._one:
             row = await self._ctx.store.get("remote_devices", (update.user,))
-            if row is None:
-                return True
+            if row is None:  # nobody here asked for the list yet
+                return self._company.shared(update.user)
             known = None if row.fields["stale"] else parse_user_devices(orjson.loads(row.body), update.user)
             if known is not None and update.stream_id <= known.stream_id:
                 return False
             missed = known is None or not update.previous or max(update.previous) > known.stream_id
-            if known is None or missed:
+            if known is None or missed or len(row.body) > _CHANGED_IN_PLACE:
                 self._ctx.count("matrix_device_lists_stale")
-                await self._ctx.store.commit([Put("remote_devices", (update.user,), row.body, {"stale": 1})])
+                if not row.fields["stale"]:
+                    await self._put(update.user, b"", stale=True)
                 self.fetch(update.user, update.stream_id)
                 return True
             devices = dict(known.devices)
@@ -125,8 +141,10 @@ class RemoteDevices:
     async def _signing(self, update: SigningKeyUpdate) -> None:
         async with self._one:
             row = await self._ctx.store.get("remote_devices", (update.user,))
-            known = parse_user_devices(orjson.loads(row.body), update.user) if row is not None else None
-            if row is None or known is None or row.fields["stale"]:
+            if row is None or row.fields["stale"]:
+                return
+            known = parse_user_devices(orjson.loads(row.body), update.user)
+            if known is None:
                 return
             signing = {**known.cross_signing, **update.keys}
             await self._keep(replace(known, cross_signing=signing))
@@ -134,10 +152,8 @@ class RemoteDevices:
     async def _keep(self, devices: UserDevices) -> None:
         devices = await self._named(devices)
         body = orjson.dumps(devices.listed())
-        if len(body) > _LARGEST:
-            await self._ctx.store.commit([Delete("remote_devices", (devices.user,))])
-            return
-        await self._ctx.store.commit([Put("remote_devices", (devices.user,), body, {"stale": 0})])
+        if len(body) > _LARGEST or not await self._put(devices.user, body, stale=False):
+            await self._drop(devices.user)
 
     async def _named(self, devices: UserDevices) -> UserDevices:
         """Somebody's devices, without their names if those may not cross."""
@@ -149,15 +165,81 @@ class RemoteDevices:
         bare = {name: replace(one, name="") for name, one in devices.devices.items()}
         return replace(devices, devices=bare)
 
+    async def _put(self, user: str, body: bytes, *, stale: bool) -> bool:
+        """Keep a list where its server has a place for it, in the commit that counts it; whether it has."""
+        server, before = ids.domain_of(user), await self._ctx.store.get("remote_devices", (user,))
+        usage, lists, size = await self._usage(server)
+        more = len(body) - (len(before.body) if before is not None else 0)
+        lists, size = lists + (before is None), max(0, size + more)
+        in_all = await self._in_all() + more
+        if more > 0 and (
+            lists > MOST_OF_SERVER or size > BYTES_OF_SERVER or (in_all > BYTES_IN_ALL and size > LEAST)
+        ):
+            self._ctx.count("matrix_device_lists_not_kept")
+            return False
+        counted = Cas("remote_devices_usage", (server,), usage, orjson.dumps([lists, size]))
+        await self._ctx.store.commit([Put("remote_devices", (user,), body, {"stale": int(stale)}), counted])
+        self._counted(in_all)
+        return True
+
+    async def _drop(self, user: str) -> None:
+        before = await self._ctx.store.get("remote_devices", (user,))
+        if before is None:
+            return
+        server = ids.domain_of(user)
+        usage, lists, size = await self._usage(server)
+        left = [max(0, lists - 1), max(0, size - len(before.body))]
+        counted: Write = Cas("remote_devices_usage", (server,), usage, orjson.dumps(left))
+        if not left[0]:
+            counted = Delete("remote_devices_usage", (server,))
+        in_all = await self._in_all() - len(before.body)
+        await self._ctx.store.commit([Delete("remote_devices", (user,)), counted], durability="lazy")
+        self._counted(in_all)
+
+    async def _usage(self, server: str) -> tuple[bytes | None, int, int]:
+        """The row of what a server's lists take, and the lists and bytes in it."""
+        row = await self._ctx.store.get("remote_devices_usage", (server,))
+        lists, size = orjson.loads(row.body) if row is not None else (0, 0)
+        return row.body if row is not None else None, lists, size
+
+    async def _in_all(self) -> int:
+        """Bytes of all lists."""
+        if self._bytes is None:
+            found, after = 0, None
+            while rows := await self._ctx.store.scan("remote_devices_usage", after=after, limit=1000):
+                after = str(rows[-1].key[0])
+                found += sum(orjson.loads(row.body)[1] for row in rows)
+            self._bytes = found
+        return self._bytes
+
+    def _counted(self, in_all: int) -> None:
+        self._bytes = max(0, in_all)
+        self._ctx.gauge("matrix_device_lists_bytes", self._bytes)
+
+    async def sweep(self) -> None:
+        """Let go of the lists, of a few at a time, of those who are in no room with us any more."""
+        rows = await self._ctx.store.scan("remote_devices", after=self._swept_to, limit=_SWEPT_AT_ONCE)
+        self._swept_to = str(rows[-1].key[0]) if rows else None
+        for row in rows:
+            if not self._company.shared(str(row.key[0])):
+                async with self._one:
+                    await self._drop(str(row.key[0]))
+
     def fetch(self, user: str, at_least: int = 0) -> None:
         """Ask for somebody's list in the background, once at a time. ``at_least`` is the number of a change
         that it has to have.
         """
         if user in self._fetching:
             self._fetching[user] = max(self._fetching[user], at_least)
-        elif len(self._fetching) < _MOST_FETCHING and self._company.shared(user):
+        elif self._may_fetch(user) and self._company.shared(user):
             self._fetching[user] = at_least
             self._ctx.spawn(self._fetch(user), f"devices of {user}")
+
+    def _may_fetch(self, user: str) -> bool:
+        """Of one server no more may wait than the slots let wait."""
+        server = ids.domain_of(user)
+        of_server = sum(ids.domain_of(other) == server for other in self._fetching)
+        return len(self._fetching) < _MOST_FETCHING and of_server < BOUNDS.waiting
 
     async def _fetch(self, user: str) -> None:
         target = path("_matrix", "federation", "v1", "user", "devices", user)
@@ -165,7 +247,7 @@ class RemoteDevices:
             if not await self._lets(user):
                 return
             for _ in range(_ATTEMPTS):
-                async with self._slots:
+                async with self._shares.slot(("server", ids.domain_of(user))):
                     answer = await self._client.request("GET", ids.domain_of(user), target, seconds=_WITHIN)
                 devices = parse_user_devices(answer, user)
                 if devices is None:
@@ -174,7 +256,7 @@ class RemoteDevices:
                     async with self._one:
                         await self._keep(devices)
                     return
-        except (Unreachable, RemoteProtocolError) as error:
+        except (Unreachable, RemoteProtocolError, Busy) as error:
             self._ctx.log.info("the devices of %s: %s", user, error)
         finally:
             del self._fetching[user]

@@ -1,0 +1,34 @@
+"""What is told again and again, such as that somebody has read: of each only the last row is kept."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from hansa import Delete, Write
+
+from hansa_matrix.room.news import told
+
+_MOST = 50_000
+
+
+class Latest:
+    """Where the last row of each stands, of as many as fit in memory; after a restart one more row is left.
+
+    Whoever has read up to a position before the row that goes reads the one that comes.
+    """
+
+    def __init__(self) -> None:
+        self._at: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    def writes(self, topic: str, ref: str) -> list[Write]:
+        """Tell of something in place of the last time."""
+        before = self._at.get((topic, ref))
+        gone = [Delete("news", (before,))] if before is not None else []
+        return [*gone, told(topic, ref)]
+
+    def noted(self, topic: str, ref: str, position: int) -> None:
+        """The row is durable, at a position."""
+        self._at.pop((topic, ref), None)
+        self._at[topic, ref] = position
+        if len(self._at) > _MOST:
+            self._at.popitem(last=False)
