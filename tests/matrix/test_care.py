@@ -128,6 +128,12 @@ async def test_a_room_is_left_and_then_purged_to_the_last_row(tmp_path):
             index = ("room_id", "depth") if collection == "pdu" else ()
             assert await store.scan(collection, index=index, equal=(room,), limit=5) == [], collection
         assert house.app.contexts["matrix"].link(room) is None
+        assert [await network.alias(f"#{name}:{OURS}") for name in ("one", "two")] == [
+            None,
+            house.other.room_id,
+        ]
+        await house.app.link_room(["matrix:#one"], create=True)  # its name is free again
+        assert await network.alias(f"#one:{OURS}") not in {None, room}
         other = house.other.room_id
         assert (await run(house, "rooms check", room=other))["events"] > 5
         with pytest.raises(LocalProtocolError, match="there is no room"):

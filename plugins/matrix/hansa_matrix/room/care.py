@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from hansa import (
+    Conflict,
     Delete,
     LocalProtocolError,
     Member,
@@ -20,6 +22,7 @@ from hansa import (
 
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.room.administration import Administration
+from hansa_matrix.room.aliases import aliases_of, taken
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.gaps import GapFiller
 from hansa_matrix.room.room import MatrixRoom
@@ -206,6 +209,9 @@ class Care:
                 removed += len(rows)
                 self._ctx.progress(work, removed)
         await self.forgotten(room.room_id)
+        for alias in await aliases_of(self._ctx.store, room.room_id):
+            with suppress(Conflict):  # it was given to another room just now
+                await self._ctx.store.commit(taken(alias))
         ends = [Delete("room", (room.room_id,)), Delete("published", (room.room_id,))]
         await self._ctx.store.commit(ends)
         self._ctx.progress(work, 1, 1)
