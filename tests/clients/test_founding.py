@@ -151,9 +151,24 @@ async def test_a_policy_is_told_of_the_whole_room_and_of_each_of_its_first_event
         assert f"#verona:{OURS}" in made.texts
         first = [one for one in strict.asked if isinstance(one, EventIn) and one.facts.automatic]
         state = await alice.get(f"/rooms/{part(room)}/state")
-        assert len(first) == len([e for e in state if e.get("state_key") != bob.user])
+        assert len(first) == len(state)
         assert all(one.link.native.id == room for one in first)
         assert [one.room for one in strict.asked if isinstance(one, Invite)][:1] == [room]
+
+
+async def test_who_is_invited_is_judged_by_the_invite_itself_before_there_is_a_room(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        await bob.call("PUT", f"/profile/{part(bob.user)}/displayname", {"displayname": "classified"})
+
+        def forbids(crossing: Any) -> bool:
+            return isinstance(crossing, EventIn) and "classified" in crossing.facts.texts
+
+        under(home, Strict(forbids))
+        status, answer = await refused(home, alice, {"invite": [bob.user]})
+        assert (status, answer["errcode"]) == (403, "M_FORBIDDEN")
+        under(home, Strict(lambda c: isinstance(c, EventIn) and c.content.kind.value == "member" and c.content.user.id == bob.user))  # fmt: skip
+        assert (await refused(home, alice, {"invite": [bob.user]}))[0] == 403
 
 
 async def test_a_room_is_one_act_of_its_maker_for_a_rate(tmp_path):

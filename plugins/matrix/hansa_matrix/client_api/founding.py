@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from hansa_matrix.client_api.door import text
@@ -60,11 +60,11 @@ def founding(
     creator: str,
     version: RoomVersion,
     body: Mapping[str, Any],
-    invited: Sequence[str],
+    invited: Mapping[str, Mapping[str, Any]],
     shown: Mapping[str, Any],
 ) -> Founding:
-    """Of the body of ``/createRoom``; ``shown`` is what its creator says of themselves. Raises the error
-    answer of what is none.
+    """Of the body of ``/createRoom``; ``invited`` has what the invites say, ``shown`` what its creator says
+    of themselves. Raises the error answer of what is none.
     """
     visibility = body.get("visibility", "private")
     preset = body.get("preset", "public_chat" if visibility == "public" else "private_chat")

@@ -99,7 +99,8 @@ class Rooms:
         alias = self._alias_of(body)
         if alias and await self._entrance.alias(alias) is not None:
             raise error(400, "M_ROOM_IN_USE", f"{alias} names another room")
-        invited = user_ids(body, "invite")
+        direct = {"is_direct": True} if body.get("is_direct") is True else {}
+        invited = {user: {**direct, **await self._shown(user)} for user in user_ids(body, "invite")}
         begun = founding(caller.user, version, body, invited, await self._shown(caller.user))
 
         async def leads_here(name: str) -> bool:
@@ -117,18 +118,17 @@ class Rooms:
             raise error(400, "M_ROOM_IN_USE", f"{alias} names another room") from conflict
         opened = await self._entrance.opened(room)
         await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
-        missed = await self._invite(caller, room.room_id, invited, direct=body.get("is_direct") is True)
+        missed = await self._invite(caller, room.room_id, invited)
         return {"room_id": room.room_id, **({"dev.hansa.not_invited": missed} if missed else {})}
 
     async def _invite(
-        self, caller: Caller, room_id: str, invited: Sequence[str], *, direct: bool
+        self, caller: Caller, room_id: str, invited: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, str]:
         """Invite people into a room that is there now; why some are not, by user id. What may not be was
         refused before: here another server does not take the invite, or does not answer.
         """
         missed: dict[str, str] = {}
-        for user in invited:
-            more = {**({"is_direct": True} if direct else {}), **await self._shown(user)}
+        for user, more in invited.items():
             try:
                 await self._voice.member(caller.user, room_id, user, "invite", more)
             except (RemoteProtocolError, Busy) as problem:

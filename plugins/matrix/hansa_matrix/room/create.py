@@ -55,15 +55,16 @@ class Founding:
     """How a room begins: further content of its create event, what its creator says of themselves, power
     levels (None: the usual ones), and the state events that follow.
 
-    ``invited`` are the people that it is made for, who are asked about before it is. ``published`` puts it
-    into the list of rooms. ``replaces`` is the room whose place it takes, if any.
+    ``invited`` are the people that it is made for, with what their invites say: they are asked about before
+    it is, and invited by whoever makes it once it is. ``published`` puts it into the list of rooms.
+    ``replaces`` is the room whose place it takes, if any.
     """
 
     create: Mapping[str, Any] = field(default_factory=dict)
     member: Mapping[str, Any] = field(default_factory=dict)
     levels: Mapping[str, Any] | None = None
     then: Sequence[Step] = PUBLIC
-    invited: Sequence[str] = ()
+    invited: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     published: bool = False
     replaces: str = ""
 
@@ -192,6 +193,7 @@ class Founder:
         ctx, judging, room_id, creator = self._ctx, self._judging, create.room_id, create.sender
         who = Ref(ctx.id, creator)
         drafts: list[Step] = [(CREATE, "", dict(create.content)), *steps]
+        drafts += [(MEMBER, user, {**c, "membership": "invite"}) for user, c in founding.invited.items()]
         said = [Said(who, self._own.server, draft) for draft in drafts]
         people = [user for user in _begun_with(founding) if user != creator]
         servers = frozenset(ids.domain_of(user) for user in people)
