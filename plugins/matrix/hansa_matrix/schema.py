@@ -41,7 +41,12 @@ SCHEMA = Schema(
             fields={"why": str, "origin": str, "since": int, "again": int},
         ),
         #: Answers to transactions, for a repeat.
-        Collection(name="txn", key={"origin": str, "txn": str}, fields={"ts": int}, indexes=(("ts",),)),
+        Collection(
+            name="txn",
+            key={"origin": str, "txn": str},
+            fields={"ts": int},
+            indexes=(("ts",), ("origin", "ts")),
+        ),
         Collection(name="key", key={"server": str, "key_id": str}),
         #: The key document of a server as it gave it, for those whose notary we are; ``fetched`` in ms.
         Collection(name="key_document", key={"server": str}, fields={"fetched": int, "valid_until": int}),
@@ -144,7 +149,12 @@ SCHEMA = Schema(
         #: What people here say of themselves, field by field.
         Collection(name="profile", key={"user_id": str}),
         #: Hashes of tokens that say who bears them, until a time in ms.
-        Collection(name="openid", key={"token": str}, fields={"until": int}, indexes=(("until",),)),
+        Collection(
+            name="openid",
+            key={"token": str},
+            fields={"until": int, "user_id": str},
+            indexes=(("until",), ("user_id", "until")),
+        ),
         #: Invites to rooms that we are not in, and knocks there: of which server (empty: of ours), and
         #: since when (ms).
         Collection(
@@ -175,6 +185,8 @@ SCHEMA = Schema(
         ),
         #: What a client keeps for its person; ``room_id`` is empty for what is of no room.
         Collection(name="account_data", key={"user_id": str, "room_id": str, "type": str}),
+        #: The bytes of it.
+        Collection(name="account_data_usage", key={"user_id": str}),
         Collection(name="filter", key={"user_id": str, "filter_id": str}),
         #: Events by what they relate to.
         Collection(
@@ -182,8 +194,13 @@ SCHEMA = Schema(
             key={"target": str, "event_id": str},
             fields={"kind": str, "type": str, "sender": str, "ts": int, "depth": int},
         ),
-        #: What people told the operator of.
-        Collection(name="report", stream=True),
+        #: What people told the operator of: who, and when (ms).
+        Collection(
+            name="report",
+            stream=True,
+            fields={"by": str, "ts": int},
+            indexes=(("by", "position"), ("ts",)),
+        ),
         #: Events that others relate to.
         Collection(name="related", key={"target": str}),
         #: Redacted events, and by which event.

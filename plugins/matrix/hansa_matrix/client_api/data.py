@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from hansa import Delete, NetworkContext, Put, Request, Write
+from hansa import Cas, Conflict, Delete, NetworkContext, Put, Request
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited, own
@@ -25,6 +25,9 @@ _OURS = frozenset({FULLY_READ, PUSH_RULES})
 _MOST, _MOST_FILTER = 64 * 1024, 16 * 1024
 _MOST_TYPES, _MOST_TAGS, _MOST_FILTERS = 1000, 100, 200
 _MOST_KEPT = 10_000
+#: Bytes of all account data of one person.
+MOST_BYTES = 32 * 1024 * 1024
+_TRIES = 8
 
 
 class UserData:
@@ -64,13 +67,33 @@ class UserData:
             and await self._ctx.store.count("account_data", equal={"user_id": user}) >= _MOST_KEPT
         ):
             raise error(400, "M_TOO_LARGE", "that is enough account data")
-        writes: list[Write] = [
-            Put("account_data", key, orjson.dumps(content)),
-            told(user, f"data {room_id} {type_}"),
-        ]
-        await self._ctx.store.commit(writes)
+        await self._write(key, orjson.dumps(content))
         self.changed(user, type_)
         self._news.tell(user)
+
+    async def _write(self, key: tuple[str, str, str], body: bytes) -> None:
+        """Keep a value, and count its bytes. Raises the error answer of one that is too many."""
+        user, room_id, type_ = key
+        news = told(user, f"data {room_id} {type_}")
+        for attempt in range(_TRIES):
+            store = self._ctx.store
+            known, usage = (
+                await store.get("account_data", key),
+                await store.get("account_data_usage", (user,)),
+            )
+            before = len(known.body) if known is not None else 0
+            size = max(0, (int(usage.body) if usage is not None else 0) + len(body) - before)
+            if size > MOST_BYTES and len(body) > before:
+                raise error(413, "M_TOO_LARGE", f"account data has at most {MOST_BYTES} bytes in all")
+            expected = usage.body if usage is not None else None
+            counted = Cas("account_data_usage", (user,), expected, str(size).encode())
+            try:
+                await store.commit([Put("account_data", key, body), counted, news])
+            except Conflict:  # another device of the same person, at this moment
+                if attempt == _TRIES - 1:
+                    raise
+                continue
+            return
 
     async def ignored(self, user: str) -> frozenset[str]:
         """Whom somebody does not want to hear."""

@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from hansa import Append, NetworkContext, Request
+from hansa import Append, Delete, NetworkContext, Request, Value
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import text
+from hansa_matrix.crowding import oldest_over
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.room.attendance import Attendance
 
 _MOST_REASON, _PAGE = 4000, 1000
+#: Reports of one person, and of all: a further one takes the place of the first.
+MOST_OF_USER, MOST_IN_ALL = 500, 50_000
 
 
 class Reports:
@@ -34,8 +37,13 @@ class Reports:
 
     async def _keep(self, caller: Caller, body: Mapping[str, Any], **what: str) -> dict[str, Any]:
         reason = text(body, "reason", "")[:_MOST_REASON]
-        told = {"at": self._ctx.clock.now(), "by": caller.user, "reason": reason, **what}
-        await self._ctx.store.commit([Append("report", orjson.dumps(told))])
+        now = self._ctx.clock.now()
+        told = {"at": now, "by": caller.user, "reason": reason, **what}
+        store, fields = self._ctx.store, dict[str, Value](by=caller.user, ts=now)
+        gone = await oldest_over(self._ctx, "report", "position", MOST_OF_USER - 1, {"by": caller.user})
+        if not gone and await store.count("report") >= MOST_IN_ALL:
+            gone = [Delete("report", row.key) for row in await store.scan("report", limit=1)]
+        await store.commit([*gone, Append("report", orjson.dumps(told), fields)])
         self._ctx.count("matrix_reports")
         return {}
 

@@ -28,6 +28,7 @@ USAGES = (*SHOWN_USAGES, "user_signing")
 #: Bounds on what one server may make another keep.
 MAX_DEVICES = 2000
 MAX_KEYS_SIZE = 32 * 1024
+MAX_ONE_TIME_KEY = 4 * 1024
 MAX_MESSAGE_SIZE = 64 * 1024
 MAX_ID = 255
 _MOST_USERS, _MOST_PREVIOUS, _MOST_ALGORITHMS, _MOST_KEYS = 1000, 1000, 50, 50
@@ -132,7 +133,7 @@ def one_time_key(key_id: object, value: object) -> str | None:
     if not algorithm or not colon or not name:
         return None
     signed = isinstance(value, dict) and isinstance(value.get("key"), str)
-    if not (isinstance(value, str) or signed) or not within(value, MAX_KEYS_SIZE):
+    if not (isinstance(value, str) or signed) or not within(value, MAX_ONE_TIME_KEY):
         return None
     return algorithm
 

@@ -38,6 +38,9 @@ from hansa_matrix.room.news import DEVICES, told
 from hansa_matrix.users.company import Company
 
 _MOST_ONE_TIME = 5000
+#: One-time keys of all devices of one person, fallback keys of one device, and signatures of one person on
+#: the keys of others.
+MOST_OF_USER, MOST_ALGORITHMS, MOST_VOUCHED = 50_000, 10, 10_000
 _PAGE = 1000
 
 
@@ -202,6 +205,9 @@ class Devices:
         """A signature on another's master key is for who made it alone."""
         if cross_signing_key(signed, user, "master") is None or f"ed25519:{key_id}" not in signed["keys"]:
             return "only the master keys of others are signed"
+        known = await self._ctx.store.get("vouched", (by, user, key_id))
+        if known is None and await self._ctx.store.count("vouched", equal={"by": by}) >= MOST_VOUCHED:
+            return f"{by} has signed the keys of {MOST_VOUCHED} people: that is enough"
         body = orjson.dumps(signed["signatures"][by])
         writes: list[Write] = [Put("vouched", (by, user, key_id), body), told(DEVICES, user)]
         await self._ctx.store.commit(writes)
@@ -238,9 +244,11 @@ class Devices:
                 at[algorithm] += 1
                 fields: dict[str, Value] = {"algorithm": algorithm, "at": at[algorithm]}
                 writes.append(Put("one_time_key", (user, device_id, key_id), body, fields))
-            counted = await store.count("one_time_key", equal={"user_id": user, "device_id": device_id})
-            if counted + len(writes) > _MOST_ONE_TIME:
-                raise LocalProtocolError(f"{device_id} has {counted} one-time keys: that is enough")
+            for whose, most in (({"device_id": device_id}, _MOST_ONE_TIME), ({}, MOST_OF_USER)):
+                counted = await store.count("one_time_key", equal={"user_id": user, **whose})
+                if writes and counted + len(writes) > most:
+                    who = device_id if whose else user
+                    raise LocalProtocolError(f"{who} has {counted} one-time keys: that is enough")
             if writes:
                 await store.commit(writes)
 
@@ -258,7 +266,7 @@ class Devices:
         """What is handed out when no one-time key is left, one of each algorithm. Raises
         LocalProtocolError.
         """
-        writes: list[Write] = []
+        writes: list[Put] = []
         for key_id, key in keys.items():
             algorithm = one_time_key(key_id, key)
             if algorithm is None:
@@ -266,6 +274,9 @@ class Devices:
             body = orjson.dumps({"key_id": key_id, "key": key, "used": False})
             writes.append(Put("fallback_key", (user, device_id, algorithm), body))
         async with self._one:
+            known = await self._ctx.store.scan("fallback_key", equal=(user, device_id))
+            if len({write.key for write in writes} | {row.key for row in known}) > MOST_ALGORITHMS:
+                raise LocalProtocolError(f"{device_id} has fallback keys of {len(known)} algorithms already")
             await self._ctx.store.commit(writes)
 
     async def counts(self, user: str, device_id: str) -> dict[str, int]:

@@ -5,15 +5,15 @@ SPEC: server-server API, "Send-to-device messaging". What is for a ghost is let 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from hansa import Conflict, Delete, Insert, LocalProtocolError, NetworkContext, Write
+from hansa import Conflict, Insert, LocalProtocolError, NetworkContext, Write
 
 from hansa_matrix.crossings import Crossings, passes, require
+from hansa_matrix.crowding import Trimmed
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import MAX_MESSAGE_SIZE, ToDevice, parse_to_device, to_device_edu, within
@@ -24,7 +24,7 @@ from hansa_matrix.users.shares import Batch, WaitingShares
 #: How long a message waits for its device (ms).
 KEPT_FOR = 180 * 86_400_000
 #: Messages of one server of which it is known that they came.
-MOST_SEEN, _TRIM_EVERY, _PAGE = 20_000, 500, 1000
+MOST_SEEN, _TRIM_EVERY = 20_000, 500
 _TRIES = 8
 _INDEX = ("user_id", "device_id", "position")
 ALL = "*"
@@ -48,7 +48,7 @@ class DeviceMessages:
         self._sender = sender
         self._crossings = Crossings(ctx)
         self.shares = WaitingShares(ctx)
-        self._taken: Counter[str] = Counter()
+        self.seen = Trimmed(ctx, "to_device_seen", MOST_SEEN, _TRIM_EVERY)
         #: Told for which user and device something came.
         self.arrived: Callable[[str, str], None] = lambda _user, _device: None
 
@@ -81,23 +81,9 @@ class DeviceMessages:
             self.shares.moved(batch.changes)
             for user, device_id in told:
                 self.arrived(user, device_id)
-            await self._trim(origin, len(writes))
+            await self.seen.added(origin, len(writes))
             break
         return len(contents) - len(messages)
-
-    async def _trim(self, origin: str, more: int) -> None:
-        """Of very many messages of a server it is forgotten that the oldest came: those are not repeated."""
-        self._taken[origin] += more
-        if self._taken[origin] < _TRIM_EVERY:
-            return
-        del self._taken[origin]
-        over = await self._ctx.store.count("to_device_seen", equal={"origin": origin}) - MOST_SEEN
-        while over > 0:
-            rows = await self._ctx.store.scan(
-                "to_device_seen", index=("origin", "ts"), equal=(origin,), limit=min(over, _PAGE)
-            )
-            await self._ctx.store.commit([Delete("to_device_seen", row.key) for row in rows])
-            over -= len(rows) or over
 
     async def _lets_in(self, message: ToDevice) -> bool:
         """Whether the policies let people here have a message."""

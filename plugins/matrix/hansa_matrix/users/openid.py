@@ -6,12 +6,15 @@ import hashlib
 from base64 import urlsafe_b64encode
 from urllib.parse import quote
 
-from hansa import Delete, NetworkContext, Put, RemoteProtocolError
+from hansa import Delete, NetworkContext, Put, RemoteProtocolError, Value
 
+from hansa_matrix.crowding import oldest_over
 from hansa_matrix.federation.client import Client
 from hansa_matrix.proto import ids
 
 _MOST_TOKEN = 1000
+#: Tokens of one person: a further one takes the place of the first.
+MOST_OF_USER = 100
 
 
 class OpenId:
@@ -25,7 +28,9 @@ class OpenId:
         """A token that says for a while who bears it."""
         token = urlsafe_b64encode(self._ctx.random.bytes(33)).decode()
         until = self._ctx.clock.now() + seconds * 1000
-        await self._ctx.store.commit([Put("openid", (_hashed(token),), user.encode(), {"until": until})])
+        fields: dict[str, Value] = {"until": until, "user_id": user}
+        gone = await oldest_over(self._ctx, "openid", "until", MOST_OF_USER - 1, {"user_id": user})
+        await self._ctx.store.commit([*gone, Put("openid", (_hashed(token),), user.encode(), fields)])
         return token
 
     async def bearer(self, token: str) -> str | None:

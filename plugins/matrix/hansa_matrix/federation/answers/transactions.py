@@ -8,12 +8,15 @@ from typing import Any
 
 from hansa import NetworkContext, Request
 
+from hansa_matrix.crowding import Trimmed
 from hansa_matrix.federation.edus import Edus
 from hansa_matrix.federation.server import Answerer, error
 from hansa_matrix.proto.transactions import parse_transaction
 from hansa_matrix.room.ingest import Ingest
 
 _LONGEST_TXN = 255
+#: Transactions of one server of which the answer is known.
+MOST_TRANSACTIONS = 10_000
 #: Bytes of a transaction that is parsed on the loop: reading a larger one by its parts takes over 20 ms.
 _READ_AT_ONCE = 256 * 1024
 
@@ -25,6 +28,7 @@ class Transactions:
         self._ctx = ctx
         self._ingest = ingest
         self._edus = edus
+        self._known = Trimmed(ctx, "txn", MOST_TRANSACTIONS, 500)
 
     def table(self) -> Mapping[tuple[str, str], Answerer]:
         """See ``server.Answers.table``."""
@@ -51,4 +55,5 @@ class Transactions:
             )
         answer = await self._ingest.take(origin, txn, pdus)
         await self._edus.take(origin, edus)
+        await self._known.added(origin, 1)
         return answer
