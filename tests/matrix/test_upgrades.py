@@ -6,6 +6,7 @@ import pytest
 from hansa import (
     ALLOW,
     Action,
+    Custom,
     EventIn,
     EventOut,
     LocalProtocolError,
@@ -13,6 +14,8 @@ from hansa import (
     Person,
     Reason,
     Ref,
+    RoomRefused,
+    RoomUpgrade,
     Verdict,
     ViewChange,
 )
@@ -58,7 +61,7 @@ async def test_a_room_that_does_not_say_so_replaces_nothing(tmp_path):
         network = house.app.network("matrix")
         old, other = network.get(house.room.room_id), network.get(house.other.room_id)
         with pytest.raises(LocalProtocolError, match="does not say that it replaces"):
-            await network._upgrades.follow(old, other, THEIRS)
+            await network._upgrades.follow(old, other, f"@m:{THEIRS}")
 
 
 async def test_bans_and_levels_go_along_and_creators_are_not_among_the_levels(tmp_path):
@@ -123,3 +126,37 @@ async def test_a_room_that_no_server_would_take_is_not_made(tmp_path):
             await network._entrance._founder.create(network.bridge_user, "12", "", founding)
         assert set(network._rooms) == before
         assert len(await network._ctx.store.scan("pdu", limit=100)) == len(kept)
+
+
+async def test_a_server_acl_that_bars_this_server_does_not_go_along(tmp_path):
+    async with inbound(tmp_path, "11") as house:
+        network, room = house.app.network("matrix"), house.room.room_id
+        acl = {"allow": ["*"], "deny": ["127.0.0.1"], "allow_ip_literals": True}
+        refusal = await network._administration.say(
+            network.bridge_user, room, Custom(type="m.room.server_acl"), ("m.room.server_acl", "", acl)
+        )
+        assert refusal is None
+        made = await network.operations()["rooms upgrade"]({"room": room, "version": "11"})
+        assert ("m.room.server_acl", "") not in await network.get(made["room"]).state()
+
+
+async def test_a_policy_may_deny_that_others_replace_a_room(tmp_path):
+    async with inbound(tmp_path, "11") as house:
+        network, asked = house.app.network("matrix"), []
+
+        class Stays:
+            async def check(self, crossing):
+                if isinstance(crossing, RoomUpgrade):
+                    asked.append(crossing)
+                    return Verdict(Action.DENY, (Reason(code="GOV_TEST", policy="stays", text="no"),))
+                return ALLOW
+
+        old = network.get(house.room.room_id)
+        founding = Founding(create={"predecessor": {"room_id": old.room_id}})
+        new = await network._entrance._founder.create(network.bridge_user, "11", "", founding)
+        home = house.app.contexts["matrix"].link(old.room_id).room
+        house.app.decisions.replace([Installed(name="stays", policy=Stays())])
+        with pytest.raises(RoomRefused, match="no"):
+            await network._upgrades.follow(old, new, f"@m:{THEIRS}")
+        assert house.app.contexts["matrix"].link(old.room_id).room == home
+        assert [(c.user.id, c.user_server, c.version) for c in asked] == [(f"@m:{THEIRS}", THEIRS, "11")]

@@ -197,12 +197,13 @@ class Entrance:
             try:
                 if replacement not in self._rooms:
                     await self.enter(replacement, [server])
-                await self._upgrades.follow(old, self._rooms[replacement], server)
+                await self._upgrades.follow(old, self._rooms[replacement], tombstone.sender)
                 return
             except RoomRefused as error:
-                if not pause:
+                if not pause or error.refusal.code is RefusalCode.POLICY:
                     text = error.refusal.text
                     self._ctx.log.warning("%s, which replaces %s: %s", replacement, old.room_id, text)
+                    return
                 await asyncio.sleep(pause)
             except LocalProtocolError as error:
                 self._ctx.log.warning("%s is not followed: %s", old.room_id, error)

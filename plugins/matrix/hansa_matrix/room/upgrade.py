@@ -30,9 +30,10 @@ from hansa import (
 )
 
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.levels import Levels
-from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
+from hansa_matrix.proto.state_keys import ACL_KEY, CREATE_KEY, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.aliases import Alias, aliases_of, moved
@@ -168,10 +169,11 @@ class Upgrades:
                 await store.commit(writes)
         raise LocalProtocolError(f"the names of {old} change too fast to be moved to {new}")
 
-    async def follow(self, old: MatrixRoom, new: MatrixRoom, server: str) -> None:
+    async def follow(self, old: MatrixRoom, new: MatrixRoom, sender: str) -> None:
         """Somebody replaced a room that we are in, and we have entered the new one. Raises LocalProtocolError
-        if that does not say that it replaces the old one.
+        if that does not say that it replaces the old one, ``RoomRefused`` where a policy denies it.
         """
+        server = ids.domain_of(sender)
         state = await new.state()
         create = (await new.events_of(state, [])).get(CREATE_KEY)
         predecessor = create.content.get("predecessor") if create is not None else None
@@ -182,6 +184,16 @@ class Upgrades:
         servers = {
             ids.domain_of(k[1]) for k, p in joined.items() if k[0] == MEMBER and p.membership == "join"
         }
+        await self._judging.check(
+            RoomUpgrade(
+                network=self._ctx.id,
+                room=old.room_id,
+                user=Ref(self._ctx.id, sender),
+                user_server=server,
+                version=new.version.id,
+                servers=frozenset({*servers, server}),
+            )
+        )
         await self._bring(new, old.room_id, frozenset({*servers, server}) - {self._own.server})
         await self._moved(old, new)
 
@@ -238,10 +250,12 @@ def _founding(
         create["predecessor"]["event_id"] = next(iter(old.head.extremities))
     if version.privileged_creators and creators[1:]:
         create["additional_creators"] = list(creators[1:])
+    own = ids.domain_of(creators[0])
     copied: list[Step] = [
         (p.type, p.state_key or "", dict(p.content))
         for p in state.values()
         if (p.type in _COPIED and not p.state_key) or (p.type == MEMBER and p.membership == "ban")
+        if p.key != ACL_KEY or acl_of(p.content).allows(own)  # a room of ours that bars us serves nobody
     ]
     given = {type_ for type_, key, _ in copied if not key}
     steps = [step for step in PUBLIC if step[0] not in given] + copied + _named(state, names)
