@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import orjson
 import pytest
 from hansa import HttpRequest, HttpStream, RoomRefused
 from hansa_matrix.federation.client import LARGE_ANSWER
+from hansa_matrix.room.early_checks import MOST_UNVERIFIED
 from matrix.inbound import THEIRS, inbound
 from memory import peak_memory
 
@@ -21,18 +22,20 @@ ROOM = f"!far:{THEIRS}"
 class Flood:
     """An endless answer of the same piece; counts what is taken of it."""
 
-    def __init__(self, house: Any, head: bytes, piece: bytes, size: int = 48 * MIB) -> None:
+    def __init__(
+        self, house: Any, head: bytes, piece: bytes | Callable[[], bytes], size: int = 48 * MIB
+    ) -> None:
         self.taken = 0
         self._head, self._piece, self._size = head, piece, size
-        self._before = house.peer.stream
         house.peer.stream = self.stream
 
     @asynccontextmanager
     async def stream(self, request: HttpRequest) -> AsyncIterator[HttpStream]:
         async def chunks() -> AsyncIterator[bytes]:
             yield self._head
-            chunk = self._piece * (64 * 1024 // len(self._piece) + 1)
+            many = b"" if callable(self._piece) else self._piece * (64 * 1024 // len(self._piece) + 1)
             while self.taken < self._size:
+                chunk = self._piece() if callable(self._piece) else many
                 self.taken += len(chunk)
                 yield chunk
 
@@ -96,6 +99,35 @@ async def test_a_join_is_not_answered_with_megabytes_of_junk(tmp_path, array, ju
         assert peak.bytes < 32 * MIB
         if "again" not in junk:
             assert flood.taken < 2 * MIB
+
+
+@pytest.mark.parametrize("servers", [1, 1_000_000])
+async def test_a_join_is_not_answered_with_events_that_nobody_has_signed(tmp_path, servers):
+    """Each is well formed and of the room, and there are more of them than anybody can hold."""
+    async with inbound(tmp_path) as house:
+        house.peer.answer = template
+        house.peer.keys = lambda request: (
+            (200, house.forger.keys()) if request.host_header == THEIRS else None
+        )
+        shapes = iter(range(10_000_000))
+
+        def chunk() -> bytes:
+            events = []
+            for _, n in zip(range(100), shapes, strict=False):
+                sender = f"@u{n}:{THEIRS}" if servers == 1 else f"@u:s{n}.example:1"
+                server = sender.partition(":")[2]
+                signatures = {server: {house.forger.key.key_id: "A" * 86}}
+                events.append(event(depth=n, state_key=str(n), sender=sender, signatures=signatures))
+            return b",".join(events) + b","
+
+        flood = Flood(house, b'{"state":[', chunk)
+        network = house.app.network("matrix")
+        asked = len(house.peer.asked)
+        with peak_memory() as peak, pytest.raises(RoomRefused):
+            await network._membership.join(ROOM, "@a:127.0.0.1:1", [THEIRS])
+        assert peak.bytes < 32 * MIB
+        assert flood.taken < 6 * MIB
+        assert len(house.peer.asked) - asked < 2 * MOST_UNVERIFIED + 500
 
 
 @pytest.mark.parametrize("body", [b'{"x":"', b'{"x":[', b'{"state":["', b'{"state":[{"a":"'])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -154,11 +154,12 @@ class Client:
         *,
         names: Collection[str],
         take: Callable[[str, list[Any]], None],
+        between: Callable[[], Awaitable[None]] | None = None,
         seconds: float,
     ) -> Any:
         """As ``request``, for an answer of up to 128 MiB that is read as it comes: ``take`` is given the
-        members of the arrays ``names``, some at a time, in a thread, and what it raises ends the reading. The
-        rest of the answer has these arrays empty.
+        members of the arrays ``names``, some at a time, in a thread, and what it raises ends the reading.
+        ``between`` is awaited between two such steps. The rest of the answer has these arrays empty.
         """
         splitter = Splitter(names, most_element=_MAX_MEMBER, rest=_REST)
         loop = asyncio.get_running_loop()
@@ -185,6 +186,8 @@ class Client:
                     if size >= _READ_AT_ONCE:
                         await loop.run_in_executor(None, fed, b"".join(parts))
                         parts, size = [], 0
+                        if between is not None:
+                            await between()
                 await loop.run_in_executor(None, fed, b"".join(parts))
                 return await loop.run_in_executor(None, finished)
         except HttpError as error:

@@ -81,6 +81,8 @@ class JoinReader:
         self._state: dict[StateKey, Pdu] = {}
         self._chain: dict[int, Pdu] = {}
         self._ids: set[str] = set()
+        #: Events that nobody has looked at the signatures of yet.
+        self.fresh: list[Pdu] = []
         self._create: Pdu | None = None
         self._servers: list[str] = []
 
@@ -117,7 +119,19 @@ class JoinReader:
                 raise RemoteProtocolError("the send_join answer has the same events in many forms")
         self._ids.add(pdu.event_id)
         self._known[_mark(value)] = pdu
+        self.fresh.append(pdu)
         return pdu
+
+    def drop(self, pdus: Sequence[Pdu]) -> None:
+        """Let go of events that nobody vouches for."""
+        for pdu in pdus:
+            self._ids.discard(pdu.event_id)
+            self._chain.pop(id(pdu), None)
+            if self._known.get(_mark(pdu.raw)) is pdu:
+                del self._known[_mark(pdu.raw)]
+            if pdu.state_key is not None and self._state.get(pdu.key) is pdu:
+                del self._state[pdu.key]
+        self._dropped += len(pdus)
 
     def _keep_state(self, pdu: Pdu) -> bool:
         """Of two events for one piece of state the first counts; one with no state key is no state."""

@@ -15,7 +15,7 @@ import orjson
 from hansa.pure.bounded_json import Limits, read_json
 from hansa.pure.errors import RemoteProtocolError
 
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _WHOLE_STRING = re.compile(_STRING, re.DOTALL)
 #: Up to and with the next bracket outside of strings.
@@ -27,6 +27,19 @@ _PLAIN = re.compile(rb'[^"\[\]{}]*+')
 #: Elements that are neither arrays nor objects, each with the comma behind it; and one without.
 _SCALARS = re.compile(rb'(?:[^"\[\]{},]*+(?:' + _STRING + rb')?+[^"\[\]{},]*+,)++', re.DOTALL)
 _SCALAR = re.compile(rb'[^"\[\]{},]*+(?:' + _STRING + rb')?+[^"\[\]{},]*+', re.DOTALL)
+
+
+def _nested(levels: int) -> bytes:
+    """A pattern of an object or array that nests so deep at the most; it never tries anything twice."""
+    gap = rb'[^"\[\]{}]*+(?:' + _STRING + rb'[^"\[\]{}]*+)*+'
+    pattern = rb"[\[{]" + gap + rb"[\]}]"
+    for _ in range(levels - 1):
+        pattern = rb"[\[{]" + gap + rb"(?:" + pattern + gap + rb")*+[\]}]"
+    return pattern
+
+
+#: An event as most are: others are cut bracket by bracket.
+_SHALLOW = re.compile(_nested(4), re.DOTALL)
 _COLON = re.compile(rb"[ \t\r\n]*+:[ \t\r\n]*+")
 _QUOTE, _COMMA, _OPEN, _CLOSE = ord('"'), ord(","), b"[{", b"]}"
 #: Bytes that are looked at together: a string that is cut off is looked at anew with each chunk.
@@ -167,10 +180,24 @@ class Splitter:
             self._at += 1
             self._after_element, self._after_comma = False, True
         elif byte in _OPEN:
-            self._start, self._inner = self._at, 0
+            self._begin(pieces)
         else:
             return self._scalars(pieces)
         return True
+
+    def _begin(self, pieces: list[Piece]) -> None:
+        """An element, at once if it is whole and shallow."""
+        found = _SHALLOW.match(self._buffer, self._at)
+        if found is None or found.end() - self._at > self._most_element:
+            self._start, self._inner = self._at, 0
+            return
+        pieces.append(Piece(self._array, found.group()))
+        self._at = found.end()
+        self._after_element = True
+        if self._at < len(self._buffer) and self._buffer[self._at] == _COMMA:
+            self._at += 1
+            self._after_element = False
+        self._after_comma = not self._after_element
 
     def _scalars(self, pieces: list[Piece]) -> bool:
         found = _SCALARS.match(self._buffer, self._at)

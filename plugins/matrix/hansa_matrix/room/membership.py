@@ -30,6 +30,7 @@ from hansa_matrix.proto.joins import JOIN_ARRAYS, JoinAnswer, JoinReader, check_
 from hansa_matrix.proto.pdu import finish, key_ids, needed_at, required_servers, unsigned_by
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.room import outliers
+from hansa_matrix.room.early_checks import EarlyChecks
 from hansa_matrix.room.events import Events, RoomEvents, Status, Stored
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import Head, MatrixRoom
@@ -193,9 +194,16 @@ class Membership:
         self._ctx.progress(f"joining {room_id}", 0)
         try:
             reader = JoinReader(room_id, version)
-            target = f"{send}?omit_members=false"
+            checks = EarlyChecks(reader, version, self._keyring)
             rest = await self._client.members(
-                "PUT", server, target, event.raw, names=JOIN_ARRAYS, take=reader.take, seconds=300.0
+                "PUT",
+                server,
+                f"{send}?omit_members=false",
+                event.raw,
+                names=JOIN_ARRAYS,
+                take=reader.take,
+                between=checks.between,
+                seconds=300.0,
             )
             parsed = reader.finished(rest)
             event = await self._authorised(joined(event, parsed, version), version)
@@ -205,7 +213,7 @@ class Membership:
             except RoomRefused:
                 await self.leave_remote(room_id, user, [server])
                 raise
-            return await self._keep(event, parsed, version)
+            return await self._keep(event, parsed, version, checks)
         finally:
             self._ctx.progress(f"joining {room_id}", 1, 1)
 
@@ -258,16 +266,17 @@ class Membership:
             event["event_id"] = self._own.event_id()
         return finish(event, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
 
-    async def _keep(self, join: Pdu, answer: JoinAnswer, version: RoomVersion) -> MatrixRoom:
+    async def _keep(
+        self, join: Pdu, answer: JoinAnswer, version: RoomVersion, checks: EarlyChecks
+    ) -> MatrixRoom:
         """Judge what the resident gave, then keep it and our join in one commit."""
-        unique = {p.event_id: p for p in (*answer.chain, *answer.state)}
-        seen = await outliers.signed(list(unique.values()), version, self._keyring)
+        seen = await checks.finished()
         for pause in _KEY_PAUSES:
             if not seen.awaited:
                 break
             await asyncio.sleep(pause)
             await self._keyring.ask_again(seen.awaited)
-            seen = await outliers.signed(list(unique.values()), version, self._keyring)
+            seen = await checks.finished()
         of_room = RoomEvents(self._events, join.room_id)
         made = await outliers.judged(self._ctx, seen.good, version, of_room, answer.create)
         if answer.create.event_id not in made:
