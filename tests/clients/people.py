@@ -38,6 +38,7 @@ class Asks:
     def __init__(self, app: App) -> None:
         self.dispatcher = Dispatcher(app.routers, app.count)
         self.token = ""
+        self.address = "192.0.2.1"
 
     async def whole(
         self, method: str, target: str, body: Any = None, *, data: bytes | None = None, **headers: str
@@ -56,7 +57,7 @@ class Asks:
             query=query,
             headers={k.replace("_", "-"): v for k, v in headers.items()},
             authorizations=[f"Bearer {self.token}"] if self.token else [],
-            remote="192.0.2.1",
+            remote=self.address,
         )
 
         async def read(limit: int) -> bytes | None:

@@ -8,7 +8,9 @@ import hmac
 
 import pytest
 from clients.people import Refused, house, until
-from hansa import LocalProtocolError
+from hansa import Busy, LocalProtocolError
+from hansa_matrix.client_api.passwords import Passwords
+from hansa_matrix.client_api.shares import Shares, address_group
 from matrix.inbound import OURS
 
 
@@ -362,3 +364,130 @@ async def test_people_report(tmp_path):
         assert [(r["reason"], r.get("event"), r.get("user")) for r in listed] == [
             ("noise", None, None), ("rude", event, None), ("strange", None, eve.user),
         ]  # fmt: skip
+
+
+async def test_guesses_of_strangers_do_not_keep_the_owner_out(tmp_path):
+    async with house(tmp_path, client_rate=0.05, client_burst=6) as home:
+        alice = await home.person("alice")
+        stranger = home.anybody
+        for number in range(200):
+            stranger.address = f"198.51.{number}.7"
+            status, _ = await stranger.ask("POST", "/login", login("alice", "guess"))
+            assert status == (403 if number < 5 else 429)  # by the name: strangers alone have to wait
+        assert (await home.anybody.ask("POST", "/login", login("alice", "of alice")))[0] == 200
+        proof = {"new_password": "new", "auth": login("alice", "of alice")}
+        alice.address = "203.0.113.1"  # a device of theirs may be anywhere
+        assert (await alice.ask("POST", "/account/password", proof))[0] == 200
+        stranger.address = "203.0.113.9"
+        bob = login("bob", "guess")
+        assert [(await stranger.ask("POST", "/login", bob))[0] for _ in range(6)] == [403] * 5 + [429]
+        near = home.anybody
+        near.address = "203.0.113.77"  # of the same /24
+        assert (await near.ask("POST", "/login", login("carol", "guess")))[0] == 429
+
+
+async def test_who_came_from_an_address_is_known_after_a_restart_too(tmp_path):
+    async with house(tmp_path, client_rate=0.05, client_burst=6) as home:
+        await home.person("alice")
+        home.app.network("matrix")._clients._sessions._attempts._known.clear()  # what a restart forgets
+        stranger = home.anybody
+        for number in range(10):
+            stranger.address = f"198.51.{number}.7"
+            await stranger.ask("POST", "/login", login("alice", "guess"))
+        assert (await home.anybody.ask("POST", "/login", login("alice", "of alice")))[0] == 200
+
+
+async def test_guesses_from_the_owners_own_network_are_few_too(tmp_path):
+    async with house(tmp_path, client_rate=0.05, client_burst=6) as home:
+        await home.person("alice")
+        answers = [await home.anybody.ask("POST", "/login", login("alice", "guess")) for _ in range(8)]
+        assert [status for status, _ in answers] == [403] * 4 + [429] * 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.254", True), ("192.0.2.1", "192.0.3.1", False),
+        ("2001:db8::1", "2001:db8::ffff:1", True), ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.9", True), ("fe80::1%eth0", "fe80::2%eth1", True), ("", "x", False),
+    ],
+)  # fmt: skip
+def test_an_address_counts_as_its_network(one, other, same):
+    assert (address_group(one) == address_group(other)) is same
+
+
+async def test_nonces_of_strangers_do_not_push_out_the_administrators(tmp_path):
+    async with house(tmp_path, registration="closed", registration_secret="hush") as home:
+        path = "/_synapse/admin/v1/register"
+        admin, stranger = home.anybody, home.anybody
+        nonce = (await admin.call("GET", path))["nonce"]
+        for number in range(1500):
+            stranger.address = f"198.51.{number % 3}.7"
+            assert (await stranger.ask("GET", path))[0] == 200
+        said = b"\0".join([nonce.encode(), b"alice", b"pw", b"notadmin"])
+        body = {"nonce": nonce, "username": "alice", "password": "pw", "admin": False}
+        body["mac"] = hmac.new(b"hush", said, hashlib.sha1).hexdigest()
+        assert (await admin.call("POST", path, body))["user_id"] == f"@alice:{OURS}"
+
+
+class Time:
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_shares_are_bounded_for_each_address_and_in_all():
+    time = Time()
+    shares = Shares(time, most=10, each=3, seconds=60)
+    for number in range(5):
+        shares.put(f"a{number}", "192.0.2.1", number)
+    assert [n for n in range(5) if shares.get(f"a{n}") is not None] == [2, 3, 4]
+    for number in range(7):
+        shares.put(f"b{number}", f"198.51.{number}.1", number)
+    assert len(shares) == 10
+    shares.put("c", "203.0.113.1", 0)  # the address with the most makes room
+    assert shares.get("a2") is None and shares.get("b0") == 0
+    shares.put("d", "203.0.114.1", 0)
+    with pytest.raises(Busy):
+        shares.put("e", "203.0.115.1", 0)
+    assert shares.take("b0") == 0 and shares.take("b0") is None
+    time.now = 61.0
+    assert shares.get("a4") is None
+    shares.put("f", "203.0.115.1", 0)
+    assert len(shares) == 1 and len(shares._of) == 1
+
+
+async def test_only_who_knows_the_password_is_told_that_an_account_is_closed(tmp_path):
+    async with house(tmp_path) as home:
+        await home.person("alice")
+        await home.person("bob")
+        await operate(home, "user deactivate", name="alice")
+        for name, password, code in (
+            ("alice", "guess", "M_FORBIDDEN"),
+            ("alice", "", "M_FORBIDDEN"),
+            ("nobody", "guess", "M_FORBIDDEN"),
+            ("alice", "of alice", "M_USER_DEACTIVATED"),
+        ):
+            status, found = await home.anybody.ask("POST", "/login", login(name, password))
+            assert (status, found["errcode"]) == (403, code)
+        bob = home.anybody
+        bob.token = (await home.anybody.call("POST", "/login", login("bob", "of bob")))["access_token"]
+        await bob.call("POST", "/account/deactivate", {"auth": login("bob", "of bob"), "erase": True})
+        assert (await home.anybody.ask("POST", "/login", login("bob", "of bob")))[1][
+            "errcode"
+        ] == "M_FORBIDDEN"
+
+
+async def test_every_login_looks_at_one_hash(tmp_path, monkeypatch):
+    """So a wrong password takes as long whoever's it is: somebody's, nobody's, or of who is gone."""
+    async with house(tmp_path) as home:
+        await home.person("alice")
+        await home.person("bob")
+        await operate(home, "user deactivate", name="bob")
+        looked = []
+        right = Passwords._verified
+        monkeypatch.setattr(Passwords, "_verified", lambda *given: looked.append(given[1]) or right(*given))
+        for name in ("alice", "bob", "nobody"):
+            assert (await home.anybody.ask("POST", "/login", login(name, "guess")))[0] == 403
+        assert len(looked) == 3

@@ -5,22 +5,22 @@ Of a token only the hash is kept, of a password what argon2id makes of it.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import re
 from base64 import urlsafe_b64encode
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 import orjson
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
-from hansa import Conflict, Delete, Insert, LocalProtocolError, NetworkContext, Put
+from hansa import Cas, Conflict, Delete, Insert, LocalProtocolError, NetworkContext, Write
 
+from hansa_matrix.client_api.passwords import Passwords
 from hansa_matrix.crossings import Crossings, passes, said
+from hansa_matrix.federation.server import error
+from hansa_matrix.generations import Generations
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import Device, shortened, valid_device_id
 from hansa_matrix.room.attendance import Attendance
@@ -28,9 +28,15 @@ from hansa_matrix.users.devices import Devices
 
 _LOCALPART = re.compile(r"[a-z0-9._=\-/+]+", re.ASCII)
 _REMEMBERED = 10_000
-_MOST_PASSWORD = 1024
-#: Passwords that are hashed at a time: each takes a core and its memory.
-_AT_A_TIME = 2
+_PAGE = 1000
+
+
+class Proof(Enum):
+    """What a password proves: ``CLOSED`` is the right one of an account that is closed."""
+
+    RIGHT = "right"
+    CLOSED = "closed"
+    WRONG = "wrong"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +70,11 @@ class Accounts:
         self._attendance = attendance
         self._devices = devices
         config = ctx.config
-        self._hasher = PasswordHasher(
-            time_cost=config.password_rounds, memory_cost=config.password_memory, parallelism=1
-        )
-        self._slots = asyncio.Semaphore(_AT_A_TIME)
-        self._known: OrderedDict[str, Caller] = OrderedDict()
+        self._passwords = Passwords(rounds=config.password_rounds, memory=config.password_memory)
+        #: By the hash of a token; whose owner is a user id.
+        self._known: Generations[str, Caller] = Generations(_REMEMBERED)
+        #: When people, and devices of theirs, were logged out: for logins that are under way.
+        self._logins: Generations[str, None] = Generations(1)
         #: Told of a person some of whose devices are logged out, and of one whose account is closed.
         self.closed: Callable[[str], None] = lambda _: None
         self.gone: Callable[[str], None] = lambda _: None
@@ -114,67 +120,86 @@ class Accounts:
             }
         )
 
-    async def create(self, user: str, password: str, *, admin: bool = False) -> Account:
-        """A new account; without a password where it is empty. Raises ``Conflict`` where it exists, or has
-        existed.
+    async def create(
+        self,
+        user: str,
+        password: str,
+        *,
+        admin: bool = False,
+        using: Callable[[], Awaitable[Write]] | None = None,
+    ) -> Account:
+        """A new account; without a password where it is empty. ``using`` gives what is used up by it, in the
+        same commit, and is asked again where somebody else used of it at this moment. Raises ``Conflict``
+        where the account exists, or has existed, and what ``using`` raises.
         """
         account = Account(
             user=user,
-            password=await self._hashed(password) if password else "",
+            password=await self._passwords.hashed(password) if password else "",
             admin=admin,
             created=self._ctx.clock.now(),
         )
-        await self._ctx.store.commit([Insert("account", (user,), self._body(account))])
-        self._attendance.accounts.add(user)
-        return account
-
-    async def _hashed(self, password: str) -> str:
-        if len(password.encode(errors="replace")) > _MOST_PASSWORD:
-            raise LocalProtocolError(f"a password has at most {_MOST_PASSWORD} bytes")
-        async with self._slots:
-            return await asyncio.to_thread(self._hasher.hash, password.encode(errors="replace"))
+        while True:
+            writes: list[Write] = [Insert("account", (user,), self._body(account))]
+            if using is not None:
+                writes.append(await using())
+            try:
+                await self._ctx.store.commit(writes)
+            except Conflict as conflict:
+                if conflict.collection == "account":
+                    raise
+                continue
+            self._attendance.accounts.add(user)
+            return account
 
     async def set_password(self, user: str, password: str) -> None:
         """Another password."""
-        account = await self.get(user)
-        if account is None:
-            raise LocalProtocolError(f"there is no {user}")
-        await self._put(replace(account, password=await self._hashed(password)))
+        hashed = await self._passwords.hashed(password)
+        await self._change(user, lambda account: replace(account, password=hashed))
+        self._logins.revoke(user)  # who proved the old one and is not let in yet is not let in
 
-    async def _put(self, account: Account) -> None:
-        await self._ctx.store.commit([Put("account", (account.user,), self._body(account))])
+    async def _change(self, user: str, change: Callable[[Account], Account]) -> None:
+        """Make an account otherwise, whatever becomes of it at the same time."""
+        while True:
+            row = await self._ctx.store.get("account", (user,))
+            if row is None:
+                raise LocalProtocolError(f"there is no {user}")
+            changed = change(Account(user=user, **orjson.loads(row.body)))
+            try:
+                await self._ctx.store.commit([Cas("account", (user,), row.body, self._body(changed))])
+            except Conflict:
+                continue
+            return
 
-    async def proves(self, user: str, password: str) -> bool:
+    def began(self) -> int:
+        """The generation before a proof, for ``login``."""
+        return self._logins.began()
+
+    async def proves(self, user: str, password: str) -> Proof:
         """Whether it is the password of an account. Takes as long for nobody as for somebody. A directory
         that plugins ask goes before what is kept here, and whom it knows gets an account.
         """
         account = await self.get(user)
         known = await self._ctx.check_password(user, password)
         if known is not None:
-            closed = account is not None and account.deactivated
-            if known and account is None:
+            right = known and not self.reserved(user)
+            if right and account is None:
                 with contextlib.suppress(Conflict):  # two devices at once
                     await self.create(user, "")
-            return known and not closed and not self.reserved(user)
-        kept = account.password if account is not None and not account.deactivated else ""
-        if len(password) > _MOST_PASSWORD:
-            return False
-        async with self._slots:
-            return await asyncio.to_thread(self._verified, kept, password.encode(errors="replace"))
+        else:
+            right = await self._passwords.right(account.password if account is not None else "", password)
+        if not right:
+            return Proof.WRONG
+        return Proof.CLOSED if account is not None and account.deactivated else Proof.RIGHT
 
-    def _verified(self, kept: str, password: bytes) -> bool:
-        try:
-            if not kept:
-                self._hasher.hash(password)
-                return False
-            return self._hasher.verify(kept, password)
-        except (VerificationError, InvalidHashError):
-            return False
-
-    async def login(self, user: str, device_id: str, name: str) -> tuple[str, str]:
-        """A device and its new token, which takes the place of those it had: ``(device id, token)``. Raises
-        LocalProtocolError.
+    async def login(
+        self, user: str, device_id: str, name: str, *, group: str = "", began: int | None = None
+    ) -> tuple[str, str]:
+        """A device and its new token, which takes the place of those it had: ``(device id, token)``.
+        ``group`` is where it comes from. Raises LocalProtocolError, and the error answer of a login whose
+        person was logged out everywhere, or given another password, since ``began``: that means those too who
+        are about to come in.
         """
+        began = self._logins.began() if began is None else began
         device_id = device_id or self._device_id()
         if not valid_device_id(device_id):
             raise LocalProtocolError("a device id has 1 to 255 bytes")
@@ -186,14 +211,27 @@ class Accounts:
         token = urlsafe_b64encode(self._ctx.random.bytes(32)).decode().rstrip("=")
         gone = await self._tokens_gone(user, device_id)
         fields = {"user_id": user, "device_id": device_id}
-        await self._ctx.store.commit([*gone, Insert("access_token", (_hash(token),), b"", fields)])
+        await self._ctx.store.commit([*gone, Insert("access_token", (_hash(token),), group.encode(), fields)])
+        account = await self.get(user)
+        out = self._logins.revoked(user, began) or self._logins.revoked(_named(user, device_id), began)
+        if out or account is None or account.deactivated:
+            await self.logout(user, [device_id])
+            raise error(403, "M_FORBIDDEN", "this account was logged out meanwhile")
         for delete in gone:
-            self._known.pop(str(delete.key[0]), None)
+            self._known.drop(str(delete.key[0]))
         return device_id, token
 
-    async def _tokens_gone(self, user: str, device_id: str) -> list[Delete]:
+    async def came_from(self, user: str, group: str) -> bool:
+        """Whether one of somebody's devices logged in from a group of addresses."""
         rows = await self._ctx.store.scan(
-            "access_token", index=("user_id", "device_id"), equal=(user, device_id), limit=100
+            "access_token", index=("user_id", "device_id"), equal=(user,), limit=_PAGE
+        )
+        return any(row.body == group.encode() for row in rows)
+
+    async def _tokens_gone(self, user: str, *device_id: str) -> list[Delete]:
+        """What takes the tokens of a device away, or of all."""
+        rows = await self._ctx.store.scan(
+            "access_token", index=("user_id", "device_id"), equal=(user, *device_id), limit=_PAGE
         )
         return [Delete("access_token", row.key) for row in rows]
 
@@ -207,8 +245,8 @@ class Accounts:
         hashed = _hash(token)
         known = self._known.get(hashed)
         if known is not None:
-            self._known.move_to_end(hashed)
             return known
+        began = self._known.began()
         row = await self._ctx.store.get("access_token", (hashed,))
         if row is None:
             return None
@@ -217,40 +255,54 @@ class Accounts:
         if account is None or account.deactivated:
             return None
         caller = Caller(user=user, device=str(row.fields["device_id"]), token=hashed, admin=account.admin)
-        self._known[hashed] = caller
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return caller
+        # Of a token that was taken back while it was read, the caller is told to whom it was, and no more.
+        return caller if self._known.put(hashed, user, caller, began) else await self._anew(caller)
+
+    async def _anew(self, caller: Caller) -> Caller | None:
+        row = await self._ctx.store.get("access_token", (caller.token,))
+        return caller if row is not None else None
 
     async def holds(self, caller: Caller) -> bool:
         """Whether a caller's token is still one."""
         return caller.token in self._known or bool(await self._ctx.store.get("access_token", (caller.token,)))
 
-    async def logout(self, user: str, device_ids: list[str]) -> None:
+    async def logout(self, user: str, device_ids: Sequence[str]) -> None:
         """Devices are gone, with their tokens, keys, and what waits for them."""
+        for device_id in device_ids:  # no login under way is let in that the search below does not see
+            self._logins.revoke(_named(user, device_id))
         gone: list[Delete] = []
         for device_id in device_ids:
             gone += await self._tokens_gone(user, device_id)
+        await self._gone(user, gone, device_ids)
+
+    async def _gone(self, user: str, gone: Sequence[Delete], device_ids: Sequence[str]) -> None:
         if gone:
             await self._ctx.store.commit(gone)
-        for delete in gone:
-            self._known.pop(str(delete.key[0]), None)
+        self._known.revoke(user)  # nor does a request under way keep what it read before
         await self._devices.remove(user, device_ids)
         self.closed(user)
 
     async def logout_all(self, user: str, but: str = "") -> None:
-        """Every device, but one that may stay."""
+        """Every device, but one that may stay; tokens without a device too."""
+        self._logins.revoke(user)
+        rows = await self._ctx.store.scan(
+            "access_token", index=("user_id", "device_id"), equal=(user,), limit=10_000
+        )
+        gone = [Delete("access_token", row.key) for row in rows if row.fields["device_id"] != but]
         devices = (await self._devices.of(user)).devices
-        await self.logout(user, [device_id for device_id in devices if device_id != but])
+        await self._gone(user, gone, [device_id for device_id in devices if device_id != but])
 
     async def deactivate(self, user: str, *, erase: bool = False) -> None:
         """Nobody logs in there any more, and nobody else gets that name. ``erase``: what the person said is
         shown to nobody who was not there.
         """
-        account = await self.get(user)
-        if account is None:
-            raise LocalProtocolError(f"there is no {user}")
-        await self._put(replace(account, password="", deactivated=True, erased=erase or account.erased))
+
+        def closed(account: Account) -> Account:
+            # The password is kept, so that who knows it is told what became of the account, and nobody else.
+            kept = "" if erase else account.password
+            return replace(account, password=kept, deactivated=True, erased=erase or account.erased)
+
+        await self._change(user, closed)
         if erase:
             self._attendance.erased.add(user)
             await self._ctx.store.commit([Delete("profile", (user,))])
@@ -302,6 +354,10 @@ class Accounts:
         user = self.user_id(str(arguments["name"]))
         await self.deactivate(user)
         return {"user": user, "deactivated": True}
+
+
+def _named(user: str, device_id: str) -> str:
+    return f"{user} {device_id}"
 
 
 def _hash(token: str) -> str:

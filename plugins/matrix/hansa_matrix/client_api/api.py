@@ -12,7 +12,7 @@ from hansa import NetworkContext, Operation, Request, Response, RoomRefused, Rou
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.aliases import Aliases
 from hansa_matrix.client_api.crypto import Crypto
-from hansa_matrix.client_api.data import PUSH_RULES, Data, UserData
+from hansa_matrix.client_api.data import IGNORED, PUSH_RULES, Data, UserData
 from hansa_matrix.client_api.door import Door, Handler, Limited, Part, refused, text
 from hansa_matrix.client_api.founding import user_ids
 from hansa_matrix.client_api.media import Files
@@ -88,7 +88,7 @@ class ClientApi:
         self._reports = Reports(ctx, attendance)
         self._door = Door(ctx, self.accounts)
         self._voice = Voice(own, rooms.get)
-        self._sessions = Sessions(ctx, self._door, self.accounts, known.devices, self.tokens)
+        self._sessions = Sessions(ctx, self.accounts, known.devices, self.tokens)
         data = UserData(ctx, news)
         shapes, visibility = Shapes(ctx, attendance), Visibility(attendance)
         push = PushRules(data)
@@ -148,7 +148,7 @@ class ClientApi:
         )
 
         def changed(user: str, type_: str) -> None:
-            if type_ == PUSH_RULES:
+            if type_ in {PUSH_RULES, IGNORED}:
                 unread.forget(user)
 
         def tell_around(user: str) -> None:

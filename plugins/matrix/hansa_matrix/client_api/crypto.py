@@ -63,7 +63,9 @@ class Crypto:
                 raise error(400, "M_INVALID_PARAM", "device_keys are not those of this device")
             known = await self._known.devices.get(user, device_id)
             name = known.name if known is not None else ""
-            await self._known.devices.put(user, Device(device_id=device_id, keys=keys, name=name))
+            await self._known.devices.put(
+                user, Device(device_id=device_id, keys=keys, name=name), known_only=True
+            )
         once, fallback = body.get("one_time_keys", {}), body.get("fallback_keys", {})
         if not isinstance(once, dict) or not isinstance(fallback, dict):
             raise error(400, "M_BAD_JSON", "one_time_keys and fallback_keys are objects")
@@ -112,7 +114,7 @@ class Crypto:
         if "master" not in known and "master" not in fresh:
             raise error(400, "M_INVALID_PARAM", "there is no master key yet")
         if known:
-            await self._sessions.proven(caller, request, body, "cross-signing")
+            await self._sessions.proven(caller, request, body)
         await self._known.devices.set_cross_signing(caller.user, fresh)
         return {}
 

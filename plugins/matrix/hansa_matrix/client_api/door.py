@@ -82,8 +82,6 @@ class Door:
         self._accounts = accounts
         config = ctx.config
         self._acts = Allowance(ctx.clock, config.client_rate, config.client_burst)
-        # Guessing passwords is not to be worth while.
-        self._tries = Allowance(ctx.clock, config.client_rate / 100, max(5, config.client_burst / 10))
         #: False while our rooms are not loaded.
         self.opened: Callable[[], bool] = lambda: True
 
@@ -111,13 +109,6 @@ class Door:
         """Pages of any origin may ask, as no cookie says who they are."""
         for prefix in ("/_matrix/client", "/_matrix/media", "/.well-known/matrix/client"):
             router.headers(prefix, _OPEN_TO_BROWSERS)
-
-    def attempt(self, request: Request, name: str = "") -> None:
-        """Somebody tries to get in. Raises ``Busy`` where they try too often."""
-        for who in (request.remote, name) if name else (request.remote,):
-            if wait := self._tries.take(who):
-                self._ctx.count("matrix_client_limited", what="login")
-                raise Busy("too many attempts", after=max(1.0, wait))
 
     def anybody(self, handler: OpenHandler) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint that asks for no token."""

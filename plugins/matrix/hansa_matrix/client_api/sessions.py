@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from hansa import Conflict, LocalProtocolError, NetworkContext, Request
+from hansa import Conflict, LocalProtocolError, NetworkContext, Request, Write
 
-from hansa_matrix.client_api.accounts import Accounts, Caller
-from hansa_matrix.client_api.door import Door, Handler, Limited, OpenHandler, text
+from hansa_matrix.client_api.accounts import Accounts, Caller, Proof
+from hansa_matrix.client_api.attempts import Attempts
+from hansa_matrix.client_api.door import Handler, Limited, OpenHandler, text
+from hansa_matrix.client_api.shares import Shares, address_group
 from hansa_matrix.client_api.stages import DUMMY, PASSWORD, TOKEN, Check, Stages
 from hansa_matrix.client_api.tokens import Tokens
 from hansa_matrix.crossings import Crossings, require, said
@@ -22,22 +23,22 @@ from hansa_matrix.proto.devices import Device, shortened
 from hansa_matrix.users.devices import Devices
 
 _MOST_DEVICES_GONE = 1000
-_MOST_NONCES, _NONCE_FOR = 1000, 60.0
+_MOST_NONCES, _NONCES_EACH, _NONCE_FOR = 1000, 20, 60.0
 
 
 class Sessions:
     """Everything with which a person, or an administrator's tool, begins."""
 
-    def __init__(
-        self, ctx: NetworkContext, door: Door, accounts: Accounts, devices: Devices, tokens: Tokens
-    ) -> None:
+    def __init__(self, ctx: NetworkContext, accounts: Accounts, devices: Devices, tokens: Tokens) -> None:
         self._ctx = ctx
-        self._door = door
+        self._attempts = Attempts(ctx, accounts.came_from)
         self._accounts = accounts
         self._devices = devices
         self._tokens = tokens
         self._stages = Stages(ctx.clock, ctx.random)
-        self._nonces: OrderedDict[str, float] = OrderedDict()
+        self._nonces: Shares[bool] = Shares(
+            ctx.clock, most=_MOST_NONCES, each=_NONCES_EACH, seconds=_NONCE_FOR
+        )
 
     def open(self) -> Mapping[tuple[str, str], OpenHandler]:
         """What takes no token."""
@@ -74,15 +75,16 @@ class Sessions:
         if text(body, "type") != PASSWORD:
             raise error(400, "M_UNKNOWN", "one logs in by password here")
         user = self._named(body)
-        self._door.attempt(request, user)
-        if not await self._accounts.proves(user, text(body, "password")):
+        await self._attempts.login(request, user)
+        began = self._accounts.began()
+        proof = await self._accounts.proves(user, text(body, "password"))
+        if proof is not Proof.RIGHT:
             self._ctx.count("matrix_logins", status="refused")
-            account = await self._accounts.get(user)
-            if account is not None and account.deactivated:
+            if proof is Proof.CLOSED:
                 raise error(403, "M_USER_DEACTIVATED", "this account is closed")
             raise error(403, "M_FORBIDDEN", "the name or the password is wrong")
         self._ctx.count("matrix_logins", status="let in")
-        return await self._entered(user, body)
+        return await self._entered(request, user, body, began)
 
     def _named(self, body: Mapping[str, Any]) -> str:
         identifier = body.get("identifier")
@@ -97,9 +99,14 @@ class Sessions:
         except LocalProtocolError as problem:
             raise error(403, "M_FORBIDDEN", "the name or the password is wrong") from problem
 
-    async def _entered(self, user: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        name = text(body, "initial_device_display_name", "")
-        device_id, token = await self._accounts.login(user, text(body, "device_id", ""), name)
+    async def _entered(
+        self, request: Request, user: str, body: Mapping[str, Any], began: int
+    ) -> dict[str, Any]:
+        name, group = text(body, "initial_device_display_name", ""), address_group(request.remote)
+        device_id, token = await self._accounts.login(
+            user, text(body, "device_id", ""), name, group=group, began=began
+        )
+        self._attempts.succeeded(request, user, device_id)
         answer: dict[str, Any] = {"user_id": user, "access_token": token, "device_id": device_id}
         answer["home_server"] = user.partition(":")[2]
         if self._ctx.config.base_url:
@@ -113,38 +120,51 @@ class Sessions:
         mode = self._ctx.config.registration
         if mode == "closed":
             raise error(403, "M_FORBIDDEN", "accounts are made by the operator of this server")
-        self._door.attempt(request)
+        self._attempts.stranger(request)
         user = await self._free(text(body, "username", "") or self._ctx.random.bytes(6).hex())
         password = text(body, "password", "")
         checks: dict[str, Check] = {}
-        taken: list[str] = []
         if mode == "token":
 
             async def good(auth: Mapping[str, Any]) -> bool:
                 token = auth.get("token")
-                if isinstance(token, str) and await self._tokens.valid(token):
-                    taken.append(token)
-                    return True
-                return False
+                return isinstance(token, str) and await self._tokens.valid(token)
 
             checks[TOKEN] = good
         flow = [TOKEN] if mode == "token" else [DUMMY]
-        await self._stages.passed("register", body.get("auth"), flow, checks)
+        proven = await self._stages.passed(request, body, "", flow, checks)
         if not password:
             raise error(400, "M_MISSING_PARAM", "password is missing")
-        if taken and not await self._tokens.take(taken[0]):
-            raise error(403, "M_FORBIDDEN", "that token has been used up")
-        return await self._made(user, password, body, admin=False)
+        token = str(proven[TOKEN]["token"]) if mode == "token" else ""
+        return await self._made(request, user, password, body, token=token)
 
-    async def _made(self, user: str, password: str, body: Mapping[str, Any], *, admin: bool) -> Any:
+    async def _made(
+        self,
+        request: Request,
+        user: str,
+        password: str,
+        body: Mapping[str, Any],
+        *,
+        admin: bool = False,
+        token: str = "",
+    ) -> Any:
+        """An account, by one use of a registration token where there is one."""
+
+        async def using() -> Write:
+            use = await self._tokens.use(token)
+            if use is None:
+                raise error(403, "M_FORBIDDEN", "that token has been used up")
+            return use
+
+        began = self._accounts.began()
         try:
-            await self._accounts.create(user, password, admin=admin)
+            await self._accounts.create(user, password, admin=admin, using=using if token else None)
         except Conflict as conflict:
             raise error(400, "M_USER_IN_USE", f"{user} is somebody already") from conflict
         self._ctx.log.info("%s has an account now", user)
         if body.get("inhibit_login") is True:
             return {"user_id": user}
-        return await self._entered(user, body)
+        return await self._entered(request, user, body, began)
 
     async def _free(self, name: str) -> str:
         try:
@@ -159,7 +179,7 @@ class Sessions:
 
     async def available(self, request: Request, _body: Any) -> Any:
         """``GET /register/available``."""
-        self._door.attempt(request)
+        self._attempts.stranger(request)
         if self._ctx.config.registration == "closed":
             raise error(403, "M_FORBIDDEN", "accounts are made by the operator of this server")
         await self._free(request.first("username"))
@@ -167,17 +187,15 @@ class Sessions:
 
     async def validity(self, request: Request, _body: Any) -> Any:
         """``GET /register/m.login.registration_token/validity``."""
-        self._door.attempt(request)
+        self._attempts.stranger(request)
         return {"valid": await self._tokens.valid(request.first("token"))}
 
-    async def nonce(self, _request: Request, _body: Any) -> Any:
+    async def nonce(self, request: Request, _body: Any) -> Any:
         """A number used once, for ``by_secret``."""
         if not self._ctx.config.registration_secret:
             raise error(404, "M_UNRECOGNIZED", "accounts are not made by a secret here")
         name = self._ctx.random.bytes(32).hex()
-        self._nonces[name] = self._ctx.clock.monotonic() + _NONCE_FOR
-        if len(self._nonces) > _MOST_NONCES:
-            self._nonces.popitem(last=False)
+        self._nonces.put(name, request.remote, True)  # there is nothing to keep of it
         return {"nonce": name}
 
     async def by_secret(self, request: Request, body: Any) -> Any:
@@ -185,42 +203,42 @@ class Sessions:
         secret = self._ctx.config.registration_secret
         if not secret:
             raise error(404, "M_UNRECOGNIZED", "accounts are not made by a secret here")
-        self._door.attempt(request)
+        self._attempts.stranger(request)
         nonce, name, password = text(body, "nonce"), text(body, "username"), text(body, "password")
-        if self._nonces.pop(nonce, 0.0) < self._ctx.clock.monotonic():
+        if self._nonces.take(nonce) is None:
             raise error(400, "M_UNKNOWN", "that nonce is not known, or too old")
         admin = body.get("admin") is True
         said = [nonce, name, password, "admin" if admin else "notadmin"]
         mac = hmac.new(secret.encode(), "\0".join(said).encode(), hashlib.sha1).hexdigest()
         if not hmac.compare_digest(mac.encode(), text(body, "mac").encode()):
             raise error(403, "M_FORBIDDEN", "the proof of the secret is wrong")
-        return await self._made(await self._free(name), password, body, admin=admin)
+        return await self._made(request, await self._free(name), password, body, admin=admin)
 
     async def whoami(self, caller: Caller, _request: Request, _body: Any) -> Any:
         """``GET /account/whoami``."""
         return {"user_id": caller.user, "device_id": caller.device, "is_guest": False}
 
-    async def proven(self, caller: Caller, request: Request, body: Mapping[str, Any], purpose: str) -> None:
+    async def proven(self, caller: Caller, request: Request, body: Mapping[str, Any]) -> None:
         """The caller knows the password too. Raises the error answer that asks for it, until it is given, and
         ``Busy`` where it is guessed.
         """
-        self._door.attempt(request, caller.user)
+        self._attempts.device(caller.user, caller.device)
 
         async def mine(auth: Mapping[str, Any]) -> bool:
             identifier, password = auth.get("identifier"), auth.get("password")
             named = identifier.get("user") if isinstance(identifier, dict) else auth.get("user", caller.user)
             if named not in {caller.user, caller.user[1:].partition(":")[0]} or not isinstance(password, str):
                 return False
-            return await self._accounts.proves(caller.user, password)
+            return await self._accounts.proves(caller.user, password) is Proof.RIGHT
 
-        await self._stages.passed(f"{purpose} {caller.user}", body.get("auth"), [PASSWORD], {PASSWORD: mine})
+        await self._stages.passed(request, body, caller.user, [PASSWORD], {PASSWORD: mine})
 
     async def password(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /account/password``."""
         fresh = text(body, "new_password")
         if not fresh:
             raise error(400, "M_INVALID_PARAM", "a password is not empty")
-        await self.proven(caller, request, body, "password")
+        await self.proven(caller, request, body)
         await self._accounts.set_password(caller.user, fresh)
         if body.get("logout_devices", True) is not False:
             await self._accounts.logout_all(caller.user, but=caller.device)
@@ -228,7 +246,7 @@ class Sessions:
 
     async def deactivate(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /account/deactivate``."""
-        await self.proven(caller, request, body, "deactivate")
+        await self.proven(caller, request, body)
         await self._accounts.deactivate(caller.user, erase=body.get("erase") is True)
         return {"id_server_unbind_result": "no-support"}
 
@@ -270,13 +288,13 @@ class Sessions:
                 crossings = Crossings(self._ctx)
                 await require(self._ctx, crossings.profile_change(caller.user, said(body=name)))
             await self._devices.put(
-                caller.user, Device(device_id=device.device_id, keys=device.keys, name=name)
+                caller.user, Device(device_id=device.device_id, keys=device.keys, name=name), known_only=True
             )
         return {}
 
     async def remove(self, caller: Caller, request: Request, body: Any) -> Any:
         """``DELETE /devices/{deviceId}``."""
-        await self.proven(caller, request, body, "devices")
+        await self.proven(caller, request, body)
         await self._accounts.logout(caller.user, [request.path["device"]])
         return {}
 
@@ -285,7 +303,7 @@ class Sessions:
         listed = body.get("devices")
         if not isinstance(listed, list) or len(listed) > _MOST_DEVICES_GONE:
             raise error(400, "M_BAD_JSON", "devices is no list of device ids")
-        await self.proven(caller, request, body, "devices")
+        await self.proven(caller, request, body)
         await self._accounts.logout(caller.user, [one for one in listed if isinstance(one, str)])
         return {}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from hansa import Cas, Conflict, Delete, Insert, LocalProtocolError, NetworkContext
+from hansa import Cas, Delete, Insert, LocalProtocolError, NetworkContext, Write
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{1,64}", re.ASCII)
 
@@ -43,23 +43,17 @@ class Tokens:
 
     async def valid(self, token: str) -> bool:
         """Whether an account can be made by it."""
+        return await self.use(token) is not None
+
+    async def use(self, token: str) -> Write | None:
+        """The write that counts one use, which fails where somebody else counts one first; None if it cannot
+        be used any more.
+        """
         row = await self._ctx.store.get("registration_token", (token,)) if _TOKEN.fullmatch(token) else None
         if row is None:
-            return False
+            return None
         kept = orjson.loads(row.body)
-        return not kept["uses"] or kept["used"] < kept["uses"]
-
-    async def take(self, token: str) -> bool:
-        """Use it once; False if it cannot be used any more."""
-        while await self.valid(token):
-            row = await self._ctx.store.get("registration_token", (token,))
-            if row is None:
-                break
-            kept = orjson.loads(row.body)
-            body = orjson.dumps(kept | {"used": kept["used"] + 1})
-            try:
-                await self._ctx.store.commit([Cas("registration_token", (token,), row.body, body)])
-            except Conflict:  # somebody else used it at this moment
-                continue
-            return True
-        return False
+        if kept["uses"] and kept["used"] >= kept["uses"]:
+            return None
+        body = orjson.dumps(kept | {"used": kept["used"] + 1})
+        return Cas("registration_token", (token,), row.body, body)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from hansa import Membership, NetworkContext
@@ -10,6 +9,7 @@ from hansa import Membership, NetworkContext
 from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.push import PushRules
 from hansa_matrix.client_api.visibility import without
+from hansa_matrix.generations import Generations
 from hansa_matrix.proto.push_rules import Situation, judge
 from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.room.events import Stored
@@ -47,19 +47,18 @@ class Unread:
         self._data = data
         self._rules = rules
         self._signals = signals
-        self._positions: OrderedDict[str, int] = OrderedDict()
-        self._counts: OrderedDict[tuple[str, str], Counts] = OrderedDict()
+        self._positions: Generations[str, int] = Generations(_REMEMBERED)
+        self._counts: Generations[tuple[str, str], Counts] = Generations(_REMEMBERED)
 
     def forget(self, user: str) -> None:
-        """Somebody has other rules now."""
-        for key in [key for key in self._counts if key[0] == user]:
-            del self._counts[key]
+        """Somebody has other rules now, or ignores others."""
+        self._counts.revoke(user)
 
     async def of(self, user: str, room: MatrixRoom, upto: int) -> Counts:
         """What somebody in a room has not read."""
-        key = (user, room.room_id)
+        key, began = (user, room.room_id), self._counts.began()
         read = await self._read(user, room.room_id)
-        known = self._counts.pop(key, Counts())
+        known = self._counts.get(key) or Counts()
         if known.read != read or known.upto > upto:
             known = Counts(read=read, upto=max(read, await self._entered(user, room)))
         items = await self._news.last(room.room_id, upto + 1, _MOST, since=known.upto)
@@ -68,9 +67,7 @@ class Unread:
             events = [loaded[item.ref] for item in items if item.ref in loaded]
             known = await self._counted(user, room, events, known)
         known = replace(known, upto=max(known.upto, items[-1].position if items else known.upto))
-        self._counts[key] = known
-        if len(self._counts) > _REMEMBERED:
-            self._counts.popitem(last=False)
+        self._counts.put(key, user, known, began)
         return known
 
     async def _read(self, user: str, room_id: str) -> int:
@@ -83,13 +80,11 @@ class Unread:
 
     async def _position(self, room_id: str, event_id: str) -> int:
         """Where an event is in the stream, which it keeps."""
-        known = self._positions.get(event_id)
+        known, began = self._positions.get(event_id), self._positions.began()
         if known is None:
             known = await self._news.of(room_id, event_id)
             if known:
-                self._positions[event_id] = known
-                if len(self._positions) > _REMEMBERED:
-                    self._positions.popitem(last=False)
+                self._positions.put(event_id, room_id, known, began)
         return known
 
     async def _entered(self, user: str, room: MatrixRoom) -> int:

@@ -27,6 +27,7 @@ from hansa import (
 
 from hansa_matrix.crossings import passes, require
 from hansa_matrix.federation.sender import Sender
+from hansa_matrix.generations import Generations
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import (
     RECEIPT,
@@ -71,7 +72,7 @@ class RoomSignals:
         self._room_of = room_of
         self._typing: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._news = asyncio.Event()
-        self._receipts: OrderedDict[tuple[str, str], Receipts] = OrderedDict()
+        self._receipts: Generations[tuple[str, str], Receipts] = Generations(_RECEIPTS)
         self._latest = Latest()
         #: Counts changes of what is not kept, by the room whose people type or the person who is there or
         #: gone; a client that has seen a count has seen all before it.
@@ -239,23 +240,20 @@ class RoomSignals:
         for position in await self._ctx.store.commit(writes, durability="lazy"):
             self._latest.noted(*news, position)
         for whose in ("", receipt.user):
-            self._receipts.pop((receipt.room_id, whose), None)
+            self._receipts.revoke(f"{receipt.room_id} {whose}")
         self.told(receipt.user if private else receipt.room_id)
         return True
 
     async def receipts(self, room_id: str, user: str = "") -> Receipts:
         """The last receipts in a room, or one person's there: ``(user, thread) -> (event id, time)``."""
-        known = self._receipts.get((room_id, user))
+        known, began = self._receipts.get((room_id, user)), self._receipts.began()
         if known is not None:
-            self._receipts.move_to_end((room_id, user))
             return known
         equal = (room_id, user) if user else (room_id,)
         rows = await self._ctx.store.scan("receipt", equal=equal, limit=10_000)
         found = {(str(row.key[1]), str(row.key[2])): _receipt(row) for row in rows}
         if len(found) <= _MOST_REMEMBERED:
-            self._receipts[room_id, user] = found
-            if len(self._receipts) > _RECEIPTS:
-                self._receipts.popitem(last=False)
+            self._receipts.put((room_id, user), f"{room_id} {user}", found, began)
         return found
 
     async def send(self, link: Link, signal: Signal) -> None:

@@ -76,9 +76,10 @@ class Devices:
         row = await self._ctx.store.get("device", (user, device_id))
         return _device(device_id, row.body) if row is not None else None
 
-    async def put(self, user: str, device: Device) -> None:
+    async def put(self, user: str, device: Device, *, known_only: bool = False) -> None:
         """A new device, or other keys or another name of one. Raises LocalProtocolError for what is no key
-        object of this device, and for other identity keys than it had.
+        object of this device, for other identity keys than it had, and with ``known_only`` for a device that
+        is not there, or not any more: who is logged out at this moment does not come back by their keys.
         """
         if not valid_device_id(device.device_id):
             raise LocalProtocolError("a device id has 1 to 255 bytes")
@@ -88,6 +89,8 @@ class Devices:
             known = await self.get(user, device.device_id)
             if known == device:
                 return
+            if known is None and known_only:
+                raise LocalProtocolError(f"{user} has no device {device.device_id}")
             if (
                 known is None
                 and await self._ctx.store.count("device", equal={"user_id": user}) >= MAX_DEVICES
@@ -183,7 +186,7 @@ class Devices:
             merged = with_signatures(device.keys, signed, by)
             if merged is None:
                 return "what was signed is not what is kept"
-            await self.put(user, Device(device_id=key_id, keys=merged, name=device.name))
+            await self.put(user, Device(device_id=key_id, keys=merged, name=device.name), known_only=True)
             return ""
         row = await self._ctx.store.get("cross_signing_key", (user, "master"))
         master = orjson.loads(row.body) if row is not None else None

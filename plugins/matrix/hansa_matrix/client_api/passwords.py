@@ -1,0 +1,46 @@
+"""Passwords, of which argon2id's answer is kept: a few are hashed at a time, each as slow as the other."""
+
+from __future__ import annotations
+
+import asyncio
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from hansa import LocalProtocolError
+
+_MOST = 1024
+#: Passwords that are hashed at a time: each takes a core and its memory.
+_AT_A_TIME = 2
+
+
+class Passwords:
+    """``memory`` in KiB, ``rounds`` as argon2 counts."""
+
+    def __init__(self, *, rounds: int, memory: int) -> None:
+        self._hasher = PasswordHasher(time_cost=rounds, memory_cost=memory, parallelism=1)
+        self._slots = asyncio.Semaphore(_AT_A_TIME)
+
+    async def hashed(self, password: str) -> str:
+        """What to keep of a password. Raises LocalProtocolError for one over 1024 bytes."""
+        if len(password.encode(errors="replace")) > _MOST:
+            raise LocalProtocolError(f"a password has at most {_MOST} bytes")
+        async with self._slots:
+            return await asyncio.to_thread(self._hasher.hash, password.encode(errors="replace"))
+
+    async def right(self, kept: str, password: str) -> bool:
+        """Whether it is the password of which ``kept`` was kept. Where nothing is (``""``) that takes as
+        long, and nothing is right.
+        """
+        if len(password) > _MOST:
+            return False
+        async with self._slots:
+            return await asyncio.to_thread(self._verified, kept, password.encode(errors="replace"))
+
+    def _verified(self, kept: str, password: bytes) -> bool:
+        try:
+            if not kept:
+                self._hasher.hash(password)
+                return False
+            return self._hasher.verify(kept, password)
+        except (VerificationError, InvalidHashError):
+            return False
