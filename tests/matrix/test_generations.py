@@ -44,6 +44,8 @@ def test_it_is_bounded_and_forgets_no_revocation_that_matters(monkeypatch):
 ALLOWED = {
     ("client_api/sync.py", "_seen"): "a time, of who asks",
     ("users/remote.py", "_fetching"): "a number of what is under way",
+    ("users/shares.py", "_rows"): "of one batch, whose commit compares them with what is stored",
+    ("users/shares.py", "_evicted"): "a count within one batch",
 }
 
 
