@@ -15,7 +15,11 @@ _REPORTS_FOR = 365 * 86_400_000
 _PAGE = 500
 #: What others, or people here, can make more of: its rows are counted for the metrics.
 COUNTED = (
+    "access_token",
+    "account",
     "account_data",
+    "cross_signing_key",
+    "device",
     "fallback_key",
     "filter",
     "invite",
@@ -26,6 +30,7 @@ COUNTED = (
     "one_time_key",
     "openid",
     "profile",
+    "published",
     "receipt",
     "redaction",
     "remote_devices",

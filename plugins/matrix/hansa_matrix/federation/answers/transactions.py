@@ -16,7 +16,7 @@ from hansa_matrix.room.ingest import Ingest
 
 _LONGEST_TXN = 255
 #: Transactions of one server of which the answer is known.
-MOST_TRANSACTIONS = 10_000
+MOST_TRANSACTIONS, _TRIM_EVERY = 10_000, 500
 #: Bytes of a transaction that is parsed on the loop: reading a larger one by its parts takes over 20 ms.
 _READ_AT_ONCE = 256 * 1024
 
@@ -28,7 +28,7 @@ class Transactions:
         self._ctx = ctx
         self._ingest = ingest
         self._edus = edus
-        self._known = Trimmed(ctx, "txn", MOST_TRANSACTIONS, 500)
+        self._known = Trimmed(ctx, "txn", MOST_TRANSACTIONS, _TRIM_EVERY)
 
     def table(self) -> Mapping[tuple[str, str], Answerer]:
         """See ``server.Answers.table``."""

@@ -1,0 +1,382 @@
+"""Everything that others can make this server store: who, how much of one, how much in all, how long, and where
+an operator sees it. A collection that is not in the table fails a test; so does a bound, a metric or a proof that
+the table names and that is not there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hansa_xmpp.occupants as xmpp
+import pytest
+from hansa import Collection
+from hansa.tables import SCHEMA as CORE
+from hansa_matrix.config import Config
+from hansa_matrix.federation.answers import transactions
+from hansa_matrix.room.redactions import Awaited, Waiting
+from hansa_matrix.room.sweep import COUNTED
+from hansa_matrix.schema import SCHEMA
+from hansa_matrix.users import devices
+from matrix.inbound import THEIRS, V1, Inbound, inbound
+from matrix.test_devices import US, known
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """``peer``, ``in_all`` and ``age`` are numbers of the code, ``module:NAME``, or options, ``option NAME``;
+    of what has no bound of its own ``within`` says what bounds it. ``flood`` is the test that really does it.
+    """
+
+    who: str
+    peer: str = ""
+    in_all: str = ""
+    age: str = ""
+    within: str = ""
+    metric: str = ""
+    flood: str = ""
+
+
+def ours(why: str) -> Kept:
+    """Nobody but an operator, or this server itself, makes more of it."""
+    return Kept(who="", within=why)
+
+
+def history(why: str) -> Kept:
+    """It grows with the events of rooms that people here are in, which a room's own rules let happen."""
+    return Kept(who="members of rooms that we are in", within=why, metric="matrix_pdus")
+
+
+_EVENT = "each event has at most 64 KiB, and passes the rules and policies of its room"
+_OF_USER = "rows of people with an account, each by an act that the client rate limits"
+
+MATRIX: dict[str, Kept] = {
+    # Other servers.
+    "invite": Kept(
+        who="other servers; people here who knock",
+        peer="hansa_matrix.room.pending:MOST_OF_PEER",
+        in_all="hansa_matrix.room.pending:MOST_IN_ALL",
+        age="hansa_matrix.room.pending:KEPT_FOR",
+        metric="matrix_invites_waiting",
+        flood="clients/test_invite_floods.py::test_one_server_s_flood_is_small",
+    ),
+    "to_device": Kept(
+        who="other servers; people here",
+        peer="hansa_matrix.users.shares:BYTES_OF_PEER",
+        in_all="hansa_matrix.users.shares:BYTES_IN_ALL",
+        age="hansa_matrix.users.messages:KEPT_FOR",
+        metric="matrix_to_device_waiting_bytes",
+        flood="matrix/test_message_floods.py::test_one_server_s_flood_is_small",
+    ),
+    "to_device_usage": Kept(
+        who="other servers; people here",
+        within="a row of each peer and device that has messages waiting, no longer than those",
+        metric="matrix_to_device_waiting_bytes",
+        flood="matrix/test_message_floods.py::test_what_a_device_has_or_is_gone_with_counts_no_more",
+    ),
+    "to_device_seen": Kept(
+        who="other servers",
+        peer="hansa_matrix.users.messages:MOST_SEEN",
+        within="rows of messages that a device here got",
+        age="hansa_matrix.room.sweep:_SEEN_FOR",
+        metric="matrix_stored_rows",
+        flood="matrix/test_message_floods.py::test_of_very_many_it_is_known_only_of_the_last_that_they_came",
+    ),
+    "txn": Kept(
+        who="other servers",
+        peer="hansa_matrix.federation.answers.transactions:MOST_TRANSACTIONS",
+        within="servers whose requests are signed, at most so many of each, for a day",
+        age="hansa_matrix.room.sweep:_TXN_FOR",
+        metric="matrix_stored_rows",
+        flood="matrix/test_stored_by_strangers.py::test_answers_to_transactions_are_kept_of_the_last",
+    ),
+    "remote_devices": Kept(
+        who="other servers, of people whom somebody here asked for",
+        peer="hansa_matrix.users.remote:BYTES_OF_SERVER",
+        in_all="hansa_matrix.users.remote:BYTES_IN_ALL",
+        age="hansa_matrix.users.remote:_SWEPT_AT_ONCE",
+        metric="matrix_device_lists_bytes",
+        flood="matrix/test_news_floods.py::test_lists_of_one_server_are_bounded",
+    ),
+    "remote_devices_usage": Kept(
+        who="other servers",
+        within="a row of each server of which there are lists, no longer than those",
+        metric="matrix_device_lists_bytes",
+        flood="matrix/test_news_floods.py::test_lists_of_who_is_in_no_room_with_us_go",
+    ),
+    "receipt": Kept(
+        who="members of rooms that we are in",
+        peer="hansa_matrix.room.signals:MOST_THREADS",
+        within="members of rooms, each so many threads",
+        metric="matrix_stored_rows",
+        flood="matrix/test_edus.py::test_of_a_person_with_receipts_in_very_many_threads_the_oldest_goes",
+    ),
+    "key_document": Kept(
+        who="other servers",
+        peer="hansa_matrix.key_store:MOST_KEYS",
+        in_all="hansa_matrix.key_store:MOST_BYTES",
+        age="hansa_matrix.key_store:MOST_SERVERS",
+        metric="matrix_known_servers_bytes",
+        flood="matrix/test_strangers.py::test_the_servers_fetched_longest_ago_go_when_there_are_too_many",
+    ),
+    "key": Kept(
+        who="other servers",
+        within="the keys of the servers whose documents are kept",
+        metric="matrix_known_servers",
+        flood="matrix/test_strangers.py::test_one_server_has_so_many_keys_and_a_small_document",
+    ),
+    "staged": Kept(
+        who="members of rooms that we are in",
+        in_all="option max_waiting",
+        within="of each room so many, until they are judged",
+        metric="matrix_stored_rows",
+        flood="matrix/test_line.py::test_there_is_room_for_so_many_only",
+    ),
+    "hole": Kept(
+        who="members of rooms that we are in",
+        peer="hansa_matrix.room.holes:MOST_OF_ONE",
+        in_all="hansa_matrix.room.holes:MOST",
+        metric="matrix_holes_open",
+        flood="matrix/test_holes.py::test_invented_events_cost_few_requests_and_no_room",
+    ),
+    "redaction": Kept(
+        who="members of rooms that we are in",
+        peer="hansa_matrix.room.redactions:_MOST_OF_SERVER",
+        in_all="hansa_matrix.room.redactions:_MOST",
+        metric="matrix_stored_rows",
+        flood="matrix/test_stored_by_strangers.py::test_redactions_that_wait_are_bounded",
+    ),
+    "destination": Kept(
+        who="other servers that join rooms of ours",
+        within="a row of each server that something was sent to",
+        metric="matrix_destinations_failing",
+    ),
+    "recipients": Kept(
+        who="other servers that join rooms of ours",
+        within="a row of each set of servers that an event of ours went to",
+        metric="matrix_destinations_failing",
+    ),
+    # Files.
+    "media": Kept(
+        who="people here; other servers, whose files people here look at",
+        peer="option media_quota_per_server",
+        in_all="option media_quota_remote",
+        age="option keep_remote_media_for",
+        metric="matrix_media_copies_bytes",
+        flood="clients/test_uploads.py::test_copies_of_a_server_s_files_give_way_to_its_own_only",
+    ),
+    "media_usage": Kept(
+        who="people here; other servers",
+        within="a row of each person and server that has files here",
+        metric="matrix_media_copies",
+        flood="clients/test_uploads.py::test_many_at_once_take_no_more_than_one_after_the_other",
+    ),
+    "media_reserved": Kept(
+        who="people here",
+        peer="hansa_matrix.media.library:MOST_RESERVED",
+        in_all="hansa_matrix.media.library:MOST_RESERVED_IN_ALL",
+        age="hansa_matrix.client_api.media:_RESERVED_FOR",
+        metric="matrix_media_reserved",
+        flood="clients/test_uploads.py::test_addresses_that_wait_are_bounded",
+    ),
+    # People here.
+    "device": Kept(
+        who="people here",
+        peer="hansa_matrix.proto.devices:MAX_DEVICES",
+        within=_OF_USER,
+        metric="matrix_stored_rows",
+    ),
+    "device_list": ours("a number of each person with an account"),
+    "one_time_key": Kept(
+        who="people here",
+        peer="hansa_matrix.users.devices:MOST_OF_USER",
+        within=_OF_USER,
+        metric="matrix_stored_rows",
+        flood="clients/test_keeping.py::test_keys_are_bounded",
+    ),
+    "fallback_key": Kept(
+        who="people here",
+        peer="hansa_matrix.users.devices:MOST_ALGORITHMS",
+        within=_OF_USER,
+        metric="matrix_stored_rows",
+        flood="clients/test_keeping.py::test_keys_are_bounded",
+    ),
+    "cross_signing_key": Kept(
+        who="people here",
+        peer="hansa_matrix.proto.devices:MAX_KEYS_SIZE",
+        within="three keys of each person",
+        metric="matrix_stored_rows",
+    ),
+    "vouched": Kept(
+        who="people here",
+        peer="hansa_matrix.users.devices:MOST_VOUCHED",
+        within=_OF_USER,
+        metric="matrix_stored_rows",
+        flood="matrix/test_stored_by_strangers.py::test_signatures_on_the_keys_of_others_are_bounded",
+    ),
+    "profile": Kept(
+        who="people here",
+        peer="hansa_matrix.users.profiles:MAX_PROFILE",
+        within="one of each person",
+        metric="matrix_stored_rows",
+    ),
+    "openid": Kept(
+        who="people here",
+        peer="hansa_matrix.users.openid:MOST_OF_USER",
+        within=_OF_USER,
+        metric="matrix_stored_rows",
+        flood="clients/test_keeping.py::test_tokens_for_others_take_the_place_of_the_first",
+    ),
+    "account_data": Kept(
+        who="people here",
+        peer="hansa_matrix.client_api.data:MOST_BYTES",
+        within=_OF_USER,
+        metric="matrix_stored_rows",
+        flood="clients/test_keeping.py::test_account_data_is_bounded_in_bytes",
+    ),
+    "account_data_usage": ours("a number of each person with an account"),
+    "filter": Kept(
+        who="people here",
+        peer="hansa_matrix.client_api.data:_MOST_FILTERS",
+        within=_OF_USER,
+        metric="matrix_stored_rows",
+    ),
+    "report": Kept(
+        who="people here",
+        peer="hansa_matrix.client_api.reports:MOST_OF_USER",
+        in_all="hansa_matrix.client_api.reports:MOST_IN_ALL",
+        age="hansa_matrix.room.sweep:_REPORTS_FOR",
+        metric="matrix_stored_rows",
+        flood="clients/test_keeping.py::test_reports_take_the_place_of_the_first",
+    ),
+    "room_alias": Kept(who="people here", within=_OF_USER, metric="matrix_stored_rows"),
+    "published": Kept(who="people here", within="one of each room here", metric="matrix_stored_rows"),
+    "account": Kept(who="who registers", within="as the operator lets register", metric="matrix_stored_rows"),
+    "access_token": Kept(who="people here", within="those of each device", metric="matrix_stored_rows"),
+    "registration_token": ours("an operator gives them out"),
+    "blocked": ours("an operator blocks rooms"),
+    # Rooms.
+    "room": history("a row of each room that somebody here is in"),
+    "pdu": history(_EVENT),
+    "state_group": history(_EVENT),
+    "original": history("redacted events, for keep_redacted_for seconds"),
+    "relation": history(_EVENT),
+    "related": history(_EVENT),
+    "redacted_by": history(_EVENT),
+    "stay": history(
+        "a row of each person here and room; of rooms that they were only asked into five hundred"
+    ),
+    "news": history("a row of each event; of receipts and devices one of each person"),
+    "out": ours("what people here say, until servers have it and keep_deliveries_for seconds more"),
+    "out_mark": ours("one of each hour of that"),
+    "lasting_edu": ours(
+        "what people here send to devices elsewhere, and changes of theirs, until it is sent"
+    ),
+}
+
+OTHERS: dict[str, Kept] = {
+    "core/decision": Kept(who="everybody", flood="core/test_decision_log.py::test_old_decisions_are_let_go"),
+    "core/stranger": Kept(
+        who="everybody",
+        flood="core/test_decision_log.py::test_eight_thousand_strangers_do_not_fill_the_log",
+    ),
+    **{
+        f"core/{name}": history("as the events of rooms")
+        for name in ("room", "link", "person", "event", "alias", "cursor", "dead", "ghost")
+    },
+    "core/generation": ours("a number"),
+    "xmpp/occupant": history("as many as the rooms let in"),
+    "xmpp/secret": ours("one"),
+}
+
+
+def collections() -> Iterator[tuple[str, Collection, Kept | None]]:
+    for collection in SCHEMA.collections:
+        yield collection.name, collection, MATRIX.get(collection.name)
+    for owner, schema in (("core", CORE), ("xmpp", xmpp.SCHEMA)):
+        for collection in schema.collections:
+            name = f"{owner}/{collection.name}"
+            yield name, collection, OTHERS.get(name)
+
+
+def test_every_collection_is_in_the_table():
+    names = {name for name, _, _ in collections()}
+    assert names == {*MATRIX, *OTHERS}
+
+
+SOURCES = "\n".join(
+    path.read_text() for folder in ("core", "plugins") for path in sorted((ROOT / folder).rglob("*.py"))
+)
+
+
+def number(named: str) -> Any:
+    """What a bound of the table is."""
+    if named.startswith("option "):
+        return Config.model_fields[named.removeprefix("option ")].default
+    module, _, name = named.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize(("name", "kept"), [(name, kept) for name, _, kept in collections() if kept])
+def test_what_the_table_says_is_there(name, kept):
+    for bound in filter(None, (kept.peer, kept.in_all, kept.age)):
+        assert number(bound) > 0, bound
+    if kept.metric:
+        assert f'"{kept.metric}"' in SOURCES
+    if kept.metric == "matrix_stored_rows":
+        assert name in COUNTED
+    assert kept.within or kept.flood
+    if not kept.within:
+        assert kept.who
+    if kept.flood:
+        file, _, test = kept.flood.partition("::")
+        text = (ROOT / "tests" / file).read_text()
+        assert re.search(rf"async def {test}\(", text), kept.flood
+
+
+# Floods that are not in the tests of their parts.
+
+
+async def test_answers_to_transactions_are_kept_of_the_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(transactions, "MOST_TRANSACTIONS", 20)
+    monkeypatch.setattr(transactions, "_TRIM_EVERY", 10)
+    async with inbound(tmp_path) as house:
+        for number_ in range(60):
+            status, _ = await house.ask("PUT", f"{V1}/send/t{number_:03}", {"pdus": []})
+            assert status == 200
+        store = house.app.contexts["matrix"].store
+        assert await store.count("txn", equal={"origin": THEIRS}) <= 29
+        assert await store.get("txn", (THEIRS, "t059")) is not None
+
+
+async def test_signatures_on_the_keys_of_others_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "MOST_VOUCHED", 3)
+    async with inbound(tmp_path) as house:
+        answers = [await vouch(house, f"@u{number_}:x") for number_ in range(5)]
+        assert answers[:3] == ["", "", ""] and all("that is enough" in one for one in answers[3:])
+        assert await vouch(house, "@u0:x") == ""  # again is no new one
+        assert await house.app.contexts["matrix"].store.count("vouched") == 3
+
+
+async def test_redactions_that_wait_are_bounded():
+    awaited = Awaited("!r:x")
+    written = [
+        bool(awaited.wait(f"$t{number_}", Waiting(f"$r{number_}", f"s{number_ % 8}.example")))
+        for number_ in range(2000)
+    ]
+    assert sum(written) == 1000 and len(awaited.by_target) == 1000
+    alone = Awaited("!r:x")
+    assert sum(bool(alone.wait(f"$t{n}", Waiting(f"$r{n}", "one.example"))) for n in range(500)) == 200
+    assert alone.wait("$t", Waiting("$r", "other.example"))
+
+
+async def vouch(house: Inbound, user: str) -> str:
+    key = {"user_id": user, "usage": ["master"], "keys": {"ed25519:K": "K"}}
+    signed = {**key, "signatures": {US: {"ed25519:A": "x"}}}
+    return str(await known(house).devices._vouch(US, user, "K", signed))
