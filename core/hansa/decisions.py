@@ -129,6 +129,11 @@ class Decisions:
             await self._store.commit(judgement.writes, durability="lazy")
         return judgement.verdict
 
+    async def weigh(self, crossing: Crossing) -> Verdict:
+        """The merged verdict of a question that nothing depends on; nothing is kept of it."""
+        verdicts = [await ask(installed, crossing) for installed in self._policies]
+        return narrowed(strictest(a.verdict for a in verdicts if not a.shadow), crossing.possible)
+
     async def explain(self, decision: str) -> dict[str, Any]:
         """What was decided under an id: rule, facts, verdict. Raises LocalProtocolError if unknown."""
         return await self.kept.explain(decision)

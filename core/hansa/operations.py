@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from hansa import plugins
+from hansa.admin_gate import AdminGate
 from hansa.app import App
 from hansa.contracts import Operated, RoomRefused, TracksDelivery
 from hansa.decisions import facts_of
@@ -16,7 +17,7 @@ from hansa.dispatch import ask
 from hansa.http import Endpoint, Router
 from hansa.pure.codec import content_to_json
 from hansa.pure.content import Message
-from hansa.pure.crossing import EventIn
+from hansa.pure.crossing import EventIn, PeerConnect
 from hansa.pure.errors import HansaError, LocalProtocolError, RemoteProtocolError
 from hansa.pure.model import Event, Link, NativeFacts, Ref
 from hansa.pure.verdict import strictest
@@ -27,6 +28,8 @@ from hansa.tables import event_of
 
 _PAGE = 1000
 _BODY = 1024 * 1024
+#: Servers of a room that are looked at for denied ones.
+_SERVERS = 500
 
 
 def _missing(text: str) -> RemoteProtocolError:
@@ -40,6 +43,7 @@ class Operations:
         self._app = app
         self._reload = reload
         self._modules: dict[str, ModuleType] = {}
+        self._gate = AdminGate(app.decisions, self._module)
 
     def routes(self) -> Router:
         """The admin socket's router."""
@@ -63,7 +67,7 @@ class Operations:
             ("POST", "/operate/{plugin}", self.operate),
             ("GET", "/progress", self.progress),
         ):
-            router.add(method, pattern, _json(work), max_body=_BODY)
+            router.add(method, pattern, _json(self._gate.behind(method, pattern, work)), max_body=_BODY)
         return self._watch(router)
 
     def watched(self) -> Router:
@@ -188,7 +192,21 @@ class Operations:
             "join_rule": facts.join_rule,
             "version": facts.version,
             "people": people,
+            "denied": await self._denied(room),
         }
+
+    async def _denied(self, room: Room) -> list[dict[str, str]]:
+        """The servers in a room that policies deny; nothing more is said to them, and so into the room."""
+        found: list[dict[str, str]] = []
+        if not self._app.decisions.policies:
+            return found
+        for network, server in sorted(room.view.joined_servers)[:_SERVERS]:
+            crossing = PeerConnect(network=network, server=server, outbound=True)
+            verdict = await self._app.decisions.weigh(crossing)
+            if not verdict.allowed:
+                why = ", ".join(f"{r.policy}: {r.rule}" for r in verdict.reasons)
+                found.append({"network": network, "server": server, "because": why})
+        return found
 
     async def create(self, _request: Request, body: Any) -> Any:
         """Make or open native rooms and tie them together."""

@@ -24,11 +24,11 @@ from hansa.admission import Admission, Networks, Submission
 from hansa.contracts import Authority, Busy, Countersign, Missing, Prepared, Turn
 from hansa.core_turn import CoreTurn
 from hansa.delivery import Judged
-from hansa.pure.content import REDACTED, Custom, Member, Name, Topic
+from hansa.pure.content import REDACTED, Custom, Member
 from hansa.pure.errors import LocalProtocolError
 from hansa.pure.model import Event, Inbound, Outcome, Ref, Refusal, RefusalCode
 from hansa.pure.verdict import ALLOW, Action
-from hansa.pure.view import ViewChange, change_by
+from hansa.pure.view import ViewChange, change_by, unread
 from hansa.rooms import Room, Rooms
 from hansa.store.base import Conflict, Write
 from hansa.store.faults import StoreFault
@@ -303,8 +303,8 @@ class Pipeline:
             if isinstance(inbound.content, Member):
                 server = self._admission.server_of(inbound.content.user.network, inbound.content.user.id)
             change = change_by(inbound.content, room.view, server)
-        if not shown and isinstance(inbound.content, Name | Topic):
-            change = replace(change, facts=None)
+        if not shown:
+            change = unread(change, inbound.content)
         draft.writes += item.writes
         draft.writes += prepared.writes
         draft.writes += self._rooms.writes(room, change)[:-1] if change else []

@@ -46,7 +46,12 @@ def room(found: Any) -> str:
         [x["link"], "authority" if x["authority"] else ("hosted" if x["hosted"] else "")]
         for x in found["links"]
     ]
-    return "\n\n".join([head, table(["link", ""], links), table(["user", "is", "role", "name"], people)])
+    parts = [head, table(["link", ""], links), table(["user", "is", "role", "name"], people)]
+    if found.get("denied"):
+        denied = [[d["network"], d["server"], d["because"]] for d in found["denied"]]
+        parts.append("Denied servers are in this room. Nothing is said into it while they are:")
+        parts.append(table(["network", "server", "because"], denied))
+    return "\n\n".join(parts)
 
 
 def deliveries(found: Any) -> str:

@@ -56,7 +56,8 @@ class Argument:
 class Command:
     """``hansa PLUGIN WORDS...``. ``words`` are one or two, separated by a space: the name under which the
     network's ``operations`` has it. ``show`` makes text of its answer; ``--json`` prints that as it is.
-    ``short``: it is also ``hansa WORDS...``, where no other plugin has such words.
+    ``short``: it is also ``hansa WORDS...``, where no other plugin has such words. ``changes``: it does
+    something, which policies are asked about; not so what only looks.
     """
 
     words: str
@@ -64,6 +65,7 @@ class Command:
     arguments: tuple[Argument, ...] = ()
     show: Callable[[Any], str] = plain
     short: bool = False
+    changes: bool = True
 
 
 class Commands:

@@ -139,3 +139,15 @@ def change_by(content: Content, view: RoomView, server: str) -> ViewChange:
             return ViewChange(facts=replace(view.facts, topic=content.text))
         case _:
             return ViewChange()
+
+
+def unread(change: ViewChange, content: Content) -> ViewChange:
+    """What an event changes that is withheld: who is there, but no name and no topic of it is read."""
+    match content:
+        case Name() | Topic():
+            return replace(change, facts=None)
+        case Member():
+            people = (replace(p, name=None) if p.user == content.user else p for p in change.people)
+            return replace(change, people=tuple(people))
+        case _:
+            return change

@@ -110,18 +110,25 @@ def _examined(found: Any) -> str:
 
 def register(commands: Commands) -> None:
     """Every command."""
-    commands.add(Command(words="keys ls", help="our signing keys, the one that signs first", show=_keys))
+    commands.add(
+        Command(words="keys ls", changes=False, help="our signing keys, the one that signs first", show=_keys)
+    )
     commands.add(Command(words="keys rotate", help="sign with a new key from now on; old events stay good"))
     commands.add(
         Command(
             words="doctor",
+            changes=False,
             help="what a federation tester looks at, for us or for another server",
             arguments=(Argument(name="server", help="its name (default: ours)", optional=True),),
             show=_examined,
         )
     )
     server = Argument(name="server", help="its name")
-    commands.add(Command(words="destinations ls", help="the servers that we send to", show=_destinations))
+    commands.add(
+        Command(
+            words="destinations ls", changes=False, help="the servers that we send to", show=_destinations
+        )
+    )
     commands.add(Command(words="destinations retry", help="try one at once", arguments=(server,)))
     commands.add(
         Command(
@@ -133,11 +140,19 @@ def register(commands: Commands) -> None:
     room = Argument(name="room", help="its id on Matrix")
     event = Argument(name="event", help="its id")
     commands.add(
-        Command(words="rooms stuck", help="events that cannot be judged", arguments=(room,), show=_stuck)
+        Command(
+            words="rooms stuck",
+            changes=False,
+            help="events that cannot be judged",
+            arguments=(room,),
+            show=_stuck,
+        )
     )
     commands.add(Command(words="rooms skip", help="give up one of them", arguments=(room, event)))
     whose = Argument(name="--user", help="whose (default: the bridge user's)")
-    commands.add(Command(words="invites ls", help="invites and knocks that wait", show=_invites))
+    commands.add(
+        Command(words="invites ls", changes=False, help="invites and knocks that wait", show=_invites)
+    )
     commands.add(Command(words="invites accept", help="join where one is invited", arguments=(room, whose)))
     commands.add(Command(words="invites decline", help="say no to an invite", arguments=(room, whose)))
     address = Argument(name="room", help="#name:server, or !id?via=server")
@@ -232,7 +247,9 @@ def register(commands: Commands) -> None:
     commands.add(
         Command(words="user add", help="make an account", arguments=(name, password, admin), short=True)
     )
-    commands.add(Command(words="user ls", help="everybody with an account", show=_users, short=True))
+    commands.add(
+        Command(words="user ls", changes=False, help="everybody with an account", show=_users, short=True)
+    )
     commands.add(
         Command(
             words="user passwd",
@@ -251,8 +268,10 @@ def register(commands: Commands) -> None:
     )
     uses = Argument(name="--uses", help="how often it may be used (default: once; 0: always)", number=True)
     commands.add(Command(words="tokens add", help="let somebody make an account", arguments=(uses,)))
-    commands.add(Command(words="tokens ls", help="tokens that make accounts", show=_tokens))
-    commands.add(Command(words="reports ls", help="what people told of, the newest last", show=_reports))
+    commands.add(Command(words="tokens ls", changes=False, help="tokens that make accounts", show=_tokens))
+    commands.add(
+        Command(words="reports ls", changes=False, help="what people told of, the newest last", show=_reports)
+    )
     token = Argument(name="token", help="as it was given out")
     commands.add(Command(words="tokens rm", help="take one back", arguments=(token,)))
     media = Argument(name="media", help="mxc://SERVER/ID")
@@ -271,5 +290,9 @@ def register(commands: Commands) -> None:
     )
     commands.add(Command(words="media rm", help="remove a file from this server", arguments=(media,)))
     whose_files = Argument(name="--server", help="of this server only")
-    commands.add(Command(words="media ls", help="files that are here", arguments=(whose_files,), show=_files))
-    commands.add(Command(words="rooms ls", help="the rooms as Matrix has them", show=_rooms))
+    commands.add(
+        Command(
+            words="media ls", changes=False, help="files that are here", arguments=(whose_files,), show=_files
+        )
+    )
+    commands.add(Command(words="rooms ls", changes=False, help="the rooms as Matrix has them", show=_rooms))

@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 from hansa import (
     Busy,
     Content,
+    DirectoryQuery,
     Inbound,
     LocalProtocolError,
     Member,
@@ -26,7 +27,7 @@ from hansa import (
 )
 
 from hansa_xmpp.lanes import Lanes, Spawn
-from hansa_xmpp.proto import convert, errors, query
+from hansa_xmpp.proto import convert, errors, jid, query
 from hansa_xmpp.proto.convert import SentIds
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.muc import Command, Enter, Ignore, Rename, Say
@@ -53,6 +54,13 @@ class _Arrived:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """An IQ that only asks."""
+
+    stanza: Stanza
+
+
 class Ingress:
     """Implements ``hansa_xmpp.transport.Listener``."""
 
@@ -60,7 +68,7 @@ class Ingress:
         config = ctx.config
         self._ctx = ctx
         self.service = MucService(ctx, transport, spawn, self.left)
-        self._lanes: Lanes[_Arrived | _Leave] = Lanes(
+        self._lanes: Lanes[_Arrived | _Leave | _Question] = Lanes(
             self._work, spawn, most=config.queue, most_bytes=config.queue_bytes
         )
 
@@ -90,6 +98,9 @@ class Ingress:
             if not self.service.pings.answered(stanza):
                 self._ctx.count("xmpp_ignored", why="unasked")
             return
+        if self._ctx.governed and stanza.kind == "iq" and stanza.type == "get":
+            self._queue_question(stanza, element)
+            return
         if not stanza.to.local:
             self._to_service(stanza)
             return
@@ -109,11 +120,41 @@ class Ingress:
             elif stanza.kind == "presence" and not stanza.type and stanza.child("x", MUC) is not None:
                 self.service.begins_anew(room, stanza.sender.full)
 
+    def _queue_question(self, stanza: Stanza, element: Element) -> None:
+        """A question of anybody, which policies are asked about first."""
+        asked = _Question(stanza)
+        if not self._put(self._ctx.config.component, stanza.sender.bare, asked, _size(element), must=False):
+            self._ctx.count("xmpp_refused", why="queue")
+            text = "too much waits; try again later"
+            self.service.say(errors.error(_short(stanza), errors.RESOURCE_CONSTRAINT, text))
+
+    async def _answer(self, stanza: Stanza) -> None:
+        """A question to the service, a room or an occupant, unless a policy denies its server."""
+        server = jid.domain_of(stanza.sender.bare)
+        crossing = DirectoryQuery(
+            network=self._ctx.id,
+            server=server,
+            address=stanza.to.bare if stanza.to.local else "",
+            outbound=False,
+        )
+        verdict = await self._ctx.check(crossing)
+        if not verdict.allowed:
+            self._ctx.count("xmpp_refused", why=errors.FORBIDDEN.name)
+            self.service.say(errors.error(_short(stanza), errors.FORBIDDEN, verdict.text))
+        elif not stanza.to.local:
+            self._to_service(stanza)
+        elif (room := self.service.room(stanza.to.bare)) is None:
+            self.service.say(errors.error(_short(stanza), errors.NOT_FOUND, "there is no such room"))
+        else:
+            self._ask(stanza, room)
+
     def left(self, native: str, user: Ref) -> None:
         """The core has to be told that somebody left, unless they are back when their turn comes."""
         self._put(native, user.id, _Leave(user), 0, must=True)
 
-    def _put(self, native: str, bare: str, item: _Arrived | _Leave, size: int, *, must: bool) -> bool:
+    def _put(
+        self, native: str, bare: str, item: _Arrived | _Leave | _Question, size: int, *, must: bool
+    ) -> bool:
         return self._lanes.put(f"{native} {bare}", item, size, must=must)
 
     def _read(self, element: Element) -> Stanza | None:
@@ -148,11 +189,14 @@ class Ingress:
             if not isinstance(command, Say):
                 self.service.say(command.stanzas)
 
-    async def _work(self, key: str, items: Sequence[_Arrived | _Leave]) -> None:
+    async def _work(self, key: str, items: Sequence[_Arrived | _Leave | _Question]) -> None:
         """One person's turn in one room. Words that follow each other are submitted together."""
         native = key.partition(" ")[0]
         words: list[Say] = []
         for item in items:
+            if isinstance(item, _Question):
+                await self._answer(item.stanza)
+                continue
             room = self.service.room(native)
             if room is None:
                 return
@@ -190,7 +234,8 @@ class Ingress:
         joined = person is not None and person.membership is Membership.JOIN
         if person is None or not joined or person.name != enter.nick:
             content = Member(user=enter.user, membership=Membership.JOIN, name=enter.nick)
-            refused = await self._refused(self._inbound(native, enter.user, content))
+            asked = self._heard(self._inbound(native, enter.user, content), enter.stanza)
+            refused = await self._refused(asked, policy=errors.FORBIDDEN)
             if refused is not None:
                 self._ctx.count("xmpp_refused", why=refused[0].name)
                 self.service.say(room.muc.refused(enter, *refused))
@@ -208,7 +253,8 @@ class Ingress:
 
     async def _rename(self, native: str, room: HostedRoom, rename: Rename) -> None:
         content = Member(user=rename.user, membership=Membership.JOIN, name=rename.nick)
-        refused = await self._refused(self._inbound(native, rename.user, content))
+        asked = self._heard(self._inbound(native, rename.user, content), rename.stanza)
+        refused = await self._refused(asked)
         if refused is None:
             await self.service.rename(native, rename.user, rename.nick)
         else:
@@ -221,10 +267,18 @@ class Ingress:
         said, items = list(words), list[Inbound]()
         words.clear()
         for say in said:
-            items.append(self._inbound(native, say.user, say.content, say.ids))
+            inbound = self._inbound(native, say.user, say.content, say.ids)
+            items.append(self._heard(inbound, say.stanza))
         answers = await self._submit(items)
         room = self.service.room(native)
-        for say, refused in zip(said, answers, strict=True):
+        for say, answer in zip(said, answers, strict=True):
+            refused = answer
+            if (
+                refused is not None
+                and refused[0] is errors.POLICY_VIOLATION
+                and isinstance(say.content, Member)
+            ):
+                refused = (errors.FORBIDDEN, refused[1])  # an invite: of persons, not of words
             if refused is not None:
                 self._ctx.count("xmpp_refused", why=refused[0].name)
                 self.service.say(errors.error(say.stanza, *refused))
@@ -267,8 +321,19 @@ class Ingress:
             ts=self._ctx.clock.now(),
         )
 
-    async def _refused(self, inbound: Inbound) -> tuple[Condition, str] | None:
+    def _heard(self, inbound: Inbound, stanza: Stanza) -> Inbound:
+        """With all that its stanza says, for policies alone."""
+        if not self._ctx.governed:
+            return inbound
+        return replace(inbound, native=convert.Heard(convert.texts_of(stanza)))
+
+    async def _refused(
+        self, inbound: Inbound, *, policy: Condition = errors.POLICY_VIOLATION
+    ) -> tuple[Condition, str] | None:
+        """``policy`` is the condition of what a policy denies."""
         (refused,) = await self._submit([inbound])
+        if refused is not None and refused[0] is errors.POLICY_VIOLATION:
+            return policy, refused[1]
         return refused
 
     async def _submit(self, items: Sequence[Inbound]) -> list[tuple[Condition, str] | None]:

@@ -88,7 +88,8 @@ class XmppNetwork:
 
     def facts(self, inbound: Inbound) -> NativeFacts:
         """See ``KnowsServers.facts``."""
-        return convert.facts_of(inbound.content, self.server_of(inbound.sender.id))
+        heard = inbound.native if isinstance(inbound.native, convert.Heard) else None
+        return convert.facts_of(inbound.content, self.server_of(inbound.sender.id), heard)
 
     def ghost_id(self, user: Ref) -> str:
         """See ``MakesGhosts.ghost_id``: the person's puppet (``proto/jid.py``)."""

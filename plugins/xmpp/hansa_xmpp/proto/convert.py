@@ -113,7 +113,47 @@ def ids_of(origin: str) -> SentIds:
     return SentIds(unquote(parts[1]), unquote(parts[2])) if len(parts) == 3 else SentIds()
 
 
-def facts_of(content: Content, server: str) -> NativeFacts:
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """``Inbound.native`` of what came in a stanza: every string of it that a person may read."""
+
+    texts: tuple[str, ...] = ()
+
+
+#: Attributes that hold ids, addresses and names of the protocol.
+_NO_TEXTS = frozenset(
+    {"id", "from", "to", "type", "by", "stamp", "node", "var", "sid", "rid", "kid", "iv", "ver", "hash"}
+    | {"{http://www.w3.org/XML/1998/namespace}lang"}
+)
+#: What RFC 6121 section 4.7.2.1 lets a presence show.
+_SHOWS = frozenset({"away", "chat", "dnd", "xa"})
+#: Elements whose text is an id, a number or ciphertext, by namespace and name.
+_SEALED = frozenset(
+    {f"{{{xmlns}}}{name}" for name, xmlns in _ENCRYPTED}
+    | {"{urn:xmpp:sid:0}origin-id", "{urn:xmpp:sid:0}stanza-id", "{urn:xmpp:eme:0}encryption"}
+)
+
+
+def texts_of(stanza: Stanza) -> tuple[str, ...]:
+    """Every string of a stanza that is not known to be an identifier: the text of every element, also where
+    an element within it parts a word, and every attribute. What a payload of ours does not know counts too.
+    What is sealed is not read, what stands beside it is.
+    """
+    found: dict[str, None] = {}
+    waiting = list(stanza.element)
+    while waiting:
+        child = waiting.pop()
+        shows = child.tag == f"{{{stanza.namespace}}}show" and child.text in _SHOWS
+        if child.tag in _SEALED or shows:
+            continue
+        found["".join(child.itertext())] = None
+        for inner in child.iter():
+            found |= dict.fromkeys((inner.text or "", inner.tail or ""))
+            found |= {value: None for name, value in inner.attrib.items() if name not in _NO_TEXTS}
+    return tuple(text for text in found if text.strip())
+
+
+def facts_of(content: Content, server: str, heard: Heard | None = None) -> NativeFacts:
     """What a policy may know of an event of ours. ``size`` is that of the words."""
     match content:
         case Message(text=text):
@@ -128,6 +168,8 @@ def facts_of(content: Content, server: str) -> NativeFacts:
             kind, texts = "custom", [text]
         case Encrypted():
             kind, texts = "encrypted", []
+    if heard is not None:
+        texts += heard.texts
     return NativeFacts(
         type=kind,
         size=sum(len(t.encode(errors="surrogatepass")) for t in texts),

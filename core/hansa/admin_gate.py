@@ -1,0 +1,70 @@
+"""What an operator changes, asked about before it is done.
+
+Looking is free, and so is everything by which policies are read and replaced: none can lock an operator out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import ModuleType
+from typing import Any
+
+from hansa.decisions import Decisions
+from hansa.pure.commands import Command, Commands
+from hansa.pure.crossing import AdminChange
+from hansa.pure.errors import RemoteProtocolError
+from hansa.seams import Request
+
+#: What an endpoint does with a request and its JSON.
+Work = Callable[[Request, Any], Awaitable[Any]]
+
+#: Requests that send something and change nothing, or read the policies anew.
+FREE = frozenset({"/reload", "/policy/test"})
+_OPERATE = "/operate/{plugin}"
+#: The most that is kept of an argument's value (characters).
+_VALUE = 200
+
+
+class AdminGate:
+    """``module_of`` finds a plugin's module by its name."""
+
+    def __init__(self, decisions: Decisions, module_of: Callable[[str], ModuleType]) -> None:
+        self._decisions = decisions
+        self._module_of = module_of
+
+    def behind(self, method: str, pattern: str, work: Work) -> Work:
+        """The same work, done once every policy was asked; as it is where it changes nothing."""
+        if method != "POST" or pattern in FREE:
+            return work
+
+        async def asked(request: Request, body: Any) -> Any:
+            change = self._change(request, pattern, body) if self._decisions.policies else None
+            if change is not None:
+                verdict = await self._decisions.check(change)
+                if not verdict.allowed:
+                    raise RemoteProtocolError(verdict.text, hint=403, code="policy")
+            return await work(request, body)
+
+        return asked
+
+    def _change(self, request: Request, pattern: str, body: Any) -> AdminChange | None:
+        given = body if isinstance(body, dict) else {}
+        command, secret = pattern.removeprefix("/").replace("/", " "), frozenset[str]()
+        if pattern == _OPERATE:
+            plugin, words = request.path["plugin"], str(given.get("words", ""))
+            declared = self._declared(plugin).get(words)
+            if declared is not None and not declared.changes:
+                return None
+            named = declared.arguments if declared is not None else ()
+            secret = frozenset(a.name.strip("-").replace("-", "_") for a in named if a.secret)
+            command, arguments = f"{plugin} {words}", given.get("arguments")
+            given = arguments if declared is not None and isinstance(arguments, dict) else {}
+        shown = sorted((str(k), str(v)[:_VALUE]) for k, v in given.items() if k not in secret)
+        return AdminChange(command=command, arguments=tuple(shown))
+
+    def _declared(self, plugin: str) -> dict[str, Command]:
+        commands = Commands()
+        register = getattr(self._module_of(plugin), "register_commands", None)
+        if register is not None:
+            register(commands)
+        return commands.found
