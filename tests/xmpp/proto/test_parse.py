@@ -11,6 +11,7 @@ from hansa_xmpp.proto.parse import BoundedParser, Bounds, Excess
 from hansa_xmpp.proto.stanza import read
 from hypothesis import given
 from hypothesis import strategies as st
+from memory import peak_memory
 
 NS = "jabber:component:accept"
 OPEN = f"<?xml version='1.0'?><stream:stream xmlns='{NS}' xmlns:stream='http://etherx.jabber.org/streams' id='s'>"
@@ -148,3 +149,27 @@ def test_addresses_that_cannot_be_answered(attributes: str, code: str) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         read(ET.fromstring(f"<message xmlns='{NS}' {attributes}/>"), "gw.example")
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("where", ["root", "child"])
+def test_a_stanza_of_attributes_is_excess(where: str) -> None:
+    """A tag may have 1 MiB, of which 150,000 attributes were kept twice."""
+    many = " ".join(f"a{n}=''" for n in range(Bounds().attributes + 1))
+    root, child = (many, "") if where == "root" else ("", many)
+    made, over = parser(Bounds())
+    made.feed(f"<message from='m@x' to='a@b' {root}><y {child}/></message><message id='2'/>".encode())
+    assert [e.get("id") for e in map(ET.fromstring, whole(made))] == ["2"]
+    (excess,) = over
+    assert "attributes" in excess.reason
+    assert excess.element.attrib == {"from": "m@x", "to": "a@b"}
+
+
+def test_a_large_tag_takes_little_memory() -> None:
+    many = " ".join(f"a{n}=''" for n in range(90_000))
+    data = f"<message from='m@x' {many}/>".encode()
+    assert len(data) < Bounds().token
+    made, over = parser(Bounds())
+    with peak_memory() as peak:
+        made.feed(data)
+    assert [one.element.attrib for one in over] == [{"from": "m@x"}]
+    assert peak.bytes < 32 * 1024 * 1024

@@ -18,15 +18,19 @@ from xml.parsers import expat
 
 from hansa import RemoteProtocolError
 
+#: What is kept of a root with too many attributes: whose stanza it is.
+_ADDRESSING = ("from", "to", "id", "type")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """``stanza`` and ``token`` (one tag with its attributes) in bytes; elements and depth per stanza."""
+    """``stanza`` and ``token`` (one tag with its attributes) in bytes; the others are counted per stanza."""
 
     stanza: int = 256 * 1024
     token: int = 1024 * 1024
     depth: int = 24
     elements: int = 1000
+    attributes: int = 4000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +49,7 @@ class BoundedParser:
         self._on_excess = on_excess
         self._events: list[tuple[str, Element]] = []
         self._stack: list[Element] = []
-        self._depth = self._elements = self._began = self._fed = self._seen = 0
+        self._depth = self._elements = self._attributes = self._began = self._fed = self._seen = 0
         self._reason = ""
         self._expat = parser = expat.ParserCreate("UTF-8", "}")
         if hasattr(parser, "SetReparseDeferralEnabled"):  # else a whole stanza may wait for the next one
@@ -91,9 +95,13 @@ class BoundedParser:
             return
         if self._depth == 2:
             self._began, self._elements, self._reason = self._seen, 0, ""
+            self._attributes = len(attributes)
+            if self._attributes > self._bounds.attributes:
+                attributes = {key: attributes[key] for key in _ADDRESSING if key in attributes}
             self._stack = [_element(name, attributes)]
             return
         self._elements += 1
+        self._attributes += len(attributes)
         self._check()
         if not self._reason:
             element = _element(name, attributes)
@@ -141,6 +149,8 @@ class BoundedParser:
             self._reason = f"the stanza is nested over {self._bounds.depth} deep"
         elif self._elements > self._bounds.elements:
             self._reason = f"the stanza has over {self._bounds.elements} elements"
+        elif self._attributes > self._bounds.attributes:
+            self._reason = f"the stanza has over {self._bounds.attributes} attributes"
         if self._reason:
             root = self._stack[0]
             self._stack = [Element(root.tag, root.attrib)]
