@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hansa import tables
 from hansa.blobs import ScopedBlobs
 from hansa.contracts import LinksRooms, MakesGhosts, RoomRefused
-from hansa.pure.crossing import Crossing
+from hansa.pure.crossing import Crossing, DirectoryQuery
 from hansa.pure.errors import LocalProtocolError
 from hansa.pure.model import Direction, Event, Inbound, Link, Outcome, Ref, Refusal, RefusalCode
 from hansa.pure.signal import Signal
@@ -176,6 +176,12 @@ class Context(BasicContext):
         instance = other.network if other else None
         if not isinstance(instance, LinksRooms):
             refusal = Refusal(code=RefusalCode.NOT_FOUND, text=f"no network {network} to look on")
+            raise RoomRefused(refusal)
+        server = self._app.pipeline.server_of(network, address)
+        asked = DirectoryQuery(network=network, server=server, address=address, outbound=True)
+        verdict = await self.check(asked)
+        if not verdict.allowed:
+            refusal = Refusal(code=RefusalCode.POLICY, text=verdict.text, decision=verdict.decision)
             raise RoomRefused(refusal)
         opened = await instance.open_room(address, create=False)
         link = await self._app.attach(opened, None)

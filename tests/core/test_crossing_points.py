@@ -1,0 +1,183 @@
+"""Every function of the core by which something comes in or goes out asks the policies, or says why not."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from hansa import (
+    Action,
+    DirectoryQuery,
+    EventIn,
+    EventOut,
+    LinksRooms,
+    Member,
+    Membership,
+    Message,
+    Network,
+    NetworkContext,
+    PluginContext,
+    Reason,
+    Ref,
+    Refused,
+    RoomRefused,
+    SignalIn,
+    SignalOut,
+    Signals,
+    Verdict,
+    ViewChange,
+)
+from hansa.app import App
+from hansa.dispatch import Installed
+from hansa.pure.view import Person, unread
+from hansa.testing import running
+from hansa.testing.actor import Actor, Config, module
+
+ASKS, FREE = "asks", "free: "
+#: What a network calls, and what is called of it. One more needs a line, and a check below if it asks.
+POINTS = {
+    "NetworkContext.submit": ASKS,
+    "NetworkContext.history": ASKS,
+    "NetworkContext.signal": ASKS,
+    "NetworkContext.open_address": ASKS,
+    "NetworkContext.check": FREE + "it is the question",
+    "NetworkContext.governed": FREE + "whether there is anybody to ask",
+    "NetworkContext.policy_generation": FREE + "a number",
+    "NetworkContext.link": FREE + "a room of the network's own",
+    "NetworkContext.links": FREE + "rooms of the network's own",
+    "NetworkContext.open_link": FREE + "a room of the network's own, which it joined or made by a crossing",
+    "NetworkContext.supersede": FREE + "the network asks about RoomUpgrade before",
+    "NetworkContext.close_link": FREE + "nothing comes or goes any more",
+    "NetworkContext.view": FREE + "what withheld events left out of it is not in it",
+    "NetworkContext.reconcile": FREE + "a state whose events were judged one by one",
+    "NetworkContext.delivered": FREE + "a number",
+    "NetworkContext.ghost": FREE + "an id is made; its person is judged at every act",
+    "NetworkContext.home_of": FREE + "an id is looked up",
+    "NetworkContext.check_password": FREE + "a person proves who they are, to us alone",
+    "NetworkContext.native_id": FREE + "an id is looked up",
+    "NetworkContext.event_by": FREE + "by an id that the network has: to answer or take back, never to show",
+    "NetworkContext.status": FREE + "for the operator",
+    "Network.send": ASKS,
+    "Signals.signal": ASKS,
+    "Network.start": FREE + "the network asks about PeerConnect before it calls anybody",
+    "Network.stop": FREE + "nothing comes or goes any more",
+    "LinksRooms.open_room": FREE + "asked by open_address, as AdminChange, or written in the configuration",
+}
+_OWN = set(dir(PluginContext))
+
+
+class Strict:
+    """Denies all that is no membership, once it is told to."""
+
+    def __init__(self) -> None:
+        self.denies = False
+        self.asked: list[Any] = []
+
+    async def check(self, crossing: Any) -> Verdict | None:
+        self.asked.append(crossing)
+        verdict = Verdict(Action.DENY, (Reason(code="NO", policy="p", rule="r", text="no"),))
+        return verdict if self.denies else None
+
+
+def test_every_point_is_in_the_table():
+    found = {
+        f"{kind.__name__}.{name}"
+        for kind in (NetworkContext, Network, Signals, LinksRooms)
+        for name, _ in inspect.getmembers(kind)
+        if not name.startswith("_") and (kind is not NetworkContext or name not in _OWN)
+    }
+    assert found == set(POINTS)
+    assert all(said == ASKS or (said.startswith(FREE) and len(said) > len(FREE)) for said in POINTS.values())
+
+
+async def _submit(_: App, made: dict[str, Actor]) -> bool:
+    return (await made["left"].say("a", "ann@x", "no")).refusal is None
+
+
+async def _history(_: App, made: dict[str, Actor]) -> bool:
+    return bool(await made["right"].ctx.history("b", limit=5))
+
+
+async def _signal(_: App, made: dict[str, Actor]) -> bool:
+    await made["left"].typing("a", "ann@x")
+    return bool(made["right"].signals)
+
+
+async def _open_address(_: App, made: dict[str, Actor]) -> bool:
+    try:
+        await made["right"].ctx.open_address("left", "z@far.example", "c")
+    except RoomRefused as error:
+        return not error.refusal.decision
+    return True
+
+
+async def _send(app: App, made: dict[str, Actor]) -> bool:
+    return (await app.retry_dead("right:b", None))["sent"] > 0
+
+
+CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[type]]] = {
+    "NetworkContext.submit": (_submit, {EventIn, EventOut}),
+    "NetworkContext.history": (_history, {EventIn}),
+    "NetworkContext.signal": (_signal, {SignalIn}),
+    "NetworkContext.open_address": (_open_address, {DirectoryQuery}),
+    "Network.send": (_send, {EventIn}),
+    "Signals.signal": (_signal, {SignalIn}),
+}
+
+
+def test_every_point_that_asks_has_a_check():
+    assert set(CHECKS) == {point for point, said in POINTS.items() if said == ASKS}
+
+
+@pytest.mark.parametrize("point", CHECKS)
+@pytest.mark.parametrize("denies", [False, True])
+async def test_a_point_asks_and_lets_nothing_through_that_is_denied(point: str, denies: bool) -> None:
+    act, asked = CHECKS[point]
+    made: dict[str, Actor] = {}
+    plugin = module(made)
+    networks = {name: (plugin, Config()) for name in ("left", "right")}
+    async with running(networks, rooms=[("left:a", "right:b")]) as app:
+
+        def refuse(_: object) -> None:
+            raise Refused("not now")
+
+        made["right"].before_send = refuse
+        await made["left"].say("a", "ann@x", "said before")
+        while app.consumers["right:b"].position < 1:
+            await asyncio.sleep(0)
+        made["right"].before_send = lambda _: None
+        strict = Strict()
+        strict.denies = denies
+        app.decisions.replace([Installed(name="strict", policy=strict)])
+        assert await act(app, made) is not denies
+        kinds = {type(crossing) for crossing in strict.asked}
+        assert asked & kinds, f"{point} asked about {kinds}"
+
+
+async def test_what_goes_out_is_asked_link_by_link():
+    made: dict[str, Actor] = {}
+    plugin = module(made, hosted=True)
+    async with running(
+        {name: (plugin, Config()) for name in ("left", "right")}, rooms=[("left:a", "right:b")]
+    ) as app:
+        strict = Strict()
+        app.decisions.replace([Installed(name="strict", policy=strict)])
+        await made["left"].say("a", "ann@x", "hello")
+        out = {c.link.id for c in strict.asked if isinstance(c, EventOut)}
+        assert out == {"left:a", "right:b"}
+        await made["left"].typing("a", "ann@x")
+        assert [c.link.id for c in strict.asked if isinstance(c, SignalOut)] == ["right:b"]
+
+
+def test_a_withheld_member_is_there_without_a_name():
+    ann, bob = Ref("m", "ann"), Ref("m", "bob")
+    people = tuple(
+        Person(user=user, membership=Membership.JOIN, server="x", name="Classified") for user in (ann, bob)
+    )
+    member = Member(user=ann, membership=Membership.JOIN, name="Classified")
+    shown = {p.user: p.name for p in unread(ViewChange(people=people), member).people}
+    assert shown == {ann: None, bob: "Classified"}
+    assert unread(ViewChange(people=people), Message(text="x")) == ViewChange(people=people)
