@@ -31,7 +31,8 @@ _AFTER = 2.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyLimits:
     """Bytes of bodies that are held at a time: in all, for those whose requests prove who they are not yet,
-    for strangers, and for one of each: a proven peer, a group of addresses.
+    for strangers, and for one of each: a proven peer, a group of addresses. ``ahead`` is for what comes while
+    it is decided whether anything is read.
     """
 
     total: int = 128 * MIB
@@ -40,6 +41,8 @@ class BodyLimits:
     per_share: int = 16 * MIB
     per_group: int = 16 * MIB
     per_stranger_group: int = 4 * MIB
+    ahead: int = 32 * MIB
+    ahead_per_group: int = 4 * MIB
 
     @classmethod
     def of(cls, total: int) -> BodyLimits:
@@ -52,6 +55,8 @@ class BodyLimits:
             per_share=eighth,
             per_group=eighth,
             per_stranger_group=max(4 * MIB, total // 32),
+            ahead=total // 4,
+            ahead_per_group=max(4 * MIB, total // 32),
         )
 
 
@@ -68,13 +73,15 @@ class BodyBudget:
             "share": limits.per_share,
             "group": limits.per_group,
             "stranger group": limits.per_stranger_group,
+            "ahead": limits.ahead,
+            "ahead group": limits.ahead_per_group,
         }
         self._held: Counter[tuple[str, str]] = Counter()
         self._count = count
 
     def measures(self) -> Iterator[tuple[str, dict[str, str], float]]:
-        """Gauges: bytes held in all, and of those who have proven nothing."""
-        for pool in ("all", "unproven", "strangers"):
+        """Gauges: bytes held in all, of those who have proven nothing, and ahead of a decision."""
+        for pool in ("all", "unproven", "strangers", "ahead"):
             yield "http_body_bytes", {"pool": pool}, self._held[pool, ""]
 
     def take(self, charges: tuple[tuple[str, str], ...], size: int) -> None:
@@ -106,7 +113,9 @@ def charges(admitted: Admitted | None, remote: str) -> tuple[tuple[str, str], ..
 
 
 class Body:
-    """The body of one request. Until its route has admitted it, what came ahead is a stranger's."""
+    """The body of one request. While its route decides, what came ahead has a share of its own: nobody of the
+    neighbourhood whose body is being read keeps another from being known.
+    """
 
     def __init__(self, raw: web.BaseRequest, budget: BodyBudget, remote: str) -> None:
         self._raw = raw
@@ -119,6 +128,8 @@ class Body:
     def routed(self, route: Route) -> None:
         """What came ahead is charged before anything else is done. Raises ``Busy``."""
         self._connection.routed(route)
+        if route.admit is not None:
+            self._charges = ("ahead", ""), ("ahead group", neighbourhood(self._remote))
         length = self._raw.content_length
         self._take(max(self._raw.content.total_bytes, _AHEAD if length is None else min(length, _AHEAD)))
 

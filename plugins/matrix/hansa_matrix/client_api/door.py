@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hansa import (
+    Admit,
+    Admitted,
     Busy,
     LocalProtocolError,
     NetworkContext,
@@ -33,6 +35,9 @@ OpenHandler = Callable[[Request, Any], Awaitable[Any]]
 ROOT = "/_matrix/client"
 #: Keys and messages for the devices of a large room come at once.
 _BODY = 1024 * 1024
+#: What somebody without a token may say: a login, a registration, a search of the public list.
+_OPEN_BODY = 64 * 1024
+_WITH_BODY = frozenset({"PUT", "POST", "DELETE"})
 _OPEN_TO_BROWSERS: Mapping[str, str] = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
@@ -89,20 +94,29 @@ class Door:
         """Every endpoint of some parts, those of ``v3`` under their name of before too."""
         for part in parts:
             for (method, pattern), handler in part.table().items():
-                self._add(router, method, pattern, self.authenticated(handler))
+                admit = self.admit if method in _WITH_BODY else None
+                self._add(router, method, pattern, self.authenticated(handler), most=_BODY, admit=admit)
 
     def open(self, router: Router, table: Mapping[tuple[str, str], OpenHandler]) -> None:
         """Endpoints for everybody."""
         for (method, pattern), handler in table.items():
-            self._add(router, method, pattern, self.anybody(handler))
+            self._add(router, method, pattern, self.anybody(handler), most=_OPEN_BODY)
 
     @staticmethod
     def _add(
-        router: Router, method: str, pattern: str, endpoint: Callable[[Request], Awaitable[Response]]
+        router: Router,
+        method: str,
+        pattern: str,
+        endpoint: Callable[[Request], Awaitable[Response]],
+        *,
+        most: int,
+        admit: Admit | None = None,
     ) -> None:
-        router.add(method, ROOT + pattern, endpoint, max_body=_BODY)
+        names = [ROOT + pattern]
         if pattern.startswith("/v3/"):
-            router.add(method, f"{ROOT}/r0/{pattern[4:]}", endpoint, max_body=_BODY)
+            names.append(f"{ROOT}/r0/{pattern[4:]}")
+        for name in names:
+            router.add(method, name, endpoint, max_body=most, admit=admit)
 
     @staticmethod
     def browsers(router: Router) -> None:
@@ -135,6 +149,16 @@ class Door:
 
         return endpoint
 
+    async def admit(self, request: Request) -> Admitted | Response:
+        """Whose body it is that comes, by the token: without a good one nothing of it is read. The endpoint
+        asks again, as the token may be gone when the body is there. See ``hansa.http.Route.admit``.
+        """
+        try:
+            caller = await self.caller(request)
+        except RemoteProtocolError as problem:
+            return error_response(problem)
+        return Admitted(share=caller.user, proven=True)
+
     async def caller(self, request: Request) -> Caller:
         """Who bears the request's token. Raises the error answer of a request without a good one."""
         if not self.opened():
@@ -165,7 +189,7 @@ class Door:
 
 def _body(request: Request) -> Any:
     """The object that a request says. Raises the error answer of what is none."""
-    if request.method not in {"PUT", "POST", "DELETE"} or not request.body:
+    if request.method not in _WITH_BODY or not request.body:
         return {}
     value = decode(request.body)
     if not isinstance(value, dict):

@@ -67,12 +67,20 @@ class Files:
         """What is outside the table: bodies that are streamed, and paths of before."""
         most = self._ctx.config.max_media
         for version in ("v3", "r0", "v1"):
-            router.add("POST", f"{_OLD}/{version}/upload", self.upload, max_body=most, streamed=True)
+            router.add(
+                "POST",
+                f"{_OLD}/{version}/upload",
+                self.upload,
+                max_body=most,
+                streamed=True,
+                admit=self._door.admit,
+            )
             router.add("GET", f"{_OLD}/{version}/config", self._door.authenticated(self._config))
-        router.add("POST", f"{_OLD}/v1/create", self._door.authenticated(Limited(self._create)))
+        create = self._door.authenticated(Limited(self._create))
+        router.add("POST", f"{_OLD}/v1/create", create, admit=self._door.admit)
         for version in ("v3", "v1"):
             path = f"{_OLD}/{version}/upload/{{server}}/{{media}}"
-            router.add("PUT", path, self.upload, max_body=most, streamed=True)
+            router.add("PUT", path, self.upload, max_body=most, streamed=True, admit=self._door.admit)
         for root in (f"{ROOT}/v1/media", f"{_OLD}/v3", f"{_OLD}/r0", f"{_OLD}/v1"):
             router.add("GET", f"{root}/download/{{server}}/{{media}}", self.download)
             router.add("GET", f"{root}/download/{{server}}/{{media}}/{{name}}", self.download)
