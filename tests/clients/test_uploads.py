@@ -11,6 +11,7 @@ import pytest
 from clients.people import OURS, House, Person, house
 from hansa import Action, MediaTransfer, MediaUpload, Ref, Request, Verdict
 from hansa.blobs import FileBlobs
+from hansa_matrix.client_api import media
 from hansa_matrix.media import library, quotas
 from hansa_matrix.proto.media import Mxc
 from hansa_matrix.room.sweep import swept
@@ -318,3 +319,58 @@ async def test_policies_are_asked_about_what_is_given_and_read(tmp_path):
         )
         status, found = await alice.ask("GET", f"/_matrix/client/v1/media/download/{THEIRS}/bad")
         assert (status, found["dev.hansa.decision"]) == (403, "d-1")
+
+
+async def test_a_person_has_so_many_uploads_at_a_time_and_others_theirs(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob, go = await home.person("alice"), await home.person("bob"), asyncio.Event()
+        begun: list[str] = []
+
+        def begin(person: Person) -> Any:
+            async def slow() -> AsyncIterator[bytes]:
+                begun.append(person.user)
+                await go.wait()
+                yield b"file"
+
+            return unfinished(person, slow)
+
+        async with asyncio.TaskGroup() as group:
+            answers = [group.create_task(begin(alice)) for _ in range(12)]
+            while len(begun) < 8:
+                await asyncio.sleep(0)
+            answers.append(group.create_task(begin(bob)))
+            while bob.user not in begun:
+                await asyncio.sleep(0)
+            assert begun.count(alice.user) == 8
+            go.set()
+        assert {answer.result().status for answer in answers} == {200}
+
+
+async def test_an_upload_that_does_not_come_loses_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(media, "_LEAST", (1000, 0.05))
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+
+        async def never() -> AsyncIterator[bytes]:
+            yield b"x"
+            await asyncio.Event().wait()
+
+        assert (await unfinished(alice, never, content_length="50000")).status == 408
+        assert kept(home) == 0 and not shelf(home).quotas._promises
+
+
+async def unfinished(person: Person, chunks: Any, **headers: str) -> Any:
+    """An upload whose body comes as a test lets it."""
+    request = Request(
+        method="POST",
+        target=UPLOAD,
+        host=OURS,
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+        authorizations=[f"Bearer {person.token}"],
+        remote="192.0.2.1",
+    )
+
+    async def body(_limit: int) -> bytes | None:
+        return None
+
+    return await person.dispatcher.answer(request, body, lambda _: chunks())

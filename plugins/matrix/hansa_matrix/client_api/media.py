@@ -27,10 +27,12 @@ from hansa_matrix.federation.client import Refused, Unreachable
 from hansa_matrix.federation.server import error, error_response, json_response
 from hansa_matrix.media.fetch import Fetcher, transfer
 from hansa_matrix.media.library import HasFile, Item, Library, NotReserved
+from hansa_matrix.media.pace import paced
 from hansa_matrix.media.quotas import DiskFull, OverQuota
 from hansa_matrix.media.thumbnails import Thumbnails, wanted
 from hansa_matrix.proto.ids import valid_server_name
 from hansa_matrix.proto.media import Mxc, disposition, media_type, plain_name, valid_media_id
+from hansa_matrix.slots import Bounds, Shares
 
 _OLD = "/_matrix/media"
 _SAFE = {
@@ -44,6 +46,10 @@ _SAFE = {
 }
 #: For how long (ms) an address waits for its file.
 _RESERVED_FOR = 86_400_000
+#: Files that are given at a time, by everybody and by one person, and the least that comes of each: bytes in
+#: a window of seconds. A file that does not come holds a place on the disk.
+UPLOADS = Bounds(in_all=200, each={"person": 8}, waiting=50)
+_LEAST = (16 * 1024, 30.0)
 
 
 class Files:
@@ -58,6 +64,7 @@ class Files:
         self._library = library
         self._fetcher = fetcher
         self._thumbnails = thumbnails
+        self._uploads = Shares(UPLOADS)
 
     def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
         """See ``door.Part.table``."""
@@ -148,9 +155,11 @@ class Files:
         if not verdict.allowed:
             raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
         reserved = "media" in request.path
-        item = await self._library.add(
-            request.chunks, kind, name, mxc=mxc, reserved=reserved, owner=caller.user, size=size
-        )
+        async with self._uploads.slot(("person", caller.user)), paced(*_LEAST) as pace:
+            chunks = pace.of(request.chunks)
+            item = await self._library.add(
+                chunks, kind, name, mxc=mxc, reserved=reserved, owner=caller.user, size=size
+            )
         self._ctx.log.info("%s gave %s, %d bytes", caller.user, item.mxc, item.blob.size)
         return item
 

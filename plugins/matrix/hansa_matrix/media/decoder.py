@@ -97,7 +97,9 @@ class Decoder:
 
     async def _begin(self) -> Process:
         program = str(Path(shrinking.__file__))
-        process = await asyncio.create_subprocess_exec(sys.executable, "-I", program, stdin=PIPE, stdout=PIPE)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", program, stdin=PIPE, stdout=PIPE, start_new_session=True
+        )
         self._process = process
         self._ctx.spawn(self._watch(process), "thumbnailer")
         return process

@@ -27,6 +27,7 @@ from hansa import (
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unreached
 from hansa_matrix.media.library import Item, Library
+from hansa_matrix.media.pace import Pace, paced
 from hansa_matrix.media.quotas import DiskFull, OverQuota
 from hansa_matrix.proto.media import FileInParts, Mxc, file_name, media_type
 from hansa_matrix.slots import Bounds, Shares
@@ -122,13 +123,13 @@ class Fetcher:
 
     async def _in_time(self, mxc: Mxc) -> Item:
         try:
-            async with asyncio.timeout(WINDOW) as limit:
-                return await self._fetch(mxc, _Pace(limit))
+            async with paced(LEAST_BYTES, WINDOW) as pace:
+                return await self._fetch(mxc, pace)
         except TimeoutError as error:
             self._ctx.count("matrix_media_slow")
             raise Unreachable(f"{mxc.server} gives the file too slowly") from error
 
-    async def _fetch(self, mxc: Mxc, pace: _Pace) -> Item:
+    async def _fetch(self, mxc: Mxc, pace: Pace) -> Item:
         verdict = await self._ctx.check(
             MediaTransfer(network=self._ctx.id, server=mxc.server, media=str(mxc), outbound=False)
         )
@@ -149,7 +150,7 @@ class Fetcher:
         except HttpError as error:
             raise unreached(mxc.server, error) from error
 
-    async def _in_parts(self, mxc: Mxc, pace: _Pace) -> Item:
+    async def _in_parts(self, mxc: Mxc, pace: Pace) -> Item:
         target = path("_matrix", "federation", "v1", "media", "download", mxc.media_id)
         # The file may be as large as it may be, and what is around it is little.
         most = self._ctx.config.max_media + 128 * 1024
@@ -176,7 +177,7 @@ class Fetcher:
 
             return await self._keep(mxc, headers, file())
 
-    async def _as_before(self, mxc: Mxc, pace: _Pace) -> Item:
+    async def _as_before(self, mxc: Mxc, pace: Pace) -> Item:
         where = f"{quote(mxc.server, safe='')}/{mxc.media_id}"
         target = f"/_matrix/media/v3/download/{where}?allow_remote=false"
         most = self._ctx.config.max_media
@@ -241,20 +242,3 @@ class Fetcher:
                 verdict = await self._ctx.check(crossing)
                 if not verdict.allowed:
                     raise denied(verdict)
-
-
-class _Pace:
-    """Puts off the end of a fetch for as long as enough of the file comes."""
-
-    def __init__(self, limit: asyncio.Timeout) -> None:
-        self._limit = limit
-        self._came = 0
-
-    async def of(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The chunks of a file."""
-        async for chunk in chunks:
-            self._came += len(chunk)
-            if self._came >= LEAST_BYTES:
-                self._came = 0
-                self._limit.reschedule(asyncio.get_running_loop().time() + WINDOW)
-            yield chunk

@@ -1,26 +1,28 @@
 """Makes pictures smaller, as a process of its own that may take little memory and that can be ended.
 
-Run as a program, with nothing of Hansa imported: ``limit`` is the most memory that it may have. It reads
-jobs, each a line of JSON and then the bytes of a file, and answers each in the same way. What a picture takes
-unpacked is told from its header first; what lies about that, or makes a codec take more, meets the limit of
-the process.
+Run as a program, with nothing of Hansa imported, and with a limit on its memory. It reads jobs, each a line
+of JSON and then the bytes of a file, and answers each in the same way. What a picture takes unpacked is told
+from its header first; what lies about that, or makes a codec take more, meets the limit of the process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import resource
 import sys
+from pathlib import Path
 from typing import BinaryIO
 
 from PIL import ExifTags, Image, ImageOps
 
 FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF", "image/webp": "WEBP"}
 _MIB = 1024 * 1024
-#: Memory of the process (address space): what a file and a picture unpacked take, and the rest of it.
-LIMIT = 128 * _MIB
+#: Memory that the process may take on top of what it begins with (27 MiB of address space on Linux), and of
+#: that what a file and a picture unpacked take.
+MORE = 100 * _MIB
 MOST_UNPACKED = 68 * _MIB
 #: Pixels that are unpacked at all, and of a JPEG that is unpacked at a smaller scale.
 _MOST_PIXELS, _MOST_SCALED = 40_000_000, 120_000_000
@@ -153,17 +155,24 @@ def serve(jobs: BinaryIO, answers: BinaryIO) -> None:
         answers.flush()
 
 
+def _begun() -> int:
+    """The address space of the process by now, in bytes."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return 28 * _MIB
+    return pages * resource.getpagesize()
+
+
 def main() -> None:
     """Take the limits of the process, then serve."""
     Image.preinit()
     Image.init()
     Image.MAX_IMAGE_PIXELS = None  # counted here, by format
-    for what, most in (
-        (resource.RLIMIT_AS, LIMIT),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(what, (most, most))
+    limits = ((resource.RLIMIT_AS, _begun() + MORE), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0))
+    for what, most in limits:
+        with contextlib.suppress(OSError, ValueError):  # a system that has no such limit
+            resource.setrlimit(what, (most, most))
     os.nice(5)
     serve(sys.stdin.buffer, sys.stdout.buffer)
 
