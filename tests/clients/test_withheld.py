@@ -29,10 +29,10 @@ THEM, THIRD = f"@m:{THEIRS}", f"@n:{THEIRS}"
 
 
 class Censor:
-    """Nothing that another server's people say is shown."""
+    """Nothing is shown that has the word in it."""
 
     async def check(self, crossing):
-        if isinstance(crossing, EventIn) and crossing.facts.sender_server == THEIRS:
+        if isinstance(crossing, EventIn) and any(WORD in text for text in crossing.facts.texts):
             return Verdict(Action.DENY, (Reason(code="GOV_TEST", policy="censor", text="not here"),))
         return ALLOW
 
@@ -79,7 +79,7 @@ class Scene:
         await self.tell("m.room.message", text)
         await self.tell("m.room.name", {"name": WORD}, "")
         await self.tell("m.room.topic", {"topic": WORD, "m.topic": {"m.text": [{"body": WORD}]}}, "")
-        await self.tell("m.room.avatar", {"url": f"mxc://{THEIRS}/{WORD}"}, "")
+        await self.tell("m.room.avatar", {"url": f"mxc://{THEIRS}/{WORD}?"}, "")
         await self.tell("m.room.canonical_alias", {"alt_aliases": [], "x": WORD}, "")
         await self.tell("m.room.join_rules", {"join_rule": "knock", "x": WORD}, "")
         await self.tell("m.space.child", {"via": [OURS], "order": WORD}, self.wire.other.room_id)
@@ -220,7 +220,6 @@ async def leaks(made: Scene) -> set[str]:
     before = len(home.wire.peer.asked)
     await made.alice.ask("POST", f"/rooms/{part(made.room)}/invite", {"user_id": THIRD})
     look("invite out", b"".join(one.body or b"" for one in home.wire.peer.asked[before:]))
-    home.app.decisions.replace([])  # what is withheld stays so, and others come in
     where = f"{at(made.room, THIRD)}?ver={home.wire.room.version.id}"
     status, template = await home.wire.ask("GET", f"{V1}/make_knock/{where}")
     if status == 200:

@@ -81,6 +81,7 @@ from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.native import Arrived, FirstWord, Own
 from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.policing import Policing
+from hansa_matrix.room.rejudging import Rejudging
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.signals import RoomSignals
 from hansa_matrix.room.sweep import Swept, sweep
@@ -134,6 +135,8 @@ class MatrixNetwork:
         self._ingest = Ingest(self._own, self._keyring, self._gaps, self._policing, config.max_waiting)
         self._gaps.ingest = self._ingest
         self._ingest.room_of = self.get
+        self._sender.room_of = self.get
+        self._events.judge = Rejudging(ctx, self._views.home_of, self.facts)
         self._rooms: dict[str, MatrixRoom] = {}
         self._filler = HoleFiller(ctx, self._keyring, self._gaps, self._rooms.values)
         self._keyring.learned = self._filler.learned

@@ -184,12 +184,14 @@ class People:
         found: dict[str, dict[str, Any]] = {}
         for stay in self._own.attendance.stays(caller.user).values():
             view = self._ctx.view(stay.room_id) if stay.membership == "join" else None
+            names = await self._names(stay.room_id) if view is not None and self._ctx.governed else None
             for person in view.people.values() if view is not None else ():
                 if len(found) > most or person.membership is not Membership.JOIN:
                     continue
                 user = await self._ctx.ghost(person.user)
-                if wanted in user.lower() or wanted in (person.name or "").lower():
-                    name = {"display_name": person.name} if person.name else {}
+                called = person.name if names is None else names.get(user)
+                if wanted in user.lower() or wanted in (called or "").lower():
+                    name = {"display_name": called} if called else {}
                     found[user] = {"user_id": user, **name}
         named = await self._known.profiles.set_here() if len(found) <= most else {}
         for user in sorted(self._own.attendance.accounts - found.keys()):
@@ -205,6 +207,15 @@ class People:
                     found[user] = {"user_id": user, **given}
         found.pop(caller.user, None)
         return {"results": list(found.values())[:most], "limited": len(found) > most}
+
+    async def _names(self, room_id: str) -> dict[str, str]:
+        """By what names people in a room may be shown, by the policies of now."""
+        room = self._rooms.get(room_id)
+        state = await room.state() if room is not None else {}
+        members = [key for key in state if key[0] == MEMBER]
+        shown = await room.shown_of(state, members) if room is not None else {}
+        names = {key[1]: pdu.content.get("displayname") for key, pdu in shown.items()}
+        return {user: name for user, name in names.items() if isinstance(name, str)}
 
     async def listed(self, request: Request, _body: Any) -> Any:
         """``GET /directory/list/room/{roomId}``."""

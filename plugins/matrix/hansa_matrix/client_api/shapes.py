@@ -67,7 +67,7 @@ class Shapes:
         related = await self._ctx.store.get_many("related", [(one.pdu.event_id,) for one in events])
         gone = [(one.pdu.event_id,) for one in events if one.redacted]
         taken_back = await self._ctx.store.get_many("redacted_by", gone) if gone else {}
-        redactions = await room.events.load([r.body.decode() for r in taken_back.values()], room.version)
+        redactions = await room.readable([r.body.decode() for r in taken_back.values()])
         memberships: dict[int, str] = {}
         found: list[dict[str, Any]] = []
         for one in events:
@@ -158,7 +158,7 @@ class Shapes:
 
     @staticmethod
     async def _event(room: MatrixRoom, event_id: str) -> Stored | None:
-        stored = (await room.events.load([event_id], room.version)).get(event_id)
+        stored = (await room.readable([event_id])).get(event_id)
         return stored if stored is not None and stored.shown else None
 
 

@@ -156,7 +156,7 @@ class RoomsPart:
             items = await self._news.last(room.room_id, asked.upto + 1, most + 1)
         limited = len(items) > most
         kept = items[max(0, len(items) - most) :] if most else []
-        loaded = await room.events.load([item.ref for item in kept], room.version)
+        loaded = await room.readable([item.ref for item in kept])
         events = [loaded[item.ref] for item in kept if item.ref in loaded]
         visible = without(await self._visibility.of(asked.caller.user, room, events), asked.ignored)
         timeline = [one for one in visible if asked.wanted.timeline.takes(one.pdu)]
@@ -310,7 +310,7 @@ class RoomsPart:
             return empty
         most = max(1, asked.wanted.timeline.limit)
         items = await self._news.last(room.room_id, position + 1, most, since=max(0, asked.since.position))
-        loaded = await room.events.load([item.ref for item in items], room.version)
+        loaded = await room.readable([item.ref for item in items])
         events = [loaded[item.ref] for item in items if item.ref in loaded]
         visible = without(await self._visibility.of(asked.caller.user, room, events), asked.ignored)
         start = items[0].position - 1 if items else position

@@ -63,7 +63,7 @@ class Unread:
             known = Counts(read=read, upto=max(read, await self._entered(user, room)))
         items = await self._news.last(room.room_id, upto + 1, _MOST, since=known.upto)
         if items and known.notifications < _MOST:
-            loaded = await room.events.load([item.ref for item in items], room.version)
+            loaded = await room.readable([item.ref for item in items])
             events = [loaded[item.ref] for item in items if item.ref in loaded]
             known = await self._counted(user, room, events, known)
         known = replace(known, upto=max(known.upto, items[-1].position if items else known.upto))

@@ -30,7 +30,11 @@ class Visibility:
         stay = self._attendance.stay(user, room.room_id)
         until = await self._until(stay, room)
         memo: dict[int, tuple[str, str]] = {}
-        return [one for one in events if one.shown and await self._may(user, room, one, until, memo)]
+        return [
+            one
+            for one in await room.judged(events)
+            if one.shown and await self._may(user, room, one, until, memo)
+        ]
 
     async def _until(self, stay: Stay | None, room: MatrixRoom) -> int | None:
         """The depth up to which a room's shared past is somebody's: None for who was never in it."""

@@ -6,7 +6,7 @@ What is sent names the set of servers it goes to; a server reads the sets it is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -15,7 +15,9 @@ from hansa import Append, Delete, Destination, LocalProtocolError, NetworkContex
 from hansa_matrix.federation.client import Client
 from hansa_matrix.federation.outbox import Outbox, Post, set_of
 from hansa_matrix.federation.recent import Recent
-from hansa_matrix.room.events import Events
+from hansa_matrix.room.events import Events, Stored
+from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.shown import for_servers
 
 #: Failing servers that are tried at a time, however many there are: the others are not kept waiting by them.
 _MOST_PROBES = 50
@@ -44,13 +46,28 @@ class Sender:
             moved=self._moved,
             recent={"out": Recent(ctx, "out", 1000), "lasting_edu": Recent(ctx, "lasting_edu", 50)},
             wire_of=self._wire_of,
+            wires=self._wires,
         )
+        #: A room by its id.
+        self.room_of: Callable[[str], MatrixRoom | None] = lambda _: None
         #: Whose cursor is further than its row says.
         self._ahead: dict[str, Outbox] = {}
 
     def _wire_of(self, event_id: str) -> bytes | None:
         stored = self._events.at_hand(event_id)
-        return stored.pdu.wire if stored is not None else None
+        if stored is None or stored.by_policy or self._outdated(stored):
+            return None
+        return stored.pdu.wire
+
+    def _outdated(self, stored: Stored) -> bool:
+        return self._ctx.governed and stored.generation != self._ctx.policy_generation
+
+    async def _wires(self, room_id: str, event_ids: Sequence[str]) -> dict[str, bytes]:
+        room = self.room_of(room_id)
+        if room is None:
+            return {}
+        stored = await room.readable(event_ids)
+        return {e: for_servers(one, room.version).pdu.wire for e, one in stored.items()}
 
     async def load(self) -> None:
         """Take up every destination where it stood."""

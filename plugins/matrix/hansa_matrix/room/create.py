@@ -173,7 +173,9 @@ class Founder:
         """The first events of a room, and the writes that keep them."""
         room.attended = creator in self._own.attendance.accounts
         group, puts = room.groups.grow(0, {}, {create.key: create.event_id})
-        stored = Stored(create, Status.ACCEPTED, 0, group, live=room.attended)
+        stored = Stored(
+            create, Status.ACCEPTED, 0, group, live=room.attended, generation=self._ctx.policy_generation
+        )
         room.head = Head(extremities={create.event_id: group}, group=group, depth=1)
         draft = Uncommitted(room, self._own)
         draft.stored[create.event_id] = stored

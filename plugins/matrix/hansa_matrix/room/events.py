@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from hansa import Insert, Put, Row, Scoped, Value
 
@@ -20,6 +21,8 @@ _KEPT_BYTES = 8 * 1024 * 1024
 
 #: Bits of the field ``marks``.
 _LIVE, _REDACTED = 1, 2
+#: How far the generation is shifted in it.
+_GENERATION = 2
 #: What the reason of an event begins with that a policy server did not recommend.
 POLICY = "policy: "
 #: What the reason of a withheld event begins with: what a policy of ours decided, or a redaction that does
@@ -53,6 +56,8 @@ class Stored:
     live: bool = False
     #: Whether another event took back what it said.
     redacted: bool = False
+    #: The policies that judged it: under others it is judged again before anybody reads it. 0 for none.
+    generation: int = 0
 
     @property
     def unwanted(self) -> bool:
@@ -84,7 +89,7 @@ class Stored:
             "before": self.before,
             "after": self.after,
             "reason": self.reason[:200],
-            "marks": self.live * _LIVE + self.redacted * _REDACTED,
+            "marks": self.live * _LIVE + self.redacted * _REDACTED + (self.generation << _GENERATION),
         }
 
     def put(self) -> Put:
@@ -106,11 +111,26 @@ def is_shown(row: Row) -> bool:
     return row.fields["status"] == Status.ACCEPTED.value
 
 
+def is_withheld(row: Row) -> bool:
+    """Whether a row's event is withheld, by whatever."""
+    return row.fields["status"] == Status.WITHHELD.value
+
+
+class Judge(Protocol):
+    """Judges events again that were judged by other policies, or by nobody."""
+
+    async def __call__(self, found: Mapping[str, Stored]) -> Mapping[str, Stored]:
+        """The same events, those withheld that are denied now."""
+        ...
+
+
 class Events:
     """Reads through a bounded memory. ``version`` is asked per event's room."""
 
     def __init__(self, store: Scoped) -> None:
         self._store = store
+        #: Asked of what somebody is to read.
+        self.judge: Judge | None = None
         self._kept: OrderedDict[str, Stored] = OrderedDict()
         self._bytes = 0
 
@@ -137,6 +157,7 @@ class Events:
                     str(row.fields["reason"] or ""),
                     bool(int(row.fields["marks"] or 0) & _LIVE),
                     bool(int(row.fields["marks"] or 0) & _REDACTED),
+                    int(row.fields["marks"] or 0) >> _GENERATION,
                 )
                 found[event_id] = stored
                 self.keep([stored])
@@ -170,6 +191,14 @@ class RoomEvents:
         """Those of the events that are stored and of the room."""
         found = await self._all.load(ids, version)
         return {e: one for e, one in found.items() if one.pdu.room_id == self._room_id}
+
+    async def readable(self, ids: Iterable[str], version: RoomVersion) -> Mapping[str, Stored]:
+        """As ``load``, for who reads them: withheld is also what the policies of now deny."""
+        return await self.judged(await self.load(ids, version))
+
+    async def judged(self, found: Mapping[str, Stored]) -> Mapping[str, Stored]:
+        """Events as they may be read now."""
+        return found if self._all.judge is None else await self._all.judge(found)
 
     async def foreign(self, ids: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
         """Those of the ids that are events of other rooms: to say that they are, and for nothing else."""

@@ -151,8 +151,12 @@ class MatrixRoom:
         return await shown_of(state, keys, self.readable, self.groups, self.version)
 
     async def readable(self, event_ids: Iterable[str]) -> Mapping[str, Stored]:
-        """Stored events for who reads them."""
-        return await self.events.load(event_ids, self.version)
+        """Stored events for who reads them: see ``RoomEvents.readable``."""
+        return await self.events.readable(event_ids, self.version)
+
+    async def judged(self, events: Sequence[Stored]) -> list[Stored]:
+        """Events as they may be read now, in order."""
+        return list((await self.events.judged({one.pdu.event_id: one for one in events})).values())
 
     async def people_of(self, server: str, first: str = "") -> AsyncIterator[str]:
         """The user ids of a server's joined people, ``first`` before the others if it is one, some read at a

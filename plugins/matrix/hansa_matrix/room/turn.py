@@ -156,7 +156,7 @@ class RoomTurn:
         """
         status, why = _accepted(verdict)
         before = await self._draft.room.groups.load(known.before)
-        again = Stored(arrived.pdu, status, known.before, known.after, why)
+        again = self._draft.judged_now(Stored(arrived.pdu, status, known.before, known.after, why))
         again = await self._draft.effective(again, before)
         writes = [*done, *self._draft.late(again), *await self._draft.redacted(again.pdu, before)]
         return self._draft.prepared(writes, native_id=known.pdu.event_id, shown=again.shown)
@@ -211,7 +211,7 @@ class RoomTurn:
         if status is not Status.REJECTED and pdu.state_key is not None:
             after, puts = room.groups.after(before, state, pdu.key, pdu.event_id)
             writes += puts
-        stored = Stored(pdu, status, before, after, why)
+        stored = self._draft.judged_now(Stored(pdu, status, before, after, why))
         if reject is None:
             stored = await self._draft.effective(stored, state)
         self._draft.stored[pdu.event_id] = stored
@@ -248,7 +248,8 @@ class RoomTurn:
             after, puts = self._draft.after(pdu, group, before)
             writes += puts
             status, why = _accepted(verdict)
-            stored = await self._draft.effective(Stored(pdu, status, group, after, why), before)
+            stored = self._draft.judged_now(Stored(pdu, status, group, after, why))
+            stored = await self._draft.effective(stored, before)
         self._draft.stored[pdu.event_id] = stored
         self._draft.head = without_past(self._draft.head, pdu, ())
         writes.append(stored.put())

@@ -174,7 +174,8 @@ class Uncommitted:
         old_group = self.head.group
         after, puts = self.after(pdu, before_group, before)
         writes += puts
-        stored = await self.effective(Stored(pdu, status, before_group, after, reason), before)
+        stored = self.judged_now(Stored(pdu, status, before_group, after, reason))
+        stored = await self.effective(stored, before)
         self.stored[pdu.event_id] = stored
         behind = self.passing.behind(pdu.prev_events)
         head = advanced(self.head, pdu, after, after, behind_holes=behind, passed=passed)
@@ -195,6 +196,10 @@ class Uncommitted:
         writes += related(pdu) if stored.shown else ()
         writes += [*hidden, self.stored[pdu.event_id].put()]
         return writes, await self._seen(keys, current)
+
+    def judged_now(self, stored: Stored) -> Stored:
+        """An event that the policies of now were asked about."""
+        return replace(stored, generation=self.ctx.policy_generation)
 
     def late(self, stored: Stored, *, live: bool = True) -> list[Write]:
         """The writes of an event that has its place already, and is shown only now if it is accepted. It is

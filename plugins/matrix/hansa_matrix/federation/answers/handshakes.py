@@ -78,12 +78,13 @@ class Handshakes:
         before = await room.groups.load(stored.before)
         state = await room.readable(before.values())
         chain = await room.events.auth_chain([pdu.event_id, *before.values()], room.version)
+        given = await room.events.judged(chain)
         view = self._ctx.view(room.room_id)
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view else set()
         return {
             "origin": self._own.server,
             "state": wire(room, state.values()),
-            "auth_chain": wire(room, chain.values()),
+            "auth_chain": wire(room, given.values()),
             "event": raw(room, stored),
             "members_omitted": False,
             "servers_in_room": sorted(servers | {self._own.server}),

@@ -54,7 +54,7 @@ class History:
     async def state(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /state``: the state before an event."""
         room, state = await self._state_at(origin, request)
-        chain = await room.events.auth_chain(state, room.version)
+        chain = await room.events.judged(await room.events.auth_chain(state, room.version))
         return {"pdus": wire(room, state.values()), "auth_chain": wire(room, chain.values())}
 
     async def state_ids(self, origin: str, request: Request, _body: Any) -> Any:
@@ -68,7 +68,8 @@ class History:
         await self._entitled.admitted(request.path["room"], origin)
         room, stored = await self._entitled.served(origin, request.path["event"], request.path["room"])
         chain = await room.events.auth_chain([stored.pdu.event_id], room.version)
-        return {"auth_chain": wire(room, chain.values())}
+        given = await room.events.judged(chain)
+        return {"auth_chain": wire(room, given.values())}
 
     async def backfill(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /backfill``: newest first, the named events included."""

@@ -1,0 +1,90 @@
+"""What was accepted under older policies, or under none, and is read or sent under others."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+from clients.people import House, house, part
+from clients.test_crossings import Forbid
+from clients.test_withheld import THEM, WORD, Scene, leaks, scene
+from hansa.dispatch import Installed
+from hansa_matrix.proto.hashing import event_id
+from matrix.inbound import OURS, THEIRS, V1
+from matrix.peering import at
+
+
+class Words(Forbid):
+    """Counts the events that it was asked about."""
+
+    def __init__(self) -> None:
+        super().__init__(WORD)
+        self.asked = 0
+
+    async def check(self, crossing: Any) -> Any:
+        self.asked += type(crossing).__name__ == "EventIn"
+        return await super().check(crossing)
+
+
+def under(home: House, *policies: Any) -> None:
+    home.app.decisions.replace([Installed(name=f"p{n}", policy=p) for n, p in enumerate(policies)])
+
+
+@pytest.mark.parametrize("version", ["7", "12"])
+async def test_what_came_before_a_policy_is_in_no_answer_after_it(tmp_path, version):
+    async with house(tmp_path, version) as home:
+        made: Scene = await scene(home, censored=False)
+        under(home, Words())
+        assert await leaks(made) - {"view"} == set()
+
+
+async def test_an_event_is_judged_once_by_each_generation(tmp_path):
+    async with house(tmp_path) as home:
+        made = await scene(home, censored=False)
+        policy = Words()
+        under(home, policy)
+        where = f"/rooms/{part(made.room)}"
+        before = await made.bob.get(f"{where}/messages?dir=b&limit=100")
+        asked = policy.asked
+        assert asked > 10 and WORD not in str(before["chunk"])
+        await made.bob.get(f"{where}/messages?dir=b&limit=100")
+        assert policy.asked == asked
+        await made.alice.say(made.room, "fair")
+        now = policy.asked
+        assert "fair" in await made.bob.texts(made.room) and policy.asked == now
+        under(home, policy)
+        await made.bob.get(f"{where}/messages?dir=b&limit=100")
+        assert policy.asked > now
+        under(home)
+        now = policy.asked
+        assert WORD in str((await made.bob.get(f"{where}/messages?dir=b&limit=100"))["chunk"])
+        assert policy.asked == now
+
+
+async def test_what_waits_for_a_server_goes_without_what_is_forbidden_by_then(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.join(f"#one:{OURS}")
+        sent: list[dict[str, Any]] = []
+        down = True
+
+        def answer(request: Any) -> Any:
+            if "/send/" not in request.target:
+                return None
+            if down:
+                return 503, {"errcode": "M_UNKNOWN", "error": "down"}
+            sent.extend(orjson.loads(request.body)["pdus"])
+            return 200, {}
+
+        home.wire.peer.answer = answer
+        event = await alice.say(room, WORD)
+        under(home, Words())
+        down = False
+        status, _ = await home.wire.ask("GET", f"{V1}/event/{at(event)}")  # it is there again
+        assert status == 200
+        async with asyncio.timeout(10):
+            while event not in [event_id(raw, home.wire.room.version) for raw in sent]:
+                await asyncio.sleep(0.01)
+        assert WORD not in str(sent) and THEM.endswith(THEIRS)
