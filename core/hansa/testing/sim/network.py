@@ -66,6 +66,8 @@ class VirtualNetwork:
     #: How many times slower the ways from and to a machine are.
     slow: dict[str, float] = field(default_factory=dict)
     requests: int = 0
+    #: ``(source, target)`` of machines that the other does not reach.
+    cuts: set[tuple[str, str]] = field(default_factory=set)
     _side: dict[str, int] = field(default_factory=dict)
     _chances: dict[tuple[str, str], SeededRandom] = field(default_factory=dict)
 
@@ -75,15 +77,23 @@ class VirtualNetwork:
         shown = sorted(f"{number}:{name}" for name, number in self._side.items())
         self.trace.note("network", f"partition {shown}")
 
+    def cut(self, source: str, target: str) -> None:
+        """The requests of one machine do not reach another until ``heal``; those of the other do."""
+        self.cuts.add((source, target))
+        self.trace.note("network", f"cut {source} > {target}")
+
     def heal(self) -> None:
         """No partition, no loss, nobody slow."""
         self._side = {}
+        self.cuts.clear()
         self.slow = {}
         self.weather = CALM
         self.trace.note("network", "healed")
 
     def parted(self, left: str, right: str) -> bool:
-        """True if a partition lies between two machines."""
+        """True if requests of ``left`` do not reach ``right``."""
+        if (left, right) in self.cuts:
+            return True
         return bool(self._side) and self._side.get(left, left) != self._side.get(right, right)
 
     async def exchange(self, source: str, request: HttpRequest) -> HttpResponse:

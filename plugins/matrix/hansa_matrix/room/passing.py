@@ -31,6 +31,10 @@ class Passing:
             return self.drafted[event_id]
         return self._room.holes.by_id[event_id] if event_id in self._room.holes else None
 
+    def every(self) -> list[Hole]:
+        """All holes as they stand in the turn."""
+        return [hole for e in {**self._room.holes.by_id, **self.drafted} if (hole := self.get(e)) is not None]
+
     def behind(self, event_ids: Iterable[str]) -> set[str]:
         """What the holes among some events follow, through further holes too."""
         found = set[str]()

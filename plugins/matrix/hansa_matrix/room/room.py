@@ -273,23 +273,27 @@ class _Rejected:
 
 
 def advanced(
-    head: Head, pdu: Pdu, after: int, group: int, *, behind_holes: Collection[str] = (), passed: bool = False
+    head: Head,
+    pdu: Pdu,
+    after: int,
+    group: int,
+    *,
+    behind_holes: Collection[str] = (),
+    followed: bool = False,
 ) -> Head:
     """The head once an event is in the DAG, with ``group`` as the current state: a forward extremity unless
     what follows it came before it. It follows its ``prev_events`` and what is ``behind_holes`` among them.
-
-    One that had been ``passed`` over is an extremity all the same if it is state: no state of those that
-    follow holds it, and so it is resolved into the present.
+    Where it is known to be ``followed`` the extremities stay as they are.
     """
     behind = head.behind
     if pdu.event_id in behind:
         behind = tuple(e for e in behind if e != pdu.event_id)
-    if passed and pdu.state_key is None:
-        return replace(head, group=group, depth=max(head.depth, pdu.depth), behind=behind)
-    left = {e: g for e, g in head.extremities.items() if e not in pdu.prev_events and e not in behind_holes}
-    if passed or behind is head.behind or not left:
-        left[pdu.event_id] = after
     depth = max(head.depth, pdu.depth)
+    if followed:
+        return replace(head, group=group, depth=depth, behind=behind)
+    left = {e: g for e, g in head.extremities.items() if e not in pdu.prev_events and e not in behind_holes}
+    if behind is head.behind or not left:
+        left[pdu.event_id] = after
     return replace(head, extremities=left, group=group, depth=depth, behind=behind)
 
 

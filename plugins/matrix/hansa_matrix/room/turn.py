@@ -88,7 +88,8 @@ class RoomTurn:
         again = arrived.again and known is not None and known.status is Status.REJECTED
         if known is not None and known.after and not again:
             return self._draft.prepared(done, shown=False)
-        passed = again or passing.get(pdu.event_id) is not None
+        hole = passing.get(pdu.event_id)
+        passed = known.after if again and known is not None else hole.group if hole is not None else 0
         cited = await self._draft.load({*pdu.auth_events, *pdu.prev_events})
         missing = [e for e in (*pdu.auth_events, *pdu.prev_events) if e not in cited]
         if missing:
@@ -120,6 +121,8 @@ class RoomTurn:
             after, puts = before_group, list[Write]()
             if status is Status.SOFT_FAILED:
                 after, puts = self._draft.after(pdu, before_group, before)
+                if passed:
+                    puts += await self._draft.spread(pdu, passed, after)
             why = f"{reject.rule}: {reject.reason}"
             stored = Stored(pdu, status, before_group, after, why)
             self._draft.stored[pdu.event_id] = stored

@@ -24,6 +24,7 @@ from hansa_matrix.room.redactions import REDACTION, Waiting, applied, kept, prob
 from hansa_matrix.room.relations import related, unrelated
 from hansa_matrix.room.room import Head, MatrixRoom, advanced
 from hansa_matrix.room.shown import shown_of
+from hansa_matrix.room.spread import Spread
 from hansa_matrix.room.state import StateIds
 
 
@@ -165,10 +166,10 @@ class Uncommitted:
         before: dict[StateKey, str],
         reason: str = "",
         *,
-        passed: bool = False,
+        passed: int = 0,
     ) -> tuple[list[Write], ViewChange]:
-        """Put an event into the DAG and make the current state of what follows; ``passed`` if others were put
-        behind it before.
+        """Put an event into the DAG and make the current state of what follows. Where others were put behind
+        it before, ``passed`` is the group that they took for the state there.
         """
         room, writes = self.room, list[Write]()
         old_group = self.head.group
@@ -177,8 +178,10 @@ class Uncommitted:
         stored = self.judged_now(Stored(pdu, status, before_group, after, reason))
         stored = await self.effective(stored, before)
         self.stored[pdu.event_id] = stored
+        if passed:
+            writes += await self.spread(pdu, passed, after)
         behind = self.passing.behind(pdu.prev_events)
-        head = advanced(self.head, pdu, after, after, behind_holes=behind, passed=passed)
+        head = advanced(self.head, pdu, after, after, behind_holes=behind, followed=passed > 0)
         group, current, made = await room.joined(head.extremities.values(), after, self.drafted)
         writes.extend(made)
         self.head = replace(head, group=group)
@@ -200,6 +203,15 @@ class Uncommitted:
     def judged_now(self, stored: Stored) -> Stored:
         """An event that the policies of now were asked about."""
         return replace(stored, generation=self.ctx.policy_generation)
+
+    async def spread(self, pdu: Pdu, passed: int, after: int) -> list[Write]:
+        """The writes that count an event in for what was put behind it before."""
+        was, now = await self.room.groups.load(passed), await self.room.groups.load(after)
+        spread = Spread(self.room, self.ctx.store, self.stored, self.passing.every())
+        self.head = await spread.go(pdu, was, now, self.head)
+        self.stored |= spread.events
+        self.passing.drafted |= spread.holes
+        return spread.writes
 
     def late(self, stored: Stored, *, live: bool = True) -> list[Write]:
         """The writes of an event that has its place already, and is shown only now if it is accepted. It is

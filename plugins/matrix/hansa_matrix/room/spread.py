@@ -1,0 +1,107 @@
+"""The state of an event that came after others were put behind it: what follows it counts it in.
+
+A hole leaves the state as it was before it. Once its event is here, the groups of everything that descends
+from it get what is another state now, unless that was changed since. Events of one group share the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
+
+from hansa import Scoped, Write
+
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.state_conflict import differing
+from hansa_matrix.room.events import Stored
+from hansa_matrix.room.holes import Hole
+from hansa_matrix.room.room import Head, MatrixRoom
+from hansa_matrix.room.state import StateIds
+
+#: Rows that are read at a time; events behind a hole that are gone through.
+_PAGE, _MOST = 500, 5000
+
+
+class Spread:
+    """One event's effect on what descends from it. ``drafted`` are events of the turn, ``holes`` those of it
+    and of the room.
+    """
+
+    def __init__(
+        self, room: MatrixRoom, store: Scoped, drafted: Mapping[str, Stored], holes: Iterable[Hole]
+    ) -> None:
+        self._room = room
+        self._store = store
+        self._changes: dict[StateKey, tuple[str | None, str]] = {}
+        self._drafted = drafted
+        self._holes = {hole.event_id: hole for hole in holes}
+        self._groups: dict[int, int] = {}
+        self.writes: list[Write] = []
+        #: The events and holes that changed.
+        self.events: dict[str, Stored] = {}
+        self.holes: dict[str, Hole] = {}
+
+    async def go(self, pdu: Pdu, was: StateIds, now: StateIds, head: Head) -> Head:
+        """The head with the groups as they are afterwards. What follows the event was put behind a state
+        that ``was``, and there is another ``now``.
+        """
+        self._changes = {k: (was.get(k), now[k]) for k in differing(was, now) if k in now}
+        if not self._changes:
+            return head
+        prev: dict[str, tuple[str, ...]] = {hole.event_id: hole.prev for hole in self._holes.values()}
+        found: dict[str, Stored] = {}
+        async for page in self._pages(pdu.depth - 1):
+            found |= page
+            prev |= {e: one.pdu.prev_events for e, one in page.items()}
+        descend = _descendants(pdu.event_id, prev)
+        for event_id in sorted(descend):
+            one, hole = found.get(event_id), self._holes.get(event_id)
+            if one is not None and one.after:
+                group, after = await self._changed(one.before), await self._changed(one.after)
+                if (group, after) != (one.before, one.after):
+                    self.events[event_id] = changed = replace(one, before=group, after=after)
+                    self.writes.append(changed.put())
+            elif hole is not None and hole.group:
+                self.holes[event_id] = replace(hole, group=await self._changed(hole.group))
+                self.writes.append(self.holes[event_id].row())
+        ends = {e: self._groups.get(g, g) if e in descend else g for e, g in head.extremities.items()}
+        return replace(head, extremities=ends)
+
+    async def _changed(self, group: int) -> int:
+        """The group that holds what changed beside what ``group`` holds."""
+        if group not in self._groups:
+            state = await self._room.groups.load(group)
+            more = {k: new for k, (former, new) in self._changes.items() if state.get(k) == former}
+            self._groups[group] = group
+            if more:
+                self._groups[group], puts = self._room.groups.grow(group, state, {**state, **more})
+                self.writes += puts
+        return self._groups[group]
+
+    async def _pages(self, after: int | None) -> AsyncIterator[dict[str, Stored]]:
+        """What is as deep as the event, or deeper, as far as that is gone through."""
+        yield dict(self._drafted)
+        read = 0
+        while after is not None and read < _MOST:
+            rows = await self._store.scan(
+                "pdu", index=("room_id", "depth"), equal=(self._room.room_id,), after=after, limit=_PAGE
+            )
+            read += len(rows)
+            ids = [str(row.key[0]) for row in rows]
+            loaded = await self._room.events.load(ids, self._room.version)
+            yield {e: one for e, one in loaded.items() if e not in self._drafted}
+            after = int(rows[-1].fields["depth"] or 0) if len(rows) == _PAGE else None
+
+
+def _descendants(event_id: str, prev: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """What follows an event, directly or not."""
+    following: dict[str, list[str]] = {}
+    for one, cited in prev.items():
+        for before in cited:
+            following.setdefault(before, []).append(one)
+    found, edge = set[str](), [event_id]
+    while edge:
+        new = [e for e in following.get(edge.pop(), ()) if e not in found]
+        found.update(new)
+        edge += new
+    return found - {event_id}
