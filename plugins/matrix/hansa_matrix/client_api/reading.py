@@ -209,8 +209,9 @@ class Reading:
         before, after = await self._timeline.place(room, found)
         earlier, start = await self._timeline.before(room, before, most // 2)
         later, end = await self._timeline.after(room, after, most - most // 2)
-        earlier = [s for s in await self._visibility.of(caller.user, room, earlier) if wanted.takes(s.pdu)]
-        later = [s for s in await self._visibility.of(caller.user, room, later) if wanted.takes(s.pdu)]
+        ignored = await self._data.ignored(caller.user)
+        seen = [without(await self._visibility.of(caller.user, room, e), ignored) for e in (earlier, later)]
+        earlier, later = ([one for one in part if wanted.takes(one.pdu)] for part in seen)
         last = later[-1] if later else found
         state = await room.groups.load(last.after or last.before)
         if wanted.lazy:
@@ -293,9 +294,8 @@ class Reading:
         start = request.first("from") or request.first("since")
         at = int(start) if start.isascii() and start.isdigit() and len(start) < 8 else 0
         page = rows[at : at + most]
-        loaded = await room.events.load([str(r.key[1]) for r in page], room.version)
-        events = [loaded[str(r.key[1])] for r in page if str(r.key[1]) in loaded]
-        visible = await self._visibility.of(caller.user, room, events)
+        seen = await self._visibility.beside(caller.user, room, [str(r.key[1]) for r in page])
+        visible = [seen[str(r.key[1])] for r in page if str(r.key[1]) in seen]
         answer: dict[str, Any] = {"chunk": await self._shapes.of(caller, room, visible)}
         if len(rows) > at + most:
             answer["next_batch"] = str(at + most)
@@ -310,6 +310,7 @@ class Reading:
         include = request.first("include", "all")
         if include not in {"all", "participated"}:
             raise error(400, "M_INVALID_PARAM", "include is all or participated")
+        ignored = await self._data.ignored(caller.user)
         found: list[Stored] = []
         seen: set[str] = set()
         place: Place | None = (
@@ -319,11 +320,12 @@ class Reading:
             if place is None or len(found) >= most:
                 break
             page, place = await self._timeline.before(room, place, _MOST)
-            named = dict.fromkeys(root for one in page if one.shown and (root := _thread(one.pdu)))
-            roots = [root for root in named if root not in seen]
+            answers = [one for one in page if _thread(one.pdu)]
+            answers = without(await self._visibility.of(caller.user, room, answers), ignored)
+            roots = [r for r in dict.fromkeys(_thread(one.pdu) for one in answers) if r not in seen]
             seen.update(roots)
-            loaded = await room.events.load(roots, room.version)
-            visible = await self._visibility.of(caller.user, room, [loaded[r] for r in roots if r in loaded])
+            loaded = await self._visibility.beside(caller.user, room, roots)
+            visible = [loaded[root] for root in roots if root in loaded]
             found += [v for v in visible if include == "all" or await self._took_part(caller.user, v.pdu)]
         answer: dict[str, Any] = {"chunk": await self._shapes.of(caller, room, found)}
         if place is not None:

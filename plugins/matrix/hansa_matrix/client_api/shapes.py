@@ -8,6 +8,7 @@ from typing import Any
 from hansa import NetworkContext, Row
 
 from hansa_matrix.client_api.accounts import Caller
+from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.proto.state_keys import MEMBER
@@ -18,6 +19,8 @@ from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.shown import unspoken
 
 _STRIPPED = ("type", "state_key", "content", "sender", "origin_server_ts")
+#: The kinds of relations that an event is shown with.
+_BUNDLED = frozenset({"m.replace", "m.reference", "m.thread"})
 #: Relations of one event that are looked at for its summary.
 _MOST_RELATED = 1000
 
@@ -52,8 +55,9 @@ def bare(pdu: Pdu, *, room_id: bool = True) -> dict[str, Any]:
 class Shapes:
     """What a reader learns of an event besides: its age, what it replaced, what took it back, who replied."""
 
-    def __init__(self, ctx: NetworkContext, attendance: Attendance) -> None:
+    def __init__(self, ctx: NetworkContext, attendance: Attendance, visibility: Visibility) -> None:
         self._ctx = ctx
+        self._visibility = visibility
         self._sent = attendance.sent
         self._erased = attendance.erased
 
@@ -67,7 +71,9 @@ class Shapes:
         related = await self._ctx.store.get_many("related", [(one.pdu.event_id,) for one in events])
         gone = [(one.pdu.event_id,) for one in events if one.redacted]
         taken_back = await self._ctx.store.get_many("redacted_by", gone) if gone else {}
-        redactions = await room.readable([r.body.decode() for r in taken_back.values()])
+        by = [r.body.decode() for r in taken_back.values()]
+        redactions = await room.readable(by) if by else {}
+        readable = await self._visibility.beside(caller.user, room, by) if by else {}
         memberships: dict[int, str] = {}
         found: list[dict[str, Any]] = []
         for one in events:
@@ -80,7 +86,9 @@ class Shapes:
             row = taken_back.get((one.pdu.event_id,))
             redaction = redactions.get(row.body.decode()) if row is not None else None
             if redaction is not None:
-                because = unspoken(redaction.pdu, room.version) if redaction.by_policy else redaction.pdu
+                because = redaction.pdu
+                if redaction.pdu.event_id not in readable:  # that it was taken back can be seen anyway
+                    because = unspoken(redaction.pdu, room.version)
                 unsigned["redacted_because"] = bare(because, room_id=room_id)
             if one.pdu.state_key is not None:
                 unsigned |= await self._replaced(room, one)
@@ -89,13 +97,14 @@ class Shapes:
             if txn:
                 unsigned["transaction_id"] = txn
             if redaction is None and (one.pdu.event_id,) in related:
-                relations = await self._relations(caller, room, one.pdu)
+                relations = await self._relations(caller, room, one)
                 if relations:
                     unsigned["m.relations"] = relations
             shown["unsigned"] = unsigned
             found.append(shown)
         return found
 
+    # Whoever may read a state event knows the state before it too: it is what /context shows of that moment.
     @staticmethod
     async def _replaced(room: MatrixRoom, one: Stored) -> dict[str, Any]:
         state = await room.groups.load(one.before)
@@ -126,40 +135,42 @@ class Shapes:
         rows = await self._ctx.store.scan("relation", equal=(target,), limit=most)
         return sorted(rows, key=_when)
 
-    async def _relations(self, caller: Caller, room: MatrixRoom, pdu: Pdu) -> dict[str, Any]:
-        """The latest edit, the thread, and what refers to it."""
-        rows = await self.related(pdu.event_id)
-        if not rows:
-            return {}
+    async def _relations(self, caller: Caller, room: MatrixRoom, one: Stored) -> dict[str, Any]:
+        """The latest edit, the thread, and what refers to it, as far as the reader may read them."""
+        pdu = one.pdu
+        by_kind: dict[str, list[str]] = {}
+        mine: set[str] = set()
+        for row in await self.related(pdu.event_id):
+            kind, event_id = str(row.fields["kind"]), str(row.key[1])
+            if kind in _BUNDLED and (kind != "m.replace" or (pdu.state_key is None and _edits(row, pdu))):
+                by_kind.setdefault(kind, []).append(event_id)
+                if row.fields["sender"] == caller.user:
+                    mine.add(event_id)
+        if relation(pdu) is not None:
+            by_kind.pop("m.thread", None)
+        named = [event_id for event_ids in by_kind.values() for event_id in event_ids]
+        seen = await self._visibility.beside(caller.user, room, named) if named else {}
         found: dict[str, Any] = {}
-        by_kind: dict[str, list[Row]] = {}
-        for row in rows:
-            by_kind.setdefault(str(row.fields["kind"]), []).append(row)
-        edits = [r for r in by_kind.get("m.replace", ()) if _edits(r, pdu)]
-        if edits and pdu.state_key is None:
-            latest = await self._event(room, str(edits[-1].key[1]))
-            if latest is not None:
-                found["m.replace"] = bare(latest.pdu)
-        references = by_kind.get("m.reference", ())
-        if references:
-            found["m.reference"] = {"chunk": [{"event_id": str(r.key[1])} for r in references]}
-        thread = by_kind.get("m.thread", [])
-        if thread and relation(pdu) is None:
-            latest = await self._event(room, str(thread[-1].key[1]))
-            if latest is not None:
-                (shown,) = await self.of(caller, room, [latest])
-                mine = any(r.fields["sender"] == caller.user for r in thread) or pdu.sender == caller.user
-                found["m.thread"] = {
-                    "latest_event": shown,
-                    "count": len(thread),
-                    "current_user_participated": mine,
-                }
+        kept = {kind: [e for e in event_ids if e in seen] for kind, event_ids in by_kind.items()}
+        if kept.get("m.replace"):
+            found["m.replace"] = bare(await self._as_read(caller, room, seen[kept["m.replace"][-1]]))
+        if kept.get("m.reference"):
+            found["m.reference"] = {"chunk": [{"event_id": event_id} for event_id in kept["m.reference"]]}
+        if thread := kept.get("m.thread"):
+            (shown,) = await self.of(caller, room, [seen[thread[-1]]])
+            found["m.thread"] = {
+                "latest_event": shown,
+                "count": len(thread),
+                "current_user_participated": pdu.sender == caller.user or not mine.isdisjoint(thread),
+            }
         return found
 
-    @staticmethod
-    async def _event(room: MatrixRoom, event_id: str) -> Stored | None:
-        stored = (await room.readable([event_id])).get(event_id)
-        return stored if stored is not None and stored.shown else None
+    async def _as_read(self, caller: Caller, room: MatrixRoom, one: Stored) -> Pdu:
+        """An event without what the erased said, for who was not there."""
+        if one.pdu.sender not in self._erased:
+            return one.pdu
+        there = await self._membership(caller.user, room, one, {}) == "join"
+        return one.pdu if there else redacted(one.pdu, room.version)
 
 
 def _when(row: Row) -> tuple[int, int, str]:

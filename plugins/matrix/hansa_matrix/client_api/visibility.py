@@ -1,8 +1,8 @@
-"""Who may read which event. SPEC: client-server API, "Room History Visibility"."""
+"""Who may read which event. SPEC: client-server API, "Room History Visibility", "Ignoring Users"."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import MEMBER
@@ -20,10 +20,11 @@ def _value(event: Pdu | None) -> str:
 
 
 class Visibility:
-    """Asked for one person at a time."""
+    """Asked for one person at a time. ``ignored`` says whom somebody does not want to hear."""
 
-    def __init__(self, attendance: Attendance) -> None:
+    def __init__(self, attendance: Attendance, ignored: Callable[[str], Awaitable[frozenset[str]]]) -> None:
         self._attendance = attendance
+        self._ignored = ignored
 
     async def of(self, user: str, room: MatrixRoom, events: Sequence[Stored]) -> list[Stored]:
         """Those of some events of a room that somebody may read, in order."""
@@ -35,6 +36,16 @@ class Visibility:
             for one in await room.judged(events)
             if one.shown and await self._may(user, room, one, until, memo)
         ]
+
+    async def beside(self, user: str, room: MatrixRoom, event_ids: Iterable[str]) -> dict[str, Stored]:
+        """Those of some events that somebody is shown beside another: what they may read, and not of whom
+        they ignore. Whatever is bundled with an event is made of these alone.
+        """
+        loaded = await room.events.load(event_ids, room.version)
+        if not loaded:
+            return {}
+        seen = await self.of(user, room, list(loaded.values()))
+        return {one.pdu.event_id: one for one in without(seen, await self._ignored(user))}
 
     async def _until(self, stay: Stay | None, room: MatrixRoom) -> int | None:
         """The depth up to which a room's shared past is somebody's: None for who was never in it."""
