@@ -11,7 +11,7 @@ import orjson
 import pytest
 from hansa import HttpRequest, HttpStream, RoomRefused
 from hansa_matrix.federation.client import LARGE_ANSWER
-from hansa_matrix.room.early_checks import MOST_UNVERIFIED
+from hansa_matrix.room.early_checks import MOST_LOST, MOST_UNVERIFIED
 from matrix.inbound import THEIRS, inbound
 from memory import peak_memory
 
@@ -126,8 +126,8 @@ async def test_a_join_is_not_answered_with_events_that_nobody_has_signed(tmp_pat
         with peak_memory() as peak, pytest.raises(RoomRefused):
             await network._membership.join(ROOM, "@a:127.0.0.1:1", [THEIRS])
         assert peak.bytes < 32 * MIB
-        assert flood.taken < 6 * MIB
-        assert len(house.peer.asked) - asked < 2 * MOST_UNVERIFIED + 500
+        assert flood.taken < 12 * MIB
+        assert len(house.peer.asked) - asked < MOST_LOST + 3 * MOST_UNVERIFIED
 
 
 @pytest.mark.parametrize("body", [b'{"x":"', b'{"x":[', b'{"state":["', b'{"state":[{"a":"'])

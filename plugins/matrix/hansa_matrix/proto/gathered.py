@@ -5,6 +5,7 @@ SPEC: server-server API, "Retrieving events".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hansa.pure.errors import RemoteProtocolError
@@ -27,6 +28,9 @@ class GatheredPdus:
         self._room_id = room_id
         self._version = version
         self.pdus: dict[str, Pdu] = {}
+        #: Those that nobody has looked at the signatures of yet, and the first that nobody vouches for.
+        self.fresh: list[Pdu] = []
+        self.unsigned: list[Pdu] = []
         self.dropped = 0
         self.foreign: set[str] = set()
 
@@ -38,12 +42,21 @@ class GatheredPdus:
             except RemoteProtocolError:
                 self.dropped += 1
             else:
+                if pdu.event_id in self.pdus:
+                    continue
                 if pdu.room_id == self._room_id:
-                    self.pdus.setdefault(pdu.event_id, pdu)
+                    self.pdus[pdu.event_id] = pdu
+                    self.fresh.append(pdu)
                 else:
                     self.foreign.add(pdu.event_id)
             if self.dropped + len(self.foreign) > MAX_DROPPED + len(self.pdus):
                 raise RemoteProtocolError("the answer holds mostly what are no events of the room")
+
+    def drop(self, pdus: Sequence[Pdu]) -> None:
+        """Let go of events that nobody vouches for."""
+        for pdu in pdus:
+            self.pdus.pop(pdu.event_id, None)
+        self.unsigned += pdus[: MAX_DROPPED - len(self.unsigned)]
 
 
 class GatheredIds:

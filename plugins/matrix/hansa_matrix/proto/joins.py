@@ -131,7 +131,6 @@ class JoinReader:
                 del self._known[_mark(pdu.raw)]
             if pdu.state_key is not None and self._state.get(pdu.key) is pdu:
                 del self._state[pdu.key]
-        self._dropped += len(pdus)
 
     def _keep_state(self, pdu: Pdu) -> bool:
         """Of two events for one piece of state the first counts; one with no state key is no state."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from hansa import RemoteProtocolError
@@ -10,13 +11,15 @@ from hansa import RemoteProtocolError
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.gathered import MAX_DROPPED
 from hansa_matrix.proto.versions import RoomVersion
 from hansa_matrix.room import outliers
 from hansa_matrix.room.outliers import Signed
 
 #: Events that are held without having been verified: some 10 MB. So many again may wait for their keys.
 MOST_UNVERIFIED = 1000
+#: So many events, and four times as many as those that are signed, may be by servers without keys: in an old
+#: room most people may be of servers that are gone.
+MOST_LOST, _LOST_TO_GOOD = 5000, 4
 
 
 class Reading(Protocol):
@@ -30,6 +33,15 @@ class Reading(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked(Signed):
+    """``good`` are all of the answer, ``bad`` those that were looked at last; ``lost`` counts all that are not
+    good.
+    """
+
+    lost: int
+
+
 class EarlyChecks:
     """The checks 2 and 3 of everything that one reader takes, each event once."""
 
@@ -39,7 +51,7 @@ class EarlyChecks:
         self._keyring = keyring
         self._good: list[Pdu] = []
         self._waiting: list[Pdu] = []
-        self._bad = 0
+        self._lost = 0
 
     async def between(self) -> None:
         """Between two pieces of the answer. Raises RemoteProtocolError once most of it is by nobody."""
@@ -47,23 +59,24 @@ class EarlyChecks:
             fresh, self._reader.fresh = self._reader.fresh, []
             await self._look(fresh)
 
-    async def finished(self) -> Signed:
+    async def finished(self) -> Checked:
         """Once the answer is there; again, to look anew at those whose keys were not to be had."""
         fresh, self._reader.fresh = [*self._waiting, *self._reader.fresh], []
         self._waiting = []
         seen = await self._look(fresh)
-        return Signed(good=self._good, bad=seen.bad, awaited=seen.awaited)
+        lost = self._lost + len(self._waiting)
+        return Checked(good=self._good, bad=seen.bad, awaited=seen.awaited, lost=lost)
 
     async def _look(self, pdus: Sequence[Pdu]) -> Signed:
         seen = await outliers.signed(pdus, self._version, self._keyring)
         self._good += seen.good
         awaited = frozenset(seen.awaited)
-        waiting = [p for p in seen.bad if awaited and ids.domain_of(p.sender) in awaited]
+        waiting = [p for p in seen.bad if ids.domain_of(p.sender) in awaited]
         self._waiting += waiting[: MOST_UNVERIFIED - len(self._waiting)]
         kept = {id(p) for p in self._waiting}
         lost = [p for p in seen.bad if id(p) not in kept]
         self._reader.drop(lost)
-        self._bad += len(lost)
-        if self._bad > MAX_DROPPED + len(self._good):
+        self._lost += len(lost)
+        if self._lost > MOST_LOST + _LOST_TO_GOOD * len(self._good):
             raise RemoteProtocolError("the answer holds mostly events that nobody has signed")
         return seen

@@ -5,7 +5,7 @@ up neither other rooms nor other servers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +46,13 @@ class Errand:
         """The answer to a GET."""
         return await self._client.request("GET", self.server, target, seconds=self._left(30.0))
 
-    async def members(self, target: str, names: Sequence[str], take: Callable[[str, list[Any]], None]) -> Any:
+    async def members(
+        self,
+        target: str,
+        names: Sequence[str],
+        take: Callable[[str, list[Any]], None],
+        between: Callable[[], Awaitable[None]] | None = None,
+    ) -> Any:
         """The answer to a GET, read as it comes; see ``Client.members``. Its members count as events."""
 
         def counted(name: str, values: list[Any]) -> None:
@@ -55,7 +61,7 @@ class Errand:
 
         seconds = self._left(120.0)
         return await self._client.members(
-            "GET", self.server, target, names=names, take=counted, seconds=seconds
+            "GET", self.server, target, names=names, take=counted, between=between, seconds=seconds
         )
 
     async def post(self, target: str, body: Mapping[str, Any]) -> Any:

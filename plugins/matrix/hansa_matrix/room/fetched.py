@@ -20,6 +20,7 @@ from hansa_matrix.proto.gathered import GatheredIds, GatheredPdus
 from hansa_matrix.proto.pdu import key_ids, oversized, required_servers
 from hansa_matrix.proto.state_keys import CREATE_KEY
 from hansa_matrix.room import outliers
+from hansa_matrix.room.early_checks import EarlyChecks
 from hansa_matrix.room.errand import Errand, Errands
 from hansa_matrix.room.events import Status
 from hansa_matrix.room.holes import Why
@@ -77,21 +78,25 @@ class Fetched:
     ) -> list[Pdu]:
         """As ``checked``, of an answer that is read as it comes."""
         gathered = GatheredPdus(room.room_id, room.version)
-        answer = await errand.members(target, names, gathered.take)
+        checks = EarlyChecks(gathered, room.version, self._keyring)
+        answer = await errand.members(target, names, gathered.take, checks.between)
         for name in names:
             listed(answer, name)
-        return await self._signed(room, gathered, notes)
+        return await self._signed(room, gathered, notes, checks)
 
-    async def _signed(self, room: MatrixRoom, gathered: GatheredPdus, notes: Notes | None) -> list[Pdu]:
+    async def _signed(
+        self, room: MatrixRoom, gathered: GatheredPdus, notes: Notes | None, checks: EarlyChecks | None = None
+    ) -> list[Pdu]:
         for _ in range(gathered.dropped):
             self._ctx.count("matrix_pdus", status="dropped")
         if notes is not None:
             notes.why |= dict.fromkeys(gathered.foreign, Why.WRONG_ROOM)
-        seen = await outliers.signed(list(gathered.pdus.values()), room.version, self._keyring)
+        seen = await (checks or EarlyChecks(gathered, room.version, self._keyring)).finished()
         if notes is None and seen.awaited:
             raise Unreachable(f"the keys of {', '.join(seen.awaited[:5])} are not to be had now")
-        for pdu in seen.bad:
+        for _ in range(seen.lost):
             self._ctx.count("matrix_pdus", status="dropped")
+        for pdu in {p.event_id: p for p in (*gathered.unsigned, *seen.bad)}.values():
             if notes is not None:
                 notes.why[pdu.event_id] = await self._why(room, pdu)
                 notes.doubtful[pdu.event_id] = pdu

@@ -286,8 +286,8 @@ class Membership:
             stored = made.get(pdu.event_id)
             if stored is not None and stored.status is not Status.REJECTED and pdu.state_key is not None:
                 state[pdu.key] = pdu.event_id
-        if seen.bad or answer.dropped:
-            dropped = len(seen.bad) + answer.dropped
+        if seen.lost or answer.dropped:
+            dropped = seen.lost + answer.dropped
             self._ctx.log.warning("%d events of %s were dropped", dropped, join.room_id)
         attendance, user = self._own.attendance, join.state_key or ""
         row = await self._ctx.store.get("room", (join.room_id,))
