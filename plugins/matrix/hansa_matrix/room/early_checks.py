@@ -35,8 +35,8 @@ class Reading(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked(Signed):
-    """``good`` are all of the answer, ``bad`` those that were looked at last; ``lost`` counts all that are not
-    good.
+    """``good`` are all of the answer, ``bad`` those that were looked at last; ``lost`` counts all that are
+    not good.
     """
 
     lost: int
