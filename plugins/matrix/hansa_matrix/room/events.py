@@ -119,6 +119,11 @@ def is_withheld(row: Row) -> bool:
 class Judge(Protocol):
     """Judges events again that were judged by other policies, or by nobody."""
 
+    @property
+    def active(self) -> bool:
+        """Whether there is anything that could deny an event."""
+        ...
+
     async def __call__(self, found: Mapping[str, Stored]) -> Mapping[str, Stored]:
         """The same events, those withheld that are denied now."""
         ...
@@ -198,7 +203,13 @@ class RoomEvents:
 
     async def judged(self, found: Mapping[str, Stored]) -> Mapping[str, Stored]:
         """Events as they may be read now."""
-        return found if self._all.judge is None else await self._all.judge(found)
+        judge = self._all.judge
+        return found if judge is None or not judge.active else await judge(found)
+
+    @property
+    def settled(self) -> bool:
+        """Whether events may be read as they are stored: there are no policies."""
+        return self._all.judge is None or not self._all.judge.active
 
     async def foreign(self, ids: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
         """Those of the ids that are events of other rooms: to say that they are, and for nothing else."""

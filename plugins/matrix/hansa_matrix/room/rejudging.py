@@ -34,10 +34,13 @@ class Rejudging:
         #: ``event id -> (generation, decision)``; the decision is empty where the event may be shown.
         self._known: OrderedDict[str, tuple[int, str]] = OrderedDict()
 
+    @property
+    def active(self) -> bool:
+        """Whether there is any policy."""
+        return self._ctx.governed
+
     async def __call__(self, found: Mapping[str, Stored]) -> Mapping[str, Stored]:
-        """Events as the policies of now have them. Without policies they are as they were."""
-        if not self._ctx.governed:
-            return found
+        """Events as the policies of now have them."""
         generation = self._ctx.policy_generation
         denied: dict[str, Stored] = {}
         asked = 0

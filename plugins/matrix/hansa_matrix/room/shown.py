@@ -15,7 +15,7 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.proto.state_keys import CREATE, MEMBER
 from hansa_matrix.proto.versions import RoomVersion
-from hansa_matrix.room.events import Stored
+from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.state import Groups, StateIds
 
 #: Events by their ids, as far as they are here.
@@ -54,12 +54,14 @@ async def shown_of(
     found: dict[StateKey, Pdu] = {}
     for key, event_id in wanted.items():
         one = stored.get(event_id)
-        if one is not None and one.by_policy:
-            pdu = await _instead(one, load, groups, version)
-            if pdu is not None:
-                found[key] = pdu
-        elif one is not None:
+        if one is None:
+            continue
+        if one.status is not Status.WITHHELD or not one.by_policy:
             found[key] = one.pdu
+            continue
+        pdu = await _instead(one, load, groups, version)
+        if pdu is not None:
+            found[key] = pdu
     return found
 
 

@@ -1,0 +1,101 @@
+"""Who reads stored events to show them asks what may be shown: every read past that is here, with its reason."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import hansa_matrix
+import pytest
+
+ROOT = Path(hansa_matrix.__file__).parent
+#: Calls that give stored events as they are.
+CALLS = {"events_of", "state_events", "view_of", "auth_chain"}
+#: Modules in which people and other servers are answered.
+ANSWERS = ("client_api", "federation")
+
+REASONS = {
+    "client_api/visibility.py was_in": "a membership, of which nothing but the membership is looked at",
+    "client_api/visibility.py _until": "the depth of a leave",
+    "client_api/visibility.py _at": "a visibility and a membership, by the real state",
+    "client_api/visibility.py peeks": "the visibility, by the real state",
+    "client_api/reading.py _present": "the state group after a leave",
+    "client_api/reading.py _one": "gives the event only if `Visibility` shows it",
+    "client_api/reading.py _chosen": "every event goes through `Visibility`",
+    "client_api/reading.py threads": "every root goes through `Visibility`, replies are named if shown",
+    "client_api/rooms.py _entered": "a membership",
+    "client_api/shapes.py _membership": "a membership",
+    "client_api/speaking.py _may_redact": "the type and sender of what is to be redacted, for no answer",
+    "client_api/sync_devices.py lists": "memberships",
+    "client_api/sync_rooms.py _entered": "a membership",
+    "client_api/sync_rooms.py _heroes": "memberships: the answer is user ids",
+    "client_api/timeline.py before": "readers give pages to `Visibility`",
+    "client_api/timeline.py after": "readers give pages to `Visibility`",
+    "client_api/timeline.py _deeper": "readers give pages to `Visibility`",
+    "client_api/timeline.py _oldest_told": "a depth",
+    "client_api/unread.py _counted": "levels, and the reader's own name",
+    "client_api/voice.py _levels": "levels",
+    "client_api/voice.py state_event": "join rules, and what a person's own member event is made of again",
+    "federation/answers/handshakes.py _template": "references",
+    "federation/answers/handshakes.py _handshake": "whether events are known",
+    "federation/answers/handshakes.py send_join": "goes through `judged` and `wire`",
+    "federation/answers/history.py state": "goes through `judged` and `wire`",
+    "federation/answers/history.py state_ids": "ids",
+    "federation/answers/history.py event_auth": "goes through `judged` and `wire`",
+    "federation/answers/history.py get_missing_events": "the ids before some events",
+    "federation/answers/restricted.py authoriser": "join rules, levels and a membership",
+    "federation/answers/restricted.py _satisfied": "a membership",
+    "federation/answers/spaces.py _known": "join rules",
+    "federation/answers/spaces.py _invited": "memberships",
+}
+
+
+def reads() -> Iterator[str]:
+    for folder in ANSWERS:
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    for call in ast.walk(node):
+                        if isinstance(call, ast.Call) and _raw(call.func):
+                            yield f"{file.relative_to(ROOT)} {node.name}"
+
+
+def _raw(function: ast.expr) -> bool:
+    if not isinstance(function, ast.Attribute):
+        return False
+    return function.attr in CALLS or ast.unparse(function).endswith("events.load")
+
+
+def test_every_read_past_what_may_be_shown_has_a_reason():
+    assert set(reads()) == REASONS.keys()
+
+
+@pytest.mark.parametrize("folder", ANSWERS)
+def test_nothing_makes_an_answer_of_the_status_itself(folder):
+    """``Stored.shown``, and ``is_shown`` of a row, are the one test of what may be shown."""
+    found = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "Status.ACCEPTED"
+    ]
+    assert found == []
+
+
+def test_stored_bytes_leave_by_two_functions():
+    """``wire`` of an event is what other servers get: made by what redacts the withheld."""
+    found = {
+        f"{file.relative_to(ROOT)} {function.name}"
+        for file in sorted((ROOT / "federation").rglob("*.py"))
+        for function in ast.walk(ast.parse(file.read_text()))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute) and node.attr == "wire"
+    }
+    assert found == {
+        "federation/answers/entitled.py raw",
+        "federation/answers/handshakes.py send_knock",  # of `shown_of`
+        "federation/sender.py _wire_of",  # None for what is withheld, or judged by other policies
+        "federation/sender.py _wires",
+    }
