@@ -1,14 +1,18 @@
-"""Nothing of a body is read before the head said who it is of; the few routes for everybody take little."""
+"""Nothing of a body is read before its sender is known, and nothing is done for who has hung up."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from clients.people import house
+import orjson
+import pytest
+from clients.people import ROOT, house, part
 from hansa import Request, Response
 from hansa.http import Route, Router, _Node
-from hansa.listen import Dispatcher
+from hansa.listen import Dispatcher, Listener
+from hansa_matrix.client_api.door import ABANDONED
 from matrix.inbound import OURS
 
 #: Routes that take a body of anybody, and why.
@@ -66,3 +70,53 @@ async def test_no_body_is_read_of_who_is_not_known(tmp_path):
                 assert route.admit is not None, (method, path)
         assert seen > 100
         assert set(open_to_all) == set(FOR_EVERYBODY)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body"),
+    [
+        ("GET", "/_matrix/client/v1/rooms/{space}/hierarchy", None),
+        ("GET", f"{ROOT}/publicRooms?server=away.example", None),
+        ("GET", f"{ROOT}/profile/@x:away.example", None),
+        ("POST", f"{ROOT}/keys/query", {"device_keys": {"@x:away.example": []}}),
+    ],
+)
+async def test_what_waits_for_others_ends_when_its_client_hangs_up(tmp_path, method, target, body):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        space = await alice.create(creation_content={"type": "m.space"})
+        await alice.state(space, "m.space.child", {"via": ["away.example"]}, "!r:away.example")
+        target = target.replace("{space}", part(space))
+        waits, ended = asyncio.Event(), asyncio.Event()
+
+        async def silent(_: Any) -> Any:
+            waits.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        home.wire.peer.request = silent
+        listener = Listener(alice.dispatcher, "127.0.0.1", 0)
+        await listener.start()
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+            content = orjson.dumps(body) if body is not None else b""
+            head = f"{method} {target} HTTP/1.1\r\nHost: {OURS}\r\nAuthorization: Bearer {alice.token}\r\n"
+            writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+            async with asyncio.timeout(5):
+                await waits.wait()
+                writer.close()
+                await ended.wait()
+        finally:
+            await listener.stop()
+        assert home.app.counters["http_abandoned", ()] == 1
+
+
+async def test_every_route_that_ends_so_exists(tmp_path):
+    async with house(tmp_path) as home:
+        router = Dispatcher(home.app.routers, home.app.count).router(OURS)
+        assert router is not None
+        for method, pattern in ABANDONED:
+            found = router.find(Request(method=method, target=f"/_matrix/client{pattern}", host=OURS))
+            assert found.route is not None and found.route.cancel_on_disconnect, pattern

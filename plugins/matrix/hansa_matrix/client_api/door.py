@@ -37,6 +37,17 @@ ROOT = "/_matrix/client"
 _BODY = 1024 * 1024
 #: What somebody without a token may say: a login, a registration, a search of the public list.
 _OPEN_BODY = 64 * 1024
+#: Routes that may wait for other servers and keep nothing: they end when their client hangs up.
+ABANDONED = frozenset(
+    {
+        ("GET", "/v1/rooms/{room}/hierarchy"),
+        ("GET", "/v3/profile/{user}"),
+        ("GET", "/v3/profile/{user}/{field}"),
+        ("GET", "/v3/publicRooms"),
+        ("POST", "/v3/publicRooms"),
+        ("POST", "/v3/keys/query"),
+    }
+)
 _WITH_BODY = frozenset({"PUT", "POST", "DELETE"})
 _OPEN_TO_BROWSERS: Mapping[str, str] = {
     "Access-Control-Allow-Origin": "*",
@@ -116,7 +127,14 @@ class Door:
         if pattern.startswith("/v3/"):
             names.append(f"{ROOT}/r0/{pattern[4:]}")
         for name in names:
-            router.add(method, name, endpoint, max_body=most, admit=admit)
+            router.add(
+                method,
+                name,
+                endpoint,
+                max_body=most,
+                admit=admit,
+                cancel_on_disconnect=(method, pattern) in ABANDONED,
+            )
 
     @staticmethod
     def browsers(router: Router) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-from hansa import Busy, Cas, Delete, NetworkContext, Put, RemoteProtocolError, Write
+from hansa import Busy, Cas, Delete, NetworkContext, Put, RemoteProtocolError, StoreError, Write
 
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.federation.client import Client, Unreachable, path
@@ -76,10 +76,17 @@ class RemoteDevices:
         if row is None or row.fields["stale"]:
             return None
         if not self._company.shared(user):  # nobody tells us of changes any more
-            async with self._one:
-                await self._drop(user)
+            # Whole, although whoever asks may hang up meanwhile.
+            await asyncio.shield(self._ctx.spawn(self._forget(user), f"forget the devices of {user}"))
             return None
         return parse_user_devices(orjson.loads(row.body), user)
+
+    async def _forget(self, user: str) -> None:
+        async with self._one:
+            try:
+                await self._drop(user)
+            except StoreError as error:
+                self._ctx.log.warning("the devices of %s are kept for longer: %s", user, error)
 
     async def take_updates(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """The ``m.device_list_update`` of a transaction: how many are none. Raises ``StoreError``."""
