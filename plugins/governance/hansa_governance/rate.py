@@ -1,8 +1,9 @@
-"""How much one sender may do: a token bucket each, by the sender's own clock, in bounded memory.
+"""How much one sender may do: a token bucket each, in bounded memory.
 
-What arrives late was done over a longer time than it takes to arrive, and is counted by the times that its
-sender claims. These never run backwards, never ahead of our clock, and reach back a day at most; what they
-let through beyond our own clock is bounded by a second bucket, ten times as large, that runs by our clock.
+What arrives late was done over a longer time than it takes to arrive: it has a bucket of its own, which runs
+by the times that its sender claims. These never run backwards and reach back a day at most. What they let
+through is bounded by a third bucket, ten times as large, that runs by our clock and that everything counts
+in: claiming old times gains ten bursts, once.
 """
 
 from __future__ import annotations
@@ -21,12 +22,34 @@ _LATEST = 86_400.0
 _LARGER = 10
 
 
+#: What is claimed to be older than this (seconds) is late; clocks differ, and events travel.
+_LATE = 30.0
+
+
 @dataclass(slots=True)
 class _Bucket:
+    """``left`` tokens at the time ``at``, ``most`` of them at most."""
+
+    most: float
     left: float
     at: float
-    real_left: float
-    real_at: float
+
+    def run(self, now: float, per_second: float) -> None:
+        """Fill up to a time; one before the last is the last."""
+        spaced = max(0.0, now - self.at)
+        self.left = min(self.most, self.left + spaced * per_second)
+        self.at += spaced
+
+    def take(self) -> None:
+        """One token less."""
+        self.left = max(0.0, self.left - 1)
+
+
+@dataclass(slots=True)
+class _Sender:
+    live: _Bucket
+    late: _Bucket
+    whole: _Bucket
 
 
 class Rates:
@@ -36,32 +59,35 @@ class Rates:
         self._most = float(rate.events * times)
         self._per_second = rate.events * times / rate.seconds
         self._clock = clock
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._senders: OrderedDict[str, _Sender] = OrderedDict()
 
     def take(self, sender: str, ts: int = 0, *, always: bool = False) -> float:
         """0 if the sender may do one thing more, else the seconds until they may. ``ts`` is when they say
         that they did it (ms), 0 for now. ``always``: it cannot be refused, and counts.
         """
-        real = self._clock.monotonic()
-        late = max(0.0, (self._clock.now() - ts) / 1000) if ts else 0.0
-        claimed = real - min(late, _LATEST)
-        bucket = self._buckets.pop(sender, None)
-        if bucket is None:
-            bucket = _Bucket(self._most, claimed, self._most * _LARGER, real)
-        self._buckets[sender] = bucket
-        if len(self._buckets) > _SENDERS:
-            self._buckets.popitem(last=False)
-        spaced = max(0.0, claimed - bucket.at)
-        bucket.left = min(self._most, bucket.left + spaced * self._per_second)
-        bucket.at += spaced
-        gained = (real - bucket.real_at) * self._per_second
-        bucket.real_left = min(self._most * _LARGER, bucket.real_left + gained)
-        bucket.real_at = real
-        short = 1 - min(bucket.left, bucket.real_left)
+        now = self._clock.monotonic()
+        behind = (self._clock.now() - ts) / 1000 if ts else 0.0
+        then = now - min(behind, _LATEST) if behind > _LATE else now
+        known = self._senders.pop(sender, None) or self._fresh(now, then)
+        self._senders[sender] = known
+        if len(self._senders) > _SENDERS:
+            self._senders.popitem(last=False)
+        known.whole.run(now, self._per_second)
+        asked = [known.live]
+        if then < now:
+            asked = [known.late, known.whole]
+        asked[0].run(then, self._per_second)
+        short = 1 - min(bucket.left for bucket in asked)
         if short > 0 and not always:
             return short / self._per_second
-        bucket.left -= 1
-        bucket.real_left -= 1
-        if always:
-            bucket.left, bucket.real_left = max(0.0, bucket.left), max(0.0, bucket.real_left)
+        asked[0].take()
+        known.whole.take()
         return 0.0
+
+    def _fresh(self, now: float, then: float) -> _Sender:
+        most = self._most
+        return _Sender(
+            _Bucket(most, most, now),
+            _Bucket(most, most, min(then, now - _LATEST)),
+            _Bucket(most * _LARGER, most * _LARGER, now),
+        )

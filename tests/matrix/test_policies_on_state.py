@@ -1,0 +1,78 @@
+"""What a policy withholds of members, names and rates, as it comes in by federation."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import hansa_governance
+import pytest
+from hansa import Membership, Ref
+from hansa.app import PolicySetup
+from hansa_matrix.proto.pdu import from_raw
+from matrix.inbound import THEIRS, Inbound, inbound
+
+WORD = "classified"
+M = Ref("matrix", f"@m:{THEIRS}")
+
+
+def policy(**config: Any) -> PolicySetup:
+    options = hansa_governance.Config.model_validate(config)
+    return PolicySetup(name="gov", module=hansa_governance, options=options)
+
+
+async def member(house: Inbound, content: dict[str, Any]) -> None:
+    user = f"@m:{THEIRS}"
+    raw = house.forger.finish(house.room, house.forger.draft(house.room, "m.room.member", content, user))
+    assert await house.fate(raw) == "accepted"
+    house.room.keep(from_raw(raw, house.room.version))
+
+
+def view(house: Inbound) -> Any:
+    found = house.app.contexts["matrix"].view(house.room.room_id)
+    assert found is not None
+    return found
+
+
+async def shown(house: Inbound) -> list[Any]:
+    return await house.app.contexts["matrix"].history(house.room.room_id, limit=50)
+
+
+async def test_a_leave_with_a_forbidden_reason_takes_effect_and_is_not_shown(tmp_path) -> None:
+    async with inbound(tmp_path, policies=[policy(words=[WORD])]) as house:
+        assert view(house).membership(M) is Membership.JOIN
+        before = len(await shown(house))
+        user = f"@m:{THEIRS}"
+        leave = {"membership": "leave", "reason": f"it is {WORD}"}
+        raw = house.forger.finish(house.room, house.forger.draft(house.room, "m.room.member", leave, user))
+        assert (await house.send(raw))[0] == 200
+        async with asyncio.timeout(5):
+            while view(house).membership(M) is Membership.JOIN:
+                await asyncio.sleep(0)
+        assert view(house).membership(M) is Membership.LEAVE
+        assert len(await shown(house)) == before
+
+
+@pytest.mark.parametrize("key", ["displayname", "avatar_url", "org.example.note"])
+async def test_a_forbidden_name_is_not_in_the_view(tmp_path, key) -> None:
+    async with inbound(tmp_path, policies=[policy(words=[WORD])]) as house:
+        await member(house, {"membership": "join", "displayname": "Em"})
+        assert view(house).person(M).name == "Em"
+        await member(house, {"membership": "join", "displayname": "Em", key: f"it is {WORD}"})
+        assert view(house).membership(M) is Membership.JOIN
+        assert WORD not in (view(house).person(M).name or "")
+
+
+async def test_messages_of_an_hour_that_arrive_together_are_shown(tmp_path) -> None:
+    async with inbound(tmp_path, policies=[policy(rate={"events": 5, "seconds": 60})]) as house:
+        now = house.app.seams.clock.now()
+        for n in range(12):
+            raw = house.forger.message(house.room, f"m{n}", origin_server_ts=now - (12 - n) * 300_000)
+            assert await house.fate(raw) == "accepted"
+        said = [e.content.text for e in await shown(house) if hasattr(e.content, "text")]
+        assert [text for text in said if text.startswith("m")] == [f"m{n}" for n in range(12)]
+        for n in range(12):
+            raw = house.forger.message(house.room, f"n{n}", origin_server_ts=now)
+            assert await house.fate(raw) == "accepted"
+        said = [e.content.text for e in await shown(house) if hasattr(e.content, "text")]
+        assert len([text for text in said if text.startswith("n")]) <= 5
