@@ -17,13 +17,12 @@ ANSWERS = ("client_api", "federation")
 
 REASONS = {
     "client_api/visibility.py was_in": "a membership, of which nothing but the membership is looked at",
+    "client_api/visibility.py beside": "every event goes through `of`",
     "client_api/visibility.py _until": "the depth of a leave",
     "client_api/visibility.py _at": "a visibility and a membership, by the real state",
     "client_api/visibility.py peeks": "the visibility, by the real state",
     "client_api/reading.py _present": "the state group after a leave",
     "client_api/reading.py _one": "gives the event only if `Visibility` shows it",
-    "client_api/reading.py _chosen": "every event goes through `Visibility`",
-    "client_api/reading.py threads": "every root goes through `Visibility`, replies are named if shown",
     "client_api/rooms.py _entered": "a membership",
     "client_api/shapes.py _membership": "a membership",
     "client_api/speaking.py _may_redact": "the type and sender of what is to be redacted, for no answer",
