@@ -247,6 +247,35 @@ async def test_a_name_given_away_while_its_room_is_replaced_stays_given_away(tmp
         assert await leads(home, "verona") == other
 
 
+async def test_an_upgrade_that_was_cut_off_is_finished_by_asking_again(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(room_alias_name="verona", preset="public_chat", visibility="public")
+        upgrades = home.app.network("matrix")._upgrades
+        rename = upgrades._rename
+
+        async def dies(old: str, new: str) -> bool:
+            raise OSError("the power fails")
+
+        upgrades._rename = dies
+        with pytest.raises(Refused, match="500"):
+            await replaced(alice, room, "12")
+        upgrades._rename = rename
+        new = (await state(alice, room))["m.room.tombstone", ""]["replacement_room"]
+        assert await leads(home, "verona") == room
+        assert await replaced(alice, room, "12") == new
+        assert await leads(home, "verona") == new
+        with pytest.raises(Refused, match="replaced already"):
+            await replaced(alice, room, "12")
+        # Somebody says that a room is replaced by theirs, which says so too; the room was not theirs.
+        other = await alice.create(room_alias_name="mantua", preset="public_chat")
+        theirs = await bob.create(creation_content={"predecessor": {"room_id": other}})
+        await alice.state(other, "m.room.tombstone", {"body": "x", "replacement_room": theirs})
+        with pytest.raises(Refused, match="replaced already"):
+            await replaced(alice, other, "12")
+        assert await leads(home, "mantua") == other
+
+
 async def test_who_may_take_a_name_away(tmp_path):
     async with house(tmp_path, public_reading=True) as home:
         alice, bob, eve = [await home.person(name) for name in ("alice", "bob", "eve")]

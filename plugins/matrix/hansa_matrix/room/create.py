@@ -132,6 +132,11 @@ class Founder:
         self._judging = judging
         self._rooms = rooms
 
+    def room(self, room_id: str) -> MatrixRoom | None:
+        """A room that this server is in."""
+        room = self._rooms.get(room_id)
+        return room if room is not None and room.resident else None
+
     async def create(
         self, creator: str, version_id: str, alias: str, founding: Founding = _USUAL
     ) -> MatrixRoom:

@@ -107,7 +107,10 @@ class Upgrades:
 
     async def _replace(self, old: MatrixRoom, version: str, user: str, creators: Sequence[str]) -> str:
         state = {p.key: p for p in await old.state_events(await old.state()) if p.state_key is not None}
-        if (TOMBSTONE, "") in state:
+        closed = state.get((TOMBSTONE, ""))
+        if closed is not None:
+            if await self._finished(old, closed):
+                return str(closed.content["replacement_room"])
             raise LocalProtocolError(f"{old.room_id} has been replaced already")
         levels = old.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), old.version)
         self._may(old, user, levels, VERSIONS[version])
@@ -153,18 +156,31 @@ class Upgrades:
             text = f"{user} may not replace {old.room_id} by version {version.id}: that takes level {needed}"
             raise RoomRefused(Refusal(code=RefusalCode.FORBIDDEN, text=text))
 
-    async def _rename(self, old: str, new: str) -> None:
+    async def _finished(self, old: MatrixRoom, closed: Pdu) -> bool:
+        """Whether an upgrade by this server was cut off before the names had moved, and is done now."""
+        new = self._founder.room(str(closed.content.get("replacement_room")))
+        if new is None or ids.domain_of(closed.sender) != self._own.server:
+            return False
+        create = (await new.events_of(await new.state(), [])).get(CREATE_KEY)
+        before = create.content.get("predecessor") if create is not None else None
+        if create is None or create.sender != closed.sender or not isinstance(before, dict):
+            return False
+        if before.get("room_id") != old.room_id:
+            return False
+        return await self._rename(old.room_id, new.room_id)
+
+    async def _rename(self, old: str, new: str) -> bool:
         """The names that are the old room's by our own rows become the new one's, and its place in the public
-        list. A name that somebody gives or takes meanwhile stays as they want it.
+        list; False if it has neither. A name that somebody gives or takes meanwhile stays as they want it.
         """
         store = self._ctx.store
-        for _ in range(_ROUNDS):
+        for done in range(_ROUNDS):
             writes: list[Write] = [moved(alias, new) for alias in await aliases_of(store, old)]
             listed = await store.get("published", (old,))
             if listed is not None:
                 writes += [Delete("published", (old,)), listing(new, listed.body.decode())]
             if not writes:
-                return
+                return bool(done)
             with suppress(Conflict):  # what changed meanwhile is read again
                 await store.commit(writes)
         raise LocalProtocolError(f"the names of {old} change too fast to be moved to {new}")
