@@ -86,6 +86,24 @@ async def test_many_at_once_take_no_more_than_one_after_the_other(tmp_path):
         assert (await shelf(home).quotas.used(alice.user))[0].size == kept(home)
 
 
+async def test_what_is_being_given_counts_already(tmp_path):
+    async with house(tmp_path, media_quota_per_user=2500) as home:
+        alice, begun, go = await home.person("alice"), asyncio.Event(), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            begun.set()
+            await go.wait()
+            yield b"x" * 2000
+
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(unfinished(alice, slow, content_length="2000"))
+            await begun.wait()
+            assert (await give(alice, b"y" * 1000, content_length="1000"))[0] == 403
+            assert (await give(alice, b"z" * 500, content_length="500"))[0] == 200
+            go.set()
+        assert first.result().status == 200 and kept(home) == 2500
+
+
 async def test_a_person_s_files_are_counted(tmp_path):
     async with house(tmp_path, media_files_per_user=3) as home:
         alice = await home.person("alice")
