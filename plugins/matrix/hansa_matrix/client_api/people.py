@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from hansa import (
     DirectoryPublish,
@@ -21,9 +21,10 @@ from hansa import (
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.door import Handler, Limited, OpenHandler, number, own
 from hansa_matrix.client_api.rooms import Rooms
+from hansa_matrix.client_api.summaries import Summaries
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.client_api.voice import Voice
-from hansa_matrix.crossings import Crossings, passes, require, said
+from hansa_matrix.crossings import Crossings, require, said
 from hansa_matrix.federation.answers.spaces import Spaces
 from hansa_matrix.federation.client import Client, Refused, Unreachable
 from hansa_matrix.federation.server import error
@@ -68,7 +69,7 @@ class People:
         self._voice = voice
         self._spaces = spaces
         self._directory = directory
-        self._visibility = visibility
+        self._summaries = Summaries(own, client, voice, spaces, visibility, rooms)
         self._entering = entering
         self._caller = caller
         self._rooms = rooms
@@ -218,11 +219,17 @@ class People:
         return {user: name for user, name in names.items() if isinstance(name, str)}
 
     async def listed(self, request: Request, _body: Any) -> Any:
-        """``GET /directory/list/room/{roomId}``."""
-        if request.path["room"] not in self._rooms:
-            raise error(404, "M_NOT_FOUND", "there is no such room")
-        published = request.path["room"] in await self._directory.published()
-        return {"visibility": _VISIBILITIES[0] if published else _VISIBILITIES[1]}
+        """``GET /directory/list/room/{roomId}``: of a room that is not published, who is not in it learns no
+        more than of one that is not there.
+        """
+        room_id = request.path["room"]
+        if room_id in await self._directory.published():
+            return {"visibility": _VISIBILITIES[0]}
+        with contextlib.suppress(RemoteProtocolError):  # a token is not needed, so a bad one is none
+            stay = self._own.attendance.stay((await self._caller(request)).user, room_id)
+            if stay is not None and stay.membership == "join":
+                return {"visibility": _VISIBILITIES[1]}
+        raise error(404, "M_NOT_FOUND", "there is no such room in the public list")
 
     async def list(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /directory/list/room/{roomId}``, by who may say what a room is called."""
@@ -294,7 +301,7 @@ class People:
                 continue
             seen.add(room_id)
             late = self._ctx.clock.monotonic() > until
-            one = await self._space(caller, room_id, [] if late else via, suggested=suggested)
+            one = await self._summaries.of(caller.user, room_id, [] if late else via, suggested=suggested)
             if one is None:
                 if room_id == root:
                     raise error(403, "M_FORBIDDEN", "there is no such space, or it is not for you to see")
@@ -311,51 +318,12 @@ class People:
             answer["next_batch"] = str(start + most)
         return answer
 
-    async def _space(
-        self, caller: Caller, room_id: str, via: Any, *, suggested: bool
-    ) -> dict[str, Any] | None:
-        room = self._rooms.get(room_id)
-        if room is not None and room.resident:
-            if not await self._may_know(caller.user, room):
-                return None
-            return await self._spaces.described(room, suggested=suggested)
-        for server in [s for s in via if ids.valid_server_name(s) and s != self._own.server][:3]:
-            target = f"/_matrix/federation/v1/hierarchy/{quote(room_id, safe='')}"
-            query = urlencode({"suggested_only": "true" if suggested else "false"})
-            if not await passes(self._ctx, self._crossings.directory_query(server, room_id, outbound=True)):
-                continue
-            try:
-                answer = await self._client.request("GET", server, f"{target}?{query}", seconds=10.0)
-            except (Unreachable, RemoteProtocolError):
-                continue
-            shown = answer.get("room") if isinstance(answer, dict) else None
-            if isinstance(shown, dict) and shown.get("room_id") == room_id:
-                children = shown.get("children_state")
-                listed = children if isinstance(children, list) else []
-                return {**shown, "children_state": [c for c in listed if isinstance(c, dict)]}
-        return None
-
-    async def _may_know(self, user: str, room: MatrixRoom) -> bool:
-        """Whether somebody is in a room, is asked in, could come in, or may read it."""
-        stay = self._own.attendance.stay(user, room.room_id)
-        if stay is not None and stay.membership in {"join", "invite", "knock"}:
-            return True
-        rules = await self._voice.state_event(room, "m.room.join_rules", "")
-        rule = rules.content.get("join_rule") if rules is not None else "invite"
-        if rule in {"public", "knock", "knock_restricted"} or await self._visibility.peeks(room):
-            return True
-        allow = rules.content.get("allow") if rules is not None and rule == "restricted" else None
-        listed = allow if isinstance(allow, list) else []
-        named = [one.get("room_id") for one in listed if isinstance(one, dict)]
-        stays = [self._own.attendance.stay(user, one) for one in named[:20] if isinstance(one, str)]
-        return any(one is not None and one.membership == "join" for one in stays)
-
     async def summary(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /room_summary/{roomIdOrAlias}``."""
         address = request.path["room"]
         via = [v for k, v in request.query if k == "via"]
         room_id, servers = await self._entering.found(address, via)
-        one = await self._space(caller, room_id, servers, suggested=False)
+        one = await self._summaries.of(caller.user, room_id, servers, suggested=False)
         if one is None:
             raise error(404, "M_NOT_FOUND", "there is no such room, or it is not for you to see")
         stay = self._own.attendance.stay(caller.user, room_id)

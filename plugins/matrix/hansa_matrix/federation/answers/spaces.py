@@ -21,6 +21,7 @@ from hansa_matrix.room.room import MatrixRoom
 
 _MOST_PUBLIC, _MOST_CHILDREN = 100, 50
 _CHILD = "m.space.child"
+_MOST_ALLOWED = 50
 _SHOWN: tuple[StateKey, ...] = (
     CREATE_KEY,
     JOIN_RULES_KEY,
@@ -181,19 +182,19 @@ class Spaces:
         summary = await self._summary(room)
         if summary is None:
             return None
+        rules = (await room.events_of(await room.state(), [JOIN_RULES_KEY])).get(JOIN_RULES_KEY)
+        named = rooms_allowed(rules)
         summary |= {"children_state": []}
+        if named:  # the server that asks shows it to those of its people who may know
+            summary["allowed_room_ids"] = named
         open_ = summary["join_rule"] in {"public", "knock", "knock_restricted"} or summary["world_readable"]
         if open_ or self._entitled.inside(room, origin) or await self._invited(room, origin):
             return summary
         if summary["join_rule"] != "restricted":
             return None
-        rules = (await room.events_of(await room.state(), [JOIN_RULES_KEY])).get(JOIN_RULES_KEY)
-        allow = rules.content.get("allow") if rules is not None else None
-        listed = allow if isinstance(allow, list) else []
-        named = [one.get("room_id") for one in listed if isinstance(one, dict)]
-        rooms = [self._entitled.rooms.get(one) for one in named[:20] if isinstance(one, str)]
+        rooms = [self._entitled.rooms.get(one) for one in named[:20]]
         if any(r is not None and r.resident and self._entitled.inside(r, origin) for r in rooms):
-            return {**summary, "allowed_room_ids": [one for one in named if isinstance(one, str)]}
+            return summary
         return None
 
     async def _invited(self, room: MatrixRoom, origin: str) -> bool:
@@ -219,6 +220,16 @@ async def nearest(directory: Directory, room: MatrixRoom, request: Request) -> P
     if found is None:
         raise error(404, "M_NOT_FOUND", "there is no event on that side of that time")
     return found
+
+
+def rooms_allowed(rules: Pdu | None) -> list[str]:
+    """The rooms whose members may come in by a restricted room's join rules."""
+    allow = rules.content.get("allow") if rules is not None else None
+    if rules is None or rules.content.get("join_rule") not in {"restricted", "knock_restricted"}:
+        return []
+    listed = (one for one in (allow if isinstance(allow, list) else []) if isinstance(one, dict))
+    named = (one.get("room_id") for one in listed if one.get("type") == "m.room_membership")
+    return [one for one in named if isinstance(one, str)][:_MOST_ALLOWED]
 
 
 def _listed(children: Sequence[Pdu]) -> list[dict[str, Any]]:
