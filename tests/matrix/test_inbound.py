@@ -10,7 +10,8 @@ from urllib.parse import quote
 import orjson
 import pytest
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import from_raw, parse
+from hansa_matrix.room.backlog import weight
 from matrix.inbound import OURS, THEIRS, V1, V2, inbound
 from peers.forger import JoinedRoom
 
@@ -172,3 +173,21 @@ async def test_what_the_events_of_a_transaction_stand_on_is_read_at_once(tmp_pat
                 await asyncio.sleep(0)
         # What they stand on, which of them are known, and the create event, which nothing names.
         assert asked == [11, 10, 1]
+
+
+async def test_events_that_wait_take_so_much_memory_of_one_server(tmp_path, monkeypatch):
+    """5,000 may wait in a room; of 64 KiB of empty objects each these would be 10 GB."""
+    async with inbound(tmp_path) as house:
+
+        def heavy() -> dict[str, Any]:
+            content = {"a": [{"": 0}] * 8000}
+            return house.forger.finish(house.room, house.forger.draft(house.room, "x.y", content))
+
+        raw = heavy()
+        assert weight(parse(raw, house.room.version)) > 1_500_000
+        monkeypatch.setattr("hansa_matrix.room.backlog.MOST_EACH", 1_000_000)
+        status, answer = await house.send(raw)
+        assert (status, answer["errcode"]) == (429, "M_LIMIT_EXCEEDED")
+        assert (await house.send(house.forger.message(house.room, "small")))[0] == 200
+        monkeypatch.setattr("hansa_matrix.room.backlog.MOST_EACH", 64 * 1024 * 1024)
+        assert await house.fate(heavy()) == "accepted"

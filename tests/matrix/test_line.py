@@ -6,6 +6,7 @@ import asyncio
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.room import line as lines
+from hansa_matrix.room.backlog import MOST_EACH, Backlog
 from hansa_matrix.room.line import Entry, Line
 
 
@@ -103,3 +104,33 @@ async def test_there_is_room_for_so_many_only(monkeypatch):
     gone = line.step_aside(clock.at)
     assert gone is not None and gone.pdu.event_id == "a"
     assert len(line) == 2 and line.ids == {"b", "c"}
+
+
+async def test_what_waits_is_weighed_until_it_is_gone():
+    backlog = Backlog()
+    line, clock = Line(backlog), Hand()
+    for name in ("a", "b", "c", "d", "e"):
+        line.put(entry(name))
+    each = backlog.bytes // 5
+    assert each > 0 and backlog.full("b", MOST_EACH - backlog.bytes + 1)
+    assert not backlog.full("b", MOST_EACH - backlog.bytes) and not backlog.full("c", MOST_EACH)
+    line.done(1)
+    assert line.remove("c") is not None
+    assert backlog.bytes == 3 * each
+    line.give_back(line.take(), clock.at, ready=False)
+    assert backlog.bytes == 3 * each
+    clock.at = 60.0
+    await line.ready(clock)
+    line.done(3)
+    assert backlog.bytes == 0 and not backlog.full("b", MOST_EACH)
+
+
+async def test_who_is_let_go_of_weighs_nothing(monkeypatch):
+    monkeypatch.setattr(lines, "MOST_ASIDE", 2)
+    backlog = Backlog()
+    line, clock = Line(backlog), Hand()
+    for name in ("a", "b", "c"):
+        line.put(entry(name))
+    each = backlog.bytes // 3
+    assert [line.step_aside(clock.at) is not None for _ in range(3)] == [False, False, True]
+    assert backlog.bytes == 2 * each

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import orjson
 from hansa.store.base import Scoped
 from hansa.store.memory import MemoryStore
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.events import Events, Status, Stored
+from memory import peak_memory
 
 
 def event(number: int, size: int) -> Stored:
@@ -41,3 +43,18 @@ def test_many_small_and_few_large_events_are_kept_and_the_newest_last_longest():
     for _ in range(3):  # again and again the same is no more
         events.keep(kept)
     assert [s for s in large if events.at_hand(s.pdu.event_id)] == kept
+
+
+def test_few_events_of_many_small_objects_are_kept():
+    """64 KiB of these take 2 MiB once they are parsed: 8 MiB of them would be 270."""
+    events = Events(Scoped(MemoryStore(), "m"))
+    made = []
+    with peak_memory() as peak:
+        for number in range(200):
+            one = event(number, 10)
+            raw = {**one.pdu.raw, "content": orjson.loads(b'{"a":[' + b'{"":0},' * 8500 + b"0]}")}
+            made.append(from_raw(raw, VERSIONS["12"]).event_id)
+            events.keep([Stored(from_raw(raw, VERSIONS["12"]), Status.ACCEPTED)])
+    kept = [name for name in made if events.at_hand(name)]
+    assert kept == made[-len(kept) :] and 3 <= len(kept) <= 8
+    assert peak.bytes < 32 * 2**20

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from hansa import Insert, Put, Row, Scoped, Value
+from hansa.pure.bounded_json import values_in
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import from_wire
@@ -17,6 +18,8 @@ from hansa_matrix.proto.versions import RoomVersion
 #: Events kept, and bytes of them as they were on the wire; parsed they take several times that.
 _KEPT = 5000
 _KEPT_BYTES = 8 * 1024 * 1024
+#: Bytes of most events for each of their keys and values, and of memory for one.
+_PER_VALUE, _VALUE = 8, 75
 
 
 #: Bits of the field ``marks``.
@@ -78,8 +81,12 @@ class Stored:
 
     @property
     def size(self) -> int:
-        """Its bytes that are kept beside what is parsed."""
-        return len(self.pdu.wire) + len(self.pdu.signable)
+        """Its bytes that are kept beside what is parsed, and what is parsed where that is more than of most
+        events: 64 KiB of empty objects take 2 MiB.
+        """
+        wire = self.pdu.wire
+        dense = max(0, values_in(wire) - len(wire) // _PER_VALUE)
+        return len(wire) + len(self.pdu.signable) + dense * _VALUE
 
     def _fields(self) -> dict[str, Value]:
         return {

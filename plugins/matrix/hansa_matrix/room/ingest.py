@@ -32,6 +32,7 @@ from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import checked_hash, key_ids, needed_at, parse, required_servers, unsigned_by
+from hansa_matrix.room.backlog import Backlog, weight
 from hansa_matrix.room.line import Entry, Line
 from hansa_matrix.room.native import Arrived, Own
 from hansa_matrix.room.policing import Policing
@@ -71,6 +72,7 @@ class Ingest:
         self._policing = policing
         self._most = most
         self._lines: dict[str, Line] = {}
+        self._backlog = Backlog()
         self._at = 0
         self.room_of: Callable[[str], MatrixRoom | None] = lambda _: None
         #: Waits while a room is being entered; False if that takes too long for a request.
@@ -86,7 +88,7 @@ class Ingest:
     async def load(self, rooms: Sequence[MatrixRoom]) -> None:
         """Take up what was acknowledged before a restart."""
         for room in rooms:
-            line = self._lines.setdefault(room.room_id, Line())
+            line = self._lines.setdefault(room.room_id, Line(self._backlog))
             for row in await self._ctx.store.scan("staged", equal=(room.room_id,), limit=10_000):
                 pdu = parse(orjson.loads(row.body), room.version)
                 at = int(row.key[1])
@@ -155,6 +157,9 @@ class Ingest:
         for room in {r.room_id: r for r, _ in fresh}.values():
             if self.waiting(room.room_id) + len(fresh) > self._most:
                 raise Busy("too many events of this room wait", after=2.0)
+        if self._backlog.full(origin, sum(weight(pdu) for _, pdu in fresh)):
+            self._ctx.count("matrix_backlog_full")
+            raise Busy("the events that wait take too much memory", after=5.0)
         body = orjson.dumps({"pdus": answer})
         try:
             await self._stage(origin, txn, body, fresh)
@@ -173,7 +178,7 @@ class Ingest:
         completed: list[tuple[Entry, Pdu]] = []
         for room, pdu in fresh:
             known = room.events.at_hand(pdu.event_id)
-            line = self._lines.setdefault(room.room_id, Line())
+            line = self._lines.setdefault(room.room_id, Line(self._backlog))
             settled = known is not None and known.after and not known.unwanted
             if pdu.event_id in line.ids:
                 entry = line.find(pdu.event_id)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hansa import Clock
 
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.room.backlog import Backlog, weight
 
 #: Seconds until an event that could not be judged is tried again, the last for ever after.
 RETRY = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -31,12 +32,15 @@ class Entry:
     again: float = 0.0
     #: See ``Arrived.unwanted``.
     unwanted: str = ""
+    #: Bytes of memory.
+    size: int = 0
 
 
 class Line:
     """First come, first served, except for those that stand aside."""
 
-    def __init__(self) -> None:
+    def __init__(self, backlog: Backlog | None = None) -> None:
+        self._backlog = backlog or Backlog()
         self.ids: set[str] = set()
         self.running = False
         #: Entries for which somebody is asking other servers.
@@ -51,6 +55,8 @@ class Line:
     def put(self, entry: Entry) -> None:
         """At the end."""
         self.ids.add(entry.pdu.event_id)
+        entry.size = weight(entry.pdu)
+        self._backlog.change(entry.origin, entry.size)
         self._waiting.append(entry)
         self._news.set()
 
@@ -60,7 +66,10 @@ class Line:
 
     def done(self, count: int) -> None:
         """The first ones are judged: who stands aside for one of them need not wait any longer."""
-        judged = {self._waiting.popleft().pdu.event_id for _ in range(count)}
+        gone = [self._waiting.popleft() for _ in range(count)]
+        for entry in gone:
+            self._backlog.change(entry.origin, -entry.size)
+        judged = {entry.pdu.event_id for entry in gone}
         self.ids -= judged
         for entry in self._aside:
             if not judged.isdisjoint(entry.pdu.prev_events):
@@ -90,6 +99,7 @@ class Line:
         longest = max(self._aside, key=lambda one: one.tries)
         self._aside.remove(longest)
         self.ids.discard(longest.pdu.event_id)
+        self._backlog.change(longest.origin, -longest.size)
         return longest
 
     def remove(self, event_id: str) -> Entry | None:
@@ -99,6 +109,7 @@ class Line:
                 if entry.pdu.event_id == event_id:
                     queue.remove(entry)
                     self.ids.discard(event_id)
+                    self._backlog.change(entry.origin, -entry.size)
                     return entry
         return None
 
