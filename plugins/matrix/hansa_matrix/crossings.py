@@ -29,13 +29,17 @@ from hansa_matrix.texts import FORMS, NAMES, texts_of_event
 
 
 async def require(ctx: NetworkContext, crossing: Crossing) -> None:
-    """Raises the error answer of a crossing that a policy denies: 403 with the decision, or ``Busy``."""
+    """Raises the error answer of a crossing that a policy denies."""
     verdict = await ctx.check(crossing)
-    if verdict.allowed:
-        return
+    if not verdict.allowed:
+        raise denial(verdict)
+
+
+def denial(verdict: Verdict) -> Exception:
+    """The error answer of a denial: 403 with the decision, or ``Busy`` where a rate would allow it later."""
     if verdict.retry_after:
-        raise Busy(verdict.text, after=verdict.retry_after)
-    raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+        return Busy(verdict.text, after=verdict.retry_after)
+    return error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
 
 
 async def passes(ctx: NetworkContext, crossing: Crossing) -> bool:

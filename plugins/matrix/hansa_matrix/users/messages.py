@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from hansa import Conflict, Insert, LocalProtocolError, NetworkContext, Write
 
-from hansa_matrix.crossings import Crossings, passes, require
+from hansa_matrix.crossings import Crossings, denial, passes
 from hansa_matrix.crowding import Trimmed
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto import ids
@@ -98,20 +98,23 @@ class DeviceMessages:
         """Whether people here may have a message of somebody here, and the servers that may. Raises the error
         answer of one that nobody may have.
         """
-        parts: dict[str, dict[str, Mapping[str, Any]]] = {}
-        for user, contents in message.messages.items():
-            parts.setdefault(ids.domain_of(user), {})[user] = contents
-        allowed, denied = set[str](), None
-        for server, messages in parts.items():
-            crossing = self._crossings.to_device(
-                message.sender, message.type, messages, outbound=server != self._company.server
-            )
-            if await passes(self._ctx, crossing):
+        whole = self._crossings.to_device(
+            message.sender, message.type, message.messages, outbound=bool(there)
+        )
+        verdict = await self._ctx.check(whole)
+        if verdict.allowed:
+            return True, set(there)
+        if verdict.retry_after:
+            raise denial(verdict)
+        allowed: set[str] = set()
+        for server in {*map(ids.domain_of, message.messages)}:
+            messages = {u: c for u, c in message.messages.items() if ids.domain_of(u) == server}
+            outbound = server != self._company.server
+            part = self._crossings.to_device(message.sender, message.type, messages, outbound=outbound)
+            if await passes(self._ctx, part):
                 allowed.add(server)
-            else:
-                denied = crossing
-        if denied is not None and not allowed:
-            await require(self._ctx, denied)
+        if not allowed:
+            raise denial(verdict)
         return self._company.server in allowed or not here, allowed & set(there)
 
     async def _kept(
