@@ -23,6 +23,7 @@ from PIL import Image
 
 #: What a picture may take: the issue's bound, in KiB as Linux tells it.
 MOST_KIB = 128 * 1024
+FAILED = ("matrix_thumbnails_failed", (("plugin", "matrix"),))
 
 
 def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
@@ -138,6 +139,17 @@ async def test_no_picture_takes_more_than_it_may(tmp_path, bomb):
         assert thumbnails(house)._decoder.pid == pid
 
 
+async def test_a_picture_that_fails_is_tried_once_however_many_look_at_it(tmp_path):
+    async with inbound(tmp_path) as house:
+        for data, status in ((png(9000, 9000), 413), (b"no picture", 400)):
+            item = await kept(house, data, "image/png")
+            before = house.app.counters.get(FAILED, 0)
+            answers = await asyncio.gather(*(made(house, item, 96, f"@{n}:x") for n in range(20)))
+            assert set(answers) == {status}
+            assert await made(house, item, 800) == status
+            assert house.app.counters[FAILED] == before + 1
+
+
 async def test_a_process_that_dies_or_hangs_is_begun_anew(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
         item, other = await kept(house, png(900, 900)), await kept(house, png(901, 900))
@@ -147,6 +159,7 @@ async def test_a_process_that_dies_or_hangs_is_begun_anew(tmp_path, monkeypatch)
         monkeypatch.setattr(decoder, "_WITHIN", 0.01)
         assert await made(house, other, 32) == 413
         monkeypatch.undo()
+        other = await kept(house, png(902, 900))
         assert await made(house, other, 32) == 200
         second = thumbnails(house)._decoder.pid
         assert second != first
