@@ -124,3 +124,21 @@ async def test_who_answers_a_knock_says_nothing_of_the_one_who_knocks(tmp_path):
             ("m.room.name", None),
             ("m.room.member", None),
         ]
+
+
+async def test_an_invite_that_waits_is_judged_by_the_policies_of_now(tmp_path):
+    async with house(tmp_path, "11") as home:
+        alice, room = await home.person("alice"), foreign_room(home.wire, "11")
+        state = [stripped("m.room.name", {"name": "classified"})]
+        assert (await asked(home, alice, room, state))[0] == 200
+        alice.since = ""
+        assert room.room_id in (await alice.sync())["rooms"]["invite"]
+        policy = Forbid("classified")
+        home.app.decisions.replace([Installed(name="forbid", policy=policy)])
+        for _ in range(2):
+            alice.since = ""
+            assert "rooms" not in await alice.sync()
+        assert policy.denied == {"Invite"}
+        home.app.decisions.replace([Installed(name="forbid", policy=Forbid("else"))])
+        alice.since = ""
+        assert room.room_id in (await alice.sync())["rooms"]["invite"]

@@ -68,7 +68,7 @@ class RoomsPart:
             if stay.membership == "join":
                 kind, shown = "join", await self._joined(asked, stay, new=stay.room_id in moved)
             elif stay.membership == "invite" and (asked.whole or stay.room_id in moved):
-                if stay.sender not in asked.ignored:
+                if stay.sender not in asked.ignored and await self._permitted(stay, asked):
                     kind, shown = "invite", {"invite_state": {"events": await self._stripped(asked, stay)}}
             elif stay.membership == "knock" and (asked.whole or stay.room_id in moved):
                 kind, shown = "knock", {"knock_state": {"events": await self._stripped(asked, stay)}}
@@ -283,6 +283,13 @@ class RoomsPart:
             values = {t: await self._data.get(asked.caller.user, room_id, t) for t in types}
             found = {t: v for t, v in values.items() if v is not None}
         return [{"type": t, "content": c} for t, c in found.items() if wanted.named(t)]
+
+    async def _permitted(self, stay: Stay, asked: Asked) -> bool:
+        """Whether the policies let an invite be shown that came under older ones."""
+        if not self._ctx.governed:
+            return True
+        waiting = await self._pending.get(stay.room_id, asked.caller.user)
+        return waiting is None or await self._pending.permitted(waiting)
 
     async def _stripped(self, asked: Asked, stay: Stay) -> Sequence[Mapping[str, Any]]:
         """What somebody who is asked in is shown of a room."""

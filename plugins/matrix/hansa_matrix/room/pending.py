@@ -7,13 +7,13 @@ answered. SPEC: server-server API, "Inviting to a room", "Knocking"; R-11.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from hansa import Busy, Delete, NetworkContext, Put, RemoteProtocolError, Row, Value
+from hansa import Busy, Delete, Invite, NetworkContext, Put, Ref, RemoteProtocolError, Row, Value
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.allowance import Allowance
@@ -24,8 +24,11 @@ from hansa_matrix.proto.pdu import key_ids, needed_at, parse, required_servers, 
 from hansa_matrix.proto.stripped import stripped_state
 from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.attendance import Attendance, stay_of
+from hansa_matrix.texts import texts_of_event
 
 _PAGE = 1000
+#: Invites of which it is remembered how the policies of now judge them.
+_JUDGED = 10_000
 #: Invites that wait: of one server for one person, of all for one person, of one server, and in all. One that
 #: is too many takes the place of the oldest: of that server, or where a person has too many of all, of the
 #: server that has most of them.
@@ -50,6 +53,9 @@ class Waiting:
     event_id: str
     version: str
     shown: Sequence[Mapping[str, Any]]
+    #: The policies that judged it, and the event itself.
+    generation: int = 0
+    event: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Pending:
@@ -63,6 +69,8 @@ class Pending:
         self._of_server = Allowance(ctx.clock, _RATE_OF_SERVER, _BURST_OF_SERVER)
         #: What is too many is counted, then removed: one at a time.
         self._one = asyncio.Lock()
+        #: Invites that were judged again: ``(room, user) -> (generation, whether it may be shown)``.
+        self._judged: OrderedDict[tuple[str, str], tuple[int, bool]] = OrderedDict()
 
     def admit(self, origin: str, user: str) -> None:
         """A server asks somebody in. Raises ``Busy`` where it does so too often."""
@@ -90,6 +98,7 @@ class Pending:
             "state": stripped_state(state, pdu.sender, server=ours, signed=signed),
             "origin": origin,
             "version": version,
+            "generation": self._ctx.policy_generation,
         }
         user, key = pdu.state_key or "", (pdu.room_id, pdu.state_key or "")
         fields: dict[str, Value] = {
@@ -157,6 +166,36 @@ class Pending:
         """All of them, 1,000 at most."""
         return [_waiting(row) for row in await self._ctx.store.scan("invite", limit=_PAGE)]
 
+    async def permitted(self, waiting: Waiting) -> bool:
+        """Whether the policies of now let somebody be shown what waits for them. One who only asks too much
+        in too short a time is shown: that was so when it came.
+        """
+        generation = self._ctx.policy_generation
+        if not self._ctx.governed or waiting.generation == generation or waiting.membership != "invite":
+            return True
+        key = (waiting.room_id, waiting.user)
+        known = self._judged.get(key)
+        if known is None or known[0] != generation:
+            content = waiting.event.get("content")
+            said = content if isinstance(content, dict) else {}
+            verdict = await self._ctx.check(
+                Invite(
+                    network=self._ctx.id,
+                    room=waiting.room_id,
+                    sender=Ref(self._ctx.id, waiting.sender),
+                    sender_server=ids.domain_of(waiting.sender),
+                    user=Ref(self._ctx.id, waiting.user),
+                    outbound=False,
+                    servers=frozenset({waiting.origin}),
+                    texts=texts_of_event("m.room.member", waiting.user, said, *waiting.shown),
+                )
+            )
+            late = verdict.retry_after > 0 and len(verdict.reasons) == 1
+            known = self._judged[key] = (generation, verdict.allowed or late)
+            if len(self._judged) > _JUDGED:
+                self._judged.popitem(last=False)
+        return known[1]
+
     async def drop(self, room_id: str, user: str) -> None:
         """It is answered."""
         await self._ctx.store.commit([Delete("invite", (room_id, user))])
@@ -206,4 +245,6 @@ def _waiting(row: Row) -> Waiting:
         event_id=body["event_id"],
         version=body.get("version", ""),
         shown=body["state"],
+        generation=body.get("generation", 0),
+        event=event,
     )
