@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import orjson
+
 from hansa.decision_log import DecisionLog, of_stranger, same_decision
 from hansa.dispatch import Answer, Installed, ask
 from hansa.pure.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
 from hansa.pure.verdict import ALLOW, Action, Verdict, narrowed, strictest
 from hansa.seams import Clock, Random
-from hansa.store.base import Put, Scoped, Write
+from hansa.store.base import Cas, Conflict, Scoped, Write
 
 #: Refusals of the same peer for the same reasons within this time (ms) share one decision, so that a peer
 #: that hammers at the door cannot fill the disk.
@@ -94,15 +96,23 @@ class Decisions:
         """Take policies of a configuration with this digest, under a durable generation. A ``restart`` with
         the digest of last time goes on with the generation of last time.
         """
-        row = await self._store.get("generation", (_POLICIES,))
-        number = int(row.fields["number"] or 0) if row else 0
-        before = row.body.decode() if row else _NOBODY
-        if digest != before or not (restart or not policies):
-            number += 1
-            write = Put("generation", (_POLICIES,), digest.encode(), {"number": number})
-            await self._store.commit([write])
+        number = await self._numbered(digest, again=bool(policies) and not restart)
         self._policies, self.generation = tuple(policies), number
         self._recent.clear()
+
+    async def _numbered(self, digest: str, *, again: bool) -> int:
+        """The generation of a digest: that of last time, or the next one. ``again``: the next one anyway."""
+        while True:
+            row = await self._store.get("generation", (_POLICIES,))
+            number, before = orjson.loads(row.body) if row else (0, _NOBODY)
+            if digest == before and not again:
+                return int(number)
+            body = orjson.dumps([number + 1, digest])
+            try:
+                await self._store.commit([Cas("generation", (_POLICIES,), row.body if row else None, body)])
+            except Conflict:  # another process took the number
+                continue
+            return int(number) + 1
 
     def replace(self, policies: Sequence[Installed]) -> None:
         """Take other policies until the next start."""

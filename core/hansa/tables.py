@@ -40,7 +40,7 @@ SCHEMA = Schema(
         Collection(name="dead", key={"link": str, "seq": int}, fields={"room": str, "ts": int}),
         Collection(name="decision", key={"id": str}, fields={"ts": int}, indexes=(("ts",),)),
         Collection(name="stranger", key={"id": str}, fields={"ts": int}, indexes=(("ts",),)),
-        Collection(name="generation", key={"name": str}, fields={"number": int}),
+        Collection(name="generation", key={"name": str}),
         Collection(
             name="ghost",
             key={"network": str, "native": str},

@@ -34,8 +34,10 @@ class QuietHours:
 
     @hookimpl
     async def check(self, crossing: Crossing) -> Verdict | None:
-        """Only messages are judged, where they come in."""
+        """Only messages are judged, where they come in for the first time."""
         if not isinstance(crossing, EventIn) or not isinstance(crossing.content, Message):
+            return None
+        if crossing.facts.automatic:
             return None
         now = self.ctx.clock.now()
         awake = now - self.last.get(crossing.link.room, 0) <= self.config.grace * 1000

@@ -233,3 +233,15 @@ async def test_a_topic_that_is_withheld_is_not_in_the_view():
         refused = await made["left"].do("a", "ann@x", Topic(text="secret"))
         assert refused.refusal is not None
         assert next(iter(app.rooms)).view.facts.topic == ""
+
+
+async def test_two_processes_never_give_one_number_to_different_policies():
+    disk = MemoryDisk()
+    made: dict[str, Actor] = {}
+    one, two = censor(words=["one"])[0], censor(words=["two"])[0]
+    async with (
+        running(networks(made), policies=one, store=MemoryStore(disk)) as first,
+        running(networks({}), policies=two, store=MemoryStore(disk)) as second,
+    ):
+        await asyncio.gather(first.reload_policies(one), second.reload_policies(two))
+        assert first.decisions.generation != second.decisions.generation

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hansa import Inbound, Message, Ref
 from hansa_matrix.room.administration import OwnDraft
-from hansa_matrix.room.native import Backfilled, Spoken
+from hansa_matrix.room.native import Arrived, Backfilled, Spoken
 from hansa_matrix.texts import NAMES, facts_of_native, texts_of_event
 
 WORD = "classified"
@@ -137,6 +137,27 @@ def test_a_draft_and_a_pdu_have_the_same_facts():
     assert texts == {frozenset({WORD})}
     assert _facts(draft).state_key == "@ann:x.example" and _facts(draft).sender_server == "x.example"
     assert _facts(None).texts == ()
+
+
+def _acts(native, sender="@ann:x.example", server="x.example"):
+    ref = Ref("matrix", sender)
+    inbound = Inbound(
+        origin=Ref("matrix", "$e"), room=ref, sender=ref, content=Message(text=""), ts=7, native=native
+    )
+    facts = facts_of_native(inbound, server)
+    assert facts.automatic is not bool(facts.act) and facts.ts == 7
+    return facts.act
+
+
+def test_an_act_is_of_who_does_it_now_and_of_nobody_else():
+    draft = ("m.room.message", None, {"body": "x"})
+    pdu = _Pdu(*draft)
+    arrived = Arrived(pdu=pdu, origin="y.example")
+    assert _acts(Spoken(draft=draft)) == "$e"
+    assert _acts(arrived, "@eve:y.example") == "$e"
+    assert _acts(arrived) == "", "another server hands us a copy, or a fork, of what was said here"
+    assert _acts(draft) == "", "we do it in their name"
+    assert _acts(Backfilled(pdu), "@eve:y.example") == "", "it is of the past"
 
 
 def test_additional_creators_are_concerned():

@@ -34,7 +34,7 @@ async def test_nothing_new_is_said_at_night_but_what_was_begun_is_finished():
     plugin = module(made)
     networks = {name: (plugin, ActorConfig()) for name in ("left", "right")}
     seams = Seams(clock, SystemRandom())
-    async with running(networks, rooms=[("left:a", "right:b")], policies=[policy], seams=seams):
+    async with running(networks, rooms=[("left:a", "right:b")], policies=[policy], seams=seams) as app:
 
         async def says(text):
             return (await made["left"].say("a", "ann@x", text)).refusal
@@ -48,6 +48,9 @@ async def test_nothing_new_is_said_at_night_but_what_was_begun_is_finished():
         refusal = await says("is anybody awake?")
         assert refusal is not None
         assert "it is quiet here from 22:00 to 07:00 UTC" in refusal.text
+        await app.reload_policies([policy])
+        history = await made["right"].ctx.history("b", limit=5)
+        assert len(history) == 2, "what was said by day may be read at night"
         clock.advance(9 * 3600)
         assert await says("good morning") is None
 

@@ -68,6 +68,8 @@ _NAMED_TOO = ((0xA720, 0xA7FF), (0xAB30, 0xAB6F), (0x1F110, 0x1F1FF), (0x1DF00, 
 _STRAY = re.compile(
     r"(?<=[a-z0-9])[\u0900-\u1CFF\u2DE0-\u2DFF\uA66F-\uA6F1\uA802-\uABED\U00010A01-\U0001E94A]+"
 )
+#: Control characters that are not seen.
+_ODD = re.compile("[\x00\x02-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _STROKES = frozenset("lI1|")
 _SMALL_L = re.compile(r"(?<=[a-z])I|I(?=[a-z])|(?<=[A-Za-z])[|\u2223](?=[A-Za-z])")
 
@@ -126,6 +128,8 @@ def prepared(name: str) -> str:
 
 
 def _folded(seen: str) -> str:
+    if seen.isascii():
+        return seen.lower()
     bare = unicodedata.normalize("NFKD", seen).translate(_unmarked()).casefold()
     if not bare.isascii():
         bare = unicodedata.normalize("NFKD", bare).translate(_unmarked())
@@ -136,10 +140,11 @@ def forms(text: str) -> tuple[str, ...]:
     """Every form of a text that is compared, each once: as it is folded; with letters that look like Latin
     ones taken for them; with what is not seen taken for a space.
     """
-    if text.isascii() and text.isprintable():
-        return tuple(dict.fromkeys((text.lower(), _SMALL_L.sub("l", text).lower())))
-    seen = text.translate(_unseen(""))
-    found = {_folded(seen): None, _alike(seen, "l"): None, _alike(seen, "i"): None}
+    plain = text.isascii() and _ODD.search(text) is None
+    seen = text if plain else text.translate(_unseen(""))
+    found = {_folded(seen): None, _alike(seen, "l"): None}
+    if not seen.isascii():
+        found[_alike(seen, "i")] = None
     if len(seen) != len(text):
         found[_folded(text.translate(_unseen(" ")))] = None
     return tuple(found)
@@ -147,7 +152,7 @@ def forms(text: str) -> tuple[str, ...]:
 
 def _alike(seen: str, stroke: str) -> str:
     if seen.isascii():
-        return _SMALL_L.sub("l", seen).lower()
+        return (_SMALL_L.sub("l", seen) if "I" in seen or "|" in seen else seen).lower()
     table = _lookalikes(stroke)
     first = _folded(_SMALL_L.sub("l", unicodedata.normalize("NFKD", seen.translate(table))))
     return first if first.isascii() else _STRAY.sub("", first.translate(table))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from hansa_governance.folding import prepared
 
@@ -17,6 +18,8 @@ from hansa_governance.folding import prepared
 MAX_NAME = 1024
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]{0,10}|[0-9]{1,12}", re.ASCII)
 _PARTS = 4
+#: Answers that a list remembers.
+_ANSWERS = 4096
 
 #: The canonical spellings of a name, and all others.
 Spellings = tuple[tuple[str, ...], tuple[str, ...]]
@@ -149,6 +152,9 @@ class Globs:
         named = [_form(glob, forms) for glob in globs]
         self._plain = {g for g in named if not set(g) & _WILD}
         self._wild = [g for g in named if set(g) & _WILD]
+        # The same servers are asked about for every event of a room.
+        self._denied = lru_cache(_ANSWERS)(self._denies)
+        self._allowed = lru_cache(_ANSWERS)(self._allows)
 
     def __bool__(self) -> bool:
         return bool(self._plain or self._wild)
@@ -159,12 +165,18 @@ class Globs:
             return ""
         if len(name) > MAX_NAME:
             return f"(longer than {MAX_NAME} characters)"
+        return self._denied(name)
+
+    def _denies(self, name: str) -> str:
         canonical, others = self._forms(name)
         return next((hit for form in (*canonical, *others) if (hit := self._hit(form))), "")
 
     def allows(self, name: str) -> bool:
         """True if a glob covers the canonical spelling. A name that is not known is not covered."""
-        return 0 < len(name) <= MAX_NAME and any(self._hit(form) for form in self._forms(name)[0])
+        return 0 < len(name) <= MAX_NAME and self._allowed(name)
+
+    def _allows(self, name: str) -> bool:
+        return any(self._hit(form) for form in self._forms(name)[0])
 
     def _hit(self, form: str) -> str:
         if form in self._plain:

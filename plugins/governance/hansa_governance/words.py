@@ -58,6 +58,8 @@ class Words:
         for joined in self._joined:
             self._begun |= {joined[:length] for length in range(1, len(joined))}
         self._firsts = self._begun | set(self._lengths)
+        if self._phrases:
+            forms("\u00e9")  # so that the tables are made now and not at the first message
 
     def __bool__(self) -> bool:
         return bool(self._phrases)
