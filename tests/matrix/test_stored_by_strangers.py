@@ -133,10 +133,11 @@ MATRIX: dict[str, Kept] = {
     ),
     "staged": Kept(
         who="members of rooms that we are in",
-        in_all="option max_waiting",
-        within="of each room so many, until they are judged",
-        metric="matrix_stored_rows",
-        flood="matrix/test_line.py::test_there_is_room_for_so_many_only",
+        peer="option max_waiting",
+        in_all="option max_waiting_in_all",
+        within="half of each for one server, and the memory of `backlog`, until they are judged",
+        metric="matrix_waiting",
+        flood="matrix/test_shares.py::test_a_server_that_fills_a_line_is_refused_and_others_are_not",
     ),
     "hole": Kept(
         who="members of rooms that we are in",

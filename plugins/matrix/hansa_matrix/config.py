@@ -70,7 +70,13 @@ class Config(BaseModel):
         default=True, description="join rooms that the bridge user is invited to, if policy allows"
     )
     max_waiting: int = Field(
-        default=5000, ge=50, description="PDUs of one room that may wait; more are refused with 429"
+        default=5000,
+        ge=50,
+        description="PDUs of one room that may wait, half of them of one server; who has more than its share "
+        "is refused with 429",
+    )
+    max_waiting_in_all: int = Field(
+        default=20_000, ge=50, description="PDUs of all rooms together that may wait, likewise"
     )
     gap_patience: float = Field(
         default=45.0,

@@ -83,6 +83,7 @@ from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.rejudging import Rejudging
 from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.shares import Shares
 from hansa_matrix.room.signals import RoomSignals
 from hansa_matrix.room.sweep import Swept, sweep
 from hansa_matrix.room.turn import RoomTurn
@@ -132,7 +133,8 @@ class MatrixNetwork:
         self._gaps = GapFiller(ctx, self._client, self._keyring)
         self._backfill = Backfill(ctx, self._gaps, self.get)
         self._policing = Policing(self._own, self._client)
-        self._ingest = Ingest(self._own, self._keyring, self._gaps, self._policing, config.max_waiting)
+        shares = Shares(config.max_waiting, config.max_waiting_in_all)
+        self._ingest = Ingest(self._own, self._keyring, self._gaps, self._policing, shares)
         self._gaps.ingest = self._ingest
         self._ingest.room_of = self.get
         self._sender.room_of = self.get

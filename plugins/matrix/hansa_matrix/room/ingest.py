@@ -7,7 +7,8 @@ and only checks 1 and 2 may drop it, which is counted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -37,10 +38,15 @@ from hansa_matrix.room.line import Entry, Line
 from hansa_matrix.room.native import Arrived, Own
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.shares import Shares
 
 _BATCH = 50
+#: Staged rows that are read at a time.
+_LOADED = 1000
 #: Events of one room for which other servers are asked at a time.
 _FILLS = 4
+#: Of those, the ones that one server sent.
+_FILLS_OF_ONE = 2
 
 
 class Gaps(Protocol):
@@ -63,14 +69,16 @@ class Ingest:
     """Everything that waits to be judged, a line per room."""
 
     def __init__(  # all that stands between a transaction and a turn
-        self, own: Own, keyring: Keyring, gaps: Gaps, policing: Policing, most: int
+        self, own: Own, keyring: Keyring, gaps: Gaps, policing: Policing, shares: Shares
     ) -> None:
         self._own = own
         self._ctx = own.ctx
         self._keyring = keyring
         self._gaps = gaps
         self._policing = policing
-        self._most = most
+        self._shares = shares
+        #: Staged rows that stay though their events have left the line: tried again at the next start.
+        self._left: set[int] = set()
         self._lines: dict[str, Line] = {}
         self._backlog = Backlog()
         self._at = 0
@@ -89,13 +97,32 @@ class Ingest:
         """Take up what was acknowledged before a restart."""
         for room in rooms:
             line = self._lines.setdefault(room.room_id, Line(self._backlog))
-            for row in await self._ctx.store.scan("staged", equal=(room.room_id,), limit=10_000):
-                pdu = parse(orjson.loads(row.body), room.version)
-                at = int(row.key[1])
-                line.put(Entry(at, pdu, str(row.fields["origin"])))
-                self._at = max(self._at, at)
+            await self._taken_up(room, line)
             if len(line):
                 self._go(room, line)
+
+    async def _taken_up(self, room: MatrixRoom, line: Line) -> None:
+        after: int | None = None
+        while rows := await self._ctx.store.scan("staged", equal=(room.room_id,), after=after, limit=_LOADED):
+            for row in rows:
+                pdu = parse(orjson.loads(row.body), room.version)
+                at, origin = int(row.key[1]), str(row.fields["origin"])
+                line.put(Entry(at, pdu, origin))
+                self._shares.add(room.room_id, origin)
+                self._at = max(self._at, at)
+            after = int(rows[-1].key[1])
+        self._measure()
+
+    def _measure(self) -> None:
+        self._ctx.gauge("matrix_waiting", self._shares.waiting)
+        self._ctx.gauge("matrix_waiting_bytes", self._backlog.bytes)
+
+    def _released(self, room_id: str, gone: Iterable[Entry]) -> None:
+        """Entries have left the line; those whose row stays keep their part of the share."""
+        for entry in gone:
+            if entry.at not in self._left:
+                self._shares.remove(room_id, entry.origin)
+        self._measure()
 
     def waiting(self, room_id: str) -> int:
         """How many PDUs of a room wait."""
@@ -109,6 +136,7 @@ class Ingest:
         if entry is None:
             return False
         await self._ctx.store.commit([Delete("staged", (room_id, entry.at))])
+        self._released(room_id, [entry])
         self._ctx.count("matrix_pdus", status="skipped")
         self._ctx.log.warning("%s is skipped, as an operator wants it", event_id)
         return True
@@ -154,9 +182,10 @@ class Ingest:
                 continue
             answer[pdu.event_id] = {}
             fresh.append((room, pdu))
-        for room in {r.room_id: r for r, _ in fresh}.values():
-            if self.waiting(room.room_id) + len(fresh) > self._most:
-                raise Busy("too many events of this room wait", after=2.0)
+        more = Counter(room.room_id for room, _ in fresh)
+        if full := self._shares.full(origin, more):
+            self._ctx.count("matrix_pdus_refused", full=full)
+            raise Busy("too many events wait", after=2.0)
         if self._backlog.full(origin, sum(weight(pdu) for _, pdu in fresh)):
             self._ctx.count("matrix_backlog_full")
             raise Busy("the events that wait take too much memory", after=5.0)
@@ -205,7 +234,9 @@ class Ingest:
         for room, at, pdu in staged:
             line = self._lines[room.room_id]
             line.put(Entry(at, pdu, origin))
+            self._shares.add(room.room_id, origin)
             self._go(room, line)
+        self._measure()
 
     def _go(self, room: MatrixRoom, line: Line) -> None:
         if not line.running:
@@ -218,7 +249,7 @@ class Ingest:
                 await line.ready(self._ctx.clock)
                 batch = line.front(_BATCH)
                 done = await self._judge(room, batch)
-                line.done(done)
+                self._released(room.room_id, line.done(done))
                 if done and not line.front(1) and self.settled is not None:
                     await self.settled(room)
                 if done or not batch:
@@ -228,7 +259,11 @@ class Ingest:
                 lacking = await self._gaps.lacking(room, entry.pdu, ())
                 if not lacking and await self._unsigned(room, entry):
                     self._ctx.spawn(self._ask(room, line, entry), f"policy on {entry.pdu.event_id}")
-                elif line.ids.issuperset(lacking) or len(line.held) > _FILLS:
+                elif (
+                    line.ids.issuperset(lacking)
+                    or len(line.held) > _FILLS
+                    or line.held_of(entry.origin) > _FILLS_OF_ONE
+                ):
                     self._give_back(line, entry, ready=False)
                 else:
                     self._ctx.spawn(self._fill(room, line, entry), f"gap before {entry.pdu.event_id}")
@@ -268,6 +303,7 @@ class Ingest:
     def _give_back(self, line: Line, entry: Entry, *, ready: bool) -> None:
         gone = line.give_back(entry, self._ctx.clock.monotonic(), ready=ready)
         if gone is not None:  # its row stays
+            self._left.add(gone.at)
             self._ctx.count("matrix_pdus", status="set_aside")
             self._ctx.log.warning("%s waits for the next start", gone.pdu.event_id)
 
@@ -302,6 +338,7 @@ class Ingest:
                     expected.add(good.event_id)
             except Exception as error:  # noqa: BLE001  # one event must not end the network, at every start anew
                 self._failed(pdu.event_id, error)
+                self._left.add(entry.at)
             taken += 1
         if drops:
             await self._ctx.store.commit(drops)
@@ -334,6 +371,10 @@ class Ingest:
             except LocalProtocolError as error:
                 if len(items) == 1:
                     self._failed(items[0].origin.id, error)
+                    native = items[0].native
+                    self._left.update(
+                        native.staged[1:] if isinstance(native, Arrived) and native.staged else ()
+                    )
                     return
                 for item in items:
                     await self.submit([item])
@@ -354,6 +395,8 @@ class Ingest:
             staged = item.native.staged if isinstance(item.native, Arrived) else None
             if staged and (outcome.duplicate or _final(outcome)):
                 stale.append(Delete("staged", staged))
+            elif staged and outcome.refusal is not None:
+                self._left.add(staged[1])
         if stale:
             await self._ctx.store.commit(stale)
 

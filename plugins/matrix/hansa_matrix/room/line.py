@@ -64,7 +64,7 @@ class Line:
         """The next ones; none if all stand aside."""
         return [self._waiting[i] for i in range(min(most, len(self._waiting)))]
 
-    def done(self, count: int) -> None:
+    def done(self, count: int) -> list[Entry]:
         """The first ones are judged: who stands aside for one of them need not wait any longer."""
         gone = [self._waiting.popleft() for _ in range(count)]
         for entry in gone:
@@ -74,6 +74,7 @@ class Line:
         for entry in self._aside:
             if not judged.isdisjoint(entry.pdu.prev_events):
                 entry.again = 0.0
+        return gone
 
     def step_aside(self, now: float) -> Entry | None:
         """The first one cannot be judged now. The one that is let go of for it, if there are too many."""
@@ -101,6 +102,10 @@ class Line:
         self.ids.discard(longest.pdu.event_id)
         self._backlog.change(longest.origin, -longest.size)
         return longest
+
+    def held_of(self, origin: str) -> int:
+        """For how many events of a server somebody is asking other servers."""
+        return sum(entry.origin == origin for entry in self.held.values())
 
     def remove(self, event_id: str) -> Entry | None:
         """Take out one that nobody asks for at the moment; None if it is not here."""
