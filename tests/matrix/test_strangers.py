@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hansa import Action, HttpResponse, Put, Request, Verdict
+from hansa import Action, Failure, HttpError, HttpResponse, Put, Request, Verdict
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.server import Gate
 from hansa_matrix.federation.strangers import MOST, MOST_EACH
@@ -335,3 +335,23 @@ async def test_a_key_document_within_its_size_takes_little_memory(tmp_path, size
             status, got = await house.ask("POST", f"{KEY}/query", {"server_keys": {key: {} for key in keys}})
         assert status == 200 and answered[0] <= len(got["server_keys"]) <= answered[1]
         assert peak.bytes < 32 * MIB
+
+
+async def test_a_server_that_was_not_asked_for_want_of_room_is_not_taken_for_gone(tmp_path):
+    async with inbound(tmp_path) as house:
+        key = made("x")
+        busy = [True]
+
+        def keys(_: Any) -> Any:
+            if busy[0]:
+                raise HttpError("too many requests wait", Failure.BUSY)
+            return 200, document("some.example:1", key)
+
+        house.peer.keys = keys
+        keyring = house.app.network("matrix")._keyring
+        wanted = [("some.example:1", "ed25519:x")]
+        await keyring.need(wanted, 5, stranger="192.0.2.0/24")
+        assert keyring.awaited(wanted) == ["some.example:1"]  # what it has signed is not given up
+        busy[0] = False
+        await keyring.need(wanted, 5)
+        assert keyring.get(*wanted[0]).public == key.public

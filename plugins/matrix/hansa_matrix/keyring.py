@@ -108,14 +108,16 @@ class Keyring:
         missing = await self._missing(wanted, at)
         if not missing:
             return
-        await asyncio.gather(*(self._fetch_once(s, stranger) for s in self._due(missing)))
+        due = self._due(missing)
+        asked = await asyncio.gather(*(self._fetch_once(server, stranger) for server in due))
+        crowded = {server for server, one in zip(due, asked, strict=True) if not one}
         missing = await self._missing(missing, at)
         if missing and self._notaries:
             await self._by_notaries(missing, at, passing=bool(stranger))
             missing = await self._missing(missing, at)
         now = self._clock.monotonic()
         for name in missing:
-            if name not in self._absent:
+            if name not in self._absent and name[0] not in crowded:
                 self._absent.put(name, now + _ABSENT)
 
     async def _missing(self, wanted: Iterable[tuple[str, str]], at: int) -> list[tuple[str, str]]:
@@ -164,20 +166,25 @@ class Keyring:
             self._failed.pop(server)
         await asyncio.gather(*(self._fetch_once(server) for server in names))
 
-    async def _fetch_once(self, server: str, stranger: str = "") -> None:
+    async def _fetch_once(self, server: str, stranger: str = "") -> bool:
+        """Ask a server for its keys, unless it is asked already or failed a moment ago. False where there was
+        no room to ask it.
+        """
         under_way = self._fetching.get(server)
         if under_way is not None:
             await asyncio.shield(under_way)
-            return
+            return True
         again, failures = self._failed.get(server) or _NEVER
         if again > self._clock.monotonic() or server == self._server:
-            return
+            return True
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._fetching[server] = done
         try:
             await self._fetch(server, stranger)
         except Crowded:
             self._ctx.count("matrix_lookups_crowded")
+            self._failing.put(server, self._failing.get(server) or self._clock.monotonic())
+            return False
         except (Unreachable, RemoteProtocolError):
             wait = min(_MOST_NEGATIVE, _NEGATIVE * 2.0 ** min(failures, 10))
             wait *= 0.9 + 0.2 * self._ctx.random.uniform()
@@ -190,6 +197,7 @@ class Keyring:
         finally:
             del self._fetching[server]
             done.set_result(None)
+        return True
 
     async def _fetch(self, server: str, stranger: str) -> None:
         doc = await self._client.request(
