@@ -88,3 +88,31 @@ async def test_what_waits_for_a_server_goes_without_what_is_forbidden_by_then(tm
             while event not in [event_id(raw, home.wire.room.version) for raw in sent]:
                 await asyncio.sleep(0.01)
         assert WORD not in str(sent) and THEM.endswith(THEIRS)
+
+
+async def test_what_people_say_of_themselves_is_judged_by_the_policies_of_now(tmp_path):
+    async with house(tmp_path, presence=True) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(preset="public_chat")
+        await bob.join(room)
+        await alice.call("PUT", f"/profile/{part(alice.user)}/displayname", {"displayname": WORD})
+        status = {"presence": "online", "status_msg": f"at {WORD}"}
+        await alice.call("PUT", f"/presence/{part(alice.user)}/status", status)
+
+        async def seen() -> str:
+            found = [
+                await bob.get(f"/profile/{part(alice.user)}"),
+                await bob.get(f"/presence/{part(alice.user)}/status"),
+                await bob.call("POST", "/user_directory/search", {"search_term": "alice"}),
+                await home.wire.ask("GET", f"{V1}/query/profile?user_id={at(alice.user)}"),
+            ]
+            bob.since = ""
+            return str([*found, await bob.sync()])
+
+        assert (await seen()).count(WORD) >= 5
+        policy = Words()
+        under(home, policy)
+        assert WORD not in await seen()
+        assert "ProfileChange" in policy.denied
+        under(home)
+        assert WORD in await seen()

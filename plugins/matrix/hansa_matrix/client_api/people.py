@@ -201,6 +201,9 @@ class People:
             profile = named.get(user, {})
             called = profile.get("displayname")
             if wanted in user.lower() or wanted in str(called or "").lower():
+                if self._ctx.governed:
+                    profile = await self._known.profiles.here(user) or {}
+                    called = profile.get("displayname")
                 account = await self._accounts.get(user)
                 if account is not None and not account.deactivated:
                     shown = {"display_name": called, "avatar_url": profile.get("avatar_url")}

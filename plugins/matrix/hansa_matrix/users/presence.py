@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hansa import NetworkContext
@@ -28,17 +29,25 @@ class Presences:
         self._sender = sender
         self._on = on
         self._crossings = Crossings(ctx)
-        self._known: OrderedDict[str, PresenceEdu] = OrderedDict()
+        #: What was said, and the policies that judged it.
+        self._known: OrderedDict[str, tuple[PresenceEdu, int]] = OrderedDict()
         #: Told whose presence changed.
         self.changed: Callable[[str], None] = lambda _: None
 
     def of(self, user: str) -> PresenceEdu | None:
         """What was said last of somebody."""
-        return self._known.get(user)
+        known = self._known.get(user)
+        return self._shown(*known) if known is not None else None
+
+    def _shown(self, one: PresenceEdu, generation: int) -> PresenceEdu:
+        """Words that other policies judged are not shown: whoever says them again is judged again."""
+        if one.status and self._ctx.governed and generation != self._ctx.policy_generation:
+            return replace(one, status="")
+        return one
 
     def every(self) -> list[PresenceEdu]:
         """What was said last of everybody."""
-        return list(self._known.values())
+        return [self._shown(*known) for known in self._known.values()]
 
     async def take(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """The ``m.presence`` of a transaction: how many are none. Of strangers nothing is kept."""
@@ -75,8 +84,8 @@ class Presences:
         return {server for server, crossing in each.items() if await passes(self._ctx, crossing)}
 
     def _keep(self, one: PresenceEdu) -> None:
-        before = self._known.pop(one.user, None)
-        self._known[one.user] = one
+        before = self._known.pop(one.user, (None, 0))[0]
+        self._known[one.user] = (one, self._ctx.policy_generation)
         if len(self._known) > _MOST_KNOWN:
             self._known.popitem(last=False)
         if one != before:

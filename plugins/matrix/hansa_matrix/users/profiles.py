@@ -5,6 +5,7 @@ SPEC: server-server API, "Querying for information"; client-server API, "Profile
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from urllib.parse import quote
 import orjson
 from hansa import LocalProtocolError, Membership, NetworkContext, Person, Put, Ref, RemoteProtocolError
 
+from hansa_matrix.crossings import Crossings, said
 from hansa_matrix.federation.client import Client
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import within
@@ -19,6 +21,8 @@ from hansa_matrix.proto.devices import within
 MAX_PROFILE = 64 * 1024
 _MAX_FIELD = 255
 _WITHIN = 10.0
+#: People of whom it is remembered how the policies judge their profile.
+_JUDGED = 10_000
 
 
 class Profiles:
@@ -28,6 +32,9 @@ class Profiles:
         self._ctx = ctx
         self._client = client
         self._server = server
+        self._crossings = Crossings(ctx)
+        #: Profiles that were judged: ``user -> ((generation, hash of the words), whether it may be shown)``.
+        self._judged: OrderedDict[str, tuple[tuple[int, int], bool]] = OrderedDict()
         #: Whether somebody has an account here, who may have said nothing of themselves.
         self.known: Callable[[str], bool] = lambda _: False
 
@@ -39,7 +46,25 @@ class Profiles:
         if person is None and row is None and not self.known(user):
             return None
         known = {"displayname": person.name} if person is not None and person.name else {}
-        return known | kept
+        found = known | kept
+        return found if await self._permitted(user, found) else {}
+
+    async def _permitted(self, user: str, found: Mapping[str, Any]) -> bool:
+        """Whether the policies of now let be shown what somebody says of themselves, asked once for each
+        thing they say. One who only does too much in too short a time is shown.
+        """
+        words = said(**found) if self._ctx.governed else ()
+        if not words:
+            return True
+        asked = (self._ctx.policy_generation, hash(words))
+        known = self._judged.get(user)
+        if known is None or known[0] != asked:
+            verdict = await self._ctx.check(self._crossings.profile_change(user, words))
+            late = verdict.retry_after > 0 and len(verdict.reasons) == 1
+            known = self._judged[user] = (asked, verdict.allowed or late)
+            if len(self._judged) > _JUDGED:
+                self._judged.popitem(last=False)
+        return known[1]
 
     async def set_here(self) -> dict[str, dict[str, Any]]:
         """What people here set, of 10,000 at most."""
@@ -77,4 +102,4 @@ class Profiles:
         answer = await self._client.request("GET", ids.domain_of(user), target, seconds=_WITHIN)
         if not isinstance(answer, dict) or not within(answer, MAX_PROFILE):
             raise RemoteProtocolError("the answer is no profile")
-        return answer
+        return answer if await self._permitted(user, answer) else {}
