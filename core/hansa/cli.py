@@ -254,6 +254,7 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
 
 def _check(args: argparse.Namespace) -> int:
     from hansa import plugins  # noqa: PLC0415
+    from hansa.commands.check import exposed  # noqa: PLC0415
     from hansa.config import Mistakes, load  # noqa: PLC0415
 
     try:
@@ -266,9 +267,12 @@ def _check(args: argparse.Namespace) -> int:
             for error in mistakes.errors:
                 terminal.say(f"{args.config}: {error}")
         return 2
+    warnings = exposed(args.config, config)
     if args.json:
-        terminal.show_json({"ok": True, "mistakes": []})
+        terminal.show_json({"ok": True, "mistakes": [], "warnings": warnings})
     else:
+        for warning in warnings:
+            terminal.say(f"warning: {warning}")
         networks, policies = len(config.networks), len(config.policies)
         rooms = len(config.rooms)
         terminal.say(f"{args.config} is good: {networks} networks, {policies} policies, {rooms} rooms")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import ssl
 import sys
@@ -231,6 +232,7 @@ async def _run(path: Path, config: Config, say: Say) -> int:
 
 def run(path: Path, *, verbose: bool = False) -> int:
     """Run until a signal; the exit code."""
+    os.umask(0o077)  # whatever this process makes is for its user alone, from the moment that it is there
     log_to(sys.stderr, logging.INFO if verbose else logging.WARNING)
     say = terminal.say
     try:

@@ -113,7 +113,8 @@ def split_name(name: str) -> tuple[str, int]:
 
 def write_secret(path: Path, text: str) -> None:
     """A new file that only its owner may read."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as out:
         out.write(text)
 
 
@@ -140,12 +141,12 @@ def _development_certificate(folder: Path, name: str) -> None:
         .add_extension(x509.SubjectAlternativeName([other, x509.DNSName("localhost")]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     write_secret(folder / "key.pem", pem.decode())
-    (folder / "fullchain.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    write_secret(folder / "fullchain.pem", certificate.public_bytes(serialization.Encoding.PEM).decode())
 
 
 def init(folder: Path, name: str) -> str:
@@ -157,10 +158,10 @@ def init(folder: Path, name: str) -> str:
     for path in (file, folder / "matrix.key", folder / "tls"):
         if path.exists():
             raise ConfigError(f"{path} exists already: nothing was written")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     seed = base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     write_secret(folder / "matrix.key", f"ed25519 a_{secrets.token_hex(3)} {seed}\n")
     _development_certificate(folder / "tls", host)
-    file.write_text(example(name), encoding="utf-8")
+    write_secret(file, example(name))  # secrets may be written into it
     found = (_BY_PORT if port else _BY_NAME).format(name=name, host=host)
     return _NEXT.format(folder=folder, name=name, host=host, found=found)

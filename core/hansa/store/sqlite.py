@@ -82,7 +82,8 @@ class SqliteStore:
 
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        lock = Path(f"{self._path}.lock").open("a+b")  # noqa: SIM115  # held until close
+        handle = os.open(f"{self._path}.lock", os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
+        lock = os.fdopen(handle, "a+b")  # held until close
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
