@@ -13,7 +13,6 @@ from aiohttp import web
 from hansa.connection import Connection
 from hansa.contracts import Busy
 from hansa.http import BodyTooLarge, Route
-from hansa.pure.addresses import neighbourhood
 from hansa.pure.errors import RemoteProtocolError
 from hansa.seams import Admitted
 
@@ -26,6 +25,10 @@ _WITHIN, _STREAM_WITHIN = 30.0, 3600.0
 _AHEAD = 64 * 1024
 #: Seconds after which somebody whose share is used up may ask again.
 _AFTER = 2.0
+
+#: What bytes count against: kinds of share, and whose.
+_Charges = tuple[tuple[str, str], ...]
+_ALL = ("all", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,7 @@ class BodyBudget:
         for pool in ("all", "unproven", "strangers", "ahead"):
             yield "http_body_bytes", {"pool": pool}, self._held[pool, ""]
 
-    def take(self, charges: tuple[tuple[str, str], ...], size: int) -> None:
+    def take(self, charges: _Charges, size: int) -> None:
         """Raises ``Busy`` and takes nothing where that would be over a limit."""
         for kind, who in charges:
             if self._held[kind, who] + size > self._limits[kind]:
@@ -93,7 +96,7 @@ class BodyBudget:
         for charge in charges:
             self._held[charge] += size
 
-    def give_back(self, charges: tuple[tuple[str, str], ...], size: int) -> None:
+    def give_back(self, charges: _Charges, size: int) -> None:
         """What was taken."""
         for charge in charges:
             self._held[charge] -= size
@@ -101,12 +104,11 @@ class BodyBudget:
                 del self._held[charge]
 
 
-def charges(admitted: Admitted | None, remote: str) -> tuple[tuple[str, str], ...]:
-    """What the body of a request counts against."""
+def charges(admitted: Admitted | None, group: str) -> _Charges:
+    """What the body of a request counts against; ``group`` is the ``neighbourhood`` of its sender."""
     if admitted is not None and admitted.share and admitted.proven:
-        return ("all", ""), ("share", admitted.share)
-    group = neighbourhood(remote)
-    known = (("all", ""), ("unproven", ""), ("group", group))
+        return _ALL, ("share", admitted.share)
+    known = (_ALL, ("unproven", ""), ("group", group))
     if admitted is not None and admitted.share:
         return known
     return (*known, ("strangers", ""), ("stranger group", group))
@@ -117,19 +119,21 @@ class Body:
     neighbourhood whose body is being read keeps another from being known.
     """
 
-    def __init__(self, raw: web.BaseRequest, budget: BodyBudget, remote: str) -> None:
+    def __init__(self, raw: web.BaseRequest, budget: BodyBudget, group: str) -> None:
         self._raw = raw
         self._connection = cast("Connection", raw.protocol)
         self._budget = budget
-        self._remote = remote
-        self._charges = charges(None, remote)
+        self._group = group
+        self._charges: _Charges = ()
         self._taken = 0
 
     def routed(self, route: Route) -> None:
         """What came ahead is charged before anything else is done. Raises ``Busy``."""
         self._connection.routed(route)
         if route.admit is not None:
-            self._charges = ("ahead", ""), ("ahead group", neighbourhood(self._remote))
+            self._charges = ("ahead", ""), ("ahead group", self._group)
+        else:
+            self._charges = charges(None, self._group)
         length = self._raw.content_length
         self._take(max(self._raw.content.total_bytes, _AHEAD if length is None else min(length, _AHEAD)))
 
@@ -141,7 +145,7 @@ class Body:
         """From here on it counts as whose it is. Raises ``Busy``."""
         taken = self._taken
         self.release()
-        self._charges = charges(admitted, self._remote)
+        self._charges = charges(admitted, self._group)
         self._take(taken)
 
     def release(self) -> None:
@@ -153,6 +157,13 @@ class Body:
         """All of it; None if it is over ``limit``. Raises ``Busy``, TimeoutError, RemoteProtocolError."""
         if (self._raw.content_length or 0) > limit:
             return None
+        content = self._raw.content
+        if content.is_eof():  # all of it came with the head
+            part = content.read_nowait()
+            if len(part) > self._taken:
+                self._take(len(part) - self._taken)
+            self._check()
+            return part if len(part) <= limit else None
         parts, size = [], 0
         async for part in self._parts(_WITHIN):
             size += len(part)
@@ -188,5 +199,8 @@ class Body:
             size += len(part)
             if part:
                 yield part
+        self._check()
+
+    def _check(self) -> None:
         if self._connection.broken:
             raise RemoteProtocolError("the body is not HTTP as it has to be", code="M_UNKNOWN")

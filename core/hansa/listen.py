@@ -23,6 +23,7 @@ from hansa.connection import Connection, Server, bound, fault, out_of_order
 from hansa.contracts import Busy
 from hansa.http import BodyTooLarge, Route, Router
 from hansa.intake import Intake, IntakeLimits, RequestShares
+from hansa.pure.addresses import neighbourhood
 from hansa.pure.errors import RemoteProtocolError
 from hansa.seams import Admitted, Request, Response
 from hansa.store.faults import StoreFault
@@ -287,7 +288,9 @@ class Listener:
             reads_only=connection.read_only,
         )
         if raw.can_read_body or raw.content_length:
-            body = Body(raw, self._budget, remote)
+            entry = connection.entry
+            group = entry.group if remote == entry.address else neighbourhood(remote)
+            body = Body(raw, self._budget, group)
             try:
                 answer = await self._dispatcher.answer(request, body.whole, body.chunks, body)
             finally:

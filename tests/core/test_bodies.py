@@ -210,10 +210,10 @@ async def test_who_hangs_up_gives_everything_back():
 def test_whose_share_it_is():
     proven = Admitted(share="@romeo:h", proven=True)
     claimed = Admitted(share="peer.example")
-    assert charges(proven, "192.0.2.1") == (("all", ""), ("share", "@romeo:h"))
-    assert charges(claimed, "192.0.2.1") == (("all", ""), ("unproven", ""), ("group", "192.0.2.0/24"))
+    assert charges(proven, "192.0.2.0/24") == (("all", ""), ("share", "@romeo:h"))
+    assert charges(claimed, "192.0.2.0/24") == (("all", ""), ("unproven", ""), ("group", "192.0.2.0/24"))
     for stranger in (None, Admitted(), Admitted(proven=True)):
-        assert charges(stranger, "192.0.2.1")[2:] == (
+        assert charges(stranger, "192.0.2.0/24")[2:] == (
             ("group", "192.0.2.0/24"),
             ("strangers", ""),
             ("stranger group", "192.0.2.0/24"),

@@ -191,7 +191,7 @@ class Client:
                 await loop.run_in_executor(None, fed, b"".join(parts))
                 return await loop.run_in_executor(None, finished)
         except HttpError as error:
-            raise Unreachable(f"{server}: {error}") from error
+            raise unreached(server, error) from error
 
     def _headers(
         self, method: str, server: str, target: str, content: bytes | None, *, signed: bool
