@@ -43,18 +43,16 @@ async def test_one_server_s_flood_is_small(tmp_path):
     """The issue's: 2,400 messages, 134 MiB."""
     async with inbound(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
-        for number in range(240):
-            content = {US: {"A": {"x": "y" * 56_000}}}
-            assert await edus(house, to_device(content, str(number))) == 200
+        await flood(house, THEIRS, 2400, 56_000)
         rows = await house.app.contexts["matrix"].store.scan("to_device", limit=10_000)
         assert sum(len(row.body) for row in rows) <= shares.BYTES_OF_PEER
         assert len(rows) == shares.BYTES_OF_PEER // len(rows[0].body)
         await flood(house, "honest.example", 1)
         assert (await waiting(house))["honest.example"] == 1
         labels = (("plugin", "matrix"), ("reason", "full"))
-        assert house.app.counters["matrix_to_device_discarded", labels] == 240 - len(rows)
+        assert house.app.counters["matrix_to_device_discarded", labels] == 2400 - len(rows)
         gauge = house.app.gauges["matrix_to_device_waiting_bytes", (("plugin", "matrix"),)]
-        assert gauge == sum(size for _, size in (await usage(house)).values()) > 4_000_000
+        assert gauge == sum(size for _, size in (await usage(house)).values()) > 16_000_000
 
 
 async def test_many_servers_at_once_count_right(tmp_path):
@@ -104,6 +102,8 @@ async def test_a_server_has_a_share_over_all_devices(tmp_path, monkeypatch):
         assert before["greedy.example"] < 50 and await waiting(house, "B") == {}
         await flood(house, "honest.example", 1, 100, device="B")
         assert await waiting(house, "B") == {"honest.example": 1}
+        await flood(house, "many.example", 10, 100)  # together there is place, so that one may have most
+        assert (await waiting(house))["many.example"] == 10
         # Where all together have too much, nobody has more than the least that each may have.
         monkeypatch.setattr(shares, "BYTES_IN_ALL", 1)
         monkeypatch.setattr(shares, "LEAST", 1000)

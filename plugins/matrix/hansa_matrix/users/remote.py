@@ -37,8 +37,8 @@ _LARGEST = 768 * 1024
 _CHANGED_IN_PLACE = 128 * 1024
 #: Lists and bytes of one server that are kept, and bytes in all; a server that has less than the least has a
 #: place in any case. Of a list that is not kept nothing is lost but time.
-MOST_OF_SERVER, BYTES_OF_SERVER = 50_000, 128 * 1024 * 1024
-BYTES_IN_ALL, LEAST = 2 * 1024**3, 4 * 1024 * 1024
+MOST_OF_SERVER, BYTES_OF_SERVER = 200_000, 512 * 1024 * 1024
+BYTES_IN_ALL, LEAST = 4 * 1024**3, 4 * 1024 * 1024
 #: Lists that are fetched at a time, and that may wait for it, of one server and in all.
 BOUNDS = Bounds(in_all=20, each={"server": 3}, waiting=200)
 _MOST_FETCHING = 1000

@@ -13,11 +13,14 @@ from typing import Any
 import orjson
 from hansa import Append, Cas, Delete, NetworkContext, Row, Value, Write
 
-#: Messages and bytes that wait for one device: of one peer, and in all.
-MOST_OF_PEER, BYTES_OF_PEER = 2000, 4 * 1024 * 1024
-MOST_OF_DEVICE, BYTES_OF_DEVICE = 10_000, 32 * 1024 * 1024
-#: Bytes of one peer for all devices, and in all: where that is reached each has the same, and at least this.
-BYTES_FOR_ALL, BYTES_IN_ALL, LEAST = 64 * 1024 * 1024, 1024 * 1024 * 1024, 1024 * 1024
+_MIB = 1024 * 1024
+#: Messages and bytes that wait for one device: of one peer, which may be a server that most people are of,
+#: and in all.
+MOST_OF_PEER, BYTES_OF_PEER = 5000, 16 * _MIB
+MOST_OF_DEVICE, BYTES_OF_DEVICE = 10_000, 48 * _MIB
+#: Bytes of one peer for all devices, and in all: where that is reached a peer has no more than its part of
+#: it, and at least the least.
+BYTES_FOR_ALL, BYTES_IN_ALL, LEAST = 512 * _MIB, 2048 * _MIB, _MIB
 _PAGE = 1000
 _BY_PEER = ("user_id", "device_id", "peer", "position")
 
@@ -28,6 +31,8 @@ class WaitingShares:
     def __init__(self, ctx: NetworkContext) -> None:
         self._ctx = ctx
         self._totals: Counter[str] | None = None
+        #: Bytes of all.
+        self.in_all = 0
 
     async def totals(self) -> Counter[str]:
         """Bytes by peer."""
@@ -47,11 +52,8 @@ class WaitingShares:
             ):
                 found[after] += orjson.loads(row.body)[1]
         self._totals = found
-        self._gauge()
-
-    def _gauge(self) -> None:
-        if self._totals is not None:
-            self._ctx.gauge("matrix_to_device_waiting_bytes", self._totals.total())
+        self.in_all = found.total()
+        self._ctx.gauge("matrix_to_device_waiting_bytes", self.in_all)
 
     def moved(self, changes: Counter[str]) -> None:
         """Changes are durable."""
@@ -60,7 +62,8 @@ class WaitingShares:
                 self._totals[peer] += size
                 if self._totals[peer] <= 0:
                     del self._totals[peer]
-            self._gauge()
+            self.in_all = max(0, self.in_all + changes.total())
+            self._ctx.gauge("matrix_to_device_waiting_bytes", self.in_all)
 
     def batch(self) -> Batch:
         """What one commit changes."""
@@ -104,10 +107,13 @@ class Batch:
         """A message for a device; False if its peer has too much waiting."""
         used = await self._of(user, device_id)
         messages, size = used.get(peer, (0, 0))
+        if messages >= MOST_OF_PEER or size + len(body) > BYTES_OF_PEER:
+            return False
         totals = await self._shares.totals()
-        fair = max(LEAST, BYTES_IN_ALL // max(1, len(totals)))
-        in_all = totals[peer] + self.changes[peer] + len(body)
-        if messages >= MOST_OF_PEER or size + len(body) > BYTES_OF_PEER or in_all > min(BYTES_FOR_ALL, fair):
+        of_peer = totals[peer] + self.changes[peer] + len(body)
+        part = max(LEAST, BYTES_IN_ALL // max(1, len(totals)))
+        full = self._shares.in_all + self.changes.total() + len(body) > BYTES_IN_ALL
+        if of_peer > BYTES_FOR_ALL or (full and of_peer > part):
             return False
         while (
             sum(m for m, _ in used.values()) >= MOST_OF_DEVICE
