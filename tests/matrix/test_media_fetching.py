@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from clients.people import house
 from hansa import (
     Action,
     HttpRequest,
@@ -18,11 +19,12 @@ from hansa import (
     RemoteProtocolError,
     Verdict,
 )
+from hansa.listen import Dispatcher, Listener
 from hansa_matrix.federation.client import Refused, Unreachable
 from hansa_matrix.media import fetch
 from hansa_matrix.proto.media import Mxc, after_file, before_file
 from hansa_matrix.slots import Bounds
-from matrix.inbound import THEIRS, Inbound, inbound
+from matrix.inbound import OURS, THEIRS, Inbound, inbound
 from matrix.test_media import MXC, bytes_of, fetcher, in_parts, targets
 
 HEAD = b"--bound\r\nContent-Type: application/json\r\n\r\n{}\r\n--bound\r\nLocation: "
@@ -61,7 +63,7 @@ class Slow:
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not true():
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
 
 async def test_one_server_s_slow_files_hold_up_nobody_else_s(tmp_path):
@@ -156,6 +158,34 @@ async def test_too_many_of_one_server_are_refused(tmp_path, monkeypatch):
                 await fetcher(house).get(Mxc(THEIRS, "more"), "@c:x")
             slow.go.set()
         assert all(task.result().blob.size == 4 for task in tasks)
+
+
+async def test_a_client_that_hangs_up_ends_the_fetch(tmp_path):
+    """The whole way: a socket, the client API, the fetch."""
+    async with house(tmp_path) as home:
+        alice, slow = await home.person("alice"), Slow(home.wire)
+        listener = Listener(Dispatcher(home.app.routers, home.app.count), "127.0.0.1", 0)
+        await listener.start()
+        try:
+            writers = []
+            for kind in ("download", "thumbnail"):
+                _, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+                target = f"/_matrix/client/v1/media/{kind}/{THEIRS}/{MXC.media_id}?width=9&height=9"
+                head = f"GET {target} HTTP/1.1\r\nHost: {OURS}\r\nAuthorization: Bearer {alice.token}\r\n\r\n"
+                writer.write(head.encode())
+                writers.append(writer)
+            await until(lambda: readers(home.wire) == 2)
+            writers[0].transport.abort()
+            await until(lambda: readers(home.wire) == 1)
+            assert slow.open == [MXC.media_id]
+            writers[1].transport.abort()
+            await until(lambda: not slow.open)
+        finally:
+            await listener.stop()
+
+
+def readers(house: Inbound) -> int:
+    return sum(one.readers for one in fetcher(house)._under_way.values())
 
 
 # Policies.
