@@ -13,6 +13,7 @@ from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import THEIRS, V1, Inbound, inbound
+from peers.forger import Forger
 
 
 def lost(house: Inbound, text: str = "lost") -> dict[str, Any]:
@@ -47,6 +48,33 @@ async def test_a_peer_that_stalls_holds_its_own_event_and_nobody_elses(tmp_path,
         await until(lambda: network._ingest.waiting(house.room.room_id) == 1)
         answer.set()
         await until(lambda: network._ingest.stuck(house.room.room_id))
+
+
+async def test_servers_that_stall_when_asked_for_keys_hold_up_nobody_elses_events(tmp_path, monkeypatch):
+    """A member hands on what people of servers said that never answer."""
+    async with inbound(tmp_path) as house:
+        network = house.app.network("matrix")
+        asked, answer = [], asyncio.Event()
+        request = network._client.request
+
+        async def stalls(method: str, server: str, target: str, *rest: Any, **more: Any) -> Any:
+            if target.startswith("/_matrix/key") and server != THEIRS:
+                asked.append(server)
+                await answer.wait()
+                raise Unreachable("too late")
+            return await request(method, server, target, *rest, **more)
+
+        monkeypatch.setattr(network._client, "request", stalls)
+        silent = [Forger(f"silent{number}.example") for number in range(10)]
+        pdus = []
+        for one in silent:
+            raw = house.forger.draft(house.room, "m.room.message", {"body": "x"}, sender=f"@x:{one.name}")
+            pdus.append(one.finish(house.room, raw))
+        assert (await house.send(*pdus))[0] == 200
+        for number in range(3):
+            assert await house.fate(house.forger.message(house.room, f"m{number}")) == "accepted"
+        assert 0 < len(asked) <= 2  # one server's events take two of the places
+        answer.set()
 
 
 async def test_others_of_the_room_are_asked_when_the_sender_does_not_know(tmp_path, monkeypatch):

@@ -257,13 +257,14 @@ class Ingest:
                 # What the first one stands on has to be asked for: the others pass it meanwhile.
                 entry = line.take()
                 lacking = await self._gaps.lacking(room, entry.pdu, ())
-                if not lacking and await self._unsigned(room, entry):
-                    self._ctx.spawn(self._ask(room, line, entry), f"policy on {entry.pdu.event_id}")
+                busy = len(line.held) > _FILLS or line.held_of(entry.origin) > _FILLS_OF_ONE
+                if not busy and await self._keyless(room, entry):
+                    self._ctx.spawn(self._ask_keys(room, line, entry), f"keys of {entry.pdu.event_id}")
                 elif (
-                    line.ids.issuperset(lacking)
-                    or len(line.held) > _FILLS
-                    or line.held_of(entry.origin) > _FILLS_OF_ONE
+                    not lacking and not await self._keyless(room, entry) and await self._unsigned(room, entry)
                 ):
+                    self._ctx.spawn(self._ask(room, line, entry), f"policy on {entry.pdu.event_id}")
+                elif busy or line.ids.issuperset(lacking):
                     self._give_back(line, entry, ready=False)
                 else:
                     self._ctx.spawn(self._fill(room, line, entry), f"gap before {entry.pdu.event_id}")
@@ -279,6 +280,25 @@ class Ingest:
             self._failed(entry.pdu.event_id, error)
         finally:
             self._give_back(line, entry, ready=filled)
+
+    async def _keyless(self, room: MatrixRoom, entry: Entry) -> bool:
+        """Whether keys have to be asked for, which keeps nobody else in the room waiting."""
+        pdu, version = entry.pdu, room.version
+        if entry.keyed:
+            return False
+        wanted = key_ids(pdu, required_servers(pdu, version))
+        return not await self._keyring.has(wanted, needed_at(pdu, version))
+
+    async def _ask_keys(self, room: MatrixRoom, line: Line, entry: Entry) -> None:
+        """Ask once, however that ends: without the keys the event is dropped at its turn."""
+        pdu, version = entry.pdu, room.version
+        try:
+            await self._keyring.need(key_ids(pdu, required_servers(pdu, version)), needed_at(pdu, version))
+        except Exception as error:  # noqa: BLE001  # as in _judge
+            self._failed(pdu.event_id, error)
+        finally:
+            entry.keyed = True
+            self._give_back(line, entry, ready=True)
 
     async def _unsigned(self, room: MatrixRoom, entry: Entry) -> bool:
         """Whether the room's policy server has to be asked about an event."""
@@ -328,6 +348,8 @@ class Ingest:
         for entry in batch:
             pdu, origin, row = entry.pdu, entry.origin, (room.room_id, entry.at)
             try:
+                if await self._keyless(room, entry):
+                    break
                 good = await self.verified(room, pdu)
                 if good is None:
                     drops.append(Delete("staged", row))

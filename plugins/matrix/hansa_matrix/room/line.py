@@ -32,6 +32,8 @@ class Entry:
     again: float = 0.0
     #: See ``Arrived.unwanted``.
     unwanted: str = ""
+    #: Whether the keys that it needs were asked for.
+    keyed: bool = False
     #: Bytes of memory.
     size: int = 0
 
