@@ -116,3 +116,23 @@ async def test_what_people_say_of_themselves_is_judged_by_the_policies_of_now(tm
         assert "ProfileChange" in policy.denied
         under(home)
         assert WORD in await seen()
+
+
+async def test_a_message_that_waits_for_a_device_is_judged_by_the_policies_of_now(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+
+        async def tell(txn: str, **content: Any) -> None:
+            messages = {bob.user: {bob.device: content}}
+            await alice.call("PUT", f"/sendToDevice/test.x/{txn}", {"messages": messages})
+
+        await tell("1", note=WORD)
+        await tell("2", note="fair")
+        policy = Words()
+        under(home, policy)
+        assert [e["content"] for e in (await bob.sync())["to_device"]["events"]] == [{"note": "fair"}]
+        assert policy.denied == {"ToDevice"}
+        await tell("3", note="fair too")  # judged already when it is read
+        policy.denied.clear()
+        (event,) = (await bob.sync())["to_device"]["events"]
+        assert event == {"sender": alice.user, "type": "test.x", "content": {"note": "fair too"}}

@@ -6,6 +6,7 @@ search with nothing withheld shows that it would find the word.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -315,3 +316,31 @@ async def test_what_comes_after_says_what_was_shown_before(tmp_path):
         await made.tell("m.room.name", {"name": "Lobby"}, "")
         found = (await made.bob.get(f"/rooms/{part(made.room)}/event/{part(made.said[-1])}"))["unsigned"]
         assert not {"prev_content", "replaces_state"} & found.keys()
+
+
+async def test_what_is_passed_on_to_a_server_is_what_a_redaction_would_leave(tmp_path):
+    """We send on what came by a handshake, such as a leave with a reason."""
+    async with house(tmp_path) as home:
+        made = await scene(home, censored=True)
+        sent: list[dict[str, Any]] = []
+
+        def answer(request: Any) -> Any:
+            if "/send/" in request.target:
+                sent.extend(orjson.loads(request.body)["pdus"])
+                return 200, {}
+            return None
+
+        home.wire.peer.answer = answer
+        network = home.app.network("matrix")
+        for known in (True, False):
+            if not known:
+                network._events._kept.clear()
+                network._events._bytes = 0
+            sent.clear()
+            writes = network._sender.writes(made.said[-1], made.room, {THEIRS})
+            await network._ctx.store.commit(writes)
+            network._sender.sent({THEIRS})
+            async with asyncio.timeout(10):
+                while made.said[-1] not in [event_id(raw, home.wire.room.version) for raw in sent]:
+                    await asyncio.sleep(0.01)
+            assert WORD not in str(sent)

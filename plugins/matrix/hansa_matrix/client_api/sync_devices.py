@@ -52,8 +52,10 @@ class DevicesPart:
         news: dict[str, Any] = {}
         waiting = await self._known.messages.waiting(user, device, asked.since.device, _TO_DEVICE)
         waiting = [one for one in waiting if one.position <= asked.upto]
-        if waiting:
-            news["to_device"] = {"events": [one.event for one in waiting]}
+        messages = self._known.messages
+        events = [one.event for one in waiting if await messages.permitted(user, one)]
+        if events:
+            news["to_device"] = {"events": events}
         if asked.since.position >= 0:
             lists = await self.lists(asked)
             if any(lists.values()):

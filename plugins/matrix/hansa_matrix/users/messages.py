@@ -5,12 +5,13 @@ SPEC: server-server API, "Send-to-device messaging". What is for a ghost is let 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from hansa import Conflict, Insert, LocalProtocolError, NetworkContext, Write
+from hansa import Conflict, Insert, LocalProtocolError, NetworkContext, Row, Write
 
 from hansa_matrix.crossings import Crossings, denial, passes
 from hansa_matrix.crowding import Trimmed
@@ -28,14 +29,19 @@ MOST_SEEN, _TRIM_EVERY = 20_000, 500
 _TRIES = 8
 _INDEX = ("user_id", "device_id", "position")
 ALL = "*"
+#: The policies that judged a message, in its row; and how many are remembered that were judged again.
+_GENERATION, _MOST_JUDGED = "generation", 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A message that a device has not got. ``event`` is as a client gets it."""
+    """A message that a device has not got. ``event`` is as a client gets it, ``generation`` the policies that
+    judged it.
+    """
 
     position: int
     event: Mapping[str, Any]
+    generation: int = 0
 
 
 class DeviceMessages:
@@ -47,6 +53,8 @@ class DeviceMessages:
         self._devices = devices
         self._sender = sender
         self._crossings = Crossings(ctx)
+        #: Messages that were judged again: ``position -> (generation, whether it may be had)``.
+        self._judged: OrderedDict[int, tuple[int, bool]] = OrderedDict()
         self.shares = WaitingShares(ctx)
         self.seen = Trimmed(ctx, "to_device_seen", MOST_SEEN, _TRIM_EVERY)
         #: Told for which user and device something came.
@@ -122,6 +130,7 @@ class DeviceMessages:
     ) -> list[tuple[str, str]]:
         """The users and devices here for which a message is in a batch now."""
         found: list[tuple[str, str]] = []
+        generation = self._ctx.policy_generation
         for user, contents in messages.items():
             if not await self._company.local(user):
                 self._ctx.count("matrix_to_device_discarded", reason="nobody")
@@ -132,6 +141,8 @@ class DeviceMessages:
                     self._ctx.count("matrix_to_device_discarded", reason="too large")
                     continue
                 event = {"sender": message.sender, "type": message.type, "content": content}
+                if generation:
+                    event[_GENERATION] = generation
                 if await batch.add(user, device_id, peer, orjson.dumps(event)):
                     found.append((user, device_id))
                 else:
@@ -204,7 +215,29 @@ class DeviceMessages:
         rows = await self._ctx.store.scan(
             "to_device", index=_INDEX, equal=(user, device_id), after=after, limit=most
         )
-        return [Waiting(position=row.position, event=orjson.loads(row.body)) for row in rows]
+        return [_waiting(row) for row in rows]
+
+    async def permitted(self, user: str, waiting: Waiting) -> bool:
+        """Whether the policies of now let somebody have a message that waits for a device of theirs. One
+        whose sender only sends too many in too short a time is let through: that was so when it came.
+        """
+        generation = self._ctx.policy_generation
+        if not self._ctx.governed or waiting.generation == generation:
+            return True
+        known = self._judged.get(waiting.position)
+        if known is None or known[0] != generation:
+            event = waiting.event
+            messages = {user: {ALL: event["content"]}}
+            verdict = await self._ctx.check(
+                self._crossings.to_device(event["sender"], event["type"], messages, outbound=False)
+            )
+            late = verdict.retry_after > 0 and len(verdict.reasons) == 1
+            known = self._judged[waiting.position] = (generation, verdict.allowed or late)
+            if len(self._judged) > _MOST_JUDGED:
+                self._judged.popitem(last=False)
+            if not known[1]:
+                self._ctx.count("matrix_to_device_discarded", reason="denied")
+        return known[1]
 
     async def delivered(self, user: str, device_id: str, upto: int) -> None:
         """The device has everything up to a position."""
@@ -234,6 +267,12 @@ class DeviceMessages:
         while await self._removed(index=("ts",), upto=until):
             self._ctx.count("matrix_to_device_discarded", reason="old")
         await self.shares.count()
+
+
+def _waiting(row: Row) -> Waiting:
+    event = orjson.loads(row.body)
+    generation = event.pop(_GENERATION, 0)
+    return Waiting(position=row.position, event=event, generation=generation)
 
 
 def _each(contents: Mapping[str, Any], known: Iterable[str]) -> Iterator[tuple[str, Any]]:
