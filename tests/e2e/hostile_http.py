@@ -101,6 +101,14 @@ AUTH = [
     Case(
         "auth: origin in a network that is not for peers", _signed_as(origin="169.254.169.254"), _UNAUTHORIZED
     ),
+    Case("auth: origin in such a network by 6to4", _signed_as(origin="[2002:a9fe:a9fe::1]"), _UNAUTHORIZED),
+    Case("auth: origin in such a network by NAT64", _signed_as(origin="[64:ff9b::a9fe:a9fe]"), _UNAUTHORIZED),
+    Case(
+        "auth: origin in such a network by an IPv4-mapped address",
+        _signed_as(origin="[::ffff:169.254.169.254]"),
+        _UNAUTHORIZED,
+    ),
+    Case("auth: origin is an address as one number", _signed_as(origin="2852039166"), _UNAUTHORIZED),
 ]
 
 
@@ -149,9 +157,20 @@ def _get(headers: str) -> Run:
     return raw_http(f"GET {_VERSION} HTTP/1.1\r\n{headers}\r\n\r\n".encode())
 
 
+def _known(siege: Siege) -> str:
+    """A head of somebody whose keys are known: without, nothing of the body would be read."""
+    signed = siege.mallory.signed("PUT", siege.name, f"{V1}/send/http", b"{}")
+    return f"{_PUT}Authorization: {signed}\r\n"
+
+
+async def _long(siege: Siege) -> str:
+    head = f"{_known(siege)}Content-Length: 999999999\r\n\r\n".encode()
+    return status_of(await plain_http(siege.hansa.port, head, siege.mallory.trust))
+
+
 async def _bad_chunk_later(siege: Siege) -> str:
     """A chunked body that goes wrong after its request has begun to be answered."""
-    head = f"{_PUT}Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n".encode()
+    head = f"{_known(siege)}Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n".encode()
     return status_of(await plain_http(siege.hansa.port, head, siege.mallory.trust, later=b"zz\r\n"))
 
 
@@ -218,7 +237,18 @@ HTTP = [
     Case("http: 1,000 headers", _get("Host: h" + "\r\nX: a" * 1000), _BAD_HTTP),
     Case("http: two hosts", _get("Host: h\r\nHost: i"), _BAD_HTTP),
     Case("http: a target of 20,000 bytes", _path("GET", "/" + "a" * 20_000), _BAD_HTTP),
-    Case("http: a length over the limit", _put("Content-Length: 999999999"), "413 M_TOO_LARGE"),
+    Case("http: a length over the limit", _long, "413 M_TOO_LARGE"),
+    Case("http: a length over the limit, of nobody", _put("Content-Length: 999999999"), _UNAUTHORIZED),
+    Case(
+        "http: a body of nobody that is announced and never comes",
+        _put("Content-Length: 4000000"),
+        _UNAUTHORIZED,
+    ),
+    Case(
+        "http: a body of nobody in chunks that never end",
+        _put("Transfer-Encoding: chunked", "1000\r\n" + "a" * 0x1000 + "\r\n"),
+        _UNAUTHORIZED,
+    ),
     Case("http: a length no number holds", _put(f"Content-Length: {'9' * 30}"), _BAD_HTTP),
     Case(
         "http: a body on GET",
