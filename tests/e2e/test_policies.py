@@ -97,7 +97,8 @@ async def test_denied_words_from_each_side(hansa, prosody, synapse, matrix_user,
 
 
 async def test_rate_exceeded_from_each_side(hansa, prosody, matrix_user, xmpp_user):
-    server = await hansa(xmpp_table(prosody) + LOBBY + policy("pace", "rate = { events = 3, seconds = 600 }"))
+    # Coming in is the first act of each.
+    server = await hansa(xmpp_table(prosody) + LOBBY + policy("pace", "rate = { events = 4, seconds = 600 }"))
     await up(server)
     alice, juliet = await matrix_user("alice"), await xmpp_user("juliet")
     room = await alice.join(f"#lobby:{server.name}")

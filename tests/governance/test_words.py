@@ -157,6 +157,23 @@ def test_other_scripts_are_words_too():
     assert Words(["سري"]).hit(["هذا سري"]) == "سري"
 
 
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("机密", "这是机密文件"),
+        ("机密", "机密"),
+        ("机密", "这是机\u200b密文件"),
+        ("秘密", "これは秘密です"),
+        ("ガス", "毒ｶﾞｽだ"),
+        ("ลับ", "เอกสารลับมาก"),
+        ("密", "这是机密文件"),
+    ],
+)
+def test_a_word_is_found_in_scripts_that_have_no_spaces(word, text):
+    assert Words([word, "classified"]).hit([text])
+    assert not Words([word, "classified"]).hit(["这是文件", "これは", "เอกสาร"])
+
+
 def test_phrases_and_any_of_several_texts():
     words = Words(["top secret", "top", "operation sea lion"])
     assert words.hit(["nothing", "the Operation -- Sea\nLion --"]) == "operation sea lion"
@@ -195,6 +212,7 @@ def test_ascii_takes_the_short_way_to_the_same_result():
         "a\u200b " * 13_000,
         "a\u0301\u0302" * 13_000,
         "🔥" * 16_384,
+        "机密文件" * 5_461,
         "clas-" * 13_000,
         "<b>" * 21_000,
         "<a b='" * 10_000,
@@ -204,7 +222,7 @@ def test_ascii_takes_the_short_way_to_the_same_result():
     ids=lambda text: ascii(text[:6]),
 )
 def test_a_text_of_64_kib_is_read_in_bounded_time_however_many_words_there_are(text):
-    words = Words(f"word{n:05}" for n in range(10_000))
+    words = Words([*(f"word{n:05}" for n in range(10_000)), "机密密", "密文件件"])
     words.hit(["warm"])
     began = time.process_time()
     assert words.hit(readings([text])) == ""

@@ -86,7 +86,7 @@ def decisions(found: Any) -> str:
         shadow = one["mode"] == "shadow"
         reasons = one["would_reasons"] if shadow else one["reasons"]
         facts = one["facts"]
-        who = facts.get("server") or facts.get("sender") or facts.get("user") or ""
+        who = facts.get("server") or facts.get("sender") or facts.get("user") or facts.get("command") or ""
         verdict = f"would {one['would']}" if shadow else one["action"]
         why = ", ".join(f"{r['policy']}: {r['rule']}" for r in reasons)
         times = f" x {one['count']}" if one.get("count", 1) > 1 else ""

@@ -5,7 +5,8 @@ Found are words as ``folding`` compares them; words cut in pieces by characters 
 digits in the place of letters (``c1assif1ed``). Not found are words cut in pieces of several letters by
 spaces (``class ified``), other languages, pictures, and what is encrypted.
 
-A text is read once however many words there are.
+In scripts that put no spaces between words (Chinese, Japanese, Thai, Khmer and their like) a word is found
+wherever it stands. A text is read once however many words there are.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from hansa_governance.folding import BREAK, forms
 
 #: Letters and digits, and the break between strings.
 _TOKEN = re.compile(rf"([^\W_]+|{BREAK})")
+#: Letters of scripts without spaces between words, in a row.
+_SPACELESS = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\ua9e0-\ua9ff\uaa60-\uaadf\uf900-\ufaff\U00020000-\U000323af]+"
+)
 _MIXED = re.compile(r"[^\W\d_][01345789]|[01345789][^\W\d_]")
 _DIGITS = str.maketrans("0134578", "oleastb")
 _DIGITS_I = str.maketrans("0134578", "oieastb")
@@ -47,9 +53,14 @@ class Words:
         self._lengths: dict[str, set[int]] = {}
         self._joined: dict[str, str] = {}
         self._begun: set[str] = set()
+        self._spaceless: dict[str, str] = {}
+        self._starts: set[str] = set()
         for configured in words:
             word = " ".join(tokens(unicodedata.normalize("NFKC", configured.casefold())))
             for read in set(_read(configured)):
+                if _SPACELESS.fullmatch(read):
+                    self._spaceless[read] = word
+                    self._starts |= {read[:length] for length in range(1, len(read))}
                 phrase = tuple(_TOKEN.findall(read))
                 if phrase:
                     self._phrases[phrase] = word
@@ -78,6 +89,9 @@ class Words:
         return ""
 
     def _in(self, form: str) -> str:
+        within = self._within(form) if self._spaceless else ""
+        if within:
+            return within
         parts = _TOKEN.split(form)  # what is between, a word, what is between, a word, ...
         words = parts[1::2]
         firsts = self._firsts.intersection(words)
@@ -86,12 +100,26 @@ class Words:
         for at, first in enumerate(words):
             if first in firsts:
                 for length in self._lengths.get(first, ()):
-                    found = self._phrases.get(tuple(words[at : at + length]))
-                    if found:
-                        return found
-                found = self._pieces(parts, 2 * at + 1) if first in self._begun else ""
-                if found:
-                    return found
+                    phrase = tuple(words[at : at + length])
+                    if phrase in self._phrases:
+                        return self._phrases[phrase]
+                pieces = self._pieces(parts, 2 * at + 1) if first in self._begun else ""
+                if pieces:
+                    return pieces
+        return ""
+
+    def _within(self, form: str) -> str:
+        """A word of a script without spaces, anywhere in a row of its letters."""
+        for row in _SPACELESS.findall(form):
+            for start in range(len(row)):
+                end = start + 1
+                while end <= len(row):
+                    piece = row[start:end]
+                    if piece in self._spaceless:
+                        return self._spaceless[piece]
+                    if piece not in self._starts:
+                        break
+                    end += 1
         return ""
 
     def _pieces(self, parts: list[str], at: int) -> str:
