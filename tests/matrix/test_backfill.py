@@ -13,6 +13,7 @@ from hansa_matrix.proto.pdu import from_raw
 from matrix.inbound import THEIRS, V1, Inbound, inbound
 from matrix.peering import at
 from matrix.test_joining import ALIAS, Resident
+from peers.forger import Forger
 
 each_version = pytest.mark.parametrize("version", ["8", "9", "10", "11", "12"])
 
@@ -115,6 +116,27 @@ async def test_the_whole_past_gets_its_place(tmp_path, version):
         assert status == 200
         assert [event_id(raw, room.version) for raw in page["pdus"]] == [said[-1], topic, said[-2]]
         assert (await past.fetched())["events"] == 0
+
+
+@each_version
+@pytest.mark.parametrize("how", ["unsigned", "keyless"])
+async def test_the_past_behind_what_cannot_be_verified_is_had(tmp_path, version, how):
+    async with inbound(tmp_path, version, gap_patience=0.0) as house:
+        past = Past(house, version)
+        said = [past.say(f"m{number}") for number in range(120)]
+        mute = Forger("127.0.0.3:3")
+        house.peer.keys = lambda r: (200, house.forger.keys()) if r.host_header == THEIRS else None
+        lost = []
+        for _ in range(2):
+            draft = house.forger.draft(past.room, "m.room.message", {"body": "x"}, sender=f"@x:{mute.name}")
+            raw = mute.finish(past.room, draft)
+            lost.append(past.had({**raw, "signatures": {}} if how == "unsigned" else raw))
+        said += [past.say(f"n{number}") for number in range(120)]
+        await past.entered()
+        answer = await past.fetched()
+        assert answer["complete"] is True
+        assert await past.statuses(said) == ["accepted"] * 240
+        assert await past.statuses(lost) == ["-", "-"]
 
 
 async def test_what_is_there_already_is_not_asked_for_and_a_limit_is_kept(tmp_path):

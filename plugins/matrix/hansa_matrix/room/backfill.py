@@ -17,7 +17,9 @@ from hansa import Inbound, LocalProtocolError, NetworkContext, RemoteProtocolErr
 from hansa_matrix.federation.client import Unreachable, path
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.room.errand import Errand
+from hansa_matrix.room.fetched import Notes
 from hansa_matrix.room.gaps import GapFiller
+from hansa_matrix.room.holes import Why
 from hansa_matrix.room.native import Backfilled
 from hansa_matrix.room.room import MatrixRoom
 
@@ -26,6 +28,8 @@ _MOST = 100_000
 _PAGE = 100
 #: Events named in one request.
 _NAMED = 20
+#: Events that cannot be verified and are passed over in one run.
+_MOST_PASSED = 10_000
 
 
 class Backfill:
@@ -57,41 +61,75 @@ class Backfill:
         self._running.add(room_id)
         work = f"fetching the past of {room_id}"
         failed: dict[str, str] = {}
-        taken = 0
+        beyond: dict[str, tuple[str, ...]] = {}
+        first, taken = str(arguments.get("server") or ""), 0
         try:
             while taken < limit:
-                came = await self._page(room, str(arguments.get("server") or ""), limit - taken, failed)
-                if not came:
+                passed = len(beyond)
+                came = await self._page(room, first, limit - taken, failed, beyond)
+                if not came and not passed < len(beyond) < _MOST_PASSED:
                     break
                 taken += came
                 self._ctx.progress(work, taken, limit)
         finally:
             self._ctx.progress(work, 1, 1)
             self._running.discard(room_id)
-        return {"room": room_id, "events": taken, "complete": not room.head.behind, "failed": failed}
+        ends = await self._ends(room, beyond)
+        return {"room": room_id, "events": taken, "complete": not ends, "failed": failed}
 
-    async def _page(self, room: MatrixRoom, first: str, most: int, failed: dict[str, str]) -> int:
+    async def _ends(self, room: MatrixRoom, beyond: Mapping[str, tuple[str, ...]]) -> list[str]:
+        """What is not here and comes next: behind events that cannot be verified, what these follow."""
+        ends: dict[str, None] = {}
+        edge, seen = list(room.head.behind), set[str]()
+        while edge:
+            event_id = edge.pop(0)
+            if event_id not in seen:
+                seen.add(event_id)
+                ends |= {} if event_id in beyond else {event_id: None}
+                edge += beyond.get(event_id, ())
+        placed = await self._placed(room, ends)
+        return [e for e in ends if e not in placed]
+
+    async def _page(  # what a run has come to
+        self,
+        room: MatrixRoom,
+        first: str,
+        most: int,
+        failed: dict[str, str],
+        beyond: dict[str, tuple[str, ...]],
+    ) -> int:
         """One page from the first server that has one; how many events came."""
-        ends = room.head.behind
+        ends, passed = await self._ends(room, beyond), len(beyond)
         for at in range(0, len(ends), _NAMED):
             for server in self._gaps.candidates(room, first):
                 try:
                     async with self._gaps.errands.to(server) as errand:
-                        came = await self._from(room, errand, ends[at : at + _NAMED], min(most, _PAGE))
+                        named = ends[at : at + _NAMED]
+                        came = await self._from(room, errand, named, min(most, _PAGE), beyond)
                 except (Unreachable, RemoteProtocolError) as error:
                     failed[server] = getattr(error, "detail", str(error))[:200]
                     self._ctx.log.info("the past of %s by %s: %s", room.room_id, server, error)
                     continue
-                if came:
+                if came or len(beyond) > passed:
                     return came
         return 0
 
-    async def _from(self, room: MatrixRoom, errand: Errand, ends: Sequence[str], limit: int) -> int:
+    async def _from(  # what a run has come to
+        self,
+        room: MatrixRoom,
+        errand: Errand,
+        ends: Sequence[str],
+        limit: int,
+        beyond: dict[str, tuple[str, ...]],
+    ) -> int:
         target = path("_matrix", "federation", "v1", "backfill", room.room_id)
         named = "&".join(f"v={quote(event_id, safe='')}" for event_id in ends)
-        came = await self._gaps.fetched.members(room, errand, f"{target}?{named}&limit={limit}", ["pdus"])
+        target, notes = f"{target}?{named}&limit={limit}", Notes(errand.server)
+        came = await self._gaps.fetched.members(room, errand, target, ["pdus"], notes)
         found = {p.event_id: p for p in came[:limit]}
-        wanted = _reached(found, ends)
+        wanted = _reached(found | self._doubtful(room, notes), ends)
+        beyond |= {p.event_id: p.prev_events for p in wanted if p.event_id not in found}
+        wanted = [p for p in wanted if p.event_id in found]
         placed = await self._placed(room, (e for p in wanted for e in (p.event_id, *p.prev_events)))
         ordered = _oldest_first(p for p in wanted if p.event_id not in placed)
         inside = {p.event_id for p in ordered}
@@ -99,6 +137,15 @@ class Backfill:
             if not placed.issuperset(e for e in pdu.prev_events if e not in inside):
                 await self._gaps.adopt(room, pdu.event_id, errand)
         return await self._take(room, errand, ordered)
+
+    def _doubtful(self, room: MatrixRoom, notes: Notes) -> dict[str, Pdu]:
+        """What cannot be verified: it gets no place, and where ids are hashes it says for certain what stands
+        behind it. Raises ``Unreachable`` while its keys may still come.
+        """
+        for event_id, why in notes.why.items():
+            if why is Why.KEYLESS and not self._gaps.passable(room, event_id, notes):
+                raise Unreachable(f"the keys for {event_id} are not to be had now")
+        return {} if room.version.named_event_ids else notes.doubtful
 
     async def _take(self, room: MatrixRoom, errand: Errand, ordered: Sequence[Pdu]) -> int:
         """Judge them in their order; how many have a place now."""

@@ -114,7 +114,7 @@ class GapFiller:
             needed, ends = await self._traced(room, pdu, got)
             latest = [e for e, one in needed.items() if set(one.prev_events) & set(ends)]
             latest = latest[:_ASK] or [pdu.event_id]
-        early = [e for e in needed if e in notes.doubtful and not self._passable(room, e, notes)]
+        early = [e for e in needed if e in notes.doubtful and not self.passable(room, e, notes)]
         if early:
             raise Unreachable(f"{early[0]} cannot be verified now: {notes.of(early[0])}")
         lost = [e for e in ends if e not in got]
@@ -235,7 +235,7 @@ class GapFiller:
                 return None
             raise
 
-    def _passable(self, room: MatrixRoom, event_id: str, notes: Notes) -> bool:
+    def passable(self, room: MatrixRoom, event_id: str, notes: Notes) -> bool:
         """Whether an event that is not here need not be waited for any longer. Each is counted once in an
         attempt.
         """
@@ -255,7 +255,7 @@ class GapFiller:
     async def _pass_over(self, room: MatrixRoom, pdu: Pdu, notes: Notes) -> bool:
         """Pass over what an event lacks, if all of that has been asked for long enough; False if not."""
         lacking = await self.lacking(room, pdu, ())
-        early = [e for e in lacking if not self._passable(room, e, notes)]
+        early = [e for e in lacking if not self.passable(room, e, notes)]
         if early:
             return False
         servers = self.candidates(room, notes.origin)
