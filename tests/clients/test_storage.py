@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import orjson
 import pytest
-from clients.people import house, part
+from clients.people import house, part, until
 from clients.test_strangers import filled, routes
 from hansa.store.faults import FaultKind, StoreFault
+from hansa_matrix.proto.hashing import event_id
 
 WORDS = "SQL logic of /var/lib/hansa.db"
 
@@ -75,3 +78,41 @@ async def test_a_transaction_of_another_server_is_not_acknowledged(tmp_path):
         assert WORDS not in str(body)
         app.store._store = whole
         assert await home.wire.fate(said) == "accepted"
+
+
+class BrokenTurns(Broken):
+    """Everything can be stored but what a room's turn makes of an event."""
+
+    def __init__(self, inner):
+        super().__init__(inner, ())
+        self.refused = asyncio.Event()
+
+    async def commit(self, scope, writes, **options):
+        if any(write.collection.endswith("pdu") for write in writes):
+            self.refused.set()
+            await self._fail()
+        return await self._inner.commit(scope, writes, **options)
+
+
+async def test_what_was_acknowledged_before_the_database_failed_happens_once_it_works(tmp_path, monkeypatch):
+    monkeypatch.setattr("hansa_matrix.room.ingest._FAULT_WAIT", 0.01)
+    async with house(tmp_path) as home:
+        app, wire = home.app, home.wire
+        whole = app.store._store
+        broken = app.store._store = BrokenTurns(whole)
+        said = wire.forger.message(wire.room, "hark")
+        assert (await wire.send(said))[0] == 200
+        await broken.refused.wait()
+        broken.refused.clear()
+        await broken.refused.wait()  # it is tried again and again
+        app.store._store = whole
+
+        target = f"/_matrix/federation/v1/event/{part(event_id(said, wire.room.version))}"
+
+        async def shown():
+            return (await wire.ask("GET", target))[0] == 200
+
+        await until(shown)
+        assert app.store.health.degraded is None
+        assert wire.counted("matrix_pdus").get("failed") is None
+        assert app.runners["matrix"].restarts == 0

@@ -24,6 +24,7 @@ from hansa import (
     Ref,
     RefusalCode,
     RemoteProtocolError,
+    StoreFault,
     Write,
 )
 
@@ -41,6 +42,8 @@ from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.shares import Shares
 
 _BATCH = 50
+#: Seconds until a room's line goes on after the database failed.
+_FAULT_WAIT = 1.0
 #: Staged rows that are read at a time.
 _LOADED = 1000
 #: Events of one room for which other servers are asked at a time.
@@ -248,7 +251,11 @@ class Ingest:
             while len(line):
                 await line.ready(self._ctx.clock)
                 batch = line.front(_BATCH)
-                done = await self._judge(room, batch)
+                try:
+                    done = await self._judge(room, batch)
+                except StoreFault:  # what was acknowledged waits until it can be stored what becomes of it
+                    await asyncio.sleep(_FAULT_WAIT)
+                    continue
                 self._released(room.room_id, line.done(done))
                 if done and not line.front(1) and self.settled is not None:
                     await self.settled(room)
@@ -256,18 +263,23 @@ class Ingest:
                     continue
                 # What the first one stands on has to be asked for: the others pass it meanwhile.
                 entry = line.take()
-                lacking = await self._gaps.lacking(room, entry.pdu, ())
-                busy = len(line.held) > _FILLS or line.held_of(entry.origin) > _FILLS_OF_ONE
-                if not busy and await self._keyless(room, entry):
-                    self._ctx.spawn(self._ask_keys(room, line, entry), f"keys of {entry.pdu.event_id}")
-                elif (
-                    not lacking and not await self._keyless(room, entry) and await self._unsigned(room, entry)
-                ):
-                    self._ctx.spawn(self._ask(room, line, entry), f"policy on {entry.pdu.event_id}")
-                elif busy or line.ids.issuperset(lacking):
+                try:
+                    lacking = await self._gaps.lacking(room, entry.pdu, ())
+                    busy = len(line.held) > _FILLS or line.held_of(entry.origin) > _FILLS_OF_ONE
+                    if not busy and await self._keyless(room, entry):
+                        self._ctx.spawn(self._ask_keys(room, line, entry), f"keys of {entry.pdu.event_id}")
+                    elif (
+                        not lacking
+                        and not await self._keyless(room, entry)
+                        and await self._unsigned(room, entry)
+                    ):
+                        self._ctx.spawn(self._ask(room, line, entry), f"policy on {entry.pdu.event_id}")
+                    elif busy or line.ids.issuperset(lacking):
+                        self._give_back(line, entry, ready=False)
+                    else:
+                        self._ctx.spawn(self._fill(room, line, entry), f"gap before {entry.pdu.event_id}")
+                except StoreFault:
                     self._give_back(line, entry, ready=False)
-                else:
-                    self._ctx.spawn(self._fill(room, line, entry), f"gap before {entry.pdu.event_id}")
         finally:
             line.running = False
 
@@ -358,6 +370,8 @@ class Ingest:
                 else:
                     items.append(await self.inbound(good, origin, row, unwanted=entry.unwanted))
                     expected.add(good.event_id)
+            except StoreFault:
+                raise
             except Exception as error:  # noqa: BLE001  # one event must not end the network, at every start anew
                 self._failed(pdu.event_id, error)
                 self._left.add(entry.at)
