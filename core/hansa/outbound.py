@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import aiodns
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import AsyncResolver
 from yarl import URL
 
 from hansa.loglimit import LogLimit
@@ -28,41 +30,34 @@ _BUFFER = 64 * 1024
 _CONNECT_WITHIN = 10.0
 #: Seconds that a connection is kept for the next request, and to how many destinations at a time.
 _KEPT_FOR, _KEPT = 30, 256
-#: Longest answer to a lookup of SRV records.
-_MOST_RECORDS = 100
+#: Seconds for an answer of a name server, and how often it is asked.
+_NAME_WITHIN, _NAME_TRIES = 3.0, 2
+#: Longest answer to a lookup of SRV records, lookups at a time, and seconds for one.
+_MOST_RECORDS, _LOOKUPS, _LOOKUP_WITHIN = 100, 128, 10.0
 _log = logging.getLogger("hansa.http")
 
 
 class _GuardedResolver(AbstractResolver):
-    """Resolves by the system, and gives only addresses that may be connected to."""
+    """Gives only addresses that may be connected to. It asks the system's name servers without the system's
+    resolver: that takes a thread for each name, and a few name servers that keep silent would have them all.
+    """
 
     def __init__(self, allowed: Sequence[Network]) -> None:
         self._allowed = allowed
+        self._names = AsyncResolver(timeout=_NAME_WITHIN, tries=_NAME_TRIES)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
-        results: list[ResolveResult] = []
-        for kind, _, proto, _, address in found:
-            if address_allowed(str(address[0]), self._allowed):
-                results.append(
-                    ResolveResult(
-                        hostname=host,
-                        host=str(address[0]),
-                        port=port,
-                        family=kind,
-                        proto=proto,
-                        flags=socket.AI_NUMERICHOST,
-                    )
-                )
+        found = await self._names.resolve(host, port, family)
+        results = [one for one in found if address_allowed(one["host"], self._allowed)]
         if not results:
             raise _Guarded(f"{host} has no address that may be connected to")
         return results
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Ask no more."""
+        await self._names.close()
 
 
 class _Guarded(OSError):
@@ -86,6 +81,9 @@ class Outbound:
         self._tls: ssl.SSLContext | None = None
         self._count = count
         self._slots = Slots(limits or SlotLimits(), count)
+        self._lookups = asyncio.Semaphore(_LOOKUPS)
+        self._services: aiodns.DNSResolver | None = None
+        self._names: _GuardedResolver | None = None
         self._kept: dict[str, float] = {}
         self._told = LogLimit(_log)
 
@@ -100,8 +98,9 @@ class Outbound:
             self._tls = ssl.create_default_context()
             if self._ca_file is not None:
                 self._tls.load_verify_locations(self._ca_file)
+            self._names = _GuardedResolver(self._allowed)
             connector = aiohttp.TCPConnector(
-                resolver=_GuardedResolver(self._allowed),
+                resolver=self._names,
                 ssl=self._tls,
                 limit=0,  # the slots bound it, with shares
                 keepalive_timeout=_KEPT_FOR,
@@ -130,6 +129,12 @@ class Outbound:
         if self._session is not None:
             await self._session.close()
             self._session = None
+        if self._names is not None:
+            await self._names.close()
+            self._names = None
+        if self._services is not None:
+            await self._services.close()
+            self._services = None
 
     async def request(self, request: HttpRequest) -> HttpResponse:
         """See ``Http.request``."""
@@ -231,11 +236,13 @@ class Outbound:
 
     async def srv(self, name: str) -> Sequence[SrvRecord]:
         """See ``Http.srv``."""
-        import aiodns  # noqa: PLC0415  # only networks that look names up need it
-
-        resolver = aiodns.DNSResolver()
+        if self._services is None:
+            self._services = aiodns.DNSResolver(timeout=_NAME_WITHIN, tries=_NAME_TRIES)
         try:
-            found = await resolver.query(name, "SRV")
+            async with asyncio.timeout(_LOOKUP_WITHIN), self._lookups:
+                found = await self._services.query(name, "SRV")
+        except TimeoutError as error:
+            raise HttpError(f"SRV {name}: no answer", Failure.TIMED_OUT) from error
         except aiodns.error.DNSError as error:
             if error.args and error.args[0] in {
                 aiodns.error.ARES_ENOTFOUND,

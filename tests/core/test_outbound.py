@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gzip
 import re
 import socket
@@ -13,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp.resolver import AsyncResolver
 from hansa import Failure, HttpError, HttpRequest, outbound
 from hansa.outbound import Outbound
 from hansa.slots import Cause, SlotLimits, Slots
@@ -361,3 +363,25 @@ async def test_an_address_is_judged_once_more_before_connecting(monkeypatch):
         with pytest.raises(HttpError) as raised:
             await http.request(get(port, host="public.example"))
     assert raised.value.kind is Failure.GUARDED and peer.all == 0
+
+
+async def test_name_servers_that_keep_silent_hold_nobody_up(monkeypatch):
+    """A thread for each name would be taken until none is left, for anything."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        ask = functools.partial(AsyncResolver, nameservers=["127.0.0.1"], udp_port=port, tcp_port=port)
+        monkeypatch.setattr(outbound, "AsyncResolver", ask)
+        async with peers(Peer(whole(b"{}"))) as (good,), way_out() as http:
+            tasks = [
+                asyncio.ensure_future(http.request(get(1, host=f"tarpit{n}.example", timeout=20)))
+                for n in range(100)
+            ]
+            async with asyncio.timeout(10):
+                silent.settimeout(10)
+                await asyncio.to_thread(silent.recv, 512)  # they are being asked for
+                assert (await http.request(get(good, host="127.0.0.1"))).body == b"{}"
+                assert (await http.request(get(good, host="localhost"))).body == b"{}"
+                await asyncio.to_thread(int)
+            assert not any(task.done() for task in tasks)
+            await ended(tasks)
