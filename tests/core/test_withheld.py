@@ -1,0 +1,133 @@
+"""What stands in a native history and is withheld: it takes effect, and nothing of it is read here."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hansa import (
+    Action,
+    EventIn,
+    Inbound,
+    Member,
+    Membership,
+    Message,
+    Name,
+    OpenedRoom,
+    Prepared,
+    Reason,
+    Ref,
+    Topic,
+    Verdict,
+    hookimpl,
+    texts_of,
+)
+from hansa.dispatch import Installed
+from hansa.testing import running
+from hansa.testing.actor import Actor, Config, module
+
+WORD = "classified"
+ANN = Ref("left", "ann@x")
+
+
+class Ruling(Actor):
+    """An actor whose rules decide: whatever it submits stands in its history already."""
+
+    async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
+        del create
+        return OpenedRoom(native=Ref(self.ctx.id, address), authority=True)
+
+    async def ready(self, link: Any, inbound: Inbound) -> None:
+        del link, inbound
+
+    async def fetch(self, link: Any, refs: Any) -> bool:
+        del link, refs
+        return False
+
+    async def countersign(self, link: Any, draft: Any) -> Any:
+        del link
+        return draft
+
+    async def turn(self, link: Any, batch: Any) -> Any:
+        del link, batch
+        return self
+
+    async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared:
+        del inbound
+        return Prepared(shown=verdict.allowed)
+
+    def closing(self) -> list[Any]:
+        return []
+
+    def committed(self) -> None:
+        pass
+
+    def abandoned(self) -> None:
+        pass
+
+    async def stands(self, content: Any) -> Any:
+        self._made += 1
+        inbound = Inbound(
+            origin=Ref("left", f"native-{self._made}"),
+            room=Ref("left", "a"),
+            sender=ANN,
+            content=content,
+            ts=0,
+            native=object(),
+        )
+        return (await self.ctx.submit([inbound]))[0]
+
+
+class Censor:
+    async def check(self, crossing: Any) -> Verdict | None:
+        if isinstance(crossing, EventIn) and any(WORD in text for text in texts_of(crossing)):
+            return Verdict(Action.DENY, (Reason(code="NO", policy="p", rule="r", text="no"),))
+        return None
+
+
+def ruling(made: dict[str, Any]) -> Any:
+    def open_network(ctx: Any) -> Ruling:
+        made[ctx.id] = Ruling(ctx)
+        return made[ctx.id]
+
+    found: Any = ModuleType("hansa_ruling")
+    found.api, found.Config, found.open_network = 1, Config, hookimpl(open_network)
+    sys.modules.setdefault(found.__name__, found)
+    return found
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Member(user=ANN, membership=Membership.JOIN, name=WORD),
+        Member(user=ANN, membership=Membership.JOIN, name="Ann", reason=WORD),
+        Member(user=ANN, membership=Membership.LEAVE, reason=WORD),
+        Member(user=Ref("left", "eve@y"), membership=Membership.BAN, reason=WORD),
+        Name(text=WORD),
+        Topic(text=WORD),
+        Message(text=WORD),
+    ],
+    ids=lambda content: f"{content.kind}-{getattr(content, 'membership', '')}",
+)
+async def test_what_is_withheld_takes_effect_and_names_nothing(content: Any) -> None:
+    made: dict[str, Any] = {}
+    networks = {"left": (ruling(made), Config()), "right": (module(made), Config())}
+    async with running(networks, rooms=[("left:a", "right:b")]) as app:
+        await made["left"].stands(Member(user=ANN, membership=Membership.JOIN, name="Ann"))
+        await made["left"].stands(Name(text="Plaza"))
+        app.decisions.replace([Installed(name="censor", policy=Censor())])
+        outcome = await made["left"].stands(content)
+        assert outcome.event is None and outcome.verdict.action is Action.WITHHOLD
+        assert outcome.verdict.decision
+        view = made["right"].ctx.view("b")
+        assert view.facts.name == "Plaza" and view.facts.topic == ""
+        if isinstance(content, Member):
+            assert view.membership(content.user) is content.membership
+            assert view.person(content.user).name in {None, "Ann"}
+        await made["left"].stands(Message(text="the last"))
+        await made["right"].until("b", 1)
+        assert WORD not in repr(made["right"].contents("b"))
+        assert WORD not in repr(await made["right"].ctx.history("b", limit=20))
+        assert WORD not in repr([(p.name, p.membership) for p in view.people.values()])
