@@ -64,7 +64,14 @@ from hansa.pure.crossing import (
     SignalOut,
     ToDevice,
 )
-from hansa.pure.errors import ConfigError, HansaError, LocalProtocolError, PluginError, RemoteProtocolError
+from hansa.pure.errors import (
+    ConfigError,
+    HansaError,
+    InternalError,
+    LocalProtocolError,
+    PluginError,
+    RemoteProtocolError,
+)
 from hansa.pure.features import Features, Level, cut
 from hansa.pure.model import (
     Delivery,
@@ -164,6 +171,7 @@ __all__ = [
     "HttpStream",
     "Inbound",
     "Insert",
+    "InternalError",
     "Invite",
     "Join",
     "KeysQuery",

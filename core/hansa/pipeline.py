@@ -25,7 +25,7 @@ from hansa.contracts import Authority, Busy, Countersign, Missing, Prepared, Tur
 from hansa.core_turn import CoreTurn
 from hansa.delivery import Judged
 from hansa.pure.content import REDACTED, Custom, Member
-from hansa.pure.errors import LocalProtocolError
+from hansa.pure.errors import InternalError, LocalProtocolError
 from hansa.pure.model import Event, Inbound, Outcome, Ref, Refusal, RefusalCode
 from hansa.pure.verdict import ALLOW, Action
 from hansa.pure.view import ViewChange, change_by, unread
@@ -205,7 +205,7 @@ class Pipeline:
                 for item in left:
                     await self._batch(room, [item])
             elif left:
-                left[0].done.set_exception(LocalProtocolError(f"{type(error).__name__}: {error}"))
+                left[0].done.set_exception(InternalError(f"{type(error).__name__}: {error}"))
 
     async def _undone(self, room: Room) -> None:
         """Make a room's memory what the store holds; at its next turn, where the store does not say it."""

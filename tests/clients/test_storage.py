@@ -116,3 +116,22 @@ async def test_what_was_acknowledged_before_the_database_failed_happens_once_it_
         assert app.store.health.degraded is None
         assert wire.counted("matrix_pdus").get("failed") is None
         assert app.runners["matrix"].restarts == 0
+
+
+async def test_a_bug_under_what_somebody_says_is_not_told_to_them(tmp_path, monkeypatch):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create()
+
+        def broken(*_args, **_options):
+            raise TypeError(WORDS)
+
+        monkeypatch.setattr("hansa.core_turn.CoreTurn.__init__", broken)
+        for method, target, body in (
+            ("PUT", f"/rooms/{part(room)}/send/m.room.message/1", {"msgtype": "m.text", "body": "hark"}),
+            ("PUT", f"/rooms/{part(room)}/state/m.room.topic/", {"topic": "hark"}),
+            ("POST", f"/rooms/{part(room)}/leave", {}),
+        ):
+            answer = await alice.whole(method, target, body)
+            assert answer.status == 500, target
+            assert WORDS.encode() not in answer.body

@@ -11,6 +11,12 @@ class LocalProtocolError(HansaError):
     """Our own code asked a protocol layer for something the protocol forbids: a bug here, not at a peer."""
 
 
+class InternalError(LocalProtocolError):
+    """Something of ours broke under what was submitted. The text is for the log: whoever asked is told that
+    it was an error within, and no more.
+    """
+
+
 class RemoteProtocolError(HansaError):
     """A peer sent something its protocol forbids.
 

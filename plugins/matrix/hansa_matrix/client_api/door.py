@@ -12,6 +12,7 @@ from hansa import (
     Admit,
     Admitted,
     Busy,
+    InternalError,
     LocalProtocolError,
     NetworkContext,
     Refusal,
@@ -200,6 +201,8 @@ class Door:
             answer = await work()
         except RemoteProtocolError as problem:
             return error_response(problem)
+        except InternalError:  # logged, and answered as any bug is
+            raise
         except LocalProtocolError as problem:
             return json_response({"errcode": "M_INVALID_PARAM", "error": str(problem)}, 400)
         return answer if isinstance(answer, Response) else json_response(answer)

@@ -8,6 +8,7 @@ from typing import Any
 from hansa import (
     Busy,
     Conflict,
+    InternalError,
     LocalProtocolError,
     NetworkContext,
     RemoteProtocolError,
@@ -112,6 +113,8 @@ class Rooms:
             room = await self._founder.create(caller.user, version.id, alias, begun)
         except RoomRefused as problem:
             raise refused(problem.refusal) from problem
+        except InternalError:
+            raise
         except LocalProtocolError as problem:
             raise error(400, "M_INVALID_ROOM_STATE", str(problem)) from problem
         except Conflict as conflict:
