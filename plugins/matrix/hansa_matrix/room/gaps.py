@@ -54,6 +54,7 @@ class GapFiller:
 
     @errands.setter
     def errands(self, errands: Errands) -> None:
+        """Ask through others from now on."""
         self.fetched.errands = errands
 
     async def lacking(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
