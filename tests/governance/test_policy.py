@@ -241,6 +241,9 @@ async def test_the_reason_of_leaving_is_judged_and_the_refusal_says_how_to_leave
     assert [reason.code for reason in verdict.reasons] == ["GOV_CONTENT"]
     assert "without giving a reason" in verdict.text
     assert await policy.check(event_in(replace(content, reason=""), EVE)) is None
+    odd = Ref("matrix", "@classified person:evil.example")
+    leave = event_in(Member(user=odd, membership=Membership.LEAVE), odd, texts=(odd.id,))
+    assert await policy.check(leave) is None, "nobody is locked in by their own id"
     hidden = event_in(replace(content, reason=""), EVE, texts=("classified",))
     assert await policy.check(hidden), "nor may it be anywhere else in the event"
 

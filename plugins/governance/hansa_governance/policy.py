@@ -89,7 +89,11 @@ class GovernancePolicy:
         if not free:
             yield from self._servers(peers_of(crossing), _WHERE.get(type(crossing), "a server concerned"))
             yield from self._users(people_of(crossing))
-        yield from self._said(texts_of(crossing), free=free)
+        texts = texts_of(crossing)
+        if free:  # whose id holds a word is not locked in by it
+            ids = {user.id for user in people_of(crossing)}
+            texts = tuple(text for text in texts if text not in ids)
+        yield from self._said(texts, free=free)
         yield from self._paced(crossing, free=free)
 
     def _servers(self, servers: Iterable[str], what: str) -> Iterator[Verdict]:
