@@ -141,6 +141,19 @@ async def test_what_no_device_asks_for_goes_after_half_a_year(tmp_path, monkeypa
         assert await waiting(house) == {} and await usage(house) == {}
 
 
+async def test_what_waits_is_counted_page_by_page(tmp_path, monkeypatch):
+    async with inbound(tmp_path) as house:
+        for device in ("A", "B", "C"):
+            await known(house).devices.put(US, Device(device_id=device))
+            for origin in ("a.example", "b.example", "c.example"):
+                await flood(house, origin, 2 + ord(device), 10 * len(origin), device=device)
+        kept = dict(await known(house).messages.shares.totals())
+        for page in (3, 4, 5, 9, 10):
+            monkeypatch.setattr(shares, "_PAGE", page)
+            await known(house).messages.shares.count()
+            assert dict(await known(house).messages.shares.totals()) == kept
+
+
 async def test_what_is_for_nobody_leaves_nothing(tmp_path):
     async with inbound(tmp_path) as house:
         await flood(house, THEIRS, 50)

@@ -96,6 +96,7 @@ def _shown(item: Item) -> dict[str, Any]:
         "type": item.type,
         "name": item.name,
         "used": item.used,
+        "owner": item.owner,
     }
 
 

@@ -21,7 +21,7 @@ MOST_OF_DEVICE, BYTES_OF_DEVICE = 10_000, 48 * _MIB
 #: Bytes of one peer for all devices, and in all: where that is reached a peer has no more than its part of
 #: it, and at least the least.
 BYTES_FOR_ALL, BYTES_IN_ALL, LEAST = 512 * _MIB, 2048 * _MIB, _MIB
-_PAGE = 1000
+_PAGE = 10_000
 _BY_PEER = ("user_id", "device_id", "peer", "position")
 
 
@@ -44,13 +44,15 @@ class WaitingShares:
         """Count anew what waits."""
         found: Counter[str] = Counter()
         after: str | None = None
-        # By peer: rows of one are read until there are no more, then those of the next.
-        while rows := await self._ctx.store.scan("to_device_usage", index=("peer",), after=after, limit=1):
-            after = str(rows[0].key[2])
-            for row in await self._ctx.store.scan(
-                "to_device_usage", index=("peer",), equal=(after,), limit=10_000
-            ):
-                found[after] += orjson.loads(row.body)[1]
+        while rows := await self._ctx.store.scan(
+            "to_device_usage", index=("peer",), after=after, limit=_PAGE
+        ):
+            last = str(rows[-1].key[2]) if len(rows) == _PAGE else None
+            # The last of a full page may go on in the next, unless it fills a page by itself.
+            whole = [row for row in rows if row.key[2] != last] or rows
+            for row in whole:
+                found[str(row.key[2])] += orjson.loads(row.body)[1]
+            after = str(whole[-1].key[2])
         self._totals = found
         self.in_all = found.total()
         self._ctx.gauge("matrix_to_device_waiting_bytes", self.in_all)
@@ -79,6 +81,7 @@ class Batch:
         self._ctx = ctx
         self._shares = shares
         self._used: dict[tuple[str, str], dict[str, list[int]]] = {}
+        self._sums: dict[tuple[str, str], list[int]] = {}
         self._rows: dict[tuple[str, str, str], bytes] = {}
         self._changed: set[tuple[str, str, str]] = set()
         self._evicted: dict[tuple[str, str, str], int] = defaultdict(int)
@@ -95,11 +98,14 @@ class Batch:
                 peer = str(row.key[2])
                 known[peer] = list(orjson.loads(row.body))
                 self._rows[user, device_id, peer] = row.body
+            messages, size = (sum(one[at] for one in known.values()) for at in (0, 1))
+            self._sums[user, device_id] = [messages, size]
         return known
 
     def _count(self, user: str, device_id: str, peer: str, messages: int, size: int) -> None:
         usage = self._used[user, device_id].setdefault(peer, [0, 0])
-        usage[0], usage[1] = max(0, usage[0] + messages), max(0, usage[1] + size)
+        for counted in (usage, self._sums[user, device_id]):
+            counted[0], counted[1] = max(0, counted[0] + messages), max(0, counted[1] + size)
         self._changed.add((user, device_id, peer))
         self.changes[peer] += size
 
@@ -115,10 +121,8 @@ class Batch:
         full = self._shares.in_all + self.changes.total() + len(body) > BYTES_IN_ALL
         if of_peer > BYTES_FOR_ALL or (full and of_peer > part):
             return False
-        while (
-            sum(m for m, _ in used.values()) >= MOST_OF_DEVICE
-            or sum(s for _, s in used.values()) + len(body) > BYTES_OF_DEVICE
-        ):
+        whole = self._sums[user, device_id]
+        while whole[0] >= MOST_OF_DEVICE or whole[1] + len(body) > BYTES_OF_DEVICE:
             greediest = max(used, key=lambda one: used[one][1])
             if used[greediest][1] <= size + len(body) or not await self._evict(user, device_id, greediest):
                 return False
