@@ -35,7 +35,8 @@ def cut(data: bytes, sizes: list[int] | None = None, monkeypatch: Any = None) ->
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    """Every chunk is looked at, however small."""
+    """Every chunk is looked at, however small, and in windows that cut it anywhere."""
+    monkeypatch.setattr("hansa_matrix.proto.json_stream._WINDOW", 5)
     monkeypatch.setattr("hansa_matrix.proto.json_stream._CHUNK", 1)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import orjson
 import pytest
 from hansa.pure.bounded_json import MAX_VALUES, values_in
 from hansa.pure.errors import RemoteProtocolError
+from hansa_matrix.proto import json_stream
 from hansa_matrix.proto.pdu import parse
 from hansa_matrix.proto.transactions import MAX_EDUS, MAX_PDUS, _one_by_one, parse_transaction
 from hypothesis import given
@@ -112,3 +114,42 @@ def test_one_pdu_of_any_shape_is_read() -> None:
 def test_one_by_one_is_the_same_as_whole(pdus: list[Any], edus: list[Any]) -> None:
     value = {"pdus": pdus, "edus": edus, "origin": "x", "origin_server_ts": 1}
     assert _one_by_one(orjson.dumps(value)) == value
+
+
+@pytest.mark.parametrize(
+    "unit", [b'{"":0},', b"[],", b'"xxxxxxx",', b'"\\n\\n\\n",', b"0,", b"[", b"[[[[[]]]]],"]
+)
+def test_nobody_else_waits_while_a_transaction_is_read_by_its_parts(unit: bytes, monkeypatch) -> None:
+    """Of 4 MiB in one element no pattern is tried on more than a window."""
+    looked: list[int] = []
+
+    class Watched:
+        """A pattern, with the bytes that it is tried on."""
+
+        def __init__(self, pattern: Any) -> None:
+            self._pattern = pattern
+
+        def match(self, data: bytes, at: int, upto: int | None = None) -> Any:
+            looked.append(min(len(data), len(data) if upto is None else upto) - at)
+            found = self._pattern.match(data, at, len(data) if upto is None else upto)
+            if upto is None:
+                looked[-1] = (found.end() if found else at) - at
+            return found
+
+        fullmatch = property(lambda self: self._pattern.fullmatch)
+
+    for name in (
+        "_SHALLOW",
+        "_BRACKET",
+        "_NO_BRACKET",
+        "_IN_STRING",
+        "_SCALARS",
+        "_SCALAR",
+        "_PLAIN",
+        "_SPACE",
+    ):
+        monkeypatch.setattr(json_stream, name, Watched(getattr(json_stream, name)))
+    body = transaction([], [b'{"a":[' + unit * (4_100_000 // len(unit)) + b"0]}"])
+    with suppress(RemoteProtocolError):
+        assert parse_transaction(body, V["origin"]) == ([], [None])
+    assert max(looked) <= json_stream._WINDOW

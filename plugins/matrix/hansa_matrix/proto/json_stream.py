@@ -18,10 +18,6 @@ from hansa.pure.errors import RemoteProtocolError
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _WHOLE_STRING = re.compile(_STRING, re.DOTALL)
-#: Up to and with the next bracket outside of strings.
-_BRACKET = re.compile(rb'[^"\[\]{}]*+(?:' + _STRING + rb'[^"\[\]{}]*+)*+[\[\]{}]', re.DOTALL)
-#: As far as there are brackets neither, nor a string that is cut off.
-_GAP = re.compile(rb'[^"\[\]{}]*+(?:' + _STRING + rb'[^"\[\]{}]*+)*+', re.DOTALL)
 #: Up to the next bracket or string.
 _PLAIN = re.compile(rb'[^"\[\]{}]*+')
 #: Elements that are neither arrays nor objects, each with the comma behind it; and one without.
@@ -29,21 +25,31 @@ _SCALARS = re.compile(rb'(?:[^"\[\]{},]*+(?:' + _STRING + rb')?+[^"\[\]{},]*+,)+
 _SCALAR = re.compile(rb'[^"\[\]{},]*+(?:' + _STRING + rb')?+[^"\[\]{},]*+', re.DOTALL)
 
 
+_GAP = rb'[^"\[\]{}]*+(?:' + _STRING + rb'[^"\[\]{}]*+)*+'
+
+
 def _nested(levels: int) -> bytes:
     """A pattern of an object or array that nests so deep at the most; it never tries anything twice."""
-    gap = rb'[^"\[\]{}]*+(?:' + _STRING + rb'[^"\[\]{}]*+)*+'
-    pattern = rb"[\[{]" + gap + rb"[\]}]"
+    pattern = rb"[\[{]" + _GAP + rb"[\]}]"
     for _ in range(levels - 1):
-        pattern = rb"[\[{]" + gap + rb"(?:" + pattern + gap + rb")*+[\]}]"
+        pattern = rb"[\[{]" + _GAP + rb"(?:" + pattern + _GAP + rb")*+[\]}]"
     return pattern
 
 
 #: An event as most are: others are cut bracket by bracket.
 _SHALLOW = re.compile(_nested(4), re.DOTALL)
+#: As far as everything is whole and shallow, and the next bracket behind that.
+_WHOLE = _GAP + rb"(?:" + _nested(3) + _GAP + rb")*+"
+_BRACKET, _NO_BRACKET = re.compile(_WHOLE + rb"[\[\]{}]", re.DOTALL), re.compile(_WHOLE, re.DOTALL)
+_IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _COLON = re.compile(rb"[ \t\r\n]*+:[ \t\r\n]*+")
 _QUOTE, _COMMA, _OPEN, _CLOSE = ord('"'), ord(","), b"[{", b"]}"
 #: Bytes that are looked at together: a string that is cut off is looked at anew with each chunk.
 _CHUNK = 64 * 1024
+#: Bytes that one pattern is tried on, for a millisecond: nobody else runs meanwhile.
+_WINDOW = 32 * 1024
+#: An element that is this many times too large ends the reading, as does one that nobody could parse.
+_MOST_SKIPPED, _MOST_DEPTH = 16, 1024
 
 
 class Piece(NamedTuple):
@@ -65,6 +71,11 @@ class Piece(NamedTuple):
         if not values:
             raise _malformed("a comma without an element")
         return values
+
+
+def _end(pattern: re.Pattern[bytes], data: bytes, at: int, upto: int) -> int:
+    found = pattern.match(data, at, upto)
+    return found.end() if found is not None else at
 
 
 def _malformed(why: str) -> RemoteProtocolError:
@@ -94,7 +105,8 @@ class Splitter:
         #: Where the element that is under way begins in the buffer, and how deep in it we are.
         self._start = -1
         self._inner = 0
-        self._skipping = False
+        self._in_string = self._skipping = False
+        self._skipped = 0
 
     def feed(self, chunk: bytes) -> list[Piece]:
         """The pieces that are whole with this chunk. Raises RemoteProtocolError."""
@@ -132,13 +144,24 @@ class Splitter:
 
     def _bracket(self) -> int | None:
         """What the next bracket does to the depth, which is gone past; None if it has not come yet."""
-        found = _BRACKET.match(self._buffer, self._at)
-        if found is None:
-            gap = _GAP.match(self._buffer, self._at)
-            self._at = gap.end() if gap is not None else self._at
-            return None
-        self._at = found.end()
-        return 1 if self._buffer[self._at - 1] in _OPEN else -1
+        buffer, size = self._buffer, len(self._buffer)
+        while self._at < size:
+            upto = self._at + _WINDOW
+            if self._in_string:
+                self._at = _end(_IN_STRING, buffer, self._at, upto)
+                if buffer[self._at : self._at + 1] == b'"':
+                    self._at, self._in_string = self._at + 1, False
+                elif self._at >= size - 1:
+                    return None
+                continue
+            found = _BRACKET.match(buffer, self._at, upto)
+            if found is not None:
+                self._at = found.end()
+                return 1 if buffer[self._at - 1] in _OPEN else -1
+            self._at = _end(_NO_BRACKET, buffer, self._at, upto)
+            if buffer[self._at : self._at + 1] == b'"':
+                self._at, self._in_string = self._at + 1, True
+        return None
 
     def _element(self, pieces: list[Piece]) -> bool:
         step = self._bracket()
@@ -147,19 +170,22 @@ class Splitter:
                 self._skip()
             return False
         self._inner += step
+        if self._inner > _MOST_DEPTH:
+            raise _malformed("it nests too deep")
         if self._inner:
             return True
         large = self._skipping or self._at - self._start > self._most_element
         pieces.append(Piece(self._array, None if large else self._buffer[self._start : self._at]))
-        self._start, self._skipping = -1, False
+        self._start, self._skipping, self._skipped = -1, False, 0
         self._after_element, self._after_comma = True, False
         return True
 
     def _skip(self) -> None:
         """Let go of what there is of an element that is too large."""
+        self._skipped += self._at - self._start
         self._start, self._skipping = self._at, True
-        if len(self._buffer) - self._at > self._most_element:
-            raise RemoteProtocolError("one string of the JSON is too large", hint=413, code="M_TOO_LARGE")
+        if self._skipped > _MOST_SKIPPED * self._most_element:
+            raise RemoteProtocolError("one element of the JSON is too large", hint=413, code="M_TOO_LARGE")
 
     def _between(self, pieces: list[Piece]) -> bool:
         """In an array, outside of its elements."""
@@ -187,7 +213,7 @@ class Splitter:
 
     def _begin(self, pieces: list[Piece]) -> None:
         """An element, at once if it is whole and shallow."""
-        found = _SHALLOW.match(self._buffer, self._at)
+        found = _SHALLOW.match(self._buffer, self._at, self._at + _WINDOW)
         if found is None or found.end() - self._at > self._most_element:
             self._start, self._inner = self._at, 0
             return
@@ -200,14 +226,14 @@ class Splitter:
         self._after_comma = not self._after_element
 
     def _scalars(self, pieces: list[Piece]) -> bool:
-        found = _SCALARS.match(self._buffer, self._at)
+        found = _SCALARS.match(self._buffer, self._at, self._at + _WINDOW)
         if found is not None:
             pieces.append(Piece(self._array, self._buffer[self._at : found.end() - 1]))
             self._at, self._after_comma = found.end(), True
             return True
         found = _SCALAR.match(self._buffer, self._at)
         end = found.end() if found is not None else self._at
-        if end < len(self._buffer) and self._buffer[end] == _CLOSE[0]:
+        if end < len(self._buffer) and self._buffer[end] in (_COMMA, _CLOSE[0]):
             pieces.append(Piece(self._array, self._buffer[self._at : end]))
             self._at, self._after_element, self._after_comma = end, True, False
             return True
@@ -227,6 +253,8 @@ class Splitter:
             self._check_rest(len(self._buffer) - end)
             return False
         self._depth += step
+        if self._depth > _MOST_DEPTH:
+            raise _malformed("it nests too deep")
         return True
 
     def _top(self) -> bool:
