@@ -20,6 +20,8 @@ from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import OFFERED, OURS, THEIRS, V1, V2, Inbound, inbound
 from matrix.peering import at
 from matrix.test_route_fuzz import routes
+from matrix.test_third_party_invites import body as exchanged
+from matrix.test_third_party_invites import exchange, opened
 
 THEM, US = f"@m:{THEIRS}", f"@hansa:{OURS}"
 OTHER = f"@n:{THEIRS}"
@@ -90,9 +92,10 @@ ASKED = {
     "GET /v1/media/download/{media}": "MediaTransfer",
     "GET /v1/media/thumbnail/{media}": "MediaTransfer",
 }
-#: Asked about elsewhere: they need a whole handshake of their own.
+#: Asked about elsewhere: they need a scene of their own.
 ELSEWHERE = {
-    "PUT /v1/exchange_third_party_invite/{room}": "test_third_party_invites",
+    "PUT /v1/exchange_third_party_invite/{room}": "below",
+    "PUT /v1/invite/{room}/{event}": "below",
     "GET /v1/media/download/{media}": "test_media",
     "GET /v1/media/thumbnail/{media}": "test_media",
 }
@@ -171,7 +174,7 @@ async def requests(house: Inbound) -> dict[str, tuple[str, Any]]:
 async def test_what_a_policy_denies_a_server_is_answered_with_its_decision(tmp_path):
     async with inbound(tmp_path, "7") as house:
         asked = await requests(house)
-        assert asked.keys() | ELSEWHERE.keys() | {"PUT /v1/invite/{room}/{event}"} == ASKED.keys()
+        assert asked.keys() | ELSEWHERE.keys() == ASKED.keys()
         for name, (target, body) in asked.items():
             policy = under(house, lambda c: not isinstance(c, PeerConnect))
             status, answer = await house.ask(name.split(" ")[0], target, body)
@@ -183,6 +186,30 @@ async def test_what_a_policy_denies_a_server_is_answered_with_its_decision(tmp_p
         for name, (target, body) in asked.items():  # none was refused for another reason
             status, answer = await house.ask(name.split(" ")[0], target, body)
             assert status == 200, (name, answer)
+
+
+async def test_an_invite_by_an_address_is_asked_about(tmp_path):
+    async with inbound(tmp_path) as house:
+        sender = await opened(house)
+        policy = under(house, lambda c: type(c).__name__ == "Invite")
+        status, answer = await exchange(house, exchanged(house, sender))
+        assert (status, answer["errcode"], policy.denied) == (403, "M_FORBIDDEN", ["Invite"])
+        assert answer["dev.hansa.decision"].startswith("d-")
+        house.app.decisions.replace([])
+        assert await exchange(house, exchanged(house, sender)) == (200, {})
+
+
+async def test_an_invite_as_it_was_done_in_the_beginning_is_asked_about(tmp_path):
+    async with inbound(tmp_path, "1") as house:
+        draft = house.forger.draft(house.room, "m.room.member", {"membership": "invite"}, f"@x:{OURS}")
+        raw = house.forger.finish(house.room, draft)
+        path = f"{V1}/invite/{at(house.room.room_id, raw['event_id'])}"
+        policy = under(house, lambda c: not isinstance(c, PeerConnect))
+        status, answer = await house.ask("PUT", path, raw)
+        assert (status, answer["errcode"], policy.denied) == (403, "M_FORBIDDEN", ["Invite"])
+        assert answer["dev.hansa.decision"].startswith("d-")
+        house.app.decisions.replace([])
+        assert (await house.ask("PUT", path, raw))[0] == 200
 
 
 def edus(house: Inbound) -> dict[str, tuple[dict[str, Any], str]]:

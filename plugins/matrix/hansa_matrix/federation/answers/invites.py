@@ -155,7 +155,8 @@ class Invited:
         person = Member(user=await self._ctx.home_of(target), membership=Membership.INVITE)
         refusal = await self._administration.said(sender, room.room_id, person, target, whole)
         if refusal is not None:
-            raise error(403, "M_FORBIDDEN", refusal.text)
+            more = {"dev.hansa.decision": refusal.decision} if refusal.decision else {}
+            raise error(403, "M_FORBIDDEN", refusal.text, **more)
         return {}
 
 
