@@ -136,3 +136,21 @@ async def test_a_message_that_waits_for_a_device_is_judged_by_the_policies_of_no
         policy.denied.clear()
         (event,) = (await bob.sync())["to_device"]["events"]
         assert event == {"sender": alice.user, "type": "test.x", "content": {"note": "fair too"}}
+
+
+async def test_what_is_not_shown_any_more_is_not_counted_as_unread(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob, carol = [await home.person(name) for name in ("alice", "bob", "carol")]
+        room = await alice.create(preset="public_chat")
+        await bob.join(room)
+        await carol.join(room)
+        await alice.say(room, WORD)
+        await alice.say(room, "fair")
+
+        async def unread(person: Any) -> int:
+            found = (await person.sync())["rooms"]["join"][room]["unread_notifications"]
+            return int(found["notification_count"])
+
+        assert await unread(bob) == 2
+        under(home, Words())
+        assert await unread(carol) == 1
