@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from clients.people import House, Person, house, part
-from hansa_matrix.client_api import data, reports
+from clients.people import OURS, House, Person, house, part
+from hansa_matrix.client_api import aliases, data, reports
 from hansa_matrix.room.sweep import COUNTED, swept
 from hansa_matrix.users import devices, openid
 
@@ -69,6 +69,20 @@ async def test_reports_take_the_place_of_the_first(tmp_path, monkeypatch):
         monkeypatch.setattr(type(context.clock), "now", lambda _: later)
         await swept(context)
         assert await operations["reports ls"]({}) == []
+
+
+async def test_a_room_has_so_many_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(aliases, "MOST_OF_ROOM", 3)
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        rooms = [await alice.create() for _ in range(2)]
+
+        async def named(number: int, room: str) -> int:
+            path = f"/directory/room/{part(f'#n{number}:{OURS}')}"
+            return (await alice.ask("PUT", path, {"room_id": room}))[0]
+
+        assert [await named(number, rooms[0]) for number in range(5)] == [200] * 3 + [403] * 2
+        assert await named(9, rooms[1]) == 200
 
 
 async def upload(person: Person, **keys: Any) -> tuple[int, Any]:

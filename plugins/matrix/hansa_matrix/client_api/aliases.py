@@ -16,6 +16,9 @@ from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.room.aliases import alias_of, aliases_of, given, taken
 
+#: Names that one room may be given here.
+MOST_OF_ROOM = 100
+
 
 class Aliases:
     """Looked up anywhere, given and taken here."""
@@ -69,6 +72,8 @@ class Aliases:
                 address=alias,
             ),
         )
+        if await self._ctx.store.count("room_alias", equal={"room_id": room_id}) >= MOST_OF_ROOM:
+            raise error(403, "M_FORBIDDEN", f"the room has {MOST_OF_ROOM} names already")
         try:
             await self._ctx.store.commit([given(alias, room_id, caller.user)])
         except Conflict as conflict:
