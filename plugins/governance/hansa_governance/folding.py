@@ -110,6 +110,13 @@ def _lookalikes(stroke: str = "l") -> dict[int, str]:
     return table
 
 
+@cache
+def _upright() -> re.Pattern[str]:
+    """The letters that look like an upright line."""
+    one, other = _lookalikes("l"), _lookalikes("i")
+    return re.compile("[" + "".join(re.escape(chr(code)) for code in one if one[code] != other[code]) + "]")
+
+
 def folded(text: str) -> str:
     """Without case, forms of compatibility, marks, and whatever is not seen."""
     if text.isascii():
@@ -143,7 +150,7 @@ def forms(text: str) -> tuple[str, ...]:
     plain = text.isascii() and _ODD.search(text) is None
     seen = text if plain else text.translate(_unseen(""))
     found = {_folded(seen): None, _alike(seen, "l"): None}
-    if not seen.isascii():
+    if not seen.isascii() and _upright().search(seen):
         found[_alike(seen, "i")] = None
     if len(seen) != len(text):
         found[_folded(text.translate(_unseen(" ")))] = None
