@@ -104,6 +104,28 @@ async def test_what_is_being_given_counts_already(tmp_path):
         assert first.result().status == 200 and kept(home) == 2500
 
 
+async def test_two_processes_keep_one_quota(tmp_path):
+    """What one process does not know of another, the store does."""
+    async with house(tmp_path, media_quota_per_user=2500) as home:
+        alice = await home.person("alice")
+        shelves = [library.Library(home.app.contexts["matrix"], OURS) for _ in range(2)]
+
+        async def chunks(number: int) -> AsyncIterator[bytes]:
+            yield bytes([number]) * 1000
+
+        answers = await asyncio.gather(
+            *(shelves[n % 2].add(chunks(n), "a/b", "", owner=alice.user) for n in range(6)),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(answer, library.Item) for answer in answers) == 2
+        assert (await shelves[0].quotas.used(alice.user))[0] == quotas.Usage(2000, 2)
+        assert kept(home) == 2000
+        given = [answer.mxc for answer in answers if isinstance(answer, library.Item)]
+        removed = await asyncio.gather(*(shelf_.remove(mxc) for shelf_ in shelves for mxc in given))
+        assert (await shelves[0].quotas.used(alice.user))[0] == quotas.Usage(0, 0)
+        assert sum(removed) == 2 and kept(home) == 0
+
+
 async def test_a_person_s_files_are_counted(tmp_path):
     async with house(tmp_path, media_files_per_user=3) as home:
         alice = await home.person("alice")
