@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hansa.intake import Entry, Intake
 from hansa.loglimit import LogLimit
+from hansa.pure.addresses import neighbourhood
 
 if TYPE_CHECKING:
     from hansa.connection import Connection
@@ -137,7 +138,8 @@ class Acceptor:
         accepted.setblocking(False)  # the library's signature
         entry = self._intake.enter(address, trusted=self._trusted(address))
         if entry is None:
-            self._told.warning(address, "connections from %s are turned away: it has too many", address)
+            group = neighbourhood(address)
+            self._told.warning(group, "connections from %s are turned away: it has too many", group)
             accepted.close()
             return
         entry.held = _Handshake(accepted)
@@ -157,7 +159,7 @@ class Acceptor:
             )
         except (OSError, TimeoutError) as error:  # ssl.SSLError is one
             self._count("http_no_handshake")
-            self._told.info(entry.address, "%s made no connection: %s", entry.address, type(error).__name__)
+            self._told.info(entry.group, "%s made no connection: %s", entry.address, type(error).__name__)
             self._intake.leave(entry)
             accepted.close()
         except BaseException:

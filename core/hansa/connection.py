@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 import orjson
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from hansa.http import Route
 from hansa.intake import Entry, Intake
@@ -21,6 +21,8 @@ _TAKEN_WITHIN, _LINGER = 60.0, 3.0
 #: Bytes of a body that are read before somebody asks for them; reading pauses at twice as many.
 _BUFFER = 32 * 1024
 _LONGEST_LINE = 16_384
+#: Bytes of a head that has not ended, and whole heads that wait while a request is answered.
+_LARGEST_HEAD, _PIPELINED = 64 * 1024, 2
 _log = logging.getLogger("hansa.http")
 
 
@@ -68,6 +70,11 @@ class Connection(web.RequestHandler):
             read_bufsize=_BUFFER,
             lingering_time=_LINGER,
         )
+        # The library would keep 32 heads of up to 2 MiB each for one client that is being answered.
+        self._max_msg_queue_size, self._msg_queue_resume_size = _PIPELINED, _PIPELINED - 1
+        #: Bytes of the head that comes, and the body of the last whole one.
+        self._head = 0
+        self._body: StreamReader | None = None
         self._count = count
         self._told = server.told
         self._intake = intake
@@ -133,7 +140,17 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """A head that has begun has to end in time, however many small pieces it comes in."""
+        count, body = self._request_count, self._body
+        within_body = body is not None and not body.is_eof()
         super().data_received(data)
+        if self._request_count != count:
+            self._head, self._body = 0, self._messages[-1][1]
+        elif not within_body:
+            self._head += len(data)
+            if self._head > _LARGEST_HEAD:
+                self._count("http_large_heads")
+                self.abort()
+                return
         request = self._current_request
         if request is not None and self._messages and hasattr(self._messages[-1][0], "exc"):
             self.broken = True
@@ -177,7 +194,7 @@ class Connection(web.RequestHandler):
         if status < 500:
             self._count("http_malformed")
             self._told.info(
-                self.entry.address, "%s sent what is no HTTP: %s", request.remote, type(exc).__name__
+                self.entry.group, "%s sent what is no HTTP: %s", request.remote, type(exc).__name__
             )
             answer = fault(status, "M_UNKNOWN", "this is not HTTP as it has to be")
         else:

@@ -23,6 +23,7 @@ from hansa.connection import Connection, Server, bound, fault, out_of_order
 from hansa.contracts import Busy
 from hansa.http import BodyTooLarge, Route, Router
 from hansa.intake import Intake, IntakeLimits, RequestShares
+from hansa.loglimit import LogLimit
 from hansa.pure.addresses import neighbourhood
 from hansa.pure.errors import RemoteProtocolError
 from hansa.seams import Admitted, Request, Response
@@ -229,6 +230,7 @@ class Listener:
         self._intake = intake or Intake(IntakeLimits(), dispatcher.count)
         self._budget = budget or BodyBudget(BodyLimits(), dispatcher.count)
         self._forwarded = RequestShares(self._intake.limits, dispatcher.count)
+        self._told = LogLimit(_log)
         self._server: Server | None = None
         self._acceptor: Acceptor | None = None
         self.port = port
@@ -298,14 +300,18 @@ class Listener:
         else:
             answer = await self._dispatcher.answer(request, _nothing, _no_chunks, connection)
         if answer.chunks is not None:
-            return await self._stream(raw, answer, answer.chunks)
+            return await self._stream(raw, connection, answer, answer.chunks)
         response = bound(answer)
         if connection.broken:
             response.force_close()
         return response
 
     async def _stream(
-        self, raw: web.BaseRequest, answer: Response, chunks: AsyncGenerator[bytes]
+        self,
+        raw: web.BaseRequest,
+        connection: Connection,
+        answer: Response,
+        chunks: AsyncGenerator[bytes],
     ) -> web.StreamResponse:
         """An answer in chunks. A client that takes nothing for a while is let go; what fails after the head
         was sent can only be shown by breaking off.
@@ -324,7 +330,8 @@ class Listener:
                 await response.write_eof()
         except Exception as error:  # noqa: BLE001  # the answer has begun: it can only be broken off
             self._dispatcher.count("http_broken_off")
-            _log.info("an answer to %s broke off: %s", raw.remote, str(error) or type(error).__name__)
+            group, why = connection.entry.group, str(error) or type(error).__name__
+            self._told.info(group, "an answer to %s broke off: %s", raw.remote, why)
             if raw.transport is not None:
                 raw.transport.abort()
         return response

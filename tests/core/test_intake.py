@@ -250,6 +250,51 @@ async def test_an_answer_under_way_is_not_idle():
             await client.reader.readexactly(64 * 1024 * 1024)
 
 
+async def test_a_head_that_grows_and_grows_is_let_go():
+    """One head could have 2 MiB, of each of many connections."""
+    async with serving(SMALL) as server:
+        client = await connected(server)
+        client.writer.write(b"GET /here HTTP/1.1\r\nHost: h\r\n")
+        for n in range(100):
+            client.writer.write(b"X-%d: " % n + b"a" * 10_000 + b"\r\n")
+            await asyncio.sleep(0.001)
+        assert await client.closed()
+        assert server.counts == {"http_large_heads": 1}
+
+
+async def test_a_head_may_not_grow_behind_a_request_either():
+    async with serving(SMALL) as server:
+        client = await connected(server)
+        client.send("/wait")
+        await until(lambda: server.waiting == 1)
+        client.writer.write(b"GET /here HTTP/1.1\r\nHost: h\r\n")
+        for n in range(100):
+            client.writer.write(b"X-%d: " % n + b"a" * 10_000 + b"\r\n")
+            await asyncio.sleep(0.001)
+        assert await client.closed()
+        assert server.counts == {"http_large_heads": 1}
+
+
+async def test_few_requests_wait_behind_one_that_is_answered():
+    async with serving(SMALL) as server:
+        client = await connected(server)
+        client.send("/wait")
+        await until(lambda: server.waiting == 1)
+        for _ in range(200):
+            client.send("/here", "X: " + "a" * 10_000)
+            await asyncio.sleep(0)
+        (held,) = server.listener._server.connections
+        await until(lambda: held._buffer_paused)
+        # What came in one piece of 256 KiB, and nothing after that.
+        assert len(held._messages) <= 32
+        await until(lambda: client.writer.transport.get_write_buffer_size() >= 0)
+        server.released.set()
+        async with asyncio.timeout(10):
+            for expected in (b"{}", *[b"127.0.0.1"] * 200):
+                assert (await client.reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+                await client.reader.readuntil(b"\r\n\r\n" + expected)
+
+
 # Proxies.
 
 
