@@ -202,7 +202,10 @@ class RoomEvents:
     async def load(self, ids: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
         """Those of the events that are stored and of the room."""
         found = await self._all.load(ids, version)
-        return {e: one for e, one in found.items() if one.pdu.room_id == self._room_id}
+        for one in found.values():
+            if one.pdu.room_id != self._room_id:
+                return {e: one for e, one in found.items() if one.pdu.room_id == self._room_id}
+        return found
 
     async def readable(self, ids: Iterable[str], version: RoomVersion) -> Mapping[str, Stored]:
         """As ``load``, for who reads them: withheld is also what the policies of now deny."""

@@ -295,11 +295,15 @@ class Ingest:
 
     async def _keyless(self, room: MatrixRoom, entry: Entry) -> bool:
         """Whether keys have to be asked for, which keeps nobody else in the room waiting."""
-        pdu, version = entry.pdu, room.version
         if entry.keyed:
             return False
-        wanted = key_ids(pdu, required_servers(pdu, version))
-        return not await self._keyring.has(wanted, needed_at(pdu, version))
+        pdu, version = entry.pdu, room.version
+        wanted, at = key_ids(pdu, required_servers(pdu, version)), needed_at(pdu, version)
+        for server, key_id in wanted:
+            key = self._keyring.get(server, key_id)
+            if key is None or key.valid_until < at:
+                return not await self._keyring.has(wanted, at)
+        return False
 
     async def _ask_keys(self, room: MatrixRoom, line: Line, entry: Entry) -> None:
         """Ask once, however that ends: without the keys the event is dropped at its turn."""

@@ -60,7 +60,10 @@ class Shares:
 
     def add(self, room_id: str, origin: str) -> None:
         """One more waits."""
-        self._rooms.setdefault(room_id, _Pool(self._of_a_room)).add(origin, 1)
+        pool = self._rooms.get(room_id)
+        if pool is None:
+            pool = self._rooms[room_id] = _Pool(self._of_a_room)
+        pool.add(origin, 1)
         self._all.add(origin, 1)
 
     def remove(self, room_id: str, origin: str) -> None:

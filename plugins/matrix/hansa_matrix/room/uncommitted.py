@@ -175,7 +175,8 @@ class Uncommitted:
         old_group = self.head.group
         after, puts = self.after(pdu, before_group, before)
         writes += puts
-        stored = self.judged_now(Stored(pdu, status, before_group, after, reason))
+        generation = self.ctx.policy_generation
+        stored = Stored(pdu, status, before_group, after, reason, generation=generation)
         stored = await self.effective(stored, before)
         self.stored[pdu.event_id] = stored
         if passed:
