@@ -85,6 +85,38 @@ def test_a_new_way_into_history_is_seen(tmp_path):
     assert ways(tmp_path) == {"new.py a", "new.py b"}
 
 
+#: Who reads events without saying of which room: the others ask ``room.events``, where another room's event is
+#: not found whatever id a peer names.
+UNBOUND = {
+    "room/events.py foreign": "it is what tells them apart",
+    "room/events.py load": "it leaves out those of other rooms",
+    "room/membership.py _keep": "the room is not here yet: `_placeless` looks at the room of each",
+}
+
+
+def unbound(source: Path = SOURCE) -> set[str]:
+    """``module function`` of every read of events that is bound to no room."""
+    found: set[str] = set()
+    for module in sorted(source.rglob("*.py")):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for call in (one.func for one in ast.walk(node) if isinstance(one, ast.Call)):
+                match call:
+                    case ast.Attribute(attr="load", value=ast.Attribute(attr="_events" | "_all")):
+                        found.add(f"{module.relative_to(source)} {node.name}")
+    return found
+
+
+def test_who_reads_events_by_the_ids_of_peers_is_bound_to_a_room():
+    assert unbound() == set(UNBOUND)
+
+
+def test_a_new_unbound_read_is_seen(tmp_path):
+    (tmp_path / "new.py").write_text("async def a(self):\n    await self._events.load(ids, v)\n")
+    assert unbound(tmp_path) == {"new.py a"}
+
+
 class Teller:
     """The forger's server with an event whose past it does not give, and a state that it claims for it."""
 
