@@ -18,6 +18,8 @@ import json
 import logging
 import sys
 from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import process_time
 from typing import Any
 
@@ -32,6 +34,7 @@ from synapse.events.utils import prune_event
 from synapse.state.v1 import resolve_events_with_store as resolve_v1
 from synapse.state.v2 import resolve_events_with_store
 from synapse.storage.databases.main.event_federation import StateDifference
+from synapse_store import Database
 from unpaddedbase64 import decode_base64, encode_base64
 
 
@@ -50,9 +53,11 @@ class NoClock:
 
 
 class Room:
-    """The events of one graph, as the store that Synapse's functions ask."""
+    """The events of one graph, as the store that Synapse's functions ask. What is asked of the auth graph goes
+    to Synapse's own store and its database.
+    """
 
-    def __init__(self, graph: dict[str, Any]) -> None:
+    def __init__(self, graph: dict[str, Any], database: Database) -> None:
         self.version = KNOWN_ROOM_VERSIONS[graph["version"]]
         rejected = set(graph.get("rejected", ()))
         self.events = [
@@ -62,7 +67,7 @@ class Room:
         self.ids = [event.event_id for event in self.events]
         self.by_id = {event.event_id: event for event in self.events}
         self.index = {event_id: i for i, event_id in enumerate(self.ids)}
-        self.chains: dict[str, frozenset[str]] = {}
+        self.database = database
 
     async def get_events(self, event_ids: Any, *_: Any, **__: Any) -> dict[str, Any]:
         return {event_id: self.by_id[event_id] for event_id in event_ids if event_id in self.by_id}
@@ -71,24 +76,8 @@ class Room:
         found = {event_id: self.by_id[event_id] for event_id in event_ids}
         return {event_id: event for event_id, event in found.items() if not event.rejected_reason}
 
-    def chain(self, event_id: str) -> frozenset[str]:
-        """The auth chain, without the event. Events stand after what they cite, so this is not deep."""
-        known = self.chains.get(event_id)
-        if known is None:
-            cited = [a for a in self.by_id[event_id].auth_event_ids() if a in self.by_id]
-            known = self.chains[event_id] = frozenset(cited).union(*(self.chain(a) for a in cited))
-        return known
-
-    async def get_auth_chain_difference(
-        self, room_id: str, state_sets: list[set[str]], conflicted: set[str] | None, _additional: Any
-    ) -> StateDifference:
-        chains = [frozenset[str]().union(*(self.chain(e) for e in events)) for events in state_sets]
-        difference = frozenset[str]().union(*chains) - chains[0].intersection(*chains)
-        subgraph = None
-        if conflicted is not None:
-            below = frozenset(conflicted).union(*(self.chain(e) for e in conflicted))
-            subgraph = {e for e in below if e in conflicted or self.chain(e) & conflicted}
-        return StateDifference(set(difference), subgraph)
+    async def get_auth_chain_difference(self, room_id: str, *question: Any) -> StateDifference:
+        return await self.database.get_auth_chain_difference(room_id, *question)
 
     def own(self, index: int) -> str | None:
         try:
@@ -117,13 +106,15 @@ class Room:
         return sorted(self.index[event_id] for event_id in result.values())
 
 
-def judge_graph(graph: dict[str, Any]) -> dict[str, Any]:
-    room = Room(graph)
+def judge_graph(graph: dict[str, Any], database: Database) -> dict[str, Any]:
+    room = Room(graph, database)
     resolved, seconds = [], []
-    for sets in graph.get("resolve", ()):
-        before = process_time()
-        resolved.append(room.resolve(sets))
-        seconds.append(process_time() - before)
+    if graph.get("resolve"):
+        with database.room(room.events[0].room_id, graph["version"], room.events):
+            for sets in graph["resolve"]:
+                before = process_time()
+                resolved.append(room.resolve(sets))
+                seconds.append(process_time() - before)
     return {
         "ids": room.ids,
         "own": [room.own(index) for index in graph.get("own", ())],
@@ -158,24 +149,26 @@ def describe(raw: dict[str, Any], version: str, key: list[str] | None) -> dict[s
     )
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
+def answer(request: dict[str, Any], database: Database) -> dict[str, Any]:
     if request["op"] == "events":
         key = request.get("key")
         return {"answers": [describe(raw, request["version"], key) for raw in request["events"]]}
     if request["op"] == "graphs":
-        return {"graphs": [judge_graph(graph) for graph in request["graphs"]]}
+        return {"graphs": [judge_graph(graph, database) for graph in request["graphs"]]}
     raise KeyError(request["op"])
 
 
 def main() -> None:
     logging.disable(logging.CRITICAL)
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
-        try:
-            reply = answer(json.loads(line))
-        except Exception as error:
-            reply = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(reply), flush=True)
+    with TemporaryDirectory() as folder:
+        database = Database(Path(folder))
+        print(json.dumps({"ready": True}), flush=True)
+        for line in sys.stdin:
+            try:
+                reply = answer(json.loads(line), database)
+            except Exception as error:
+                reply = {"error": f"{type(error).__name__}: {error}"}
+            print(json.dumps(reply), flush=True)
 
 
 if __name__ == "__main__":

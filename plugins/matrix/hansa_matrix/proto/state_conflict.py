@@ -1,6 +1,10 @@
 """What the given states disagree on: the full conflicted set.
 
 SPEC: Matrix v1.19, room versions 2 and 12, "State resolution", definitions.
+
+COMPAT: the full auth chain of a state counts the events of that state themselves, so that the auth difference
+never holds an unconflicted event. The text can be read otherwise (an auth chain does not hold its own event),
+but Synapse and Dendrite read it this way, and rooms split where servers differ.
 """
 
 from __future__ import annotations
@@ -55,9 +59,9 @@ def full_conflicted_set(
     """The conflicted events, the auth difference and (version 2.1) the conflicted state subgraph, as indices
     of ``graph``, with pauses.
 
-    Only the auth chains of conflicted events are walked. Those of the unconflicted ones matter to the auth
-    difference alone, which they take events out of: they are walked when there is something to take out,
-    until nothing is left.
+    Only the auth chains of conflicted events are walked. The unconflicted events and their chains are in the
+    chain of every state and matter to the auth difference alone, which they are taken out of: they are walked
+    when there is something to take out, until nothing is left.
     """
     roots = {graph.add(event_id): states for event_id, states in conflicted.items()}
     yield

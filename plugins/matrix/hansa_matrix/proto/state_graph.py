@@ -158,10 +158,11 @@ class AuthGraph:
         return -1
 
     def not_below(self, candidates: Iterable[int], tops: Iterable[str]) -> set[int]:
-        """Those ``candidates`` that are in the auth chain of none of the events ``tops``."""
+        """Those ``candidates`` that are none of the events ``tops`` and in the auth chain of none of them."""
         left = set(candidates)
         seen: set[int] = set()
         stack = [self.add(event_id) for event_id in tops]
+        left.difference_update(stack)
         while stack and left:
             for cited in self.edges(stack.pop()):
                 if cited not in seen:
