@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from enum import StrEnum
-from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from hansa.store.base import StoreError
@@ -57,7 +56,6 @@ def sqlite_fault(error: sqlite3.Error) -> StoreFault:
 def faulting(work: Callable[P, T]) -> Callable[P, T]:
     """The same work, whose errors of SQLite are faults."""
 
-    @wraps(work)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return work(*args, **kwargs)
