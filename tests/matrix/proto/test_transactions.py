@@ -91,6 +91,13 @@ def test_what_is_no_json_is_refused_whole_however_large() -> None:
         assert caught.value.code == "M_NOT_JSON", bad
 
 
+@pytest.mark.parametrize("body", [b'{"pdus":[]}{"pdus":[]}', b'{"pdus":[1e999]}{"pdus":[]}', b'{"pdus":[]}x'])
+def test_two_documents_are_no_json(body: bytes) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        parse_transaction(body, V["origin"])
+    assert caught.value.code == "M_NOT_JSON"
+
+
 @pytest.mark.parametrize("junk", [b'{"":0}', b"[]", b'[{"a":[{}]}]', b'"x"'])
 def test_a_transaction_of_junk_makes_few_objects(junk: bytes) -> None:
     """What fits is read, and the rest of it is left out: 4 MiB would be 80 to 130 MiB of objects."""

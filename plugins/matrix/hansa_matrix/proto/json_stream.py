@@ -95,6 +95,7 @@ class Splitter:
         self._buffer = b""
         self._at = 0
         self._depth = 0
+        self._ended = False
         self._key = b""
         self._key_end = -1
         self._seen: set[str] = set()
@@ -265,6 +266,8 @@ class Splitter:
             self._keep(end)
             return False
         byte = self._buffer[end]
+        if self._ended:
+            raise _malformed("there is something behind its end")
         if byte == _QUOTE:
             string = _WHOLE_STRING.match(self._buffer, end)
             if string is None:
@@ -275,6 +278,7 @@ class Splitter:
             return True
         self._keep(end + 1)
         self._depth += 1 if byte in _OPEN else -1
+        self._ended = self._depth < 1
         if byte == _OPEN[0] and self._depth == 2 and self._key_end >= 0:
             self._enter()
         return True
