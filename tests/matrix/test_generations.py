@@ -46,6 +46,9 @@ ALLOWED = {
     ("users/remote.py", "_fetching"): "a number of what is under way",
     ("users/shares.py", "_rows"): "of one batch, whose commit compares them with what is stored",
     ("users/shares.py", "_evicted"): "a count within one batch",
+    ("users/shares.py", "_sums"): "a count within one batch",
+    ("users/profiles.py", "_judged"): "kept with the generation from before the await, and compared with it",
+    ("users/messages.py", "_judged"): "kept with the generation from before the await, and compared with it",
 }
 
 
