@@ -373,6 +373,19 @@ async def test_a_hole_that_stays_is_tried_again_more_and_more_seldom(tmp_path):
         assert len(world.asked) == asked  # it is not due
 
 
+async def test_a_hole_whose_event_came_at_the_same_time_ends(tmp_path):
+    """It was placed by a push while somebody asked for it: no turn fills it any more."""
+    async with inbound(tmp_path, gap_patience=0.0) as house:
+        world = World(house)
+        raw = world.say("pushed")
+        assert await world.placed(raw) == "accepted"
+        name = event_id(raw, house.room.version)
+        world.room.holes.add(replace(hole(name, THEIRS), room_id=house.room.room_id))
+        await house.app.network("matrix")._filler.once()
+        assert world.room.holes.by_id == {}
+        assert await world.placed(world.say("after")) == "accepted"
+
+
 # Where the past is not to be had, servers of the room have to say the same.
 
 

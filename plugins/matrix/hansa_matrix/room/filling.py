@@ -69,7 +69,7 @@ class HoleFiller:
                     await self._try(room, hole)
                 except Exception:  # a bug with one must not end the others
                     self._ctx.log.exception("%s could not be tried again", hole.event_id)
-                    room.holes.by_id[hole.event_id] = hole.tried(now)
+                    await self._in_vain(room, hole, ())
             if any(hole.again <= now for hole in room.holes.by_id.values()):
                 self._news.set()
         self._ctx.gauge("matrix_holes_open", sum(len(room.holes) for room in self._rooms()))
@@ -90,10 +90,22 @@ class HoleFiller:
             except (Unreachable, RemoteProtocolError):
                 continue
             if pdu is not None and await self._placed(room, pdu, server):
+                await self._ended(room, hole.event_id)
                 self._ctx.count("matrix_holes_filled")
                 self._ctx.log.info("%s in %s is filled", hole.event_id, room.room_id)
                 return
         await self._in_vain(room, hole, notes.asked, notes.why.get(hole.event_id))
+
+    async def _ended(self, room: MatrixRoom, event_id: str) -> None:
+        """Forget a hole whose event had its place before it was passed over: no turn fills that."""
+        hole = room.holes.by_id.get(event_id)
+        if hole is None or hole.why is Why.FILLED:
+            return
+        if hole.rejects:
+            room.holes.by_id[event_id] = replace(hole, why=Why.FILLED, again=0)
+            return
+        await self._ctx.store.commit([hole.delete()])
+        room.holes.by_id.pop(event_id, None)
 
     async def _keys(self, hole: Hole) -> bool:
         """Whether every server that has to has signed by a key that is known and trusted now."""
