@@ -25,6 +25,7 @@ Load = Callable[[Iterable[str]], Awaitable[Mapping[str, Stored]]]
 _RULES = frozenset({CREATE, MEMBER, "m.room.join_rules", "m.room.power_levels", "m.room.history_visibility"})
 #: What people are shown of a withheld create event, whose content no redaction touches since version 11.
 _OF_CREATE = frozenset({"creator", "room_version", "m.federate", "additional_creators"})
+_WITHHELD = Status.WITHHELD
 #: Earlier events of a key that are looked at.
 _BACK = 20
 
@@ -51,17 +52,13 @@ async def shown_of(
     """
     wanted = state if keys is None else {key: state[key] for key in keys if key in state}
     stored = await load(wanted.values())
-    found: dict[StateKey, Pdu] = {}
-    for key, event_id in wanted.items():
-        one = stored.get(event_id)
-        if one is None:
-            continue
-        if one.status is not Status.WITHHELD or not one.by_policy:
-            found[key] = one.pdu
-            continue
+    found = {key: stored[event_id].pdu for key, event_id in wanted.items() if event_id in stored}
+    for one in [one for one in stored.values() if one.status is _WITHHELD and one.by_policy]:
         pdu = await _instead(one, load, groups, version)
         if pdu is not None:
-            found[key] = pdu
+            found[one.pdu.key] = pdu
+        else:
+            found.pop(one.pdu.key, None)
     return found
 
 
