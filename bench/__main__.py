@@ -24,6 +24,7 @@ from bench import report
 from bench.client import client
 from bench.disk import disk
 from bench.echo import Echo, echo
+from bench.hostile import hostile
 from bench.latency import latency
 from bench.load import Load
 from bench.measure import Result, Row
@@ -57,6 +58,7 @@ class Other(Protocol):
 OTHERS: Mapping[str, Other] = {
     "client": client,
     "disk": disk,
+    "hostile": hostile,
     "latency": latency,
     "memory": memory,
     "outbound": outbound,

@@ -26,7 +26,7 @@ from hansa import (
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.federation.server import error, error_response, json_response
-from hansa_matrix.proto.canonical import check_depth, decode
+from hansa_matrix.proto.canonical import CLIENT_BODY, check_depth, decode
 
 #: ``(who, request, body) -> answer``.
 Handler = Callable[[Caller, Request, Any], Awaitable[Any]]
@@ -35,7 +35,7 @@ OpenHandler = Callable[[Request, Any], Awaitable[Any]]
 
 ROOT = "/_matrix/client"
 #: Keys and messages for the devices of a large room come at once.
-_BODY = 1024 * 1024
+_BODY = CLIENT_BODY.bytes
 #: What somebody without a token may say: a login, a registration, a search of the public list.
 _OPEN_BODY = 64 * 1024
 #: Routes that may wait for other servers and keep nothing: they end when their client hangs up.
@@ -212,7 +212,7 @@ def _body(request: Request) -> Any:
     """The object that a request says. Raises the error answer of what is none."""
     if request.method not in _WITH_BODY or not request.body:
         return {}
-    value = decode(request.body)
+    value = decode(request.body, CLIENT_BODY)
     if not isinstance(value, dict):
         raise error(400, "M_BAD_JSON", "the body is no object")
     check_depth(value)

@@ -25,6 +25,8 @@ DOCUMENT = Limits(bytes=8 * 1024 * 1024)
 KEY_DOCUMENT = Limits(bytes=64 * 1024)
 #: A transaction: 50 PDUs of 64 KiB and 100 EDUs.
 TRANSACTION = Limits(bytes=4 * 1024 * 1024)
+#: What a client says: a question for the keys of 30,000 people has 100,000 values.
+CLIENT_BODY = Limits(bytes=1024 * 1024, values=100_000)
 #: An answer that says what went wrong.
 ERROR_ANSWER = Limits(bytes=64 * 1024)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -15,6 +16,8 @@ MAX_PDUS = 50
 MAX_EDUS = 100
 #: Bytes of what a transaction says besides its PDUs and EDUs.
 _REST = Limits(bytes=64 * 1024)
+#: Bytes that are cut at a time.
+_AT_ONCE = 64 * 1024
 
 
 def parse_transaction(body: bytes, origin: str) -> tuple[list[Any], list[Any]]:
@@ -47,20 +50,30 @@ def _one_by_one(body: bytes) -> Any:
     if len(body) > TRANSACTION.bytes:
         raise RemoteProtocolError("the transaction is too large", hint=413, code="M_TOO_LARGE")
     splitter = Splitter(["pdus", "edus"], most_element=TRANSACTION.bytes, rest=_REST)
-    pieces = splitter.feed(body)
-    last, value = splitter.finish()
-    if not isinstance(value, dict):
-        return value
+    found: dict[str, list[Any]] = {"pdus": [], "edus": []}
     left = MAX_VALUES
-    for piece in [*pieces, *last]:
-        items = value[piece.name]
+    for at in range(0, len(body), _AT_ONCE):
+        left = _gathered(splitter.feed(body[at : at + _AT_ONCE]), found, left)
+    last, value = splitter.finish()
+    _gathered(last, found, left)
+    return {**value, **{k: v for k, v in found.items() if k in value}} if isinstance(value, dict) else value
+
+
+def _gathered(pieces: Sequence[Piece], found: Mapping[str, list[Any]], left: int) -> int:
+    """Read some pieces; how many values may still come. Raises RemoteProtocolError at one too many: a million
+    of them are not kept to be counted.
+    """
+    for piece in pieces:
+        items = found[piece.name]
         size = values_in(piece.raw or b"")
-        if size > left or len(items) > MAX_EDUS:
+        if size > left:
             items.append(None)
-            continue
-        left -= size
-        items.extend(_read(piece))
-    return value
+        else:
+            left -= size
+            items.extend(_read(piece))
+        if len(items) > (MAX_PDUS if piece.name == "pdus" else MAX_EDUS):
+            raise RemoteProtocolError(f"over {MAX_PDUS} pdus or {MAX_EDUS} edus", code="M_TOO_LARGE")
+    return left
 
 
 def _read(piece: Piece) -> list[Any]:

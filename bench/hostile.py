@@ -1,0 +1,43 @@
+"""The worst inputs known against a Hansa: memory over what it had, and for how long nobody else is served."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from hostile.cases import CASES, Case
+from hostile.meter import Cost
+from hostile.scene import Scene
+from peers.ca import PrivateCA
+
+from bench.sides import Pairs, say
+
+
+async def hostile(folder: Path, ca: PrivateCA, runs: int, *, synapse: bool) -> Pairs:
+    """Of Hansa alone: ``synapse`` changes nothing. Figures are medians of ``runs``."""
+    del synapse
+    scene = Scene(folder / "hostile", ca)
+    found: list[tuple[Case, Cost]] = []
+    async with scene.cleanup:
+        await scene.start()
+        for number, case in enumerate(CASES, 1):
+            costs = []
+            for _ in range(runs):
+                async with scene.meter.measured() as cost:
+                    await case.run(scene)
+                costs.append(cost)
+            mib = statistics.median(one.mib for one in costs)
+            held = statistics.median(one.held for one in costs)
+            found.append((case, Cost(max(0.0, mib), max(0.0, held))))
+            if number % 10 == 0:
+                say(f"{number} of {len(CASES)} inputs")
+        await scene.healthy()
+    over = [case.name for case, cost in found if cost.mib > case.mib or cost.held > case.held]
+    pairs = [(case.name, f"{cost.mib:.1f} MiB, held {cost.held:.1f} ms") for case, cost in found]
+    most = max(cost.mib for _, cost in found)
+    longest = max(cost.held for _, cost in found)
+    return [
+        *pairs,
+        (f"{len(found)} inputs, at most", f"{most:.1f} MiB, held {longest:.1f} ms"),
+        ("over their bounds", f"{len(over)} of {len(found)}{': ' if over else ''}{', '.join(over)}"),
+    ]

@@ -1,0 +1,68 @@
+"""The routes that Hansa has, as its router lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hansa.http import Router
+from hostile.scene import Scene, part
+from matrix.inbound import OURS, inbound
+
+
+@dataclass(frozen=True, order=True)
+class Known:
+    """A route; wild segments of ``path`` are ``{name}``. ``max_body`` in bytes."""
+
+    path: str
+    method: str
+    max_body: int
+
+    @property
+    def by_servers(self) -> bool:
+        """Whether a server signs requests for it."""
+        return self.path.startswith("/_matrix/federation")
+
+    def target(self, scene: Scene) -> str:
+        """A path whose wild segments name what there is."""
+        named = {
+            "{room}": scene.den.room_id,
+            "{user}": scene.romeo.id if not self.by_servers else scene.den.user,
+            "{event}": next(iter(scene.den.tips)),
+            "{server}": scene.name,
+            "{alias}": f"#den:{scene.name}",
+        }
+        parts = (part(named.get(one, "x")) if one.startswith("{") else one for one in self.path.split("/"))
+        return "/".join(parts)
+
+
+def _walk(node: Any, parts: tuple[str, ...]) -> Iterator[Known]:
+    for method, route in node.methods.items():
+        yield Known("/" + "/".join(parts), method, route.max_body)
+    for name, child in node.child.items():
+        yield from _walk(child, (*parts, name))
+    if node.wild is not None:
+        yield from _walk(node.wild, (*parts, "{" + node.wild.name + "}"))
+
+
+def listed(router: Router) -> list[Known]:
+    """All of a router's."""
+    return sorted(_walk(router._root, ()))
+
+
+async def of_matrix(folder: Path) -> list[Known]:
+    """All of a Matrix network's."""
+    async with inbound(folder) as house:
+        return listed(house.app.routers[OURS])
+
+
+async def asks(scene: Scene, route: Known, body: bytes) -> int:
+    """The status of a request of who may make it."""
+    target = route.target(scene)
+    if route.by_servers:
+        return await scene.signed(route.method, target, body)
+    if "/logout" in route.path:  # it costs a token
+        return await scene.raw(route.method, target, body, {"Authorization": "Bearer nobody"})
+    return await scene.as_romeo(route.method, target, body)

@@ -1,0 +1,79 @@
+"""Whatever asks another server is in the table of worst answers, or has a reason not to be."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from hostile.cases import ANSWERS
+
+_MATRIX = Path(__file__).parents[2] / "plugins" / "matrix" / "hansa_matrix"
+#: Who asks other servers: by the name of what is called, on what is called so.
+_CALLS = {"request", "stream", "members", "get", "post", "ask"}
+_ASKED_OF = {"client", "_client", "errand", "_errand", "_http", "http"}
+
+#: ``file:function -> what of ANSWERS it reads``; after a dash, why it is in no row.
+_WAY = "- the way there, not a reader"
+_OPERATOR = "- by an operator's command alone, through the same bounded reader"
+TABLE: dict[str, str] = {
+    "client_api/people.py:_public": "public rooms",
+    "client_api/summaries.py:_asked": "hierarchy",
+    "federation/client.py:_send": _WAY,
+    "federation/client.py:ask": _WAY,
+    "federation/client.py:stream": _WAY,
+    "federation/doctor.py:_published": _OPERATOR,
+    "federation/doctor.py:_reach": _OPERATOR,
+    "federation/doctor.py:_signed": _OPERATOR,
+    "federation/outbox.py:_put": "transaction",
+    "federation/routes.py:_get": "- a well-known document, which needs port 443: tests/matrix/proto has its bounds",
+    "keyring.py:_ask": "notary",
+    "keyring.py:_fetch": "keys",
+    "media/fetch.py:_as_before": "media",
+    "media/fetch.py:_at": "media",
+    "media/fetch.py:_in_parts": "media",
+    "network.py:_greet": "profile",
+    "room/errand.py:get": _WAY,
+    "room/errand.py:members": _WAY,
+    "room/errand.py:post": _WAY,
+    "room/fetched.py:members": _WAY,
+    "room/fetched.py:one": "event",
+    "room/fetched.py:state_ids": "state ids",
+    "room/gaps.py:_missing": "missing events",
+    "room/invites.py:_asked": "invite",
+    "room/membership.py:_ask": "make_join",
+    "room/membership.py:_join_by": "send_join",
+    "room/membership.py:knock": "send_knock",
+    "room/membership.py:leave_remote": "make_knock",
+    "room/membership.py:resolve": "directory",
+    "room/policing.py:signed": "policy",
+    "users/keys.py:_ask": "key query",
+    "users/openid.py:verify": "- the server whose person asks gives it, to us alone: the same reader as profile",
+    "users/profiles.py:of": "profile",
+    "users/remote.py:_fetch": "devices",
+}
+
+
+def _name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _asking(path: Path) -> set[str]:
+    found: set[str] = set()
+    for outer in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        for node in ast.walk(outer):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in _CALLS
+                and _name(node.func.value) in _ASKED_OF
+            ):
+                found.add(f"{path.relative_to(_MATRIX)}:{outer.name}")
+    return found
+
+
+def test_every_answer_that_is_read_is_in_the_table():
+    asking = set().union(*(_asking(path) for path in sorted(_MATRIX.rglob("*.py"))))
+    assert asking == set(TABLE), sorted(asking ^ set(TABLE))
+    assert {one for one in TABLE.values() if not one.startswith("-")} <= set(ANSWERS)
