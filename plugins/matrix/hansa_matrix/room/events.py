@@ -13,6 +13,7 @@ from hansa.pure.bounded_json import values_in
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import from_wire
+from hansa_matrix.proto.state_keys import CREATE
 from hansa_matrix.proto.versions import RoomVersion
 
 #: Events kept, and bytes of them as they were on the wire; parsed they take several times that.
@@ -243,11 +244,14 @@ class RoomEvents:
 
     async def auth_chain(self, roots: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
         """Every event of the room reachable by ``auth_events`` from ``roots``, which are in it only if
-        reached.
+        reached. The create event authorises every other, also in rooms whose events do not cite it.
         """
         chain: dict[str, Stored] = {}
         loaded = await self.load(roots, version)
         edge = {a for one in loaded.values() for a in one.pdu.auth_events}
+        if version.hashed_room_id and any(one.pdu.type != CREATE for one in loaded.values()):
+            # COMPAT: Dendrite looks for it in the auth chain alone.
+            edge.add("$" + self._room_id[1:])
         while edge:
             found = await self.load(sorted(edge), version)
             chain.update(found)
