@@ -257,6 +257,32 @@ async def test_restricted_rooms_of_theirs(version, stage, matrix_user):
     assert member["content"]["join_authorised_via_users_server"] == alice.id
 
 
+@VERSIONS
+async def test_a_restricted_room_whose_people_here_may_not_invite(version, hansa, local_user, matrix_user):
+    server, alice = await hansa(), await matrix_user("alice")
+    first, second = await local_user(server, "first"), await local_user(server, "second")
+    home = alice.id.partition(":")[2]
+    space = await alice.create_room(version)
+    allow = {"join_rule": "restricted", "allow": [{"type": "m.room_membership", "room_id": space}]}
+    room = await alice.create_room(version)
+    levels = (await alice.state(room))["m.room.power_levels", ""]["content"]
+    await alice.set_state(room, "m.room.power_levels", {**levels, "invite": 50})
+    await alice.set_state(room, "m.room.join_rules", allow)
+    for user in (first, second):
+        await user.join(space, via=home)
+    for user in (first, second):  # the second one meets a room that its server is in
+        await user.join(room, via=home)
+        await is_(alice, room, user.id, "join")
+        member = (await user.state(room))["m.room.member", user.id]["content"]
+        assert (member["membership"], member["join_authorised_via_users_server"]) == ("join", alice.id)
+    said = await second.say(room, "I am in")
+
+    async def heard():
+        return said in [event["event_id"] for event in await alice.history(room)]
+
+    await until("Alice hears", heard)
+
+
 @pytest.mark.parametrize("version", ["9", "12"])
 async def test_j9_after_the_last_one_left_the_door_is_knocked_at_again(version, stage, matrix_user):
     hansa, alice = await stage(), await matrix_user("alice")

@@ -201,3 +201,30 @@ async def test_j1_the_next_server_is_asked_when_one_does_not_know_the_room(tmp_p
         network = house.app.network("matrix")
         await network.open_room(ALIAS, create=False)
         assert [r.port for r in house.peer.asked if "/make_join/" in r.target] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (400, {"errcode": "M_UNABLE_TO_GRANT_JOIN", "error": "nobody of ours may invite"}),
+        (400, {"errcode": "M_UNABLE_TO_AUTHORISE_JOIN", "error": "not in that space"}),
+        (400, {"error": "no code at all"}),
+        (403, {"error": "no code at all"}),
+        (429, {"errorcode": "M_LIMIT_EXCEEDED"}),
+        (500, []),
+    ],
+)
+async def test_the_next_resident_is_asked_when_one_cannot_let_us_in(tmp_path, status, said):
+    async with inbound(tmp_path) as house:
+        resident = Resident(house, "12")
+        resident.servers = ["127.0.0.1:3", THEIRS]
+
+        def answer(request: HttpRequest) -> tuple[int, Any] | None:
+            if "/make_join/" in request.target and request.port == 2:
+                return status, said
+            return resident(request)
+
+        house.peer.answer = answer
+        opened = await house.app.network("matrix").open_room(ALIAS, create=False)
+        assert opened.native == Ref("matrix", resident.room.room_id)
+        assert [r.port for r in house.peer.asked if "/make_join/" in r.target] == [2, 3]

@@ -73,6 +73,7 @@ from hansa_matrix.room.entrance import Entrance
 from hansa_matrix.room.events import Events
 from hansa_matrix.room.filling import HoleFiller
 from hansa_matrix.room.gaps import GapFiller
+from hansa_matrix.room.granted import Granted
 from hansa_matrix.room.healing import Healing
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.invites import Invites
@@ -191,6 +192,7 @@ class MatrixNetwork:
             self._fetcher,
             self._thumbnails,
             self._entitled,
+            Granted(self._own, self._membership, self._ingest, self._gaps),
             self._rooms,
         )
         ctx.declare(SCHEMA)

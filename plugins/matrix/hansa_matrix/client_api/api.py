@@ -45,6 +45,7 @@ from hansa_matrix.room.backfill import Backfill
 from hansa_matrix.room.create import Founder
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.entrance import Entrance
+from hansa_matrix.room.granted import Granted
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.pending import Pending
@@ -76,6 +77,7 @@ class ClientApi:
         fetcher: Fetcher,
         thumbnails: Thumbnails,
         entitled: Entitled,
+        granted: Granted,
         rooms: dict[str, MatrixRoom],
     ) -> None:
         ctx: NetworkContext = own.ctx
@@ -103,6 +105,7 @@ class ClientApi:
             pending,
             known.profiles,
             Restricted(entitled),
+            granted,
             founder,
             rooms,
         )

@@ -22,7 +22,7 @@ from hansa_matrix.client_api.founding import founding, user_ids
 from hansa_matrix.client_api.state_rules import check_state
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.federation.answers.handshakes import may_join, may_knock
-from hansa_matrix.federation.answers.restricted import Restricted
+from hansa_matrix.federation.answers.restricted import UNABLE, Restricted
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_values
@@ -31,6 +31,7 @@ from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.attendance import Stay, stay_of
 from hansa_matrix.room.create import Founder
 from hansa_matrix.room.entrance import Entrance, named
+from hansa_matrix.room.granted import Granted
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.news import told
@@ -51,6 +52,7 @@ class Rooms:
         pending: Pending,
         profiles: Profiles,
         restricted: Restricted,
+        granted: Granted,
         founder: Founder,
         rooms: dict[str, MatrixRoom],
     ) -> None:
@@ -62,6 +64,7 @@ class Rooms:
         self._pending = pending
         self._profiles = profiles
         self._restricted = restricted
+        self._granted = granted
         self._founder = founder
         self._rooms = rooms
         membership.profile = self._shown
@@ -193,7 +196,7 @@ class Rooms:
             room = self._rooms[room_id]
             if await self._entered(user, room):
                 return room_id
-        await self._join_here(user, room, more)
+        await self._join_here(user, room, servers, more)
         await self._pending.drop(room_id, user)
         return room_id
 
@@ -213,11 +216,28 @@ class Rooms:
         attendance.moved(user, stay)
         return True
 
-    async def _join_here(self, user: str, room: MatrixRoom, more: Mapping[str, Any]) -> None:
+    async def _join_here(
+        self, user: str, room: MatrixRoom, via: Sequence[str], more: Mapping[str, Any]
+    ) -> None:
         await may_join(self._ctx, room.room_id, user)
-        authoriser = await self._restricted.authoriser(room, user)
+        try:
+            authoriser = await self._restricted.authoriser(room, user)
+        except RemoteProtocolError as problem:
+            if problem.code not in UNABLE:
+                raise
+            await self._join_by_another(user, room, via)
+            return
         by = {"join_authorised_via_users_server": authoriser} if authoriser is not None else {}
         await self._voice.member(user, room.room_id, user, "join", {**await self._shown(user), **more, **by})
+
+    async def _join_by_another(self, user: str, room: MatrixRoom, via: Sequence[str]) -> None:
+        """Into a restricted room where another resident has to say that somebody may."""
+        try:
+            outcome = await self._granted.join(room, user, via)
+        except RoomRefused as problem:
+            raise refused(problem.refusal) from problem
+        if outcome.refusal is not None:
+            raise refused(outcome.refusal)
 
     async def knock(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /knock/{roomIdOrAlias}``."""

@@ -199,16 +199,16 @@ def _mark(raw: object) -> str:
     return mark if isinstance(mark, str) else ""
 
 
-def joined(join: Pdu, answer: JoinAnswer, version: RoomVersion) -> Pdu:
+def joined(join: Pdu, came: Mapping[str, Any] | None, version: RoomVersion) -> Pdu:
     """Our join as it came back, with the signature of the server that authorised it, which a restricted
     room's needs. Raises RemoteProtocolError if another event came back (J-5).
     """
-    if answer.event is None:
+    if came is None:
         return join
-    if parse(answer.event, version, bounded=False).event_id != join.event_id:
+    if parse(came, version, bounded=False).event_id != join.event_id:
         raise RemoteProtocolError("the send_join answer is about another event")
     missing = required_servers(join, version) - join.raw["signatures"].keys()
-    added = {server: signatures_of(answer.event, server) for server in missing}
+    added = {server: signatures_of(came, server) for server in missing}
     return from_raw({**join.raw, "signatures": {**join.raw["signatures"], **added}}, version)
 
 

@@ -206,7 +206,7 @@ class Membership:
                 seconds=300.0,
             )
             parsed = reader.finished(rest)
-            event = await self._authorised(joined(event, parsed, version), version)
+            event = await self._authorised(joined(event, parsed.event, version), version)
             servers = {ids.domain_of(p.sender) for p in parsed.state if p.type == "m.room.member"}
             try:
                 await self._may(room_id, user, frozenset(servers | set(parsed.servers)))
@@ -216,6 +216,40 @@ class Membership:
             return await self._keep(event, parsed, version, checks)
         finally:
             self._ctx.progress(f"joining {room_id}", 1, 1)
+
+    async def granted(self, room_id: str, user: str, via: Sequence[str]) -> tuple[Pdu, str]:
+        """A join of a room that we are in, with the signature of the resident that lets the user in, and that
+        resident, which has it in the room by now. Raises ``RoomRefused``.
+        """
+        await self._may(room_id, user, frozenset(via))
+        problem: Exception = Unreachable("no other server of the room is known")
+        offers = self._offers("join", room_id, user, via)
+        try:
+            async for offer in offers:
+                if isinstance(offer, Exception):
+                    problem = offer
+                    continue
+                server, version, event = offer
+                send = path("_matrix", "federation", "v2", "send_join", room_id, event.event_id)
+                try:
+                    rest = await self._client.members(
+                        "PUT",
+                        server,
+                        f"{send}?omit_members=true",
+                        event.raw,
+                        names=JOIN_ARRAYS,
+                        take=lambda _name, _values: None,  # the room's state is here
+                        seconds=60.0,
+                    )
+                    came = rest.get("event") if isinstance(rest, dict) else None
+                    join = joined(event, came if isinstance(came, dict) else None, version)
+                    return await self._authorised(join, version), server
+                except (Unreachable, RemoteProtocolError) as error:
+                    self._ctx.log.info("joining %s by %s: %s", room_id, server, error)
+                    problem = error
+        finally:
+            await offers.aclose()
+        raise _gave_up(problem) from problem
 
     async def knock(self, room_id: str, user: str, via: Sequence[str]) -> tuple[Pdu, str, str, list[Any]]:
         """Knock by the first server that takes it: ``(event, server, room version, what is shown of the

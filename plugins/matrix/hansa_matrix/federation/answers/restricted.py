@@ -14,6 +14,9 @@ from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.state import StateIds
 
 _MOST = 50
+_NOT_GRANTED, _NOT_KNOWN = "M_UNABLE_TO_GRANT_JOIN", "M_UNABLE_TO_AUTHORISE_JOIN"
+#: The codes of what another resident of the room may allow.
+UNABLE = frozenset([_NOT_GRANTED, _NOT_KNOWN])
 
 
 class Restricted:
@@ -40,7 +43,7 @@ class Restricted:
         await self._satisfied(rules, user)
         granting = await self._granting(room, state, known)
         if granting is None:
-            raise error(400, "M_UNABLE_TO_GRANT_JOIN", "nobody of this server may invite into that room")
+            raise error(400, _NOT_GRANTED, "nobody of this server may invite into that room")
         return granting
 
     async def _satisfied(self, rules: Pdu, user: str) -> None:
@@ -56,9 +59,9 @@ class Restricted:
             member = (await room.events_of(await room.state(), [(MEMBER, user)])).get((MEMBER, user))
             if member is not None and member.membership == "join":
                 return
-        if named and not ours:
-            text = "this server is in none of the rooms whose members may join"
-            raise error(400, "M_UNABLE_TO_AUTHORISE_JOIN", text)
+        if len(ours) < len(named):
+            text = "this server is not in every room whose members may join"
+            raise error(400, _NOT_KNOWN, text)
         raise error(403, "M_FORBIDDEN", f"{user} is in none of the rooms whose members may join")
 
     async def _granting(self, room: MatrixRoom, state: StateIds, known: Mapping[StateKey, Pdu]) -> str | None:
