@@ -16,6 +16,7 @@ CALLS = {"events_of", "state_events", "view_of", "auth_chain"}
 ANSWERS = ("client_api", "federation")
 
 REASONS = {
+    "client_api/absences.py of": "depths",
     "client_api/visibility.py was_in": "a membership, of which nothing but the membership is looked at",
     "client_api/visibility.py beside": "every event goes through `of`",
     "client_api/visibility.py _until": "the depth of a leave",
@@ -31,6 +32,8 @@ REASONS = {
     "client_api/sync_rooms.py _heroes": "memberships: the answer is user ids",
     "client_api/timeline.py before": "readers give pages to `Visibility`",
     "client_api/timeline.py after": "readers give pages to `Visibility`",
+    "client_api/timeline.py _meanwhile": "readers give pages to `Visibility`",
+    "client_api/timeline.py _rising": "readers give pages to `Visibility`",
     "client_api/timeline.py _deeper": "readers give pages to `Visibility`",
     "client_api/timeline.py _oldest_told": "a depth",
     "client_api/unread.py _counted": "levels, and the reader's own name",

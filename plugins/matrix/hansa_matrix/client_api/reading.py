@@ -361,6 +361,4 @@ def _thread(pdu: Pdu) -> str:
 
 def _past(place: Place, limit: Place, direction: str) -> bool:
     """Whether a page that ends at ``place`` goes beyond ``limit``."""
-    at = (place.depth < 0, place.position if place.depth < 0 else place.depth)
-    end = (limit.depth < 0, limit.position if limit.depth < 0 else limit.depth)
-    return at < end if direction == "b" else at > end
+    return place.order < limit.order if direction == "b" else place.order > limit.order

@@ -7,6 +7,7 @@ from typing import Any
 
 from hansa import Membership, NetworkContext
 
+from hansa_matrix.client_api.absences import since_return
 from hansa_matrix.client_api.asked import Asked
 from hansa_matrix.client_api.data import PUSH_RULES, UserData
 from hansa_matrix.client_api.filters import EventFilter
@@ -154,7 +155,9 @@ class RoomsPart:
         most = asked.wanted.timeline.limit
         if whole:
             items = await self._news.last(room.room_id, asked.upto + 1, most + 1)
-        limited = len(items) > most
+        told = since_return(room, items)
+        limited = len(told) > most or len(told) < len(items)
+        items = told
         kept = items[max(0, len(items) - most) :] if most else []
         loaded = await room.readable([item.ref for item in kept])
         events = [loaded[item.ref] for item in kept if item.ref in loaded]

@@ -1,27 +1,31 @@
 """A room's past, page by page, with tokens that mean the same for ever.
 
 What happened since somebody here came in is paged by its place in the stream, as it was told; what was
-before, also what is still to be fetched from other servers, by depth. ``s5`` lies behind position 5, ``d5``
-before depth 5.
+before, also what is still to be fetched from other servers, by depth; likewise what was said while nobody of
+ours was there. ``s5`` lies behind position 5, ``d5`` before depth 5, ``d5s7`` before depth 5 in the absence
+behind position 7.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Row
 
+from hansa_matrix.client_api.absences import Absence, Absences, since_return
 from hansa_matrix.federation.server import error
 from hansa_matrix.room.events import Stored, is_live, is_shown
 from hansa_matrix.room.news import News
 from hansa_matrix.room.room import MatrixRoom
 
 _TOKEN = re.compile(
-    r"(?:(?P<s>s)(?P<position>[0-9]{1,18})(?:_[0-9]{1,18}){0,2}|d(?P<depth>[0-9]{1,16}))", re.ASCII
+    r"(?:(?P<s>s)(?P<position>[0-9]{1,18})(?:_[0-9]{1,18}){0,2}"
+    r"|d(?P<depth>[0-9]{1,16})(?:s(?P<since>[0-9]{1,18}))?)",
+    re.ASCII,
 )
 _PAGE = 200
 #: Seconds that a reader waits for other servers' past, and events that are fetched at once.
@@ -32,13 +36,22 @@ _OF_ONE_DEPTH = 1000
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A point in a room's past. ``depth`` is -1 for one in the stream."""
+    """A point in a room's past. ``depth`` is -1 for one in the stream; one with both is in an absence."""
 
-    position: int = 0
+    position: int = -1
     depth: int = -1
 
     def __str__(self) -> str:
-        return f"s{self.position}" if self.depth < 0 else f"d{self.depth}"
+        if self.depth < 0:
+            return f"s{self.position}"
+        return f"d{self.depth}" if self.position < 0 else f"d{self.depth}s{self.position}"
+
+    @property
+    def order(self) -> tuple[bool, int, int]:
+        """Less for what lies before."""
+        if self.position < 0:
+            return False, self.depth, 0
+        return True, self.position, self.depth
 
 
 def place_of(token: str) -> Place:
@@ -46,7 +59,9 @@ def place_of(token: str) -> Place:
     match = _TOKEN.fullmatch(token)
     if match is None:
         raise error(400, "M_INVALID_PARAM", "that is no token of this server")
-    return Place(position=int(match["position"])) if match["s"] else Place(depth=int(match["depth"]))
+    if match["s"]:
+        return Place(position=int(match["position"]))
+    return Place(position=int(match["since"] or -1), depth=int(match["depth"]))
 
 
 class Timeline:
@@ -61,6 +76,7 @@ class Timeline:
         self._ctx = ctx
         self._news = news
         self._fetch = fetch
+        self._absences = Absences(news)
 
     async def before(self, room: MatrixRoom, place: Place, most: int) -> tuple[list[Stored], Place | None]:
         """Up to ``most`` events before a place, newest first, and the place before them; None where the room
@@ -69,17 +85,57 @@ class Timeline:
         if most <= 0:
             return [], place
         found: list[Stored] = []
-        if place.depth < 0:
-            items = await self._news.last(room.room_id, place.position + 1, most)
-            loaded = await room.events.load([item.ref for item in items], room.version)
-            found = [loaded[item.ref] for item in reversed(items) if item.ref in loaded]
-            if len(items) == most:
-                return found, Place(position=items[0].position - 1)
+        absences = await self._absences.of(room)
+        while place.position >= 0:
+            absence = _within(absences, place.position)
+            if absence is not None:
+                depth = place.depth if place.depth >= 0 else absence.top
+                meanwhile, end = await self._meanwhile(room, absence, depth, most - len(found))
+                found += meanwhile
+                if end is not None:
+                    return found, end
+            left = most - len(found)
+            since = absence.since if absence is not None else place.position
+            items = await self._news.last(room.room_id, since + 1, left)
+            told = since_return(room, items)
+            loaded = await room.events.load([item.ref for item in told], room.version)
+            found += [loaded[item.ref] for item in reversed(told) if item.ref in loaded]
+            if len(told) == left or len(told) < len(items):
+                place = Place(position=told[0].position - 1)
+                if len(told) == left:
+                    return found, place
+                continue
             place = Place(depth=await self._oldest_told(room))
         older, end = await self._deeper(room, place.depth, most - len(found))
         if end is not None and not older and room.head.behind and await self._fetched(room):
             older, end = await self._deeper(room, place.depth, most - len(found))
         return [*found, *older], end
+
+    async def _meanwhile(
+        self, room: MatrixRoom, absence: Absence, depth: int, most: int
+    ) -> tuple[list[Stored], Place | None]:
+        """What was said in an absence below a depth, and the place before that; None where there is no more
+        of it. Once that is reached others are asked for more.
+        """
+        asked, at = False, depth
+        found: list[Stored] = []
+        while len(found) < most:
+            levels = await self._levels(room, after=at, upto=absence.floor, reverse=True)
+            if not levels and found and room.head.behind:
+                break
+            if not levels and not asked and room.head.behind:
+                asked, at = True, depth
+                if await self._fetched(room):
+                    continue
+            if not levels:
+                return found, None
+            for at, ids in levels:
+                loaded = await room.events.load(ids, room.version)
+                found += sorted(loaded.values(), key=_when, reverse=True)
+                depth = at if loaded else depth  # what is fetched may be above those that are told
+                if len(found) >= most:
+                    break
+        return found, Place(position=absence.since, depth=depth)
 
     async def _oldest_told(self, room: MatrixRoom) -> int:
         """The depth below which lies what was before anybody here was told."""
@@ -150,23 +206,50 @@ class Timeline:
         if most <= 0:
             return [], place
         found: list[Stored] = []
-        if place.depth >= 0:
-            depth, told = place.depth - 1, await self._oldest_told(room)
-            while len(found) < most:
-                levels = await self._levels(room, after=depth, upto=told)
-                if not levels:
-                    break
-                for depth, ids in levels:
-                    loaded = await room.events.load(ids, room.version)
-                    found += sorted(loaded.values(), key=_when)
-                    if len(found) >= most:
-                        return found, Place(depth=depth + 1)
+        if place.position < 0:
+            told = await self._oldest_told(room)
+            end = await self._rising(room, place.depth - 1, told, most, found)
+            if end is not None:
+                return found, Place(depth=end)
             place = Place(position=0)
-        items = await self._news.first(room.room_id, place.position, most - len(found))
-        loaded = await room.events.load([item.ref for item in items], room.version)
-        found += [loaded[item.ref] for item in items if item.ref in loaded]
-        end = Place(position=items[-1].position) if items else place
-        return found, end
+        absences, back = await self._absences.of(room), 0
+        while len(found) < most:
+            absence = _within(absences, place.position)
+            if absence is not None and absence.upto != back:
+                depth = max(place.depth, absence.floor)
+                end = await self._rising(room, depth - 1, absence.top - 1, most, found)
+                if end is not None:
+                    return found, Place(position=absence.since, depth=end)
+                place, back = Place(position=absence.upto - 1), absence.upto
+            items = await self._news.first(room.room_id, place.position, most - len(found))
+            upto = next((one.upto for one in absences if one.since > place.position), None)
+            items = [item for item in items if upto is None or item.position < upto]
+            loaded = await room.events.load([item.ref for item in items], room.version)
+            found += [loaded[item.ref] for item in items if item.ref in loaded]
+            if not items:
+                break
+            place = Place(position=items[-1].position)
+            if _within(absences, place.position) is None:
+                break
+        return found, place
+
+    async def _rising(
+        self, room: MatrixRoom, depth: int, upto: int, most: int, found: list[Stored]
+    ) -> int | None:
+        """Put what comes after a depth, oldest first, into ``found`` until that has ``most``; then the depth
+        to go on from, None where there is no more.
+        """
+        while len(found) < most:
+            levels = await self._levels(room, after=depth, upto=upto)
+            if not levels:
+                return None
+            for level, ids in levels:
+                depth = level
+                loaded = await room.events.load(ids, room.version)
+                found += sorted(loaded.values(), key=_when)
+                if len(found) >= most:
+                    break
+        return depth + 1
 
     async def place(self, room: MatrixRoom, stored: Stored) -> tuple[Place, Place]:
         """The places before and after an event."""
@@ -174,7 +257,16 @@ class Timeline:
             position = await self._news.of(room.room_id, stored.pdu.event_id)
             if position:
                 return Place(position=position - 1), Place(position=position)
-        return Place(depth=stored.pdu.depth), Place(depth=stored.pdu.depth + 1)
+        depth, since = stored.pdu.depth, -1
+        for absence in await self._absences.of(room):
+            if absence.floor <= depth < absence.top:
+                since = absence.since
+        return Place(position=since, depth=depth), Place(position=since, depth=depth + 1)
+
+
+def _within(absences: Sequence[Absence], position: int) -> Absence | None:
+    """The absence that a place in the stream lies before, if our return is what was told next."""
+    return next((one for one in absences if one.since <= position < one.upto), None)
 
 
 def _depth(row: Row) -> int:

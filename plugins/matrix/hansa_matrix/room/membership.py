@@ -33,11 +33,13 @@ from hansa_matrix.room import outliers
 from hansa_matrix.room.early_checks import EarlyChecks
 from hansa_matrix.room.events import Events, RoomEvents, Status, Stored
 from hansa_matrix.room.native import Own
-from hansa_matrix.room.room import Head, MatrixRoom
+from hansa_matrix.room.room import BEHIND, Head, MatrixRoom
 
 #: A room is joined without those whose server gives no key, but not for one lost request (s).
 _KEY_PAUSES = (1.0, 4.0, 10.0)
 
+#: Returns to one room that are remembered.
+_RETURNS = 100
 
 #: A candidate that has not answered for so long (s) does not keep the next one waiting.
 _STAGGER = 3.0
@@ -330,17 +332,20 @@ class Membership:
         else:
             room = MatrixRoom.load(join.room_id, row.body, self._ctx.store, self._events)
         room.resident = True
+        if room.attended:
+            room.returns = (*room.returns, join.event_id)[-_RETURNS:]
         room.attended = room.attended or user in attendance.accounts
         before, base = room.groups.grow(0, {}, state)
         after, more = room.groups.after(before, state, join.key, join.event_id)
         mine = Stored(join, Status.ACCEPTED, before, after, live=room.attended)
         depth = max([join.depth, *(p.depth for p in answer.state)])
         placed = await of_room.load(join.prev_events, version)
+        lacking = [e for e in join.prev_events if e not in placed or not placed[e].after]
         room.head = Head(
             extremities={join.event_id: after},
             group=after,
             depth=min(depth, join.depth + 1),
-            behind=tuple(e for e in join.prev_events if e not in placed or not placed[e].after),
+            behind=tuple(dict.fromkeys([*lacking, *room.head.behind]))[:BEHIND],
             floor=join.depth,
         )
         had = await self._events.load(made, version)

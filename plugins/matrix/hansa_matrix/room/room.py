@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 
 #: So many predecessors that we lack are remembered; only an event that comes after all hope needs them.
-_BEHIND = 200
+BEHIND = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +94,8 @@ class MatrixRoom:
         self.resident = True
         #: Whether somebody with an account here has been in it: from then on its events are a timeline.
         self.attended = False
+        #: Joins by which we came back after nobody of ours was there: events follow each other up to one.
+        self.returns: tuple[str, ...] = ()
 
     def put(self, head: Head, *, resident: bool = True, attended: bool | None = None) -> Put:
         """The write that keeps the room at ``head``."""
@@ -107,6 +109,7 @@ class MatrixRoom:
             "floor": head.floor,
             "resident": resident,
             "attended": self.attended if attended is None else attended,
+            "returns": self.returns,
         }
         return Put("room", (self.room_id,), orjson.dumps(body))
 
@@ -125,6 +128,7 @@ class MatrixRoom:
         room.groups.last = data["last_group"]
         room.resident = data["resident"]
         room.attended = data.get("attended", False)
+        room.returns = tuple(data.get("returns", ()))
         return room
 
     async def state(self) -> dict[StateKey, str]:
@@ -302,4 +306,4 @@ def advanced(
 def without_past(head: Head, pdu: Pdu, missing: Iterable[str]) -> Head:
     """The head once an event is in the DAG of which ``missing`` predecessors are not."""
     behind = dict.fromkeys(e for e in (*head.behind, *missing) if e != pdu.event_id)
-    return replace(head, behind=tuple(behind)[-_BEHIND:])
+    return replace(head, behind=tuple(behind)[-BEHIND:])
