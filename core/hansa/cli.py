@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from hansa import terminal
+from hansa import __version__, terminal
 from hansa.pure.errors import HansaError, LocalProtocolError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = argparse.ArgumentParser(add_help=False, parents=[common])
     listing.add_argument("--json", action="store_true", help="print JSON")
     parser = argparse.ArgumentParser("hansa", description="Matrix, XMPP and governance in one process.")
+    parser.add_argument("--version", action="version", version=f"hansa {__version__}")
     top = parser.add_subparsers(dest="command", required=True)
 
     init = top.add_parser("init", help="make a folder with a configuration, keys and a test certificate")

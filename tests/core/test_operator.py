@@ -15,6 +15,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from hansa import __version__
+from hansa.cli import main
 from hansa.commands.init import example
 from peers.hansa import CommandFailed
 from peers.process import free_port
@@ -318,3 +320,10 @@ def test_a_port_that_is_taken_and_a_folder_in_use_are_named(tmp_path):
         )
     assert ran.returncode == 1
     assert "cannot start:" in ran.stdout and str(port) in ran.stdout
+
+
+def test_the_command_says_its_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip() == f"hansa {__version__}"
