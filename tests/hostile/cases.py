@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 from hostile.inputs import KIB, MIB, VALUES, pictures, repeated
 from hostile.scene import Evil, Scene, part, stamp
+from hostile.stanzas import STANZAS
 from peers.stranger import V1
 from peers.waiting import until
 
@@ -466,4 +467,6 @@ IN: list[Case] = [
     ),
 ]
 
-CASES: list[Case] = [*IN, *OUT]
+XMPP: list[Case] = [Case(f"stanzas: {name}", run) for name, run in STANZAS.items()]
+
+CASES: list[Case] = [*IN, *XMPP, *OUT]

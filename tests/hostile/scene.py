@@ -23,11 +23,19 @@ from peers.ca import PrivateCA
 from peers.forger import JoinedRoom, now
 from peers.hansa import Hansa
 from peers.process import free_port
+from peers.rogue import RogueLink, RogueServer
 from peers.stranger import V1, V2, Answer, Stranger
 from peers.synapse import MatrixUser
+from peers.waiting import until
 from yarl import URL
 
-_ROOMS = '\n[[rooms]]\nlinks = ["matrix:#den"]\n'
+#: The domain of a component whose XMPP server says whatever a case wants, and its room.
+COMPONENT = "rogue.example"
+MUC = f"square@{COMPONENT}"
+_ROOMS = (
+    '\n[networks.rogue]\nplugin = "xmpp"\ncomponent = "COMPONENT"\nport = PORT\nsecret = "SECRET"\n'
+    '\n[[rooms]]\nlinks = ["matrix:#den"]\n\n[[rooms]]\nlinks = ["rogue:square"]\n'
+)
 
 
 def part(text: str) -> str:
@@ -123,11 +131,13 @@ class Scene:
         self.cleanup = AsyncExitStack()
         self.evil, self.friend, self.notary = Evil(ca), Evil(ca), Evil(ca)
         self.silent_port = free_port()
+        self.rogue = RogueServer(free_port())
+        rooms = _ROOMS.replace("COMPONENT", COMPONENT).replace("PORT", str(self.rogue.port))
         self.hansa = Hansa(
             folder,
             ca,
             f'trusted_notaries = ["{self.notary.name}"]\nclient_rate = 100000\nclient_burst = 100000\n'
-            + _ROOMS,
+            + rooms.replace("SECRET", self.rogue.secret),
         )
         self.meter = Meter(self.hansa)
         self.romeo: MatrixUser
@@ -135,7 +145,7 @@ class Scene:
 
     async def start(self) -> Self:
         undo = self.cleanup.push_async_callback
-        for peer in (self.evil, self.friend, self.notary):
+        for peer in (self.evil, self.friend, self.notary, self.rogue):
             undo(peer.stop)
             await peer.start()
         silent = await asyncio.start_server(self._silent, "127.0.0.1", self.silent_port)
@@ -147,6 +157,7 @@ class Scene:
         alias = f"#den:{self.name}"
         self.evil.den = await self.evil.join(self.name, alias, "mallory")
         await self.romeo.join(alias)
+        await until("the component is connected", self._linked)
         self.admin = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(self.hansa.folder / "hansa.sock"))
         )
@@ -162,6 +173,14 @@ class Scene:
     @property
     def name(self) -> str:
         return self.hansa.name
+
+    @property
+    def link(self) -> RogueLink:
+        """The stream of our component."""
+        return self.rogue.links[COMPONENT]
+
+    async def _linked(self) -> bool:
+        return COMPONENT in self.rogue.links and self.link.up
 
     @property
     def den(self) -> JoinedRoom:

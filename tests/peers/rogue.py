@@ -60,17 +60,19 @@ class RogueLink:
 
 
 class RogueServer:
-    """Every component that knows the ``secret`` may connect; each has a ``RogueLink`` by its domain."""
+    """Every component that knows the ``secret`` may connect; each has a ``RogueLink`` by its domain. Port 0 is any
+    that is free.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.secret = secrets.token_hex(8)
-        self.port = 0
+        self.port = port
         self.links: dict[str, RogueLink] = {}
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

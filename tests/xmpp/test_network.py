@@ -200,7 +200,7 @@ async def test_a_full_room_queue_is_resource_constraint() -> None:
 
 
 async def test_large_stanzas_are_counted_by_their_size() -> None:
-    async with house(queue_bytes=65_536) as h:
+    async with house(queue_bytes=524_288) as h:
         await h.enter(JULIET, "Jule")
         await h.enter(ROMEO, "Romeo")
         h.say(JULIET, *("x" * 30_000 for _ in range(3)))
@@ -209,6 +209,21 @@ async def test_large_stanzas_are_counted_by_their_size() -> None:
         assert h.counted("xmpp_refused") == {"queue": 2}
         h.say(ROMEO, "y" * 30_000)
         await h.link.until(lambda: len(h.link.bodies(JULIET)) == 3)
+
+
+async def test_the_people_of_one_domain_leave_room_for_others() -> None:
+    async with house(queue_bytes=262_144) as h:
+        await h.enter(JULIET, "Jule")
+        crowd = [f"{number}@crowd.example/x" for number in range(100)]
+        for one in crowd:
+            h.say(one, "a")
+        h.say(JULIET, "b")
+        await h.link.until(lambda: h.link.bodies(JULIET) == ["b"])
+        taken = sum("not-acceptable" in line for line in h.link.lines())
+        assert h.counted("xmpp_refused") == {"queue": len(crowd) - taken}
+        assert 10 < taken <= 262_144 // 2 // (4096 + 1024)
+        h.say(crowd[-1], "a")  # nothing is held any more
+        await h.link.until(lambda: sum("not-acceptable" in line for line in h.link.lines()) == taken + 1)
 
 
 async def test_who_the_core_does_not_know_as_joined_is_not_here() -> None:

@@ -40,7 +40,9 @@ class Config(BaseModel):
         100, ge=1, le=10_000, description="Stanzas of one person to one room that may wait before an error."
     )
     queue_bytes: int = Field(
-        16 * 1024 * 1024, ge=65_536, description="Bytes of all stanzas that may wait before an error."
+        16 * 1024 * 1024,
+        ge=65_536,
+        description="Bytes that all stanzas that wait may take: one person an eighth, a domain half.",
     )
     ping_timeout: float = Field(
         10.0, gt=0, le=60, description="Seconds an occupant has to answer after a reconnect, or is gone."

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 from xml.etree.ElementTree import Element
 
@@ -39,6 +40,10 @@ _OPEN_WITHIN, _CLOSE_WITHIN = 10.0, 2.0
 _FIRST, _MOST = 0.5, 30.0
 #: Bytes waiting to be written before senders wait.
 _HIGH_WATER = 1024 * 1024
+#: Bytes that are parsed in one go, and seconds after which others get their turn on the loop.
+_PIECE, _TURN = 1024, 0.002
+#: Characters that are made of stanzas and written in one go.
+_WRITTEN = 128 * 1024
 
 
 class Options(Protocol):
@@ -84,6 +89,13 @@ class _Stream(ComponentXMPP):
         self.writable.set()
         self.reason = ""
         self._listener = listener
+        #: What was received and is not parsed yet: nothing more is read meanwhile.
+        self._unread = b""
+        self._turn: asyncio.Handle | None = None
+        #: Stanzas whose texts are not made yet: one of them can be for a thousand receivers.
+        self._unsent: deque[Iterator[str]] = deque()
+        self._pumping: asyncio.Handle | None = None
+        self._paused = False
         for name in ("IM", "IMError", "Presence", "Stream Error"):
             self.remove_handler(name)
         self._on(_ERROR, self._stream_error)
@@ -120,15 +132,51 @@ class _Stream(ComponentXMPP):
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
 
     def data_received(self, data: bytes | str) -> None:
-        """What breaks the stream's own rules is answered with a stream error, and is the link's end."""
+        """What arrives is parsed a piece at a time, so that a flood of stanzas holds nobody else up."""
+        self._unread += data if isinstance(data, bytes) else data.encode()
+        if self._turn is None and self.writable.is_set():
+            self._parse()
+
+    def _parse(self) -> None:
+        self._turn = None
+        end, at, unread = self.loop.time() + _TURN, 0, self._unread
+        while at < len(unread):
+            # A tag that has not ended is looked at again with every piece.
+            size = _PIECE + (self.parser.unfinished // 4 if isinstance(self.parser, BoundedParser) else 0)
+            if not self._take(unread[at : at + size]):
+                self._unread = b""
+                return
+            at += size
+            if not self.writable.is_set() or self.loop.time() > end:
+                break
+        self._unread = unread[at:]
+        if self._unread and self.writable.is_set():
+            self._turn = self.loop.call_soon(self._parse)
+        self._read_on()
+
+    def _take(self, piece: bytes) -> bool:
+        """False where the stream ends: what breaks its own rules is answered with a stream error."""
+        if self.parser is None:
+            return False
         try:
-            super().data_received(data)
+            super().data_received(piece)
         except RemoteProtocolError as error:
             self.reason = f"the XMPP server sent what no server may: {error.reason}"
             condition = f"<{error.code} xmlns='{_STREAM_ERRORS}'/>"
             self.send_raw(f"<stream:error>{condition}</stream:error></stream:stream>")
             if self.transport is not None:
                 self.transport.close()
+            return False
+        return True
+
+    def _read_on(self) -> None:
+        """Read on while nothing is left to parse and the server takes what we write."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self._unread or not self.writable.is_set():
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
 
     def send(self, data: StanzaBase | str, use_filters: bool = True) -> None:  # noqa: ARG002  # slixmpp's signature
         """Write at once: there is no queue to wait in, and no session to wait for."""
@@ -138,6 +186,11 @@ class _Stream(ComponentXMPP):
 
     def connection_lost(self, exception: BaseException | None) -> None:
         """Tell who waits, then let slixmpp clean up."""
+        self._unread = b""
+        self._unsent.clear()
+        for later in (self._turn, self._pumping):
+            if later is not None:
+                later.cancel()
         if self.parser is not None:
             self.parser.close()
         super().connection_lost(exception)
@@ -146,17 +199,60 @@ class _Stream(ComponentXMPP):
         if not self.closed.done():
             self.closed.set_result(reason)
 
+    def put(self, stanza: Outgoing) -> None:
+        """Write a stanza after those that were put before; ``writable`` is set once all are written."""
+        self._unsent.append(iter(stanza.texts()))
+        if self._pumping is None and not self._paused:
+            self._pumping = self.loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = None
+        self._write(_WRITTEN)
+        if not self._unsent and not self._paused:
+            self._writable_again()
+            return
+        self.writable.clear()
+        if not self._paused and self.transport is not None:
+            self._pumping = self.loop.call_soon(self._pump)
+        self._read_on()
+
+    def _write(self, most: int) -> None:
+        parts, size = list[str](), 0
+        while self._unsent and size < most:
+            for one in self._unsent[0]:
+                parts.append(one)
+                size += len(one)
+                if size >= most:
+                    break
+            else:
+                self._unsent.popleft()
+        if parts and self.transport is not None:
+            self.send_raw("".join(parts))
+
+    def flush(self) -> None:
+        """Hand over at once what was put."""
+        while self._unsent and self.transport is not None:
+            self._write(_WRITTEN)
+
+    def _writable_again(self) -> None:
+        self.writable.set()
+        if self._unread and self._turn is None:
+            self._turn = self.loop.call_soon(self._parse)
+        self._read_on()
+
     def pause_writing(self) -> None:
         """The server does not read as fast as we write: neither do we."""
+        self._paused = True
         self.writable.clear()
-        if self.transport is not None:
-            self.transport.pause_reading()
+        self._read_on()
 
     def resume_writing(self) -> None:
         """It caught up."""
-        self.writable.set()
-        if self.transport is not None:
-            self.transport.resume_reading()
+        self._paused = False
+        if not self._unsent:
+            self._writable_again()
+        elif self._pumping is None:
+            self._pumping = self.loop.call_soon(self._pump)
 
 
 class ComponentLink:
@@ -167,7 +263,6 @@ class ComponentLink:
         self._clock = clock
         self._random = random
         self._stream: _Stream | None = None
-        self._batch: list[str] = []
 
     async def run(self, listener: Listener) -> None:
         """See ``Transport.run``."""
@@ -205,7 +300,6 @@ class ComponentLink:
             return await asyncio.shield(stream.closed)
         finally:
             self._stream = None
-            self._batch.clear()
             stream.abort()
 
     async def stop(self) -> None:
@@ -213,7 +307,7 @@ class ComponentLink:
         stream = self._stream
         if stream is None or stream.transport is None:
             return
-        self._flush()
+        stream.flush()
         stream.send_raw(stream.stream_footer)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_WITHIN):
@@ -221,25 +315,18 @@ class ComponentLink:
         stream.abort()
 
     def send(self, stanzas: Iterable[Outgoing]) -> None:
-        """See ``Transport.send``. What is sent within one tick of the loop is one write."""
+        """See ``Transport.send``. What is sent in one tick of the loop is one write, if it is not much."""
         if self._stream is None or self._stream.transport is None:
             raise LinkDown("the component is not connected")
         for stanza in stanzas:
             if domain_of(stanza.sender) != self._options.component:
                 raise LocalProtocolError(f"{stanza.sender!r} is not ours to send from")
-            if stanza.to and not self._batch:
-                asyncio.get_running_loop().call_soon(self._flush)
-            self._batch += stanza.texts()
-
-    def _flush(self) -> None:
-        stream, batch = self._stream, self._batch
-        self._batch = []
-        if batch and stream is not None and stream.transport is not None:
-            stream.send_raw("".join(batch))
+            if stanza.to:
+                self._stream.put(stanza)
 
     async def drained(self) -> None:
         """See ``Transport.drained``."""
         stream = self._stream
         if stream is not None:
-            await asyncio.sleep(0)  # the batch of this tick is written first
+            await asyncio.sleep(0)  # what was put in this tick is written first
             await stream.writable.wait()

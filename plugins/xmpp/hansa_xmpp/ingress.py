@@ -37,6 +37,8 @@ from hansa_xmpp.service import HostedRoom, MucService
 from hansa_xmpp.transport import Transport
 
 _LEAVE_TRIES = 20
+#: What a stanza takes with its addresses, an element of it and an attribute, besides their text (bytes).
+_STANZA, _ELEMENT, _ATTRIBUTE = 1024, 320, 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ class Ingress:
     def _put(
         self, native: str, bare: str, item: _Arrived | _Leave | _Question, size: int, *, must: bool
     ) -> bool:
-        return self._lanes.put(f"{native} {bare}", item, size, must=must)
+        return self._lanes.put(native, bare, item, size, must=must)
 
     def _read(self, element: Element) -> Stanza | None:
         component = self._ctx.config.component
@@ -189,9 +191,8 @@ class Ingress:
             if not isinstance(command, Say):
                 self.service.say(command.stanzas)
 
-    async def _work(self, key: str, items: Sequence[_Arrived | _Leave | _Question]) -> None:
+    async def _work(self, native: str, items: Sequence[_Arrived | _Leave | _Question]) -> None:
         """One person's turn in one room. Words that follow each other are submitted together."""
-        native = key.partition(" ")[0]
         words: list[Say] = []
         for item in items:
             if isinstance(item, _Question):
@@ -361,8 +362,8 @@ def _short(stanza: Stanza) -> Stanza:
 
 
 def _size(element: Element) -> int:
-    """About how much memory an element takes."""
-    return sum(
-        200 + len(e.text or "") + len(e.tail or "") + sum(len(v) for v in e.attrib.values())
+    """About how much memory a stanza takes."""
+    return _STANZA + sum(
+        _ELEMENT + len(e.text or "") + len(e.tail or "") + sum(_ATTRIBUTE + len(v) for v in e.attrib.values())
         for e in element.iter()
     )

@@ -1,11 +1,13 @@
-"""What one person does in one room, in order; different people at the same time. Bounded."""
+"""What one person does in one room, in order; different people at the same time. Bounded, by whose it is."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
+
+from hansa_xmpp.proto.jid import domain_of
 
 Item = TypeVar("Item")
 
@@ -18,15 +20,23 @@ class Spawn(Protocol):
         ...
 
 
+#: What a lane takes itself, with its task (bytes).
+_LANE = 4096
+#: One person has at most this part of the bytes of all, and the people of one domain together.
+_OF_PERSON, _OF_DOMAIN = 8, 2
+
+
 @dataclass(slots=True)
 class _Lane(Generic[Item]):
+    shares: tuple[str, ...]
     waiting: deque[tuple[Item, int]] = field(default_factory=deque)
 
 
 class Lanes(Generic[Item]):
-    """Queues by key. ``work`` is given all that waits on one key and is not called for that key meanwhile.
+    """Queues by room and person. ``work`` is given the room and all that waits there of one person, and is
+    not called for the same meanwhile.
 
-    ``most`` is the number per key, ``most_bytes`` the size over all keys.
+    ``most`` is the number per queue, ``most_bytes`` the size of all; ``_OF_PERSON`` says who may have what.
     """
 
     def __init__(
@@ -41,33 +51,57 @@ class Lanes(Generic[Item]):
         self._spawn = spawn
         self._most = most
         self._most_bytes = most_bytes
-        self._bytes = 0
-        self._lanes: dict[str, _Lane[Item]] = {}
+        #: By person, by domain (after an ``@``) and in all (under the empty name).
+        self._held: dict[str, int] = defaultdict(int)
+        self._lanes: dict[tuple[str, str], _Lane[Item]] = {}
 
-    def put(self, key: str, item: Item, size: int, *, must: bool = False) -> bool:
-        """Queue ``item`` of ``size`` bytes; False if there is no room for it. ``must`` is for what has to be
-        taken, small things that cannot be many.
+    @property
+    def held(self) -> int:
+        """Bytes of all that waits or is worked on."""
+        return self._held.get("", 0)
+
+    def put(self, room: str, person: str, item: Item, size: int, *, must: bool = False) -> bool:
+        """Queue ``item`` of ``size`` bytes of a person (a bare JID) to a room; False if there is no place for
+        it. ``must`` is for what has to be taken, small things that cannot be many.
         """
-        lane = self._lanes.get(key)
-        waiting = len(lane.waiting) if lane else 0
-        if not must and (waiting >= self._most or self._bytes + size > self._most_bytes):
+        lane = self._lanes.get((room, person))
+        more = size if lane is not None else size + _LANE
+        shares = (person, "@" + domain_of(person), "")
+        if not must and (
+            (lane is not None and len(lane.waiting) >= self._most)
+            or self.held + more > self._most_bytes
+            or self._over(shares[0], more, _OF_PERSON)
+            or self._over(shares[1], more, _OF_DOMAIN)
+        ):
             return False
         if lane is None:
-            lane = self._lanes[key] = _Lane()
-            self._spawn(self._run(key, lane), f"lane {key}")
+            lane = self._lanes[room, person] = _Lane(shares)
+            self._spawn(self._run(room, person, lane), f"lane {room} {person}")
         lane.waiting.append((item, size))
-        self._bytes += size
+        for share in shares:
+            self._held[share] += more
         return True
 
-    async def _run(self, key: str, lane: _Lane[Item]) -> None:
+    def _over(self, share: str, more: int, part: int) -> bool:
+        """Who has nothing waiting may have one thing of any size."""
+        held = self._held.get(share, 0)
+        return held > 0 and held + more > self._most_bytes // part
+
+    def _free(self, lane: _Lane[Item], size: int) -> None:
+        for share in lane.shares:
+            self._held[share] -= size
+            if not self._held[share]:
+                del self._held[share]
+
+    async def _run(self, room: str, person: str, lane: _Lane[Item]) -> None:
         try:
             while lane.waiting:
                 batch = list(lane.waiting)
                 lane.waiting.clear()
                 try:
-                    await self._work(key, [item for item, _ in batch])
+                    await self._work(room, [item for item, _ in batch])
                 finally:
-                    self._bytes -= sum(size for _, size in batch)
+                    self._free(lane, sum(size for _, size in batch))
         finally:
-            self._bytes -= sum(size for _, size in lane.waiting)
-            del self._lanes[key]
+            self._free(lane, _LANE + sum(size for _, size in lane.waiting))
+            del self._lanes[room, person]

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -18,12 +19,14 @@ from hansa import Delivery, Event, NetworkContext, Ref, Retry, RoomView
 
 from hansa_xmpp.lanes import Spawn
 from hansa_xmpp.occupants import Kept, OccupantTable, Pings
-from hansa_xmpp.proto import convert
+from hansa_xmpp.proto import convert, render
 from hansa_xmpp.proto.muc import Admission, Asked, Command, Enter, Gone, Muc, Send
 from hansa_xmpp.proto.render import Outgoing
 from hansa_xmpp.transport import LinkDown, Transport
 
-_HISTORY_PAGE, _HISTORY_PAGES = 200, 60
+_HISTORY_PAGE, _HISTORY_PAGES = 50, 240
+#: Bytes of words that somebody who comes in is shown.
+_HISTORY_BYTES = 4 * 1024 * 1024
 
 #: Told that a person's last connection to a room is gone.
 OnGone = Callable[[str, Ref], None]
@@ -194,7 +197,7 @@ class MucService:
             await self._table.put([Kept(room=native, jid=full, nick=enter.nick, joined_seq=upto)])
             admission = Admission(upto=upto, history=history, subject=view.facts.topic)
             self.say(room.muc.admit(enter, admission, view))
-        await self._transport.drained()
+            await self._transport.drained()  # what the next one is shown is not made before
 
     async def rename(self, native: str, user: Ref, nick: str) -> None:
         """Give somebody another nick, which the core has taken."""
@@ -218,16 +221,23 @@ class MucService:
         most = config.history_most if timed else config.history
         if asked.stanzas is not None:
             most = min(asked.stanzas, config.history_most)
-        found: list[Event] = []
+        if not most or upto < 1:
+            return []
+        found, left = deque[Event](), _HISTORY_BYTES
         for _ in range(_HISTORY_PAGES):
-            if len(found) >= most or upto < 1:
-                break
             page = await self._ctx.history(native, limit=_HISTORY_PAGE, since=since, upto_seq=upto)
-            found[:0] = [event for event in page if convert.body_of(event.content) is not None]
-            if len(page) < _HISTORY_PAGE:
+            for event in reversed(page):
+                body = convert.body_of(event.content)
+                if body is None:
+                    continue
+                left -= len(render.text(body).encode())
+                if len(found) >= most or left < 0:
+                    return list(found)
+                found.appendleft(event)
+            if len(page) < _HISTORY_PAGE or page[0].seq <= 1:
                 break
             upto = page[0].seq - 1
-        return found[max(0, len(found) - most) :]
+        return list(found)
 
     def _occupant_id(self, native: str) -> Callable[[Ref], str]:
         def made(user: Ref) -> str:

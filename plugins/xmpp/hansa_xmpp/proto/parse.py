@@ -71,8 +71,13 @@ class BoundedParser:
             self._expat.Parse(data, False)
         except expat.ExpatError as error:
             raise RemoteProtocolError(str(error), code="not-well-formed") from None
-        if self._fed - self._seen > self._bounds.token:
+        if self.unfinished > self._bounds.token:
             raise RemoteProtocolError("one tag is too large", code="policy-violation")
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes since the last tag or text that has ended."""
+        return self._fed - self._seen
 
     def read_events(self) -> Iterator[tuple[str, Element]]:
         """What was completed since: the stream's root as it opens and closes, and whole stanzas."""
