@@ -83,6 +83,7 @@ from hansa_matrix.room.native import Arrived, FirstWord, Own
 from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.rejudging import Rejudging
+from hansa_matrix.room.relations import Relations
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.shares import Shares
 from hansa_matrix.room.signals import RoomSignals
@@ -241,6 +242,7 @@ class MatrixNetwork:
                 await room.holes.load(self._ctx.store)
                 self._rooms[room_id] = room
             after = str(page[-1].key[0])
+        await Relations(self._ctx.store).move()
         await self._care.load()
         await self._attendance.load()
         await self._sender.load()

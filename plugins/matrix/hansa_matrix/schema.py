@@ -188,11 +188,16 @@ SCHEMA = Schema(
         #: The bytes of it.
         Collection(name="account_data_usage", key={"user_id": str}),
         Collection(name="filter", key={"user_id": str, "filter_id": str}),
-        #: Events by what they relate to.
+        #: Events by what they relate to in their room, in the order of ``place``: see ``room.relations``.
         Collection(
             name="relation",
             key={"target": str, "event_id": str},
-            fields={"kind": str, "type": str, "sender": str, "ts": int, "depth": int},
+            fields={"room_id": str, "kind": str, "type": str, "sender": str, "ts": int, "place": str},
+            indexes=(
+                ("room_id", "target", "place"),
+                ("room_id", "target", "kind", "place"),
+                ("room_id", "target", "kind", "sender", "place"),
+            ),
         ),
         #: What people told the operator of: who, and when (ms).
         Collection(

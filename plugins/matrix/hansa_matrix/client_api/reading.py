@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,9 +25,11 @@ from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.events import Stored
+from hansa_matrix.room.relations import event_ids_of
 from hansa_matrix.room.room import MatrixRoom
 
 _MOST, _DEFAULT = 500, 10
+_RELATION_TOKEN = re.compile(r"[0-9]{16}_[0-9]{16}_[0-9a-f]{16}", re.ASCII)
 #: Pages that are looked through for events that a reader may see before one is answered that has few.
 _MOST_LOOKS = 20
 
@@ -280,27 +283,30 @@ class Reading:
     async def relations(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /relations/{eventId}/{relType}/{eventType}``."""
         room, found = await self._one(caller, request.path["room"], request.path["event"])
-        rows = await self._shapes.related(found.pdu.event_id)
-        kind, type_ = request.path.get("kind"), request.path.get("type")
-        rows = [r for r in rows if kind in {None, r.fields["kind"]} and type_ in {None, r.fields["type"]}]
-        rows = rows if request.first("dir", "b") == "f" else rows[::-1]
-        return await self._chosen(caller, room, rows, request)
-
-    async def _chosen(
-        self, caller: Caller, room: MatrixRoom, rows: Sequence[Row], request: Request
-    ) -> dict[str, Any]:
-        """A page of events that an index names."""
         most = max(1, number(request, "limit", 20, 100))
-        start = request.first("from") or request.first("since")
-        at = int(start) if start.isascii() and start.isdigit() and len(start) < 8 else 0
-        page = rows[at : at + most]
-        seen = await self._visibility.beside(caller.user, room, [str(r.key[1]) for r in page])
-        visible = [seen[str(r.key[1])] for r in page if str(r.key[1]) in seen]
+        token = request.first("from") or request.first("since")
+        after = _place_in(token) if token else None
+        type_, rows = request.path.get("type"), list[Row]()
+        for _ in range(_MOST_LOOKS):
+            page = await self._shapes.related.page(
+                room.room_id,
+                found.pdu.event_id,
+                _MOST,
+                kind=request.path.get("kind"),
+                after=after,
+                newest_first=request.first("dir", "b") != "f",
+            )
+            rows += [row for row in page if type_ in {None, row.fields["type"]}]
+            after = str(page[-1].fields["place"]) if len(page) == _MOST else None
+            if after is None or len(rows) > most:
+                break
+        if len(rows) > most:
+            rows, after = rows[:most], str(rows[most - 1].fields["place"])
+        seen = await self._visibility.beside(caller.user, room, event_ids_of(rows))
+        visible = [seen[event_id] for event_id in event_ids_of(rows) if event_id in seen]
         answer: dict[str, Any] = {"chunk": await self._shapes.of(caller, room, visible)}
-        if len(rows) > at + most:
-            answer["next_batch"] = str(at + most)
-        if at:
-            answer["prev_batch"] = str(max(0, at - most))
+        if after is not None:
+            answer["next_batch"] = after
         return answer
 
     async def threads(self, caller: Caller, request: Request, _body: Any) -> Any:
@@ -326,16 +332,15 @@ class Reading:
             seen.update(roots)
             loaded = await self._visibility.beside(caller.user, room, roots)
             visible = [loaded[root] for root in roots if root in loaded]
-            found += [v for v in visible if include == "all" or await self._took_part(caller.user, v.pdu)]
+            found += [
+                v
+                for v in visible
+                if include == "all" or await self._shapes.took_part(caller.user, room, v.pdu)
+            ]
         answer: dict[str, Any] = {"chunk": await self._shapes.of(caller, room, found)}
         if place is not None:
             answer["next_batch"] = str(place)
         return answer
-
-    async def _took_part(self, user: str, root: Pdu) -> bool:
-        rows = await self._shapes.related(root.event_id)
-        mine = (r for r in rows if r.fields["kind"] == "m.thread" and r.fields["sender"] == user)
-        return root.sender == user or next(mine, None) is not None
 
     async def at(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /timestamp_to_event``."""
@@ -343,6 +348,16 @@ class Reading:
         found = await nearest(self._directory, room, request)
         await self._one(caller, room.room_id, found.event_id)
         return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}
+
+
+def _place_in(token: str) -> str | None:
+    """The place among relations that a token of ours means; None for one of a timeline, which means all.
+    Raises the error answer of what is no token.
+    """
+    if _RELATION_TOKEN.fullmatch(token):
+        return token
+    place_of(token)
+    return None
 
 
 def _face(pdu: Pdu) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hansa import NetworkContext, Row
+from hansa import NetworkContext
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.visibility import Visibility
@@ -14,15 +14,15 @@ from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.events import Stored
-from hansa_matrix.room.relations import relation
+from hansa_matrix.room.relations import REFERENCE, REPLACE, THREAD, Relations, event_ids_of, relation
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.shown import unspoken
 
 _STRIPPED = ("type", "state_key", "content", "sender", "origin_server_ts")
-#: The kinds of relations that an event is shown with.
-_BUNDLED = frozenset({"m.replace", "m.reference", "m.thread"})
-#: Relations of one event that are looked at for its summary.
+#: Relations of one kind that are looked at for an event's summary.
 _MOST_RELATED = 1000
+#: Relations that are looked at together for the newest that a reader may read.
+_AT_ONCE = 50
 
 
 def stripped(pdu: Pdu) -> dict[str, Any]:
@@ -58,6 +58,7 @@ class Shapes:
     def __init__(self, ctx: NetworkContext, attendance: Attendance, visibility: Visibility) -> None:
         self._ctx = ctx
         self._visibility = visibility
+        self.related = Relations(ctx.store)
         self._sent = attendance.sent
         self._erased = attendance.erased
 
@@ -130,40 +131,74 @@ class Shapes:
             known[one.before] = str(member.membership) if member is not None else "leave"
         return known[one.before]
 
-    async def related(self, target: str, most: int = _MOST_RELATED) -> list[Row]:
-        """What relates to an event, by their times."""
-        rows = await self._ctx.store.scan("relation", equal=(target,), limit=most)
-        return sorted(rows, key=_when)
-
     async def _relations(self, caller: Caller, room: MatrixRoom, one: Stored) -> dict[str, Any]:
         """The latest edit, the thread, and what refers to it, as far as the reader may read them."""
-        pdu = one.pdu
-        by_kind: dict[str, list[str]] = {}
-        mine: set[str] = set()
-        for row in await self.related(pdu.event_id):
-            kind, event_id = str(row.fields["kind"]), str(row.key[1])
-            if kind in _BUNDLED and (kind != "m.replace" or (pdu.state_key is None and _edits(row, pdu))):
-                by_kind.setdefault(kind, []).append(event_id)
-                if row.fields["sender"] == caller.user:
-                    mine.add(event_id)
-        if relation(pdu) is not None:
-            by_kind.pop("m.thread", None)
-        named = [event_id for event_ids in by_kind.values() for event_id in event_ids]
-        seen = await self._visibility.beside(caller.user, room, named) if named else {}
-        found: dict[str, Any] = {}
-        kept = {kind: [e for e in event_ids if e in seen] for kind, event_ids in by_kind.items()}
-        if kept.get("m.replace"):
-            found["m.replace"] = bare(await self._as_read(caller, room, seen[kept["m.replace"][-1]]))
-        if kept.get("m.reference"):
-            found["m.reference"] = {"chunk": [{"event_id": event_id} for event_id in kept["m.reference"]]}
-        if thread := kept.get("m.thread"):
-            (shown,) = await self.of(caller, room, [seen[thread[-1]]])
-            found["m.thread"] = {
-                "latest_event": shown,
-                "count": len(thread),
-                "current_user_participated": pdu.sender == caller.user or not mine.isdisjoint(thread),
-            }
+        pdu, found = one.pdu, dict[str, Any]()
+        if pdu.state_key is None and (edit := await self._edit(caller, room, pdu)) is not None:
+            found[REPLACE] = bare(await self._as_read(caller, room, edit))
+        rows = await self.related.page(
+            room.room_id, pdu.event_id, _MOST_RELATED, kind=REFERENCE, newest_first=True
+        )
+        seen = await self._visibility.beside(caller.user, room, event_ids_of(rows)) if rows else {}
+        if seen:
+            found[REFERENCE] = {"chunk": [{"event_id": e} for e in event_ids_of(rows[::-1]) if e in seen]}
+        if relation(pdu) is None and (thread := await self._thread(caller, room, pdu)):
+            found[THREAD] = thread
         return found
+
+    async def _edit(self, caller: Caller, room: MatrixRoom, pdu: Pdu) -> Stored | None:
+        """The newest edit of an event that the reader may read: only its sender edits it."""
+        after: str | None = None
+        for _ in range(0, _MOST_RELATED, _AT_ONCE):
+            rows = await self.related.page(
+                room.room_id,
+                pdu.event_id,
+                _AT_ONCE,
+                kind=REPLACE,
+                sender=pdu.sender,
+                after=after,
+                newest_first=True,
+            )
+            ids = event_ids_of([row for row in rows if row.fields["type"] == pdu.type])
+            seen = await self._visibility.beside(caller.user, room, ids) if ids else {}
+            newest = next((e for e in ids if e in seen), None)
+            if newest is not None or len(rows) < _AT_ONCE:
+                return seen[newest] if newest is not None else None
+            after = str(rows[-1].fields["place"])
+        return None
+
+    async def _thread(self, caller: Caller, room: MatrixRoom, root: Pdu) -> dict[str, Any]:
+        """A thread's summary; empty if the reader may read none of it. Of the answers before the newest
+        1,000 all count, for nobody can look at them all each time.
+        """
+        rows = await self.related.page(
+            room.room_id, root.event_id, _MOST_RELATED, kind=THREAD, newest_first=True
+        )
+        ids = event_ids_of(rows)
+        seen = await self._visibility.beside(caller.user, room, ids) if ids else {}
+        newest = next((e for e in ids if e in seen), None)
+        if newest is None:
+            return {}
+        count = len(seen)
+        if len(rows) == _MOST_RELATED:
+            count += await self.related.count(room.room_id, root.event_id, THREAD) - len(rows)
+        (shown,) = await self.of(caller, room, [seen[newest]])
+        return {
+            "latest_event": shown,
+            "count": count,
+            "current_user_participated": await self.took_part(caller.user, room, root, seen),
+        }
+
+    async def took_part(
+        self, user: str, room: MatrixRoom, root: Pdu, seen: Mapping[str, Stored] | None = None
+    ) -> bool:
+        """Whether somebody began a thread or answered in it; ``seen`` are answers that they may read."""
+        if root.sender == user or any(one.pdu.sender == user for one in (seen or {}).values()):
+            return True
+        rows = await self.related.page(
+            room.room_id, root.event_id, _AT_ONCE, kind=THREAD, sender=user, newest_first=True
+        )
+        return bool(await self._visibility.beside(user, room, event_ids_of(rows)) if rows else None)
 
     async def _as_read(self, caller: Caller, room: MatrixRoom, one: Stored) -> Pdu:
         """An event without what the erased said, for who was not there."""
@@ -171,14 +206,6 @@ class Shapes:
             return one.pdu
         there = await self._membership(caller.user, room, one, {}) == "join"
         return one.pdu if there else redacted(one.pdu, room.version)
-
-
-def _when(row: Row) -> tuple[int, int, str]:
-    return int(row.fields["ts"] or 0), int(row.fields["depth"] or 0), str(row.key[1])
-
-
-def _edits(row: Row, pdu: Pdu) -> bool:
-    return row.fields["sender"] == pdu.sender and row.fields["type"] == pdu.type
 
 
 def state_shapes(pdus: Iterable[Pdu], now: int, *, room_id: bool = True) -> list[Mapping[str, Any]]:

@@ -1,11 +1,27 @@
-"""Which events relate to which. SPEC: client-server API, "Forming relationships between events"."""
+"""Which events relate to which. SPEC: client-server API, "Forming relationships between events".
+
+An event relates to another of its own room alone: whoever names one of another room relates to nothing there.
+"""
 
 from __future__ import annotations
 
-from hansa import Delete, Put, Value, Write
+import hashlib
+from collections.abc import Sequence
+
+from hansa import Delete, Put, Row, Scoped, Value, Write
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
+
+#: The kinds that an event is shown with.
+REPLACE, THREAD, REFERENCE = "m.replace", "m.thread", "m.reference"
+#: Rows that are brought into their room at a time.
+_AT_ONCE = 500
+_PLACE = ("room_id", "target", "place")
+_OF_KIND = ("room_id", "target", "kind", "place")
+_OF_SENDER = ("room_id", "target", "kind", "sender", "place")
+#: The greatest time (ms) and depth that are told from greater ones.
+_MOST = 10**16 - 1
 
 
 def relation(pdu: Pdu) -> tuple[str, str] | None:
@@ -19,22 +35,23 @@ def relation(pdu: Pdu) -> tuple[str, str] | None:
     return str(target), kind
 
 
-def related(pdu: Pdu) -> list[Write]:
-    """The write by which an event is found from the one that it relates to."""
+def related(pdu: Pdu, now: int, *, live: bool = True) -> list[Write]:
+    """The writes by which an event that comes ``now`` (ms) is found from the one that it relates to. It came
+    as it happened if it is ``live``.
+    """
     found = relation(pdu)
     if found is None:
         return []
+    target, kind = found
     fields: dict[str, Value] = {
-        "kind": found[1],
+        "room_id": pdu.room_id,
+        "kind": kind,
         "type": pdu.type,
         "sender": pdu.sender,
         "ts": pdu.origin_server_ts,
-        "depth": pdu.depth,
+        "place": _place(pdu, kind, now, live=live),
     }
-    return [
-        Put("related", (found[0],)),
-        Put("relation", (found[0], pdu.event_id), b"", fields),
-    ]
+    return [Put("related", (target,)), Put("relation", (target, pdu.event_id), b"", fields)]
 
 
 def unrelated(pdu: Pdu, by: str) -> list[Write]:
@@ -42,3 +59,69 @@ def unrelated(pdu: Pdu, by: str) -> list[Write]:
     found = relation(pdu)
     mark: list[Write] = [Put("redacted_by", (pdu.event_id,), by.encode())]
     return mark if found is None else [*mark, Delete("relation", (found[0], pdu.event_id))]
+
+
+def _place(pdu: Pdu, kind: str, now: int, *, live: bool) -> str:
+    """Where an event stands among those that relate to the same: by its time here, for the clocks of others
+    may be wrong; what is older than its coming by its own. Of edits the newest by its own clock holds.
+    """
+    ts = pdu.origin_server_ts
+    at = ts if kind == REPLACE else now if live else min(ts, now)
+    return _spelled(at, pdu.depth, pdu.event_id)
+
+
+def _spelled(at: int, depth: int, event_id: str) -> str:
+    """The depth says which is first of one millisecond, and nothing else. A place is a token for whoever
+    may read the event before it: it does not name the event.
+    """
+    mark = hashlib.sha256(event_id.encode()).hexdigest()[:16]
+    return f"{min(max(at, 0), _MOST):016d}_{min(depth, _MOST):016d}_{mark}"
+
+
+class Relations:
+    """Events that relate to one of a room, in the order of their places."""
+
+    def __init__(self, store: Scoped) -> None:
+        self._store = store
+
+    async def page(
+        self,
+        room_id: str,
+        target: str,
+        most: int,
+        *,
+        kind: str | None = None,
+        sender: str | None = None,
+        after: str | None = None,
+        newest_first: bool = False,
+    ) -> list[Row]:
+        """Up to ``most`` rows behind the place ``after``. ``sender`` is for those of one ``kind``."""
+        equal = [room_id, target, *([kind] if kind is not None else []), *([sender] if sender else [])]
+        index = {2: _PLACE, 3: _OF_KIND, 4: _OF_SENDER}[len(equal)]
+        return await self._store.scan(
+            "relation", index=index, equal=equal, after=after, limit=most, reverse=newest_first
+        )
+
+    async def count(self, room_id: str, target: str, kind: str) -> int:
+        """How many events relate to one in a way."""
+        return await self._store.count("relation", equal={"room_id": room_id, "target": target, "kind": kind})
+
+    async def move(self) -> None:
+        """Give the rows of earlier versions their room: they were kept without, and nobody finds them."""
+        while rows := await self._store.scan("relation", index=_PLACE, equal=[None], limit=_AT_ONCE):
+            events = await self._store.get_many("pdu", [(row.key[1],) for row in rows])
+            await self._store.commit([_moved(row, events.get((row.key[1],))) for row in rows])
+
+
+def _moved(row: Row, event: Row | None) -> Write:
+    if event is None:
+        return Delete("relation", row.key)
+    fields = {name: row.fields[name] for name in ("kind", "type", "sender", "ts")}
+    fields["room_id"] = event.fields["room_id"]
+    fields["place"] = _spelled(int(row.fields["ts"] or 0), int(event.fields["depth"] or 0), str(row.key[1]))
+    return Put("relation", row.key, b"", fields)
+
+
+def event_ids_of(rows: Sequence[Row]) -> list[str]:
+    """The events of some rows."""
+    return [str(row.key[1]) for row in rows]

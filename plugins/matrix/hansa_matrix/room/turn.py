@@ -30,7 +30,6 @@ from hansa_matrix.room.events import DECISION, Status, Stored
 from hansa_matrix.room.native import Adopted, Arrived, Backfilled, Own, refusal_of
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.redactions import REDACTION
-from hansa_matrix.room.relations import related
 from hansa_matrix.room.room import MatrixRoom, without_past
 from hansa_matrix.room.speech import Speech
 from hansa_matrix.room.state import StateIds
@@ -223,7 +222,7 @@ class RoomTurn:
         self._draft.head = without_past(self._draft.head, pdu, missing)
         writes.append(stored.put())
         if reject is None:
-            writes += related(pdu) if stored.shown else ()
+            writes += self._draft.relates(stored, live=False)
             writes += await self._draft.redacted(pdu, state, live=False)
         return self._draft.prepared(writes, shown=False)
 
@@ -257,7 +256,7 @@ class RoomTurn:
         self._draft.head = without_past(self._draft.head, pdu, ())
         writes.append(stored.put())
         if reject is None:
-            writes += related(pdu) if stored.shown else ()
+            writes += self._draft.relates(stored, live=False)
             writes += await self._draft.redacted(pdu, before, live=False)
         return self._draft.prepared(writes, shown=False)
 

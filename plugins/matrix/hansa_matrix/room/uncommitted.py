@@ -197,9 +197,13 @@ class Uncommitted:
             self._news = True
             self.stored[pdu.event_id] = replace(self.stored[pdu.event_id], live=True)
             writes.append(told(pdu.room_id, pdu.event_id, self.head.group))
-        writes += related(pdu) if stored.shown else ()
+        writes += self.relates(stored)
         writes += [*hidden, self.stored[pdu.event_id].put()]
         return writes, await self._seen(keys, current)
+
+    def relates(self, stored: Stored, *, live: bool = True) -> list[Write]:
+        """The writes by which an event that is shown is found from the one that it relates to."""
+        return related(stored.pdu, self.ctx.clock.now(), live=live) if stored.shown else []
 
     def judged_now(self, stored: Stored) -> Stored:
         """An event that the policies of now were asked about."""
@@ -220,7 +224,7 @@ class Uncommitted:
         """
         writes: list[Write] = []
         if stored.shown:
-            writes += related(stored.pdu)
+            writes += self.relates(stored, live=live)
             if self._attended and live:
                 self._news, stored = True, replace(stored, live=True)
                 writes.append(told(stored.pdu.room_id, stored.pdu.event_id, self.head.group))
