@@ -95,6 +95,53 @@ async def test_invites_that_are_refused(tmp_path):
         assert await house.app.network("matrix")._ctx.store.count("invite") == 0
 
 
+def stripped(raw: dict[str, Any]) -> dict[str, Any]:
+    return {name: raw[name] for name in ("type", "state_key", "sender", "content")}
+
+
+async def test_what_is_shown_of_a_room_may_be_stripped_events(tmp_path):
+    """Dendrite sends these, and Synapse takes them."""
+    async with inbound(tmp_path) as house:
+        room = foreign_room(house, "12")
+        raw = invite_to(house, room, house.app.network("matrix").bridge_user)
+        where = f"{V2}/invite/{at(room.room_id, event_id(raw, room.version))}"
+        create = stripped(house.forger.created[room.room_id])
+        name = {"type": "m.room.name", "state_key": "", "sender": USER, "content": {"name": "Verona"}}
+        body = {"room_version": "12", "event": raw, "invite_room_state": [name, create]}
+        status, answer = await house.ask("PUT", where, body)
+        assert status == 200, answer
+        assert set(answer["event"]["signatures"]) == {OURS, THEIRS}
+        waiting = await house.app.network("matrix")._pending.get(
+            room.room_id, house.app.network("matrix").bridge_user
+        )
+        assert {one["type"] for one in waiting.shown} >= {"m.room.create", "m.room.name"}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"type": 7},
+        {"type": None},
+        {"state_key": None},
+        {"sender": "nobody"},
+        {"content": []},
+        {"hashes": {"sha256": "x"}},
+        {"signatures": {}, "hashes": {}, "auth_events": []},
+        {"auth_events": "x"},
+    ],
+)
+async def test_what_is_shown_of_a_room_and_malformed_is_refused(tmp_path, spoil):
+    async with inbound(tmp_path) as house:
+        room = foreign_room(house, "12")
+        raw = invite_to(house, room, house.app.network("matrix").bridge_user)
+        where = f"{V2}/invite/{at(room.room_id, event_id(raw, room.version))}"
+        create = {**stripped(house.forger.created[room.room_id]), **spoil}
+        for state in ([create], [stripped(house.forger.created[room.room_id]), create]):
+            body = {"room_version": "12", "event": raw, "invite_room_state": state}
+            await refused(house, 400, "M_INVALID_PARAM", "PUT", where, body)
+        assert await house.app.network("matrix")._ctx.store.count("invite") == 0
+
+
 @each_version
 async def test_an_invite_of_ours_goes_out_and_is_kept_with_their_signature(tmp_path, version):
     async with inbound(tmp_path, version) as house:

@@ -239,14 +239,14 @@ def test_j5_a_restricted_join_takes_the_signature_of_the_authorising_server(vers
     def key_of(server: str, _: str) -> VerifyKey | None:
         return VerifyKey(public=keys[server].public, valid_until=9) if server in keys else None
 
-    made = joined(join, check_answer(room.answer(event=back.raw), room.room_id, version), version)
+    made = joined(join, check_answer(room.answer(event=back.raw), room.room_id, version).event, version)
     assert made.event_id == join.event_id
     assert made.raw["signatures"].keys() == {"x", "y"}
     assert unsigned_by(join, version, key_of, verify)
     assert unsigned_by(made, version, key_of, verify) is None
     # What else the resident did to the event is not taken over.
     changed = {**back.raw, "unsigned": {"age": 1}, "signatures": {"x": {}, "y": back.raw["signatures"]["y"]}}
-    made = joined(join, check_answer(room.answer(event=changed), room.room_id, version), version)
+    made = joined(join, check_answer(room.answer(event=changed), room.room_id, version).event, version)
     assert made.wire == countersigned(join, version, "y", (THEIRS.key_id, THEIRS.sign)).wire
 
 
@@ -255,10 +255,13 @@ def test_j5_the_event_that_comes_back_is_ours(version: RoomVersion) -> None:
     room = Room(version)
     join = room.event("m.room.member", "@b:x", {"membership": "join"})
     for nothing in (None, 7, []):
-        assert joined(join, check_answer(room.answer(event=nothing), room.room_id, version), version) is join
+        assert (
+            joined(join, check_answer(room.answer(event=nothing), room.room_id, version).event, version)
+            is join
+        )
     for other in (room.member.raw, {}, {**join.raw, "depth": 2}):
         with pytest.raises(RemoteProtocolError):
-            joined(join, check_answer(room.answer(event=other), room.room_id, version), version)
+            joined(join, check_answer(room.answer(event=other), room.room_id, version).event, version)
 
 
 # The state that comes along with an invite.

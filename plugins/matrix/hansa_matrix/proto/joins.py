@@ -14,7 +14,7 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.gathered import MAX_DROPPED
 from hansa_matrix.proto.pdu import MAX_AUTH, MAX_PREV, NOT_KEPT, cites, from_raw, parse, required_servers
 from hansa_matrix.proto.signing import signatures_of
-from hansa_matrix.proto.state_keys import CREATE_KEY
+from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY
 from hansa_matrix.proto.versions import RoomVersion
 
 #: A resident may answer with this many events of state and chain together.
@@ -22,6 +22,8 @@ MAX_EVENTS = 200_000
 _MAX_SERVERS = 10_000
 #: The arrays of a send_join answer that are read as they come.
 JOIN_ARRAYS = ("state", "auth_chain", "servers_in_room")
+#: What a whole event has, and a stripped one has not.
+_WHOLE = frozenset(["hashes", "signatures", "auth_events", "prev_events"])
 _STEPS = frozenset(
     ["type", "room_id", "sender", "state_key", "content", "prev_events", "auth_events", "depth"]
 )
@@ -214,7 +216,9 @@ def joined(join: Pdu, came: Mapping[str, Any] | None, version: RoomVersion) -> P
 
 def check_shown(state: Sequence[object], invite: Pdu, version: RoomVersion) -> None:
     """The state that goes along with an invite: events of some shape, and where the room's id is made of its
-    create event, that event. Raises RemoteProtocolError (400).
+    create event, that event among well-formed ones. Raises RemoteProtocolError (400).
+
+    COMPAT: these are whole events by the specification; Dendrite sends stripped ones, and Synapse takes both.
     """
     check_depth(list(state))
     events = [one for one in state if isinstance(one, dict)]
@@ -222,11 +226,28 @@ def check_shown(state: Sequence[object], invite: Pdu, version: RoomVersion) -> N
         raise RemoteProtocolError("invite_room_state holds what is no event", code="M_INVALID_PARAM")
     if not version.hashed_room_id:
         return
-    creates = [one for one in events if one.get("type") == "m.room.create"]
+    if not all(map(_is_stripped, events)):
+        raise RemoteProtocolError("invite_room_state holds a malformed event", code="M_INVALID_PARAM")
+    creates = [one for one in events if one["type"] == CREATE]
     if not creates:
         raise RemoteProtocolError("invite_room_state has no m.room.create", code="M_MISSING_PARAM")
-    if any(parse(one, version).room_id != invite.room_id for one in creates):
-        raise RemoteProtocolError("the create event is of another room", code="M_INVALID_PARAM")
+    for one in creates:
+        if _WHOLE.isdisjoint(one):
+            continue
+        try:
+            room_id = parse(one, version).room_id
+        except RemoteProtocolError as problem:
+            text = f"the create event is malformed: {problem.reason}"
+            raise RemoteProtocolError(text, code="M_INVALID_PARAM") from problem
+        if room_id != invite.room_id:
+            raise RemoteProtocolError("the create event is of another room", code="M_INVALID_PARAM")
+
+
+def _is_stripped(event: Mapping[str, Any]) -> bool:
+    """Whether an event has all that a stripped one has."""
+    named = (event.get(name) for name in ("type", "state_key"))
+    whose = ids.valid_user_id(event.get("sender"))
+    return whose and all(isinstance(one, str) for one in named) and isinstance(event.get("content"), dict)
 
 
 def senders_of(state: Sequence[object]) -> frozenset[str]:
