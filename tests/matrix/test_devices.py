@@ -74,7 +74,7 @@ async def edus(house: Inbound, *given: tuple[str, Any], txn: str = "") -> int:
 
 
 async def test_a_change_is_told_to_the_servers_of_the_persons_rooms_and_names_the_one_before(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with inbound(tmp_path, share_device_names=True) as house:
         told, devices = Told(house), known(house).devices
         changed: list[str] = []
         devices.changed = changed.append
@@ -96,6 +96,27 @@ async def test_a_change_is_told_to_the_servers_of_the_persons_rooms_and_names_th
         assert changed == [US] * 4
         _, listed = await house.ask("GET", f"{V1}/user/devices/{quote(US, safe='')}")
         assert listed == {"user_id": US, "stream_id": 4, "devices": []}  # B has no keys
+
+
+@pytest.mark.parametrize("shared", [None, False, True])
+async def test_what_somebody_calls_a_device_does_not_leave_the_server_unless_that_is_wanted(tmp_path, shared):
+    options = {} if shared is None else {"share_device_names": shared}
+    async with inbound(tmp_path, **options) as house:
+        told, devices = Told(house), known(house).devices
+        await devices.put(US, Device(device_id="A", keys=keys_of(US, "A"), name="my phone"))
+        (edu,) = await told.last(1)
+        _, listed = await house.ask("GET", f"{V1}/user/devices/{quote(US, safe='')}")
+        _, queried = await house.ask("POST", f"{V1}/user/keys/query", {"device_keys": {US: []}})
+        given = [
+            edu.get("device_display_name"),
+            listed["devices"][0].get("device_display_name"),
+            queried["device_keys"][US]["A"].get("unsigned", {}).get("device_display_name"),
+        ]
+        assert given == (["my phone"] * 3 if shared else [None] * 3)
+        assert edu["keys"] == listed["devices"][0]["keys"] == keys_of(US, "A")
+        # People here see it, as before.
+        here = await known(house).keys.query({US: []})
+        assert here["device_keys"][US]["A"]["unsigned"] == {"device_display_name": "my phone"}
 
 
 async def test_what_is_told_of_devices_waits_for_a_server_that_is_away_and_goes_in_one_transaction(tmp_path):
@@ -267,9 +288,7 @@ async def test_queries_name_devices_and_never_a_ghost(tmp_path):
         _, answer = await house.ask("POST", f"{V1}/user/keys/query", body)
         (user,) = answer["device_keys"]
         assert user == US
-        assert answer["device_keys"][US] == {
-            "A": {**keys_of(US, "A"), "unsigned": {"device_display_name": "A"}}
-        }
+        assert answer["device_keys"][US] == {"A": keys_of(US, "A")}
         _, listed = await house.ask("GET", f"{V1}/user/devices/{quote(ghost, safe='')}")
         assert listed == {"user_id": ghost, "stream_id": 0, "devices": []}
 

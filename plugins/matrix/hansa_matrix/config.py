@@ -145,6 +145,9 @@ class Config(BaseModel):
     presence: bool = Field(
         default=False, description="tell other servers who is there, and take note of what they tell"
     )
+    share_device_names: bool = Field(
+        default=False, description="tell other servers what people here call their devices"
+    )
     public_reading: bool = Field(
         default=False,
         description="tell who has no account here which rooms are published and, where there are policies,"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -66,6 +67,15 @@ class Devices:
         keys = {str(key[1]): orjson.loads(row.body) for key, row in signing.items()}
         stream_id = await self._last(user)
         return UserDevices(user=user, stream_id=stream_id, devices=devices, cross_signing=keys)
+
+    async def outside(self, user: str) -> UserDevices:
+        """All devices of somebody, as other servers are told of them."""
+        found = await self.of(user)
+        return replace(found, devices={name: self._outside(one) for name, one in found.devices.items()})
+
+    def _outside(self, device: Device) -> Device:
+        """What somebody calls a device says what it is, and whose it may be."""
+        return device if self._ctx.config.share_device_names else replace(device, name="")
 
     async def _last(self, user: str) -> int:
         row = await self._ctx.store.get("device_list", (user,))
@@ -133,7 +143,7 @@ class Devices:
             update = DeviceListUpdate(
                 user=user,
                 stream_id=stream_id + 1,
-                device=device,
+                device=self._outside(device),
                 previous=(stream_id,) if stream_id else (),
                 deleted=deleted,
             )

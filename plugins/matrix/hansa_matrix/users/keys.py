@@ -46,14 +46,16 @@ class KeyDirectory:
         self._remote = remote
         self._crossings = Crossings(ctx)
 
-    async def query_here(self, wanted: Mapping[str, Sequence[str]]) -> _Keys:
+    async def query_here(self, wanted: Mapping[str, Sequence[str]], *, outside: bool = False) -> _Keys:
         """``device_keys``, ``master_keys`` and ``self_signing_keys`` of people here, by user; of each the
-        devices named, or all.
+        devices named, or all. ``outside``: as another server is told.
         """
         found: _Keys = {"device_keys": {}, "master_keys": {}, "self_signing_keys": {}}
         for user, device_ids in wanted.items():
-            of = await self._devices.of(user) if await self._company.local(user) else None
-            if of is not None and (of.stream_id or of.cross_signing):
+            if not await self._company.local(user):
+                continue
+            of = await (self._devices.outside(user) if outside else self._devices.of(user))
+            if of.stream_id or of.cross_signing:
                 _add(found, of, device_ids)
         return found
 

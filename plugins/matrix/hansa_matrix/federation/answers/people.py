@@ -66,7 +66,7 @@ class People:
         await require(self._ctx, self._crossings.keys_query(origin, [user], outbound=False))
         if not await self._known.company.local(user):
             return UserDevices(user=user, stream_id=0).listed()
-        return (await self._known.devices.of(user)).listed()
+        return (await self._known.devices.outside(user)).listed()
 
     async def keys_query(self, origin: str, _request: Request, body: Any) -> Any:
         """``POST /user/keys/query``."""
@@ -74,7 +74,7 @@ class People:
         if not isinstance(wanted, dict) or not all(_strings(named) for named in wanted.values()):
             raise error(400, "M_BAD_JSON", "device_keys is no object of lists")
         await require(self._ctx, self._crossings.keys_query(origin, self._ours(wanted), outbound=False))
-        return await self._known.keys.query_here(wanted)
+        return await self._known.keys.query_here(wanted, outside=True)
 
     async def keys_claim(self, origin: str, _request: Request, body: Any) -> Any:
         """``POST /user/keys/claim``."""
