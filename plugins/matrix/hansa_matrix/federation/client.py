@@ -41,15 +41,17 @@ class Refused(RemoteProtocolError):
 
 
 class Unreachable(OSError):
-    """No answer from the other server. ``retry_after`` in seconds if it asked for patience (429).
+    """No answer from the other server, or one that says that it cannot answer now: ``status``, 0 if there was
+    none. ``retry_after`` in seconds if it asked for patience (429).
 
     ``str`` may be told to anybody: it says what happened in the words of ``hansa.Failure``. ``detail``, with
     addresses and system errors, is for logs and for operators.
     """
 
-    def __init__(self, reason: str, retry_after: float = 0.0, *, detail: str = "") -> None:
+    def __init__(self, reason: str, retry_after: float = 0.0, *, detail: str = "", status: int = 0) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.status = status
         self.detail = detail or reason
 
 
@@ -272,15 +274,19 @@ class Client:
         raise unreached(server, problem)
 
     async def _value(self, server: str, answer: HttpResponse, limits: Limits) -> Any:
-        """The JSON of an answer; a large one is read in a thread."""
-        body = answer.body or b"{}"
-        if not 200 <= answer.status < 300 and len(body) > ERROR_ANSWER.bytes:
-            body = b"{}"
+        """The JSON of an answer; a large one is read in a thread. A blank one is an empty object, and of an
+        error the status says enough.
+        """
+        body, good = answer.body or b"", 200 <= answer.status < 300
+        if not body.strip() or (not good and len(body) > ERROR_ANSWER.bytes):
+            return {}
         try:
             if len(body) <= _READ_AT_ONCE:
                 return parse(body, limits)
             return await asyncio.get_running_loop().run_in_executor(None, parse, body, limits)
         except RemoteProtocolError as error:
+            if not good:
+                return {}
             self._routes.forget(server)
             raise Unreachable(f"{server} answered {answer.status} and cannot be read: {error}") from error
 
@@ -290,9 +296,10 @@ class Client:
         if 200 <= answer.status < 300:
             return value
         fields = value if isinstance(value, dict) else {}
-        code, text = str(fields.get("errcode", "M_UNKNOWN"))[:100], str(fields.get("error", ""))[:500]
+        code, text = _code(answer.status, fields), str(fields.get("error", ""))[:500]
         if answer.status == 429 or answer.status >= 500:
-            raise Unreachable(f"{server} answered {answer.status} {code}", _patience(answer, fields))
+            patience = _patience(answer, fields)
+            raise Unreachable(f"{server} answered {answer.status} {code}", patience, status=answer.status)
         raise Refused(text or f"{server} answered {answer.status}", hint=answer.status, code=code)
 
 
@@ -304,6 +311,18 @@ async def _beginning(answer: HttpStream) -> bytes:
         if len(body) > ERROR_ANSWER.bytes:
             return b""
     return body
+
+
+def _code(status: int, fields: Mapping[str, Any]) -> str:
+    """The error code of an answer.
+
+    COMPAT: some servers call it ``errorcode``, or give none, where the status says what is meant. A 403
+    without any says less than ``M_FORBIDDEN``, upon which nobody else is asked.
+    """
+    for name in ("errcode", "errorcode"):
+        if isinstance(fields.get(name), str):
+            return str(fields[name])[:100]
+    return {401: "M_UNAUTHORIZED", 404: "M_NOT_FOUND", 429: "M_LIMIT_EXCEEDED"}.get(status, "M_UNKNOWN")
 
 
 def _patience(answer: HttpResponse, fields: Mapping[str, Any]) -> float:

@@ -41,6 +41,9 @@ _KEY_PAUSES = (1.0, 4.0, 10.0)
 #: Returns to one room that are remembered.
 _RETURNS = 100
 
+#: Status of an answer that has failed, which is not one of a server that is away (502 to 504).
+_FAILED = 500
+
 #: A candidate that has not answered for so long (s) does not keep the next one waiting.
 _STAGGER = 3.0
 
@@ -90,7 +93,10 @@ class Membership:
             code = RefusalCode.NOT_FOUND if error.hint == 404 else RefusalCode.FORBIDDEN
             raise _refused(code, f"{alias}: {error.reason}") from error
         except (Unreachable, RemoteProtocolError) as error:
-            raise _refused(RefusalCode.UNREACHABLE, str(error)) from error
+            # COMPAT: so some servers answer where nothing has that alias.
+            unknown = isinstance(error, Unreachable) and error.status == _FAILED
+            code = RefusalCode.NOT_FOUND if unknown else RefusalCode.UNREACHABLE
+            raise _refused(code, str(error)) from error
         room_id = answer.get("room_id") if isinstance(answer, dict) else None
         servers = answer.get("servers") if isinstance(answer, dict) else None
         if not ids.valid_room_id(room_id):
@@ -186,6 +192,7 @@ class Membership:
         if version is None:
             raise RemoteProtocolError("the room's version is not one that was offered")
         event = check_template(answer, room_id, user, step, version)
+        event["origin"] = self._own.server  # COMPAT: Rocket.Chat takes no join or leave without it
         if self.profile is not None and step != "leave":
             event["content"] = {**await self.profile(user), **event["content"]}
         return _Offer(server, version, self._completed(event, version))
