@@ -63,8 +63,8 @@ class Blobs(Protocol):
         """Its size. Raises ``NoBlob``."""
         ...
 
-    def read(self, scope: str, digest: str) -> AsyncIterator[bytes]:
-        """Its bytes, in chunks. Raises ``NoBlob`` before the first."""
+    def read(self, scope: str, digest: str, start: int = 0) -> AsyncIterator[bytes]:
+        """Its bytes from the one at ``start`` on, in chunks. Raises ``NoBlob`` before the first."""
         ...
 
     async def remove(self, scope: str, digest: str) -> None:
@@ -91,9 +91,9 @@ class ScopedBlobs:
         """See ``Blobs.size``."""
         return await self._blobs.size(self._scope, digest)
 
-    def read(self, digest: str) -> AsyncIterator[bytes]:
+    def read(self, digest: str, start: int = 0) -> AsyncIterator[bytes]:
         """See ``Blobs.read``."""
-        return self._blobs.read(self._scope, digest)
+        return self._blobs.read(self._scope, digest, start)
 
     async def remove(self, digest: str) -> None:
         """See ``Blobs.remove``."""
@@ -132,10 +132,10 @@ class MemoryBlobs:
             raise NoBlob("there is no such file")
         return found
 
-    async def read(self, scope: str, digest: str) -> AsyncIterator[bytes]:
+    async def read(self, scope: str, digest: str, start: int = 0) -> AsyncIterator[bytes]:
         """See ``Blobs.read``."""
         whole = self._get(scope, digest)
-        for at in range(0, len(whole), CHUNK):
+        for at in range(start, len(whole), CHUNK):
             yield whole[at : at + CHUNK]
 
     async def remove(self, scope: str, digest: str) -> None:
@@ -206,7 +206,7 @@ class FileBlobs:
         except FileNotFoundError:
             raise NoBlob("there is no such file") from None
 
-    async def read(self, scope: str, digest: str) -> AsyncIterator[bytes]:
+    async def read(self, scope: str, digest: str, start: int = 0) -> AsyncIterator[bytes]:
         """See ``Blobs.read``."""
         path = self._path(scope, digest)
         try:
@@ -214,6 +214,8 @@ class FileBlobs:
         except FileNotFoundError:
             raise NoBlob("there is no such file") from None
         try:
+            if start:
+                await asyncio.to_thread(file.seek, start)
             while chunk := await asyncio.to_thread(file.read, CHUNK):
                 yield chunk
         finally:

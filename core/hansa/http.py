@@ -130,7 +130,8 @@ class Router:
                 except UnicodeError:  # bytes that are no UTF-8, escaped or as they are
                     return Found(None, request)
             node = following
-        route = node.methods.get(request.method)
+        # Who may get something may ask for the head of it: RFC 9110, 9.3.2.
+        route = node.methods.get("GET" if request.method == "HEAD" else request.method)
         if not node.methods:
             return Found(None, request)
         return Found(route, replace(request, path=values), path_known=True)

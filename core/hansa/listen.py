@@ -321,7 +321,7 @@ class Listener:
         try:
             async with contextlib.aclosing(chunks):
                 await response.prepare(raw)
-                while True:
+                while raw.method != "HEAD":
                     async with asyncio.timeout(_CHUNK_WITHIN):
                         chunk = await anext(chunks, None)
                         if chunk is None:

@@ -117,7 +117,7 @@ ACTS = {
         lambda s: f"/rooms/{part(s.other)}/join", {"reason": WORD}, "Join", "EventIn"
     ),
     "POST /v3/knock/{room}": act(lambda s: f"/knock/{part(s.shut)}", {"reason": WORD}, "Knock", "EventIn"),
-    "POST /v3/createRoom": act(lambda _: "/createRoom", {"name": WORD}, "RoomCreate"),
+    "POST /v3/createRoom": act(lambda _: "/createRoom", {"name": WORD}, "RoomCreate", "ProfileChange"),
     "POST /v3/rooms/{room}/upgrade": act(
         lambda s: f"{s.here}/upgrade", {"new_version": "11"}, "RoomUpgrade", worded=False
     ),

@@ -278,7 +278,7 @@ async def test_a_name_shows_in_every_room(tmp_path):
         room = await alice.create(preset="public_chat")
         await bob.join(room)
         profile = f"/profile/{part(bob.user)}"
-        assert await home.anybody.get(profile) == {}
+        assert await home.anybody.get(profile) == {"displayname": "bob"}
         await bob.call("PUT", f"{profile}/displayname", {"displayname": "Benvolio"})
         await bob.call("PUT", f"{profile}/m.tz", {"m.tz": "Europe/Rome"})
         assert await home.anybody.get(profile) == {"displayname": "Benvolio", "m.tz": "Europe/Rome"}

@@ -132,3 +132,37 @@ async def test_nothing_is_unpacked():
 def test_whose_request_it_is_behind_a_proxy(peer, forwarded, whose):
     dispatcher = Dispatcher({}, lambda *_: None, ["127.0.0.0/8", "10.0.0.0/8"])
     assert dispatcher.address(peer, forwarded) == whose
+
+
+async def test_who_may_get_something_may_ask_for_its_head():
+    counts, closed = Counts(), []
+
+    async def chunks():
+        try:
+            yield b"never sent"
+        finally:
+            closed.append(True)
+
+    router = Router()
+
+    async def streamed(_request: Request) -> Response:
+        return Response(headers={"Content-Length": "10"}, content_type="video/mp4", chunks=chunks())
+
+    async def plain(_request: Request) -> Response:
+        return Response(body=b"plain")
+
+    router.add("GET", "/streamed", streamed)
+    router.add("GET", "/plain", plain)
+    router.add("POST", "/given", plain)
+    listener = Listener(Dispatcher({"": router}, counts), "127.0.0.1", 0)
+    await listener.start()
+    try:
+        for path, length in ((b"/streamed", b"10"), (b"/plain", b"5")):
+            head, _, body = (await said(listener.port, b"HEAD " + path + _END)).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert b"Content-Length: " + length in head
+            assert body == b""
+        assert (await said(listener.port, b"HEAD /given" + _END)).startswith(b"HTTP/1.1 405")
+        assert counts.get("http_broken_off") is None
+    finally:
+        await listener.stop()

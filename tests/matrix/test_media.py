@@ -99,8 +99,8 @@ async def test_a_file_of_another_server_is_not_passed_on(tmp_path):
 async def test_what_a_browser_might_run_is_never_shown_inline(tmp_path):
     async with inbound(tmp_path) as house:
         for kind, shown in (
-            ("text/html; charset=utf-8", "text/html"), ("image/svg+xml", "image/svg+xml"),
-            ("APPLICATION/PDF", "application/pdf"), ("nonsense\r\nX: y", "application/octet-stream"),
+            ("text/html; charset=utf-8", "text/html; charset=utf-8"), ("image/svg+xml", "image/svg+xml"),
+            ("APPLICATION/PDF; charset=utf-8", "application/pdf"), ("nonsense\r\nX: y", "application/octet-stream"),
         ):  # fmt: skip
             item = await kept(house, b"<x>", kind, 'a"\r\nX: y/../b.html')
             answer = await house.whole("GET", f"{V1}/media/download/{item.mxc.media_id}")

@@ -287,6 +287,7 @@ class MatrixNetwork:
         """See ``hansa.Network.stop``: the context ends every task."""
         self._opening.set()
         await self._sender.keep()
+        await self._clients.accounts.last_seen.keep()
 
     async def send(self, delivery: Delivery) -> str:
         """See ``hansa.Network.send``. Events reach Matrix in the room's turn: nothing is delivered here."""

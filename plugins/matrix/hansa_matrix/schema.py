@@ -172,10 +172,14 @@ SCHEMA = Schema(
             fields={"user_id": str, "device_id": str},
             indexes=(("user_id", "device_id"),),
         ),
+        #: When (ms) a device asked last, and from which address.
+        Collection(name="last_seen", key={"user_id": str, "device_id": str}),
         #: What lets somebody make an account: how often yet, until when (ms, 0: for ever).
         Collection(name="registration_token", key={"token": str}),
         #: How people with an account stand to rooms.
         Collection(name="stay", key={"user_id": str, "room_id": str}),
+        #: The events by which invites and knocks ended that no room of ours has, as other servers get them.
+        Collection(name="left", key={"user_id": str, "room_id": str}),
         #: What clients are told: see ``room.news``.
         Collection(
             name="news",

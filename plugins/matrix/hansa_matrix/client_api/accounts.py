@@ -15,8 +15,9 @@ from enum import Enum
 from typing import Any
 
 import orjson
-from hansa import Cas, Conflict, Delete, Insert, LocalProtocolError, NetworkContext, Write
+from hansa import Cas, Conflict, Delete, Insert, LocalProtocolError, NetworkContext, Put, Write
 
+from hansa_matrix.client_api.last_seen import LastSeen
 from hansa_matrix.client_api.passwords import Passwords
 from hansa_matrix.crossings import Crossings, passes, said
 from hansa_matrix.federation.server import error
@@ -69,6 +70,7 @@ class Accounts:
         self._server = server
         self._attendance = attendance
         self._devices = devices
+        self.last_seen = LastSeen(ctx)
         config = ctx.config
         self._passwords = Passwords(rounds=config.password_rounds, memory=config.password_memory)
         #: By the hash of a token; whose owner is a user id.
@@ -139,7 +141,10 @@ class Accounts:
             created=self._ctx.clock.now(),
         )
         while True:
-            writes: list[Write] = [Insert("account", (user,), self._body(account))]
+            writes: list[Write] = [
+                Insert("account", (user,), self._body(account)),
+                Put("profile", (user,), orjson.dumps({"displayname": user[1:].partition(":")[0]})),
+            ]
             if using is not None:
                 writes.append(await using())
             try:
@@ -280,6 +285,7 @@ class Accounts:
             await self._ctx.store.commit(gone)
         self._known.revoke(user)  # nor does a request under way keep what it read before
         await self._devices.remove(user, device_ids)
+        await self.last_seen.forget(user, device_ids)
         self.closed(user)
 
     async def logout_all(self, user: str, but: str = "") -> None:

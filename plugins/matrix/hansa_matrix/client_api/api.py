@@ -181,6 +181,7 @@ class ClientApi:
         if self._ctx.config.presence:
             self._ctx.spawn(self._sync.expire(), "presence ends")
         self._ctx.spawn(self._close(), "closed accounts")
+        self._ctx.spawn(self.accounts.last_seen.run(), "devices seen last")
 
     async def _close(self) -> None:
         """Those whose account was closed just before a stop go out of their rooms too."""

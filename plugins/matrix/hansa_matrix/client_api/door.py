@@ -193,6 +193,7 @@ class Door:
         caller = await self._accounts.bearer(token)
         if caller is None:
             raise error(401, "M_UNKNOWN_TOKEN", "the access token is nobody's", soft_logout=False)
+        self._accounts.last_seen.note(caller.user, caller.device, request.remote)
         return caller
 
     @staticmethod
@@ -213,6 +214,8 @@ def _body(request: Request) -> Any:
     if request.method not in _WITH_BODY or not request.body:
         return {}
     value = decode(request.body, CLIENT_BODY)
+    if value is None and request.method == "POST":  # COMPAT: nheko logs out with ``null``
+        return {}
     if not isinstance(value, dict):
         raise error(400, "M_BAD_JSON", "the body is no object")
     check_depth(value)

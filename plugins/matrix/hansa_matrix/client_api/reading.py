@@ -150,6 +150,8 @@ class Reading:
         else:
             start = Place(position=2**53) if direction == "b" else Place(depth=0)
         limit = place_of(request.first("to")) if request.first("to") else None
+        # Where the page ends if nothing lies behind it.
+        last = limit or (Place(depth=0) if direction == "b" else start)
         ignored = await self._data.ignored(caller.user)
         chunk: list[Stored] = []
         place: Place | None = start
@@ -163,6 +165,7 @@ class Reading:
                 place = before
             else:
                 page, after = await self._timeline.after(room, place, most - len(chunk))
+                last = limit or after
                 place = None if after == place else after
             if limit is not None and (place is None or _past(place, limit, direction)):
                 page, place = await self._until(room, page, limit, direction), None
@@ -174,8 +177,9 @@ class Reading:
             "start": str(start),
             "chunk": await self._shapes.of(caller, room, chunk),
         }
-        if place is not None:
-            answer["end"] = str(place)
+        # COMPAT: clients, nheko for one, drop a page without ``end``, so that only an empty one is the last.
+        if place is not None or chunk:
+            answer["end"] = str(place or last)
         if wanted.lazy:
             answer["state"] = await self._people(room, chunk)
         return answer
@@ -361,8 +365,9 @@ def _place_in(token: str) -> str | None:
 
 
 def _face(pdu: Pdu) -> dict[str, Any]:
+    # COMPAT: matrix-nio refuses an answer in which one of the two is missing; Synapse gives null.
     named = {"display_name": pdu.content.get("displayname"), "avatar_url": pdu.content.get("avatar_url")}
-    return {key: value for key, value in named.items() if isinstance(value, str)}
+    return {key: value if isinstance(value, str) else None for key, value in named.items()}
 
 
 def _thread(pdu: Pdu) -> str:

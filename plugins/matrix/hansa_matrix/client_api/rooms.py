@@ -23,9 +23,11 @@ from hansa_matrix.client_api.state_rules import check_state
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.federation.answers.handshakes import may_join, may_knock
 from hansa_matrix.federation.answers.restricted import UNABLE, Restricted
+from hansa_matrix.federation.client import Refused
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_values
+from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.attendance import Stay, stay_of
@@ -38,6 +40,18 @@ from hansa_matrix.room.news import told
 from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.users.profiles import Profiles
+
+#: Error codes of ``make_join`` and its like that a client is told. SPEC: server-server API, "Joining Rooms".
+_PASSED_ON = frozenset(
+    {
+        "M_BAD_STATE",
+        "M_FORBIDDEN",
+        "M_INCOMPATIBLE_ROOM_VERSION",
+        "M_NOT_FOUND",
+        "M_UNABLE_TO_AUTHORISE_JOIN",
+        "M_UNABLE_TO_GRANT_JOIN",
+    }
+)
 
 
 class Rooms:
@@ -189,9 +203,9 @@ class Rooms:
         room = self._rooms.get(room_id)
         if room is None or not room.resident:
             try:
-                opened = await self._entrance.enter(room_id, servers, user)
+                opened = await self._entrance.enter(room_id, servers, user, more)
             except RoomRefused as problem:
-                raise refused(problem.refusal) from problem
+                raise passed_on(problem) from problem
             await self._ctx.open_link(room_id, authority=True, view=opened.view)
             room = self._rooms[room_id]
             if await self._entered(user, room):
@@ -250,9 +264,11 @@ class Rooms:
             await self._voice.member(caller.user, room_id, caller.user, "knock", shown)
             return {"room_id": room_id}
         try:
-            event, server, version, shown_state = await self._membership.knock(room_id, caller.user, servers)
+            event, server, version, shown_state = await self._membership.knock(
+                room_id, caller.user, servers, more
+            )
         except RoomRefused as problem:
-            raise refused(problem.refusal) from problem
+            raise passed_on(problem) from problem
         await self._pending.keep(event, server, shown_state, version)
         return {"room_id": room_id}
 
@@ -267,7 +283,9 @@ class Rooms:
 
     async def _leave(self, user: str, stay: Stay, more: Mapping[str, Any]) -> None:
         room_id = stay.room_id
-        if stay.membership in {"leave", "ban"}:
+        if stay.membership == "ban":  # no event could say so, and a client would take the room for left
+            raise error(403, "M_FORBIDDEN", f"{user} is banned from that room")
+        if stay.membership == "leave":
             return
         room = self._rooms.get(room_id)
         if room is not None and room.resident:
@@ -275,15 +293,18 @@ class Rooms:
             await self._pending.drop(room_id, user)
             return
         waiting = await self._pending.get(room_id, user)
+        left: Pdu | None = None
         if waiting is not None:
-            await self._membership.leave_remote(room_id, user, [waiting.origin])
-        await self._pending.drop(room_id, user)
+            left = await self._membership.leave_remote(room_id, user, [waiting.origin], more)
+        await self._pending.drop(room_id, user, left)
         if self._own.attendance.stay(user, room_id) == stay:
             await self._own.attendance.move(user, stay_of(room_id, user, None))
 
     async def leave_all(self, user: str) -> None:
         """Somebody whose account is closed goes out of every room."""
         for stay in list(self._own.attendance.stays(user).values()):
+            if stay.membership == "ban":
+                continue
             try:
                 await self._leave(user, stay, {})
             except (RemoteProtocolError, LocalProtocolError, Busy) as problem:
@@ -340,6 +361,16 @@ class Rooms:
         """``GET /joined_rooms``."""
         stays = self._own.attendance.stays(caller.user).values()
         return {"joined_rooms": [stay.room_id for stay in stays if stay.membership == "join"]}
+
+
+def passed_on(problem: RoomRefused) -> RemoteProtocolError:
+    """Why somebody is not let in, as the server said that was asked: its error code where it is of use to a
+    client, and never one by which the client would think that its own token, or this endpoint, is bad.
+    """
+    cause = problem.__cause__
+    if isinstance(cause, Refused) and cause.hint in {400, 403, 404} and cause.code in _PASSED_ON:
+        return error(cause.hint, cause.code, problem.refusal.text)
+    return refused(problem.refusal)
 
 
 def _via(request: Request) -> list[str]:

@@ -14,6 +14,7 @@ from hansa import Conflict, LocalProtocolError, NetworkContext, Request, Write
 from hansa_matrix.client_api.accounts import Accounts, Caller, Proof
 from hansa_matrix.client_api.attempts import Attempts
 from hansa_matrix.client_api.door import Handler, Limited, OpenHandler, text
+from hansa_matrix.client_api.last_seen import NEVER, Seen
 from hansa_matrix.client_api.shares import Shares, address_group
 from hansa_matrix.client_api.stages import DUMMY, PASSWORD, TOKEN, Check, Stages
 from hansa_matrix.client_api.tokens import Tokens
@@ -267,11 +268,16 @@ class Sessions:
     async def devices(self, caller: Caller, _request: Request, _body: Any) -> Any:
         """``GET /devices``."""
         found = (await self._devices.of(caller.user)).devices.values()
-        return {"devices": [_shown(device, caller.user) for device in found]}
+        seen = await self._accounts.last_seen.of(caller.user)
+        return {
+            "devices": [_shown(device, caller.user, seen.get(device.device_id, NEVER)) for device in found]
+        }
 
     async def device(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /devices/{deviceId}``."""
-        return _shown(await self._device(caller, request), caller.user)
+        device = await self._device(caller, request)
+        seen = await self._accounts.last_seen.of(caller.user)
+        return _shown(device, caller.user, seen.get(device.device_id, NEVER))
 
     async def _device(self, caller: Caller, request: Request) -> Device:
         device = await self._devices.get(caller.user, request.path["device"])
@@ -308,6 +314,12 @@ class Sessions:
         return {}
 
 
-def _shown(device: Device, user: str) -> dict[str, Any]:
-    name = {"display_name": device.name} if device.name else {}
-    return {"device_id": device.device_id, "user_id": user, **name}
+def _shown(device: Device, user: str, seen: Seen) -> dict[str, Any]:
+    # COMPAT: matrix-nio refuses a list in which one of these is missing; Synapse gives null.
+    return {
+        "device_id": device.device_id,
+        "user_id": user,
+        "display_name": device.name or None,
+        "last_seen_ip": seen.address or None,
+        "last_seen_ts": seen.ts or None,
+    }

@@ -19,6 +19,7 @@ from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import ReceiptEdu
 from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, MEMBER
+from hansa_matrix.room.annotations import annotates_again
 from hansa_matrix.room.redactions import REDACTION
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.signals import RoomSignals
@@ -59,6 +60,10 @@ class Speaking:
         if type_ == REDACTION:
             await self._may_redact(caller.user, room, body.get("redacts"))
         draft = (type_, None, body)
+        if await annotates_again(self._ctx.store, room, caller.user, draft):
+            repeat = self._voice.origin(caller, room_id, type_, request.path["txn"])
+            if await self._ctx.event_by(repeat) is None:
+                raise error(400, "M_DUPLICATE_ANNOTATION", "you said the same of that event already")
         return {"event_id": await self._voice.send(caller, room_id, draft, request.path["txn"])}
 
     async def redact(self, caller: Caller, request: Request, body: Any) -> Any:

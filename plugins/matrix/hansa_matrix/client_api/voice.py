@@ -48,10 +48,15 @@ class Voice:
 
     async def send(self, caller: Caller, room_id: str, draft: OwnDraft, txn: str) -> str:
         """As ``say``; the same transaction id of the same device again is the same event."""
-        origin = f"txn {caller.user} {caller.device} {room_id}/{draft[0]} {txn}"
+        origin = self.origin(caller, room_id, draft[0], txn)
         return await self.say(
             caller.user, room_id, draft, origin, Handle(user=caller.user, device=caller.device, txn=txn)
         )
+
+    @staticmethod
+    def origin(caller: Caller, room_id: str, type_: str, txn: str) -> str:
+        """The name by which what a device says is known again."""
+        return f"txn {caller.user} {caller.device} {room_id}/{type_} {txn}"
 
     async def say(
         self,

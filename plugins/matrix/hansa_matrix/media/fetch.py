@@ -195,7 +195,8 @@ class Fetcher:
         verdict = await self._ctx.check(asked)
         if not verdict.allowed:
             raise denied(verdict)
-        return await self._library.add(chunks, kind, name, mxc=mxc)
+        described = headers.get("content-type", "")
+        return await self._library.add(chunks, described, name, mxc=mxc)
 
     @asynccontextmanager
     async def _at(self, mxc: Mxc, location: str) -> AsyncIterator[HttpStream]:

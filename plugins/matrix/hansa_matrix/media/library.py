@@ -24,7 +24,7 @@ from hansa import (
 )
 
 from hansa_matrix.media.quotas import COPIES, OverQuota, Quotas
-from hansa_matrix.proto.media import Mxc, media_type, plain_name
+from hansa_matrix.proto.media import Mxc, charset, media_type, plain_name
 
 _PAGE = 500
 #: A remote file's last use is noted once in so many ms.
@@ -55,6 +55,8 @@ class Item:
     name: str
     used: int
     owner: str = ""
+    #: Of a text, where whoever gave it said so.
+    charset: str = ""
 
 
 class Library:
@@ -101,7 +103,15 @@ class Library:
                     raise OverQuota("the files of this person take as much as they may") from None
                 raise
         kind, name = media_type(content_type), plain_name(name)
-        item = Item(mxc=mxc, blob=blob, type=kind, name=name, used=self._ctx.clock.now(), owner=owner)
+        item = Item(
+            mxc=mxc,
+            blob=blob,
+            type=kind,
+            name=name,
+            used=self._ctx.clock.now(),
+            owner=owner,
+            charset=charset(content_type),
+        )
         async with self._one:
             try:
                 return await self._commit(item, reserved=reserved)
@@ -197,9 +207,9 @@ class Library:
                 row = await self._ctx.store.get("media", row.key)
         return _item(row) if row is not None else None
 
-    def read(self, item: Item) -> AsyncIterator[bytes]:
-        """Its bytes. Raises ``NoBlob``."""
-        return self._ctx.blobs.read(item.blob.digest)
+    def read(self, item: Item, start: int = 0) -> AsyncIterator[bytes]:
+        """Its bytes from the one at ``start`` on. Raises ``NoBlob``."""
+        return self._ctx.blobs.read(item.blob.digest, start)
 
     async def all(self, server: str = "") -> list[Item]:
         """Those here, of one server or of all; at most 10,000."""
@@ -289,6 +299,8 @@ def _row(item: Item, server: str) -> Insert:
         "remote": int(item.mxc.server != server),
     }
     kept = {"size": item.blob.size, "type": item.type, "name": item.name, "owner": item.owner}
+    if item.charset:
+        kept["charset"] = item.charset
     return Insert("media", (item.mxc.server, item.mxc.media_id), orjson.dumps(kept), fields)
 
 
@@ -301,4 +313,5 @@ def _item(row: Row) -> Item:
         name=kept["name"],
         used=int(row.fields["used"] or 0),
         owner=kept.get("owner", ""),
+        charset=kept.get("charset", ""),
     )

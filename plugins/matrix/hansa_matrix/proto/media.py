@@ -20,6 +20,8 @@ from hansa_matrix.proto import ids
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,255}", re.ASCII)
 _TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}", re.ASCII)
+_CHARSET = re.compile(r"[a-z0-9][a-z0-9._:+-]{0,39}", re.ASCII)
+_RANGE = re.compile(r"bytes=(?P<first>[0-9]{0,15})-(?P<last>[0-9]{0,15})", re.ASCII)
 _PLAIN = "application/octet-stream"
 #: Types that nobody's browser runs: what may be shown in a page rather than saved.
 INLINE = frozenset(
@@ -64,6 +66,38 @@ def media_type(value: object) -> str:
     return text if _TYPE.fullmatch(text) else _PLAIN
 
 
+def charset(value: object) -> str:
+    """The character set that the media type of a text names, in lower case; empty where it names none."""
+    if not isinstance(value, str) or not media_type(value).startswith("text/"):
+        return ""
+    for parameter in value.split(";")[1:20]:
+        key, _, given = parameter.partition("=")
+        named = given.strip().strip('"').lower()
+        if key.strip().lower() == "charset" and _CHARSET.fullmatch(named):
+            return named
+    return ""
+
+
+def with_charset(content_type: str, characters: str) -> str:
+    """A media type with its character set, where there is one."""
+    return f"{content_type}; charset={characters}" if characters else content_type
+
+
+def byte_range(header: str, size: int) -> range | None:
+    """The bytes that a ``Range`` asks for of a file of ``size`` bytes: empty where it has none of them, None
+    where the whole file is the answer, as to several ranges at once. SPEC: RFC 9110, 14.1.2.
+    """
+    match = _RANGE.fullmatch(header.strip())
+    if match is None or not (match["first"] or match["last"]):
+        return None
+    if not match["first"]:
+        return range(max(0, size - int(match["last"])), size)
+    first, last = int(match["first"]), int(match["last"] or size)
+    if match["last"] and last < first:
+        return None
+    return range(first, min(last + 1, size)) if first < size else range(0)
+
+
 def file_name(disposition: object) -> str:
     """The name that a ``Content-Disposition`` gives, without any folder; empty if it gives none."""
     if not isinstance(disposition, str) or len(disposition) > 2000:
@@ -96,9 +130,10 @@ def disposition(content_type: str, name: str) -> str:
 
 def before_file(boundary: str, content_type: str, name: str) -> bytes:
     """All that comes before the bytes of the file."""
+    how = disposition(media_type(content_type), name)
     return (
         f"--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}\r\n--{boundary}\r\n"
-        f"Content-Type: {content_type}\r\nContent-Disposition: {disposition(content_type, name)}\r\n\r\n"
+        f"Content-Type: {content_type}\r\nContent-Disposition: {how}\r\n\r\n"
     ).encode()
 
 

@@ -127,6 +127,6 @@ class Attendance:
     async def forget(self, user: str, room_id: str) -> None:
         """The person does not want to hear of a room any more that they left."""
         left = self.stay(user, room_id)
-        await self._ctx.store.commit([Delete("stay", (user, room_id))])
+        await self._ctx.store.commit([Delete("stay", (user, room_id)), Delete("left", (user, room_id))])
         if self.stay(user, room_id) is left:  # else they came in meanwhile
             self._stays.get(user, {}).pop(room_id, None)

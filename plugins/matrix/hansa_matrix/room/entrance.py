@@ -110,9 +110,11 @@ class Entrance:
         room = await self._founder.create(self._user, version, alias)
         return await self.opened(room)
 
-    async def enter(self, room_id: str, via: Sequence[str], user: str = "") -> OpenedRoom:
+    async def enter(
+        self, room_id: str, via: Sequence[str], user: str = "", more: Mapping[str, Any] | None = None
+    ) -> OpenedRoom:
         """Be in a room with somebody of ours, the bridge user if nobody is named, unless one of ours is in it
-        already. Raises ``RoomRefused``.
+        already. ``more`` is further content of the join. Raises ``RoomRefused``.
         """
         if self.blocked(room_id):
             text = f"{room_id} is blocked: `hansa matrix rooms unblock` ends that"
@@ -123,7 +125,7 @@ class Entrance:
         if room is None or anew:
             self._entering.add(room_id)
             try:
-                room = await self._membership.join(room_id, user, via)
+                room = await self._membership.join(room_id, user, via, more or {})
                 self._rooms[room_id] = room
                 await self._pending.drop(room_id, user)
             finally:
@@ -235,8 +237,8 @@ class Entrance:
         """An invite that nobody can be told of any more is declined all the same."""
         waiting = await self._invite_of(arguments)
         told = await self._membership.leave_remote(waiting.room_id, waiting.user, [waiting.origin])
-        await self._pending.drop(waiting.room_id, waiting.user)
-        return {"room": waiting.room_id, "declined": waiting.user, "told": told}
+        await self._pending.drop(waiting.room_id, waiting.user, told)
+        return {"room": waiting.room_id, "declined": waiting.user, "told": told is not None}
 
     async def _knock(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         address = str(arguments["room"])

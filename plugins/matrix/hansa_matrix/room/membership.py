@@ -35,6 +35,8 @@ from hansa_matrix.room.events import Events, RoomEvents, Status, Stored
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import BEHIND, Head, MatrixRoom
 
+_NOTHING: Mapping[str, Any] = {}
+INCOMPATIBLE = "M_INCOMPATIBLE_ROOM_VERSION"
 #: A room is joined without those whose server gives no key, but not for one lost request (s).
 _KEY_PAUSES = (1.0, 4.0, 10.0)
 
@@ -121,24 +123,27 @@ class Membership:
             )
         )
 
-    async def join(self, room_id: str, user: str, via: Sequence[str]) -> MatrixRoom:
-        """Be in the room with this user. One join of a room at a time. Raises ``RoomRefused``.
+    async def join(
+        self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
+    ) -> MatrixRoom:
+        """Be in the room with this user. One join of a room at a time. ``more`` is further content of the
+        member event, such as a reason. Raises ``RoomRefused``.
 
         Asked of policy twice: the address before anybody is asked, the room's servers before anything is
         kept; a denial then is followed by a leave at once.
         """
         under_way = self._joining.get(room_id)
         if under_way is None:
-            work = self._join(room_id, user, via)
+            work = self._join(room_id, user, via, more)
             under_way = asyncio.get_running_loop().create_task(work)
             self._joining[room_id] = under_way
             under_way.add_done_callback(lambda _: self._joining.pop(room_id, None))
         return await asyncio.shield(under_way)
 
-    async def _join(self, room_id: str, user: str, via: Sequence[str]) -> MatrixRoom:
+    async def _join(self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any]) -> MatrixRoom:
         await self._may(room_id, user, frozenset(via))
         problem: Exception = Unreachable("no server of the room is known")
-        offers = self._offers("join", room_id, user, via)
+        offers = self._offers("join", room_id, user, via, more)
         try:
             async for offer in offers:
                 if isinstance(offer, Exception):
@@ -156,7 +161,7 @@ class Membership:
         raise _gave_up(problem) from problem
 
     async def _offers(
-        self, step: str, room_id: str, user: str, via: Sequence[str]
+        self, step: str, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
     ) -> AsyncGenerator[_Offer | Exception, None]:
         """What the candidates answer to ``make_<step>``, as it comes. The next one is asked when one has
         refused, and also when none has answered for a while.
@@ -167,7 +172,7 @@ class Membership:
             while waiting or asked:
                 if waiting:
                     server = waiting.popleft()
-                    work = self._ask(server, step, room_id, user)
+                    work = self._ask(server, step, room_id, user, more)
                     asked[asyncio.get_running_loop().create_task(work)] = server
                 done, _ = await asyncio.wait(
                     asked, timeout=_STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED
@@ -183,18 +188,19 @@ class Membership:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
 
-    async def _ask(self, server: str, step: str, room_id: str, user: str) -> _Offer:
+    async def _ask(self, server: str, step: str, room_id: str, user: str, more: Mapping[str, Any]) -> _Offer:
         versions = "&".join(f"ver={v}" for v in VERSIONS)
         make = path("_matrix", "federation", "v1", f"make_{step}", room_id, user)
         target = make if step == "leave" else f"{make}?{versions}"
         answer = await self._client.request("GET", server, target)
         version = version_of(answer.get("room_version", "1") if isinstance(answer, dict) else "")
         if version is None:
-            raise RemoteProtocolError("the room's version is not one that was offered")
+            raise Refused("the room's version is not spoken here", hint=400, code=INCOMPATIBLE)
         event = check_template(answer, room_id, user, step, version)
         event["origin"] = self._own.server  # COMPAT: Rocket.Chat takes no join or leave without it
         if self.profile is not None and step != "leave":
-            event["content"] = {**await self.profile(user), **event["content"]}
+            more = {**await self.profile(user), **more}
+        event["content"] = {**more, **event["content"]}
         return _Offer(server, version, self._completed(event, version))
 
     async def _join_by(self, offer: _Offer, room_id: str, user: str) -> MatrixRoom:
@@ -260,7 +266,9 @@ class Membership:
             await offers.aclose()
         raise _gave_up(problem) from problem
 
-    async def knock(self, room_id: str, user: str, via: Sequence[str]) -> tuple[Pdu, str, str, list[Any]]:
+    async def knock(
+        self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
+    ) -> tuple[Pdu, str, str, list[Any]]:
         """Knock by the first server that takes it: ``(event, server, room version, what is shown of the
         room)``. Raises ``RoomRefused``.
         """
@@ -275,7 +283,7 @@ class Membership:
             )
         )
         problem: Exception = Unreachable("no server of the room is known")
-        offers = self._offers("knock", room_id, user, via)
+        offers = self._offers("knock", room_id, user, via, more)
         try:
             async for offer in offers:
                 if isinstance(offer, Exception):
@@ -365,9 +373,11 @@ class Membership:
         self._events.keep([*fresh, mine])
         return room
 
-    async def leave_remote(self, room_id: str, user: str, via: Sequence[str]) -> bool:
-        """Leave, or decline an invite, by a server that is in the room; False if none took it."""
-        offers = self._offers("leave", room_id, user, via)
+    async def leave_remote(
+        self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
+    ) -> Pdu | None:
+        """Leave, or decline an invite, by a server that is in the room; None if none took it."""
+        offers = self._offers("leave", room_id, user, via, more)
         try:
             async for offer in offers:
                 if isinstance(offer, Exception):
@@ -379,10 +389,10 @@ class Membership:
                 except (Unreachable, RemoteProtocolError) as error:
                     self._ctx.log.info("leaving %s by %s: %s", room_id, offer.server, error)
                     continue
-                return True
+                return offer.event
         finally:
             await offers.aclose()
-        return False
+        return None
 
 
 def _placeless(stored: Stored, room_id: str) -> bool:

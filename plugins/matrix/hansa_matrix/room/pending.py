@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from hansa import Busy, Delete, Invite, NetworkContext, Put, Ref, RemoteProtocolError, Row, Value
+from hansa import Busy, Delete, Invite, NetworkContext, Put, Ref, RemoteProtocolError, Row, Value, Write
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.allowance import Allowance
@@ -162,6 +162,12 @@ class Pending:
         event: Mapping[str, Any] = orjson.loads(row.body)["event"] if row is not None else {}
         return event
 
+    async def left(self, room_id: str, user: str) -> Mapping[str, Any] | None:
+        """The event by which somebody's invite or knock ended that no room of ours has, with its id."""
+        row = await self._ctx.store.get("left", (user, room_id))
+        event: Mapping[str, Any] | None = orjson.loads(row.body) if row is not None else None
+        return event
+
     async def every(self) -> list[Waiting]:
         """All of them, 1,000 at most."""
         return [_waiting(row) for row in await self._ctx.store.scan("invite", limit=_PAGE)]
@@ -196,9 +202,12 @@ class Pending:
                 self._judged.popitem(last=False)
         return known[1]
 
-    async def drop(self, room_id: str, user: str) -> None:
-        """It is answered."""
-        await self._ctx.store.commit([Delete("invite", (room_id, user))])
+    async def drop(self, room_id: str, user: str, left: Pdu | None = None) -> None:
+        """It is answered; by ``left`` if that is an event which no room of ours has."""
+        writes: list[Write] = [Delete("invite", (room_id, user))]
+        if left is not None and user in self._attendance.accounts:
+            writes.append(Put("left", (user, room_id), orjson.dumps({**left.raw, "event_id": left.event_id})))
+        await self._ctx.store.commit(writes)
         stay = self._attendance.stay(user, room_id)
         if stay is not None and stay.membership in {"invite", "knock"}:
             await self._attendance.move(user, stay_of(room_id, user, None))
@@ -228,7 +237,7 @@ class Pending:
         await self._keyring.need(key_ids(pdu, servers), needed_at(pdu, version))
         if unsigned_by(pdu, version, self._keyring.get, verify, servers) is not None:
             return False
-        await self.drop(room_id, user)
+        await self.drop(room_id, user, pdu)
         self._ctx.log.info("the %s of %s to %s was taken back", waiting.membership, user, room_id)
         return True
 

@@ -25,6 +25,7 @@ COUNTED = (
     "invite",
     "key",
     "key_document",
+    "last_seen",
     "media",
     "media_reserved",
     "one_time_key",

@@ -11,7 +11,7 @@ from hansa_matrix.federation.server import Answerer, error
 from hansa_matrix.media.fetch import transfer
 from hansa_matrix.media.library import Item, Library
 from hansa_matrix.media.thumbnails import Thumbnails, wanted
-from hansa_matrix.proto.media import Mxc, after_file, before_file, valid_media_id
+from hansa_matrix.proto.media import Mxc, after_file, before_file, valid_media_id, with_charset
 
 
 class Files:
@@ -55,7 +55,7 @@ class Files:
         return item
 
     def _in_parts(self, item: Item) -> Response:
-        return self._multipart(item.type, item.name, self._library.read(item))
+        return self._multipart(with_charset(item.type, item.charset), item.name, self._library.read(item))
 
     def _multipart(self, kind: str, name: str, file: AsyncIterator[bytes]) -> Response:
         boundary = self._ctx.random.bytes(16).hex()

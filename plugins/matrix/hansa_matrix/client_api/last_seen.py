@@ -1,0 +1,72 @@
+"""When devices asked last, and from where. SPEC: client-server API, "Device Management".
+
+A request costs no commit: what was noted is kept once a minute, and when the network stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import orjson
+from hansa import Delete, NetworkContext, Put
+
+#: Seconds between two times that what was noted is kept, and rows in one commit.
+_EVERY, _AT_ONCE = 60.0, 500
+_MOST_DEVICES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A device's last request: its time in ms, 0 where it is not known, and the address it came from."""
+
+    ts: int = 0
+    address: str = ""
+
+
+NEVER = Seen()
+
+
+class LastSeen:
+    """Of all devices here."""
+
+    def __init__(self, ctx: NetworkContext) -> None:
+        self._ctx = ctx
+        #: By person and device, what is not kept yet.
+        self._noted: dict[tuple[str, str], Seen] = {}
+
+    def note(self, user: str, device: str, address: str) -> None:
+        """A device asks now."""
+        self._noted[user, device] = Seen(self._ctx.clock.now(), address)
+
+    async def of(self, user: str) -> Mapping[str, Seen]:
+        """One person's devices that were seen, by device id."""
+        rows = await self._ctx.store.scan("last_seen", equal=(user,), limit=_MOST_DEVICES)
+        kept = {str(row.key[1]): Seen(**orjson.loads(row.body)) for row in rows}
+        return kept | {device: seen for (who, device), seen in self._noted.items() if who == user}
+
+    async def forget(self, user: str, devices: Iterable[str]) -> None:
+        """Devices are gone."""
+        gone = list(devices)
+        for device in gone:
+            self._noted.pop((user, device), None)
+        if gone:
+            await self._ctx.store.commit([Delete("last_seen", (user, device)) for device in gone])
+
+    async def run(self) -> None:
+        """Runs with the network."""
+        while True:
+            await asyncio.sleep(_EVERY)
+            await self.keep()
+
+    async def keep(self) -> None:
+        """Make what was noted durable."""
+        while self._noted:
+            keys = list(self._noted)[:_AT_ONCE]
+            taken = {key: self._noted.pop(key) for key in keys}
+            puts = [
+                Put("last_seen", key, orjson.dumps({"ts": seen.ts, "address": seen.address}))
+                for key, seen in taken.items()
+            ]
+            await self._ctx.store.commit(puts, durability="lazy")

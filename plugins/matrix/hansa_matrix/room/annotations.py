@@ -1,0 +1,33 @@
+"""Whether somebody said the same of an event before. SPEC: client-server API, "Event annotations"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hansa import Scoped
+
+from hansa_matrix.proto import ids
+from hansa_matrix.room.room import MatrixRoom
+
+_ANNOTATION = "m.annotation"
+#: Relations of one event in which an annotation is looked for that somebody made before.
+_MOST_COMPARED = 2000
+
+
+async def annotates_again(
+    store: Scoped, room: MatrixRoom, user: str, draft: tuple[str, str | None, Mapping[str, Any]]
+) -> bool:
+    """Whether somebody says of an event, by an annotation, what they say of it already. SPEC: "Avoiding
+    duplicate annotations".
+    """
+    type_, _, content = draft
+    said = content.get("m.relates_to")
+    target = said.get("event_id") if isinstance(said, dict) else None
+    if not isinstance(said, dict) or said.get("rel_type") != _ANNOTATION or not ids.valid_event_id(target):
+        return False
+    rows = await store.scan("relation", equal=(str(target),), limit=_MOST_COMPARED)
+    wanted = (_ANNOTATION, type_, user)
+    own = [str(r.key[1]) for r in rows if (r.fields["kind"], r.fields["type"], r.fields["sender"]) == wanted]
+    before = (await room.events.load(own, room.version)).values() if own else ()
+    return any(one.pdu.content["m.relates_to"].get("key") == said.get("key") for one in before)
