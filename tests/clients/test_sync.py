@@ -267,9 +267,15 @@ async def test_members_are_loaded_as_they_speak(tmp_path):
             alice.since = ""
             found = (await alice.sync(f"&filter={chosen}"))["rooms"]["join"][room]
             members = {e["state_key"] for e in found["state"]["events"] if e["type"] == "m.room.member"}
-            assert members == {alice.user, people[2].user}
             assert found["summary"]["m.joined_member_count"] == 5
             assert len(found["summary"]["m.heroes"]) == 4
+            assert members == {alice.user, *found["summary"]["m.heroes"]}  # who name the room
+        await alice.state(room, "m.room.name", {"name": "Verona"})
+        await people[2].say(room, "hello")
+        alice.since = ""
+        found = (await alice.sync(f"&filter={named}"))["rooms"]["join"][room]
+        members = {e["state_key"] for e in found["state"]["events"] if e["type"] == "m.room.member"}
+        assert members == {alice.user, people[2].user}
         await people[1].say(room, "and me")
         found = (await alice.sync(f"&filter={named}"))["rooms"]["join"][room]
         assert {e["state_key"] for e in found["state"]["events"]} >= {people[1].user}

@@ -7,21 +7,21 @@ from typing import Any
 
 from hansa import Membership, NetworkContext
 
-from hansa_matrix.client_api.absences import since_return
 from hansa_matrix.client_api.asked import Asked
 from hansa_matrix.client_api.data import PUSH_RULES, UserData
 from hansa_matrix.client_api.filters import EventFilter
 from hansa_matrix.client_api.push import PushRules
-from hansa_matrix.client_api.shapes import Shapes, state_shapes, stripped
+from hansa_matrix.client_api.shapes import Shapes, stripped
+from hansa_matrix.client_api.sync_timeline import RoomTimelines, Span
 from hansa_matrix.client_api.timeline import Place
 from hansa_matrix.client_api.unread import Unread
-from hansa_matrix.client_api.visibility import Visibility, without
+from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.proto.event import StateKey
-from hansa_matrix.proto.state_keys import CREATE, MEMBER
+from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.attendance import Attendance, Stay
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.invites import SHOWN
-from hansa_matrix.room.news import RECEIPTS, Item
+from hansa_matrix.room.news import RECEIPTS
 from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.signals import PRIVATE, RoomSignals
@@ -57,6 +57,7 @@ class RoomsPart:
         self._pending = pending
         self._unread = unread
         self._rooms = rooms
+        self._timelines = RoomTimelines(ctx, attendance.news, visibility, shapes)
 
     async def of(self, asked: Asked, stays: Mapping[str, Stay]) -> dict[str, dict[str, Any]]:
         """What there is to tell of rooms, by how one stands to them and by room."""
@@ -110,7 +111,11 @@ class RoomsPart:
         entered = new and await self._entered(asked, room, stay)
         whole = asked.whole or entered
         shown: dict[str, Any] = {}
-        timeline, state = await self._events(asked, room, items, whole=whole)
+        fresh = entered or asked.since.position < 0
+        lazy = asked.wanted.state.lazy and whole
+        heroes = (await self._summary(asked, room)).get("m.heroes", ()) if lazy else ()
+        span = Span(since=asked.since.position, upto=asked.upto, fresh=fresh, whole=whole, heroes=heroes)
+        timeline, state = await self._timelines.of(asked, room, span)
         shown["timeline"] = timeline
         shown |= state
         ephemeral: list[dict[str, Any]] = []
@@ -147,82 +152,6 @@ class RoomsPart:
         state = await room.groups.load(items[0].state)
         before = (await room.events_of(state, [key])).get(key)
         return before is None or before.membership != "join"
-
-    async def _events(
-        self, asked: Asked, room: MatrixRoom, items: Sequence[Item], *, whole: bool
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The timeline, and the state before it or after it."""
-        most = asked.wanted.timeline.limit
-        if whole:
-            items = await self._news.last(room.room_id, asked.upto + 1, most + 1)
-        told = since_return(room, items)
-        limited = len(told) > most or len(told) < len(items)
-        items = told
-        kept = items[max(0, len(items) - most) :] if most else []
-        loaded = await room.readable([item.ref for item in kept])
-        events = [loaded[item.ref] for item in kept if item.ref in loaded]
-        visible = without(await self._visibility.of(asked.caller.user, room, events), asked.ignored)
-        timeline = [one for one in visible if asked.wanted.timeline.takes(one.pdu)]
-        if whole:
-            limited = limited or not any(one.pdu.type == CREATE for one in events)
-        start = kept[0].position - 1 if kept else asked.upto
-        body: dict[str, Any] = {
-            "events": await self._shapes.of(asked.caller, room, timeline, room_id=False),
-            "limited": limited,
-            "prev_batch": str(Place(position=start)),
-        }
-        state = await self._state(asked, room, events, items, whole=whole)
-        if asked.wanted.state.lazy or not asked.wanted.state.open:
-            state = await self._chosen(asked, room, state, timeline)
-        present = await room.shown_of(state)
-        shown = state_shapes(present.values(), self._ctx.clock.now(), room_id=False)
-        if asked.after:
-            name = "state_after"
-            return body, {name: {"events": shown}, "org.matrix.msc4222.state_after": {"events": shown}}
-        return body, {"state": {"events": shown}} if shown or whole else {}
-
-    async def _state(
-        self, asked: Asked, room: MatrixRoom, events: Sequence[Stored], items: Sequence[Item], *, whole: bool
-    ) -> dict[StateKey, str]:
-        """What a client lacks to have the state: before the timeline, or with ``state_after`` behind it."""
-        last = items[-1:] or await self._news.last(room.room_id, asked.upto + 1, 1)
-        now = await room.groups.load(last[0].state) if last else await room.state()
-        known: Mapping[StateKey, str] = {}
-        if not whole:
-            before = await self._news.last(room.room_id, asked.since.position + 1, 1)
-            if before:
-                known = await room.groups.load(before[0].state)
-            elif events:
-                known = await room.groups.load(events[0].before)
-        if asked.after:
-            return {key: e for key, e in now.items() if known.get(key) != e}
-        if not events:
-            return {key: e for key, e in now.items() if known.get(key) != e}
-        start = await room.groups.load(events[0].before)
-        lacking = {key: e for key, e in start.items() if known.get(key) != e}
-        told = {one.pdu.key for one in events if one.shown and one.pdu.state_key is not None}
-        # What a resolution changed stands in no timeline.
-        lacking |= {k: e for k, e in now.items() if k not in told and known.get(k) != e}
-        return lacking
-
-    async def _chosen(
-        self, asked: Asked, room: MatrixRoom, state: Mapping[StateKey, str], timeline: Sequence[Stored]
-    ) -> dict[StateKey, str]:
-        """Of a state what a client wants: with ``lazy_load_members`` of the people those who speak."""
-        wanted = asked.wanted.state
-        found = {k: e for k, e in state.items() if wanted.named(k[0], room_id=room.room_id)}
-        if not wanted.lazy:
-            return found
-        speak = {one.pdu.sender for one in timeline} | {asked.caller.user}
-        now = await room.state()
-        kept = {k: e for k, e in found.items() if k[0] != MEMBER or k[1] in speak}
-        if wanted.named(MEMBER, room_id=room.room_id):
-            before = await room.groups.load(timeline[0].before) if timeline and not asked.after else now
-            kept |= {(MEMBER, user): before[MEMBER, user] for user in speak if (MEMBER, user) in before}
-        if not asked.whole:
-            own = {one.pdu.event_id for one in timeline}
-            kept = {k: e for k, e in kept.items() if e not in own or asked.after}
-        return kept
 
     async def _summary(self, asked: Asked, room: MatrixRoom) -> dict[str, Any]:
         view = self._ctx.view(room.room_id)
@@ -309,27 +238,52 @@ class RoomsPart:
         found = await room.shown_of(await room.state(), keys)
         return [stripped(found[key]) for key in dict.fromkeys(keys) if key in found]
 
-    async def _left(self, asked: Asked, stay: Stay) -> dict[str, Any] | None:
-        """A room that one is not in any more: up to the moment when that happened."""
-        room = self._rooms.get(stay.room_id)
-        empty: dict[str, Any] = {"timeline": {"events": [], "limited": False}}
-        if room is None:
-            return empty
-        position = await self._news.of(room.room_id, stay.event_id) if stay.event_id else 0
-        if not position:
-            return empty
-        most = max(1, asked.wanted.timeline.limit)
-        items = await self._news.last(room.room_id, position + 1, most, since=max(0, asked.since.position))
-        loaded = await room.readable([item.ref for item in items])
-        events = [loaded[item.ref] for item in items if item.ref in loaded]
-        visible = without(await self._visibility.of(asked.caller.user, room, events), asked.ignored)
-        start = items[0].position - 1 if items else position
+    async def _left(self, asked: Asked, stay: Stay) -> dict[str, Any]:
+        """A room that one is not in any more: up to the moment when that happened. Who was never in it is
+        told of the event by which an invite or a knock ended, and of nothing else.
+        """
+        room, position = self._rooms.get(stay.room_id), 0
+        left: Stored | None = None
+        if room is not None and stay.event_id:
+            position = await self._news.of(room.room_id, stay.event_id)
+            left = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
+        if room is None or left is None or not position:
+            event = await self._pending.left(stay.room_id, asked.caller.user)
+            return self._outside(asked, event if stay.membership == "leave" else None)
+        if not await self._visibility.was_in(room, left):
+            (shown,) = await self._shapes.of(asked.caller, room, [left], room_id=False)
+            return self._outside(asked, shown)
+        fresh = asked.since.position < 0 or await self._came_and_went(asked, room)
+        span = Span(
+            since=asked.since.position,
+            upto=position,
+            fresh=fresh,
+            whole=fresh or asked.full,
+            own=stay.event_id,
+        )
+        timeline, state = await self._timelines.of(asked, room, span)
+        data = await self.account_data(asked, room.room_id)
+        return {"state": {"events": []}, "timeline": timeline, **state, "account_data": {"events": data}}
+
+    async def _came_and_went(self, asked: Asked, room: MatrixRoom) -> bool:
+        """Whether one was not in a room at the last time, which one has left since."""
+        items = await self._news.last(room.room_id, asked.since.position + 1, 1)
+        if not items:
+            return True
+        key = (MEMBER, asked.caller.user)
+        before = (await room.events_of(await room.groups.load(items[0].state), [key])).get(key)
+        return before is None or before.membership != "join"
+
+    def _outside(self, asked: Asked, event: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A room that one was never in. The event stands in the state where its filter lets no timeline."""
+        shown: list[Mapping[str, Any]] = []
+        if event is not None:
+            names = ("type", "state_key", "content", "sender", "origin_server_ts", "event_id", "unsigned")
+            shown = [{key: event[key] for key in names if key in event}]
+        wanted = asked.wanted.timeline
+        timely = [one for one in shown if wanted.limit and wanted.named(str(one["type"]), str(one["sender"]))]
         return {
-            "timeline": {
-                "events": await self._shapes.of(asked.caller, room, visible, room_id=False),
-                "limited": len(items) >= most,
-                "prev_batch": str(Place(position=start)),
-            },
-            "state": {"events": []},
+            "timeline": {"events": timely, "limited": False, "prev_batch": str(Place(position=asked.upto))},
+            "state": {"events": [] if timely else shown},
             "account_data": {"events": []},
         }

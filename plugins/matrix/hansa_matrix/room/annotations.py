@@ -8,11 +8,12 @@ from typing import Any
 from hansa import Scoped
 
 from hansa_matrix.proto import ids
+from hansa_matrix.room.relations import Relations, event_ids_of
 from hansa_matrix.room.room import MatrixRoom
 
 _ANNOTATION = "m.annotation"
-#: Relations of one event in which an annotation is looked for that somebody made before.
-_MOST_COMPARED = 2000
+#: Annotations of one event by one person in which one is looked for that says the same.
+_MOST_COMPARED = 500
 
 
 async def annotates_again(
@@ -26,8 +27,9 @@ async def annotates_again(
     target = said.get("event_id") if isinstance(said, dict) else None
     if not isinstance(said, dict) or said.get("rel_type") != _ANNOTATION or not ids.valid_event_id(target):
         return False
-    rows = await store.scan("relation", equal=(str(target),), limit=_MOST_COMPARED)
-    wanted = (_ANNOTATION, type_, user)
-    own = [str(r.key[1]) for r in rows if (r.fields["kind"], r.fields["type"], r.fields["sender"]) == wanted]
+    rows = await Relations(store).page(
+        room.room_id, str(target), _MOST_COMPARED, kind=_ANNOTATION, sender=user, newest_first=True
+    )
+    own = event_ids_of([row for row in rows if row.fields["type"] == type_])
     before = (await room.events.load(own, room.version)).values() if own else ()
     return any(one.pdu.content["m.relates_to"].get("key") == said.get("key") for one in before)
