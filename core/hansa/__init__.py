@@ -28,7 +28,7 @@ from hansa.contracts import (
 from hansa.hookspecs import hookimpl
 from hansa.http import Admit, BodyTooLarge, Router
 from hansa.pure.commands import Argument, Command, Commands
-from hansa.pure.concerned import peers_of, people_of, texts_of
+from hansa.pure.concerned import peers_of, people_of, texts_of, weight_of
 from hansa.pure.content import (
     Content,
     Custom,
@@ -255,4 +255,5 @@ __all__ = [
     "strictest",
     "strings_of",
     "texts_of",
+    "weight_of",
 ]

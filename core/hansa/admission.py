@@ -20,6 +20,8 @@ from hansa.rooms import Room
 from hansa.store.base import Write
 
 _FETCHES = 3
+#: What it weighs to find the strings of an event: for each of them, and the share of its bytes.
+_STRING, _BYTES = 4, 16
 
 
 class Networks(Protocol):
@@ -90,7 +92,9 @@ class Admission:
         say whether the event happens: its people get the words too.
         """
         inbound, arrived = item.inbound, item.link
+        await self._decisions.budget.enter()
         facts = self._facts(inbound)
+        self._decisions.budget.spend(len(facts.texts) * _STRING + facts.size // _BYTES)
         if not facts.act and not facts.automatic:
             facts = replace(facts, act=str(inbound.origin))
         way_in = EventIn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,6 +12,8 @@ import orjson
 
 from hansa.decision_log import DecisionLog, of_stranger, same_decision
 from hansa.dispatch import Answer, Installed, ask
+from hansa.loop_budget import LoopBudget
+from hansa.pure.concerned import weight_of
 from hansa.pure.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
 from hansa.pure.verdict import ALLOW, Action, Verdict, narrowed, strictest
 from hansa.seams import Clock, Random
@@ -21,6 +24,8 @@ from hansa.store.base import Cas, Conflict, Scoped, Write
 _SAME_DECISION = 60_000
 _REMEMBERED = 1024
 _POLICIES = "policies"
+#: What weighs more (``weight_of``) is judged one after the other: policies may take threads for it.
+_HEAVY = 2048
 #: The digest of no policy at all.
 _NOBODY = ""
 
@@ -83,6 +88,9 @@ class Decisions:
         self._policies = tuple(policies)
         self._recent: OrderedDict[tuple[Any, ...], tuple[int, str]] = OrderedDict()
         self.kept = DecisionLog(store, clock, random)
+        #: What judging, and making ready for it, takes of a round of the event loop.
+        self.budget = LoopBudget()
+        self._heavy = asyncio.Lock()
         #: The number of the policies that judge now. It rises with every change of them, also while nothing
         #: ran; 0 where there has never been one. A verdict belongs to the generation that gave it.
         self.generation = 0
@@ -124,7 +132,7 @@ class Decisions:
         """The merged verdict and the row to commit with what it decides."""
         if not self._policies:
             return Judgement(verdict=ALLOW)
-        answers = [await ask(installed, crossing) for installed in self._policies]
+        answers = await self._asked(crossing)
         enforced = strictest(a.verdict for a in answers if not a.shadow)
         would = strictest(a.verdict for a in answers if a.shadow)
         if enforced.action is Action.ALLOW and would.action is Action.ALLOW:
@@ -141,8 +149,24 @@ class Decisions:
 
     async def weigh(self, crossing: Crossing) -> Verdict:
         """The merged verdict of a question that nothing depends on; nothing is kept of it."""
-        verdicts = [await ask(installed, crossing) for installed in self._policies]
+        verdicts = await self._asked(crossing)
         return narrowed(strictest(a.verdict for a in verdicts if not a.shadow), crossing.possible)
+
+    async def _asked(self, crossing: Crossing) -> list[Answer]:
+        """What each policy says, in a round of the loop that has room for it."""
+        weight = weight_of(crossing)
+        if weight > _HEAVY:
+            async with self._heavy:
+                return await self._in_turn(crossing, weight)
+        return await self._in_turn(crossing, weight)
+
+    async def _in_turn(self, crossing: Crossing, weight: int) -> list[Answer]:
+        answers = []
+        for installed in self._policies:
+            await self.budget.enter()
+            self.budget.spend(weight)
+            answers.append(await ask(installed, crossing))
+        return answers
 
     async def explain(self, decision: str) -> dict[str, Any]:
         """What was decided under an id: rule, facts, verdict. Raises LocalProtocolError if unknown."""

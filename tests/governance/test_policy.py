@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from dataclasses import replace
 from typing import ClassVar
 
@@ -441,3 +442,36 @@ async def test_while_a_denied_server_is_in_the_room_nothing_goes_into_it():
         await made["right"].leave("b", "eve@evil.example")
         await made["left"].say("a", "ann@x", "now we are")
         assert await made["right"].until("b", 1) == ["now we are"]
+
+
+@pytest.mark.parametrize(
+    "crossing",
+    [
+        replace(invite(), again=True),
+        ProfileChange(network="matrix", user=ANN, user_server="good.example", again=True),
+        ToDevice(network="matrix", sender=ANN, sender_server="good.example", type="m.x", again=True),
+    ],
+)
+async def test_what_is_judged_again_is_nobodys_act(crossing):
+    options = hansa_governance.Config.model_validate({"rate": {"events": 1, "seconds": 600}})
+    policy = GovernancePolicy(options, "gov", ManualClock())
+    for _ in range(30):
+        assert await policy.check(crossing) is None
+    assert await policy.check(replace(crossing, again=False)) is None
+
+
+async def test_long_texts_are_read_beside_the_loop():
+    options = hansa_governance.Config.model_validate({"words": ["classified"]})
+    policy, where = GovernancePolicy(options, "gov", ManualClock()), set()
+    read = policy._read
+
+    def seen(crossing, *, free):
+        where.add(threading.current_thread() is threading.main_thread())
+        return read(crossing, free=free)
+
+    policy._read = seen
+    for length, beside in ((10, False), (20_000, True)):
+        where.clear()
+        verdict = await policy.check(event_in(Message(text="x " * length + "classified")))
+        assert verdict is not None and verdict.action is Action.DENY
+        assert where == {not beside}

@@ -247,3 +247,28 @@ def test_a_form_is_the_same_twice():
     for text in (*CAUGHT, *PASSES):
         for form in forms(text)[:1]:
             assert folded(form) == form
+
+
+@pytest.mark.parametrize(
+    "marks",
+    ["\u0301\u0316", "\u05c1\u05b0", "\u094d\u093c", "\u0e48\u0e38", "\u0f72\u0f71", "\U0001d165\U0001d16e"],
+)
+def test_marks_in_a_row_are_read_up_to_a_bound(marks):
+    """To put them in order takes time quadratic in them: a second for a text of 64 KiB."""
+    text = "\u0e01" + marks * 3_000
+    assert all(len(form) < 100 for form in forms(text))
+    began = time.process_time()
+    assert Words(["classified"]).hit([text * 5]) == ""
+    assert time.process_time() - began < 5 * yardstick()
+    assert Words(["classified"]).hit(["clas" + marks * 3_000 + "sified"]) in {"classified", ""}
+
+
+def test_a_sign_that_stands_for_a_phrase_does_not_make_a_text_longer():
+    assert len(forms("\ufdfa" * 9_000)[0]) <= 9_000
+
+
+@pytest.mark.parametrize("before", range(4060, 4110))
+@pytest.mark.parametrize("kind", ["\u0441lassified", "classified", "cla\u0301ssified"])
+def test_a_long_text_is_folded_in_pieces_that_cut_no_word(before, kind):
+    text = "\u0430" * (before - 1) + " " + kind + " x" * 500
+    assert Words(["classified"]).hit([text]) == "classified"

@@ -10,6 +10,7 @@ import pytest
 from hansa import Membership, Ref
 from hansa.app import PolicySetup
 from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.room.turn import RoomTurn
 from matrix.inbound import THEIRS, Inbound, inbound
 
 WORD = "classified"
@@ -76,3 +77,21 @@ async def test_messages_of_an_hour_that_arrive_together_are_shown(tmp_path) -> N
             assert await house.fate(raw) == "accepted"
         said = [e.content.text for e in await shown(house) if hasattr(e.content, "text")]
         assert len([text for text in said if text.startswith("n")]) <= 5
+
+
+async def test_an_event_keeps_the_generation_that_judged_it_however_the_policies_change(
+    tmp_path, monkeypatch
+) -> None:
+    async with inbound(tmp_path, policies=[policy(words=[WORD])]) as house:
+        prepare, judged = RoomTurn.prepare, house.app.decisions.generation
+
+        async def late(self: RoomTurn, *args: Any) -> Any:
+            house.app.decisions.generation = judged + 1
+            return await prepare(self, *args)
+
+        monkeypatch.setattr(RoomTurn, "prepare", late)
+        raw = house.forger.message(house.room, "x")
+        assert await house.fate(raw) == "accepted"
+        room = house.app.network("matrix").get(house.room.room_id)
+        event = from_raw(raw, room.version).event_id
+        assert (await room.events.load([event], room.version))[event].generation == judged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hansa_governance
 import pytest
 from hansa import (
     ALLOW,
@@ -19,7 +20,9 @@ from hansa import (
     Verdict,
     ViewChange,
 )
+from hansa.app import PolicySetup
 from hansa.dispatch import Installed
+from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.room.create import Founding
 from matrix.inbound import OURS, THEIRS, inbound
 
@@ -160,3 +163,24 @@ async def test_a_policy_may_deny_that_others_replace_a_room(tmp_path):
             await network._upgrades.follow(old, new, f"@m:{THEIRS}")
         assert house.app.contexts["matrix"].link(old.room_id).room == home
         assert [(c.user.id, c.user_server, c.version) for c in asked] == [(f"@m:{THEIRS}", THEIRS, "11")]
+
+
+async def test_what_is_withheld_in_the_old_room_is_not_said_in_the_new_one(tmp_path):
+    word = "classified"
+    options = hansa_governance.Config.model_validate({"words": [word]})
+    gov = PolicySetup(name="gov", module=hansa_governance, options=options)
+    async with inbound(tmp_path, "11", policies=[gov]) as house:
+        network, forger, room = house.app.network("matrix"), house.forger, house.room
+        for kind, content in (
+            ("m.room.topic", {"topic": "open to all"}),
+            ("m.room.topic", {"topic": f"it is {word}"}),
+            ("m.room.name", {"name": word}),
+        ):
+            raw = forger.finish(room, forger.draft(room, kind, content, ""))
+            await house.fate(raw)
+            room.keep(from_raw(raw, room.version))
+        made = (await network.operations()["rooms upgrade"]({"room": room.room_id, "version": "12"}))["room"]
+        new = network.get(made)
+        state = {p.key: p for p in await new.state_events(await new.state())}
+        assert state["m.room.topic", ""].content == {"topic": "open to all"}
+        assert ("m.room.name", "") not in state

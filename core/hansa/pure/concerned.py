@@ -6,6 +6,7 @@ it has already. ``ROLES`` has every field of every kind; a test fails for one th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Final
 
@@ -44,6 +45,7 @@ ROLES: Final = {
     "outbound": OTHER,
     "federated": OTHER,
     "immutable": OTHER,
+    "again": OTHER,
     "link": OTHER,
     "view": OTHER,
     "content": OTHER,
@@ -52,6 +54,9 @@ ROLES: Final = {
     "command": OTHER,
     "arguments": OTHER,
 }
+
+#: What a question weighs that says nothing, and a string that is empty.
+_ASKING, _STRING = 64, 8
 
 
 def peers_of(crossing: Crossing) -> frozenset[str]:
@@ -94,6 +99,18 @@ def texts_of(crossing: Crossing) -> tuple[str, ...]:
             return ()
         case _:
             return readings(_of(crossing, TEXT))
+
+
+def weight_of(crossing: Crossing) -> int:
+    """About how much there is to read in it: characters, and some for each string and for the asking."""
+    match crossing:
+        case EventIn():
+            texts: Sequence[str] = words_of(crossing.content) + crossing.facts.texts
+        case EventOut():
+            texts = ()
+        case _:
+            texts = _of(crossing, TEXT)
+    return _ASKING + _STRING * len(texts) + sum(map(len, texts))
 
 
 def words_of(content: Content) -> tuple[str, ...]:

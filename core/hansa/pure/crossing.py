@@ -101,7 +101,8 @@ class Knock:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invite:
     """A person is asked into a room: ``sender`` (at ``sender_server``) asks ``user``. ``texts`` are the names
-    and the reason that come with it, the room's own name and topic included.
+    and the reason that come with it, the room's own name and topic included. ``again``: it came before, is
+    judged by other policies, and is nobody's act now.
     """
 
     network: str
@@ -112,6 +113,7 @@ class Invite:
     outbound: bool
     servers: frozenset[str] = field(default_factory=frozenset)
     texts: tuple[str, ...] = ()
+    again: bool = False
     possible: ClassVar[frozenset[Action]] = _GATE
 
 
@@ -159,12 +161,15 @@ class ProfileQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileChange:
-    """A person changes what others see of them: display name, picture, status, the name of a device."""
+    """A person changes what others see of them: display name, picture, status, the name of a device.
+    ``again``: it is about to be shown to somebody, and is nobody's act now.
+    """
 
     network: str
     user: Ref
     user_server: str
     texts: tuple[str, ...] = ()
+    again: bool = False
     possible: ClassVar[frozenset[Action]] = _GATE
 
 
@@ -212,7 +217,8 @@ class KeysQuery:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToDevice:
     """A message of ``type`` from device to device, outside of any room. ``users`` get it, and ``servers`` are
-    theirs. ``outbound``: it leaves for another server; else it is for people here.
+    theirs. ``outbound``: it leaves for another server; else it is for people here. ``again``: it came before,
+    is judged by other policies, and is nobody's act now.
     """
 
     network: str
@@ -223,6 +229,7 @@ class ToDevice:
     type: str = ""
     outbound: bool = False
     texts: tuple[str, ...] = ()
+    again: bool = False
     possible: ClassVar[frozenset[Action]] = _GATE
 
 

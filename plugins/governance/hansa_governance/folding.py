@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import cache
+from typing import Literal
 
 from confusable_homoglyphs import confusables
 
@@ -68,9 +69,19 @@ _NAMED_TOO = ((0xA720, 0xA7FF), (0xAB30, 0xAB6F), (0x1F110, 0x1F1FF), (0x1DF00, 
 _STRAY = re.compile(
     r"(?<=[a-z0-9])[\u0900-\u1CFF\u2DE0-\u2DFF\uA66F-\uA6F1\uA802-\uABED\U00010A01-\U0001E94A]+"
 )
+_PARTING = frozenset(" \t\n\r.,;:-/<>()&=\"'" + BREAK)
 #: Control characters that are not seen.
 _ODD = re.compile("[\x00\x02-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _STROKES = frozenset("lI1|")
+#: Marks in a row that are read, as in Stream-Safe Text (UAX 15, 13): to order them takes quadratic time.
+_MOST_MARKS = 30
+#: No mark of Unicode 15 has a higher number.
+_LAST_MARK = 0x1EA00
+#: One sign that stands for a phrase each, of which a text would become 18 times as long.
+_PHRASES = {0xFDFA: " ", 0xFDFB: " "}
+#: Characters that are folded at once: one call into the interpreter is never interrupted. A text is
+#: cut behind a sign that parts words where there is one among the last ``_BACK`` of a piece.
+_PIECE, _BACK = 4096, 1024
 _SMALL_L = re.compile(r"(?<=[a-z])I|I(?=[a-z])|(?<=[A-Za-z])[|\u2223](?=[A-Za-z])")
 
 
@@ -81,6 +92,39 @@ def _unseen(instead: str) -> dict[int, str | None]:
         table |= dict.fromkeys(range(first, last + 1), instead or None)
     controls = [*range(0x20), *range(0x7F, 0xA0)]
     return table | {c: instead or None for c in controls if chr(c) not in _SPACES}
+
+
+@cache
+def _crowd() -> re.Pattern[str]:
+    """Marks in a row, one more than are read: whatever does not begin a character of its own."""
+    ranges: list[list[int]] = []
+    for code in range(0x300, _LAST_MARK):
+        if unicodedata.combining(unicodedata.normalize("NFKD", chr(code))[0]):
+            if ranges and ranges[-1][1] == code - 1:
+                ranges[-1][1] = code
+            else:
+                ranges.append([code, code])
+    marks = "[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges) + "]"
+    return re.compile(f"({marks}{{{_MOST_MARKS}}}){marks}+")
+
+
+def _normalized(form: Literal["NFC", "NFKC", "NFKD"], text: str) -> str:
+    """``unicodedata.normalize`` in time linear in the text."""
+    if len(text) > _MOST_MARKS:
+        text = _crowd().sub(r"\1", text.translate(_PHRASES))
+    return unicodedata.normalize(form, text)
+
+
+def _pieces(text: str) -> list[str]:
+    """A text in pieces that are folded each by itself."""
+    found: list[str] = []
+    at = 0
+    while len(text) - at > _PIECE:
+        end = at + _PIECE
+        parted = next((i for i in range(end, end - _BACK, -1) if text[i - 1] in _PARTING), end)
+        found.append(text[at:parted])
+        at = parted
+    return [*found, text[at:]]
 
 
 @cache
@@ -117,6 +161,12 @@ def _upright() -> re.Pattern[str]:
     return re.compile("[" + "".join(re.escape(chr(code)) for code in one if one[code] != other[code]) + "]")
 
 
+def prepare() -> None:
+    """Make the tables, which takes long, before they are needed."""
+    forms("\u00e9")
+    _crowd()
+
+
 def folded(text: str) -> str:
     """Without case, forms of compatibility, marks, and whatever is not seen."""
     if text.isascii():
@@ -137,29 +187,35 @@ def prepared(name: str) -> str:
 def _folded(seen: str) -> str:
     if seen.isascii():
         return seen.lower()
-    bare = unicodedata.normalize("NFKD", seen).translate(_unmarked()).casefold()
+    bare = _normalized("NFKD", seen).translate(_unmarked()).casefold()
     if not bare.isascii():
-        bare = unicodedata.normalize("NFKD", bare).translate(_unmarked())
-    return bare if bare.isascii() else unicodedata.normalize("NFC", bare)
+        bare = _normalized("NFKD", bare).translate(_unmarked())
+    return bare if bare.isascii() else _normalized("NFC", bare)
 
 
 def forms(text: str) -> tuple[str, ...]:
     """Every form of a text that is compared, each once: as it is folded; with letters that look like Latin
     ones taken for them; with what is not seen taken for a space.
     """
+    if len(text) <= _PIECE:
+        return tuple(dict.fromkeys(_forms(text)))
+    each = [_forms(piece) for piece in _pieces(text)]
+    return tuple(dict.fromkeys("".join(form) for form in zip(*each, strict=True)))
+
+
+def _forms(text: str) -> tuple[str, str, str, str]:
+    """All of them, also those that are the same."""
     plain = text.isascii() and _ODD.search(text) is None
     seen = text if plain else text.translate(_unseen(""))
-    found = {_folded(seen): None, _alike(seen, "l"): None}
-    if not seen.isascii() and _upright().search(seen):
-        found[_alike(seen, "i")] = None
-    if len(seen) != len(text):
-        found[_folded(text.translate(_unseen(" ")))] = None
-    return tuple(found)
+    bare, alike = _folded(seen), _alike(seen, "l")
+    upright = _alike(seen, "i") if not seen.isascii() and _upright().search(seen) else alike
+    parted = _folded(text.translate(_unseen(" "))) if len(seen) != len(text) else bare
+    return bare, alike, upright, parted
 
 
 def _alike(seen: str, stroke: str) -> str:
     if seen.isascii():
         return (_SMALL_L.sub("l", seen) if "I" in seen or "|" in seen else seen).lower()
     table = _lookalikes(stroke)
-    first = _folded(_SMALL_L.sub("l", unicodedata.normalize("NFKD", seen.translate(table))))
+    first = _folded(_SMALL_L.sub("l", _normalized("NFKD", seen.translate(table))))
     return first if first.isascii() else _STRAY.sub("", first.translate(table))

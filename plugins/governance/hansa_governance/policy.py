@@ -7,8 +7,11 @@ allow list, a server or a user without a name is refused.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from hansa import (
     Action,
@@ -39,6 +42,7 @@ from hansa import (
     people_of,
     strictest,
     texts_of,
+    weight_of,
 )
 
 from hansa_governance.config import Config
@@ -50,6 +54,8 @@ from hansa_governance.words import Words
 _DEVICE_TIMES = 10
 #: Acts that are known to be counted: the same one may come in twice.
 _COUNTED = 10_000
+#: What weighs more (``hansa.weight_of``) is read in a thread.
+_SHORT = 2048
 #: What the person concerned is told of a server that is not allowed.
 _WHERE: dict[type, str] = {
     PeerConnect: "this server",
@@ -75,26 +81,39 @@ class GovernancePolicy:
         self._words = Words(config.words)
         self._rates = Rates(config.rate, clock) if config.rate else None
         self._device_rates = Rates(config.rate, clock, times=_DEVICE_TIMES) if config.rate else None
+        self._reader = ThreadPoolExecutor(1, "governance")
         self._counted: OrderedDict[tuple[Ref, str], None] = OrderedDict()
 
     @hookimpl
     async def check(self, crossing: Crossing) -> Verdict | None:
-        """See ``hansa.Policy.check``."""
-        found = list(self._verdicts(crossing))
+        """See ``hansa.Policy.check``. Every kind by one rule: the servers, the people and the texts that it
+        concerns.
+        """
+        free = isinstance(crossing, EventIn | EventOut) and _never_stopped(crossing.content, crossing.sender)
+        found: list[Verdict] = []
+        if not free:
+            found += self._servers(peers_of(crossing), _WHERE.get(type(crossing), "a server concerned"))
+            found += self._users(people_of(crossing))
+        if self._words:
+            found += self._said(await self._phrase(crossing, free=free), free=free)
+        found += self._paced(crossing, free=free)
         return strictest(found) if found else None
 
-    def _verdicts(self, crossing: Crossing) -> Iterator[Verdict]:
-        """Every kind by one rule: the servers, the people and the texts that it concerns."""
-        free = isinstance(crossing, EventIn | EventOut) and _never_stopped(crossing.content, crossing.sender)
-        if not free:
-            yield from self._servers(peers_of(crossing), _WHERE.get(type(crossing), "a server concerned"))
-            yield from self._users(people_of(crossing))
+    async def _phrase(self, crossing: Crossing, *, free: bool) -> str:
+        """The word in it that may not cross, empty if there is none. Long texts are read in a thread, so that
+        nobody else waits for them.
+        """
+        if weight_of(crossing) <= _SHORT:
+            return self._read(crossing, free=free)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reader, partial(self._read, crossing, free=free))
+
+    def _read(self, crossing: Crossing, *, free: bool) -> str:
         texts = texts_of(crossing)
         if free:  # whose id holds a word is not locked in by it
             ids = {user.id for user in people_of(crossing)}
             texts = tuple(text for text in texts if text not in ids)
-        yield from self._said(texts, free=free)
-        yield from self._paced(crossing, free=free)
+        return self._words.hit(texts)
 
     def _servers(self, servers: Iterable[str], what: str) -> Iterator[Verdict]:
         for server in sorted(set(servers)):
@@ -118,9 +137,8 @@ class GovernancePolicy:
             elif self._allow_users and not self._allow_users.allows(user.id):
                 yield self._deny("GOV_USER_NOT_ALLOWED", "allow_users", "you are not allowed here", user.id)
 
-    def _said(self, texts: Iterable[str], *, free: bool) -> Iterator[Verdict]:
+    def _said(self, phrase: str, *, free: bool) -> Iterator[Verdict]:
         """What can never be stopped may be done without the words: nobody is locked in by them."""
-        phrase = self._words.hit(texts)
         if phrase:
             why = "it holds a word that may not cross"
             text = f"{why}: do it without giving a reason" if free else why
@@ -158,6 +176,8 @@ class GovernancePolicy:
 
 def _actor(crossing: Crossing) -> Ref | None:
     """Whose act a crossing is; None where it is nobody's, or where an event follows that is counted."""
+    if isinstance(crossing, Invite | ProfileChange | ToDevice) and crossing.again:
+        return None
     match crossing:
         case EventIn():
             counts = crossing.facts.act and not crossing.facts.automatic

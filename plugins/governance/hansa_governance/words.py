@@ -15,7 +15,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-from hansa_governance.folding import BREAK, forms
+from hansa_governance.folding import BREAK, forms, prepare
 
 #: Letters and digits, and the break between strings.
 _TOKEN = re.compile(rf"([^\W_]+|{BREAK})")
@@ -70,7 +70,7 @@ class Words:
             self._begun |= {joined[:length] for length in range(1, len(joined))}
         self._firsts = self._begun | set(self._lengths)
         if self._phrases:
-            forms("\u00e9")  # so that the tables are made now and not at the first message
+            prepare()  # now, and not at the first message
 
     def __bool__(self) -> bool:
         return bool(self._phrases)

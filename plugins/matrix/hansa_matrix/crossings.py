@@ -80,10 +80,14 @@ class Crossings:
             network=self._ctx.id, server=server, user=Ref(self._ctx.id, user), outbound=outbound
         )
 
-    def profile_change(self, user: str, said_: tuple[str, ...]) -> ProfileChange:
-        """Somebody says something of themselves, or names a device."""
+    def profile_change(self, user: str, said_: tuple[str, ...], *, again: bool = False) -> ProfileChange:
+        """Somebody says something of themselves, or names a device; ``again`` where others read it."""
         return ProfileChange(
-            network=self._ctx.id, user=Ref(self._ctx.id, user), user_server=ids.domain_of(user), texts=said_
+            network=self._ctx.id,
+            user=Ref(self._ctx.id, user),
+            user_server=ids.domain_of(user),
+            texts=said_,
+            again=again,
         )
 
     def directory_query(self, server: str, address: str, *, outbound: bool) -> DirectoryQuery:
@@ -96,7 +100,13 @@ class Crossings:
         return KeysQuery(network=self._ctx.id, server=server, users=named, outbound=outbound)
 
     def to_device(
-        self, sender: str, type_: str, messages: Mapping[str, Mapping[str, Any]], *, outbound: bool
+        self,
+        sender: str,
+        type_: str,
+        messages: Mapping[str, Mapping[str, Any]],
+        *,
+        outbound: bool,
+        again: bool = False,
     ) -> ToDevice:
         """Messages for devices of some people."""
         contents = [content for devices in messages.values() for content in devices.values()]
@@ -110,6 +120,7 @@ class Crossings:
             type=type_,
             outbound=outbound,
             texts=tuple(found),
+            again=again,
         )
 
     def presence(self, user: str, status: str, servers: Iterable[str] = ()) -> Presence:

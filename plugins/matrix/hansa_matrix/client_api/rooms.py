@@ -263,13 +263,14 @@ class Rooms:
             shown = {**await self._shown(caller.user), **more}
             await self._voice.member(caller.user, room_id, caller.user, "knock", shown)
             return {"room_id": room_id}
+        generation = self._ctx.policy_generation
         try:
             event, server, version, shown_state = await self._membership.knock(
                 room_id, caller.user, servers, more
             )
         except RoomRefused as problem:
             raise passed_on(problem) from problem
-        await self._pending.keep(event, server, shown_state, version)
+        await self._pending.keep(event, server, shown_state, version, generation=generation)
         return {"room_id": room_id}
 
     async def leave(self, caller: Caller, request: Request, body: Any) -> Any:

@@ -148,14 +148,14 @@ class Founder:
         """
         if founding.published and await full(self._ctx.store):
             raise RoomRefused(Refusal(code=RefusalCode.BUSY, text=f"{MOST} rooms are published already"))
-        version = VERSIONS[version_id]
+        version, generation = VERSIONS[version_id], self._ctx.policy_generation
         made_up = "!" + self._ctx.random.bytes(12).hex() + ":" + self._own.server
         try:
             create = _create_event(self._own, creator, version_id, made_up, founding)
             steps = _steps(creator, version_id, alias, founding)
             await self._judge(create, alias, founding, steps)
             room = MatrixRoom(create.room_id, version, self._ctx.store, self._events)
-            draft, writes = await self._drafted(room, create, creator, steps)
+            draft, writes = await self._drafted(room, create, steps, generation)
         except RemoteProtocolError as problem:  # of a size that nobody may send
             raise RoomRefused(Refusal(code=RefusalCode.TOO_LARGE, text=problem.reason)) from problem
         writes.append(room.put(draft.head))
@@ -173,16 +173,18 @@ class Founder:
         return room
 
     async def _drafted(
-        self, room: MatrixRoom, create: Pdu, creator: str, steps: Sequence[Step]
+        self, room: MatrixRoom, create: Pdu, steps: Sequence[Step], generation: int
     ) -> tuple[Uncommitted, list[Write]]:
-        """The first events of a room, and the writes that keep them."""
+        """The first events of a room, judged by the policies of ``generation``, and the writes that keep
+        them.
+        """
+        creator = create.sender
         room.attended = creator in self._own.attendance.accounts
         group, puts = room.groups.grow(0, {}, {create.key: create.event_id})
-        stored = Stored(
-            create, Status.ACCEPTED, 0, group, live=room.attended, generation=self._ctx.policy_generation
-        )
+        stored = Stored(create, Status.ACCEPTED, 0, group, live=room.attended, generation=generation)
         room.head = Head(extremities={create.event_id: group}, group=group, depth=1)
         draft = Uncommitted(room, self._own)
+        draft.generation = generation
         draft.stored[create.event_id] = stored
         reject = check_own(create, [], room.version)
         if reject is not None:

@@ -246,10 +246,11 @@ class Entrance:
             room_id, via = (
                 named(address) if address.startswith("!") else await self._membership.resolve(address)
             )
+            generation = self._ctx.policy_generation
             event, server, version, shown = await self._membership.knock(room_id, self._user, via)
         except RoomRefused as error:
             raise LocalProtocolError(error.refusal.text) from error
-        await self._pending.keep(event, server, shown, version)
+        await self._pending.keep(event, server, shown, version, generation=generation)
         return {"room": room_id, "knocked": self._user}
 
     async def _create_room(self, arguments: Mapping[str, Any]) -> dict[str, str]:

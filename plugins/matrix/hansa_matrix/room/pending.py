@@ -86,10 +86,11 @@ class Pending:
         state: Sequence[Any],
         version: str,
         *,
+        generation: int,
         signed: Collection[int] = frozenset(),
     ) -> None:
         """Remember an invite or a knock; the same person's earlier one gives way. ``signed`` are places in
-        ``state`` of events whose signatures hold.
+        ``state`` of events whose signatures hold; ``generation`` is that of the policies that judged it.
         """
         ours = ids.domain_of(pdu.state_key or "")
         body = {
@@ -98,7 +99,7 @@ class Pending:
             "state": stripped_state(state, pdu.sender, server=ours, signed=signed),
             "origin": origin,
             "version": version,
-            "generation": self._ctx.policy_generation,
+            "generation": generation,
         }
         user, key = pdu.state_key or "", (pdu.room_id, pdu.state_key or "")
         fields: dict[str, Value] = {
@@ -173,9 +174,7 @@ class Pending:
         return [_waiting(row) for row in await self._ctx.store.scan("invite", limit=_PAGE)]
 
     async def permitted(self, waiting: Waiting) -> bool:
-        """Whether the policies of now let somebody be shown what waits for them. One who only asks too much
-        in too short a time is shown: that was so when it came.
-        """
+        """Whether the policies of now let somebody be shown what waits for them."""
         generation = self._ctx.policy_generation
         if not self._ctx.governed or waiting.generation == generation or waiting.membership != "invite":
             return True
@@ -194,10 +193,10 @@ class Pending:
                     outbound=False,
                     servers=frozenset({waiting.origin}),
                     texts=texts_of_event("m.room.member", waiting.user, said, *waiting.shown),
+                    again=True,
                 )
             )
-            late = verdict.retry_after > 0 and len(verdict.reasons) == 1
-            known = self._judged[key] = (generation, verdict.allowed or late)
+            known = self._judged[key] = (generation, verdict.allowed)
             if len(self._judged) > _JUDGED:
                 self._judged.popitem(last=False)
         return known[1]

@@ -37,6 +37,9 @@ class Uncommitted:
         self.ctx = own.ctx
         #: Where the room will stand.
         self.head: Head = room.head
+        #: The policies that judge: who makes this judges afterwards, or has judged by no others (the core
+        #: sends what was judged by others back). They may change before the turn ends.
+        self.generation = self.ctx.policy_generation
         #: The events of this turn.
         self.stored: dict[str, Stored] = {}
         #: Whether somebody of ours is still joined.
@@ -175,8 +178,7 @@ class Uncommitted:
         old_group = self.head.group
         after, puts = self.after(pdu, before_group, before)
         writes += puts
-        generation = self.ctx.policy_generation
-        stored = Stored(pdu, status, before_group, after, reason, generation=generation)
+        stored = Stored(pdu, status, before_group, after, reason, generation=self.generation)
         stored = await self.effective(stored, before)
         self.stored[pdu.event_id] = stored
         if passed:
@@ -206,8 +208,8 @@ class Uncommitted:
         return related(stored.pdu, self.ctx.clock.now(), live=live) if stored.shown else []
 
     def judged_now(self, stored: Stored) -> Stored:
-        """An event that the policies of now were asked about."""
-        return replace(stored, generation=self.ctx.policy_generation)
+        """An event that the policies of this turn were asked about."""
+        return replace(stored, generation=self.generation)
 
     async def spread(self, pdu: Pdu, passed: int, after: int) -> list[Write]:
         """The writes that count an event in for what was put behind it before."""

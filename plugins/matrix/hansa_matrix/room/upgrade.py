@@ -60,6 +60,8 @@ _COPIED = frozenset(
         "m.room.join_rules",
     ]
 )
+#: State that says something, and rules nothing.
+_SAID = frozenset({"m.room.name", "m.room.avatar", "m.room.topic", _ALIAS_EVENT})
 #: What a create event says that outlives the room.
 _LASTING = ("type", "m.federate")
 #: Commits by which a room's names are moved, 1,000 of them by each, lost races included.
@@ -106,7 +108,8 @@ class Upgrades:
             self._closing.discard(old.room_id)
 
     async def _replace(self, old: MatrixRoom, version: str, user: str, creators: Sequence[str]) -> str:
-        state = {p.key: p for p in await old.state_events(await old.state()) if p.state_key is not None}
+        present = await old.state()
+        state = {p.key: p for p in await old.state_events(present) if p.state_key is not None}
         closed = state.get((TOMBSTONE, ""))
         if closed is not None:
             if await self._finished(old, closed):
@@ -127,9 +130,12 @@ class Upgrades:
         )
         body = {"body": "This room has been replaced", "replacement_room": old.room_id}
         if view is not None:
-            said = Said(Ref(self._ctx.id, user), self._own.server, (TOMBSTONE, "", body))
-            await self._judging.drafts(old.room_id, view, [said])
+            tombstone = Said(Ref(self._ctx.id, user), self._own.server, (TOMBSTONE, "", body))
+            await self._judging.drafts(old.room_id, view, [tombstone])
         names = await aliases_of(self._ctx.store, old.room_id)
+        said = [key for key, event in state.items() if _speaks(event)]
+        shown = await old.shown_of(present, said)
+        state = {key: event for key, event in state.items() if not _speaks(event)} | shown
         founding = _founding(old, state, VERSIONS[version], (user, *creators), names)
         new = await self._founder.create(user, version, "", founding)
         body["replacement_room"] = new.room_id
@@ -242,13 +248,20 @@ class Upgrades:
         return view
 
     async def _whole(self, new: MatrixRoom) -> ViewChange:
-        state = {p.key: p for p in await new.state_events(await new.state()) if p.state_key is not None}
+        state = await new.shown_of(await new.state())
         levels = new.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), new.version)
         return await self._own.views.whole(state, new.version.id, levels)
 
     async def _moved(self, old: MatrixRoom, new: MatrixRoom) -> None:
         await self._ctx.supersede(old.room_id, new.room_id, await self._whole(new))
         self._ctx.log.info("%s is replaced by %s", old.room_id, new.room_id)
+
+
+def _speaks(event: Pdu) -> bool:
+    """Whether the new room gets what people may be shown of an event: of the others, what is withheld
+    may be a rule, without which the new room would be less safe than the old one.
+    """
+    return event.membership == "ban" if event.type == MEMBER else event.type in _SAID and not event.state_key
 
 
 def _founding(

@@ -64,6 +64,7 @@ class DeviceMessages:
         """The ``m.direct_to_device`` of a transaction, in one commit: how many are none. Raises
         ``StoreError``: then the peer has to send it all again.
         """
+        generation = self._ctx.policy_generation
         messages = [one for content in contents if (one := parse_to_device(content, origin)) is not None]
         fresh = {one.message_id: one for one in messages if await self._lets_in(one)}
         for attempt in range(_TRIES):
@@ -74,7 +75,7 @@ class DeviceMessages:
             batch, writes, told = self.shares.batch(), list[Write](), list[tuple[str, str]]()
             now = {"ts": self._ctx.clock.now()}
             for message in fresh.values():
-                kept = await self._kept(message, message.messages, origin, batch)
+                kept = await self._kept(message, message.messages, origin, batch, generation)
                 if kept:  # of what is for nobody nothing need be known
                     writes.append(Insert("to_device_seen", (origin, message.message_id), b"", now))
                     told += kept
@@ -126,11 +127,17 @@ class DeviceMessages:
         return self._company.server in allowed or not here, allowed & set(there)
 
     async def _kept(
-        self, message: ToDevice, messages: Mapping[str, Mapping[str, Any]], peer: str, batch: Batch
+        self,
+        message: ToDevice,
+        messages: Mapping[str, Mapping[str, Any]],
+        peer: str,
+        batch: Batch,
+        generation: int,
     ) -> list[tuple[str, str]]:
-        """The users and devices here for which a message is in a batch now."""
+        """The users and devices here for which a message is in a batch now, judged by the policies of
+        ``generation``.
+        """
         found: list[tuple[str, str]] = []
-        generation = self._ctx.policy_generation
         for user, contents in messages.items():
             if not await self._company.local(user):
                 self._ctx.count("matrix_to_device_discarded", reason="nobody")
@@ -166,6 +173,7 @@ class DeviceMessages:
                 here[user] = contents
             else:
                 there.setdefault(server, {})[user] = contents
+        generation = self._ctx.policy_generation
         if self._ctx.governed:
             lets, servers = await self._permitted(message, here, there)
             here = here if lets else {}
@@ -185,19 +193,23 @@ class DeviceMessages:
         if once:
             ts = {"ts": self._ctx.clock.now()}
             writes.append(Insert("to_device_seen", (self._company.server, message.message_id), b"", ts))
-        kept = await self._send(message, here, writes)
+        kept = await self._send(message, here, writes, generation)
         for server in there:
             self._sender.sent((server,))
         for user, device_id in kept:
             self.arrived(user, device_id)
 
     async def _send(
-        self, message: ToDevice, here: Mapping[str, Mapping[str, Any]], writes: Sequence[Write]
+        self,
+        message: ToDevice,
+        here: Mapping[str, Mapping[str, Any]],
+        writes: Sequence[Write],
+        generation: int,
     ) -> list[tuple[str, str]]:
         """Commit a message with what else is written; for whom here it is, nobody if it was sent before."""
         for attempt in range(_TRIES):
             batch = self.shares.batch()
-            kept = await self._kept(message, here, message.sender, batch)
+            kept = await self._kept(message, here, message.sender, batch, generation)
             try:
                 await self._ctx.store.commit([*writes, *batch.writes()])
             except Conflict as conflict:
@@ -218,9 +230,7 @@ class DeviceMessages:
         return [_waiting(row) for row in rows]
 
     async def permitted(self, user: str, waiting: Waiting) -> bool:
-        """Whether the policies of now let somebody have a message that waits for a device of theirs. One
-        whose sender only sends too many in too short a time is let through: that was so when it came.
-        """
+        """Whether the policies of now let somebody have a message that waits for a device of theirs."""
         generation = self._ctx.policy_generation
         if not self._ctx.governed or waiting.generation == generation:
             return True
@@ -229,10 +239,11 @@ class DeviceMessages:
             event = waiting.event
             messages = {user: {ALL: event["content"]}}
             verdict = await self._ctx.check(
-                self._crossings.to_device(event["sender"], event["type"], messages, outbound=False)
+                self._crossings.to_device(
+                    event["sender"], event["type"], messages, outbound=False, again=True
+                )
             )
-            late = verdict.retry_after > 0 and len(verdict.reasons) == 1
-            known = self._judged[waiting.position] = (generation, verdict.allowed or late)
+            known = self._judged[waiting.position] = (generation, verdict.allowed)
             if len(self._judged) > _MOST_JUDGED:
                 self._judged.popitem(last=False)
             if not known[1]:

@@ -51,7 +51,7 @@ class Profiles:
 
     async def _permitted(self, user: str, found: Mapping[str, Any]) -> bool:
         """Whether the policies of now let be shown what somebody says of themselves, asked once for each
-        thing they say. One who only does too much in too short a time is shown.
+        thing they say.
         """
         words = said(**found) if self._ctx.governed else ()
         if not words:
@@ -59,9 +59,8 @@ class Profiles:
         asked = (self._ctx.policy_generation, hash(words))
         known = self._judged.get(user)
         if known is None or known[0] != asked:
-            verdict = await self._ctx.check(self._crossings.profile_change(user, words))
-            late = verdict.retry_after > 0 and len(verdict.reasons) == 1
-            known = self._judged[user] = (asked, verdict.allowed or late)
+            verdict = await self._ctx.check(self._crossings.profile_change(user, words, again=True))
+            known = self._judged[user] = (asked, verdict.allowed)
             if len(self._judged) > _JUDGED:
                 self._judged.popitem(last=False)
         return known[1]

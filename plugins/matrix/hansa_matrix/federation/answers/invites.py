@@ -83,6 +83,7 @@ class Invited:
         signed_at, forged = await self._proven(pdu, state, version)
         state = [one if at not in forged else None for at, one in enumerate(state)]
         shown = stripped_state(state, pdu.sender, server=self._own.server, signed=signed_at)
+        generation = self._ctx.policy_generation
         await require(
             self._ctx,
             Invite(
@@ -103,7 +104,9 @@ class Invited:
             raise error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")
         signed = countersigned(pdu, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
         if room is None or not room.resident:
-            await self._pending.keep(signed, origin, state, version.id, signed=signed_at)
+            await self._pending.keep(
+                signed, origin, state, version.id, generation=generation, signed=signed_at
+            )
             await self._entitled.rooms.invited(signed, origin)
         return {"event": signed.raw}
 
