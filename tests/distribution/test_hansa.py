@@ -128,6 +128,7 @@ answer = [code, sorted({{name.partition(".")[0] for name in sys.modules}})]
 
 def imported(made, tmp_path, toml):
     file = tmp_path / "hansa.toml"
+    file.touch(0o600)
     file.write_text(toml)
     out = made.run(
         "python", "-c", CHECK.format(arguments=["check", "-c", str(file)]) + "\nprint(answer)"

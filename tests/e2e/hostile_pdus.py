@@ -339,7 +339,7 @@ PDUS = [
     Case(
         "pdu: authority of another room",
         _auth(lambda s, a: [s.pit.state[_LEVELS] if one == s.den.state[_LEVELS] else one for one in a]),
-        "rejected: auth_events names $ID, which is of another room (3.room)",
+        "rejected: $ID is of another room, or cannot be had (2.auth_events)",
     ),
     Case(
         "pdu: after an event of another room",
