@@ -42,6 +42,7 @@ TABLE: dict[str, str] = {
     "room/invites.py:_asked": "invite",
     "room/membership.py:_ask": "make_join",
     "room/membership.py:_join_by": "send_join",
+    "room/membership.py:granted": "make_join",
     "room/membership.py:knock": "send_knock",
     "room/membership.py:leave_remote": "make_knock",
     "room/membership.py:resolve": "directory",
