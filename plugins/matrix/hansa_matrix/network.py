@@ -57,6 +57,7 @@ from hansa_matrix.media.fetch import Fetcher
 from hansa_matrix.media.library import Library
 from hansa_matrix.media.operations import MediaOperations
 from hansa_matrix.media.thumbnails import Thumbnails
+from hansa_matrix.old_rows import OldRows
 from hansa_matrix.operations import Operations
 from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto import ids
@@ -233,6 +234,7 @@ class MatrixNetwork:
         """See ``hansa.Network.start``. One signed request goes to every server we share a room with, so
         that those who gave us up try again.
         """
+        await OldRows(self._ctx, self._server).complete()
         after: str | None = None
         while page := await self._ctx.store.scan("room", after=after, limit=1000):
             for row in page:

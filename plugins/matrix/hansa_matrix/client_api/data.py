@@ -77,15 +77,12 @@ class UserData:
         news = told(user, f"data {room_id} {type_}")
         for attempt in range(_TRIES):
             store = self._ctx.store
-            known, usage = (
-                await store.get("account_data", key),
-                await store.get("account_data_usage", (user,)),
-            )
+            known = await store.get("account_data", key)
+            expected, used = await self._used(user)
             before = len(known.body) if known is not None else 0
-            size = max(0, (int(usage.body) if usage is not None else 0) + len(body) - before)
+            size = max(0, used + len(body) - before)
             if size > MOST_BYTES and len(body) > before:
                 raise error(413, "M_TOO_LARGE", f"account data has at most {MOST_BYTES} bytes in all")
-            expected = usage.body if usage is not None else None
             counted = Cas("account_data_usage", (user,), expected, str(size).encode())
             try:
                 await store.commit([Put("account_data", key, body), counted, news])
@@ -94,6 +91,16 @@ class UserData:
                     raise
                 continue
             return
+
+    async def _used(self, user: str) -> tuple[bytes | None, int]:
+        """The row that says how many bytes somebody's data are, and how many; they are counted where no row
+        says so yet.
+        """
+        usage = await self._ctx.store.get("account_data_usage", (user,))
+        if usage is not None:
+            return usage.body, int(usage.body)
+        rows = await self._ctx.store.scan("account_data", equal=(user,), limit=_MOST_KEPT)
+        return None, sum(len(row.body) for row in rows)
 
     async def ignored(self, user: str) -> frozenset[str]:
         """Whom somebody does not want to hear."""
