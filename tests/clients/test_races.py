@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
-from clients.people import House, Person, house
+from clients.people import House, Person, house, part
+from clients.test_crypto import SigningKey, cross, keys_of
 from clients.test_sessions import login, operate
 from hansa.store.base import Put
 
@@ -235,3 +237,136 @@ async def test_the_store_that_these_tests_hold_is_the_servers(tmp_path):
             await held.reached.wait()
             assert not writing.done()
             held.release()
+
+
+async def all_done(*asks) -> list[int]:
+    return [status for status, _ in await asyncio.gather(*asks)]
+
+
+async def test_nothing_that_is_acknowledged_is_lost_to_what_else_is_changed_at_once(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice", "A"), await home.person("bob", "B")
+        room = await alice.create()
+        me, here = part(alice.user), f"/user/{part(alice.user)}"
+        many = range(40)
+        for asks in (
+            (alice.ask("PUT", f"{here}/account_data/test.{n}", {"n": n}) for n in many),
+            (alice.ask("PUT", f"{here}/rooms/{part(room)}/tags/u.{n}", {}) for n in many),
+            (
+                alice.ask("PUT", f"/pushrules/global/underride/r{n}", {"actions": [], "conditions": []})
+                for n in many
+            ),
+            (alice.ask("PUT", f"/profile/{me}/test.{n}", {f"test.{n}": n}) for n in many),
+            (
+                bob.ask("PUT", f"/sendToDevice/test.x/{n}", {"messages": {alice.user: {"*": {"n": n}}}})
+                for n in many
+            ),
+        ):
+            assert await all_done(*asks) == [200] * len(many)
+        whole = await alice.sync()
+        named = {event["type"]: event["content"] for event in whole["account_data"]["events"]}
+        assert all(named[f"test.{n}"] == {"n": n} for n in many)
+        assert {e["content"]["n"] for e in whole["to_device"]["events"]} == set(many)
+        tags = (await alice.get(f"{here}/rooms/{part(room)}/tags"))["tags"]
+        assert set(tags) == {f"u.{n}" for n in many}
+        rules = named["m.push_rules"]["global"]["underride"]
+        assert {r["rule_id"] for r in rules if not r["default"]} == {f"r{n}" for n in many}
+        profile = await alice.get(f"/profile/{me}")
+        assert all(profile[f"test.{n}"] == n for n in many)
+
+
+@pytest.mark.parametrize(
+    ("collection", "path", "body", "others"),
+    [
+        ("profile", "/profile/{me}/displayname", {"displayname": "x"}, "/profile/{me}/avatar_url"),
+        ("account_data", "/user/{me}/rooms/!r:x/tags/u.a", {}, "/user/{me}/rooms/!r:x/tags/u.b"),
+    ],
+)
+async def test_what_another_process_writes_between_reading_and_writing_stays(
+    tmp_path, collection, path, body, others
+):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        me = part(alice.user)
+        await alice.ask("PUT", path.format(me=me), body)
+        store = home.app.contexts["matrix"].store
+        (row,) = [r for r in await store.scan(collection, limit=100) if alice.user in r.key]
+        theirs = row.body.replace(b'"x"', b'"y"').replace(b'"u.a"', b'"u.z"')
+        assert theirs != row.body
+        held = Held(home, "get", collection)
+        async with asyncio.TaskGroup() as group:
+            value = {"avatar_url": "mxc://a/b"} if collection == "profile" else {}
+            asking = group.create_task(alice.ask("PUT", others.format(me=me), value))
+            await held.reached.wait()
+            await store.commit([Put(collection, row.key, theirs)])
+            held.release()
+        assert asking.result()[0] == 200
+        kept = (await store.get(collection, row.key)).body
+        assert b'"y"' in kept or b'"u.z"' in kept
+        assert b"avatar_url" in kept or b"u.b" in kept
+
+
+async def test_a_name_of_a_device_and_a_signature_on_it_do_not_take_each_other_back(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice", "A")
+        key = SigningKey.generate()
+        await alice.call("POST", "/keys/upload", {"device_keys": keys_of(alice, key)})
+        devices = home.app.network("matrix")._known.devices
+        held = Held(home, "get", "device")
+        async with asyncio.TaskGroup() as group:
+            naming = group.create_task(alice.ask("PUT", "/devices/A", {"display_name": "mine"}))
+            await held.reached.wait()
+            signing = group.create_task(
+                devices.change(alice.user, "A", lambda one: replace(one, keys={**one.keys, "more": 1}))
+            )
+            for _ in range(50):
+                await asyncio.sleep(0)
+            held.release()
+        assert naming.result()[0] == 200
+        assert signing.exception() is None
+        device = await devices.get(alice.user, "A")
+        assert device.name == "mine"
+        assert device.keys["more"] == 1
+
+
+async def test_of_two_devices_that_set_the_first_keys_at_once_one_has_to_prove_who_it_is(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice", "A")
+        thief = await fresh(home, alice)
+        keys = [{"master_key": cross(alice, "master", SigningKey.generate())} for _ in range(2)]
+        held = Held(home, "get_many", "cross_signing_key")
+        async with asyncio.TaskGroup() as group:
+            late = group.create_task(thief.ask("POST", "/keys/device_signing/upload", keys[1]))
+            await held.reached.wait()
+            assert (await alice.ask("POST", "/keys/device_signing/upload", keys[0]))[0] == 200
+            held.release()
+        assert late.result()[0] == 401
+        found = await alice.call("POST", "/keys/query", {"device_keys": {alice.user: []}})
+        assert found["master_keys"][alice.user]["keys"] == keys[0]["master_key"]["keys"]
+
+
+async def test_a_device_has_one_token_however_many_log_in_as_it_at_once(tmp_path):
+    async with house(tmp_path) as home:
+        await home.person("alice")
+        asks = (
+            home.anybody.ask("POST", "/login", login("alice", "of alice", device_id="SAME"))
+            for _ in range(20)
+        )
+        assert await all_done(*asks) == [200] * 20
+        store = home.app.contexts["matrix"].store
+        assert await store.count("access_token", equal={"device_id": "SAME"}) == 1
+
+
+async def test_keys_of_a_device_that_is_logged_out_meanwhile_are_not_kept(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        other = await fresh(home, alice)
+        held = Held(home, "get", "access_token")
+        once = {"one_time_keys": {"signed_curve25519:1": {"key": "k"}}, "fallback_keys": {}}
+        async with asyncio.TaskGroup() as group:
+            late = group.create_task(other.ask("POST", "/keys/upload", once))
+            await held.reached.wait()
+            await removed(alice, other)
+            held.release()
+        assert late.result()[0] in {400, 401}
+        assert await home.app.contexts["matrix"].store.count("one_time_key") == 0

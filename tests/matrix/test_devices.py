@@ -211,6 +211,7 @@ async def claim(house: Inbound, device_id: str = "A", algorithm: str = "signed_c
 async def test_a_one_time_key_goes_to_one_only_in_the_order_of_upload_and_then_the_fallback_to_all(tmp_path):
     async with inbound(tmp_path) as house:
         devices = known(house).devices
+        await devices.put(US, Device(device_id="A"))
         names = ["zz", "b", "a", "m"]
         for name in names:
             await devices.add_one_time_keys(US, "A", {f"signed_curve25519:{name}": {"key": name}})
@@ -233,6 +234,7 @@ async def test_a_one_time_key_goes_to_one_only_in_the_order_of_upload_and_then_t
 async def test_of_claims_at_the_same_time_no_two_get_the_same_key(tmp_path):
     async with inbound(tmp_path) as house:
         keys = {f"curve25519:{n}": f"key {n}" for n in range(10)}
+        await known(house).devices.put(US, Device(device_id="A"))
         await known(house).devices.add_one_time_keys(US, "A", keys)
         got = await asyncio.gather(*(claim(house, algorithm="curve25519") for _ in range(20)))
         given = [key for one in got if one for key in one]
@@ -632,6 +634,7 @@ async def test_a_query_is_answered_from_what_is_kept_else_by_their_server_and_fa
 async def test_a_claim_goes_to_their_server_and_takes_only_what_was_asked_for(tmp_path):
     async with inbound(tmp_path) as house:
         their = Their(house)
+        await known(house).devices.put(US, Device(device_id="A"))
         await known(house).devices.add_one_time_keys(US, "A", {"curve25519:1": "ours"})
         their.claimed = {
             "one_time_keys": {

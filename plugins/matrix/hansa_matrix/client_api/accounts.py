@@ -22,6 +22,7 @@ from hansa_matrix.client_api.passwords import Passwords
 from hansa_matrix.crossings import Crossings, passes, said
 from hansa_matrix.federation.server import error
 from hansa_matrix.generations import Generations
+from hansa_matrix.key_locks import KeyLocks
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import Device, shortened, valid_device_id
 from hansa_matrix.room.attendance import Attendance
@@ -77,6 +78,7 @@ class Accounts:
         self._known: Generations[str, Caller] = Generations(_REMEMBERED)
         #: When people, and devices of theirs, were logged out: for logins that are under way.
         self._logins: Generations[str, None] = Generations(1)
+        self._entering = KeyLocks()
         #: Told of a person some of whose devices are logged out, and of one whose account is closed.
         self.closed: Callable[[str], None] = lambda _: None
         self.gone: Callable[[str], None] = lambda _: None
@@ -214,9 +216,12 @@ class Accounts:
             shown = shortened(name) if await passes(self._ctx, named) else ""
             await self._devices.put(user, Device(device_id=device_id, name=shown))
         token = urlsafe_b64encode(self._ctx.random.bytes(32)).decode().rstrip("=")
-        gone = await self._tokens_gone(user, device_id)
         fields = {"user_id": user, "device_id": device_id}
-        await self._ctx.store.commit([*gone, Insert("access_token", (_hash(token),), group.encode(), fields)])
+        async with self._entering.held((user, device_id)):  # of two at once one takes the other's place
+            gone = await self._tokens_gone(user, device_id)
+            await self._ctx.store.commit(
+                [*gone, Insert("access_token", (_hash(token),), group.encode(), fields)]
+            )
         account = await self.get(user)
         out = self._logins.revoked(user, began) or self._logins.revoked(_named(user, device_id), began)
         if out or account is None or account.deactivated:

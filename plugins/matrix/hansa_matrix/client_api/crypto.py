@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from hansa import NetworkContext, Request
+from hansa import Conflict, NetworkContext, Request
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited
@@ -19,7 +20,6 @@ from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
     USAGES,
-    Device,
     ToDevice,
     cross_signing_key,
     device_keys,
@@ -61,11 +61,7 @@ class Crypto:
         if keys is not None:
             if device_keys(keys, user, device_id) is None or not _own(keys, user, device_id):
                 raise error(400, "M_INVALID_PARAM", "device_keys are not those of this device")
-            known = await self._known.devices.get(user, device_id)
-            name = known.name if known is not None else ""
-            await self._known.devices.put(
-                user, Device(device_id=device_id, keys=keys, name=name), known_only=True
-            )
+            await self._known.devices.change(user, device_id, lambda known: replace(known, keys=keys))
         once, fallback = body.get("one_time_keys", {}), body.get("fallback_keys", {})
         if not isinstance(once, dict) or not isinstance(fallback, dict):
             raise error(400, "M_BAD_JSON", "one_time_keys and fallback_keys are objects")
@@ -113,8 +109,14 @@ class Crypto:
             return {}
         if "master" not in known and "master" not in fresh:
             raise error(400, "M_INVALID_PARAM", "there is no master key yet")
-        if known:
-            await self._sessions.proven(caller, request, body)
+        if not known:
+            try:
+                await self._known.devices.set_cross_signing(caller.user, fresh, was={"master": None})
+            except Conflict:  # another device was the first at this moment: this one has to prove who it is
+                pass
+            else:
+                return {}
+        await self._sessions.proven(caller, request, body)
         await self._known.devices.set_cross_signing(caller.user, fresh)
         return {}
 

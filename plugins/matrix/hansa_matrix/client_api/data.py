@@ -14,6 +14,7 @@ from hansa import Cas, Conflict, Delete, NetworkContext, Put, Request
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited, own
 from hansa_matrix.federation.server import error
+from hansa_matrix.key_locks import KeyLocks
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import within
 from hansa_matrix.room.news import News, told
@@ -36,6 +37,7 @@ class UserData:
     def __init__(self, ctx: NetworkContext, news: News) -> None:
         self._ctx = ctx
         self._news = news
+        self._locks = KeyLocks()
         #: Told whose data of a type is other than before.
         self.changed: Callable[[str, str], None] = lambda _user, _type: None
 
@@ -58,39 +60,46 @@ class UserData:
 
     async def put(self, user: str, room_id: str, type_: str, content: Mapping[str, Any]) -> None:
         """Keep a value, and tell all devices of it. Raises the error answer of one that is too large."""
-        if not within(content, _MOST):
-            raise error(413, "M_TOO_LARGE", f"account data has at most {_MOST} bytes")
-        key = (user, room_id, type_)
-        known = await self._ctx.store.get("account_data", key)
-        if (
-            known is None
-            and await self._ctx.store.count("account_data", equal={"user_id": user}) >= _MOST_KEPT
-        ):
-            raise error(400, "M_TOO_LARGE", "that is enough account data")
-        await self._write(key, orjson.dumps(content))
+        await self.change(user, room_id, type_, lambda _: content)
+
+    async def change(
+        self, user: str, room_id: str, type_: str, change: Callable[[Any], Mapping[str, Any]]
+    ) -> None:
+        """Keep what becomes of a value, whatever else changes it at the same time, and tell all devices of
+        it. ``change`` gets the value, None if there is none; it may be asked again. Raises the error answer
+        of a value that is too large, and what ``change`` raises.
+        """
+        async with self._locks.held(user):
+            for attempt in range(_TRIES):
+                try:
+                    await self._change((user, room_id, type_), change)
+                except Conflict:  # another process
+                    if attempt == _TRIES - 1:
+                        raise
+                    continue
+                break
         self.changed(user, type_)
         self._news.tell(user)
 
-    async def _write(self, key: tuple[str, str, str], body: bytes) -> None:
-        """Keep a value, and count its bytes. Raises the error answer of one that is too many."""
+    async def _change(self, key: tuple[str, str, str], change: Callable[[Any], Mapping[str, Any]]) -> None:
+        """Keep a value as it becomes, and count its bytes."""
         user, room_id, type_ = key
-        news = told(user, f"data {room_id} {type_}")
-        for attempt in range(_TRIES):
-            store = self._ctx.store
-            known = await store.get("account_data", key)
-            expected, used = await self._used(user)
-            before = len(known.body) if known is not None else 0
-            size = max(0, used + len(body) - before)
-            if size > MOST_BYTES and len(body) > before:
-                raise error(413, "M_TOO_LARGE", f"account data has at most {MOST_BYTES} bytes in all")
-            counted = Cas("account_data_usage", (user,), expected, str(size).encode())
-            try:
-                await store.commit([Put("account_data", key, body), counted, news])
-            except Conflict:  # another device of the same person, at this moment
-                if attempt == _TRIES - 1:
-                    raise
-                continue
-            return
+        store = self._ctx.store
+        known = await store.get("account_data", key)
+        content = change(orjson.loads(known.body) if known is not None else None)
+        if not within(content, _MOST):
+            raise error(413, "M_TOO_LARGE", f"account data has at most {_MOST} bytes")
+        if known is None and await store.count("account_data", equal={"user_id": user}) >= _MOST_KEPT:
+            raise error(400, "M_TOO_LARGE", "that is enough account data")
+        body, before = orjson.dumps(content), known.body if known is not None else None
+        expected, used = await self._used(user)
+        size = max(0, used + len(body) - len(before or b""))
+        if size > MOST_BYTES and len(body) > len(before or b""):
+            raise error(413, "M_TOO_LARGE", f"account data has at most {MOST_BYTES} bytes in all")
+        counted = Cas("account_data_usage", (user,), expected, str(size).encode())
+        await store.commit(
+            [Cas("account_data", key, before, body), counted, told(user, f"data {room_id} {type_}")]
+        )
 
     async def _used(self, user: str) -> tuple[bytes | None, int]:
         """The row that says how many bytes somebody's data are, and how many; they are counted where no row
@@ -158,12 +167,7 @@ class Data:
 
     async def tags(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /tags``."""
-        return {"tags": await self._tags(*self._mine(caller, request))}
-
-    async def _tags(self, user: str, room_id: str) -> dict[str, Any]:
-        kept = await self._data.get(user, room_id, _TAGS) or {}
-        tags = kept.get("tags")
-        return tags if isinstance(tags, dict) else {}
+        return {"tags": _tags(await self._data.get(*self._mine(caller, request), _TAGS))}
 
     async def tag(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /tags/{tag}``."""
@@ -171,18 +175,26 @@ class Data:
         order = body.get("order")
         if order is not None and (isinstance(order, bool) or not isinstance(order, int | float)):
             raise error(400, "M_BAD_JSON", "order is a number")
-        tags = await self._tags(user, room_id) | {request.path["tag"]: body}
-        if len(tags) > _MOST_TAGS or not ids.fits(request.path["tag"]):
-            raise error(400, "M_INVALID_PARAM", f"a room has at most {_MOST_TAGS} tags, of 255 bytes")
-        await self._data.put(user, room_id, _TAGS, {"tags": tags})
+        name = request.path["tag"]
+
+        def tagged(kept: Any) -> dict[str, Any]:
+            tags = _tags(kept) | {name: body}
+            if len(tags) > _MOST_TAGS or not ids.fits(name):
+                raise error(400, "M_INVALID_PARAM", f"a room has at most {_MOST_TAGS} tags, of 255 bytes")
+            return {"tags": tags}
+
+        await self._data.change(user, room_id, _TAGS, tagged)
         return {}
 
     async def untag(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``DELETE /tags/{tag}``."""
         user, room_id = self._mine(caller, request)
-        tags = await self._tags(user, room_id)
-        tags.pop(request.path["tag"], None)
-        await self._data.put(user, room_id, _TAGS, {"tags": tags})
+        name = request.path["tag"]
+
+        def untagged(kept: Any) -> dict[str, Any]:
+            return {"tags": {tag: of for tag, of in _tags(kept).items() if tag != name}}
+
+        await self._data.change(user, room_id, _TAGS, untagged)
         return {}
 
     async def make_filter(self, caller: Caller, request: Request, body: Any) -> Any:
@@ -204,3 +216,9 @@ class Data:
         if row is None:
             raise error(404, "M_NOT_FOUND", "there is no such filter")
         return orjson.loads(row.body)
+
+
+def _tags(kept: Any) -> dict[str, Any]:
+    """The tags in the account data that holds them."""
+    tags = kept.get("tags") if isinstance(kept, dict) else None
+    return tags if isinstance(tags, dict) else {}

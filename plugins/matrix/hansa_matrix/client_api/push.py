@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -42,18 +42,17 @@ class PushRules:
 
     async def of(self, user: str) -> _Rules:
         """All rules of somebody; those of the server that came later are added."""
-        kept = await self._data.get(user, "", PUSH_RULES)
-        rules = default_rules(user)
-        if not isinstance(kept, dict):
-            return rules
-        given: _Rules = deepcopy(kept.get("global", kept))
-        for kind, defaults in rules.items():
-            known = {rule["rule_id"] for rule in given.setdefault(kind, [])}
-            given[kind] += [rule for rule in defaults if rule["rule_id"] not in known]
-        return given
+        return _rules(user, await self._data.get(user, "", PUSH_RULES))
 
-    async def _keep(self, user: str, rules: _Rules) -> None:
-        await self._data.put(user, "", PUSH_RULES, {"global": rules})
+    async def _change(self, user: str, change: Callable[[_Rules], None]) -> None:
+        """Keep somebody's rules as they become, whatever else changes them at the same time."""
+
+        def changed(kept: Any) -> dict[str, Any]:
+            rules = _rules(user, kept)
+            change(rules)
+            return {"global": rules}
+
+        await self._data.change(user, "", PUSH_RULES, changed)
 
     async def every(self, caller: Caller, _request: Request, _body: Any) -> Any:
         """``GET /pushrules/``."""
@@ -63,16 +62,9 @@ class PushRules:
         """``GET /pushrules/global/``."""
         return await self.of(caller.user)
 
-    async def _one(self, caller: Caller, request: Request) -> tuple[_Rules, dict[str, Any]]:
-        rules, kind = await self.of(caller.user), request.path["kind"]
-        for rule in rules.get(kind, ()):
-            if rule["rule_id"] == request.path["rule"]:
-                return rules, rule
-        raise error(404, "M_NOT_FOUND", "there is no such rule")
-
     async def get(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /pushrules/global/{kind}/{ruleId}``."""
-        return (await self._one(caller, request))[1]
+        return _one(await self.of(caller.user), request)
 
     async def put(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /pushrules/global/{kind}/{ruleId}``, before or after another."""
@@ -81,16 +73,24 @@ class PushRules:
             raise error(400, "M_INVALID_PARAM", "a rule has a kind, and a name that begins with no dot")
         if not valid_rule(kind, body):
             raise error(400, "M_BAD_JSON", "that is no rule of this kind")
-        rules = await self.of(caller.user)
-        listed = rules.setdefault(kind, [])
-        if len(listed) >= _MOST_RULES:
-            raise error(400, "M_TOO_LARGE", f"a kind has at most {_MOST_RULES} rules")
-        enabled = next((r["enabled"] for r in listed if r["rule_id"] == name), True)
-        listed[:] = [rule for rule in listed if rule["rule_id"] != name]
         parts = {key: body[key] for key in ("conditions", "pattern") if key in body}
-        rule = {"rule_id": name, "default": False, "enabled": enabled, "actions": body["actions"], **parts}
-        listed.insert(self._place(listed, request), rule)
-        await self._keep(caller.user, rules)
+
+        def put(rules: _Rules) -> None:
+            listed = rules.setdefault(kind, [])
+            if len(listed) >= _MOST_RULES:
+                raise error(400, "M_TOO_LARGE", f"a kind has at most {_MOST_RULES} rules")
+            enabled = next((r["enabled"] for r in listed if r["rule_id"] == name), True)
+            listed[:] = [rule for rule in listed if rule["rule_id"] != name]
+            rule = {
+                "rule_id": name,
+                "default": False,
+                "enabled": enabled,
+                "actions": body["actions"],
+                **parts,
+            }
+            listed.insert(self._place(listed, request), rule)
+
+        await self._change(caller.user, put)
         return {}
 
     @staticmethod
@@ -107,35 +107,64 @@ class PushRules:
 
     async def delete(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``DELETE /pushrules/global/{kind}/{ruleId}``."""
-        rules, rule = await self._one(caller, request)
-        if rule["default"]:
-            raise error(400, "M_INVALID_PARAM", "a rule of the server is switched off, not removed")
-        rules[request.path["kind"]].remove(rule)
-        await self._keep(caller.user, rules)
+
+        def delete(rules: _Rules) -> None:
+            rule = _one(rules, request)
+            if rule["default"]:
+                raise error(400, "M_INVALID_PARAM", "a rule of the server is switched off, not removed")
+            rules[request.path["kind"]].remove(rule)
+
+        await self._change(caller.user, delete)
         return {}
 
     async def enabled(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET …/enabled``."""
-        return {"enabled": (await self._one(caller, request))[1]["enabled"]}
+        return {"enabled": _one(await self.of(caller.user), request)["enabled"]}
 
     async def set_enabled(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT …/enabled``."""
-        rules, rule = await self._one(caller, request)
-        if not isinstance(body.get("enabled"), bool):
-            raise error(400, "M_BAD_JSON", "enabled is true or false")
-        rule["enabled"] = body["enabled"]
-        await self._keep(caller.user, rules)
+
+        def set_enabled(rules: _Rules) -> None:
+            rule = _one(rules, request)
+            if not isinstance(body.get("enabled"), bool):
+                raise error(400, "M_BAD_JSON", "enabled is true or false")
+            rule["enabled"] = body["enabled"]
+
+        await self._change(caller.user, set_enabled)
         return {}
 
     async def actions(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET …/actions``."""
-        return {"actions": (await self._one(caller, request))[1]["actions"]}
+        return {"actions": _one(await self.of(caller.user), request)["actions"]}
 
     async def set_actions(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT …/actions``."""
-        rules, rule = await self._one(caller, request)
-        if not valid_actions(body.get("actions")):
-            raise error(400, "M_BAD_JSON", "actions is no list of actions")
-        rule["actions"] = body["actions"]
-        await self._keep(caller.user, rules)
+
+        def set_actions(rules: _Rules) -> None:
+            rule = _one(rules, request)
+            if not valid_actions(body.get("actions")):
+                raise error(400, "M_BAD_JSON", "actions is no list of actions")
+            rule["actions"] = body["actions"]
+
+        await self._change(caller.user, set_actions)
         return {}
+
+
+def _rules(user: str, kept: Any) -> _Rules:
+    """The rules in somebody's account data, with those of the server that came later."""
+    rules = default_rules(user)
+    if not isinstance(kept, dict):
+        return rules
+    given: _Rules = deepcopy(kept.get("global", kept))
+    for kind, defaults in rules.items():
+        known = {rule["rule_id"] for rule in given.setdefault(kind, [])}
+        given[kind] += [rule for rule in defaults if rule["rule_id"] not in known]
+    return given
+
+
+def _one(rules: _Rules, request: Request) -> dict[str, Any]:
+    """The rule that a request names. Raises the error answer of one that is not there."""
+    for rule in rules.get(request.path["kind"], ()):
+        if rule["rule_id"] == request.path["rule"]:
+            return rule
+    raise error(404, "M_NOT_FOUND", "there is no such rule")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hansa import Conflict, LocalProtocolError, NetworkContext, Request, Write
@@ -293,9 +294,7 @@ class Sessions:
             if self._ctx.governed:
                 crossings = Crossings(self._ctx)
                 await require(self._ctx, crossings.profile_change(caller.user, said(body=name)))
-            await self._devices.put(
-                caller.user, Device(device_id=device.device_id, keys=device.keys, name=name), known_only=True
-            )
+            await self._devices.change(caller.user, device.device_id, lambda known: replace(known, name=name))
         return {}
 
     async def remove(self, caller: Caller, request: Request, body: Any) -> Any:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import orjson
-from hansa import Delete, LocalProtocolError, NetworkContext, Put, Value, Write
+from hansa import Cas, Conflict, Delete, LocalProtocolError, NetworkContext, Put, Value, Write
 
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.crypto import verify
@@ -86,30 +87,41 @@ class Devices:
         row = await self._ctx.store.get("device", (user, device_id))
         return _device(device_id, row.body) if row is not None else None
 
-    async def put(self, user: str, device: Device, *, known_only: bool = False) -> None:
+    async def put(self, user: str, device: Device) -> None:
         """A new device, or other keys or another name of one. Raises LocalProtocolError for what is no key
-        object of this device, for other identity keys than it had, and with ``known_only`` for a device that
-        is not there, or not any more: who is logged out at this moment does not come back by their keys.
+        object of this device, and for other identity keys than it had.
         """
+        async with self._one:
+            await self._put(user, await self.get(user, device.device_id), device)
+
+    async def change(self, user: str, device_id: str, change: Callable[[Device], Device]) -> None:
+        """Make a device otherwise, whatever else changes it at the same time. Raises LocalProtocolError as
+        ``put`` does, and for a device that is not there, or not any more: who is logged out at this moment
+        does not come back by their keys.
+        """
+        async with self._one:
+            known = await self._known(user, device_id)
+            await self._put(user, known, change(known))
+
+    async def _known(self, user: str, device_id: str) -> Device:
+        known = await self.get(user, device_id)
+        if known is None:
+            raise LocalProtocolError(f"{user} has no device {device_id[:80]}")
+        return known
+
+    async def _put(self, user: str, known: Device | None, device: Device) -> None:
         if not valid_device_id(device.device_id):
             raise LocalProtocolError("a device id has 1 to 255 bytes")
         if device.keys is not None and device_keys(device.keys, user, device.device_id) is None:
             raise LocalProtocolError(f"these are not the keys of {user} on {device.device_id}")
-        async with self._one:
-            known = await self.get(user, device.device_id)
-            if known == device:
-                return
-            if known is None and known_only:
-                raise LocalProtocolError(f"{user} has no device {device.device_id}")
-            if (
-                known is None
-                and await self._ctx.store.count("device", equal={"user_id": user}) >= MAX_DEVICES
-            ):
-                raise LocalProtocolError(f"{user} has {MAX_DEVICES} devices: remove one first")
-            if known is not None and known.keys is not None and not _same_identity(known.keys, device.keys):
-                raise LocalProtocolError(f"the identity keys of {device.device_id} are set and stay")
-            body = orjson.dumps({"keys": device.keys, "name": device.name})
-            await self._change(user, [Put("device", (user, device.device_id), body)], [(device, False)])
+        if known == device:
+            return
+        if known is None and await self._ctx.store.count("device", equal={"user_id": user}) >= MAX_DEVICES:
+            raise LocalProtocolError(f"{user} has {MAX_DEVICES} devices: remove one first")
+        if known is not None and known.keys is not None and not _same_identity(known.keys, device.keys):
+            raise LocalProtocolError(f"the identity keys of {device.device_id} are set and stay")
+        body = orjson.dumps({"keys": device.keys, "name": device.name})
+        await self._change(user, [Put("device", (user, device.device_id), body)], [(device, False)])
 
     async def remove(self, user: str, device_ids: Sequence[str]) -> None:
         """Devices that are gone, with their keys and with what waits for them."""
@@ -163,13 +175,22 @@ class Devices:
         each = {s: self._crossings.keys_query(s, [user], outbound=False) for s in sorted(servers)}
         return {server for server, crossing in each.items() if await passes(self._ctx, crossing)}
 
-    async def set_cross_signing(self, user: str, keys: Mapping[str, Any]) -> None:
-        """Cross-signing keys by usage, in place of those there were. Raises LocalProtocolError."""
+    async def set_cross_signing(
+        self, user: str, keys: Mapping[str, Any], *, was: Mapping[str, bytes | None] = MappingProxyType({})
+    ) -> None:
+        """Cross-signing keys by usage, in place of those there were. ``was``: the rows of some usages as they
+        were read, None where there was none. Raises LocalProtocolError, and ``Conflict`` where such a row is
+        another one now.
+        """
         for usage, key in keys.items():
             if usage not in USAGES or cross_signing_key(key, user, usage) is None:
                 raise LocalProtocolError(f"this is no {usage[:20]} key of {user}")
         servers = await self._told(user)
-        writes: list[Write] = [Put("cross_signing_key", (user, u), orjson.dumps(k)) for u, k in keys.items()]
+        writes: list[Write] = []
+        for usage, key in keys.items():
+            at, body = (user, usage), orjson.dumps(key)
+            put = Put("cross_signing_key", at, body)
+            writes.append(Cas("cross_signing_key", at, was[usage], body) if usage in was else put)
         writes.append(told(DEVICES, user))
         shown = {usage: key for usage, key in keys.items() if usage in SHOWN_USAGES}
         if shown:
@@ -192,19 +213,35 @@ class Devices:
         if by != user:
             return await self._vouch(by, user, key_id, signed)
         device = await self.get(user, key_id)
-        if device is not None and device.keys is not None:
-            merged = with_signatures(device.keys, signed, by)
-            if merged is None:
-                return "what was signed is not what is kept"
-            await self.put(user, Device(device_id=key_id, keys=merged, name=device.name), known_only=True)
-            return ""
-        row = await self._ctx.store.get("cross_signing_key", (user, "master"))
-        master = orjson.loads(row.body) if row is not None else None
-        merged = with_signatures(master, signed, by) if master is not None else None
-        if merged is None or f"ed25519:{key_id}" not in merged["keys"]:
-            return "there is no such key"
-        await self.set_cross_signing(user, {"master": merged})
+        if device is None or device.keys is None:
+            return await self._sign_master(by, key_id, signed)
+        taken: Mapping[str, Any] = signed
+
+        def merged(known: Device) -> Device:
+            keys = with_signatures(known.keys, taken, by) if known.keys is not None else None
+            if keys is None:
+                raise LocalProtocolError("what was signed is not what is kept")
+            return replace(known, keys=keys)
+
+        try:
+            await self.change(user, key_id, merged)
+        except LocalProtocolError as problem:
+            return str(problem)
         return ""
+
+    async def _sign_master(self, user: str, key_id: str, signed: Mapping[str, Any]) -> str:
+        """The same for somebody's own master key."""
+        while True:
+            row = await self._ctx.store.get("cross_signing_key", (user, "master"))
+            master = orjson.loads(row.body) if row is not None else None
+            merged = with_signatures(master, signed, user) if master is not None else None
+            if row is None or merged is None or f"ed25519:{key_id}" not in merged["keys"]:
+                return "there is no such key"
+            try:
+                await self.set_cross_signing(user, {"master": merged}, was={"master": row.body})
+            except Conflict:  # it was signed by another device at this moment
+                continue
+            return ""
 
     async def _signers(self, user: str) -> dict[str, str]:
         """The public keys by which somebody signs: of devices, and of cross-signing."""
@@ -234,9 +271,11 @@ class Devices:
 
     async def add_one_time_keys(self, user: str, device_id: str, keys: Mapping[str, Any]) -> None:
         """One-time keys ``ALGORITHM:ID``, to be handed out in this order. The same again is no new key.
-        Raises LocalProtocolError for what is no key, and for another key of a known id.
+        Raises LocalProtocolError for what is no key, for another key of a known id, and for a device that is
+        not there, or not any more.
         """
         async with self._one:
+            await self._known(user, device_id)
             store = self._ctx.store
             named = [(user, device_id, key_id) for key_id in keys]
             known = await store.get_many("one_time_key", named)
@@ -277,7 +316,7 @@ class Devices:
 
     async def set_fallback_keys(self, user: str, device_id: str, keys: Mapping[str, Any]) -> None:
         """What is handed out when no one-time key is left, one of each algorithm. Raises
-        LocalProtocolError.
+        LocalProtocolError, also for a device that is not there.
         """
         writes: list[Put] = []
         for key_id, key in keys.items():
@@ -287,6 +326,7 @@ class Devices:
             body = orjson.dumps({"key_id": key_id, "key": key, "used": False})
             writes.append(Put("fallback_key", (user, device_id, algorithm), body))
         async with self._one:
+            await self._known(user, device_id)
             known = await self._ctx.store.scan("fallback_key", equal=(user, device_id))
             if len({write.key for write in writes} | {row.key for row in known}) > MOST_ALGORITHMS:
                 raise LocalProtocolError(f"{device_id} has fallback keys of {len(known)} algorithms already")

@@ -16,6 +16,7 @@ from hansa import Conflict, Insert, LocalProtocolError, NetworkContext, Row, Wri
 from hansa_matrix.crossings import Crossings, denial, passes
 from hansa_matrix.crowding import Trimmed
 from hansa_matrix.federation.sender import Sender
+from hansa_matrix.key_locks import KeyLocks
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import MAX_MESSAGE_SIZE, ToDevice, parse_to_device, to_device_edu, within
 from hansa_matrix.users.company import Company
@@ -26,7 +27,8 @@ from hansa_matrix.users.shares import Batch, WaitingShares
 KEPT_FOR = 180 * 86_400_000
 #: Messages of one server of which it is known that they came.
 MOST_SEEN, _TRIM_EVERY = 20_000, 500
-_TRIES = 8
+#: Others of this process wait for each other: what is lost is lost to another process, or to a delivery.
+_TRIES = 20
 _INDEX = ("user_id", "device_id", "position")
 ALL = "*"
 #: The policies that judged a message, in its row; and how many are remembered that were judged again.
@@ -55,6 +57,8 @@ class DeviceMessages:
         self._crossings = Crossings(ctx)
         #: Messages that were judged again: ``position -> (generation, whether it may be had)``.
         self._judged: OrderedDict[int, tuple[int, bool]] = OrderedDict()
+        #: By peer, whose counts a commit compares.
+        self._locks = KeyLocks()
         self.shares = WaitingShares(ctx)
         self.seen = Trimmed(ctx, "to_device_seen", MOST_SEEN, _TRIM_EVERY)
         #: Told for which user and device something came.
@@ -67,6 +71,12 @@ class DeviceMessages:
         generation = self._ctx.policy_generation
         messages = [one for content in contents if (one := parse_to_device(content, origin)) is not None]
         fresh = {one.message_id: one for one in messages if await self._lets_in(one)}
+        async with self._locks.held(origin):
+            await self._take(origin, fresh, generation)
+        return len(contents) - len(messages)
+
+    async def _take(self, origin: str, fresh: dict[str, ToDevice], generation: int) -> None:
+        """Keep the messages of a transaction that did not come before; ``fresh`` loses those that did."""
         for attempt in range(_TRIES):
             keys = [(origin, message_id) for message_id in fresh]
             seen = await self._ctx.store.get_many("to_device_seen", keys)
@@ -80,7 +90,7 @@ class DeviceMessages:
                     writes.append(Insert("to_device_seen", (origin, message.message_id), b"", now))
                     told += kept
             if not writes:
-                break
+                return
             try:
                 await self._ctx.store.commit([*writes, *batch.writes()])
             except Conflict:  # the same is being taken twice, or more for a device, at this moment
@@ -91,8 +101,7 @@ class DeviceMessages:
             for user, device_id in told:
                 self.arrived(user, device_id)
             await self.seen.added(origin, len(writes))
-            break
-        return len(contents) - len(messages)
+            return
 
     async def _lets_in(self, message: ToDevice) -> bool:
         """Whether the policies let people here have a message."""
@@ -207,6 +216,16 @@ class DeviceMessages:
         generation: int,
     ) -> list[tuple[str, str]]:
         """Commit a message with what else is written; for whom here it is, nobody if it was sent before."""
+        async with self._locks.held(message.sender):
+            return await self._sent(message, here, writes, generation)
+
+    async def _sent(
+        self,
+        message: ToDevice,
+        here: Mapping[str, Mapping[str, Any]],
+        writes: Sequence[Write],
+        generation: int,
+    ) -> list[tuple[str, str]]:
         for attempt in range(_TRIES):
             batch = self.shares.batch()
             kept = await self._kept(message, here, message.sender, batch, generation)

@@ -11,10 +11,20 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
-from hansa import LocalProtocolError, Membership, NetworkContext, Person, Put, Ref, RemoteProtocolError
+from hansa import (
+    Cas,
+    Conflict,
+    LocalProtocolError,
+    Membership,
+    NetworkContext,
+    Person,
+    Ref,
+    RemoteProtocolError,
+)
 
 from hansa_matrix.crossings import Crossings, said
 from hansa_matrix.federation.client import Client
+from hansa_matrix.key_locks import KeyLocks
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import within
 
@@ -35,6 +45,7 @@ class Profiles:
         self._crossings = Crossings(ctx)
         #: Profiles that were judged: ``user -> ((generation, hash of the words), whether it may be shown)``.
         self._judged: OrderedDict[str, tuple[tuple[int, int], bool]] = OrderedDict()
+        self._locks = KeyLocks()
         #: Whether somebody has an account here, who may have said nothing of themselves.
         self.known: Callable[[str], bool] = lambda _: False
 
@@ -82,14 +93,21 @@ class Profiles:
         """One field of somebody here, None to remove it. Raises LocalProtocolError for one too large."""
         if not 0 < len(field.encode()) <= _MAX_FIELD:
             raise LocalProtocolError(f"a profile field's name has 1 to {_MAX_FIELD} bytes")
-        row = await self._ctx.store.get("profile", (user,))
-        kept = orjson.loads(row.body) if row is not None else {}
-        kept.pop(field, None)
-        if value is not None:
-            kept[field] = value
-        if not within(kept, MAX_PROFILE):
-            raise LocalProtocolError(f"a profile has at most {MAX_PROFILE} bytes")
-        await self._ctx.store.commit([Put("profile", (user,), orjson.dumps(kept))])
+        async with self._locks.held(user):
+            while True:
+                row = await self._ctx.store.get("profile", (user,))
+                kept = orjson.loads(row.body) if row is not None else {}
+                kept.pop(field, None)
+                if value is not None:
+                    kept[field] = value
+                if not within(kept, MAX_PROFILE):
+                    raise LocalProtocolError(f"a profile has at most {MAX_PROFILE} bytes")
+                before = row.body if row is not None else None
+                try:
+                    await self._ctx.store.commit([Cas("profile", (user,), before, orjson.dumps(kept))])
+                except Conflict:  # another process set another field
+                    continue
+                return
 
     async def of(self, user: str, field: str = "") -> Mapping[str, Any] | None:
         """All fields of anybody, or one; None if there is nobody. Raises ``Unreachable``, ``Refused``."""
