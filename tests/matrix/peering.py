@@ -47,8 +47,9 @@ async def invited(house: Inbound, user: str) -> Outcome:
 async def levels_with(house: Inbound, **change: Any) -> None:
     """Change the power levels of ``room``."""
     room = house.app.network("matrix").get(house.room.room_id)
-    now = (await room.events_of(await room.state(), [("m.room.power_levels", "")])).values()
-    outcome = await ours(house, "m.room.power_levels", "", {**next(iter(now)).content, **change})
+    key = ("m.room.power_levels", "")
+    now = (await room.events_of(await room.state(), [key]))[key]  # the create event is among them
+    outcome = await ours(house, "m.room.power_levels", "", {**now.content, **change})
     assert outcome.refusal is None
 
 
