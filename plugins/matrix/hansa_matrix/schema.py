@@ -10,7 +10,8 @@ SCHEMA = Schema(
     collections=(
         #: One room: version, forward extremities, current state group, depth.
         Collection(name="room", key={"room_id": str}),
-        #: One event as it hashes; ``state`` groups before and after it, 0 where they are not known.
+        #: One event as it hashes; ``state`` groups before and after it, 0 where they are not known. ``depth``
+        #: is its place by our own count: see ``room.room``.
         Collection(
             name="pdu",
             key={"event_id": str},

@@ -17,7 +17,8 @@ from hansa_matrix.room.room import MatrixRoom
 @dataclass(frozen=True, slots=True)
 class Absence:
     """``since`` is the place in the stream of what was told last before, ``upto`` that of our return. What
-    was said meanwhile has at least the depth ``floor``, and a smaller one than our return, ``top``.
+    was said meanwhile has at least the depth ``floor``, by our count, and a smaller one than our return,
+    ``top``.
     """
 
     since: int
@@ -50,8 +51,8 @@ class Absences:
             back, last, begin = (loaded.get(name) for name in named)
             if back is None or last is None or begin is None:
                 continue
-            floor = max(last.pdu.depth, begin.pdu.depth + 1)
-            found.append(Absence(since=before[0].position, upto=upto, floor=floor, top=back.pdu.depth))
+            floor = max(last.depth, begin.depth) + 1
+            found.append(Absence(since=before[0].position, upto=upto, floor=floor, top=back.depth))
         return sorted(found, key=lambda one: one.upto)
 
 

@@ -1,9 +1,9 @@
 """A room's past, page by page, with tokens that mean the same for ever.
 
 What happened since somebody here came in is paged by its place in the stream, as it was told; what was
-before, also what is still to be fetched from other servers, by depth; likewise what was said while nobody of
-ours was there. ``s5`` lies behind position 5, ``d5`` before depth 5, ``d5s7`` before depth 5 in the absence
-behind position 7.
+before, also what is still to be fetched from other servers, by its depth as we count it; likewise what was
+said while nobody of ours was there. ``s5`` lies behind position 5, ``d5`` before depth 5, ``d5s7`` before
+depth 5 in the absence behind position 7.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from hansa_matrix.client_api.absences import Absence, Absences, since_return
 from hansa_matrix.federation.server import error
 from hansa_matrix.room.events import Stored, is_live, is_shown
 from hansa_matrix.room.news import News
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.room import MAX_COUNT, MatrixRoom
 
 _TOKEN = re.compile(
     r"(?:(?P<s>s)(?P<position>[0-9]{1,18})(?:_[0-9]{1,18}){0,2}"
-    r"|d(?P<depth>[0-9]{1,16})(?:s(?P<since>[0-9]{1,18}))?)",
+    r"|d(?P<depth>[0-9]{1,19})(?:s(?P<since>[0-9]{1,18}))?)",
     re.ASCII,
 )
 _PAGE = 200
@@ -61,7 +61,8 @@ def place_of(token: str) -> Place:
         raise error(400, "M_INVALID_PARAM", "that is no token of this server")
     if match["s"]:
         return Place(position=int(match["position"]))
-    return Place(position=int(match["since"] or -1), depth=int(match["depth"]))
+    depth = min(int(match["depth"]), MAX_COUNT)
+    return Place(position=int(match["since"] or -1), depth=depth)
 
 
 class Timeline:
@@ -141,21 +142,22 @@ class Timeline:
         """The depth below which lies what was before anybody here was told."""
         first = await self._news.first(room.room_id, 0, 1)
         loaded = await room.events.load([item.ref for item in first], room.version)
-        return next((one.pdu.depth + 1 for one in loaded.values()), room.head.depth + 1)
+        return next((one.depth + 1 for one in loaded.values()), room.head.last + 1)
 
     async def _deeper(self, room: MatrixRoom, depth: int, most: int) -> tuple[list[Stored], Place | None]:
         """Events below a depth that were not told as they happened. All of one depth come together, so that
         the next page begins where this one ends.
         """
         found: list[Stored] = []
+        at = depth
         while len(found) < most:
-            levels = await self._levels(room, after=depth, reverse=True)
+            levels = await self._levels(room, after=at, upto=1, reverse=True)
             if not levels:
                 return found, Place(depth=depth) if room.head.behind else None
-            for level, ids in levels:
-                depth = level
+            for at, ids in levels:
                 loaded = await room.events.load(ids, room.version)
                 found += sorted(loaded.values(), key=_when, reverse=True)
+                depth = at if loaded else depth  # what is fetched may be above those that are not told
                 if len(found) >= most:
                     break
         return found, Place(depth=depth)
@@ -257,7 +259,7 @@ class Timeline:
             position = await self._news.of(room.room_id, stored.pdu.event_id)
             if position:
                 return Place(position=position - 1), Place(position=position)
-        depth, since = stored.pdu.depth, -1
+        depth, since = stored.depth, -1
         for absence in await self._absences.of(room):
             if absence.floor <= depth < absence.top:
                 since = absence.since

@@ -8,7 +8,7 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.attendance import Attendance, Stay
 from hansa_matrix.room.events import Stored
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.room import MAX_COUNT, MatrixRoom
 
 VISIBILITY_KEY: StateKey = ("m.room.history_visibility", "")
 _VALUES = ("joined", "invited", "shared", "world_readable")
@@ -48,13 +48,15 @@ class Visibility:
         return {one.pdu.event_id: one for one in without(seen, await self._ignored(user))}
 
     async def _until(self, stay: Stay | None, room: MatrixRoom) -> int | None:
-        """The depth up to which a room's shared past is somebody's: None for who was never in it."""
+        """The depth, by our count, up to which a room's shared past is somebody's: None for who was never in
+        it.
+        """
         if stay is None or stay.membership in {"invite", "knock"}:
             return None
         if stay.membership == "join":
-            return 2**53
+            return MAX_COUNT
         left = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
-        return left.pdu.depth if left is not None and await self.was_in(room, left) else None
+        return left.depth if left is not None and await self.was_in(room, left) else None
 
     @staticmethod
     async def was_in(room: MatrixRoom, left: Stored) -> bool:
@@ -82,7 +84,7 @@ class Visibility:
             memberships.add(str(one.pdu.membership))
         if "world_readable" in readings or "join" in memberships:
             return True
-        if until is None or one.pdu.depth > until:
+        if until is None or one.depth > until:
             return False
         return "shared" in readings or ("invited" in readings and "invite" in memberships)
 

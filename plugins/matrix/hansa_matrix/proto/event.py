@@ -8,6 +8,8 @@ from typing import Any
 
 #: ``(type, state_key)``, the name of one piece of room state.
 StateKey = tuple[str, str]
+#: The greatest depth that an event may say of itself; what follows such a one says no more.
+MAX_DEPTH = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -10,7 +10,7 @@ from hansa.pure.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_depth, check_values
-from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.event import MAX_DEPTH, Pdu, StateKey
 from hansa_matrix.proto.gathered import MAX_DROPPED
 from hansa_matrix.proto.pdu import MAX_AUTH, MAX_PREV, NOT_KEPT, cites, from_raw, parse, required_servers
 from hansa_matrix.proto.signing import signatures_of
@@ -51,6 +51,7 @@ def check_template(
     if type(event.get("depth")) is not int or event["depth"] < 0:
         raise RemoteProtocolError("the template's depth is no integer from 0")
     taken = {key: event[key] for key in _STEPS}
+    taken["depth"] = min(event["depth"], MAX_DEPTH)  # in a room that is as deep as can be others count on
     check_values(taken)
     return taken
 

@@ -21,7 +21,8 @@ from hansa_matrix.room.fetched import Notes
 from hansa_matrix.room.gaps import GapFiller
 from hansa_matrix.room.holes import Why
 from hansa_matrix.room.native import Backfilled
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.ordering import oldest_first
+from hansa_matrix.room.room import MAX_COUNT, Head, MatrixRoom
 
 _LIMIT = 1000
 _MOST = 100_000
@@ -131,12 +132,13 @@ class Backfill:
         beyond |= {p.event_id: p.prev_events for p in wanted if p.event_id not in found}
         wanted = [p for p in wanted if p.event_id in found]
         placed = await self._placed(room, (e for p in wanted for e in (p.event_id, *p.prev_events)))
-        ordered = _oldest_first(p for p in wanted if p.event_id not in placed)
+        ordered = oldest_first(p for p in wanted if p.event_id not in placed)
         inside = {p.event_id for p in ordered}
+        depths = _depths(room.head, ordered, beyond)
         for pdu in ordered:
             if not placed.issuperset(e for e in pdu.prev_events if e not in inside):
-                await self._gaps.adopt(room, pdu.event_id, errand)
-        return await self._take(room, errand, ordered)
+                await self._gaps.adopt(room, pdu.event_id, errand, depth=depths[pdu.event_id])
+        return await self._take(room, errand, ordered, depths)
 
     def _doubtful(self, room: MatrixRoom, notes: Notes) -> dict[str, Pdu]:
         """What cannot be verified: it gets no place, and where ids are hashes it says for certain what stands
@@ -147,7 +149,9 @@ class Backfill:
                 raise Unreachable(f"the keys for {event_id} are not to be had now")
         return {} if room.version.named_event_ids else notes.doubtful
 
-    async def _take(self, room: MatrixRoom, errand: Errand, ordered: Sequence[Pdu]) -> int:
+    async def _take(
+        self, room: MatrixRoom, errand: Errand, ordered: Sequence[Pdu], depths: Mapping[str, int]
+    ) -> int:
         """Judge them in their order; how many have a place now."""
         assert self._gaps.ingest is not None
         inside = {p.event_id for p in ordered}
@@ -156,7 +160,7 @@ class Backfill:
             if not inside.issuperset(pdu.auth_events):
                 await self._gaps.fetched.auth(room, pdu, errand)
             inbound = await self._gaps.ingest.inbound(pdu, errand.server)
-            items.append(replace(inbound, native=Backfilled(pdu)))
+            items.append(replace(inbound, native=Backfilled(pdu, depths[pdu.event_id])))
         if items:
             await self._gaps.ingest.submit(items)
         return len(await self._placed(room, inside))
@@ -179,13 +183,24 @@ def _reached(found: Mapping[str, Pdu], ends: Iterable[str]) -> list[Pdu]:
     return list(seen.values())
 
 
-def _oldest_first(pdus: Iterable[Pdu]) -> list[Pdu]:
-    """Each after those that it follows."""
-    left = {p.event_id: p for p in pdus}
-    done: list[Pdu] = []
-    while left:
-        ready = [p for p in left.values() if left.keys().isdisjoint(p.prev_events)]
-        if not ready:  # a ring, which no hash allows where ids are hashes
-            break
-        done += [left.pop(p.event_id) for p in sorted(ready, key=lambda one: (one.depth, one.event_id))]
-    return done
+def _depths(head: Head, ordered: Sequence[Pdu], beyond: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """The depths by our count of events of the past: each less deep than what follows it. What their senders
+    say is taken only for rooms that were joined when nothing else was kept.
+    """
+    limits, edge = dict(head.below), list(head.below)
+    while edge:
+        event_id = edge.pop()
+        for before in beyond.get(event_id, ()):
+            if limits[event_id] < limits.get(before, MAX_COUNT):
+                limits[before] = limits[event_id]
+                edge.append(before)
+    depths, used = dict[str, int](), set[int]()
+    for pdu in reversed(ordered):
+        at = limits.get(pdu.event_id, min(pdu.depth + 1, head.floor)) - 1
+        while at in used:  # all of one depth are read together
+            at -= 1
+        at = depths[pdu.event_id] = max(1, at)
+        used.add(at)
+        for event_id in pdu.prev_events:
+            limits[event_id] = min(at, limits.get(event_id, at))
+    return depths

@@ -99,7 +99,7 @@ class Care:
                 present.add(event_id)
                 statuses[one.status.value] += 1
                 auth.update(one.pdu.auth_events)
-                if one.after and one.pdu.depth > room.head.floor:
+                if one.after and one.depth > room.head.floor:
                     prev.update(one.pdu.prev_events)
                 if one.status is Status.REJECTED:
                     rejected[event_id] = one.reason
@@ -120,7 +120,7 @@ class Care:
         }
 
     async def _pages(self, room: MatrixRoom) -> AsyncIterator[dict[str, Stored]]:
-        """Everything that is stored of a room, by depth."""
+        """Everything that is stored of a room, by depth as we count it."""
         depth = -1
         while rows := await self._of_depths(room, after=depth):
             last = int(rows[-1].fields["depth"] or 0)

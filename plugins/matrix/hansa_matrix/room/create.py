@@ -181,8 +181,8 @@ class Founder:
         creator = create.sender
         room.attended = creator in self._own.attendance.accounts
         group, puts = room.groups.grow(0, {}, {create.key: create.event_id})
-        stored = Stored(create, Status.ACCEPTED, 0, group, live=room.attended, generation=generation)
-        room.head = Head(extremities={create.event_id: group}, group=group, depth=1)
+        stored = Stored(create, Status.ACCEPTED, 0, group, live=room.attended, generation=generation, depth=1)
+        room.head = Head(extremities={create.event_id: group}, group=group, depth=1, last=1)
         draft = Uncommitted(room, self._own)
         draft.generation = generation
         draft.stored[create.event_id] = stored

@@ -8,7 +8,7 @@ from typing import Any
 from hansa import Delete, LocalProtocolError, NetworkContext, Operation, Put, Scoped
 
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.room.events import is_shown
+from hansa_matrix.room.events import Stored, is_shown
 from hansa_matrix.room.room import MatrixRoom
 
 #: Rooms in the public list.
@@ -63,27 +63,35 @@ class Directory:
 
     async def nearest(self, room: MatrixRoom, ts: int, *, forwards: bool) -> Pdu | None:
         """The event of a room that is nearest to a time (ms) on one side of it. Times rise with the depth
-        but for clocks that are wrong, so the place is searched by depth and its neighbours are compared.
+        that we count but for clocks that are wrong, so the place is searched by depth and its neighbours are
+        compared.
         """
-        low, high = 0, room.head.depth + 1
+        low, high = 0, room.head.last + 1
         while low < high:
             middle = (low + high) // 2
             at = await self._some(room, middle - 1, 1)
-            if at and at[0].origin_server_ts < ts:
+            if at and at[0].pdu.origin_server_ts < ts:
                 low = middle + 1
             else:
                 high = middle
         found = await self._some(room, max(0, low - _AROUND), 2 * _AROUND)
         if forwards:
-            later = [pdu for pdu in found if pdu.origin_server_ts >= ts]
-            return min(later, key=lambda pdu: (pdu.origin_server_ts, pdu.depth), default=None)
-        earlier = [pdu for pdu in found if pdu.origin_server_ts <= ts]
-        return max(earlier, key=lambda pdu: (pdu.origin_server_ts, pdu.depth), default=None)
+            later = [one for one in found if one.pdu.origin_server_ts >= ts]
+            return _pdu(min(later, key=_when, default=None))
+        earlier = [one for one in found if one.pdu.origin_server_ts <= ts]
+        return _pdu(max(earlier, key=_when, default=None))
 
-    async def _some(self, room: MatrixRoom, after: int, limit: int) -> list[Pdu]:
+    async def _some(self, room: MatrixRoom, after: int, limit: int) -> list[Stored]:
         rows = await self._ctx.store.scan(
             "pdu", index=("room_id", "depth"), equal=(room.room_id,), after=after, limit=limit
         )
         shown = {str(row.key[0]) for row in rows if is_shown(row)}
-        stored = await room.events.load(sorted(shown), room.version)
-        return [one.pdu for one in stored.values()]
+        return list((await room.events.load(sorted(shown), room.version)).values())
+
+
+def _when(stored: Stored) -> tuple[int, int]:
+    return stored.pdu.origin_server_ts, stored.depth
+
+
+def _pdu(stored: Stored | None) -> Pdu | None:
+    return stored.pdu if stored is not None else None

@@ -62,6 +62,9 @@ class Stored:
     redacted: bool = False
     #: The policies that judged it: under others it is judged again before anybody reads it. 0 for none.
     generation: int = 0
+    #: Its place in the room by our own count, greater than that of everything it follows: see ``room.Head``.
+    #: What the event itself says of its depth is its sender's choice. 0 for what has no place.
+    depth: int = 0
 
     @property
     def unwanted(self) -> bool:
@@ -93,7 +96,7 @@ class Stored:
         return {
             "room_id": self.pdu.room_id,
             "status": self.status.value,
-            "depth": self.pdu.depth,
+            "depth": self.depth,
             "before": self.before,
             "after": self.after,
             "reason": self.reason[:200],
@@ -171,6 +174,7 @@ class Events:
                     bool(int(row.fields["marks"] or 0) & _LIVE),
                     bool(int(row.fields["marks"] or 0) & _REDACTED),
                     int(row.fields["marks"] or 0) >> _GENERATION,
+                    int(row.fields["depth"] or 0),
                 )
                 found[event_id] = stored
                 self.keep([stored])

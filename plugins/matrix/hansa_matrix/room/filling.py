@@ -15,6 +15,7 @@ from hansa_matrix.room.events import Status
 from hansa_matrix.room.fetched import Notes
 from hansa_matrix.room.gaps import GapFiller
 from hansa_matrix.room.holes import FOR_A_KEY, Hole, Why
+from hansa_matrix.room.ordering import oldest_first
 from hansa_matrix.room.room import MatrixRoom
 
 #: Seconds between looks for holes that are due; so many are tried at each, of one room and of all.
@@ -126,7 +127,8 @@ class HoleFiller:
         """What was rejected for want of an event that is here now."""
         found = await room.events.load(hole.rejects, room.version)
         ingest = self._gaps.ingest
-        for one in sorted(found.values(), key=lambda one: (one.pdu.depth, one.pdu.event_id)):
+        for pdu in oldest_first(one.pdu for one in found.values()):
+            one = found[pdu.event_id]
             if one.status is not Status.REJECTED or ingest is None:
                 continue
             inbound = await ingest.inbound(one.pdu, hole.origin)

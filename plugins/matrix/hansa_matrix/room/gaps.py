@@ -146,7 +146,7 @@ class GapFiller:
             following: dict[str, None] = {}
             for event_id in edge:
                 one = got.get(event_id)
-                if one is None or one.depth < room.head.floor:
+                if one is None or room.head.precedes(event_id):
                     ends[event_id] = None
                 else:
                     needed[event_id] = one
@@ -172,7 +172,7 @@ class GapFiller:
     async def _take(self, room: MatrixRoom, got: dict[str, Pdu], errand: Errand, notes: Notes) -> None:
         """Through the same turn as what is pushed, oldest first."""
         assert self.ingest is not None
-        left = sorted(got.values(), key=lambda one: (one.depth, one.origin_server_ts))
+        left = sorted(got.values(), key=lambda one: (one.origin_server_ts, one.event_id))
         placed: set[str] = set()
         while left:
             ready = [p for p in left if not (set(p.prev_events) & set(got)) - placed]
@@ -206,10 +206,11 @@ class GapFiller:
             self._ctx.log.info("%s does not give %s: %s", errand.server, event_id, error)
 
     async def adopt(
-        self, room: MatrixRoom, event_id: str, errand: Errand, notes: Notes | None = None
+        self, room: MatrixRoom, event_id: str, errand: Errand, notes: Notes | None = None, depth: int = 0
     ) -> None:
         """Give an event whose past we do not have the state that servers say was before it; in a gap others
-        than the one that sent it are asked too, and none of them may contradict it.
+        than the one that sent it are asked too, and none of them may contradict it. ``depth``: see
+        ``Adopted``.
         """
         if notes is None:
             given = await self.fetched.state_ids(room, event_id, errand)
@@ -223,7 +224,7 @@ class GapFiller:
             await self.fetched.auth(room, event, errand, notes)
         assert self.ingest is not None
         inbound = await self.ingest.inbound(event, errand.server)
-        await self.ingest.submit([replace(inbound, native=Adopted(pdu=event, state=state))])
+        await self.ingest.submit([replace(inbound, native=Adopted(pdu=event, state=state, depth=depth))])
 
     async def _said(self, room: MatrixRoom, event_id: str, errand: Errand) -> dict[StateKey, str] | None:
         """The state before an event. Raises ``Unreachable`` while somebody may still tell it."""

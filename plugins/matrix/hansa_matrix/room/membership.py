@@ -33,7 +33,7 @@ from hansa_matrix.room import outliers
 from hansa_matrix.room.early_checks import EarlyChecks
 from hansa_matrix.room.events import Events, RoomEvents, Status, Stored
 from hansa_matrix.room.native import Own
-from hansa_matrix.room.room import BEHIND, Head, MatrixRoom
+from hansa_matrix.room.room import BEHIND, FIRST, GAP, Head, MatrixRoom
 
 _NOTHING: Mapping[str, Any] = {}
 INCOMPATIBLE = "M_INCOMPATIBLE_ROOM_VERSION"
@@ -352,7 +352,8 @@ class Membership:
         room.attended = room.attended or user in attendance.accounts
         before, base = room.groups.grow(0, {}, state)
         after, more = room.groups.after(before, state, join.key, join.event_id)
-        mine = Stored(join, Status.ACCEPTED, before, after, live=room.attended)
+        place = room.head.last + GAP if row is not None else FIRST
+        mine = Stored(join, Status.ACCEPTED, before, after, live=room.attended, depth=place)
         depth = max([join.depth, *(p.depth for p in answer.state)])
         placed = await of_room.load(join.prev_events, version)
         lacking = [e for e in join.prev_events if e not in placed or not placed[e].after]
@@ -361,7 +362,9 @@ class Membership:
             group=after,
             depth=min(depth, join.depth + 1),
             behind=tuple(dict.fromkeys([*lacking, *room.head.behind]))[:BEHIND],
-            floor=join.depth,
+            floor=place,
+            last=place,
+            below={**room.head.below, **dict.fromkeys(lacking, place)},
         )
         had = await self._events.load(made, version)
         # An event that has its place keeps it, and where servers make ids another room keeps its event.

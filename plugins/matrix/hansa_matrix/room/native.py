@@ -36,18 +36,23 @@ class Arrived:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopted:
     """``Inbound.native`` of an event whose past is not to be had: ``state`` is what another server says was
-    before it. It becomes something to build on, and is not shown.
+    before it. It becomes something to build on, and is not shown. ``depth`` is its depth by our count if it
+    is of the past, 0 for one of now, which is held against the present too.
     """
 
     pdu: Pdu
     state: dict[StateKey, str]
+    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Backfilled:
-    """``Inbound.native`` of an event of the past that what we have follows. It is not shown."""
+    """``Inbound.native`` of an event of the past that what we have follows. It is not shown. ``depth`` is by
+    our count.
+    """
 
     pdu: Pdu
+    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

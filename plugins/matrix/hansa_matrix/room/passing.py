@@ -59,7 +59,7 @@ class Passing:
                 self.drafted[one.event_id] = placed
                 writes += [*puts, placed.row()]
                 if not one.prev:  # what is before it may be had by paging back
-                    head = without_past(head, pdu, [one.event_id])
+                    head = without_past(head, pdu, [one.event_id], head.last + 1)
             hole = self.get(event_id)
             groups += [hole.group] if hole is not None and hole.group else []
         return groups, writes, head

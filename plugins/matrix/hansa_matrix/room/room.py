@@ -13,7 +13,7 @@ from hansa import Put, Scoped
 
 from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.auth import LevelsMemo
-from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.event import MAX_DEPTH, Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.policy import POLICY_KEY, PolicyServer, policy_server
 from hansa_matrix.proto.state_keys import ACL_KEY, CREATE_KEY, MEMBER
@@ -34,15 +34,23 @@ _T = TypeVar("_T")
 
 #: So many predecessors that we lack are remembered; only an event that comes after all hope needs them.
 BEHIND = 200
+#: The end of our count.
+MAX_COUNT = 2**63 - 1
+#: Our count where we join a room, and what it leaves out for what lies in a gap.
+FIRST, GAP = 2**52, 2**32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """What changes with every event: forward extremities (id -> group after it), the current state's
-    group, the greatest depth.
+    group, the greatest depth that an event says of itself.
+
+    ``last`` is the greatest depth that we counted, which no sender chooses: an event that comes is one deeper
+    than all before it, and what is fetched of the past is less deep than what follows it. ``floor`` is that
+    of our join: what is less deep is history from before it.
 
     ``behind`` are events that we do not have and that others which we have follow: should one of them come,
-    it is no extremity. ``floor`` is the depth of our join: what is less deep is history from before it.
+    it is no extremity. ``below`` says what they are less deep than.
     """
 
     extremities: Mapping[str, int] = field(default_factory=dict)
@@ -50,6 +58,17 @@ class Head:
     depth: int = 0
     behind: tuple[str, ...] = ()
     floor: int = 0
+    last: int = 0
+    below: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def next_depth(self) -> int:
+        """What an event that follows all others says of its depth."""
+        return min(self.depth + 1, MAX_DEPTH)
+
+    def precedes(self, event_id: str) -> bool:
+        """Whether an event that is not here is history from before our join."""
+        return event_id in self.behind and self.below.get(event_id, 0) <= self.floor
 
 
 class _Said(Generic[_T]):
@@ -107,6 +126,8 @@ class MatrixRoom:
             "depth": head.depth,
             "behind": head.behind,
             "floor": head.floor,
+            "last": head.last,
+            "below": {e: head.below[e] for e in head.behind if e in head.below},
             "resident": resident,
             "attended": self.attended if attended is None else attended,
             "returns": self.returns,
@@ -124,6 +145,8 @@ class MatrixRoom:
             depth=data["depth"],
             behind=tuple(data.get("behind", ())),
             floor=data.get("floor", 0),
+            last=data.get("last", data["depth"]),
+            below=data.get("below", {}),
         )
         room.groups.last = data["last_group"]
         room.resident = data["resident"]
@@ -303,7 +326,12 @@ def advanced(
     return replace(head, extremities=left, group=group, depth=depth, behind=behind)
 
 
-def without_past(head: Head, pdu: Pdu, missing: Iterable[str]) -> Head:
-    """The head once an event is in the DAG of which ``missing`` predecessors are not."""
+def without_past(head: Head, pdu: Pdu, missing: Collection[str], depth: int = 0) -> Head:
+    """The head once an event is in the DAG, at a depth by our count, of which ``missing`` predecessors are
+    not.
+    """
     behind = dict.fromkeys(e for e in (*head.behind, *missing) if e != pdu.event_id)
-    return replace(head, behind=tuple(behind)[-BEHIND:])
+    kept = tuple(behind)[-BEHIND:]
+    below = {e: min(depth, head.below.get(e, depth)) for e in missing}
+    below |= {e: at for e, at in head.below.items() if e in behind and e not in below}
+    return replace(head, behind=kept, below=below)

@@ -36,7 +36,6 @@ from hansa_matrix.room.sent import Handle
 from hansa_matrix.room.uncommitted import Uncommitted
 
 _MAX_PREV = 20
-_MAX_DEPTH = 2**53 - 1
 
 
 class Speech:
@@ -157,7 +156,7 @@ class Speech:
             "content": content,
             "prev_events": [reference(before[e].pdu, version) for e in followed],
             "auth_events": [reference(one, version) for one in auth],
-            "depth": min(head.depth + 1, _MAX_DEPTH),
+            "depth": head.next_depth,
             "origin_server_ts": self._draft.ctx.clock.now(),
         }
         if state_key is not None:

@@ -19,7 +19,7 @@ from hansa_matrix.room.room import Head, MatrixRoom
 from hansa_matrix.room.state import StateIds
 
 #: Rows that are read at a time; events behind a hole that are gone through.
-_PAGE, _MOST = 500, 5000
+_PAGE, _MOST = 200, 5000
 
 
 class Spread:
@@ -50,7 +50,7 @@ class Spread:
             return head
         prev: dict[str, tuple[str, ...]] = {hole.event_id: hole.prev for hole in self._holes.values()}
         found: dict[str, Stored] = {}
-        async for page in self._pages(pdu.depth - 1):
+        async for page in self._pages():
             found |= page
             prev |= {e: one.pdu.prev_events for e, one in page.items()}
         descend = _descendants(pdu.event_id, prev)
@@ -78,19 +78,27 @@ class Spread:
                 self.writes += puts
         return self._groups[group]
 
-    async def _pages(self, after: int | None) -> AsyncIterator[dict[str, Stored]]:
-        """What is as deep as the event, or deeper, as far as that is gone through."""
+    async def _pages(self) -> AsyncIterator[dict[str, Stored]]:
+        """What has a place in the room, the newest first, as far as that is gone through."""
         yield dict(self._drafted)
-        read = 0
-        while after is not None and read < _MOST:
+        read, more = 0, True
+        before: int | None = None
+        while more and read < _MOST:
             rows = await self._store.scan(
-                "pdu", index=("room_id", "depth"), equal=(self._room.room_id,), after=after, limit=_PAGE
+                "pdu",
+                index=("room_id", "depth"),
+                equal=(self._room.room_id,),
+                after=before,
+                upto=1,
+                limit=_PAGE,
+                reverse=True,
             )
             read += len(rows)
             ids = [str(row.key[0]) for row in rows]
             loaded = await self._room.events.load(ids, self._room.version)
             yield {e: one for e, one in loaded.items() if e not in self._drafted}
-            after = int(rows[-1].fields["depth"] or 0) if len(rows) == _PAGE else None
+            more = len(rows) == _PAGE
+            before = int(rows[-1].fields["depth"] or 0) if more else None
 
 
 def _descendants(event_id: str, prev: Mapping[str, tuple[str, ...]]) -> set[str]:

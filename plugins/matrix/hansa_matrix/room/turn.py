@@ -30,7 +30,7 @@ from hansa_matrix.room.events import DECISION, Status, Stored
 from hansa_matrix.room.native import Adopted, Arrived, Backfilled, Own, refusal_of
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.redactions import REDACTION
-from hansa_matrix.room.room import MatrixRoom, without_past
+from hansa_matrix.room.room import GAP, MatrixRoom, without_past
 from hansa_matrix.room.speech import Speech
 from hansa_matrix.room.state import StateIds
 from hansa_matrix.room.uncommitted import Uncommitted
@@ -66,7 +66,7 @@ class RoomTurn:
         if isinstance(inbound.native, Adopted):
             return await self._adopted(inbound.native, verdict)
         if isinstance(inbound.native, Backfilled):
-            return await self._backfilled(inbound.native.pdu, verdict)
+            return await self._backfilled(inbound.native, verdict)
         if not verdict.allowed:  # ours is no history that could be withheld yet
             return Refusal(code=RefusalCode.POLICY, text=verdict.text, decision=verdict.decision)
         try:
@@ -123,7 +123,7 @@ class RoomTurn:
                 if passed:
                     puts += await self._draft.spread(pdu, passed, after)
             why = f"{reject.rule}: {reject.reason}"
-            stored = Stored(pdu, status, before_group, after, why)
+            stored = Stored(pdu, status, before_group, after, why, depth=self._draft.deeper())
             self._draft.stored[pdu.event_id] = stored
             puts += passing.rejected(pdu, [e for e in pdu.auth_events if e in holes])
             return self._draft.prepared([*done, *made, *puts, stored.put()], shown=False)
@@ -158,7 +158,9 @@ class RoomTurn:
         """
         status, why = _accepted(verdict)
         before = await self._draft.room.groups.load(known.before)
-        again = self._draft.judged_now(Stored(arrived.pdu, status, known.before, known.after, why))
+        again = self._draft.judged_now(
+            Stored(arrived.pdu, status, known.before, known.after, why, depth=known.depth)
+        )
         again = await self._draft.effective(again, before)
         writes = [*done, *self._draft.late(again), *await self._draft.redacted(again.pdu, before)]
         return self._draft.prepared(writes, native_id=known.pdu.event_id, shown=again.shown)
@@ -203,7 +205,7 @@ class RoomTurn:
         status, why = _accepted(verdict)
         if reject is not None:
             status = Status.REJECTED
-        elif pdu.depth >= self._draft.head.floor:
+        elif not adopted.depth:
             reject = await self._draft.judged(pdu, await self._resolved_into_present(before))
             status = Status.SOFT_FAILED if reject else status
         if reject is not None:
@@ -213,21 +215,23 @@ class RoomTurn:
         if status is not Status.REJECTED and pdu.state_key is not None:
             after, puts = room.groups.after(before, state, pdu.key, pdu.event_id)
             writes += puts
-        stored = self._draft.judged_now(Stored(pdu, status, before, after, why))
+        depth = adopted.depth or self._draft.deeper(GAP)
+        stored = self._draft.judged_now(Stored(pdu, status, before, after, why, depth=depth))
         if reject is None:
             stored = await self._draft.effective(stored, state)
         self._draft.stored[pdu.event_id] = stored
         placed = await self._draft.load(pdu.prev_events)
         missing = [e for e in pdu.prev_events if e not in placed or not placed[e].after]
-        self._draft.head = without_past(self._draft.head, pdu, missing)
+        self._draft.head = without_past(self._draft.head, pdu, missing, depth)
         writes.append(stored.put())
         if reject is None:
             writes += self._draft.relates(stored, live=False)
             writes += await self._draft.redacted(pdu, state, live=False)
         return self._draft.prepared(writes, shown=False)
 
-    async def _backfilled(self, pdu: Pdu, verdict: Verdict) -> Prepared | Refusal:
+    async def _backfilled(self, backfilled: Backfilled, verdict: Verdict) -> Prepared | Refusal:
         """Judge an event by what was before it, and put it behind what follows it: the present stays."""
+        pdu, depth = backfilled.pdu, backfilled.depth
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
         self._draft.comes_again(known)
         if known is not None and known.after:
@@ -245,12 +249,13 @@ class RoomTurn:
             reject = await self._draft.judged(pdu, before)
         writes = list[Write](made)
         if reject is not None:
-            stored = Stored(pdu, Status.REJECTED, group, group, f"{reject.rule}: {reject.reason}")
+            why = f"{reject.rule}: {reject.reason}"
+            stored = Stored(pdu, Status.REJECTED, group, group, why, depth=depth)
         else:
             after, puts = self._draft.after(pdu, group, before)
             writes += puts
             status, why = _accepted(verdict)
-            stored = self._draft.judged_now(Stored(pdu, status, group, after, why))
+            stored = self._draft.judged_now(Stored(pdu, status, group, after, why, depth=depth))
             stored = await self._draft.effective(stored, before)
         self._draft.stored[pdu.event_id] = stored
         self._draft.head = without_past(self._draft.head, pdu, ())

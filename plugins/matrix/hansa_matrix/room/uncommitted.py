@@ -178,7 +178,8 @@ class Uncommitted:
         old_group = self.head.group
         after, puts = self.after(pdu, before_group, before)
         writes += puts
-        stored = Stored(pdu, status, before_group, after, reason, generation=self.generation)
+        depth = self.deeper()
+        stored = Stored(pdu, status, before_group, after, reason, generation=self.generation, depth=depth)
         stored = await self.effective(stored, before)
         self.stored[pdu.event_id] = stored
         if passed:
@@ -210,6 +211,11 @@ class Uncommitted:
     def judged_now(self, stored: Stored) -> Stored:
         """An event that the policies of this turn were asked about."""
         return replace(stored, generation=self.generation)
+
+    def deeper(self, beyond: int = 1) -> int:
+        """The depth by our count of an event that comes now."""
+        self.head = replace(self.head, last=self.head.last + beyond)
+        return self.head.last
 
     async def spread(self, pdu: Pdu, passed: int, after: int) -> list[Write]:
         """The writes that count an event in for what was put behind it before."""

@@ -148,7 +148,7 @@ class Handshakes:
             "content": content,
             "prev_events": [reference(one.pdu, room.version) for one in before.values()],
             "auth_events": [reference(one, room.version) for one in auth],
-            "depth": room.head.depth + 1,
+            "depth": room.head.next_depth,
             "origin": self._own.server,
             "origin_server_ts": self._ctx.clock.now(),
         }

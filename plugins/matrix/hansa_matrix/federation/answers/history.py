@@ -115,7 +115,7 @@ class History:
         while edge and len(found) < limit:
             loaded = await room.readable([e for e in edge if e not in seen])
             seen.update(edge)
-            layer = sorted(loaded.values(), key=lambda s: -s.pdu.depth)
+            layer = sorted(loaded.values(), key=lambda s: -s.depth)
             layer = [s for s in layer if s.after and s.pdu.room_id == room.room_id]
             found += [s for s in layer if s.status is not Status.REJECTED]
             edge = [e for s in layer for e in s.pdu.prev_events if e not in seen]
