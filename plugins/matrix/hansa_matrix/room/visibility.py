@@ -12,6 +12,7 @@ from collections import OrderedDict
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.proto.words import history_visibility
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.room import MatrixRoom
 
@@ -48,7 +49,7 @@ class Visibility:
     async def _lets(self, room: MatrixRoom, group: int, server: str) -> bool:
         state = await room.groups.load(group)
         event = (await room.events_of(state, [_KEY])).get(_KEY)
-        value = event.content.get("history_visibility") if event is not None else "shared"
+        value = history_visibility(event.content if event is not None else None)
         if value not in {"joined", "invited"}:
             return True
         enough = {"join"} if value == "joined" else {"join", "invite"}

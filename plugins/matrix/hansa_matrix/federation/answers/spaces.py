@@ -16,6 +16,7 @@ from hansa_matrix.federation.server import Answerer, error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER
+from hansa_matrix.proto.words import join_rule
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.room import MatrixRoom
 
@@ -225,7 +226,7 @@ async def nearest(directory: Directory, room: MatrixRoom, request: Request) -> P
 def rooms_allowed(rules: Pdu | None) -> list[str]:
     """The rooms whose members may come in by a restricted room's join rules."""
     allow = rules.content.get("allow") if rules is not None else None
-    if rules is None or rules.content.get("join_rule") not in {"restricted", "knock_restricted"}:
+    if rules is None or join_rule(rules.content) not in {"restricted", "knock_restricted"}:
         return []
     listed = (one for one in (allow if isinstance(allow, list) else []) if isinstance(one, dict))
     named = (one.get("room_id") for one in listed if one.get("type") == "m.room_membership")
