@@ -322,3 +322,12 @@ async def test_a_server_that_does_not_answer_is_told_nothing_more_until_it_is_he
         async with asyncio.timeout(5):
             while len(asked) < 2:
                 await asyncio.sleep(0)
+
+
+async def test_a_clock_that_is_ahead_keeps_no_later_receipt_out(tmp_path):
+    async with inbound(tmp_path) as house:
+        now = house.app.contexts["matrix"].clock.now()
+        found = await receipts(house, ("$a", now + 20 * 3_600_000, ""))
+        assert found[""][0] == "$a"
+        found = await receipts(house, ("$b", house.app.contexts["matrix"].clock.now(), ""))
+        assert found[""][0] == "$b"

@@ -16,6 +16,7 @@ from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.federation.answers.spaces import Spaces, rooms_allowed
 from hansa_matrix.federation.client import Client, Unreachable
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.words import join_rule
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import MatrixRoom
 
@@ -119,7 +120,7 @@ class Summaries:
         if stay is not None and stay.membership in _INSIDE:
             return True
         rules = await self._voice.state_event(room, "m.room.join_rules", "")
-        rule = rules.content.get("join_rule") if rules is not None else "invite"
+        rule = join_rule(rules.content if rules is not None else None)
         if rule in _OPEN or await self._visibility.peeks(room):
             return True
         return rule == "restricted" and self._in_one(user, rooms_allowed(rules))

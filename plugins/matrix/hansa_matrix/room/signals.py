@@ -215,13 +215,15 @@ class RoomSignals:
             await self._ctx.signal(receipt.room_id, signal)
 
     async def _keep(self, receipt: ReceiptEdu) -> bool:
-        """Whether it is news. Of a person with receipts in very many threads the oldest goes."""
-        key = (receipt.room_id, receipt.user, receipt.thread)
-        writes: list[Write] = [Put("receipt", key, orjson.dumps([receipt.event_id, receipt.ts]))]
+        """Whether it is news. Of a person with receipts in very many threads the oldest goes. A clock that is
+        ahead keeps no later receipt out: what it says is taken for now.
+        """
+        key, at = (receipt.room_id, receipt.user, receipt.thread), min(receipt.ts, self._ctx.clock.now())
+        writes: list[Write] = [Put("receipt", key, orjson.dumps([receipt.event_id, at]))]
         known = await self._ctx.store.get("receipt", key)
         if known is not None:
             event_id, ts = orjson.loads(known.body)
-            if ts > receipt.ts or event_id == receipt.event_id:
+            if ts > at or event_id == receipt.event_id:
                 return False
         else:
             rows = await self._ctx.store.scan("receipt", equal=key[:2], limit=MOST_THREADS)

@@ -10,6 +10,7 @@ from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
+from hansa_matrix.proto.words import join_rule
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.state import StateIds
 
@@ -34,7 +35,7 @@ class Restricted:
         keys = [JOIN_RULES_KEY, POWER_LEVELS_KEY, (MEMBER, user)]
         known = await room.events_of(state, keys)
         rules = known.get(JOIN_RULES_KEY)
-        rule = rules.content.get("join_rule") if rules is not None else None
+        rule = join_rule(rules.content) if rules is not None else None
         if not _restricts(rule, room) or rules is None:
             return None
         own = known.get((MEMBER, user))
