@@ -68,6 +68,7 @@ class Scene:
 
 async def scene(home: House) -> Scene:
     alice, mallory = await home.person("alice"), await home.person("mallory")
+    await home.person("bob")
     room = await mallory.create(preset="public_chat")
     await alice.join(room)
     other = await alice.create(preset="public_chat")

@@ -63,7 +63,7 @@ from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import RECEIPT, TYPING
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER
 from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.backfill import Backfill
@@ -344,6 +344,10 @@ class MatrixNetwork:
             return Refusal(code=RefusalCode.INVALID, text=str(error))
         invite = isinstance(content, Member) and content.membership is Standing.INVITE
         if isinstance(content, Member) and invite and ids.domain_of(target) != self._server:
+            create = (await room.events_of(await room.state(), [CREATE_KEY])).get(CREATE_KEY)
+            if create is not None and create.content.get("m.federate", True) is False:
+                text = "that room takes nobody of another server"
+                return Refusal(code=RefusalCode.FORBIDDEN, text=text)
             return await self._invites.allowed(link.native.id, inbound.sender, content, target)
         return None
 

@@ -290,7 +290,7 @@ class People:
             raise error(502, "M_UNKNOWN", str(problem)) from problem
 
     async def hierarchy(self, caller: Caller, request: Request, _body: Any) -> Any:
-        """``GET /hierarchy``: a space, what is in it, and in that, breadth first."""
+        """``GET /hierarchy``: a space, what is in it, and in that, depth first."""
         root, most = request.path["room"], max(1, number(request, "limit", 50, 50))
         deep, suggested = number(request, "max_depth", 10, 10), request.first("suggested_only") == "true"
         start = number(request, "from", 0, _MOST_SPACES)
@@ -311,7 +311,7 @@ class People:
                 continue
             found.append(one)
             if one.get("room_type") == "m.space" and depth < deep:
-                edge += [
+                edge[:0] = [
                     (child["state_key"], depth + 1, _via(child))
                     for child in one["children_state"]
                     if isinstance(child.get("state_key"), str)

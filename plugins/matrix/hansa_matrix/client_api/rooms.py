@@ -118,7 +118,11 @@ class Rooms:
         if alias and await self._entrance.alias(alias) is not None:
             raise error(400, "M_ROOM_IN_USE", f"{alias} names another room")
         direct = {"is_direct": True} if body.get("is_direct") is True else {}
-        invited = {user: {**direct, **await self._shown(user)} for user in user_ids(body, "invite")}
+        wanted_in = user_ids(body, "invite")
+        for user in wanted_in:
+            if self._own.nobody(user):
+                raise error(404, "M_NOT_FOUND", f"there is no {user}")
+        invited = {user: {**direct, **await self._shown(user)} for user in wanted_in}
         begun = founding(caller.user, version, body, invited, await self._shown(caller.user))
 
         async def leads_here(name: str) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hansa import NetworkContext, Request
+from hansa import NetworkContext, RemoteProtocolError, Request
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.data import FULLY_READ, UserData
@@ -94,7 +94,10 @@ class Speaking:
         room_id, type_, key = request.path["room"], request.path["type"], request.path.get("key", "")
 
         async def leads_here(alias: str) -> bool:
-            found, _ = await self._rooms.found(alias, [])
+            try:
+                found, _ = await self._rooms.found(alias, [])
+            except RemoteProtocolError:  # it names nothing, or nobody says what
+                return False
             return found == room_id
 
         room = self._voice.room(room_id)
@@ -105,8 +108,9 @@ class Speaking:
             await self._rooms.enter(caller.user, room_id, [], more)
             joined = await self._voice.state_event(room, MEMBER, caller.user)
             return {"event_id": joined.event_id if joined is not None else ""}
-        await check_state((type_, key, body), ids.domain_of(caller.user), leads_here)
         present = await self._voice.state_event(room, type_, key)
+        named = present.content if present is not None else None
+        await check_state((type_, key, body), ids.domain_of(caller.user), leads_here, named)
         if present is not None and present.sender == caller.user and present.content == body and inside:
             return {"event_id": present.event_id}
         return {"event_id": await self._voice.say(caller.user, room_id, (type_, key, body))}

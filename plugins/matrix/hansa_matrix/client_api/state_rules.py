@@ -4,7 +4,8 @@ room begins with. SPEC: client-server API, "Sending events to a room", "Creation
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
@@ -18,9 +19,14 @@ CANONICAL_ALIAS = "m.room.canonical_alias"
 _MOST_NAMES = 100
 
 
-async def check_state(step: Step, server: str, leads_here: Callable[[str], Awaitable[bool]]) -> None:
+async def check_state(
+    step: Step,
+    server: str,
+    leads_here: Callable[[str], Awaitable[bool]],
+    present: Mapping[str, Any] | None = None,
+) -> None:
     """Raises the error answer of a state event that nobody of ``server`` may send. ``leads_here`` says of an
-    alias whether it is the room's own.
+    alias whether it is the room's own; it is asked of those that the ``present`` content does not have.
     """
     type_, key, content = step
     if not type_ or not ids.fits(type_) or not ids.fits(key):
@@ -36,10 +42,18 @@ async def check_state(step: Step, server: str, leads_here: Callable[[str], Await
         more = content.get("alt_aliases", [])
         if not isinstance(more, list) or len(more) > _MOST_NAMES:
             raise error(400, "M_BAD_JSON", f"alt_aliases is a list of {_MOST_NAMES} aliases at most")
+        known = _names(present or {})
         for alias in [content.get("alias"), *more]:
             if alias is None or alias == "":
                 continue
             if not ids.valid_alias(alias):
                 raise error(400, "M_INVALID_PARAM", f"{str(alias)[:80]!r} is no alias")
-            if not await leads_here(alias):
-                raise error(400, "M_BAD_ALIAS", f"{alias} names another room")
+            if alias not in known and not await leads_here(alias):
+                raise error(400, "M_BAD_ALIAS", f"{alias} does not name this room")
+
+
+def _names(content: Mapping[str, Any]) -> frozenset[str]:
+    """The aliases that a room calls itself by."""
+    more = content.get("alt_aliases")
+    given = [content.get("alias"), *(more if isinstance(more, list) else ())]
+    return frozenset(one for one in given if isinstance(one, str))

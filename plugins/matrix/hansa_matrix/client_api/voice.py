@@ -17,7 +17,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_values
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.levels import Levels
-from hansa_matrix.proto.state_keys import CREATE_KEY, POWER_LEVELS_KEY
+from hansa_matrix.proto.state_keys import AUTHORISING_USER, CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.room.native import Own, Spoken
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.sent import Handle
@@ -74,6 +74,9 @@ class Voice:
             raise error(400, "M_INVALID_PARAM", f"a type and a state key have at most {ids.MAX_BYTES} bytes")
         self.room(room_id)
         check_values(content)
+        if type_ == MEMBER:
+            content = self._member_content(user, room_id, str(state_key), content)
+            draft = (type_, state_key, content)
         what = await meaning(draft, self._own.views.home_of)
         if isinstance(what, Member) and not ids.valid_user_id(state_key):
             raise error(400, "M_INVALID_PARAM", f"{str(state_key)[:80]!r} is no user id")
@@ -92,6 +95,21 @@ class Voice:
         if outcome.event is None:
             raise error(403, "M_FORBIDDEN", "the event may not be shown here")
         return outcome.native_id or await self._ctx.native_id(outcome.event) or ""
+
+    def _member_content(
+        self, user: str, room_id: str, target: str, content: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What a member event says. Who is in the room needs nobody to let them in: the server that once did
+        would have to sign again. Raises the error answer of an invite of nobody.
+        """
+        membership, accounts = content.get("membership"), self._own.attendance.accounts
+        if membership == "invite" and ids.valid_user_id(target) and self._own.nobody(target):
+            raise error(404, "M_NOT_FOUND", f"there is no {target}")
+        stay = self._own.attendance.stay(user, room_id) if user in accounts else None
+        inside = user == target and stay is not None and stay.membership == "join"
+        if membership == "join" and inside and AUTHORISING_USER in content:
+            return {key: value for key, value in content.items() if key != AUTHORISING_USER}
+        return content
 
     async def member(
         self, user: str, room_id: str, target: str, membership: str, more: Mapping[str, Any]

@@ -40,6 +40,11 @@ class Refused(RemoteProtocolError):
     """The other server answered with an error. ``hint`` is its status, ``code`` its errcode."""
 
 
+def unrecognized(error: Refused) -> bool:
+    """Whether a server does not know an endpoint, so that an older one may be tried."""
+    return error.hint in {400, 404, 405} and error.code in {"", "M_UNRECOGNIZED"}
+
+
 class Unreachable(OSError):
     """No answer from the other server, or one that says that it cannot answer now: ``status``, 0 if there was
     none. ``retry_after`` in seconds if it asked for patience (429).

@@ -12,7 +12,7 @@ from typing import Any
 from hansa import Invite, Member, Ref, Refusal, RefusalCode, RemoteProtocolError
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import Client, Refused, Unreachable, path
+from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unrecognized
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
@@ -85,7 +85,7 @@ class Invites:
         try:
             return await self._client.request("PUT", server, target, body)
         except Refused as error:
-            if not version.named_event_ids or error.code != "M_UNRECOGNIZED":
+            if not version.named_event_ids or not unrecognized(error):
                 raise
         target = path("_matrix", "federation", "v1", "invite", draft.room_id, draft.event_id)
         old = {**draft.raw, "unsigned": {"invite_room_state": shown}}

@@ -22,7 +22,7 @@ from hansa import (
 )
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import Client, Refused, Unreachable, path
+from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unrecognized
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
@@ -386,9 +386,8 @@ class Membership:
                 if isinstance(offer, Exception):
                     self._ctx.log.info("leaving %s: %s", room_id, offer)
                     continue
-                send = path("_matrix", "federation", "v2", "send_leave", room_id, offer.event.event_id)
                 try:
-                    await self._client.request("PUT", offer.server, send, offer.event.raw)
+                    await self._left_by(offer, room_id)
                 except (Unreachable, RemoteProtocolError) as error:
                     self._ctx.log.info("leaving %s by %s: %s", room_id, offer.server, error)
                     continue
@@ -396,6 +395,18 @@ class Membership:
         finally:
             await offers.aclose()
         return None
+
+    async def _left_by(self, offer: _Offer, room_id: str) -> None:
+        """Leave by a server, which may know only how that was done in the beginning."""
+        for version in ("v2", "v1"):
+            send = path("_matrix", "federation", version, "send_leave", room_id, offer.event.event_id)
+            try:
+                await self._client.request("PUT", offer.server, send, offer.event.raw)
+            except Refused as error:
+                if version == "v1" or not unrecognized(error):
+                    raise
+                continue
+            return
 
 
 def _placeless(stored: Stored, room_id: str) -> bool:

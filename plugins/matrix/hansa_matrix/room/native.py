@@ -87,6 +87,13 @@ class Own:
         """The key that signs now."""
         return self.keys.current
 
+    def nobody(self, user: str) -> bool:
+        """Whether a user id is one of this server and nobody's: no account, ghost or bridge user."""
+        local, _, server = user[1:].partition(":")
+        config = self.ctx.config
+        kept = local == config.bridge_user or local.startswith(config.ghost_prefix)
+        return server == self.server and user not in self.attendance.accounts and not kept
+
     def event_id(self) -> str:
         """An id for an event of ours in a room whose version has servers make them."""
         return f"${self.ctx.random.bytes(16).hex()}:{self.server}"

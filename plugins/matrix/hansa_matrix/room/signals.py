@@ -17,6 +17,7 @@ from hansa import (
     Put,
     Receipt,
     Ref,
+    RoomView,
     Row,
     Signal,
     SignalIn,
@@ -133,8 +134,16 @@ class RoomSignals:
             self._sender.tell(self._servers(room_id), name, edu)
 
     def typing_in(self, room_id: str) -> list[str]:
-        """Who types in a room."""
-        return [user for room, user in self._typing if room == room_id]
+        """Who types in a room and has not left it."""
+        view = self._ctx.view(room_id)
+        if view is None:
+            return []
+        return [user for room, user in self._typing if room == room_id and self._here(view, user)]
+
+    def _here(self, view: RoomView, user: str) -> bool:
+        """Whether somebody is in a room; of a ghost the core knows only by another name, it is said so."""
+        person = view.person(Ref(self._ctx.id, user))
+        return person is None or person.membership is Membership.JOIN
 
     async def type(self, user: str, room: MatrixRoom, *, typing: bool, seconds: float) -> None:
         """Somebody of ours begins or ends to type, with a client of their own. Raises the error answer of

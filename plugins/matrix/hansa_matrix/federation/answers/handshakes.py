@@ -41,8 +41,10 @@ class Handshakes:
         """See ``server.Answers.table``."""
         return {
             ("GET", "/v1/make_join/{room}/{user}"): self.make_join,
+            ("PUT", "/v1/send_join/{room}/{event}"): self.old_send_join,
             ("PUT", "/v2/send_join/{room}/{event}"): self.send_join,
             ("GET", "/v1/make_leave/{room}/{user}"): self.make_leave,
+            ("PUT", "/v1/send_leave/{room}/{event}"): self.old_send_leave,
             ("PUT", "/v2/send_leave/{room}/{event}"): self.send_leave,
             ("GET", "/v1/make_knock/{room}/{user}"): self.make_knock,
             ("PUT", "/v1/send_knock/{room}/{event}"): self.send_knock,
@@ -90,6 +92,10 @@ class Handshakes:
             "servers_in_room": sorted(servers | {self._own.server}),
         }
 
+    async def old_send_join(self, origin: str, request: Request, body: Any) -> Any:
+        """``PUT /v1/send_join``: the same answer behind a status, as it was in the beginning."""
+        return [200, await self.send_join(origin, request, body)]
+
     async def _authorised(self, room: MatrixRoom, join: Pdu) -> Pdu:
         """A join with our signature, if it says that somebody of ours let its sender in and so it is."""
         named = join.content.get(AUTHORISING_USER)
@@ -128,6 +134,10 @@ class Handshakes:
         _, pdu = await self._handshake(origin, request, body, "leave")
         await self._accepted(pdu, origin)
         return {}
+
+    async def old_send_leave(self, origin: str, request: Request, body: Any) -> Any:
+        """``PUT /v1/send_leave``: as ``old_send_join``."""
+        return [200, await self.send_leave(origin, request, body)]
 
     async def _template(
         self, room: MatrixRoom, user: str, membership: str, authoriser: str | None = None

@@ -1,0 +1,109 @@
+"""Who may be asked in, who types, what a room may be called, and how spaces are read."""
+
+from __future__ import annotations
+
+import pytest
+from clients.people import OURS, Refused, house, part
+from hansa_matrix.proto.hashing import event_id
+from matrix.inbound import THEIRS, V1
+from matrix.peering import USER, at
+
+
+@pytest.mark.parametrize("how", ["invite", "state", "create"])
+async def test_nobody_of_ours_is_asked_in_who_is_not_there(tmp_path, how):
+    async with house(tmp_path) as home:
+        alice, ghost = await home.person("alice"), f"@nobody:{OURS}"
+        room = await alice.create()
+        ways = {
+            "invite": lambda: alice.room(room, "invite", {"user_id": ghost}),
+            "state": lambda: alice.state(room, "m.room.member", {"membership": "invite"}, ghost),
+            "create": lambda: alice.create(invite=[ghost]),
+        }
+        with pytest.raises(Refused) as refused:
+            await ways[how]()
+        assert (refused.value.status, refused.value.code) == (404, "M_NOT_FOUND")
+        bot = home.app.network("matrix").bridge_user
+        await alice.room(room, "invite", {"user_id": bot})
+
+
+async def test_a_room_of_this_server_alone_asks_nobody_else_in(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create(creation_content={"m.federate": False})
+        home.wire.peer.asked.clear()
+        with pytest.raises(Refused) as refused:
+            await alice.room(room, "invite", {"user_id": USER})
+        assert (refused.value.status, refused.value.code) == (403, "M_FORBIDDEN")
+        assert not any("/invite/" in one.target for one in home.wire.peer.asked)
+
+
+async def test_only_new_names_of_a_room_are_looked_up(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create(room_alias_name="verona")
+        mine, other = f"#verona:{OURS}", f"#padua:{OURS}"
+        await alice.state(room, "m.room.canonical_alias", {"alias": mine})
+        await alice.call("PUT", f"/directory/room/{part(other)}", {"room_id": room})
+        await alice.call("DELETE", f"/directory/room/{part(mine)}")
+        kept = {"alias": mine, "alt_aliases": [other]}
+        await alice.state(room, "m.room.canonical_alias", kept)
+        for wrong in (f"#none:{OURS}", f"#none:{THEIRS}"):
+            with pytest.raises(Refused) as refused:
+                await alice.state(room, "m.room.canonical_alias", {**kept, "alt_aliases": [other, wrong]})
+            assert (refused.value.status, refused.value.code) == (400, "M_BAD_ALIAS")
+
+
+async def test_whoever_was_let_in_by_another_server_may_take_another_name(tmp_path):
+    """A member event that says who let its person in takes the signature of that server."""
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(preset="public_chat")
+        await bob.join(room)
+        said = {"membership": "join", "displayname": "Bob", "join_authorised_via_users_server": USER}
+        await bob.state(room, "m.room.member", said, bob.user)
+        path = f"/rooms/{part(room)}/state/m.room.member/{part(bob.user)}"
+        assert await alice.get(path) == {"membership": "join", "displayname": "Bob"}
+
+
+async def test_who_left_does_not_type(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(preset="public_chat")
+        await bob.join(room)
+        await bob.call("PUT", f"/rooms/{part(room)}/typing/{part(bob.user)}", {"typing": True})
+        assert home.app.network("matrix")._signals.typing_in(room) == [bob.user]
+        await bob.room(room, "leave")
+        assert home.app.network("matrix")._signals.typing_in(room) == []
+
+
+async def test_a_space_is_read_in_depth_before_the_next_of_its_rooms(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        space = {"preset": "public_chat", "creation_content": {"type": "m.space"}}
+        names = {await alice.create(name=name, **space): name for name in ("top", "a", "b")}
+        top, one, two = names
+        deep = await alice.create(preset="public_chat", name="deep")
+        names[deep] = "deep"
+        for parent, child, order in ((top, one, "1"), (top, two, "2"), (one, deep, "1")):
+            await alice.state(parent, "m.space.child", {"via": [OURS], "order": order}, child)
+        found = await alice.get(f"/_matrix/client/v1/rooms/{part(top)}/hierarchy")
+        assert [names[r["room_id"]] for r in found["rooms"]] == ["top", "a", "deep", "b"]
+
+
+@pytest.mark.parametrize("version", ["10", "12"])
+async def test_joins_and_leaves_as_they_were_in_the_beginning(tmp_path, version):
+    async with house(tmp_path, version) as home:
+        wire, user = home.wire, f"@third:{THEIRS}"
+        for membership in ("join", "leave"):
+            status, made = await wire.ask(
+                "GET", f"{V1}/make_{membership}/{at(wire.room.room_id, user)}?ver={version}"
+            )
+            assert status == 200, made
+            raw = wire.forger.finish(wire.room, {**made["event"], "origin_server_ts": 1})
+            name = event_id(raw, wire.room.version)
+            status, answer = await wire.ask(
+                "PUT", f"{V1}/send_{membership}/{at(wire.room.room_id, name)}", raw
+            )
+            assert (status, answer[0]) == (200, 200), answer
+            assert (answer[1] == {}) is (membership == "leave")
+            assert ("auth_chain" in answer[1]) is (membership == "join")
