@@ -21,6 +21,7 @@ from hansa.http import Router
 from hansa.lifecycle import Runner
 from hansa.pipeline import Pipeline
 from hansa.policies import Policies, digest_of
+from hansa.present import Present
 from hansa.pure.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.pure.model import Delivery, Event, Link, Ref
 from hansa.pure.verdict import Action
@@ -98,6 +99,7 @@ class App:
         self.rejudging = Rejudging(self.decisions, self._server_of)
         self._judged = Judged(self.core, self.decisions, setup.seams, self.rejudging)
         self.pipeline = Pipeline(self.rooms, self._judged, self)
+        self.present = Present(self.rooms, self.decisions, self.pipeline, self._server_of)
         self.signals = SignalRelay(self.rooms, self.decisions, self.pipeline, self)
         self.runners: dict[str, Runner] = {}
         self.contexts: dict[str, Context] = {}
@@ -174,6 +176,7 @@ class App:
                 await self.consume(link)
         self.spawn(self._observe(), "observers")
         self.spawn(self._prune_decisions(), "decisions")
+        self.spawn(self.present.every(), "views")
         for runner in self.runners.values():
             self.spawn(runner.run(), f"network {runner.id}")
         for specs in self.setup.rooms:
@@ -201,6 +204,7 @@ class App:
         await self.decisions.adopt(fresh.installed, digest_of(setups))
         self._policies = fresh
         await old.close()
+        self.spawn(self.present.every(), "views")
         for consumer in self.consumers.values():
             consumer.wake()
 

@@ -122,6 +122,12 @@ class NetworkContext(PluginContext, Protocol):
         """The present of the core room behind a native room."""
         ...
 
+    async def present(self, native: str) -> RoomView | None:
+        """As ``view``, for who reads it to people: returns when what it says was judged by the policies of
+        now. Not within the room's turn.
+        """
+        ...
+
     async def reconcile(self, native: str, change: ViewChange) -> None:
         """Correct the room's present, in the room's turn, after the native state was found to differ."""
         ...

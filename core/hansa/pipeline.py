@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -52,7 +52,7 @@ class Surroundings(Networks, Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Correction:
-    change: ViewChange
+    change: ViewChange | Callable[[], Awaitable[ViewChange]]
     done: asyncio.Future[None]
 
 
@@ -118,8 +118,8 @@ class Pipeline:
         """The server of a user, by the network's own rule."""
         return self._admission.server_of(network, user)
 
-    async def correct(self, room: str, change: ViewChange) -> None:
-        """Apply a change to a room's view in the room's turn."""
+    async def correct(self, room: str, change: ViewChange | Callable[[], Awaitable[ViewChange]]) -> None:
+        """Apply a change to a room's view in the room's turn, in which it is made if it is a function."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._enqueue(room, _Correction(change, done))
         await done
@@ -162,12 +162,17 @@ class Pipeline:
             queue.running = False
 
     async def _correct(self, room: Room, correction: _Correction) -> None:
+        change = correction.change
         try:
-            await self._rooms.commit_change(room, correction.change)
-        except StoreFault as fault:
-            correction.done.set_exception(fault)
+            if callable(change):
+                change = await change()
+            await self._rooms.commit_change(room, change)
+        except Exception as error:  # noqa: BLE001  # an answer to who waits, and no end of the room's worker
+            if not correction.done.done():  # who waited may have gone
+                correction.done.set_exception(error)
         else:
-            correction.done.set_result(None)
+            if not correction.done.done():
+                correction.done.set_result(None)
 
     async def _batch(self, room: Room, batch: list[Submission]) -> None:
         try:
@@ -253,7 +258,10 @@ class Pipeline:
                 await self._prepare(room, turn, item, draft)
             if draft.writes:
                 draft.writes += turn.closing()
-                draft.writes.append(tables.room_put(room.id, room.view.facts, draft.head, draft.received))
+                facts = room.view.facts
+                draft.writes.append(
+                    tables.room_put(room.id, facts, draft.head, draft.received, room.generation)
+                )
                 await self._store.commit(draft.writes)
         except BaseException:
             turn.abandoned()
@@ -302,7 +310,7 @@ class Pipeline:
             server = ""
             if isinstance(inbound.content, Member):
                 server = self._admission.server_of(inbound.content.user.network, inbound.content.user.id)
-            change = change_by(inbound.content, room.view, server)
+            change = change_by(inbound.content, room.view, server, inbound.sender)
         if not shown:
             change = unread(change, inbound.content)
         draft.writes += item.writes

@@ -23,7 +23,8 @@ _PAGE = 5000
 @dataclass(slots=True)
 class Room:
     """One core room. ``head`` is the seq of its newest event, ``received`` that event's time (ms). ``stale``:
-    a turn failed, and the store could not be read since.
+    a turn failed, and the store could not be read since. ``generation`` is that of the policies that judged
+    what the view says.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Room:
     head: int = 0
     received: int = 0
     stale: bool = False
+    generation: int = 0
     tail: deque[Event] = field(default_factory=lambda: deque(maxlen=_TAIL))
 
     @property
@@ -54,9 +56,11 @@ class Rooms:
         after: str | None = None
         while page := await self._store.scan("room", after=after, limit=_PAGE):
             for row in page:
-                facts, head, received = tables.room_of(row)
+                facts, head, received, generation = tables.room_of(row)
                 name = str(row.key[0])
-                self._rooms[name] = Room(name, RoomView(name, facts), head=head, received=received)
+                self._rooms[name] = Room(
+                    name, RoomView(name, facts), head=head, received=received, generation=generation
+                )
             after = str(page[-1].key[0])
         for name in self._rooms:
             for row in await self._store.scan("link", index=("room",), equal=(name,), limit=_PAGE):
@@ -71,7 +75,7 @@ class Rooms:
         row = await self._store.get("room", (room.id,))
         if row is None:
             raise LocalProtocolError(f"room {room.id} is not in the store")
-        facts, room.head, room.received = tables.room_of(row)
+        facts, room.head, room.received, room.generation = tables.room_of(row)
         view = RoomView(room.id, facts)
         view.load(tables.person_of(r) for r in await self._people(room.id))
         room.view = view
@@ -199,7 +203,7 @@ class Rooms:
         writes: list[Write] = [tables.person_put(room.id, person) for person in change.people]
         writes += [Delete("person", (room.id, user.network, user.id)) for user in change.gone]
         facts = change.facts or room.view.facts
-        writes.append(tables.room_put(room.id, facts, room.head, room.received))
+        writes.append(tables.room_put(room.id, facts, room.head, room.received, room.generation))
         return writes
 
 

@@ -136,6 +136,15 @@ class Context(BasicContext):
         link = self.link(native)
         return self._app.rooms.of(link.native).view if link else None
 
+    async def present(self, native: str) -> RoomView | None:
+        """See ``hansa.NetworkContext.present``."""
+        link = self.link(native)
+        if link is None:
+            return None
+        room = self._app.rooms.of(link.native)
+        await self._app.present.settle(room)
+        return room.view
+
     async def reconcile(self, native: str, change: ViewChange) -> None:
         """See ``hansa.NetworkContext.reconcile``."""
         await self._app.pipeline.correct(self._app.rooms.of(self._ref(native)).id, change)

@@ -50,9 +50,12 @@ SCHEMA = Schema(
 )
 
 
-def room_put(room: str, facts: RoomFacts, head: int, received: int) -> Put:
-    """The row of a room: its facts and where its log ends."""
-    body = {
+_SAID_BY = ("name_by", "topic_by")
+
+
+def room_put(room: str, facts: RoomFacts, head: int, received: int, generation: int = 0) -> Put:
+    """The row of a room: its facts, where its log ends, and the policies that judged its view."""
+    body: dict[str, Any] = {
         "name": facts.name,
         "topic": facts.topic,
         "join_rule": facts.join_rule,
@@ -61,14 +64,18 @@ def room_put(room: str, facts: RoomFacts, head: int, received: int) -> Put:
         "head": head,
         "received": received,
     }
+    if generation:
+        body["generation"] = generation
+    body |= {name: [by.network, by.id] for name in _SAID_BY if (by := getattr(facts, name)) is not None}
     return Put("room", (room,), orjson.dumps(body))
 
 
-def room_of(row: Row) -> tuple[RoomFacts, int, int]:
-    """``(facts, head, received)`` of a room's row."""
+def room_of(row: Row) -> tuple[RoomFacts, int, int, int]:
+    """``(facts, head, received, generation)`` of a room's row."""
     data: dict[str, Any] = orjson.loads(row.body)
-    head, received = data.pop("head"), data.pop("received")
-    return RoomFacts(**data), head, received
+    head, received, generation = data.pop("head"), data.pop("received"), data.pop("generation", 0)
+    said = {name: Ref(*data[name]) for name in _SAID_BY if name in data}
+    return RoomFacts(**{**data, **said}), head, received, generation
 
 
 def link_put(link: Link) -> Put:

@@ -12,16 +12,22 @@ from hansa import (
     Action,
     EventIn,
     EventOut,
+    Member,
+    Membership,
+    Name,
     PeerConnect,
     Policy,
     Reason,
+    Ref,
     Retry,
+    StoreFault,
     Topic,
     Verdict,
     hookimpl,
     texts_of,
 )
 from hansa.app import PolicySetup
+from hansa.store.faults import FaultKind
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
@@ -245,3 +251,86 @@ async def test_two_processes_never_give_one_number_to_different_policies():
     ):
         await asyncio.gather(first.reload_policies(one), second.reload_policies(two))
         assert first.decisions.generation != second.decisions.generation
+
+
+async def _view(app, native="b"):
+    view = await app.contexts["right"].present(native)
+    names = {person.user.id: person.name for person in view.people.values()}
+    return view.facts.name, view.facts.topic, names
+
+
+async def _said_of_a_room(actor):
+    await actor.do("a", "ann@x", Member(user=Ref("left", "ann@x"), membership=Membership.JOIN, name="secret"))
+    await actor.do("a", "bob@x", Member(user=Ref("left", "bob@x"), membership=Membership.JOIN, name="Bob"))
+    await actor.do(
+        "a", "eve@evil", Member(user=Ref("left", "eve@evil"), membership=Membership.JOIN, name="Eve")
+    )
+    await actor.do("a", "eve@evil", Name(text="of evil"))
+    await actor.do("a", "bob@x", Topic(text="secret"))
+
+
+HIDDEN = ("", "", {"ann@x": None, "bob@x": "Bob", "eve@evil": None})
+
+
+async def test_a_reload_reaches_the_name_the_topic_and_what_people_are_called():
+    made: dict[str, Actor] = {}
+    disk = MemoryDisk()
+    async with running(networks(made), rooms=ROOM, store=MemoryStore(disk)) as app:
+        await _said_of_a_room(made["left"])
+        assert (await _view(app))[:2] == ("of evil", "secret")
+        decided = len(await app.decisions.log(100))
+        setups, opened = censor(words=["secret"], servers=["evil"])
+        await app.reload_policies(setups)
+        assert await _view(app) == HIDDEN
+        asked = [one for one in opened[0].asked if isinstance(one, EventIn)]
+        assert all(one.facts.act == "" and one.facts.automatic and one.immutable for one in asked)
+        assert await _view(app) == HIDDEN
+        assert len([one for one in opened[0].asked if isinstance(one, EventIn)]) == len(asked), "judged once"
+        assert len(await app.decisions.log(100)) == decided
+        assert all(
+            person.membership is Membership.JOIN for person in next(iter(app.rooms)).view.people.values()
+        )
+    setups, opened = censor(words=["secret"], servers=["evil"])
+    async with running(networks(made), policies=setups, store=MemoryStore(disk)) as app:
+        assert await _view(app) == HIDDEN
+        assert opened[0].asked == [], "the same policies judged it before the restart"
+
+
+async def test_a_restart_under_other_policies_reaches_what_a_room_says():
+    made: dict[str, Actor] = {}
+    disk = MemoryDisk()
+    async with running(networks(made), rooms=ROOM, store=MemoryStore(disk)) as app:
+        await _said_of_a_room(made["left"])
+    setups, _ = censor(words=["secret"], servers=["evil"])
+    async with running(networks(made), policies=setups, store=MemoryStore(disk)) as app:
+        assert await _view(app) == HIDDEN
+
+
+async def test_a_reload_reaches_every_room_in_the_background():
+    made: dict[str, Actor] = {}
+    async with running(networks(made), rooms=ROOM) as app:
+        await _said_of_a_room(made["left"])
+        await app.reload_policies(censor(words=["secret"], servers=["evil"])[0])
+        room = next(iter(app.rooms))
+        async with asyncio.timeout(5):
+            while room.view.facts.topic:
+                await asyncio.sleep(0)
+
+
+async def test_what_a_room_says_is_hidden_also_while_the_store_takes_nothing():
+    made: dict[str, Actor] = {}
+    async with running(networks(made), rooms=ROOM) as app:
+        await _said_of_a_room(made["left"])
+        commit = app.rooms.commit_change
+
+        async def full(*_):
+            raise StoreFault(FaultKind.FULL, "the disk is full")
+
+        app.rooms.commit_change = full
+        await app.reload_policies(censor(words=["secret"], servers=["evil"])[0])
+        assert await _view(app) == HIDDEN
+        room = next(iter(app.rooms))
+        assert room.generation != app.decisions.generation
+        app.rooms.commit_change = commit
+        assert await _view(app) == HIDDEN
+        assert room.generation == app.decisions.generation

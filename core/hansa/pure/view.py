@@ -34,13 +34,17 @@ class Person:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomFacts:
-    """The small part of a view. ``join_rule`` is ``public``, ``invite``, ``knock`` or ``restricted``."""
+    """The small part of a view. ``join_rule`` is ``public``, ``invite``, ``knock`` or ``restricted``.
+    ``name_by`` and ``topic_by`` are who said the name and the topic, None where that is not known.
+    """
 
     name: str = ""
     topic: str = ""
     join_rule: str = "public"
     encrypted: bool = False
     version: str = ""
+    name_by: Ref | None = None
+    topic_by: Ref | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +124,7 @@ class RoomView:
             self._joined.pop(key, None)
 
 
-def change_by(content: Content, view: RoomView, server: str) -> ViewChange:
+def change_by(content: Content, view: RoomView, server: str, sender: Ref | None = None) -> ViewChange:
     """The change that an event's content makes by itself. ``server`` is the server of a member's user."""
     match content:
         case Member():
@@ -134,9 +138,9 @@ def change_by(content: Content, view: RoomView, server: str) -> ViewChange:
             )
             return ViewChange(people=(row,)) if row != before else ViewChange()
         case Name():
-            return ViewChange(facts=replace(view.facts, name=content.text))
+            return ViewChange(facts=replace(view.facts, name=content.text, name_by=sender))
         case Topic():
-            return ViewChange(facts=replace(view.facts, topic=content.text))
+            return ViewChange(facts=replace(view.facts, topic=content.text, topic_by=sender))
         case _:
             return ViewChange()
 

@@ -177,7 +177,16 @@ class Views:
                 people.append(await person_of(pdu, levels, self.home_of))
             if not number % _STEP:
                 await asyncio.sleep(0)
-        return ViewChange(people=tuple(people), facts=facts_of(state, version))
+        return ViewChange(people=tuple(people), facts=await self._facts(state, version))
+
+    async def _facts(self, state: Mapping[StateKey, Pdu], version: str) -> RoomFacts:
+        """The small part of a view, with who said what it says."""
+        name, topic = state.get(("m.room.name", "")), state.get(("m.room.topic", ""))
+        return replace(
+            facts_of(state, version),
+            name_by=await self.home_of(name.sender) if name is not None else None,
+            topic_by=await self.home_of(topic.sender) if topic is not None else None,
+        )
 
     async def changed(
         self,
@@ -209,7 +218,7 @@ class Views:
             else:
                 person = await person_of(pdu, levels, self.home_of)
                 people[person.user] = person
-        facts = facts_of(around, version) if any(key in _FACT_KEYS for key in changed) else None
+        facts = await self._facts(around, version) if any(key in _FACT_KEYS for key in changed) else None
         return ViewChange(people=tuple(people.values()), gone=tuple(gone), facts=facts)
 
 

@@ -140,6 +140,9 @@ class Ingress:
             outbound=False,
         )
         verdict = await self._ctx.check(crossing)
+        for link in self._ctx.links():
+            if stanza.to.bare in {link.native.id, self._ctx.config.component}:
+                await self._ctx.present(link.native.id)
         if not verdict.allowed:
             self._ctx.count("xmpp_refused", why=errors.FORBIDDEN.name)
             self.service.say(errors.error(_short(stanza), errors.FORBIDDEN, verdict.text))

@@ -173,6 +173,7 @@ class MucService:
         if not await asyncio.shield(room.gate):
             raise Retry("the component lost its connection")
         event = delivery.event
+        await self._ctx.present(native)
         async with room.lock:
             if not self.up:
                 raise Retry("the component lost its connection")
@@ -191,6 +192,7 @@ class MucService:
         async with room.lock:
             upto = max(self._ctx.delivered(native), room.sent)
             history = await self._history(native, enter.history, upto)
+            await self._ctx.present(native)
             full, view = enter.stanza.sender.full, self.view(native)
             self.say(room.muc.sync(view))
             # Kept before they are told: whoever believes to be here is asked after a crash.

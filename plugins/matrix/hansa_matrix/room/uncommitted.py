@@ -123,6 +123,10 @@ class Uncommitted:
             found.update(await self.room.events.load(others, self.room.version))
         return found
 
+    async def _readable(self, event_ids: Iterable[str]) -> Mapping[str, Stored]:
+        """As ``load``, for who reads them: also what was judged by other policies."""
+        return await self.room.events.judged(await self.load(event_ids))
+
     async def view_of(self, state: StateIds, keys: Iterable[StateKey]) -> dict[StateKey, Pdu]:
         """The events of some keys of a state; the create event always."""
         wanted = {key: state[key] for key in {*keys, CREATE_KEY} if key in state}
@@ -355,7 +359,7 @@ class Uncommitted:
         powers = await self.view_of(current, [POWER_LEVELS_KEY])
         levels = self.room.levels(powers[CREATE_KEY], powers.get(POWER_LEVELS_KEY), self.room.version)
         wanted = {*keys, *fact_keys(), POWER_LEVELS_KEY}
-        around = await shown_of(current, wanted, self.load, self.room.groups, self.room.version)
+        around = await shown_of(current, wanted, self._readable, self.room.groups, self.room.version)
         changed = {key: around.get(key) for key in sorted(keys)}
         return await self.own.views.changed(self.room.room_id, changed, around, self.room.version.id, levels)
 

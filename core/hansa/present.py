@@ -1,0 +1,114 @@
+"""What a room's view says, as the policies of now have it: its name and topic, and what people are called.
+
+A view holds words that other policies let pass. It is judged again once for each generation of them, before a
+network reads it to people, and in the background after every change. What is denied is taken out of it; who
+is in the room stays. Nothing depends on these questions but what is shown: no decision is kept of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from hansa.decisions import Decisions
+from hansa.pipeline import Pipeline
+from hansa.pure.content import Content, Member, Name, Topic
+from hansa.pure.crossing import EventIn
+from hansa.pure.model import Link, NativeFacts, Ref
+from hansa.pure.view import Person, RoomFacts, ViewChange
+from hansa.rooms import Room, Rooms
+from hansa.store.faults import StoreFault
+
+#: People whose names are judged without a pause.
+_STEP = 50
+
+
+class Present:
+    """``server_of`` is a network's own rule for the server of a user."""
+
+    def __init__(
+        self, rooms: Rooms, decisions: Decisions, pipeline: Pipeline, server_of: Callable[[str, str], str]
+    ) -> None:
+        self._rooms = rooms
+        self._decisions = decisions
+        self._pipeline = pipeline
+        self._server_of = server_of
+        self._log = logging.getLogger("hansa.present")
+
+    async def every(self) -> None:
+        """All rooms, one after the other."""
+        for room in self._rooms:
+            await self.settle(room)
+
+    async def settle(self, room: Room) -> None:
+        """Return when what a room's view says may be shown. Where the store does not take the change, it is
+        made in memory until it does.
+        """
+        while self._decisions.policies and room.generation != self._decisions.generation:
+            if not await self._judge(room, self._decisions.generation):
+                return
+
+    async def _judge(self, room: Room, generation: int) -> bool:
+        """Under the policies of a generation; False if the store did not take the change."""
+        before, found = room.generation, ViewChange()
+
+        async def change() -> ViewChange:
+            nonlocal found
+            found = await self._denied(room)
+            room.generation = generation  # stored with the change
+            return found
+
+        try:
+            await self._pipeline.correct(room.id, change)
+        except StoreFault as fault:
+            self._log.warning("what room %s says could not be stored: %s", room.id, fault)
+            room.view.apply(found)
+            room.generation = before
+            return False
+        return True
+
+    async def _denied(self, room: Room) -> ViewChange:
+        """The change that takes out what the policies of now deny."""
+        people: list[Person] = []
+        for number, person in enumerate(list(room.view.people.values()), 1):
+            if person.name:
+                said = Member(user=person.user, membership=person.membership, name=person.name)
+                if not await self._passes(room, person.user, person.server, said):
+                    people.append(replace(person, name=None))
+            if not number % _STEP:
+                await asyncio.sleep(0)
+        return ViewChange(people=tuple(people), facts=await self._facts(room))
+
+    async def _facts(self, room: Room) -> RoomFacts:
+        facts = room.view.facts
+        if facts.name and not await self._said(room, facts.name_by, Name(text=facts.name)):
+            facts = replace(facts, name="", name_by=None)
+        if facts.topic and not await self._said(room, facts.topic_by, Topic(text=facts.topic)):
+            facts = replace(facts, topic="", topic_by=None)
+        return facts
+
+    async def _said(self, room: Room, by: Ref | None, content: Content) -> bool:
+        """Who is not known is nobody that a list allows."""
+        sender = by or Ref(_link(room, "").native.network, "")
+        server = self._server_of(by.network, by.id) if by is not None else ""
+        return await self._passes(room, sender, server, content)
+
+    async def _passes(self, room: Room, sender: Ref, server: str, content: Content) -> bool:
+        asked = EventIn(
+            link=_link(room, sender.network),
+            sender=sender,
+            content=content,
+            view=room.view,
+            facts=NativeFacts(sender_server=server, automatic=True),
+            immutable=True,
+        )
+        return (await self._decisions.weigh(asked)).allowed
+
+
+def _link(room: Room, network: str) -> Link:
+    """The link over which something was said."""
+    links = list(room.links.values())
+    own = next((link for link in links if link.native.network == network), None)
+    return own or room.authority or (links[0] if links else Link(room=room.id, native=Ref("", "")))
