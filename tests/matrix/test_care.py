@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hansa import Delete, LocalProtocolError, RoomRefused
+from hansa import Delete, LocalProtocolError, Put, RoomRefused
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.room import care
@@ -240,3 +240,11 @@ async def test_the_event_nearest_to_a_time(tmp_path):
         for query in ("", "?ts=x&dir=f", "?ts=5", "?ts=5&dir=x", "?ts=-5&dir=f"):
             status, answer = await house.ask("GET", f"{V1}/{where}{query}")
             assert (status, answer["errcode"]) == (400, "M_INVALID_PARAM"), query
+
+
+async def test_every_blocked_room_is_known_after_a_restart(tmp_path):
+    async with inbound(tmp_path) as house:
+        store, care = house.app.contexts["matrix"].store, house.app.network("matrix")._care
+        await store.commit([Put("blocked", (f"!{n}:x",)) for n in range(10_050)])
+        await care.load()
+        assert len(care.blocked) == 10_050

@@ -58,7 +58,10 @@ class Care:
 
     async def load(self) -> None:
         """Take up what was blocked before a restart."""
-        self.blocked = {str(row.key[0]) for row in await self._ctx.store.scan("blocked", limit=10_000)}
+        after: str | None = None
+        while rows := await self._ctx.store.scan("blocked", after=after, limit=_PAGE):
+            self.blocked.update(str(row.key[0]) for row in rows)
+            after = str(rows[-1].key[0])
 
     def operations(self) -> Mapping[str, Operation]:
         """See ``hansa.Operated.operations``."""
