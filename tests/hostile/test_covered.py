@@ -44,7 +44,7 @@ TABLE: dict[str, str] = {
     "room/membership.py:_join_by": "send_join",
     "room/membership.py:granted": "make_join",
     "room/membership.py:knock": "send_knock",
-    "room/membership.py:leave_remote": "make_knock",
+    "room/membership.py:_left_by": "make_knock",
     "room/membership.py:resolve": "directory",
     "room/policing.py:signed": "policy",
     "users/keys.py:_ask": "key query",

@@ -43,6 +43,13 @@ def test_templates_of_something_else(case: dict[str, Any]) -> None:
         check_template({"event": template(case)}, V["room"], V["user"], "join", V11)
 
 
+@pytest.mark.parametrize("depth", [2**53 - 1, 2**53, 2**63 - 1])
+def test_a_template_is_as_deep_as_can_be_counted(depth: int) -> None:
+    event = {**V["template"], "depth": depth}
+    taken = check_template({"room_version": "11", "event": event}, V["room"], V["user"], "join", V11)
+    assert taken["depth"] == 2**53 - 1
+
+
 @each(V["nothing"])
 def test_answers_without_a_template(case: Any) -> None:
     with pytest.raises(RemoteProtocolError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hansa import Membership, NetworkContext
@@ -24,6 +25,7 @@ from hansa_matrix.room.invites import SHOWN
 from hansa_matrix.room.news import RECEIPTS
 from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.shown import unspoken
 from hansa_matrix.room.signals import PRIVATE, RoomSignals
 
 _HEROES = 5
@@ -251,6 +253,8 @@ class RoomsPart:
             event = await self._pending.left(stay.room_id, asked.caller.user)
             return self._outside(asked, event if stay.membership == "leave" else None)
         if not await self._visibility.was_in(room, left):
+            if stay.event_id not in await room.readable([stay.event_id]):
+                left = replace(left, pdu=unspoken(left.pdu, room.version))
             (shown,) = await self._shapes.of(asked.caller, room, [left], room_id=False)
             return self._outside(asked, shown)
         fresh = asked.since.position < 0 or await self._came_and_went(asked, room)

@@ -1,4 +1,7 @@
-"""Words that a room's state says, or the specification's default where it says something else or nothing."""
+"""Words that a room's state says, or the specification's default where it says something else or nothing.
+
+SPEC: client-server API, "Room History Visibility", "m.room.join_rules".
+"""
 
 from __future__ import annotations
 
