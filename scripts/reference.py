@@ -181,7 +181,7 @@ def default(info: Any) -> str:
     """A default as TOML would say it."""
     if info.is_required():
         return "(must be given)"
-    value = info.default
+    value = info.get_default(call_default_factory=True)
     if value is None or isinstance(value, BaseModel):
         return ""
     if isinstance(value, bool):

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from hansa.mistakes import describe_mistake
 from hansa.pure.errors import ConfigError, PluginError
 from hansa.store import check_url
 
@@ -84,6 +85,15 @@ class Server(_Strict):
             if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port is None:
                 msg = f"{one!r} is not like https://0.0.0.0:8448"
                 raise ValueError(msg)
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics(cls, value: str) -> str:
+        parts = urlsplit(f"//{value}")
+        if value and (not parts.hostname or parts.port is None):
+            msg = f"{value!r} is not like 127.0.0.1:9100"
+            raise ValueError(msg)
         return value
 
     @field_validator("private_networks", "trusted_proxies")
@@ -224,9 +234,7 @@ class _Reader:
         except ValidationError as error:
             for one in error.errors():
                 where = ".".join([path, *(str(p) for p in one["loc"])])
-                unknown = one["type"] == "extra_forbidden"
-                text = "there is no such setting" if unknown else one["msg"].removeprefix("Value error, ")
-                self.errors.append(ConfigError(text, path=where))
+                self.errors.append(ConfigError(describe_mistake(one), path=where))
             return None
 
     def resolved(self, value: Any, path: str) -> Any:

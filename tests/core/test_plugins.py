@@ -256,12 +256,12 @@ def test_unknown_keys_are_named_by_their_toml_path(shelf):
         "server.lisen": unknown,
         "networks.one.wrod": unknown,
         "networks.one.inner.sise": unknown,
-        "networks.one.inner.size": "Input should be greater than or equal to 1",
+        "networks.one.inner.size": "must be 1 or more",
         "policies.p.mod": unknown,
         "policies.p.rate.per": unknown,
-        "policies.p.rate.seconds": "Field required",
+        "policies.p.rate.seconds": "must be given",
         "rooms.0.link": unknown,
-        "rooms.0.links": "Field required",
+        "rooms.0.links": "must be given",
     }
 
 
@@ -277,6 +277,42 @@ def test_check_prints_each_mistake_with_its_path(shelf, tmp_path, capsys):
     assert said["mistakes"] == [{"path": "networks.one.wrod", "reason": "there is no such setting"}]
     file.write_text(head)
     assert main(["check", "-c", str(file)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("connections", 0, "must be 64 or more"),
+        ("connections", "many", "must be a whole number"),
+        ("connections_per_address", -1, "must be 8 or more"),
+        ("connections_per_subnet", 1.5, "must be a whole number"),
+        ("body_memory", 10**9, "must be 65536 or less"),
+        ("decisions_days", [], "must be a whole number"),
+        ("decisions_rows", 5, "must be 1000 or more"),
+        ("decisions_of_strangers", 5, "must be 10 or more"),
+        ("private_networks", "10.0.0.0/8", "must be a list"),
+        ("metrics", "9100", "'9100' is not like 127.0.0.1:9100"),
+    ],
+)
+def test_a_value_that_is_not_taken_is_explained_in_words(key, value, said):
+    assert mistakes({"server": {**HTTP, key: value}}) == {f"server.{key}": said}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("admin_contact", "admin@example.org", "'admin@example.org' is not like mailto:admin@example.org"),
+        ("distrusted_keys", ["x"], "must be an ed25519 public key: 32 bytes in base64"),
+        ("gap_patience", float("inf"), "must be 86400.0 or less"),
+        ("max_waiting_in_all", 10, "must be 50 or more"),
+        ("media_quota_per_user", "5GiB", "must be a whole number"),
+        ("media_reserve", -1, "must be 0 or more"),
+        ("public_reading", "perhaps", "must be true or false"),
+    ],
+)
+def test_what_the_matrix_plugin_does_not_take_is_explained_in_words(key, value, said):
+    found = mistakes({"server": HTTP, "networks": {"matrix": {"plugin": "matrix", key: value}}})
+    assert [text for path, text in found.items() if path.startswith(f"networks.matrix.{key}")] == [said]
 
 
 async def test_a_module_without_the_opener_is_refused(shelf):

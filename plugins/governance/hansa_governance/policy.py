@@ -65,7 +65,7 @@ _WHERE: dict[type, str] = {
     SignalOut: "a server in the room",
     Join: "a server in the room",
     Knock: "a server in the room",
-    Invite: "the inviting server",
+    Invite: "a server concerned",
 }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from hansa import ConfigError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -16,6 +18,24 @@ from hansa_matrix.proto.versions import DEFAULT_VERSION, VERSIONS
 def _server_name(value: str) -> str:
     if not valid_server_name(value):
         msg = "must be a host name or address, with a port if it is not found by DNS"
+        raise ValueError(msg)
+    return value
+
+
+def _contact(value: str) -> str:
+    if value and not urlsplit(value).scheme:
+        msg = f"{value!r} is not like mailto:admin@example.org"
+        raise ValueError(msg)
+    return value
+
+
+def _public_key(value: str) -> str:
+    try:
+        key = base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        msg = "must be an ed25519 public key: 32 bytes in base64"
         raise ValueError(msg)
     return value
 
@@ -81,6 +101,7 @@ class Config(BaseModel):
     gap_patience: float = Field(
         default=45.0,
         ge=0,
+        le=86_400,
         description="seconds for which an event that others cite is asked for, before it is passed over",
     )
     trusted_notaries: list[Annotated[str, AfterValidator(_server_name)]] = Field(
@@ -88,7 +109,7 @@ class Config(BaseModel):
         max_length=10,
         description="servers believed about the keys of servers that cannot or may not be asked themselves",
     )
-    distrusted_keys: list[str] = Field(
+    distrusted_keys: list[Annotated[str, AfterValidator(_public_key)]] = Field(
         default_factory=list,
         max_length=1000,
         description="public keys (base64) that have leaked: what they signed counts as unsigned",
@@ -135,7 +156,7 @@ class Config(BaseModel):
         ge=0,
         description="bytes of the disk that files leave free; never more than a twentieth of it",
     )
-    admin_contact: str = Field(
+    admin_contact: Annotated[str, AfterValidator(_contact)] = Field(
         default="",
         description="where people may turn to, as a URI (mailto:...); they are told when the disk is full",
     )

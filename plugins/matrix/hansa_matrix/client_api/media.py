@@ -24,6 +24,7 @@ from hansa import (
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import ROOT, Door, Handler, Limited
+from hansa_matrix.crossings import denial
 from hansa_matrix.federation.client import Refused, Unreachable
 from hansa_matrix.federation.server import error, error_response, json_response
 from hansa_matrix.media.fetch import Fetcher, transfer
@@ -163,7 +164,7 @@ class Files:
             )
         )
         if not verdict.allowed:
-            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+            raise denial(verdict)
         reserved = "media" in request.path
         async with self._uploads.slot(("person", caller.user)), paced(*_LEAST) as pace:
             chunks = pace.of(request.chunks)
@@ -186,7 +187,7 @@ class Files:
             item = await self._elsewhere(caller, request, mxc)
         verdict = await self._ctx.check(transfer(self._ctx.id, mxc.server, item, outbound=False))
         if not verdict.allowed:
-            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+            raise denial(verdict)
         return item
 
     async def _elsewhere(self, caller: Caller, request: Request, mxc: Mxc) -> Item:
