@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import orjson
 from aiohttp import web
 from hostile.inputs import KIB, MIB, VALUES, pictures, repeated
+from hostile.joins import JOINS
 from hostile.scene import Evil, Scene, part, stamp
 from hostile.stanzas import STANZAS
 from peers.stranger import V1
@@ -469,4 +470,8 @@ IN: list[Case] = [
 
 XMPP: list[Case] = [Case(f"stanzas: {name}", run) for name, run in STANZAS.items()]
 
-CASES: list[Case] = [*IN, *XMPP, *OUT]
+ROOMS: list[Case] = [
+    Case(f"a join of {name}", run, mib=mib, held=held) for name, (run, mib, held) in JOINS.items()
+]
+
+CASES: list[Case] = [*IN, *XMPP, *ROOMS, *OUT]

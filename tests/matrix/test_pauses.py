@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hansa_matrix.federation.client import Client
+from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.levels import Levels
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.room import outliers
@@ -83,8 +84,15 @@ async def test_a_view(tmp_path):
         room = network.get(house.room.room_id)
         create = (await room.events_of(await room.state(), ()))["m.room.create", ""]
         state = {pdu.key: pdu for pdu in members(house)} | {create.key: create}
+
+        async def steps() -> AsyncIterator[dict[StateKey, Pdu]]:
+            keys = list(state)
+            for at in range(0, len(keys), 100):
+                yield {key: state[key] for key in keys[at : at + 100]}
+
         async with others() as turns:
-            view = await network._own.views.whole(state, room.version.id, Levels(create, None, room.version))
+            levels = Levels(create, None, room.version)
+            view = await network._own.views.whole(steps(), room.version.id, levels)
             assert turns.count >= 2
         assert len(view.people) == MANY
 

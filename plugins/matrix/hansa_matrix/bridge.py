@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -44,8 +44,6 @@ _FACT_KEYS = frozenset(
     }
 )
 _NAME = 255
-#: People that are looked at without a pause.
-_STEP = 500
 
 HomeOf = Callable[[str], Awaitable[Ref]]
 
@@ -169,15 +167,20 @@ class Views:
             return Ref(self._ctx.id, user)
         return await self._ctx.home_of(user)
 
-    async def whole(self, state: Mapping[StateKey, Pdu], version: str, levels: Levels) -> ViewChange:
-        """The view of a whole state."""
+    async def whole(
+        self, state: AsyncIterator[Mapping[StateKey, Pdu]], version: str, levels: Levels
+    ) -> ViewChange:
+        """The view of a whole state, some keys of it at a time: people, and ``_FACT_KEYS``."""
         people: list[Person] = []
-        for number, (key, pdu) in enumerate(state.items(), 1):
-            if key[0] == MEMBER:
-                people.append(await person_of(pdu, levels, self.home_of))
-            if not number % _STEP:
-                await asyncio.sleep(0)
-        return ViewChange(people=tuple(people), facts=await self._facts(state, version))
+        facts: dict[StateKey, Pdu] = {}
+        async for some in state:
+            for key, pdu in some.items():
+                if key[0] == MEMBER:
+                    people.append(await person_of(pdu, levels, self.home_of))
+                elif key in _FACT_KEYS:
+                    facts[key] = pdu
+            await asyncio.sleep(0)
+        return ViewChange(people=tuple(people), facts=await self._facts(facts, version))
 
     async def _facts(self, state: Mapping[StateKey, Pdu], version: str) -> RoomFacts:
         """The small part of a view, with who said what it says."""

@@ -122,7 +122,7 @@ class Quotas:
         if left <= 0 or (size or 0) > left:
             self._ctx.count("matrix_media_refused", reason="quota")
             raise OverQuota(
-                f"{owner} has {used.files} files of {used.size} bytes: this file is more than the quota leaves"
+                f"{owner} has {used.files} files of {used.size} bytes: the quota leaves less than this file"
             )
         return Promise(owner, size or left, known=bool(size))
 

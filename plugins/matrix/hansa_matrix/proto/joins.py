@@ -12,6 +12,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_depth, check_values
 from hansa_matrix.proto.event import MAX_DEPTH, Pdu, StateKey
 from hansa_matrix.proto.gathered import MAX_DROPPED
+from hansa_matrix.proto.packed import packed, unpacked
 from hansa_matrix.proto.pdu import MAX_AUTH, MAX_PREV, NOT_KEPT, cites, from_raw, parse, required_servers
 from hansa_matrix.proto.signing import signatures_of
 from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY
@@ -70,9 +71,9 @@ class JoinAnswer:
 
 
 class JoinReader:
-    """Reads a send_join answer as its members come, and keeps what a join needs of it. A create event of
-    another room version and a second one end the reading at once. So does an answer that is mostly no state
-    of the room.
+    """Reads a send_join answer as its members come, and keeps what a join needs of it, packed. A create event
+    of another room version and a second one end the reading at once. So does an answer that is mostly no
+    state of the room.
     """
 
     def __init__(self, room_id: str, version: RoomVersion) -> None:
@@ -108,10 +109,10 @@ class JoinReader:
     def _event(self, value: Any) -> Pdu | None:
         """The event, if it passes receipt check 1 and is of the room; one that did already is parsed once."""
         same = self._known.get(_mark(value))
-        if same is not None and _same(value, same.raw):
+        if same is not None and _same(value, unpacked(same, self._version).raw):
             return same
         try:
-            pdu = parse(value, self._version, bounded=False)
+            pdu = packed(parse(value, self._version, bounded=False))
         except RemoteProtocolError:
             return None
         if pdu.room_id != self._room_id:

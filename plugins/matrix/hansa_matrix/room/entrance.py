@@ -20,9 +20,10 @@ from hansa import (
     ViewChange,
 )
 
+from hansa_matrix.bridge import fact_keys
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.state_keys import CREATE_KEY, POWER_LEVELS_KEY
+from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.versions import VERSIONS, version_of
 from hansa_matrix.room.aliases import alias_of
 from hansa_matrix.room.create import Founder
@@ -153,7 +154,8 @@ class Entrance:
         present = await room.state()
         powers = await room.events_of(present, [POWER_LEVELS_KEY])
         levels = room.levels(powers[CREATE_KEY], powers.get(POWER_LEVELS_KEY), room.version)
-        shown = await room.shown_of(present)
+        wanted = [*fact_keys(), *(key for key in present if key[0] == MEMBER)]
+        shown = room.shown_in_steps(present, wanted)
         view: ViewChange = await self._own.views.whole(shown, room.version.id, levels)
         if linked:  # we had left: what is known of the room's people is from then
             before = self._ctx.view(room.room_id)

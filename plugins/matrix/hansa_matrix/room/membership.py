@@ -45,6 +45,8 @@ _RETURNS = 100
 
 #: Status of an answer that has failed, which is not one of a server that is away (502 to 504).
 _FAILED = 500
+#: Events that are stored in one commit.
+_AT_ONCE = 200
 
 #: A candidate that has not answered for so long (s) does not keep the next one waiting.
 _STAGGER = 3.0
@@ -369,11 +371,10 @@ class Membership:
         had = await self._events.load(made, version)
         # An event that has its place keeps it, and where servers make ids another room keeps its event.
         fresh = [one for e, one in made.items() if e not in had or _placeless(had[e], join.room_id)]
-        puts = [one.put() for one in fresh]
-        for at in range(0, len(puts), 500):
-            await self._ctx.store.commit(puts[at : at + 500])
+        for at in range(0, len(fresh), _AT_ONCE):
+            await self._ctx.store.commit([one.put() for one in fresh[at : at + _AT_ONCE]])
         await self._ctx.store.commit([*base, *more, mine.put(), room.put(room.head)])
-        self._events.keep([*fresh, mine])
+        self._events.keep([mine])  # the others are packed
         return room
 
     async def leave_remote(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hansa import NetworkContext
 
@@ -12,14 +13,17 @@ from hansa_matrix.crypto import verify
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.auth import check_own, check_state
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.packed import Unpacking, packed, unpacked
 from hansa_matrix.proto.pdu import checked_hash, key_ids, needed_at, required_servers, unsigned_by
 from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY
 from hansa_matrix.proto.versions import RoomVersion
 from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import RoomEvents, Status, Stored
 
-#: Events that are looked at without a pause.
-_STEP = 100
+T = TypeVar("T")
+
+#: Events that are looked at without a pause, and their bytes.
+_STEP, _STEP_BYTES = 100, 128 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,35 +40,52 @@ class Signed:
 async def signed(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> Signed:
     """Look at the signatures of events. One key look-up per server."""
     wanted: dict[tuple[str, str], int] = {}
-    for pdu in pdus:
-        for key in key_ids(pdu, required_servers(pdu, version)):
-            wanted[key] = max(wanted.get(key, 0), needed_at(pdu, version))
+    async for found in _in_steps(pdus, _wanted, version):
+        for key, at in found.items():
+            wanted[key] = max(wanted.get(key, 0), at)
     newest = max(wanted.values(), default=0)
     await keyring.need(wanted, 0)
     stale = [k for k in wanted if (held := keyring.get(*k)) is not None and held.valid_until < wanted[k]]
     await keyring.need(stale, newest)
-    good = await _passing(pdus, version, keyring)
+    good = [p async for some in _in_steps(pdus, _verified, version, keyring) for p in some]
     passed = {p.event_id for p in good}
     bad = [p for p in pdus if p.event_id not in passed]
     return Signed(good=good, bad=bad, awaited=keyring.awaited(wanted) if bad else [])
 
 
-def _verified(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> list[Pdu]:
-    good = [p for p in pdus if unsigned_by(p, version, keyring.get, verify) is None]
-    return [checked_hash(p, version) for p in good]
-
-
-async def _passing(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> list[Pdu]:
-    """``_verified``, some milliseconds at a time, and what is more than that in a thread: twenty thousand
+async def _in_steps(
+    pdus: Sequence[Pdu], look: Callable[..., T], version: RoomVersion, *more: object
+) -> AsyncIterator[T]:
+    """What ``look`` makes of some events at a time; of more than a few in a thread: twenty thousand
     signatures are seconds, in which other rooms have to go on.
     """
-    if len(pdus) <= _STEP:
-        return _verified(pdus, version, keyring)
+    if len(pdus) <= _STEP and sum(len(p.wire) for p in pdus) <= _STEP_BYTES:
+        yield look(pdus, version, *more)
+        return
     loop = asyncio.get_running_loop()
-    done: list[Pdu] = []
     for at in range(0, len(pdus), _STEP):
-        done += await loop.run_in_executor(None, _verified, pdus[at : at + _STEP], version, keyring)
-    return done
+        yield await loop.run_in_executor(None, look, pdus[at : at + _STEP], version, *more)
+
+
+def _wanted(pdus: Sequence[Pdu], version: RoomVersion) -> dict[tuple[str, str], int]:
+    """The keys of signatures that matter, and when (ms) they have to be valid at the latest."""
+    wanted: dict[tuple[str, str], int] = {}
+    for one in pdus:
+        pdu = unpacked(one, version)
+        for key in key_ids(pdu, required_servers(pdu, version)):
+            wanted[key] = max(wanted.get(key, 0), needed_at(pdu, version))
+    return wanted
+
+
+def _verified(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> list[Pdu]:
+    """The events that pass checks 2 and 3, packed as they were."""
+    good = list[Pdu]()
+    for one in pdus:
+        pdu = unpacked(one, version)
+        if unsigned_by(pdu, version, keyring.get, verify) is None:
+            checked = checked_hash(pdu, version)
+            good.append(checked if pdu is one else one if checked is pdu else packed(checked))
+    return good
 
 
 def in_auth_order(pdus: Iterable[Pdu]) -> list[Pdu]:
@@ -91,22 +112,29 @@ async def judged(
     ctx: NetworkContext, pdus: Sequence[Pdu], version: RoomVersion, events: RoomEvents, create: Pdu | None
 ) -> dict[str, Stored]:
     """Receipt check 4 for each, in the order of their auth chains. What cites an event that cannot be had
-    is left out; what fails is kept as rejected.
+    is left out; what fails is kept as rejected. Packed events stay so.
     """
     known = await events.load({a for p in pdus for a in p.auth_events}, version)
     made: dict[str, Stored] = {}
-    for number, pdu in enumerate(in_auth_order(pdus), 1):
-        if not number % _STEP:
+    unpacking, looked = Unpacking(version), 0
+    create = unpacked(create, version) if create is not None else None
+    many = len(pdus) > _STEP
+    ordered = await asyncio.to_thread(in_auth_order, pdus) if many else in_auth_order(pdus)
+    for number, held in enumerate(ordered, 1):
+        looked += len(held.wire)
+        if looked > _STEP_BYTES or not number % _STEP:
+            looked = 0
             await asyncio.sleep(0)
-        cited = [made.get(a) or known.get(a) for a in pdu.auth_events]
+        cited = [made.get(a) or known.get(a) for a in held.auth_events]
         if any(one is None for one in cited):
             ctx.count("matrix_pdus", status="unverifiable")
             continue
         auth = [one for one in cited if one is not None]
+        pdu = unpacked(held, version)
         if create is None and pdu.type == CREATE:
             create = pdu
         rejected = {one.pdu.event_id for one in auth if one.status is Status.REJECTED}
-        plain = [one.pdu for one in auth]
+        plain = [unpacking(one.pdu) for one in auth]
         reject = check_own(pdu, plain, version, create=create, rejected=rejected)
         if reject is None and pdu.type != CREATE:
             state = {p.key: p for p in plain if p.state_key is not None}
@@ -116,5 +144,5 @@ async def judged(
         status, why = Status.OUTLIER, ""
         if reject is not None:
             status, why = Status.REJECTED, f"{reject.rule}: {reject.reason}"
-        made[pdu.event_id] = Stored(pdu, status, reason=why)
+        made[held.event_id] = Stored(held, status, reason=why)
     return made

@@ -177,6 +177,13 @@ class MatrixRoom:
         """The events of some keys of a state, or of all, as people may be shown them: see ``room.shown``."""
         return await shown_of(state, keys, self.readable, self.groups, self.version)
 
+    async def shown_in_steps(
+        self, state: StateIds, keys: Sequence[StateKey]
+    ) -> AsyncIterator[dict[StateKey, Pdu]]:
+        """As ``shown_of``, some keys at a time: 500 events may take 900 MB."""
+        for at in range(0, len(keys), _PEOPLE):
+            yield await self.shown_of(state, keys[at : at + _PEOPLE])
+
     async def readable(self, event_ids: Iterable[str]) -> Mapping[str, Stored]:
         """Stored events for who reads them: see ``RoomEvents.readable``."""
         return await self.events.readable(event_ids, self.version)

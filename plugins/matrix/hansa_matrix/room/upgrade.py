@@ -248,9 +248,10 @@ class Upgrades:
         return view
 
     async def _whole(self, new: MatrixRoom) -> ViewChange:
-        state = await new.shown_of(await new.state())
-        levels = new.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), new.version)
-        return await self._own.views.whole(state, new.version.id, levels)
+        state = await new.state()
+        rules = await new.events_of(state, [POWER_LEVELS_KEY])
+        levels = new.levels(rules[CREATE_KEY], rules.get(POWER_LEVELS_KEY), new.version)
+        return await self._own.views.whole(new.shown_in_steps(state, list(state)), new.version.id, levels)
 
     async def _moved(self, old: MatrixRoom, new: MatrixRoom) -> None:
         await self._ctx.supersede(old.room_id, new.room_id, await self._whole(new))
