@@ -35,7 +35,10 @@ UNBOUNDED = {
         "b'[%b]' % self.raw",
     ): "pieces of 256 KiB at the most",
     ("plugins/matrix/hansa_matrix/proto/json_stream.py", "self._key"): "one string",
-    ("plugins/matrix/hansa_matrix/proto/packed.py", "self._wire"): "the canonical form of an event that was read",
+    (
+        "plugins/matrix/hansa_matrix/proto/packed.py",
+        "self._wire",
+    ): "the canonical form of an event that was read",
     ("plugins/matrix/hansa_matrix/proto/pdu.py", "wire"): "a row of the store",
     (
         "plugins/matrix/hansa_matrix/client_api/filters.py",

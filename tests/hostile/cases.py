@@ -468,7 +468,12 @@ IN: list[Case] = [
     ),
 ]
 
-XMPP: list[Case] = [Case(f"stanzas: {name}", run) for name, run in STANZAS.items()]
+#: 30 people are shown up to 4 MiB of history each.
+_HISTORIES = 64.0
+XMPP: list[Case] = [
+    Case(f"stanzas: {name}", run, mib=_HISTORIES if "history" in name else MEMORY)
+    for name, run in STANZAS.items()
+]
 
 ROOMS: list[Case] = [
     Case(f"a join of {name}", run, mib=mib, held=held) for name, (run, mib, held) in JOINS.items()

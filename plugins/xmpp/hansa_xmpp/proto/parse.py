@@ -49,6 +49,7 @@ class BoundedParser:
         self._on_excess = on_excess
         self._events: list[tuple[str, Element]] = []
         self._stack: list[Element] = []
+        self._words: list[str] = []
         self._depth = self._elements = self._attributes = self._began = self._fed = self._seen = 0
         self._reason = ""
         self._expat = parser = expat.ParserCreate("UTF-8", "}")
@@ -86,13 +87,14 @@ class BoundedParser:
 
     def close(self) -> None:
         """The stream ended: let go of what was read of it, which can be ``token`` bytes, at once."""
-        self._stack, self._events = [], []
+        self._stack, self._events, self._words = [], [], []
         self._expat = expat.ParserCreate("UTF-8", "}")
 
     def _restricted(self, *_: object) -> NoReturn:
         raise RemoteProtocolError("DOCTYPE, comment or processing instruction", code="restricted-xml")
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
+        self._say()
         self._depth += 1
         self._seen = self._expat.CurrentByteIndex
         if self._depth == 1:
@@ -120,6 +122,13 @@ class BoundedParser:
         self._check()
         if self._reason:
             return
+        self._words.append(data)
+
+    def _say(self) -> None:
+        """Text that came in pieces belongs behind the last tag, joined once."""
+        data, self._words = "".join(self._words), []
+        if not data or self._reason or not self._stack:
+            return
         element = self._stack[-1]
         if len(element):
             element[-1].tail = (element[-1].tail or "") + data
@@ -127,6 +136,7 @@ class BoundedParser:
             element.text = (element.text or "") + data
 
     def _end(self, name: str) -> None:
+        self._say()
         self._depth -= 1
         self._seen = self._expat.CurrentByteIndex
         if self._depth == 0:
@@ -157,7 +167,7 @@ class BoundedParser:
         elif self._attributes > self._bounds.attributes:
             self._reason = f"the stanza has over {self._bounds.attributes} attributes"
         if self._reason:
-            root = self._stack[0]
+            root, self._words = self._stack[0], []
             self._stack = [Element(root.tag, root.attrib)]
 
 
