@@ -233,7 +233,8 @@ class Pipeline:
                     "event", (str(row.fields["room"]), int(row.fields["seq"] or 0))
                 )
                 event = tables.event_of(stored) if stored else None
-                item.done.set_result(Outcome(verdict=ALLOW, event=event, duplicate=True))
+                if not item.done.done():  # who submitted it may have gone meanwhile
+                    item.done.set_result(Outcome(verdict=ALLOW, event=event, duplicate=True))
             elif key in first:
                 twin, mine = first[key], item
                 twin.done.add_done_callback(lambda done, mine=mine: _as_duplicate(done, mine))  # type: ignore[misc]
