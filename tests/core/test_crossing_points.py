@@ -51,6 +51,7 @@ POINTS = {
     "NetworkContext.open_link": FREE + "a room of the network's own, which it joined or made by a crossing",
     "NetworkContext.supersede": FREE + "the network asks about RoomUpgrade before",
     "NetworkContext.close_link": FREE + "nothing comes or goes any more",
+    "NetworkContext.present": FREE + "what stands in the view, after it was asked about again",
     "NetworkContext.view": FREE + "what withheld events left out of it is not in it",
     "NetworkContext.reconcile": FREE + "a state whose events were judged one by one",
     "NetworkContext.delivered": FREE + "a number",

@@ -179,8 +179,11 @@ async def _slow_head(siege: Siege) -> str:
 
 
 async def _slow_body(siege: Siege) -> str:
-    """Chunks whose end never comes."""
-    head = f"PUT {V1}/send/slow HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+    """Chunks whose end never comes, behind a head that may go on."""
+    target = f"{V1}/send/slow"
+    signed = siege.mallory.signed("PUT", siege.name, target, b"{}")
+    head = f"PUT {target} HTTP/1.1\r\nHost: h\r\nAuthorization: {signed}\r\n"
+    head += "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
     return status_of(await plain_http(siege.hansa.port, head.encode(), siege.mallory.trust, seconds=50))
 
 
