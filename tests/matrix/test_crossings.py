@@ -70,6 +70,7 @@ CONNECTED = {
     "GET /v1/backfill/{room}": "as event",
     "POST /v1/get_missing_events/{room}": "as event",
     "GET /v1/make_leave/{room}/{user}": "nobody is kept from leaving",
+    "PUT /v1/send_leave/{room}/{event}": "as version 2",
     "PUT /v2/send_leave/{room}/{event}": "nobody is kept from leaving; its words are an EventIn",
 }
 #: The crossing of every other route.
@@ -84,6 +85,7 @@ ASKED = {
     "GET /v1/hierarchy/{room}": "DirectoryQuery",
     "GET /v1/timestamp_to_event/{room}": "DirectoryQuery",
     "GET /v1/make_join/{room}/{user}": "Join",
+    "PUT /v1/send_join/{room}/{event}": "Join",
     "PUT /v2/send_join/{room}/{event}": "Join",
     "GET /v1/make_knock/{room}/{user}": "Knock",
     "PUT /v1/send_knock/{room}/{event}": "Knock",
@@ -159,6 +161,7 @@ async def requests(house: Inbound) -> dict[str, tuple[str, Any]]:
         "GET /v1/hierarchy/{room}": (f"{V1}/hierarchy/{at(room)}", None),
         "GET /v1/timestamp_to_event/{room}": (f"{V1}/timestamp_to_event/{at(room)}?ts=0&dir=f", None),
         "GET /v1/make_join/{room}/{user}": (f"{V1}/make_join/{at(other, OTHER)}?{OFFERED}", None),
+        "PUT /v1/send_join/{room}/{event}": (f"{V1}/send_join/{at(other, join.event_id)}", join.raw),
         "PUT /v2/send_join/{room}/{event}": (f"{V2}/send_join/{at(other, join.event_id)}", join.raw),
         "GET /v1/make_knock/{room}/{user}": (f"{V1}/make_knock/{at(room, OTHER)}?{OFFERED}", None),
         "PUT /v1/send_knock/{room}/{event}": (

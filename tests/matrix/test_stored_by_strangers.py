@@ -193,6 +193,15 @@ MATRIX: dict[str, Kept] = {
         within=_OF_USER,
         metric="matrix_stored_rows",
     ),
+    "last_seen": Kept(
+        who="people here",
+        peer="hansa_matrix.proto.devices:MAX_DEVICES",
+        within="a row of each device, written once a minute at the most",
+        metric="matrix_stored_rows",
+    ),
+    "left": history(
+        "one event of each person and room that they left or were asked into, at the rate of invites"
+    ),
     "device_list": ours("a number of each person with an account"),
     "one_time_key": Kept(
         who="people here",
