@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,11 @@ class Server:
         room, network = self.room, self.matrix
         state = {p.key: p for p in await room.state_events(await room.state()) if p.state_key is not None}
         levels = room.levels(state["m.room.create", ""], state.get(("m.room.power_levels", "")), room.version)
-        change = await network._views.whole(state, room.version.id, levels)
+
+        async def at_once() -> AsyncIterator[dict[tuple[str, str], Any]]:
+            yield state
+
+        change = await network._views.whole(at_once(), room.version.id, levels)
         found: dict[str, tuple[Any, ...]] = {"": (change.facts,)}
         context = self.machine.running.contexts["matrix"]
         for person in change.people:
