@@ -143,7 +143,20 @@ class Hansa:
             await self.run("status")
         except CommandFailed:
             return False
-        return True
+        return await self._opened()
+
+    async def _opened(self) -> bool:
+        """Whether clients are answered: while its rooms are loaded it tells them to wait."""
+        tls = ssl.create_default_context(cafile=str(self.ca.certificate))
+        connector = aiohttp.TCPConnector(ssl=tls)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(5)) as http,
+                http.get(f"{self.url}/_matrix/client/v3/account/whoami") as answer,
+            ):
+                return answer.status != 429
+        except (aiohttp.ClientError, TimeoutError):  # what it is configured for, others test
+            return True
 
     @property
     def pid(self) -> int:
