@@ -315,6 +315,19 @@ async def test_addresses_that_wait_are_bounded(tmp_path, monkeypatch):
 # Policies.
 
 
+async def test_an_upload_that_a_rate_stops_may_come_again_later(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+
+        async def check(_crossing: Any) -> Verdict:
+            return Verdict(Action.DENY, retry_after=1.5)
+
+        home.app.contexts["matrix"].check = check
+        status, found = await give(alice, b"ok", f"{UPLOAD}?filename=a.txt", content_type="text/plain")
+        assert (status, found["errcode"], found["retry_after_ms"]) == (429, "M_LIMIT_EXCEEDED", 1500)
+        assert kept(home) == 0
+
+
 async def test_policies_are_asked_about_what_is_given_and_read(tmp_path):
     async with house(tmp_path) as home:
         alice = await home.person("alice")

@@ -313,6 +313,12 @@ async def test_acts_that_are_no_events_count_too(act):
     assert await policy.check(event_in(HELLO, BOB)) is None
 
 
+async def test_who_invites_to_a_denied_server_is_not_told_that_their_own_is_denied():
+    policy = GovernancePolicy(hansa_governance.Config(deny_servers=["evil.example"]), "gov", ManualClock())
+    verdict = await policy.check(invite("good.example", "evil.example", outbound=True))
+    assert verdict.reasons[0].text == "a server concerned is not allowed here"
+
+
 async def test_messages_between_devices_have_a_larger_rate_of_their_own():
     options = hansa_governance.Config(rate={"events": 2, "seconds": 10})
     policy = GovernancePolicy(options, "gov", ManualClock())
