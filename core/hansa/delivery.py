@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import orjson
@@ -25,6 +26,7 @@ from hansa.rejudging import Rejudging
 from hansa.rooms import Room
 from hansa.seams import Seams
 from hansa.store.base import Put, Scoped, Write
+from hansa.store.faults import StoreFault
 from hansa.throttle import Throttle
 
 _PAGE = 100
@@ -33,6 +35,9 @@ _BROKEN = 10
 #: Seconds that a send under way is given when its consumer ends.
 _END_WITHIN = 2.0
 _LAZY = 1.0
+#: The longest wait, in seconds, before a database that fails is tried again.
+_FAULT_MOST = 5.0
+_FAULT = "the database fails"
 
 
 class Gate(Protocol):
@@ -111,20 +116,49 @@ class Consumer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Send for ever. Ended by ``end``."""
+        """Send for ever. Ended by ``end``. What the database does not give or take is tried again: the cursor
+        stands, and nothing is wrong with the event.
+        """
+        faults = 0
+        while not self._ending:
+            try:
+                await self._step()
+            except StoreFault:
+                faults += 1
+                await self._fault(faults)
+            else:
+                faults = 0
+
+    async def _step(self) -> None:
+        """Wait for something to send, or send a page of it."""
+        self._wake.clear()
+        if self.position >= self.room.head:
+            await self._rest()
+            return
+        await self._gate.up()
+        sent = False
+        for event in await self._next():
+            if self._ending:
+                return
+            sent |= await self._one(event)
+        if sent or self._clock.monotonic() - self._saved > _LAZY:
+            await self._save("lazy")
+
+    async def _fault(self, faults: int) -> None:
+        self.waiting_since, self.reason = self.waiting_since or self._clock.now(), _FAULT
+        await self._pause(min(_FAULT_MOST, self._backoff.delay(faults, self._random.uniform())))
+
+    async def _kept(self, keep: Callable[[], Awaitable[None]]) -> None:
+        """Keep what became of a send, which is not done again because the database fails."""
+        faults = 0
         while True:
-            self._wake.clear()
-            if self.position >= self.room.head:
-                await self._rest()
-                continue
-            await self._gate.up()
-            sent = False
-            for event in await self._next():
-                if self._ending:
-                    return
-                sent |= await self._one(event)
-            if sent or self._clock.monotonic() - self._saved > _LAZY:
-                await self._save("lazy")
+            try:
+                await keep()
+            except StoreFault:
+                faults += 1
+                await self._fault(faults)
+            else:
+                return
 
     async def _rest(self) -> None:
         """Wait for the next event. What was only passed over is stored after a second: to pass it over again
@@ -218,20 +252,23 @@ class Consumer:
                     raise Retry("the network is restarting")  # one place decides what follows
                 self._idle.clear()
                 native = await network.send(delivery)
-                await self._alias(delivery, native)
-                return
             except Retry as error:
                 after, self.reason = error.after, error.reason
             except Refused as error:
-                await self._bury(delivery, error.reason)
+                await self._buried(delivery, error.reason)
                 return
+            except StoreFault:
+                after, self.reason = _FAULT_MOST, _FAULT
             except Exception as error:  # noqa: BLE001  # a broken network must not lose the event
                 broken += 1
                 after, self.reason = 0.0, f"{type(error).__name__}: {error}"
                 self._log.warning("%s failed to send %s: %s", self.link.id, delivery.key, self.reason)
                 if broken >= _BROKEN:
-                    await self._bury(delivery, self.reason)
+                    await self._buried(delivery, self.reason)
                     return
+            else:
+                await self._kept(partial(self._alias, delivery, native))
+                return
             finally:
                 self._idle.set()
             failures += 1
@@ -261,6 +298,10 @@ class Consumer:
         write: Write = tables.alias_put(ref, self.room.id, delivery.event.seq)
         await self._store.commit([write], durability="lazy")
 
+    async def _buried(self, delivery: Delivery, reason: str) -> None:
+        await self._kept(partial(self._bury, delivery, reason))
+        await self._gate.failed(delivery, reason)
+
     async def _bury(self, delivery: Delivery, reason: str) -> None:
         body = {
             "key": delivery.key,
@@ -276,4 +317,3 @@ class Consumer:
         )
         await self._store.commit([write])
         self._log.warning("%s went to the dead letters: %s", delivery.key, reason)
-        await self._gate.failed(delivery, reason)

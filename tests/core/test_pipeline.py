@@ -22,6 +22,7 @@ from hansa import (
     hookimpl,
 )
 from hansa.app import PolicySetup
+from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
@@ -281,3 +282,70 @@ async def test_a_crashing_network_restarts_and_the_others_do_not_notice():
         assert app.runners["left"].restarts == 0
         await made["left"].say("a", "ann@x", "still here")
         assert await made["right"].until("b", 1) == ["still here"]
+
+
+async def test_who_gives_up_on_what_happened_already_takes_nobody_along(caplog):
+    made: dict[str, Actor] = {}
+    async with running(networks(made), rooms=ROOM) as app:
+        await made["left"].say("a", "ann@x", "once", origin="o1")
+        inner, reached, go_on = app.store._store, asyncio.Event(), asyncio.Event()
+
+        class Slow:
+            def __getattr__(self, name):
+                return getattr(inner, name)
+
+            async def get_many(self, *args):
+                found = await inner.get_many(*args)
+                reached.set()
+                await go_on.wait()
+                return found
+
+        app.store._store = Slow()
+        again = asyncio.ensure_future(made["left"].say("a", "ann@x", "once", origin="o1"))
+        await reached.wait()
+        again.cancel()
+        await asyncio.wait({again})
+        app.store._store = inner
+        go_on.set()
+        outcome = await made["left"].say("a", "ann@x", "next")
+        assert outcome.event is not None
+        assert not [r for r in caplog.records if r.exc_info]
+
+
+class Failing:
+    """A store that takes nothing of a kind; ``asked`` counts what it did not take."""
+
+    def __init__(self, app, collection):
+        self._app, self._inner, self._collection = app, app.store._store, collection
+        self.asked = 0
+        app.store._store = self
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    async def commit(self, scope, writes, **options):
+        if self._collection in {write.collection for write in writes} and len(writes) == 1:
+            self.asked += 1
+            raise StoreFault(FaultKind.LOCKED, "busy")
+        return await self._inner.commit(scope, writes, **options)
+
+    def mend(self):
+        self._app.store._store = self._inner
+
+
+@pytest.mark.parametrize("collection", ["alias", "cursor"])
+async def test_a_database_that_fails_ends_no_delivery_and_buries_nothing(collection, monkeypatch):
+    monkeypatch.setattr("hansa.delivery._BROKEN", 1)
+    made: dict[str, Actor] = {}
+    async with running(networks(made), rooms=ROOM) as app:
+        await made["left"].say("a", "ann@x", "before")
+        await made["right"].until("b", 1)
+        failing = Failing(app, collection)
+        await made["left"].say("a", "ann@x", "meanwhile")
+        async with asyncio.timeout(10):
+            while failing.asked < 2:
+                await asyncio.sleep(0.01)
+        failing.mend()
+        await made["left"].say("a", "ann@x", "after")
+        assert await made["right"].until("b", 3) == ["before", "meanwhile", "after"]
+        assert await app.core.count("dead") == 0

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from hansa import Delete, NetworkContext
+from hansa import Delete, NetworkContext, StoreFault
 
 _EVERY = 3600.0
 #: A transaction, or a message to a device, may come again for a day, or a week after an outage (ms).
@@ -56,9 +56,12 @@ class Swept(Protocol):
 async def sweep(ctx: NetworkContext, parts: Sequence[Swept]) -> None:
     """Runs with the network."""
     while True:
-        await swept(ctx)
-        for part in parts:
-            await part.sweep()
+        try:
+            await swept(ctx)
+            for part in parts:
+                await part.sweep()
+        except StoreFault as fault:  # what is over stays until the next time
+            ctx.log.warning("what is over was not removed: %s", fault)
         await asyncio.sleep(_EVERY)
 
 
