@@ -302,7 +302,8 @@ async def test_people_learn_what_it_did_to_the_room(tmp_path):
         assert news["timeline"]["events"] == []
         (left,) = [e for e in news["state"]["events"] if e["state_key"] == THEM]
         assert left["content"] == {"membership": "leave"}
-        assert news["unread_notifications"]["notification_count"] == 2  # what was fair
+        # Of what was fair one was taken back, though nobody may read why.
+        assert news["unread_notifications"]["notification_count"] == 1
 
 
 async def test_what_comes_after_says_what_was_shown_before(tmp_path):

@@ -141,7 +141,7 @@ class ClientApi:
             self._sessions,
             entering,
             self._aliases,
-            Speaking(ctx, self._voice, entering, signals, data),
+            Speaking(ctx, self._voice, entering, signals, data, unread),
             Reading(ctx, attendance, visibility, shapes, timeline, data, directory, rooms),
             sync,
             Data(ctx, data),

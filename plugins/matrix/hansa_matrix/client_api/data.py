@@ -13,6 +13,7 @@ from hansa import Cas, Conflict, Delete, NetworkContext, Put, Request
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited, own
+from hansa_matrix.client_api.filters import SyncFilter, in_body
 from hansa_matrix.federation.server import error
 from hansa_matrix.key_locks import KeyLocks
 from hansa_matrix.proto import ids
@@ -198,8 +199,9 @@ class Data:
         return {}
 
     async def make_filter(self, caller: Caller, request: Request, body: Any) -> Any:
-        """``POST /filter``: the same filter has the same id."""
+        """``POST /filter``: the same filter has the same id. What is none is not kept."""
         user, _ = self._mine(caller, request)
+        in_body(SyncFilter.of, body)
         kept = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
         if len(kept) > _MOST_FILTER:
             raise error(413, "M_TOO_LARGE", f"a filter has at most {_MOST_FILTER} bytes")

@@ -52,6 +52,11 @@ def bare(pdu: Pdu, *, room_id: bool = True) -> dict[str, Any]:
     return shown
 
 
+def as_sent(pdu: Pdu) -> dict[str, Any]:
+    """An event as servers send it to each other, with the id by which a client knows it."""
+    return {**pdu.raw, "event_id": pdu.event_id}
+
+
 class Shapes:
     """What a reader learns of an event besides: its age, what it replaced, what took it back, who replied."""
 
@@ -63,9 +68,15 @@ class Shapes:
         self._erased = attendance.erased
 
     async def of(
-        self, caller: Caller, room: MatrixRoom, events: Sequence[Stored], *, room_id: bool = True
+        self,
+        caller: Caller,
+        room: MatrixRoom,
+        events: Sequence[Stored],
+        *,
+        room_id: bool = True,
+        federation: bool = False,
     ) -> list[dict[str, Any]]:
-        """Events of one room for one reader."""
+        """Events of one room for one reader, with ``federation`` as servers send them to each other."""
         if not events:
             return []
         now = self._ctx.clock.now()
@@ -82,7 +93,7 @@ class Shapes:
             pdu = one.pdu
             if pdu.sender in self._erased and membership != "join":
                 pdu = redacted(pdu, room.version)
-            shown = bare(pdu, room_id=room_id)
+            shown = as_sent(pdu) if federation else bare(pdu, room_id=room_id)
             unsigned: dict[str, Any] = {"age": max(0, now - one.pdu.origin_server_ts)}
             row = taken_back.get((one.pdu.event_id,))
             redaction = redactions.get(row.body.decode()) if row is not None else None
@@ -208,9 +219,14 @@ class Shapes:
         return one.pdu if there else redacted(one.pdu, room.version)
 
 
-def state_shapes(pdus: Iterable[Pdu], now: int, *, room_id: bool = True) -> list[Mapping[str, Any]]:
+def state_shapes(
+    pdus: Iterable[Pdu], now: int, *, room_id: bool = True, federation: bool = False
+) -> list[Mapping[str, Any]]:
     """Events of a state, of which it is enough to know what they say."""
     return [
-        {**bare(pdu, room_id=room_id), "unsigned": {"age": max(0, now - pdu.origin_server_ts)}}
+        {
+            **(as_sent(pdu) if federation else bare(pdu, room_id=room_id)),
+            "unsigned": {"age": max(0, now - pdu.origin_server_ts)},
+        }
         for pdu in pdus
     ]

@@ -14,6 +14,8 @@ from hansa_matrix.client_api.data import FULLY_READ, UserData
 from hansa_matrix.client_api.door import Handler, Limited, reason, text
 from hansa_matrix.client_api.rooms import Rooms
 from hansa_matrix.client_api.state_rules import check_state
+from hansa_matrix.client_api.threads import belongs
+from hansa_matrix.client_api.unread import Unread
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
@@ -22,7 +24,7 @@ from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, MEMBER
 from hansa_matrix.room.annotations import annotates_again
 from hansa_matrix.room.redactions import REDACTION
 from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.signals import RoomSignals
+from hansa_matrix.room.signals import PRIVATE, RoomSignals
 
 #: What a room stands on: without its words the rules of the room are others, or let nobody in.
 _NEVER_REDACTED = frozenset({CREATE, ACL_KEY[0]})
@@ -32,14 +34,21 @@ _MARKS = {"m.fully_read": "", "m.read": "m.read", "m.read.private": "m.read.priv
 class Speaking:
     """Events, and what is said beside them."""
 
-    def __init__(
-        self, ctx: NetworkContext, voice: Voice, rooms: Rooms, signals: RoomSignals, data: UserData
+    def __init__(  # noqa: PLR0917  # what is said beside events too
+        self,
+        ctx: NetworkContext,
+        voice: Voice,
+        rooms: Rooms,
+        signals: RoomSignals,
+        data: UserData,
+        unread: Unread,
     ) -> None:
         self._ctx = ctx
         self._voice = voice
         self._rooms = rooms
         self._signals = signals
         self._data = data
+        self._unread = unread
 
     def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
         """See ``door.Part.table``."""
@@ -133,6 +142,8 @@ class Speaking:
             raise error(400, "M_INVALID_PARAM", "there is no such kind of receipt")
         if not isinstance(thread, str) or ("thread_id" in body and (not thread or not ids.fits(thread))):
             raise error(400, "M_INVALID_PARAM", "thread_id is no thread")
+        if thread and kind == "m.fully_read":
+            raise error(400, "M_INVALID_PARAM", "a room is read fully, and no thread of it")
         await self._read(caller, request.path["room"], {kind: request.path["event"]}, thread)
         return {}
 
@@ -143,13 +154,19 @@ class Speaking:
         return {}
 
     async def _read(self, caller: Caller, room_id: str, marks: Mapping[str, str], thread: str) -> None:
-        self._voice.joined(caller.user, room_id)
+        room = self._voice.joined(caller.user, room_id)
         if not all(map(ids.valid_event_id, marks.values())):
             raise error(400, "M_INVALID_PARAM", "that is no event id")
         for kind, event_id in marks.items():
             if kind == "m.fully_read":
                 await self._data.put(caller.user, room_id, FULLY_READ, {"event_id": event_id})
                 continue
+            event = (await room.events.load([event_id], room.version)).get(event_id) if thread else None
+            if event is not None and not await belongs(room, event, thread):
+                raise error(400, "M_INVALID_PARAM", "that event is not in the thread")
+            kept = PRIVATE + thread if kind == "m.read.private" else thread
+            if await self._unread.is_behind(caller.user, room_id, kept, event_id):
+                continue  # another device of theirs has read on
             now = self._ctx.clock.now()
             read = ReceiptEdu(room_id=room_id, user=caller.user, event_id=event_id, ts=now, thread=thread)
             await self._signals.read(read, private=kind == "m.read.private")

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import orjson
 from hansa import NetworkContext, Request, Response
 
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.asked import Asked, Concerning, Since, since_of
 from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.door import Handler, Limited, number
-from hansa_matrix.client_api.filters import SyncFilter, parsed
+from hansa_matrix.client_api.filters import SyncFilter, in_query
 from hansa_matrix.client_api.sync_devices import DevicesPart
 from hansa_matrix.client_api.sync_rooms import RoomsPart
 from hansa_matrix.federation.server import error, json_response
@@ -139,11 +138,11 @@ class Sync:
         if not given:
             return SyncFilter()
         if given.startswith("{"):
-            return SyncFilter.of(parsed(given))
+            return SyncFilter.read(given)
         row = await self._ctx.store.get("filter", (caller.user, given))
         if row is None:
             raise error(400, "M_INVALID_PARAM", "there is no such filter")
-        return SyncFilter.of(orjson.loads(row.body))
+        return in_query(SyncFilter.of, row.body.decode())
 
     async def _answer(
         self, caller: Caller, since: Since, wanted: SyncFilter, *, full: bool, after: bool
@@ -208,13 +207,13 @@ class Sync:
 
     def _presence(self, asked: Asked) -> list[dict[str, Any]]:
         """Of people whom one shares a room with, those who came, went or said something."""
-        if not self._ctx.config.presence or not asked.wanted.presence.named("m.presence"):
+        if not self._ctx.config.presence or not asked.wanted.presence.typed("m.presence"):
             return []
         found: list[dict[str, Any]] = []
         for one in self._known.presences.every():
             news = asked.since.position < 0 or self._signals.changed_in.get(one.user, 0) > asked.since.typing
             met = one.user == asked.caller.user or self._attendance.together(asked.caller.user, one.user)
-            if not news or not met:
+            if not news or not met or not asked.wanted.presence.named("m.presence", one.user):
                 continue
             content = {"presence": one.presence, "currently_active": one.active, "last_active_ago": one.ago}
             content |= {"status_msg": one.status} if one.status else {}

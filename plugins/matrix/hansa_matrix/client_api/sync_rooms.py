@@ -14,6 +14,7 @@ from hansa_matrix.client_api.filters import EventFilter
 from hansa_matrix.client_api.push import PushRules
 from hansa_matrix.client_api.shapes import Shapes, stripped
 from hansa_matrix.client_api.sync_timeline import RoomTimelines, Span
+from hansa_matrix.client_api.threads import MAIN
 from hansa_matrix.client_api.timeline import Place
 from hansa_matrix.client_api.unread import Unread
 from hansa_matrix.client_api.visibility import Visibility
@@ -122,9 +123,9 @@ class RoomsPart:
         shown |= state
         ephemeral: list[dict[str, Any]] = []
         who = self._signals.typing_in(room_id) if typing else []
-        if typing and (who or not whole) and asked.wanted.ephemeral.named("m.typing"):
+        if typing and (who or not whole) and asked.wanted.ephemeral.typed("m.typing", room_id):
             ephemeral.append({"type": "m.typing", "content": {"user_ids": who}})
-        if (whole or receipts) and asked.wanted.ephemeral.named("m.receipt"):
+        if (whole or receipts) and asked.wanted.ephemeral.typed("m.receipt", room_id):
             ephemeral += await self._receipts(asked, room_id, None if whole else receipts)
         shown["ephemeral"] = {"events": ephemeral}
         shown["account_data"] = {
@@ -133,7 +134,11 @@ class RoomsPart:
         people = whole or any(e.get("type") == MEMBER for e in timeline["events"]) or bool(state)
         shown["summary"] = await self._summary(asked, room) if people else {}
         counts = await self._unread.of(asked.caller.user, room, asked.upto)
-        shown["unread_notifications"] = counts.shown()
+        by_thread = asked.wanted.timeline.by_thread
+        shown["unread_notifications"] = (counts.main if by_thread else counts.all).shown()
+        if by_thread:
+            threads = {t: count.shown() for t, count in counts.threads.items() if t != MAIN}
+            shown["unread_thread_notifications"] = threads
         return shown
 
     async def _entered(self, asked: Asked, room: MatrixRoom, stay: Stay) -> bool:
@@ -216,7 +221,7 @@ class RoomsPart:
             types = {i.ref.removeprefix(prefix) for i in personal if i.ref.startswith(prefix)}
             values = {t: await self._data.get(asked.caller.user, room_id, t) for t in types}
             found = {t: v for t, v in values.items() if v is not None}
-        return [{"type": t, "content": c} for t, c in found.items() if wanted.named(t)]
+        return [{"type": t, "content": c} for t, c in found.items() if wanted.typed(t, room_id)]
 
     async def _permitted(self, stay: Stay, asked: Asked) -> bool:
         """Whether the policies let an invite be shown that came under older ones."""

@@ -64,8 +64,10 @@ class RoomTimelines:
     async def of(self, asked: Asked, room: MatrixRoom, span: Span) -> tuple[dict[str, Any], dict[str, Any]]:
         """The timeline, and the state before it or after it."""
         looked = await self._looked(asked, room, span)
+        wanted, raw = asked.wanted, asked.wanted.federation
+        events = await self._shapes.of(asked.caller, room, looked.events, room_id=False, federation=raw)
         timeline: dict[str, Any] = {
-            "events": await self._shapes.of(asked.caller, room, looked.events, room_id=False),
+            "events": wanted.fitted(events),
             "limited": looked.limited,
             "prev_batch": str(Place(position=looked.start)),
         }
@@ -73,7 +75,9 @@ class RoomTimelines:
         if asked.wanted.state.lazy or not asked.wanted.state.open:
             state = await self._chosen(asked, room, span, state, looked.events)
         present = await room.shown_of(state) if state else {}
-        shown = state_shapes(present.values(), self._ctx.clock.now(), room_id=False)
+        chosen = [pdu for pdu in present.values() if wanted.state.by_key or wanted.state.takes(pdu)]
+        states = state_shapes(chosen, self._ctx.clock.now(), room_id=False, federation=raw)
+        shown = wanted.fitted(states)
         if asked.after:
             name = "state_after"
             return timeline, {name: {"events": shown}, "org.matrix.msc4222.state_after": {"events": shown}}
@@ -149,12 +153,12 @@ class RoomTimelines:
         that name the room, and whoever came or went since, as nobody would ask for them.
         """
         wanted = asked.wanted.state
-        found = {k: e for k, e in state.items() if wanted.named(k[0], room_id=room.room_id)}
+        found = {k: e for k, e in state.items() if wanted.typed(k[0], room.room_id)}
         if not wanted.lazy:
             return found
         people = {one.pdu.sender for one in timeline} | {asked.caller.user} | set(span.heroes)
         kept = {k: e for k, e in found.items() if not span.whole or k[0] != MEMBER or k[1] in people}
-        if wanted.named(MEMBER, room_id=room.room_id):
+        if wanted.typed(MEMBER, room.room_id):
             if asked.after or not timeline:
                 last = await self._news.last(room.room_id, span.upto + 1, 1)
                 then = await room.groups.load(last[0].state) if last else await room.state()

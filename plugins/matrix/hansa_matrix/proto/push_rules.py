@@ -191,14 +191,15 @@ def _property(pdu: Pdu, key: object) -> Any:
     value: Any = {"type": pdu.type, "sender": pdu.sender, "room_id": pdu.room_id, "content": pdu.content}
     if pdu.state_key is not None:
         value["state_key"] = pdu.state_key
-    for part in _parts(key):
+    for part in path_of(key):
         if not isinstance(value, Mapping) or part not in value:
             return None
         value = value[part]
     return value
 
 
-def _parts(key: str) -> Iterator[str]:
+def path_of(key: str) -> Iterator[str]:
+    """The names in a dotted path. SPEC: appendices, "Dot-separated property paths"."""
     part, characters = "", iter(key)
     for character in characters:
         if character == "\\":
