@@ -56,6 +56,15 @@ CAUGHT = [
     "\u202dclas\u202csified",
     "clas\u2066\u2069sified",
     "\u2067classified\u2069",
+    "\u202edeifissalc\u202c",
+    "it is \u202edeifissalc",
+    # Narrow spaces, and line ends that are not shown.
+    "class\u200aified",
+    "class\u2009ified",
+    "class\u202fified",
+    "class\u205fified",
+    "class\u2028ified",
+    "class\u2029ified",
     # Lookalikes.
     "ᴄʟᴀꜱꜱɪꜰɪᴇᴅ",
     "🅲🅻🅰🆂🆂🅸🅵🅸🅴🅳",
@@ -81,6 +90,15 @@ CAUGHT = [
     "class1f1ed",
     "cl4551fied",
     "cla55ified",
+    # Seen to pass once: one sign for two letters, signs, digits behind a word.
+    "c1assif1ed",
+    "c1455if13d",
+    "cl@ssified",
+    "cla$$ified",
+    "class!fied",
+    "classified1",
+    "007classified",
+    "2classified4",
     # In pieces.
     "c l a s s i f i e d",
     "it is c l a s s i f i e d you know",
@@ -115,7 +133,17 @@ CAUGHT = [
     "clas<\u200bsified",
 ]
 PASSES = ["unclassified", "classifieds", "declassified!", "class ified", "", "klassified", "\0", "🙈"]
-PASSES += ["c l a s s", "class. ified", "class & ified", "1 a s s", "c" * 10_000]
+PASSES += [
+    "xclassified1",
+    "classified1a",
+    "deifissalc",
+    "classlfied",
+    "c l a s s",
+    "class. ified",
+    "class & ified",
+    "1 a s s",
+    "c" * 10_000,
+]
 
 
 @pytest.mark.parametrize("text", CAUGHT, ids=ascii)
@@ -126,6 +154,12 @@ def test_a_word_is_found_in_every_form(text):
 @pytest.mark.parametrize("text", PASSES, ids=ascii)
 def test_only_whole_words_are_found(text):
     assert Words(["classified"]).hit(readings([text])) == ""
+
+
+def test_a_sign_for_two_letters_makes_no_other_word_of_its_neighbours():
+    words = Words(["fail"])
+    assert words.hit(["fa1l"]) == words.hit(["fa11"]) == "fail"
+    assert words.hit(["they fall at 10c, b4 n1ne! fa11en"]) == ""
 
 
 def test_no_character_that_is_not_seen_hides_a_word():

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from hansa import Inbound, Message, Ref
+from hansa_matrix.facts import facts_of_native
 from hansa_matrix.room.administration import OwnDraft
 from hansa_matrix.room.native import Arrived, Backfilled, Spoken
-from hansa_matrix.texts import NAMES, facts_of_native, texts_of_event
+from hansa_matrix.texts import NAMES, texts_of_event
 
 WORD = "classified"
 ID = "$" + "a" * 43

@@ -248,13 +248,16 @@ class Presence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalIn:
-    """Somebody types or has read, in the room of ``link``. ``kind`` is ``typing`` or ``receipt``."""
+    """Somebody types or has read, in the room of ``link``. ``kind`` is ``typing`` or ``receipt``.
+    ``texts`` are what it says where an identifier belongs.
+    """
 
     link: Link
     sender: Ref
     sender_server: str
     kind: str
     view: RoomView
+    texts: tuple[str, ...] = ()
     possible: ClassVar[frozenset[Action]] = _GATE
 
 

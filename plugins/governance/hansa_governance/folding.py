@@ -34,6 +34,8 @@ IGNORABLE = (
     (0x1D173, 0x1D17A),
     (0xE0000, 0xE0FFF),
 )
+#: Spaces that are too narrow to part words for whoever reads them, and line ends that clients do not show.
+_NARROW = (*range(0x2006, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F)
 #: Marks over and under letters of any script, points of Hebrew and Arabic: the word is the same without them.
 _MARKS = (
     (0x0300, 0x036F),
@@ -90,6 +92,7 @@ def _unseen(instead: str) -> dict[int, str | None]:
     table: dict[int, str | None] = {}
     for first, last in IGNORABLE:
         table |= dict.fromkeys(range(first, last + 1), instead or None)
+    table |= dict.fromkeys(_NARROW, instead or None)
     controls = [*range(0x20), *range(0x7F, 0xA0)]
     return table | {c: instead or None for c in controls if chr(c) not in _SPACES}
 

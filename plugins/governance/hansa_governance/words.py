@@ -2,8 +2,9 @@
 
 Found are words as ``folding`` compares them; words cut in pieces by characters that are not letters
 (``clas-sified``, ``c.l.a.s.s``); letters that stand alone, with anything between them (``c l a s s``);
-digits in the place of letters (``c1assif1ed``). Not found are words cut in pieces of several letters by
-spaces (``class ified``), other languages, pictures, and what is encrypted.
+digits and signs in the place of letters (``c1assif1ed``, ``cla$$ified``); digits before and behind a word of
+four letters or more (``classified1``); what is written backwards to be shown forwards. Not found are words
+cut in pieces of several letters by spaces (``class ified``), other languages, pictures, what is encrypted.
 
 In scripts that put no spaces between words (Chinese, Japanese, Thai, Khmer and their like) a word is found
 wherever it stands. A text is read once however many words there are.
@@ -24,9 +25,18 @@ _SPACELESS = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\ua9e0-\ua9ff\uaa60-\uaadf\uf900-\ufaff\U00020000-\U000323af]+"
 )
-_MIXED = re.compile(r"[^\W\d_][01345789]|[01345789][^\W\d_]")
-_DIGITS = str.maketrans("0134578", "oleastb")
-_DIGITS_I = str.maketrans("0134578", "oieastb")
+_MIXED = re.compile(r"[^\W\d_][01345789@$€]|[01345789@$!€][^\W\d_]")
+#: Letters for digits and signs that look like them: a ``1`` is an ``i`` or an ``l``.
+_DIGITS = str.maketrans("0134578@$€!", "oleastbasei")
+_DIGITS_I = str.maketrans("0134578@$€!", "oieastbasei")
+#: Where it is both in one word, a letter that no word has stands for either: in a word with such a sign only,
+#: so that "fall" is not taken for "fail".
+_EITHER = str.maketrans("0134578@$€!il", "o\u01c0eastbase\u01c0\u01c0\u01c0")
+_SIGNED = re.compile(r"(?<![\w@$€!])[^\W0134578]*+[0134578@$€!][\w@$€!]*+")
+#: A word with digits before or behind it, alone.
+_NUMBERED = re.compile(r"(?<![^\W_])(?:\d+([^\W\d_]{4,})\d*|([^\W\d_]{4,})\d+)(?![^\W_])")
+#: What is shown from its end, up to where that ends. Not the end of a string, which begins another one.
+_BACKWARDS = re.compile(f"\u202e([^\u202c\n{BREAK}]*)")
 #: More than this (characters) of one crossing is not read; it is taken for a text that holds a word.
 MOST = 1 << 20
 
@@ -41,8 +51,12 @@ def _read(text: str) -> Iterator[str]:
         yield form
         if _MIXED.search(form):
             yield form.translate(_DIGITS)
-            if "1" in form:
+            if "1" in form or "!" in form:
                 yield form.translate(_DIGITS_I)
+                yield _SIGNED.sub(lambda found: found[0].translate(_EITHER), form)
+            numbered = _NUMBERED.sub(r"\1\2", form)
+            if numbered != form:
+                yield numbered
 
 
 class Words:
@@ -57,7 +71,8 @@ class Words:
         self._starts: set[str] = set()
         for configured in words:
             word = " ".join(tokens(unicodedata.normalize("NFKC", configured.casefold())))
-            for read in set(_read(configured)):
+            read_as = set(_read(configured))
+            for read in read_as | {one.translate(_EITHER) for one in read_as}:
                 if _SPACELESS.fullmatch(read):
                     self._spaceless[read] = word
                     self._starts |= {read[:length] for length in range(1, len(read))}
@@ -82,7 +97,8 @@ class Words:
         whole = BREAK.join(text.replace(BREAK, "") for text in texts)
         if len(whole) > MOST:
             return f"(longer than {MOST} characters)"
-        for form in dict.fromkeys(_read(whole)):
+        forwards = _BACKWARDS.sub(lambda found: found[1][::-1], whole) if "\u202e" in whole else whole
+        for form in dict.fromkeys(form for text in dict.fromkeys((whole, forwards)) for form in _read(text)):
             found = self._in(form)
             if found:
                 return found

@@ -35,6 +35,7 @@ from hansa import Membership as Standing
 from hansa_matrix.bridge import OwnDraft, Views
 from hansa_matrix.client_api.api import ClientApi
 from hansa_matrix.config import Config
+from hansa_matrix.facts import facts_of_native
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.answers.handshakes import Handshakes
 from hansa_matrix.federation.answers.history import History
@@ -92,7 +93,6 @@ from hansa_matrix.room.sweep import Swept, sweep
 from hansa_matrix.room.turn import RoomTurn
 from hansa_matrix.room.upgrade import Upgrades
 from hansa_matrix.schema import SCHEMA
-from hansa_matrix.texts import facts_of_native
 from hansa_matrix.users.known import Known
 
 _PLAIN = frozenset(string.ascii_lowercase + string.digits + "._-/+")

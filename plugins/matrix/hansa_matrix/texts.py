@@ -12,10 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hansa import Inbound, NativeFacts, Ref, strings_of
-
-from hansa_matrix.proto.ids import domain_of
-from hansa_matrix.room.native import Arrived, Spoken
+from hansa import strings_of
 
 #: Names of members in the specification, and in the proposals that clients send.
 NAMES = frozenset(
@@ -125,9 +122,21 @@ FORMS: Mapping[str, re.Pattern[str]] = {
     "room_version": _form(r"[0-9]{1,2}|org\.matrix\.[A-Za-z0-9.\-]{1,40}"),
     "version": _form(r"[0-9]{1,3}"),
 }
+#: What stands in the place of a key, of its name and of a device's in documents of keys, known by its form
+#: alone: base64 of 32 or 64 bytes, the ids of one-time keys, what names a device or an algorithm.
+_KEY_ID = r"[A-Za-z0-9+/_\-]{43}=?|[A-Za-z0-9+/_\-]{86}(?:==)?|[A-Za-z0-9+/]{6}|[A-Za-z0-9+/]{11}|[A-Z]{10}"
+_IN_KEYS = _form(_USER, _ALGORITHMS, _KEY_ID, rf"(?:signed_)?(?:curve25519|ed25519):(?:{_KEY_ID})")
+_NAMES_OF_KEYS = NAMES | {
+    "algorithms",
+    "signatures",
+    "fallback",
+    "device_display_name",
+    "dehydrated",
+    "master",
+    "self_signing",
+    "user_signing",
+}
 _SEALED = {**FORMS, "ciphertext": re.compile(r"[A-Za-z0-9+/]{16,}={0,2}", re.ASCII)}
-#: Additional creators that are looked at; an event has no room for more.
-_CREATORS = 1000
 #: Types of which the state key is a user id.
 _KEYED_BY_USER = frozenset({"m.room.member", "m.call.member", "org.matrix.msc3401.call.member"})
 
@@ -147,36 +156,37 @@ def texts_of_event(
     return strings_of(whole, names=NAMES, forms=_SEALED if sealed else FORMS)
 
 
-def facts_of_native(inbound: Inbound, server: str) -> NativeFacts:
-    """What a policy may know of an event: the same of a PDU that arrived and of what somebody here says.
-
-    An act is what a person does with a client of ours, and a PDU of another server's person. What we do in
-    somebody's name is none, nor is a copy of something that was said here, nor what is read of the past.
+def texts_of_keys(*documents: Any) -> tuple[str, ...]:
+    """Every string of documents of keys (of devices, of cross-signing, one-time ones) that is no key, and no
+    name of a key, device or person. Others get the documents as they were signed, whatever else they hold.
     """
-    home = domain_of(inbound.sender.id)
-    native = inbound.native
-    pdu = getattr(native, "pdu", None)
-    draft = native if isinstance(native, tuple) else getattr(native, "draft", None)
-    act, size = "", 0
-    if pdu is not None:
-        type_, state_key, content, size = pdu.type, pdu.state_key, pdu.content, len(pdu.wire)
-        act = inbound.origin.id if isinstance(native, Arrived) and home != server else ""
-    elif draft is not None:
-        type_, state_key, content = draft
-        act = inbound.origin.id if isinstance(native, Spoken) else ""
-    else:
-        return NativeFacts(sender_server=home, automatic=True)
-    creators = content.get("additional_creators") if type_ == "m.room.create" else None
-    named = [one for one in creators if isinstance(one, str)] if isinstance(creators, list) else []
-    return NativeFacts(
-        type=type_,
-        state_key=state_key,
-        size=size,
-        encrypted=type_ == "m.room.encrypted",
-        sender_server=home,
-        texts=texts_of_event(type_, state_key, content),
-        people=tuple(Ref(inbound.sender.network, one) for one in named[:_CREATORS]),
-        automatic=not act,
-        act=act,
-        ts=inbound.ts,
-    )
+    found = strings_of(documents, names=_NAMES_OF_KEYS)
+    return tuple(text for text in found if text not in _NAMES_OF_KEYS and not _IN_KEYS.fullmatch(text))
+
+
+def without_texts(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left of an event's content without its texts: identifiers, numbers, and the names of members
+    that the specification gives. A list loses the strings that are texts, an object its members.
+    """
+    kept = _kept("", dict(content))
+    assert isinstance(kept, dict)
+    return kept
+
+
+_TEXT = object()
+
+
+def _kept(inside: str, value: Any) -> Any:
+    """A value without its texts, ``_TEXT`` for one that is a text; as deep as an event may be."""
+    form = FORMS.get(inside)
+    match value:
+        case str():
+            return value if not value or (form is not None and form.fullmatch(value)) else _TEXT
+        case dict():
+            named = {k: v for k, v in value.items() if k in NAMES or (form is not None and form.fullmatch(k))}
+            each = {key: _kept(key, member) for key, member in named.items()}
+            return {key: member for key, member in each.items() if member is not _TEXT}
+        case list():
+            return [one for one in (_kept(inside, member) for member in value) if one is not _TEXT]
+        case _:
+            return value

@@ -19,13 +19,14 @@ from hansa import Cas, Conflict, Delete, Insert, LocalProtocolError, NetworkCont
 
 from hansa_matrix.client_api.last_seen import LastSeen
 from hansa_matrix.client_api.passwords import Passwords
-from hansa_matrix.crossings import Crossings, passes, said
+from hansa_matrix.crossings import Crossings, passes, require, said
 from hansa_matrix.federation.server import error
 from hansa_matrix.generations import Generations
 from hansa_matrix.key_locks import KeyLocks
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import Device, shortened, valid_device_id
 from hansa_matrix.room.attendance import Attendance
+from hansa_matrix.texts import texts_of_keys
 from hansa_matrix.users.devices import Devices
 
 _LOCALPART = re.compile(r"[a-z0-9._=\-/+]+", re.ASCII)
@@ -204,7 +205,8 @@ class Accounts:
         """A device and its new token, which takes the place of those it had: ``(device id, token)``.
         ``group`` is where it comes from. Raises LocalProtocolError, and the error answer of a login whose
         person was logged out everywhere, or given another password, since ``began``: that means those too who
-        are about to come in.
+        are about to come in. So does a new device whose id a policy denies, since others see it; one whose
+        name is denied goes without it.
         """
         began = self._logins.began() if began is None else began
         device_id = device_id or self._device_id()
@@ -212,7 +214,10 @@ class Accounts:
             raise LocalProtocolError("a device id has 1 to 255 bytes")
         known = await self._devices.get(user, device_id)
         if known is None:
-            named = Crossings(self._ctx).profile_change(user, said(body=name))
+            crossings = Crossings(self._ctx)
+            if self._ctx.governed and (called := texts_of_keys(device_id)):
+                await require(self._ctx, crossings.profile_change(user, called))
+            named = crossings.profile_change(user, said(body=name), again=True)
             shown = shortened(name) if await passes(self._ctx, named) else ""
             await self._devices.put(user, Device(device_id=device_id, name=shown))
         token = urlsafe_b64encode(self._ctx.random.bytes(32)).decode().rstrip("=")

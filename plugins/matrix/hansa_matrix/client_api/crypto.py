@@ -15,6 +15,7 @@ from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited
 from hansa_matrix.client_api.sessions import Sessions
 from hansa_matrix.client_api.sync import Sync
+from hansa_matrix.crossings import Crossings, require
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
@@ -26,6 +27,7 @@ from hansa_matrix.proto.devices import (
     valid_device_id,
 )
 from hansa_matrix.proto.signing import signable, signatures_of
+from hansa_matrix.texts import texts_of_keys
 from hansa_matrix.users.known import Known
 
 _MOST_USERS, _MOST_SIGNED = 1000, 200
@@ -57,6 +59,7 @@ class Crypto:
     async def upload(self, caller: Caller, _request: Request, body: Any) -> Any:
         """``POST /keys/upload``."""
         user, device_id = caller.user, caller.device
+        await self._permit(caller, body)
         keys = body.get("device_keys")
         if keys is not None:
             if device_keys(keys, user, device_id) is None or not _own(keys, user, device_id):
@@ -70,6 +73,12 @@ class Crypto:
         if fallback:
             await self._known.devices.set_fallback_keys(user, device_id, fallback)
         return {"one_time_key_counts": await self._known.devices.counts(user, device_id)}
+
+    async def _permit(self, caller: Caller, keys: Any) -> None:
+        """Raises the error answer where a policy denies what keys say beside being keys: others get it."""
+        texts = texts_of_keys(keys) if self._ctx.governed else ()
+        if texts:
+            await require(self._ctx, Crossings(self._ctx).profile_change(caller.user, texts))
 
     async def query(self, caller: Caller, _request: Request, body: Any) -> Any:
         """``POST /keys/query``."""
@@ -107,6 +116,7 @@ class Crypto:
         fresh = {usage: key for usage, key in keys.items() if known.get(usage) != key}
         if not fresh:
             return {}
+        await self._permit(caller, fresh)
         if "master" not in known and "master" not in fresh:
             raise error(400, "M_INVALID_PARAM", "there is no master key yet")
         if not known:

@@ -26,8 +26,8 @@ from hansa import (
 )
 
 from hansa_matrix.bridge import OwnDraft, Views, meaning
+from hansa_matrix.facts import facts_of_native
 from hansa_matrix.room.native import Spoken
-from hansa_matrix.texts import facts_of_native
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from hansa_matrix.proto.state_keys import CREATE, MEMBER
 from hansa_matrix.proto.versions import RoomVersion
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.state import Groups, StateIds
+from hansa_matrix.texts import without_texts
 
 #: Events by their ids, as far as they are here.
 Load = Callable[[Iterable[str]], Awaitable[Mapping[str, Stored]]]
@@ -36,11 +37,13 @@ def for_servers(stored: Stored, version: RoomVersion) -> Stored:
 
 
 def unspoken(pdu: Pdu, version: RoomVersion) -> Pdu:
-    """What a withheld event did, without what it says."""
+    """What a withheld event did, without what it says: a redaction alone leaves words too, as types
+    that have a level, or what a join rule asks for.
+    """
     bare = redacted(pdu, version)
-    if pdu.type != CREATE:
-        return bare
-    content = {key: value for key, value in bare.content.items() if key in _OF_CREATE}
+    content = without_texts(bare.content)
+    if pdu.type == CREATE:
+        content = {key: value for key, value in content.items() if key in _OF_CREATE}
     return replace(bare, content=content, raw={**bare.raw, "content": content})
 
 

@@ -26,7 +26,7 @@ from hansa import (
     Write,
 )
 
-from hansa_matrix.crossings import passes, require
+from hansa_matrix.crossings import passes, require, said
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.generations import Generations
 from hansa_matrix.proto import ids
@@ -99,7 +99,7 @@ class RoomSignals:
         for receipt in (one for content in contents for one in parse_receipts(content, origin)):
             if receipt is None or not await self._may(receipt.room_id, receipt.user, origin):
                 ignored += 1
-            elif await self._lets_in(receipt.room_id, receipt.user, "receipt"):
+            elif await self._lets_in(receipt.room_id, receipt.user, "receipt", _texts(receipt)):
                 await self._reads(receipt)
         return ignored
 
@@ -111,17 +111,17 @@ class RoomSignals:
         person = view.person(Ref(self._ctx.id, user))
         return person is not None and person.membership is Membership.JOIN
 
-    def _inward(self, room_id: str, user: str, kind: str) -> SignalIn | None:
+    def _inward(self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()) -> SignalIn | None:
         """What the policies are asked of somebody who types or has read."""
         link, view = self._ctx.link(room_id), self._ctx.view(room_id)
         if link is None or view is None:
             return None
         sender, server = Ref(self._ctx.id, user), ids.domain_of(user)
-        return SignalIn(link=link, sender=sender, sender_server=server, kind=kind, view=view)
+        return SignalIn(link=link, sender=sender, sender_server=server, kind=kind, view=view, texts=texts)
 
-    async def _lets_in(self, room_id: str, user: str, kind: str) -> bool:
+    async def _lets_in(self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()) -> bool:
         """Whether the policies let the people of a room see that somebody types or has read."""
-        crossing = self._inward(room_id, user, kind)
+        crossing = self._inward(room_id, user, kind, texts)
         return crossing is not None and await passes(self._ctx, crossing)
 
     async def _spread(self, room_id: str, user: str, kind: str, name: tuple[str, ...], edu: Any) -> None:
@@ -163,7 +163,7 @@ class RoomSignals:
             await self._keep(replace(receipt, thread=PRIVATE + receipt.thread))
             return
         if self._ctx.governed:
-            crossing = self._inward(receipt.room_id, receipt.user, "receipt")
+            crossing = self._inward(receipt.room_id, receipt.user, "receipt", _texts(receipt))
             if crossing is not None:
                 await require(self._ctx, crossing)
         edu, name = receipt_edu(receipt), (RECEIPT, receipt.room_id, receipt.user, receipt.thread)
@@ -288,6 +288,12 @@ class RoomSignals:
             )
             await self._keep(receipt)
             self._sender.tell(servers, (RECEIPT, room.room_id, user, signal.thread), receipt_edu(receipt))
+
+
+def _texts(receipt: ReceiptEdu) -> tuple[str, ...]:
+    """What a receipt says that is no id of an event: it is shown to the people of the room as it came."""
+    thread = () if receipt.thread in {"", "main"} else (receipt.thread,)
+    return said(event_id=[receipt.event_id, *thread])
 
 
 def _receipt(row: Row) -> tuple[str, int]:

@@ -38,6 +38,7 @@ from hansa_matrix.proto.devices import (
 from hansa_matrix.proto.signing import signable, signatures_of
 from hansa_matrix.room.news import DEVICES, told
 from hansa_matrix.users.company import Company
+from hansa_matrix.users.key_texts import KeyTexts
 
 _MOST_ONE_TIME = 5000
 #: One-time keys of all devices of one person, fallback keys of one device, and signatures of one person on
@@ -54,6 +55,7 @@ class Devices:
         self._company = company
         self._sender = sender
         self._crossings = Crossings(ctx)
+        self._texts = KeyTexts(ctx)
         #: A claim reads, then deletes, and a change numbers itself: one at a time.
         self._one = asyncio.Lock()
         #: Told whose devices or cross-signing keys changed.
@@ -71,7 +73,7 @@ class Devices:
 
     async def outside(self, user: str) -> UserDevices:
         """All devices of somebody, as other servers are told of them."""
-        found = await self.of(user)
+        found = await self._texts.shown(await self.of(user))
         return replace(found, devices={name: self._outside(one) for name, one in found.devices.items()})
 
     def _outside(self, device: Device) -> Device:

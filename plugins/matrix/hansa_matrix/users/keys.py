@@ -12,7 +12,7 @@ from typing import Any
 
 from hansa import NetworkContext, RemoteProtocolError
 
-from hansa_matrix.crossings import Crossings, failure, passes, said
+from hansa_matrix.crossings import Crossings, failure
 from hansa_matrix.federation.client import Client, Unreachable, path
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
@@ -25,6 +25,7 @@ from hansa_matrix.proto.devices import (
 )
 from hansa_matrix.users.company import Company
 from hansa_matrix.users.devices import Devices
+from hansa_matrix.users.key_texts import KeyTexts
 from hansa_matrix.users.remote import RemoteDevices
 
 #: Seconds for one server, and servers that are asked at a time.
@@ -45,6 +46,7 @@ class KeyDirectory:
         self._devices = devices
         self._remote = remote
         self._crossings = Crossings(ctx)
+        self._texts = KeyTexts(ctx)
 
     async def query_here(self, wanted: Mapping[str, Sequence[str]], *, outside: bool = False) -> _Keys:
         """``device_keys``, ``master_keys`` and ``self_signing_keys`` of people here, by user; of each the
@@ -62,7 +64,10 @@ class KeyDirectory:
     async def claim_here(self, wanted: Mapping[str, Mapping[str, str]]) -> _Keys:
         """One key each of devices here."""
         local = {user: devices for user, devices in wanted.items() if await self._company.local(user)}
-        return await self._devices.claim(local)
+        found = await self._devices.claim(local)
+        if self._ctx.governed:
+            await self._texts.claimed(found)
+        return found
 
     async def query(
         self, wanted: Mapping[str, Sequence[str]], *, within: float = WITHIN, reader: str = ""
@@ -89,24 +94,14 @@ class KeyDirectory:
             answer = await self._ask(server, "query", body, within)
             for user in asked[server]:
                 _take(found, answer, user)
-                await self._name(found, user)
                 self._remote.fetch(user)
 
         found["failures"] = await self._each(asked, ask) | denied
+        if self._ctx.governed:
+            await self._texts.read(found)
         if reader:
             await self._private(found, reader, wanted)
         return found
-
-    async def _name(self, found: _Keys, user: str) -> None:
-        """Leave out the names of somebody's devices that may not cross."""
-        named = [one for one in found["device_keys"].get(user, {}).values() if "unsigned" in one]
-        if not named or not self._ctx.governed:
-            return
-        names = tuple(dict.fromkeys(t for one in named for t in said(unsigned=one["unsigned"])))
-        if await passes(self._ctx, self._crossings.profile_change(user, names)):
-            return
-        for one in named:
-            del one["unsigned"]
 
     async def _denied(self, users: Iterable[str]) -> dict[str, Any]:
         """The servers of some people whose keys policies let nobody have, with what ``failures`` says."""
@@ -158,6 +153,8 @@ class KeyDirectory:
                             found.setdefault(user, {})[device_id] = {key_id: key}
 
         failures = await self._each(asked, ask) | denied
+        if self._ctx.governed:
+            await self._texts.claimed(found)
         return {"one_time_keys": found, "failures": failures}
 
     async def _ask(self, server: str, what: str, body: Mapping[str, Any], within: float) -> dict[str, Any]:

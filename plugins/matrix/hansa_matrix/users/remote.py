@@ -30,6 +30,7 @@ from hansa_matrix.room.latest import Latest
 from hansa_matrix.room.news import DEVICES
 from hansa_matrix.slots import Bounds, Shares
 from hansa_matrix.users.company import Company
+from hansa_matrix.users.key_texts import KeyTexts
 
 #: A list in more bytes is not kept: it is asked for each time.
 _LARGEST = 768 * 1024
@@ -56,6 +57,7 @@ class RemoteDevices:
         self._client = client
         self._company = company
         self._crossings = Crossings(ctx)
+        self._texts = KeyTexts(ctx)
         self._one = asyncio.Lock()
         self._fetching: dict[str, int] = {}
         self._shares = Shares(BOUNDS)
@@ -157,20 +159,10 @@ class RemoteDevices:
             await self._keep(replace(known, cross_signing=signing))
 
     async def _keep(self, devices: UserDevices) -> None:
-        devices = await self._named(devices)
+        devices = await self._texts.shown(devices)
         body = orjson.dumps(devices.listed())
         if len(body) > _LARGEST or not await self._put(devices.user, body, stale=False):
             await self._drop(devices.user)
-
-    async def _named(self, devices: UserDevices) -> UserDevices:
-        """Somebody's devices, without their names if those may not cross."""
-        names = dict.fromkeys(one.name for one in devices.devices.values() if one.name)
-        if not names or not self._ctx.governed:
-            return devices
-        if await passes(self._ctx, self._crossings.profile_change(devices.user, tuple(names))):
-            return devices
-        bare = {name: replace(one, name="") for name, one in devices.devices.items()}
-        return replace(devices, devices=bare)
 
     async def _put(self, user: str, body: bytes, *, stale: bool) -> bool:
         """Keep a list where its server has a place for it, in the commit that counts it; whether it has."""

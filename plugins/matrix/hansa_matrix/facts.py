@@ -1,0 +1,47 @@
+"""What a policy may know of a Matrix event beside what it means."""
+
+from __future__ import annotations
+
+from hansa import Inbound, NativeFacts, Ref
+
+from hansa_matrix.proto.ids import domain_of
+from hansa_matrix.room.native import Arrived, Spoken
+from hansa_matrix.texts import texts_of_event
+
+#: Additional creators that are looked at; an event has no room for more.
+_CREATORS = 1000
+
+
+def facts_of_native(inbound: Inbound, server: str) -> NativeFacts:
+    """What a policy may know of an event: the same of a PDU that arrived and of what somebody here says.
+
+    An act is what a person does with a client of ours, and a PDU of another server's person. What we do in
+    somebody's name is none, nor is a copy of something that was said here, nor what is read of the past.
+    """
+    home = domain_of(inbound.sender.id)
+    native = inbound.native
+    pdu = getattr(native, "pdu", None)
+    draft = native if isinstance(native, tuple) else getattr(native, "draft", None)
+    act, size = "", 0
+    if pdu is not None:
+        type_, state_key, content, size = pdu.type, pdu.state_key, pdu.content, len(pdu.wire)
+        act = inbound.origin.id if isinstance(native, Arrived) and home != server else ""
+    elif draft is not None:
+        type_, state_key, content = draft
+        act = inbound.origin.id if isinstance(native, Spoken) else ""
+    else:
+        return NativeFacts(sender_server=home, automatic=True)
+    creators = content.get("additional_creators") if type_ == "m.room.create" else None
+    named = [one for one in creators if isinstance(one, str)] if isinstance(creators, list) else []
+    return NativeFacts(
+        type=type_,
+        state_key=state_key,
+        size=size,
+        encrypted=type_ == "m.room.encrypted",
+        sender_server=home,
+        texts=texts_of_event(type_, state_key, content),
+        people=tuple(Ref(inbound.sender.network, one) for one in named[:_CREATORS]),
+        automatic=not act,
+        act=act,
+        ts=inbound.ts,
+    )

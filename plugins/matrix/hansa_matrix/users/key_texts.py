@@ -1,0 +1,74 @@
+"""What keys of devices say beside being keys, and who may read it.
+
+SPEC: client-server API, "End-to-End Encryption". Documents of keys are signed and handed on as they are, with
+whatever else they hold. Policies judge it when keys are uploaded, kept and given to somebody; keys that say
+nothing more are not asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from hansa import NetworkContext
+
+from hansa_matrix.crossings import Crossings, passes
+from hansa_matrix.proto.devices import SHOWN_USAGES, Device, UserDevices
+from hansa_matrix.texts import texts_of_keys
+
+
+class KeyTexts:
+    """With no policy nothing is looked at."""
+
+    def __init__(self, ctx: NetworkContext) -> None:
+        self._ctx = ctx
+        self._crossings = Crossings(ctx)
+
+    async def pass_(self, user: str, keys: Any) -> bool:
+        """Whether what is in keys of somebody, beside keys, may be read now."""
+        texts = texts_of_keys(keys) if self._ctx.governed else ()
+        if not texts:
+            return True
+        return await passes(self._ctx, self._crossings.profile_change(user, texts, again=True))
+
+    async def shown(self, of: UserDevices) -> UserDevices:
+        """Somebody's devices without what may not cross: of a device its name, or all where it is in what was
+        signed.
+        """
+        names = {one.device_id: one.name for one in of.devices.values()}
+        signed = {one.device_id: one.keys for one in of.devices.values()}
+        if await self.pass_(of.user, [names, signed, of.cross_signing]):
+            return of
+        devices: dict[str, Device] = {}
+        for device_id, device in of.devices.items():
+            if await self.pass_(of.user, [device_id, device.keys]):
+                named = await self.pass_(of.user, device.name)
+                devices[device_id] = device if named else replace(device, name="")
+        signing = {u: key for u, key in of.cross_signing.items() if await self.pass_(of.user, key)}
+        return replace(of, devices=devices, cross_signing=signing)
+
+    async def read(self, found: dict[str, dict[str, Any]]) -> None:
+        """Leave the same out of an answer to ``/keys/query``."""
+        for user, devices in found["device_keys"].items():
+            if not await self.pass_(user, devices):
+                found["device_keys"][user] = await self._devices(user, devices)
+        for usage in SHOWN_USAGES:
+            of = found[f"{usage}_keys"]
+            for user in [user for user in of if not await self.pass_(user, of[user])]:
+                del of[user]
+
+    async def _devices(self, user: str, devices: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for device_id, keys in devices.items():
+            signed = {name: value for name, value in keys.items() if name != "unsigned"}
+            if await self.pass_(user, [device_id, signed]):
+                named = await self.pass_(user, keys.get("unsigned"))
+                found[device_id] = keys if named else signed
+        return found
+
+    async def claimed(self, found: dict[str, dict[str, Any]]) -> None:
+        """Leave the same out of one-time keys, by user and device."""
+        for user, devices in found.items():
+            for device_id in [one for one in devices if not await self.pass_(user, devices[one])]:
+                del devices[device_id]
