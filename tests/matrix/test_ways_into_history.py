@@ -90,6 +90,7 @@ def test_a_new_way_into_history_is_seen(tmp_path):
 UNBOUND = {
     "room/events.py foreign": "it is what tells them apart",
     "room/events.py load": "it leaves out those of other rooms",
+    "room/events.py taken": "it says which ids are those of other events, of whatever room",
     "room/membership.py _keep": "the room is not here yet: `_placeless` looks at the room of each",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -12,6 +12,8 @@ from hansa import Insert, Put, Row, Scoped, Value
 from hansa.pure.bounded_json import values_in
 
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.hashing import reference_hash
+from hansa_matrix.proto.packed import unpacked
 from hansa_matrix.proto.pdu import from_wire
 from hansa_matrix.proto.state_keys import CREATE
 from hansa_matrix.proto.versions import RoomVersion
@@ -110,6 +112,17 @@ class Stored:
     def insert(self) -> Insert:
         """The write that keeps it unless the event is stored already: then it is a Conflict."""
         return Insert("pdu", (self.pdu.event_id,), self.pdu.wire, self._fields())
+
+
+def same_event(one: Pdu, other: Pdu, version: RoomVersion) -> bool:
+    """Whether two events of one id are one event: they may differ in signatures, and in what a redaction
+    takes away.
+    """
+    if one.room_id != other.room_id:
+        return False
+    return not version.named_event_ids or (
+        reference_hash(one.raw, version) == reference_hash(other.raw, version)
+    )
 
 
 def is_live(row: Row) -> bool:
@@ -231,11 +244,16 @@ class RoomEvents:
         found = await self._all.load(ids, version)
         return {e: one for e, one in found.items() if one.pdu.room_id != self._room_id}
 
-    async def taken(self, event_id: str, version: RoomVersion) -> bool:
-        """Whether an id is that of another room's event. Only where servers make ids (versions 1 and 2) can
-        two events have one.
+    async def taken(self, pdus: Sequence[Pdu], version: RoomVersion) -> set[str]:
+        """The ids of those events that are ids of other events here, of this room or of another. Only where
+        servers make ids (versions 1 and 2) can two events have one: what is stored first keeps it, since
+        states and auth chains name it.
         """
-        return version.named_event_ids and bool(await self.foreign([event_id], version))
+        if not version.named_event_ids:
+            return set()
+        found = await self._all.load([pdu.event_id for pdu in pdus], version)
+        known = [(pdu, found[pdu.event_id].pdu) for pdu in pdus if pdu.event_id in found]
+        return {p.event_id for p, had in known if not same_event(had, unpacked(p, version), version)}
 
     def keep(self, stored: Iterable[Stored]) -> None:
         """See ``Events.keep``."""

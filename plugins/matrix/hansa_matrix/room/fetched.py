@@ -135,7 +135,8 @@ class Fetched:
     async def keep(self, room: MatrixRoom, pdus: list[Pdu], notes: Notes | None = None) -> None:
         """Store events without a place."""
         known = await room.events.load((p.event_id for p in pdus), room.version)
-        fresh = [p for p in pdus if p.event_id not in known]
+        taken = await room.events.taken([p for p in pdus if p.event_id not in known], room.version)
+        fresh = [p for p in pdus if p.event_id not in known and p.event_id not in taken]
         state = await room.state()
         create = (await room.events_of(state, ())).get(CREATE_KEY)
         made = await outliers.judged(self._ctx, fresh, room.version, room.events, create)

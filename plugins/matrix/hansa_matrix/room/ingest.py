@@ -33,6 +33,7 @@ from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.pdu import checked_hash, key_ids, needed_at, parse, required_servers, unsigned_by
 from hansa_matrix.room.backlog import Backlog, weight
 from hansa_matrix.room.line import Entry, Line
@@ -214,7 +215,9 @@ class Ingest:
             settled = known is not None and known.after and not known.unwanted
             if pdu.event_id in line.ids:
                 entry = line.find(pdu.event_id)
-                if entry is not None and await self._policing.completes(room, entry.pdu, pdu):
+                if entry is not None and (
+                    _by_its_own(origin, entry, pdu) or await self._policing.completes(room, entry.pdu, pdu)
+                ):
                     fields = {"event_id": pdu.event_id, "origin": entry.origin}
                     writes.append(Put("staged", (room.room_id, entry.at), pdu.wire, fields))
                     completed.append((entry, pdu))
@@ -367,6 +370,8 @@ class Ingest:
                 if await self._keyless(room, entry):
                     break
                 good = await self.verified(room, pdu)
+                if entry.pdu is not pdu:  # it came again meanwhile
+                    break
                 if good is None:
                     drops.append(Delete("staged", row))
                 elif await self._gaps.lacking(room, good, expected) or await self._unsigned(room, entry):
@@ -460,6 +465,13 @@ class Ingest:
             ts=pdu.origin_server_ts,
             native=Arrived(pdu=pdu, origin=origin, staged=staged, handshake=handshake, unwanted=unwanted),
         )
+
+
+def _by_its_own(origin: str, waiting: Entry, pdu: Pdu) -> bool:
+    """Whether the server whose event it is sends another copy of one that waits in somebody else's: that may
+    have other content or signatures, by which it is cut or dropped.
+    """
+    return origin == domain_of(pdu.sender) != waiting.origin and waiting.pdu.wire != pdu.wire
 
 
 def _final(outcome: Outcome) -> bool:

@@ -331,7 +331,11 @@ class Membership:
             await self._keyring.ask_again(seen.awaited)
             seen = await checks.finished()
         of_room = RoomEvents(self._events, join.room_id)
-        made = await outliers.judged(self._ctx, seen.good, version, of_room, answer.create)
+        taken = await of_room.taken([*seen.good, join], version)
+        if join.event_id in taken:
+            raise RemoteProtocolError("the join has the id of another event")
+        good = [pdu for pdu in seen.good if pdu.event_id not in taken]
+        made = await outliers.judged(self._ctx, good, version, of_room, answer.create)
         if answer.create.event_id not in made:
             raise RemoteProtocolError("the create event could not be verified")
         state: dict[StateKey, str] = {}

@@ -89,22 +89,26 @@ def _verified(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> li
 
 
 def in_auth_order(pdus: Iterable[Pdu]) -> list[Pdu]:
-    """Every event after those of its auth events that are among them."""
+    """Every event after those of its auth events that are among them. Of a ring, which no hash allows where
+    ids are hashes, one event comes before an auth event of its own.
+    """
     by_id = {p.event_id: p for p in pdus}
-    done: set[str] = set()
+    met: set[str] = set()
     ordered: list[Pdu] = []
     for start in by_id.values():
-        stack = [(start, False)]
+        if start.event_id in met:
+            continue
+        met.add(start.event_id)
+        stack = [(start, iter(start.auth_events))]  # as deep as the chain, however many ids an event cites
         while stack:
-            pdu, entered = stack.pop()
-            if pdu.event_id in done:
-                continue
-            if entered:
-                done.add(pdu.event_id)
+            pdu, cited = stack[-1]
+            following = next((a for a in cited if a in by_id and a not in met), None)
+            if following is None:
+                stack.pop()
                 ordered.append(pdu)
                 continue
-            stack.append((pdu, True))
-            stack += [(by_id[a], False) for a in pdu.auth_events if a in by_id and a not in done]
+            met.add(following)
+            stack.append((by_id[following], iter(by_id[following].auth_events)))
     return ordered
 
 

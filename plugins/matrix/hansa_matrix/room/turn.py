@@ -76,7 +76,7 @@ class RoomTurn:
 
     async def _arrived(self, arrived: Arrived, verdict: Verdict) -> Prepared | Missing | Refusal:
         pdu, room = arrived.pdu, self._draft.room
-        if await room.events.taken(pdu.event_id, room.version):
+        if await room.events.taken([pdu], room.version):
             return _taken(pdu)
         done: list[Write] = [Delete("staged", arrived.staged)] if arrived.staged else []
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
@@ -191,10 +191,10 @@ class RoomTurn:
         pdu, state, room = adopted.pdu, adopted.state, self._draft.room
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
         self._draft.comes_again(known)
+        if await room.events.taken([pdu], room.version):
+            return _taken(pdu)
         if known is not None and known.after:
             return self._draft.prepared([], shown=False)
-        if await room.events.taken(pdu.event_id, room.version):
-            return _taken(pdu)
         parent = self._draft.head.group
         before, puts = room.groups.grow(parent, await room.groups.load(parent), state)
         after, writes = before, list[Write](puts)
@@ -236,7 +236,7 @@ class RoomTurn:
         self._draft.comes_again(known)
         if known is not None and known.after:
             return self._draft.prepared([], shown=False)
-        if await self._draft.room.events.taken(pdu.event_id, self._draft.room.version):
+        if await self._draft.room.events.taken([pdu], self._draft.room.version):
             return _taken(pdu)
         cited = await self._draft.load({*pdu.auth_events, *pdu.prev_events})
         if len(cited) < len({*pdu.auth_events, *pdu.prev_events}):
@@ -291,8 +291,8 @@ def _accepted(verdict: Verdict) -> tuple[Status, str]:
 
 
 def _taken(pdu: Pdu) -> Refusal:
-    """Where servers make ids, one may give an event the id of another room's event."""
-    return Refusal(code=RefusalCode.INVALID, text=f"{pdu.event_id} is an event of another room")
+    """Where servers make ids, one may give an event the id of another event."""
+    return Refusal(code=RefusalCode.INVALID, text=f"{pdu.event_id} is another event's id")
 
 
 def _strays(pdu: Pdu, foreign: Collection[str]) -> Refusal:

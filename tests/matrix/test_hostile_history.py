@@ -1,0 +1,155 @@
+"""What a server of a room says of its past to do harm: rings, ids used twice, copies that are cut."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import tracemalloc
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+import pytest
+from hansa import HttpRequest
+from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.room.outliers import in_auth_order
+from matrix.inbound import THEIRS, V1, Inbound, inbound
+from matrix.peering import status_of
+from peers.forger import Forger
+
+named_ids = pytest.mark.parametrize("version", ["1", "2"])
+
+
+class Cites:
+    """An event of which it is counted how often somebody looks at what it cites."""
+
+    looks = 0
+
+    def __init__(self, name: str, *auth: str) -> None:
+        self.event_id, self._auth = name, auth
+
+    @property
+    def auth_events(self) -> tuple[str, ...]:
+        Cites.looks += 1
+        assert Cites.looks < 10_000, "it goes round in a ring"
+        return self._auth
+
+
+@pytest.mark.parametrize("ring", [("a", "a"), ("ab", "ba"), ("abcd", "bcda")])
+def test_a_ring_of_auth_events_comes_to_an_end(ring):
+    Cites.looks = 0
+    pdus = [Cites(one, other, "x") for one, other in zip(*ring, strict=True)] + [Cites("x"), Cites("y", "a")]
+    order = [one.event_id for one in in_auth_order(pdus)]  # type: ignore[arg-type]
+    assert sorted(order) == sorted({*ring[0], "x", "y"})
+    assert order.index("x") < min(order.index(one) for one in ring[0])
+    assert order.index("a") < order.index("y")
+
+
+def test_the_order_of_many_that_cite_many_holds_one_place_for_each():
+    """Each of 500 cites all before it: their 125,000 citations are not held at once."""
+    pdus = [SimpleNamespace(event_id=str(n), auth_events=[str(m) for m in range(n)]) for n in range(500)]
+    tracemalloc.start()
+    try:
+        order = [one.event_id for one in in_auth_order(reversed(pdus))]  # type: ignore[arg-type]
+        assert tracemalloc.get_traced_memory()[1] < 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    assert order == [str(n) for n in range(500)]
+
+
+def _auth(house: Inbound, *more: str) -> list[str]:
+    keys = [("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", house.room.user)]
+    return [*(house.room.state[key] for key in keys if key in house.room.state), *more]
+
+
+async def _done(house: Inbound, raw: dict[str, Any]) -> None:
+    """Send an event, and wait until nothing waits."""
+    assert (await house.send(raw))[0] == 200
+    async with asyncio.timeout(10):
+        while await house.app.network("matrix")._ctx.store.scan("staged", limit=1):
+            await asyncio.sleep(0.005)
+
+
+def _giving(house: Inbound, *raws: dict[str, Any]) -> None:
+    def answer(request: HttpRequest) -> tuple[int, Any] | None:
+        return (200, {"auth_chain": list(raws)}) if "/event_auth/" in unquote(request.target) else None
+
+    house.peer.answer = answer
+
+
+@named_ids
+async def test_a_ring_in_an_auth_chain_stops_nobody(tmp_path, version):
+    async with inbound(tmp_path, version, gap_patience=0.0) as house:
+        forger, room, user = house.forger, house.room, house.room.user
+        one, two = (f"${secrets.token_hex(8)}:{THEIRS}" for _ in "12")
+        ring = []
+        for name, other in ((one, two), (two, one)):
+            content = {"membership": "join", "displayname": name[:9]}
+            over = {"auth_events": _auth(house, other)}
+            draft = forger.draft(room, "m.room.member", content, user, **over) | {"event_id": name}
+            ring.append(forger.finish(room, draft))
+        _giving(house, *ring)
+        async with asyncio.timeout(10):
+            raw = forger.message(room, "it goes round", auth_events=[*_auth(house)[:2], one])
+            assert (await house.send(raw))[0] == 200
+            assert await house.fate(forger.message(room, "still here")) == "accepted"
+        store = house.app.network("matrix")._ctx.store
+        assert await store.get("pdu", (one,)) is None
+        assert await store.get("pdu", (two,)) is None
+
+
+@named_ids
+async def test_an_id_stays_with_the_event_that_had_it_first(tmp_path, version):
+    """An auth event without a place is named by what stands on it: nobody puts another into its row."""
+    async with inbound(tmp_path, version) as house:
+        forger, room, user = house.forger, house.room, house.room.user
+        again = forger.draft(room, "m.room.member", {"membership": "join", "displayname": "x"}, user)
+        first = forger.finish(room, again)
+        _giving(house, first)
+        auth = [*_auth(house)[:2], first["event_id"]]
+        assert await house.fate(forger.message(room, "on it", auth_events=auth)) == "accepted"
+        store = house.app.network("matrix")._ctx.store
+        row = await store.get("pdu", (first["event_id"],))
+        assert row.fields["status"] == "outlier"
+        draft = forger.draft(room, "m.room.message", {"msgtype": "m.text", "body": "another"})
+        other = forger.finish(room, draft | {"event_id": first["event_id"]})
+        await _done(house, other)
+        assert house.counted("matrix_pdus")["refused"] == 1
+        assert (await store.get("pdu", (first["event_id"],))).body == row.body
+        await _done(house, first)  # the same one gets its place
+        assert (await store.get("pdu", (first["event_id"],))).fields["after"]
+
+
+@pytest.mark.parametrize("version", ["2", "3", "6", "10", "12"])
+async def test_a_spoiled_copy_that_waits_gives_way_to_the_one_of_its_own_server(tmp_path, version):
+    """A member relays what another says, with signatures that do not hold, before that other's server does."""
+    async with inbound(tmp_path, version) as house:
+        room = house.room
+        relay = Forger("127.0.0.3:3")
+        house.peer.keys = lambda request: (
+            200,
+            (relay if request.host_header == relay.name else house.forger).keys(),
+        )
+        raw = house.forger.message(room, "as it was said")
+        name = event_id(raw, room.version)
+        signatures = {THEIRS: {"ed25519:now": "A" * 86}}
+        spoiled = {**raw, "signatures": signatures}
+        network = house.app.network("matrix")
+        ingest, real = network._ingest, network._ingest._judge
+        held = asyncio.Event()
+
+        async def judge(*given: Any) -> int:
+            await held.wait()
+            return await real(*given)
+
+        ingest._judge = judge
+        assert (
+            await house.ask("PUT", f"{V1}/send/a", {"pdus": [spoiled]}, origin=relay.name, key=relay.key)
+        )[0] == 200
+        assert (await house.send(raw))[0] == 200
+        held.set()
+        assert await status_of(house, raw) == "accepted"
+        row = await network._ctx.store.get("pdu", (name,))
+        assert orjson.loads(row.body)["content"]["body"] == "as it was said"
+        assert not await network._ctx.store.scan("staged", limit=10)
