@@ -167,7 +167,15 @@ class ClientApi:
         def gone(user: str) -> None:
             ctx.spawn(entering.leave_all(user), f"{user} leaves")
 
+        async def meet(user: str, room_id: str) -> None:
+            await entrance.entered(room_id)
+            await known.meet(user, room_id)
+
+        def entered(user: str, room_id: str) -> None:
+            ctx.spawn(meet(user, room_id), f"{user} is met")
+
         data.changed = changed
+        attendance.entered = entered
         known.presences.changed = there
         signals.told = lambda name: attendance.tell(name) if name.startswith("!") else news.tell(name)
         self.accounts.closed = news.tell

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -71,11 +71,14 @@ class Sync:
             request.first("use_state_after"),
             request.first("org.matrix.msc4222.use_state_after"),
         }
-        await self._there(caller.user, request.first("set_presence", "online"))
+        state = request.first("set_presence", "online")
+        await self._there(caller.user, state)
         seconds = min(number(request, "timeout", 0, 10**9) / 1000, _LONGEST)
         until = self._ctx.clock.monotonic() + seconds
         if since.device > 0:
             await self._known.messages.delivered(caller.user, caller.device, since.device)
+        if state == "offline":
+            return await self._waited(caller, since, wanted, until, full=full, after=after)
         with self._present(caller.user):
             return await self._waited(caller, since, wanted, until, full=full, after=after)
 
@@ -124,9 +127,11 @@ class Sync:
                 await self._known.presences.tell(replace(known, presence="offline", active=False))
 
     async def _there(self, user: str, state: str) -> None:
-        """Whoever syncs is there, unless they say otherwise."""
+        """Whoever syncs is there, unless their client says that it does not speak for them."""
         if state not in {"online", "offline", "unavailable"}:
             raise error(400, "M_INVALID_PARAM", "set_presence is online, offline or unavailable")
+        if state == "offline":
+            return
         presences = self._known.presences
         known = presences.of(user)
         if self._ctx.config.presence and (known.presence if known is not None else "offline") != state:
@@ -178,7 +183,7 @@ class Sync:
             answer["rooms"] = rooms
         if data:
             answer["account_data"] = {"events": data}
-        presence = self._presence(asked)
+        presence = self._presence(asked, device.met)
         if presence:
             answer["presence"] = {"events": presence}
         answer |= device.news
@@ -205,15 +210,16 @@ class Sync:
         )
         return await self._of_devices.lists(asked)
 
-    def _presence(self, asked: Asked) -> list[dict[str, Any]]:
-        """Of people whom one shares a room with, those who came, went or said something."""
+    def _presence(self, asked: Asked, met: Collection[str]) -> list[dict[str, Any]]:
+        """Of people whom one shares a room with, those who came, went, said something or are ``met``."""
         if not self._ctx.config.presence or not asked.wanted.presence.typed("m.presence"):
             return []
         found: list[dict[str, Any]] = []
         for one in self._known.presences.every():
             news = asked.since.position < 0 or self._signals.changed_in.get(one.user, 0) > asked.since.typing
-            met = one.user == asked.caller.user or self._attendance.together(asked.caller.user, one.user)
-            if not news or not met or not asked.wanted.presence.named("m.presence", one.user):
+            if not (news or one.user in met) or not asked.wanted.presence.named("m.presence", one.user):
+                continue
+            if one.user != asked.caller.user and not self._attendance.together(asked.caller.user, one.user):
                 continue
             content = {"presence": one.presence, "currently_active": one.active, "last_active_ago": one.ago}
             content |= {"status_msg": one.status} if one.status else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,14 @@ _TO_DEVICE = 100
 
 @dataclass(frozen=True, slots=True)
 class DeviceNews:
-    """What a sync says of devices: at every time, and as news; and up to where messages to it are in."""
+    """What a sync says of devices: at every time, and as news; and up to where messages to it are in. ``met``
+    are people with other keys than before, among whom are those that one meets now.
+    """
 
     always: dict[str, Any]
     news: dict[str, Any]
     upto: int
+    met: Collection[str] = ()
 
 
 class DevicesPart:
@@ -56,12 +59,14 @@ class DevicesPart:
         events = [one.event for one in waiting if await messages.permitted(user, one)]
         if events:
             news["to_device"] = {"events": events}
+        met: Collection[str] = ()
         if asked.since.position >= 0:
             lists = await self.lists(asked)
             if any(lists.values()):
                 news["device_lists"] = lists
+            met = frozenset(lists["changed"])
         upto = waiting[-1].position if len(waiting) == _TO_DEVICE else asked.upto
-        return DeviceNews(always, news, upto)
+        return DeviceNews(always, news, upto, met)
 
     async def lists(self, asked: Asked) -> dict[str, list[str]]:
         """Of people in common rooms whose keys changed or whom one meets now, and who is met no more."""

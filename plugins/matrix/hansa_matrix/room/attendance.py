@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -46,6 +46,8 @@ class Attendance:
         self.accounts: set[str] = set()
         #: Of those whoever left for good and wants to be forgotten.
         self.erased: set[str] = set()
+        #: Told of a person with an account, and of a room that they came into.
+        self.entered: Callable[[str, str], None] = lambda _user, _room_id: None
         self._stays: dict[str, dict[str, Stay]] = {}
         self._joined: dict[str, set[str]] = {}
 
@@ -108,8 +110,11 @@ class Attendance:
 
     def moved(self, user: str, stay: Stay) -> None:
         """``writes`` are durable."""
+        before = self.stay(user, stay.room_id)
         self._keep(user, stay)
         self.news.tell(user)
+        if stay.membership == "join" and (before is None or before.membership != "join"):
+            self.entered(user, stay.room_id)
 
     async def move(self, user: str, stay: Stay) -> None:
         """Keep a stay that no event of a room of ours made."""

@@ -29,6 +29,19 @@ class Company:
         found = (s for view in self._rooms(user) for n, s in view.joined_servers if n == self._ctx.id)
         return set(found) - {self.server}
 
+    def met(self, user: str, room_id: str) -> set[str]:
+        """The other servers that somebody meets in one of their rooms alone."""
+        elsewhere: set[str] = set()
+        for other in self.rooms(user):
+            if other != room_id:
+                elsewhere |= self._in(other)
+        return self._in(room_id) - elsewhere - {self.server}
+
+    def _in(self, room_id: str) -> set[str]:
+        """The servers of a room."""
+        view = self._ctx.view(room_id)
+        return {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
+
     def shared(self, user: str) -> bool:
         """Whether somebody is in a room that we are in too: then their server tells us of them."""
         return next(self._rooms(user), None) is not None

@@ -6,7 +6,7 @@ SPEC: server-server API, "Device Management"; client-server API, "End-to-End Enc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -169,13 +169,34 @@ class Devices:
         self._sender.sent(servers)
         self.changed(user)
 
-    async def _told(self, user: str) -> set[str]:
-        """The servers that learn of somebody's keys: those that may ask for them."""
-        servers = self._company.servers(user)
+    async def _told(self, user: str, of: Collection[str] | None = None) -> set[str]:
+        """The servers that learn of somebody's keys, of some or of all that they meet: those that may ask for
+        them.
+        """
+        servers = self._company.servers(user) if of is None else set(of)
         if not self._ctx.governed:
             return servers
         each = {s: self._crossings.keys_query(s, [user], outbound=False) for s in sorted(servers)}
         return {server for server, crossing in each.items() if await passes(self._ctx, crossing)}
+
+    async def introduce(self, user: str, servers: Collection[str]) -> None:
+        """Tell servers that meet somebody now of their devices. One is named, and none before it: so they ask
+        for all of them, and those who know them already miss no change.
+
+        SPEC: server-server API, "Device Management".
+        """
+        devices = (await self.outside(user)).devices.values()
+        device = next((one for one in devices if one.keys is not None), None)
+        told = await self._told(user, servers)
+        if device is None or not told:
+            return
+        async with self._one:
+            stream_id = await self._last(user)
+            update = DeviceListUpdate(
+                user=user, stream_id=stream_id, device=device, previous=(), deleted=False
+            )
+            await self._ctx.store.commit(self._sender.lasting(device_list_edu(update), told))
+        self._sender.sent(told)
 
     async def set_cross_signing(
         self, user: str, keys: Mapping[str, Any], *, was: Mapping[str, bytes | None] = MappingProxyType({})

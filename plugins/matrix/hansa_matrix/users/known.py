@@ -33,6 +33,15 @@ class Known:
         self.openid = OpenId(ctx, client)
         self.presences = Presences(ctx, self.company, sender, on=ctx.config.presence)
 
+    async def meet(self, user: str, room_id: str) -> None:
+        """Somebody with an account came into a room: whoever meets them there learns of their devices, and
+        whether they are there.
+        """
+        servers = self.company.met(user, room_id)
+        if servers:
+            await self.devices.introduce(user, servers)
+            await self.presences.introduce(user, servers)
+
     def takers(self) -> dict[str, Taker]:
         """Who takes which EDU."""
         return {

@@ -6,7 +6,7 @@ The last word of a person counts; nothing is kept over a restart.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,9 +73,15 @@ class Presences:
         if self._ctx.governed:
             await require(self._ctx, self._crossings.presence(one.user, one.status))
 
-    async def _told(self, one: PresenceEdu) -> set[str]:
-        """The servers that may know of somebody's presence."""
-        servers = self._company.servers(one.user)
+    async def introduce(self, user: str, servers: Collection[str]) -> None:
+        """Tell servers that meet somebody now whether they are there."""
+        one = self.of(user)
+        if self._on and one is not None and servers:
+            self._sender.tell(await self._told(one, servers), (PRESENCE, user), presence_edu(one))
+
+    async def _told(self, one: PresenceEdu, of: Collection[str] | None = None) -> set[str]:
+        """The servers that may know of somebody's presence, of some or of all that they meet."""
+        servers = self._company.servers(one.user) if of is None else set(of)
         if not self._ctx.governed or not servers:
             return servers
         if await passes(self._ctx, self._crossings.presence(one.user, one.status, servers)):

@@ -1,0 +1,118 @@
+"""Whoever meets somebody now learns what those who knew them were told before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from clients.people import House, house, part, until
+from clients.test_absences import back, there
+from clients.test_crypto import keys_of
+from hansa import HttpRequest
+from matrix.inbound import OURS, THEIRS
+from nacl.signing import SigningKey
+
+
+class Told:
+    """What the other server is told by transactions."""
+
+    def __init__(self, home: House) -> None:
+        self.edus: list[dict[str, Any]] = []
+        self.before = home.wire.peer.answer
+        home.wire.peer.answer = self.answer
+
+    def answer(self, request: HttpRequest) -> tuple[int, Any] | None:
+        if "/send/" in request.target and request.host_header == THEIRS:
+            self.edus += orjson.loads(request.body or b"{}").get("edus", [])
+            return self.before(request) or (200, {})
+        return self.before(request)
+
+    async def of(self, kind: str) -> list[dict[str, Any]]:
+        """Those of a kind, once there is one."""
+
+        async def some() -> list[dict[str, Any]]:
+            return [edu["content"] for edu in self.edus if edu["edu_type"] == kind]
+
+        return await until(some)
+
+
+async def test_servers_that_meet_somebody_learn_of_their_devices(tmp_path):
+    async with house(tmp_path) as home:
+        told, alice = Told(home), await home.person("alice", "A")
+        await alice.call("POST", "/keys/upload", {"device_keys": keys_of(alice, SigningKey.generate())})
+        assert told.edus == []
+        await alice.join(f"#one:{OURS}")
+        (update,) = await told.of("m.device_list_update")
+        assert (update["user_id"], update["device_id"], update["prev_id"]) == (alice.user, "A", [])
+        status, listed = await home.wire.ask("GET", f"/_matrix/federation/v1/user/devices/{part(alice.user)}")
+        assert (status, listed["stream_id"]) == (200, update["stream_id"])
+        # Whom they know already they are not told of again.
+        await alice.call("PUT", "/devices/A", {"display_name": "phone"})
+        room = await alice.create(preset="public_chat", room_alias_name="verona")
+        await home.wire.join("verona")
+        bob = await home.person("bob", "B")
+        await bob.call("POST", "/keys/upload", {"device_keys": keys_of(bob, SigningKey.generate())})
+        await bob.join(room)
+
+        async def of_bob() -> list[dict[str, Any]]:
+            return [one for one in await told.of("m.device_list_update") if one["user_id"] == bob.user]
+
+        assert len(await until(of_bob)) == 1
+        await bob.join(f"#one:{OURS}")
+        await bob.call("POST", "/logout", {})
+
+        async def gone() -> bool:
+            return any(one.get("deleted") for one in await of_bob())
+
+        await until(gone)
+        assert len(await of_bob()) == 2
+
+
+async def test_a_server_whose_room_somebody_joins_learns_of_their_devices(tmp_path):
+    async with there(tmp_path, "12") as (home, past, juliet):
+        told = Told(home)
+        await juliet.call("POST", "/keys/upload", {"device_keys": keys_of(juliet, SigningKey.generate())})
+        await back(past, juliet, past.room.room_id)
+        (update,) = await told.of("m.device_list_update")
+        assert (update["user_id"], update["device_id"]) == (juliet.user, juliet.device)
+
+
+async def test_servers_that_meet_somebody_learn_that_they_are_there(tmp_path):
+    async with house(tmp_path, presence=True) as home:
+        told, alice = Told(home), await home.person("alice")
+        await alice.sync()
+        await alice.join(f"#one:{OURS}")
+        ((push,),) = [one["push"] for one in await told.of("m.presence")]
+        assert (push["user_id"], push["presence"]) == (alice.user, "online")
+
+
+@pytest.mark.parametrize("who", ["comes", "is there"])
+async def test_people_who_meet_know_who_is_there(tmp_path, who):
+    async with house(tmp_path, presence=True) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(preset="public_chat")
+        for one in (alice, bob):
+            await one.sync()
+            assert "presence" not in await one.sync()
+        await bob.join(room)
+        reader, other = (bob, alice) if who == "comes" else (alice, bob)
+        found = (await reader.sync())["presence"]["events"]
+        assert [e["content"]["presence"] for e in found if e["sender"] == other.user] == ["online"]
+        assert "presence" not in await reader.sync()
+
+
+async def test_who_is_there_without_saying_so(tmp_path):
+    """``set_presence=offline`` is a client in the background: it says nothing, and keeps nobody there."""
+    async with house(tmp_path, presence=True) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(preset="public_chat")
+        await bob.join(room)
+        status = f"/presence/{part(bob.user)}/status"
+        await bob.sync("&set_presence=offline")
+        assert (await alice.get(status))["presence"] == "offline"
+        away = {"presence": "unavailable", "status_msg": "at the ball"}
+        await bob.call("PUT", status, away)
+        await bob.sync("&set_presence=offline")
+        found = await alice.get(status)
+        assert (found["presence"], found["status_msg"]) == ("unavailable", "at the ball")
