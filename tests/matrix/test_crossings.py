@@ -266,8 +266,10 @@ TOLD = {
     "room/signals.py _spread": "SignalOut",
     "room/signals.py send": "SignalOut, asked by the core",
     "users/presence.py tell": "Presence",
+    "users/presence.py introduce": "Presence",
     "users/messages.py send": "ToDevice",
     "users/devices.py _change": "KeysQuery",
+    "users/devices.py introduce": "KeysQuery",
     "users/devices.py set_cross_signing": "KeysQuery",
 }
 
