@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import hansa
-from hansa import cli, config, context, contracts, hookspecs, plugins
+from hansa import cli, context, contracts, hookspecs, plugins, settings
 from hansa.pure import commands as plugin_commands
 from hansa.pure import content, crossing
 from pydantic import BaseModel
@@ -159,11 +159,12 @@ def commands() -> str:
 
 def tables() -> Iterator[tuple[str, type[BaseModel], str]]:
     """``(TOML table, model, what else there is to say)``, the core's and those of our plugins."""
-    yield "[server]", config.Server, ""
-    yield "[store]", config.Store, ""
-    yield "[networks.<id>]", config._NetworkTable, "And what the plugin says, below."  # noqa: SLF001
-    yield "[policies.<name>]", config._PolicyTable, "And what the plugin says, below."  # noqa: SLF001
-    yield "[[rooms]]", config.RoomTable, ""
+    yield "[server]", settings.Server, ""
+    yield "[store]", settings.Store, ""
+    yield "[media]", settings.Media, ""
+    yield "[networks.<id>]", settings.NetworkTable, "And what the plugin says, below."
+    yield "[policies.<name>]", settings.PolicyTable, "And what the plugin says, below."
+    yield "[[rooms]]", settings.RoomTable, ""
     for name in ("matrix", "xmpp", "governance"):
         yield f'plugin = "{name}"', plugins.find(name).Config, ""
 

@@ -6,14 +6,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 from hansa import plugins, tables
 from hansa.backoff import Backoff
-from hansa.blobs import Blobs, MemoryBlobs
-from hansa.contracts import LinksRooms, Network, OpenedRoom, RoomRefused
-from hansa.decision_log import Retention
+from hansa.contracts import FoundsRooms, LinksRooms, Network, OpenedRoom, RoomRefused, RoomWish
 from hansa.decisions import Decisions
 from hansa.delivery import Consumer, Judged
 from hansa.dispatch import each
@@ -24,13 +21,12 @@ from hansa.policies import Policies, digest_of
 from hansa.present import Present
 from hansa.pure.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.pure.model import Delivery, Event, Link, Ref
-from hansa.pure.verdict import Action
 from hansa.rejudging import Rejudging
 from hansa.rooms import Room, Rooms
 from hansa.runtime import Context
-from hansa.seams import Http, Seams
+from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.signals import SignalRelay
-from hansa.store.base import Delete, Row, Scoped, Store, StoreError
+from hansa.store.base import Delete, Row, Scoped, StoreError
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.throttle import Throttle
 
@@ -39,43 +35,6 @@ _OBSERVED = 1000
 _PRUNE_EVERY = 600.0
 #: Seconds that a directory has to say whether a password is right.
 _DIRECTORY_WITHIN = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkSetup:
-    """One ``[networks.<id>]`` table, checked."""
-
-    id: str
-    module: ModuleType
-    options: Any
-    rate: float = 0.0
-    burst: int = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicySetup:
-    """One ``[policies.<name>]`` table, checked. ``timeout`` is in seconds."""
-
-    name: str
-    module: ModuleType
-    options: Any
-    on_error: Action = Action.DENY
-    shadow: bool = False
-    timeout: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """A whole Hansa before it runs. ``rooms`` are tuples of ``NETWORK:ADDRESS`` to keep linked."""
-
-    store: Store
-    http: Http
-    seams: Seams
-    blobs: Blobs = field(default_factory=MemoryBlobs)
-    networks: Sequence[NetworkSetup] = ()
-    policies: Sequence[PolicySetup] = ()
-    rooms: Sequence[Sequence[str]] = ()
-    retention: Retention = field(default_factory=Retention)
 
 
 @dataclass(slots=True)
@@ -118,6 +77,8 @@ class App:
         self._tasks: set[asyncio.Task[None]] = set()
         self._manager = plugins.registry()
         self._policies = Policies()
+        #: The policies of now as they were configured.
+        self.policy_setups = tuple(setup.policies)
         self._hosts: dict[str, str] = {}
         self._observers = _Observers()
         self._stopping = False
@@ -179,8 +140,8 @@ class App:
         self.spawn(self.present.every(), "views")
         for runner in self.runners.values():
             self.spawn(runner.run(), f"network {runner.id}")
-        for specs in self.setup.rooms:
-            self.spawn(self._keep_room(list(specs)), "configured room")
+        for wanted in self.setup.rooms:
+            self.spawn(self._keep_room(wanted), "configured room")
 
     async def stop(self) -> None:
         """Stop the deliveries first, so that no send is cut off, then the networks, then the store. What a
@@ -202,7 +163,7 @@ class App:
         fresh, old = Policies(), self._policies
         await fresh.open(self, setups)
         await self.decisions.adopt(fresh.installed, digest_of(setups))
-        self._policies = fresh
+        self._policies, self.policy_setups = fresh, tuple(setups)
         await old.close()
         self.spawn(self.present.every(), "views")
         for consumer in self.consumers.values():
@@ -329,14 +290,26 @@ class App:
         await self.consume(link)
         return link
 
-    async def link_room(self, specs: Sequence[str], room: str | None = None, *, create: bool = False) -> str:
-        """Open every ``NETWORK:ADDRESS`` and tie them together; the room's id. Raises ``RoomRefused``."""
+    async def link_room(
+        self,
+        specs: Sequence[str],
+        room: str | None = None,
+        *,
+        create: bool = False,
+        wish: RoomWish | None = None,
+    ) -> str:
+        """Open every ``NETWORK:ADDRESS`` and tie them together; the room's id. ``wish`` is how what is made
+        should be. Raises ``RoomRefused``.
+        """
         for spec in specs:
             network, _, address = spec.partition(":")
             instance = self.network(network)
             if not isinstance(instance, LinksRooms):
                 raise LocalProtocolError(f"{spec}: there is no network {network!r} that opens rooms")
-            opened = await instance.open_room(address, create=create)
+            if create and wish is not None and isinstance(instance, FoundsRooms):
+                opened = await instance.found_room(address, wish)
+            else:
+                opened = await instance.open_room(address, create=create)
             known = self.rooms.link(opened.native)
             if known is not None and room is None:
                 room = known.room
@@ -347,7 +320,8 @@ class App:
             raise LocalProtocolError("name at least one NETWORK:ADDRESS")
         return room
 
-    async def _keep_room(self, specs: list[str]) -> None:
+    async def _keep_room(self, wanted: RoomSetup) -> None:
+        specs = list(wanted.links)
         backoff, failures = Backoff(first=0.2, most=30.0), 0
         while True:
             try:
@@ -355,7 +329,7 @@ class App:
                     runner = self.runners.get(spec.partition(":")[0])
                     if runner is not None:
                         await runner.up()
-                await self.link_room(specs, create=True)
+                await self.link_room(specs, create=True, wish=wanted.wish)
             except (RoomRefused, LocalProtocolError, OSError) as error:
                 failures += 1
                 self.log.warning("room %s waits: %s", " ".join(specs), error)

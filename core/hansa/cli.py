@@ -6,11 +6,12 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from hansa import __version__, terminal
 from hansa.pure.errors import HansaError, LocalProtocolError
+from hansa.pure.printable import printable
 
 if TYPE_CHECKING:
     from hansa.pure.commands import Argument, Command
@@ -33,7 +34,12 @@ _OWN = frozenset(
 )
 
 
-def _parser() -> argparse.ArgumentParser:
+#: How an operator names a room, and a native room that is linked.
+_ROOM = "its id, NETWORK:NATIVE-ID or NETWORK:ADDRESS, such as matrix:#lobby"
+_LINK = "as `hansa rooms ls` shows it, or NETWORK:ADDRESS"
+
+
+def _parser(epilog: str = "") -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "-c",
@@ -44,7 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     listing = argparse.ArgumentParser(add_help=False, parents=[common])
     listing.add_argument("--json", action="store_true", help="print JSON")
-    parser = argparse.ArgumentParser("hansa", description="Matrix, XMPP and governance in one process.")
+    parser = argparse.ArgumentParser(
+        "hansa",
+        description="Matrix, XMPP and governance in one process.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"hansa {__version__}")
     top = parser.add_subparsers(dest="command", required=True)
 
@@ -65,16 +76,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     rooms.add_parser("ls", parents=[listing], help="all rooms")
     show = rooms.add_parser("show", parents=[listing], help="one room and its people")
-    show.add_argument("room", help="its id, or NETWORK:NATIVE-ID")
+    show.add_argument("room", help=_ROOM)
     create = rooms.add_parser("create", parents=[listing], help="make or open rooms and link them")
     create.add_argument(
         "links", nargs="+", metavar="NETWORK:ADDRESS", help="such as matrix:#lobby or xmpp:lobby"
     )
+    create.add_argument(
+        "--name", default="", help="what a room that is made is called (default: its address)"
+    )
+    create.add_argument("--published", action="store_true", help="list it in the public directory")
     link = rooms.add_parser("link", parents=[listing], help="link further native rooms to a room")
-    link.add_argument("room", help="its id, or NETWORK:NATIVE-ID")
+    link.add_argument("room", help=_ROOM)
     link.add_argument("links", nargs="+", metavar="NETWORK:ADDRESS", help="what to link to it")
     unlink = rooms.add_parser("unlink", parents=[listing], help="untie a native room")
-    unlink.add_argument("link", metavar="NETWORK:NATIVE-ID", help="as `hansa rooms ls` shows it")
+    unlink.add_argument("link", metavar="NETWORK:NATIVE-ID", help=_LINK)
 
     deliveries = top.add_parser("deliveries", help="what waits, what died").add_subparsers(
         dest="action", required=True
@@ -82,14 +97,16 @@ def _parser() -> argparse.ArgumentParser:
     deliveries.add_parser("ls", parents=[listing], help="every link that is delivered to")
     for name, text in (("retry", "send dead letters again"), ("drop", "forget dead letters")):
         one = deliveries.add_parser(name, parents=[listing], help=text)
-        one.add_argument("link", metavar="NETWORK:NATIVE-ID", help="as `hansa deliveries ls` shows it")
+        one.add_argument(
+            "link", metavar="NETWORK:NATIVE-ID", help="as `hansa deliveries ls` shows it, or NETWORK:ADDRESS"
+        )
         one.add_argument("--seq", type=int, default=None, help="only this one")
 
     policy = top.add_parser("policy", help="try and explain policies").add_subparsers(
         dest="action", required=True
     )
     test = policy.add_parser("test", parents=[listing], help="what each policy would say of a message")
-    test.add_argument("--room", required=True, help="its id, or NETWORK:NATIVE-ID")
+    test.add_argument("--room", required=True, help=_ROOM)
     test.add_argument("--sender", required=True, metavar="NETWORK:USER", help="who would say it")
     test.add_argument("--text", required=True, help="what they would say")
     explain = policy.add_parser("explain", parents=[listing], help="why something was decided")
@@ -156,6 +173,39 @@ def commands_of(name: str) -> list[Command]:
     return list(commands.found.values())
 
 
+def _of_plugins() -> str:
+    """The commands of every installed plugin, as the help lists them; of one that cannot be loaded, why."""
+    from hansa import plugins  # noqa: PLC0415
+    from hansa.pure.commands import table  # noqa: PLC0415
+
+    rows: list[list[str]] = []
+    for name in sorted(plugins.installed()):
+        try:
+            found = commands_of(name)
+        except HansaError as error:
+            rows.append([f"  {name}", f"(cannot be loaded: {error})"])
+            continue
+        rows += [[f"  {one.words if one.short else f'{name} {one.words}'}", one.help] for one in found]
+    return table(["commands of plugins:", ""], sorted(rows)) if rows else ""
+
+
+def _unknown(word: str) -> NoReturn:
+    """Ends the process: what is neither a command nor a plugin is wrong use."""
+    from hansa import plugins  # noqa: PLC0415
+
+    added = {name for name in plugins.installed() if _has_commands(name)}
+    added |= {short for name in plugins.installed() for short in _short_words(name)}
+    known = ", ".join([*sorted(_OWN), *sorted(added)])
+    _parser().error(f"invalid choice: {printable(word)!r} (choose from {known})")
+
+
+def _has_commands(plugin: str) -> bool:
+    try:
+        return bool(commands_of(plugin))
+    except HansaError:
+        return False
+
+
 def _short_words(plugin: str) -> set[str]:
     """The first words of a plugin's short commands; none of one that cannot be loaded as it is installed."""
     try:
@@ -176,7 +226,10 @@ def _plugin(argv: Sequence[str]) -> int | None:
         words = [named[0], *argv]
     from hansa.commands.client import watched  # noqa: PLC0415
 
-    args = plugin_parser(words[0], commands_of(words[0])).parse_args(words[1:])
+    found_commands = commands_of(words[0])
+    if not found_commands:
+        raise LocalProtocolError(f"plugin {words[0]} adds no commands")
+    args = plugin_parser(words[0], found_commands).parse_args(words[1:])
     command: Command = args._command  # noqa: SLF001
     body = {
         "network": args.network,
@@ -220,6 +273,10 @@ def _given(argument: Argument, args: argparse.Namespace) -> Any:
 _Ask = tuple[str, str, Any]
 
 
+def _wanted(args: argparse.Namespace) -> dict[str, Any]:
+    return {"links": args.links, "name": args.name, "published": args.published}
+
+
 def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
     """What to ask, and which function of ``show`` prints it."""
     name = f"{args.command} {getattr(args, 'action', '')}".strip()
@@ -235,7 +292,7 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
         case "rooms show":
             return ("GET", f"/rooms/{quote(args.room, safe='')}", None), "room"
         case "rooms create":
-            return ("POST", "/rooms/create", {"links": args.links}), "plain"
+            return ("POST", "/rooms/create", _wanted(args)), "plain"
         case "rooms link":
             return ("POST", "/rooms/link", {"room": args.room, "links": args.links}), "plain"
         case "rooms unlink":
@@ -274,10 +331,19 @@ def _check(args: argparse.Namespace) -> int:
     else:
         for warning in warnings:
             terminal.say(f"warning: {warning}")
-        networks, policies = len(config.networks), len(config.policies)
-        rooms = len(config.rooms)
-        terminal.say(f"{args.config} is good: {networks} networks, {policies} policies, {rooms} rooms")
+        has = ", ".join(
+            (
+                _counted(len(config.networks), "network", "networks"),
+                _counted(len(config.policies), "policy", "policies"),
+                _counted(len(config.rooms), "room", "rooms"),
+            )
+        )
+        terminal.say(f"{args.config} is good: {has}")
     return 0
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -291,7 +357,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HansaError as error:
         terminal.say(f"hansa: {error}", error=True)
         return 1
-    args = _parser().parse_args(words)
+    if not words:
+        terminal.page(_parser(_of_plugins()).format_help())
+        return 2
+    if words[0][:1] != "-" and words[0] not in _OWN:
+        _unknown(words[0])
+    args = _parser(_of_plugins() if words[0] in {"-h", "--help"} else "").parse_args(words)
     try:
         if args.command == "run":
             from hansa.serve import run  # noqa: PLC0415

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import ssl
 import tomllib
@@ -11,145 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 
-from hansa.mistakes import describe_mistake
+from hansa.mistakes import confused, describe_mistake
 from hansa.pure.errors import ConfigError, PluginError
-from hansa.store import check_url
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Tls(_Strict):
-    """A certificate."""
-
-    certificate: Path = Field(description="PEM file: the certificate, then its chain")
-    key: Path = Field(description="PEM file: the private key")
-
-
-class Server(_Strict):
-    """The ``[server]`` table."""
-
-    listen: list[str] = Field(
-        default=["https://127.0.0.1:8448"], description="public addresses; http:// is for behind a proxy"
-    )
-    tls: Tls | None = Field(default=None, description="certificate of the https:// addresses")
-    admin: str = Field(default="unix:hansa.sock", description="socket of the command line; mode 0600")
-    metrics: str = Field(default="", description="HOST:PORT for /health and /metrics; empty: none")
-    ca_file: Path | None = Field(default=None, description="more authorities to trust when calling peers")
-    private_networks: list[str] = Field(
-        default=[], description="networks that peers may be in although they are private, e.g. 10.0.0.0/8"
-    )
-    trusted_proxies: list[str] = Field(
-        default=[], description="networks of proxies in front, whose X-Forwarded-For is believed"
-    )
-
-    decisions_days: int = Field(
-        default=90, ge=1, le=36_500, description="days that decisions of policies are kept"
-    )
-    decisions_rows: int = Field(
-        default=100_000, ge=1_000, description="how many decisions are kept; the oldest go first"
-    )
-    decisions_of_strangers: int = Field(
-        default=1_000,
-        ge=10,
-        le=100_000,
-        description="how many servers that ask something and are refused have a decision of their own;"
-        " all further ones are counted in one",
-    )
-    connections: int = Field(
-        default=4096, ge=64, le=100_000, description="incoming connections at a time on the public addresses"
-    )
-    connections_per_address: int = Field(
-        default=256, ge=8, description="connections of one address; of a trusted proxy's, requests count"
-    )
-    connections_per_subnet: int = Field(
-        default=512, ge=8, description="connections from one IPv4 /24 or IPv6 /64"
-    )
-    body_memory: int = Field(
-        default=128,
-        ge=64,
-        le=65_536,
-        description="MiB of request bodies held at a time; no peer or subnet may have more than an eighth",
-    )
-
-    @field_validator("listen")
-    @classmethod
-    def _addresses(cls, value: list[str]) -> list[str]:
-        for one in value:
-            parts = urlsplit(one)
-            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port is None:
-                msg = f"{one!r} is not like https://0.0.0.0:8448"
-                raise ValueError(msg)
-        return value
-
-    @field_validator("metrics")
-    @classmethod
-    def _metrics(cls, value: str) -> str:
-        parts = urlsplit(f"//{value}")
-        if value and (not parts.hostname or parts.port is None):
-            msg = f"{value!r} is not like 127.0.0.1:9100"
-            raise ValueError(msg)
-        return value
-
-    @field_validator("private_networks", "trusted_proxies")
-    @classmethod
-    def _networks(cls, value: list[str]) -> list[str]:
-        for one in value:
-            ipaddress.ip_network(one, strict=False)
-        return value
-
-    @field_validator("admin")
-    @classmethod
-    def _socket(cls, value: str) -> str:
-        if not value.startswith("unix:"):
-            msg = "must be unix:PATH"
-            raise ValueError(msg)
-        return value
-
-
-class Store(_Strict):
-    """The ``[store]`` table."""
-
-    url: str = Field(
-        default="sqlite:hansa.db",
-        description="sqlite:FILE or mongodb://USER:PASSWORD@HOST/DATABASE, a replica set; may be a secret",
-        repr=False,
-    )
-
-    @field_validator("url")
-    @classmethod
-    def _store(cls, value: str) -> str:
-        try:
-            check_url(value)
-        except ConfigError as error:
-            raise ValueError(error.reason) from None
-        return value
-
-
-class Media(_Strict):
-    """The ``[media]`` table."""
-
-    folder: Path = Field(
-        default=Path("media"), description="where files that people send each other are kept"
-    )
-
-
-class Throttle(_Strict):
-    """How fast deliveries to one network may be."""
-
-    rate: float = Field(default=0.0, ge=0, description="events a second; 0 is no limit")
-    burst: int = Field(default=50, ge=1, description="how many may go at once")
-
-
-class RoomTable(_Strict):
-    """One ``[[rooms]]`` table."""
-
-    links: list[str] = Field(min_length=1, description="NETWORK:ADDRESS of every native room")
+from hansa.settings import Media, NetworkTable, PolicyTable, RoomTable, Server, Store, Throttle, Tls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,24 +53,7 @@ class Config:
     media: Media
     networks: tuple[NetworkConfig, ...]
     policies: tuple[PolicyConfig, ...]
-    rooms: tuple[tuple[str, ...], ...]
-
-
-class _NetworkTable(_Strict):
-    plugin: str = Field(description="the plugin's name, as `hansa plugins` shows it")
-    throttle: Throttle = Field(default=Throttle(), description="how fast deliveries to this network may be")
-    tls: Tls | None = Field(default=None, description="certificate for this network's server name alone")
-
-
-class _PolicyTable(_Strict):
-    plugin: str = Field(description="the plugin's name, as `hansa plugins` shows it")
-    on_error: Literal["deny", "allow"] = Field(
-        default="deny", description='what counts when the policy cannot answer: "deny" or "allow"'
-    )
-    mode: Literal["enforce", "shadow"] = Field(
-        default="enforce", description='"shadow" stops nothing and logs what it would have stopped'
-    )
-    timeout: float = Field(default=1.0, gt=0, le=60, description="seconds it has for one answer")
+    rooms: tuple[RoomTable, ...]
 
 
 Find = Callable[[str], ModuleType]
@@ -229,13 +78,17 @@ class _Reader:
         if not isinstance(data, Mapping):
             self.errors.append(ConfigError("must be a table", path=path))
             return None
+        given = self.resolved(dict(data), path)
+        mistakes = dict(confused(given, model, path))
+        taken = None
         try:
-            return model.model_validate(self.resolved(dict(data), path))
+            taken = model.model_validate(given)
         except ValidationError as error:
             for one in error.errors():
                 where = ".".join([path, *(str(p) for p in one["loc"])])
-                self.errors.append(ConfigError(describe_mistake(one), path=where))
-            return None
+                mistakes.setdefault(where, describe_mistake(one))
+        self.errors += [ConfigError(text, path=where) for where, text in mistakes.items()]
+        return None if mistakes else taken
 
     def resolved(self, value: Any, path: str) -> Any:
         """Secrets put in place: ``{ env = NAME }`` and ``{ file = PATH }``."""
@@ -288,9 +141,9 @@ def load(path: Path, find: Find) -> Config:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise Mistakes([ConfigError(f"{path}: {error.strerror}")]) from error
+        raise Mistakes([ConfigError(f"{error.strerror}; say with -c where the configuration is")]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Mistakes([ConfigError(f"{path} is not TOML: {error}")]) from error
+        raise Mistakes([ConfigError(f"not TOML: {error}")]) from error
     return parse(data, path.parent.resolve(), find)
 
 
@@ -372,7 +225,7 @@ def _network(reader: _Reader, key: str, table: Any) -> NetworkConfig | None:
     path = f"networks.{key}"
     if not key.isidentifier() or key != key.lower():
         reader.errors.append(ConfigError("a network's name is lower-case letters, digits and _", path=path))
-    mine, rest = _parts(reader, _NetworkTable, table, path)
+    mine, rest = _parts(reader, NetworkTable, table, path)
     module = reader.plugin(name, path) if (name := _plugin_name(table)) else None
     options = reader.options(module, rest, path) if module else None
     if mine is None or module is None or options is None:
@@ -384,7 +237,7 @@ def _network(reader: _Reader, key: str, table: Any) -> NetworkConfig | None:
 
 def _policy(reader: _Reader, key: str, table: Any) -> PolicyConfig | None:
     path = f"policies.{key}"
-    mine, rest = _parts(reader, _PolicyTable, table, path)
+    mine, rest = _parts(reader, PolicyTable, table, path)
     module = reader.plugin(name, path) if (name := _plugin_name(table)) else None
     options = reader.options(module, rest, path) if module else None
     if mine is None or module is None or options is None:
@@ -400,11 +253,11 @@ def _policy(reader: _Reader, key: str, table: Any) -> PolicyConfig | None:
     )
 
 
-def _rooms(reader: _Reader, tables: Any, networks: set[str]) -> list[tuple[str, ...]]:
+def _rooms(reader: _Reader, tables: Any, networks: set[str]) -> list[RoomTable]:
     if not isinstance(tables, list):
         reader.errors.append(ConfigError("must be [[rooms]]", path="rooms"))
         return []
-    rooms: list[tuple[str, ...]] = []
+    rooms: list[RoomTable] = []
     for index, table in enumerate(tables):
         path = f"rooms.{index}"
         room = reader.table(RoomTable, table, path)
@@ -415,5 +268,5 @@ def _rooms(reader: _Reader, tables: Any, networks: set[str]) -> list[tuple[str, 
             if not colon or not address or network not in networks:
                 text = f"{link!r} is not NETWORK:ADDRESS with a network of this file"
                 reader.errors.append(ConfigError(text, path=f"{path}.links"))
-        rooms.append(tuple(room.links))
+        rooms.append(room)
     return rooms

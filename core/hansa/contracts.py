@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -103,6 +103,40 @@ class LinksRooms(Protocol):
         """Join the room at ``address``, or make it (``create``) where it is ours and absent. The same
         address again gives the same room. Raises ``RoomRefused``.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomWish:
+    """How an operator wants a room to be: what it is called (empty: as its address says), and whether it is
+    listed in the public directory.
+    """
+
+    name: str = ""
+    published: bool = False
+
+
+@runtime_checkable
+class FoundsRooms(Protocol):
+    """A network whose rooms can be made with a name, and be published."""
+
+    async def found_room(self, address: str, wish: RoomWish) -> OpenedRoom:
+        """As ``LinksRooms.open_room`` that may make the room. One of ours that exists is published if that is
+        wished, and gets a wished name if it has none. Raises ``RoomRefused``.
+        """
+        ...
+
+
+@runtime_checkable
+class NamesRooms(Protocol):
+    """A network whose rooms have addresses besides their ids: operators may say either."""
+
+    async def room_at(self, address: str) -> str | None:
+        """The id of the room that an address leads to; None if it leads nowhere."""
+        ...
+
+    async def addresses_of(self, natives: Collection[str]) -> Mapping[str, Sequence[str]]:
+        """The addresses of rooms, by the rooms' ids; a room without any may be left out."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from typing import TextIO
 
 from hansa.pure.printable import MOST_LOGGED, printable
@@ -47,7 +48,21 @@ def log_to(stream: TextIO, level: int) -> None:
     logging.captureWarnings(capture=True)
     logging.raiseExceptions = False
     sys.excepthook = _crashed
+    threading.excepthook = _thread_crashed
+    sys.unraisablehook = _not_raised
 
 
 def _crashed(kind: type[BaseException], error: BaseException, trace: object) -> None:
     logging.getLogger("hansa").critical("crashed", exc_info=(kind, error, trace))  # type: ignore[arg-type]
+
+
+def _thread_crashed(args: threading.ExceptHookArgs) -> None:
+    name = args.thread.name if args.thread is not None else "?"
+    found = (args.exc_type, args.exc_value, args.exc_traceback)
+    logging.getLogger("hansa").critical("thread %s crashed", name, exc_info=found)  # type: ignore[arg-type]
+
+
+def _not_raised(args: sys.UnraisableHookArgs) -> None:
+    """What went wrong where nobody could be told, such as while an object was removed."""
+    found = (args.exc_type, args.exc_value, args.exc_traceback)
+    logging.getLogger("hansa").error("%s", args.err_msg or "not raised", exc_info=found)  # type: ignore[arg-type]

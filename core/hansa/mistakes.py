@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel
 
 #: By the kind that the validator gives it; ``{name}`` is one of the validator's own facts.
 _TEXTS = {
@@ -40,3 +43,20 @@ def describe_mistake(error: Any) -> str:
     if text is None:
         return str(error["msg"]).removeprefix("Value error, ")
     return text.format(**error.get("ctx", {}))
+
+
+def confused(given: Mapping[str, Any], model: type[BaseModel], path: str) -> Iterator[tuple[str, str]]:
+    """``(path, mistake)`` for each value that a table would take for another kind than is written: ``true``
+    as the number 1, or a number as true or false.
+    """
+    for name, info in model.model_fields.items():
+        value, kinds = given.get(name), {info.annotation, *get_args(info.annotation)}
+        where = f"{path}.{name}"
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            yield where, f"must be a number, not {str(value).lower()}"
+        elif isinstance(value, int | float) and not isinstance(value, bool) and bool in kinds:
+            yield where, f"must be true or false, not {value}"
+        elif isinstance(value, Mapping):
+            for kind in kinds:
+                if isinstance(kind, type) and issubclass(kind, BaseModel):
+                    yield from confused(value, kind, where)

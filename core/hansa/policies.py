@@ -14,7 +14,8 @@ from hansa.pure.errors import PluginError
 from hansa.runtime import BasicContext
 
 if TYPE_CHECKING:
-    from hansa.app import App, PolicySetup
+    from hansa.app import App
+    from hansa.setup import PolicySetup
 
 
 class PolicyContext(BasicContext):

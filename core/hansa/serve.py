@@ -14,10 +14,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from hansa import plugins, terminal
-from hansa.app import App, NetworkSetup, PolicySetup, Setup
+from hansa.app import App
 from hansa.blobs import FileBlobs
 from hansa.bodies import MIB, BodyBudget, BodyLimits
-from hansa.config import Config, Mistakes, PolicyConfig, Tls, load
+from hansa.config import Config, Mistakes, PolicyConfig, load
+from hansa.contracts import RoomWish
 from hansa.decision_log import Retention
 from hansa.descriptors import connections_within, raise_limit
 from hansa.intake import Intake, IntakeLimits
@@ -27,7 +28,10 @@ from hansa.operations import Operations
 from hansa.outbound import Outbound
 from hansa.pure.errors import HansaError
 from hansa.pure.verdict import Action
+from hansa.restart import needing_restart
 from hansa.seams import Seams, SystemClock, SystemRandom
+from hansa.settings import Tls
+from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store import open_store
 
 _STOP_WITHIN = 10.0
@@ -85,7 +89,10 @@ class Process:
                 blobs=self._blobs,
                 networks=networks,
                 policies=_policies(config.policies),
-                rooms=config.rooms,
+                rooms=[
+                    RoomSetup(links=r.links, wish=RoomWish(name=r.name, published=r.published))
+                    for r in config.rooms
+                ],
                 retention=Retention(
                     days=server.decisions_days,
                     rows=server.decisions_rows,
@@ -167,13 +174,16 @@ class Process:
                 named[name] = _certificate(folder, network.tls)
         return TlsContexts(_certificate(folder, server.tls), named)
 
-    async def reload(self) -> list[str]:
-        """Read policies and certificates again; on a mistake everything stays as it is, and it is raised."""
+    async def reload(self) -> tuple[list[str], list[str]]:
+        """Read policies and certificates again; on a mistake everything stays as it is, and it is raised.
+        What was taken up, and the settings that are other than at the start and wait for a restart.
+        """
         config = load(self._path, plugins.find)
         if self._tls is not None:
             self._tls.reload()
         await self.app.reload_policies(_policies(config.policies))
-        return [f"policy {p.name}" for p in config.policies] + (["certificates"] if self._tls else [])
+        taken = [f"policy {p.name}" for p in config.policies] + (["certificates"] if self._tls else [])
+        return taken, needing_restart(self._config, config)
 
     async def stop(self) -> None:
         """Refuse new work, let go of what is under way, store what must be stored."""
@@ -200,7 +210,10 @@ async def _run(path: Path, config: Config, say: Say) -> int:
 
     async def reload() -> None:
         try:
-            say("reloaded: " + ", ".join(await process.reload()))
+            taken, waiting = await process.reload()
+            say("reloaded: " + (", ".join(taken) or "nothing"))
+            if waiting:
+                say("changes with a restart: " + ", ".join(waiting))
         except (HansaError, OSError, ssl.SSLError) as error:
             say(f"not reloaded, everything is as it was: {error}")
 

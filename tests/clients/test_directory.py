@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from clients.people import house
 from hansa import hookimpl
-from hansa.app import PolicySetup
+from hansa.setup import PolicySetup
 
 
 class Directory:

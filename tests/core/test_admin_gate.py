@@ -69,8 +69,8 @@ def networks(made: dict[str, Actor]) -> dict[str, Any]:
     return {"left": (plugin, Config()), "right": (plugin, Config())}
 
 
-async def _nothing_to_reload() -> list[str]:
-    return ["again"]
+async def _nothing_to_reload() -> tuple[list[str], list[str]]:
+    return ["again"], []
 
 
 async def test_every_change_is_asked_about_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ import asyncio
 import aiohttp
 import pytest
 from hansa import Busy, Request, Router
-from hansa.app import NetworkSetup
 from hansa.listen import Dispatcher, Listener
+from hansa.setup import NetworkSetup
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.sim import Simulation, VirtualClock, simulate
 from hansa.throttle import Throttle

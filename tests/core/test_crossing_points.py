@@ -13,10 +13,12 @@ from hansa import (
     DirectoryQuery,
     EventIn,
     EventOut,
+    FoundsRooms,
     LinksRooms,
     Member,
     Membership,
     Message,
+    NamesRooms,
     Network,
     NetworkContext,
     PluginContext,
@@ -65,6 +67,10 @@ POINTS = {
     "Signals.signal": ASKS,
     "Network.start": FREE + "the network asks about PeerConnect before it calls anybody",
     "Network.stop": FREE + "nothing comes or goes any more",
+    "FoundsRooms.found_room": FREE + "asked as AdminChange, or written in the configuration",
+    "NamesRooms.room_at": FREE
+    + "for the operator; the network asks about DirectoryQuery before it asks others",
+    "NamesRooms.addresses_of": FREE + "for the operator",
     "LinksRooms.open_room": FREE + "asked by open_address, as AdminChange, or written in the configuration",
 }
 _OWN = set(dir(PluginContext))
@@ -86,7 +92,7 @@ class Strict:
 def test_every_point_is_in_the_table():
     found = {
         f"{kind.__name__}.{name}"
-        for kind in (NetworkContext, Network, Signals, LinksRooms)
+        for kind in (NetworkContext, Network, Signals, LinksRooms, FoundsRooms, NamesRooms)
         for name, _ in inspect.getmembers(kind)
         if not name.startswith("_") and (kind is not NetworkContext or name not in _OWN)
     }

@@ -17,7 +17,7 @@ from hansa import (
     Verdict,
     hookimpl,
 )
-from hansa.app import PolicySetup
+from hansa.setup import PolicySetup
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 

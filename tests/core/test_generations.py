@@ -26,7 +26,7 @@ from hansa import (
     hookimpl,
     texts_of,
 )
-from hansa.app import PolicySetup
+from hansa.setup import PolicySetup
 from hansa.store.faults import FaultKind
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa.testing import running

@@ -49,7 +49,7 @@ async def test_init_makes_what_check_finds_good_and_run_runs(tmp_path):
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600, secret
     assert f"localhost:{port} at that port" in said
     code, said = await command("check", "-c", "house/hansa.toml", cwd=tmp_path)
-    assert (code, said.strip()) == (0, "house/hansa.toml is good: 1 networks, 0 policies, 0 rooms")
+    assert (code, said.strip()) == (0, "house/hansa.toml is good: 1 network, 0 policies, 0 rooms")
     code, said = await command("init", "house", cwd=tmp_path)
     assert code == 1 and "exists already: nothing was written" in said
 
@@ -103,7 +103,7 @@ async def test_the_example_is_what_init_writes_and_all_its_settings_exist(tmp_pa
     (tmp_path / "x" / "component.secret").chmod(0o600)
     code, said = await command("check", "-c", "x/hansa.toml", cwd=tmp_path)
     assert code == 0, said
-    assert "2 networks, 1 policies, 1 rooms" in said
+    assert "2 networks, 1 policy, 1 room" in said
 
 
 MISTAKES = """
@@ -251,13 +251,21 @@ async def test_policies_and_certificates_are_read_again(hansa, ca):
     first = await _serial(server, ca)
     ca.issue(f"hansa-{server.port}", "127.0.0.1", "localhost")
     server.config.write_text(server.base + words.format(word="beta"))
-    assert (await server.run("reload"))["reloaded"] == ["policy words", "certificates"]
+    reloaded = await server.run("reload")
+    assert reloaded == {"reloaded": ["policy words", "certificates"], "needs_restart": []}
     assert await denied("beta") and not await denied("alpha")
     assert await _serial(server, ca) != first
 
     server.config.write_text(server.base + words.format(word="gamma"))
     server.hang_up()
     await until("SIGHUP is heard", lambda: denied("gamma"))
+    more = server.base.replace('plugin = "matrix"', 'plugin = "matrix"\npresence = true')
+    server.config.write_text(more + words.format(word="gamma"))
+    assert (await server.run("reload"))["needs_restart"] == ["networks.matrix.presence"]
+    server.hang_up()
+    await until("what waits for a restart is told", lambda: _waits(server))
+    asked_by_name = ("policy", "test", "--room", "matrix:#here", *asked[2:])
+    assert (await server.run(*asked_by_name, "gamma"))["action"] == "deny"
 
     server.config.write_text(server.base + words.format(word="delta") + "\n[nonsense]\n")
     with pytest.raises(CommandFailed, match="nonsense"):
@@ -265,6 +273,10 @@ async def test_policies_and_certificates_are_read_again(hansa, ca):
     server.hang_up()
     await until("the mistake is told", lambda: _told(server))
     assert await denied("gamma")
+
+
+async def _waits(server) -> bool:
+    return "changes with a restart: networks.matrix.presence" in server.log()
 
 
 async def _told(server) -> bool:

@@ -21,7 +21,7 @@ from hansa import (
     Verdict,
     hookimpl,
 )
-from hansa.app import PolicySetup
+from hansa.setup import PolicySetup
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa.testing import running

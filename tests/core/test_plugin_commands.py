@@ -45,7 +45,44 @@ def test_the_last_command_of_a_name_counts():
 def test_a_word_that_is_no_plugin_is_wrong_use(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["telex", "send"])
-    assert ended.value.code == 2 and "invalid choice: 'telex'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "invalid choice: 'telex'" in said
+    assert "matrix" in said and "user" in said  # what plugins add can be meant too
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], []])
+def test_the_help_lists_the_commands_that_plugins_add(words, capsys):
+    try:
+        code = main(words)
+    except SystemExit as ended:
+        code = ended.code
+    said = capsys.readouterr().out
+    assert code == (0 if words else 2)
+    for command in commands_of("matrix"):
+        line = f"  {command.words}" if command.short else f"  matrix {command.words}"
+        assert any(one.startswith(line) and command.help in one for one in said.splitlines()), line
+    assert "name every mistake of a configuration" in said
+
+
+def test_a_plugin_that_cannot_be_loaded_does_not_keep_the_help_away(monkeypatch, capsys):
+    from hansa import cli, plugins
+    from hansa.pure.errors import PluginError
+
+    def found(name: str):
+        if name == "matrix":
+            raise PluginError("it needs \x1b[31mhansa[matrix]")
+        return []
+
+    monkeypatch.setattr(cli, "commands_of", found)
+    assert "matrix" in plugins.installed()
+    assert main([]) == 2
+    said = capsys.readouterr().out
+    assert "(cannot be loaded: it needs " in said and "\x1b[31m" not in said
+
+
+def test_a_plugin_without_commands_says_so(capsys):
+    assert main(["xmpp"]) == 1
+    assert capsys.readouterr().err == "hansa: plugin xmpp adds no commands\n"
 
 
 async def test_a_running_network_answers_its_plugins_command(tmp_path):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from hansa import ConfigError, PluginError, Ref, Router, hookimpl, plugins
-from hansa.app import PolicySetup
 from hansa.cli import main
 from hansa.config import Mistakes, parse
+from hansa.setup import PolicySetup
 from hansa.store.base import Collection, Put, Schema, StoreError
 from hansa.testing import Actor, running
 from hansa.testing.actor import Config as ActorConfig
@@ -287,6 +287,9 @@ def test_check_prints_each_mistake_with_its_path(shelf, tmp_path, capsys):
         ("connections_per_address", -1, "must be 8 or more"),
         ("connections_per_subnet", 1.5, "must be a whole number"),
         ("body_memory", 10**9, "must be 65536 or less"),
+        ("body_memory", True, "must be a number, not true"),
+        ("connections_per_address", 5000, "must be 4096 or less, as connections is 4096"),
+        ("connections_per_subnet", 100_000, "must be 4096 or less, as connections is 4096"),
         ("decisions_days", [], "must be a whole number"),
         ("decisions_rows", 5, "must be 1000 or more"),
         ("decisions_of_strangers", 5, "must be 10 or more"),
@@ -307,12 +310,68 @@ def test_a_value_that_is_not_taken_is_explained_in_words(key, value, said):
         ("max_waiting_in_all", 10, "must be 50 or more"),
         ("media_quota_per_user", "5GiB", "must be a whole number"),
         ("media_reserve", -1, "must be 0 or more"),
+        ("media_quota_remote", True, "must be a number, not true"),
+        ("gap_patience", False, "must be a number, not false"),
+        ("presence", 1, "must be true or false, not 1"),
+        ("operator", "alice", "'alice' is not like @name:example.org"),
+        ("naming_level", 101, "must be 100 or less"),
         ("public_reading", "perhaps", "must be true or false"),
     ],
 )
 def test_what_the_matrix_plugin_does_not_take_is_explained_in_words(key, value, said):
     found = mistakes({"server": HTTP, "networks": {"matrix": {"plugin": "matrix", key: value}}})
     assert [text for path, text in found.items() if path.startswith(f"networks.matrix.{key}")] == [said]
+
+
+@pytest.mark.parametrize(
+    ("part", "whole"),
+    [
+        ("max_waiting", "max_waiting_in_all"),
+        ("max_media", "media_quota_per_user"),
+        ("media_quota_per_server", "media_quota_remote"),
+    ],
+)
+def test_a_part_is_not_larger_than_its_whole(tmp_path, part, whole):
+    key = tmp_path / "matrix.key"
+    key.touch(0o600)
+    key.write_text("ed25519 a_1 " + "A" * 43)
+    table = {"plugin": "matrix", "server_name": "x.example", "signing_key": str(key), part: 500, whole: 400}
+    said = f"{part} is more than {whole}, of which it is a part"
+    assert mistakes({"server": HTTP, "networks": {"matrix": table}}) == {"networks.matrix": said}
+    good = {"server": HTTP, "networks": {"matrix": {**table, whole: 500}}}
+    assert getattr(parse(good, tmp_path, plugins.find).networks[0].options, whole) == 500
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("deny_servers", "https://evil.example", "'https://evil.example' is not the name of a server: say evil.example"),
+        ("allow_servers", "https://*.good.example:8448/x", "'https://*.good.example:8448/x' is not the name of a server: say *.good.example"),
+        ("deny_servers", "@mallory:evil.example", "'@mallory:evil.example' is not the name of a server"),
+        ("deny_servers", "10.0.0.0/8", "'10.0.0.0/8' is not the name of a server"),
+        ("deny_servers", "a b", "'a b' is not the name of a server"),
+        ("deny_users", "mallory", "'mallory' is not the id of a person: say @name:server for Matrix, name@server for XMPP"),
+        ("allow_users", "https://x/@a:b", "'https://x/@a:b' is not the id of a person: say @name:server for Matrix, name@server for XMPP"),
+    ],
+)  # fmt: skip
+def test_a_name_that_could_never_match_is_a_mistake(key, value, said):
+    table = {"plugin": "governance", key: [value]}
+    assert mistakes({"server": HTTP, "policies": {"p": table}}) == {f"policies.p.{key}.0": said}
+
+
+def test_names_and_globs_of_every_kind_are_taken():
+    servers = [
+        "*",
+        "*.evil.example",
+        "evil.example:8448",
+        "[::1]",
+        "2001:db8::*",
+        "192.0.2.?",
+        "bücher.example",
+    ]
+    users = ["@mallory:*", "*@evil.example", "*", "@a b:x".replace(" ", "_"), "@*:evil.example"]
+    table = {"plugin": "governance", "deny_servers": servers, "deny_users": users}
+    parse({"server": HTTP, "policies": {"p": table}}, Path.cwd(), plugins.find)
 
 
 async def test_a_module_without_the_opener_is_refused(shelf):

@@ -16,7 +16,8 @@ from .environments import PLAIN, command
 #: A room of two networks, one of them Matrix with its signatures and state, in memory.
 SCENE = """
 import asyncio, sys
-from hansa.app import NetworkSetup, Setup, App
+from hansa.app import App
+from hansa.setup import NetworkSetup, Setup
 from hansa.store.memory import MemoryStore
 from hansa.seams import Seams, SystemClock, SystemRandom
 from hansa.testing.actor import Config, module

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import hansa.testing
 from hansa import cli
-from hansa.config import _PolicyTable
+from hansa.settings import PolicyTable
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "plugin-author.md").read_text(encoding="utf-8")
@@ -54,8 +54,8 @@ def test_configurations_have_only_settings_that_there_are(monkeypatch):
     assert configurations
     for text in configurations:
         (table,) = tomllib.loads(text)["policies"].values()
-        mine = {key: value for key, value in table.items() if key in _PolicyTable.model_fields}
-        assert _PolicyTable.model_validate(mine).plugin == "quiet-hours"
+        mine = {key: value for key, value in table.items() if key in PolicyTable.model_fields}
+        assert PolicyTable.model_validate(mine).plugin == "quiet-hours"
         quiet.Config.model_validate({key: value for key, value in table.items() if key not in mine})
 
 

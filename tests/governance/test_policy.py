@@ -38,8 +38,8 @@ from hansa import (
     Topic,
     ViewChange,
 )
-from hansa.app import PolicySetup
 from hansa.seams import Seams, SystemRandom
+from hansa.setup import PolicySetup
 from hansa.testing import Actor, ManualClock, PolicySuite, running
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module

@@ -13,8 +13,9 @@ from urllib.parse import quote, unquote
 import hansa_matrix
 import orjson
 from hansa import HttpError, HttpRequest, HttpResponse, Request, Response
-from hansa.app import App, PolicySetup
+from hansa.app import App
 from hansa.listen import Dispatcher
+from hansa.setup import PolicySetup
 from hansa.testing.harness import NoNetwork, running
 from hansa_matrix.config import Config
 from hansa_matrix.crypto import SigningKey
@@ -135,6 +136,7 @@ async def inbound(
     key = folder / "matrix.key"
     key.touch(0o600)
     key.write_text(SigningKey.from_seed("ed25519:a", secrets.token_bytes(32)).line())
+    options = {"naming_level": 0, **options}  # people of other servers change names and topics as an example
     config = Config(server_name=OURS, signing_key=key, room_version=version, **options)
     forger = Forger(THEIRS)
     rooms = (["matrix:#one"], ["matrix:#two"])

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import hansa_governance
 import pytest
 from hansa import HttpRequest
-from hansa.app import PolicySetup
+from hansa.setup import PolicySetup
 from hansa.testing import ManualClock
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.signing import with_signature

@@ -8,7 +8,7 @@ from typing import Any
 import hansa_governance
 import pytest
 from hansa import Membership, Ref
-from hansa.app import PolicySetup
+from hansa.setup import PolicySetup
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.room.turn import RoomTurn
 from matrix.inbound import THEIRS, Inbound, inbound

@@ -20,8 +20,8 @@ from hansa import (
     Verdict,
     ViewChange,
 )
-from hansa.app import PolicySetup
 from hansa.dispatch import Installed
+from hansa.setup import PolicySetup
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.room.create import Founding
 from matrix.inbound import OURS, THEIRS, inbound

@@ -14,7 +14,7 @@ import hansa_governance
 import hansa_matrix
 import pytest
 from hansa import HttpRequest
-from hansa.app import PolicySetup
+from hansa.setup import PolicySetup
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from matrix.inbound import THEIRS, Inbound, inbound

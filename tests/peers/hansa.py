@@ -37,6 +37,7 @@ url = "{store}"
 plugin = "matrix"
 server_name = "{name}"
 room_version = "{version}"
+naming_level = 0
 """
 
 #: What a command prints goes to the whole process's output.

@@ -9,7 +9,7 @@ from typing import Any
 
 import hansa_matrix
 from hansa import Busy, Custom, Event, Inbound, LocalProtocolError, Message, Outcome, Ref
-from hansa.app import NetworkSetup
+from hansa.setup import NetworkSetup
 from hansa.testing.sim import Crashed, Machine, Simulation
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.network import MatrixNetwork
@@ -36,7 +36,9 @@ class Server:
             SigningKey.from_seed("ed25519:1", name.encode().ljust(32, b"!")).line(), encoding="ascii"
         )
         key.chmod(0o600)
-        options = hansa_matrix.Config(server_name=self.server_name, signing_key=key, room_version=version)
+        options = hansa_matrix.Config(
+            server_name=self.server_name, signing_key=key, room_version=version, naming_level=0
+        )
         self.stage = Stage()
         matrix = NetworkSetup(id="matrix", module=hansa_matrix, options=options)
         self.machine: Machine = sim.machine(

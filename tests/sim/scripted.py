@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from hansa import Delivery, Inbound, Message, Ref, hookimpl
-from hansa.app import NetworkSetup
+from hansa.setup import NetworkSetup
 from hansa.testing.actor import Actor, Config
 from hansa.testing.sim import Simulation
 

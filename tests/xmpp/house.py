@@ -26,8 +26,9 @@ from hansa import (
     Ref,
     hookimpl,
 )
-from hansa.app import App, NetworkSetup, PolicySetup, Setup
+from hansa.app import App
 from hansa.seams import Seams, SystemClock, SystemRandom
+from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa_xmpp import Config
 from hansa_xmpp.network import XmppNetwork
@@ -201,7 +202,7 @@ class House:
                 seams=Seams(clock=SystemClock(), random=SystemRandom()),
                 networks=setups,
                 policies=policies,
-                rooms=[["xmpp:lobby", "matrix:#lobby"]],
+                rooms=[RoomSetup(links=["xmpp:lobby", "matrix:#lobby"])],
             )
         )
 

@@ -37,9 +37,13 @@ def socket_of(config: Path) -> Path:
     """The admin socket that a configuration names. Raises ConfigError."""
     try:
         data = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{config}: {error}") from error
-    admin = str(data.get("server", {}).get("admin", "unix:hansa.sock"))
+    except OSError as error:
+        text = f"{config}: {error.strerror}; say with -c where the configuration is"
+        raise ConfigError(text) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{config} is not TOML: {error}") from error
+    server = data.get("server")
+    admin = str(server.get("admin", "unix:hansa.sock")) if isinstance(server, dict) else "unix:hansa.sock"
     return config.parent.resolve() / admin.removeprefix("unix:")
 
 
@@ -51,6 +55,8 @@ def call(config: Path, method: str, path: str, body: Any = None) -> Any:
         connection.request(method, path, json.dumps(body) if body is not None else None)
         answer = connection.getresponse()
         value = json.loads(answer.read())
+    except PermissionError as error:
+        raise Failed(f"{where} is another user's: ask as the user who runs Hansa, or as root") from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise Failed(f"no Hansa is running on {where}: start one with `hansa run -c {config}`") from error
     except (OSError, http.client.HTTPException, ValueError) as error:

@@ -32,10 +32,17 @@ def plugins(found: Any) -> str:
 def rooms(found: Any) -> str:
     """``hansa rooms ls``."""
     rows = [
-        [r["room"], r["name"], str(r["events"]), str(r["joined"]), ", ".join(x["link"] for x in r["links"])]
+        [
+            r["room"],
+            r["name"],
+            ", ".join(r["addresses"]),
+            str(r["events"]),
+            str(r["joined"]),
+            ", ".join(x["link"] for x in r["links"]),
+        ]
         for r in found
     ]
-    return table(["room", "name", "events", "joined", "links"], rows)
+    return table(["room", "name", "addresses", "events", "joined", "links"], rows)
 
 
 def room(found: Any) -> str:
@@ -46,6 +53,10 @@ def room(found: Any) -> str:
         [x["link"], "authority" if x["authority"] else ("hosted" if x["hosted"] else "")]
         for x in found["links"]
     ]
+    if found["addresses"]:
+        head += f"\n{', '.join(found['addresses'])}"
+    if found["topic"]:
+        head += f"\ntopic: {found['topic']}"
     parts = [head, table(["link", ""], links), table(["user", "is", "role", "name"], people)]
     if found.get("denied"):
         denied = [[d["network"], d["server"], d["because"]] for d in found["denied"]]

@@ -11,10 +11,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hansa.pure.printable import columns
+
+#: Characters of one cell of a table.
+_MOST_CELL = 300
+
 
 def plain(found: Any) -> str:
-    """Small answers: a key and a value a line."""
-    return "\n".join(f"{key}: {value}" for key, value in found.items())
+    """Small answers: a key and a value a line. A list that is empty is left out."""
+    return "\n".join(
+        f"{key.replace('_', ' ')}: {_said(value)}" for key, value in found.items() if value not in ([], {})
+    )
+
+
+def _said(value: Any) -> str:
+    """A value as people say it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(_said, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_said(one)}" for key, one in value.items())
+    return str(value)
 
 
 def when(ms: int) -> str:
@@ -23,12 +43,14 @@ def when(ms: int) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns, as wide as they must be."""
+    """Columns, as wide as they must be. A cell of over 300 characters is cut; ``--json`` has all of it."""
     if not rows:
         return "(none)"
-    widths = [max(len(r[i]) for r in [heads, *rows]) for i in range(len(heads))]
+    cut = [[c if len(c) <= _MOST_CELL else f"{c[:_MOST_CELL]}…" for c in row] for row in [heads, *rows]]
+    widths = [max(columns(row[i]) for row in cut) for i in range(len(heads))]
     lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [heads, *rows]
+        "  ".join(c + " " * (w - columns(c)) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in cut
     ]
     return "\n".join(lines)
 

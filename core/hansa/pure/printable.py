@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 #: Characters of one value on a terminal, and of one line in a log.
@@ -48,3 +49,16 @@ def printable_values(value: Any) -> Any:
     if isinstance(value, list):
         return [printable_values(one) for one in value]
     return value
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal printable text takes: wide characters two, marks and joiners none."""
+    if text.isascii():
+        return len(text)
+    return sum(_column(character) for character in text)
+
+
+def _column(character: str) -> int:
+    if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1

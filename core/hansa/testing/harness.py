@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
 
-from hansa.app import App, NetworkSetup, PolicySetup, Setup
+from hansa.app import App
 from hansa.seams import (
     Http,
     HttpError,
@@ -18,6 +18,7 @@ from hansa.seams import (
     SystemClock,
     SystemRandom,
 )
+from hansa.setup import NetworkSetup, PolicySetup, Setup
 from hansa.store.base import Store
 from hansa.store.memory import MemoryStore
 from hansa.testing.answers import WholeAnswers

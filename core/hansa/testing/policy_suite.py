@@ -16,7 +16,6 @@ import pytest
 from pydantic import ValidationError
 
 from hansa import plugins
-from hansa.app import PolicySetup
 from hansa.contracts import Policy
 from hansa.dispatch import Answer, Installed, ask
 from hansa.hookspecs import hookimpl
@@ -48,6 +47,7 @@ from hansa.pure.model import Link, NativeFacts, Ref
 from hansa.pure.verdict import Action, Verdict, strictest
 from hansa.pure.view import Person, RoomFacts, RoomView, ViewChange
 from hansa.seams import HttpRequest, Seams
+from hansa.setup import PolicySetup
 from hansa.testing.answers import WholeAnswers
 from hansa.testing.clock import ManualClock
 from hansa.testing.harness import running

@@ -7,7 +7,7 @@ import json
 import hansa_directory
 import pytest
 from hansa import HttpError, HttpResponse
-from hansa.app import PolicySetup
+from hansa.setup import PolicySetup
 from hansa.testing import Actor, PolicySuite, running
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module

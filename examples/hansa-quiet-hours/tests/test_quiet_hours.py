@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import hansa_quiet_hours
 import pytest
-from hansa.app import PolicySetup
+from hansa.setup import PolicySetup
 from hansa.seams import Seams, SystemRandom
 from hansa.testing import Actor, ManualClock, PolicySuite, running
 from hansa.testing.actor import Config as ActorConfig

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+_NO_NAME = re.compile(r"[/@\s]|^\w+://")
+
+
+def _server(value: str) -> str:
+    """A glob of server names; one that no name could match is a mistake, since nothing would be kept out."""
+    if _NO_NAME.search(value):
+        named = re.fullmatch(r"\w+://([^/@\s:]+)(:[0-9]+)?(/.*)?", value)
+        msg = f"{value!r} is not the name of a server{f': say {named[1]}' if named else ''}"
+        raise ValueError(msg)
+    return value
+
+
+def _user(value: str) -> str:
+    """A glob of user ids, likewise."""
+    if re.search(r"://|\s", value) or not re.search(r"[@*?]", value):
+        msg = f"{value!r} is not the id of a person: say @name:server for Matrix, name@server for XMPP"
+        raise ValueError(msg)
+    return value
+
 
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Servers = Annotated[Glob, AfterValidator(_server)]
+Users = Annotated[Glob, AfterValidator(_user)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
 
 
@@ -24,13 +47,13 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    deny_servers: tuple[Glob, ...] = Field(default=(), description="globs of server names to keep out")
-    allow_servers: tuple[Glob, ...] = Field(
+    deny_servers: tuple[Servers, ...] = Field(default=(), description="globs of server names to keep out")
+    allow_servers: tuple[Servers, ...] = Field(
         default=(),
         description="globs of the only servers to talk to, your own included; empty: all not denied",
     )
-    deny_users: tuple[Glob, ...] = Field(default=(), description="globs of user ids to keep out")
-    allow_users: tuple[Glob, ...] = Field(
+    deny_users: tuple[Users, ...] = Field(default=(), description="globs of user ids to keep out")
+    allow_users: tuple[Users, ...] = Field(
         default=(), description="globs of the only users to let in; empty: all that are not denied"
     )
     words: tuple[Word, ...] = Field(

@@ -137,7 +137,7 @@ def register(commands: Commands) -> None:
             arguments=(server,),
         )
     )
-    room = Argument(name="room", help="its id on Matrix")
+    room = Argument(name="room", help="its id on Matrix, or an address such as #lobby")
     event = Argument(name="event", help="its id")
     commands.add(
         Command(
@@ -166,6 +166,8 @@ def register(commands: Commands) -> None:
             arguments=(
                 Argument(name="alias", help="#name"),
                 Argument(name="--version", help="its room version (default: the network's room_version)"),
+                Argument(name="--name", help="what it is called (default: as its alias)"),
+                Argument(name="--published", help="list it in the public directory", switch=True),
             ),
         )
     )

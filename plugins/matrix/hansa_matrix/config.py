@@ -8,16 +8,23 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from hansa import ConfigError
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from hansa_matrix.own_keys import OwnKeys
-from hansa_matrix.proto.ids import valid_server_name
+from hansa_matrix.proto.ids import valid_server_name, valid_user_id
 from hansa_matrix.proto.versions import DEFAULT_VERSION, VERSIONS
 
 
 def _server_name(value: str) -> str:
     if not valid_server_name(value):
         msg = "must be a host name or address, with a port if it is not found by DNS"
+        raise ValueError(msg)
+    return value
+
+
+def _user_id(value: str) -> str:
+    if value and not valid_user_id(value):
+        msg = f"{value!r} is not like @name:example.org"
         raise ValueError(msg)
     return value
 
@@ -64,6 +71,14 @@ def _key_file(path: Path) -> Path:
     return path
 
 
+#: Settings that are a part of another; where an operator says both, the part may not be the larger one.
+_PARTS = (
+    ("max_waiting", "max_waiting_in_all"),
+    ("max_media", "media_quota_per_user"),
+    ("media_quota_per_server", "media_quota_remote"),
+)
+
+
 class Config(BaseModel):
     """What an operator may say."""
 
@@ -79,6 +94,21 @@ class Config(BaseModel):
         default="hansa",
         pattern=r"^[a-z0-9._=/+-]+$",
         description="localpart of the account that creates and joins rooms",
+    )
+    bridge_name: str = Field(
+        default="Hansa", max_length=255, description="what the bridge user is called in rooms; empty: nothing"
+    )
+    operator: Annotated[str, AfterValidator(_user_id)] = Field(
+        default="",
+        description="user id of who administers the rooms that Hansa makes, with level 100 from the start;"
+        " empty: the bridge user alone",
+    )
+    naming_level: int = Field(
+        default=50,
+        ge=0,
+        le=100,
+        description="power level that it takes to name rooms that Hansa makes and to say what they are about;"
+        " 0: everybody in them may, people of other networks too",
     )
     ghost_prefix: str = Field(
         default="_", pattern=r"^[a-z0-9._-]+$", description="what the localparts of ghosts begin with"
@@ -204,3 +234,13 @@ class Config(BaseModel):
     delegate: str = Field(
         default="", description="HOST:PORT for /.well-known/matrix/server; empty: it answers 404"
     )
+
+    @model_validator(mode="after")
+    def _parts_of_wholes(self) -> Config:
+        for part, whole in _PARTS:
+            most = getattr(self, whole)
+            said = {part, whole} <= self.model_fields_set
+            if said and most and getattr(self, part) > most:
+                msg = f"{part} is more than {whole}, of which it is a part"
+                raise ValueError(msg)
+        return self

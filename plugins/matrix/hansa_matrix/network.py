@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from hansa import (
@@ -16,21 +16,19 @@ from hansa import (
     Level,
     Link,
     LocalProtocolError,
-    Member,
     NativeFacts,
     NetworkContext,
     OpenedRoom,
     Operation,
     Ref,
     Refusal,
-    RefusalCode,
     Refused,
+    RoomWish,
     Router,
     Signal,
     Turn,
     hookimpl,
 )
-from hansa import Membership as Standing
 
 from hansa_matrix.bridge import OwnDraft, Views
 from hansa_matrix.client_api.api import ClientApi
@@ -44,10 +42,10 @@ from hansa_matrix.federation.answers.media import Files
 from hansa_matrix.federation.answers.people import People, add_userinfo
 from hansa_matrix.federation.answers.spaces import Spaces
 from hansa_matrix.federation.answers.transactions import Transactions
-from hansa_matrix.federation.client import Client, Unreachable
-from hansa_matrix.federation.client import Refused as PeerRefused
+from hansa_matrix.federation.client import Client
 from hansa_matrix.federation.doctor import Doctor
 from hansa_matrix.federation.edus import Edus, Taker
+from hansa_matrix.federation.greeting import greet
 from hansa_matrix.federation.notary import Notary
 from hansa_matrix.federation.routes import Routes
 from hansa_matrix.federation.sender import Sender
@@ -64,11 +62,12 @@ from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import RECEIPT, TYPING
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER
+from hansa_matrix.room.addresses import Addresses
 from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.backfill import Backfill
 from hansa_matrix.room.care import Care
+from hansa_matrix.room.consent import Consent
 from hansa_matrix.room.create import Founder
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.entrance import Entrance
@@ -151,7 +150,8 @@ class MatrixNetwork:
         self._library = Library(ctx, self._server)
         self._fetcher = Fetcher(ctx, self._client, self._library)
         self._thumbnails = Thumbnails(ctx, self._library)
-        self._invites = Invites(self._own, self._client, self._keyring)
+        invites = Invites(self._own, self._client, self._keyring)
+        self._consent = Consent(self._own, self._policing, invites, self.get)
         self._pending = Pending(ctx, self._keyring, self._attendance)
         self._ingest.elsewhere = self._pending.elsewhere
         #: Set once the rooms are in memory, or will never be: before, nobody may conclude that we have none.
@@ -163,13 +163,21 @@ class MatrixNetwork:
         judging = Judging(ctx, self._views)
         founder = Founder(self._own, self._events, judging, self._rooms)
         self._upgrades = Upgrades(self._own, founder, judging, self._administration, self.bridge_user)
+        self._directory = Directory(ctx, self._administration.room)
+        self._addresses = Addresses(ctx, self._server, self._membership, self._rooms)
         self._entrance = Entrance(
-            self._own, founder, self._membership, self._pending, self._upgrades, self._rooms
+            self._own,
+            founder,
+            self._membership,
+            self._pending,
+            self._upgrades,
+            self._administration,
+            self._directory,
+            self._rooms,
         )
         self._ingest.entered = self._entrance.entered
         self._ingest.arrived = self._entrance.arrived
         self._ingest.settled = Healing(self._own, self._administration, self.bridge_user).heal
-        self._directory = Directory(ctx, self._administration.room)
         self._care = Care(ctx, self._server, self.get, self._administration, self._gaps)
         self._care.forget = self._forget
         self._care.forgotten = self._attendance.purge
@@ -256,7 +264,7 @@ class MatrixNetwork:
         await self._ingest.load(list(self._rooms.values()))
         self._opening.set()
         self._clients.start()
-        self._ctx.spawn(self._greet(), "greet peers")
+        self._ctx.spawn(greet(self._ctx, self._client, self._sender, self.bridge_user), "greet peers")
         self._ctx.spawn(self._signals.expire(), "typing ends")
         self._ctx.spawn(self._filler.run(), "fill holes")
         kept: Sequence[Swept] = (
@@ -267,23 +275,6 @@ class MatrixNetwork:
             *self._known.kept(),
         )
         self._ctx.spawn(sweep(self._ctx, kept), "sweep")
-
-    async def _greet(self) -> None:
-        servers: set[str] = set()
-        for link in self._ctx.links():
-            view = self._ctx.view(link.native.id)
-            if view is not None:
-                servers |= {s for n, s in view.joined_servers if n == self._ctx.id}
-        for server in sorted(servers - {self._server}):
-            target = f"/_matrix/federation/v1/query/profile?user_id=@{self._config.bridge_user}:{server}"
-            try:
-                await self._client.request("GET", server, target, seconds=10.0)
-            except PeerRefused:
-                self._sender.heard_from(server)
-            except Unreachable as error:
-                self._ctx.log.info("%s", error)
-            else:
-                self._sender.heard_from(server)
 
     async def stop(self) -> None:
         """See ``hansa.Network.stop``: the context ends every task."""
@@ -332,24 +323,7 @@ class MatrixNetwork:
     async def ready(self, link: Link, inbound: Inbound) -> Refusal | None:
         """See ``hansa.Authority.ready``: the accounts of everybody concerned exist."""
         await self._opening.wait()
-        room = self._rooms.get(link.native.id)
-        if room is None or not room.resident:
-            return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
-        content, target = inbound.content, ""
-        try:
-            await self._ctx.ghost(inbound.sender)
-            if isinstance(content, Member):
-                target = await self._ctx.ghost(content.user)
-        except LocalProtocolError as error:
-            return Refusal(code=RefusalCode.INVALID, text=str(error))
-        invite = isinstance(content, Member) and content.membership is Standing.INVITE
-        if isinstance(content, Member) and invite and ids.domain_of(target) != self._server:
-            create = (await room.events_of(await room.state(), [CREATE_KEY])).get(CREATE_KEY)
-            if create is not None and create.content.get("m.federate", True) is False:
-                text = "that room takes nobody of another server"
-                return Refusal(code=RefusalCode.FORBIDDEN, text=text)
-            return await self._invites.allowed(link.native.id, inbound.sender, content, target)
-        return None
+        return await self._consent.ready(link, inbound)
 
     async def fetch(self, link: Link, refs: Sequence[str]) -> bool:
         """See ``hansa.Authority.fetch``."""
@@ -358,28 +332,8 @@ class MatrixNetwork:
         return all(ref in found for ref in refs)
 
     async def countersign(self, link: Link, draft: Pdu | FirstWord) -> Arrived | OwnDraft | Refusal:
-        """See ``hansa.Authority.countersign``: the room's policy server, and the server of who is invited."""
-        room = self._rooms[link.native.id]
-        if isinstance(draft, FirstWord):
-            join = Inbound(
-                origin=Ref(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
-                room=link.native,
-                sender=draft.sender,
-                content=Member(user=draft.sender, membership=Standing.JOIN),
-                ts=self._ctx.clock.now(),
-            )
-            (entered,) = await self._ctx.submit([join])
-            return entered.refusal or draft.draft
-        try:
-            signed = await self._policing.sent(room, draft)
-        except PeerRefused as error:
-            return Refusal(code=RefusalCode.FORBIDDEN, text=error.reason)
-        except Unreachable as error:
-            return Refusal(code=RefusalCode.UNREACHABLE, text=str(error))
-        invite = draft.type == MEMBER and draft.membership == "invite"
-        if invite and ids.domain_of(draft.state_key or "") != self._server:
-            return await self._invites.countersigned(room, signed)
-        return Arrived(pdu=signed, origin=self._server, handshake=True)
+        """See ``hansa.Authority.countersign``."""
+        return await self._consent.countersign(link, draft)
 
     async def turn(self, link: Link, batch: Sequence[Inbound]) -> Turn:
         """See ``hansa.Authority.turn``."""
@@ -396,24 +350,39 @@ class MatrixNetwork:
         await self._opening.wait()
         return await self._entrance.open(address, create=create)
 
+    async def found_room(self, address: str, wish: RoomWish) -> OpenedRoom:
+        """See ``hansa.FoundsRooms.found_room``."""
+        await self._opening.wait()
+        return await self._entrance.found(address, wish)
+
+    async def room_at(self, address: str) -> str | None:
+        """See ``hansa.NamesRooms.room_at``."""
+        return await self._addresses.find(address)
+
+    async def addresses_of(self, natives: Collection[str]) -> Mapping[str, Sequence[str]]:
+        """See ``hansa.NamesRooms.addresses_of``."""
+        return await self._addresses.of(natives)
+
     async def invited(self, pdu: Pdu, origin: str) -> None:
         """See ``entitled.Rooms.invited``."""
         self._entrance.invited(pdu, origin)
 
     def operations(self) -> Mapping[str, Operation]:
         """See ``hansa.Operated.operations``; ``commands.py`` declares them."""
-        return {
-            **self._operations.table(),
-            **self._administration.operations(),
-            **self._entrance.operations(),
-            **self._directory.operations(),
-            **self._care.operations(),
-            **self._clients.operations(),
-            **self._doctor.operations(),
-            **MediaOperations(self._library, self._fetcher).table(),
-            "rooms upgrade": self._upgrades.upgrade,
-            "rooms backfill": self._backfill.backfill,
-        }
+        return self._addresses.addressed(
+            {
+                **self._operations.table(),
+                **self._administration.operations(),
+                **self._entrance.operations(),
+                **self._directory.operations(),
+                **self._care.operations(),
+                **self._clients.operations(),
+                **self._doctor.operations(),
+                **MediaOperations(self._library, self._fetcher).table(),
+                "rooms upgrade": self._upgrades.upgrade,
+                "rooms backfill": self._backfill.backfill,
+            }
+        )
 
     async def where(self, native_id: str) -> list[Destination]:
         """See ``hansa.TracksDelivery.where``."""

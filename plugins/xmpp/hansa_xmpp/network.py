@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -44,7 +44,8 @@ _FEATURES = Features(
 
 
 class XmppNetwork:
-    """Implements ``Network``, ``HasFeatures``, ``KnowsServers``, ``MakesGhosts`` and ``LinksRooms``.
+    """Implements ``Network``, ``HasFeatures``, ``KnowsServers``, ``MakesGhosts`` and, for rooms, ``LinksRooms``
+    and ``NamesRooms``.
 
     People are bare JIDs, rooms are bare JIDs of our component, an event's id is the room's stanza-id.
     """
@@ -112,3 +113,15 @@ class XmppNetwork:
         if not create and self._ctx.link(room.bare) is None:
             raise RoomRefused(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {room.bare}"))
         return OpenedRoom(native=Ref(self._ctx.id, room.bare), hosted=True)
+
+    async def room_at(self, address: str) -> str | None:
+        """See ``NamesRooms.room_at``: a room's id is its address, whose domain may be left out."""
+        try:
+            found = JID(address if "@" in address else f"{address}@{self._ctx.config.component}").bare
+        except InvalidJID:
+            return None
+        return found if self._ctx.link(found) is not None else None
+
+    async def addresses_of(self, natives: Collection[str]) -> Mapping[str, Sequence[str]]:  # noqa: ARG002
+        """See ``NamesRooms.addresses_of``: there are no others."""
+        return {}

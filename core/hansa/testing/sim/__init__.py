@@ -8,7 +8,7 @@ What is simulated stands under the seams that every plugin is given anyway, so a
 if it keeps to them: time from ``ctx.clock`` and ``asyncio.sleep``, randomness from ``ctx.random``, requests
 through ``ctx.http``, tasks by ``ctx.spawn``, everything that must last in ``ctx.store``. ::
 
-    from hansa.app import NetworkSetup
+    from hansa.setup import NetworkSetup
     from hansa.testing.sim import Simulation, havoc, seeds, simulate
 
     def network(name: str) -> NetworkSetup:

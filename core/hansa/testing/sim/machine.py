@@ -9,10 +9,11 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 
-from hansa.app import App, NetworkSetup, PolicySetup, Setup
+from hansa.app import App
 from hansa.http import Router
 from hansa.listen import Dispatcher
 from hansa.seams import HttpRequest, HttpResponse, Request, Seams
+from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store.memory import MemoryDisk
 from hansa.testing.sim.chance import SeededRandom, VirtualClock
 from hansa.testing.sim.disk import MortalStore
@@ -95,7 +96,7 @@ class Machine:
                     seams=seams,
                     networks=self.networks,
                     policies=self.policies,
-                    rooms=self.rooms,
+                    rooms=[RoomSetup(links=links) for links in self.rooms],
                 )
             )
             await app.start()

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from hansa.app import NetworkSetup, PolicySetup
+from hansa.setup import NetworkSetup, PolicySetup
 from hansa.testing.sim.chance import SeededRandom
 from hansa.testing.sim.loop import VirtualLoop
 from hansa.testing.sim.machine import Machine
@@ -54,7 +54,8 @@ class Simulation:
         skew: int = 0,
     ) -> Machine:
         """A machine that is not started yet. ``listens`` are the ``(host, port)`` by which others reach its
-        routes; ``rooms`` and ``policies`` are as in ``hansa.app.Setup``; ``skew`` is its clock's error (ms).
+        routes; ``rooms`` are the links of each, ``policies`` as in ``hansa.setup.Setup``; ``skew`` is its
+        clock's error (ms).
         """
         made = Machine(self, name, networks)
         made.rooms, made.policies, made.skew = rooms, policies, skew

@@ -101,7 +101,7 @@ class Rooms:
 
     async def _shown(self, user: str) -> dict[str, Any]:
         """What somebody says of themselves in every room."""
-        if user not in self._own.attendance.accounts:
+        if user not in self._own.attendance.accounts and user != self._own.bridge_user:
             return {}
         profile = await self._profiles.here(user) or {}
         named = ("displayname", "avatar_url")

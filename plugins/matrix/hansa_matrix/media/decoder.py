@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,13 @@ class Decoder:
     async def _begin(self) -> Process:
         program = str(Path(shrinking.__file__))
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", program, stdin=PIPE, stdout=PIPE, start_new_session=True
+            sys.executable,
+            "-I",
+            program,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,  # what a decoder says of a file is its sender's text, and would be in no record
+            start_new_session=True,
         )
         self._process = process
         self._ctx.spawn(self._watch(process), "thumbnailer")

@@ -97,16 +97,20 @@ def _create_event(own: Own, creator: str, version_id: str, room_id: str, foundin
     return finish(event, version, own.server, (own.key.key_id, own.key.sign))
 
 
-def usual_levels(creator: str, version_id: str) -> dict[str, Any]:
-    """The levels of a room that bridges: everybody in it may name it and say what it is about."""
+def usual_levels(creator: str, version_id: str, *, naming: int, operator: str = "") -> dict[str, Any]:
+    """The levels of a room that bridges. ``naming`` is the level that it takes to name it and to say what it
+    is about; ``operator``, if any, is its first administrator.
+    """
     version = VERSIONS[version_id]
     users = {} if version.privileged_creators else {creator: 100}
+    if operator and operator != creator:
+        users[operator] = 100
     return {
         "users": users,
         "users_default": 0,
         "events": {
-            "m.room.name": 0,
-            "m.room.topic": 0,
+            "m.room.name": naming,
+            "m.room.topic": naming,
             "m.room.power_levels": 100,
             "m.room.history_visibility": 100,
             "m.room.encryption": 150 if version.privileged_creators else 100,
@@ -152,7 +156,7 @@ class Founder:
         made_up = "!" + self._ctx.random.bytes(12).hex() + ":" + self._own.server
         try:
             create = _create_event(self._own, creator, version_id, made_up, founding)
-            steps = _steps(creator, version_id, alias, founding)
+            steps = _steps(creator, self._levels(creator, version_id, founding), alias, founding)
             await self._judge(create, alias, founding, steps)
             room = MatrixRoom(create.room_id, version, self._ctx.store, self._events)
             draft, writes = await self._drafted(room, create, steps, generation)
@@ -171,6 +175,12 @@ class Founder:
             raise
         draft.committed()
         return room
+
+    def _levels(self, creator: str, version_id: str, founding: Founding) -> Mapping[str, Any]:
+        config = self._ctx.config
+        if founding.levels is not None:
+            return founding.levels
+        return usual_levels(creator, version_id, naming=config.naming_level, operator=config.operator)
 
     async def _drafted(
         self, room: MatrixRoom, create: Pdu, steps: Sequence[Step], generation: int
@@ -256,9 +266,8 @@ def _begun_with(founding: Founding) -> list[str]:
     return list(dict.fromkeys([*founding.invited, *creators]))
 
 
-def _steps(creator: str, version_id: str, alias: str, founding: Founding) -> list[Step]:
+def _steps(creator: str, levels: Mapping[str, Any], alias: str, founding: Founding) -> list[Step]:
     """The events of a room after its first."""
-    levels = founding.levels if founding.levels is not None else usual_levels(creator, version_id)
     steps: list[Step] = [
         (MEMBER, creator, {**founding.member, "membership": "join"}),
         (POWER_LEVELS, "", dict(levels)),

@@ -17,6 +17,7 @@ from hansa import (
     Refusal,
     RefusalCode,
     RoomRefused,
+    RoomWish,
     ViewChange,
 )
 
@@ -25,8 +26,10 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.versions import VERSIONS, version_of
+from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.aliases import alias_of
-from hansa_matrix.room.create import Founder
+from hansa_matrix.room.create import PUBLIC, Founder, Founding
+from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.pending import Pending, Waiting
@@ -35,6 +38,7 @@ from hansa_matrix.room.upgrade import TOMBSTONE, Upgrades
 
 #: A transaction waits for a room that is being entered, 30 s at most.
 _LOOK, _LOOKS = 0.1, 300
+_NAME_KEY = ("m.room.name", "")
 #: Seconds between attempts to follow an invite.
 _ACCEPT_PAUSES = (0.5, 1.0, 2.0, 4.0)
 
@@ -50,13 +54,15 @@ def named(address: str) -> tuple[str, list[str]]:
 class Entrance:
     """``rooms`` are those of the network, and what is entered is put there."""
 
-    def __init__(  # noqa: PLR0917  # six parts, each used
+    def __init__(  # noqa: PLR0917  # eight parts, each used
         self,
         own: Own,
         founder: Founder,
         membership: Membership,
         pending: Pending,
         upgrades: Upgrades,
+        administration: Administration,
+        directory: Directory,
         rooms: dict[str, MatrixRoom],
     ) -> None:
         self._own = own
@@ -66,6 +72,8 @@ class Entrance:
         self._membership = membership
         self._pending = pending
         self._upgrades = upgrades
+        self._administration = administration
+        self._directory = directory
         self._rooms = rooms
         self._entering: set[str] = set()
         #: Whether an operator wants nothing to do with a room; how many PDUs of one wait.
@@ -102,14 +110,45 @@ class Entrance:
             raise RoomRefused(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {alias}"))
         return await self._made(alias, self._ctx.config.room_version)
 
+    async def found(self, address: str, wish: RoomWish) -> OpenedRoom:
+        """See ``hansa.FoundsRooms.found_room``."""
+        ours = ":" not in address or ids.domain_of(address) == self._own.server
+        if not address.startswith("#") or not ours:
+            return await self.open(address, create=True)
+        alias = address if ":" in address else f"{address}:{self._own.server}"
+        if not ids.valid_alias(alias) or await self.alias(alias) is not None:
+            opened = await self.open(address, create=True)
+            await self._wished(opened.native.id, wish)
+            return opened
+        return await self._made(alias, self._ctx.config.room_version, wish)
+
+    async def _wished(self, room_id: str, wish: RoomWish) -> None:
+        """A room that exists is published, and named if it has no name. What its rules or a policy refuse is
+        told in the log: the room is there all the same.
+        """
+        room = self._rooms[room_id]
+        try:
+            if wish.published and room_id not in await self._directory.published():
+                await self._directory.publish(room_id, listed=True)
+            if wish.name and _NAME_KEY not in await room.state():
+                await self._administration.state(room_id, *_NAME_KEY, {"name": wish.name})
+        except LocalProtocolError as problem:
+            self._ctx.log.warning("%s is not as [[rooms]] says: %s", room_id, problem)
+
     async def alias(self, alias: str) -> str | None:
         """The room id behind one of our aliases."""
         known = await alias_of(self._ctx.store, alias)
         return known.room_id if known is not None else None
 
-    async def _made(self, alias: str, version: str) -> OpenedRoom:
-        room = await self._founder.create(self._user, version, alias)
-        return await self.opened(room)
+    async def _made(self, alias: str, version: str, wish: RoomWish | None = None) -> OpenedRoom:
+        name = (wish.name or alias[1:].partition(":")[0]) if wish is not None else ""
+        profile = self._membership.profile
+        founding = Founding(
+            member=await profile(self._user) if profile is not None else {},
+            then=[*PUBLIC, *([(*_NAME_KEY, {"name": name})] if name else [])],
+            published=wish is not None and wish.published,
+        )
+        return await self.opened(await self._founder.create(self._user, version, alias, founding))
 
     async def enter(
         self, room_id: str, via: Sequence[str], user: str = "", more: Mapping[str, Any] | None = None
@@ -264,7 +303,8 @@ class Entrance:
         if await self.alias(alias) is not None:
             raise LocalProtocolError(f"{alias} exists already")
         try:
-            opened = await self._made(alias, version or self._ctx.config.room_version)
+            wish = RoomWish(name=str(arguments.get("name") or ""), published=bool(arguments.get("published")))
+            opened = await self._made(alias, version or self._ctx.config.room_version, wish)
         except RoomRefused as error:
             raise LocalProtocolError(error.refusal.text) from error
         await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)

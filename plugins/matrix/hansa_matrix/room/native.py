@@ -87,6 +87,11 @@ class Own:
         """The key that signs now."""
         return self.keys.current
 
+    @property
+    def bridge_user(self) -> str:
+        """The user id of the account that makes and joins rooms."""
+        return f"@{self.ctx.config.bridge_user}:{self.server}"
+
     def nobody(self, user: str) -> bool:
         """Whether a user id is one of this server and nobody's: no account, ghost or bridge user."""
         local, _, server = user[1:].partition(":")

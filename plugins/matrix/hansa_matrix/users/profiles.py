@@ -54,9 +54,11 @@ class Profiles:
         row = await self._ctx.store.get("profile", (user,))
         kept: dict[str, Any] = orjson.loads(row.body) if row is not None else {}
         person = self._person(await self._ctx.home_of(user))
-        if person is None and row is None and not self.known(user):
+        bridge = user == f"@{self._ctx.config.bridge_user}:{self._server}"
+        if person is None and row is None and not bridge and not self.known(user):
             return None
-        known = {"displayname": person.name} if person is not None and person.name else {}
+        name = self._ctx.config.bridge_name if bridge else person.name if person is not None else None
+        known = {"displayname": name} if name else {}
         found = known | kept
         return found if await self._permitted(user, found) else {}
 

@@ -1,0 +1,124 @@
+"""What an operator may ask of deliveries: what waits, what died, which destinations have an event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from hansa.app import App
+from hansa.contracts import TracksDelivery
+from hansa.pure.codec import content_to_json
+from hansa.pure.model import Event, Link, Ref
+from hansa.room_names import RoomNames, missing
+from hansa.seams import Request
+from hansa.tables import event_of
+
+_PAGE = 1000
+
+
+class DeliveryOperations:
+    """``hansa deliveries ...`` and ``hansa where``."""
+
+    def __init__(self, app: App, names: RoomNames) -> None:
+        self._app = app
+        self._names = names
+
+    async def deliveries(self, _request: Request, _body: Any) -> Any:
+        """What waits and what died, per link, and what waits per server of a network that sends by itself."""
+        found: list[dict[str, Any]] = []
+        for link_id, consumer in self._app.consumers.items():
+            dead = await self._app.core.scan("dead", equal=(link_id,), limit=_PAGE)
+            found.append(
+                {
+                    "destination": link_id,
+                    "waiting": consumer.room.head - consumer.position,
+                    "since": consumer.waiting_since,
+                    "reason": consumer.reason,
+                    "dead": [{"seq": row.key[1], **orjson.loads(row.body)} for row in dead],
+                }
+            )
+        for network_id in self._app.runners:
+            network = self._app.network(network_id)
+            if isinstance(network, TracksDelivery):
+                found += [
+                    {
+                        "destination": f"{network_id}:{d.name}",
+                        "waiting": d.waiting,
+                        "since": d.since,
+                        "reason": d.reason,
+                        "failures": d.failures,
+                        "dead": [],
+                    }
+                    for d in await network.destinations()
+                ]
+        return found
+
+    async def retry(self, _request: Request, body: Any) -> Any:
+        """Send dead letters of a link again, now; those that fail stay dead."""
+        return await self._app.retry_dead(await self._named(body), body.get("seq"))
+
+    async def drop(self, _request: Request, body: Any) -> Any:
+        """Forget dead letters of a link."""
+        return {"dropped": await self._app.drop_dead(await self._named(body), body.get("seq"))}
+
+    async def _named(self, body: Any) -> str:
+        """The link that is meant; one that is gone by its id, as dead letters of it may be there."""
+        link = await self._names.link(str(body["link"]))
+        return link.id if link is not None else str(body["link"])
+
+    async def _event(self, name: str) -> Event:
+        rows = await self._app.core.scan("event", index=("id",), equal=(name,), limit=1)
+        if rows:
+            return event_of(rows[0])
+        for network in self._app.runners:
+            event = await self._app.event_by(Ref(network, name))
+            if event is not None:
+                return event
+        raise missing(f"there is no event {name}: give its id here or on one of the networks")
+
+    async def where(self, request: Request, _body: Any) -> Any:
+        """Which destinations have an event, which wait and why."""
+        event = await self._event(request.path["event"])
+        room = self._app.rooms.get(event.room)
+        found: list[dict[str, Any]] = []
+        for link in room.links.values() if room else ():
+            consumer = self._app.consumers.get(link.id)
+            held = dict(event.withheld_from).get(link.id)
+            dead = await self._app.core.get("dead", (link.id, event.seq))
+            if held:
+                found.append({"destination": link.id, "state": "withheld", "reason": held})
+            elif dead is not None:
+                reason = orjson.loads(dead.body)["reason"]
+                found.append({"destination": link.id, "state": "dead", "reason": reason})
+            elif consumer is not None:
+                done = consumer.position >= event.seq
+                state = {"state": "delivered"} if done else {"state": "waiting", "reason": consumer.reason}
+                since = {} if done else {"since": consumer.waiting_since}
+                found.append({"destination": link.id, **state, **since})
+            found += await self._tracked(link, event)
+        return {
+            "event": event.id,
+            "room": event.room,
+            "seq": event.seq,
+            "sender": str(event.sender),
+            "content": content_to_json(event.content)["kind"],
+            "destinations": found,
+        }
+
+    async def _tracked(self, link: Link, event: Event) -> list[dict[str, Any]]:
+        network = self._app.network(link.native.network)
+        context = self._app.contexts[link.native.network]
+        native = await context.native_id(event) if isinstance(network, TracksDelivery) else None
+        if native is None or not isinstance(network, TracksDelivery):
+            return []
+        return [
+            {
+                "destination": f"{link.native.network}:{d.name}",
+                "state": d.state,
+                "since": d.since,
+                "reason": d.reason,
+                "failures": d.failures,
+            }
+            for d in await network.where(native)
+        ]

@@ -1,0 +1,66 @@
+"""What an operator may ask of policies: what they would say, and why they said what they did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hansa.app import App
+from hansa.decisions import facts_of
+from hansa.dispatch import ask
+from hansa.pure.content import Message
+from hansa.pure.crossing import EventIn
+from hansa.pure.errors import LocalProtocolError
+from hansa.pure.model import NativeFacts, Ref
+from hansa.pure.verdict import strictest
+from hansa.room_names import RoomNames, missing
+from hansa.seams import Request
+
+#: Decisions in one answer.
+_MOST = 1000
+
+
+class PolicyOperations:
+    """``hansa policy ...``."""
+
+    def __init__(self, app: App, names: RoomNames) -> None:
+        self._app = app
+        self._names = names
+
+    async def test(self, _request: Request, body: Any) -> Any:
+        """What each policy would say of a message, without anything happening."""
+        room = await self._names.room(str(body["room"]))
+        network, _, user = str(body["sender"]).partition(":")
+        link = next((one for one in room.links.values() if one.native.network == network), None)
+        if link is None:
+            raise missing(f"room {room.id} has no link of network {network!r}")
+        sender, text = Ref(network, user), str(body.get("text", ""))
+        server = self._app.pipeline.server_of(network, user)
+        facts = NativeFacts(sender_server=server, room_servers=room.view.servers(), texts=(text,))
+        crossing = EventIn(link=link, sender=sender, content=Message(text=text), view=room.view, facts=facts)
+        answers = [await ask(installed, crossing) for installed in self._app.decisions.policies]
+        merged = strictest(a.verdict for a in answers if not a.shadow)
+        return {
+            "action": merged.action.name.lower(),
+            "facts": facts_of(crossing),
+            "policies": [
+                {
+                    "policy": a.name,
+                    "shadow": a.shadow,
+                    "action": a.verdict.action.name.lower(),
+                    "reasons": [f"{r.code} {r.rule} {r.admin_text}".strip() for r in a.verdict.reasons],
+                    "failed": a.failed,
+                }
+                for a in answers
+            ],
+        }
+
+    async def explain(self, request: Request, _body: Any) -> Any:
+        """Rule, facts and verdict of a decision."""
+        try:
+            return await self._app.decisions.explain(request.path["decision"])
+        except LocalProtocolError as error:
+            raise missing(str(error)) from error
+
+    async def log(self, _request: Request, _body: Any) -> Any:
+        """The newest decisions that were not a plain allow, oldest first."""
+        return await self._app.decisions.log(_MOST)

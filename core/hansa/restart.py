@@ -1,0 +1,44 @@
+"""What of a configuration changes with a restart alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from hansa.config import Config, NetworkConfig
+
+
+def needing_restart(before: Config, after: Config) -> list[str]:
+    """The TOML paths of settings that differ and that a reload does not take up; never their values."""
+    found = [
+        f"{table}.{name}"
+        for table in ("server", "store", "media")
+        for name in _differing(getattr(before, table), getattr(after, table))
+    ]
+    old = {network.id: network for network in before.networks}
+    new = {network.id: network for network in after.networks}
+    for key in sorted(old.keys() | new.keys()):
+        if key in old and key in new:
+            found += [f"networks.{key}.{name}" for name in _of_network(old[key], new[key])]
+        else:
+            found.append(f"networks.{key}")
+    if before.rooms != after.rooms:
+        found.append("rooms")
+    return found
+
+
+def _of_network(before: NetworkConfig, after: NetworkConfig) -> Iterator[str]:
+    for name in ("plugin", "throttle", "tls"):
+        if getattr(before, name) != getattr(after, name):
+            yield name
+    if before.plugin == after.plugin:
+        yield from _differing(before.options, after.options)
+
+
+def _differing(before: Any, after: Any) -> Iterator[str]:
+    if isinstance(before, BaseModel):
+        for name in type(before).model_fields:
+            if getattr(before, name) != getattr(after, name, None):
+                yield name

@@ -1,0 +1,115 @@
+"""What an operator may ask of rooms: which there are, who is in them, what they are tied to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hansa.app import App
+from hansa.contracts import RoomRefused, RoomWish
+from hansa.pure.crossing import PeerConnect
+from hansa.pure.errors import RemoteProtocolError
+from hansa.pure.model import Link
+from hansa.room_names import RoomNames, missing
+from hansa.rooms import Room
+from hansa.seams import Request
+
+#: Servers of a room that are looked at for denied ones.
+_SERVERS = 500
+
+
+class RoomOperations:
+    """``hansa rooms ...``."""
+
+    def __init__(self, app: App, names: RoomNames) -> None:
+        self._app = app
+        self._names = names
+
+    def _link(self, link: Link) -> dict[str, Any]:
+        consumer = self._app.consumers.get(link.id)
+        found: dict[str, Any] = {
+            "link": link.id,
+            "direction": link.direction.value,
+            "hosted": link.hosted,
+            "authority": link.authority,
+        }
+        if consumer is not None:
+            found |= {"delivered": consumer.position, "reason": consumer.reason}
+        return found
+
+    def _summary(self, room: Room, addresses: list[str]) -> dict[str, Any]:
+        joined = sum(room.view.joined_servers.values())
+        return {
+            "room": room.id,
+            "name": room.view.facts.name,
+            "addresses": addresses,
+            "events": room.head,
+            "joined": joined,
+            "links": [self._link(link) for link in room.links.values()],
+        }
+
+    async def rooms(self, _request: Request, _body: Any) -> Any:
+        """Every room."""
+        found = list(self._app.rooms)
+        addresses = await self._names.addresses(found)
+        return [self._summary(room, addresses[room.id]) for room in found]
+
+    async def room(self, request: Request, _body: Any) -> Any:
+        """One room with its people."""
+        room = await self._names.room(request.path["room"])
+        facts = room.view.facts
+        people = [
+            {
+                "user": str(p.user),
+                "membership": p.membership.value,
+                "name": p.name,
+                "role": p.role.name.lower(),
+                "server": p.server,
+            }
+            for p in room.view.people.values()
+        ]
+        return {
+            **self._summary(room, (await self._names.addresses([room]))[room.id]),
+            "topic": facts.topic,
+            "join_rule": facts.join_rule,
+            "version": facts.version,
+            "people": people,
+            "denied": await self._denied(room),
+        }
+
+    async def _denied(self, room: Room) -> list[dict[str, str]]:
+        """The servers in a room that policies deny; nothing more is said to them, and so into the room."""
+        found: list[dict[str, str]] = []
+        if not self._app.decisions.policies:
+            return found
+        for network, server in sorted(room.view.joined_servers)[:_SERVERS]:
+            crossing = PeerConnect(network=network, server=server, outbound=True)
+            verdict = await self._app.decisions.weigh(crossing)
+            if not verdict.allowed:
+                why = ", ".join(f"{r.policy}: {r.rule}" for r in verdict.reasons)
+                found.append({"network": network, "server": server, "because": why})
+        return found
+
+    async def create(self, _request: Request, body: Any) -> Any:
+        """Make or open native rooms and tie them together."""
+        wish = RoomWish(name=str(body.get("name") or ""), published=bool(body.get("published")))
+        return {"room": await self._linked(body["links"], None, wish)}
+
+    async def link(self, _request: Request, body: Any) -> Any:
+        """Tie further native rooms to a room."""
+        room = await self._names.room(str(body["room"]))
+        return {"room": await self._linked(body["links"], room.id, RoomWish())}
+
+    async def _linked(self, links: list[str], room: str | None, wish: RoomWish) -> str:
+        try:
+            return await self._app.link_room(links, room, create=True, wish=wish)
+        except RoomRefused as error:
+            raise RemoteProtocolError(error.refusal.text, hint=409, code=error.refusal.code.value) from error
+
+    async def unlink(self, _request: Request, body: Any) -> Any:
+        """Untie a native room; what it holds stays."""
+        link = await self._names.link(str(body["link"]))
+        if link is None:
+            raise missing(f"there is no link {body['link']}: `hansa rooms ls` shows them")
+        await self._app.stop_consuming(link.native)
+        await self._app.rooms.close_link(link.native)
+        return {"unlinked": link.id}

@@ -1,0 +1,186 @@
+"""What an operator may write into the configuration, table by table, besides what plugins add."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from hansa.pure.errors import ConfigError
+from hansa.store import check_url
+
+
+def at_most(value: int, info: ValidationInfo, of: str) -> int:
+    """A share that may not be more than the whole, which is the setting ``of`` of the same table."""
+    whole = info.data.get(of)
+    if whole is not None and value > whole:
+        msg = f"must be {whole} or less, as {of} is {whole}"
+        raise ValueError(msg)
+    return value
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tls(_Strict):
+    """A certificate."""
+
+    certificate: Path = Field(description="PEM file: the certificate, then its chain")
+    key: Path = Field(description="PEM file: the private key")
+
+
+class Server(_Strict):
+    """The ``[server]`` table."""
+
+    listen: list[str] = Field(
+        default=["https://127.0.0.1:8448"], description="public addresses; http:// is for behind a proxy"
+    )
+    tls: Tls | None = Field(default=None, description="certificate of the https:// addresses")
+    admin: str = Field(default="unix:hansa.sock", description="socket of the command line; mode 0600")
+    metrics: str = Field(default="", description="HOST:PORT for /health and /metrics; empty: none")
+    ca_file: Path | None = Field(default=None, description="more authorities to trust when calling peers")
+    private_networks: list[str] = Field(
+        default=[], description="networks that peers may be in although they are private, e.g. 10.0.0.0/8"
+    )
+    trusted_proxies: list[str] = Field(
+        default=[], description="networks of proxies in front, whose X-Forwarded-For is believed"
+    )
+
+    decisions_days: int = Field(
+        default=90, ge=1, le=36_500, description="days that decisions of policies are kept"
+    )
+    decisions_rows: int = Field(
+        default=100_000, ge=1_000, description="how many decisions are kept; the oldest go first"
+    )
+    decisions_of_strangers: int = Field(
+        default=1_000,
+        ge=10,
+        le=100_000,
+        description="how many servers that ask something and are refused have a decision of their own;"
+        " all further ones are counted in one",
+    )
+    connections: int = Field(
+        default=4096, ge=64, le=100_000, description="incoming connections at a time on the public addresses"
+    )
+    connections_per_address: int = Field(
+        default=256, ge=8, description="connections of one address; of a trusted proxy's, requests count"
+    )
+    connections_per_subnet: int = Field(
+        default=512, ge=8, description="connections from one IPv4 /24 or IPv6 /64"
+    )
+    body_memory: int = Field(
+        default=128,
+        ge=64,
+        le=65_536,
+        description="MiB of request bodies held at a time; no peer or subnet may have more than an eighth",
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _addresses(cls, value: list[str]) -> list[str]:
+        for one in value:
+            parts = urlsplit(one)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port is None:
+                msg = f"{one!r} is not like https://0.0.0.0:8448"
+                raise ValueError(msg)
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics(cls, value: str) -> str:
+        parts = urlsplit(f"//{value}")
+        if value and (not parts.hostname or parts.port is None):
+            msg = f"{value!r} is not like 127.0.0.1:9100"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("connections_per_address", "connections_per_subnet")
+    @classmethod
+    def _share(cls, value: int, info: ValidationInfo) -> int:
+        return at_most(value, info, "connections")
+
+    @field_validator("private_networks", "trusted_proxies")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for one in value:
+            ipaddress.ip_network(one, strict=False)
+        return value
+
+    @field_validator("admin")
+    @classmethod
+    def _socket(cls, value: str) -> str:
+        if not value.startswith("unix:"):
+            msg = "must be unix:PATH"
+            raise ValueError(msg)
+        return value
+
+
+class Store(_Strict):
+    """The ``[store]`` table."""
+
+    url: str = Field(
+        default="sqlite:hansa.db",
+        description="sqlite:FILE or mongodb://USER:PASSWORD@HOST/DATABASE, a replica set; may be a secret",
+        repr=False,
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _store(cls, value: str) -> str:
+        try:
+            check_url(value)
+        except ConfigError as error:
+            raise ValueError(error.reason) from None
+        return value
+
+
+class Media(_Strict):
+    """The ``[media]`` table."""
+
+    folder: Path = Field(
+        default=Path("media"), description="where files that people send each other are kept"
+    )
+
+
+class Throttle(_Strict):
+    """How fast deliveries to one network may be."""
+
+    rate: float = Field(default=0.0, ge=0, description="events a second; 0 is no limit")
+    burst: int = Field(default=50, ge=1, description="how many may go at once")
+
+
+class RoomTable(_Strict):
+    """One ``[[rooms]]`` table."""
+
+    links: list[str] = Field(min_length=1, description="NETWORK:ADDRESS of every native room")
+    name: str = Field(
+        default="",
+        max_length=255,
+        description="what the room is called; empty: a room that is made is called as its address is",
+    )
+    published: bool = Field(default=False, description="list the room in the public directory")
+
+
+class NetworkTable(_Strict):
+    """What Hansa itself takes of a ``[networks.<id>]`` table; the rest is the plugin's."""
+
+    plugin: str = Field(description="the plugin's name, as `hansa plugins` shows it")
+    throttle: Throttle = Field(default=Throttle(), description="how fast deliveries to this network may be")
+    tls: Tls | None = Field(default=None, description="certificate for this network's server name alone")
+
+
+class PolicyTable(_Strict):
+    """What Hansa itself takes of a ``[policies.<name>]`` table; the rest is the plugin's."""
+
+    plugin: str = Field(description="the plugin's name, as `hansa plugins` shows it")
+    on_error: Literal["deny", "allow"] = Field(
+        default="deny", description='what counts when the policy cannot answer: "deny" or "allow"'
+    )
+    mode: Literal["enforce", "shadow"] = Field(
+        default="enforce", description='"shadow" stops nothing and logs what it would have stopped'
+    )
+    timeout: float = Field(default=1.0, gt=0, le=60, description="seconds it has for one answer")

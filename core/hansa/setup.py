@@ -1,0 +1,60 @@
+"""A whole Hansa before it runs: what a checked configuration, or a test, says that it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from hansa.blobs import Blobs, MemoryBlobs
+from hansa.contracts import RoomWish
+from hansa.decision_log import Retention
+from hansa.pure.verdict import Action
+from hansa.seams import Http, Seams
+from hansa.store.base import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSetup:
+    """One ``[networks.<id>]`` table, checked."""
+
+    id: str
+    module: ModuleType
+    options: Any
+    rate: float = 0.0
+    burst: int = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySetup:
+    """One ``[policies.<name>]`` table, checked. ``timeout`` is in seconds."""
+
+    name: str
+    module: ModuleType
+    options: Any
+    on_error: Action = Action.DENY
+    shadow: bool = False
+    timeout: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomSetup:
+    """One ``[[rooms]]`` table: each ``NETWORK:ADDRESS`` to keep linked, and how the room is wished to be."""
+
+    links: Sequence[str]
+    wish: RoomWish = field(default_factory=RoomWish)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """A whole Hansa before it runs. ``rooms`` are kept as they say."""
+
+    store: Store
+    http: Http
+    seams: Seams
+    blobs: Blobs = field(default_factory=MemoryBlobs)
+    networks: Sequence[NetworkSetup] = ()
+    policies: Sequence[PolicySetup] = ()
+    rooms: Sequence[RoomSetup] = ()
+    retention: Retention = field(default_factory=Retention)

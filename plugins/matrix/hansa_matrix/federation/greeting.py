@@ -1,0 +1,28 @@
+"""One signed request to every server that we share a room with, so that those who gave us up try again."""
+
+from __future__ import annotations
+
+from hansa import NetworkContext
+
+from hansa_matrix.federation.client import Client, Refused, Unreachable
+from hansa_matrix.federation.sender import Sender
+
+
+async def greet(ctx: NetworkContext, client: Client, sender: Sender, bridge_user: str) -> None:
+    """Ask each of them about a person of its own. ``bridge_user`` is the id of ours."""
+    local, _, own = bridge_user.partition(":")
+    servers: set[str] = set()
+    for link in ctx.links():
+        view = ctx.view(link.native.id)
+        if view is not None:
+            servers |= {server for network, server in view.joined_servers if network == ctx.id}
+    for server in sorted(servers - {own}):
+        target = f"/_matrix/federation/v1/query/profile?user_id={local}:{server}"
+        try:
+            await client.request("GET", server, target, seconds=10.0)
+        except Refused:
+            sender.heard_from(server)
+        except Unreachable as error:
+            ctx.log.info("%s", error)
+        else:
+            sender.heard_from(server)

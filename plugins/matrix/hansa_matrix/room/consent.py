@@ -1,0 +1,78 @@
+"""What an event of ours needs of others before it is a part of its room: accounts, and signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hansa import Inbound, Link, LocalProtocolError, Member, Ref, Refusal, RefusalCode
+from hansa import Membership as Standing
+
+from hansa_matrix.bridge import OwnDraft
+from hansa_matrix.federation.client import Refused, Unreachable
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER
+from hansa_matrix.room.invites import Invites
+from hansa_matrix.room.native import Arrived, FirstWord, Own
+from hansa_matrix.room.policing import Policing
+from hansa_matrix.room.room import MatrixRoom
+
+
+class Consent:
+    """``room_of`` finds the rooms of the network."""
+
+    def __init__(
+        self, own: Own, policing: Policing, invites: Invites, room_of: Callable[[str], MatrixRoom | None]
+    ) -> None:
+        self._own = own
+        self._ctx = own.ctx
+        self._policing = policing
+        self._invites = invites
+        self._room_of = room_of
+
+    async def ready(self, link: Link, inbound: Inbound) -> Refusal | None:
+        """See ``hansa.Authority.ready``: the accounts of everybody concerned exist."""
+        room = self._room_of(link.native.id)
+        if room is None or not room.resident:
+            return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
+        content, target = inbound.content, ""
+        try:
+            await self._ctx.ghost(inbound.sender)
+            if isinstance(content, Member):
+                target = await self._ctx.ghost(content.user)
+        except LocalProtocolError as error:
+            return Refusal(code=RefusalCode.INVALID, text=str(error))
+        invite = isinstance(content, Member) and content.membership is Standing.INVITE
+        if isinstance(content, Member) and invite and ids.domain_of(target) != self._own.server:
+            create = (await room.events_of(await room.state(), [CREATE_KEY])).get(CREATE_KEY)
+            if create is not None and create.content.get("m.federate", True) is False:
+                text = "that room takes nobody of another server"
+                return Refusal(code=RefusalCode.FORBIDDEN, text=text)
+            return await self._invites.allowed(link.native.id, inbound.sender, content, target)
+        return None
+
+    async def countersign(self, link: Link, draft: Pdu | FirstWord) -> Arrived | OwnDraft | Refusal:
+        """See ``hansa.Authority.countersign``: the room's policy server, and the server of who is invited."""
+        room = self._room_of(link.native.id)
+        if room is None:
+            return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
+        if isinstance(draft, FirstWord):
+            join = Inbound(
+                origin=Ref(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
+                room=link.native,
+                sender=draft.sender,
+                content=Member(user=draft.sender, membership=Standing.JOIN),
+                ts=self._ctx.clock.now(),
+            )
+            (entered,) = await self._ctx.submit([join])
+            return entered.refusal or draft.draft
+        try:
+            signed = await self._policing.sent(room, draft)
+        except Refused as error:
+            return Refusal(code=RefusalCode.FORBIDDEN, text=error.reason)
+        except Unreachable as error:
+            return Refusal(code=RefusalCode.UNREACHABLE, text=str(error))
+        invite = draft.type == MEMBER and draft.membership == "invite"
+        if invite and ids.domain_of(draft.state_key or "") != self._own.server:
+            return await self._invites.countersigned(room, signed)
+        return Arrived(pdu=signed, origin=self._own.server, handshake=True)

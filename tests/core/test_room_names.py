@@ -1,0 +1,117 @@
+"""Rooms are named by operators as they like: by the core's id, a network's id, or an address."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import pytest
+from core.test_admin_gate import request
+from hansa import Message, NamesRooms, OpenedRoom, RemoteProtocolError, RoomWish
+from hansa.app import App
+from hansa.commands import show
+from hansa.delivery_operations import DeliveryOperations
+from hansa.policy_operations import PolicyOperations
+from hansa.pure.commands import plain
+from hansa.room_names import RoomNames
+from hansa.room_operations import RoomOperations
+from hansa.testing import Actor, running
+from hansa.testing.actor import Config, module
+
+
+def named(made: dict[str, Actor], addresses: Mapping[str, str]) -> Any:
+    """A plugin whose rooms have addresses: ``address -> id``; ``made`` gets its networks."""
+    plugin = module(made)
+    wishes: dict[str, RoomWish] = {}
+
+    class Named(Actor):
+        wished = wishes
+
+        async def room_at(self, address: str) -> str | None:
+            return addresses.get(address)
+
+        async def addresses_of(self, natives: Collection[str]) -> Mapping[str, Sequence[str]]:
+            return {native: [a] for a, native in addresses.items() if native in natives}
+
+        async def found_room(self, address: str, wish: RoomWish) -> OpenedRoom:
+            wishes[address] = wish
+            return await self.open_room(address, create=True)
+
+    from hansa import hookimpl
+
+    @hookimpl
+    def open_network(ctx: Any) -> Actor:
+        made[ctx.id] = Named(ctx)
+        return made[ctx.id]
+
+    plugin.open_network = open_network
+    return plugin
+
+
+async def _everything(app: App, name: str) -> set[str]:
+    """What each command finds under a name, as the id of its room or link."""
+    names = RoomNames(app)
+    rooms, policies = RoomOperations(app, names), PolicyOperations(app, names)
+    shown = await rooms.room(request(room=name), None)
+    tested = await policies.test(request(), {"room": name, "sender": "right:ann@x", "text": "hi"})
+    assert tested["action"] == "allow"
+    await rooms.link(request(), {"room": name, "links": ["right:b"]})
+    return {shown["room"]}
+
+
+@pytest.mark.parametrize("name", ["left:a", "left:#lobby", "#lobby", ""])
+async def test_every_command_takes_any_name(name: str) -> None:
+    made: dict[str, Actor] = {}
+    plugin = named(made, {"#lobby": "a"})
+    async with running(
+        {"left": (plugin, Config()), "right": (plugin, Config())}, rooms=[["left:a", "right:b"]]
+    ) as app:
+        assert isinstance(made["left"], NamesRooms)
+        (room,) = app.rooms
+        assert await _everything(app, name or room.id) == {room.id}
+        rooms = RoomOperations(app, RoomNames(app))
+        deliveries = DeliveryOperations(app, RoomNames(app))
+        (listed,) = await rooms.rooms(request(), None)
+        assert listed["addresses"] == ["left:#lobby"]
+        assert "left:#lobby" in show.rooms([listed])
+        assert "left:#lobby" in show.room(await rooms.room(request(room=room.id), None))
+        if not name:
+            return
+        link = "left:a" if name == "#lobby" else name
+        assert await deliveries.retry(request(), {"link": link}) == {"sent": 0, "failed": 0}
+        assert await rooms.unlink(request(), {"link": link}) == {"unlinked": "left:a"}
+
+
+async def test_a_name_that_leads_nowhere_or_to_several_rooms_is_told() -> None:
+    made: dict[str, Actor] = {}
+    plugin = named(made, {"#lobby": "a"})
+    async with running(
+        {"left": (plugin, Config()), "right": (plugin, Config())}, rooms=[["left:a"], ["right:a"]]
+    ) as app:
+        names = RoomNames(app)
+        with pytest.raises(RemoteProtocolError, match="several: say one of left:a, right:a"):
+            await names.room("#lobby")
+        for nowhere in ("#attic", "left:#attic", "left:z", "nowhere:a", ":", ""):
+            with pytest.raises(RemoteProtocolError, match="there is no room"):
+                await names.room(nowhere)
+        assert (await names.room("right:#lobby")).links.keys() == {"right:a"}
+
+
+async def test_a_wish_reaches_the_network_that_makes_the_room() -> None:
+    made: dict[str, Actor] = {}
+    plugin = named(made, {})
+    async with running({"left": (plugin, Config()), "right": (plugin, Config())}) as app:
+        rooms = RoomOperations(app, RoomNames(app))
+        body = {"links": ["left:a", "right:b"], "name": "Lobby", "published": True}
+        await rooms.create(request(), body)
+        assert made["left"].wished == dict.fromkeys(("a", "b"), RoomWish(name="Lobby", published=True))
+        await made["left"].join("a", "ann@x")
+        assert (await made["left"].do("a", "ann@x", Message(text="hi"))).refusal is None
+
+
+def test_small_answers_are_in_words() -> None:
+    found = {"user": "@a:x", "admin": True, "reloaded": ["policy a", "certificates"], "needs_restart": []}
+    assert plain(found) == "user: @a:x\nadmin: yes\nreloaded: policy a, certificates"
+    assert plain({"left": None, "counts": {"a": 1, "b": False}, "seq": 0}) == (
+        "left: none\ncounts: a: 1, b: no\nseq: 0"
+    )
