@@ -44,8 +44,8 @@ _FEATURES = Features(
 
 
 class XmppNetwork:
-    """Implements ``Network``, ``HasFeatures``, ``KnowsServers``, ``MakesGhosts`` and, for rooms, ``LinksRooms``
-    and ``NamesRooms``.
+    """Implements ``Network``, ``HasFeatures``, ``KnowsServers``, ``MakesGhosts``, ``LinksRooms`` and
+    ``NamesRooms``.
 
     People are bare JIDs, rooms are bare JIDs of our component, an event's id is the room's stanza-id.
     """
