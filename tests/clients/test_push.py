@@ -69,3 +69,112 @@ async def test_rules_that_are_none(tmp_path, method, path, body, code):
         with pytest.raises(Refused) as refused:
             await alice.call(method, f"/pushrules/global/{path}", body)
         assert refused.value.code == code
+
+
+async def names(person, kind="override"):
+    return [r["rule_id"] for r in (await person.get("/pushrules/global/"))[kind]]
+
+
+async def test_a_rule_that_is_changed_stays_where_it_is(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        base, body = "/pushrules/global/content", {"actions": [], "pattern": "x"}
+        for name in ("c", "b", "a"):
+            await alice.call("PUT", f"{base}/{name}", body)
+        await alice.call("PUT", f"{base}/b/enabled", {"enabled": False})
+        await alice.call("PUT", f"{base}/b", body | {"pattern": "y"})
+        assert (await names(alice, "content"))[:3] == ["a", "b", "c"]
+        rule = {"rule_id": "b", "default": False, "enabled": False, "actions": [], "pattern": "y"}
+        assert await alice.get(f"{base}/b") == rule
+        await alice.call("PUT", f"{base}/c?before=a&after=b", body)
+        assert (await names(alice, "content"))[:3] == ["c", "a", "b"]
+        await alice.call("PUT", f"{base}/c?after=b", body)
+        assert (await names(alice, "content"))[:3] == ["a", "b", "c"]
+
+
+async def test_rules_of_the_server_keep_their_order_behind_those_of_people(tmp_path):
+    """Also for somebody whose rules were kept before some of them were there."""
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        override = "/pushrules/global/override"
+        await alice.call("PUT", f"{override}/mine", {"actions": ["notify"], "conditions": []})
+        await alice.call("PUT", f"{override}/.m.rule.reaction/enabled", {"enabled": False})
+        await alice.call("PUT", f"{override}/.m.rule.tombstone/actions", {"actions": ["notify"]})
+        data = home.app.network("matrix")._clients._sync._data
+        kept = await data.get(alice.user, "", "m.push_rules")
+        given = kept["global"]["override"]
+        kept["global"]["override"] = [
+            r for r in reversed(given) if "mention" not in r["rule_id"] and "server_acl" not in r["rule_id"]
+        ]
+        await data.put(alice.user, "", "m.push_rules", kept)
+        defaults = [r["rule_id"] for r in default_rules(alice.user)["override"]]
+        assert await names(alice) == [defaults[0], "mine", *defaults[1:]]
+        assert (await alice.get(f"{override}/.m.rule.reaction"))["enabled"] is False
+        assert (await alice.get(f"{override}/.m.rule.tombstone"))["actions"] == ["notify"]
+
+
+async def test_actions_that_are_no_more_do_nothing(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(preset="public_chat")
+        await bob.join(room)
+        rule = f"/pushrules/global/room/{part(room)}"
+        await bob.call("PUT", rule, {"actions": ["coalesce"]})
+        await alice.say(room, "hello")
+        assert await counts(bob, room) == 0
+        assert (await bob.get(f"{rule}/actions"))["actions"] == []
+        await bob.call("PUT", f"{rule}/actions", {"actions": ["notify", "dont_notify"]})
+        assert (await bob.get(f"{rule}/actions"))["actions"] == ["notify"]
+        assert await counts(bob, room) == 1
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        ["shout"], [7], [["notify"]], [{}], [{"set_tweak": 1}], [{"set_tweak": "sound", "value": 1}],
+        [{"set_tweak": "highlight", "value": "yes"}], ["notify"] * 21, {"notify": True}, None,
+    ],
+)  # fmt: skip
+async def test_actions_that_are_none(tmp_path, actions):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        for path in ("room/!x:y", "override/.m.rule.reaction/actions"):
+            with pytest.raises(Refused, match="M_BAD_JSON"):
+                await alice.call(
+                    "PUT", f"/pushrules/global/{part(path).replace('%2F', '/')}", {"actions": actions}
+                )
+
+
+@pytest.mark.parametrize(
+    ("condition", "taken"),
+    [
+        ({"kind": "org.example.moon", "phase": 1}, True), ({"kind": 7}, False), ({}, False), ("event_match", False),
+        ({"kind": "event_match", "key": "content.body", "pattern": "x"}, True), ({"kind": "event_match", "key": "content.body"}, False),
+        ({"kind": "event_match", "key": 1, "pattern": "x"}, False), ({"kind": "event_match", "key": "a", "pattern": ["x"]}, False),
+        ({"kind": "event_property_is", "key": "a", "value": None}, True), ({"kind": "event_property_is", "key": "a"}, False),
+        ({"kind": "event_property_is", "key": "a", "value": {}}, False), ({"kind": "event_property_contains", "key": "a", "value": []}, False),
+        ({"kind": "room_member_count", "is": ">=3"}, True), ({"kind": "room_member_count", "is": 3}, False),
+        ({"kind": "room_member_count", "is": "many"}, False), ({"kind": "room_member_count", "is": "=>3"}, False),
+        ({"kind": "sender_notification_permission", "key": "room"}, True), ({"kind": "sender_notification_permission"}, False),
+        ({"kind": "contains_display_name"}, True),
+    ],
+)  # fmt: skip
+async def test_conditions(tmp_path, condition, taken):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        for kind in ("override", "underride"):
+            path, body = f"/pushrules/global/{kind}/x", {"actions": [], "conditions": [condition]}
+            if taken:
+                await alice.call("PUT", path, body)
+                assert (await alice.get(path))["conditions"] == [condition]
+            else:
+                with pytest.raises(Refused, match="M_BAD_JSON"):
+                    await alice.call("PUT", path, body)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a\\b", ".a", "x" * 256])
+async def test_names_that_no_rule_has(tmp_path, name):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        with pytest.raises(Refused, match="M_INVALID_PARAM"):
+            await alice.call("PUT", f"/pushrules/global/room/{part(name)}", {"actions": []})

@@ -47,6 +47,7 @@ def situation(members: int = 3, name: str = "Juliet C.", levels: dict[str, Any] 
         (said("juliette"), TOLD),
         (said("my_juliet"), TOLD),
         (said("for juliet c. alone"), LOUD),
+        (said("你好juliet吗"), LOUD),
         (said("juliet", **{"m.mentions": {}}), TOLD),
         (said("you", **{"m.mentions": {"user_ids": [ME]}}), LOUD),
         (said("him", **{"m.mentions": {"user_ids": ["@tybalt:capulet"]}}), TOLD),

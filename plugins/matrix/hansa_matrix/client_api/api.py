@@ -16,6 +16,7 @@ from hansa_matrix.client_api.data import IGNORED, PUSH_RULES, Data, UserData
 from hansa_matrix.client_api.door import Door, Handler, Limited, Part, refused, text
 from hansa_matrix.client_api.founding import user_ids
 from hansa_matrix.client_api.media import Files
+from hansa_matrix.client_api.notifications import Notifications
 from hansa_matrix.client_api.people import People
 from hansa_matrix.client_api.push import PushRules
 from hansa_matrix.client_api.reading import Reading
@@ -146,6 +147,7 @@ class ClientApi:
             sync,
             Data(ctx, data),
             push,
+            Notifications(ctx, attendance, visibility, shapes, unread, rooms),
             Crypto(ctx, known, self._sessions, sync),
             self._people,
             self._files,
@@ -233,7 +235,6 @@ class ClientApi:
             ("GET", "/v3/voip/turnServer"): self._nothing,
             ("GET", "/v3/thirdparty/protocols"): self._nothing,
             ("GET", "/v3/pushers"): self._no_pushers,
-            ("GET", "/v3/notifications"): self._no_notifications,
             ("GET", "/v3/room_keys/version"): self._no_backup,
             ("POST", "/v3/rooms/{room}/report"): Limited(self._reports.room),
             ("POST", "/v3/rooms/{room}/report/{event}"): Limited(self._reports.event),
@@ -283,9 +284,6 @@ class ClientApi:
 
     async def _no_pushers(self, *_: Any) -> Any:
         return {"pushers": []}
-
-    async def _no_notifications(self, *_: Any) -> Any:
-        return {"notifications": []}
 
     async def _no_backup(self, *_: Any) -> Any:
         raise error(404, "M_NOT_FOUND", "there is no backup of keys here")

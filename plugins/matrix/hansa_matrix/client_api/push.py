@@ -13,9 +13,18 @@ from hansa_matrix.client_api.data import PUSH_RULES, UserData
 from hansa_matrix.client_api.door import Handler, Limited
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.push_rules import KINDS, default_rules, valid_actions, valid_rule
+from hansa_matrix.proto.push_rules import (
+    KINDS,
+    MASTER,
+    current_actions,
+    default_rules,
+    valid_actions,
+    valid_rule,
+)
 
 _MOST_RULES = 500
+#: What a rule of a kind has beside its actions.
+_PARTS = {"override": ("conditions",), "underride": ("conditions",), "content": ("pattern",)}
 _Rules = dict[str, list[dict[str, Any]]]
 
 
@@ -69,41 +78,46 @@ class PushRules:
     async def put(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /pushrules/global/{kind}/{ruleId}``, before or after another."""
         kind, name = request.path["kind"], request.path["rule"]
-        if kind not in KINDS or name.startswith(".") or not ids.fits(name) or "\\" in name:
-            raise error(400, "M_INVALID_PARAM", "a rule has a kind, and a name that begins with no dot")
+        if kind not in KINDS or name.startswith(".") or not ids.fits(name) or set(name) & set("/\\"):
+            why = "a rule has a kind, and a name that begins with no dot and has no slashes"
+            raise error(400, "M_INVALID_PARAM", why)
         if not valid_rule(kind, body):
             raise error(400, "M_BAD_JSON", "that is no rule of this kind")
-        parts = {key: body[key] for key in ("conditions", "pattern") if key in body}
+        wanted = _PARTS.get(kind, ())
+        parts = {key: body.get(key, []) for key in wanted}
+        actions = current_actions(body["actions"])
 
         def put(rules: _Rules) -> None:
             listed = rules.setdefault(kind, [])
-            if len(listed) >= _MOST_RULES:
+            before = next((at for at, rule in enumerate(listed) if rule["rule_id"] == name), None)
+            if before is None and len(listed) >= _MOST_RULES:
                 raise error(400, "M_TOO_LARGE", f"a kind has at most {_MOST_RULES} rules")
-            enabled = next((r["enabled"] for r in listed if r["rule_id"] == name), True)
-            listed[:] = [rule for rule in listed if rule["rule_id"] != name]
             rule = {
                 "rule_id": name,
                 "default": False,
-                "enabled": enabled,
-                "actions": body["actions"],
+                "enabled": listed.pop(before)["enabled"] if before is not None else True,
+                "actions": actions,
                 **parts,
             }
-            listed.insert(self._place(listed, request), rule)
+            listed.insert(self._place(listed, request, before), rule)
 
         await self._change(caller.user, put)
         return {}
 
     @staticmethod
-    def _place(listed: list[dict[str, Any]], request: Request) -> int:
+    def _place(listed: list[dict[str, Any]], request: Request, was: int | None) -> int:
+        """Where a rule goes: beside another, else where it ``was``, else before all others of people."""
         before, after = request.first("before"), request.first("after")
         names = [rule["rule_id"] for rule in listed]
-        for name, more in ((after, 1), (before, 0)):
+        for name, more in ((before, 0), (after, 1)):
             if name and (name not in names or name.startswith(".")):
                 raise error(400, "M_UNKNOWN", f"there is no rule {name[:80]!r} to be beside")
             if name:
                 return names.index(name) + more
+        if was is not None:
+            return was
         # What people say goes before what the server says, but for the switch that turns all off.
-        return 1 if names[:1] == [".m.rule.master"] else 0
+        return 1 if names[:1] == [MASTER] else 0
 
     async def delete(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``DELETE /pushrules/global/{kind}/{ruleId}``."""
@@ -144,22 +158,33 @@ class PushRules:
             rule = _one(rules, request)
             if not valid_actions(body.get("actions")):
                 raise error(400, "M_BAD_JSON", "actions is no list of actions")
-            rule["actions"] = body["actions"]
+            rule["actions"] = current_actions(body["actions"])
 
         await self._change(caller.user, set_actions)
         return {}
 
 
 def _rules(user: str, kept: Any) -> _Rules:
-    """The rules in somebody's account data, with those of the server that came later."""
+    """The rules in somebody's account data. Those of the server are what they are by now, in their order and
+    behind those of the person, but for the switch that turns all off; whether they hold, and what they do,
+    is as the person left it.
+    """
     rules = default_rules(user)
     if not isinstance(kept, dict):
         return rules
     given: _Rules = deepcopy(kept.get("global", kept))
     for kind, defaults in rules.items():
-        known = {rule["rule_id"] for rule in given.setdefault(kind, [])}
-        given[kind] += [rule for rule in defaults if rule["rule_id"] not in known]
-    return given
+        listed = given.get(kind, [])
+        changed = {rule["rule_id"]: rule for rule in listed if rule["default"]}
+        for rule in defaults:
+            mine = changed.get(rule["rule_id"], rule)
+            rule |= {"enabled": mine["enabled"], "actions": current_actions(mine["actions"])}
+        first = 1 if defaults and defaults[0]["rule_id"] == MASTER else 0
+        own = [rule for rule in listed if not rule["default"]]
+        for rule in own:
+            rule["actions"] = current_actions(rule["actions"])
+        rules[kind] = [*defaults[:first], *own, *defaults[first:]]
+    return rules
 
 
 def _one(rules: _Rules, request: Request) -> dict[str, Any]:

@@ -33,17 +33,19 @@ _NOT_READ_BY = frozenset({MEMBER, REDACTION})
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Events that somebody is told of, and those of them that matter more."""
+    """Events that somebody is told of, those of them that matter more, and the position of the first."""
 
     notifications: int = 0
     highlights: int = 0
+    first: int = 0
 
     def shown(self) -> dict[str, int]:
         """As a sync has it."""
         return {"notification_count": self.notifications, "highlight_count": self.highlights}
 
     def __add__(self, other: Count) -> Count:
-        return Count(self.notifications + other.notifications, self.highlights + other.highlights)
+        first = min(self.first or other.first, other.first or self.first)
+        return Count(self.notifications + other.notifications, self.highlights + other.highlights, first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +215,7 @@ class Unread:
             if verdict is None or not verdict.notify or position <= reads.of(thread):
                 continue
             if sum(count.notifications for count in found.values()) < _MOST:
-                found[thread] = found.get(thread, Count()) + Count(1, int(verdict.highlight))
+                found[thread] = found.get(thread, Count()) + Count(1, int(verdict.highlight), position)
         return found
 
     async def judged(self, user: str, room: MatrixRoom, events: Sequence[Stored]) -> dict[str, Judgement]:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.levels import Levels
 
+#: The rule that comes before all others, and turns everything off where it is on.
+MASTER = ".m.rule.master"
+#: Actions of earlier versions, which mean nothing any more.
+_FORMER = frozenset({"dont_notify", "coalesce"})
 KINDS = ("override", "content", "room", "sender", "underride")
 
 _NOTIFY: tuple[Any, ...] = ("notify",)
@@ -26,6 +30,10 @@ _BEFORE_MENTIONS = frozenset(
 )
 _MENTIONS = "m.mentions"
 _MOST_PATTERN = 1000
+_MOST_CONDITIONS = 100
+#: What is between words.
+_APART = "[^A-Za-z0-9_]"
+_COUNT = re.compile(r"(==|<=|>=|<|>)?([0-9]{1,9})", re.ASCII)
 
 
 def _match(key: str, pattern: str) -> dict[str, Any]:
@@ -118,10 +126,11 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Whether an event is told of, and as one that matters more."""
+    """Whether an event is told of, and as one that matters more; and the actions of the rule that says so."""
 
     notify: bool = False
     highlight: bool = False
+    actions: tuple[Any, ...] = field(default=(), compare=False)
 
 
 def judge(rules: Mapping[str, Any], pdu: Pdu, situation: Situation) -> Judgement:
@@ -138,10 +147,10 @@ def judge(rules: Mapping[str, Any], pdu: Pdu, situation: Situation) -> Judgement
 
 
 def _judgement(actions: Sequence[Any]) -> Judgement:
-    notify = "notify" in actions or "coalesce" in actions
+    notify = "notify" in actions
     tweaks = (one for one in actions if isinstance(one, dict) and one.get("set_tweak") == "highlight")
     highlight = any(one.get("value", True) is not False for one in tweaks)
-    return Judgement(notify=notify, highlight=notify and highlight)
+    return Judgement(notify=notify, highlight=notify and highlight, actions=tuple(actions))
 
 
 def _fits(kind: str, rule: Mapping[str, Any], pdu: Pdu, situation: Situation) -> bool:
@@ -216,10 +225,11 @@ def path_of(key: str) -> Iterator[str]:
 @lru_cache(maxsize=2000)
 def _pattern(glob: str, *, words: bool) -> re.Pattern[str]:
     # Stars together match what one does; apart they could be tried in very many ways.
+    # What belongs to words is said by the specification: of ASCII alone.
     inner = "".join(
         ".*?" if c == "*" else "." if c == "?" else re.escape(c) for c in re.sub(r"\*+", "*", glob)
     )
-    return re.compile(rf"(?:^|\W){inner}(?:\W|$)" if words else inner, re.IGNORECASE | re.DOTALL)
+    return re.compile(rf"(?:^|{_APART}){inner}(?:{_APART}|$)" if words else inner, re.IGNORECASE | re.DOTALL)
 
 
 def _whole(glob: str, value: str) -> bool:
@@ -251,11 +261,11 @@ def _word(word: str, text: str) -> bool:
 
 
 def _of_words(character: str) -> bool:
-    return character.isalnum() or character == "_"
+    return character.isascii() and (character.isalnum() or character == "_")
 
 
 def _counts(wanted: object, members: int) -> bool:
-    match = re.fullmatch(r"(==|<=|>=|<|>)?([0-9]{1,9})", wanted) if isinstance(wanted, str) else None
+    match = _COUNT.fullmatch(wanted) if isinstance(wanted, str) else None
     if match is None:
         return False
     number = int(match[2])
@@ -280,10 +290,31 @@ def valid_rule(kind: str, rule: Mapping[str, Any]) -> bool:
         return isinstance(pattern, str) and 0 < len(pattern) <= _MOST_PATTERN
     if kind in {"override", "underride"}:
         conditions = rule.get("conditions", [])
-        return isinstance(conditions, list) and all(
-            isinstance(one, dict) and isinstance(one.get("kind"), str) for one in conditions
+        return (
+            isinstance(conditions, list)
+            and len(conditions) <= _MOST_CONDITIONS
+            and all(isinstance(one, dict) and _valid_condition(one) for one in conditions)
         )
     return kind in KINDS
+
+
+def _valid_condition(condition: Mapping[str, Any]) -> bool:
+    """Whether a condition has what one of its kind needs; one of an unknown kind matches nothing."""
+    kind, key, value = condition.get("kind"), condition.get("key"), condition.get("value")
+    match kind:
+        case "event_match":
+            pattern = condition.get("pattern")
+            return isinstance(key, str) and isinstance(pattern, str) and len(pattern) <= _MOST_PATTERN
+        case "event_property_is" | "event_property_contains":
+            plain = value is None or isinstance(value, str | bool | int)
+            return isinstance(key, str) and "value" in condition and plain
+        case "room_member_count":
+            count = condition.get("is")
+            return isinstance(count, str) and _COUNT.fullmatch(count) is not None
+        case "sender_notification_permission":
+            return isinstance(key, str)
+        case _:
+            return isinstance(kind, str)
 
 
 def valid_actions(actions: object) -> bool:
@@ -291,6 +322,20 @@ def valid_actions(actions: object) -> bool:
     if not isinstance(actions, list) or len(actions) > 20:
         return False
     return all(
-        isinstance(one, str) or (isinstance(one, dict) and isinstance(one.get("set_tweak"), str))
+        _valid_tweak(one) if isinstance(one, dict) else isinstance(one, str) and one in {"notify", *_FORMER}
         for one in actions
     )
+
+
+def _valid_tweak(action: Mapping[str, Any]) -> bool:
+    tweak, value = action.get("set_tweak"), action.get("value")
+    if tweak == "sound":
+        return value is None or isinstance(value, str)
+    if tweak == "highlight":
+        return value is None or isinstance(value, bool)
+    return isinstance(tweak, str)
+
+
+def current_actions(actions: Sequence[Any]) -> list[Any]:
+    """Actions without those that earlier versions had."""
+    return [one for one in actions if not isinstance(one, str) or one not in _FORMER]
