@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -65,7 +66,7 @@ def _shown(value: Any) -> Any:
         case bool() | int():
             return value
         case frozenset():
-            return [_shown(each) for each in sorted(value)[:_LISTED]]
+            return [_shown(each) for each in heapq.nsmallest(_LISTED, value)]
         case tuple():
             return [_shown(each) for each in value[:_LISTED]]
         case _:

@@ -7,7 +7,8 @@ import re
 import time
 
 import pytest
-from hansa_governance.lists import MAX_NAME, Globs, host_of, matches, server_forms, user_forms
+from hansa_governance.lists import MAX_NAME, Globs, host_of, server_forms, user_forms
+from hansa_governance.patterns import Patterns, matches
 from hypothesis import given
 from hypothesis import strategies as st
 from yardstick import yardstick
@@ -18,6 +19,28 @@ def test_a_glob_covers_what_a_regular_expression_says(glob, name):
     pattern = "".join(".*" if c == "*" else "." if c == "?" else re.escape(c) for c in glob)
     assert matches(glob, name) is bool(re.fullmatch(pattern, name))
     assert matches(glob, name) is fnmatch.fnmatchcase(name, glob)
+
+
+@given(st.lists(st.text("ab*?", min_size=1, max_size=6), max_size=8), st.text("abc", max_size=10))
+def test_many_globs_at_once_cover_what_each_does(globs, name):
+    assert Patterns(globs).first(name) == next((glob for glob in globs if matches(glob, name)), "")
+
+
+@pytest.mark.parametrize("form", ["*.bad{}.example", "bad{}.*", "*bad{}*", "@m?l{}:*.example", "*:bad{}.e?*"])
+@pytest.mark.parametrize("name", ["a.example", "@mal:x.example", "bad." * 60, "@m" * 100, "bad1.bad2" * 25])
+def test_a_name_is_tried_against_few_of_ten_thousand_globs(form, name, monkeypatch):
+    tried = 0
+
+    def counted(glob, text):
+        nonlocal tried
+        tried += 1
+        return matches(glob, text)
+
+    globs = Patterns(form.format(number) for number in range(10_000))
+    monkeypatch.setattr("hansa_governance.patterns.matches", counted)
+    globs.first(name)
+    assert tried < 50
+    assert globs.first(form.format(7).replace("*", "x").replace("?", "y")) == form.format(7)
 
 
 def test_a_hostile_glob_and_name_take_no_time():

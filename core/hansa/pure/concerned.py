@@ -67,7 +67,8 @@ def peers_of(crossing: Crossing) -> frozenset[str]:
         case EventIn():
             return frozenset({crossing.facts.sender_server})
         case EventOut():
-            return crossing.view.servers() | crossing.facts.room_servers
+            servers, more = crossing.view.servers(), crossing.facts.room_servers
+            return servers if more <= servers else servers | more
         case SignalOut():
             return crossing.view.servers()
         case _:

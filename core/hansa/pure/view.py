@@ -70,6 +70,7 @@ class RoomView:
     facts: RoomFacts = field(default_factory=RoomFacts)
     _people: dict[Ref, Person] = field(default_factory=dict)
     _joined: dict[tuple[str, str], int] = field(default_factory=dict)
+    _servers: frozenset[str] | None = field(default=None, compare=False, repr=False)
 
     @property
     def people(self) -> Mapping[Ref, Person]:
@@ -95,8 +96,10 @@ class RoomView:
         return (p for p in self._people.values() if p.membership is Membership.JOIN)
 
     def servers(self) -> frozenset[str]:
-        """The names of all servers with a joined person, over all networks."""
-        return frozenset(server for _, server in self._joined)
+        """The names of all servers with a joined person, over all networks: the same set until it changes."""
+        if self._servers is None:
+            self._servers = frozenset(server for _, server in self._joined)
+        return self._servers
 
     def apply(self, change: ViewChange) -> None:
         """Take a change in place."""
@@ -118,6 +121,8 @@ class RoomView:
             return
         key = (person.user.network, person.server)
         left = self._joined.get(key, 0) + by
+        if key not in self._joined or left <= 0:
+            self._servers = None
         if left > 0:
             self._joined[key] = left
         else:

@@ -1,4 +1,4 @@
-"""Allow and deny lists of globs, matched in linear time.
+"""Allow and deny lists of globs.
 
 One server has many spellings (case, a port, a trailing dot, an IDN in either form, an address written in any
 way), and so has a user. A list that denies covers a name in any of its spellings. A list that allows covers
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from hansa_governance.folding import prepared
+from hansa_governance.patterns import WILD, Patterns
 
 #: A longer name than this is covered by everything that denies and by nothing that allows.
 MAX_NAME = 1024
@@ -115,43 +116,21 @@ def user_forms(user: str) -> Spellings:
 
 def _form(glob: str, forms: Forms) -> str:
     """A glob in the form of what it is matched against: a plain name as any other, a pattern by labels."""
-    if not set(glob) & _WILD:
+    if not set(glob) & WILD:
         return forms(glob)[0][-1]
     if glob.startswith("[") and glob.endswith("]"):
         return prepared(glob).strip("[]")
     return ".".join(_label(label) for label in prepared(glob).split("."))
 
 
-_WILD = frozenset("*?")
-
-
-def matches(glob: str, name: str) -> bool:
-    """True if the glob covers the whole name. No backtracking: at most one return to the last star."""
-    at = star = mark = 0
-    back = -1
-    while at < len(name):
-        if star < len(glob) and (glob[star] == "?" or glob[star] == name[at]) and glob[star] != "*":
-            at += 1
-            star += 1
-        elif star < len(glob) and glob[star] == "*":
-            back, mark = star, at
-            star += 1
-        elif back >= 0:
-            mark += 1
-            at, star = mark, back + 1
-        else:
-            return False
-    return all(c == "*" for c in glob[star:])
-
-
 class Globs:
-    """A list of globs; plain names are looked up, the others tried in turn."""
+    """A list of globs. What a name takes does not grow with the list."""
 
     def __init__(self, globs: Iterable[str], forms: Forms) -> None:
         self._forms = forms
         named = [_form(glob, forms) for glob in globs]
-        self._plain = {g for g in named if not set(g) & _WILD}
-        self._wild = [g for g in named if set(g) & _WILD]
+        self._plain = {g for g in named if not set(g) & WILD}
+        self._wild = Patterns(g for g in named if set(g) & WILD)
         # The same servers are asked about for every event of a room.
         self._denied = lru_cache(_ANSWERS)(self._denies)
         self._allowed = lru_cache(_ANSWERS)(self._allows)
@@ -181,4 +160,4 @@ class Globs:
     def _hit(self, form: str) -> str:
         if form in self._plain:
             return form
-        return next((glob for glob in self._wild if matches(glob, form)), "")
+        return self._wild.first(form)

@@ -46,8 +46,9 @@ from hansa import (
 )
 
 from hansa_governance.config import Config
-from hansa_governance.lists import Globs, server_forms, user_forms
+from hansa_governance.lists import Globs, user_forms
 from hansa_governance.rate import Rates
+from hansa_governance.servers import Servers
 from hansa_governance.words import Words
 
 #: Messages between devices carry keys, many for one message: they have a rate of their own, so much larger.
@@ -74,8 +75,7 @@ class GovernancePolicy:
 
     def __init__(self, config: Config, name: str, clock: Clock) -> None:
         self._name = name
-        self._deny_servers = Globs(config.deny_servers, server_forms)
-        self._allow_servers = Globs(config.allow_servers, server_forms)
+        self._servers = Servers(config.deny_servers, config.allow_servers)
         self._deny_users = Globs(config.deny_users, user_forms)
         self._allow_users = Globs(config.allow_users, user_forms)
         self._words = Words(config.words)
@@ -92,7 +92,7 @@ class GovernancePolicy:
         free = isinstance(crossing, EventIn | EventOut) and _never_stopped(crossing.content, crossing.sender)
         found: list[Verdict] = []
         if not free:
-            found += self._servers(peers_of(crossing), _WHERE.get(type(crossing), "a server concerned"))
+            found += await self._peers(crossing)
             found += self._users(people_of(crossing))
         if self._words:
             found += self._said(await self._phrase(crossing, free=free), free=free)
@@ -115,17 +115,16 @@ class GovernancePolicy:
             texts = tuple(text for text in texts if text not in ids)
         return self._words.hit(texts)
 
-    def _servers(self, servers: Iterable[str], what: str) -> Iterator[Verdict]:
-        for server in sorted(set(servers)):
-            glob = self._deny_servers.denies(server)
-            if glob:
-                yield self._deny(
-                    "GOV_SERVER_DENIED", f"deny_servers: {glob}", f"{what} is not allowed here", server
-                )
-            elif self._allow_servers and not self._allow_servers.allows(server):
-                yield self._deny(
-                    "GOV_SERVER_NOT_ALLOWED", "allow_servers", f"{what} is not allowed here", server
-                )
+    async def _peers(self, crossing: Crossing) -> list[Verdict]:
+        if not self._servers:
+            return []
+        text = f"{_WHERE.get(type(crossing), 'a server concerned')} is not allowed here"
+        return [
+            self._deny("GOV_SERVER_DENIED", f"deny_servers: {one.glob}", text, one.server)
+            if one.glob
+            else self._deny("GOV_SERVER_NOT_ALLOWED", "allow_servers", text, one.server)
+            for one in await self._servers.refused(peers_of(crossing))
+        ]
 
     def _users(self, users: Iterable[Ref]) -> Iterator[Verdict]:
         for user in users:
