@@ -30,6 +30,7 @@ from hansa.contracts import (
 )
 from hansa.hookspecs import hookimpl
 from hansa.http import Admit, BodyTooLarge, Router
+from hansa.loglimit import LogLimit
 from hansa.pure.commands import Argument, Command, Commands
 from hansa.pure.concerned import peers_of, people_of, texts_of, weight_of
 from hansa.pure.content import (
@@ -186,6 +187,7 @@ __all__ = [
     "Link",
     "LinksRooms",
     "LocalProtocolError",
+    "LogLimit",
     "MakesGhosts",
     "MediaTransfer",
     "MediaUpload",

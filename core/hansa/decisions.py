@@ -14,7 +14,7 @@ import orjson
 from hansa.decision_log import DecisionLog, of_stranger, same_decision
 from hansa.dispatch import Answer, Installed, ask
 from hansa.loop_budget import LoopBudget
-from hansa.pure.concerned import weight_of
+from hansa.pure.concerned import named_by, weight_of
 from hansa.pure.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
 from hansa.pure.verdict import ALLOW, Action, Verdict, narrowed, strictest
 from hansa.seams import Clock, Random
@@ -165,7 +165,7 @@ class Decisions:
         answers = []
         for installed in self._policies:
             await self.budget.enter()
-            self.budget.spend(weight)
+            self.budget.spend(weight + named_by(crossing))
             answers.append(await ask(installed, crossing))
         return answers
 

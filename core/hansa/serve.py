@@ -228,6 +228,7 @@ async def _run(path: Path, config: Config, say: Say) -> int:
         say(f"cannot start: {error}")
         await process.stop()
         return 1
+    _keep()
     loop.add_signal_handler(signal.SIGHUP, hang_up)
     process.report()
     say("ready")
@@ -243,6 +244,12 @@ async def _run(path: Path, config: Config, say: Say) -> int:
     return 0
 
 
+def _keep() -> None:
+    """What was made until now stays: the collector does not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
 def run(path: Path, *, verbose: bool = False) -> int:
     """Run until a signal; the exit code."""
     os.umask(0o077)  # whatever this process makes is for its user alone, from the moment that it is there
@@ -254,8 +261,7 @@ def run(path: Path, *, verbose: bool = False) -> int:
         for error in mistakes.errors:
             say(f"{path}: {error}")
         return 2
-    # What is loaded stays, and messages leave few cycles: the collector looks less often at less.
-    gc.freeze()
+    # Messages leave few cycles: the collector looks less often at less.
     gc.set_threshold(20_000, 20, 20)
     try:
         import uvloop  # noqa: PLC0415  # not on every platform

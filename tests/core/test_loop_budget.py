@@ -8,7 +8,7 @@ from collections import Counter
 from hansa.decisions import Decisions
 from hansa.dispatch import Installed
 from hansa.loop_budget import ROUND, LoopBudget
-from hansa.pure.crossing import ProfileChange
+from hansa.pure.crossing import DirectoryQuery, ProfileChange
 from hansa.pure.model import Ref
 from hansa.seams import SystemRandom
 from hansa.store.base import Scoped
@@ -84,3 +84,20 @@ async def test_judging_is_spread_also_over_several_policies():
     every = sum((one.read for one in policies), Counter[int]())
     assert sum(every.values()) == 60 * ROUND
     assert max(every.values()) == ROUND
+
+
+async def test_names_take_room_too():
+    rounds = Rounds()
+    asked = Counter[int]()
+
+    class Asked:
+        async def check(self, crossing: DirectoryQuery) -> None:
+            asked[rounds.now] += len(crossing.server)
+
+    installed = [Installed(name="p", policy=Asked())]
+    decisions = Decisions(Scoped(MemoryStore(), ""), ManualClock(), SystemRandom(), installed)
+    query = DirectoryQuery(network="m", server="x" * 255, address="", outbound=False)
+    await asyncio.gather(*(decisions.check(query) for _ in range(200)))
+    rounds.next.cancel()
+    assert sum(asked.values()) == 200 * 255
+    assert max(asked.values()) <= ROUND

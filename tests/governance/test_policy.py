@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from dataclasses import replace
@@ -18,6 +19,7 @@ from hansa import (
     EventOut,
     Invite,
     Join,
+    KeysQuery,
     Knock,
     Link,
     MediaUpload,
@@ -44,6 +46,7 @@ from hansa.testing import Actor, ManualClock, PolicySuite, running
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
 from hansa_governance.policy import GovernancePolicy
+from hansa_governance.servers import MOST_NAMED
 
 ANN, BOB = Ref("matrix", "@ann:good.example"), Ref("xmpp", "bob@good.chat")
 EVE = Ref("matrix", "@eve:evil.example")
@@ -471,9 +474,9 @@ async def test_long_texts_are_read_beside_the_loop():
     policy, where = GovernancePolicy(options, "gov", ManualClock()), set()
     read = policy._read
 
-    def seen(crossing, *, free):
+    def seen(crossing, going, *, free):
         where.add(threading.current_thread() is threading.main_thread())
-        return read(crossing, free=free)
+        return read(crossing, going, free=free)
 
     policy._read = seen
     for length, beside in ((10, False), (20_000, True)):
@@ -481,3 +484,51 @@ async def test_long_texts_are_read_beside_the_loop():
         verdict = await policy.check(event_in(Message(text="x " * length + "classified")))
         assert verdict is not None and verdict.action is Action.DENY
         assert where == {not beside}
+
+
+async def test_what_nobody_waits_for_is_not_read_on():
+    """One text that takes longer than a policy has does not hold up the next one."""
+    options = hansa_governance.Config.model_validate({"words": ["classified"]})
+    policy, steps, go_on, ended = GovernancePolicy(options, "gov", ManualClock()), [], threading.Event(), []
+    hit = policy._words.hit
+
+    def slow(texts, going):
+        def step():
+            steps.append(None)
+            go_on.wait()
+            going()
+
+        try:
+            return hit(texts, step)
+        finally:
+            ended.append(len(steps))
+
+    policy._words.hit = slow
+    asking = asyncio.ensure_future(policy.check(event_in(Message(text="\u00e9 " * 50_000))))
+    while not steps:
+        await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    go_on.set()
+    policy._words.hit = hit
+    verdict = await policy.check(event_in(Message(text="x " * 20_000 + "classified")))
+    assert verdict is not None and verdict.action is Action.DENY
+    assert ended == [1]
+
+
+async def test_a_question_about_thousands_of_people_holds_nobody_up():
+    options = hansa_governance.Config.model_validate({"deny_users": ["@mal*:*", "@u4999:x.example"]})
+    policy, turns = GovernancePolicy(options, "gov", ManualClock()), 0
+    users = tuple(Ref("m", f"@u{number}:x.example") for number in range(5000))
+    asking = asyncio.ensure_future(
+        policy.check(KeysQuery(network="m", server="x.example", users=users, outbound=False))
+    )
+    while not asking.done():
+        await asyncio.sleep(0)
+        turns += 1
+    verdict = await asking
+    assert verdict is not None and [reason.admin_text for reason in verdict.reasons] == ["@u4999:x.example"]
+    assert turns > 100
+    crowd = tuple(Ref("m", f"@mal{number}:x.example") for number in range(5000))
+    verdict = await policy.check(KeysQuery(network="m", server="x.example", users=crowd, outbound=False))
+    assert verdict is not None and len(verdict.reasons) == MOST_NAMED

@@ -306,3 +306,22 @@ def test_a_sign_that_stands_for_a_phrase_does_not_make_a_text_longer():
 def test_a_long_text_is_folded_in_pieces_that_cut_no_word(before, kind):
     text = "\u0430" * (before - 1) + " " + kind + " x" * 500
     assert Words(["classified"]).hit([text]) == "classified"
+
+
+@pytest.mark.parametrize("between", [" ", " \u0444 ", " 1a ", "-", "\n\u00e9 "])
+@pytest.mark.parametrize("at", [0.0, 0.3, 0.5, 1.0])
+def test_a_word_is_found_wherever_it_stands_in_a_long_text(between, at):
+    """Long texts are read in pieces, which part nothing."""
+    words = Words(["classified", "top secret", "\u7981\u6b62"])
+    for bad in (
+        "classified",
+        "cl4ssified",
+        "c l a s s i f i e d",
+        "top secret",
+        "clas-sified",
+        "\u7981\u6b62",
+    ):
+        for size in (16 * 1024 - 5, 40_000):
+            many = max(1, int(size * at) // len(between))
+            assert words.hit(["x" * 3, between * many + f" {bad} " + between * 2000]), (bad, size)
+        assert words.hit([between * 9000 + " fine " + between * 9000]) == ""

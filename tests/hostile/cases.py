@@ -63,7 +63,7 @@ def _client(method: str, target: str, body: object = None) -> Callable[[Scene, E
     return act
 
 
-_C, _M = "/_matrix/client/v3", "/_matrix/client/v1/media"
+CLIENT, _MEDIA = "/_matrix/client/v3", "/_matrix/client/v1/media"
 
 
 async def _ask_keys(scene: Scene, evil: Evil) -> object:
@@ -72,7 +72,7 @@ async def _ask_keys(scene: Scene, evil: Evil) -> object:
 
 async def _make_join(scene: Scene, evil: Evil) -> object:
     room = f"!{secrets.token_hex(8)}:{evil.name}"
-    return await scene.as_romeo("POST", f"{_C}/join/{part(room)}?server_name={part(evil.name)}", b"{}")
+    return await scene.as_romeo("POST", f"{CLIENT}/join/{part(room)}?server_name={part(evil.name)}", b"{}")
 
 
 async def _enter(scene: Scene, evil: Evil, step: str = "join") -> object:
@@ -82,7 +82,7 @@ async def _enter(scene: Scene, evil: Evil, step: str = "join") -> object:
     try:
         way = "join" if step == "join" else "knock"
         return await scene.as_romeo(
-            "POST", f"{_C}/{way}/{part(room.room_id)}?server_name={part(evil.name)}", b"{}"
+            "POST", f"{CLIENT}/{way}/{part(room.room_id)}?server_name={part(evil.name)}", b"{}"
         )
     finally:
         del evil.answers["/make_"]
@@ -111,10 +111,10 @@ async def _device_list(scene: Scene, evil: Evil) -> object:
     """A change that comes after others which were missed: the whole list has to be asked for."""
     evil.answers["/user/keys/query"] = lambda _: _answered({"device_keys": {}})
     user = evil.den.user
-    await scene.as_romeo("POST", f"{_C}/keys/query", orjson.dumps({"device_keys": {user: []}}))
+    await scene.as_romeo("POST", f"{CLIENT}/keys/query", orjson.dumps({"device_keys": {user: []}}))
     content = {"user_id": user, "device_id": "D", "stream_id": 1000, "prev_id": [500], "deleted": False}
     await evil.send(scene.name, edus=[{"edu_type": "m.device_list_update", "content": content}])
-    return await scene.as_romeo("POST", f"{_C}/keys/query", orjson.dumps({"device_keys": {user: []}}))
+    return await scene.as_romeo("POST", f"{CLIENT}/keys/query", orjson.dumps({"device_keys": {user: []}}))
 
 
 async def _answered(body: object) -> web.Response:
@@ -129,12 +129,12 @@ async def _deliver(scene: Scene, evil: Evil) -> object:
 async def _invite_out(scene: Scene, evil: Evil) -> object:
     room = await scene.romeo.create_room("11")
     body = orjson.dumps({"user_id": f"@x:{evil.name}"})
-    return await scene.as_romeo("POST", f"{_C}/rooms/{part(room)}/invite", body)
+    return await scene.as_romeo("POST", f"{CLIENT}/rooms/{part(room)}/invite", body)
 
 
 async def _backfill(scene: Scene, evil: Evil) -> object:
     room = part(await scene.enter_elsewhere(evil))
-    return await scene.as_romeo("GET", f"{_C}/rooms/{room}/messages?dir=b&limit=100")
+    return await scene.as_romeo("GET", f"{CLIENT}/rooms/{room}/messages?dir=b&limit=100")
 
 
 async def _notary(scene: Scene, evil: Evil) -> object:
@@ -149,7 +149,7 @@ async def _policy_server(scene: Scene, evil: Evil) -> object:
     content = {"via": evil.name, "public_keys": {"ed25519": "A" * 43}}
     await scene.romeo.set_state(evil.den.room_id, "m.room.policy", content)
     body = orjson.dumps({"msgtype": "m.text", "body": "x"})
-    target = f"{_C}/rooms/{part(evil.den.room_id)}/send/m.room.message/{secrets.token_hex(4)}"
+    target = f"{CLIENT}/rooms/{part(evil.den.room_id)}/send/m.room.message/{secrets.token_hex(4)}"
     return await scene.as_romeo("PUT", target, body)
 
 
@@ -160,7 +160,7 @@ ANSWERS: dict[str, tuple[str, Callable[[Scene, Evil], Awaitable[object]]]] = {
     "send_join": ("/send_join/", _enter),
     "make_knock": (
         "/make_knock/",
-        _client("POST", f"{_C}/knock/%21roomN%3AEVIL?server_name=EVIL", {}),
+        _client("POST", f"{CLIENT}/knock/%21roomN%3AEVIL?server_name=EVIL", {}),
     ),
     "send_knock": ("/send_knock/", _knock),
     "missing events": ("/get_missing_events/", _gap),
@@ -168,9 +168,9 @@ ANSWERS: dict[str, tuple[str, Callable[[Scene, Evil], Awaitable[object]]]] = {
     "event": ("/v1/event/", _gap),
     "event auth": ("/event_auth/", _auth_gap),
     "backfill": ("/backfill/", _backfill),
-    "profile": ("/query/profile", _client("GET", f"{_C}/profile/%40aN%3AEVIL")),
-    "directory": ("/query/directory", _client("GET", f"{_C}/directory/room/%23aN%3AEVIL")),
-    "public rooms": ("/publicRooms", _client("GET", f"{_C}/publicRooms?server=EVIL&limit=1N")),
+    "profile": ("/query/profile", _client("GET", f"{CLIENT}/profile/%40aN%3AEVIL")),
+    "directory": ("/query/directory", _client("GET", f"{CLIENT}/directory/room/%23aN%3AEVIL")),
+    "public rooms": ("/publicRooms", _client("GET", f"{CLIENT}/publicRooms?server=EVIL&limit=1N")),
     "hierarchy": (
         "/hierarchy/",
         _client("GET", "/_matrix/client/v1/room_summary/%21aN%3AEVIL?via=EVIL"),
@@ -178,17 +178,17 @@ ANSWERS: dict[str, tuple[str, Callable[[Scene, Evil], Awaitable[object]]]] = {
     "devices": ("/user/devices/", _device_list),
     "key query": (
         "/user/keys/query",
-        _client("POST", f"{_C}/keys/query", {"device_keys": {"@x:EVIL": []}}),
+        _client("POST", f"{CLIENT}/keys/query", {"device_keys": {"@x:EVIL": []}}),
     ),
     "key claim": (
         "/user/keys/claim",
-        _client("POST", f"{_C}/keys/claim", {"one_time_keys": {"@x:EVIL": {"D": "signed_curve25519"}}}),
+        _client("POST", f"{CLIENT}/keys/claim", {"one_time_keys": {"@x:EVIL": {"D": "signed_curve25519"}}}),
     ),
     "transaction": (f"{V1}/send/", _deliver),
     "invite": ("/invite/", _invite_out),
     "policy": ("/policy/", _policy_server),
-    "media": ("/media/download/", _client("GET", f"{_M}/download/EVIL/aN")),
-    "thumbnail": ("/media/", _client("GET", f"{_M}/thumbnail/EVIL/aN?width=64&height=64")),
+    "media": ("/media/download/", _client("GET", f"{_MEDIA}/download/EVIL/aN")),
+    "thumbnail": ("/media/", _client("GET", f"{_MEDIA}/thumbnail/EVIL/aN?width=64&height=64")),
     "notary": ("/key/v2/query", _notary),
 }
 
@@ -279,7 +279,7 @@ async def _invented_origins(scene: Scene) -> None:
         await scene.raw("GET", target, None, {"Authorization": signed})
 
     asking = asyncio.gather(*(one(number) for number in range(300)))
-    answered = await _client("GET", f"{_C}/profile/%40aN%3AEVIL")(scene, scene.friend)
+    answered = await _client("GET", f"{CLIENT}/profile/%40aN%3AEVIL")(scene, scene.friend)
     assert answered in {200, 404}, answered
     await scene.healthy()
     await asking
@@ -302,7 +302,9 @@ async def _idle_connections(scene: Scene) -> None:
             writer.transport.abort()
 
 
-def _transaction(kind: str, size: int = 4 * MIB - KIB, where: str = "edus") -> Run:
+def transaction(kind: str, size: int = 4 * MIB - KIB, where: str = "edus") -> Run:
+    """The largest of the evil server's."""
+
     async def run(scene: Scene) -> None:
         other = "pdus" if where == "edus" else "edus"
         body = f'{{"{other}":[],"origin":"x","origin_server_ts":1,"{where}":'.encode()
@@ -354,7 +356,7 @@ async def _invites(scene: Scene) -> None:
             {"type": "m.room.topic", "state_key": "", "sender": room.user, "content": {"topic": "x" * 50_000}}
         )
         await scene.invite(room, state, scene.romeo.id)
-    assert await scene.as_romeo("GET", f"{_C}/sync") == 200
+    assert await scene.as_romeo("GET", f"{CLIENT}/sync") == 200
 
 
 async def _to_devices(scene: Scene) -> None:
@@ -380,7 +382,7 @@ def _picture(kind: str, make: Callable[[], bytes]) -> Run:
     async def run(scene: Scene) -> None:
         data = await asyncio.to_thread(make)
         mxc = await scene.romeo.upload(data, kind, "picture")
-        where = f"{_M}/thumbnail/{mxc.removeprefix('mxc://')}?width=64&height=64"
+        where = f"{_MEDIA}/thumbnail/{mxc.removeprefix('mxc://')}?width=64&height=64"
         await scene.as_romeo("GET", where)
 
     return run
@@ -409,7 +411,7 @@ async def _slow_files(scene: Scene) -> None:
 
     bad, good = await scene.fresh(), await scene.fresh()
     bad.answers["/media/download/"], good.answers["/media/download/"] = slow, quick
-    fetch = _client("GET", f"{_M}/download/EVIL/sN")
+    fetch = _client("GET", f"{_MEDIA}/download/EVIL/sN")
     fetching = [asyncio.ensure_future(fetch(scene, bad)) for _ in range(20)]
     try:
         await started.wait()
@@ -429,8 +431,8 @@ IN: list[Case] = [
     Case("64 MiB of unsigned transactions of numbers", _unsigned_bodies("numbers")),
     Case("300 requests of invented origins", _invented_origins),
     Case("1,000 idle connections of one address", _idle_connections, mib=64),
-    *(Case(f"a transaction of {kind} as EDUs", _transaction(kind)) for kind in VALUES),
-    *(Case(f"a transaction of {kind} as PDUs", _transaction(kind, where="pdus")) for kind in VALUES),
+    *(Case(f"a transaction of {kind} as EDUs", transaction(kind)) for kind in VALUES),
+    *(Case(f"a transaction of {kind} as PDUs", transaction(kind, where="pdus")) for kind in VALUES),
     Case("receipts of many events", _edu("m.receipt", _receipts)),
     Case("a device of many keys", _edu("m.device_list_update", _device)),
     Case("messages to a device", _edu("m.direct_to_device", _to_device)),
@@ -438,15 +440,15 @@ IN: list[Case] = [
     Case("2,400 messages to a device", _to_devices, mib=64),
     Case("twenty slow files of one server", _slow_files),
     *(
-        Case(f"a client's {kind}", _client_body("PUT", f"{_C}/user/ROMEO/account_data/m.x", make))
+        Case(f"a client's {kind}", _client_body("PUT", f"{CLIENT}/user/ROMEO/account_data/m.x", make))
         for kind, make in VALUES.items()
     ),
-    Case("createRoom of a megabyte of state", _client_body("POST", f"{_C}/createRoom", _state)),
+    Case("createRoom of a megabyte of state", _client_body("POST", f"{CLIENT}/createRoom", _state)),
     Case(
         "a query for the keys of many",
         _client_body(
             "POST",
-            f"{_C}/keys/query",
+            f"{CLIENT}/keys/query",
             lambda size: (
                 b'{"device_keys":{'
                 + b",".join(b'"@%x:127.0.0.1:9":[]' % n for n in range(size // 22))
@@ -458,7 +460,7 @@ IN: list[Case] = [
         "a filter of many rooms",
         _client_body(
             "POST",
-            f"{_C}/user/ROMEO/filter",
+            f"{CLIENT}/user/ROMEO/filter",
             lambda size: b'{"room":{"rooms":' + VALUES["strings"](size - 32) + b"}}",
         ),
     ),

@@ -95,3 +95,22 @@ async def test_the_link_passes_stanzas_on_and_tells_of_what_is_none() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await server.stop()
+
+
+async def test_a_flood_of_stanzas_that_are_dropped_is_told_once_of_each_source(caplog) -> None:
+    caplog.set_level("INFO")
+    async with house() as h:
+        for number in range(100):
+            h.link.receive(f"<message from='u{number}@verona.example/m' to='nobody@else.example'/>")
+            h.link.receive(f"<message from='u{number}@mantua.example/m' to='nobody@else.example'/>")
+            h.link.receive(f"<message from='x{number}@{GW}/m' to='{ROOM}'/>")
+            h.link.receive(f"<presence from='{MERCUTIO}' to='{ROOM}/\u202e{number}' id='j'>{X}</presence>")
+            assert h.link.listener is not None
+            h.link.listener.on_unknown(Element("{urn:x}odd"))
+        lines = [record.getMessage() for record in caplog.records if "stanza" in record.getMessage()]
+        assert len(lines) == 5
+        assert counted(h, "xmpp_dropped") == {
+            "host-unknown": 200,
+            "invalid-from": 100,
+            "unsupported-stanza-type": 100,
+        }

@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from hansa.pure.content import Content, Custom, Member, Message, Name, Topic
-from hansa.pure.crossing import Crossing, EventIn, EventOut, SignalOut
+from hansa.pure.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
 from hansa.pure.model import Ref
 from hansa.pure.texts import readings
 
@@ -112,6 +112,15 @@ def weight_of(crossing: Crossing) -> int:
         case _:
             texts = _of(crossing, TEXT)
     return _ASKING + _STRING * len(texts) + sum(map(len, texts))
+
+
+def named_by(crossing: Crossing) -> int:
+    """The characters of the names in a question that is about names; those of a room are known by now."""
+    if isinstance(crossing, EventIn | EventOut | SignalIn | SignalOut):
+        return 0
+    people: list[Ref] = _of(crossing, PERSON)
+    servers: list[str] = _of(crossing, SERVER)
+    return sum(map(len, servers)) + sum(len(user.id) for user in people)
 
 
 def words_of(content: Content) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 #: Elements whose content many clients do not show: words may be cut in two by them.
@@ -21,6 +21,8 @@ _ATTRIBUTE = re.compile(
 _OPENING = re.compile(r"<(?=[A-Za-z/!?])")
 _SIMPLE = re.compile(r"<(/?)([A-Za-z][^\s/>]*)>")
 _NAIVE = re.compile(r"<[^<>]*>")
+#: Characters that are looked at in one go: a call into the interpreter is never interrupted.
+_PIECE = 32 * 1024
 _LONG_REFERENCE = re.compile(r"&#(?:[0-9]{9,}|[xX][0-9a-fA-F]{8,});?")
 
 
@@ -91,7 +93,7 @@ def _shown(text: str) -> list[str]:
             hidden = hidden if depth else ""
         elif name in _HIDING and not closing:
             hidden, depth, held = name, 1, True
-    read = [_decoded("".join(joined)), _decoded("".join(spaced)), _decoded(_NAIVE.sub("", text))]
+    read = [_decoded("".join(joined)), _decoded("".join(spaced)), _decoded(_without_tags(text))]
     if held:
         read.append(_decoded("".join(bare)))
     if attributes:
@@ -129,5 +131,23 @@ def _past(text: str, end: str, start: int) -> int:
     return len(text) if found < 0 else found + len(end)
 
 
+def _cut(text: str, before: str) -> Iterator[str]:
+    """A text in pieces, each of which but the first begins with ``before``."""
+    at = 0
+    while len(text) - at > _PIECE:
+        end = text.find(before, at + _PIECE)
+        if end < 0:
+            break
+        yield text[at:end]
+        at = end
+    yield text[at:]
+
+
+def _without_tags(text: str) -> str:
+    return "".join(_NAIVE.sub("", piece) for piece in _cut(text, "<"))
+
+
 def _decoded(text: str) -> str:
-    return html.unescape(_LONG_REFERENCE.sub("", text)) if "&" in text else text
+    if "&" not in text:
+        return text
+    return "".join(html.unescape(_LONG_REFERENCE.sub("", piece)) for piece in _cut(text, "&"))

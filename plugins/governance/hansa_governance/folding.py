@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import cache
 from typing import Literal
 
@@ -118,7 +119,7 @@ def _normalized(form: Literal["NFC", "NFKC", "NFKD"], text: str) -> str:
     return unicodedata.normalize(form, text)
 
 
-def _pieces(text: str) -> list[str]:
+def pieces(text: str) -> list[str]:
     """A text in pieces that are folded each by itself."""
     found: list[str] = []
     at = 0
@@ -196,13 +197,20 @@ def _folded(seen: str) -> str:
     return bare if bare.isascii() else _normalized("NFC", bare)
 
 
-def forms(text: str) -> tuple[str, ...]:
+def always() -> None:
+    """Go on, whatever happens."""
+
+
+def forms(text: str, going: Callable[[], None] = always) -> tuple[str, ...]:
     """Every form of a text that is compared, each once: as it is folded; with letters that look like Latin
-    ones taken for them; with what is not seen taken for a space.
+    ones taken for them; with what is not seen taken for a space. ``going`` is called for each piece of it.
     """
     if len(text) <= _PIECE:
         return tuple(dict.fromkeys(_forms(text)))
-    each = [_forms(piece) for piece in _pieces(text)]
+    each = []
+    for piece in pieces(text):
+        going()
+        each.append(_forms(piece))
     return tuple(dict.fromkeys("".join(form) for form in zip(*each, strict=True)))
 
 

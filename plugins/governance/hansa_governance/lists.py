@@ -148,7 +148,8 @@ class Globs:
 
     def _denies(self, name: str) -> str:
         canonical, others = self._forms(name)
-        return next((hit for form in (*canonical, *others) if (hit := self._hit(form))), "")
+        each = dict.fromkeys((*canonical, *others))
+        return next((hit for form in each if (hit := self._hit(form))), "")
 
     def allows(self, name: str) -> bool:
         """True if a glob covers the canonical spelling. A name that is not known is not covered."""

@@ -8,8 +8,9 @@ allow list, a server or a user without a name is refused.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -46,15 +47,18 @@ from hansa import (
 )
 
 from hansa_governance.config import Config
+from hansa_governance.folding import always
 from hansa_governance.lists import Globs, user_forms
 from hansa_governance.rate import Rates
-from hansa_governance.servers import Servers
+from hansa_governance.servers import MOST_NAMED, Servers
 from hansa_governance.words import Words
 
 #: Messages between devices carry keys, many for one message: they have a rate of their own, so much larger.
 _DEVICE_TIMES = 10
 #: Acts that are known to be counted: the same one may come in twice.
 _COUNTED = 10_000
+#: People who are judged without a pause.
+_PEOPLE = 20
 #: What weighs more (``hansa.weight_of``) is read in a thread.
 _SHORT = 2048
 #: What the person concerned is told of a server that is not allowed.
@@ -68,6 +72,10 @@ _WHERE: dict[type, str] = {
     Knock: "a server in the room",
     Invite: "a server concerned",
 }
+
+
+class _UnheardError(Exception):
+    """Nobody waits for the answer any more."""
 
 
 class GovernancePolicy:
@@ -93,7 +101,7 @@ class GovernancePolicy:
         found: list[Verdict] = []
         if not free:
             found += await self._peers(crossing)
-            found += self._users(people_of(crossing))
+            found += await self._people(people_of(crossing))
         if self._words:
             found += self._said(await self._phrase(crossing, free=free), free=free)
         found += self._paced(crossing, free=free)
@@ -104,16 +112,24 @@ class GovernancePolicy:
         nobody else waits for them.
         """
         if weight_of(crossing) <= _SHORT:
-            return self._read(crossing, free=free)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._reader, partial(self._read, crossing, free=free))
+            return self._read(crossing, always, free=free)
+        loop, unheard = asyncio.get_running_loop(), threading.Event()
 
-    def _read(self, crossing: Crossing, *, free: bool) -> str:
+        def going() -> None:
+            if unheard.is_set():
+                raise _UnheardError
+
+        try:
+            return await loop.run_in_executor(self._reader, partial(self._read, crossing, going, free=free))
+        finally:
+            unheard.set()  # who asked waits no longer: neither does the next one for this
+
+    def _read(self, crossing: Crossing, going: Callable[[], None], *, free: bool) -> str:
         texts = texts_of(crossing)
         if free:  # whose id holds a word is not locked in by it
             ids = {user.id for user in people_of(crossing)}
             texts = tuple(text for text in texts if text not in ids)
-        return self._words.hit(texts)
+        return self._words.hit(texts, going)
 
     async def _peers(self, crossing: Crossing) -> list[Verdict]:
         if not self._servers:
@@ -126,15 +142,26 @@ class GovernancePolicy:
             for one in await self._servers.refused(peers_of(crossing))
         ]
 
-    def _users(self, users: Iterable[Ref]) -> Iterator[Verdict]:
-        for user in users:
+    async def _people(self, users: Sequence[Ref]) -> list[Verdict]:
+        """A question can name thousands of people; the first who are refused are named."""
+        found = list[Verdict]()
+        if not self._deny_users and not self._allow_users:
+            return found
+        for number, user in enumerate(users, 1):
             glob = self._deny_users.denies(user.id)
             if glob:
-                yield self._deny(
-                    "GOV_USER_DENIED", f"deny_users: {glob}", "you are not allowed here", user.id
+                found.append(
+                    self._deny("GOV_USER_DENIED", f"deny_users: {glob}", "you are not allowed here", user.id)
                 )
             elif self._allow_users and not self._allow_users.allows(user.id):
-                yield self._deny("GOV_USER_NOT_ALLOWED", "allow_users", "you are not allowed here", user.id)
+                found.append(
+                    self._deny("GOV_USER_NOT_ALLOWED", "allow_users", "you are not allowed here", user.id)
+                )
+            if len(found) >= MOST_NAMED:
+                break
+            if not number % _PEOPLE:
+                await asyncio.sleep(0)
+        return found
 
     def _said(self, phrase: str, *, free: bool) -> Iterator[Verdict]:
         """What can never be stopped may be done without the words: nobody is locked in by them."""

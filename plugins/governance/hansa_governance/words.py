@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
-from hansa_governance.folding import BREAK, forms, prepare
+from hansa_governance.folding import BREAK, always, forms, pieces, prepare
 
 #: Letters and digits, and the break between strings.
 _TOKEN = re.compile(rf"([^\W_]+|{BREAK})")
@@ -39,6 +40,8 @@ _NUMBERED = re.compile(r"(?<![^\W_])(?:\d+([^\W\d_]{4,})\d*|([^\W\d_]{4,})\d+)(?
 _BACKWARDS = re.compile(f"\u202e([^\u202c\n{BREAK}]*)")
 #: More than this (characters) of one crossing is not read; it is taken for a text that holds a word.
 MOST = 1 << 20
+#: Characters, and words, that are looked at in one go: a call into the interpreter is never interrupted.
+_AT_ONCE, _WORDS_AT_ONCE = 16 * 1024, 1000
 
 
 def tokens(text: str) -> list[str]:
@@ -46,17 +49,35 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-def _read(text: str) -> Iterator[str]:
-    for form in forms(text):
+def _parts(form: str) -> list[str]:
+    """What is between, a word, what is between, a word, ..."""
+    if len(form) <= _AT_ONCE:
+        return _TOKEN.split(form)
+    parts, at, found = list[str](), 0, _TOKEN.finditer(form)
+    while batch := list(islice(found, _WORDS_AT_ONCE)):
+        for one in batch:
+            parts += (form[at : one.start()], one[1])
+            at = one.end()
+    return [*parts, form[at:]]
+
+
+def _read(text: str, going: Callable[[], None] = always) -> Iterator[str]:
+    for form in forms(text, going):
         yield form
-        if _MIXED.search(form):
-            yield form.translate(_DIGITS)
-            if "1" in form or "!" in form:
-                yield form.translate(_DIGITS_I)
-                yield _SIGNED.sub(lambda found: found[0].translate(_EITHER), form)
-            numbered = _NUMBERED.sub(r"\1\2", form)
-            if numbered != form:
-                yield numbered
+        parts = pieces(form)
+        if not any(map(_MIXED.search, parts)):
+            continue
+        yield _each(parts, lambda part: part.translate(_DIGITS))
+        if "1" in form or "!" in form:
+            yield _each(parts, lambda part: part.translate(_DIGITS_I))
+            yield _each(parts, lambda part: _SIGNED.sub(lambda found: found[0].translate(_EITHER), part))
+        numbered = _each(parts, lambda part: _NUMBERED.sub(r"\1\2", part))
+        if numbered != form:
+            yield numbered
+
+
+def _each(parts: Iterable[str], made: Callable[[str], str]) -> str:
+    return "".join(map(made, parts))
 
 
 class Words:
@@ -90,52 +111,59 @@ class Words:
     def __bool__(self) -> bool:
         return bool(self._phrases)
 
-    def hit(self, texts: Iterable[str]) -> str:
-        """The first forbidden phrase, as configured but for case and signs, empty if there is none."""
+    def hit(self, texts: Iterable[str], going: Callable[[], None] = always) -> str:
+        """The first forbidden phrase, as configured but for case and signs, empty if there is none. ``going``
+        is called again and again meanwhile; what it raises ends the reading.
+        """
         if not self._phrases:
             return ""
         whole = BREAK.join(text.replace(BREAK, "") for text in texts)
         if len(whole) > MOST:
             return f"(longer than {MOST} characters)"
         forwards = _BACKWARDS.sub(lambda found: found[1][::-1], whole) if "\u202e" in whole else whole
-        for form in dict.fromkeys(form for text in dict.fromkeys((whole, forwards)) for form in _read(text)):
-            found = self._in(form)
+        every = (form for text in dict.fromkeys((whole, forwards)) for form in _read(text, going))
+        for form in dict.fromkeys(every):
+            found = self._in(form, going)
             if found:
                 return found
         return ""
 
-    def _in(self, form: str) -> str:
-        within = self._within(form) if self._spaceless else ""
+    def _in(self, form: str, going: Callable[[], None]) -> str:
+        within = self._within(form, going) if self._spaceless else ""
         if within:
             return within
-        parts = _TOKEN.split(form)  # what is between, a word, what is between, a word, ...
-        words = parts[1::2]
-        firsts = self._firsts.intersection(words)
-        if not firsts:
-            return ""
-        for at, first in enumerate(words):
-            if first in firsts:
-                for length in self._lengths.get(first, ()):
-                    phrase = tuple(words[at : at + length])
-                    if phrase in self._phrases:
-                        return self._phrases[phrase]
-                pieces = self._pieces(parts, 2 * at + 1) if first in self._begun else ""
-                if pieces:
-                    return pieces
+        parts = _parts(form)
+        for start in range(1, len(parts), 2 * _WORDS_AT_ONCE):
+            going()
+            words = parts[start : start + 2 * _WORDS_AT_ONCE : 2]
+            if self._firsts.isdisjoint(words):
+                continue
+            for number, first in enumerate(words):
+                if first in self._firsts and (found := self._from(parts, start + 2 * number, first)):
+                    return found
         return ""
 
-    def _within(self, form: str) -> str:
+    def _from(self, parts: list[str], at: int, first: str) -> str:
+        """A phrase whose first word, or a word whose first piece, is at ``at``."""
+        for length in self._lengths.get(first, ()):
+            phrase = tuple(parts[at : at + 2 * length : 2])
+            if phrase in self._phrases:
+                return self._phrases[phrase]
+        return self._pieces(parts, at) if first in self._begun else ""
+
+    def _within(self, form: str, going: Callable[[], None]) -> str:
         """A word of a script without spaces, anywhere in a row of its letters."""
-        for row in _SPACELESS.findall(form):
-            for start in range(len(row)):
+        for row in _SPACELESS.finditer(form):
+            for start in range(row.start(), row.end()):
                 end = start + 1
-                while end <= len(row):
-                    piece = row[start:end]
+                while end <= row.end():
+                    piece = form[start:end]
                     if piece in self._spaceless:
                         return self._spaceless[piece]
                     if piece not in self._starts:
                         break
                     end += 1
+            going()
         return ""
 
     def _pieces(self, parts: list[str], at: int) -> str:

@@ -92,6 +92,9 @@ class _Stream(ComponentXMPP):
         #: What was received and is not parsed yet: nothing more is read meanwhile.
         self._unread = b""
         self._turn: asyncio.Handle | None = None
+        #: When parsing has had its time in this round of the loop, in which data may come many times; 0 where
+        #: it has not begun.
+        self._until = 0.0
         #: Stanzas whose texts are not made yet: one of them can be for a thousand receivers.
         self._unsent: deque[Iterator[str]] = deque()
         self._pumping: asyncio.Handle | None = None
@@ -139,20 +142,24 @@ class _Stream(ComponentXMPP):
 
     def _parse(self) -> None:
         self._turn = None
-        end, at, unread = self.loop.time() + _TURN, 0, self._unread
-        while at < len(unread):
+        if not self._until:
+            self._until = self.loop.time() + _TURN
+            self.loop.call_soon(self._new_round)
+        at, unread = 0, self._unread
+        while at < len(unread) and self.writable.is_set() and self.loop.time() < self._until:
             # A tag that has not ended is looked at again with every piece.
             size = _PIECE + (self.parser.unfinished // 4 if isinstance(self.parser, BoundedParser) else 0)
             if not self._take(unread[at : at + size]):
                 self._unread = b""
                 return
             at += size
-            if not self.writable.is_set() or self.loop.time() > end:
-                break
         self._unread = unread[at:]
         if self._unread and self.writable.is_set():
             self._turn = self.loop.call_soon(self._parse)
         self._read_on()
+
+    def _new_round(self) -> None:
+        self._until = 0.0
 
     def _take(self, piece: bytes) -> bool:
         """False where the stream ends: what breaks its own rules is answered with a stream error."""

@@ -15,6 +15,7 @@ from hansa import (
     DirectoryQuery,
     Inbound,
     LocalProtocolError,
+    LogLimit,
     Member,
     Membership,
     NetworkContext,
@@ -37,6 +38,8 @@ from hansa_xmpp.service import HostedRoom, MucService
 from hansa_xmpp.transport import Transport
 
 _LEAVE_TRIES = 20
+#: Characters of a domain by which those whose stanzas are dropped are told apart in the log.
+_SOURCE = 255
 #: What a stanza takes with its addresses, an element of it and an attribute, besides their text (bytes).
 _STANZA, _ELEMENT, _ATTRIBUTE = 1024, 320, 150
 
@@ -69,6 +72,7 @@ class Ingress:
     def __init__(self, ctx: NetworkContext, transport: Transport, spawn: Spawn) -> None:
         config = ctx.config
         self._ctx = ctx
+        self._told = LogLimit(ctx.log)
         self.service = MucService(ctx, transport, spawn, self.left)
         self._lanes: Lanes[_Arrived | _Leave | _Question] = Lanes(
             self._work, spawn, most=config.queue, most_bytes=config.queue_bytes
@@ -89,7 +93,7 @@ class Ingress:
     def on_unknown(self, element: Element) -> None:
         """See ``Listener.on_unknown``."""
         self._ctx.count("xmpp_dropped", why="unsupported-stanza-type")
-        self._ctx.log.info("no stanza: %r", element.tag[:200])
+        self._told.info("no stanza", "no stanza: %r", element.tag[:200])
 
     def on_stanza(self, element: Element) -> None:
         """See ``Listener.on_stanza``."""
@@ -167,7 +171,8 @@ class Ingress:
         try:
             return read(element, component)
         except RemoteProtocolError as error:
-            self._ctx.log.info("stanza dropped: %s", error.reason)
+            source = f"{error.code} {jid.domain_of(element.get('from', ''))[:_SOURCE]}"
+            self._told.info(source, "stanza dropped: %s", error.reason)
             if error.code != errors.JID_MALFORMED.name:
                 self._ctx.count("xmpp_dropped", why=error.code)
                 return None
@@ -309,11 +314,14 @@ class Ingress:
                 await asyncio.sleep(busy.after * (tried + 1))
                 continue
             except (LocalProtocolError, StoreFault) as error:
-                self._ctx.log.warning("%s could not leave %s: %s", user, native, error)
+                self._unleft(native, user, str(error))
                 return
             if outcome.refusal is not None:
-                self._ctx.log.warning("%s could not leave %s: %s", user, native, outcome.refusal.text)
+                self._unleft(native, user, outcome.refusal.text)
             return
+
+    def _unleft(self, native: str, user: Ref, why: str) -> None:
+        self._told.warning(f"leave {native}", "%s could not leave %s: %s", user, native, why)
 
     def _inbound(self, native: str, user: Ref, content: Content, ids: SentIds | None = None) -> Inbound:
         nonce = self._ctx.random.bytes(12).hex()

@@ -15,12 +15,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from hansa import Delivery, Event, NetworkContext, Ref, Retry, RoomView
+from hansa import Delivery, NetworkContext, Ref, Retry, RoomView
 
 from hansa_xmpp.lanes import Spawn
 from hansa_xmpp.occupants import Kept, OccupantTable, Pings
 from hansa_xmpp.proto import convert, render
-from hansa_xmpp.proto.muc import Admission, Asked, Command, Enter, Gone, Muc, Send
+from hansa_xmpp.proto.muc import Admission, Asked, Command, Enter, Gone, Muc, Past, Send
 from hansa_xmpp.proto.render import Outgoing
 from hansa_xmpp.transport import LinkDown, Transport
 
@@ -212,7 +212,7 @@ class MucService:
             Kept(room=native, jid=full, nick=nick, joined_seq=seq) for full, seq in occupant.sessions.items()
         )
 
-    async def _history(self, native: str, asked: Asked, upto: int) -> list[Event]:
+    async def _history(self, native: str, asked: Asked, upto: int) -> list[Past]:
         config = self._ctx.config
         if asked.chars == 0:
             return []
@@ -225,17 +225,18 @@ class MucService:
             most = min(asked.stanzas, config.history_most)
         if not most or upto < 1:
             return []
-        found, left = deque[Event](), _HISTORY_BYTES
+        found, left = deque[Past](), _HISTORY_BYTES
         for _ in range(_HISTORY_PAGES):
             page = await self._ctx.history(native, limit=_HISTORY_PAGE, since=since, upto_seq=upto)
             for event in reversed(page):
                 body = convert.body_of(event.content)
                 if body is None:
                     continue
-                left -= len(render.text(body).encode())
+                words = render.text(body)
+                left -= len(words.encode())
                 if len(found) >= most or left < 0:
                     return list(found)
-                found.appendleft(event)
+                found.appendleft(Past(event, words))
             if len(page) < _HISTORY_PAGE or page[0].seq <= 1:
                 break
             upto = page[0].seq - 1

@@ -20,8 +20,8 @@ from hansa import (
     Topic,
     ViewChange,
 )
-from hansa_xmpp.proto import errors, query
-from hansa_xmpp.proto.muc import Admission, Asked, Command, Enter, Gone, Ignore, Muc, Rename, Say, Send
+from hansa_xmpp.proto import convert, errors, query, render
+from hansa_xmpp.proto.muc import Admission, Asked, Command, Enter, Gone, Ignore, Muc, Past, Rename, Say, Send
 from hansa_xmpp.proto.render import Outgoing
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,7 +50,9 @@ class Room:
         assert isinstance(request, Enter)
         person = Person(user=request.user, membership=Membership.JOIN, name=nick)
         self.view.apply(ViewChange(people=(person,)))
-        admission = Admission(upto=self.seq, history=history, subject=self.view.facts.topic)
+        bodies = [(event, convert.body_of(event.content)) for event in history]
+        past = [Past(event, render.text(body)) for event, body in bodies if body is not None]
+        admission = Admission(upto=self.seq, history=past, subject=self.view.facts.topic)
         return self.muc.admit(request, admission, self.view)
 
     def event(self, sender: Ref, content: Content, origin: str = "") -> Event:

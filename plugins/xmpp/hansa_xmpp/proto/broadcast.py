@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from hansa import Content, Event, Member, Ref, Role
+from hansa import Event, Member, Ref, Role
 
 from hansa_xmpp.proto import convert, jid, render
 from hansa_xmpp.proto.render import Outgoing, element
@@ -76,16 +76,13 @@ class Broadcast:
         return render.stanza("presence", f"{self.room}/{who.nick}", to, x, type_="unavailable")
 
     def words(
-        self, event: Event, content: Content, nick: str, to: Iterable[str], *, delayed: bool = False
-    ) -> Outgoing | None:
-        """A message of the log; None where it has no words. It carries the id its sender gave it, or else the
+        self, event: Event, body: str, nick: str, to: Iterable[str], *, delayed: bool = False
+    ) -> Outgoing:
+        """A message of the log; ``body`` is XML already. It carries the id its sender gave it, or else the
         event's, and the event's id as the room's stable id (XEP-0359).
         """
-        body = convert.body_of(content)
-        if body is None:
-            return None
         ids = convert.ids_of(event.origin.id)
-        inner = element("body", "", render.text(body))
+        inner = element("body", "", body)
         inner += element("stanza-id", STABLE_IDS, id=event.id, by=self.room)
         inner += self._mark(event.sender)
         if ids.origin:

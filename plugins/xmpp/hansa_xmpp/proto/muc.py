@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from hansa import Content, Event, Member, Membership, Name, Person, Ref, Role, RoomView, Topic
 
-from hansa_xmpp.proto import broadcast, convert, errors, jid
+from hansa_xmpp.proto import broadcast, convert, errors, jid, render
 from hansa_xmpp.proto.broadcast import Broadcast, Parting
 from hansa_xmpp.proto.convert import SentIds
 from hansa_xmpp.proto.errors import Condition
@@ -93,12 +93,20 @@ class Ignore:
 Command = Send | Enter | Rename | Say | Gone | Ignore
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An event of the log that has words; ``body`` is XML already."""
+
+    event: Event
+    body: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
     """What somebody who comes in is shown: the log up to ``upto`` in ``history``, the subject."""
 
     upto: int
-    history: Sequence[Event] = ()
+    history: Sequence[Past] = ()
     subject: str = ""
 
 
@@ -233,8 +241,9 @@ class Muc:
 
     def _history(self, enter: Enter, admission: Admission, view: RoomView) -> list[Outgoing]:
         to, said = [enter.stanza.sender.full], list[Outgoing]()
-        for event in admission.history:
-            said += self._words(event, event.content, view, to, delayed=True)
+        for past in admission.history:
+            nick = self._nick(past.event, view)
+            said.append(self._say.words(past.event, past.body, nick, to, delayed=True))
         if enter.history.chars is not None:
             left, first = enter.history.chars, len(said)
             while first and (left := left - sum(map(len, said[first - 1].texts()))) >= 0:
@@ -310,20 +319,18 @@ class Muc:
                 said = [self._say.configured(to)]
             case _:
                 said = self._present_speaker(event.sender, view)
-                said += self._words(event, content, view, to)
+                body = convert.body_of(content)
+                if body is not None:
+                    said.append(self._say.words(event, render.text(body), self._nick(event, view), to))
         return [Send(tuple(said))]
 
-    def _words(
-        self, event: Event, content: Content, view: RoomView, to: Iterable[str], *, delayed: bool = False
-    ) -> list[Outgoing]:
+    def _nick(self, event: Event, view: RoomView) -> str:
+        """Under which the person who said an event is known."""
         occupant, person = self.roster.of(event.sender), view.person(event.sender)
         if occupant is not None:
-            nick = occupant.nick
-        else:
-            name = person.name if person else None
-            nick = nick_for(event.sender, name, lambda n: not self.roster.free(n, event.sender))
-        words = self._say.words(event, content, nick, to, delayed=delayed)
-        return [] if words is None else [words]
+            return occupant.nick
+        name = person.name if person else None
+        return nick_for(event.sender, name, lambda n: not self.roster.free(n, event.sender))
 
     def _present_speaker(self, user: Ref, view: RoomView) -> list[Outgoing]:
         person = view.person(user)
