@@ -1,4 +1,4 @@
-"""The worst inputs known, without policies and with them: memory over what there was, how long others wait."""
+"""The worst inputs, without policies and with them: memory over what there was, and how long others wait."""
 
 from __future__ import annotations
 
