@@ -1,35 +1,30 @@
-"""What people read of rooms. SPEC: client-server API, "Getting events for a room", "Event context",
-"Relationships API", "Querying threads".
-"""
+"""What people read of rooms. SPEC: client-server API, "Getting events for a room", "Event context"."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hansa import Membership, NetworkContext, Request, Row
+from hansa import Membership, NetworkContext, Request
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.door import Handler, Limited, number
 from hansa_matrix.client_api.filters import EventFilter
+from hansa_matrix.client_api.relating import Relating
 from hansa_matrix.client_api.shapes import Shapes, bare, state_shapes
 from hansa_matrix.client_api.timeline import Place, Timeline, place_of
 from hansa_matrix.client_api.visibility import Visibility, without
 from hansa_matrix.federation.answers.spaces import nearest
 from hansa_matrix.federation.server import error
-from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.events import Stored
-from hansa_matrix.room.relations import event_ids_of
 from hansa_matrix.room.room import MatrixRoom
 
 _MOST, _DEFAULT = 500, 10
-_RELATION_TOKEN = re.compile(r"[0-9]{16}_[0-9]{16}_[0-9a-f]{16}", re.ASCII)
 #: Pages that are looked through for events that a reader may see before one is answered that has few.
 _MOST_LOOKS = 20
 
@@ -56,11 +51,11 @@ class Reading:
         self._data = data
         self._directory = directory
         self._rooms = rooms
+        self._relating = Relating(visibility, shapes, timeline, data, self._one, self._readable)
 
     def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
         """See ``door.Part.table``."""
         room = "/v3/rooms/{room}"
-        relations = "/v1/rooms/{room}/relations/{event}"
         return {
             ("GET", f"{room}/initialSync"): self.preview,
             ("GET", f"{room}/messages"): self.messages,
@@ -71,10 +66,7 @@ class Reading:
             ("GET", f"{room}/state/{{type}}/{{key}}"): self.state_event,
             ("GET", f"{room}/members"): self.members,
             ("GET", f"{room}/joined_members"): self.joined_members,
-            ("GET", relations): self.relations,
-            ("GET", f"{relations}/{{kind}}"): self.relations,
-            ("GET", f"{relations}/{{kind}}/{{type}}"): self.relations,
-            ("GET", "/v1/rooms/{room}/threads"): self.threads,
+            **self._relating.table(),
             ("GET", "/v1/rooms/{room}/timestamp_to_event"): self.at,
         }
 
@@ -284,68 +276,6 @@ class Reading:
             }
         }
 
-    async def relations(self, caller: Caller, request: Request, _body: Any) -> Any:
-        """``GET /relations/{eventId}/{relType}/{eventType}``."""
-        room, found = await self._one(caller, request.path["room"], request.path["event"])
-        most = max(1, number(request, "limit", 20, 100))
-        token = request.first("from") or request.first("since")
-        after = _place_in(token) if token else None
-        type_, rows = request.path.get("type"), list[Row]()
-        for _ in range(_MOST_LOOKS):
-            page = await self._shapes.related.page(
-                room.room_id,
-                found.pdu.event_id,
-                _MOST,
-                kind=request.path.get("kind"),
-                after=after,
-                newest_first=request.first("dir", "b") != "f",
-            )
-            rows += [row for row in page if type_ in {None, row.fields["type"]}]
-            after = str(page[-1].fields["place"]) if len(page) == _MOST else None
-            if after is None or len(rows) > most:
-                break
-        if len(rows) > most:
-            rows, after = rows[:most], str(rows[most - 1].fields["place"])
-        seen = await self._visibility.beside(caller.user, room, event_ids_of(rows))
-        visible = [seen[event_id] for event_id in event_ids_of(rows) if event_id in seen]
-        answer: dict[str, Any] = {"chunk": await self._shapes.of(caller, room, visible)}
-        if after is not None:
-            answer["next_batch"] = after
-        return answer
-
-    async def threads(self, caller: Caller, request: Request, _body: Any) -> Any:
-        """``GET /threads``: the roots, those with the newest answer first."""
-        room = await self._readable(caller, request.path["room"])
-        most = max(1, number(request, "limit", 20, 100))
-        include = request.first("include", "all")
-        if include not in {"all", "participated"}:
-            raise error(400, "M_INVALID_PARAM", "include is all or participated")
-        ignored = await self._data.ignored(caller.user)
-        found: list[Stored] = []
-        seen: set[str] = set()
-        place: Place | None = (
-            place_of(request.first("from")) if request.first("from") else Place(position=2**53)
-        )
-        for _ in range(_MOST_LOOKS):
-            if place is None or len(found) >= most:
-                break
-            page, place = await self._timeline.before(room, place, _MOST)
-            answers = [one for one in page if _thread(one.pdu)]
-            answers = without(await self._visibility.of(caller.user, room, answers), ignored)
-            roots = [r for r in dict.fromkeys(_thread(one.pdu) for one in answers) if r not in seen]
-            seen.update(roots)
-            loaded = await self._visibility.beside(caller.user, room, roots)
-            visible = [loaded[root] for root in roots if root in loaded]
-            found += [
-                v
-                for v in visible
-                if include == "all" or await self._shapes.took_part(caller.user, room, v.pdu)
-            ]
-        answer: dict[str, Any] = {"chunk": await self._shapes.of(caller, room, found)}
-        if place is not None:
-            answer["next_batch"] = str(place)
-        return answer
-
     async def at(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /timestamp_to_event``."""
         room = await self._readable(caller, request.path["room"])
@@ -354,29 +284,10 @@ class Reading:
         return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}
 
 
-def _place_in(token: str) -> str | None:
-    """The place among relations that a token of ours means; None for one of a timeline, which means all.
-    Raises the error answer of what is no token.
-    """
-    if _RELATION_TOKEN.fullmatch(token):
-        return token
-    place_of(token)
-    return None
-
-
 def _face(pdu: Pdu) -> dict[str, Any]:
     # COMPAT: matrix-nio refuses an answer in which one of the two is missing; Synapse gives null.
     named = {"display_name": pdu.content.get("displayname"), "avatar_url": pdu.content.get("avatar_url")}
     return {key: value if isinstance(value, str) else None for key, value in named.items()}
-
-
-def _thread(pdu: Pdu) -> str:
-    """The root of the thread that an event is in."""
-    related = pdu.content.get("m.relates_to")
-    if not isinstance(related, dict) or related.get("rel_type") != "m.thread":
-        return ""
-    root = related.get("event_id")
-    return str(root) if ids.valid_event_id(root) else ""
 
 
 def _past(place: Place, limit: Place, direction: str) -> bool:

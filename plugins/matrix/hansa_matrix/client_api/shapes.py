@@ -145,7 +145,8 @@ class Shapes:
     async def _relations(self, caller: Caller, room: MatrixRoom, one: Stored) -> dict[str, Any]:
         """The latest edit, the thread, and what refers to it, as far as the reader may read them."""
         pdu, found = one.pdu, dict[str, Any]()
-        if pdu.state_key is None and (edit := await self._edit(caller, room, pdu)) is not None:
+        edited = pdu.state_key is None and (relation(pdu) or ("", ""))[1] != REPLACE
+        if edited and (edit := await self._edit(caller, room, pdu)) is not None:
             found[REPLACE] = bare(await self._as_read(caller, room, edit))
         rows = await self.related.page(
             room.room_id, pdu.event_id, _MOST_RELATED, kind=REFERENCE, newest_first=True

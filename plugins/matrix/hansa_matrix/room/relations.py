@@ -102,6 +102,14 @@ class Relations:
             "relation", index=index, equal=equal, after=after, limit=most, reverse=newest_first
         )
 
+    async def targets(self, event_ids: Sequence[str]) -> list[str]:
+        """Those of some events that others relate to, in order."""
+        keys = [(event_id,) for event_id in event_ids]
+        rows: set[object] = set()
+        for at in range(0, len(keys), _AT_ONCE):
+            rows |= {key[0] for key in await self._store.get_many("related", keys[at : at + _AT_ONCE])}
+        return [event_id for event_id in event_ids if event_id in rows]
+
     async def count(self, room_id: str, target: str, kind: str) -> int:
         """How many events relate to one in a way."""
         return await self._store.count("relation", equal={"room_id": room_id, "target": target, "kind": kind})
