@@ -89,6 +89,7 @@ from hansa.pure.model import (
     Ref,
     Refusal,
     RefusalCode,
+    refusal_by,
 )
 from hansa.pure.signal import Receipt, Signal, Typing
 from hansa.pure.texts import readings, strings_of
@@ -260,6 +261,7 @@ __all__ = [
     "peers_of",
     "people_of",
     "readings",
+    "refusal_by",
     "strictest",
     "strings_of",
     "texts_of",

@@ -18,7 +18,7 @@ from hansa.pure.concerned import named_by, weight_of
 from hansa.pure.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
 from hansa.pure.verdict import ALLOW, Action, Verdict, narrowed, strictest
 from hansa.seams import Clock, Random
-from hansa.store.base import Cas, Conflict, Scoped, Write
+from hansa.store.base import Cas, Conflict, Put, Scoped, Write
 
 #: Refusals of the same peer for the same reasons within this time (ms) share one decision, so that a peer
 #: that hammers at the door cannot fill the disk.
@@ -37,6 +37,15 @@ class Judgement:
 
     verdict: Verdict
     writes: tuple[Write, ...] = ()
+
+
+@dataclass(slots=True)
+class _Recent:
+    """A decision that others share; ``writes`` until they are known to be committed."""
+
+    at: int
+    decision: str
+    writes: tuple[Write, ...]
 
 
 #: Fields of a crossing whose strings are somebody's words, and those that are looked at through other names.
@@ -87,7 +96,9 @@ class Decisions:
         self._store = store
         self._clock = clock
         self._policies = tuple(policies)
-        self._recent: OrderedDict[tuple[Any, ...], tuple[int, str]] = OrderedDict()
+        self._recent: OrderedDict[tuple[Any, ...], _Recent] = OrderedDict()
+        #: Those of them whose rows are not known to be committed, by decision.
+        self._unwritten: OrderedDict[str, _Recent] = OrderedDict()
         self.kept = DecisionLog(store, clock, random)
         #: What judging, and making ready for it, takes of a round of the event loop.
         self.budget = LoopBudget()
@@ -146,7 +157,17 @@ class Decisions:
         judgement = await self.judge(crossing)
         if judgement.writes:
             await self._store.commit(judgement.writes, durability="lazy")
+            self.committed(judgement.writes)
         return judgement.verdict
+
+    def committed(self, writes: Sequence[Write]) -> None:
+        """The rows of some judgements are stored. Until then whoever is refused by the same decision gets
+        its row to write too: of a commit that fails no id is left that explains nothing.
+        """
+        for write in writes if self._unwritten else ():
+            known = self._unwritten.pop(str(write.key[0]), None) if isinstance(write, Put) else None
+            if known is not None:
+                known.writes = ()
 
     async def weigh(self, crossing: Crossing) -> Verdict:
         """The merged verdict of a question that nothing depends on; nothing is kept of it."""
@@ -187,8 +208,8 @@ class Decisions:
             isinstance(crossing, EventIn | EventOut) and not enforced.retry_after
         )
         known = None if once else self._recent.get(same)
-        if known is not None and now - known[0] < _SAME_DECISION:
-            return Judgement(verdict=self._shown(enforced, known[1]))
+        if known is not None and now - known.at < _SAME_DECISION:
+            return Judgement(verdict=self._shown(enforced, known.decision), writes=known.writes)
         body = {
             "mode": "enforce" if enforced.action is not Action.ALLOW else "shadow",
             "action": enforced.action.name.lower(),
@@ -201,9 +222,10 @@ class Decisions:
         }
         decision, writes = self.kept.note(crossing, body)
         if not once:
-            self._recent[same] = (now, decision)
-            if len(self._recent) > _REMEMBERED:
-                self._recent.popitem(last=False)
+            self._recent[same] = self._unwritten[decision] = _Recent(now, decision, writes)
+            for remembered in (self._recent, self._unwritten):
+                if len(remembered) > _REMEMBERED:
+                    remembered.popitem(last=False)
         return Judgement(verdict=self._shown(enforced, decision), writes=writes)
 
     @staticmethod

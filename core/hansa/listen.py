@@ -175,14 +175,13 @@ class Dispatcher:
         except Busy as busy:
             self.count("http_busy")
             wait = {"Retry-After": str(max(1, round(busy.after)))}
-            body = orjson.dumps(
-                {
-                    "errcode": "M_LIMIT_EXCEEDED",
-                    "error": busy.reason,
-                    "retry_after_ms": int(busy.after * 1000),
-                }
-            )
-            return Response(status=429, body=body, headers=wait)
+            said = {
+                "errcode": "M_LIMIT_EXCEEDED",
+                "error": busy.reason,
+                "retry_after_ms": int(busy.after * 1000),
+            }
+            why = {"dev.hansa.decision": busy.decision} if busy.decision else {}
+            return Response(status=429, body=orjson.dumps(said | why), headers=wait)
         except StoreFault:  # noted by the store's health, with its text
             self.count("http_store_faults")
             return out_of_order()

@@ -26,7 +26,7 @@ from hansa.core_turn import CoreTurn
 from hansa.delivery import Judged
 from hansa.pure.content import REDACTED, Custom, Member
 from hansa.pure.errors import InternalError, LocalProtocolError
-from hansa.pure.model import Event, Inbound, Outcome, Ref, Refusal, RefusalCode
+from hansa.pure.model import Event, Inbound, Outcome, Ref, Refusal, refusal_by
 from hansa.pure.verdict import ALLOW, Action
 from hansa.pure.view import ViewChange, change_by, unread
 from hansa.rooms import Room, Rooms
@@ -264,6 +264,8 @@ class Pipeline:
                     tables.room_put(room.id, facts, draft.head, draft.received, room.generation)
                 )
                 await self._store.commit(draft.writes)
+                if self._decisions.policies:
+                    self._decisions.committed(draft.writes)
         except BaseException:
             turn.abandoned()
             room.view.facts = facts_before
@@ -292,11 +294,7 @@ class Pipeline:
             self._refuse(draft, item, item.ready)
             return
         if verdict.action is Action.DENY:
-            code = RefusalCode.RATE if verdict.retry_after else RefusalCode.POLICY
-            refusal = Refusal(
-                code=code, text=verdict.text, decision=verdict.decision, retry_after=verdict.retry_after
-            )
-            self._refuse(draft, item, refusal)
+            self._refuse(draft, item, refusal_by(verdict))
             return
         prepared = await turn.prepare(inbound, verdict)
         if isinstance(prepared, Missing | Countersign):

@@ -12,7 +12,7 @@ from hansa.blobs import ScopedBlobs
 from hansa.contracts import LinksRooms, MakesGhosts, RoomRefused
 from hansa.pure.crossing import Crossing, DirectoryQuery
 from hansa.pure.errors import LocalProtocolError
-from hansa.pure.model import Direction, Event, Inbound, Link, Outcome, Ref, Refusal, RefusalCode
+from hansa.pure.model import Direction, Event, Inbound, Link, Outcome, Ref, Refusal, RefusalCode, refusal_by
 from hansa.pure.signal import Signal
 from hansa.pure.verdict import Verdict
 from hansa.pure.view import RoomView, ViewChange
@@ -190,8 +190,7 @@ class Context(BasicContext):
         asked = DirectoryQuery(network=network, server=server, address=address, outbound=True)
         verdict = await self.check(asked)
         if not verdict.allowed:
-            refusal = Refusal(code=RefusalCode.POLICY, text=verdict.text, decision=verdict.decision)
-            raise RoomRefused(refusal)
+            raise RoomRefused(refusal_by(verdict))
         opened = await instance.open_room(address, create=False)
         link = await self._app.attach(opened, None)
         made = await self._app.rooms.open_link(self._ref(native), room=link.room, hosted=True)

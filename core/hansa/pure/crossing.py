@@ -69,7 +69,7 @@ class Join:
     """A person enters a room. ``outbound``: ours into a room elsewhere; else a remote person into ours.
 
     ``servers`` are the servers known to be in the room, as far as known at the time of asking. ``texts`` are
-    the person's name and reason.
+    the person's name and reason. ``again``: the same join, of which more servers are known now.
     """
 
     network: str
@@ -79,6 +79,7 @@ class Join:
     outbound: bool
     servers: frozenset[str] = field(default_factory=frozenset)
     texts: tuple[str, ...] = ()
+    again: bool = False
     possible: ClassVar[frozenset[Action]] = _GATE
 
 
@@ -102,7 +103,7 @@ class Knock:
 class Invite:
     """A person is asked into a room: ``sender`` (at ``sender_server``) asks ``user``. ``texts`` are the names
     and the reason that come with it, the room's own name and topic included. ``again``: it came before, is
-    judged by other policies, and is nobody's act now.
+    judged by other policies, and is nobody's act now; or it is to come, with the room that is made.
     """
 
     network: str
@@ -177,19 +178,23 @@ class ProfileChange:
 class DirectoryQuery:
     """``server`` looks something up here, or (``outbound``) is about to be asked: an alias, the published
     rooms, the rooms of a space, an event by its time. ``address`` is what is looked for, empty for a list.
+    ``texts`` are empty then; somebody here is about to read them where ``server`` has answered: a question
+    for each room of a list, and one for what it says in an error.
     """
 
     network: str
     server: str
     address: str
     outbound: bool
+    texts: tuple[str, ...] = ()
     possible: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryPublish:
     """A person gives ``room`` the public address ``address``, or (``address`` empty) puts it into the list of
-    published rooms. ``texts`` are what the list will show of it.
+    published rooms. ``texts`` are what the list will show of it. ``again``: it is a part of making the room,
+    which was asked about as an act.
     """
 
     network: str
@@ -198,6 +203,7 @@ class DirectoryPublish:
     room: str
     address: str = ""
     texts: tuple[str, ...] = ()
+    again: bool = False
     possible: ClassVar[frozenset[Action]] = _GATE
 
 

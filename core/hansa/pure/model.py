@@ -139,6 +139,12 @@ class Refusal:
     retry_after: float = 0.0
 
 
+def refusal_by(verdict: Verdict) -> Refusal:
+    """The refusal of what a policy denies: one that would be allowed later says when."""
+    code = RefusalCode.RATE if verdict.retry_after else RefusalCode.POLICY
+    return Refusal(code=code, text=verdict.text, decision=verdict.decision, retry_after=verdict.retry_after)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of one ``Inbound``.

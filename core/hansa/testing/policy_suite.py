@@ -146,6 +146,8 @@ def samples() -> list[Crossing]:
             found += [PeerConnect(network="one", server=server, outbound=outbound)]
             found += [ProfileQuery(network="one", server=server, user=ann, outbound=outbound)]
             found += [DirectoryQuery(network="one", server=server, address=server, outbound=outbound)]
+            told = ("A room", "")
+            found += [DirectoryQuery(network="one", server=server, address="", outbound=True, texts=told)]
             found += [KeysQuery(network="one", server=server, users=(ann, nobody), outbound=outbound)]
         for user, home in ((ann, "x.example"), (nobody, "")):
             found += _comings(user, home, servers, outbound=outbound)
@@ -168,6 +170,11 @@ def samples() -> list[Crossing]:
         for sender, shown in ((ann, view), (nobody, empty)):
             server = "x.example" if shown is view else ""
             found.append(SignalIn(link=here, sender=sender, sender_server=server, kind=kind, view=shown))
+            found.append(
+                SignalIn(
+                    link=here, sender=sender, sender_server=server, kind=kind, view=shown, texts=("$a b",)
+                )
+            )
             found.append(SignalOut(link=there, sender=sender, kind=kind, view=shown))
     return found
 

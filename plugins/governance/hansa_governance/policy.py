@@ -202,7 +202,8 @@ class GovernancePolicy:
 
 def _actor(crossing: Crossing) -> Ref | None:
     """Whose act a crossing is; None where it is nobody's, or where an event follows that is counted."""
-    if isinstance(crossing, Invite | ProfileChange | ToDevice) and crossing.again:
+    asked_again = DirectoryPublish | Invite | Join | ProfileChange | ToDevice
+    if isinstance(crossing, asked_again) and crossing.again:
         return None
     match crossing:
         case EventIn():

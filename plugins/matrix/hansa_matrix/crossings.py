@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hansa import (
-    Busy,
     Crossing,
     DirectoryQuery,
     KeysQuery,
@@ -22,7 +21,7 @@ from hansa import (
     strings_of,
 )
 
-from hansa_matrix.federation.server import error
+from hansa_matrix.federation.server import denial
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.texts import FORMS, NAMES, texts_of_event
@@ -33,13 +32,6 @@ async def require(ctx: NetworkContext, crossing: Crossing) -> None:
     verdict = await ctx.check(crossing)
     if not verdict.allowed:
         raise denial(verdict)
-
-
-def denial(verdict: Verdict) -> Exception:
-    """The error answer of a denial: 403 with the decision, or ``Busy`` where a rate would allow it later."""
-    if verdict.retry_after:
-        return Busy(verdict.text, after=verdict.retry_after)
-    return error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
 
 
 async def passes(ctx: NetworkContext, crossing: Crossing) -> bool:
@@ -54,8 +46,9 @@ async def passes(ctx: NetworkContext, crossing: Crossing) -> bool:
 
 def failure(verdict: Verdict) -> dict[str, Any]:
     """What ``failures`` says of a server that a policy keeps from being asked."""
-    said = {"errcode": "M_FORBIDDEN", "error": verdict.text, "dev.hansa.decision": verdict.decision}
-    return {"status": 403, "message": verdict.text, **said}
+    status, code = (429, "M_LIMIT_EXCEEDED") if verdict.retry_after else (403, "M_FORBIDDEN")
+    said = {"errcode": code, "error": verdict.text, "dev.hansa.decision": verdict.decision}
+    return {"status": status, "message": verdict.text, **said}
 
 
 def said(**values: Any) -> tuple[str, ...]:
@@ -90,9 +83,13 @@ class Crossings:
             again=again,
         )
 
-    def directory_query(self, server: str, address: str, *, outbound: bool) -> DirectoryQuery:
-        """A room is looked up, or rooms are."""
-        return DirectoryQuery(network=self._ctx.id, server=server, address=address, outbound=outbound)
+    def directory_query(
+        self, server: str, address: str, *, outbound: bool, texts: tuple[str, ...] = ()
+    ) -> DirectoryQuery:
+        """A room is looked up, or rooms are; ``texts`` are what another server says of one."""
+        return DirectoryQuery(
+            network=self._ctx.id, server=server, address=address, outbound=outbound, texts=texts
+        )
 
     def keys_query(self, server: str, users: Iterable[str], *, outbound: bool) -> KeysQuery:
         """Keys of devices are asked for, or claimed."""

@@ -28,7 +28,7 @@ def facts_of_native(inbound: Inbound, server: str) -> NativeFacts:
         act = inbound.origin.id if isinstance(native, Arrived) and home != server else ""
     elif draft is not None:
         type_, state_key, content = draft
-        act = inbound.origin.id if isinstance(native, Spoken) else ""
+        act = inbound.origin.id if isinstance(native, Spoken) and not native.follows else ""
     else:
         return NativeFacts(sender_server=home, automatic=True)
     creators = content.get("additional_creators") if type_ == "m.room.create" else None

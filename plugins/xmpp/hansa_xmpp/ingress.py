@@ -21,10 +21,9 @@ from hansa import (
     NetworkContext,
     Outcome,
     Ref,
-    Refusal,
-    RefusalCode,
     RemoteProtocolError,
     StoreFault,
+    refusal_by,
 )
 
 from hansa_xmpp.lanes import Lanes, Spawn
@@ -364,7 +363,7 @@ class Ingress:
 def _refusal(outcome: Outcome) -> tuple[Condition, str] | None:
     refusal = outcome.refusal
     if refusal is None and not outcome.verdict.allowed:
-        refusal = Refusal(code=RefusalCode.POLICY, text=outcome.verdict.text)
+        refusal = refusal_by(outcome.verdict)
     return None if refusal is None else (errors.BY_REFUSAL[refusal.code], refusal.text)
 
 

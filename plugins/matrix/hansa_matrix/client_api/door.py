@@ -70,7 +70,7 @@ _STATUS = {
 def refused(refusal: Refusal) -> RemoteProtocolError:
     """A refusal as an error answer."""
     if refusal.code in {RefusalCode.RATE, RefusalCode.BUSY}:
-        raise Busy(refusal.text, after=refusal.retry_after or 1.0)
+        raise Busy(refusal.text, after=refusal.retry_after or 1.0, decision=refusal.decision)
     status, code = _STATUS.get(refusal.code, (403, "M_FORBIDDEN"))
     more = {"dev.hansa.decision": refusal.decision} if refusal.decision else {}
     return error(status, code, refusal.text, **more)

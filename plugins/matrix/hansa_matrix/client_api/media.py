@@ -24,9 +24,8 @@ from hansa import (
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import ROOT, Door, Handler, Limited
-from hansa_matrix.crossings import denial
 from hansa_matrix.federation.client import Refused, Unreachable
-from hansa_matrix.federation.server import error, error_response, json_response
+from hansa_matrix.federation.server import denial, error, error_response, json_response
 from hansa_matrix.media.fetch import Fetcher, transfer
 from hansa_matrix.media.library import HasFile, Item, Library, NotReserved
 from hansa_matrix.media.pace import paced

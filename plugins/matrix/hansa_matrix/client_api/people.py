@@ -22,6 +22,7 @@ from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.door import Handler, Limited, OpenHandler, number, own
 from hansa_matrix.client_api.rooms import Rooms
 from hansa_matrix.client_api.summaries import Summaries
+from hansa_matrix.client_api.told import Told
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.crossings import Crossings, require, said
@@ -74,6 +75,7 @@ class People:
         self._caller = caller
         self._rooms = rooms
         self._crossings = Crossings(own.ctx)
+        self._told = Told(own.ctx)
 
     def open(self) -> Mapping[tuple[str, str], OpenHandler]:
         """What takes no token."""
@@ -172,7 +174,7 @@ class People:
             content = {k: v for k, v in member.content.items() if k not in {name, "membership", "reason"}}
             more = {**content, **({name: value} if value is not None else {})}
             try:
-                await self._voice.member(user, stay.room_id, user, "join", more)
+                await self._voice.member(user, stay.room_id, user, "join", more, follows=True)
             except RemoteProtocolError as problem:
                 self._ctx.log.info("%s keeps another %s in %s: %s", user, name, stay.room_id, problem)
 
@@ -283,9 +285,10 @@ class People:
             raise error(400, "M_INVALID_PARAM", f"{server[:80]!r} is no server")
         await require(self._ctx, self._crossings.directory_query(server, "", outbound=True))
         try:
-            return await self._client.request(
+            answer = await self._client.request(
                 "POST", server, "/_matrix/federation/v1/publicRooms", dict(body), seconds=10.0
             )
+            return await self._told.listed(server, answer)
         except (Unreachable, RemoteProtocolError) as problem:
             raise error(502, "M_UNKNOWN", str(problem)) from problem
 

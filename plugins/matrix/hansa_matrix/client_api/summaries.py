@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 
 from hansa import RemoteProtocolError
 
+from hansa_matrix.client_api.told import Told
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.crossings import Crossings, passes
@@ -64,6 +65,7 @@ class Summaries:
         self._visibility = visibility
         self._rooms = rooms
         self._crossings = Crossings(own.ctx)
+        self._told = Told(own.ctx)
 
     async def of(
         self, user: str, room_id: str, via: Iterable[str], *, suggested: bool
@@ -101,8 +103,10 @@ class Summaries:
             return None
         kept = {name: shown[name] for name, kind in _FIELDS.items() if type(shown.get(name)) is kind}
         children = shown.get("children_state")
-        listed = children if isinstance(children, list) else []
-        return {**kept, "children_state": [c for c in listed if isinstance(c, dict)]}
+        if not await self._told.reads(server, kept):
+            return None
+        listed = await self._told.readable(server, children if isinstance(children, list) else [])
+        return {**kept, "children_state": listed}
 
     def _is_for(self, user: str, room_id: str, shown: Mapping[str, Any]) -> bool:
         """Whether somebody may know what another server says of a room."""

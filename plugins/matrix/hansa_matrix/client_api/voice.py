@@ -65,6 +65,8 @@ class Voice:
         draft: OwnDraft,
         origin: str = "",
         handle: Handle | None = None,
+        *,
+        follows: bool = False,
     ) -> str:
         """Put an event into a room; its id. The same ``origin`` again is the same event. Raises the error
         answer of one that the room's rules, or a policy, refuse.
@@ -86,7 +88,7 @@ class Voice:
             sender=Ref(self._ctx.id, user),
             content=what,
             ts=self._ctx.clock.now(),
-            native=Spoken(draft=draft, handle=handle),
+            native=Spoken(draft=draft, handle=handle, follows=follows),
             draft=True,
         )
         (outcome,) = await self._ctx.submit([inbound])
@@ -111,11 +113,19 @@ class Voice:
             return {key: value for key, value in content.items() if key != AUTHORISING_USER}
         return content
 
-    async def member(
-        self, user: str, room_id: str, target: str, membership: str, more: Mapping[str, Any]
+    async def member(  # what a member event is
+        self,
+        user: str,
+        room_id: str,
+        target: str,
+        membership: str,
+        more: Mapping[str, Any],
+        *,
+        follows: bool = False,
     ) -> str:
-        """A member event."""
-        return await self.say(user, room_id, ("m.room.member", target, {**more, "membership": membership}))
+        """A member event; ``follows`` as in ``Spoken``."""
+        draft = ("m.room.member", target, {**more, "membership": membership})
+        return await self.say(user, room_id, draft, follows=follows)
 
     async def may(self, user: str, room: MatrixRoom, type_: str) -> bool:
         """Whether somebody has the level for a state event of a type."""

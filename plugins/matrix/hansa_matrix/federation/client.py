@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hansa import (
+    DirectoryQuery,
     Failure,
     Http,
     HttpError,
@@ -84,7 +85,7 @@ class Client:
         self._keys = keys
         self._http = http
         self._routes = routes
-        self.check: Callable[[PeerConnect], Any] | None = None
+        self.check: Callable[[PeerConnect | DirectoryQuery], Any] | None = None
         self.network = ""
 
     @property
@@ -150,7 +151,7 @@ class Client:
                 stranger=bool(stranger),
             ),
         )
-        return self._accepted(server, answer, await self._value(server, answer, limits))
+        return await self._accepted(server, answer, await self._value(server, answer, limits))
 
     async def members(
         self,
@@ -255,7 +256,7 @@ class Client:
                 if not 200 <= answer.status < 300:
                     said = await _beginning(answer)
                     whole = HttpResponse(status=answer.status, headers=answer.headers, body=said)
-                    self._accepted(server, whole, await self._value(server, whole, ERROR_ANSWER))
+                    await self._accepted(server, whole, await self._value(server, whole, ERROR_ANSWER))
                 yield answer
                 return
             self._routes.forget(server)
@@ -295,13 +296,26 @@ class Client:
             self._routes.forget(server)
             raise Unreachable(f"{server} answered {answer.status} and cannot be read: {error}") from error
 
-    @staticmethod
-    def _accepted(server: str, answer: HttpResponse, value: Any) -> Any:
-        """The value of a 2xx. Raises as ``request`` for anything else."""
+    async def _reads(self, server: str, text: str) -> bool:
+        """Whether people here may read what a server says in an error."""
+        if self.check is None or not text:
+            return True
+        said = DirectoryQuery(network=self.network, server=server, address="", outbound=True, texts=(text,))
+        verdict: Verdict = await self.check(said)
+        return verdict.allowed
+
+    async def _accepted(self, server: str, answer: HttpResponse, value: Any) -> Any:
+        """The value of a 2xx. Raises as ``request`` for anything else, in the server's words if these may be
+        read.
+        """
         if 200 <= answer.status < 300:
             return value
         fields = value if isinstance(value, dict) else {}
         code, text = _code(answer.status, fields), str(fields.get("error", ""))[:500]
+        if not await self._reads(server, code):
+            code = _code(answer.status, {})
+        if not await self._reads(server, text):
+            text = ""
         if answer.status == 429 or answer.status >= 500:
             patience = _patience(answer, fields)
             raise Unreachable(f"{server} answered {answer.status} {code}", patience, status=answer.status)

@@ -17,6 +17,7 @@ from hansa import (
     Request,
     Response,
     Router,
+    Verdict,
 )
 from hansa.pure.bounded_json import Limits
 
@@ -52,6 +53,13 @@ def error(status: int, code: str, text: str, **more: Any) -> RemoteProtocolError
     problem = RemoteProtocolError(text, hint=status, code=code)
     problem.more = more  # type: ignore[attr-defined]
     return problem
+
+
+def denial(verdict: Verdict) -> Exception:
+    """The error answer of a denial: 403 with the decision, or ``Busy`` where a rate would allow it later."""
+    if verdict.retry_after:
+        return Busy(verdict.text, after=verdict.retry_after, decision=verdict.decision)
+    return error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
 
 
 def json_response(value: Any, status: int = 200) -> Response:
@@ -146,7 +154,7 @@ class Gate:
     async def _check(self, origin: str) -> None:
         verdict = await self._ctx.check(PeerConnect(network=self._ctx.id, server=origin))
         if not verdict.allowed:
-            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+            raise denial(verdict)
 
     @contextmanager
     def _admitted(self, origin: str) -> Iterator[None]:

@@ -54,8 +54,10 @@ def transfer(network: str, server: str, item: Item, *, outbound: bool) -> MediaT
     )
 
 
-def denied(verdict: Verdict) -> Refused:
-    """A file that policy keeps out, as an error answer."""
+def denied(verdict: Verdict) -> Exception:
+    """A file that policy keeps out, as an error answer, or ``Busy`` where it would be let in later."""
+    if verdict.retry_after:
+        return Busy(verdict.text, after=verdict.retry_after, decision=verdict.decision)
     problem = Refused(verdict.text, hint=403, code="M_FORBIDDEN")
     problem.more = {"dev.hansa.decision": verdict.decision}  # type: ignore[attr-defined]
     return problem

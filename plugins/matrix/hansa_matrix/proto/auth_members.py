@@ -86,7 +86,7 @@ def _join(
         return _authorised_join(pdu, state, levels(create, state.get(POWER_LEVELS_KEY), version))
     if closed:
         return Reject("5.join.invite", f"{target} is not invited")
-    return Reject("5.join.rule", f"the join rule {rule!r} lets nobody in")
+    return Reject("5.join.rule", "the join rule lets nobody in")
 
 
 def _restricted(rule: object, version: RoomVersion) -> bool:

@@ -241,6 +241,7 @@ class Founder:
                     outbound=ids.domain_of(user) != self._own.server,
                     servers=servers,
                     texts=texts,
+                    again=True,
                 )
             )
         for address in [*([alias] if alias else []), *([""] if founding.published else [])]:
@@ -252,6 +253,7 @@ class Founder:
                     room=room_id,
                     address=address,
                     texts=texts,
+                    again=True,
                 )
             )
         view = RoomView("")

@@ -219,7 +219,7 @@ class Entrance:
                     await asyncio.sleep(pause)
                     continue
                 self._ctx.log.warning("invite to %s: %s", pdu.room_id, error.refusal.text)
-                if error.refusal.code is RefusalCode.POLICY:
+                if error.refusal.decision:
                     await self._membership.leave_remote(pdu.room_id, self._user, [origin])
                     await self._pending.drop(pdu.room_id, self._user)
                 return
@@ -243,7 +243,7 @@ class Entrance:
                 await self._upgrades.follow(old, self._rooms[replacement], tombstone.sender)
                 return
             except RoomRefused as error:
-                if not pause or error.refusal.code is RefusalCode.POLICY:
+                if not pause or error.refusal.decision:
                     text = error.refusal.text
                     self._ctx.log.warning("%s, which replaces %s: %s", replacement, old.room_id, text)
                     return

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hansa import Invite, Member, Ref, Refusal, RefusalCode, RemoteProtocolError
+from hansa import Invite, Member, Ref, Refusal, RefusalCode, RemoteProtocolError, refusal_by
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unrecognized
@@ -59,9 +59,7 @@ class Invites:
                 texts=tuple(filter(None, said)),
             )
         )
-        if verdict.allowed:
-            return None
-        return Refusal(code=RefusalCode.POLICY, text=verdict.text, decision=verdict.decision)
+        return None if verdict.allowed else refusal_by(verdict)
 
     async def countersigned(self, room: MatrixRoom, draft: Pdu) -> Arrived | Refusal:
         """The invite with the signature of the invited person's server."""

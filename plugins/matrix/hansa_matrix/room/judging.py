@@ -19,10 +19,9 @@ from hansa import (
     NativeFacts,
     NetworkContext,
     Ref,
-    Refusal,
-    RefusalCode,
     RoomRefused,
     RoomView,
+    refusal_by,
 )
 
 from hansa_matrix.bridge import OwnDraft, Views, meaning
@@ -51,10 +50,7 @@ class Judging:
         verdict = await self._ctx.check(crossing)
         if verdict.allowed:
             return
-        code = RefusalCode.RATE if verdict.retry_after else RefusalCode.POLICY
-        raise RoomRefused(
-            Refusal(code=code, text=verdict.text, decision=verdict.decision, retry_after=verdict.retry_after)
-        )
+        raise RoomRefused(refusal_by(verdict))
 
     async def _event(self, room_id: str, said: Said) -> tuple[Content, NativeFacts]:
         """What an event says, and what policies may know of it, as if it were submitted to the core."""

@@ -19,6 +19,7 @@ from hansa import (
     RefusalCode,
     RemoteProtocolError,
     RoomRefused,
+    refusal_by,
 )
 
 from hansa_matrix.crypto import verify
@@ -67,8 +68,8 @@ def _gave_up(problem: Exception) -> RoomRefused:
     return _refused(code, str(problem))
 
 
-def _refused(code: RefusalCode, text: str, decision: str = "") -> RoomRefused:
-    return RoomRefused(Refusal(code=code, text=text, decision=decision))
+def _refused(code: RefusalCode, text: str) -> RoomRefused:
+    return RoomRefused(Refusal(code=code, text=text))
 
 
 class Membership:
@@ -111,9 +112,9 @@ class Membership:
     async def _permitted(self, crossing: Crossing) -> None:
         verdict = await self._ctx.check(crossing)
         if not verdict.allowed:
-            raise _refused(RefusalCode.POLICY, verdict.text, verdict.decision)
+            raise RoomRefused(refusal_by(verdict))
 
-    async def _may(self, room_id: str, user: str, servers: frozenset[str]) -> None:
+    async def _may(self, room_id: str, user: str, servers: frozenset[str], *, again: bool = False) -> None:
         await self._permitted(
             Join(
                 network=self._ctx.id,
@@ -122,6 +123,7 @@ class Membership:
                 user_server=self._own.server,
                 outbound=True,
                 servers=servers,
+                again=again,
             )
         )
 
@@ -226,7 +228,7 @@ class Membership:
             event = await self._authorised(joined(event, parsed.event, version), version)
             servers = {ids.domain_of(p.sender) for p in parsed.state if p.type == "m.room.member"}
             try:
-                await self._may(room_id, user, frozenset(servers | set(parsed.servers)))
+                await self._may(room_id, user, frozenset(servers | set(parsed.servers)), again=True)
             except RoomRefused:
                 await self.leave_remote(room_id, user, [server])
                 raise

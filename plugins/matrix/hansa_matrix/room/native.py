@@ -57,10 +57,14 @@ class Backfilled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spoken:
-    """What somebody says with a client of their own: they have come in before, or they may not speak."""
+    """What somebody says with a client of their own: they have come in before, or they may not speak.
+    ``follows``: it is a part of what they did elsewhere, such as a name that they have in every room, and no
+    act of its own.
+    """
 
     draft: OwnDraft
     handle: Handle | None = None
+    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True)

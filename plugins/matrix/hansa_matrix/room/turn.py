@@ -20,6 +20,7 @@ from hansa import (
     RemoteProtocolError,
     Verdict,
     Write,
+    refusal_by,
 )
 
 from hansa_matrix.proto.auth import check_own
@@ -68,7 +69,7 @@ class RoomTurn:
         if isinstance(inbound.native, Backfilled):
             return await self._backfilled(inbound.native, verdict)
         if not verdict.allowed:  # ours is no history that could be withheld yet
-            return Refusal(code=RefusalCode.POLICY, text=verdict.text, decision=verdict.decision)
+            return refusal_by(verdict)
         try:
             return await self._speech.said(inbound)
         except RemoteProtocolError as error:
@@ -129,7 +130,7 @@ class RoomTurn:
             return self._draft.prepared([*done, *made, *puts, stored.put()], shown=False)
         if arrived.handshake and not verdict.allowed and pdu.membership != "leave":
             # It stands in no history before we take it; but nobody is kept from leaving.
-            return Refusal(code=RefusalCode.POLICY, text=verdict.text, decision=verdict.decision)
+            return refusal_by(verdict)
         status, why = _accepted(verdict)
         if (
             arrived.handshake

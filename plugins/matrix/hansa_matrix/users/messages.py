@@ -13,9 +13,10 @@ from typing import Any
 import orjson
 from hansa import Conflict, Insert, LocalProtocolError, NetworkContext, Row, Write
 
-from hansa_matrix.crossings import Crossings, denial, passes
+from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.crowding import Trimmed
 from hansa_matrix.federation.sender import Sender
+from hansa_matrix.federation.server import denial
 from hansa_matrix.key_locks import KeyLocks
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import MAX_MESSAGE_SIZE, ToDevice, parse_to_device, to_device_edu, within
@@ -128,7 +129,9 @@ class DeviceMessages:
         for server in {*map(ids.domain_of, message.messages)}:
             messages = {u: c for u, c in message.messages.items() if ids.domain_of(u) == server}
             outbound = server != self._company.server
-            part = self._crossings.to_device(message.sender, message.type, messages, outbound=outbound)
+            part = self._crossings.to_device(
+                message.sender, message.type, messages, outbound=outbound, again=True
+            )
             if await passes(self._ctx, part):
                 allowed.add(server)
         if not allowed:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hansa import NetworkContext, Request, Response
 
-from hansa_matrix.federation.server import Answerer, error
+from hansa_matrix.federation.server import Answerer, denial, error
 from hansa_matrix.media.fetch import transfer
 from hansa_matrix.media.library import Item, Library
 from hansa_matrix.media.thumbnails import Thumbnails, wanted
@@ -51,7 +51,7 @@ class Files:
             raise error(404, "M_NOT_FOUND", "there is no such file")
         verdict = await self._ctx.check(transfer(self._ctx.id, origin, item, outbound=True))
         if not verdict.allowed:
-            raise error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+            raise denial(verdict)
         return item
 
     def _in_parts(self, item: Item) -> Response:

@@ -1,0 +1,86 @@
+"""What other servers say of rooms in their lists, as far as people here may read it.
+
+SPEC: server-server API, "Public Room Directory", "Spaces". Policies are asked once for each room of an
+answer: one that may not be read is left out, and the others are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hansa import NetworkContext, strings_of
+
+from hansa_matrix.crossings import Crossings, passes
+from hansa_matrix.texts import FORMS, NAMES
+
+#: Names of members in the public list and in spaces.
+_NAMES = NAMES | {
+    "aliases",
+    "allowed_room_ids",
+    "canonical_alias",
+    "children_state",
+    "encryption",
+    "guest_can_join",
+    "im.nheko.summary.encryption",
+    "im.nheko.summary.room_version",
+    "im.nheko.summary.version",
+    "num_joined_members",
+    "room_type",
+    "world_readable",
+}
+_FORMS = {
+    **FORMS,
+    "allowed_room_ids": FORMS["room_id"],
+    "encryption": FORMS["algorithm"],
+    "im.nheko.summary.encryption": FORMS["algorithm"],
+    "im.nheko.summary.room_version": FORMS["room_version"],
+    "im.nheko.summary.version": FORMS["room_version"],
+    "room_type": FORMS["type"],
+    "state_key": FORMS["room_id"],
+}
+_TOKENS = ("next_batch", "prev_batch")
+
+
+class Told:
+    """With no policy everything is shown as it came."""
+
+    def __init__(self, ctx: NetworkContext) -> None:
+        self._ctx = ctx
+        self._crossings = Crossings(ctx)
+
+    async def listed(self, server: str, answer: Any) -> Any:
+        """A page of another server's public list, without the rooms whose words may not be read."""
+        if not self._ctx.governed:
+            return answer
+        if not isinstance(answer, dict):
+            return {"chunk": []}
+        chunk = answer.get("chunk")
+        rooms = await self.readable(server, chunk if isinstance(chunk, list) else [])
+        found: dict[str, Any] = {"chunk": rooms}
+        if type(total := answer.get("total_room_count_estimate")) is int:
+            found["total_room_count_estimate"] = total
+        for name in _TOKENS:
+            token = answer.get(name)
+            if isinstance(token, str) and await self._reads(server, "", (token,)):
+                found[name] = token
+        return found
+
+    async def readable(self, server: str, rooms: Sequence[Any]) -> list[dict[str, Any]]:
+        """Those of some rooms, or of the children of one, that may be read."""
+        found = [one for one in rooms if isinstance(one, dict)]
+        return [one for one in found if await self.reads(server, one)] if self._ctx.governed else found
+
+    async def reads(self, server: str, said: Mapping[str, Any]) -> bool:
+        """Whether what a server says of a room may be read."""
+        if not self._ctx.governed:
+            return True
+        texts = strings_of(said, names=_NAMES, forms=_FORMS)
+        room_id = said.get("room_id")
+        return await self._reads(server, room_id if isinstance(room_id, str) else "", texts)
+
+    async def _reads(self, server: str, room_id: str, texts: tuple[str, ...]) -> bool:
+        if not texts:
+            return True
+        asked = self._crossings.directory_query(server, room_id[:255], outbound=True, texts=texts)
+        return await passes(self._ctx, asked)
