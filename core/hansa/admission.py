@@ -17,7 +17,7 @@ from hansa.pure.crossing import EventIn, EventOut
 from hansa.pure.model import Inbound, Link, NativeFacts, Outcome, Refusal, RefusalCode
 from hansa.pure.verdict import ALLOW, Action, Verdict, strictest
 from hansa.rooms import Room
-from hansa.store.base import Write
+from hansa.store.base import Insert, Write
 
 _FETCHES = 3
 #: What it weighs to find the strings of an event: for each of them, and the share of its bytes.
@@ -31,12 +31,17 @@ class Networks(Protocol):
         """The open network of an id."""
         ...
 
+    def authority(self, network: str) -> Authority | None:
+        """The open network of an id, if it is one that can be a room's authority."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class Submission:
     """One ``Inbound`` on its way. ``writes`` are the rows of its decisions, ``withheld`` the links it may not
     pass with their decision ids; ``ready`` refuses it at its turn; ``fetches`` counts the turns it left.
-    ``generation`` is that of the policies that judged it.
+    ``generation`` is that of the policies that judged it. ``receipt`` is written with it, if what came
+    ``before`` it is durable by then.
     """
 
     inbound: Inbound
@@ -49,6 +54,18 @@ class Submission:
     writes: list[Write] = field(default_factory=list)
     withheld: list[tuple[str, str]] = field(default_factory=list)
     ready: Refusal | None = None
+    receipt: Insert | None = None
+    before: tuple[Submission, ...] = ()
+
+    @property
+    def immutable(self) -> bool:
+        """Whether it stands in the native history of the room's authority already."""
+        return self.link.authority and self.inbound.native is not None and not self.inbound.draft
+
+    @property
+    def taken(self) -> bool:
+        """Whether it has an outcome, which is durable."""
+        return self.done.done() and not self.done.cancelled() and self.done.exception() is None
 
 
 class Admission:
@@ -62,8 +79,7 @@ class Admission:
     async def admit(self, room: Room, items: Sequence[Submission]) -> None:
         """Judge and make ready: in parallel where there is somebody to wait for; a task per event is dear."""
         link = room.authority
-        network = self._networks.network(link.native.network) if link else None
-        authority = network if isinstance(network, Authority) else None
+        authority = self._networks.authority(link.native.network) if link else None
         if self._decisions.policies:
             await asyncio.gather(*(self._admit(room, authority, item) for item in items))
             return
@@ -75,7 +91,7 @@ class Admission:
         item.writes, item.withheld, item.verdict, item.ready = [], [], ALLOW, None
         item.generation = self._decisions.generation
         inbound, arrived, link = item.inbound, item.link, room.authority
-        immutable = arrived.authority and inbound.native is not None and not inbound.draft
+        immutable = item.immutable
         if self._decisions.policies:
             await self._govern(room, item, immutable=immutable)
         if not arrived.direction.inward and not immutable:
@@ -138,10 +154,10 @@ class Admission:
     async def complete(self, room: Room, item: Submission, needed: Missing | Countersign) -> None:
         """Do the I/O that a preparation asked for; if it failed the event is refused at its next turn."""
         authority = room.authority
-        network = self._networks.network(authority.native.network) if authority else None
+        network = self._networks.authority(authority.native.network) if authority else None
         item.fetches += 1
         try:
-            if authority is None or not isinstance(network, Authority) or item.fetches > _FETCHES:
+            if authority is None or network is None or item.fetches > _FETCHES:
                 item.ready = _not_had()
             elif isinstance(needed, Missing):
                 item.ready = None if await network.fetch(authority, needed.refs) else _not_had()

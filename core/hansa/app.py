@@ -10,7 +10,7 @@ from typing import Any
 
 from hansa import plugins, tables
 from hansa.backoff import Backoff
-from hansa.contracts import FoundsRooms, LinksRooms, Network, OpenedRoom, RoomRefused, RoomWish
+from hansa.contracts import Authority, FoundsRooms, LinksRooms, Network, OpenedRoom, RoomRefused, RoomWish
 from hansa.decisions import Decisions
 from hansa.delivery import Consumer, Judged
 from hansa.dispatch import each
@@ -104,6 +104,11 @@ class App:
         """The open network of an id."""
         runner = self.runners.get(network)
         return runner.network if runner else None
+
+    def authority(self, network: str) -> Authority | None:
+        """The open network of an id, if it is one that can be a room's authority."""
+        runner = self.runners.get(network)
+        return runner.authority if runner and runner.network is not None else None
 
     def wake(self, room: Room, events: Sequence[Event]) -> None:
         """Events of a room were committed: wake its consumers, tell the observers."""

@@ -14,7 +14,7 @@ from hansa.pure.signal import Signal
 from hansa.pure.verdict import Verdict
 from hansa.pure.view import RoomView, ViewChange
 from hansa.seams import Clock, Http, Random
-from hansa.store.base import Scoped
+from hansa.store.base import Insert, Scoped
 
 
 class PluginContext(Protocol):
@@ -60,10 +60,14 @@ class PluginContext(Protocol):
 class NetworkContext(PluginContext, Protocol):
     """What a network may use besides. Native ids are strings of this network; the context adds its id."""
 
-    async def submit(self, items: Sequence[Inbound]) -> list[Outcome]:
+    async def submit(self, items: Sequence[Inbound], *, receipt: Insert | None = None) -> list[Outcome]:
         """Tell the core what happened, in order per room. Returns when each is durable or refused. Raises
         ``Busy`` where the room's queue is full, and LocalProtocolError for a room without a link or a
         sender of a network that is not ours to speak for.
+
+        ``receipt`` is a row of the network's own that says that all of them were taken. It is written with
+        the last one, in the same commit, and not at all if one of them fails. Raises Conflict where the
+        row is there already.
         """
         ...
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from hansa.backoff import Backoff
-from hansa.contracts import Network
+from hansa.contracts import Authority, Network
 from hansa.pure.content import Kind
 from hansa.pure.model import Delivery
 from hansa.seams import Seams
@@ -45,6 +45,8 @@ class Runner:
         self.on_status: Callable[[str, str], None] | None = None
         self._seams = seams
         self._network: Network | None = None
+        #: The instance, if it can be a room's authority: asked of its type once, which takes long.
+        self.authority: Authority | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._crashed = asyncio.Event()
         self._up = asyncio.Event()
@@ -61,6 +63,7 @@ class Runner:
         """Make the instance; no I/O."""
         assert self.opened is not None
         self._network = self.opened()
+        self.authority = self._network if isinstance(self._network, Authority) else None
         return self._network
 
     async def up(self) -> None:

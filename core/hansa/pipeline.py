@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from hansa import tables
 from hansa.admission import Admission, Networks, Submission
-from hansa.contracts import Authority, Busy, Countersign, Missing, Prepared, Turn
+from hansa.contracts import Busy, Countersign, Missing, Prepared, Turn
 from hansa.core_turn import CoreTurn
 from hansa.delivery import Judged
 from hansa.pure.content import REDACTED, Custom, Member
@@ -30,7 +30,7 @@ from hansa.pure.model import Event, Inbound, Outcome, Ref, Refusal, refusal_by
 from hansa.pure.verdict import ALLOW, Action
 from hansa.pure.view import ViewChange, change_by, unread
 from hansa.rooms import Room, Rooms
-from hansa.store.base import Conflict, Write
+from hansa.store.base import Conflict, Insert, Write
 from hansa.store.faults import StoreFault
 
 _BATCH = 50
@@ -69,10 +69,23 @@ class _Draft:
     writes: list[Write] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     outcomes: list[tuple[Submission, Outcome]] = field(default_factory=list)
+    #: Those whose receipt is written with them.
+    receipted: list[Submission] = field(default_factory=list)
     #: Events that say nothing any more, as they stand in the log now.
     blanked: list[Event] = field(default_factory=list)
     head: int = 0
     received: int = 0
+
+    def add(self, item: Submission, outcome: Outcome) -> None:
+        """What becomes of one of them. Its receipt is committed with it unless something that came before it
+        is not durable then: it left the turn, or failed.
+        """
+        if item.receipt is not None:
+            here = {id(one) for one, _ in self.outcomes}
+            if all(one.taken or id(one) in here for one in item.before):
+                self.writes.append(item.receipt)
+                self.receipted.append(item)
+        self.outcomes.append((item, outcome))
 
 
 class Pipeline:
@@ -95,8 +108,10 @@ class Pipeline:
         queue = self._queues.get(room)
         return len(queue.waiting) if queue else 0
 
-    async def submit(self, network: str, items: Sequence[Inbound]) -> list[Outcome]:
-        """See ``NetworkContext.submit``."""
+    async def submit(
+        self, network: str, items: Sequence[Inbound], receipt: Insert | None = None
+    ) -> list[Outcome]:
+        """See ``NetworkContext.submit``; ``receipt`` names its scope."""
         loop = asyncio.get_running_loop()
         made: list[Submission] = []
         for inbound in items:
@@ -110,9 +125,14 @@ class Pipeline:
             if self.waiting(room) + len(made) > _WAITING:
                 self._count("busy")
                 raise Busy("too many events of this room wait", after=1.0)
+        if made and receipt is not None:
+            made[-1].receipt, made[-1].before = receipt, tuple(made[:-1])
         for item in made:
             self._enqueue(item.link.room, item)
-        return [await item.done for item in made]
+        outcomes = [await item.done for item in made]
+        if made and made[-1].receipt is not None:
+            await self._store.commit([made[-1].receipt])
+        return outcomes
 
     def server_of(self, network: str, user: str) -> str:
         """The server of a user, by the network's own rule."""
@@ -178,15 +198,18 @@ class Pipeline:
         try:
             if room.stale:
                 await self._rooms.reload(room)
-            if not all(item.inbound.draft for item in batch):
+            # A draft is hardly ever repeated, and the authority knows what it has already; one of either that
+            # is repeated nevertheless meets its own alias at the commit.
+            if not all(item.inbound.draft or item.immutable for item in batch):
                 batch = await self._unknown(batch)
-            # Drafts are hardly ever repeated: one that is meets its own alias at the commit.
             await self._admission.admit(room, [item for item in batch if not item.judged])
             for race in range(_RACES):
                 try:
                     await self._turn(room, batch)
                     return
-                except Conflict:
+                except Conflict as lost:
+                    if (again := _receipted(batch, lost)) is not None:
+                        again.done.set_exception(lost)
                     self._count("lost_race")
                     self._log.info("room %s lost a race (%d)", room.id, race + 1)
                     await self._rooms.reload(room)
@@ -247,8 +270,8 @@ class Pipeline:
         turn: Turn = CoreTurn(room.view)
         authority = room.authority
         if authority is not None:
-            network = self._around.network(authority.native.network)
-            if isinstance(network, Authority):
+            network = self._around.authority(authority.native.network)
+            if network is not None:
                 turn = await network.turn(authority, [i.inbound for i in batch if not i.done.done()])
         draft = _Draft(head=room.head, received=room.received)
         facts_before = room.view.facts
@@ -271,6 +294,8 @@ class Pipeline:
             room.view.facts = facts_before
             raise
         turn.committed()
+        for item in draft.receipted:
+            item.receipt = None
         room.head, room.received = draft.head, draft.received
         room.tail.extend(draft.events)
         for blank in draft.blanked:
@@ -321,8 +346,7 @@ class Pipeline:
         event = self._event(room, item, draft, prepared) if shown else None
         if not shown:
             self._count("not_shown")
-        outcome = Outcome(verdict=verdict, event=event, native_id=prepared.native_id)
-        draft.outcomes.append((item, outcome))
+        draft.add(item, Outcome(verdict=verdict, event=event, native_id=prepared.native_id))
 
     async def _blank(self, room: Room, native: str, draft: _Draft) -> None:
         """Take the words of an event out of the log."""
@@ -375,7 +399,7 @@ class Pipeline:
     def _refuse(self, draft: _Draft, item: Submission, refusal: Refusal) -> None:
         self._count(f"refused_{refusal.code.value}")
         draft.writes += item.writes
-        draft.outcomes.append((item, Outcome(verdict=item.verdict, refusal=refusal)))
+        draft.add(item, Outcome(verdict=item.verdict, refusal=refusal))
 
     async def _outside(self, room: Room, item: Submission, needed: Missing | Countersign) -> None:
         await self._admission.complete(room, item, needed)
@@ -383,6 +407,17 @@ class Pipeline:
 
     def _count(self, name: str, by: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + by
+
+
+def _receipted(batch: Sequence[Submission], lost: Conflict) -> Submission | None:
+    """The submission whose receipt is there already, if that is what was lost."""
+    for item in batch:
+        receipt = item.receipt
+        if receipt is None or item.done.done():
+            continue
+        if receipt.key == lost.key and receipt.collection.rpartition("/")[2] == lost.collection:
+            return item
+    return None
 
 
 def _as_duplicate(done: asyncio.Future[Outcome], mine: Submission) -> None:

@@ -17,7 +17,7 @@ from hansa.pure.signal import Signal
 from hansa.pure.verdict import Verdict
 from hansa.pure.view import RoomView, ViewChange
 from hansa.seams import Clock, Http, Random
-from hansa.store.base import Put, Row, Schema, Scoped
+from hansa.store.base import Insert, Put, Row, Schema, Scoped
 
 if TYPE_CHECKING:
     from hansa.app import App
@@ -80,9 +80,11 @@ class Context(BasicContext):
         """See ``hansa.PluginContext.spawn``."""
         return self._runner.spawn(work, name)
 
-    async def submit(self, items: Sequence[Inbound]) -> list[Outcome]:
+    async def submit(self, items: Sequence[Inbound], *, receipt: Insert | None = None) -> list[Outcome]:
         """See ``hansa.NetworkContext.submit``."""
-        return await self._app.pipeline.submit(self.id, items)
+        owned = self.store.owned(receipt) if receipt is not None else None
+        assert owned is None or isinstance(owned, Insert)
+        return await self._app.pipeline.submit(self.id, items, owned)
 
     async def check(self, crossing: Crossing) -> Verdict:
         """See ``hansa.NetworkContext.check``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 
 import orjson
 import pytest
@@ -100,6 +101,11 @@ async def test_what_was_acknowledged_before_the_database_failed_happens_once_it_
         app, wire = home.app, home.wire
         whole = app.store._store
         broken = app.store._store = BrokenTurns(whole)
+        lost = "$" + secrets.token_urlsafe(32)
+        tips = dict(wire.room.tips)
+        stuck = wire.forger.message(wire.room, "stuck", prev_events=[lost])
+        wire.room.tips = tips
+        assert (await wire.send(stuck))[0] == 200  # with it nothing is judged before it is answered
         said = wire.forger.message(wire.room, "hark")
         assert (await wire.send(said))[0] == 200
         await broken.refused.wait()

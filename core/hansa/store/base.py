@@ -285,6 +285,8 @@ class Scoped:
         match write:
             case Put(key=key, body=body, fields=fields):
                 return Put(name, key, body, fields)
+            case Insert(key=key, body=body, fields=fields):
+                return Insert(name, key, body, fields)
             case Delete(key=key):
                 return Delete(name, key)
             case _:

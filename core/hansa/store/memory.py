@@ -41,8 +41,8 @@ def checked(collection: Collection, write: Write) -> None:
         return
     if len(write.body) > MAX_BODY:
         raise TooLarge(f"a body of {len(write.body)} bytes, at most {MAX_BODY}")
-    unknown = set(write.fields) - set(collection.fields)
-    if unknown:
+    if not write.fields.keys() <= collection.fields.keys():
+        unknown = set(write.fields) - set(collection.fields)
         raise StoreError(f"{collection.name} has no fields {sorted(unknown)}")
     _storable(collection, write.fields.values())
 

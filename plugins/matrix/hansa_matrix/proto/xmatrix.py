@@ -14,6 +14,7 @@ from hansa_matrix.proto.canonical import dumps
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAM = re.compile(rf'({_WORD})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^",\s]*))[ \t]*(?:,[ \t,]*|$)')
+_ESCAPED = re.compile(r"\\(.)")
 _MAX_HEADER = 4096
 
 
@@ -45,7 +46,9 @@ def parse_header(value: str) -> XMatrix:
         name, quoted, bare = match.groups()
         if name.lower() in params:  # RFC 9110 section 11.2: each name once
             raise _unauthorized(f"the X-Matrix header has {name[:20]} twice")
-        params[name.lower()] = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare
+        if quoted is not None and "\\" in quoted:
+            quoted = _ESCAPED.sub(r"\1", quoted)
+        params[name.lower()] = bare if quoted is None else quoted
         at = match.end()
     origin, key, sig = params.get("origin", ""), params.get("key", ""), params.get("sig", "")
     if not ids.valid_server_name(origin) or not ids.valid_key_id(key) or not sig:

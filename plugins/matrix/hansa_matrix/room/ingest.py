@@ -194,8 +194,10 @@ class Ingest:
             self._ctx.count("matrix_backlog_full")
             raise Busy("the events that wait take too much memory", after=5.0)
         body = orjson.dumps({"pdus": answer})
+        receipt = Insert("txn", (origin, txn), body, {"ts": self._ctx.clock.now()})
         try:
-            await self._stage(origin, txn, body, fresh)
+            if not await self._at_once(origin, receipt, fresh):
+                await self._stage(origin, receipt, fresh)
         except Conflict:
             before = await self._ctx.store.get("txn", (origin, txn))
             if before is None:
@@ -203,10 +205,58 @@ class Ingest:
             return before.body
         return body
 
-    async def _stage(
-        self, origin: str, txn: str, body: bytes, fresh: Sequence[tuple[MatrixRoom, Pdu]]
-    ) -> None:
-        writes: list[Write] = [Insert("txn", (origin, txn), body, {"ts": self._ctx.clock.now()})]
+    async def _at_once(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> bool:
+        """Judge the PDUs of a transaction in the commit that keeps its answer, where nobody has to be waited
+        for: one room, in whose line nobody is, all that they stand on and every key at hand, no policy.
+        False if they are to be staged.
+        """
+        if not 0 < len(fresh) <= _BATCH or self._ctx.governed or len({room.room_id for room, _ in fresh}) > 1:
+            return False
+        room = fresh[0][0]
+        line = self._lines.setdefault(room.room_id, Line(self._backlog))
+        if len(line) or line.running:
+            return False
+        entries = [Entry(0, pdu, origin) for _, pdu in fresh if room.events.at_hand(pdu.event_id) is None]
+        ids = {entry.pdu.event_id for entry in entries}
+        if len(ids) < len(fresh):
+            return False
+        line.running = True
+        line.ids |= ids
+        try:
+            return await self._judged_at_once(room, receipt, entries)
+        except (Conflict, StoreFault):
+            raise
+        except Exception:  # noqa: BLE001  # what is staged is tried again, each alone
+            return False
+        finally:
+            line.running = False
+            line.ids -= ids
+            if len(line):
+                self._go(room, line)
+
+    async def _judged_at_once(self, room: MatrixRoom, receipt: Insert, entries: Sequence[Entry]) -> bool:
+        await self._foresee(room, entries)
+        expected: set[str] = set()
+        for entry in entries:
+            if (
+                await self._keyless(room, entry)
+                or await self._gaps.lacking(room, entry.pdu, expected)
+                or await self._unsigned(room, entry)
+            ):
+                return False
+            expected.add(entry.pdu.event_id)
+        good = [pdu for entry in entries if (pdu := await self.verified(room, entry.pdu)) is not None]
+        items = [await self.inbound(pdu, entries[0].origin) for pdu in good]
+        if not items:
+            await self._ctx.store.commit([receipt])
+            return True
+        await self._settle(items, await self._ctx.submit(items, receipt=receipt))
+        if self.settled is not None:
+            await self.settled(room)
+        return True
+
+    async def _stage(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> None:
+        writes: list[Write] = [receipt]
         staged: list[tuple[MatrixRoom, int, Pdu]] = []
         completed: list[tuple[Entry, Pdu]] = []
         for room, pdu in fresh:
