@@ -100,7 +100,7 @@ async def test_a_server_that_fills_a_line_is_refused_and_others_are_not(tmp_path
 
 
 async def test_what_is_judged_makes_room(tmp_path):
-    async with inbound(tmp_path, max_waiting=60) as house:
+    async with inbound(tmp_path, max_waiting=102) as house:
         lost = "$" + secrets.token_urlsafe(32)
         tips = dict(house.room.tips)
         stuck = house.forger.message(house.room, "stuck", prev_events=[lost])
