@@ -281,6 +281,7 @@ MATRIX: dict[str, Kept] = {
     "room": history("a row of each room that somebody here is in"),
     "pdu": history(_EVENT),
     "state_group": history(_EVENT),
+    "upgrade": history("a row of each room that is being replaced, until it is"),
     "original": history("redacted events, for keep_redacted_for seconds"),
     "relation": history(_EVENT),
     "related": history(_EVENT),

@@ -38,6 +38,7 @@ CHECKED = {
 BESIDE = {
     "room/create.py _drafted": "`Founder._judge`, before anything is made",
     "room/upgrade.py _bring": "`Judging.drafts`, for each person",
+    "room/upgrade.py _undo": "nobody is kept from leaving, and nobody else is in the room",
 }
 SOURCE = Path(hansa_matrix.__file__).parent
 

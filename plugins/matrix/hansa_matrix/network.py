@@ -257,8 +257,10 @@ class MatrixNetwork:
         await self._attendance.load()
         await self._sender.load()
         self._sender.start()
+        successors = await self._upgrades.waiting()
         for room in list(self._rooms.values()):
-            if room.resident and self._ctx.link(room.room_id) is None:  # the power failed just before
+            unlinked = room.resident and self._ctx.link(room.room_id) is None
+            if unlinked and room.room_id not in successors:  # the power failed just before
                 opened = await self._entrance.opened(room)
                 await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
         await self._ingest.load(list(self._rooms.values()))
@@ -267,6 +269,7 @@ class MatrixNetwork:
         self._ctx.spawn(greet(self._ctx, self._client, self._sender, self.bridge_user), "greet peers")
         self._ctx.spawn(self._signals.expire(), "typing ends")
         self._ctx.spawn(self._filler.run(), "fill holes")
+        self._ctx.spawn(self._upgrades.resume(), "upgrades that were cut off")
         kept: Sequence[Swept] = (
             self._sender,
             self._library,

@@ -83,6 +83,8 @@ SCHEMA = Schema(
         #: ``body``: who published the room, empty for an operator.
         Collection(name="published", key={"room_id": str}),
         Collection(name="blocked", key={"room_id": str}),
+        #: A room that is being replaced: see ``room.unfinished``.
+        Collection(name="upgrade", key={"room_id": str}),
         #: The last receipt of a person in a room or thread: event id and time.
         Collection(name="receipt", key={"room_id": str, "user_id": str, "thread": str}),
         #: Devices of people here, with their keys as they uploaded them.

@@ -39,6 +39,7 @@ from hansa_matrix.room.news import told
 from hansa_matrix.room.room import Head, MatrixRoom
 from hansa_matrix.room.speech import Speech
 from hansa_matrix.room.uncommitted import Uncommitted
+from hansa_matrix.room.unfinished import Unfinished
 
 #: ``(type, state key, content)`` of a state event.
 Step = tuple[str, str, dict[str, Any]]
@@ -148,7 +149,8 @@ class Founder:
         was asked about each of them.
 
         Raises ``RoomRefused`` where a policy denies the room or an event is too large, LocalProtocolError for
-        events that its rules forbid, ``Conflict`` for an alias that there is. Nothing is left behind then.
+        events that its rules forbid, ``Conflict`` for an alias that there is, or a room that is being
+        replaced already. Nothing is left behind then.
         """
         if founding.published and await full(self._ctx.store):
             raise RoomRefused(Refusal(code=RefusalCode.BUSY, text=f"{MOST} rooms are published already"))
@@ -165,6 +167,8 @@ class Founder:
         writes.append(room.put(draft.head))
         if alias:
             writes.append(given(alias, room.room_id, creator))
+        if founding.replaces:
+            writes.append(Unfinished(old=founding.replaces, new=room.room_id).begin())
         if founding.published:
             writes.append(listing(room.room_id, creator))
         self._rooms[room.room_id] = room

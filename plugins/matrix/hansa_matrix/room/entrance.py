@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from hansa import (
+    Conflict,
     LocalProtocolError,
     NetworkContext,
     OpenedRoom,
@@ -34,6 +35,7 @@ from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.pending import Pending, Waiting
 from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.unfinished import Unfinished, unfinished_of
 from hansa_matrix.room.upgrade import TOMBSTONE, Upgrades
 
 #: A transaction waits for a room that is being entered, 30 s at most.
@@ -74,6 +76,7 @@ class Entrance:
         self._upgrades = upgrades
         self._administration = administration
         self._directory = directory
+        upgrades.arrived = self.arrived
         self._rooms = rooms
         self._entering: set[str] = set()
         #: Whether an operator wants nothing to do with a room; how many PDUs of one wait.
@@ -233,9 +236,28 @@ class Entrance:
             self._ctx.spawn(self._follow(pdu, str(replacement)), f"follow {pdu.room_id}")
 
     async def _follow(self, tombstone: Pdu, replacement: str) -> None:
-        old, server = self._rooms.get(tombstone.room_id), ids.domain_of(tombstone.sender)
+        old, key = self._rooms.get(tombstone.room_id), (TOMBSTONE, "")
         if old is None or not self._ctx.config.accept_invites:
             return
+        if (await old.state()).get(key) != tombstone.event_id:  # another one counts
+            return
+        begun = Unfinished(old=old.room_id, new=replacement, followed=True)
+        try:
+            await self._ctx.store.commit([begun.begin()])
+        except Conflict:
+            known = await unfinished_of(self._ctx.store, old.room_id)
+            if known is not None and known != begun:
+                self._ctx.log.warning("%s is not followed: it is being replaced here", old.room_id)
+                return
+        await self._followed(old, tombstone, replacement)
+        new = self._rooms.get(replacement)
+        if new is not None and new.resident and self._ctx.link(replacement) is None:
+            opened = await self.opened(new)  # it replaces nothing, and is a room like others
+            await self._ctx.open_link(replacement, authority=True, view=opened.view)
+        await self._ctx.store.commit([begun.end()])
+
+    async def _followed(self, old: MatrixRoom, tombstone: Pdu, replacement: str) -> None:
+        server = ids.domain_of(tombstone.sender)
         for pause in (*_ACCEPT_PAUSES, 0.0):
             try:
                 if replacement not in self._rooms:

@@ -11,6 +11,8 @@ from hansa_matrix.proto.versions import RoomVersion
 
 #: What an owner has where a version has no creators above everybody.
 _OWNER = 100
+#: What it takes to speak in a room that is replaced, at least.
+_CLOSED = 50
 _TABLES = ("users", "events", "notifications")
 
 
@@ -55,3 +57,15 @@ def raised(
     if users.get(user, usual) >= max(needed):
         return dict(said)
     return {**said, "users": {**users, user: max(needed)}}
+
+
+def closed(said: Mapping[str, Any], version: RoomVersion) -> dict[str, Any] | None:
+    """Levels by which nobody of the usual level speaks in a room, or invites into it; None if they are so."""
+    usual = level_of(said.get("users_default", 0), version) or 0
+    least = max(_CLOSED, usual + 1)
+    raised_: dict[str, int] = {}
+    for name, unsaid in (("events_default", 0), ("invite", 0)):
+        level = level_of(said.get(name, unsaid), version)
+        if level is None or level < least:
+            raised_[name] = least
+    return {**said, **raised_} if raised_ else None

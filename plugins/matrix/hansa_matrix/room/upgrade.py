@@ -1,17 +1,20 @@
 """From a room to the one that replaces it. SPEC: client-server API, "Room Upgrades".
 
 The new room gets what the old one had that outlives it, its alias and the people of other networks; the old
-one says where it went. What is linked to the old room is linked to the new one afterwards.
+one says where it went, and takes no messages any more. What is linked to the old room is linked to the new
+one afterwards. A row says that an upgrade is under way: what a crash cuts off is finished, or undone where
+the old room does not say yet where it went.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from hansa import (
+    Busy,
     Conflict,
     Custom,
     Delete,
@@ -30,40 +33,24 @@ from hansa import (
 )
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.acl import acl_of
-from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.levels import Levels
-from hansa_matrix.proto.state_keys import ACL_KEY, CREATE_KEY, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
+from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.room.administration import Administration
-from hansa_matrix.room.aliases import Alias, aliases_of, moved
-from hansa_matrix.room.create import PUBLIC, Founder, Founding, Step
+from hansa_matrix.room.aliases import aliases_of, moved
+from hansa_matrix.room.create import Founder
 from hansa_matrix.room.directory import listing
 from hansa_matrix.room.judging import Judging, Said
-from hansa_matrix.room.levels import inherited, raised
+from hansa_matrix.room.levels import closed
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.speech import Speech
+from hansa_matrix.room.successor import speaks, succeeding
 from hansa_matrix.room.uncommitted import Uncommitted
+from hansa_matrix.room.unfinished import Unfinished, all_unfinished, unfinished_of
 
 TOMBSTONE = "m.room.tombstone"
-_ALIAS_EVENT = "m.room.canonical_alias"
-_COPIED = frozenset(
-    [
-        "m.room.server_acl",
-        "m.room.encryption",
-        "m.room.name",
-        "m.room.avatar",
-        "m.room.topic",
-        "m.room.guest_access",
-        "m.room.history_visibility",
-        "m.room.join_rules",
-    ]
-)
-#: State that says something, and rules nothing.
-_SAID = frozenset({"m.room.name", "m.room.avatar", "m.room.topic", _ALIAS_EVENT})
-#: What a create event says that outlives the room.
-_LASTING = ("type", "m.federate")
 #: Commits by which a room's names are moved, 1,000 of them by each, lost races included.
 _ROUNDS = 10
 
@@ -82,6 +69,8 @@ class Upgrades:
         self._user = user
         #: Rooms that are being replaced.
         self._closing: set[str] = set()
+        #: Follows what somebody elsewhere said of a room.
+        self.arrived: Callable[[Pdu], None] = lambda _: None
 
     async def upgrade(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         """``hansa matrix rooms upgrade``. Raises LocalProtocolError."""
@@ -110,11 +99,12 @@ class Upgrades:
     async def _replace(self, old: MatrixRoom, version: str, user: str, creators: Sequence[str]) -> str:
         present = await old.state()
         state = {p.key: p for p in await old.state_events(present) if p.state_key is not None}
+        begun = await unfinished_of(self._ctx.store, old.room_id)
         closed = state.get((TOMBSTONE, ""))
         if closed is not None:
-            if await self._finished(old, closed):
-                return str(closed.content["replacement_room"])
-            raise LocalProtocolError(f"{old.room_id} has been replaced already")
+            return await self._continued(old, closed, begun)
+        if begun is not None:
+            await self._undo(begun)
         levels = old.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), old.version)
         self._may(old, user, levels, VERSIONS[version])
         view = self._ctx.view(old.room_id)
@@ -133,22 +123,113 @@ class Upgrades:
             tombstone = Said(Ref(self._ctx.id, user), self._own.server, (TOMBSTONE, "", body))
             await self._judging.drafts(old.room_id, view, [tombstone])
         names = await aliases_of(self._ctx.store, old.room_id)
-        said = [key for key, event in state.items() if _speaks(event)]
+        said = [key for key, event in state.items() if speaks(event)]
         shown = await old.shown_of(present, said)
-        state = {key: event for key, event in state.items() if not _speaks(event)} | shown
-        founding = _founding(old, state, VERSIONS[version], (user, *creators), names)
-        new = await self._founder.create(user, version, "", founding)
+        state = {key: event for key, event in state.items() if not speaks(event)} | shown
+        founding = succeeding(old, state, VERSIONS[version], (user, *creators), names)
+        try:
+            new = await self._founder.create(user, version, "", founding)
+        except Conflict as conflict:  # another process was first
+            raise LocalProtocolError(f"{old.room_id} is being replaced") from conflict
+        begun = Unfinished(old=old.room_id, new=new.room_id)
         body["replacement_room"] = new.room_id
-        refusal = await self._administration.say(
-            user, old.room_id, Custom(type=TOMBSTONE), (TOMBSTONE, "", body)
-        )
+        try:
+            refusal = await self._administration.say(
+                user, old.room_id, Custom(type=TOMBSTONE), (TOMBSTONE, "", body)
+            )
+        except Busy:
+            await self._undo(begun)
+            raise
         if refusal is not None:
-            text = f"{TOMBSTONE} was refused: {refusal.text}; {new.room_id} was made and replaces nothing"
-            raise RoomRefused(replace(refusal, text=text))
-        await self._rename(old.room_id, new.room_id)
-        await self._bring(new, old.room_id, frozenset())
-        await self._moved(old, new)
+            await self._undo(begun)
+            raise RoomRefused(replace(refusal, text=f"{TOMBSTONE} was refused: {refusal.text}"))
+        await self._finish(old, new, user)
         return new.room_id
+
+    async def _continued(self, old: MatrixRoom, closed: Pdu, begun: Unfinished | None) -> str:
+        """Finish an upgrade that was cut off; the id of the new room. Raises LocalProtocolError if there is
+        nothing to finish.
+        """
+        named = closed.content.get("replacement_room")
+        new = self._founder.room(named) if isinstance(named, str) else None
+        if new is not None and await self._ours(old, new, closed):
+            if begun is not None and begun.new == new.room_id:
+                await self._finish(old, new, closed.sender)
+                return new.room_id
+            if await self._rename(old.room_id, new.room_id):
+                return new.room_id
+        raise LocalProtocolError(f"{old.room_id} has been replaced already")
+
+    async def resume(self) -> None:
+        """Finish or undo what a crash cut off. Runs once, after the network has started."""
+        for begun in await all_unfinished(self._ctx.store):
+            try:
+                await self._resume(begun)
+            except (LocalProtocolError, RemoteProtocolError, RoomRefused, Busy) as error:
+                self._ctx.log.warning("the upgrade of %s to %s waits: %s", begun.old, begun.new, error)
+
+    async def _resume(self, begun: Unfinished) -> None:
+        old, new = self._founder.room(begun.old), self._founder.room(begun.new)
+        closed = await self._closed(old) if old is not None else None
+        says = closed.content.get("replacement_room") if closed is not None else None
+        if closed is not None and says == begun.new and begun.followed:
+            self.arrived(closed)
+        elif old is not None and new is not None and closed is not None and says == begun.new:
+            self._ctx.log.info("the upgrade of %s to %s goes on", begun.old, begun.new)
+            await self._finish(old, new, closed.sender)
+        elif begun.followed:
+            await self._ctx.store.commit([begun.end()])
+        else:
+            self._ctx.log.info("the upgrade of %s to %s is undone", begun.old, begun.new)
+            await self._undo(begun)
+
+    async def waiting(self) -> frozenset[str]:
+        """The rooms that take another's place and have no link of their own meanwhile."""
+        return frozenset(one.new for one in await all_unfinished(self._ctx.store))
+
+    async def _closed(self, room: MatrixRoom) -> Pdu | None:
+        """What a room says of the one that replaces it."""
+        key = (TOMBSTONE, "")
+        return (await room.events_of(await room.state(), [key])).get(key)
+
+    async def _finish(self, old: MatrixRoom, new: MatrixRoom, user: str) -> None:
+        """What follows once the old room says where it went, each step however often."""
+        await self._rename(old.room_id, new.room_id)
+        if self._ctx.link(new.room_id) is None:
+            await self._bring(new, old.room_id, frozenset())
+            await self._moved(old, new)
+        await self._close(old, user)
+        await self._ctx.store.commit([Unfinished(old=old.room_id, new=new.room_id).end()])
+
+    async def _close(self, old: MatrixRoom, user: str) -> None:
+        """Let nobody speak in the old room, or invite into it, who is not set over others; as far as who
+        replaces it may say so.
+        """
+        present = (await old.events_of(await old.state(), [POWER_LEVELS_KEY])).get(POWER_LEVELS_KEY)
+        content = closed(present.content, old.version) if present is not None else None
+        if content is None:
+            return
+        draft = (POWER_LEVELS, "", content)
+        refusal = await self._administration.say(user, old.room_id, Custom(type=POWER_LEVELS), draft)
+        if refusal is not None:
+            self._ctx.count("matrix_upgrades_left_open")
+            self._ctx.log.info("%s stays open: %s", old.room_id, refusal.text)
+
+    async def _undo(self, begun: Unfinished) -> None:
+        """Leave a room that is to replace nothing: nobody has heard of it but who made it."""
+        new = self._founder.room(begun.new)
+        writes = list[Write]()
+        if new is not None:
+            draft = Uncommitted(new, self._own)
+            speech = Speech(draft)
+            people = [user async for user in new.people_of(self._own.server)]
+            for user in people:
+                writes += await speech.own_event(user, MEMBER, user, {"membership": "leave"})
+            writes += [new.put(draft.head, resident=False)]
+        await self._ctx.store.commit([*writes, begun.end()])
+        if new is not None:
+            draft.committed()
+            self._ctx.count("matrix_upgrades_undone")
 
     @staticmethod
     def _may(old: MatrixRoom, user: str, levels: Levels, version: RoomVersion) -> None:
@@ -162,18 +243,15 @@ class Upgrades:
             text = f"{user} may not replace {old.room_id} by version {version.id}: that takes level {needed}"
             raise RoomRefused(Refusal(code=RefusalCode.FORBIDDEN, text=text))
 
-    async def _finished(self, old: MatrixRoom, closed: Pdu) -> bool:
-        """Whether an upgrade by this server was cut off before the names had moved, and is done now."""
-        new = self._founder.room(str(closed.content.get("replacement_room")))
-        if new is None or ids.domain_of(closed.sender) != self._own.server:
+    async def _ours(self, old: MatrixRoom, new: MatrixRoom, closed: Pdu) -> bool:
+        """Whether who says that a room replaces the old one is of ours, and has made it for that."""
+        if ids.domain_of(closed.sender) != self._own.server:
             return False
         create = (await new.events_of(await new.state(), [])).get(CREATE_KEY)
         before = create.content.get("predecessor") if create is not None else None
         if create is None or create.sender != closed.sender or not isinstance(before, dict):
             return False
-        if before.get("room_id") != old.room_id:
-            return False
-        return await self._rename(old.room_id, new.room_id)
+        return before.get("room_id") == old.room_id
 
     async def _rename(self, old: str, new: str) -> bool:
         """The names that are the old room's by our own rows become the new one's, and its place in the public
@@ -201,6 +279,10 @@ class Upgrades:
         predecessor = create.content.get("predecessor") if create is not None else None
         if not isinstance(predecessor, dict) or predecessor.get("room_id") != old.room_id:
             raise LocalProtocolError(f"{new.room_id} does not say that it replaces {old.room_id}")
+        if (
+            self._ctx.link(new.room_id) is not None
+        ):  # who of ours was there first has made it a room of its own
+            raise LocalProtocolError(f"{new.room_id} is linked already")
         members = [key for key in state if key[0] == MEMBER]
         joined = await new.events_of(state, members)
         servers = {
@@ -225,10 +307,13 @@ class Upgrades:
         people = [p for p in view.people.values() if p.user.network != self._ctx.id] if view else []
         draft, writes = Uncommitted(new, self._own, servers), list[Write]()
         speech, present = Speech(draft), await self._present(new)
+        state = await new.state()
         for person in people:
             if person.membership is not Membership.JOIN:
                 continue
             ghost = await self._ctx.ghost(person.user)
+            if [user async for user in new.joined_of(state, [ghost])]:
+                continue  # before it was cut off
             content = {"membership": "join"} | ({"displayname": person.name} if person.name else {})
             try:
                 said = Said(person.user, person.server, (MEMBER, ghost, content))
@@ -254,61 +339,8 @@ class Upgrades:
         return await self._own.views.whole(new.shown_in_steps(state, list(state)), new.version.id, levels)
 
     async def _moved(self, old: MatrixRoom, new: MatrixRoom) -> None:
+        if self._ctx.link(old.room_id) is None:
+            await self._ctx.open_link(new.room_id, authority=True, view=await self._whole(new))
+            return
         await self._ctx.supersede(old.room_id, new.room_id, await self._whole(new))
         self._ctx.log.info("%s is replaced by %s", old.room_id, new.room_id)
-
-
-def _speaks(event: Pdu) -> bool:
-    """Whether the new room gets what people may be shown of an event: of the others, what is withheld
-    may be a rule, without which the new room would be less safe than the old one.
-    """
-    return event.membership == "ban" if event.type == MEMBER else event.type in _SAID and not event.state_key
-
-
-def _founding(
-    old: MatrixRoom,
-    state: Mapping[StateKey, Pdu],
-    version: RoomVersion,
-    creators: Sequence[str],
-    names: Sequence[Alias],
-) -> Founding:
-    """The new room: what outlives the old one, on its levels. The first of ``creators`` makes it."""
-    said = state[CREATE_KEY].content
-    create: dict[str, Any] = {key: said[key] for key in _LASTING if key in said}
-    create["predecessor"] = {"room_id": old.room_id}
-    if not version.hashed_room_id:
-        create["predecessor"]["event_id"] = next(iter(old.head.extremities))
-    if version.privileged_creators and creators[1:]:
-        create["additional_creators"] = list(creators[1:])
-    own = ids.domain_of(creators[0])
-    copied: list[Step] = [
-        (p.type, p.state_key or "", dict(p.content))
-        for p in state.values()
-        if (p.type in _COPIED and not p.state_key) or (p.type == MEMBER and p.membership == "ban")
-        if p.key != ACL_KEY or acl_of(p.content).allows(own)  # a room of ours that bars us serves nobody
-    ]
-    given = {type_ for type_, key, _ in copied if not key}
-    steps = [step for step in PUBLIC if step[0] not in given] + copied + _named(state, names)
-    present = state.get(POWER_LEVELS_KEY)
-    if present is None:
-        return Founding(create=create, then=steps, replaces=old.room_id)
-    levels = old.levels(state[CREATE_KEY], present, old.version)
-    final = inherited(present.content, levels, old.version, version, creators)
-    first = final if version.privileged_creators else raised(final, creators[0], levels, steps)
-    if first != final:  # who was lower in the old room is as low in the new one, once it is made
-        steps.append((POWER_LEVELS, "", final))
-    return Founding(create=create, levels=first, then=steps, replaces=old.room_id)
-
-
-def _named(state: Mapping[StateKey, Pdu], names: Sequence[Alias]) -> list[Step]:
-    """The names that the room calls itself by, of those which are its own."""
-    event = state.get((_ALIAS_EVENT, ""))
-    if event is None:
-        return []
-    owned = {alias.name for alias in names}
-    alias, more = event.content.get("alias"), event.content.get("alt_aliases")
-    content: dict[str, Any] = {"alias": alias} if alias in owned else {}
-    others = [one for one in more if one in owned] if isinstance(more, list) else []
-    if others:
-        content["alt_aliases"] = others
-    return [(_ALIAS_EVENT, "", content)] if content else []

@@ -1,0 +1,50 @@
+"""Upgrades that were begun and are not done: what is durable of them, so that each is ended after a crash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+from hansa import Delete, Insert, Row, Scoped
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """The room ``old`` is to be replaced by ``new``: by ours, or, if it is ``followed``, as another server
+    says.
+    """
+
+    old: str
+    new: str
+    followed: bool = False
+
+    def begin(self) -> Insert:
+        """The write that begins it; a ``Conflict`` if the room is being replaced already."""
+        body = {"new": self.new, "followed": self.followed}
+        return Insert("upgrade", (self.old,), orjson.dumps(body))
+
+    def end(self) -> Delete:
+        """The write that says that it is done, or undone."""
+        return Delete("upgrade", (self.old,))
+
+
+def _read(row: Row) -> Unfinished:
+    return Unfinished(old=str(row.key[0]), **orjson.loads(row.body))
+
+
+async def unfinished_of(store: Scoped, room_id: str) -> Unfinished | None:
+    """What was begun with one room."""
+    row = await store.get("upgrade", (room_id,))
+    return _read(row) if row is not None else None
+
+
+async def all_unfinished(store: Scoped) -> list[Unfinished]:
+    """Everything that was begun."""
+    found: list[Unfinished] = []
+    after: str | None = None
+    while rows := await store.scan("upgrade", after=after, limit=_PAGE):
+        found += map(_read, rows)
+        after = str(rows[-1].key[0])
+    return found
