@@ -16,6 +16,7 @@ from hansa_matrix.client_api.data import IGNORED, PUSH_RULES, Data, UserData
 from hansa_matrix.client_api.door import Door, Handler, Limited, Part, refused, text
 from hansa_matrix.client_api.founding import user_ids
 from hansa_matrix.client_api.media import Files
+from hansa_matrix.client_api.mutual import MutualRooms
 from hansa_matrix.client_api.notifications import Notifications
 from hansa_matrix.client_api.people import People
 from hansa_matrix.client_api.push import PushRules
@@ -143,10 +144,11 @@ class ClientApi:
             entering,
             self._aliases,
             Speaking(ctx, self._voice, entering, signals, data, unread),
-            Reading(ctx, attendance, visibility, shapes, timeline, data, directory, rooms),
+            Reading(ctx, self.accounts, attendance, visibility, shapes, timeline, data, directory, rooms),
             sync,
             Data(ctx, data),
             push,
+            MutualRooms(ctx, attendance),
             Notifications(ctx, attendance, visibility, shapes, unread, rooms),
             Crypto(ctx, known, self._sessions, sync),
             self._people,

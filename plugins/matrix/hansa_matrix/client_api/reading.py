@@ -7,10 +7,11 @@ from typing import Any
 
 from hansa import Membership, NetworkContext, Request
 
-from hansa_matrix.client_api.accounts import Caller
+from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.door import Handler, Limited, number
 from hansa_matrix.client_api.filters import EventFilter
+from hansa_matrix.client_api.peeking import Peeking
 from hansa_matrix.client_api.relating import Relating
 from hansa_matrix.client_api.shapes import Shapes, bare, state_shapes
 from hansa_matrix.client_api.timeline import Place, Timeline, place_of
@@ -19,12 +20,15 @@ from hansa_matrix.federation.answers.spaces import nearest
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import MEMBER
-from hansa_matrix.room.attendance import Attendance
+from hansa_matrix.room.attendance import Attendance, Stay
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.room import MatrixRoom
 
 _MOST, _DEFAULT = 500, 10
+_MEMBERSHIPS = frozenset({"", "join", "invite", "knock", "leave", "ban"})
+#: Withheld events before a place that say nothing of who may know of it.
+_WITHHELD_ON_END = 20
 #: Pages that are looked through for events that a reader may see before one is answered that has few.
 _MOST_LOOKS = 20
 
@@ -35,6 +39,7 @@ class Reading:
     def __init__(  # noqa: PLR0917  # what reading takes
         self,
         ctx: NetworkContext,
+        accounts: Accounts,
         attendance: Attendance,
         visibility: Visibility,
         shapes: Shapes,
@@ -51,6 +56,9 @@ class Reading:
         self._data = data
         self._directory = directory
         self._rooms = rooms
+        self._peeking = Peeking(
+            ctx, accounts, attendance.news, visibility, shapes, timeline, data, self._readable
+        )
         self._relating = Relating(visibility, shapes, timeline, data, self._one, self._readable)
 
     def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
@@ -67,6 +75,7 @@ class Reading:
             ("GET", f"{room}/members"): self.members,
             ("GET", f"{room}/joined_members"): self.joined_members,
             **self._relating.table(),
+            **self._peeking.table(),
             ("GET", "/v1/rooms/{room}/timestamp_to_event"): self.at,
         }
 
@@ -106,13 +115,21 @@ class Reading:
         """``GET /rooms/{roomId}/initialSync``. SPEC: client-server API, "Room previews"."""
         room = await self._readable(caller, request.path["room"])
         state = (await room.shown_of(await self._present(caller, room))).values()
-        newest = await self._attendance.news.last(room.room_id, 2**53, 1)
-        end = Place(position=newest[0].position if newest else 0)
-        page, start = await self._timeline.before(room, end, number(request, "limit", _DEFAULT, 100))
-        visible = await self._visibility.of(caller.user, room, page[::-1])
-        events = without(visible, await self._data.ignored(caller.user))
-        published = room.room_id in await self._directory.published()
         stay = self._attendance.stay(caller.user, room.room_id)
+        end = Place(position=await self._last(room, stay))
+        start: Place | None = end
+        most, ignored = number(request, "limit", _DEFAULT, 100), await self._data.ignored(caller.user)
+        events: list[Stored] = []
+        for _ in range(_MOST_LOOKS):
+            if start is None or len(events) >= most:
+                break
+            page, before = await self._timeline.before(room, start, most - len(events))
+            if not page and before == start:  # others have more, and do not give it now
+                break
+            start = before
+            seen = without(await self._visibility.of(caller.user, room, page), ignored)
+            events = seen[::-1] + events
+        published = room.room_id in await self._directory.published()
         own = await self._data.every(caller.user, room.room_id)
         answer: dict[str, Any] = {
             "room_id": room.room_id,
@@ -128,6 +145,18 @@ class Reading:
         if stay is not None:
             answer["membership"] = stay.membership
         return answer
+
+    async def _last(self, room: MatrixRoom, stay: Stay | None) -> int:
+        """The end of a room's stream as somebody may know it: now, or when they left."""
+        news = self._attendance.news
+        if (
+            stay is not None
+            and stay.membership in {"leave", "ban"}
+            and not await self._visibility.peeks(room)
+        ):
+            return await news.of(room.room_id, stay.event_id)
+        newest = await news.last(room.room_id, 2**53, 1)
+        return newest[0].position if newest else 0
 
     async def messages(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /messages``."""
@@ -245,18 +274,35 @@ class Reading:
         """``GET /members``, now or at a token."""
         room = await self._readable(caller, request.path["room"])
         state = await self._present(caller, room)
-        if request.first("at"):
-            earlier, _ = await self._timeline.before(room, place_of(request.first("at")), 1)
-            visible = await self._visibility.of(caller.user, room, earlier)
-            state = await room.groups.load(visible[0].after) if visible else state
         kept, left = request.first("membership"), request.first("not_membership")
+        if not {kept, left} <= _MEMBERSHIPS:
+            raise error(400, "M_INVALID_PARAM", "a membership is join, invite, knock, leave or ban")
+        if request.first("at"):
+            state = await self._then(caller, room, place_of(request.first("at")), state)
         members = await room.shown_of(state, [key for key in state if key[0] == MEMBER])
         events = [
             pdu
             for pdu in members.values()
-            if (not kept or pdu.membership == kept) and (not left or pdu.membership != left)
+            if not (kept or left) or (kept and pdu.membership == kept) or (left and pdu.membership != left)
         ]
         return {"chunk": state_shapes(events, self._ctx.clock.now())}
+
+    async def _then(
+        self, caller: Caller, room: MatrixRoom, place: Place, present: Mapping[StateKey, str]
+    ) -> Mapping[StateKey, str]:
+        """The state at a place: nothing before the first event. Raises the error answer of a place of which
+        somebody may not know; of who left the room the present is that of when they did.
+        """
+        earlier, _ = await self._timeline.before(room, place, _WITHHELD_ON_END)
+        told = [one for one in await room.judged(earlier) if one.shown]
+        if not earlier:
+            return {}
+        if not told or await self._visibility.of(caller.user, room, told[:1]):
+            return await room.groups.load(earlier[0].after)
+        stay = self._attendance.stay(caller.user, room.room_id)
+        if stay is not None and stay.membership != "join":
+            return present
+        raise error(403, "M_FORBIDDEN", "who was in the room then is not for you to know")
 
     async def joined_members(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /joined_members``."""

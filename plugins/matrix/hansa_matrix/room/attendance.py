@@ -94,7 +94,8 @@ class Attendance:
         return False
 
     def tell(self, room_id: str) -> None:
-        """Wake those with an account in a room who wait for news."""
+        """Wake those with an account in a room who wait for news, and who looks into it."""
+        self.news.tell(room_id)
         for user in self._joined.get(room_id, ()):
             self.news.tell(user)
 
