@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from hansa.contracts import Authority, Countersign, KnowsServers, Missing, Network
+from hansa.contracts import Authority, Busy, Countersign, KnowsServers, Missing, Network
 from hansa.decisions import Decisions
 from hansa.pure.crossing import EventIn, EventOut
 from hansa.pure.model import Inbound, Link, NativeFacts, Outcome, Refusal, RefusalCode
 from hansa.pure.verdict import ALLOW, Action, Verdict, strictest
 from hansa.rooms import Room
 from hansa.store.base import Insert, Write
+from hansa.store.faults import StoreFault
 
 _FETCHES = 3
 #: What it weighs to find the strings of an event: for each of them, and the share of its bytes.
@@ -97,9 +98,9 @@ class Admission:
         if not arrived.direction.inward and not immutable:
             item.ready = Refusal(code=RefusalCode.FORBIDDEN, text="this link is for listening only")
         elif item.verdict.allowed and link is not None:
-            if authority is None:
-                item.ready = Refusal(code=RefusalCode.UNREACHABLE, text="the room's network is not running")
-            elif not immutable:
+            if authority is None:  # it is being started again: nothing that was acknowledged is judged now
+                raise Busy("the room's network is not running", after=1.0)
+            if not immutable:
                 item.ready = await authority.ready(link, inbound)
         item.judged = True
 
@@ -167,6 +168,8 @@ class Admission:
                     item.ready = signed
                 else:
                     item.inbound = replace(item.inbound, native=signed)
+        except (Busy, StoreFault):  # for now: who submitted tries again
+            raise
         except Exception:  # noqa: BLE001  # a network's bug must be an answer to who submitted
             self._log.exception("%s could not be completed", item.inbound.origin)
             item.ready = _not_had()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from hansa.delivery import Consumer, Judged
 from hansa.dispatch import each
 from hansa.http import Router
 from hansa.lifecycle import Runner
+from hansa.patience import Work, patiently
 from hansa.pipeline import Pipeline
 from hansa.policies import Policies, digest_of
 from hansa.present import Present
@@ -27,6 +28,7 @@ from hansa.runtime import Context
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.signals import SignalRelay
 from hansa.store.base import Delete, Row, Scoped, StoreError
+from hansa.store.faults import StoreFault
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.throttle import Throttle
 
@@ -88,9 +90,11 @@ class App:
         key = (name, tuple(sorted(labels.items())))
         self.counters[key] = self.counters.get(key, 0) + 1
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """A task of the core's own; a crash is logged, and is a bug here."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
+    def spawn(self, work: Work, name: str) -> asyncio.Task[None]:
+        """A task of the core's own; a crash is logged, and is a bug here. A function is called again where
+        the database failed.
+        """
+        task = asyncio.get_running_loop().create_task(patiently(work, name, self.seams), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -185,6 +189,7 @@ class App:
         runner.on_failed = self._delivery_failed
         runner.on_not_carried = lambda kind: self.count("not_carried", network=setup.id, kind=kind.value)
         runner.on_up = lambda: self._risen(setup.id)
+        runner.on_ended = lambda: self._closed(setup.id)
         runner.open()
         for schema in context.schemas:
             await self.store.declare(setup.id, schema)
@@ -208,6 +213,12 @@ class App:
                 implementation.function(router)
                 self.routers[host] = router
         return network
+
+    def _closed(self, network: str) -> None:
+        """A network is stopped, to be started again: what is asked of it is to be asked again."""
+        for host, whose in self._hosts.items():
+            if whose == network:
+                self.routers[host].close()
 
     async def _prune_decisions(self) -> None:
         while True:
@@ -335,7 +346,7 @@ class App:
                     if runner is not None:
                         await runner.up()
                 await self.link_room(specs, create=True, wish=wanted.wish)
-            except (RoomRefused, LocalProtocolError, OSError) as error:
+            except (RoomRefused, LocalProtocolError, StoreFault, OSError) as error:
                 failures += 1
                 self.log.warning("room %s waits: %s", " ".join(specs), error)
                 await asyncio.sleep(backoff.delay(failures, self.seams.random.uniform()))

@@ -34,8 +34,12 @@ def fault(status: int, code: str, text: str, headers: Mapping[str, str] | None =
 
 def out_of_order() -> Response:
     """The answer while the database fails. What it says of itself is for the operator."""
-    text = "this server cannot reach its storage at the moment"
-    return fault(503, "M_UNKNOWN", text, {"Retry-After": "10"})
+    return come_again("this server cannot reach its storage at the moment", 10)
+
+
+def come_again(text: str, seconds: int) -> Response:
+    """The answer to what is to be asked again later, by clients and servers."""
+    return fault(503, "M_UNKNOWN", text, {"Retry-After": str(seconds)})
 
 
 def bound(answer: Response) -> web.Response:

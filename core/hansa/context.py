@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from asyncio import Task
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from hansa.blobs import ScopedBlobs
+from hansa.patience import Work
 from hansa.pure.crossing import Crossing
 from hansa.pure.model import Direction, Event, Inbound, Link, Outcome, Ref
 from hansa.pure.signal import Signal
@@ -38,8 +39,11 @@ class PluginContext(Protocol):
         """Name what the plugin keeps (``hansa.Schema``); made and migrated before ``start``."""
         ...
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Task[None]:
-        """Run a task that ends with the plugin. One that raises restarts the plugin's network."""
+    def spawn(self, work: Work, name: str) -> Task[None]:
+        """Run a task that ends with the plugin. One that raises restarts the plugin's network. What reads or
+        writes ``store`` is given as a function, which is called again, from its beginning, while the database
+        fails (``StoreFault``); a coroutine cannot be begun again.
+        """
         ...
 
     def count(self, name: str, **labels: str) -> None:

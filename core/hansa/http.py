@@ -64,6 +64,12 @@ class Router:
         self._root = _Node()
         #: Headers that every answer below a path has, errors too: ``prefix -> headers``.
         self._headers: dict[str, Mapping[str, str]] = {}
+        #: False while whoever answers is being started again.
+        self.answering = True
+
+    def close(self) -> None:
+        """Answer nothing more: every request is to come again."""
+        self.answering = False
 
     def headers(self, prefix: str, headers: Mapping[str, str]) -> None:
         """Headers for every answer to a request below ``prefix``, whoever makes it. There, ``OPTIONS`` is

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from hansa.backoff import Backoff
 from hansa.contracts import Authority, Network
+from hansa.patience import MOST, Work, patiently
 from hansa.pure.content import Kind
 from hansa.pure.model import Delivery
 from hansa.seams import Seams
+from hansa.store.faults import StoreFault
 from hansa.throttle import Throttle
 
 _STOP_WITHIN = 5.0
@@ -48,7 +50,10 @@ class Runner:
         #: The instance, if it can be a room's authority: asked of its type once, which takes long.
         self.authority: Authority | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Told that the instance is stopped, because it crashed: nothing reaches it any more.
+        self.on_ended: Callable[[], None] | None = None
         self._crashed = asyncio.Event()
+        self._fault = False
         self._up = asyncio.Event()
         self._rise = asyncio.Event()
         self._backoff = Backoff(first=0.5, most=60.0)
@@ -102,9 +107,12 @@ class Runner:
             if self.on_up is not None:
                 self.on_up()
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """A task of the network: its exception restarts the network, its end is the network's."""
-        task = asyncio.get_running_loop().create_task(work, name=f"{self.id}: {name}")
+    def spawn(self, work: Work, name: str) -> asyncio.Task[None]:
+        """A task of the network: its exception restarts the network, its end is the network's. A function is
+        called again where the database failed.
+        """
+        name = f"{self.id}: {name}"
+        task = asyncio.get_running_loop().create_task(patiently(work, name, self._seams), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -115,6 +123,7 @@ class Runner:
             return
         self._log.error("task %s crashed", task.get_name(), exc_info=error)
         self.text = f"{task.get_name()}: {type(error).__name__}: {error}"
+        self._fault = isinstance(error, StoreFault)
         self._crashed.set()
 
     async def run(self) -> None:
@@ -122,27 +131,33 @@ class Runner:
         failures = 0
         while True:
             began = self._seams.clock.monotonic()
-            crash = await self._live()
+            network = self._network or self.open()
+            crash = await self._live(network)
             self.crashes += 1
             lasted = self._seams.clock.monotonic() - began
             failures = 1 if lasted > self._backoff.most else failures + 1
-            await self._end()
             self._network = None
+            if self.on_ended is not None:
+                self.on_ended()
+            await self._end(network)
             state = "degraded" if failures >= _DEGRADED else "down"
             wait = self._backoff.delay(failures, self._seams.random.uniform())
+            if self._fault:  # it is not the network that is broken
+                wait = min(wait, MOST)
             self.status(state, f"crashed ({crash}); starts again in {wait:.0f} s")
             await asyncio.sleep(wait)
             self.open()
             self.restarts += 1
             self.status("starting")
 
-    async def _live(self) -> str:
+    async def _live(self, network: Network) -> str:
         self._crashed.clear()
-        network = self._network or self.open()
+        self._fault = False
         try:
             await network.start()
         except Exception as error:  # noqa: BLE001  # any crash of a network is its own, and restarts it
             self._log.exception("start failed")
+            self._fault = isinstance(error, StoreFault)
             return f"{type(error).__name__}: {error}"
         if self.state == "starting":
             self.status("up")
@@ -151,15 +166,15 @@ class Runner:
 
     async def stop(self) -> None:
         """End within 5 s; whatever still runs then is cancelled and named in the log."""
-        await self._end()
+        await self._end(self._network)
         self.state, self.text = "stopped", ""
         self._up.clear()
 
-    async def _end(self) -> None:
-        if self._network is not None:
+    async def _end(self, network: Network | None) -> None:
+        if network is not None:
             try:
                 async with asyncio.timeout(_STOP_WITHIN):
-                    await self._network.stop()
+                    await network.stop()
             except Exception:  # noqa: BLE001  # what a network raises while stopping must not keep us up
                 self._log.exception("stop failed")
         tasks = list(self._tasks)

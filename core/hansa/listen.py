@@ -19,7 +19,7 @@ from multidict import CIMultiDictProxy
 
 from hansa.accept import Acceptor
 from hansa.bodies import Body, BodyBudget, BodyLimits
-from hansa.connection import Connection, Server, bound, fault, out_of_order
+from hansa.connection import Connection, Server, bound, come_again, fault, out_of_order
 from hansa.contracts import Busy
 from hansa.http import BodyTooLarge, Route, Router
 from hansa.intake import Intake, IntakeLimits, RequestShares
@@ -152,6 +152,8 @@ class Dispatcher:
             return fault(404, "M_UNRECOGNIZED", "there is nothing at this path")
         if found.route is None:
             return fault(405, "M_UNRECOGNIZED", f"{request.method} is not for this path")
+        if router is not None and not router.answering:
+            return come_again("this server is starting again", 5)
         admitted: Admitted | None = None
         try:
             if wire is not None:

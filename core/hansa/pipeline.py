@@ -219,11 +219,12 @@ class Pipeline:
             for item in batch:
                 item.done.cancel()
             raise
+        except Busy as busy:
+            self._count("busy")
+            _fail(batch, busy)
         except StoreFault as fault:  # nothing was written, and to try each alone would take as long for each
             self._count("store_fault", len(batch))
-            for item in batch:
-                if not item.done.done():
-                    item.done.set_exception(fault)
+            _fail(batch, fault)
             await self._undone(room)
         except Exception as error:  # noqa: BLE001  # one batch's fault must not end the room's worker
             self._log.exception("a turn of room %s failed", room.id)
@@ -271,6 +272,10 @@ class Pipeline:
         authority = room.authority
         if authority is not None:
             network = self._around.authority(authority.native.network)
+            if (
+                network is None and self._around.network(authority.native.network) is None
+            ):  # it ended just now
+                raise Busy("the room's network is not running", after=1.0)
             if network is not None:
                 turn = await network.turn(authority, [i.inbound for i in batch if not i.done.done()])
         draft = _Draft(head=room.head, received=room.received)
@@ -402,7 +407,11 @@ class Pipeline:
         draft.add(item, Outcome(verdict=item.verdict, refusal=refusal))
 
     async def _outside(self, room: Room, item: Submission, needed: Missing | Countersign) -> None:
-        await self._admission.complete(room, item, needed)
+        try:
+            await self._admission.complete(room, item, needed)
+        except (Busy, StoreFault) as fault:
+            _fail([item], fault)
+            return
         self._enqueue(room.id, item)
 
     def _count(self, name: str, by: int = 1) -> None:
@@ -418,6 +427,13 @@ def _receipted(batch: Sequence[Submission], lost: Conflict) -> Submission | None
         if receipt.key == lost.key and receipt.collection.rpartition("/")[2] == lost.collection:
             return item
     return None
+
+
+def _fail(items: Sequence[Submission], error: Exception) -> None:
+    """Answer who submitted, unless they are answered, or went."""
+    for item in items:
+        if not item.done.done():
+            item.done.set_exception(error)
 
 
 def _as_duplicate(done: asyncio.Future[Outcome], mine: Submission) -> None:

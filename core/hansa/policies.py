@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hansa import plugins
 from hansa.contracts import Policy
 from hansa.dispatch import Installed
+from hansa.patience import Work
 from hansa.pure.errors import PluginError
 from hansa.runtime import BasicContext
 
@@ -25,7 +26,7 @@ class PolicyContext(BasicContext):
         super().__init__(app, name, config, scope=f"policy:{name}")
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def spawn(self, work: Any, name: str) -> asyncio.Task[None]:
+    def spawn(self, work: Work, name: str) -> asyncio.Task[None]:
         """See ``hansa.PluginContext.spawn``."""
         task = super().spawn(work, name)
         self._tasks.add(task)

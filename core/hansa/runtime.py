@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hansa import tables
 from hansa.blobs import ScopedBlobs
 from hansa.contracts import LinksRooms, MakesGhosts, RoomRefused
+from hansa.patience import Work
 from hansa.pure.crossing import Crossing, DirectoryQuery
 from hansa.pure.errors import LocalProtocolError
 from hansa.pure.model import Direction, Event, Inbound, Link, Outcome, Ref, Refusal, RefusalCode, refusal_by
@@ -45,7 +46,7 @@ class BasicContext:
         """See ``hansa.PluginContext.declare``."""
         self.schemas.append(schema)
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def spawn(self, work: Work, name: str) -> asyncio.Task[None]:
         """See ``hansa.PluginContext.spawn``."""
         return self._app.spawn(work, f"{self.id}: {name}")
 
@@ -76,7 +77,7 @@ class Context(BasicContext):
     def _ref(self, native: str) -> Ref:
         return Ref(self.id, native)
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def spawn(self, work: Work, name: str) -> asyncio.Task[None]:
         """See ``hansa.PluginContext.spawn``."""
         return self._runner.spawn(work, name)
 

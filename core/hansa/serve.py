@@ -254,7 +254,7 @@ def run(path: Path, *, verbose: bool = False) -> int:
     """Run until a signal; the exit code."""
     os.umask(0o077)  # whatever this process makes is for its user alone, from the moment that it is there
     log_to(sys.stderr, logging.INFO if verbose else logging.WARNING)
-    say = terminal.say
+    say = terminal.announce
     try:
         config = load(path, plugins.find)
     except Mistakes as mistakes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -15,6 +16,12 @@ def say(text: str, *, error: bool = False) -> None:
     out = sys.stderr if error else sys.stdout
     out.write(_encodable(printable(text), out.encoding) + "\n")
     out.flush()
+
+
+def announce(text: str) -> None:
+    """As ``say``, of a process that goes on: neither a terminal that is gone nor a full disk ends it."""
+    with contextlib.suppress(OSError, ValueError):
+        say(text)
 
 
 def show(found: Any, shown: Callable[[Any], str]) -> None:

@@ -47,20 +47,28 @@ _SQLITE = {
 }
 
 
-def sqlite_fault(error: sqlite3.Error) -> StoreFault:
-    """An error of SQLite as a fault."""
+_IOERR = 10
+
+
+def sqlite_fault(
+    error: sqlite3.Error, why: Callable[[], FaultKind] = lambda: FaultKind.FAILING
+) -> StoreFault:
+    """An error of SQLite as a fault; ``why`` is asked where a file could not be read or written."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return StoreFault(_SQLITE.get(code, FaultKind.FAILING), str(error)[:300])
+    kind = why() if code == _IOERR else _SQLITE.get(code, FaultKind.FAILING)
+    return StoreFault(kind, str(error)[:300])
 
 
-def faulting(work: Callable[P, T]) -> Callable[P, T]:
-    """The same work, whose errors of SQLite are faults."""
+def faulting(
+    work: Callable[P, T], why: Callable[[], FaultKind] = lambda: FaultKind.FAILING
+) -> Callable[P, T]:
+    """The same work, whose errors of SQLite are faults; ``why`` as in ``sqlite_fault``."""
 
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return work(*args, **kwargs)
         except sqlite3.Error as error:
-            raise sqlite_fault(error) from error
+            raise sqlite_fault(error, why) from error
 
     return run
 

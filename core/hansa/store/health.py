@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from hansa.seams import Clock
-from hansa.store.base import Durability, Key, Row, Schema, Store, Value, Write
+from hansa.store.base import Delete, Durability, Key, Row, Schema, Store, Value, Write
 from hansa.store.faults import FaultKind, StoreFault
 
 T = TypeVar("T")
@@ -29,18 +29,21 @@ class Degraded:
 
 class StoreHealth:
     """The state of the store. A write that succeeds ends every fault but damage, which a restart ends: what
-    is damaged is still there although other rows can be written.
+    is damaged is still there although other rows can be written. A full disk is over when it takes as much
+    as it did not take, or a probe.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._wrote = -_FRESH
+        self._refused = 0
         self.degraded: Degraded | None = None
         self.faults: dict[FaultKind, int] = dict.fromkeys(FaultKind, 0)
 
-    def failed(self, fault: StoreFault) -> None:
-        """A call failed."""
+    def failed(self, fault: StoreFault, size: int = 0) -> None:
+        """A call failed, which had ``size`` bytes to write."""
         self.faults[fault.kind] += 1
+        self._refused = max(self._refused, size)
         now = self.degraded
         if now is not None and (now.kind is fault.kind or now.kind is FaultKind.DAMAGED):
             return
@@ -48,12 +51,15 @@ class StoreHealth:
         self.degraded = Degraded(kind=fault.kind, text=str(fault), since=since)
         _log.error("%s", fault)
 
-    def wrote(self) -> None:
-        """A write is durable."""
+    def wrote(self, size: int | None = None) -> None:
+        """A write is durable, of ``size`` bytes, or as many as a probe writes."""
         self._wrote = self._clock.monotonic()
-        if self.degraded is not None and self.degraded.kind is not FaultKind.DAMAGED:
-            _log.warning("the database works again; it was %s", self.degraded.kind.value)
-            self.degraded = None
+        if self.degraded is None or self.degraded.kind is FaultKind.DAMAGED:
+            return
+        if self.degraded.kind is FaultKind.FULL and size is not None and size < self._refused:
+            return
+        _log.warning("the database works again; it was %s", self.degraded.kind.value)
+        self.degraded, self._refused = None, 0
 
     @property
     def fresh(self) -> bool:
@@ -94,8 +100,12 @@ class WatchedStore:
         self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
     ) -> list[int]:
         """See ``Store.commit``."""
-        found = await self._noted(self._store.commit(scope, writes, durability=durability))
-        self.health.wrote()
+        try:
+            found = await self._store.commit(scope, writes, durability=durability)
+        except StoreFault as fault:
+            self.health.failed(fault, _size(writes))
+            raise
+        self.health.wrote(_size(writes) if self.health.degraded is not None else 0)
         return found
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
@@ -166,3 +176,8 @@ class WatchedStore:
             pass  # it is noted
         except Exception as error:  # noqa: BLE001  # a probe that fails in whatever way says how the store is
             self.health.failed(StoreFault(FaultKind.FAILING, f"{type(error).__name__}: {error}"))
+
+
+def _size(writes: Sequence[Write]) -> int:
+    """Bytes of bodies."""
+    return sum(len(write.body) for write in writes if not isinstance(write, Delete))

@@ -34,6 +34,7 @@ from hansa.store.base import (
     Value,
     Write,
 )
+from hansa.store.disk import why
 from hansa.store.faults import FaultKind, StoreFault, faulting, sqlite_fault
 from hansa.store.memory import checked, split
 from hansa.store.sqlite_tables import Table, make, reads, table
@@ -45,6 +46,11 @@ _GROUP = 64
 _PAGE = 2048
 #: Pages in the log before they are copied to the tables: a page that many commits touch goes once.
 _CHECKPOINT = 8000
+#: Bytes that a probe writes where the disk was full: that one page has room says little.
+_ROOM = 256 * 1024
+#: Milliseconds that a write waits for a lock which the write before it has waited for in vain: what is queued
+#: behind it is answered soon.
+_BUSY_STILL = 250
 
 
 @dataclass(slots=True, eq=False)
@@ -62,8 +68,9 @@ class SqliteStore:
     def __init__(self, path: str | Path, *, synchronous: str = "FULL", busy: float = 10.0) -> None:
         """``busy``: seconds that a write waits for another process's lock."""
         self._path = Path(path)
-        self._busy = round(busy * 1000)
-        self._file = (0, 0)
+        self._busy = self._waits = round(busy * 1000)
+        self._names = (self._path, Path(f"{self._path}-wal"))
+        self._files: tuple[tuple[int, int], ...] = ()
         self._synchronous = synchronous
         self._tables: dict[tuple[str, str], Table] = {}
         self._named: dict[tuple[str, str], tuple[str, Table]] = {}
@@ -74,6 +81,8 @@ class SqliteStore:
         self._position = self._committed = 0
         self._waiting: deque[_Batch] = deque()
         self._writing = False
+        #: Whether the disk took something no more.
+        self._full = False
         self._idle = asyncio.Event()
         self._idle.set()
         self.transactions = 0
@@ -113,7 +122,6 @@ class SqliteStore:
         fresh = not self._path.exists()
         if fresh:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-        self._file = self._identity()
         self._db = self._connect()
         self._db.execute(f"PRAGMA page_size = {_PAGE}")  # of a new database; others keep theirs
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -122,10 +130,26 @@ class SqliteStore:
         self._db.execute("CREATE TABLE IF NOT EXISTS hansa_meta (name TEXT PRIMARY KEY, value INTEGER)")
         row = self._db.execute("SELECT value FROM hansa_meta WHERE name = 'position'").fetchone()
         self._position = self._committed = row[0] if row else 0
+        self._set_meta("probe", self._meta("probe") != 1)  # the log is there from the first write
+        self._files = self._identity()
 
-    def _identity(self) -> tuple[int, int]:
-        found = self._path.stat()
-        return found.st_dev, found.st_ino
+    def _identity(self) -> tuple[tuple[int, int], ...]:
+        """Which files hold what is written: the database and its log. Raises OSError if one is not there."""
+        found = [name.stat() for name in self._names]
+        return tuple((one.st_dev, one.st_ino) for one in found)
+
+    def _why(self) -> FaultKind:
+        return why(self._names)
+
+    def _same_files(self) -> None:
+        """Raises StoreFault where what is written goes to files that nobody can open any more."""
+        try:
+            same = self._identity() == self._files
+        except OSError:
+            same = False
+        if not same:
+            text = f"{self._path} or its log is not the file any more that was opened"
+            raise StoreFault(FaultKind.AWAY, text)
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
@@ -158,7 +182,7 @@ class SqliteStore:
         return self._db
 
     async def _write(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writer, faulting(work))
+        return await asyncio.get_running_loop().run_in_executor(self._writer, faulting(work, self._why))
 
     async def declare(self, scope: str, schema: Schema) -> None:
         """See ``Store.declare``."""
@@ -254,7 +278,7 @@ class SqliteStore:
 
     def _next_group(self, loop: asyncio.AbstractEventLoop) -> None:
         group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
-        work = self._writer.submit(faulting(self._group), group)
+        work = self._writer.submit(faulting(self._group, self._why), group)
         work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._grouped, loop, group, done))
 
     def _grouped(self, loop: asyncio.AbstractEventLoop, group: Sequence[_Batch], done: object) -> None:
@@ -276,7 +300,8 @@ class SqliteStore:
     def _group(self, group: Sequence[_Batch]) -> None:
         assert self._db is not None
         start, several = self._position, len(group) > 1
-        self._db.execute("BEGIN IMMEDIATE")
+        self._same_files()
+        self._begun()
         try:
             for batch in group:
                 before = self._position
@@ -291,20 +316,38 @@ class SqliteStore:
                     self._db.execute("ROLLBACK TO batch" if several else "ROLLBACK")
                     self._position = before
                     batch.positions.clear()
-                    batch.error = error if isinstance(error, StoreError) else sqlite_fault(error)
+                    batch.error = error if isinstance(error, StoreError) else sqlite_fault(error, self._why)
                 if several:
                     self._db.execute("RELEASE batch")
             if self._position != start:
                 self._set_meta("position", self._position)
             if self._db.in_transaction:
                 self._db.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             self._position = start
+            self._full |= getattr(error, "sqlite_errorcode", 0) & 0xFF in {10, 13}
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
         self._committed = self._position
         self.transactions += 1
+        self._same_files()  # nothing is acknowledged that went away meanwhile
+
+    def _begun(self) -> None:
+        """Take the lock."""
+        assert self._db is not None
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            self._wait(_BUSY_STILL)
+            raise
+        self._wait(self._busy)
+
+    def _wait(self, busy: int) -> None:
+        if busy != self._waits:
+            assert self._db is not None
+            self._db.execute(f"PRAGMA busy_timeout = {busy}")
+            self._waits = busy
 
     def _one(self, owner: str, positions: list[int], write: Write) -> None:
         assert self._db is not None
@@ -333,7 +376,7 @@ class SqliteStore:
         def work() -> list[tuple[object, ...]]:
             return self._local.mine().execute(sql, values).fetchall()
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, faulting(work))
+        return await asyncio.get_running_loop().run_in_executor(self._readers, faulting(work, self._why))
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
         """See ``Store.get``."""
@@ -350,7 +393,7 @@ class SqliteStore:
             db = self._local.mine()
             return [got for sql, values in statements for got in db.execute(sql, values).fetchall()]
 
-        rows = await asyncio.get_running_loop().run_in_executor(self._readers, faulting(work))
+        rows = await asyncio.get_running_loop().run_in_executor(self._readers, faulting(work, self._why))
         return {row.key: row for row in map(table.row, rows)}
 
     async def scan(
@@ -403,13 +446,17 @@ class SqliteStore:
     def _probe(self) -> None:
         if self._db is None:
             raise StoreError("the store is closed")
-        try:
-            same = self._identity() == self._file
-        except OSError:
-            same = False
-        if not same:
-            raise StoreFault(FaultKind.AWAY, f"{self._path} is not the file any more that was opened")
-        self._set_meta("probe", self._meta("probe") != 1)
+        self._same_files()
+        self._begun()
+        db = self._connection()
+        if self._full:
+            db.execute("INSERT OR REPLACE INTO hansa_meta VALUES ('room', zeroblob(?))", (_ROOM,))
+        else:
+            self._set_meta("probe", self._meta("probe") != 1)
+        db.execute("COMMIT")
+        if self._full:
+            db.execute("DELETE FROM hansa_meta WHERE name = 'room'")
+            self._full = False
 
 
 class _Connections:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
-from hansa import Delete, NetworkContext, Put, Row, Value, Write
+from hansa import Delete, NetworkContext, Put, Row, StoreFault, Value, Write
 
 from hansa_matrix.lru import Lru
 from hansa_matrix.proto.pdu import VerifyKey
@@ -83,8 +83,14 @@ class KeyStore:
     async def prove(self, server: str) -> None:
         """A server has signed something: what is known of it is kept."""
         passing = self._passing.pop(server)
-        if passing is not None:
+        if passing is None:
+            return
+        try:
             await self._save(server, *passing)
+        except StoreFault:
+            if server not in self._passing:
+                self._passing.put(server, passing)
+            raise
 
     def passing(self, server: str) -> bool:
         """Whether what is known of a server is in memory alone."""

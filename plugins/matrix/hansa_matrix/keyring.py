@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -283,7 +284,7 @@ class Keyring:
         """The server has signed a request: ask it again if we must, and keep its keys."""
         self._failed.pop(server)
         if self._kept.passing(server):
-            self._ctx.spawn(self._kept.prove(server), f"keys of {server}")
+            self._ctx.spawn(partial(self._kept.prove, server), f"keys of {server}")
 
     async def sweep(self) -> None:
         """Let go of keys beyond what may be kept."""

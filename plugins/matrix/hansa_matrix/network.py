@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import string
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from hansa import (
@@ -26,6 +27,7 @@ from hansa import (
     RoomWish,
     Router,
     Signal,
+    StoreFault,
     Turn,
     hookimpl,
 )
@@ -266,10 +268,11 @@ class MatrixNetwork:
         await self._ingest.load(list(self._rooms.values()))
         self._opening.set()
         self._clients.start()
-        self._ctx.spawn(greet(self._ctx, self._client, self._sender, self.bridge_user), "greet peers")
-        self._ctx.spawn(self._signals.expire(), "typing ends")
-        self._ctx.spawn(self._filler.run(), "fill holes")
-        self._ctx.spawn(self._upgrades.resume(), "upgrades that were cut off")
+        greeting = partial(greet, self._ctx, self._client, self._sender, self.bridge_user)
+        self._ctx.spawn(greeting, "greet peers")
+        self._ctx.spawn(self._signals.expire, "typing ends")
+        self._ctx.spawn(self._filler.run, "fill holes")
+        self._ctx.spawn(self._upgrades.resume, "upgrades that were cut off")
         kept: Sequence[Swept] = (
             self._sender,
             self._library,
@@ -277,13 +280,18 @@ class MatrixNetwork:
             self._keyring,
             *self._known.kept(),
         )
-        self._ctx.spawn(sweep(self._ctx, kept), "sweep")
+        self._ctx.spawn(partial(sweep, self._ctx, kept), "sweep")
 
     async def stop(self) -> None:
         """See ``hansa.Network.stop``: the context ends every task."""
         self._opening.set()
-        await self._sender.keep()
-        await self._clients.accounts.last_seen.keep()
+        try:
+            await self._sender.keep()
+            await self._clients.accounts.last_seen.keep()
+        except (
+            StoreFault
+        ) as fault:  # servers are sent again what they know, devices were seen a little earlier
+            self._ctx.log.warning("not kept at the end: %s", fault)
 
     async def send(self, delivery: Delivery) -> str:
         """See ``hansa.Network.send``. Events reach Matrix in the room's turn: nothing is delivered here."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from xml.etree.ElementTree import Element
 
@@ -37,8 +38,12 @@ from hansa_xmpp.service import HostedRoom, MucService
 from hansa_xmpp.transport import Transport
 
 _LEAVE_TRIES = 20
+#: Seconds after which a leave is tried again that the database did not take.
+_LEAVE_AGAIN = 5.0
 #: Characters of a domain by which those whose stanzas are dropped are told apart in the log.
 _SOURCE = 255
+#: What who comes again later is answered while the database fails.
+_FAULT = (errors.RESOURCE_CONSTRAINT, "the storage of this server fails")
 #: What a stanza takes with its addresses, an element of it and an attribute, besides their text (bytes).
 _STANZA, _ELEMENT, _ATTRIBUTE = 1024, 320, 150
 
@@ -203,7 +208,10 @@ class Ingress:
         words: list[Say] = []
         for item in items:
             if isinstance(item, _Question):
-                await self._answer(item.stanza)
+                try:
+                    await self._answer(item.stanza)
+                except StoreFault:
+                    self.service.say(errors.error(_short(item.stanza), *_FAULT))
                 continue
             room = self.service.room(native)
             if room is None:
@@ -250,7 +258,12 @@ class Ingress:
                 return
         await self.service.opened(room)
         if await self._still_there(native, enter, epoch):
-            await self.service.admit(native, enter)
+            try:
+                await self.service.admit(native, enter)
+            except StoreFault:
+                self._ctx.count("xmpp_refused", why=errors.RESOURCE_CONSTRAINT.name)
+                self.service.say(room.muc.refused(enter, *_FAULT))
+                self.left(native, enter.user)
         else:
             room.muc.roster.release(enter.user)
             await self._leave(native, enter.user)
@@ -264,7 +277,8 @@ class Ingress:
         asked = self._heard(self._inbound(native, rename.user, content), rename.stanza)
         refused = await self._refused(asked)
         if refused is None:
-            await self.service.rename(native, rename.user, rename.nick)
+            with suppress(StoreFault):  # it is only a restart that has them under the nick of before
+                await self.service.rename(native, rename.user, rename.nick)
         else:
             self.service.say(room.muc.refused(rename, *refused))
 
@@ -306,13 +320,18 @@ class Ingress:
         if person is None or person.membership is not Membership.JOIN:
             return
         inbound = self._inbound(native, user, Member(user=user, membership=Membership.LEAVE))
-        for tried in range(_LEAVE_TRIES):
+        tried = 0
+        while tried < _LEAVE_TRIES:
             try:
                 (outcome,) = await self._ctx.submit([inbound])
             except Busy as busy:
-                await asyncio.sleep(busy.after * (tried + 1))
+                tried += 1
+                await asyncio.sleep(busy.after * tried)
                 continue
-            except (LocalProtocolError, StoreFault) as error:
+            except StoreFault:  # who is gone does not come again to leave
+                await asyncio.sleep(_LEAVE_AGAIN)
+                continue
+            except LocalProtocolError as error:
                 self._unleft(native, user, str(error))
                 return
             if outcome.refusal is not None:
@@ -354,7 +373,7 @@ class Ingress:
         except Busy as busy:
             return [(errors.RESOURCE_CONSTRAINT, busy.reason)] * len(items)
         except StoreFault:
-            return [(errors.RESOURCE_CONSTRAINT, "the storage of this server fails")] * len(items)
+            return [_FAULT] * len(items)
         except LocalProtocolError:
             self._ctx.log.exception("not submitted")
             return [(errors.INTERNAL, "")] * len(items)

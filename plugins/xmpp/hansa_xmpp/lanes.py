@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from hansa_xmpp.proto.jid import domain_of
@@ -15,8 +16,8 @@ Item = TypeVar("Item")
 class Spawn(Protocol):
     """Runs a task that ends with the network."""
 
-    def __call__(self, work: Coroutine[Any, Any, None], name: str) -> object:
-        """Start it."""
+    def __call__(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> object:
+        """Start it; it is called again where the database failed."""
         ...
 
 
@@ -76,7 +77,7 @@ class Lanes(Generic[Item]):
             return False
         if lane is None:
             lane = self._lanes[room, person] = _Lane(shares)
-            self._spawn(self._run(room, person, lane), f"lane {room} {person}")
+            self._spawn(partial(self._run, room, person, lane), f"lane {room} {person}")
         lane.waiting.append((item, size))
         for share in shares:
             self._held[share] += more

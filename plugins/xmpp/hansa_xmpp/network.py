@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -59,7 +60,7 @@ class XmppNetwork:
         self._ingress = Ingress(ctx, transport, self._spawn)
         ctx.declare(SCHEMA)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         task = self._ctx.spawn(work, name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -69,7 +70,7 @@ class XmppNetwork:
         """See ``Network.start``."""
         self._ctx.status("connecting", f"{self._ctx.config.host}:{self._ctx.config.port}")
         await self._ingress.service.start()
-        self._spawn(self._transport.run(self._ingress), "component")
+        self._spawn(partial(self._transport.run, self._ingress), "component")
 
     async def stop(self) -> None:
         """See ``Network.stop``. The occupants stay: they are asked at the next start."""

@@ -14,8 +14,9 @@ import hmac
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
-from hansa import Delivery, NetworkContext, Ref, Retry, RoomView
+from hansa import Delivery, NetworkContext, Ref, Retry, RoomView, StoreFault
 
 from hansa_xmpp.lanes import Spawn
 from hansa_xmpp.occupants import Kept, OccupantTable, Pings
@@ -114,7 +115,7 @@ class MucService:
         if up:
             self.epoch += 1
             for native in list(self._rooms):
-                self._spawn(self._validate(native), f"ask the occupants of {native}")
+                self._spawn(partial(self._validate, native), f"ask the occupants of {native}")
             return
         for room in self._rooms.values():
             old, room.gate = room.gate, asyncio.get_running_loop().create_future()
@@ -159,7 +160,10 @@ class MucService:
                 self.say(command.stanzas)
             elif isinstance(command, Gone):
                 gone.append(command)
-        await self._table.remove(native, [g.full for g in gone])
+        try:
+            await self._table.remove(native, [g.full for g in gone])
+        except StoreFault as fault:  # at the next start they are asked whether they are there
+            self._ctx.log.warning("who left %s is not forgotten yet: %s", native, fault)
         for one in gone:
             if one.last:
                 self._on_gone(native, one.user)

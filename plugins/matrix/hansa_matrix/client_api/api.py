@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from hansa import NetworkContext, Operation, Request, Response, RoomRefused, Router
@@ -169,14 +170,14 @@ class ClientApi:
             tell_around(user)
 
         def gone(user: str) -> None:
-            ctx.spawn(entering.leave_all(user), f"{user} leaves")
+            ctx.spawn(partial(entering.leave_all, user), f"{user} leaves")
 
         async def meet(user: str, room_id: str) -> None:
             await entrance.entered(room_id)
             await known.meet(user, room_id)
 
         def entered(user: str, room_id: str) -> None:
-            ctx.spawn(meet(user, room_id), f"{user} is met")
+            ctx.spawn(partial(meet, user, room_id), f"{user} is met")
 
         data.changed = changed
         attendance.entered = entered
@@ -191,9 +192,9 @@ class ClientApi:
     def start(self) -> None:
         """Begin what runs with the network."""
         if self._ctx.config.presence:
-            self._ctx.spawn(self._sync.expire(), "presence ends")
-        self._ctx.spawn(self._close(), "closed accounts")
-        self._ctx.spawn(self.accounts.last_seen.run(), "devices seen last")
+            self._ctx.spawn(self._sync.expire, "presence ends")
+        self._ctx.spawn(self._close, "closed accounts")
+        self._ctx.spawn(self.accounts.last_seen.run, "devices seen last")
 
     async def _close(self) -> None:
         """Those whose account was closed just before a stop go out of their rooms too."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
-from hansa import Delete, NetworkContext, Put
+from hansa import Delete, NetworkContext, Put, StoreFault
 
 #: Seconds between two times that what was noted is kept, and rows in one commit.
 _EVERY, _AT_ONCE = 60.0, 500
@@ -69,4 +69,8 @@ class LastSeen:
                 Put("last_seen", key, orjson.dumps({"ts": seen.ts, "address": seen.address}))
                 for key, seen in taken.items()
             ]
-            await self._ctx.store.commit(puts, durability="lazy")
+            try:
+                await self._ctx.store.commit(puts, durability="lazy")
+            except StoreFault:
+                self._noted = taken | self._noted
+                raise

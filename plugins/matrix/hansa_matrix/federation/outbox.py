@@ -122,7 +122,7 @@ class Outbox:
         """Something waits, or may wait."""
         self._wake.set()
         if self.task is None or self.task.done():
-            self.task = self._ctx.spawn(self._send_all(), f"send to {self.server}")
+            self.task = self._ctx.spawn(self._send_all, f"send to {self.server}")
 
     def heard_from(self) -> None:
         """The server is alive: what waits is tried at once."""

@@ -10,7 +10,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
-from hansa import Append, Delete, Destination, LocalProtocolError, NetworkContext, Put, Row, Value, Write
+from hansa import (
+    Append,
+    Delete,
+    Destination,
+    LocalProtocolError,
+    NetworkContext,
+    Put,
+    Row,
+    StoreFault,
+    Value,
+    Write,
+)
 
 from hansa_matrix.federation.client import Client
 from hansa_matrix.federation.outbox import Outbox, Post, set_of
@@ -146,7 +157,7 @@ class Sender:
         before it sends them again what they know.
         """
         if not self._ahead:
-            self._ctx.spawn(self._keep_soon(), "keep the cursors of servers")
+            self._ctx.spawn(self._keep_soon, "keep the cursors of servers")
         self._ahead[peer.server] = peer
 
     async def _keep_soon(self) -> None:
@@ -156,8 +167,13 @@ class Sender:
     async def keep(self) -> None:
         """Commit where every server stands."""
         ahead, self._ahead = self._ahead, {}
-        if ahead:
+        if not ahead:
+            return
+        try:
             await self._ctx.store.commit([peer.kept() for peer in ahead.values()], durability="lazy")
+        except StoreFault:
+            self._ahead = ahead | self._ahead
+            raise
 
     def heard_from(self, server: str) -> None:
         """The server is alive: try at once what waits for it."""

@@ -11,6 +11,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class Decoder:
             start_new_session=True,
         )
         self._process = process
-        self._ctx.spawn(self._watch(process), "thumbnailer")
+        self._ctx.spawn(partial(self._watch, process), "thumbnailer")
         return process
 
     async def _watch(self, process: Process) -> None:

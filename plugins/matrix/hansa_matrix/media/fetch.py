@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import quote, urlsplit
 
 from hansa import (
@@ -22,6 +23,7 @@ from hansa import (
     NetworkContext,
     PeerConnect,
     RemoteProtocolError,
+    StoreFault,
     Verdict,
 )
 
@@ -95,7 +97,7 @@ class Fetcher:
         if under_way is None:
             under_way = self._under_way[mxc] = _UnderWay(asyncio.get_running_loop().create_future())
             under_way.future.add_done_callback(lambda done: done.cancelled() or done.exception())
-            under_way.task = self._ctx.spawn(self._fill(mxc, under_way, who), f"fetch {mxc}")
+            under_way.task = self._ctx.spawn(partial(self._fill, mxc, under_way, who), f"fetch {mxc}")
         under_way.readers += 1
         try:
             return await asyncio.shield(under_way.future)
@@ -115,7 +117,7 @@ class Fetcher:
         try:
             async with self._shares.slot(("server", mxc.server), ("person", who)):
                 under_way.future.set_result(await self._in_time(mxc))
-        except (RemoteProtocolError, Unreachable, Busy, OSError) as error:
+        except (RemoteProtocolError, Unreachable, Busy, StoreFault, OSError) as error:
             self._ctx.count("matrix_media_failed")
             self._ctx.log.info("%s was not fetched: %s", mxc, getattr(error, "detail", error))
             under_way.future.set_exception(error)

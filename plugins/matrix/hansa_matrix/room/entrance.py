@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -209,7 +210,7 @@ class Entrance:
     def invited(self, pdu: Pdu, origin: str) -> None:
         """See ``entitled.Rooms.invited``: the bridge user accepts, others wait for their person."""
         if pdu.state_key == self._user and self._ctx.config.accept_invites:
-            self._ctx.spawn(self._accept(pdu, origin), f"accept invite to {pdu.room_id}")
+            self._ctx.spawn(partial(self._accept, pdu, origin), f"accept invite to {pdu.room_id}")
 
     async def _accept(self, pdu: Pdu, origin: str) -> None:
         for pause in (*_ACCEPT_PAUSES, 0.0):
@@ -233,7 +234,7 @@ class Entrance:
         """See ``Ingest.arrived``: where somebody replaces a room, what is linked to it follows."""
         replacement = pdu.content.get("replacement_room")
         if pdu.type == TOMBSTONE and pdu.state_key == "" and ids.valid_room_id(replacement):
-            self._ctx.spawn(self._follow(pdu, str(replacement)), f"follow {pdu.room_id}")
+            self._ctx.spawn(partial(self._follow, pdu, str(replacement)), f"follow {pdu.room_id}")
 
     async def _follow(self, tombstone: Pdu, replacement: str) -> None:
         old, key = self._rooms.get(tombstone.room_id), (TOMBSTONE, "")

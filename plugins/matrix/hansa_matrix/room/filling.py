@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from hansa import NetworkContext, RemoteProtocolError
+from hansa import NetworkContext, RemoteProtocolError, StoreFault
 
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.keyring import Keyring
@@ -68,6 +68,8 @@ class HoleFiller:
                 left -= 1
                 try:
                     await self._try(room, hole)
+                except StoreFault:  # nobody was asked
+                    raise
                 except Exception:  # a bug with one must not end the others
                     self._ctx.log.exception("%s could not be tried again", hole.event_id)
                     await self._in_vain(room, hole, ())

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -297,7 +299,17 @@ class Ingest:
     def _go(self, room: MatrixRoom, line: Line) -> None:
         if not line.running:
             line.running = True
-            self._ctx.spawn(self._work(room, line), f"ingest {room.room_id}")
+            self._ctx.spawn(partial(self._work, room, line), f"ingest {room.room_id}")
+
+    def _spawn(
+        self,
+        work: Callable[[MatrixRoom, Line, Entry], Coroutine[Any, Any, None]],
+        room: MatrixRoom,
+        line: Line,
+        entry: Entry,
+        what: str,
+    ) -> None:
+        self._ctx.spawn(partial(work, room, line, entry), f"{what} {entry.pdu.event_id}")
 
     async def _work(self, room: MatrixRoom, line: Line) -> None:
         try:
@@ -311,7 +323,8 @@ class Ingest:
                     continue
                 self._released(room.room_id, line.done(done))
                 if done and not line.front(1) and self.settled is not None:
-                    await self.settled(room)
+                    with suppress(StoreFault):  # the next time that all is done
+                        await self.settled(room)
                 if done or not batch:
                     continue
                 # What the first one stands on has to be asked for: the others pass it meanwhile.
@@ -320,17 +333,17 @@ class Ingest:
                     lacking = await self._gaps.lacking(room, entry.pdu, ())
                     busy = len(line.held) > _FILLS or line.held_of(entry.origin) > _FILLS_OF_ONE
                     if not busy and await self._keyless(room, entry):
-                        self._ctx.spawn(self._ask_keys(room, line, entry), f"keys of {entry.pdu.event_id}")
+                        self._spawn(self._ask_keys, room, line, entry, "keys of")
                     elif (
                         not lacking
                         and not await self._keyless(room, entry)
                         and await self._unsigned(room, entry)
                     ):
-                        self._ctx.spawn(self._ask(room, line, entry), f"policy on {entry.pdu.event_id}")
+                        self._spawn(self._ask, room, line, entry, "policy on")
                     elif busy or line.ids.issuperset(lacking):
                         self._give_back(line, entry, ready=False)
                     else:
-                        self._ctx.spawn(self._fill(room, line, entry), f"gap before {entry.pdu.event_id}")
+                        self._spawn(self._fill, room, line, entry, "gap before")
                 except StoreFault:
                     self._give_back(line, entry, ready=False)
         finally:
@@ -341,6 +354,8 @@ class Ingest:
         filled = False
         try:
             filled = await self._gaps.fill(room, entry.pdu, entry.origin)
+        except StoreFault as fault:
+            self._ctx.log.info("%s is filled in later: %s", entry.pdu.event_id, fault)
         except Exception as error:  # noqa: BLE001  # as in _judge
             self._failed(entry.pdu.event_id, error)
         finally:
@@ -363,11 +378,14 @@ class Ingest:
         pdu, version = entry.pdu, room.version
         try:
             await self._keyring.need(key_ids(pdu, required_servers(pdu, version)), needed_at(pdu, version))
+        except StoreFault as fault:  # nobody was asked
+            self._ctx.log.info("the keys of %s are asked for later: %s", pdu.event_id, fault)
+            self._give_back(line, entry, ready=False)
+            return
         except Exception as error:  # noqa: BLE001  # as in _judge
             self._failed(pdu.event_id, error)
-        finally:
-            entry.keyed = True
-            self._give_back(line, entry, ready=True)
+        entry.keyed = True
+        self._give_back(line, entry, ready=True)
 
     async def _unsigned(self, room: MatrixRoom, entry: Entry) -> bool:
         """Whether the room's policy server has to be asked about an event."""
@@ -381,13 +399,16 @@ class Ingest:
             signed = await self._policing.signed(room, before)
         except (RemoteProtocolError, Unreachable) as error:
             why = str(error)[:200] or "refused"
+        except StoreFault as fault:  # nobody was asked
+            self._ctx.log.info("it is asked about %s later: %s", before.event_id, fault)
+            self._give_back(line, entry, ready=False)
+            return
         except Exception as error:  # noqa: BLE001  # as in _judge
             self._failed(entry.pdu.event_id, error)
             why = "it could not be asked about"
-        finally:
-            if entry.pdu is before:  # else it came again meanwhile, with the signature
-                entry.pdu, entry.unwanted = signed, why
-            self._give_back(line, entry, ready=True)
+        if entry.pdu is before:  # else it came again meanwhile, with the signature
+            entry.pdu, entry.unwanted = signed, why
+        self._give_back(line, entry, ready=True)
 
     def _give_back(self, line: Line, entry: Entry, *, ready: bool) -> None:
         gone = line.give_back(entry, self._ctx.clock.monotonic(), ready=ready)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
-from hansa import Busy, Cas, Delete, NetworkContext, Put, RemoteProtocolError, StoreError, Write
+from hansa import Busy, Cas, Delete, NetworkContext, Put, RemoteProtocolError, StoreError, StoreFault, Write
 
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.federation.client import Client, Unreachable, path
@@ -79,7 +80,9 @@ class RemoteDevices:
             return None
         if not self._company.shared(user):  # nobody tells us of changes any more
             # Whole, although whoever asks may hang up meanwhile.
-            await asyncio.shield(self._ctx.spawn(self._forget(user), f"forget the devices of {user}"))
+            await asyncio.shield(
+                self._ctx.spawn(partial(self._forget, user), f"forget the devices of {user}")
+            )
             return None
         return parse_user_devices(orjson.loads(row.body), user)
 
@@ -232,7 +235,7 @@ class RemoteDevices:
             self._fetching[user] = max(self._fetching[user], at_least)
         elif self._may_fetch(user) and self._company.shared(user):
             self._fetching[user] = at_least
-            self._ctx.spawn(self._fetch(user), f"devices of {user}")
+            self._ctx.spawn(partial(self._fetch, user), f"devices of {user}")
 
     def _may_fetch(self, user: str) -> bool:
         """Of one server no more may wait than the slots let wait."""
@@ -255,7 +258,7 @@ class RemoteDevices:
                     async with self._one:
                         await self._keep(devices)
                     return
-        except (Unreachable, RemoteProtocolError, Busy) as error:
+        except (Unreachable, RemoteProtocolError, Busy, StoreFault) as error:
             self._ctx.log.info("the devices of %s: %s", user, error)
         finally:
             del self._fetching[user]
