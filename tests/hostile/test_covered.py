@@ -31,7 +31,7 @@ TABLE: dict[str, str] = {
     "media/fetch.py:_as_before": "media",
     "media/fetch.py:_at": "media",
     "media/fetch.py:_in_parts": "media",
-    "network.py:_greet": "profile",
+    "federation/greeting.py:greet": "profile",
     "room/errand.py:get": _WAY,
     "room/errand.py:members": _WAY,
     "room/errand.py:post": _WAY,

@@ -55,6 +55,7 @@ UNSIGNED = {
     "GET /_matrix/key/v2/server": "our keys, which everybody has",
     "GET /_matrix/key/v2/server/{key}": "our keys, which everybody has",
     "GET /_matrix/key/v2/query/{server}": "keys that we have already; another server is asked as in PeerConnect",
+    "GET /_matrix/key/v2/query/{server}/{key}": "keys that we have already; another server is asked as in PeerConnect",
     "POST /_matrix/key/v2/query": "keys that we have already; another server is asked as in PeerConnect",
     "GET /.well-known/matrix/server": "where we are",
     "GET /_synapse/admin/v1/register": "administrators here, by a secret",

@@ -293,3 +293,38 @@ async def test_k7_who_asks_too_often_gets_what_is_known(tmp_path):
             status, got = await plain(house, "POST", f"{KEY}/query", {"server_keys": servers})
             assert (status, got) == (200, {"server_keys": []})
         assert 100 <= len(house.peer.asked) - before <= 110
+
+
+async def test_one_key_of_a_server_is_asked_for_by_its_id(tmp_path, monkeypatch):
+    """A document without it is asked for anew, but not again and again; who wants one key gets no other."""
+    async with inbound(tmp_path) as house:
+        first, second = made("one"), made("two")
+        asked: list[str] = []
+
+        def keys(request: Any) -> Any:
+            asked.append(request.host_header)
+            return 200, document("other.example:1", current)
+
+        current = first
+        house.peer.keys = keys
+
+        async def query(*ids: str, minimum: int = 0) -> list[str]:
+            wanted = {key_id: {"minimum_valid_until_ts": minimum} for key_id in ids}
+            body = {"server_keys": {"other.example:1": wanted}}
+            _, found = await plain(house, "POST", f"{KEY}/query", body)
+            return [key for doc in found["server_keys"] for key in doc["verify_keys"]]
+
+        assert await query() == ["ed25519:one"]
+        assert await query("ed25519:one") == ["ed25519:one"]
+        current = second
+        assert await query("ed25519:two") == []
+        assert len(asked) == 1
+        monkeypatch.setattr("hansa_matrix.keyring._AS_GOOD_AS_NEW", 0)
+        assert await query("ed25519:two", "ed25519:none") == ["ed25519:two"]
+        assert len(asked) == 2
+        assert await query("ed25519:two") == ["ed25519:two"]
+        assert len(asked) == 2
+        _, found = await plain(house, "GET", f"{KEY}/query/other.example%3A1/ed25519%3Atwo")
+        assert len(found["server_keys"]) == 1
+        _, found = await plain(house, "GET", f"{KEY}/query/other.example%3A1/ed25519%3Aone")
+        assert found["server_keys"] == []

@@ -7,7 +7,7 @@ does not answer is asked again later, and later still. SPEC: server-server API, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,8 @@ from hansa_matrix.federation.client import Client, Crowded, Unreachable
 from hansa_matrix.key_store import Document, KeyStore
 from hansa_matrix.lru import Lru
 from hansa_matrix.own_keys import OwnKeys
-from hansa_matrix.proto.canonical import KEY_DOCUMENT
-from hansa_matrix.proto.keys import DAY, check_key_document, key_document, notarised
+from hansa_matrix.proto.canonical import KEY_DOCUMENT, parse
+from hansa_matrix.proto.keys import DAY, check_key_document, key_document, keys_named, notarised
 from hansa_matrix.proto.pdu import VerifyKey
 from hansa_matrix.proto.signing import signable, with_signature
 
@@ -32,6 +32,8 @@ _MANY = 20_000
 #: A server that gave no key for so many seconds is not waited for any more.
 _PATIENCE = 600.0
 _VOUCHED = 100
+#: Milliseconds for which a document is what its server would answer, whatever it lacks.
+_AS_GOOD_AS_NEW = 60_000
 _FOR_EVER = 2**53 - 1
 _NEVER = (0.0, 0)
 
@@ -260,25 +262,35 @@ class Keyring:
         message = signable(doc)
         return any(k is not None and k.valid_until >= now and verify(k.public, s, message) for k, s in keys)
 
-    async def young(self, server: str, minimum: int) -> bool:
-        """Whether there is a document of a server for which nobody has to be asked anew."""
+    async def young(self, server: str, minimum: int, named: Collection[str] = ()) -> bool:
+        """Whether there is a document of a server for which nobody has to be asked anew, with any of the keys
+        that are ``named``.
+        """
         found = await self._kept.document(server)
-        return server == self._server or (found is not None and self._young(found, minimum))
+        return server == self._server or (found is not None and self._young(found, minimum, named))
 
-    async def document_of(self, server: str, minimum: int, *, ask: str = "") -> bytes | None:
+    async def document_of(
+        self, server: str, minimum: int, named: Collection[str] = (), *, ask: str = ""
+    ) -> bytes | None:
         """The newest document that we have of a server, as JSON, asked for anew if it is not valid at
-        ``minimum`` (ms) or half of its time is over, for the neighbourhood ``ask`` unless that is empty.
+        ``minimum`` (ms), half of its time is over, or it has none of the keys that are ``named``, for the
+        neighbourhood ``ask`` unless that is empty.
         """
         if server == self._server:
             return orjson.dumps(self.document())
         found = await self._kept.document(server)
-        if ask and not (found is not None and self._young(found, minimum)):
+        if ask and not (found is not None and self._young(found, minimum, named)):
             await self._fetch_once(server, ask)
             found = await self._kept.document(server)
         return found.body if found is not None and found.body else None
 
-    def _young(self, found: Document, minimum: int) -> bool:
-        return found.valid_until >= minimum and self._clock.now() < (found.fetched + found.valid_until) / 2
+    def _young(self, found: Document, minimum: int, named: Collection[str]) -> bool:
+        now = self._clock.now()
+        if found.valid_until < minimum or now >= (found.fetched + found.valid_until) / 2:
+            return False
+        if not named or not found.body or now < found.fetched + _AS_GOOD_AS_NEW:
+            return True
+        return bool(keys_named(parse(found.body, KEY_DOCUMENT)).intersection(named))
 
     def heard_from(self, server: str) -> None:
         """The server has signed a request: ask it again if we must, and keep its keys."""

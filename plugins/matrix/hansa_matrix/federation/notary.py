@@ -19,6 +19,7 @@ from hansa_matrix.federation.strangers import Strangers
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import KEY_DOCUMENT, decode, parse
+from hansa_matrix.proto.keys import keys_named
 
 _SERVERS = 100
 _BODY = Limits(bytes=128 * 1024)
@@ -37,13 +38,16 @@ class Notary:
     def register(self, router: Router) -> None:
         """Both ways to ask; neither needs a signature."""
         router.add("GET", "/_matrix/key/v2/query/{server}", self.one)
+        # COMPAT: the specification had it until version 1.6, and servers of before ask so.
+        router.add("GET", "/_matrix/key/v2/query/{server}/{key}", self.one)
         router.add("POST", "/_matrix/key/v2/query", self.many, max_body=_BODY.bytes)
 
     async def one(self, request: Request) -> Response:
-        """``GET /_matrix/key/v2/query/{serverName}``."""
+        """``GET /_matrix/key/v2/query/{serverName}``, of one key as earlier versions asked."""
         given = request.first("minimum_valid_until_ts")
         minimum = int(given) if given.isascii() and given.isdigit() and len(given) < 16 else None
-        found = await self._documents({request.path["server"]: minimum}, request.remote)
+        named = frozenset({request.path["key"]} if "key" in request.path else ())
+        found = await self._documents({request.path["server"]: (minimum, named)}, request.remote)
         return json_response({"server_keys": found})
 
     async def many(self, request: Request) -> Response:
@@ -52,32 +56,37 @@ class Notary:
         asked = body.get("server_keys") if isinstance(body, dict) else None
         if not isinstance(asked, dict):
             raise RemoteProtocolError("server_keys is no object", code="M_BAD_JSON")
-        wanted = {server: _latest(keys) for server, keys in list(asked.items())[:_SERVERS]}
+        wanted = {server: _wanted(keys) for server, keys in list(asked.items())[:_SERVERS]}
         return json_response({"server_keys": await self._documents(wanted, request.remote)})
 
-    async def _documents(self, wanted: Mapping[str, int | None], remote: str) -> list[Mapping[str, Any]]:
+    async def _documents(
+        self, wanted: Mapping[str, tuple[int | None, frozenset[str]]], remote: str
+    ) -> list[Mapping[str, Any]]:
         found, left = [], _ANSWER
-        for server, minimum in wanted.items():
+        for server, (minimum, named) in wanted.items():
             if not ids.valid_server_name(server):
                 continue
             at = self._clock.now() if minimum is None else minimum
-            doc = await self._document(server, at, remote)
-            if doc is not None and len(doc) <= left:
-                left -= len(doc)
-                found.append(self._keyring.signed(parse(doc, KEY_DOCUMENT)))
+            body = await self._document(server, at, named, remote)
+            if body is None or len(body) > left:
+                continue
+            doc = parse(body, KEY_DOCUMENT)
+            if not named or named & keys_named(doc):
+                left -= len(body)
+                found.append(self._keyring.signed(doc))
         return found
 
-    async def _document(self, server: str, at: int, remote: str) -> bytes | None:
+    async def _document(self, server: str, at: int, named: frozenset[str], remote: str) -> bytes | None:
         """As new as may be had for who asks."""
-        if not await self._keyring.young(server, at):
+        if not await self._keyring.young(server, at, named):
             with suppress(Busy), self._strangers.work(remote) as group:
-                return await self._keyring.document_of(server, at, ask=group)
+                return await self._keyring.document_of(server, at, named, ask=group)
         return await self._keyring.document_of(server, at)
 
 
-def _latest(keys: object) -> int | None:
-    """The latest ``minimum_valid_until_ts`` of a server's keys; None for now."""
-    entries = keys.values() if isinstance(keys, dict) else ()
-    named = [entry.get("minimum_valid_until_ts") for entry in entries if isinstance(entry, dict)]
-    times = [one for one in named if type(one) is int]
-    return max(times) if times else None
+def _wanted(keys: object) -> tuple[int | None, frozenset[str]]:
+    """The latest ``minimum_valid_until_ts`` of a server's keys, None for now, and their ids, none for all."""
+    entries = keys if isinstance(keys, dict) else {}
+    given = [entry.get("minimum_valid_until_ts") for entry in entries.values() if isinstance(entry, dict)]
+    times = [one for one in given if type(one) is int]
+    return (max(times) if times else None), frozenset(entries)

@@ -59,6 +59,13 @@ def check_key_document(doc: object, server: str, verify: Verifier, now: int) -> 
     return found
 
 
+def keys_named(doc: Mapping[str, Any]) -> frozenset[str]:
+    """The ids of the keys that a checked document has, those too that are not used any more. SPEC:
+    server-server API, "Publishing Keys".
+    """
+    return frozenset({**_keys(doc.get("verify_keys")), **_keys(doc.get("old_verify_keys"))})
+
+
 def notarised(doc: Mapping[str, Any], notary: str) -> dict[str, str]:
     """Key id -> signature of a notary on a document that it passed on; empty if there is none."""
     return {k: sig for k, sig in signatures_of(doc, notary).items() if ids.valid_key_id(k)}
