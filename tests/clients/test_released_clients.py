@@ -202,7 +202,8 @@ def refusing(home, status, code, version=None):
     def answer(request):
         if version is not None:
             return 200, {"room_version": version, "event": {}}
-        return status, {"errcode": code, "error": "because"} if "/make_" in request.target else None
+        error = {"errcode": code, "error": "because"} | ({"room_version": "13"} if "VERSION" in code else {})
+        return status, error if "/make_" in request.target else None
 
     home.wire.peer.answer = answer
 
@@ -219,6 +220,7 @@ async def test_why_another_server_lets_nobody_in_is_told(tmp_path, action, statu
         with pytest.raises(Refused) as refused:
             await alice.call("POST", f"/{action}/{part(f'!room:{THEIRS}')}?server_name={THEIRS}", {})
         assert (refused.value.status, refused.value.code) == (status, code)
+        assert refused.value.body.get("room_version") == ("13" if "VERSION" in code else None)
 
 
 async def test_a_room_of_an_unknown_version_is_incompatible(tmp_path):
@@ -228,6 +230,7 @@ async def test_a_room_of_an_unknown_version_is_incompatible(tmp_path):
         with pytest.raises(Refused) as refused:
             await alice.call("POST", f"/join/{part(f'!room:{THEIRS}')}?server_name={THEIRS}", {})
         assert (refused.value.status, refused.value.code) == (400, "M_INCOMPATIBLE_ROOM_VERSION")
+        assert refused.value.body["room_version"] == "99"
 
 
 @pytest.mark.parametrize("code", ["M_UNKNOWN_TOKEN", "M_UNRECOGNIZED", "M_LIMIT_EXCEEDED"])

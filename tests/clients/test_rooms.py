@@ -84,6 +84,7 @@ async def test_what_a_creator_says_goes_before_what_a_preset_says(tmp_path):
         ({"creation_content": 7}, "M_BAD_JSON"), ({"initial_state": [{"type": "a"}]}, "M_BAD_JSON"),
         ({"initial_state": [{"type": "m.room.member", "state_key": "@a:b", "content": {}}]}, "M_INVALID_PARAM"),
         ({"power_level_content_override": {"users": {"nobody": 100}}}, "M_INVALID_ROOM_STATE"),
+        ({"room_version": 11}, "M_BAD_JSON"), ({"room_version": None}, "M_BAD_JSON"), ({"room_version": "none"}, "M_UNSUPPORTED_ROOM_VERSION"),
         ({"name": 7}, "M_BAD_JSON"), ({"power_level_content_override": {"ban": 2**60}}, "M_BAD_JSON"),
     ],
 )  # fmt: skip

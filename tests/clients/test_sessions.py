@@ -7,7 +7,7 @@ import hashlib
 import hmac
 
 import pytest
-from clients.people import Refused, house, until
+from clients.people import Person, Refused, house, until
 from hansa import Busy, LocalProtocolError
 from hansa_matrix.client_api.passwords import Passwords
 from hansa_matrix.client_api.shares import Shares, address_group
@@ -491,3 +491,29 @@ async def test_every_login_looks_at_one_hash(tmp_path, monkeypatch):
         for name in ("alice", "bob", "nobody"):
             assert (await home.anybody.ask("POST", "/login", login(name, "guess")))[0] == 403
         assert len(looked) == 3
+
+
+@pytest.mark.parametrize("typed", ["@AA:127.0.0.1:1", "AA"])
+async def test_who_has_a_name_of_before_logs_in_with_it(tmp_path, typed):
+    """Large letters are in the names of old accounts; nobody gets a new one with them."""
+    async with house(tmp_path) as home:
+        accounts = home.app.network("matrix")._clients.accounts
+        await accounts.create("@AA:127.0.0.1:1", "of AA")
+        alice = await home.person("alice")
+        room = await alice.create(preset="public_chat")
+
+        async def logged_in(user, password):
+            return await home.anybody.call("POST", "/login", login(user, password))
+
+        found = await logged_in(typed, "of AA")
+        assert found["user_id"] == "@AA:127.0.0.1:1"
+        old = Person(home.app, found["user_id"], found["access_token"], found["device_id"])
+        await old.join(room)
+        said = await old.say(room, "hello")
+        events = (await alice.sync())["rooms"]["join"][room]["timeline"]["events"]
+        assert (events[-1]["event_id"], events[-1]["sender"]) == (said, old.user)
+        # A telephone begins a name with a large letter, where there is no such account.
+        assert (await logged_in("Alice", "of alice"))["user_id"] == alice.user
+        assert (await logged_in("@Alice:127.0.0.1:1", "of alice"))["user_id"] == alice.user
+        status, refused = await home.anybody.ask("POST", "/register", {"username": "BB", "password": "x"})
+        assert status in {400, 401} and "user_id" not in refused

@@ -98,6 +98,15 @@ class Accounts:
             raise LocalProtocolError("a name has small letters, digits and . _ = - / +")
         return user
 
+    def named(self, name: str) -> str:
+        """The user id that who logs in means by a localpart or a whole id: as it stands where there is such
+        an account, in small letters where not. Raises as ``user_id`` does.
+
+        SPEC: appendices, "Historical User IDs": accounts of before may have any letters.
+        """
+        whole = name if name.startswith("@") else f"@{name}:{self._server}"
+        return whole if whole in self._attendance.accounts else self.user_id(name.lower())
+
     def reserved(self, user: str) -> bool:
         """Whether an id is the bridge user's, or may become a ghost's."""
         local = user[1:].partition(":")[0]

@@ -110,7 +110,9 @@ class Rooms:
     async def create(self, caller: Caller, _request: Request, body: Any) -> Any:
         """``POST /createRoom``."""
         wanted = body.get("room_version", self._ctx.config.room_version)
-        version = VERSIONS.get(wanted) if isinstance(wanted, str) else None
+        if not isinstance(wanted, str):
+            raise error(400, "M_BAD_JSON", "room_version is no text")
+        version = VERSIONS.get(wanted)
         if version is None:
             raise error(400, "M_UNSUPPORTED_ROOM_VERSION", "there is no such room version here")
         check_values(body)
@@ -374,7 +376,8 @@ def passed_on(problem: RoomRefused) -> RemoteProtocolError:
     """
     cause = problem.__cause__
     if isinstance(cause, Refused) and cause.hint in {400, 403, 404} and cause.code in _PASSED_ON:
-        return error(cause.hint, cause.code, problem.refusal.text)
+        more = {"room_version": cause.room_version} if cause.room_version else {}
+        return error(cause.hint, cause.code, problem.refusal.text, **more)
     return refused(problem.refusal)
 
 

@@ -97,7 +97,7 @@ class Sessions:
         else:
             raise error(400, "M_UNKNOWN", "people are known by their user ids here")
         try:
-            return self._accounts.user_id(name.lower() if not name.startswith("@") else name)
+            return self._accounts.named(name)
         except LocalProtocolError as problem:
             raise error(403, "M_FORBIDDEN", "the name or the password is wrong") from problem
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -35,10 +36,18 @@ LARGE_ANSWER = 128 * 1024 * 1024
 #: Bytes of one event in it, as it is on the wire, and of all that is no event.
 _MAX_MEMBER, _REST = 256 * 1024, Limits(bytes=4 * 1024 * 1024)
 _READ_AT_ONCE = 128 * 1024
+#: The room version that an error may name. SPEC: appendices, "Room Versions".
+_VERSION = re.compile(r"[a-z0-9.-]{1,32}", re.ASCII)
 
 
 class Refused(RemoteProtocolError):
-    """The other server answered with an error. ``hint`` is its status, ``code`` its errcode."""
+    """The other server answered with an error. ``hint`` is its status, ``code`` its errcode, and
+    ``room_version`` what it says that one must speak, where it says so.
+    """
+
+    def __init__(self, reason: str, *, hint: int = 400, code: str = "", room_version: str = "") -> None:
+        super().__init__(reason, hint=hint, code=code)
+        self.room_version = room_version
 
 
 def unrecognized(error: Refused) -> bool:
@@ -319,7 +328,12 @@ class Client:
         if answer.status == 429 or answer.status >= 500:
             patience = _patience(answer, fields)
             raise Unreachable(f"{server} answered {answer.status} {code}", patience, status=answer.status)
-        raise Refused(text or f"{server} answered {answer.status}", hint=answer.status, code=code)
+        said = fields.get("room_version")
+        version = said if isinstance(said, str) and _VERSION.fullmatch(said) else ""
+        if not await self._reads(server, version):
+            version = ""
+        reason = text or f"{server} answered {answer.status}"
+        raise Refused(reason, hint=answer.status, code=code, room_version=version)
 
 
 async def _beginning(answer: HttpStream) -> bytes:

@@ -197,9 +197,12 @@ class Membership:
         make = path("_matrix", "federation", "v1", f"make_{step}", room_id, user)
         target = make if step == "leave" else f"{make}?{versions}"
         answer = await self._client.request("GET", server, target)
-        version = version_of(answer.get("room_version", "1") if isinstance(answer, dict) else "")
+        said = answer.get("room_version", "1") if isinstance(answer, dict) else ""
+        version = version_of(said)
         if version is None:
-            raise Refused("the room's version is not spoken here", hint=400, code=INCOMPATIBLE)
+            named = said if isinstance(said, str) and ids.fits(said) else ""
+            why = "the room's version is not spoken here"
+            raise Refused(why, hint=400, code=INCOMPATIBLE, room_version=named)
         event = check_template(answer, room_id, user, step, version)
         event["origin"] = self._own.server  # COMPAT: Rocket.Chat takes no join or leave without it
         if self.profile is not None and step != "leave":
