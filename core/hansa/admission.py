@@ -13,6 +13,7 @@ from typing import Protocol
 
 from hansa.contracts import Authority, Busy, Countersign, KnowsServers, Missing, Network
 from hansa.decisions import Decisions
+from hansa.pure.content import Member, Membership
 from hansa.pure.crossing import EventIn, EventOut
 from hansa.pure.model import Inbound, Link, NativeFacts, Outcome, Refusal, RefusalCode
 from hansa.pure.verdict import ALLOW, Action, Verdict, strictest
@@ -114,6 +115,8 @@ class Admission:
         self._decisions.budget.spend(len(facts.texts) * _STRING + facts.size // _BYTES)
         if not facts.act and not facts.automatic:
             facts = replace(facts, act=str(inbound.origin))
+        if reached := self._reached(inbound):
+            facts = replace(facts, room_servers=facts.room_servers | reached)
         way_in = EventIn(
             link=arrived,
             sender=inbound.sender,
@@ -140,6 +143,13 @@ class Admission:
         for judged in asked:
             item.writes += judged.writes
         item.verdict = _merged([j.verdict for j in asked], immutable=immutable)
+
+    def _reached(self, inbound: Inbound) -> frozenset[str]:
+        """The server that gets it besides those in the room: of somebody who is asked in."""
+        content = inbound.content
+        if not isinstance(content, Member) or content.membership is not Membership.INVITE:
+            return frozenset()
+        return frozenset({self.server_of(content.user.network, content.user.id)})
 
     def _facts(self, inbound: Inbound) -> NativeFacts:
         network = self._networks.network(inbound.sender.network)

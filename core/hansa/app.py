@@ -10,7 +10,16 @@ from typing import Any
 
 from hansa import plugins, tables
 from hansa.backoff import Backoff
-from hansa.contracts import Authority, FoundsRooms, LinksRooms, Network, OpenedRoom, RoomRefused, RoomWish
+from hansa.contracts import (
+    Authority,
+    FoundsRooms,
+    LinksRooms,
+    Network,
+    OpenedRoom,
+    RoomRefused,
+    RoomWish,
+    ShowsPresent,
+)
 from hansa.decisions import Decisions
 from hansa.delivery import Consumer, Judged
 from hansa.dispatch import each
@@ -127,6 +136,19 @@ class App:
                 self._observers.queue.put_nowait(event)
             except asyncio.QueueFull:
                 self.count("observer_events_dropped")
+
+    def corrected(self, room: Room) -> None:
+        """A room's present changed and no event says so: tell the networks that show it."""
+        for link in room.links.values():
+            network = self.network(link.native.network)
+            if isinstance(network, ShowsPresent):
+                self.spawn(self._show_present(network, link), f"present of {link.id}")
+
+    async def _show_present(self, network: ShowsPresent, link: Link) -> None:
+        try:
+            await network.show_present(link)
+        except Exception:  # a network's fault: what it shows is put right at its next chance
+            self.log.exception("the present of %s could not be shown", link.id)
 
     def _server_of(self, network: str, user: str) -> str:
         return self.pipeline.server_of(network, user)

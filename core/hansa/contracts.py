@@ -170,6 +170,18 @@ class Signals(Protocol):
         ...
 
 
+@runtime_checkable
+class ShowsPresent(Protocol):
+    """A network whose people see what a room is called, its topic and who is in it at all times."""
+
+    async def show_present(self, link: Link) -> None:
+        """A room's present is another one and no event says so: other policies took a name back, somebody is
+        out by an event that is withheld, a state was found to differ. Show what it is now. What is raised is
+        logged and changes nothing.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """The authority takes the event. ``writes`` (already naming their scope) go into the turn's commit.

@@ -49,6 +49,10 @@ class Surroundings(Networks, Protocol):
         """Events were committed."""
         ...
 
+    def corrected(self, room: Room) -> None:
+        """The present of a room changed, and no event says so."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class _Correction:
@@ -73,6 +77,8 @@ class _Draft:
     receipted: list[Submission] = field(default_factory=list)
     #: Events that say nothing any more, as they stand in the log now.
     blanked: list[Event] = field(default_factory=list)
+    #: Whether it changes the present by what is not shown.
+    corrects: bool = False
     head: int = 0
     received: int = 0
 
@@ -187,6 +193,8 @@ class Pipeline:
             if callable(change):
                 change = await change()
             await self._rooms.commit_change(room, change)
+            if change:
+                self._around.corrected(room)
         except Exception as error:  # noqa: BLE001  # an answer to who waits, and no end of the room's worker
             if not correction.done.done():  # who waited may have gone
                 correction.done.set_exception(error)
@@ -310,6 +318,8 @@ class Pipeline:
         for item, outcome in draft.outcomes:
             if not item.done.done():
                 item.done.set_result(outcome)
+        if draft.corrects:
+            self._around.corrected(room)
         if draft.events:
             self._count("committed", len(draft.events))
             self._around.wake(room, draft.events)
@@ -351,6 +361,7 @@ class Pipeline:
         event = self._event(room, item, draft, prepared) if shown else None
         if not shown:
             self._count("not_shown")
+            draft.corrects = draft.corrects or bool(change)
         draft.add(item, Outcome(verdict=verdict, event=event, native_id=prepared.native_id))
 
     async def _blank(self, room: Room, native: str, draft: _Draft) -> None:

@@ -21,6 +21,7 @@ from hansa import (
     Ref,
     Topic,
     Verdict,
+    ViewChange,
     hookimpl,
     texts_of,
 )
@@ -131,3 +132,32 @@ async def test_what_is_withheld_takes_effect_and_names_nothing(content: Any) -> 
         assert WORD not in repr(made["right"].contents("b"))
         assert WORD not in repr(await made["right"].ctx.history("b", limit=20))
         assert WORD not in repr([(p.name, p.membership) for p in view.people.values()])
+
+
+async def test_a_network_is_told_of_a_present_that_no_event_says() -> None:
+    made: dict[str, Any] = {}
+    networks = {"left": (ruling(made), Config()), "right": (module(made), Config())}
+    async with running(networks, rooms=[("left:a", "right:b")]) as app:
+        told: list[Any] = []
+
+        async def show_present(link: Any) -> None:
+            told.append((link.id, view.membership(ANN)))
+            raise RuntimeError("it has a fault")
+
+        view = made["right"].ctx.view("b")
+        made["right"].show_present = show_present
+        await made["left"].stands(Member(user=ANN, membership=Membership.JOIN, name="Ann"))
+        app.decisions.replace([Installed(name="censor", policy=Censor())])
+        await made["left"].stands(Message(text=WORD))
+        await made["left"].stands(Topic(text=WORD))
+        await made["left"].stands(Message(text="hello"))
+        await made["right"].until("b", 1)
+        assert told == [], "events say it, or it changes nothing"
+        await made["left"].stands(Member(user=ANN, membership=Membership.BAN, reason=WORD))
+        await made["left"].stands(Message(text="the last"))
+        await made["right"].until("b", 2)
+        assert told == [("right:b", Membership.BAN)]
+        await made["left"].ctx.reconcile("a", ViewChange(gone=(ANN,)))
+        await made["left"].stands(Message(text="and on"))
+        await made["right"].until("b", 3)
+        assert told[1:] == [("right:b", None)]

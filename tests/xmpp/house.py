@@ -176,8 +176,13 @@ def mx(name: str) -> Ref:
     return Ref("matrix", f"@{name}:m.example")
 
 
-def xm(name: str) -> Ref:
-    return Ref("xmpp", f"{name}@x.example")
+def xm(name: str, server: str = "x.example") -> Ref:
+    return Ref("xmpp", f"{name}@{server}")
+
+
+def _setup(policy: Any) -> PolicySetup:
+    module: Any = SimpleNamespace(__name__="p", open_policy=_hook(lambda ctx: policy, "open_policy"))
+    return PolicySetup(name="p", module=module, options=policy)  # another object is another configuration
 
 
 class House:
@@ -191,10 +196,7 @@ class House:
             NetworkSetup(id="xmpp", module=self._module("x", self._xmpp), options=config),
             NetworkSetup(id="matrix", module=self._module("m", self._other), options=None),
         ]
-        policies = []
-        if policy is not None:
-            module = SimpleNamespace(__name__="p", open_policy=_hook(lambda ctx: policy, "open_policy"))
-            policies.append(PolicySetup(name="p", module=module, options=None))  # type: ignore[arg-type]
+        policies = [] if policy is None else [_setup(policy)]
         self.app = App(
             Setup(
                 store=MemoryStore(disk),
@@ -217,6 +219,10 @@ class House:
     def _other(self, ctx: NetworkContext) -> Other:
         self.other = Other(ctx)
         return self.other
+
+    async def govern(self, policy: Any) -> None:
+        """Another policy judges from now on."""
+        await self.app.reload_policies([_setup(policy)])
 
     @property
     def xmpp(self) -> XmppNetwork:

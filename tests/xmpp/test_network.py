@@ -230,7 +230,7 @@ async def test_who_the_core_does_not_know_as_joined_is_not_here() -> None:
     async with house() as h:
         await h.enter(JULIET, "Jule")
         gone = Person(user=xm("juliet"), membership=Membership.LEAVE)
-        await h.ctx.reconcile(ROOM, ViewChange(people=(gone,)))
+        h.ctx.view(ROOM).apply(ViewChange(people=(gone,)))
         h.say(JULIET, "hello?")
         await h.link.line("juliet/a < * message error: modify not-acceptable")
         await h.link.line("juliet/a < Jule presence unavailable: [110 307 333]")

@@ -15,6 +15,7 @@ from hansa import (
     Content,
     DirectoryQuery,
     Inbound,
+    Join,
     LocalProtocolError,
     LogLimit,
     Member,
@@ -29,9 +30,9 @@ from hansa import (
 
 from hansa_xmpp.lanes import Lanes, Spawn
 from hansa_xmpp.proto import convert, errors, jid, query
+from hansa_xmpp.proto.commands import Command, Enter, Ignore, Rename, Say
 from hansa_xmpp.proto.convert import SentIds
 from hansa_xmpp.proto.errors import Condition
-from hansa_xmpp.proto.muc import Command, Enter, Ignore, Rename, Say
 from hansa_xmpp.proto.parse import Excess
 from hansa_xmpp.proto.stanza import MAX_ID, MUC, Stanza, read
 from hansa_xmpp.service import HostedRoom, MucService
@@ -252,10 +253,12 @@ class Ingress:
             content = Member(user=enter.user, membership=Membership.JOIN, name=enter.nick)
             asked = self._heard(self._inbound(native, enter.user, content), enter.stanza)
             refused = await self._refused(asked, policy=errors.FORBIDDEN)
-            if refused is not None:
-                self._ctx.count("xmpp_refused", why=refused[0].name)
-                self.service.say(room.muc.refused(enter, *refused))
-                return
+        else:
+            refused = await self._unwelcome(native, enter)
+        if refused is not None:
+            self._ctx.count("xmpp_refused", why=refused[0].name)
+            self.service.say(room.muc.refused(enter, *refused))
+            return
         await self.service.opened(room)
         if await self._still_there(native, enter, epoch):
             try:
@@ -267,6 +270,21 @@ class Ingress:
         else:
             room.muc.roster.release(enter.user)
             await self._leave(native, enter.user)
+
+    async def _unwelcome(self, native: str, enter: Enter) -> tuple[Condition, str] | None:
+        """Who has joined and enters on one more connection joins no second time, and may be denied since."""
+        if not self._ctx.governed:
+            return None
+        crossing = Join(
+            network=self._ctx.id,
+            room=native,
+            user=enter.user,
+            user_server=jid.domain_of(enter.user.id),
+            outbound=False,
+            texts=(enter.nick, *convert.texts_of(enter.stanza)),
+        )
+        verdict = await self._ctx.check(crossing)
+        return None if verdict.allowed else (errors.FORBIDDEN, verdict.text)
 
     async def _still_there(self, native: str, enter: Enter, epoch: int) -> bool:
         """Who asked over a link that has broken since may be gone, and nobody would tell us."""

@@ -14,6 +14,7 @@ from hansa import (
     Inbound,
     Kind,
     Level,
+    Link,
     NativeFacts,
     NetworkContext,
     OpenedRoom,
@@ -83,6 +84,11 @@ class XmppNetwork:
     async def send(self, delivery: Delivery) -> str:
         """See ``Network.send``."""
         return await self._ingress.service.show(delivery)
+
+    async def show_present(self, link: Link) -> None:
+        """See ``ShowsPresent.show_present``."""
+        if link.hosted:
+            await self._ingress.service.show_present(link.native.id)
 
     def server_of(self, user: str) -> str:
         """See ``KnowsServers.server_of``: the domain of a JID."""

@@ -21,8 +21,9 @@ from hansa import Delivery, NetworkContext, Ref, Retry, RoomView, StoreFault
 from hansa_xmpp.lanes import Spawn
 from hansa_xmpp.occupants import Kept, OccupantTable, Pings
 from hansa_xmpp.proto import convert, render
-from hansa_xmpp.proto.muc import Admission, Asked, Command, Enter, Gone, Muc, Past, Send
-from hansa_xmpp.proto.render import Outgoing
+from hansa_xmpp.proto.commands import Admission, Asked, Command, Enter, Gone, Past, Renamed, Send
+from hansa_xmpp.proto.muc import Muc
+from hansa_xmpp.proto.render import Outgoing, batches
 from hansa_xmpp.transport import LinkDown, Transport
 
 _HISTORY_PAGE, _HISTORY_PAGES = 50, 240
@@ -35,12 +36,15 @@ OnGone = Callable[[str, Ref], None]
 
 @dataclass(slots=True)
 class HostedRoom:
-    """One room. ``sent`` is the ``seq`` of the newest event shown, ``log`` the core room it counts in."""
+    """One room. ``sent`` is the ``seq`` of the newest event shown, ``log`` the core room it counts in.
+    ``stale``: what its occupants were shown of it may not be what it is.
+    """
 
     muc: Muc
     log: str
     gate: asyncio.Future[bool]
     sent: int = 0
+    stale: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -68,7 +72,9 @@ class MucService:
                 for kept in await self._table.load(link.native.id):
                     user = Ref(self._ctx.id, kept.jid.partition("/")[0])
                     room.muc.restore(user, kept.nick, kept.jid, kept.joined_seq)
-                room.muc.sync(self.view(link.native.id))
+                    room.stale = self._ctx.governed
+                for _ in room.muc.sync(self.view(link.native.id)):  # nobody is told before they were asked
+                    await asyncio.sleep(0)
 
     def room(self, native: str) -> HostedRoom | None:
         """The room of that address, None where we host none."""
@@ -141,6 +147,8 @@ class MucService:
             await self.done(native, room.muc.lost(dead))
             if not room.gate.done():
                 room.gate.set_result(True)
+        if room.stale:
+            await self.show_present(native)
         for person in list(self.view(native).joined()):
             user = person.user
             if user.network == self._ctx.id and not room.muc.roster.expected(user):
@@ -154,19 +162,23 @@ class MucService:
 
     async def done(self, native: str, commands: Iterable[Command]) -> None:
         """Carry out what needs no answer from the core."""
-        gone = list[Gone]()
+        gone, renamed = list[Gone](), list[Renamed]()
         for command in commands:
             if isinstance(command, Send):
                 self.say(command.stanzas)
             elif isinstance(command, Gone):
                 gone.append(command)
+            elif isinstance(command, Renamed):
+                renamed.append(command)
         try:
+            for one in renamed:
+                await self._keep_nick(native, one.user, one.nick)
             await self._table.remove(native, [g.full for g in gone])
         except StoreFault as fault:  # at the next start they are asked whether they are there
-            self._ctx.log.warning("who left %s is not forgotten yet: %s", native, fault)
-        for one in gone:
-            if one.last:
-                self._on_gone(native, one.user)
+            self._ctx.log.warning("who left %s, or was renamed, is not stored yet: %s", native, fault)
+        for left in gone:
+            if left.last:
+                self._on_gone(native, left.user)
 
     async def show(self, delivery: Delivery) -> str:
         """One event of the log to everybody in the room; the room's stable id of it. Raises ``Retry``."""
@@ -198,23 +210,49 @@ class MucService:
             history = await self._history(native, enter.history, upto)
             await self._ctx.present(native)
             full, view = enter.stanza.sender.full, self.view(native)
-            self.say(room.muc.sync(view))
+            await self._sync(native, room)
             # Kept before they are told: whoever believes to be here is asked after a crash.
             await self._table.put([Kept(room=native, jid=full, nick=enter.nick, joined_seq=upto)])
             admission = Admission(upto=upto, history=history, subject=view.facts.topic)
-            self.say(room.muc.admit(enter, admission, view))
-            await self._transport.drained()  # what the next one is shown is not made before
+            for some in batches(room.muc.admit(enter, admission, view)):
+                self.say(some)
+                await self._transport.drained()  # what comes next is not made before
+
+    async def show_present(self, native: str) -> None:
+        """A room is not what its occupants were shown, and no event will say so."""
+        room = self.room(native)
+        if room is None:
+            return
+        room.stale = True
+        if not self.up or not await asyncio.shield(room.gate):
+            return  # once they were asked whether they are there
+        await self._ctx.present(native)
+        async with room.lock:
+            if room.stale and self.up:
+                room.stale = False
+                await self._sync(native, room)
+                self.say(room.muc.renewed(self.view(native)))
+
+    async def _sync(self, native: str, room: HostedRoom) -> None:
+        for commands in room.muc.sync(self.view(native)):
+            await self.done(native, commands)
+            await self._transport.drained()
 
     async def rename(self, native: str, user: Ref, nick: str) -> None:
         """Give somebody another nick, which the core has taken."""
         room = self.room(native)
+        if room is not None:
+            self.say(room.muc.renamed(user, nick))
+            await self._keep_nick(native, user, nick)
+
+    async def _keep_nick(self, native: str, user: Ref, nick: str) -> None:
+        room = self.room(native)
         occupant = room.muc.roster.of(user) if room else None
-        if room is None or occupant is None:
-            return
-        self.say(room.muc.renamed(user, nick))
-        await self._table.put(
-            Kept(room=native, jid=full, nick=nick, joined_seq=seq) for full, seq in occupant.sessions.items()
-        )
+        if occupant is not None:
+            await self._table.put(
+                Kept(room=native, jid=full, nick=nick, joined_seq=seq)
+                for full, seq in occupant.sessions.items()
+            )
 
     async def _history(self, native: str, asked: Asked, upto: int) -> list[Past]:
         config = self._ctx.config

@@ -137,9 +137,12 @@ _SEALED = frozenset(
 def texts_of(stanza: Stanza) -> tuple[str, ...]:
     """Every string of a stanza that is not known to be an identifier: the text of every element, also where
     an element within it parts a word, and every attribute. What a payload of ours does not know counts too.
-    What is sealed is not read, what stands beside it is.
+    What is sealed is not read, what stands beside it is. The resource from which a room is entered is shown
+    to everybody in it.
     """
     found: dict[str, None] = {}
+    if stanza.kind == "presence":
+        found[stanza.sender.resource] = None
     waiting = list(stanza.element)
     while waiting:
         child = waiting.pop()

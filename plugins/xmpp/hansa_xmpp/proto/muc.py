@@ -11,103 +11,33 @@ SPEC: XEP-0045 section 7.2 (entering), 7.4 (speaking), 7.6 (renaming), 7.14 (lea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from hansa import Content, Event, Member, Membership, Name, Person, Ref, Role, RoomView, Topic
 
 from hansa_xmpp.proto import broadcast, convert, errors, jid, render
 from hansa_xmpp.proto.broadcast import Broadcast, Parting
-from hansa_xmpp.proto.convert import SentIds
+from hansa_xmpp.proto.commands import (
+    Admission,
+    Asked,
+    Command,
+    Enter,
+    Gone,
+    Ignore,
+    Rename,
+    Renamed,
+    Say,
+    Send,
+)
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.nick import nick_for
 from hansa_xmpp.proto.render import Outgoing
 from hansa_xmpp.proto.roster import Occupant, Roster
 from hansa_xmpp.proto.stanza import MAX_ID, MUC, Stanza
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """The history a client wants (XEP-0045 section 7.2.15); None where it did not say. ``since`` in ms,
-    ``seconds`` before now. ``chars`` counts the characters of the stanzas.
-    """
-
-    stanzas: int | None = None
-    chars: int | None = None
-    seconds: int | None = None
-    since: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Stanzas to be sent."""
-
-    stanzas: tuple[Outgoing, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Enter:
-    """``user`` wants to come in on one more connection, under ``nick``."""
-
-    stanza: Stanza
-    user: Ref
-    nick: str
-    history: Asked
-
-
-@dataclass(frozen=True, slots=True)
-class Rename:
-    """``user``, who is here, wants ``nick``."""
-
-    stanza: Stanza
-    user: Ref
-    nick: str
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """``user`` wants ``content`` to happen."""
-
-    stanza: Stanza
-    user: Ref
-    content: Content
-    ids: SentIds = SentIds()  # noqa: RUF009  # frozen
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """A connection is out. ``last``: it was the person's last one here."""
-
-    user: Ref
-    full: str
-    last: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Ignore:
-    """Nothing is done about a stanza; ``why`` is one of a few words, to be counted."""
-
-    why: str
-
-
-Command = Send | Enter | Rename | Say | Gone | Ignore
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """An event of the log that has words; ``body`` is XML already."""
-
-    event: Event
-    body: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
-    """What somebody who comes in is shown: the log up to ``upto`` in ``history``, the subject."""
-
-    upto: int
-    history: Sequence[Past] = ()
-    subject: str = ""
+#: People who are looked at in one go.
+_STEP = 200
 
 
 class Muc:
@@ -121,6 +51,9 @@ class Muc:
         self._network = network
         self._max_sessions = max_sessions
         self._say = Broadcast(room, occupant_id)
+        #: The topic and the name that all who are here were shown; None where that is not known.
+        self._topic: str | None = None
+        self._name: str | None = None
 
     def user(self, stanza: Stanza) -> Ref:
         """The person who sent a stanza."""
@@ -216,11 +149,15 @@ class Muc:
         to = self.roster.receivers()
         return [Send(tuple(self._say.absent(o, to, parting) for o in left)), *commands]
 
-    def admit(self, enter: Enter, admission: Admission, view: RoomView) -> list[Outgoing]:
-        """``enter`` is granted: everybody else, then themselves, then history, then the subject."""
+    def admit(self, enter: Enter, admission: Admission, view: RoomView) -> Iterator[Outgoing]:
+        """``enter`` is granted: everybody else, then themselves, then history, then the subject. It can be
+        many stanzas: with the first they are in, the others are made as they are taken.
+        """
         full, said = enter.stanza.sender.full, list[Outgoing]()
         person = view.person(enter.user)
         occupant = self.roster.of(enter.user)
+        if not len(self.roster):
+            self._topic, self._name = admission.subject, view.facts.name
         if occupant is None:
             occupant = Occupant(enter.user, enter.nick, role=person.role if person else Role.MEMBER)
             self.roster.put(occupant)
@@ -230,14 +167,18 @@ class Muc:
             said += self._renamed(occupant, enter.nick, "", ())
             self.roster.enter(occupant, full, admission.upto)
         self.roster.release(enter.user)
-        said += [self._say.present(o, [full]) for o in self.roster if o is not occupant]
+        yield from said
+        for other in self.roster:
+            if self.roster.session(full) is None:
+                return
+            if other is not occupant and self.roster.of(other.user) is other:
+                yield self._say.present(other, [full])
         codes = [broadcast.SELF, broadcast.NON_ANONYMOUS, broadcast.LOGGED]
         if enter.stanza.to.resource != occupant.nick:
             codes.append(broadcast.RENAMED_BY_ROOM)
-        said.append(self._say.present(occupant, [full], codes))
-        said += self._history(enter, admission, view)
-        said.append(self._say.subject(admission.subject, [full]))
-        return said
+        yield self._say.present(occupant, [full], codes)
+        yield from self._history(enter, admission, view)
+        yield self._say.subject(admission.subject, [full])
 
     def _history(self, enter: Enter, admission: Admission, view: RoomView) -> list[Outgoing]:
         to, said = [enter.stanza.sender.full], list[Outgoing]()
@@ -264,7 +205,9 @@ class Muc:
             return []
         return self._renamed(occupant, nick, name, tuple(occupant.sessions))
 
-    def _renamed(self, occupant: Occupant, nick: str, name: str, own: tuple[str, ...]) -> list[Outgoing]:
+    def _renamed(
+        self, occupant: Occupant, nick: str, name: str, own: tuple[str, ...], *codes: int
+    ) -> list[Outgoing]:
         if (occupant.nick, occupant.name) == (nick, name):
             return []
         others, said = self._others(occupant.user), list[Outgoing]()
@@ -278,7 +221,7 @@ class Muc:
         occupant.nick, occupant.name = nick, name
         self.roster.put(occupant)
         said.append(self._say.present(occupant, others))
-        said.append(self._say.present(occupant, own, [broadcast.SELF]))
+        said.append(self._say.present(occupant, own, [broadcast.SELF, *codes]))
         return said
 
     def restore(self, user: Ref, nick: str, full: str, upto: int) -> None:
@@ -289,20 +232,62 @@ class Muc:
             self.roster.put(occupant)
         self.roster.enter(occupant, full, upto)
 
-    def sync(self, view: RoomView) -> list[Outgoing]:
-        """Make the people of other networks those of the view, where events did not tell (a state that was
-        found to differ, a start).
+    def sync(self, view: RoomView) -> Iterator[list[Command]]:
+        """Make the people here those of the view, where events did not tell (a state that was found to
+        differ, an event that is withheld, a name that was taken back, a start), some of them at a time.
         """
-        said = list[Outgoing]()
-        for occupant in self.roster:
-            if occupant.user.network != self._network:
-                person = view.person(occupant.user)
-                if person is None or person.membership is not Membership.JOIN:
-                    said += self._out(occupant, Parting())
-        for person in sorted(view.joined(), key=lambda p: (p.user.network, p.user.id)):
-            if person.user.network != self._network:
-                said += self._puppet(person)
-        return said
+        here = list(self.roster)
+        for at in range(0, len(here), _STEP):
+            yield [command for occupant in here[at : at + _STEP] for command in self._checked(occupant, view)]
+        missing = sorted(
+            (person for person in view.joined() if self._is_missing(person)),
+            key=lambda person: (person.user.network, person.user.id),
+        )
+        for at in range(0, len(missing), _STEP):
+            said = list[Outgoing]()
+            for person in missing[at : at + _STEP]:
+                if view.membership(person.user) is Membership.JOIN:
+                    said += self._puppet(person)
+            yield [Send(tuple(said))]
+
+    def _is_missing(self, person: Person) -> bool:
+        """Somebody of another network who is not shown as they are."""
+        if person.user.network == self._network:
+            return False
+        occupant = self.roster.of(person.user)
+        return occupant is None or (occupant.name, occupant.role) != (person.name or "", person.role)
+
+    def _checked(self, occupant: Occupant, view: RoomView) -> list[Command]:
+        person, user = view.person(occupant.user), occupant.user
+        if self.roster.of(user) is not occupant:
+            return []
+        if user.network != self._network:
+            if person is None or person.membership is not Membership.JOIN:
+                return [Send(tuple(self._out(occupant, Parting())))]
+            return []
+        if person is None:
+            return []
+        if person.membership is Membership.JOIN:
+            if person.name is not None:
+                return []
+            nick = nick_for(user, None, lambda n: not self.roster.free(n, user))
+            said = self._renamed(occupant, nick, "", tuple(occupant.sessions), broadcast.RENAMED_BY_ROOM)
+            return [Send(tuple(said)), Renamed(user, nick)] if said else []
+        banned = person.membership is Membership.BAN
+        sessions = tuple(occupant.sessions)
+        code = broadcast.BANNED if banned else broadcast.KICKED
+        out = self._out(occupant, Parting(codes=(code,), banned=banned))
+        return [Send(tuple(out)), *(Gone(user, full, False) for full in sessions)]
+
+    def renewed(self, view: RoomView) -> list[Outgoing]:
+        """The topic and the name, where everybody here was shown others."""
+        to, said, facts = self.roster.receivers(), list[Outgoing](), view.facts
+        if self._topic != facts.topic:
+            said.append(self._say.subject(facts.topic, to))
+        if self._name != facts.name:
+            said.append(self._say.configured(to))
+        self._topic, self._name = facts.topic, facts.name
+        return said if to else []
 
     def live(self, event: Event, content: Content, view: RoomView) -> list[Command]:
         """One event of the log, for everybody who was not given it as history."""
@@ -315,8 +300,10 @@ class Muc:
                 ids = convert.ids_of(event.origin.id)
                 nick = sender.nick if sender else ""
                 said = [self._say.subject(text, to, nick=nick, id_=ids.id or event.id)]
-            case Name():
+                self._topic = text
+            case Name(text=text):
                 said = [self._say.configured(to)]
+                self._name = text
             case _:
                 said = self._present_speaker(event.sender, view)
                 body = convert.body_of(content)

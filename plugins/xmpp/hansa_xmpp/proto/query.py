@@ -13,8 +13,9 @@ from xml.etree.ElementTree import Element
 from hansa import Name, RoomView
 
 from hansa_xmpp.proto import errors, render
+from hansa_xmpp.proto.commands import Say, Send
 from hansa_xmpp.proto.errors import Condition
-from hansa_xmpp.proto.muc import Muc, Say, Send
+from hansa_xmpp.proto.muc import Muc
 from hansa_xmpp.proto.render import element
 from hansa_xmpp.proto.stanza import (
     DATA_FORM,

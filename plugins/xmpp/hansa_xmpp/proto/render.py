@@ -6,8 +6,9 @@ SPEC: XML 1.0 section 2.2 (characters), section 2.4 (what is escaped); RFC 6120 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 #: What XML 1.0 (production 2, Char) does not allow, in a character class.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -60,3 +61,14 @@ def stanza(
         head += f" id='{attribute(id_)}'"
     tail = f"'>{inner}</{kind}>" if inner else "'/>"
     return Outgoing(sender, tuple(to), head + " to='", tail)
+
+
+#: Stanzas that are made in one go.
+_TOGETHER = 50
+
+
+def batches(stanzas: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
+    """Stanzas that are made as they are taken, some at a time."""
+    each = iter(stanzas)
+    while some := list(islice(each, _TOGETHER)):
+        yield some
