@@ -136,6 +136,13 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
+    def suspect(self, native: str, servers: frozenset[str]) -> None:
+        """Servers of this network that may be in a room although its state does not say so, all of them each
+        time: events of theirs stand in its history that cannot be verified. Policies take them for being in
+        it. It is kept in memory: say it again after a start.
+        """
+        ...
+
     async def reconcile(self, native: str, change: ViewChange) -> None:
         """Correct the room's present, in the room's turn, after the native state was found to differ."""
         ...

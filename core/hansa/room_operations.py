@@ -81,7 +81,8 @@ class RoomOperations:
         found: list[dict[str, str]] = []
         if not self._app.decisions.policies:
             return found
-        for network, server in sorted(room.view.joined_servers)[:_SERVERS]:
+        suspected = {(network, one) for network, servers in room.view.suspected.items() for one in servers}
+        for network, server in sorted({*room.view.joined_servers, *suspected})[:_SERVERS]:
             crossing = PeerConnect(network=network, server=server, outbound=True)
             verdict = await self._app.decisions.weigh(crossing)
             if not verdict.allowed:

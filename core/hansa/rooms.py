@@ -78,6 +78,7 @@ class Rooms:
         facts, room.head, room.received, room.generation = tables.room_of(row)
         view = RoomView(room.id, facts)
         view.load(tables.person_of(r) for r in await self._people(room.id))
+        view.suspect_as(room.view)
         room.view = view
         room.tail.clear()
         room.stale = False

@@ -148,6 +148,11 @@ class Context(BasicContext):
         await self._app.present.settle(room)
         return room.view
 
+    def suspect(self, native: str, servers: frozenset[str]) -> None:
+        """See ``hansa.NetworkContext.suspect``."""
+        if (view := self.view(native)) is not None:
+            view.suspect(self.id, servers)
+
     async def reconcile(self, native: str, change: ViewChange) -> None:
         """See ``hansa.NetworkContext.reconcile``."""
         await self._app.pipeline.correct(self._app.rooms.of(self._ref(native)).id, change)

@@ -56,6 +56,7 @@ POINTS = {
     "NetworkContext.present": FREE + "what stands in the view, after it was asked about again",
     "NetworkContext.view": FREE + "what withheld events left out of it is not in it",
     "NetworkContext.reconcile": FREE + "a state whose events were judged one by one",
+    "NetworkContext.suspect": FREE + "servers that are reckoned with at the next question",
     "NetworkContext.delivered": FREE + "a number",
     "NetworkContext.ghost": FREE + "an id is made; its person is judged at every act",
     "NetworkContext.home_of": FREE + "an id is looked up",

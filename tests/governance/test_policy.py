@@ -532,3 +532,20 @@ async def test_a_question_about_thousands_of_people_holds_nobody_up():
     crowd = tuple(Ref("m", f"@mal{number}:x.example") for number in range(5000))
     verdict = await policy.check(KeysQuery(network="m", server="x.example", users=crowd, outbound=False))
     assert verdict is not None and len(verdict.reasons) == MOST_NAMED
+
+
+async def test_a_room_may_bar_a_server_that_is_denied_and_in_it():
+    """Where nobody of its people is known who could be put out, this is how it is shut out."""
+    policy = GovernancePolicy(hansa_governance.Config(deny_servers=("evil.example",)), "gov", ManualClock())
+    view, facts = room("good.example", "evil.example"), NativeFacts(sender_server="good.example")
+    out = {"link": IN, "sender": ANN, "view": view, "facts": facts}
+    assert await policy.check(EventOut(content=Custom(type="m.room.server_acl"), **out)) is None
+    assert (await policy.check(EventOut(content=Custom(type="m.room.topic"), **out))).action is Action.DENY
+    theirs = EventIn(
+        link=IN,
+        sender=EVE,
+        content=Custom(type="m.room.server_acl"),
+        view=view,
+        facts=replace(facts, sender_server="evil.example"),
+    )
+    assert (await policy.check(theirs)).action is Action.DENY

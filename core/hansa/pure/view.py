@@ -71,6 +71,7 @@ class RoomView:
     _people: dict[Ref, Person] = field(default_factory=dict)
     _joined: dict[tuple[str, str], int] = field(default_factory=dict)
     _servers: frozenset[str] | None = field(default=None, compare=False, repr=False)
+    _suspected: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def people(self) -> Mapping[Ref, Person]:
@@ -96,10 +97,27 @@ class RoomView:
         return (p for p in self._people.values() if p.membership is Membership.JOIN)
 
     def servers(self) -> frozenset[str]:
-        """The names of all servers with a joined person, over all networks: the same set until it changes."""
+        """The names of all servers with a joined person, over all networks, and of those that are suspected
+        to have one: the same set until it changes.
+        """
         if self._servers is None:
-            self._servers = frozenset(server for _, server in self._joined)
+            self._servers = frozenset(server for _, server in self._joined).union(*self._suspected.values())
         return self._servers
+
+    @property
+    def suspected(self) -> Mapping[str, frozenset[str]]:
+        """By network, servers that speak in the room without a person there that is known to be one."""
+        return MappingProxyType(self._suspected)
+
+    def suspect(self, network: str, servers: frozenset[str]) -> None:
+        """Take these servers of a network, and no others, for being in the room without being known to be."""
+        self._suspected[network] = servers
+        self._servers = None
+
+    def suspect_as(self, before: RoomView) -> None:
+        """Suspect what an earlier view of the room suspected, which no store holds."""
+        for network, servers in before.suspected.items():
+            self.suspect(network, servers)
 
     def apply(self, change: ViewChange) -> None:
         """Take a change in place."""

@@ -19,6 +19,7 @@ from hansa import (
     Clock,
     Content,
     Crossing,
+    Custom,
     DirectoryPublish,
     EventIn,
     EventOut,
@@ -53,6 +54,8 @@ from hansa_governance.rate import Rates
 from hansa_governance.servers import MOST_NAMED, Servers
 from hansa_governance.words import Words
 
+#: What a Matrix room's list of barred servers is called.
+_SERVER_ACL = "m.room.server_acl"
 #: Messages between devices carry keys, many for one message: they have a rate of their own, so much larger.
 _DEVICE_TIMES = 10
 #: Acts that are known to be counted: the same one may come in twice.
@@ -99,8 +102,9 @@ class GovernancePolicy:
         """
         free = isinstance(crossing, EventIn | EventOut) and _never_stopped(crossing.content, crossing.sender)
         found: list[Verdict] = []
-        if not free:
+        if not free and not _bars(crossing):
             found += await self._peers(crossing)
+        if not free:
             found += await self._people(people_of(crossing))
         if self._words:
             found += self._said(await self._phrase(crossing, free=free), free=free)
@@ -219,6 +223,17 @@ def _actor(crossing: Crossing) -> Ref | None:
             return crossing.sender
         case _:
             return None
+
+
+def _bars(crossing: Crossing) -> bool:
+    """Whether it is the list of servers that a room bars, on its way there. A server that is denied is shut
+    out by it, where nobody of its people is known who could be.
+    """
+    return (
+        isinstance(crossing, EventOut)
+        and isinstance(crossing.content, Custom)
+        and crossing.content.type == _SERVER_ACL
+    )
 
 
 def _never_stopped(content: Content, sender: Ref) -> bool:

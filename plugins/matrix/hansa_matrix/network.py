@@ -141,6 +141,7 @@ class MatrixNetwork:
         self._ingest = Ingest(self._own, self._keyring, self._gaps, self._policing, shares)
         self._gaps.ingest = self._ingest
         self._ingest.room_of = self.get
+        self._ingest.unverified = self._gaps.unverified.note
         self._sender.room_of = self.get
         self._events.judge = Rejudging(ctx, self._views.home_of, self.facts)
         self._rooms: dict[str, MatrixRoom] = {}
@@ -265,6 +266,8 @@ class MatrixNetwork:
             if unlinked and room.room_id not in successors:  # the power failed just before
                 opened = await self._entrance.opened(room)
                 await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
+        for room in [room for room in self._rooms.values() if room.holes.by_id]:
+            await self._gaps.unverified.settle(room)
         await self._ingest.load(list(self._rooms.values()))
         self._opening.set()
         self._clients.start()

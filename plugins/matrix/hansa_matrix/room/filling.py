@@ -75,6 +75,7 @@ class HoleFiller:
                     await self._in_vain(room, hole, ())
             if any(hole.again <= now for hole in room.holes.by_id.values()):
                 self._news.set()
+            await self._gaps.unverified.settle(room)
         self._ctx.gauge("matrix_holes_open", sum(len(room.holes) for room in self._rooms()))
 
     async def _try(self, room: MatrixRoom, hole: Hole) -> None:

@@ -24,6 +24,7 @@ from hansa_matrix.room.holes import DEFINITE, Hole, Suspects, Why
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.native import Adopted
 from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.unverified import Unverified
 
 _MOST = 1000
 _ASK = 20
@@ -45,6 +46,7 @@ class GapFiller:
         self.fetched = Fetched(ctx, Errands(ctx, client), keyring)
         self._suspects = Suspects(ctx.clock, ctx.config.gap_patience)
         self._told: set[tuple[str, str, str]] = set()
+        self.unverified = Unverified(ctx, client.server)
         self.ingest: Ingest | None = None
 
     @property
@@ -184,6 +186,7 @@ class GapFiller:
                 if one.event_id in notes.doubtful:
                     citing = next((p for p in got.values() if one.event_id in p.prev_events), one)
                     self._hole(room, one.event_id, one, notes, citing)
+                    await self.unverified.settle(room)
                     continue
                 await self.fetched.auth(room, one, errand, notes)
                 if await self.lacking(room, one, ()) and not await self._pass_over(room, one, notes):
@@ -274,6 +277,7 @@ class GapFiller:
                     asked = [self.errands.beside(server) for server in servers]
                     state = await self.fetched.agreed(room, event_id, asked)
             self._hole(room, event_id, known, notes, pdu, state)
+        await self.unverified.settle(room)
         return True
 
     def _hole(  # noqa: PLR0917

@@ -98,6 +98,8 @@ class Ingest:
         self.settled: Callable[[MatrixRoom], Awaitable[None]] | None = None
         #: Takes an event of a room that we are not in; False if it means nothing to us.
         self.elsewhere: Callable[[Mapping[str, Any]], Awaitable[bool]] | None = None
+        #: Told of the servers without whose keys an event could not be verified.
+        self.unverified: Callable[[MatrixRoom, set[str]], Awaitable[None]] | None = None
 
     async def load(self, rooms: Sequence[MatrixRoom]) -> None:
         """Take up what was acknowledged before a restart."""
@@ -424,6 +426,9 @@ class Ingest:
         problem = unsigned_by(pdu, room.version, self._keyring.get, verify, servers)
         if problem is None:
             return checked_hash(pdu, room.version)
+        if self.unverified is not None:
+            known = {server for server, key in key_ids(pdu, servers) if self._keyring.get(server, key)}
+            await self.unverified(room, set(servers) - known)
         self._ctx.count("matrix_pdus", status="dropped")
         self._ctx.log.info("dropped %s: %s", pdu.event_id, problem)
         return None
