@@ -7,7 +7,7 @@ import hashlib
 import hmac
 
 import pytest
-from clients.people import Person, Refused, house, until
+from clients.people import Person, Refused, house, part, until
 from hansa import Busy, LocalProtocolError
 from hansa_matrix.client_api.passwords import Passwords
 from hansa_matrix.client_api.shares import Shares, address_group
@@ -349,6 +349,32 @@ async def test_what_the_erased_said_is_for_those_who_were_there(tmp_path):
         assert await alice.texts(room) == ["forget me"]
         assert await eve.texts(room) == [None]
         assert (await home.anybody.get(f"/profile/{bob.user}")) == {}
+
+
+async def test_servers_that_come_later_do_not_get_what_the_erased_said(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        known, later = (
+            home.wire.room.room_id,
+            await alice.create(preset="public_chat", room_alias_name="verona"),
+        )
+        await bob.join(f"#one:{OURS}")
+        await bob.join(later)
+        said = [await bob.say(room, "forget me") for room in (known, later)]
+        said.append(await alice.say(later, "stays"))
+        await bob.call("POST", "/account/deactivate", {"auth": login("bob", "of bob"), "erase": True})
+        await home.wire.join("verona")
+
+        async def given(event):
+            status, found = await home.wire.ask("GET", f"/_matrix/federation/v1/event/{part(event)}")
+            assert status == 200
+            return found["pdus"][0]["content"].get("body")
+
+        assert [await given(event) for event in said] == ["forget me", None, "stays"]
+        target = f"/_matrix/federation/v1/backfill/{part(later)}?limit=50&v={part(said[2])}"
+        _, found = await home.wire.ask("GET", target)
+        bodies = [pdu["content"].get("body") for pdu in found["pdus"] if pdu["type"] == "m.room.message"]
+        assert bodies == ["stays", None]
 
 
 async def test_people_report(tmp_path):

@@ -37,6 +37,14 @@ class Visibility:
             return True
         return stored.before != stored.after and await self._in(room, stored.before, server)
 
+    async def there(self, room: MatrixRoom, stored: Stored, server: str) -> bool:
+        """Whether somebody of ``server`` was in the room when an event happened."""
+        if await _any_of(room, stored.after, server, frozenset({"join"})):
+            return True
+        return stored.before != stored.after and await _any_of(
+            room, stored.before, server, frozenset({"join"})
+        )
+
     async def _in(self, room: MatrixRoom, group: int, server: str) -> bool:
         key = (room.room_id, group, server)
         known = self._known.get(key)
@@ -53,9 +61,15 @@ class Visibility:
         if value not in {"joined", "invited"}:
             return True
         enough = {"join"} if value == "joined" else {"join", "invite"}
-        theirs = [key for key in state if key[0] == MEMBER and ids.domain_of(key[1]) == server]
-        for at in range(0, len(theirs), _AT_ONCE):
-            members = await room.events_of(state, theirs[at : at + _AT_ONCE])
-            if any(p.membership in enough for k, p in members.items() if k[0] == MEMBER):
-                return True
-        return False
+        return await _any_of(room, group, server, frozenset(enough))
+
+
+async def _any_of(room: MatrixRoom, group: int, server: str, memberships: frozenset[str]) -> bool:
+    """Whether anybody of a server has one of some memberships in a state."""
+    state = await room.groups.load(group)
+    theirs = [key for key in state if key[0] == MEMBER and ids.domain_of(key[1]) == server]
+    for at in range(0, len(theirs), _AT_ONCE):
+        members = await room.events_of(state, theirs[at : at + _AT_ONCE])
+        if any(p.membership in memberships for k, p in members.items() if k[0] == MEMBER):
+            return True
+    return False

@@ -45,11 +45,21 @@ class History:
     async def _shown(self, room: MatrixRoom, found: Sequence[Stored], origin: str) -> list[Stored]:
         """Events as ``origin`` may have them: whole, or without what its people could not read."""
         return [
-            one
-            if not one.after or await self._visibility.seen(room, one, origin)
-            else replace(one, pdu=redacted(one.pdu, room.version))
+            one if await self._whole(room, one, origin) else replace(one, pdu=redacted(one.pdu, room.version))
             for one in found
         ]
+
+    async def _whole(self, room: MatrixRoom, one: Stored, origin: str) -> bool:
+        """Whether a server may have what an event says. What the erased said is for those who were there.
+
+        SPEC: client-server API, ``POST /account/deactivate``.
+        """
+        if not one.after:
+            return True
+        erased = one.pdu.sender in self._entitled.own.attendance.erased
+        if erased and not await self._visibility.there(room, one, origin):
+            return False
+        return await self._visibility.seen(room, one, origin)
 
     async def state(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /state``: the state before an event."""
