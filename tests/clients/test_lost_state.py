@@ -228,3 +228,54 @@ async def test_who_came_and_went_between_two_syncs_is_told(tmp_path):
         found = await bob.sync()
         assert "hello" in bodies(timeline(found, room, "leave"))
         assert timeline(found, room, "leave")[-1]["content"]["membership"] == "leave"
+
+
+async def test_a_token_of_the_future_is_none(tmp_path):
+    """The store was set back: all is told again, and no message to a device is taken for received."""
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(preset="public_chat")
+        await bob.join(room)
+        await bob.sync()
+        await alice.call("PUT", "/sendToDevice/test.x/1", {"messages": {bob.user: {"*": {"a": 1}}}})
+        for token in ("s99999_99_99999", "s1_1_99999"):
+            bob.since = token
+            found = await bob.sync()
+            assert [e["content"] for e in found["to_device"]["events"]] == [{"a": 1}]
+            assert "m.room.create" in str(found["rooms"]["join"][room])
+        assert "to_device" not in await bob.sync()
+
+
+@pytest.mark.parametrize("how", ["leaves", "declines"])
+async def test_the_state_behind_a_left_room(tmp_path, how):
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(preset="public_chat", invite=[bob.user])
+        if how == "leaves":
+            await bob.join(room)
+        await bob.sync()
+        await bob.room(room, "leave")
+        left = (await bob.sync("&use_state_after=true"))["rooms"]["leave"][room]
+        assert "state" not in left
+        member = [e for e in left["state_after"]["events"] if e["type"] == "m.room.member"]
+        assert [e["content"]["membership"] for e in member] == ["leave"]
+
+
+async def test_the_heroes_are_those_who_came_first_of_who_is_there(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create(preset="public_chat")
+        people = [await home.person(f"p{n:02}") for n in range(60)]
+        for one in (*people[:54], *people[:53:-1]):
+            await one.join(room)
+        for one in people[:52]:
+            await one.room(room, "leave")
+        found = (await alice.sync())["rooms"]["join"][room]["summary"]
+        here = [people[at].user for at in (52, 53, 59, 58, 57)]
+        assert found["m.heroes"] == here
+        assert found["m.joined_member_count"] == 9
+        for one in people[52:]:
+            await one.room(room, "leave")
+        found = (await alice.sync())["rooms"]["join"][room]["summary"]
+        assert len(found["m.heroes"]) == 5
+        assert found["m.joined_member_count"] == 1

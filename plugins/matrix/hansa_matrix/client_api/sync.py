@@ -65,6 +65,9 @@ class Sync:
     async def sync(self, caller: Caller, request: Request, _body: Any) -> Response:
         """Answer at once where there is news, else when there is some or time is up."""
         since = since_of(request.first("since"))
+        if max(since.position, since.device) > await self._news.now():
+            # Of a store that was set back, or of elsewhere: what happened since then nobody has been told.
+            since = Since()
         wanted = await self._filter(caller, request.first("filter"))
         full = request.first("full_state") == "true"
         after = "true" in {

@@ -13,7 +13,7 @@ from hansa_matrix.client_api.data import PUSH_RULES, UserData
 from hansa_matrix.client_api.filters import EventFilter
 from hansa_matrix.client_api.push import PushRules
 from hansa_matrix.client_api.shapes import Shapes, stripped
-from hansa_matrix.client_api.sync_timeline import RoomTimelines, Span
+from hansa_matrix.client_api.sync_timeline import RoomTimelines, Span, states_after
 from hansa_matrix.client_api.threads import MAIN
 from hansa_matrix.client_api.timeline import Place
 from hansa_matrix.client_api.unread import Unread
@@ -30,6 +30,8 @@ from hansa_matrix.room.shown import unspoken
 from hansa_matrix.room.signals import PRIVATE, RoomSignals
 
 _HEROES = 5
+#: Members that are looked at together for heroes, and in all.
+_LOOKED_AT, _MOST_LOOKED_AT = 200, 10_000
 #: What names a room.
 _NAMES: tuple[StateKey, ...] = (("m.room.name", ""), ("m.room.canonical_alias", ""))
 
@@ -179,12 +181,21 @@ class RoomsPart:
 
     @staticmethod
     async def _heroes(user: str, room: MatrixRoom, state: Mapping[StateKey, str]) -> list[str]:
-        """Whose names make the name of a room that has none: those who are in it, or else were."""
-        others = [key for key in state if key[0] == MEMBER and key[1] != user][: _HEROES * 10]
-        members = await room.events_of(state, others)
-        here = [k[1] for k in others if k in members and members[k].membership in {"join", "invite"}]
-        gone = [k[1] for k in others if k in members and members[k].membership in {"leave", "ban"}]
-        return (here or gone)[:_HEROES]
+        """Whose names make the name of a room that has none: those who came first of who is in it or asked
+        in, or else of who was.
+        """
+        others = [(key, event) for key, event in state.items() if key[0] == MEMBER and key[1] != user]
+        here: list[Stored] = []
+        gone: list[Stored] = []
+        for at in range(0, min(len(others), _MOST_LOOKED_AT), _LOOKED_AT):
+            page = others[at : at + _LOOKED_AT]
+            members = await room.events.load([event for _, event in page], room.version)
+            here += [one for one in members.values() if one.pdu.membership in {"join", "invite"}]
+            gone += [one for one in members.values() if one.pdu.membership in {"leave", "ban"}]
+            if len(here) >= _HEROES:
+                break
+        first = sorted(here or gone, key=lambda one: (one.depth, one.pdu.event_id))[:_HEROES]
+        return [str(one.pdu.state_key) for one in first]
 
     async def _receipts(self, asked: Asked, room_id: str, users: set[str] | None) -> list[dict[str, Any]]:
         """Of some people, or of all."""
@@ -272,7 +283,8 @@ class RoomsPart:
         )
         timeline, state = await self._timelines.of(asked, room, span)
         data = await self.account_data(asked, room.room_id)
-        return {"state": {"events": []}, "timeline": timeline, **state, "account_data": {"events": data}}
+        state = state or {"state": {"events": []}}
+        return {"timeline": timeline, **state, "account_data": {"events": data}}
 
     async def _came_and_went(self, asked: Asked, room: MatrixRoom) -> bool:
         """Whether one was not in a room at the last time, which one has left since."""
@@ -293,6 +305,6 @@ class RoomsPart:
         timely = [one for one in shown if wanted.limit and wanted.named(str(one["type"]), str(one["sender"]))]
         return {
             "timeline": {"events": timely, "limited": False, "prev_batch": str(Place(position=asked.upto))},
-            "state": {"events": [] if timely else shown},
+            **(states_after(shown) if asked.after else {"state": {"events": [] if timely else shown}}),
             "account_data": {"events": []},
         }

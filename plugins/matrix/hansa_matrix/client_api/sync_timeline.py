@@ -79,8 +79,7 @@ class RoomTimelines:
         states = state_shapes(chosen, self._ctx.clock.now(), room_id=False, federation=raw)
         shown = wanted.fitted(states)
         if asked.after:
-            name = "state_after"
-            return timeline, {name: {"events": shown}, "org.matrix.msc4222.state_after": {"events": shown}}
+            return timeline, states_after(shown)
         return timeline, {"state": {"events": shown}} if shown or span.whole else {}
 
     async def _looked(self, asked: Asked, room: MatrixRoom, span: Span) -> _Looked:
@@ -170,3 +169,8 @@ class RoomTimelines:
             own = {one.pdu.event_id for one in timeline}
             kept = {k: e for k, e in kept.items() if e not in own}
         return kept
+
+
+def states_after(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The state behind a timeline, under its name and that of before it was in the specification."""
+    return {"state_after": {"events": shown}, "org.matrix.msc4222.state_after": {"events": shown}}
