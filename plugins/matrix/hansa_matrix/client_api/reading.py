@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hansa import Membership, NetworkContext, Request
@@ -13,7 +14,7 @@ from hansa_matrix.client_api.door import Handler, Limited, number
 from hansa_matrix.client_api.filters import EventFilter
 from hansa_matrix.client_api.peeking import Peeking
 from hansa_matrix.client_api.relating import Relating
-from hansa_matrix.client_api.shapes import Shapes, bare, state_shapes
+from hansa_matrix.client_api.shapes import Shapes, state_shapes
 from hansa_matrix.client_api.timeline import Place, Timeline, place_of
 from hansa_matrix.client_api.visibility import Visibility, without
 from hansa_matrix.federation.answers.spaces import nearest
@@ -268,7 +269,11 @@ class Reading:
         event = (await room.shown_of(await self._present(caller, room), [key])).get(key)
         if event is None:
             raise error(404, "M_NOT_FOUND", "there is no such state")
-        return bare(event) if request.first("format") == "event" else event.content
+        if request.first("format", "content") != "event":
+            return event.content
+        stored = (await room.events.load([event.event_id], room.version))[event.event_id]
+        (shown,) = await self._shapes.of(caller, room, [replace(stored, pdu=event)])
+        return shown
 
     async def members(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /members``, now or at a token."""

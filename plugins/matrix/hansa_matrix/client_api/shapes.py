@@ -75,8 +75,11 @@ class Shapes:
         *,
         room_id: bool = True,
         federation: bool = False,
+        bundled: bool = True,
     ) -> list[dict[str, Any]]:
-        """Events of one room for one reader, with ``federation`` as servers send them to each other."""
+        """Events of one room for one reader, with ``federation`` as servers send them to each other, with
+        what relates to them if ``bundled``.
+        """
         if not events:
             return []
         now = self._ctx.clock.now()
@@ -102,13 +105,15 @@ class Shapes:
                 if redaction.pdu.event_id not in readable:  # that it was taken back can be seen anyway
                     because = unspoken(redaction.pdu, room.version)
                 unsigned["redacted_because"] = bare(because, room_id=room_id)
+                # COMPAT: clients read it where Synapse gives it.
+                unsigned["redacted_by"] = redaction.pdu.event_id
             if one.pdu.state_key is not None:
                 unsigned |= await self._replaced(room, one)
             unsigned["membership"] = membership
             txn = self._sent.by(caller.user, caller.device, one.pdu.event_id)
             if txn:
                 unsigned["transaction_id"] = txn
-            if redaction is None and (one.pdu.event_id,) in related:
+            if bundled and redaction is None and (one.pdu.event_id,) in related:
                 relations = await self._relations(caller, room, one)
                 if relations:
                     unsigned["m.relations"] = relations
@@ -147,7 +152,7 @@ class Shapes:
         pdu, found = one.pdu, dict[str, Any]()
         edited = pdu.state_key is None and (relation(pdu) or ("", ""))[1] != REPLACE
         if edited and (edit := await self._edit(caller, room, pdu)) is not None:
-            found[REPLACE] = bare(await self._as_read(caller, room, edit))
+            (found[REPLACE],) = await self.of(caller, room, [edit], bundled=False)
         rows = await self.related.page(
             room.room_id, pdu.event_id, _MOST_RELATED, kind=REFERENCE, newest_first=True
         )
@@ -211,13 +216,6 @@ class Shapes:
             room.room_id, root.event_id, _AT_ONCE, kind=THREAD, sender=user, newest_first=True
         )
         return bool(await self._visibility.beside(user, room, event_ids_of(rows)) if rows else None)
-
-    async def _as_read(self, caller: Caller, room: MatrixRoom, one: Stored) -> Pdu:
-        """An event without what the erased said, for who was not there."""
-        if one.pdu.sender not in self._erased:
-            return one.pdu
-        there = await self._membership(caller.user, room, one, {}) == "join"
-        return one.pdu if there else redacted(one.pdu, room.version)
 
 
 def state_shapes(

@@ -1,0 +1,96 @@
+"""What an event is told with: the same wherever one reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from clients.people import Person, house, part
+
+V1 = "/_matrix/client/v1"
+
+
+async def everywhere(person: Person, room: str, event: str) -> dict[str, Any]:
+    """An event as each endpoint gives it."""
+    where = f"/rooms/{part(room)}"
+    timeline = part('{"room":{"timeline":{"limit":50}}}')
+    answers = {
+        "sync": (await person.get(f"/sync?filter={timeline}"))["rooms"]["join"][room]["timeline"]["events"],
+        "messages": (await person.get(f"{where}/messages?dir=b&limit=50"))["chunk"],
+        "event": [await person.get(f"{where}/event/{part(event)}")],
+        "context": [(await person.get(f"{where}/context/{part(event)}"))["event"]],
+        "initialSync": (await person.get(f"{where}/initialSync?limit=50"))["messages"]["chunk"],
+        "events": (await person.get(f"/events?room_id={part(room)}&from=s0"))["chunk"],
+    }
+    found: dict[str, Any] = {}
+    for name, events in answers.items():
+        (found[name],) = [e for e in events if e["event_id"] == event]
+        found[name]["unsigned"].pop("age")
+        found[name].pop("room_id", None)
+        for inner in found[name]["unsigned"].values():
+            if isinstance(inner, dict):
+                inner.pop("room_id", None)
+    return found
+
+
+async def test_what_was_there_before(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create()
+        first = await alice.state(room, "m.room.topic", {"topic": "first"})
+        second = await alice.state(room, "m.room.topic", {"topic": "second"})
+        for one in (await everywhere(alice, room, second)).values():
+            assert one["unsigned"]["prev_content"] == {"topic": "first"}
+            assert one["unsigned"]["replaces_state"] == first
+        for one in (await everywhere(alice, room, first)).values():
+            assert "prev_content" not in one["unsigned"] and "replaces_state" not in one["unsigned"]
+        found = await alice.get(f"/rooms/{part(room)}/state/m.room.topic?format=event")
+        assert found["unsigned"]["replaces_state"] == first
+        assert "age" in found["unsigned"] and found["room_id"] == room
+
+
+@pytest.mark.parametrize("version", ["10", "12"])
+async def test_what_was_taken_back(tmp_path, version):
+    async with house(tmp_path, version) as home:
+        alice = await home.person("alice")
+        room = await alice.create(room_version=version)
+        said = await alice.say(room, "x")
+        topic = await alice.state(room, "m.room.topic", {"topic": "x"})
+        for event in (said, topic):
+            path = f"/rooms/{part(room)}/redact/{part(event)}/{event[1:5]}"
+            by = (await alice.call("PUT", path, {"reason": "oops"}))["event_id"]
+            shown = await everywhere(alice, room, event)
+            for one in shown.values():
+                assert one["content"] == {}
+                assert one["unsigned"]["redacted_by"] == by
+                because = one["unsigned"]["redacted_because"]
+                assert (because["event_id"], because["content"]["reason"]) == (by, "oops")
+                assert because["redacts"] == because["content"]["redacts"] == event
+        found = await alice.get(f"/rooms/{part(room)}/state/m.room.topic?format=event")
+        assert found["unsigned"]["redacted_by"] == by
+
+
+async def test_by_which_request_it_was_sent(tmp_path):
+    """For the device that sent it alone."""
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        phone = await home.person("alice", "PHONE")
+        room = await alice.create(preset="public_chat")
+        await bob.join(room)
+        path = f"/rooms/{part(room)}/send/m.room.message/mine"
+        said = (await alice.call("PUT", path, {"msgtype": "m.text", "body": "x"}))["event_id"]
+        for reader, known in ((alice, "mine"), (phone, None), (bob, None)):
+            for one in (await everywhere(reader, room, said)).values():
+                assert one["unsigned"].get("transaction_id") == known
+        inside = {
+            "m.relates_to": {"rel_type": "m.replace", "event_id": said},
+            "body": "y",
+            "msgtype": "m.text",
+        }
+        edit = (await alice.call("PUT", f"{path}2", inside))["event_id"]
+        shown = await everywhere(alice, room, said)
+        for one in shown.values():
+            bundled = one["unsigned"]["m.relations"]["m.replace"]
+            assert (bundled["event_id"], bundled["unsigned"]["transaction_id"]) == (edit, "mine2")
+        related = await alice.get(f"{V1}/rooms/{part(room)}/relations/{part(said)}")
+        assert related["chunk"][0]["unsigned"]["transaction_id"] == "mine2"
