@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 from peers.hansa import Hansa
+from peers.mongo import Mongo
 from peers.process import free_port
 from peers.require import absent
 from peers.waiting import until
@@ -87,9 +88,10 @@ class Scene:
 async def scene(ca, tmp_path):
     made: list[Scene] = []
 
-    async def make(folder: Any) -> Scene:
+    async def make(folder: Any, store: str = "sqlite:hansa.db") -> Scene:
         port = free_port()
-        ours = Hansa(folder / "ours", ca, lambda h: h.tables_before(f'metrics = "127.0.0.1:{port}"'))
+        metrics = f'metrics = "127.0.0.1:{port}"'
+        ours = Hansa(folder / "ours", ca, lambda h: h.tables_before(metrics), store=store)
         theirs = Hansa(tmp_path / "theirs", ca)
         await ours.start()
         await theirs.start()
@@ -203,3 +205,32 @@ async def test_killed_in_the_midst_of_writing_it_has_what_it_acknowledged(scene,
         await s.ours.start()
     assert len(kept) > 100
     await s.everybody_has(kept)
+
+
+async def test_a_mongodb_that_is_stopped_and_started_again(scene, tmp_path):
+    """Stopped in order: the server for tests keeps on a kill not all that it acknowledged."""
+    folder = tmp_path / "mongo"
+    folder.mkdir()
+    mongo = Mongo(folder).start()
+    try:
+        s = await scene(tmp_path, mongo.database())
+        assert (await s.say("before"))[0] == 200
+        assert mongo._process is not None
+        mongo._process.stop()
+        status, body, after = await s.say("meanwhile")
+        assert (status, body["errcode"]) == (503, "M_UNKNOWN")
+        assert int(after) > 0
+        assert (await s.ours.run("status"))["store"]["kind"] == "away"
+        assert (await s.health())[0] == 503
+        await s.bob.say(s.room, "from afar")
+        mongo.start()
+
+        async def taken() -> bool:
+            return (await s.say("taken"))[0] == 200
+
+        await until("it is back", taken)
+        await s.everybody_has({"before", "taken", "from afar"})
+        await s.nothing_restarted()
+        await s.ours.stop()
+    finally:
+        mongo.stop()

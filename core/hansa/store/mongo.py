@@ -36,7 +36,7 @@ from hansa.store.base import (
     Value,
     Write,
 )
-from hansa.store.faults import StoreFault, mongo_kind
+from hansa.store.faults import FaultKind, StoreFault, mongo_kind
 from hansa.store.memory import split
 from hansa.store.mongo_lease import SECONDS, Lease, reason, settled
 from hansa.store.mongo_rows import Rows, key_text, rows_of
@@ -54,7 +54,9 @@ _LEASE = "hansa.lease"
 #: Rows of one transaction of a migration.
 _STRIDE = 100
 #: How long a read is asked again, in seconds.
-_READ_PATIENCE = 20.0
+_READ_PATIENCE = 10.0
+#: Seconds that one read may take.
+_ANSWER_WITHIN = 30.0
 #: MongoDB 4.2, the first with pipelines in updates.
 _WIRE = 8
 
@@ -261,9 +263,13 @@ class MongoStore:
         start = now()
         while self._writer is not None:
             try:
-                return await call()
+                async with asyncio.timeout(_ANSWER_WITHIN):
+                    return await call()
+            except TimeoutError:
+                text = f"MongoDB {self._place} has not answered for {_ANSWER_WITHIN:.0f} s"
+                raise StoreFault(FaultKind.AWAY, text) from None
             except AutoReconnect as error:
-                if now() - start > _READ_PATIENCE:
+                if self._writer is None or self._writer.away or now() - start > _READ_PATIENCE:
                     raise self._failed(error) from None
             except PyMongoError as error:
                 raise self._failed(error) from None

@@ -30,6 +30,9 @@ DURABLE = WriteConcern("majority", j=True, wtimeout=10_000)
 _BATCHES, _DOCUMENTS, _BYTES = 64, 1000, 16 * 1024 * 1024
 #: How long a commit is tried again before it fails, in seconds; and when the store is being closed.
 _PATIENCE, CLOSING = 60.0, 3.0
+#: The same before anything was sent to be committed: nothing was kept, and who waits is told to come again.
+#: ``_STILL``: where the group before it was given up too.
+_BEGIN, _STILL = 10.0, 1.0
 _DUPLICATE = 11000
 
 
@@ -97,6 +100,8 @@ class Writer:
         self._waiting: deque[Batch] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        #: Whether the last group was given up because the database is away.
+        self.away = False
 
     def add(self, batch: Batch) -> None:
         """Queue a batch; its future gets positions or an error."""
@@ -160,25 +165,27 @@ class Writer:
 
     async def _transact(self, group: Sequence[Batch]) -> None:
         """One transaction, again and again while that can help. Raises Conflict, StoreError."""
-        late = self._deadline()
+        late, giving_up = self._deadline(_PATIENCE), self._deadline(_STILL if self.away else _BEGIN)
         wait = 0.002
         while True:
             try:
                 position = await self._transaction(group, late)
             except PyMongoError as error:
-                if late() or not error.has_error_label("TransientTransactionError"):
+                if giving_up() or not error.has_error_label("TransientTransactionError"):
+                    self.away = mongo_kind(error) is FaultKind.AWAY
                     raise StoreFault(mongo_kind(error), f"MongoDB did not take it: {reason(error)}") from None
             else:
                 self.position = max(self.position, position)
                 self.transactions += 1
+                self.away = False
                 return
             await asyncio.sleep(wait)
             wait = min(2 * wait, 1.0)
 
-    def _deadline(self) -> Callable[[], bool]:
+    def _deadline(self, patience: float) -> Callable[[], bool]:
         now = asyncio.get_running_loop().time
         start = now()
-        return lambda: now() - start > (CLOSING if self._closing else _PATIENCE)
+        return lambda: now() - start > (min(CLOSING, patience) if self._closing else patience)
 
     async def _transaction(self, group: Sequence[Batch], late: Callable[[], bool]) -> int:
         async with await settled(self._client.start_session()) as session:
