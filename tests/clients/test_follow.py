@@ -6,6 +6,7 @@ import os
 import random
 from typing import Any
 
+import orjson
 import pytest
 from clients.people import House, Person, Refused, house, part
 
@@ -15,11 +16,23 @@ STEPS = 120
 
 
 class Follower:
-    """What one client knows of one room; ``after``: by ``state_after``."""
+    """What one client knows of one room; ``after``: by ``state_after``, ``lazy``: of the people whom it needs,
+    ``only``: with that filter of the timeline.
+    """
 
-    def __init__(self, person: Person, room: str, limit: int, *, after: bool) -> None:
-        self.person, self.room, self.after = person, room, after
-        self.filter = part(f'{{"room":{{"timeline":{{"limit":{limit}}}}}}}')
+    def __init__(
+        self,
+        person: Person,
+        room: str,
+        limit: int,
+        *,
+        after: bool,
+        lazy: bool = False,
+        only: dict[str, Any] | None = None,
+    ) -> None:
+        self.person, self.room, self.after, self.lazy, self.only = person, room, after, lazy, only
+        wanted = {"timeline": {"limit": limit, **(only or {})}, "state": {"lazy_load_members": lazy}}
+        self.filter = part(orjson.dumps({"room": wanted}).decode())
         self.joined = False
         self.state: dict[tuple[str, str], str] = {}
         self.seen: list[str] = []
@@ -45,11 +58,21 @@ class Follower:
                 self._apply(given["state_after"]["events"])
             else:
                 self._apply(given.get("state", {}).get("events", []))
-                self._apply([e for e in given["timeline"]["events"] if "state_key" in e])
+                for event in given["timeline"]["events"]:
+                    if event["type"] != "m.room.create" and event.get("state_key") != event["sender"]:
+                        self.knows(event)
+                    self._apply([event] if "state_key" in event else [])
+            for event in given["timeline"]["events"]:
+                self.knows(event)
 
     def _apply(self, events: list[dict[str, Any]]) -> None:
         for event in events:
             self.state[event["type"], event["state_key"]] = event["event_id"]
+
+    def knows(self, event: dict[str, Any]) -> None:
+        """Whoever says something is known by then."""
+        member = ("m.room.member", event["sender"])
+        assert member in self.state, f"{event['sender']} is unknown who said {event}"
 
     async def _timeline(self, timeline: dict[str, Any], before: str) -> None:
         """Take what is new, and fetch what was left out between the last time and now."""
@@ -94,12 +117,33 @@ async def act(choice: random.Random, room: str, owner: Person, person: Person, s
             raise
 
 
-async def everything(home: House, seed: int) -> None:
+#: Filters of a timeline: what they leave out is in the state, or is not asked for.
+FILTERS: list[dict[str, Any] | None] = [
+    None,
+    {"types": ["m.room.message"]},
+    {"not_types": ["m.room.member"]},
+    {"types": ["m.room.member", "test.*"]},
+    {"types": []},
+    {"contains_url": True},
+]
+
+
+async def everything(home: House, seed: int, *, filtered: bool = False) -> None:
     choice = random.Random(seed)
     people = [await home.person(name) for name in ("alice", "bob", "eve")]
     levels = {"state_default": 0, "users_default": 0, "redact": 50}
     room = await people[0].create(preset="public_chat", power_level_content_override=levels)
-    followers = [Follower(p, room, choice.choice([1, 3, 10]), after=choice.random() < 0.5) for p in people]
+    followers = [
+        Follower(
+            p,
+            room,
+            choice.choice([0, 1, 3, 10] if filtered else [1, 3, 10]),
+            after=choice.random() < 0.5,
+            lazy=filtered and choice.random() < 0.7,
+            only=choice.choice(FILTERS) if filtered else None,
+        )
+        for p in people
+    ]
     for one in followers:
         await one.sync()
     said: list[str] = []
@@ -118,11 +162,15 @@ async def everything(home: House, seed: int) -> None:
             (e["type"], e["state_key"]): e["event_id"]
             for e in await one.person.get(f"/rooms/{part(room)}/state")
         }
+        if one.lazy:  # of people it is to know who speaks, and of whom it knows, what they are now
+            state = {k: e for k, e in state.items() if k[0] != "m.room.member" or k in one.state}
         assert one.state == state, {
             k: (one.state.get(k), state.get(k))
             for k in {*state, *one.state}
             if one.state.get(k) != state.get(k)
         }
+        if filtered:
+            continue
         events, token = [], ""
         while token is not None:
             page = await one.person.get(
@@ -143,3 +191,11 @@ async def test_who_follows_ends_with_what_is(tmp_path, number):
     print(f"HANSA_SEED={SEED}, round {number}")
     async with house(tmp_path, "11" if number % 2 else "12") as home:
         await everything(home, seed)
+
+
+@pytest.mark.parametrize("number", range(2 * ROUNDS))
+async def test_who_follows_by_a_filter_ends_with_the_state_that_is(tmp_path, number):
+    seed = SEED * 1000 + number + 500
+    print(f"HANSA_SEED={SEED}, round {number}")
+    async with house(tmp_path, "11" if number % 2 else "12") as home:
+        await everything(home, seed, filtered=True)
