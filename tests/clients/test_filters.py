@@ -62,6 +62,10 @@ async def test_a_filter_lists_so_many(tmp_path):
         await named(alice, {"room": {"timeline": {"types": ["x"] * 1000}}})
         with pytest.raises(Refused, match="M_BAD_JSON"):
             await named(alice, {"room": {"timeline": {"types": ["x"] * 1001}}})
+        await named(alice, {"room": {"state": {"types": ["x.*"] * 50}}, "event_fields": ["a"] * 100})
+        for wanted in ({"room": {"state": {"not_types": ["x.*"] * 51}}}, {"event_fields": ["a"] * 101}):
+            with pytest.raises(Refused, match="M_BAD_JSON"):
+                await named(alice, wanted)
 
 
 async def test_unknown_parts_of_a_filter_are_kept(tmp_path):

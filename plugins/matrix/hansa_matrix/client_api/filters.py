@@ -6,7 +6,7 @@ What is no filter is refused where it is given: as a body with ``M_BAD_JSON``, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.push_rules import path_of
 
 _MOST_LISTED = 1000
+#: Patterns of types in one list, and paths of fields: each is looked at for each event.
+MOST_PATTERNS, MOST_FIELDS = 50, 100
 #: Events of a timeline, where a client says nothing, and the most that it may ask for.
 _LIMIT, _MOST = 10, 100
 #: What an event keeps, whatever fields a client asks for: without it no client knows what it is.
@@ -38,6 +40,10 @@ def _names(value: Mapping[str, Any], key: str, begins: str = "") -> tuple[str, .
     if not all(one.startswith(begins) for one in given):
         raise NoFilter(f"what {key} of a filter lists begins with {begins}")
     return tuple(given)
+
+
+def _some(given: tuple[str, ...] | None) -> frozenset[str] | None:
+    return None if given is None else frozenset(given)
 
 
 def _object(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -62,11 +68,9 @@ def _limit(value: Mapping[str, Any]) -> int:
     return min(given, _MOST)
 
 
-def _matches(pattern: str, type_: str) -> bool:
-    """Whether a type is named by a pattern, in which a star stands for anything, and all else for itself."""
-    first, *rest = pattern.split("*")
-    if not rest:
-        return pattern == type_
+def _matches(parts: Sequence[str], type_: str) -> bool:
+    """Whether a type is named by what stands between the stars of a pattern, each of which is anything."""
+    first, *rest = parts
     last = rest.pop()
     if len(type_) < len(first) + len(last) or not type_.startswith(first) or not type_.endswith(last):
         return False
@@ -79,16 +83,38 @@ def _matches(pattern: str, type_: str) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Types:
+    """Types by their names, and by patterns as what stands between their stars."""
+
+    names: frozenset[str] = frozenset()
+    patterns: tuple[tuple[str, ...], ...] = ()
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any], key: str) -> _Types | None:
+        """Out of a list, None where there is none. Raises ``NoFilter``."""
+        given = _names(value, key)
+        if given is None:
+            return None
+        patterns = tuple(tuple(one.split("*")) for one in given if "*" in one)
+        if len(patterns) > MOST_PATTERNS:
+            raise NoFilter(f"{key} of a filter has more than {MOST_PATTERNS} patterns")
+        return cls(frozenset(one for one in given if "*" not in one), patterns)
+
+    def __contains__(self, type_: str) -> bool:
+        return type_ in self.names or any(_matches(parts, type_) for parts in self.patterns)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
     """Of one kind of events. None lets all pass."""
 
-    types: tuple[str, ...] | None = None
-    not_types: tuple[str, ...] = ()
-    senders: tuple[str, ...] | None = None
-    not_senders: tuple[str, ...] = ()
-    rooms: tuple[str, ...] | None = None
-    not_rooms: tuple[str, ...] = ()
+    types: _Types | None = None
+    not_types: _Types = field(default_factory=_Types)
+    senders: frozenset[str] | None = None
+    not_senders: frozenset[str] = frozenset()
+    rooms: frozenset[str] | None = None
+    not_rooms: frozenset[str] = frozenset()
     limit: int = _LIMIT
     lazy: bool = False
     by_thread: bool = False
@@ -99,12 +125,12 @@ class EventFilter:
         """Out of its JSON. Raises ``NoFilter``."""
         _flag(value, "include_redundant_members")  # none is left out as known already
         return cls(
-            types=_names(value, "types"),
-            not_types=_names(value, "not_types") or (),
-            senders=_names(value, "senders", "@"),
-            not_senders=_names(value, "not_senders", "@") or (),
-            rooms=_names(value, "rooms", "!"),
-            not_rooms=_names(value, "not_rooms", "!") or (),
+            types=_Types.of(value, "types"),
+            not_types=_Types.of(value, "not_types") or _Types(),
+            senders=_some(_names(value, "senders", "@")),
+            not_senders=_some(_names(value, "not_senders", "@")) or frozenset(),
+            rooms=_some(_names(value, "rooms", "!")),
+            not_rooms=_some(_names(value, "not_rooms", "!")) or frozenset(),
             limit=_limit(value),
             lazy=_flag(value, "lazy_load_members") or False,
             by_thread=_flag(value, "unread_thread_notifications") or False,
@@ -142,9 +168,7 @@ class EventFilter:
 
     def typed(self, type_: str, room_id: str = "") -> bool:
         """Whether something of a type and room is wanted, whoever says it."""
-        if any(_matches(one, type_) for one in self.not_types):
-            return False
-        if self.types is not None and not any(_matches(one, type_) for one in self.types):
+        if type_ in self.not_types or (self.types is not None and type_ not in self.types):
             return False
         return not room_id or self.room(room_id)
 
@@ -177,6 +201,8 @@ class SyncFilter:
         if kind not in {"client", "federation"}:
             raise NoFilter("event_format of a filter is client or federation")
         paths = _names(value, "event_fields")
+        if paths is not None and len(paths) > MOST_FIELDS:
+            raise NoFilter(f"event_fields of a filter has more than {MOST_FIELDS} paths")
         return cls(
             rooms=EventFilter.of({k: room[k] for k in ("rooms", "not_rooms") if k in room}),
             timeline=EventFilter.of(_object(room, "timeline")),

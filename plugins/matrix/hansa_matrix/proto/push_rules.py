@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.globs import finds, is_glob, matches, of_words
 from hansa_matrix.proto.levels import Levels
 
 #: The rule that comes before all others, and turns everything off where it is on.
@@ -31,8 +31,8 @@ _BEFORE_MENTIONS = frozenset(
 _MENTIONS = "m.mentions"
 _MOST_PATTERN = 1000
 _MOST_CONDITIONS = 100
-#: What is between words.
-_APART = "[^A-Za-z0-9_]"
+#: Characters of a text that are looked at for a word.
+MOST_TEXT = 4096
 _COUNT = re.compile(r"(==|<=|>=|<|>)?([0-9]{1,9})", re.ASCII)
 
 
@@ -222,30 +222,19 @@ def path_of(key: str) -> Iterator[str]:
     yield part
 
 
-@lru_cache(maxsize=2000)
-def _pattern(glob: str, *, words: bool) -> re.Pattern[str]:
-    # Stars together match what one does; apart they could be tried in very many ways.
-    # What belongs to words is said by the specification: of ASCII alone.
-    inner = "".join(
-        ".*?" if c == "*" else "." if c == "?" else re.escape(c) for c in re.sub(r"\*+", "*", glob)
-    )
-    return re.compile(rf"(?:^|{_APART}){inner}(?:{_APART}|$)" if words else inner, re.IGNORECASE | re.DOTALL)
-
-
 def _whole(glob: str, value: str) -> bool:
-    if len(glob) > _MOST_PATTERN or glob.count("*") > 10:
+    if len(glob) > _MOST_PATTERN:
         return False
-    if not {"*", "?"} & set(glob):
+    if not is_glob(glob):
         return glob.lower() == value.lower()
-    return _pattern(glob, words=False).fullmatch(value[:_MOST_PATTERN]) is not None
+    return len(value) <= MOST_TEXT and matches(glob, value)
 
 
 def _within(glob: str, value: str) -> bool:
-    if not glob or len(glob) > _MOST_PATTERN or glob.count("*") > 3:
+    if not glob or len(glob) > _MOST_PATTERN:
         return False
-    if not {"*", "?"} & set(glob):
-        return _word(glob, value)
-    return _pattern(glob, words=True).search(value[:_MOST_PATTERN]) is not None
+    text = value if len(value) <= MOST_TEXT else value[:MOST_TEXT] + "_"  # no word ends where it is cut
+    return finds(glob, text) if is_glob(glob) else _word(glob, text)
 
 
 def _word(word: str, text: str) -> bool:
@@ -254,14 +243,10 @@ def _word(word: str, text: str) -> bool:
     at = text.find(word)
     while at >= 0:
         before, after = text[at - 1 : at], text[at + len(word) : at + len(word) + 1]
-        if not _of_words(before) and not _of_words(after):
+        if not (before and of_words(before)) and not (after and of_words(after)):
             return True
         at = text.find(word, at + 1)
     return False
-
-
-def _of_words(character: str) -> bool:
-    return character.isascii() and (character.isalnum() or character == "_")
 
 
 def _counts(wanted: object, members: int) -> bool:

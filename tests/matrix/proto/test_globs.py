@@ -1,0 +1,41 @@
+"""Globs: what they match, as a regular expression would, and in what time."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+
+import pytest
+from hansa_matrix.proto.globs import finds, matches
+from yardstick import yardstick
+
+#: CPU time in yardsticks: as a regular expression one of them takes minutes.
+MOST = 50
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_they_match_what_a_regular_expression_does(seed):
+    choice = random.Random(seed)
+    for _ in range(300):
+        glob = "".join(choice.choices("ab*? .", k=choice.randint(1, 6)))
+        text = "".join(choice.choices("abAB. _é", k=choice.randint(0, 9)))
+        inner = "".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in glob)
+        whole = re.compile(inner, re.IGNORECASE | re.DOTALL)
+        within = re.compile(rf"(?<![A-Za-z0-9_])(?:{inner})(?![A-Za-z0-9_])", re.IGNORECASE | re.DOTALL)
+        starts = within.pattern if glob[0] != "*" else rf"(?:{inner})(?![A-Za-z0-9_])"
+        ends = starts.removesuffix("(?![A-Za-z0-9_])") if glob[-1] == "*" else starts
+        assert matches(glob, text) is (whole.fullmatch(text) is not None), (glob, text)
+        expected = re.compile(ends, re.IGNORECASE | re.DOTALL).search(text) is not None
+        assert finds(glob, text) is expected, (glob, text)
+
+
+@pytest.mark.parametrize(
+    "glob", ["*a*a*a*b", "?*?*?*?*b", "*a" * 400 + "b", "a*" * 400 + "b", "*" * 900 + "b"]
+)
+@pytest.mark.parametrize("text", ["a" * 4000, "a " * 2000])
+def test_no_pattern_takes_long(glob, text):
+    began = time.process_time()
+    assert not matches(glob, text)
+    assert not finds(glob, text)
+    assert time.process_time() - began < MOST * yardstick()
