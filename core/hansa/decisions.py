@@ -150,6 +150,8 @@ class Decisions:
         if enforced.action is Action.ALLOW and would.action is Action.ALLOW:
             return Judgement(verdict=ALLOW)
         enforced, would = narrowed(enforced, crossing.possible), narrowed(would, crossing.possible)
+        if enforced.action is Action.ALLOW and would.action is Action.ALLOW:  # what nobody can be kept from
+            return Judgement(verdict=ALLOW)
         return self._keep(crossing, answers, enforced, would)
 
     async def check(self, crossing: Crossing) -> Verdict:

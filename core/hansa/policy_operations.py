@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from hansa.app import App
 from hansa.decisions import facts_of
-from hansa.dispatch import ask
+from hansa.dispatch import Answer, ask
 from hansa.pure.content import Message
-from hansa.pure.crossing import EventIn
+from hansa.pure.crossing import Crossing, EventIn, EventOut
 from hansa.pure.errors import LocalProtocolError
 from hansa.pure.model import NativeFacts, Ref
 from hansa.pure.verdict import strictest
@@ -27,7 +28,9 @@ class PolicyOperations:
         self._names = names
 
     async def test(self, _request: Request, body: Any) -> Any:
-        """What each policy would say of a message, without anything happening."""
+        """What each policy would say of a message, without anything happening: on its way in, and on its way
+        out to the people of each link. On the sender's own link that counts for people of this server.
+        """
         room = await self._names.room(str(body["room"]))
         network, _, user = str(body["sender"]).partition(":")
         link = next((one for one in room.links.values() if one.native.network == network), None)
@@ -37,20 +40,33 @@ class PolicyOperations:
         server = self._app.pipeline.server_of(network, user)
         facts = NativeFacts(sender_server=server, room_servers=room.view.servers(), texts=(text,))
         crossing = EventIn(link=link, sender=sender, content=Message(text=text), view=room.view, facts=facts)
-        answers = [await ask(installed, crossing) for installed in self._app.decisions.policies]
-        merged = strictest(a.verdict for a in answers if not a.shadow)
+        ways: list[tuple[str, Crossing]] = [("in", crossing)]
+        for one in room.links.values():
+            if one.direction.outward:
+                out = EventOut(link=one, sender=sender, content=crossing.content, view=room.view, facts=facts)
+                ways.append((f"out to {one.id}", out))
+        answers = [
+            (way, await ask(installed, asked))
+            for way, asked in ways
+            for installed in self._app.decisions.policies
+        ]
+        merged = strictest(a.verdict for way, a in answers if not a.shadow and way == "in")
         return {
             "action": merged.action.name.lower(),
+            "out": {
+                way.removeprefix("out to "): _merged(a for w, a in answers if w == way) for way, _ in ways[1:]
+            },
             "facts": facts_of(crossing),
             "policies": [
                 {
                     "policy": a.name,
+                    "way": way,
                     "shadow": a.shadow,
                     "action": a.verdict.action.name.lower(),
                     "reasons": [f"{r.code} {r.rule} {r.admin_text}".strip() for r in a.verdict.reasons],
                     "failed": a.failed,
                 }
-                for a in answers
+                for way, a in answers
             ],
         }
 
@@ -64,3 +80,7 @@ class PolicyOperations:
     async def log(self, _request: Request, _body: Any) -> Any:
         """The newest decisions that were not a plain allow, oldest first."""
         return await self._app.decisions.log(_MOST)
+
+
+def _merged(answers: Iterable[Answer]) -> str:
+    return strictest(a.verdict for a in answers if not a.shadow).action.name.lower()

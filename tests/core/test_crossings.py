@@ -8,8 +8,10 @@ from typing import get_args
 import orjson
 import pytest
 from hansa import (
+    Action,
     Crossing,
     EventIn,
+    EventOut,
     Link,
     Member,
     Membership,
@@ -77,3 +79,29 @@ def test_a_message_between_devices_concerns_both_sides():
     assert people_of(crossing) == (ann, eve)
     assert peers_of(crossing) == {"x.example", "y.example"}
     assert set(texts_of(crossing)) == {"org.example.note", "hello"}
+
+
+@pytest.mark.parametrize("way", [EventIn, EventOut])
+def test_what_nobody_is_kept_from_can_only_be_allowed(way):
+    ann, bob = Ref("one", "ann@x.example"), Ref("one", "bob@x.example")
+
+    def possible(sender, user, membership, **more):
+        facts = NativeFacts(texts=more.pop("texts", ()))
+        content = Member(user=user, membership=membership, **more)
+        link = Link(room="r", native=Ref("one", "a"))
+        made = way(link=link, sender=sender, content=content, view=RoomView("r"), facts=facts)
+        return made.possible
+
+    free = frozenset({Action.ALLOW})
+    assert possible(ann, ann, Membership.LEAVE) == free
+    assert possible(ann, bob, Membership.LEAVE, texts=("bob@x.example",)) == free
+    assert possible(ann, bob, Membership.BAN) == free
+    for other in (
+        possible(ann, ann, Membership.BAN),
+        possible(ann, ann, Membership.JOIN),
+        possible(ann, bob, Membership.INVITE),
+        possible(ann, ann, Membership.LEAVE, reason="words"),
+        possible(ann, ann, Membership.LEAVE, name="words"),
+        possible(ann, ann, Membership.LEAVE, texts=("words",)),
+    ):
+        assert Action.DENY in other

@@ -195,6 +195,9 @@ async def test_the_running_server_answers_over_its_socket_alone(hansa):
         asked = ("--room", listed["room"], "--sender", "matrix:@a:b", "--text", text)
         tested = await server.run("policy", "test", *asked)
         assert tested["action"] == {"bad": "deny", "good": "allow"}[kind]
+        link = listed["links"][0]["link"]
+        assert tested["out"] == {link: "allow"}, "what leaves was judged by its words where it came in"
+        assert [one["way"] for one in tested["policies"]] == ["in", f"out to {link}"]
     assert stat.S_IMODE((server.folder / "hansa.sock").stat().st_mode) == 0o600
     with pytest.raises(CommandFailed, match="rooms ls"):
         await server.run("rooms", "show", "nowhere")
@@ -210,6 +213,20 @@ async def test_the_running_server_answers_over_its_socket_alone(hansa):
     await server.stop()
     with pytest.raises(CommandFailed, match="no Hansa is running"):
         await server.run("status")
+
+
+async def test_a_policy_is_tried_on_the_way_out_too(hansa):
+    """A denied server in the room hears nothing: `policy test` says what a person who speaks is told."""
+    lists = '\n[policies.lists]\nplugin = "governance"\ndeny_servers = ["127.0.0.1"]\n'
+    server = await hansa()
+    created = await server.run("rooms", "create", "matrix:#here")
+    server.config.write_text(server.base + lists)
+    await server.run("reload")
+    asked = ("--room", created["room"], "--sender", "matrix:@a:b.example", "--text", "x")
+    tested = await server.run("policy", "test", *asked)
+    assert tested["action"] == "allow" and set(tested["out"].values()) == {"deny"}
+    _, text = await command("policy", "test", *asked, "-c", str(server.config))
+    assert f"out to {next(iter(tested['out']))}: deny" in text and "deny_servers: 127.0.0.1" in text
 
 
 async def test_health_and_metrics(hansa):

@@ -135,7 +135,15 @@ def explanation(found: Any) -> str:
 def tested(found: Any) -> str:
     """``hansa policy test``."""
     rows = [
-        [p["policy"], "shadow" if p["shadow"] else "", p["action"], "; ".join(p["reasons"]) or p["failed"]]
+        [
+            p["policy"],
+            "shadow" if p["shadow"] else "",
+            p["way"],
+            p["action"],
+            "; ".join(p["reasons"]) or p["failed"],
+        ]
         for p in found["policies"]
     ]
-    return f"{found['action']}\n{table(['policy', '', 'says', 'because'], rows)}"
+    out = [f"out to {link}: {action}" for link, action in found["out"].items() if action != "allow"]
+    said = "\n".join([found["action"], *out])
+    return f"{said}\n{table(['policy', '', 'way', 'says', 'because'], rows)}"

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from hansa.pure.content import Content
+from hansa.pure.content import Content, Member, Membership
 from hansa.pure.model import Link, NativeFacts, Ref
 from hansa.pure.verdict import Action
 from hansa.pure.view import RoomView
 
 _GATE = frozenset({Action.ALLOW, Action.DENY})
 _IN = frozenset({Action.ALLOW, Action.WITHHOLD, Action.DENY})
+_FREE = frozenset({Action.ALLOW})
 _IN_HISTORY = frozenset({Action.ALLOW, Action.WITHHOLD})
 
 
@@ -47,7 +48,9 @@ class EventIn:
     @property
     def possible(self) -> frozenset[Action]:
         """What can be done with it."""
-        return _IN_HISTORY if self.immutable else _IN
+        if self.immutable:
+            return _IN_HISTORY
+        return _FREE if _never_stopped(self.sender, self.content, self.facts) else _IN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,23 @@ class EventOut:
     content: Content
     view: RoomView
     facts: NativeFacts = field(default_factory=NativeFacts)
-    possible: ClassVar[frozenset[Action]] = _GATE
+
+    @property
+    def possible(self) -> frozenset[Action]:
+        """What can be done with it."""
+        return _FREE if _never_stopped(self.sender, self.content, self.facts) else _GATE
+
+
+def _never_stopped(sender: Ref, content: Content, facts: NativeFacts) -> bool:
+    """Whether somebody leaves, or is put out, without a word: no policy locks anybody in, nor one that fails.
+    With words it can be denied, and be done again without them.
+    """
+    if not isinstance(content, Member) or content.membership not in {Membership.LEAVE, Membership.BAN}:
+        return False
+    if content.membership is Membership.BAN and content.user == sender:
+        return False
+    ids = {sender.id, content.user.id, ""}
+    return ids.issuperset(facts.texts) and not content.reason and not content.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
