@@ -147,14 +147,29 @@ async def test_a_receipt_of_theirs_says_no_word(tmp_path):
         await alice.join(f"#one:{OURS}")
         home.app.decisions.replace(FORBID)
         room, them = home.wire.room.room_id, f"@m:{THEIRS}"
-        for number, (event, thread) in enumerate(
-            ((f"$a {WORD}", "main"), ("$b", f"$a {WORD}"), ("$c", "main"))
-        ):
+        plain = f"${'c' * 43}"
+        each = ((f"$a {WORD}", "main"), (plain, f"$a {WORD}"), (plain, "main"))
+        for number, (event, thread) in enumerate(each):
             read = {"event_ids": [event], "data": {"ts": number + 1, "thread_id": thread}}
             edu = {"edu_type": "m.receipt", "content": {room: {"m.read": {them: read}}}}
             assert (await home.wire.ask("PUT", f"{V1}/send/{number}", {"pdus": [], "edus": [edu]}))[0] == 200
         found = str((await alice.sync())["rooms"]["join"][room]["ephemeral"])
-        assert WORD not in found and "$c" in found
+        assert WORD not in found and plain in found
+
+
+async def test_receipts_and_names_of_before_are_shown_without_words(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create()
+        for name in (WORD, "fair"):
+            await alice.call("PUT", f"/directory/room/{part(f'#{name}:{OURS}')}", {"room_id": room})
+        await alice.call("POST", f"/rooms/{part(room)}/receipt/m.read/{part(f'$a {WORD}')}", {})
+        assert WORD in str(await alice.sync())
+        assert WORD in str(await alice.get(f"/rooms/{part(room)}/aliases"))
+        home.app.decisions.replace(FORBID)
+        alice.since = ""
+        assert WORD not in str(await alice.sync())
+        assert await alice.get(f"/rooms/{part(room)}/aliases") == {"aliases": [f"#fair:{OURS}"]}
 
 
 async def test_what_a_redaction_leaves_of_a_rule_says_nothing_to_people(tmp_path):

@@ -213,7 +213,7 @@ class DirectoryQuery:
 class DirectoryPublish:
     """A person gives ``room`` the public address ``address``, or (``address`` empty) puts it into the list of
     published rooms. ``texts`` are what the list will show of it. ``again``: it is a part of making the room,
-    which was asked about as an act.
+    which was asked about as an act, or was given before and is about to be shown.
     """
 
     network: str

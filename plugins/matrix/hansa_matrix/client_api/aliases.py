@@ -11,7 +11,7 @@ from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Door, Handler, Limited, OpenHandler, text
 from hansa_matrix.client_api.rooms import Rooms
 from hansa_matrix.client_api.voice import Voice
-from hansa_matrix.crossings import require
+from hansa_matrix.crossings import passes, require
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.room.aliases import alias_of, aliases_of, given, taken
@@ -62,16 +62,7 @@ class Aliases:
         if not ids.valid_alias(alias) or ids.domain_of(alias) != self._server:
             raise error(400, "M_INVALID_PARAM", f"an alias here is #name:{self._server}")
         self._voice.joined(caller.user, room_id)
-        await require(
-            self._ctx,
-            DirectoryPublish(
-                network=self._ctx.id,
-                user=Ref(self._ctx.id, caller.user),
-                user_server=self._server,
-                room=room_id,
-                address=alias,
-            ),
-        )
+        await require(self._ctx, self._published(alias, room_id, caller.user))
         if await self._ctx.store.count("room_alias", equal={"room_id": room_id}) >= MOST_OF_ROOM:
             raise error(403, "M_FORBIDDEN", f"the room has {MOST_OF_ROOM} names already")
         try:
@@ -97,6 +88,23 @@ class Aliases:
         return {}
 
     async def aliases(self, caller: Caller, request: Request, _body: Any) -> Any:
-        """``GET /rooms/{roomId}/aliases``."""
+        """``GET /rooms/{roomId}/aliases``: those that the policies of now let a room have."""
         room = self._voice.joined(caller.user, request.path["room"])
-        return {"aliases": [alias.name for alias in await aliases_of(self._ctx.store, room.room_id)]}
+        found = await aliases_of(self._ctx.store, room.room_id)
+        if self._ctx.governed:
+            asked = [(one, self._published(one.name, room.room_id, one.by, again=True)) for one in found]
+            found = [one for one, crossing in asked if await passes(self._ctx, crossing)]
+        return {"aliases": [alias.name for alias in found]}
+
+    def _published(self, alias: str, room_id: str, by: str, *, again: bool = False) -> DirectoryPublish:
+        """A name of a room is given ``by`` somebody, an operator where it is nobody, or (``again``) about to
+        be shown.
+        """
+        return DirectoryPublish(
+            network=self._ctx.id,
+            user=Ref(self._ctx.id, by or f"@{self._ctx.config.bridge_user}:{self._server}"),
+            user_server=self._server,
+            room=room_id,
+            address=alias,
+            again=again,
+        )
