@@ -101,6 +101,9 @@ class _Types:
             raise NoFilter(f"{key} of a filter has more than {MOST_PATTERNS} patterns")
         return cls(frozenset(one for one in given if "*" not in one), patterns)
 
+    def __bool__(self) -> bool:
+        return bool(self.names or self.patterns)
+
     def __contains__(self, type_: str) -> bool:
         return type_ in self.names or any(_matches(parts, type_) for parts in self.patterns)
 
@@ -119,6 +122,17 @@ class EventFilter:
     lazy: bool = False
     by_thread: bool = False
     with_url: bool | None = None
+    #: Whether the type and the room of an event say if it is wanted, and whether every event is.
+    by_key: bool = field(init=False, default=True)
+    open: bool = field(init=False, default=True)
+
+    def __post_init__(self) -> None:
+        """Answered once, as every event asks."""
+        by_key = self.senders is None and not self.not_senders and self.with_url is None
+        typed = self.types is not None or bool(self.not_types)
+        roomed = self.rooms is not None or bool(self.not_rooms)
+        object.__setattr__(self, "by_key", by_key)
+        object.__setattr__(self, "open", by_key and not typed and not roomed)
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> EventFilter:
@@ -141,16 +155,6 @@ class EventFilter:
     def read(cls, text: str) -> EventFilter:
         """Out of a query. Raises the error answer of what is none."""
         return in_query(cls.of, text) if text else cls()
-
-    @property
-    def open(self) -> bool:
-        """Whether it lets every event pass."""
-        return self == EventFilter(limit=self.limit, lazy=self.lazy, by_thread=self.by_thread)
-
-    @property
-    def by_key(self) -> bool:
-        """Whether the type and the room of an event say if it is wanted."""
-        return self.senders is None and not self.not_senders and self.with_url is None
 
     def takes(self, pdu: Pdu) -> bool:
         """Whether an event is wanted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 from hansa import Request
@@ -50,8 +51,9 @@ class PushRules:
         }
 
     async def of(self, user: str) -> _Rules:
-        """All rules of somebody; those of the server that came later are added."""
-        return _rules(user, await self._data.get(user, "", PUSH_RULES))
+        """All rules of somebody, which nobody changes; those of the server that came later are added."""
+        kept = await self._data.get(user, "", PUSH_RULES)
+        return _rules(user, kept) if isinstance(kept, dict) else _unchanged(user)
 
     async def _change(self, user: str, change: Callable[[_Rules], None]) -> None:
         """Keep somebody's rules as they become, whatever else changes them at the same time."""
@@ -162,6 +164,12 @@ class PushRules:
 
         await self._change(caller.user, set_actions)
         return {}
+
+
+@lru_cache(maxsize=500)
+def _unchanged(user: str) -> _Rules:
+    """The rules of somebody who never changed one."""
+    return default_rules(user)
 
 
 def _rules(user: str, kept: Any) -> _Rules:

@@ -7,7 +7,7 @@ What changed of the state and stands in no timeline, for a filter, the history's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from hansa_matrix.client_api.asked import Asked
 from hansa_matrix.client_api.shapes import Shapes, state_shapes
 from hansa_matrix.client_api.timeline import Place
 from hansa_matrix.client_api.visibility import Visibility, without
-from hansa_matrix.proto.event import StateKey
+from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import CREATE, MEMBER
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.news import News
@@ -75,7 +75,9 @@ class RoomTimelines:
         if asked.wanted.state.lazy or not asked.wanted.state.open:
             state = await self._chosen(asked, room, span, state, looked.events)
         present = await room.shown_of(state) if state else {}
-        chosen = [pdu for pdu in present.values() if wanted.state.by_key or wanted.state.takes(pdu)]
+        chosen: Iterable[Pdu] = present.values()
+        if not wanted.state.by_key:
+            chosen = [pdu for pdu in chosen if wanted.state.takes(pdu)]
         states = state_shapes(chosen, self._ctx.clock.now(), room_id=False, federation=raw)
         shown = wanted.fitted(states)
         if asked.after:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from hansa_matrix.proto.event import Pdu
@@ -180,7 +181,7 @@ def _holds(condition: Mapping[str, Any], pdu: Pdu, situation: Situation) -> bool
             return isinstance(values, list) and any(_same(one, condition.get("value")) for one in values)
         case "contains_display_name":
             body = pdu.content.get("body")
-            return bool(situation.name) and isinstance(body, str) and _word(situation.name, body)
+            return bool(situation.name) and isinstance(body, str) and _word(situation.name, _cut(body))
         case "room_member_count":
             return _counts(condition.get("is"), situation.members)
         case "sender_notification_permission":
@@ -197,14 +198,24 @@ def _property(pdu: Pdu, key: object) -> Any:
     """What an event has under a dotted path, in which a backslash keeps a dot."""
     if not isinstance(key, str):
         return None
-    value: Any = {"type": pdu.type, "sender": pdu.sender, "room_id": pdu.room_id, "content": pdu.content}
-    if pdu.state_key is not None:
-        value["state_key"] = pdu.state_key
-    for part in path_of(key):
+    first, *rest = _path(key)
+    match first:
+        case "content":
+            value: Any = pdu.content
+        case "type" | "sender" | "room_id" | "state_key":
+            value = getattr(pdu, first)
+        case _:
+            return None
+    for part in rest:
         if not isinstance(value, Mapping) or part not in value:
             return None
         value = value[part]
     return value
+
+
+@lru_cache(maxsize=2000)
+def _path(key: str) -> tuple[str, ...]:
+    return tuple(path_of(key))
 
 
 def path_of(key: str) -> Iterator[str]:
@@ -233,8 +244,12 @@ def _whole(glob: str, value: str) -> bool:
 def _within(glob: str, value: str) -> bool:
     if not glob or len(glob) > _MOST_PATTERN:
         return False
-    text = value if len(value) <= MOST_TEXT else value[:MOST_TEXT] + "_"  # no word ends where it is cut
-    return finds(glob, text) if is_glob(glob) else _word(glob, text)
+    return finds(glob, _cut(value)) if is_glob(glob) else _word(glob, _cut(value))
+
+
+def _cut(text: str) -> str:
+    """The beginning of a text, if it is long; no word ends where it is cut."""
+    return text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + "_"
 
 
 def _word(word: str, text: str) -> bool:
