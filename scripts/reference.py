@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import hansa
-from hansa import cli, context, contracts, hookspecs, plugins, settings
+from hansa import cli, context, contracts, hookspecs, http, plugins, seams, settings
 from hansa.pure import commands as plugin_commands
 from hansa.pure import content, crossing
 from pydantic import BaseModel
@@ -109,6 +109,12 @@ def hooks() -> str:
     lines += ["## What a plugin's commands are", "", prose(plugin_commands), ""]
     for node in definitions(plugin_commands):
         lines += described(plugin_commands, node)
+    lines += ["## What answers HTTP requests", "", prose(http), ""]
+    lines += ["`register_routes` is given a `Router`; endpoints and `admit` are given a `Request`.", ""]
+    for module, names in ((http, ("Router", "Route")), (seams, ("Request", "Response", "Admitted"))):
+        for node in definitions(module):
+            if node.name in names:
+                lines += described(module, node)
     lines += ["## What a policy judges", "", prose(crossing), ""]
     for node in definitions(crossing):
         lines += described(crossing, node)

@@ -339,11 +339,8 @@ class App:
         """Open every ``NETWORK:ADDRESS`` and tie them together; the room's id. ``wish`` is how what is made
         should be. Raises ``RoomRefused``.
         """
-        for spec in specs:
-            network, _, address = spec.partition(":")
-            instance = self.network(network)
-            if not isinstance(instance, LinksRooms):
-                raise LocalProtocolError(f"{spec}: there is no network {network!r} that opens rooms")
+        for spec, instance in [(one, self._opening(one)) for one in specs]:  # all of them, before any is made
+            address = spec.partition(":")[2]
             if create and wish is not None and isinstance(instance, FoundsRooms):
                 opened = await instance.found_room(address, wish)
             else:
@@ -357,6 +354,15 @@ class App:
         if room is None:
             raise LocalProtocolError("name at least one NETWORK:ADDRESS")
         return room
+
+    def _opening(self, spec: str) -> LinksRooms:
+        network, colon, address = spec.partition(":")
+        if not colon or not address:
+            raise LocalProtocolError(f"{spec} is not NETWORK:ADDRESS, such as matrix:#lobby")
+        instance = self.network(network)
+        if not isinstance(instance, LinksRooms):
+            raise LocalProtocolError(f"{spec}: there is no network {network!r} that opens rooms")
+        return instance
 
     async def _keep_room(self, wanted: RoomSetup) -> None:
         specs = list(wanted.links)

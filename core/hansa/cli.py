@@ -244,8 +244,12 @@ def _plugin(argv: Sequence[str]) -> int | None:
 def _answered(found: Any, shown: Callable[[Any], str], *, as_json: bool) -> None:
     if as_json:
         terminal.show_json(found)
-    else:
+        return
+    try:
         terminal.show(found, shown)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        text = "the running Hansa is of another version than this command: restart it, or ask with --json"
+        raise LocalProtocolError(text) from error
 
 
 def _named(argument: Argument) -> str:
@@ -348,40 +352,47 @@ def _counted(number: int, one: str, many: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; the exit code: 0 done, 1 refused, 2 wrong use or configuration."""
-    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words and words[0][:1] != "-" and words[0] not in _OWN:
-            done = _plugin(words)
-            if done is not None:
-                return done
+        return _main(list(sys.argv[1:] if argv is None else argv))
     except HansaError as error:
         terminal.say(f"hansa: {error}", error=True)
-        return 1
+    except BrokenPipeError:  # whoever reads has read enough
+        terminal.give_up()
+    except KeyboardInterrupt:
+        return 130
+    except EOFError:
+        terminal.say("hansa: nothing was entered", error=True)
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        terminal.say(f"hansa: {what}{error.strerror or error}", error=True)
+    return 1
+
+
+def _main(words: list[str]) -> int:
+    if words and words[0][:1] != "-" and words[0] not in _OWN:
+        done = _plugin(words)
+        if done is not None:
+            return done
+        _unknown(words[0])
     if not words:
         terminal.page(_parser(_of_plugins()).format_help())
         return 2
-    if words[0][:1] != "-" and words[0] not in _OWN:
-        _unknown(words[0])
     args = _parser(_of_plugins() if words[0] in {"-h", "--help"} else "").parse_args(words)
-    try:
-        if args.command == "run":
-            from hansa.serve import run  # noqa: PLC0415
+    if args.command == "run":
+        from hansa.serve import run  # noqa: PLC0415
 
-            return run(args.config, verbose=args.verbose)
-        if args.command == "check":
-            return _check(args)
-        if args.command == "init":
-            from hansa.commands.init import init  # noqa: PLC0415
+        return run(args.config, verbose=args.verbose)
+    if args.command == "check":
+        return _check(args)
+    if args.command == "init":
+        from hansa.commands.init import init  # noqa: PLC0415
 
-            terminal.page(init(args.folder, args.name))
-            return 0
-        from hansa.commands import show  # noqa: PLC0415
-        from hansa.commands.client import watched  # noqa: PLC0415
+        terminal.page(init(args.folder, args.name))
+        return 0
+    from hansa.commands import show  # noqa: PLC0415
+    from hansa.commands.client import watched  # noqa: PLC0415
 
-        question, shown = _question(args)
-        found = watched(args.config, *question)
-        _answered(found, getattr(show, shown), as_json=args.json)
-    except HansaError as error:
-        terminal.say(f"hansa: {error}", error=True)
-        return 1
+    question, shown = _question(args)
+    found = watched(args.config, *question)
+    _answered(found, getattr(show, shown), as_json=args.json)
     return 0

@@ -45,7 +45,7 @@ class Hooks:
         """Add HTTP routes to the public listeners. Called once per opened network, after ``open_network``,
         on the object that ``open_network`` returned.
 
-        :param router: takes ``add(method, pattern, endpoint)``; bound to the network's server name.
+        :param router: takes ``add(method, pattern, endpoint, admit=...)``; bound to the network's name.
         """
 
     @hookspec

@@ -21,7 +21,7 @@ from hansa.accept import Acceptor
 from hansa.bodies import Body, BodyBudget, BodyLimits
 from hansa.connection import Connection, Server, bound, come_again, fault, out_of_order
 from hansa.contracts import Busy
-from hansa.http import BodyTooLarge, Route, Router
+from hansa.http import BodyTooLarge, Found, Route, Router
 from hansa.intake import Intake, IntakeLimits, RequestShares
 from hansa.loglimit import LogLimit
 from hansa.pure.addresses import neighbourhood
@@ -113,12 +113,21 @@ class Dispatcher:
             return False
         return any(parsed in network for network in self._proxies)
 
-    def router(self, host: str) -> Router | None:
-        """The router of a ``Host`` header; the only one there is serves every host."""
-        found = self._routers.get(host) or self._routers.get("")
-        if found is None and len(self._routers) == 1:
-            return next(iter(self._routers.values()))
-        return found
+    def _found(self, request: Request) -> tuple[Router | None, Found | None]:
+        """Who answers: the router of the ``Host`` header, else that of networks without a server name, else
+        the only named one, which serves every host; the first of them that knows the path.
+        """
+        named = self._routers.get(request.host)
+        routers = [named, self._routers.get("") if request.host else None]
+        if named is None:
+            names = [name for name in self._routers if name]
+            routers.append(self._routers[names[0]] if len(names) == 1 else None)
+        present = [router for router in routers if router is not None]
+        for router in present:
+            found = router.find(request)
+            if found.path_known:
+                return router, found
+        return (present[0], None) if present else (None, None)
 
     async def answer(
         self,
@@ -130,25 +139,24 @@ class Dispatcher:
         """One request. ``read(limit)`` is awaited for the body and gives None if it is larger; ``stream``
         gives it as it comes; ``wire`` is told of the route and of whom it admits.
         """
-        router = self.router(request.host)
+        router, found = self._found(request)
         always = router.headers_for(request.target) if router is not None else {}
         if always and request.method == "OPTIONS":
             return Response(headers=always)
-        answer = await self._answer(router, request, read, stream, wire)
+        answer = await self._answer(found, request, read, stream, wire)
         if answer.status >= 400:
             self.count("http_refused", status=str(answer.status))
         return replace(answer, headers={**always, **answer.headers}) if always else answer
 
     async def _answer(
         self,
-        router: Router | None,
+        found: Found | None,
         request: Request,
         read: Callable[[int], object],
         stream: Callable[[int], AsyncIterator[bytes]] | None,
         wire: Wire | None,
     ) -> Response:
-        found = router.find(request) if router else None
-        if found is None or not found.path_known:
+        if found is None:
             return fault(404, "M_UNRECOGNIZED", "there is nothing at this path")
         if found.route is None:
             return fault(405, "M_UNRECOGNIZED", f"{request.method} is not for this path")

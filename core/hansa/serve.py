@@ -17,6 +17,7 @@ from hansa import plugins, terminal
 from hansa.app import App
 from hansa.blobs import FileBlobs
 from hansa.bodies import MIB, BodyBudget, BodyLimits
+from hansa.commands.check import exposed
 from hansa.config import Config, Mistakes, PolicyConfig, load
 from hansa.contracts import RoomWish
 from hansa.decision_log import Retention
@@ -261,6 +262,8 @@ def run(path: Path, *, verbose: bool = False) -> int:
         for error in mistakes.errors:
             say(f"{path}: {error}")
         return 2
+    for warning in exposed(path, config):
+        say(f"warning: {warning}")
     # Messages leave few cycles: the collector looks less often at less.
     gc.set_threshold(20_000, 20, 20)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,11 @@ def page(text: str) -> None:
     for line in text.removesuffix("\n").split("\n"):
         sys.stdout.write(_encodable(printable(line, most=1_000_000), sys.stdout.encoding) + "\n")
     sys.stdout.flush()
+
+
+def give_up() -> None:
+    """Nobody reads any more: what is still to be written goes nowhere, and the process ends quietly."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _encodable(text: str, encoding: str | None) -> str:

@@ -43,8 +43,7 @@ def routes(router: Router) -> Iterator[tuple[str, str, Route]]:
 async def test_no_body_is_read_of_who_is_not_known(tmp_path):
     async with house(tmp_path) as home:
         dispatcher = Dispatcher(home.app.routers, home.app.count)
-        router = dispatcher.router(OURS)
-        assert router is not None
+        router = home.app.routers[OURS]
         open_to_all = {}
         seen = 0
         for method, path, route in routes(router):
@@ -115,8 +114,7 @@ async def test_what_waits_for_others_ends_when_its_client_hangs_up(tmp_path, met
 
 async def test_every_route_that_ends_so_exists(tmp_path):
     async with house(tmp_path) as home:
-        router = Dispatcher(home.app.routers, home.app.count).router(OURS)
-        assert router is not None
+        router = home.app.routers[OURS]
         for method, pattern in ABANDONED:
             found = router.find(Request(method=method, target=f"/_matrix/client{pattern}", host=OURS))
             assert found.route is not None and found.route.cancel_on_disconnect, pattern

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import stat
 import sys
 
@@ -71,6 +72,76 @@ async def test_all_that_init_and_run_make_is_private(tmp_path):
         assert (code, json.loads(said)["warnings"]) == (0, [])
     finally:
         os.umask(before)
+
+
+async def _running(folder) -> asyncio.subprocess.Process:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "hansa", "run", cwd=folder, stdout=asyncio.subprocess.PIPE
+    )
+    line = b"x"
+    while line and line != b"network matrix: up\n":
+        line = await child.stdout.readline()
+    return child
+
+
+@pytest.mark.timeout(120)
+async def test_all_stays_private_through_restarts_reloads_new_keys_and_another_configuration(tmp_path):
+    before = os.umask(0o000)
+    try:
+        code, said = await command("init", "a/b/house", "--name", f"localhost:{free_port()}", cwd=tmp_path)
+        assert code == 0, said
+        assert open_to_others(tmp_path / "a") == {}  # the folders above it are new as well
+        folder = tmp_path / "a" / "b" / "house"
+        picture = folder / "picture.txt"
+        for round_ in range(2):
+            child = await _running(folder)
+            for words in (
+                ("reload",),
+                ("matrix", "keys", "rotate"),
+                ("rooms", "create", "matrix:#lobby"),
+            ):
+                code, said = await command(*words, cwd=folder)
+                assert code == 0, said
+            if not round_:
+                picture.write_text("not a picture")
+                picture.chmod(0o600)
+                code, said = await command("matrix", "media", "add", str(picture), "--json", cwd=folder)
+                assert code == 0, said
+                media = json.loads(said)["media"]
+            code, said = await command(
+                "matrix", "media", "get", media, str(folder / f"out{round_}"), cwd=folder
+            )
+            assert code == 0, said
+            config = folder / "hansa.toml"
+            config.write_text(config.read_text().replace("# room_version", "# again\n# room_version"))
+            child.send_signal(signal.SIGHUP)
+            while not (line := await child.stdout.readline()).startswith(b"reloaded"):
+                assert line
+            assert open_to_others(folder) == {}, f"round {round_}"
+            child.terminate()
+            assert await child.wait() == 0
+            assert open_to_others(folder) == {}, f"after round {round_}"
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.timeout(60)
+async def test_a_database_of_before_that_others_may_read_is_told_at_the_start(tmp_path):
+    await command("init", "house", "--name", f"localhost:{free_port()}", cwd=tmp_path)
+    folder = tmp_path / "house"
+    child = await _running(folder)
+    child.terminate()
+    await child.wait()
+    (folder / "hansa.db").chmod(0o644)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "hansa", "run", cwd=folder, stdout=asyncio.subprocess.PIPE
+    )
+    first = (await child.stdout.readline()).decode()
+    child.terminate()
+    await child.wait()
+    assert first.startswith("warning: ") and first.endswith(
+        "hansa.db is open to others (mode 0644): chmod 600 it\n"
+    )
 
 
 def _port(config) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from core.test_admin_gate import request
-from hansa import Message, NamesRooms, OpenedRoom, RemoteProtocolError, RoomWish
+from hansa import LocalProtocolError, Message, NamesRooms, OpenedRoom, RemoteProtocolError, RoomWish
 from hansa.app import App
 from hansa.commands import show
 from hansa.delivery_operations import DeliveryOperations
@@ -115,3 +115,12 @@ def test_small_answers_are_in_words() -> None:
     assert plain({"left": None, "counts": {"a": 1, "b": False}, "seq": 0}) == (
         "left: none\ncounts: a: 1, b: no\nseq: 0"
     )
+
+
+async def test_nothing_is_made_where_one_of_the_links_cannot_be() -> None:
+    made: dict[str, Actor] = {}
+    async with running({"left": (module(made), Config())}) as app:
+        for bad in ("nowhere:#y", "lobby", "left:"):
+            with pytest.raises(LocalProtocolError, match=bad.partition(":")[0]):
+                await app.link_room(["left:a", bad], create=True)
+        assert list(app.rooms) == []

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 import tomllib
+import types
 from pathlib import Path
 
 import hansa.testing
@@ -38,12 +39,13 @@ def test_what_is_quoted_stands_in_the_examples():
         assert f"\n{text}" in f"\n{whole}", f"{source} has changed; it no longer holds:\n{text}"
 
 
-def test_what_is_not_quoted_runs():
+def test_what_is_not_quoted_runs(monkeypatch):
     # One module for all, as a reader would type it; the suite's classes must not be collected from here.
-    names: dict[str, object] = {"__name__": "plugin_author"}
+    module = types.ModuleType("plugin_author")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     for number, (language, source, text) in enumerate(BLOCKS):
         if language == "python" and not source:
-            exec(compile(text, f"docs/plugin-author.md, block {number}", "exec"), names)
+            exec(compile(text, f"docs/plugin-author.md, block {number}", "exec"), vars(module))
 
 
 def test_configurations_have_only_settings_that_there_are(monkeypatch):

@@ -1,4 +1,4 @@
-"""What `hansa check` finds besides mistakes."""
+"""What `hansa check` finds, and `hansa run` says, besides mistakes."""
 
 from __future__ import annotations
 

@@ -41,6 +41,8 @@ plugin = "matrix"
 server_name = "{name}"
 signing_key = "matrix.key"
 # room_version = "12"
+# Who administers the rooms that Hansa makes.
+# operator = "@you:{name}"
 
 # A component (XEP-0114) of your XMPP server.
 # [networks.xmpp]
@@ -63,6 +65,8 @@ signing_key = "matrix.key"
 # Rooms that this file keeps linked.
 # [[rooms]]
 # links = ["matrix:#lobby", "xmpp:lobby"]
+# name = "Lobby"
+# published = true
 """
 
 _NEXT = """\
@@ -82,8 +86,12 @@ Next: hansa check -c {folder}/hansa.toml && hansa run -c {folder}/hansa.toml
 """
 
 _BY_PORT = """\
-Other servers find {name} at that port. DNS needs (unless {host} is an address):
+Other servers find {name} at that port. DNS needs:
   {host}.  IN A  <your address>
+"""
+
+_BY_ADDRESS = """\
+Other servers find {name} at that address and port.
 """
 
 _BY_NAME = """\
@@ -109,6 +117,14 @@ def split_name(name: str) -> tuple[str, int]:
     if colon and port.isdigit() and not host.endswith(":") and (":" not in host or host.startswith("[")):
         return host.strip("[]"), int(port)
     return name.strip("[]"), 0
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return True
 
 
 def write_secret(path: Path, text: str) -> None:
@@ -153,15 +169,25 @@ def init(folder: Path, name: str) -> str:
     """Make everything; what to do next, as text. Raises ConfigError if anything is there already."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no server name: say example.org, or example.org:8448")
-    host, port = split_name(name)
     file = folder / "hansa.toml"
     for path in (file, folder / "matrix.key", folder / "tls"):
         if path.exists():
             raise ConfigError(f"{path} exists already: nothing was written")
+    before = os.umask(0o077)  # for folders above, too
+    try:
+        return _made(folder, name)
+    finally:
+        os.umask(before)
+
+
+def _made(folder: Path, name: str) -> str:
+    host, port = split_name(name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     seed = base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     write_secret(folder / "matrix.key", f"ed25519 a_{secrets.token_hex(3)} {seed}\n")
     _development_certificate(folder / "tls", host)
-    write_secret(file, example(name))  # secrets may be written into it
-    found = (_BY_PORT if port else _BY_NAME).format(name=name, host=host)
+    write_secret(folder / "hansa.toml", example(name))  # secrets may be written into it
+    found = (_BY_ADDRESS if _is_address(host) else _BY_PORT if port else _BY_NAME).format(
+        name=name, host=host
+    )
     return _NEXT.format(folder=folder, name=name, host=host, found=found)

@@ -10,27 +10,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hansa.setup import PolicySetup
     from hansa.testing.actor import Actor
+    from hansa.testing.asking import judged, requested
     from hansa.testing.clock import ManualClock
     from hansa.testing.harness import running
     from hansa.testing.network_suite import NetworkSuite
     from hansa.testing.policy_suite import PolicySuite
     from hansa.testing.store_suite import StoreSuite
 
-__all__ = ["Actor", "ManualClock", "NetworkSuite", "PolicySuite", "StoreSuite", "running"]
+__all__ = [
+    "Actor",
+    "ManualClock",
+    "NetworkSuite",
+    "PolicySetup",
+    "PolicySuite",
+    "StoreSuite",
+    "judged",
+    "requested",
+    "running",
+]
 
 
 _HOMES = {
-    "Actor": "actor",
-    "ManualClock": "clock",
-    "NetworkSuite": "network_suite",
-    "PolicySuite": "policy_suite",
-    "StoreSuite": "store_suite",
-    "running": "harness",
+    "Actor": "testing.actor",
+    "ManualClock": "testing.clock",
+    "NetworkSuite": "testing.network_suite",
+    "PolicySetup": "setup",
+    "PolicySuite": "testing.policy_suite",
+    "StoreSuite": "testing.store_suite",
+    "judged": "testing.asking",
+    "requested": "testing.asking",
+    "running": "testing.harness",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(name)
-    return getattr(import_module(f"hansa.testing.{_HOMES[name]}"), name)
+    return getattr(import_module(f"hansa.{_HOMES[name]}"), name)
