@@ -314,7 +314,7 @@ async def test_strangers_do_not_make_this_server_ask_others(tmp_path):
 
 
 async def test_people_are_found(tmp_path):
-    async with house(tmp_path) as home:
+    async with house(tmp_path, user_directory="accounts") as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         await bob.call("PUT", f"/profile/{part(bob.user)}/displayname", {"displayname": "Benvolio"})
         found = await alice.call("POST", "/user_directory/search", {"search_term": "benv"})

@@ -76,6 +76,7 @@ ROWS: dict[str, str] = {
     "GET v1/rooms/{room}/timestamp_to_event": "401 401 403 400 400",
     "GET v3/account/3pid": "401 401 200 200 200",
     "GET v3/account/whoami": "401 401 200 200 200",
+    "GET v3/admin/whois/{user}": "401 401 403 403 403",
     "GET v3/capabilities": "401 401 200 200 200",
     "GET v3/devices": "401 401 200 200 200",
     "GET v3/devices/{device}": "401 401 404 404 404",

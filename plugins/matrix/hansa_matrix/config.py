@@ -199,6 +199,11 @@ class Config(BaseModel):
     share_device_names: bool = Field(
         default=False, description="tell other servers what people here call their devices"
     )
+    user_directory: Literal["off", "rooms", "accounts"] = Field(
+        default="rooms",
+        description="whom people find by a name: nobody, those in rooms they are in or that are published and"
+        " open to everybody, or everybody with an account here too",
+    )
     public_reading: bool = Field(
         default=False,
         description="tell who has no account here which rooms are published and, where there are policies,"

@@ -33,8 +33,10 @@ from hansa_matrix.client_api.sync_rooms import RoomsPart
 from hansa_matrix.client_api.timeline import Timeline
 from hansa_matrix.client_api.tokens import Tokens
 from hansa_matrix.client_api.unread import Unread
+from hansa_matrix.client_api.user_directory import UserDirectory
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.client_api.voice import Voice
+from hansa_matrix.client_api.whois import Whois
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.answers.restricted import Restricted
 from hansa_matrix.federation.answers.spaces import Spaces
@@ -127,7 +129,6 @@ class ClientApi:
         self._aliases = Aliases(ctx, self._door, own.server, self._voice, entering)
         self._people = People(
             own,
-            self.accounts,
             known,
             client,
             self._voice,
@@ -153,6 +154,8 @@ class ClientApi:
             Notifications(ctx, attendance, visibility, shapes, unread, rooms),
             Crypto(ctx, known, self._sessions, sync),
             self._people,
+            UserDirectory(own, self.accounts, known.profiles, directory, rooms),
+            Whois(self.accounts, known.devices),
             self._files,
         )
 

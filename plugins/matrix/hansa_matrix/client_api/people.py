@@ -11,14 +11,13 @@ from typing import Any
 from hansa import (
     DirectoryPublish,
     LocalProtocolError,
-    Membership,
     NetworkContext,
     Ref,
     RemoteProtocolError,
     Request,
 )
 
-from hansa_matrix.client_api.accounts import Accounts, Caller
+from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited, OpenHandler, number, own
 from hansa_matrix.client_api.rooms import Rooms
 from hansa_matrix.client_api.summaries import Summaries
@@ -39,7 +38,6 @@ from hansa_matrix.users.known import Known
 
 _SHOWN_IN_ROOMS = frozenset({"displayname", "avatar_url"})
 _STATES = ("online", "unavailable", "offline")
-_MOST_FOUND = 50
 #: Rooms of a space that are looked at for one answer, and seconds in which other servers are asked.
 _MOST_SPACES, _SPACES_WITHIN = 1000, 20.0
 _VISIBILITIES = ("public", "private")
@@ -51,7 +49,6 @@ class People:
     def __init__(  # noqa: PLR0917  # what looking around takes
         self,
         own: Own,
-        accounts: Accounts,
         known: Known,
         client: Client,
         voice: Voice,
@@ -64,7 +61,6 @@ class People:
     ) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
-        self._accounts = accounts
         self._known = known
         self._client = client
         self._voice = voice
@@ -93,7 +89,6 @@ class People:
             ("DELETE", "/v3/profile/{user}/{field}"): Limited(self.remove_field),
             ("PUT", "/v3/directory/list/room/{room}"): self.list,
             ("POST", "/v3/publicRooms"): self.search_public,
-            ("POST", "/v3/user_directory/search"): Limited(self.search),
             ("GET", "/v1/rooms/{room}/hierarchy"): self.hierarchy,
             ("GET", "/v1/room_summary/{room}"): self.summary,
             ("GET", "/v3/presence/{user}/status"): self.presence,
@@ -177,51 +172,6 @@ class People:
                 await self._voice.member(user, stay.room_id, user, "join", more, follows=True)
             except RemoteProtocolError as problem:
                 self._ctx.log.info("%s keeps another %s in %s: %s", user, name, stay.room_id, problem)
-
-    async def search(self, caller: Caller, _request: Request, body: Any) -> Any:
-        """``POST /user_directory/search``: people here, and whom one shares a room with."""
-        term, limit = body.get("search_term"), body.get("limit", 10)
-        if not isinstance(term, str) or type(limit) is not int:
-            raise error(400, "M_BAD_JSON", "search_term is a string and limit a number")
-        most, wanted = max(1, min(limit, _MOST_FOUND)), term.lower().lstrip("@")
-        found: dict[str, dict[str, Any]] = {}
-        for stay in self._own.attendance.stays(caller.user).values():
-            view = self._ctx.view(stay.room_id) if stay.membership == "join" else None
-            names = await self._names(stay.room_id) if view is not None and self._ctx.governed else None
-            for person in view.people.values() if view is not None else ():
-                if len(found) > most or person.membership is not Membership.JOIN:
-                    continue
-                user = await self._ctx.ghost(person.user)
-                called = person.name if names is None else names.get(user)
-                if wanted in user.lower() or wanted in (called or "").lower():
-                    name = {"display_name": called} if called else {}
-                    found[user] = {"user_id": user, **name}
-        named = await self._known.profiles.set_here() if len(found) <= most else {}
-        for user in sorted(self._own.attendance.accounts - found.keys()):
-            if len(found) > most:
-                break
-            profile = named.get(user, {})
-            called = profile.get("displayname")
-            if wanted in user.lower() or wanted in str(called or "").lower():
-                if self._ctx.governed:
-                    profile = await self._known.profiles.here(user) or {}
-                    called = profile.get("displayname")
-                account = await self._accounts.get(user)
-                if account is not None and not account.deactivated:
-                    shown = {"display_name": called, "avatar_url": profile.get("avatar_url")}
-                    given = {k: v for k, v in shown.items() if isinstance(v, str)}
-                    found[user] = {"user_id": user, **given}
-        found.pop(caller.user, None)
-        return {"results": list(found.values())[:most], "limited": len(found) > most}
-
-    async def _names(self, room_id: str) -> dict[str, str]:
-        """By what names people in a room may be shown, by the policies of now."""
-        room = self._rooms.get(room_id)
-        state = await room.state() if room is not None else {}
-        members = [key for key in state if key[0] == MEMBER]
-        shown = await room.shown_of(state, members) if room is not None else {}
-        names = {key[1]: pdu.content.get("displayname") for key, pdu in shown.items()}
-        return {user: name for user, name in names.items() if isinstance(name, str)}
 
     async def listed(self, request: Request, _body: Any) -> Any:
         """``GET /directory/list/room/{roomId}``: of a room that is not published, who is not in it learns no

@@ -1,0 +1,155 @@
+"""Whom one finds by a name. SPEC: client-server API, "User Directory"."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from hansa import Membership, NetworkContext, Person, Request
+
+from hansa_matrix.client_api.accounts import Accounts, Caller
+from hansa_matrix.client_api.door import Handler, Limited
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.state_keys import JOIN_RULES_KEY, MEMBER
+from hansa_matrix.room.directory import Directory
+from hansa_matrix.room.native import Own
+from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.users.profiles import Profiles
+
+#: People in one answer, and those whose profile is read for it.
+MOST_FOUND, MOST_READ = 50, 200
+#: People that are looked at for one answer, and after how many others get a turn.
+MOST_LOOKED_AT, _TURN = 20_000, 500
+#: Characters of what is searched for.
+_LONGEST = 255
+
+
+class UserDirectory:
+    """``user_directory`` of the configuration says whom it finds: nobody, those in rooms that the asker is in
+    or might enter as everybody may, or those with an account here too.
+    """
+
+    def __init__(
+        self,
+        own: Own,
+        accounts: Accounts,
+        profiles: Profiles,
+        directory: Directory,
+        rooms: Mapping[str, MatrixRoom],
+    ) -> None:
+        self._own = own
+        self._ctx: NetworkContext = own.ctx
+        self._accounts = accounts
+        self._profiles = profiles
+        self._directory = directory
+        self._rooms = rooms
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {("POST", "/v3/user_directory/search"): Limited(self.search)}
+
+    async def search(self, caller: Caller, _request: Request, body: Any) -> Any:
+        """``POST /user_directory/search``."""
+        term, limit = body.get("search_term"), body.get("limit", 10)
+        if not isinstance(term, str) or type(limit) is not int:
+            raise error(400, "M_BAD_JSON", "search_term is a string and limit a number")
+        most, wanted = max(1, min(limit, MOST_FOUND)), term[:_LONGEST].casefold().lstrip("@")
+        allowed = self._ctx.config.user_directory
+        if allowed == "off":
+            return {"results": [], "limited": False}
+        found: dict[str, dict[str, Any]] = {}
+        async for user, profile in self._in_rooms(caller.user, wanted):
+            found.setdefault(user, profile)
+        if allowed == "accounts" and len(found) <= MOST_READ:
+            but = found.keys() | {caller.user}
+            found |= {user: profile async for user, profile in self._with_accounts(wanted, but)}
+        found.pop(caller.user, None)
+        results = sorted(found.values(), key=lambda one: (not _begins(one, wanted), one["user_id"]))
+        return {"results": results[:most], "limited": len(results) > most}
+
+    async def _in_rooms(self, asker: str, wanted: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Those who match, by what they are called in a room and may be shown by now."""
+        read, seen, looked = 0, set[str](), 0
+        for room_id in await self._open_to(asker):
+            room, view = self._rooms.get(room_id), self._ctx.view(room_id)
+            if room is None or view is None or read >= MOST_READ or looked >= MOST_LOOKED_AT:
+                continue
+            matching: list[str] = []
+            for person in list(view.people.values()):
+                looked += 1
+                if looked % _TURN == 0:
+                    await asyncio.sleep(0)
+                if looked > MOST_LOOKED_AT or read + len(matching) >= MOST_READ:
+                    break
+                if person.membership is not Membership.JOIN:
+                    continue
+                user = await self._ctx.ghost(person.user)
+                if user not in seen and _matches(user, person, wanted):
+                    matching.append(user)
+            read += len(matching)
+            async for user, pdu in self._members(room, matching):
+                profile = _profile(user, pdu.content)
+                if wanted in user.casefold() or wanted in profile.get("display_name", "").casefold():
+                    seen.add(user)
+                    yield user, profile
+
+    async def _open_to(self, asker: str) -> list[str]:
+        """The rooms that somebody is in, then those that are published and that everybody may enter."""
+        stays = self._own.attendance.stays(asker).values()
+        found = dict.fromkeys(stay.room_id for stay in stays if stay.membership == "join")
+        for room_id in await self._directory.published():
+            room = self._rooms.get(room_id)
+            if room is None or not room.resident or room_id in found:
+                continue
+            rules = (await room.events_of(await room.state(), [JOIN_RULES_KEY])).get(JOIN_RULES_KEY)
+            if rules is not None and rules.content.get("join_rule") == "public":
+                found[room_id] = None
+        return list(found)
+
+    @staticmethod
+    async def _members(room: MatrixRoom, users: list[str]) -> AsyncIterator[tuple[str, Pdu]]:
+        """The member events of some people that may be shown."""
+        state = await room.state()
+        keys = [key for user in users if (key := (MEMBER, user)) in state]
+        async for shown in room.shown_in_steps(state, keys):
+            for key, pdu in shown.items():
+                if key[0] == MEMBER and key[1] in users:
+                    yield key[1], pdu
+
+    async def _with_accounts(
+        self, wanted: str, but: frozenset[str] | set[str]
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Those with an account here who match, by what they say of themselves and may be shown by now."""
+        named, read = await self._profiles.set_here(), 0
+        for number, user in enumerate(sorted(self._own.attendance.accounts - but)):
+            if number % _TURN == 0:
+                await asyncio.sleep(0)
+            if read >= MOST_READ or number >= MOST_LOOKED_AT:
+                return
+            called = named.get(user, {}).get("displayname")
+            if wanted not in user.casefold() and wanted not in str(called or "").casefold():
+                continue
+            read += 1
+            account = await self._accounts.get(user)
+            if account is None or account.deactivated:
+                continue
+            profile = _profile(user, await self._profiles.here(user) or {})
+            if wanted in user.casefold() or wanted in profile.get("display_name", "").casefold():
+                yield user, profile
+
+
+def _matches(user: str, person: Person, wanted: str) -> bool:
+    return wanted in user.casefold() or wanted in (person.name or "").casefold()
+
+
+def _profile(user: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    given = {"display_name": said.get("displayname"), "avatar_url": said.get("avatar_url")}
+    return {"user_id": user, **{key: value for key, value in given.items() if isinstance(value, str)}}
+
+
+def _begins(one: Mapping[str, Any], wanted: str) -> bool:
+    """Whether somebody's name, or the name in their id, begins with what is searched for."""
+    named = one.get("display_name", "").casefold(), one["user_id"][1:].casefold()
+    return any(name.startswith(wanted) for name in named)
