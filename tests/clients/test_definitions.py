@@ -32,7 +32,8 @@ MOST = 20
 ABSENT = {
     "/.well-known/matrix/policy_server": "this server is none",
     "/.well-known/matrix/support": "later",
-    "/admin/": "later",
+    "/admin/lock": "later",
+    "/admin/suspend": "later",
     "/appservice": "application services come later",
     "auth_metadata": "OAuth comes later",
     "/login/get_token": "later",

@@ -17,6 +17,7 @@ ANSWERS = ("client_api", "federation")
 
 REASONS = {
     "client_api/absences.py of": "depths",
+    "client_api/user_directory.py _open_to": "join rules",
     "client_api/visibility.py was_in": "a membership, of which nothing but the membership is looked at",
     "client_api/visibility.py beside": "every event goes through `of`",
     "client_api/visibility.py _until": "the depth of a leave",

@@ -91,7 +91,7 @@ Other servers find {name} at that port. DNS needs:
 """
 
 _BY_ADDRESS = """\
-Other servers find {name} at that address and port.
+Other servers find {name} at that port; no DNS is needed.
 """
 
 _BY_NAME = """\
