@@ -143,13 +143,14 @@ class Dispatcher:
         always = router.headers_for(request.target) if router is not None else {}
         if always and request.method == "OPTIONS":
             return Response(headers=always)
-        answer = await self._answer(found, request, read, stream, wire)
+        answer = await self._answer(router, found, request, read, stream, wire)
         if answer.status >= 400:
             self.count("http_refused", status=str(answer.status))
         return replace(answer, headers={**always, **answer.headers}) if always else answer
 
     async def _answer(
         self,
+        router: Router | None,
         found: Found | None,
         request: Request,
         read: Callable[[int], object],
