@@ -143,14 +143,16 @@ class Dispatcher:
         always = router.headers_for(request.target) if router is not None else {}
         if always and request.method == "OPTIONS":
             return Response(headers=always)
-        answer = await self._answer(router, found, request, read, stream, wire)
+        if found is not None and found.route is not None and router is not None and not router.answering:
+            answer = come_again("this server is starting again", 5)
+        else:
+            answer = await self._answer(found, request, read, stream, wire)
         if answer.status >= 400:
             self.count("http_refused", status=str(answer.status))
         return replace(answer, headers={**always, **answer.headers}) if always else answer
 
     async def _answer(
         self,
-        router: Router | None,
         found: Found | None,
         request: Request,
         read: Callable[[int], object],
@@ -161,8 +163,6 @@ class Dispatcher:
             return fault(404, "M_UNRECOGNIZED", "there is nothing at this path")
         if found.route is None:
             return fault(405, "M_UNRECOGNIZED", f"{request.method} is not for this path")
-        if router is not None and not router.answering:
-            return come_again("this server is starting again", 5)
         admitted: Admitted | None = None
         try:
             if wire is not None:
