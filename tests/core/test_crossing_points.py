@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hansa import (
@@ -26,6 +26,7 @@ from hansa import (
     Ref,
     Refused,
     RoomRefused,
+    ShowsPresent,
     SignalIn,
     SignalOut,
     Signals,
@@ -34,9 +35,11 @@ from hansa import (
 )
 from hansa.app import App
 from hansa.dispatch import Installed
+from hansa.pure.crossing import Crossing
 from hansa.pure.view import Person, unread
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
+from hansa.testing.policy_suite import samples
 
 ASKS, FREE = "asks", "free: "
 #: What a network calls, and what is called of it. One more needs a line, and a check below if it asks.
@@ -68,6 +71,7 @@ POINTS = {
     "Signals.signal": ASKS,
     "Network.start": FREE + "the network asks about PeerConnect before it calls anybody",
     "Network.stop": FREE + "nothing comes or goes any more",
+    "ShowsPresent.show_present": FREE + "what stands in the view, after it was asked about again",
     "FoundsRooms.found_room": FREE + "asked as AdminChange, or written in the configuration",
     "NamesRooms.room_at": FREE
     + "for the operator; the network asks about DirectoryQuery before it asks others",
@@ -93,7 +97,7 @@ class Strict:
 def test_every_point_is_in_the_table():
     found = {
         f"{kind.__name__}.{name}"
-        for kind in (NetworkContext, Network, Signals, LinksRooms, FoundsRooms, NamesRooms)
+        for kind in (NetworkContext, Network, Signals, ShowsPresent, LinksRooms, FoundsRooms, NamesRooms)
         for name, _ in inspect.getmembers(kind)
         if not name.startswith("_") and (kind is not NetworkContext or name not in _OWN)
     }
@@ -163,6 +167,76 @@ async def test_a_point_asks_and_lets_nothing_through_that_is_denied(point: str, 
         assert await act(app, made) is not denies
         kinds = {type(crossing) for crossing in strict.asked}
         assert asked & kinds, f"{point} asked about {kinds}"
+
+
+async def _raises(_: Any) -> Verdict | None:
+    raise RuntimeError("a fault")
+
+
+async def _never(_: Any) -> Verdict | None:
+    await asyncio.Event().wait()
+    return None
+
+
+async def _odd(_: Any) -> Any:
+    return True
+
+
+async def _gives_up(_: Any) -> Verdict | None:
+    raise asyncio.CancelledError
+
+
+#: What a policy can do but answer.
+FAULTS = {"raises": _raises, "never answers": _never, "says something else": _odd, "gives up": _gives_up}
+
+
+class Faulty:
+    """Has no opinion until it breaks."""
+
+    def __init__(self, fault: Callable[[Any], Awaitable[Any]]) -> None:
+        self.fault = fault
+        self.broken = False
+
+    async def check(self, crossing: Any) -> Verdict | None:
+        return await self.fault(crossing) if self.broken else None
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("point", CHECKS)
+async def test_a_policy_that_fails_lets_nothing_through_at_any_point(point: str, fault: str) -> None:
+    made: dict[str, Actor] = {}
+    plugin = module(made)
+    networks = {name: (plugin, Config()) for name in ("left", "right")}
+    async with running(networks, rooms=[("left:a", "right:b")]) as app:
+
+        def refuse(_: object) -> None:
+            raise Refused("not now")
+
+        made["right"].before_send = refuse
+        await made["left"].say("a", "ann@x", "said before")
+        while app.consumers["right:b"].position < 1:
+            await asyncio.sleep(0)
+        made["right"].before_send = lambda _: None
+        faulty = Faulty(FAULTS[fault])
+        app.decisions.replace([Installed(name="faulty", policy=faulty, timeout=0.01)])
+        act, _ = CHECKS[point]
+        faulty.broken = True
+        assert not await act(app, made)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_policy_that_fails_denies_every_crossing(fault: str) -> None:
+    async with running({}) as app:
+        faulty = Faulty(FAULTS[fault])
+        faulty.broken = True
+        app.decisions.replace([Installed(name="faulty", policy=faulty, timeout=0.01)])
+        asked = {type(crossing): crossing for crossing in samples()}
+        assert set(asked) == set(get_args(Crossing))
+        for kind, crossing in asked.items():
+            verdict = await app.decisions.check(crossing)
+            assert not verdict.allowed, kind
+            assert [reason.code for reason in verdict.reasons] == ["GOV_ENGINE_ERROR"], kind
+            assert not (await app.decisions.weigh(crossing)).allowed, kind
 
 
 async def test_what_goes_out_is_asked_link_by_link():
