@@ -49,23 +49,31 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-def _parts(form: str) -> list[str]:
-    """What is between, a word, what is between, a word, ..."""
+def _windows(form: str, ahead: int) -> Iterator[tuple[list[str], int]]:
+    """What is between, a word, what is between, a word, ...; and how many of the words are looked at now. As
+    many as ``ahead`` follow them, if there are so many.
+    """
     if len(form) <= _AT_ONCE:
-        return _TOKEN.split(form)
-    parts, at, found = list[str](), 0, _TOKEN.finditer(form)
+        parts = _TOKEN.split(form)
+        yield parts, len(parts) // 2
+        return
+    parts, at, found = [], 0, _TOKEN.finditer(form)
     while batch := list(islice(found, _WORDS_AT_ONCE)):
         for one in batch:
             parts += (form[at : one.start()], one[1])
             at = one.end()
-    return [*parts, form[at:]]
+        ready = len(parts) // 2 - ahead
+        if ready > 0:
+            yield parts, ready
+            del parts[: 2 * ready]
+    yield parts, len(parts) // 2
 
 
 def _read(text: str, going: Callable[[], None] = always) -> Iterator[str]:
     for form in forms(text, going):
         yield form
         parts = pieces(form)
-        if not any(map(_MIXED.search, parts)):
+        if not any(_MIXED.search(part) for part in parts):  # no map: others have their turn between two
             continue
         yield _each(parts, lambda part: part.translate(_DIGITS))
         if "1" in form or "!" in form:
@@ -105,6 +113,8 @@ class Words:
         for joined in self._joined:
             self._begun |= {joined[:length] for length in range(1, len(joined))}
         self._firsts = self._begun | set(self._lengths)
+        #: Words that can belong to a phrase, or pieces to a word, at most.
+        self._ahead = max(map(len, self._joined), default=0)
         if self._phrases:
             prepare()  # now, and not at the first message
 
@@ -132,14 +142,13 @@ class Words:
         within = self._within(form, going) if self._spaceless else ""
         if within:
             return within
-        parts = _parts(form)
-        for start in range(1, len(parts), 2 * _WORDS_AT_ONCE):
+        for parts, count in _windows(form, self._ahead):
             going()
-            words = parts[start : start + 2 * _WORDS_AT_ONCE : 2]
+            words = parts[1 : 2 * count : 2]
             if self._firsts.isdisjoint(words):
                 continue
             for number, first in enumerate(words):
-                if first in self._firsts and (found := self._from(parts, start + 2 * number, first)):
+                if first in self._firsts and (found := self._from(parts, 2 * number + 1, first)):
                     return found
         return ""
 
@@ -153,17 +162,25 @@ class Words:
 
     def _within(self, form: str, going: Callable[[], None]) -> str:
         """A word of a script without spaces, anywhere in a row of its letters."""
-        for row in _SPACELESS.finditer(form):
-            for start in range(row.start(), row.end()):
-                end = start + 1
-                while end <= row.end():
-                    piece = form[start:end]
-                    if piece in self._spaceless:
-                        return self._spaceless[piece]
-                    if piece not in self._starts:
-                        break
-                    end += 1
+        if form.isascii():
+            return ""
+        for at in range(0, len(form), _AT_ONCE):
             going()
+            for row in _SPACELESS.finditer(form, at, at + _AT_ONCE):
+                for start in range(row.start(), row.end()):
+                    if found := self._at(form, start):
+                        return found
+        return ""
+
+    def _at(self, form: str, start: int) -> str:
+        end = start + 1
+        while end <= len(form):
+            piece = form[start:end]
+            if piece in self._spaceless:
+                return self._spaceless[piece]
+            if piece not in self._starts:
+                break
+            end += 1
         return ""
 
     def _pieces(self, parts: list[str], at: int) -> str:
