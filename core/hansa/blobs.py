@@ -75,6 +75,10 @@ class Blobs(Protocol):
         """What the disk still takes. Raises OSError."""
         ...
 
+    async def old(self, scope: str, begins: str, before: int) -> list[str]:
+        """The digests that begin with two hexadecimal digits, of files put before a time (ms)."""
+        ...
+
 
 class ScopedBlobs:
     """The files of one plugin: ``ctx.blobs``."""
@@ -102,6 +106,10 @@ class ScopedBlobs:
     async def space(self) -> Space:
         """See ``Blobs.space``."""
         return await self._blobs.space()
+
+    async def old(self, begins: str, before: int) -> list[str]:
+        """See ``Blobs.old``."""
+        return await self._blobs.old(self._scope, begins, before)
 
 
 class MemoryBlobs:
@@ -145,6 +153,11 @@ class MemoryBlobs:
     async def space(self) -> Space:
         """See ``Blobs.space``."""
         return Space(self.disk - sum(map(len, self._kept.values())), self.disk)
+
+    async def old(self, scope: str, begins: str, before: int) -> list[str]:
+        """See ``Blobs.old``: when a file was put is not known here."""
+        del scope, begins, before
+        return []
 
 
 class FileBlobs:
@@ -231,6 +244,20 @@ class FileBlobs:
         folder = next(one for one in (self._folder, *self._folder.absolute().parents) if one.exists())
         usage = await asyncio.to_thread(shutil.disk_usage, folder)
         return Space(usage.free, usage.total)
+
+    async def old(self, scope: str, begins: str, before: int) -> list[str]:
+        """See ``Blobs.old``."""
+        return await asyncio.to_thread(self._old, self._folder / (scope or "core") / begins, before)
+
+    @staticmethod
+    def _old(folder: Path, before: int) -> list[str]:
+        found = list[str]()
+        with contextlib.suppress(FileNotFoundError):
+            for one in os.scandir(folder):
+                with contextlib.suppress(FileNotFoundError):
+                    if _DIGEST.fullmatch(one.name) and one.stat().st_mtime * 1000 < before:
+                        found.append(one.name)
+        return found
 
     def tidy(self) -> None:
         """Remove what was begun and never ended, as by a crash; before anything is put."""

@@ -197,7 +197,7 @@ async def test_what_is_no_receipt_is_counted(tmp_path, content):
 
 
 async def test_no_more_type_than_are_remembered_and_who_is_forgotten_types_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr("hansa_matrix.room.signals._MOST_TYPING", 1)
+    monkeypatch.setattr("hansa_matrix.room.signals.MOST_TYPING", 1)
     async with inbound(tmp_path) as house:
         shown = Shown(house)
         await send(house, typing(house), typing(house, room_id=house.other.room_id))

@@ -155,13 +155,17 @@ MATRIX: dict[str, Kept] = {
     ),
     "destination": Kept(
         who="other servers that join rooms of ours",
-        within="a row of each server that something was sent to",
-        metric="matrix_destinations_failing",
+        age="hansa_matrix.federation.sender:UNUSED_FOR",
+        within="a row of each server that something is for, and that long after it",
+        metric="matrix_stored_rows",
+        flood="clients/test_floods.py::test_servers_that_nothing_is_for_any_more_are_forgotten",
     ),
     "recipients": Kept(
         who="other servers that join rooms of ours",
-        within="a row of each set of servers that an event of ours went to",
-        metric="matrix_destinations_failing",
+        age="hansa_matrix.federation.sender:UNUSED_FOR",
+        within="a row of each set of servers that an event of ours is known of, and that long after it",
+        metric="matrix_stored_rows",
+        flood="clients/test_floods.py::test_servers_that_nothing_is_for_any_more_are_forgotten",
     ),
     # Files.
     "media": Kept(
@@ -175,8 +179,8 @@ MATRIX: dict[str, Kept] = {
     "media_usage": Kept(
         who="people here; other servers",
         within="a row of each person and server that has files here",
-        metric="matrix_media_copies",
-        flood="clients/test_uploads.py::test_many_at_once_take_no_more_than_one_after_the_other",
+        metric="matrix_stored_rows",
+        flood="clients/test_floods.py::test_of_who_has_no_files_no_row_is_kept",
     ),
     "media_reserved": Kept(
         who="people here",
@@ -192,6 +196,7 @@ MATRIX: dict[str, Kept] = {
         peer="hansa_matrix.proto.devices:MAX_DEVICES",
         within=_OF_USER,
         metric="matrix_stored_rows",
+        flood="clients/test_floods.py::test_devices_and_tokens_are_bounded",
     ),
     "last_seen": Kept(
         who="people here",
@@ -199,8 +204,13 @@ MATRIX: dict[str, Kept] = {
         within="a row of each device, written once a minute at the most",
         metric="matrix_stored_rows",
     ),
-    "left": history(
-        "one event of each person and room that they left or were asked into, at the rate of invites"
+    "left": Kept(
+        who="other servers, whose invites are taken back; people here who decline",
+        peer="hansa_matrix.room.ended:MOST_OF_USER",
+        in_all="hansa_matrix.room.ended:MOST_IN_ALL",
+        age="hansa_matrix.room.ended:KEPT_FOR",
+        metric="matrix_stored_rows",
+        flood="clients/test_floods.py::test_the_ends_of_invites_are_bounded",
     ),
     "device_list": ours("a number of each person with an account"),
     "one_time_key": Kept(
@@ -222,6 +232,7 @@ MATRIX: dict[str, Kept] = {
         peer="hansa_matrix.proto.devices:MAX_KEYS_SIZE",
         within="three keys of each person",
         metric="matrix_stored_rows",
+        flood="clients/test_floods.py::test_cross_signing_keys_are_bounded",
     ),
     "vouched": Kept(
         who="people here",
@@ -235,6 +246,7 @@ MATRIX: dict[str, Kept] = {
         peer="hansa_matrix.users.profiles:MAX_PROFILE",
         within="one of each person",
         metric="matrix_stored_rows",
+        flood="clients/test_floods.py::test_a_profile_is_bounded",
     ),
     "openid": Kept(
         who="people here",
@@ -253,9 +265,10 @@ MATRIX: dict[str, Kept] = {
     "account_data_usage": ours("a number of each person with an account"),
     "filter": Kept(
         who="people here",
-        peer="hansa_matrix.client_api.data:_MOST_FILTERS",
+        peer="hansa_matrix.client_api.kept_filters:MOST_OF_USER",
         within=_OF_USER,
         metric="matrix_stored_rows",
+        flood="clients/test_floods.py::test_filters_give_way_by_their_last_use_and_never_in_use",
     ),
     "report": Kept(
         who="people here",
@@ -272,9 +285,27 @@ MATRIX: dict[str, Kept] = {
         metric="matrix_stored_rows",
         flood="clients/test_keeping.py::test_a_room_has_so_many_names",
     ),
-    "published": Kept(who="people here", within="one of each room here", metric="matrix_stored_rows"),
-    "account": Kept(who="who registers", within="as the operator lets register", metric="matrix_stored_rows"),
-    "access_token": Kept(who="people here", within="those of each device", metric="matrix_stored_rows"),
+    "published": Kept(
+        who="people here",
+        in_all="hansa_matrix.room.directory:MOST",
+        within="one of each room here",
+        metric="matrix_stored_rows",
+        flood="clients/test_floods.py::test_published_rooms_are_bounded",
+    ),
+    "account": Kept(
+        who="who registers",
+        peer="option client_rate",
+        within="as the operator lets register; of one address at a hundredth of what clients may",
+        metric="matrix_stored_rows",
+        flood="clients/test_floods.py::test_accounts_of_one_address_are_made_slowly",
+    ),
+    "access_token": Kept(
+        who="people here",
+        peer="hansa_matrix.proto.devices:MAX_DEVICES",
+        within="one of each device",
+        metric="matrix_stored_rows",
+        flood="clients/test_floods.py::test_devices_and_tokens_are_bounded",
+    ),
     "registration_token": ours("an operator gives them out"),
     "blocked": ours("an operator blocks rooms"),
     # Rooms.

@@ -41,6 +41,7 @@ class OldRows:
             ("to_device", ("ts",), self._message),
             ("invite", ("at",), self._invite),
             ("report", ("ts",), self._report),
+            ("left", ("at",), self._left),
         )
         completed = 0
         for collection, index, step in steps:
@@ -106,6 +107,10 @@ class OldRows:
     def _report(row: Row, _counts: _Counts) -> Cas:
         told = orjson.loads(row.body)
         return Cas("report", row.key, row.body, row.body, {"by": told["by"], "ts": told["at"]})
+
+    def _left(self, row: Row, _counts: _Counts) -> Cas:
+        """The end of an invite, from now on for as long as a new one."""
+        return Cas("left", row.key, row.body, row.body, {"at": self._ctx.clock.now()})
 
     async def _lists(self) -> int:
         """Count the lists of devices of others where no list was ever counted."""

@@ -181,8 +181,13 @@ SCHEMA = Schema(
         Collection(name="registration_token", key={"token": str}),
         #: How people with an account stand to rooms.
         Collection(name="stay", key={"user_id": str, "room_id": str}),
-        #: The events by which invites and knocks ended that no room of ours has, as other servers get them.
-        Collection(name="left", key={"user_id": str, "room_id": str}),
+        #: The events by which invites and knocks ended that no room of ours has: see ``room.ended``.
+        Collection(
+            name="left",
+            key={"user_id": str, "room_id": str},
+            fields={"at": int},
+            indexes=(("user_id", "at"), ("at",)),
+        ),
         #: What clients are told: see ``room.news``.
         Collection(
             name="news",
@@ -194,7 +199,8 @@ SCHEMA = Schema(
         Collection(name="account_data", key={"user_id": str, "room_id": str, "type": str}),
         #: The bytes of it.
         Collection(name="account_data_usage", key={"user_id": str}),
-        Collection(name="filter", key={"user_id": str, "filter_id": str}),
+        #: When (ms) a filter was made or used last.
+        Collection(name="filter", key={"user_id": str, "filter_id": str}, fields={"at": int}),
         #: Events by what they relate to in their room, in the order of ``place``: see ``room.relations``.
         Collection(
             name="relation",

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 from hansa import Cas, Conflict, Delete, Insert, LocalProtocolError, NetworkContext, Put, Write
 
+from hansa_matrix.client_api.closing import forget_private
 from hansa_matrix.client_api.last_seen import LastSeen
 from hansa_matrix.client_api.passwords import Passwords
 from hansa_matrix.crossings import Crossings, passes, require, said
@@ -117,6 +118,16 @@ class Accounts:
         row = await self._ctx.store.get("account", (user,))
         return None if row is None else Account(user=user, **orjson.loads(row.body))
 
+    async def closed_ones(self) -> AsyncIterator[Account]:
+        """Those that are closed."""
+        after: str | None = None
+        while rows := await self._ctx.store.scan("account", after=after, limit=_PAGE):
+            after = str(rows[-1].key[0])
+            for row in rows:
+                account = Account(user=str(row.key[0]), **orjson.loads(row.body))
+                if account.deactivated:
+                    yield account
+
     async def every(self) -> list[Account]:
         """All of them, 10,000 at most."""
         rows = await self._ctx.store.scan("account", limit=10_000)
@@ -171,7 +182,9 @@ class Accounts:
     async def set_password(self, user: str, password: str) -> None:
         """Another password."""
         hashed = await self._passwords.hashed(password)
-        await self._change(user, lambda account: replace(account, password=hashed))
+        await self._change(
+            user, lambda account: account if account.deactivated else replace(account, password=hashed)
+        )
         self._logins.revoke(user)  # who proved the old one and is not let in yet is not let in
 
     async def _change(self, user: str, change: Callable[[Account], Account]) -> None:
@@ -318,21 +331,28 @@ class Accounts:
         await self._gone(user, gone, [device_id for device_id in devices if device_id != but])
 
     async def deactivate(self, user: str, *, erase: bool = False) -> None:
-        """Nobody logs in there any more, and nobody else gets that name. ``erase``: what the person said is
-        shown to nobody who was not there.
+        """Nobody logs in there any more, and nobody else gets that name; what was for the person alone goes.
+        ``erase``: what the person said is shown to nobody who was not there.
         """
 
         def closed(account: Account) -> Account:
-            # The password is kept, so that who knows it is told what became of the account, and nobody else.
-            kept = "" if erase else account.password
-            return replace(account, password=kept, deactivated=True, erased=erase or account.erased)
+            return replace(account, password="", deactivated=True, erased=erase or account.erased)
 
         await self._change(user, closed)
         if erase:
             self._attendance.erased.add(user)
             await self._ctx.store.commit([Delete("profile", (user,))])
         await self.logout_all(user)
+        await forget_private(self._ctx, user)
         self.gone(user)
+
+    async def finish_closing(self, user: str) -> None:
+        """Do what a crash, or an earlier version, left undone when an account was closed."""
+        account = await self.get(user)
+        if account is not None and account.password:
+            await self._change(user, lambda account: replace(account, password=""))
+        await self.logout_all(user)
+        await forget_private(self._ctx, user)
 
     def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """See ``hansa.Operated.operations``."""

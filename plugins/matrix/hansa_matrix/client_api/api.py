@@ -200,10 +200,10 @@ class ClientApi:
         self._ctx.spawn(self.accounts.last_seen.run, "devices seen last")
 
     async def _close(self) -> None:
-        """Those whose account was closed just before a stop go out of their rooms too."""
-        for account in await self.accounts.every():
-            if account.deactivated:
-                await self._entering.leave_all(account.user)
+        """Those whose account was closed just before a stop are forgotten, and go out of their rooms, too."""
+        async for account in self.accounts.closed_ones():
+            await self.accounts.finish_closing(account.user)
+            await self._entering.leave_all(account.user)
 
     def operations(self) -> Mapping[str, Operation]:
         """See ``hansa.Operated.operations``."""

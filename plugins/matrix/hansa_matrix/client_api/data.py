@@ -4,16 +4,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from hansa import Cas, Conflict, Delete, NetworkContext, Put, Request
+from hansa import Cas, Conflict, NetworkContext, Request
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited, own
 from hansa_matrix.client_api.filters import SyncFilter, in_body
+from hansa_matrix.client_api.kept_filters import KeptFilters
 from hansa_matrix.federation.server import error
 from hansa_matrix.key_locks import KeyLocks
 from hansa_matrix.proto import ids
@@ -24,8 +24,8 @@ FULLY_READ, PUSH_RULES, IGNORED = "m.fully_read", "m.push_rules", "m.ignored_use
 _TAGS = "m.tag"
 #: What only this server writes.
 _OURS = frozenset({FULLY_READ, PUSH_RULES})
-_MOST, _MOST_FILTER = 64 * 1024, 16 * 1024
-_MOST_TYPES, _MOST_TAGS, _MOST_FILTERS = 1000, 100, 200
+_MOST = 64 * 1024
+_MOST_TYPES, _MOST_TAGS = 1000, 100
 _MOST_KEPT = 10_000
 #: Bytes of all account data of one person.
 MOST_BYTES = 32 * 1024 * 1024
@@ -125,6 +125,7 @@ class Data:
     def __init__(self, ctx: NetworkContext, data: UserData) -> None:
         self._ctx = ctx
         self._data = data
+        self._filters = KeptFilters(ctx)
 
     def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
         """See ``door.Part.table``."""
@@ -202,22 +203,15 @@ class Data:
         """``POST /filter``: the same filter has the same id. What is none is not kept."""
         user, _ = self._mine(caller, request)
         in_body(SyncFilter.of, body)
-        kept = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-        if len(kept) > _MOST_FILTER:
-            raise error(413, "M_TOO_LARGE", f"a filter has at most {_MOST_FILTER} bytes")
-        name = hashlib.sha256(kept).hexdigest()[:16]
-        rows = await self._ctx.store.scan("filter", equal=(user,), limit=_MOST_FILTERS)
-        gone = [Delete("filter", row.key) for row in rows[: len(rows) - _MOST_FILTERS + 1]]
-        await self._ctx.store.commit([*gone, Put("filter", (user, name), kept)])
-        return {"filter_id": name}
+        return {"filter_id": await self._filters.add(user, body)}
 
     async def get_filter(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /filter/{filterId}``."""
         user, _ = self._mine(caller, request)
-        row = await self._ctx.store.get("filter", (user, request.path["filter"]))
-        if row is None:
+        found = await self._filters.get(user, request.path["filter"])
+        if found is None:
             raise error(404, "M_NOT_FOUND", "there is no such filter")
-        return orjson.loads(row.body)
+        return orjson.loads(found)
 
 
 def _tags(kept: Any) -> dict[str, Any]:

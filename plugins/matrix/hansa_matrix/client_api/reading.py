@@ -103,12 +103,12 @@ class Reading:
         return await room.state()
 
     async def _one(self, caller: Caller, room_id: str, event_id: str) -> tuple[MatrixRoom, Stored]:
-        """An event that somebody may see. Raises the error answer of any other."""
+        """An event that somebody may see, not of whom they ignore. Raises the error answer of any other."""
         room = self._rooms.get(room_id)
         found = (await room.events.load([event_id], room.version)).get(event_id) if room is not None else None
         if room is not None and found is not None and found.after and found.pdu.room_id == room_id:
             seen = await self._visibility.of(caller.user, room, [found])
-            if seen:
+            if without(seen, await self._data.ignored(caller.user)):
                 return room, found
         raise error(404, "M_NOT_FOUND", "there is no such event, or it is not for you to see")
 

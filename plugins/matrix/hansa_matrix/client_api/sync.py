@@ -15,6 +15,7 @@ from hansa_matrix.client_api.asked import Asked, Concerning, Since, since_of
 from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.door import Handler, Limited, number
 from hansa_matrix.client_api.filters import SyncFilter, in_query
+from hansa_matrix.client_api.kept_filters import KeptFilters
 from hansa_matrix.client_api.sync_devices import DevicesPart
 from hansa_matrix.client_api.sync_rooms import RoomsPart
 from hansa_matrix.federation.server import error, json_response
@@ -147,10 +148,10 @@ class Sync:
             return SyncFilter()
         if given.startswith("{"):
             return SyncFilter.read(given)
-        row = await self._ctx.store.get("filter", (caller.user, given))
-        if row is None:
+        kept = await KeptFilters(self._ctx).get(caller.user, given)
+        if kept is None:
             raise error(400, "M_INVALID_PARAM", "there is no such filter")
-        return in_query(SyncFilter.of, row.body.decode())
+        return in_query(SyncFilter.of, kept.decode())
 
     async def _answer(
         self, caller: Caller, since: Since, wanted: SyncFilter, *, full: bool, after: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from hansa import NetworkContext, StoreError
+from hansa import Busy, NetworkContext, StoreError
 
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto.devices import DEVICE_LIST, SIGNING_KEYS, TO_DEVICE
@@ -30,7 +30,9 @@ class Edus:
         self._takers = takers
 
     async def take(self, origin: str, edus: Sequence[Any]) -> None:
-        """All of a transaction. Raises RemoteProtocolError (503) if what may not be lost was not stored."""
+        """All of a transaction. Raises RemoteProtocolError (503) if what may not be lost was not stored, and
+        ``Busy`` where that comes too fast.
+        """
         by_kind: dict[str, list[Mapping[str, Any]]] = {}
         ignored = 0
         for edu in edus:
@@ -44,8 +46,13 @@ class Edus:
         for kind, contents in by_kind.items():
             try:
                 ignored += await self._takers[kind](origin, contents)
-            except Exception as problem:  # ours: the peer may repeat what it cannot mend
-                unstored |= kind in LASTING and isinstance(problem, StoreError)
+            except Busy:  # it comes too fast: all of it is to come again, and what is known by then is known
+                raise
+            except StoreError as problem:
+                unstored |= kind in LASTING
+                self._ctx.count("matrix_edus_failed")
+                self._ctx.log.info("the %s of %s was not stored: %s", kind, origin, problem)
+            except Exception:  # ours: the peer may repeat what it cannot mend
                 self._ctx.count("matrix_edus_failed")
                 self._ctx.log.exception("the %s of %s", kind, origin)
         for _ in range(ignored):

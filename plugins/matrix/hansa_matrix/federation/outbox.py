@@ -341,6 +341,11 @@ class Outbox:
         except TimeoutError:
             pass
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is sent or told, and nothing fails."""
+        return (self.task is None or self.task.done()) and not self.edus and not self.failures
+
     def gone(self) -> bool:
         """Whether it has not been reached for an hour."""
         return bool(self.failures) and self._ctx.clock.now() - self.failing_since > _EARLY * 1000

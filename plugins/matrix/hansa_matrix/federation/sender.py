@@ -33,6 +33,8 @@ from hansa_matrix.room.shown import for_servers
 #: Failing servers that are tried at a time, however many there are: the others are not kept waiting by them.
 _MOST_PROBES = 50
 _PAGE = 500
+#: Seconds after which a set of servers that nothing is for is forgotten, and sets looked at an hour.
+UNUSED_FOR, _SETS_AT_ONCE = 3600.0, 2000
 #: Seconds after which the cursors of servers that took something are kept.
 _KEPT_AFTER = 1.0
 
@@ -48,6 +50,11 @@ class Sender:
         self._sets: dict[int, tuple[str, ...]] = {}
         #: Those whose row is committed.
         self._stored: set[int] = set()
+        #: When (s) something went to a set last, or it was looked at; and what was used since it was.
+        self._used: dict[int, float] = {}
+        self._touched: set[int] = set()
+        #: The stream's position when a server was forgotten last: what is for one that comes back is later.
+        self._floor = 0
         self._post = Post(
             ctx=ctx,
             client=client,
@@ -99,7 +106,8 @@ class Sender:
 
     def _outbox(self, server: str) -> Outbox:
         if server not in self._peers:
-            self._peers[server] = Outbox(server, self._post)
+            peer = self._peers[server] = Outbox(server, self._post)
+            peer.position = peer.lasting = self._floor
         return self._peers[server]
 
     def _learn(self, set_id: int, servers: tuple[str, ...]) -> None:
@@ -130,6 +138,8 @@ class Sender:
         if not set_id:
             return []
         self._learn(set_id, names)
+        self._used[set_id] = self._ctx.clock.monotonic()
+        self._touched.add(set_id)
         writes: list[Write] = [Append(stream, body, {"recipients": set_id, **fields})]
         if set_id not in self._stored:
             writes.append(Put("recipients", (set_id,), orjson.dumps(names)))
@@ -215,6 +225,46 @@ class Sender:
         aged = await self._aged()
         if aged:
             await self._sweep("out", aged, lambda peer: peer.position)
+        await self._forget_sets()
+        await self._forget_servers()
+
+    async def _forget_sets(self) -> None:
+        """Forget sets of servers that nothing is for any more, some at a time."""
+        now = self._ctx.clock.monotonic()
+        idle = [one for one in self._stored if self._used.get(one, now - UNUSED_FOR) <= now - UNUSED_FOR]
+        gone: list[int] = []
+        self._touched.clear()
+        for set_id in sorted(idle, key=lambda one: self._used.get(one, 0.0))[:_SETS_AT_ONCE]:
+            self._used[set_id] = now  # looked at; it is its turn again after the others
+            if not await self._has("out", set_id) and not await self._has("lasting_edu", set_id):
+                gone.append(set_id)
+        gone = [set_id for set_id in gone if set_id not in self._touched]
+        if not gone:
+            return
+        for set_id in gone:
+            for server in self._sets.pop(set_id):
+                self._peers[server].sets.discard(set_id)
+            self._stored.discard(set_id)
+            del self._used[set_id]
+        # Nothing is awaited in between: what a later writer keeps of a set is committed after this.
+        await self._ctx.store.commit([Delete("recipients", (set_id,)) for set_id in gone])
+
+    async def _has(self, stream: str, set_id: int) -> bool:
+        index = ("recipients", "position")
+        return bool(await self._ctx.store.scan(stream, index=index, equal=(set_id,), limit=1))
+
+    async def _forget_servers(self) -> None:
+        """Forget servers that nothing is for, and that are no trouble."""
+        self._floor = await self._ctx.store.position()
+        gone = [peer for peer in self._peers.values() if not peer.sets and peer.idle]
+        for peer in gone:
+            del self._peers[peer.server]
+            self._ahead.pop(peer.server, None)
+        for at in range(0, len(gone), _PAGE):
+            await self._ctx.store.commit(
+                [Delete("destination", (peer.server,)) for peer in gone[at : at + _PAGE]], durability="lazy"
+            )
+        self._alarm()
 
     async def _sweep(self, stream: str, upto: int | None, cursor: Callable[[Outbox], int]) -> None:
         after: int | None = None

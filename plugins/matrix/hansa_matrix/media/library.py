@@ -32,6 +32,8 @@ _NOTED_EVERY = 3_600_000
 #: Addresses that wait for their file, of one person and of all.
 MOST_RESERVED, MOST_RESERVED_IN_ALL = 100, 50_000
 _FILLED = b"filled"
+#: How long bytes stay that no address has (ms), and parts of the folder (of 256) that an hour looks through.
+ORPHAN_AFTER, _PARTS_AT_ONCE = 3_600_000, 11
 _TRIES = 5
 
 
@@ -68,6 +70,7 @@ class Library:
         self._server = server
         self.quotas = Quotas(ctx)
         self.quotas.evict = self._evict
+        self._part = -1
         #: Between the last look at who refers to a blob and its removal nobody else begins to refer to it.
         self._one = asyncio.Lock()
 
@@ -131,7 +134,8 @@ class Library:
                 await self._make_room(item)
             writes: list[Write] = [_row(item, self._server)]
             owners = (item.owner, COPIES) if copy else (item.owner,)
-            writes += [await self.quotas.changed(owner, item.blob.size, 1) for owner in owners]
+            for one in owners:
+                writes += await self.quotas.changed(one, item.blob.size, 1)
             if item.owner.startswith("@"):
                 await self.quotas.still(item.owner, item.blob.size)
             if reserved:
@@ -231,9 +235,11 @@ class Library:
                     break
                 item = _item(row)
                 owners = (item.owner, COPIES) if mxc.server != self._server else (item.owner,)
-                usage = [await self.quotas.changed(owner, -item.blob.size, -1) for owner in owners]
+                writes: list[Write] = [Delete("media", row.key)]
+                for owner in owners:
+                    writes += await self.quotas.changed(owner, -item.blob.size, -1)
                 try:
-                    await self._ctx.store.commit([Delete("media", row.key), *usage])
+                    await self._ctx.store.commit(writes)
                 except Conflict:
                     continue
                 removed += 1
@@ -290,6 +296,21 @@ class Library:
             for row in rows:
                 if row.key[0] != self._server:
                     await self.remove(Mxc(str(row.key[0]), str(row.key[1])))
+        await self.quotas.sweep()
+        await self._orphans()
+
+    async def _orphans(self) -> None:
+        """Remove bytes that no address has, as a crash between the two leaves them: a part of the folder at a
+        time, all of it within a day.
+        """
+        before = self._ctx.clock.now() - ORPHAN_AFTER
+        for _ in range(_PARTS_AT_ONCE):
+            self._part = (self._part + 1) % 256
+            for digest in await self._ctx.blobs.old(f"{self._part:02x}", before):
+                async with self._one:
+                    if not await self._ctx.store.count("media", equal={"digest": digest}):
+                        await self._ctx.blobs.remove(digest)
+                        self._ctx.count("matrix_media_orphans")
 
 
 def _row(item: Item, server: str) -> Insert:

@@ -7,11 +7,11 @@ take together what each of them may.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import orjson
-from hansa import Cas, HansaError, NetworkContext
+from hansa import Cas, Conflict, Delete, HansaError, NetworkContext, Write
 
 #: Copies of one server's files, and of all servers': small files are bounded too.
 MOST_COPIES_PER_SERVER, MOST_COPIES = 20_000, 200_000
@@ -19,6 +19,7 @@ MOST_COPIES_PER_SERVER, MOST_COPIES = 20_000, 200_000
 COPIES = "*"
 #: Bytes of the disk that are kept at a time for a file whose size is not known.
 _STEP = 1024 * 1024
+_PAGE = 500
 
 
 class OverQuota(HansaError):
@@ -86,14 +87,28 @@ class Quotas:
         row = await self._ctx.store.get("media_usage", (owner,))
         return (Usage(*orjson.loads(row.body)), row.body) if row is not None else (Usage(), None)
 
-    async def changed(self, owner: str, size: int, files: int) -> Cas:
-        """The write that adds to what an owner has; it fails where that has changed meanwhile."""
+    async def changed(self, owner: str, size: int, files: int) -> list[Write]:
+        """The writes that add to what an owner has; they fail where that has changed meanwhile. Who has
+        nothing more has no row.
+        """
         used, body = await self.used(owner)
         now = Usage(max(0, used.size + size), max(0, used.files + files))
         if owner == COPIES:
             self._ctx.gauge("matrix_media_copies_bytes", now.size)
             self._ctx.gauge("matrix_media_copies", now.files)
-        return Cas("media_usage", (owner,), body, orjson.dumps([now.size, now.files]))
+        counted = Cas("media_usage", (owner,), body, orjson.dumps([now.size, now.files]))
+        return [counted] if now.files else [counted, Delete("media_usage", (owner,))]
+
+    async def sweep(self) -> None:
+        """Let go of the rows of those who have nothing, and say how many have something."""
+        after: str | None = None
+        while rows := await self._ctx.store.scan("media_usage", after=after, limit=_PAGE):
+            after = str(rows[-1].key[0])
+            for row in rows:
+                if not Usage(*orjson.loads(row.body)).files:
+                    kept = Cas("media_usage", row.key, row.body, row.body)
+                    with suppress(Conflict):  # they have something now
+                        await self._ctx.store.commit([kept, Delete("media_usage", row.key)])
 
     @asynccontextmanager
     async def place(self, owner: str, most: int, size: int | None) -> AsyncIterator[Promise]:

@@ -24,6 +24,7 @@ from hansa_matrix.proto.pdu import key_ids, needed_at, parse, required_servers, 
 from hansa_matrix.proto.stripped import stripped_state
 from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.attendance import Attendance, stay_of
+from hansa_matrix.room.ended import Ended
 from hansa_matrix.texts import texts_of_event
 
 _PAGE = 1000
@@ -67,6 +68,7 @@ class Pending:
         self._attendance = attendance
         self._of_peer = Allowance(ctx.clock, _RATE_OF_PEER, _BURST_OF_PEER)
         self._of_server = Allowance(ctx.clock, _RATE_OF_SERVER, _BURST_OF_SERVER)
+        self._ended = Ended(ctx)
         #: What is too many is counted, then removed: one at a time.
         self._one = asyncio.Lock()
         #: Invites that were judged again: ``(room, user) -> (generation, whether it may be shown)``.
@@ -151,6 +153,7 @@ class Pending:
             for row in rows:
                 await self._let_go(row)
         self._ctx.gauge("matrix_invites_waiting", await self._ctx.store.count("invite"))
+        await self._ended.sweep()
 
     async def get(self, room_id: str, user: str) -> Waiting | None:
         """What waits for one person in one room."""
@@ -165,9 +168,7 @@ class Pending:
 
     async def left(self, room_id: str, user: str) -> Mapping[str, Any] | None:
         """The event by which somebody's invite or knock ended that no room of ours has, with its id."""
-        row = await self._ctx.store.get("left", (user, room_id))
-        event: Mapping[str, Any] | None = orjson.loads(row.body) if row is not None else None
-        return event
+        return await self._ended.get(user, room_id)
 
     async def every(self) -> list[Waiting]:
         """All of them, 1,000 at most."""
@@ -205,7 +206,7 @@ class Pending:
         """It is answered; by ``left`` if that is an event which no room of ours has."""
         writes: list[Write] = [Delete("invite", (room_id, user))]
         if left is not None and user in self._attendance.accounts:
-            writes.append(Put("left", (user, room_id), orjson.dumps({**left.raw, "event_id": left.event_id})))
+            writes += await self._ended.writes(user, room_id, left)
         await self._ctx.store.commit(writes)
         stay = self._attendance.stay(user, room_id)
         if stay is not None and stay.membership in {"invite", "knock"}:

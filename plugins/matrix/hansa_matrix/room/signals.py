@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,6 +26,7 @@ from hansa import (
 )
 
 from hansa_matrix.crossings import passes, require, said
+from hansa_matrix.fair import FairShares
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.generations import Generations
 from hansa_matrix.proto import ids
@@ -46,7 +46,8 @@ from hansa_matrix.room.room import MatrixRoom
 
 #: Seconds after which somebody who was said to type is not any more.
 TYPES_FOR = 60.0
-_MOST_TYPING = 5000
+#: People who type, in all; the one who began first of the server that has most of them gives way.
+MOST_TYPING = 5000
 #: Threads of one room in which a person's last receipt is kept, and how far (ms) ahead of us a clock may be.
 MOST_THREADS, _AHEAD = 100, 86_400_000
 #: What the threads of private receipts begin with where they are kept.
@@ -71,7 +72,9 @@ class RoomSignals:
         self._server = server
         self._sender = sender
         self._room_of = room_of
-        self._typing: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._typing: FairShares[tuple[str, str], float] = FairShares(
+            MOST_TYPING, lambda name: ids.domain_of(name[1])
+        )
         self._news = asyncio.Event()
         self._receipts: Generations[tuple[str, str], Receipts] = Generations(_RECEIPTS)
         self._latest = Latest()
@@ -176,12 +179,12 @@ class RoomSignals:
 
     async def _types(self, typing: TypingEdu, seconds: float | None = None) -> None:
         name = (typing.room_id, typing.user)
-        known = self._typing.pop(name, None)
+        known = self._typing.pop(name)
         if typing.typing:
-            self._typing[name] = self._ctx.clock.monotonic() + min(seconds or TYPES_FOR, TYPES_FOR)
+            until = self._ctx.clock.monotonic() + min(seconds or TYPES_FOR, TYPES_FOR)
+            gone = self._typing.put(name, until)
             self._news.set()
-            if len(self._typing) > _MOST_TYPING:
-                gone, _ = self._typing.popitem(last=False)
+            if gone is not None:
                 await self._tell(*gone, on=False)
         if typing.typing is not (known is not None):
             await self._tell(*name, on=typing.typing)
@@ -203,10 +206,10 @@ class RoomSignals:
         while True:
             now = self._ctx.clock.monotonic()
             for name in [name for name, until in self._typing.items() if until <= now]:
-                del self._typing[name]
+                self._typing.pop(name)
                 await self._tell(*name, on=False)
             self._news.clear()
-            wait = min(self._typing.values()) - now if self._typing else None
+            wait = min(until for _, until in self._typing.items()) - now if len(self._typing) else None
             try:
                 async with asyncio.timeout(wait):
                     await self._news.wait()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from hansa import Conflict, Insert, LocalProtocolError, NetworkContext, Row, Write
+from hansa import Busy, Conflict, Insert, LocalProtocolError, NetworkContext, Row, Write
 
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.crowding import Trimmed
@@ -22,6 +22,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import MAX_MESSAGE_SIZE, ToDevice, parse_to_device, to_device_edu, within
 from hansa_matrix.users.company import Company
 from hansa_matrix.users.devices import Devices
+from hansa_matrix.users.pace import OF_PERSON, OF_SERVER, Pace
 from hansa_matrix.users.shares import Batch, WaitingShares
 
 #: How long a message waits for its device (ms).
@@ -61,6 +62,8 @@ class DeviceMessages:
         #: By peer, whose counts a commit compares.
         self._locks = KeyLocks()
         self.shares = WaitingShares(ctx)
+        self._of_person = Pace(ctx.clock, OF_PERSON)
+        self._of_server = Pace(ctx.clock, OF_SERVER)
         self.seen = Trimmed(ctx, "to_device_seen", MOST_SEEN, _TRIM_EVERY)
         #: Told for which user and device something came.
         self.arrived: Callable[[str, str], None] = lambda _user, _device: None
@@ -92,6 +95,9 @@ class DeviceMessages:
                     told += kept
             if not writes:
                 return
+            if not attempt and (wait := self._of_server.take(origin, len(told), batch.added)):
+                self._ctx.count("matrix_to_device_limited")
+                raise Busy(f"{origin} sends too much to devices", after=wait)
             try:
                 await self._ctx.store.commit([*writes, *batch.writes()])
             except Conflict:  # the same is being taken twice, or more for a device, at this moment
@@ -162,7 +168,12 @@ class DeviceMessages:
                 event = {"sender": message.sender, "type": message.type, "content": content}
                 if generation:
                     event[_GENERATION] = generation
-                if await batch.add(user, device_id, peer, orjson.dumps(event)):
+                body = orjson.dumps(event)
+                if wait := self._of_person.take(message.sender, 1, len(body)):
+                    self._ctx.count("matrix_to_device_discarded", reason="rate")
+                    if peer == message.sender:  # somebody here, who can be told
+                        raise Busy("too much is sent to devices", after=wait)
+                elif await batch.add(user, device_id, peer, body):
                     found.append((user, device_id))
                 else:
                     self._ctx.count("matrix_to_device_discarded", reason="full")
@@ -171,7 +182,8 @@ class DeviceMessages:
     async def send(self, message: ToDevice, *, once: bool = False) -> None:
         """From somebody here to devices anywhere, in one commit. ``message_id`` is unique of this server;
         ``once``: a message of an id that was sent before is not sent again. Raises LocalProtocolError for
-        what no server would take, and the error answer of what a policy lets nobody have.
+        what no server would take, the error answer of what a policy lets nobody have, and ``Busy`` for what
+        comes too fast.
         """
         here: dict[str, Mapping[str, Any]] = {}
         there: dict[str, dict[str, Mapping[str, Any]]] = {}
@@ -183,8 +195,11 @@ class DeviceMessages:
             server = ids.domain_of(user)
             if server == self._company.server:
                 here[user] = contents
-            else:
-                there.setdefault(server, {})[user] = contents
+                continue
+            there.setdefault(server, {})[user] = contents
+            size = len(orjson.dumps(contents))
+            if wait := self._of_person.take(message.sender, len(contents), size):
+                raise Busy("too much is sent to devices", after=wait)
         generation = self._ctx.policy_generation
         if self._ctx.governed:
             lets, servers = await self._permitted(message, here, there)

@@ -6,6 +6,7 @@ import hashlib
 from base64 import urlsafe_b64encode
 from urllib.parse import quote
 
+import orjson
 from hansa import Delete, NetworkContext, Put, RemoteProtocolError, Value
 
 from hansa_matrix.crowding import oldest_over
@@ -34,14 +35,17 @@ class OpenId:
         return token
 
     async def bearer(self, token: str) -> str | None:
-        """Whose token it is, None if it is nobody's, or nobody's any more."""
+        """Whose token it is, None if it is nobody's, or nobody's any more, as of who closed their account."""
         row = await self._ctx.store.get("openid", (_hashed(token),)) if len(token) <= _MOST_TOKEN else None
         if row is None:
             return None
         if int(row.fields["until"] or 0) <= self._ctx.clock.now():
             await self._ctx.store.commit([Delete("openid", row.key)], durability="lazy")
             return None
-        return row.body.decode()
+        user = row.body.decode()
+        account = await self._ctx.store.get("account", (user,))
+        closed = account is not None and orjson.loads(account.body).get("deactivated")
+        return None if closed else user
 
     async def verify(self, server: str, token: str) -> str:
         """Who bears another server's token. Raises ``Unreachable``, ``Refused``, and RemoteProtocolError for

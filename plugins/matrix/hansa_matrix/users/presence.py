@@ -5,7 +5,6 @@ The last word of a person counts; nothing is kept over a restart.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,11 +12,14 @@ from typing import Any
 from hansa import NetworkContext
 
 from hansa_matrix.crossings import Crossings, passes, require
+from hansa_matrix.fair import FairShares
 from hansa_matrix.federation.sender import Sender
+from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import PRESENCE, PresenceEdu, parse_presence, presence_edu
 from hansa_matrix.users.company import Company
 
-_MOST_KNOWN = 50_000
+#: People of whom it is known, in all; the longest known of the server that has most of them gives way.
+MOST_KNOWN = 50_000
 
 
 class Presences:
@@ -30,7 +32,7 @@ class Presences:
         self._on = on
         self._crossings = Crossings(ctx)
         #: What was said, and the policies that judged it.
-        self._known: OrderedDict[str, tuple[PresenceEdu, int]] = OrderedDict()
+        self._known: FairShares[str, tuple[PresenceEdu, int]] = FairShares(MOST_KNOWN, ids.domain_of)
         #: Told whose presence changed.
         self.changed: Callable[[str], None] = lambda _: None
 
@@ -47,7 +49,7 @@ class Presences:
 
     def every(self) -> list[PresenceEdu]:
         """What was said last of everybody."""
-        return [self._shown(*known) for known in self._known.values()]
+        return [self._shown(*known) for _, known in self._known.items()]
 
     async def take(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """The ``m.presence`` of a transaction: how many are none. Of strangers nothing is kept."""
@@ -90,11 +92,9 @@ class Presences:
         return {server for server, crossing in each.items() if await passes(self._ctx, crossing)}
 
     def _keep(self, one: PresenceEdu) -> None:
-        before = self._known.pop(one.user, (None, 0))[0]
-        self._known[one.user] = (one, self._ctx.policy_generation)
-        if len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
-        if one != before:
+        before = self._known.get(one.user)
+        self._known.put(one.user, (one, self._ctx.policy_generation))
+        if before is None or one != before[0]:
             self.changed(one.user)
 
     async def tell(self, one: PresenceEdu) -> None:

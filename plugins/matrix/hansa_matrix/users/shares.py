@@ -87,6 +87,8 @@ class Batch:
         self._evicted: dict[tuple[str, str, str], int] = defaultdict(int)
         self._writes: list[Write] = []
         self.changes: Counter[str] = Counter()
+        #: Bytes of the messages that were added.
+        self.added = 0
 
     async def _of(self, user: str, device_id: str) -> dict[str, list[int]]:
         """``[messages, bytes]`` by peer, of one device."""
@@ -131,6 +133,7 @@ class Batch:
             "user_id": user, "device_id": device_id, "peer": peer, "ts": self._ctx.clock.now()
         }  # fmt: skip
         self._writes.append(Append("to_device", body, fields))
+        self.added += len(body)
         return True
 
     async def _evict(self, user: str, device_id: str, peer: str) -> bool:

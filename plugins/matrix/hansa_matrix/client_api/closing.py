@@ -1,0 +1,27 @@
+"""What goes with an account that is closed: whatever was for its person alone. SPEC: client-server API, "POST
+/account/deactivate".
+
+What they said, their profile and their files stay, as others see them; ``erase`` is what takes those away.
+"""
+
+from __future__ import annotations
+
+from hansa import Delete, NetworkContext
+
+_PAGE = 500
+#: What is kept of one person, and by which index it is theirs.
+PRIVATE: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("account_data", ()),
+    ("account_data_usage", ()),
+    ("cross_signing_key", ()),
+    ("filter", ()),
+    ("openid", ("user_id", "until")),
+    ("vouched", ()),
+)
+
+
+async def forget_private(ctx: NetworkContext, user: str) -> None:
+    """Remove it; what a crash leaves of it goes the next time."""
+    for collection, index in PRIVATE:
+        while rows := await ctx.store.scan(collection, index=index, equal=(user,), limit=_PAGE):
+            await ctx.store.commit([Delete(collection, row.key) for row in rows])

@@ -1,0 +1,62 @@
+"""Filters that clients keep here. SPEC: client-server API, "Filtering".
+
+A filter that a client syncs with is noted once an hour, so that it is never the one that goes for a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from hansa import Busy, Cas, Conflict, Delete, NetworkContext, Put, Row, Write
+
+from hansa_matrix.federation.server import error
+
+#: Filters of one person, and bytes of one.
+MOST_OF_USER, MOST_BYTES = 200, 16 * 1024
+_NOTED_EVERY, _IN_USE = 3_600_000, 2 * 3_600_000
+
+
+class KeptFilters:
+    """By person and name; ``at`` is when one was made or used last (ms)."""
+
+    def __init__(self, ctx: NetworkContext) -> None:
+        self._ctx = ctx
+
+    async def add(self, user: str, filter_: Any) -> str:
+        """The name of a filter; the same filter has the same. The one that nobody used for longest gives way
+        where there are too many. Raises ``Busy`` where all of them are in use, and the error answer of one
+        that is too large.
+        """
+        body = orjson.dumps(filter_, option=orjson.OPT_SORT_KEYS)
+        if len(body) > MOST_BYTES:
+            raise error(413, "M_TOO_LARGE", f"a filter has at most {MOST_BYTES} bytes")
+        name, now = hashlib.sha256(body).hexdigest()[:16], self._ctx.clock.now()
+        rows = await self._ctx.store.scan("filter", equal=(user,), limit=2 * MOST_OF_USER)
+        others = sorted((row for row in rows if row.key[1] != name), key=_at)
+        gone = others[: max(0, len(others) - MOST_OF_USER + 1)]
+        if gone and _at(gone[-1]) > now - _IN_USE:
+            self._ctx.count("matrix_client_limited", what="filters")
+            raise Busy(f"{MOST_OF_USER} filters of yours are in use", after=600.0)
+        writes: list[Write] = [Delete("filter", row.key) for row in gone]
+        writes.append(Put("filter", (user, name), body, {"at": now}))
+        await self._ctx.store.commit(writes)
+        return name
+
+    async def get(self, user: str, name: str) -> bytes | None:
+        """A filter as JSON; None if there is none."""
+        row = await self._ctx.store.get("filter", (user, name))
+        if row is None:
+            return None
+        now = self._ctx.clock.now()
+        if now - _at(row) > _NOTED_EVERY:
+            noted = Cas("filter", row.key, row.body, row.body, {"at": now})
+            with suppress(Conflict):  # it is gone, which the next request is told
+                await self._ctx.store.commit([noted], durability="lazy")
+        return row.body
+
+
+def _at(row: Row) -> int:
+    return int(row.fields["at"] or 0)
