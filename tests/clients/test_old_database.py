@@ -197,10 +197,10 @@ async def test_files_of_an_old_database_count_and_copies_among_them_give_way(ope
         assert await library._evict(700)
         assert await library._evict(1)
         assert [item.mxc.server for item in await library.all()] == [OURS]
-        assert (await bodies(app, "media_usage"))["*",] == [0, 0]
+        assert ("*",) not in await bodies(app, "media_usage")
         server, _, media_id = FACTS["file"].removeprefix("mxc://").partition("/")
         assert await library.remove(Mxc(server, media_id))
-        assert (await bodies(app, "media_usage"))["",] == [0, 0]
+        assert await bodies(app, "media_usage") == {}
 
 
 async def test_a_row_is_counted_once_however_often_the_database_is_opened(opened):

@@ -103,14 +103,23 @@ class Reading:
         return await room.state()
 
     async def _one(self, caller: Caller, room_id: str, event_id: str) -> tuple[MatrixRoom, Stored]:
-        """An event that somebody may see, not of whom they ignore. Raises the error answer of any other."""
+        """An event that somebody may see. Raises the error answer of any other."""
         room = self._rooms.get(room_id)
         found = (await room.events.load([event_id], room.version)).get(event_id) if room is not None else None
         if room is not None and found is not None and found.after and found.pdu.room_id == room_id:
             seen = await self._visibility.of(caller.user, room, [found])
-            if without(seen, await self._data.ignored(caller.user)):
+            if seen:
                 return room, found
         raise error(404, "M_NOT_FOUND", "there is no such event, or it is not for you to see")
+
+    async def _heard(self, caller: Caller, request: Request) -> tuple[MatrixRoom, Stored]:
+        """The event of a path that somebody may see, and not of whom they ignore. Raises the error answer of
+        any other.
+        """
+        room, found = await self._one(caller, request.path["room"], request.path["event"])
+        if not without([found], await self._data.ignored(caller.user)):
+            raise error(404, "M_NOT_FOUND", "you ignore who said that")
+        return room, found
 
     async def preview(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /rooms/{roomId}/initialSync``. SPEC: client-server API, "Room previews"."""
@@ -226,13 +235,13 @@ class Reading:
 
     async def event(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /event/{eventId}``."""
-        room, found = await self._one(caller, request.path["room"], request.path["event"])
+        room, found = await self._heard(caller, request)
         (shown,) = await self._shapes.of(caller, room, [found])
         return shown
 
     async def context(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /context/{eventId}``."""
-        room, found = await self._one(caller, request.path["room"], request.path["event"])
+        room, found = await self._heard(caller, request)
         most = number(request, "limit", _DEFAULT, 100)
         wanted = EventFilter.read(request.first("filter"))
         before, after = await self._timeline.place(room, found)
