@@ -16,6 +16,7 @@ import orjson
 from hansa import Delete, Destination, NetworkContext, Put, RemoteProtocolError, Row
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
+from hansa_matrix.federation.lasting import leaving
 from hansa_matrix.federation.recent import Recent
 from hansa_matrix.proto.transactions import MAX_EDUS, MAX_PDUS
 from hansa_matrix.room.events import is_withheld
@@ -103,6 +104,7 @@ class Outbox:
         self.task: asyncio.Task[None] | None = None
         #: What may be lost, the last of each kind, room and person.
         self.edus: OrderedDict[tuple[str, ...], dict[str, Any]] = OrderedDict()
+        self._generation = post.ctx.policy_generation
         self._told = 0
         self._deaf_until = 0.0
         self._wake = asyncio.Event()
@@ -137,12 +139,20 @@ class Outbox:
         """What may be lost: the last of a ``name`` only, and nothing to who cannot be reached."""
         if self.failures or self._ctx.clock.monotonic() < self._deaf_until:
             return
+        self._told_under(self._ctx.policy_generation)
         self.edus.pop(name, None)
         self.edus[name] = edu
         if len(self.edus) > MAX_EDUS:
             self.edus.popitem(last=False)
             self._ctx.count("matrix_edus_dropped")
         self.run()
+
+    def _told_under(self, generation: int) -> None:
+        if generation != self._generation:
+            self._generation = generation
+            if self.edus:
+                self._ctx.count("matrix_edus_dropped")
+                self.edus.clear()
 
     async def waiting(self) -> list[Row]:
         """The events behind the cursor, in order; at least the first 1,001 of them."""
@@ -230,6 +240,8 @@ class Outbox:
         return sorted(newest.values(), key=lambda row: row.position)
 
     def _passing(self, most: int) -> list[dict[str, Any]]:
+        """What may be lost is, where the policies changed since it was told."""
+        self._told_under(self._ctx.policy_generation)
         return [self.edus.popitem(last=False)[1] for _ in range(min(most, len(self.edus)))]
 
     async def _body(self, parcel: _Parcel, passing: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -245,7 +257,8 @@ class Outbox:
             "origin_server_ts": self._ctx.clock.now(),
             "pdus": [orjson.Fragment(wire) for event_id in ids if (wire := wires[event_id]) is not None],
         }
-        edus = [*(orjson.loads(row.body) for row in parcel.lasting), *passing]
+        waited = [await leaving(self._ctx, row.body) for row in parcel.lasting]
+        edus = [*(edu for edu in waited if edu is not None), *passing]
         return body | ({"edus": edus} if edus else {})
 
     async def _judged(self, rows: Iterable[Row]) -> dict[str, bytes]:
@@ -280,12 +293,16 @@ class Outbox:
 
     async def _deliver(self, parcel: _Parcel, passing: Sequence[dict[str, Any]] = ()) -> None:
         """One transaction until it is taken; what the peer cannot stand is bisected and dropped."""
+        generation = self._ctx.policy_generation
         body = await self._body(parcel, passing)
         txn = parcel.named()
         if passing:
             self._told += 1
             txn += f"e{self._told}"
         while True:
+            if generation != self._ctx.policy_generation:  # what waits is said as the policies of now have it
+                generation = self._ctx.policy_generation
+                body, txn = await self._body(parcel, ()), f"{parcel.named()}p{generation}"
             try:
                 await self._put(txn, body, _WITHIN)
             except Refused as error:

@@ -24,6 +24,7 @@ from hansa import (
 )
 
 from hansa_matrix.federation.client import Client
+from hansa_matrix.federation.lasting import kept
 from hansa_matrix.federation.outbox import Outbox, Post, set_of
 from hansa_matrix.federation.recent import Recent
 from hansa_matrix.room.events import Events, Stored
@@ -126,7 +127,7 @@ class Sender:
 
     def lasting(self, edu: dict[str, Any], servers: Iterable[str]) -> list[Write]:
         """As ``writes``, for an EDU that may not be lost."""
-        return self._on_its_way("lasting_edu", orjson.dumps(edu), servers, {})
+        return self._on_its_way("lasting_edu", kept(edu, self._ctx.policy_generation), servers, {})
 
     def _on_its_way(
         self, stream: str, body: bytes, servers: Iterable[str], fields: dict[str, Value]

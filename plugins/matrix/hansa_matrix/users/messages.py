@@ -15,6 +15,7 @@ from hansa import Busy, Conflict, Insert, LocalProtocolError, NetworkContext, Ro
 
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.crowding import Trimmed
+from hansa_matrix.federation.lasting import GENERATION
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.federation.server import denial
 from hansa_matrix.key_locks import KeyLocks
@@ -216,7 +217,8 @@ class DeviceMessages:
                         messages=part,
                     )
                 )
-                writes += self._sender.lasting(edu, (server,))
+                judged = {GENERATION: generation} if generation else {}
+                writes += self._sender.lasting({**edu, **judged}, (server,))
         if once:
             ts = {"ts": self._ctx.clock.now()}
             writes.append(Insert("to_device_seen", (self._company.server, message.message_id), b"", ts))

@@ -1,0 +1,105 @@
+"""What waits for another server is said as the policies have it when it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from clients.people import house
+from clients.test_crypto import cross
+from clients.test_withheld import Censor
+from clients.test_words_elsewhere import FORBID, WORD
+from hansa.dispatch import Installed
+from hansa_matrix.federation.lasting import GENERATION, kept, leaving
+from matrix.inbound import OURS, THEIRS
+from nacl.signing import SigningKey
+
+THEM = f"@m:{THEIRS}"
+
+
+class Post:
+    """Their server, which takes what it is sent while it is ``open``."""
+
+    def __init__(self, home: Any) -> None:
+        self.open = True
+        self.tried: list[dict[str, Any]] = []
+        self.taken: list[dict[str, Any]] = []
+        self.names: list[str] = []
+        home.wire.peer.answer = self
+
+    def __call__(self, request: Any) -> Any:
+        if "/send/" not in request.target:
+            return None
+        (self.taken if self.open else self.tried).append(orjson.loads(request.body))
+        self.names.append(request.target.rpartition("/")[2])
+        return (200, {"pdus": {}}) if self.open else (500, {"errcode": "M_UNKNOWN", "error": "not now"})
+
+    async def entered(self, person: Any) -> str:
+        """The room that they are in; from then on nothing is taken."""
+        room = await person.join(f"#one:{OURS}")
+        await self.until("taken", person.user)
+        self.open = False
+        self.taken.clear()
+        return str(room)
+
+    async def until(self, which: str, text: str) -> None:
+        async with asyncio.timeout(10):
+            while text not in str(getattr(self, which)):
+                await asyncio.sleep(0.005)
+
+
+async def test_what_is_tried_again_after_a_reload_is_judged_again(tmp_path):
+    """The transaction under way too: what was tried and not taken is another one then."""
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        post = Post(home)
+        room = await post.entered(alice)
+        await alice.say(room, f"it is {WORD}")
+        await post.until("tried", WORD)
+        tried = set(post.names)
+        home.app.decisions.replace([*FORBID, Installed(name="censor", policy=Censor())])
+        post.open = True
+        fair = await alice.say(room, "it is fair")
+        home.app.network("matrix")._sender.heard_from(THEIRS)
+        await post.until("taken", "it is fair")
+        assert WORD not in str(post.taken)
+        assert len([pdu for one in post.taken for pdu in one["pdus"]]) >= 2, "the event itself they need"
+        assert not tried & set(post.names[-len(post.taken) :])
+        assert fair
+
+
+async def test_messages_and_keys_that_wait_are_judged_again(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        post = Post(home)
+        await post.entered(alice)
+        for number, text in enumerate((f"it is {WORD}", "it is fair")):
+            messages = {THEM: {"*": {"x": text}}}
+            await alice.call("PUT", f"/sendToDevice/test.x/{number}", {"messages": messages})
+        master = {**cross(alice, "master", SigningKey.generate()), "note": WORD}
+        await alice.call("POST", "/keys/device_signing/upload", {"master_key": master})
+        await post.until("tried", WORD)
+        home.app.decisions.replace(FORBID)
+        post.open = True
+        home.app.network("matrix")._sender.heard_from(THEIRS)
+        await post.until("taken", "it is fair")
+        assert WORD not in str(post.taken) and GENERATION not in str(post.taken)
+
+
+async def test_what_was_judged_by_the_policies_of_now_is_not_asked_about_again(tmp_path):
+    async with house(tmp_path) as home:
+        home.app.decisions.replace(FORBID)
+        context = home.app.contexts["matrix"]
+        content = {
+            "sender": f"@a:{OURS}",
+            "type": "x",
+            "message_id": "1",
+            "messages": {THEM: {"*": {"x": WORD}}},
+        }
+        edu = {"edu_type": "m.direct_to_device", "content": content}
+        assert await leaving(context, kept(edu, context.policy_generation)) == edu
+        assert await leaving(context, kept(edu, context.policy_generation - 1)) is None
+        assert await leaving(context, kept(edu, 0)) is None
+        home.app.decisions.replace([])
+        assert await leaving(context, kept(edu, 1)) == edu
