@@ -45,8 +45,6 @@ ABSENT = {
     "v3/initialSync": "removed from the specification",
     "/pushers/set": "push comes later",
     "/refresh": "tokens last until they are given back",
-    "/room_keys/keys": "backup comes later",
-    "/room_keys/version/": "backup comes later",
     "/search": "later",
     "/thirdparty/location": "there are none",
     "/thirdparty/user": "there are none",
@@ -63,7 +61,7 @@ def known(home: House, method: str, path: str) -> bool:
 def absent(method: str, path: str) -> bool:
     if path.endswith(("/user_directory/search", "/threads")):
         return False
-    alone = {("POST", "/_matrix/client/v3/account/3pid"), ("POST", "/_matrix/client/v3/room_keys/version")}
+    alone = {("POST", "/_matrix/client/v3/account/3pid")}
     twice = path != path.strip()  # a second definition of a path that is there
     return twice or (method, path) in alone or any(name in path for name in ABSENT)
 

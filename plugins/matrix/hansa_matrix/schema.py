@@ -201,6 +201,12 @@ SCHEMA = Schema(
         Collection(name="account_data_usage", key={"user_id": str}),
         #: When (ms) a filter was made or used last.
         Collection(name="filter", key={"user_id": str, "filter_id": str}, fields={"at": int}),
+        #: Backups of keys, and the keys in them: see ``users.backups``.
+        Collection(name="key_backup", key={"user_id": str, "version": int}),
+        Collection(
+            name="key_backup_key",
+            key={"user_id": str, "version": int, "room_id": str, "session_id": str},
+        ),
         #: Events by what they relate to in their room, in the order of ``place``: see ``room.relations``.
         Collection(
             name="relation",

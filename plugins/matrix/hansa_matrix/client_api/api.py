@@ -16,6 +16,7 @@ from hansa_matrix.client_api.crypto import Crypto
 from hansa_matrix.client_api.data import IGNORED, PUSH_RULES, Data, UserData
 from hansa_matrix.client_api.door import Door, Handler, Limited, Part, refused, text
 from hansa_matrix.client_api.founding import user_ids
+from hansa_matrix.client_api.key_backup import KeyBackup
 from hansa_matrix.client_api.media import Files
 from hansa_matrix.client_api.mutual import MutualRooms
 from hansa_matrix.client_api.notifications import Notifications
@@ -57,6 +58,7 @@ from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.signals import RoomSignals
 from hansa_matrix.room.upgrade import Upgrades
+from hansa_matrix.users.backups import KeyBackups
 from hansa_matrix.users.known import Known
 
 _SPEC_VERSIONS = ["r0.6.1", *(f"v1.{minor}" for minor in range(1, 13))]
@@ -139,6 +141,7 @@ class ClientApi:
             self._door.caller,
             rooms,
         )
+        backups = KeyBackups(ctx)
         self._files = Files(ctx, self._door, library, fetcher, thumbnails)
         self._parts: tuple[Part, ...] = (
             self,
@@ -152,6 +155,7 @@ class ClientApi:
             push,
             MutualRooms(ctx, attendance),
             Notifications(ctx, attendance, visibility, shapes, unread, rooms),
+            KeyBackup(backups),
             Crypto(ctx, known, self._sessions, sync),
             self._people,
             UserDirectory(own, self.accounts, known.profiles, directory, rooms),
@@ -174,6 +178,7 @@ class ClientApi:
 
         def gone(user: str) -> None:
             ctx.spawn(partial(entering.leave_all, user), f"{user} leaves")
+            ctx.spawn(partial(backups.purge, user), f"{user} keeps no keys")
 
         async def meet(user: str, room_id: str) -> None:
             await entrance.entered(room_id)
@@ -241,7 +246,6 @@ class ClientApi:
             ("GET", "/v3/voip/turnServer"): self._nothing,
             ("GET", "/v3/thirdparty/protocols"): self._nothing,
             ("GET", "/v3/pushers"): self._no_pushers,
-            ("GET", "/v3/room_keys/version"): self._no_backup,
             ("POST", "/v3/rooms/{room}/report"): Limited(self._reports.room),
             ("POST", "/v3/rooms/{room}/report/{event}"): Limited(self._reports.event),
             ("POST", "/v3/users/{user}/report"): Limited(self._reports.user),
@@ -290,6 +294,3 @@ class ClientApi:
 
     async def _no_pushers(self, *_: Any) -> Any:
         return {"pushers": []}
-
-    async def _no_backup(self, *_: Any) -> Any:
-        raise error(404, "M_NOT_FOUND", "there is no backup of keys here")

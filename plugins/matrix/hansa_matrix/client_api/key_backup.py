@@ -1,0 +1,174 @@
+"""Backups of keys, as clients make, fill and read them.
+
+SPEC: client-server API, "Server-side key backups".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from hansa import Request
+
+from hansa_matrix.client_api.accounts import Caller
+from hansa_matrix.client_api.door import Handler, Limited, text
+from hansa_matrix.federation.server import error
+from hansa_matrix.proto.devices import within
+from hansa_matrix.proto.key_backup import valid_key, valid_place
+from hansa_matrix.users.backups import Backup, KeyBackups
+
+#: Bytes of what says how a backup is encrypted, and of one key in it.
+MOST_AUTH_DATA, MOST_KEY = 64 * 1024, 16 * 1024
+
+
+class KeyBackup:
+    """The endpoints."""
+
+    def __init__(self, backups: KeyBackups) -> None:
+        self._backups = backups
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        version, keys = "/v3/room_keys/version", "/v3/room_keys/keys"
+        places = (keys, f"{keys}/{{room}}", f"{keys}/{{room}}/{{session}}")
+        return {
+            ("GET", version): self.latest,
+            ("POST", version): Limited(self.create),
+            ("GET", f"{version}/{{version}}"): self.get,
+            ("PUT", f"{version}/{{version}}"): self.change,
+            ("DELETE", f"{version}/{{version}}"): self.delete,
+            **{("GET", place): self.keys for place in places},
+            **{("PUT", place): self.put for place in places},
+            **{("DELETE", place): self.remove for place in places},
+        }
+
+    async def latest(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /room_keys/version``."""
+        found = await self._backups.latest(caller.user)
+        if found is None:
+            raise error(404, "M_NOT_FOUND", "there is no backup of keys")
+        return _shown(found)
+
+    async def create(self, caller: Caller, _request: Request, body: Any) -> Any:
+        """``POST /room_keys/version``."""
+        algorithm = text(body, "algorithm")
+        if not within(algorithm, MOST_KEY):
+            raise error(400, "M_INVALID_PARAM", "that is no algorithm")
+        return {"version": str(await self._backups.create(caller.user, algorithm, _auth_data(body)))}
+
+    async def get(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /room_keys/version/{version}``."""
+        return _shown(await self._backups.get(caller.user, _number(request.path["version"])))
+
+    async def change(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /room_keys/version/{version}``: what says how it is encrypted, and nothing else."""
+        version, algorithm, auth_data = request.path["version"], text(body, "algorithm"), _auth_data(body)
+        if body.get("version", version) != version:
+            raise error(400, "M_INVALID_PARAM", "the version of the body is another one")
+
+        def changed(known: Backup) -> Backup:
+            if known.algorithm != algorithm:
+                raise error(400, "M_INVALID_PARAM", "a backup keeps its algorithm")
+            return replace(known, auth_data=auth_data)
+
+        await self._backups.change(caller.user, _number(version), changed)
+        return {}
+
+    async def delete(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``DELETE /room_keys/version/{version}``."""
+        await self._backups.delete(caller.user, _number(request.path["version"]))
+        return {}
+
+    async def put(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /room_keys/keys``, of all rooms, of one, or of one session in it."""
+        version, place = _version(request), _place(request)
+        given = body
+        for name in place[::-1]:
+            given = {name: given}
+        if len(place) == 0:
+            given = _object(body, "rooms")
+        elif len(place) == 1:
+            given = {place[0]: body}
+        keys: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for room_id, of_room in given.items():
+            if len(place) < 2:  # a room and a session
+                if not isinstance(of_room, dict):
+                    raise error(400, "M_BAD_JSON", "a room has sessions")
+                sessions = _object(of_room, "sessions")
+            else:
+                sessions = of_room
+            for session_id, data in sessions.items():
+                if not valid_place(room_id, session_id) or not valid_key(data) or not within(data, MOST_KEY):
+                    raise error(400, "M_BAD_JSON", "that is no key of a session of a room")
+                keys[room_id, session_id] = data
+        return _counted(await self._backups.put(caller.user, version, keys))
+
+    async def keys(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /room_keys/keys``, of all rooms, of one, or of one session in it."""
+        version, place = _version(request), _place(request)
+        await self._backups.get(caller.user, version)
+        rooms: dict[str, dict[str, Any]] = {}
+        async for room_id, session_id, data in self._backups.keys(caller.user, version, place):
+            of_room = rooms.setdefault(room_id, {"sessions": {}})
+            of_room["sessions"][session_id] = orjson.Fragment(data)
+        if not place:
+            return {"rooms": rooms}
+        of_room = rooms.get(place[0], {"sessions": {}})
+        if len(place) == 1:
+            return of_room
+        if place[1] not in of_room["sessions"]:
+            raise error(404, "M_NOT_FOUND", "there is no key of that session")
+        return of_room["sessions"][place[1]]
+
+    async def remove(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``DELETE /room_keys/keys``, of all rooms, of one, or of one session in it."""
+        version = _version(request)
+        return _counted(await self._backups.remove(caller.user, version, _place(request)))
+
+
+def _place(request: Request) -> tuple[str, ...]:
+    """The room of a path, and the session in it."""
+    return tuple(request.path[name] for name in ("room", "session") if name in request.path)
+
+
+def _version(request: Request) -> int:
+    given = request.first("version")
+    if not given:
+        raise error(400, "M_MISSING_PARAM", "version is missing")
+    return _number(given)
+
+
+def _number(given: str) -> int:
+    """The number of a backup. Raises the error answer of what none of ours has."""
+    if not given.isascii() or not given.isdigit() or len(given) > 15:
+        raise error(404, "M_NOT_FOUND", "there is no such backup")
+    return int(given)
+
+
+def _object(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    given = body.get(key)
+    if not isinstance(given, dict):
+        raise error(400, "M_BAD_JSON" if key in body else "M_MISSING_PARAM", f"{key} is no object")
+    return given
+
+
+def _auth_data(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    given = _object(body, "auth_data")
+    if not within(given, MOST_AUTH_DATA):
+        raise error(413, "M_TOO_LARGE", f"auth_data has at most {MOST_AUTH_DATA} bytes")
+    return given
+
+
+def _counted(backup: Backup) -> dict[str, Any]:
+    return {"count": backup.count, "etag": str(backup.etag)}
+
+
+def _shown(backup: Backup) -> dict[str, Any]:
+    return {
+        "algorithm": backup.algorithm,
+        "auth_data": backup.auth_data,
+        "version": str(backup.version),
+        **_counted(backup),
+    }

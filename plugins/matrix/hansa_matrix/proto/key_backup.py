@@ -1,0 +1,37 @@
+"""Keys in a backup. SPEC: client-server API, "Server-side key backups"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hansa_matrix.proto import ids
+
+_MOST_INDEX = 2**53 - 1
+
+
+def valid_key(data: object) -> bool:
+    """Whether something is a key as it is backed up."""
+    if not isinstance(data, dict):
+        return False
+    numbers = (data.get("first_message_index"), data.get("forwarded_count"))
+    return (
+        all(type(one) is int and 0 <= one <= _MOST_INDEX for one in numbers)
+        and isinstance(data.get("is_verified"), bool)
+        and isinstance(data.get("session_data"), dict)
+    )
+
+
+def valid_place(room_id: object, session_id: object) -> bool:
+    """Whether a key may be of a room and a session."""
+    return ids.valid_room_id(room_id) and isinstance(session_id, str) and 0 < len(session_id.encode()) <= 255
+
+
+def better(data: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Whether a key takes the place of another of the same session."""
+    return _rank(data) < _rank(known)
+
+
+def _rank(data: Mapping[str, Any]) -> tuple[bool, int, int]:
+    """Less for the better."""
+    return not data["is_verified"], data["first_message_index"], data["forwarded_count"]
