@@ -270,6 +270,20 @@ MATRIX: dict[str, Kept] = {
         metric="matrix_stored_rows",
         flood="clients/test_floods.py::test_filters_give_way_by_their_last_use_and_never_in_use",
     ),
+    "key_backup": Kept(
+        who="people here",
+        peer="hansa_matrix.users.backups:MOST_BACKUPS",
+        within=_OF_USER,
+        metric="matrix_stored_rows",
+        flood="clients/test_key_backup.py::test_backups_are_bounded",
+    ),
+    "key_backup_key": Kept(
+        who="people here",
+        peer="hansa_matrix.users.backups:MOST_BYTES",
+        within=_OF_USER,
+        metric="matrix_stored_rows",
+        flood="clients/test_key_backup.py::test_backups_are_bounded",
+    ),
     "report": Kept(
         who="people here",
         peer="hansa_matrix.client_api.reports:MOST_OF_USER",

@@ -25,6 +25,8 @@ COUNTED = (
     "filter",
     "invite",
     "key",
+    "key_backup",
+    "key_backup_key",
     "key_document",
     "last_seen",
     "left",
