@@ -11,6 +11,8 @@ from clients.test_summaries import said
 from clients.test_words_elsewhere import FORBID, WORD
 from hansa import ALLOW, Action, EventIn, Join, MediaTransfer, MediaUpload, Reason, Verdict
 from hansa.dispatch import Installed
+from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.versions import VERSIONS
 from matrix.inbound import THEIRS, V1
 from matrix.peering import at
 
@@ -206,3 +208,58 @@ async def test_a_join_elsewhere_is_one_act_however_often_it_is_asked_about(tmp_p
         with pytest.raises(Refused):
             await alice.call("POST", f"/join/{part(f'!a:{THEIRS}')}?via={THEIRS}", {})
         assert [one.again for one in asked] == [False]
+
+
+async def test_who_knocks_is_shown_a_room_without_words_that_may_not_be_read(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = "!door:" + THEIRS
+        pending = home.app.network("matrix")._pending
+        template = {
+            "type": "m.room.member", "room_id": room, "sender": alice.user, "state_key": alice.user,
+            "content": {"membership": "knock"}, "origin_server_ts": 1, "depth": 1, "hashes": {"sha256": "x"},
+            "auth_events": [], "prev_events": ["$" + "a" * 43], "signatures": {},
+        }  # fmt: skip
+        shown = [
+            {"type": "m.room.name", "state_key": "", "sender": f"@m:{THEIRS}", "content": {"name": WORD}},
+            {
+                "type": "m.room.topic",
+                "state_key": "",
+                "sender": f"@m:{THEIRS}",
+                "content": {"topic": "weather"},
+            },
+        ]
+        pdu = from_raw(template, VERSIONS["11"])
+        await pending.keep(pdu, THEIRS, shown, "11", generation=0)
+        assert WORD in str((await alice.sync())["rooms"]["knock"])
+        home.app.decisions.replace(FORBID)
+        alice.since = ""
+        found = str((await alice.sync())["rooms"]["knock"])
+        assert WORD not in found and "weather" in found
+
+
+async def test_an_invite_that_is_taken_back_is_told_without_words_that_may_not_be_read(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        wire = home.wire
+        draft = wire.forger.draft(wire.room, "m.room.member", {"membership": "invite"}, alice.user)
+        room = "!elsewhere:" + THEIRS
+        invite = wire.forger.finish(wire.room, {**draft, "room_id": room})
+        network = home.app.network("matrix")
+        version = wire.room.version
+        pdu = from_raw(invite, version)
+        await network._pending.keep(pdu, THEIRS, [], version.id, generation=0)
+        content = {"membership": "leave", "reason": f"it is {WORD}"}
+        leave = wire.forger.finish(
+            wire.room, {**draft, "room_id": room, "content": content, "auth_events": [pdu.event_id]}
+        )
+        assert await network._pending.elsewhere(leave)
+        wanted = part('{"room":{"include_leave":true}}')
+
+        async def left() -> str:
+            alice.since = ""
+            return str((await alice.sync(f"&filter={wanted}"))["rooms"]["leave"][room])
+
+        assert WORD in await left()
+        home.app.decisions.replace(FORBID)
+        assert WORD not in await left() and "'membership': 'leave'" in await left()

@@ -247,7 +247,8 @@ class RoomsPart:
         if waiting is not None:
             names = ("type", "state_key", "content", "sender", "origin_server_ts")
             own = await self._pending.event(stay.room_id, asked.caller.user)
-            shown = [{k: one[k] for k in names if k in one} for one in (*waiting.shown, own)]
+            state = await self._pending.shown(waiting)
+            shown = [{k: one[k] for k in names if k in one} for one in (*state, own)]
             return [one for one in shown if isinstance(one.get("type"), str) and "state_key" in one]
         room = self._rooms.get(stay.room_id)
         if room is None:

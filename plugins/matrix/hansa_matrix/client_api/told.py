@@ -6,6 +6,7 @@ answer: one that may not be read is left out, and the others are shown.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,8 @@ _FORMS = {
     "room_type": FORMS["type"],
     "state_key": FORMS["room_id"],
 }
+#: Rooms that are looked at without a pause.
+_STEP = 20
 _TOKENS = ("next_batch", "prev_batch")
 
 
@@ -68,8 +71,16 @@ class Told:
 
     async def readable(self, server: str, rooms: Sequence[Any]) -> list[dict[str, Any]]:
         """Those of some rooms, or of the children of one, that may be read."""
-        found = [one for one in rooms if isinstance(one, dict)]
-        return [one for one in found if await self.reads(server, one)] if self._ctx.governed else found
+        listed = [one for one in rooms if isinstance(one, dict)]
+        if not self._ctx.governed:
+            return listed
+        found: list[dict[str, Any]] = []
+        for number, one in enumerate(listed, 1):
+            if not number % _STEP:
+                await asyncio.sleep(0)
+            if await self.reads(server, one):
+                found.append(one)
+        return found
 
     async def reads(self, server: str, said: Mapping[str, Any]) -> bool:
         """Whether what a server says of a room may be read."""

@@ -25,6 +25,7 @@ from hansa_matrix.proto.stripped import stripped_state
 from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.attendance import Attendance, stay_of
 from hansa_matrix.room.ended import Ended
+from hansa_matrix.room.outside import Outside
 from hansa_matrix.texts import texts_of_event
 
 _PAGE = 1000
@@ -69,6 +70,7 @@ class Pending:
         self._of_peer = Allowance(ctx.clock, _RATE_OF_PEER, _BURST_OF_PEER)
         self._of_server = Allowance(ctx.clock, _RATE_OF_SERVER, _BURST_OF_SERVER)
         self._ended = Ended(ctx)
+        self._outside = Outside(ctx)
         #: What is too many is counted, then removed: one at a time.
         self._one = asyncio.Lock()
         #: Invites that were judged again: ``(room, user) -> (generation, whether it may be shown)``.
@@ -167,8 +169,16 @@ class Pending:
         return event
 
     async def left(self, room_id: str, user: str) -> Mapping[str, Any] | None:
-        """The event by which somebody's invite or knock ended that no room of ours has, with its id."""
-        return await self._ended.get(user, room_id)
+        """The event by which somebody's invite or knock ended that no room of ours has, with its id, as the
+        policies of now let it be shown.
+        """
+        return await self._outside.leave(await self._ended.get(user, room_id))
+
+    async def shown(self, waiting: Waiting) -> Sequence[Mapping[str, Any]]:
+        """What a person is shown of the room. An invite is judged as a whole: see ``permitted``."""
+        if waiting.membership == "invite":
+            return waiting.shown
+        return await self._outside.state(waiting.origin, waiting.room_id, waiting.shown)
 
     async def every(self) -> list[Waiting]:
         """All of them, 1,000 at most."""

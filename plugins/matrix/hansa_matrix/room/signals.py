@@ -43,6 +43,7 @@ from hansa_matrix.proto.edus import (
 from hansa_matrix.room.latest import Latest
 from hansa_matrix.room.news import RECEIPTS
 from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.texts import FORMS
 
 #: Seconds after which somebody who was said to type is not any more.
 TYPES_FOR = 60.0
@@ -50,6 +51,8 @@ TYPES_FOR = 60.0
 MOST_TYPING = 5000
 #: Threads of one room in which a person's last receipt is kept, and how far (ms) ahead of us a clock may be.
 MOST_THREADS, _AHEAD = 100, 86_400_000
+#: What stands for no thread.
+_NO_THREAD = frozenset({"", "main"})
 #: What the threads of private receipts begin with where they are kept.
 PRIVATE = "private "
 #: ``(user, thread) -> (event id, time)``.
@@ -265,7 +268,7 @@ class RoomSignals:
         found = await self._receipts_of(room_id, user)
         if not self._ctx.governed:
             return found
-        return {key: one for key, one in found.items() if not _said(one[0], key[1].removeprefix(PRIVATE))}
+        return {key: one for key, one in found.items() if _plain(one[0], key[1].removeprefix(PRIVATE))}
 
     async def _receipts_of(self, room_id: str, user: str) -> Receipts:
         known, began = self._receipts.get((room_id, user)), self._receipts.began()
@@ -303,11 +306,15 @@ class RoomSignals:
 
 def _texts(receipt: ReceiptEdu) -> tuple[str, ...]:
     """What a receipt says that is no id of an event: it is shown to the people of the room as it came."""
-    return _said(receipt.event_id, receipt.thread)
+    if _plain(receipt.event_id, receipt.thread):
+        return ()
+    return said(event_id=[receipt.event_id, *([] if receipt.thread in _NO_THREAD else [receipt.thread])])
 
 
-def _said(event_id: str, thread: str) -> tuple[str, ...]:
-    return said(event_id=[event_id, *([] if thread in {"", "main"} else [thread])])
+def _plain(event_id: str, thread: str) -> bool:
+    """Whether a receipt holds ids of events alone."""
+    known = FORMS["event_id"].fullmatch
+    return known(event_id) is not None and (thread in _NO_THREAD or known(thread) is not None)
 
 
 def _receipt(row: Row) -> tuple[str, int]:
