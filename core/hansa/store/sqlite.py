@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import sqlite3
 import threading
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
+from urllib.parse import quote
 
 from hansa.store.base import (
     Append,
@@ -40,12 +42,16 @@ from hansa.store.memory import checked, split
 from hansa.store.sqlite_tables import Table, make, reads, table
 
 T = TypeVar("T")
+_log = logging.getLogger("hansa.store")
 _GROUP = 64
 #: Bytes of a page. A commit writes every page that it touches, one in each of some fifteen trees: with pages
 #: of half the usual size one event's commit takes 140 us of CPU in place of 226, and fifty events' as much.
 _PAGE = 2048
 #: Pages in the log before they are copied to the tables: a page that many commits touch goes once.
 _CHECKPOINT = 8000
+#: Bytes of the log's file that stay after it was copied, and of which it is said that something keeps it from
+#: being copied: another process that reads for long.
+_LOG_KEPT, _LOG_LARGE = 64 * 1024 * 1024, 256 * 1024 * 1024
 #: Bytes that a probe writes where the disk was full: that one page has room says little.
 _ROOM = 256 * 1024
 #: Milliseconds that a write waits for a lock which the write before it has waited for in vain: what is queued
@@ -75,18 +81,20 @@ class SqliteStore:
         self._tables: dict[tuple[str, str], Table] = {}
         self._named: dict[tuple[str, str], tuple[str, Table]] = {}
         self._writer = ThreadPoolExecutor(1, "hansa-writer")
-        self._readers = ThreadPoolExecutor(2, "hansa-reader", initializer=self._open_reader)
+        self._readers = ThreadPoolExecutor(2, "hansa-reader")
         self._lock: IO[bytes] | None = None
         self._db: sqlite3.Connection | None = None
         self._position = self._committed = 0
         self._waiting: deque[_Batch] = deque()
         self._writing = False
+        #: Whether it was said that the log is large.
+        self._told = False
         #: Whether the disk took something no more.
         self._full = False
         self._idle = asyncio.Event()
         self._idle.set()
         self.transactions = 0
-        self._local = _Connections()
+        self._local = _Connections(self._connect)
 
     async def open(self) -> None:
         """See ``Store.open``."""
@@ -127,6 +135,7 @@ class SqliteStore:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
+        self._db.execute(f"PRAGMA journal_size_limit = {_LOG_KEPT}")
         self._db.execute("CREATE TABLE IF NOT EXISTS hansa_meta (name TEXT PRIMARY KEY, value INTEGER)")
         row = self._db.execute("SELECT value FROM hansa_meta WHERE name = 'position'").fetchone()
         self._position = self._committed = row[0] if row else 0
@@ -136,6 +145,11 @@ class SqliteStore:
     def _identity(self) -> tuple[tuple[int, int], ...]:
         """Which files hold what is written: the database and its log. Raises OSError if one is not there."""
         found = [name.stat() for name in self._names]
+        if (found[1].st_size > _LOG_LARGE) is not self._told:
+            self._told = not self._told
+            if self._told:
+                text = "%s has %d MiB: another process reads the database for long, end it"
+                _log.warning(text, self._names[1], found[1].st_size // 1024 // 1024)
         return tuple((one.st_dev, one.st_ino) for one in found)
 
     def _why(self) -> FaultKind:
@@ -152,13 +166,12 @@ class SqliteStore:
             raise StoreFault(FaultKind.AWAY, text)
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        """Raises sqlite3.Error where the file is not there: in place of one that is away none is made."""
+        where = f"file:{quote(str(self._path.absolute()))}?mode=rw"
+        db = sqlite3.connect(where, uri=True, isolation_level=None, check_same_thread=False)
         db.execute(f"PRAGMA busy_timeout = {self._busy}")
         db.execute("PRAGMA cache_size = -16384")
         return db
-
-    def _open_reader(self) -> None:
-        self._local.open(self._connect())
 
     async def close(self) -> None:
         """See ``Store.close``."""
@@ -460,16 +473,17 @@ class SqliteStore:
 
 
 class _Connections:
-    """One connection per reader thread."""
+    """One connection per reader thread, opened when it reads for the first time."""
 
-    def __init__(self) -> None:
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
         self._by_thread: dict[int, sqlite3.Connection] = {}
 
-    def open(self, connection: sqlite3.Connection) -> None:
-        self._by_thread[threading.get_ident()] = connection
-
     def mine(self) -> sqlite3.Connection:
-        return self._by_thread[threading.get_ident()]
+        known = self._by_thread.get(threading.get_ident())
+        if known is None:
+            known = self._by_thread[threading.get_ident()] = self._connect()
+        return known
 
     def close(self) -> None:
         for connection in self._by_thread.values():

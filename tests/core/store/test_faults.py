@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 from contextlib import closing
 
 import pytest
 from hansa.seams import SystemClock
-from hansa.store.base import Put, StoreError
+from hansa.store import disk, sqlite
+from hansa.store.base import Append, Put, StoreError
 from hansa.store.faults import FaultKind, StoreFault, mongo_kind, sqlite_fault
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.store.memory import MemoryStore
@@ -165,3 +167,125 @@ def test_errors_of_mongodb_have_a_kind():
         assert mongo_kind(errors.OperationFailure("x", 1, {"codeName": name})).value == kind
     assert mongo_kind(errors.OperationFailure("x", 1, {"codeName": "Other"})) is FaultKind.FAILING
     assert mongo_kind(errors.PyMongoError("x")) is FaultKind.FAILING
+
+
+async def test_nothing_is_acknowledged_into_a_file_that_was_taken_away(store, tmp_path):
+    for name in ("hansa.db", "hansa.db-wal"):
+        (tmp_path / name).rename(tmp_path / "elsewhere")
+        with pytest.raises(StoreFault, match="not the file any more") as caught:
+            await store.commit("s", [Put("thing", ("a", 1))])
+        assert caught.value.kind is FaultKind.AWAY
+        assert store.health.degraded.kind is FaultKind.AWAY
+        (tmp_path / name).write_bytes(b"")  # another file in its place
+        with pytest.raises(StoreFault, match="not the file any more"):
+            await store.probe()
+        (tmp_path / "elsewhere").replace(tmp_path / name)
+        await store.probe()
+        assert store.health.degraded is None
+        assert await store.get("s", "thing", ("a", 1)) is None
+
+
+async def test_a_reader_makes_no_new_file_in_place_of_one_that_is_away(store, tmp_path):
+    (tmp_path / "hansa.db").rename(tmp_path / "elsewhere")
+    for _ in range(3):  # whoever reads for the first time opens the file
+        with pytest.raises(StoreFault) as caught:
+            await store.get("s", "thing", ("a", 1))
+        assert caught.value.kind is FaultKind.AWAY
+    assert not (tmp_path / "hansa.db").exists()
+    (tmp_path / "elsewhere").rename(tmp_path / "hansa.db")
+    assert await store.get("s", "thing", ("a", 1)) is None
+
+
+async def test_what_goes_away_during_a_commit_is_not_acknowledged(store, inner, tmp_path):
+    taken = inner._set_meta
+
+    def gone(name, value):
+        taken(name, value)
+        (tmp_path / "hansa.db").rename(tmp_path / "elsewhere")
+
+    inner._set_meta = gone
+    with pytest.raises(StoreFault, match="not the file any more"):
+        await store.commit("s", [Append("line", b"x", {"who": 1})])
+    inner._set_meta = taken
+    (tmp_path / "elsewhere").rename(tmp_path / "hansa.db")
+
+
+async def test_a_full_disk_is_over_when_it_takes_as_much_as_it_did_not_take(store, inner):
+    await asked(inner, "PRAGMA max_page_count = 60")
+    with pytest.raises(StoreFault, match="full"):
+        await store.commit("s", rows(200))
+    await store.commit("s", [Put("thing", ("b", 1))])  # one row has a place
+    assert store.health.degraded.kind is FaultKind.FULL
+    store.health._wrote -= 60
+    assert (await store.check()).kind is FaultKind.FULL  # and so would a probe of one row
+    await asked(inner, "PRAGMA max_page_count = 1000000")
+    store.health._wrote -= 60
+    assert await store.check() is None
+    assert await asked_for(inner, "SELECT COUNT(*) FROM hansa_meta WHERE name = 'room'") == 0
+
+
+async def asked_for(inner: SqliteStore, sql: str) -> object:
+    return (await inner._write(lambda: inner._connection().execute(sql).fetchone()))[0]
+
+
+async def test_a_lock_is_waited_for_once(tmp_path):
+    inner = SqliteStore(tmp_path / "hansa.db", synchronous="OFF", busy=20.0)
+    await inner.open()
+    await inner.declare("s", SCHEMA)
+    inner._busy = 300
+    inner._wait(300)
+    with closing(sqlite3.connect(tmp_path / "hansa.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for waits in (sqlite._BUSY_STILL, sqlite._BUSY_STILL):
+            with pytest.raises(StoreFault, match="locked"):
+                await inner.commit("s", [Put("thing", ("a", 1))])
+            assert await asked_for(inner, "PRAGMA busy_timeout") == waits
+        other.execute("ROLLBACK")
+    await inner.commit("s", [Put("thing", ("a", 1))])
+    assert await asked_for(inner, "PRAGMA busy_timeout") == 300
+    await inner.close()
+
+
+async def test_a_log_that_grew_under_a_long_reader_is_small_again_when_it_ends(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(sqlite, "_LOG_KEPT", 1 << 20)
+    monkeypatch.setattr(sqlite, "_LOG_LARGE", 8 << 20)
+    monkeypatch.setattr(sqlite, "_CHECKPOINT", 100)
+    inner = SqliteStore(tmp_path / "hansa.db", synchronous="OFF")
+    await inner.open()
+    await inner.declare("s", SCHEMA)
+    log = tmp_path / "hansa.db-wal"
+    with closing(sqlite3.connect(tmp_path / "hansa.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        for _ in range(12):
+            await inner.commit("s", rows(300))
+        assert log.stat().st_size > 8 << 20
+        assert caplog.text.count("another process reads the database for long") == 1
+    for _ in range(3):
+        await inner.commit("s", rows(300))
+    assert log.stat().st_size < 4 << 20
+    await inner.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOSPC, FaultKind.FULL),
+        (errno.EDQUOT, FaultKind.FULL),
+        (errno.EROFS, FaultKind.READ_ONLY),
+        (errno.EIO, FaultKind.FAILING),
+    ],
+)
+def test_a_disk_is_asked_what_is_wrong_where_sqlite_says_only_that_it_failed(
+    tmp_path, monkeypatch, number, kind
+):
+    def fails(*_args):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(disk.os, "open", fails)
+    assert disk.why((tmp_path / "hansa.db",)) is kind
+
+
+def test_a_disk_that_takes_what_it_is_given_says_nothing_and_keeps_nothing(tmp_path):
+    assert disk.why((tmp_path / "hansa.db",)) is FaultKind.FAILING
+    assert list(tmp_path.iterdir()) == []
