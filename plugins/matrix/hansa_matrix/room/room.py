@@ -106,7 +106,8 @@ class MatrixRoom:
         self.levels = LevelsMemo(8)
         self._acl = _Said(ACL_KEY, acl_of)
         self._policy = _Said(POLICY_KEY, policy_server)
-        self._merged: OrderedDict[frozenset[int], tuple[int, dict[StateKey, str]]] = OrderedDict()
+        #: What branches were resolved to, by their groups. The state itself is ``groups``' to keep or to read.
+        self._merged: OrderedDict[frozenset[int], int] = OrderedDict()
         self.awaited = Awaited(room_id)
         self.holes = Holes(room_id)
         #: False once our last person left: we are then as good as strangers.
@@ -228,7 +229,8 @@ class MatrixRoom:
         several = frozenset(groups)
         if several in self._merged:
             self._merged.move_to_end(several)
-            return self._merged[several]
+            group = self._merged[several]
+            return group, await self.groups.load(group)
         distinct = sorted(several)
         if len(distinct) == 1:
             return distinct[0], await self.groups.load(distinct[0])
@@ -256,7 +258,7 @@ class MatrixRoom:
                 known.update(loaded)
         for group, one in zip(distinct, sets, strict=True):
             if one == state:
-                self._remember(several, group, one)
+                self._remember(several, group)
                 return group, one
         return 0, state
 
@@ -271,12 +273,12 @@ class MatrixRoom:
         if group or several == {0}:
             return group, state, ()
         group, puts = self.groups.grow(parent, await self.groups.load(parent), state)
-        self._remember(several, group, state)
+        self._remember(several, group)
         return group, state, puts
 
-    def _remember(self, several: frozenset[int], group: int, state: dict[StateKey, str]) -> None:
+    def _remember(self, several: frozenset[int], group: int) -> None:
         """The branches of a fork meet in every event that follows: what they resolve to does not change."""
-        self._merged[several] = group, state
+        self._merged[several] = group
         if len(self._merged) > _MERGED:
             self._merged.popitem(last=False)
 
