@@ -99,3 +99,35 @@ async def test_encrypted_between_browsers_of_two_servers(hosted, hansa, synapse,
             if e["sender"] == other.id and e["type"] == "m.room.message"
         ]
         assert all(e["encrypted"] and not e["failed"] for e in events)
+
+
+async def test_a_new_browser_reads_what_was_backed_up(hansa, page):
+    """The keys to what was said before come out of the backup, and out of nothing else."""
+    server = await hansa()
+    name = await server.account("romeo")
+    first = await page("romeo", server.url, name)
+    assert await first.call("crossSign", "pw") is True
+    encrypted = {
+        "type": "m.room.encryption",
+        "state_key": "",
+        "content": {"algorithm": "m.megolm.v1.aes-sha2"},
+    }
+    room = await first.call("create", {"preset": "private_chat", "initial_state": [encrypted]})
+    await first.until("the room", "members", room, holds=lambda who: who == [first.id])
+    version = await first.call("backUp")
+    for number in range(3):
+        await first.call("say", room, f"before {number}")
+    kept = await first.until("the backup", "backedUp", holds=lambda found: found["count"] > 0)
+    assert kept["version"] == version
+    await first.call("stop")
+    second = await page("again", server.url, name)
+    await second.until("the room", "rooms", holds=lambda rooms: room in [one["id"] for one in rooms])
+    events = [e for e in await second.call("back", room, 60) if e["encrypted"]]
+    assert len(events) == 3 and all(e["failed"] for e in events)
+    restored = await second.call("restore", kept["key"], version)
+    assert (restored["imported"], restored["total"]) == (kept["count"], kept["count"])
+
+    async def deciphered() -> bool:
+        return await second.bodies(room, second.id) == [f"before {number}" for number in range(3)]
+
+    await until("what was said before is deciphered", deciphered)

@@ -97,6 +97,23 @@ window.act = {
     };
   },
 
+  // A backup of the keys to rooms, as Element makes it, and what another device gets out of it.
+  async backUp() {
+    await client.getCrypto().resetKeyBackup();
+    await client.getCrypto().checkKeyBackupAndEnable();
+    return client.getCrypto().getActiveSessionBackupVersion();
+  },
+  async backedUp() {
+    await client.getCrypto().checkKeyBackupAndEnable();
+    const found = await client.getCrypto().getKeyBackupInfo();
+    const key = await client.getCrypto().getSessionBackupPrivateKey();
+    return { count: found ? found.count : 0, version: found?.version, key: key ? [...key] : null };
+  },
+  async restore(key, version) {
+    await client.getCrypto().storeSessionBackupPrivateKey(new Uint8Array(key), version);
+    return client.getCrypto().restoreKeyBackup();
+  },
+
   async create(options) {
     return (await client.createRoom(options)).room_id;
   },
