@@ -221,3 +221,14 @@ async def test_account_data_of_an_old_database_counts(opened, monkeypatch):
             await alice.call("PUT", f"/user/{part(alice.user)}/account_data/test.more", {"note": "x" * 20})
         monkeypatch.setattr(data, "MOST_BYTES", kept + 100)
         await alice.call("PUT", f"/user/{part(alice.user)}/account_data/test.more", {"note": "x" * 20})
+
+
+async def test_who_set_the_name_of_a_room_is_known_as_its_state_says(opened):
+    """That version kept the name alone, by which no policy could tell whose it is."""
+    async with opened() as app:
+        named = [room for room in app.rooms if room.view.facts.name or room.view.facts.topic]
+        assert named
+        for room in named:
+            facts = room.view.facts
+            assert not facts.name or facts.name_by is not None
+            assert not facts.topic or facts.topic_by is not None

@@ -266,7 +266,8 @@ class MatrixNetwork:
             if unlinked and room.room_id not in successors:  # the power failed just before
                 opened = await self._entrance.opened(room)
                 await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
-        for room in [room for room in self._rooms.values() if room.holes.by_id]:
+        for room in list(self._rooms.values()):
+            await self._entrance.complete(room)
             await self._gaps.unverified.settle(room)
         await self._ingest.load(list(self._rooms.values()))
         self._opening.set()

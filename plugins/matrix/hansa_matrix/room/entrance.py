@@ -207,6 +207,20 @@ class Entrance:
             await self._ctx.reconcile(room.room_id, replace(view, gone=tuple(gone)))
         return OpenedRoom(native=native, authority=True, view=view)
 
+    async def complete(self, room: MatrixRoom) -> None:
+        """COMPAT: what versions up to d365809 kept of a room does not say who set its name and topic, without
+        which no policy can judge them by that. Its state says so.
+        """
+        view = self._ctx.view(room.room_id)
+        if view is None or not room.resident:
+            return
+        facts = view.facts
+        unknown = (facts.name and facts.name_by is None, facts.topic and facts.topic_by is None)
+        wanted = [("m.room.name", "")] * bool(unknown[0]) + [("m.room.topic", "")] * bool(unknown[1])
+        state = await room.state() if wanted else {}
+        if any(key in state for key in wanted):
+            await self.opened(room, anew=True)
+
     def invited(self, pdu: Pdu, origin: str) -> None:
         """See ``entitled.Rooms.invited``: the bridge user accepts, others wait for their person."""
         if pdu.state_key == self._user and self._ctx.config.accept_invites:
