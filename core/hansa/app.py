@@ -69,7 +69,7 @@ class App:
         self.rejudging = Rejudging(self.decisions, self._server_of)
         self._judged = Judged(self.core, self.decisions, setup.seams, self.rejudging)
         self.pipeline = Pipeline(self.rooms, self._judged, self)
-        self.present = Present(self.rooms, self.decisions, self.pipeline, self._server_of)
+        self.present = Present(self.rooms, self.decisions, self.pipeline, self._server_of, self.seams.clock)
         self.signals = SignalRelay(self.rooms, self.decisions, self.pipeline, self)
         self.runners: dict[str, Runner] = {}
         self.contexts: dict[str, Context] = {}

@@ -14,6 +14,9 @@ from hansa.contracts import Policy
 from hansa.pure.crossing import Crossing
 from hansa.pure.verdict import ALLOW, Action, Reason, Verdict
 
+#: The reason of whoever could not answer.
+ENGINE_ERROR = "GOV_ENGINE_ERROR"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed:
@@ -62,7 +65,7 @@ async def ask(installed: Installed, crossing: Crossing) -> Answer:
         failed = f"answered {type(verdict).__name__} instead of a Verdict"
     if failed:
         reason = Reason(
-            code="GOV_ENGINE_ERROR",
+            code=ENGINE_ERROR,
             policy=installed.name,
             text="a policy could not answer",
             admin_text=failed,

@@ -144,6 +144,10 @@ class Pipeline:
         """The server of a user, by the network's own rule."""
         return self._admission.server_of(network, user)
 
+    def corrected(self, room: Room) -> None:
+        """A room's present is another one in memory, and no event says so."""
+        self._around.corrected(room)
+
     async def correct(self, room: str, change: ViewChange | Callable[[], Awaitable[ViewChange]]) -> None:
         """Apply a change to a room's view in the room's turn, in which it is made if it is a function."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

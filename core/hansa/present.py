@@ -3,6 +3,8 @@
 A view holds words that other policies let pass. It is judged again once for each generation of them, before a
 network reads it to people, and in the background after every change. What is denied is taken out of it; who
 is in the room stays. Nothing depends on these questions but what is shown: no decision is kept of them.
+
+A policy that cannot answer denies nothing for good: all names are hidden until it answers.
 """
 
 from __future__ import annotations
@@ -13,34 +15,55 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hansa.decisions import Decisions
+from hansa.dispatch import ENGINE_ERROR
 from hansa.pipeline import Pipeline
 from hansa.pure.content import Content, Member, Name, Topic
 from hansa.pure.crossing import EventIn
 from hansa.pure.model import Link, NativeFacts, Ref
 from hansa.pure.view import Person, RoomFacts, ViewChange
 from hansa.rooms import Room, Rooms
+from hansa.seams import Clock
 from hansa.store.faults import StoreFault
 
 #: People whose names are judged without a pause.
 _STEP = 50
+#: Seconds after which a policy that could not answer is asked again about a room.
+_AGAIN = 30.0
+
+
+class _UnsureError(Exception):
+    """A policy could not answer, which denies."""
 
 
 class Present:
     """``server_of`` is a network's own rule for the server of a user."""
 
     def __init__(
-        self, rooms: Rooms, decisions: Decisions, pipeline: Pipeline, server_of: Callable[[str, str], str]
+        self,
+        rooms: Rooms,
+        decisions: Decisions,
+        pipeline: Pipeline,
+        server_of: Callable[[str, str], str],
+        clock: Clock,
     ) -> None:
         self._rooms = rooms
         self._decisions = decisions
         self._pipeline = pipeline
         self._server_of = server_of
+        self._clock = clock
+        #: Rooms whose names are hidden in memory: under which generation, and when they are judged again.
+        self._hidden: dict[str, tuple[int, float]] = {}
         self._log = logging.getLogger("hansa.present")
 
     async def every(self) -> None:
-        """All rooms, one after the other."""
-        for room in self._rooms:
-            await self.settle(room)
+        """All rooms, one after the other; again, while a policy cannot answer."""
+        generation = self._decisions.generation
+        while generation == self._decisions.generation:
+            for room in self._rooms:
+                await self.settle(room)
+            if not self._hidden:
+                return
+            await asyncio.sleep(_AGAIN)
 
     async def settle(self, room: Room) -> None:
         """Return when what a room's view says may be shown. Where the store does not take the change, it is
@@ -51,17 +74,35 @@ class Present:
                 return
 
     async def _judge(self, room: Room, generation: int) -> bool:
-        """Under the policies of a generation; False if the store did not take the change."""
+        """Under the policies of a generation; False if they could not answer, or the store did not take the
+        change.
+        """
         before, found = room.generation, ViewChange()
+        under, again = self._hidden.get(room.id, (0, 0.0))
+        if under == generation and self._clock.monotonic() < again:
+            room.view.apply(_nameless(room))
+            return False
 
         async def change() -> ViewChange:
             nonlocal found
-            found = await self._denied(room)
+            if room.id in self._hidden:
+                await self._rooms.reload(room)  # the names as they were
+            try:
+                found = await self._denied(room)
+            except _UnsureError:
+                self._hidden[room.id] = (generation, self._clock.monotonic() + _AGAIN)
+                room.view.apply(_nameless(room))
+                raise
+            self._hidden.pop(room.id, None)
             room.generation = generation  # stored with the change
             return found
 
         try:
             await self._pipeline.correct(room.id, change)
+        except _UnsureError:
+            self._log.warning("a policy could not answer: what room %s says is hidden meanwhile", room.id)
+            self._pipeline.corrected(room)
+            return False
         except StoreFault as fault:
             self._log.warning("what room %s says could not be stored: %s", room.id, fault)
             room.view.apply(found)
@@ -104,7 +145,16 @@ class Present:
             facts=NativeFacts(sender_server=server, automatic=True),
             immutable=True,
         )
-        return (await self._decisions.weigh(asked)).allowed
+        verdict = await self._decisions.weigh(asked)
+        if not verdict.allowed and any(reason.code == ENGINE_ERROR for reason in verdict.reasons):
+            raise _UnsureError
+        return verdict.allowed
+
+
+def _nameless(room: Room) -> ViewChange:
+    people = tuple(replace(person, name=None) for person in room.view.people.values() if person.name)
+    facts = replace(room.view.facts, name="", topic="", name_by=None, topic_by=None)
+    return ViewChange(people=people, facts=facts)
 
 
 def _link(room: Room, network: str) -> Link:

@@ -26,10 +26,12 @@ from hansa import (
     hookimpl,
     texts_of,
 )
+from hansa.dispatch import Installed
+from hansa.seams import Seams, SystemRandom
 from hansa.setup import PolicySetup
 from hansa.store.faults import FaultKind
 from hansa.store.memory import MemoryDisk, MemoryStore
-from hansa.testing import running
+from hansa.testing import ManualClock, running
 from hansa.testing.actor import Actor, Config, module
 from pydantic import BaseModel, ConfigDict
 
@@ -334,3 +336,42 @@ async def test_what_a_room_says_is_hidden_also_while_the_store_takes_nothing():
         app.rooms.commit_change = commit
         assert await _view(app) == HIDDEN
         assert room.generation == app.decisions.generation
+
+
+async def test_a_policy_that_cannot_answer_hides_names_and_loses_none():
+    made: dict[str, Actor] = {}
+    disk = MemoryDisk()
+    clock = ManualClock()
+    seams = Seams(clock, SystemRandom())
+    async with running(networks(made), rooms=ROOM, store=MemoryStore(disk), seams=seams) as app:
+        await _said_of_a_room(made["left"])
+        before = await _view(app)
+        assert before[0] and before[1]
+        room = next(iter(app.rooms))
+        while app.consumers["right:b"].position < room.head:
+            await asyncio.sleep(0)
+        asked = 0
+
+        class Away:
+            broken = True
+
+            async def check(self, crossing):
+                nonlocal asked
+                asked += 1
+                if self.broken:
+                    raise ConnectionError("the service is away")
+
+        away = Away()
+        app.decisions.replace([Installed(name="away", policy=away)])
+        hidden = await _view(app)
+        assert hidden[:2] == ("", "") and set(hidden[2].values()) == {None}
+        assert asked == 1, "not about each name in turn"
+        await app.rooms.reload(room)  # as after a lost race
+        assert await _view(app) == hidden
+        assert asked == 1, "nor again and again"
+        away.broken = False
+        clock.advance(60)
+        assert await _view(app) == before
+        assert room.generation == app.decisions.generation
+    async with running(networks(made), store=MemoryStore(disk)) as app:
+        assert await _view(app) == before
