@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,11 +13,12 @@ import orjson
 from hansa.decision_log import DecisionLog, of_stranger, same_decision
 from hansa.dispatch import Answer, Installed, ask
 from hansa.loop_budget import LoopBudget
-from hansa.pure.concerned import named_by, weight_of
+from hansa.pure.concerned import named_by, source_of, weight_of
 from hansa.pure.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
 from hansa.pure.verdict import ALLOW, Action, Verdict, narrowed, strictest
 from hansa.seams import Clock, Random
 from hansa.store.base import Cas, Conflict, Put, Scoped, Write
+from hansa.turns import Turns
 
 #: Refusals of the same peer for the same reasons within this time (ms) share one decision, so that a peer
 #: that hammers at the door cannot fill the disk.
@@ -102,7 +102,7 @@ class Decisions:
         self.kept = DecisionLog(store, clock, random)
         #: What judging, and making ready for it, takes of a round of the event loop.
         self.budget = LoopBudget()
-        self._heavy = asyncio.Lock()
+        self._heavy = Turns()
         #: The number of the policies that judge now. It rises with every change of them, also while nothing
         #: ran; 0 where there has never been one. A verdict belongs to the generation that gave it.
         self.generation = 0
@@ -180,7 +180,7 @@ class Decisions:
         """What each policy says, in a round of the loop that has room for it."""
         weight = weight_of(crossing)
         if weight > _HEAVY:
-            async with self._heavy:
+            async with self._heavy.of(*source_of(crossing)):
                 return await self._in_turn(crossing, weight)
         return await self._in_turn(crossing, weight)
 

@@ -123,6 +123,16 @@ def named_by(crossing: Crossing) -> int:
     return sum(map(len, servers)) + sum(len(user.id) for user in people)
 
 
+def source_of(crossing: Crossing) -> tuple[str, str]:
+    """The server and the person by whom a question is caused, as far as they are named."""
+    if isinstance(crossing, EventIn):
+        return crossing.facts.sender_server, str(crossing.sender)
+    names = ("sender_server", "user_server", "server")
+    server = next((getattr(crossing, name) for name in names if hasattr(crossing, name)), "")
+    person = getattr(crossing, "sender", None) or getattr(crossing, "user", None)
+    return server, str(person or "")
+
+
 def words_of(content: Content) -> tuple[str, ...]:
     """The strings of a content that a person may read."""
     match content:
