@@ -106,7 +106,7 @@ class MatrixRoom:
         self.levels = LevelsMemo(8)
         self._acl = _Said(ACL_KEY, acl_of)
         self._policy = _Said(POLICY_KEY, policy_server)
-        #: What branches were resolved to, by their groups. The state itself is ``groups``' to keep or to read.
+        #: What branches were resolved to, by their groups; the states are kept or read by ``groups``.
         self._merged: OrderedDict[frozenset[int], int] = OrderedDict()
         self.awaited = Awaited(room_id)
         self.holes = Holes(room_id)
