@@ -7,10 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hansa import Append, Inbound, Message, Put, Ref
+from hansa import Append, Inbound, Member, Membership, Message, Put, Ref
 from hansa_matrix.federation import sender
 from hansa_matrix.federation.recent import Recent
 from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.room.room import MOST_BRANCHES, MOST_ENDS
 from matrix.inbound import OURS, THEIRS, V1, inbound
 
 
@@ -159,3 +160,59 @@ async def test_where_a_server_stands_is_kept(tmp_path, monkeypatch, how):
             while (row := await store.get("destination", (THEIRS,))) is None:
                 await asyncio.sleep(0)
         assert row.fields["position"] == peer.position
+
+
+@pytest.mark.parametrize("version", ["1", "10", "12"])
+async def test_a_flood_of_branches_neither_stops_a_room_nor_undoes_a_ban(tmp_path, version):
+    """Hundreds of state events follow one and the same event: more than a turn keeps in memory, and more
+    than each further event may cost.
+    """
+    async with inbound(tmp_path, version) as house:
+        network, room = house.app.network("matrix"), house.room
+        network._ingest.settled = None  # would tie them
+        store, user = network._ctx.store, room.user
+        here = network.get(room.room_id)
+        tips = list(room.tips)
+        refusal = await network._administration.said(
+            network.bridge_user,
+            room.room_id,
+            Member(user=Ref("matrix", "@bad:x"), membership=Membership.BAN),
+            "@bad:x",
+            {"membership": "ban"},
+        )
+        assert refusal is None
+
+        async def flood(batches: int) -> None:
+            for batch in range(0, batches * 50, 50):
+                raws = []
+                for n in range(batch, batch + 50):
+                    content = {"membership": "join", "displayname": f"n{n}"}
+                    draft = house.forger.draft(room, "m.room.member", content, user, prev_events=tips)
+                    raws.append(house.forger.finish(room, draft))
+                assert (await house.send(*raws))[0] == 200
+                assert (await house.send(house.forger.message(room, f"m{batch}", prev_events=tips)))[0] == 200
+            async with asyncio.timeout(30):
+                while await store.scan("staged", limit=1):
+                    await asyncio.sleep(0.005)
+
+        await flood(6)
+        assert house.counted("matrix_pdus") == {}
+        assert len(here.head.extremities) <= MOST_ENDS
+        assert len(set(here.head.extremities.values())) <= MOST_BRANCHES
+        state = await here.state()
+        members = await here.events_of(state, [("m.room.member", "@bad:x")])
+        assert members["m.room.member", "@bad:x"].membership == "ban"
+        assert await house.fate(house.forger.message(room, "over all", prev_events=tips)) == "accepted"
+        ours = await spoken(house, "ours too")
+        _, answer = await house.ask("GET", f"{V1}/event/{quote(ours, safe='')}")
+        assert len(answer["pdus"][0]["prev_events"]) == 20
+
+
+async def test_what_a_turn_makes_is_there_however_much_it_makes(tmp_path):
+    """More state groups than are kept in memory, none of them durable yet."""
+    async with inbound(tmp_path) as house:
+        groups = house.app.network("matrix").get(house.room.room_id).groups
+        first = await groups.load(groups.last)
+        made = [groups.after(groups.last, first, ("x", str(n)), f"${n}")[0] for n in range(300)]
+        for n, group in enumerate(made):
+            assert (await groups.load(group))["x", str(n)] == f"${n}"

@@ -383,6 +383,7 @@ class Membership:
         for at in range(0, len(fresh), _AT_ONCE):
             await self._ctx.store.commit([one.put() for one in fresh[at : at + _AT_ONCE]])
         await self._ctx.store.commit([*base, *more, mine.put(), room.put(room.head)])
+        room.groups.committed()
         self._events.keep([mine])  # the others are packed
         return room
 

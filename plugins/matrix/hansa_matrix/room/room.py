@@ -34,6 +34,8 @@ _T = TypeVar("_T")
 
 #: So many predecessors that we lack are remembered; only an event that comes after all hope needs them.
 BEHIND = 200
+#: Forward extremities that are remembered, and states of branches that are resolved with every event.
+MOST_ENDS, MOST_BRANCHES = 200, 20
 #: The end of our count.
 MAX_COUNT = 2**63 - 1
 #: Our count where we join a room, and what it leaves out for what lies in a gap.
@@ -333,6 +335,17 @@ def advanced(
     if behind is head.behind or not left:
         left[pdu.event_id] = after
     return replace(head, extremities=left, group=group, depth=depth, behind=behind)
+
+
+def bounded(head: Head) -> Head:
+    """The head with no more ends, and branches, than each further event may cost: where there are more, all
+    stand at the current state, in which every one of them was counted, as if an event had tied them together.
+    The oldest ends are left to others to follow.
+    """
+    ends = head.extremities
+    if len(ends) <= MOST_ENDS and len(set(ends.values())) <= MOST_BRANCHES:
+        return head
+    return replace(head, extremities=dict.fromkeys(list(ends)[-MOST_ENDS:], head.group))
 
 
 def without_past(head: Head, pdu: Pdu, missing: Collection[str], depth: int = 0) -> Head:

@@ -128,14 +128,19 @@ class Speech:
         pdu = await self._signed(sender, type_, state_key, content)
         if isinstance(pdu, Refusal):
             return pdu
-        servers, groups = self._draft.servers(), self._followed().values()
+        servers, groups = self._draft.servers(), (await self._followed()).values()
         group, state, made = await self._draft.room.joined(groups, next(iter(groups)), self._draft.drafted)
         writes, view = await self._draft.accept(pdu, Status.ACCEPTED, group, state)
         return pdu, [*made, *writes, *self._draft.out(pdu, servers)], view
 
-    def _followed(self) -> dict[str, int]:
-        """The forward extremities that an event of ours follows, 20 at most, with the groups after them."""
-        return dict(islice(self._draft.head.extremities.items(), _MAX_PREV))
+    async def _followed(self) -> dict[str, int]:
+        """The forward extremities that an event of ours follows, 20 at most, with the groups after them: of
+        several the head may say what they came to together.
+        """
+        ends = dict(islice(self._draft.head.extremities.items(), _MAX_PREV))
+        if len(ends) == 1:
+            return ends
+        return {e: one.after for e, one in (await self._draft.load(ends)).items()}
 
     async def _signed(
         self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
@@ -143,7 +148,7 @@ class Speech:
         """An event of ours on the current state, which lets it pass; not a part of the DAG yet."""
         room, head = self._draft.room, self._draft.head
         version = room.version
-        followed = self._followed()
+        followed = await self._followed()
         _, state = await room.resolved(followed.values(), self._draft.drafted)
         keys = selected_keys(type_, sender, state_key, content, version)
         cited = await self._draft.view_of(state, keys)

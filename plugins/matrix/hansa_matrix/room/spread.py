@@ -64,7 +64,7 @@ class Spread:
             elif hole is not None and hole.group:
                 self.holes[event_id] = replace(hole, group=await self._changed(hole.group))
                 self.writes.append(self.holes[event_id].row())
-        ends = {e: self._groups.get(g, g) if e in descend else g for e, g in head.extremities.items()}
+        ends = {e: await self._changed(g) if e in descend else g for e, g in head.extremities.items()}
         return replace(head, extremities=ends)
 
     async def _changed(self, group: int) -> int:

@@ -14,6 +14,8 @@ from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.state_conflict import differing
 
 StateIds = Mapping[StateKey, str]
+#: ``(type, state key, event id)``; None where the piece of state is gone.
+Delta = tuple[str, str, str | None]
 
 #: States in memory per room: so many at most, and no more than so many entries together beyond the last few,
 #: which the branches of a fork need.
@@ -34,6 +36,8 @@ class Groups:
         self._kept: OrderedDict[int, dict[StateKey, str]] = OrderedDict({0: {}})
         self._length: dict[int, int] = {0: 0}
         self._entries = 0
+        #: Parents and differences of the groups that are not durable yet, however many a turn makes.
+        self._drafted: dict[int, tuple[int, Sequence[Delta]]] = {}
 
     async def load(self, group: int) -> dict[StateKey, str]:
         """A whole state. It is shared: do not change it."""
@@ -48,10 +52,7 @@ class Groups:
             if at in self._kept:
                 base = self._kept[at]
                 break
-            row = await self._store.get("state_group", (self._room_id, at))
-            if row is None:
-                raise LocalProtocolError(f"state group {at} of {self._room_id} is gone")
-            parent, delta = orjson.loads(row.body)
+            parent, delta = self._drafted.get(at) or await self._read(at)
             chain.append({(t, k): e for t, k, e in delta})
             at = parent
         state = dict(base)
@@ -63,6 +64,13 @@ class Groups:
                     state[key] = event_id
         self._keep(group, state, len(chain))
         return state
+
+    async def _read(self, group: int) -> tuple[int, Sequence[Delta]]:
+        row = await self._store.get("state_group", (self._room_id, group))
+        if row is None:
+            raise LocalProtocolError(f"state group {group} of {self._room_id} is gone")
+        parent, delta = orjson.loads(row.body)
+        return parent, delta
 
     def _keep(self, group: int, state: dict[StateKey, str], length: int) -> None:
         self._drop(group)
@@ -106,12 +114,13 @@ class Groups:
         parent: int,
         length: int,
         state: dict[StateKey, str],
-        delta: Sequence[tuple[str, str, str | None]],
+        delta: Sequence[Delta],
     ) -> tuple[int, list[Put]]:
         puts: list[Put] = []
         for at in range(0, max(1, len(delta)), _ROW):
             self.last += 1
-            body = orjson.dumps([parent, delta[at : at + _ROW]])
+            self._drafted[self.last] = parent, delta[at : at + _ROW]
+            body = orjson.dumps(self._drafted[self.last])
             puts.append(Put("state_group", (self._room_id, self.last), body))
             parent = self.last
         self._keep(self.last, state, length + len(puts) - 1)
@@ -121,4 +130,9 @@ class Groups:
         """Drop what a turn that was not committed had made."""
         for group in range(since + 1, self.last + 1):
             self._drop(group)
+            self._drafted.pop(group, None)
         self.last = since
+
+    def committed(self) -> None:
+        """What was made is durable."""
+        self._drafted.clear()

@@ -22,7 +22,7 @@ from hansa_matrix.room.news import told
 from hansa_matrix.room.passing import Passing
 from hansa_matrix.room.redactions import REDACTION, Waiting, applied, kept, problem, target_of, withheld
 from hansa_matrix.room.relations import related, unrelated
-from hansa_matrix.room.room import Head, MatrixRoom, advanced
+from hansa_matrix.room.room import Head, MatrixRoom, advanced, bounded
 from hansa_matrix.room.shown import shown_of
 from hansa_matrix.room.spread import Spread
 from hansa_matrix.room.state import StateIds
@@ -82,6 +82,7 @@ class Uncommitted:
             self.own.attendance.moved(user, stay)
         if self._news:
             self.own.attendance.tell(self.room.room_id)
+        self.room.groups.committed()
         self.room.events.keep(self.stored.values())
         self.passing.committed()
         for servers in self._recipients:
@@ -192,7 +193,7 @@ class Uncommitted:
         head = advanced(self.head, pdu, after, after, behind_holes=behind, followed=passed > 0)
         group, current, made = await room.joined(head.extremities.values(), after, self.drafted)
         writes.extend(made)
-        self.head = replace(head, group=group)
+        self.head = bounded(replace(head, group=group))
         if pdu.type == MEMBER and pdu.membership != "join" and self._of_ours(pdu.state_key):
             self._resident = await self._anybody(current)
         linear = old_group == before_group and len(head.extremities) == 1
