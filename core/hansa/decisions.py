@@ -23,6 +23,8 @@ from hansa.turns import Turns
 #: Refusals of the same peer for the same reasons within this time (ms) share one decision, so that a peer
 #: that hammers at the door cannot fill the disk.
 _SAME_DECISION = 60_000
+#: Times that a number is taken while other processes take it.
+_TRIES = 8
 _REMEMBERED = 1024
 _POLICIES = "policies"
 #: What weighs more (``weight_of``) is judged one after the other: policies may take threads for it.
@@ -122,7 +124,7 @@ class Decisions:
 
     async def _numbered(self, digest: str, *, again: bool) -> int:
         """The generation of a digest: that of last time, or the next one. ``again``: the next one anyway."""
-        while True:
+        for attempt in range(_TRIES):
             row = await self._store.get("generation", (_POLICIES,))
             number, before = orjson.loads(row.body) if row else (0, _NOBODY)
             if digest == before and not again:
@@ -131,8 +133,11 @@ class Decisions:
             try:
                 await self._store.commit([Cas("generation", (_POLICIES,), row.body if row else None, body)])
             except Conflict:  # another process took the number
+                if attempt == _TRIES - 1:
+                    raise
                 continue
-            return int(number) + 1
+            break
+        return int(number) + 1
 
     def replace(self, policies: Sequence[Installed]) -> None:
         """Take other policies until the next start."""

@@ -27,6 +27,7 @@ from hansa.loglimit import LogLimit
 from hansa.pure.addresses import neighbourhood
 from hansa.pure.errors import RemoteProtocolError
 from hansa.seams import Admitted, Request, Response
+from hansa.store.base import Conflict
 from hansa.store.faults import StoreFault
 
 #: Seconds in which the next chunk of a long answer has to be made and taken.
@@ -196,6 +197,10 @@ class Dispatcher:
         except StoreFault:  # noted by the store's health, with its text
             self.count("http_store_faults")
             return out_of_order()
+        except Conflict:  # what was read changed before it was written, as often as that was tried
+            self.count("http_conflicts")
+            text = "somebody else changed the same at the same time"
+            return fault(503, "M_UNKNOWN", text, {"Retry-After": "1"})
         except BodyTooLarge as error:
             return fault(413, "M_TOO_LARGE", str(error))
         except (ConnectionError, TimeoutError):

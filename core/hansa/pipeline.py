@@ -226,7 +226,7 @@ class Pipeline:
                     self._log.info("room %s lost a race (%d)", room.id, race + 1)
                     await self._rooms.reload(room)
                     batch = await self._unknown([i for i in batch if not i.done.done()])
-            raise LocalProtocolError(f"room {room.id} lost {_RACES} races in a row")
+            self._contended(room, batch)
         except asyncio.CancelledError:
             for item in batch:
                 item.done.cancel()
@@ -247,6 +247,13 @@ class Pipeline:
                     await self._batch(room, [item])
             elif left:
                 left[0].done.set_exception(InternalError(f"{type(error).__name__}: {error}"))
+
+    def _contended(self, room: Room, batch: list[Submission]) -> None:
+        """Others write where a room writes, again and again: who submitted something may try later."""
+        self._log.warning("room %s lost %d races in a row", room.id, _RACES)
+        for item in batch:
+            if not item.done.done():
+                item.done.set_exception(Busy("the room is busy", after=1.0))
 
     async def _undone(self, room: Room) -> None:
         """Make a room's memory what the store holds; at its next turn, where the store does not say it."""

@@ -31,6 +31,8 @@ from hansa_matrix.texts import texts_of_keys
 from hansa_matrix.users.devices import Devices
 
 _LOCALPART = re.compile(r"[a-z0-9._=\-/+]+", re.ASCII)
+#: Writes that are tried while others change the same.
+_TRIES = 8
 _REMEMBERED = 10_000
 _PAGE = 1000
 
@@ -163,7 +165,7 @@ class Accounts:
             admin=admin,
             created=self._ctx.clock.now(),
         )
-        while True:
+        for attempt in range(_TRIES):
             writes: list[Write] = [
                 Insert("account", (user,), self._body(account)),
                 Put("profile", (user,), orjson.dumps({"displayname": user[1:].partition(":")[0]})),
@@ -173,11 +175,12 @@ class Accounts:
             try:
                 await self._ctx.store.commit(writes)
             except Conflict as conflict:
-                if conflict.collection == "account":
+                if conflict.collection == "account" or attempt == _TRIES - 1:
                     raise
                 continue
-            self._attendance.accounts.add(user)
-            return account
+            break
+        self._attendance.accounts.add(user)
+        return account
 
     async def set_password(self, user: str, password: str) -> None:
         """Another password."""
@@ -189,7 +192,7 @@ class Accounts:
 
     async def _change(self, user: str, change: Callable[[Account], Account]) -> None:
         """Make an account otherwise, whatever becomes of it at the same time."""
-        while True:
+        for attempt in range(_TRIES):
             row = await self._ctx.store.get("account", (user,))
             if row is None:
                 raise LocalProtocolError(f"there is no {user}")
@@ -197,6 +200,8 @@ class Accounts:
             try:
                 await self._ctx.store.commit([Cas("account", (user,), row.body, self._body(changed))])
             except Conflict:
+                if attempt == _TRIES - 1:
+                    raise
                 continue
             return
 

@@ -30,6 +30,8 @@ from hansa_matrix.proto.devices import within
 
 MAX_PROFILE = 64 * 1024
 _MAX_FIELD = 255
+#: Writes that are tried while another process changes the same.
+_TRIES = 8
 _WITHIN = 10.0
 #: People of whom it is remembered how the policies judge their profile.
 _JUDGED = 10_000
@@ -96,7 +98,7 @@ class Profiles:
         if not 0 < len(field.encode()) <= _MAX_FIELD:
             raise LocalProtocolError(f"a profile field's name has 1 to {_MAX_FIELD} bytes")
         async with self._locks.held(user):
-            while True:
+            for attempt in range(_TRIES):
                 row = await self._ctx.store.get("profile", (user,))
                 kept = orjson.loads(row.body) if row is not None else {}
                 kept.pop(field, None)
@@ -108,6 +110,8 @@ class Profiles:
                 try:
                     await self._ctx.store.commit([Cas("profile", (user,), before, orjson.dumps(kept))])
                 except Conflict:  # another process set another field
+                    if attempt == _TRIES - 1:
+                        raise
                     continue
                 return
 
