@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 import tracemalloc
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
 import pytest
-from hansa import HttpRequest
+from hansa import HttpRequest, RemoteProtocolError, RoomRefused
 from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.room import membership, outliers
 from hansa_matrix.room.outliers import in_auth_order
 from matrix.inbound import THEIRS, V1, Inbound, inbound
 from matrix.peering import status_of
+from matrix.test_joining import ALIAS, Resident
 from peers.forger import Forger
 
 named_ids = pytest.mark.parametrize("version", ["1", "2"])
@@ -153,3 +156,61 @@ async def test_a_spoiled_copy_that_waits_gives_way_to_the_one_of_its_own_server(
         row = await network._ctx.store.get("pdu", (name,))
         assert orjson.loads(row.body)["content"]["body"] == "as it was said"
         assert not await network._ctx.store.scan("staged", limit=10)
+
+
+async def test_an_answer_that_invents_servers_causes_few_look_ups(tmp_path, monkeypatch):
+    monkeypatch.setattr(membership, "_KEY_PAUSES", (0.0,))
+    async with inbound(tmp_path, "11") as house:
+        resident = Resident(house, "11")
+        for number in range(3000):
+            server = f"s{number}.test"
+            user = f"@u:{server}"
+            draft = house.forger.draft(
+                resident.room, "m.room.member", {"membership": "join"}, user, sender=user
+            )
+            resident.events.append(house.forger.finish(resident.room, draft, server=server))
+        house.peer.keys = lambda request: (
+            (200, house.forger.keys()) if request.host_header == THEIRS else None
+        )
+        house.peer.answer = resident
+        network = house.app.network("matrix")
+        with suppress(RoomRefused):
+            await network.open_room(ALIAS, create=False)
+        looked = {r.host_header for r in house.peer.asked if r.target == "/_matrix/key/v2/server"}
+        assert outliers.MOST_IN_VAIN < len(looked) <= outliers.MOST_IN_VAIN + 251
+
+
+async def test_so_many_rooms_are_entered_at_a_time_and_one_server_has_its_share(tmp_path):
+    """Answers that come slowly hold places; of them one server, and one person, has no more than two."""
+    async with inbound(tmp_path, "11") as house:
+        network, held, reached = house.app.network("matrix"), asyncio.Event(), list[str]()
+        rooms = [Resident(house, "11") for _ in range(4)]
+        for number, one in enumerate(rooms):
+            one.room.room_id = f"!made{number}:{THEIRS}"
+
+        async def kept(offer: Any, room_id: str, user: str) -> Any:
+            reached.append(room_id)
+            await held.wait()
+            raise RemoteProtocolError("it is no room")
+
+        network._membership._join_by = kept
+
+        def template(request: HttpRequest) -> tuple[int, Any] | None:
+            path = unquote(request.target)
+            found = next((one for one in rooms if one.room.room_id in path), None)
+            return found(request) if found is not None else None
+
+        house.peer.answer = template
+        joins = [
+            asyncio.ensure_future(network._membership.join(one.room.room_id, network.bridge_user, [THEIRS]))
+            for one in rooms
+        ]
+        async with asyncio.timeout(5):
+            while network._membership._places.waiting < 2:
+                await asyncio.sleep(0.005)
+        assert len(reached) == membership.JOINS.each["server"] == membership.JOINS.each["person"]
+        assert network._membership._places.taken == len(reached)
+        held.set()
+        for one in await asyncio.gather(*joins, return_exceptions=True):
+            assert isinstance(one, RoomRefused)
+        assert sorted(reached) == sorted(one.room.room_id for one in rooms)

@@ -49,6 +49,7 @@ class EarlyChecks:
         self._reader = reader
         self._version = version
         self._keyring = keyring
+        self._lookups = outliers.KeyLookups(keyring)
         self._good: list[Pdu] = []
         self._waiting: list[Pdu] = []
         self._lost = 0
@@ -68,7 +69,7 @@ class EarlyChecks:
         return Checked(good=self._good, bad=seen.bad, awaited=seen.awaited, lost=lost)
 
     async def _look(self, pdus: Sequence[Pdu]) -> Signed:
-        seen = await outliers.signed(pdus, self._version, self._keyring)
+        seen = await outliers.signed(pdus, self._version, self._keyring, self._lookups)
         self._good += seen.good
         awaited = frozenset(seen.awaited)
         waiting = [p for p in seen.bad if ids.domain_of(p.sender) in awaited]

@@ -232,7 +232,7 @@ class Entrance:
                 opened = await self.enter(pdu.room_id, [origin])
                 break
             except RoomRefused as error:
-                if error.refusal.code is RefusalCode.INVITE_ONLY and pause:
+                if error.refusal.code in {RefusalCode.INVITE_ONLY, RefusalCode.BUSY} and pause:
                     # Their server asks for our signature before the invite is a part of the room.
                     await asyncio.sleep(pause)
                     continue

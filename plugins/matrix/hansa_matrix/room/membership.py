@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from hansa import (
+    Busy,
     Crossing,
     DirectoryQuery,
     Join,
@@ -35,12 +36,15 @@ from hansa_matrix.room.early_checks import EarlyChecks
 from hansa_matrix.room.events import Events, RoomEvents, Status, Stored
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import BEHIND, FIRST, GAP, Head, MatrixRoom
+from hansa_matrix.slots import Bounds, Shares
 
 _NOTHING: Mapping[str, Any] = {}
 INCOMPATIBLE = "M_INCOMPATIBLE_ROOM_VERSION"
 #: A room is joined without those whose server gives no key, but not for one lost request (s).
 _KEY_PAUSES = (1.0, 4.0, 10.0)
 
+#: Rooms that are entered at a time: each may hold 256 MiB until it is kept.
+JOINS = Bounds(in_all=4, each={"person": 2, "server": 2}, waiting=20)
 #: Returns to one room that are remembered.
 _RETURNS = 100
 
@@ -83,6 +87,7 @@ class Membership:
         self._events = events
         #: What somebody of ours says of themselves where they join.
         self.profile: Callable[[str], Awaitable[Mapping[str, Any]]] | None = None
+        self._places = Shares(JOINS)
         self._joining: dict[str, asyncio.Task[MatrixRoom]] = {}
 
     async def resolve(self, alias: str) -> tuple[str, list[str]]:
@@ -156,7 +161,10 @@ class Membership:
                         break
                     continue
                 try:
-                    return await self._join_by(offer, room_id, user)
+                    async with self._places.slot(("person", user), ("server", offer.server)):
+                        return await self._join_by(offer, room_id, user)
+                except Busy as busy:
+                    raise _refused(RefusalCode.BUSY, busy.reason) from busy
                 except (Unreachable, RemoteProtocolError) as error:
                     self._ctx.log.info("joining %s by %s: %s", room_id, offer.server, error)
                     problem = error
@@ -333,7 +341,7 @@ class Membership:
             if not seen.awaited:
                 break
             await asyncio.sleep(pause)
-            await self._keyring.ask_again(seen.awaited)
+            await self._keyring.ask_again(seen.awaited[: outliers.MOST_IN_VAIN])
             seen = await checks.finished()
         of_room = RoomEvents(self._events, join.room_id)
         taken = await of_room.taken([*seen.good, join], version)

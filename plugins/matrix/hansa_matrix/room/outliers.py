@@ -22,6 +22,10 @@ from hansa_matrix.room.events import RoomEvents, Status, Stored
 
 T = TypeVar("T")
 
+#: Servers that are asked for keys at a time for one answer; and that may be asked in vain, with as many more
+#: as twice those that gave theirs: in an old room most servers are gone, and invented ones are no servers.
+_ASKED, MOST_IN_VAIN, _VAIN_TO_GIVEN = 250, 500, 2
+
 #: Events that are looked at without a pause, and their bytes.
 _STEP, _STEP_BYTES = 100, 128 * 1024
 
@@ -37,14 +41,46 @@ class Signed:
     awaited: list[str]
 
 
-async def signed(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> Signed:
-    """Look at the signatures of events. One key look-up per server."""
+class KeyLookups:
+    """Asks for the keys that the events of one answer need, until too many servers were asked in vain."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._vain = self._given = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody is asked any more."""
+        return self._vain > MOST_IN_VAIN + _VAIN_TO_GIVEN * self._given
+
+    async def need(self, wanted: Iterable[tuple[str, str]]) -> None:
+        """See ``Keyring.need``."""
+        by_server: dict[str, list[tuple[str, str]]] = {}
+        for server, key_id in wanted:
+            by_server.setdefault(server, []).append((server, key_id))
+        lacking = [s for s, names in by_server.items() if not await self._keyring.has(names, 0)]
+        left = set(lacking)
+        await self._keyring.need([n for s, names in by_server.items() if s not in left for n in names], 0)
+        for at in range(0, len(lacking), _ASKED):
+            if self.ended:
+                return
+            some = lacking[at : at + _ASKED]
+            await self._keyring.need([name for server in some for name in by_server[server]], 0)
+            given = sum(any(self._keyring.get(*name) for name in by_server[server]) for server in some)
+            self._given += given
+            self._vain += len(some) - given
+
+
+async def signed(
+    pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring, lookups: KeyLookups | None = None
+) -> Signed:
+    """Look at the signatures of events. One key look-up per server, as many as ``lookups`` lets through."""
     wanted: dict[tuple[str, str], int] = {}
     async for found in _in_steps(pdus, _wanted, version):
         for key, at in found.items():
             wanted[key] = max(wanted.get(key, 0), at)
     newest = max(wanted.values(), default=0)
-    await keyring.need(wanted, 0)
+    await (lookups or KeyLookups(keyring)).need(wanted)
     stale = [k for k in wanted if (held := keyring.get(*k)) is not None and held.valid_until < wanted[k]]
     await keyring.need(stale, newest)
     good = [p async for some in _in_steps(pdus, _verified, version, keyring) for p in some]
