@@ -294,3 +294,57 @@ async def test_who_may_take_a_name_away(tmp_path):
         store = home.app.network("matrix")._ctx.store
         assert (await store.get("published", (room,))).body.decode() == alice.user
         assert listing(room, alice.user).body.decode() == alice.user
+
+
+@pytest.mark.parametrize(("before", "after"), [("10", "11"), ("11", "12")])
+async def test_what_people_keep_of_a_room_is_kept_of_the_one_after_it(tmp_path, before, after):
+    """Of who replaces it at once, of others when they come."""
+    async with house(tmp_path, public_reading=True) as home:
+        alice, bob, eve = [await home.person(name) for name in ("alice", "bob", "eve")]
+        room = await alice.create(preset="public_chat", room_version=before)
+        other = await alice.create(preset="public_chat")
+        mute = {"conditions": [{"kind": "event_match", "key": "room_id", "pattern": room}], "actions": []}
+        for who in (alice, bob):
+            if who is bob:
+                await bob.join(room)
+            mine = f"/user/{part(who.user)}"
+            await who.call("PUT", f"{mine}/rooms/{part(room)}/tags/m.favourite", {"order": 0.25})
+            direct = {eve.user: [other, room], alice.user: [other], "odd": "value"}
+            await who.call("PUT", f"{mine}/account_data/m.direct", direct)
+            await who.call("PUT", f"/pushrules/global/room/{part(room)}", {"actions": ["notify"]})
+            await who.call("PUT", f"/pushrules/global/override/{part(room)}", mute)
+        await eve.call("PUT", f"/user/{part(eve.user)}/rooms/{part(room)}/tags/u.not.there", {})
+        new = await replaced(alice, room, after)
+
+        async def kept(who: Person) -> tuple[Any, Any, Any, Any]:
+            mine = f"/user/{part(who.user)}"
+            tags = (await who.get(f"{mine}/rooms/{part(new)}/tags"))["tags"]
+            direct = await who.get(f"{mine}/account_data/m.direct")
+            rules = await who.get("/pushrules/global")
+            named = [next((r for r in rules[k] if r["rule_id"] == new), None) for k in ("room", "override")]
+            return tags, direct, *named
+
+        direct = {eve.user: [other, room, new], alice.user: [other], "odd": "value"}
+        for who in (alice, bob):
+            if who is bob:
+                assert (await kept(bob))[0] == {}
+                await bob.join(new)
+            tags, known, rule, override = await kept(who)
+            assert tags == {"m.favourite": {"order": 0.25}}
+            assert known == direct
+            assert rule["actions"] == ["notify"]
+            assert override["conditions"] == [{"kind": "event_match", "key": "room_id", "pattern": new}]
+        await eve.join(new)  # who was not in the room before
+        assert (await eve.get(f"/user/{part(eve.user)}/rooms/{part(new)}/tags"))["tags"] == {}
+
+
+async def test_nothing_is_kept_of_a_room_that_only_claims_to_replace_another(tmp_path):
+    async with house(tmp_path, public_reading=True) as home:
+        alice, eve = await home.person("alice"), await home.person("eve")
+        room = await alice.create(preset="public_chat")
+        await alice.call("PUT", f"/user/{part(alice.user)}/rooms/{part(room)}/tags/m.favourite", {})
+        theirs = await eve.create(
+            preset="public_chat", creation_content={"predecessor": {"room_id": room, "event_id": "$x"}}
+        )
+        await alice.join(theirs)
+        assert (await alice.get(f"/user/{part(alice.user)}/rooms/{part(theirs)}/tags"))["tags"] == {}

@@ -16,6 +16,7 @@ from hansa_matrix.client_api.crypto import Crypto
 from hansa_matrix.client_api.data import IGNORED, PUSH_RULES, Data, UserData
 from hansa_matrix.client_api.door import Door, Handler, Limited, Part, refused, text
 from hansa_matrix.client_api.founding import user_ids
+from hansa_matrix.client_api.inheritance import Inheritance
 from hansa_matrix.client_api.key_backup import KeyBackup
 from hansa_matrix.client_api.media import Files
 from hansa_matrix.client_api.mutual import MutualRooms
@@ -128,6 +129,8 @@ class ClientApi:
             DevicesPart(ctx, attendance, known, rooms),
         )
         self._entering = entering
+        self._inheritance = Inheritance(ctx, attendance, data, push, rooms.get)
+        entering.came = self._inheritance.take
         self._aliases = Aliases(ctx, self._door, own.server, self._voice, entering)
         self._people = People(
             own,
@@ -285,9 +288,11 @@ class ClientApi:
         room = self._voice.joined(caller.user, request.path["room"])
         creators = user_ids(body, "additional_creators")
         try:
-            return {"replacement_room": await self._upgrades.replace(room, version, caller.user, creators)}
+            replacement = await self._upgrades.replace(room, version, caller.user, creators)
         except RoomRefused as problem:
             raise refused(problem.refusal) from problem
+        await self._inheritance.take(caller.user, replacement)
+        return {"replacement_room": replacement}
 
     async def _nothing(self, *_: Any) -> Any:
         return {}

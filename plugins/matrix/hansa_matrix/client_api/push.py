@@ -65,6 +65,23 @@ class PushRules:
 
         await self._data.change(user, "", PUSH_RULES, changed)
 
+    async def follow(self, user: str, old: str, new: str) -> None:
+        """Rules of one room become rules of the room after it too."""
+
+        def follow(rules: _Rules) -> None:
+            for kind in ("override", "room"):
+                listed = rules.get(kind, [])
+                known = {rule["rule_id"] for rule in listed}
+                found = next((at for at, rule in enumerate(listed) if rule["rule_id"] == old), None)
+                if found is not None and new not in known and len(listed) < _MOST_RULES:
+                    listed.insert(found, _of_room(listed[found], old, new))
+
+        before = await self.of(user)
+        rules = deepcopy(before)
+        follow(rules)
+        if rules != before:
+            await self._change(user, follow)
+
     async def every(self, caller: Caller, _request: Request, _body: Any) -> Any:
         """``GET /pushrules/``."""
         return {"global": await self.of(caller.user)}
@@ -170,6 +187,15 @@ class PushRules:
 def _unchanged(user: str) -> _Rules:
     """The rules of somebody who never changed one."""
     return default_rules(user)
+
+
+def _of_room(rule: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """A rule of one room, as it is of another."""
+    copy = deepcopy(rule) | {"rule_id": new}
+    for condition in copy.get("conditions", ()):
+        if condition.get("key") == "room_id" and condition.get("pattern") == old:
+            condition["pattern"] = new
+    return copy
 
 
 def _rules(user: str, kept: Any) -> _Rules:

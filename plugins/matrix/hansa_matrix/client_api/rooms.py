@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from hansa import (
@@ -82,6 +82,8 @@ class Rooms:
         self._founder = founder
         self._rooms = rooms
         membership.profile = self._shown
+        #: Told who has come into which room.
+        self.came: Callable[[str, str], Awaitable[None]] = _nobody_asks
 
     def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
         """See ``door.Part.table``."""
@@ -215,9 +217,11 @@ class Rooms:
             await self._ctx.open_link(room_id, authority=True, view=opened.view)
             room = self._rooms[room_id]
             if await self._entered(user, room):
+                await self.came(user, room_id)
                 return room_id
         await self._join_here(user, room, servers, more)
         await self._pending.drop(room_id, user)
+        await self.came(user, room_id)
         return room_id
 
     async def _entered(self, user: str, room: MatrixRoom) -> bool:
@@ -379,6 +383,10 @@ def passed_on(problem: RoomRefused) -> RemoteProtocolError:
         more = {"room_version": cause.room_version} if cause.room_version else {}
         return error(cause.hint, cause.code, problem.refusal.text, **more)
     return refused(problem.refusal)
+
+
+async def _nobody_asks(_user: str, _room_id: str) -> None:
+    return None
 
 
 def _via(request: Request) -> list[str]:
