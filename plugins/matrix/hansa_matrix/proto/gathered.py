@@ -12,6 +12,7 @@ from hansa.pure.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.packed import packed
 from hansa_matrix.proto.pdu import parse
 from hansa_matrix.proto.versions import RoomVersion
 
@@ -20,8 +21,8 @@ MAX_DROPPED = 100
 
 
 class GatheredPdus:
-    """The PDUs of one room, each once however often it came, through receipt check 1. ``dropped`` counts
-    those that did not pass it, ``foreign`` are the ids of those of other rooms.
+    """The PDUs of one room, packed, each once however often it came, through receipt check 1. ``dropped``
+    counts those that did not pass it, ``foreign`` are the ids of those of other rooms.
     """
 
     def __init__(self, room_id: str, version: RoomVersion) -> None:
@@ -38,7 +39,7 @@ class GatheredPdus:
         """Some elements. Raises RemoteProtocolError once most of what came is of no use."""
         for value in values:
             try:
-                pdu = parse(value, self._version, bounded=False)
+                pdu = packed(parse(value, self._version, bounded=False))
             except RemoteProtocolError:
                 self.dropped += 1
             else:

@@ -16,6 +16,7 @@ from hansa import Inbound, LocalProtocolError, NetworkContext, RemoteProtocolErr
 
 from hansa_matrix.federation.client import Unreachable, path
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.packed import unpacked
 from hansa_matrix.room.errand import Errand
 from hansa_matrix.room.fetched import Notes
 from hansa_matrix.room.gaps import GapFiller
@@ -27,6 +28,8 @@ from hansa_matrix.room.room import MAX_COUNT, Head, MatrixRoom
 _LIMIT = 1000
 _MOST = 100_000
 _PAGE = 100
+#: Bytes of events that are judged at a time: parsed they take up to 30 times that.
+_TAKEN_BYTES = 256 * 1024
 #: Events named in one request.
 _NAMED = 20
 #: Events that cannot be verified and are passed over in one run.
@@ -156,11 +159,17 @@ class Backfill:
         assert self._gaps.ingest is not None
         inside = {p.event_id for p in ordered}
         items: list[Inbound] = []
+        size = 0
         for pdu in ordered:
             if not inside.issuperset(pdu.auth_events):
                 await self._gaps.fetched.auth(room, pdu, errand)
-            inbound = await self._gaps.ingest.inbound(pdu, errand.server)
-            items.append(replace(inbound, native=Backfilled(pdu, depths[pdu.event_id])))
+            whole = unpacked(pdu, room.version)
+            inbound = await self._gaps.ingest.inbound(whole, errand.server)
+            items.append(replace(inbound, native=Backfilled(whole, depths[pdu.event_id])))
+            size += len(whole.wire)
+            if size > _TAKEN_BYTES:
+                await self._gaps.ingest.submit(items)
+                items, size = [], 0
         if items:
             await self._gaps.ingest.submit(items)
         return len(await self._placed(room, inside))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -17,16 +17,19 @@ from hansa_matrix.federation.client import Refused, Unreachable, path
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.gathered import GatheredIds, GatheredPdus
+from hansa_matrix.proto.packed import unpacked
 from hansa_matrix.proto.pdu import key_ids, oversized, required_servers
 from hansa_matrix.proto.state_keys import CREATE_KEY
 from hansa_matrix.room import outliers
 from hansa_matrix.room.early_checks import EarlyChecks
 from hansa_matrix.room.errand import Errand, Errands
-from hansa_matrix.room.events import Status
+from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.holes import Why
 from hansa_matrix.room.room import MatrixRoom
 
 _SINGLY = 50
+#: Events that are stored in one commit.
+_AT_ONCE = 200
 
 
 @dataclass(slots=True)
@@ -61,8 +64,8 @@ class Fetched:
     async def checked(
         self, room: MatrixRoom, objects: Iterable[Any], notes: Notes | None = None
     ) -> list[Pdu]:
-        """Those that are well-formed, signed and of the room; the others are counted, and noted. Without
-        ``notes`` it raises ``Unreachable`` where keys are not to be had at the moment.
+        """Those that are well-formed, signed and of the room, packed; the others are counted, and noted.
+        Without ``notes`` it raises ``Unreachable`` where keys are not to be had at the moment.
         """
         gathered = GatheredPdus(room.room_id, room.version)
         gathered.take("", list(objects))
@@ -142,13 +145,20 @@ class Fetched:
         made = await outliers.judged(self._ctx, fresh, room.version, room.events, create)
         if notes is not None:
             notes.why |= {p.event_id: Why.UNVERIFIABLE for p in fresh if p.event_id not in made}
-        while made:
+        whole = list(made.values())
+        for at in range(0, len(whole), _AT_ONCE):
+            await self._insert(room, whole[at : at + _AT_ONCE])
+
+    async def _insert(self, room: MatrixRoom, some: Sequence[Stored]) -> None:
+        left = {one.pdu.event_id: one for one in some}
+        while left:
             try:
-                await self._ctx.store.commit([one.insert() for one in made.values()])
+                await self._ctx.store.commit([one.insert() for one in left.values()])
             except Conflict as conflict:  # it was pushed and judged meanwhile, which counts for more
-                made.pop(str(conflict.key[0]), None)
+                left.pop(str(conflict.key[0]), None)
             else:
-                room.events.keep(made.values())
+                version = room.version
+                room.events.keep(replace(one, pdu=unpacked(one.pdu, version)) for one in left.values())
                 return
 
     async def one(
@@ -163,7 +173,7 @@ class Fetched:
         found = await self.checked(room, objects, notes)
         if not found and notes is not None and objects and event_id not in notes.why:
             notes.why[event_id] = Why.OVERSIZED if oversized(objects[0], room.version) else Why.MALFORMED
-        return next((p for p in found if p.event_id == event_id), None)
+        return next((unpacked(p, room.version) for p in found if p.event_id == event_id), None)
 
     async def state_ids(self, room: MatrixRoom, event_id: str, errand: Errand) -> tuple[list[str], list[str]]:
         """What a server says was the state before an event, and the auth chain of that, by ids."""

@@ -17,6 +17,7 @@ from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
+from hansa_matrix.proto.packed import unpacked
 from hansa_matrix.proto.pdu import required_servers
 from hansa_matrix.room.errand import Errand, Errands
 from hansa_matrix.room.fetched import Fetched, Notes, listed
@@ -180,7 +181,7 @@ class GapFiller:
             ready = [p for p in left if not (set(p.prev_events) & set(got)) - placed]
             if not ready:
                 return
-            for one in ready:
+            for one in (unpacked(held, room.version) for held in ready):
                 await self._adopt_all(room, one, errand, notes)
                 placed.add(one.event_id)
                 if one.event_id in notes.doubtful:
