@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hansa_matrix.federation.client import Unreachable
+from hansa_matrix.room.backlog import LITTLE, MOST, MOST_EACH, Backlog
 from hansa_matrix.room.shares import Shares
 from matrix.inbound import THEIRS, V1, Inbound, inbound
 from peers.forger import Forger, JoinedRoom
@@ -115,3 +116,30 @@ async def test_what_is_judged_makes_room(tmp_path):
                 while house.app.network("matrix")._ingest.waiting(house.room.room_id) > 1:
                     await asyncio.sleep(0)
         assert (await waiting(house)) == before and before["matrix_waiting"] == 1
+
+
+@pytest.mark.parametrize("greedy", [1, 2, 4, 16, 100])
+def test_servers_that_send_much_leave_room_for_those_that_send_little(greedy):
+    backlog, step = Backlog(), 256 * 1024
+    busy = True
+    while busy:
+        busy = False
+        for name in range(greedy):
+            if not backlog.full(f"g{name}", step):
+                backlog.change(f"g{name}", step)
+                busy = True
+    taken = [backlog._by_origin[f"g{name}"] for name in range(greedy)]
+    assert max(taken) - min(taken) <= step  # none has more than another
+    assert max(taken) <= MOST_EACH
+    assert greedy > 2 or min(taken) == MOST_EACH
+    assert not backlog.full("small", LITTLE)
+    backlog.change("g0", -taken[0])
+    assert not backlog.full("g0", step)
+
+
+def test_what_waits_is_bounded_however_many_servers_send_little():
+    backlog = Backlog()
+    for name in range(1000):
+        while not backlog.full(f"s{name}", LITTLE // 4):
+            backlog.change(f"s{name}", LITTLE // 4)
+    assert MOST - LITTLE < backlog.bytes <= MOST

@@ -9,6 +9,9 @@ from hansa_matrix.proto.event import Pdu
 #: Bytes of one server's events, and of all, that wait: 10,000 events as most are, or 30 of 64 KiB of empty
 #: objects.
 MOST_EACH, MOST = 64 * 1024 * 1024, 256 * 1024 * 1024
+#: Of all, what is kept for servers of which no more than the second waits: some that send much leave room for
+#: those that send little.
+RESERVED, LITTLE = 64 * 1024 * 1024, 1024 * 1024
 _PER_VALUE = 75
 
 
@@ -34,5 +37,10 @@ class Backlog:
             self._by_origin.pop(origin, None)
 
     def full(self, origin: str, size: int) -> bool:
-        """Whether there is no room for so many bytes more of one server."""
-        return self._by_origin.get(origin, 0) + size > MOST_EACH or self.bytes + size > MOST
+        """Whether there is no room for so many bytes more of one server: it has what is free at most, so that
+        each further one that sends much leaves less to all of them, and something to the next.
+        """
+        mine = self._by_origin.get(origin, 0) + size
+        if mine <= min(MOST_EACH, MOST - RESERVED - self.bytes):
+            return False
+        return mine > LITTLE or self.bytes + size > MOST
