@@ -17,7 +17,7 @@ from hansa.testing import ManualClock
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.signing import with_signature
 from hansa_matrix.room import holes as known_holes
-from hansa_matrix.room import line
+from hansa_matrix.room import line, spread
 from hansa_matrix.room.holes import MOST, MOST_OF_ONE, TRIES, Hole, Holes, Suspects, Why
 from matrix.inbound import THEIRS, V1, Inbound, inbound
 from peers.forger import Forger, JoinedRoom
@@ -319,6 +319,31 @@ async def test_a_key_that_is_known_later_fills_the_hole(tmp_path, version):
         assert (await world.room.state())["m.room.member", USER] == event_id(cites, house.room.version)
         assert await network._ctx.store.scan("hole", limit=5) == []
         assert await world.placed(world.say("the end")) == "accepted"
+
+
+@pytest.mark.parametrize("version", ["6", "12"])
+@pytest.mark.parametrize("most", [20, 5000])
+async def test_late_state_counts_however_much_follows_it(tmp_path, monkeypatch, version, most):
+    """What follows is changed where it is not too much; where it is, the late event is a branch of its own."""
+    monkeypatch.setattr(spread, "_MOST", most)
+    monkeypatch.setattr(spread, "_PAGE", 10)
+    async with inbound(tmp_path, version, gap_patience=0.0) as house:
+        world = World(house)
+        network = house.app.network("matrix")
+        assert await world.placed(world.say("before")) == "accepted"
+        joined = keyless(world)
+        for number in range(40):
+            assert await world.placed(world.say(f"after {number}")) == "accepted"
+        assert ("m.room.member", USER) not in await world.room.state()
+        world.speaks = True
+        await network._keyring.ask_again([MUTE])
+        async with asyncio.timeout(10):
+            while world.room.holes.by_id:
+                await asyncio.sleep(0.01)
+        assert (await world.room.state())["m.room.member", USER] == joined
+        assert (joined in world.room.head.extremities) is (most == 20)
+        assert await world.placed(world.say("the end")) == "accepted"
+        assert (await world.room.state())["m.room.member", USER] == joined
 
 
 async def allow_kicks(house: Inbound) -> None:

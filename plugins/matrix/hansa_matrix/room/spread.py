@@ -24,16 +24,24 @@ _PAGE, _MOST = 200, 5000
 
 class Spread:
     """One event's effect on what descends from it. ``drafted`` are events of the turn, ``holes`` those of it
-    and of the room.
+    and of the room; ``since`` is the depth by our count of the first that descends from it.
     """
 
     def __init__(
-        self, room: MatrixRoom, store: Scoped, drafted: Mapping[str, Stored], holes: Iterable[Hole]
+        self,
+        room: MatrixRoom,
+        store: Scoped,
+        drafted: Mapping[str, Stored],
+        holes: Iterable[Hole],
+        since: int = 0,
     ) -> None:
         self._room = room
         self._store = store
         self._changes: dict[StateKey, tuple[str | None, str]] = {}
         self._drafted = drafted
+        self._since = since
+        #: False where more descends from it than is gone through: then nothing changes.
+        self.complete = True
         self._holes = {hole.event_id: hole for hole in holes}
         self._groups: dict[int, int] = {}
         self.writes: list[Write] = []
@@ -53,6 +61,8 @@ class Spread:
         async for page in self._pages():
             found |= page
             prev |= {e: one.pdu.prev_events for e, one in page.items()}
+        if not self.complete:
+            return head
         descend = _descendants(pdu.event_id, prev)
         for event_id in sorted(descend):
             one, hole = found.get(event_id), self._holes.get(event_id)
@@ -83,7 +93,10 @@ class Spread:
         yield dict(self._drafted)
         read, more = 0, True
         before: int | None = None
-        while more and read < _MOST:
+        while more:
+            if read >= _MOST:
+                self.complete = False
+                return
             rows = await self._store.scan(
                 "pdu",
                 index=("room_id", "depth"),
@@ -97,8 +110,8 @@ class Spread:
             ids = [str(row.key[0]) for row in rows]
             loaded = await self._room.events.load(ids, self._room.version)
             yield {e: one for e, one in loaded.items() if e not in self._drafted}
-            more = len(rows) == _PAGE
-            before = int(rows[-1].fields["depth"] or 0) if more else None
+            before = int(rows[-1].fields["depth"] or 0) if rows else 0
+            more = len(rows) == _PAGE and before >= self._since
 
 
 def _descendants(event_id: str, prev: Mapping[str, tuple[str, ...]]) -> set[str]:

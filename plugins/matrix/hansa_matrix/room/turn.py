@@ -90,6 +90,10 @@ class RoomTurn:
             return self._draft.prepared(done, shown=False)
         hole = passing.get(pdu.event_id)
         passed = known.after if again and known is not None else hole.group if hole is not None else 0
+        since = known.depth if again and known is not None else 0
+        if hole is not None:
+            citing = (await self._draft.load([hole.cited_by])).get(hole.cited_by)
+            since = citing.depth if citing is not None else 0
         cited = await self._draft.load({*pdu.auth_events, *pdu.prev_events})
         missing = [e for e in (*pdu.auth_events, *pdu.prev_events) if e not in cited]
         if missing:
@@ -122,7 +126,7 @@ class RoomTurn:
             if status is Status.SOFT_FAILED:
                 after, puts = self._draft.after(pdu, before_group, before)
                 if passed:
-                    puts += await self._draft.spread(pdu, passed, after)
+                    puts += await self._draft.spread(pdu, passed, after, since) or ()
             why = f"{reject.rule}: {reject.reason}"
             stored = Stored(pdu, status, before_group, after, why, depth=self._draft.deeper())
             self._draft.stored[pdu.event_id] = stored
@@ -138,7 +142,9 @@ class RoomTurn:
             and (problem := await self._draft.no_redaction(pdu, before))
         ):  # ours, which had waited for another's signature
             return Refusal(code=RefusalCode.FORBIDDEN, text=problem)
-        writes, view = await self._draft.accept(pdu, status, before_group, before, why, passed=passed)
+        writes, view = await self._draft.accept(
+            pdu, status, before_group, before, why, passed=passed, since=since
+        )
         relay: list[Write] = []
         if arrived.handshake:
             relay = self._draft.out(pdu, self._draft.servers() - {arrived.origin})

@@ -175,9 +175,11 @@ class Uncommitted:
         reason: str = "",
         *,
         passed: int = 0,
+        since: int = 0,
     ) -> tuple[list[Write], ViewChange]:
         """Put an event into the DAG and make the current state of what follows. Where others were put behind
-        it before, ``passed`` is the group that they took for the state there.
+        it before, ``passed`` is the group that they took for the state there, and ``since`` the depth by our
+        count of the first of them; where they are too many to change it is a branch of its own.
         """
         room, writes = self.room, list[Write]()
         old_group = self.head.group
@@ -187,10 +189,13 @@ class Uncommitted:
         stored = Stored(pdu, status, before_group, after, reason, generation=self.generation, depth=depth)
         stored = await self.effective(stored, before)
         self.stored[pdu.event_id] = stored
+        followed = False
         if passed:
-            writes += await self.spread(pdu, passed, after)
+            more = await self.spread(pdu, passed, after, since)
+            followed = more is not None
+            writes += more or ()
         behind = self.passing.behind(pdu.prev_events)
-        head = advanced(self.head, pdu, after, after, behind_holes=behind, followed=passed > 0)
+        head = advanced(self.head, pdu, after, after, behind_holes=behind, followed=followed)
         group, current, made = await room.joined(head.extremities.values(), after, self.drafted)
         writes.extend(made)
         self.head = bounded(replace(head, group=group))
@@ -222,11 +227,14 @@ class Uncommitted:
         self.head = replace(self.head, last=self.head.last + beyond)
         return self.head.last
 
-    async def spread(self, pdu: Pdu, passed: int, after: int) -> list[Write]:
-        """The writes that count an event in for what was put behind it before."""
+    async def spread(self, pdu: Pdu, passed: int, after: int, since: int) -> list[Write] | None:
+        """The writes that count an event in for what was put behind it before; None where it is too much."""
         was, now = await self.room.groups.load(passed), await self.room.groups.load(after)
-        spread = Spread(self.room, self.ctx.store, self.stored, self.passing.every())
+        spread = Spread(self.room, self.ctx.store, self.stored, self.passing.every(), since)
         self.head = await spread.go(pdu, was, now, self.head)
+        if not spread.complete:
+            self.ctx.count("matrix_late_state_branches")
+            return None
         self.stored |= spread.events
         self.passing.drafted |= spread.holes
         return spread.writes
