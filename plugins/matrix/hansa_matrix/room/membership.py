@@ -369,7 +369,9 @@ class Membership:
         if room.attended:
             room.returns = (*room.returns, join.event_id)[-_RETURNS:]
         room.attended = room.attended or user in attendance.accounts
+        await asyncio.sleep(0)  # each of these steps takes some milliseconds for twenty thousand people
         before, base = room.groups.grow(0, {}, state)
+        await asyncio.sleep(0)
         after, more = room.groups.after(before, state, join.key, join.event_id)
         place = room.head.last + GAP if row is not None else FIRST
         mine = Stored(join, Status.ACCEPTED, before, after, live=room.attended, depth=place)
@@ -385,7 +387,9 @@ class Membership:
             last=place,
             below={**room.head.below, **dict.fromkeys(lacking, place)},
         )
-        had = await self._events.load(made, version)
+        had, names = dict[str, Stored](), list(made)
+        for at in range(0, len(names), outliers.READ):
+            had |= await self._events.load(names[at : at + outliers.READ], version)
         # An event that has its place keeps it, and where servers make ids another room keeps its event.
         fresh = [one for e, one in made.items() if e not in had or _placeless(had[e], join.room_id)]
         for at in range(0, len(fresh), _AT_ONCE):

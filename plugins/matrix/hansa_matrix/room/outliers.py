@@ -22,12 +22,16 @@ from hansa_matrix.room.events import RoomEvents, Status, Stored
 
 T = TypeVar("T")
 
+#: Events that are read at a time: what is not here is looked for too.
+READ = 500
 #: Servers that are asked for keys at a time for one answer; and that may be asked in vain, with as many more
 #: as twice those that gave theirs: in an old room most servers are gone, and invented ones are no servers.
 _ASKED, MOST_IN_VAIN, _VAIN_TO_GIVEN = 250, 500, 2
 
 #: Events that are looked at without a pause, and their bytes.
 _STEP, _STEP_BYTES = 100, 128 * 1024
+#: Events that are held against the rules without a pause.
+_JUDGED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +158,10 @@ async def judged(
     """Receipt check 4 for each, in the order of their auth chains. What cites an event that cannot be had
     is left out; what fails is kept as rejected. Packed events stay so.
     """
-    known = await events.load({a for p in pdus for a in p.auth_events}, version)
+    known: dict[str, Stored] = {}
+    cited_ids = list({a for p in pdus for a in p.auth_events})
+    for at in range(0, len(cited_ids), READ):
+        known |= await events.load(cited_ids[at : at + READ], version)
     made: dict[str, Stored] = {}
     unpacking, looked = Unpacking(version), 0
     create = unpacked(create, version) if create is not None else None
@@ -162,7 +169,7 @@ async def judged(
     ordered = await asyncio.to_thread(in_auth_order, pdus) if many else in_auth_order(pdus)
     for number, held in enumerate(ordered, 1):
         looked += len(held.wire)
-        if looked > _STEP_BYTES or not number % _STEP:
+        if looked > _STEP_BYTES or not number % _JUDGED:
             looked = 0
             await asyncio.sleep(0)
         cited = [made.get(a) or known.get(a) for a in held.auth_events]
