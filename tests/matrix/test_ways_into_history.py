@@ -24,7 +24,7 @@ from peers.forger import JoinedRoom
 #: Every call that can put an event into the store, and why what it puts is checked. One more needs a reason.
 CHECKED = {
     "room/create.py _drafted": "first events: `_judge` asks policies, then each is held against the rules",
-    "room/fetched.py keep": "outliers of `checked`: signature, hash, size, room and own auth; shown to nobody",
+    "room/fetched.py _insert": "outliers of `checked`: signature, hash, size, room and own auth; shown to nobody",
     "room/membership.py _keep": "the state of a join: signature, hash, size, room and own auth; no timeline",
     "room/spread.py go": "an event that is stored, with another state at it",
     "room/turn.py _adopted": "`checked`, then own auth, the state given, the present, policies",
