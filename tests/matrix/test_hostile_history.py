@@ -14,7 +14,7 @@ import orjson
 import pytest
 from hansa import HttpRequest, RemoteProtocolError, RoomRefused
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.room import membership, outliers
+from hansa_matrix.room import line, membership, outliers
 from hansa_matrix.room.outliers import in_auth_order
 from matrix.inbound import THEIRS, V1, Inbound, inbound
 from matrix.peering import status_of
@@ -214,3 +214,39 @@ async def test_so_many_rooms_are_entered_at_a_time_and_one_server_has_its_share(
         for one in await asyncio.gather(*joins, return_exceptions=True):
             assert isinstance(one, RoomRefused)
         assert sorted(reached) == sorted(one.room.room_id for one in rooms)
+
+
+@named_ids
+@pytest.mark.parametrize("ring", [1, 2])
+async def test_what_follows_a_ring_goes_on(tmp_path, monkeypatch, version, ring):
+    """Events that follow each other wait for each other; whoever follows them does not wait for ever."""
+    monkeypatch.setattr(line, "RETRY", (0.01,))
+    async with inbound(tmp_path, version, gap_patience=0.0) as house:
+        forger, room = house.forger, house.room
+        tips = list(room.tips)
+        names = [f"${secrets.token_hex(8)}:{THEIRS}" for _ in range(ring)]
+        had: dict[str, dict[str, Any]] = {}
+        for at, name in enumerate(names):
+            content = {"msgtype": "m.text", "body": "round and round"}
+            draft = forger.draft(room, "m.room.message", content, prev_events=[names[at - 1]])
+            had[name] = forger.finish(room, draft | {"event_id": name})
+
+        def answer(request: HttpRequest) -> tuple[int, Any] | None:
+            path = unquote(request.target)
+            if "/get_missing_events/" in path:
+                return 200, {"events": list(had.values())}
+            if "/event/" in path and (raw := had.get(path.rpartition("/event/")[2])) is not None:
+                return 200, {"pdus": [raw]}
+            if "/state_ids/" in path:
+                return 200, {"pdu_ids": list(room.state.values()), "auth_chain_ids": []}
+            return None
+
+        house.peer.answer = answer
+        after = forger.message(room, "after", prev_events=[names[0], *tips])
+        assert (await house.send(*had.values(), after))[0] == 200
+        async with asyncio.timeout(20):
+            assert await status_of(house, after) == "accepted"
+        store = house.app.network("matrix")._ctx.store
+        check = await house.app.network("matrix").operations()["rooms check"]({"room": room.room_id})
+        assert {one["event"] for one in check["holes"]} <= set(names)
+        assert (await store.get("pdu", (event_id(after, room.version),))).fields["after"]

@@ -28,6 +28,7 @@ REASONS = {
     "client_api/relating.py _lies_behind": "the place of an event, for no answer",
     "client_api/relating.py _shown_at": "a root goes through `of`",
     "client_api/reading.py state_event": "an event that `shown_of` gave",
+    "client_api/inheritance.py _before": "which room replaces which, for no answer",
     "client_api/rooms.py _entered": "a membership",
     "client_api/shapes.py _membership": "a membership",
     "client_api/speaking.py _may_redact": "the type and sender of what is to be redacted, for no answer",

@@ -21,7 +21,7 @@ from hansa_matrix.proto.packed import unpacked
 from hansa_matrix.proto.pdu import required_servers
 from hansa_matrix.room.errand import Errand, Errands
 from hansa_matrix.room.fetched import Fetched, Notes, listed
-from hansa_matrix.room.holes import DEFINITE, Hole, Suspects, Why
+from hansa_matrix.room.holes import DEFINITE, TRIES, Hole, Suspects, Why
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.native import Adopted
 from hansa_matrix.room.room import MatrixRoom
@@ -33,6 +33,8 @@ _ASK = 20
 _OTHERS = 2
 #: So many holes before one event are looked for once more, and the state there asked for.
 _LOOKED_AT = 3
+#: Tries after which an event that is to be had, and gets no place, is passed over.
+_HAD_IN_VAIN = 4 * TRIES
 #: Rooms, reasons and servers that a hole was said of.
 _TOLD = 10_000
 
@@ -270,7 +272,9 @@ class GapFiller:
             if number < _LOOKED_AT and notes.of(event_id) is Why.NOT_FOUND:
                 known = await self._looked(room, event_id, servers, notes)
             if known is not None and notes.of(event_id) is not Why.REFUSED and event_id not in notes.doubtful:
-                return False  # it is to be had after all: the next attempt takes it
+                if self._suspects.tries(room.room_id, event_id) < _HAD_IN_VAIN:
+                    return False  # it is to be had after all: the next attempt takes it
+                notes.taken.add(event_id)  # where servers make ids it may follow itself
             state = None
             certain = known is not None and not room.version.named_event_ids
             if number < _LOOKED_AT and event_id in pdu.prev_events and not certain:

@@ -53,6 +53,8 @@ _LOADED = 1000
 _FILLS = 4
 #: Of those, the ones that one server sent.
 _FILLS_OF_ONE = 2
+#: Tries after which an event no longer waits for others of the line, which may wait for it.
+_IN_LINE = 3
 
 
 class Gaps(Protocol):
@@ -342,7 +344,7 @@ class Ingest:
                         and await self._unsigned(room, entry)
                     ):
                         self._spawn(self._ask, room, line, entry, "policy on")
-                    elif busy or line.ids.issuperset(lacking):
+                    elif busy or (entry.tries < _IN_LINE and line.ids.issuperset(lacking)):
                         self._give_back(line, entry, ready=False)
                     else:
                         self._spawn(self._fill, room, line, entry, "gap before")
