@@ -185,7 +185,8 @@ class ClientApi:
 
         async def meet(user: str, room_id: str) -> None:
             await entrance.entered(room_id)
-            await known.meet(user, room_id)
+            stays = attendance.stays(user).values()
+            await known.meet(user, room_id, [s.room_id for s in stays if s.membership == "join"])
 
         def entered(user: str, room_id: str) -> None:
             ctx.spawn(partial(meet, user, room_id), f"{user} is met")

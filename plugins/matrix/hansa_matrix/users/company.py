@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from hansa import Membership, NetworkContext, Ref, RoomView
 
@@ -29,10 +29,10 @@ class Company:
         found = (s for view in self._rooms(user) for n, s in view.joined_servers if n == self._ctx.id)
         return set(found) - {self.server}
 
-    def met(self, user: str, room_id: str) -> set[str]:
-        """The other servers that somebody meets in one of their rooms alone."""
+    def met(self, room_id: str, others: Iterable[str]) -> set[str]:
+        """The other servers that somebody meets in a room, and in none of their others."""
         elsewhere: set[str] = set()
-        for other in self.rooms(user):
+        for other in others:
             if other != room_id:
                 elsewhere |= self._in(other)
         return self._in(room_id) - elsewhere - {self.server}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hansa import NetworkContext
 
 from hansa_matrix.federation.client import Client
@@ -33,11 +35,11 @@ class Known:
         self.openid = OpenId(ctx, client)
         self.presences = Presences(ctx, self.company, sender, on=ctx.config.presence)
 
-    async def meet(self, user: str, room_id: str) -> None:
-        """Somebody with an account came into a room: whoever meets them there learns of their devices, and
-        whether they are there.
+    async def meet(self, user: str, room_id: str, others: Iterable[str]) -> None:
+        """Somebody with an account came into a room: whoever meets them there, and in none of their others,
+        learns of their devices, and whether they are there.
         """
-        servers = self.company.met(user, room_id)
+        servers = self.company.met(room_id, others)
         if servers:
             await self.devices.introduce(user, servers)
             await self.presences.introduce(user, servers)
