@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hansa.handshakes import HandshakeLimits, HandshakeRates, Turns, hello_received
 from hansa.intake import Entry, Intake
 from hansa.loglimit import LogLimit
 from hansa.pure.addresses import neighbourhood
@@ -69,6 +70,8 @@ class Acceptor:
         self._taking: set[asyncio.Task[None]] = set()
         self._pauses: set[asyncio.TimerHandle] = set()
         self._told = LogLimit(_log)
+        self._turns = Turns()
+        self._rates = HandshakeRates(HandshakeLimits(), lambda: asyncio.get_running_loop().time())
 
     @property
     def port(self) -> int:
@@ -147,9 +150,24 @@ class Acceptor:
         self._taking.add(task)
         task.add_done_callback(self._taking.discard)
 
+    def _too_often(self, accepted: socket.socket, entry: Entry) -> None:
+        self._count("http_turned_away", share="handshakes")
+        self._told.warning(
+            entry.group, "connections from %s are turned away: it makes too many a second", entry.group
+        )
+        self._intake.leave(entry)
+        accepted.close()
+
     async def _connect(self, accepted: socket.socket, entry: Entry) -> None:
         secure = self._tls is not None
         try:
+            if secure:
+                async with asyncio.timeout(_HANDSHAKE_WITHIN):
+                    await hello_received(accepted)
+                if not entry.trusted and not self._rates.begin(entry.address):
+                    self._too_often(accepted, entry)
+                    return
+                await self._turns.mine(entry.group)
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self._connection(entry),
                 accepted,

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from hansa.pure.addresses import neighbourhood
+from hansa.pure.addresses import networks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeLimits:
-    """Connections in all, from one address, and from one group of neighbours (IPv4 /24, IPv6 /64)."""
+    """Connections in all, from one address, and from one group of neighbours (IPv4 /24, IPv6 /64). An IPv6
+    /48 may have twice as many as a /64, a /32 four times as many, and none more than half of all.
+    """
 
     total: int = 4096
     per_address: int = 256
@@ -23,6 +25,12 @@ class IntakeLimits:
         total = max(16, min(self.total, total))
         group = max(8, min(self.per_group, total // 2))
         return IntakeLimits(total=total, per_address=min(self.per_address, group), per_group=group)
+
+    def of_network(self, wider: int) -> int:
+        """Connections of the ``wider``-th of the ``networks`` of an address, from 0."""
+        if not wider:
+            return self.per_group
+        return max(self.per_group, min(self.per_group << wider, self.total // 2))
 
 
 class Held(Protocol):
@@ -48,10 +56,15 @@ class Entry:
     """
 
     address: str
-    group: str
+    networks: tuple[str, ...]
     trusted: bool = False
     held: Held | None = None
     gone: bool = False
+
+    @property
+    def group(self) -> str:
+        """Its neighbours, as one of whom it is counted."""
+        return self.networks[0]
 
 
 class _Ranking:
@@ -98,6 +111,7 @@ class Intake:
         self._all = 0
         self._trusted: dict[Entry, None] = {}
         self._groups = _Ranking()
+        self._wider = _Ranking()
         self._addresses = _Ranking()
         self._members: dict[str, dict[Entry, None]] = {}
 
@@ -109,29 +123,37 @@ class Intake:
 
     def enter(self, address: str, *, trusted: bool = False) -> Entry | None:
         """A place for a connection from an address; None if it has to be refused."""
-        entry = Entry(address, neighbourhood(address), trusted)
+        entry = Entry(address, networks(address), trusted)
         if not trusted:
             if self._addresses.size(address) >= self.limits.per_address and not self._relieve(
                 entry.group, address
             ):
                 self._refuse("address")
                 return None
-            if self._groups.size(entry.group) >= self.limits.per_group and not self._relieve(entry.group):
-                self._refuse("group")
-                return None
-        if self._all >= self.limits.total:
-            largest = self._groups.largest()
-            if largest is None or not self._relieve(largest):
-                self._refuse("all")
-                return None
+            for wider, network in enumerate(entry.networks):
+                if self._size(network) >= self.limits.of_network(wider) and not self._relieve(network):
+                    self._refuse("group" if not wider else "network")
+                    return None
+        if self._all >= self.limits.total and not self.relieve():
+            self._refuse("all")
+            return None
         self._all += 1
         if trusted:
             self._trusted[entry] = None
         else:
-            self._groups.change(entry.group, 1)
-            self._addresses.change(address, 1)
-            self._members.setdefault(entry.group, {})[entry] = None
+            self._change(entry, 1)
+            for network in entry.networks:
+                self._members.setdefault(network, {})[entry] = None
         return entry
+
+    def _size(self, network: str) -> int:
+        return len(self._members.get(network, ()))
+
+    def _change(self, entry: Entry, by: int) -> None:
+        self._addresses.change(entry.address, by)
+        self._groups.change(entry.group, by)
+        for network in entry.networks[1:]:
+            self._wider.change(network, by)
 
     def leave(self, entry: Entry) -> None:
         """The connection is closed, or being closed."""
@@ -142,17 +164,23 @@ class Intake:
         if entry.trusted:
             del self._trusted[entry]
             return
-        self._groups.change(entry.group, -1)
-        self._addresses.change(entry.address, -1)
-        members = self._members[entry.group]
-        del members[entry]
-        if not members:
-            del self._members[entry.group]
+        self._change(entry, -1)
+        for network in entry.networks:
+            members = self._members[network]
+            del members[entry]
+            if not members:
+                del self._members[network]
 
     def relieve(self) -> bool:
-        """Let one connection of the largest group go, as descriptors have run out."""
-        largest = self._groups.largest()
-        return largest is not None and self._relieve(largest)
+        """Let one connection of the largest group go, as places or descriptors have run out. A wide network
+        counts as the largest where it has twice as many as any group.
+        """
+        largest, wide = self._groups.largest(), self._wider.largest()
+        if largest is None:
+            return False
+        if wide is not None and self._wider.size(wide) >= 2 * self._groups.size(largest):
+            return self._relieve(wide) or self._relieve(largest)
+        return self._relieve(largest)
 
     def _relieve(self, group: str, address: str = "") -> bool:
         """Let one idle connection of a group go: one that never asked anything before others, the oldest
@@ -185,24 +213,24 @@ class RequestShares:
         self._limits = limits
         self._count = count
         self._addresses: Counter[str] = Counter()
-        self._groups: Counter[str] = Counter()
+        self._networks: Counter[str] = Counter()
 
     def enter(self, address: str) -> bool:
-        """False where the address or its group has too many under way."""
-        group = neighbourhood(address)
-        if (
-            self._addresses[address] >= self._limits.per_address
-            or self._groups[group] >= self._limits.per_group
+        """False where the address or a network of it has too many under way."""
+        around = networks(address)
+        if self._addresses[address] >= self._limits.per_address or any(
+            self._networks[network] >= self._limits.of_network(wider) for wider, network in enumerate(around)
         ):
             self._count("http_turned_away", share="forwarded")
             return False
         self._addresses[address] += 1
-        self._groups[group] += 1
+        self._networks.update(around)
         return True
 
     def leave(self, address: str) -> None:
         """A request that entered is over."""
-        for counter, name in ((self._addresses, address), (self._groups, neighbourhood(address))):
+        charged = [(self._addresses, address), *((self._networks, one) for one in networks(address))]
+        for counter, name in charged:
             counter[name] -= 1
             if not counter[name]:
                 del counter[name]

@@ -441,4 +441,37 @@ def test_requests_that_proxies_bring_are_counted_by_subnet_too():
     assert [shares.enter(f"192.0.2.{n}") for n in (1, 1, 1, 2, 2)] == [True, True, False, True, False]
     for n in (1, 1, 2):
         shares.leave(f"192.0.2.{n}")
-    assert not shares._addresses and not shares._groups
+    assert not shares._addresses and not shares._networks
+
+
+def test_who_has_a_wide_ipv6_network_has_no_more_than_half():
+    """A share for each /64 bounded nobody who has 65,536 or 4 billion of them."""
+    counts = Counts()
+    intake = Intake(IntakeLimits(total=256, per_address=8, per_group=16), counts)
+
+    def enter(address: str, **how: bool) -> Entry | None:
+        entry = intake.enter(address)
+        if entry is not None:
+            entry.held = Connected(**how)
+        return entry
+
+    one_48 = [enter(f"2a00:1:2:{n:x}::1", idle=False) for n in range(100)]
+    assert sum(entry is not None for entry in one_48) == 32
+    one_32 = [enter(f"2a00:1:{n:x}::1", idle=False) for n in range(100, 400)]
+    assert sum(entry is not None for entry in one_32) == 64 - 32
+    assert counts == {"http_turned_away network": 68 + 268}
+    # Where all are idle and there is no room, the wide network makes it, not the one small one.
+    for entry in one_48 + one_32:
+        if entry is not None:
+            entry.held = Connected()
+    small = [enter(f"192.0.2.{n}") for n in range(8)]
+    for n in range(216):
+        enter(f"198.51.{n}.1", heard=True)
+    assert [entry.gone for entry in small if entry] == [False] * 8
+    assert sum(entry.gone for entry in one_48 + one_32 if entry) == 8 + 64 + 216 - 256
+
+
+def test_requests_that_proxies_bring_are_counted_by_wide_ipv6_networks_too():
+    shares = RequestShares(IntakeLimits(total=64, per_address=2, per_group=3), Counts())
+    assert sum(shares.enter(f"2a00:1:2:{n:x}::1") for n in range(50)) == 6
+    assert sum(shares.enter(f"2a00:1:{n:x}::1") for n in range(100, 150)) == 12 - 6

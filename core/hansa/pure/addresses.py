@@ -99,3 +99,14 @@ def neighbourhood(text: str) -> str:
     if isinstance(address, IPv4):
         return f"{IPv4(int(address) & 0xFFFFFF00)}/24"
     return f"{IPv6(int(address) >> 64 << 64)}/64"
+
+
+def networks(text: str) -> tuple[str, ...]:
+    """The ``neighbourhood`` of an address, and with IPv6 the /48 and the /32 around it: whoever has one of
+    those has thousands of /64.
+    """
+    address = parse(text)
+    if not isinstance(address, IPv6) or address in _MAPPED:
+        return (neighbourhood(text),)
+    number = int(address)
+    return tuple(f"{IPv6(number >> 128 - bits << 128 - bits)}/{bits}" for bits in (64, 48, 32))
