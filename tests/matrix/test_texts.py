@@ -121,6 +121,10 @@ class _Pdu:
     sender: str = "@ann:x.example"
     wire: bytes = b"{}"
 
+    @property
+    def raw(self) -> dict[str, Any]:
+        return {"type": self.type, "content": self.content}
+
 
 def _facts(native):
     ref = Ref("matrix", "@ann:x.example")

@@ -24,7 +24,7 @@ from hansa import (
 from hansa_matrix.federation.server import denial
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.texts import FORMS, NAMES, texts_of_event
+from hansa_matrix.texts import FORMS, NAMES, texts_of_event, texts_of_pdu
 
 
 async def require(ctx: NetworkContext, crossing: Crossing) -> None:
@@ -58,7 +58,7 @@ def said(**values: Any) -> tuple[str, ...]:
 
 def words_of(pdu: Pdu) -> tuple[str, ...]:
     """What a person would read of an event."""
-    return texts_of_event(pdu.type, pdu.state_key, pdu.content)
+    return texts_of_pdu(pdu.type, pdu.state_key, pdu.raw)
 
 
 class Crossings:

@@ -6,7 +6,7 @@ from hansa import Inbound, NativeFacts, Ref
 
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.room.native import Arrived, Spoken
-from hansa_matrix.texts import texts_of_event
+from hansa_matrix.texts import texts_of_event, texts_of_pdu
 
 #: Additional creators that are looked at; an event has no room for more.
 _CREATORS = 1000
@@ -25,9 +25,11 @@ def facts_of_native(inbound: Inbound, server: str) -> NativeFacts:
     act, size = "", 0
     if pdu is not None:
         type_, state_key, content, size = pdu.type, pdu.state_key, pdu.content, len(pdu.wire)
+        texts = texts_of_pdu(type_, state_key, pdu.raw)
         act = inbound.origin.id if isinstance(native, Arrived) and home != server else ""
     elif draft is not None:
         type_, state_key, content = draft
+        texts = texts_of_event(type_, state_key, content)
         act = inbound.origin.id if isinstance(native, Spoken) and not native.follows else ""
     else:
         return NativeFacts(sender_server=home, automatic=True)
@@ -39,7 +41,7 @@ def facts_of_native(inbound: Inbound, server: str) -> NativeFacts:
         size=size,
         encrypted=type_ == "m.room.encrypted",
         sender_server=home,
-        texts=texts_of_event(type_, state_key, content),
+        texts=texts,
         people=tuple(Ref(inbound.sender.network, one) for one in named[:_CREATORS]),
         automatic=not act,
         act=act,

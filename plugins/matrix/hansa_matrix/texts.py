@@ -19,7 +19,7 @@ NAMES = frozenset(
     re.findall(
         r"\S+",
         """
-        type content sender state_key room_id event_id origin_server_ts unsigned body msgtype format
+        type content sender state_key room_id event_id origin origin_server_ts unsigned body msgtype format
         formatted_body url info file filename mimetype size w h duration thumbnail_url
         thumbnail_file thumbnail_info geo_uri membership displayname avatar_url reason
         third_party_invite signed mxid token display_name is_direct join_authorised_via_users_server
@@ -97,6 +97,7 @@ FORMS: Mapping[str, re.Pattern[str]] = {
     **dict.fromkeys(("via", "room"), _form(_SERVER)),
     **dict.fromkeys(("sha256", "sender_key", "session_id", "k", "iv", "commitment", "mac"), _form(_BASE64)),
     **dict.fromkeys(("public_key", "ed25519", "curve25519", "session_key"), _form(_BASE64)),
+    "origin": _form(_SERVER),
     "type": _form(_TYPES, "m.room_membership", "m.space", "m.olm.*", r"[01]"),
     "events": _form(_TYPES),
     "predecessor": _form(_ROOM, _EVENT),
@@ -136,6 +137,25 @@ _NAMES_OF_KEYS = NAMES | {
     "self_signing",
     "user_signing",
 }
+#: The members of an event between servers whose values are judged as what they are, or are no texts.
+#: SPEC: room version specifications, "Event format".
+_ENVELOPE = frozenset(
+    {
+        "auth_events",
+        "content",
+        "depth",
+        "event_id",
+        "hashes",
+        "origin_server_ts",
+        "prev_events",
+        "room_id",
+        "sender",
+        "signatures",
+        "state_key",
+        "type",
+        "unsigned",
+    }
+)
 _SEALED = {**FORMS, "ciphertext": re.compile(r"[A-Za-z0-9+/]{16,}={0,2}", re.ASCII)}
 #: Types of which the state key is a user id.
 _KEYED_BY_USER = frozenset({"m.room.member", "m.call.member", "org.matrix.msc3401.call.member"})
@@ -154,6 +174,18 @@ def texts_of_event(
     if state_key:
         whole.append({"sender" if type_ in _KEYED_BY_USER else "state_key": state_key})
     return strings_of(whole, names=NAMES, forms=_SEALED if sealed else FORMS)
+
+
+def texts_of_pdu(type_: str, state_key: str | None, raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """As ``texts_of_event``, of an event as servers have it: what stands beside the members that it has to
+    have is handed on with it, to servers and to clients that ask for it in that format.
+    """
+    beside = {name: value for name, value in raw.items() if name not in _ENVELOPE}
+    hashes = raw.get("hashes")
+    more = {k: v for k, v in hashes.items() if k != "sha256"} if isinstance(hashes, dict) else {}
+    content = raw.get("content")
+    said = [one for one in (beside, more) if one]
+    return texts_of_event(type_, state_key, content if isinstance(content, dict) else {}, *said)
 
 
 def texts_of_keys(*documents: Any) -> tuple[str, ...]:
