@@ -7,7 +7,7 @@ import io
 import json
 
 import pytest
-from clients.people import Refused, house
+from clients.people import Refused, house, part
 from hansa_matrix.proto.signing import signable
 from matrix.inbound import OURS
 from nacl.signing import SigningKey
@@ -169,6 +169,8 @@ async def test_whose_devices_changed(tmp_path):
         assert (await alice.sync())["device_lists"] == {"changed": [bob.user], "left": []}
         assert "device_lists" not in await eve.sync()
         assert "device_lists" not in await alice.sync()
+        await bob.call("PUT", f"/profile/{part(bob.user)}/displayname", {"displayname": "Bobby"})
+        assert "device_lists" not in await alice.sync()  # another name, and the same keys
         changes = await alice.get(f"/keys/changes?from={before}&to={alice.since}")
         assert changes == {"changed": [bob.user], "left": []}
         await eve.join(room)

@@ -24,6 +24,7 @@ NONE: list[dict[str, Any]] = [
     {"room": {"timeline": {"limit": -1}}},
     {"room": {"timeline": {"limit": "1"}}},
     {"room": {"timeline": {"limit": True}}},
+    {"room": {"timeline": {"limit": 1.5}}},
     {"room": {"timeline": {"contains_url": "yes"}}},
     {"room": {"timeline": {"unread_thread_notifications": 1}}},
     {"room": {"state": {"lazy_load_members": "true"}}},
@@ -54,6 +55,22 @@ async def test_what_is_no_filter_is_refused_where_it_is_given(tmp_path, wanted):
         with pytest.raises(Refused) as refused:
             await alice.sync(inline(wanted))
         assert (refused.value.status, refused.value.code) == (400, "M_INVALID_PARAM")
+
+
+async def test_what_is_null_is_not_said(tmp_path):
+    """As clients write whose language has no way to leave a field out."""
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create()
+        timeline = {"limit": None, "types": None, "contains_url": None, "lazy_load_members": None}
+        for wanted in (
+            {"room": {"timeline": timeline, "state": None, "rooms": None}, "presence": None},
+            {"room": None, "event_format": None, "event_fields": None},
+            {"room": {"timeline": {"limit": 10.0}}},
+        ):
+            alice.since = ""
+            found = await alice.sync(await named(alice, wanted))
+            assert len(found["rooms"]["join"][room]["timeline"]["events"]) > 1
 
 
 async def test_a_filter_lists_so_many(tmp_path):

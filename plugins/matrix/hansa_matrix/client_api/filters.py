@@ -47,7 +47,9 @@ def _some(given: tuple[str, ...] | None) -> frozenset[str] | None:
 
 
 def _object(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    given = value.get(key, {})
+    given = value.get(key)
+    if given is None:
+        return {}
     if not isinstance(given, dict):
         raise NoFilter(f"{key} of a filter is no object")
     return given
@@ -61,11 +63,14 @@ def _flag(value: Mapping[str, Any], key: str) -> bool | None:
 
 
 def _limit(value: Mapping[str, Any]) -> int:
-    # COMPAT: the specification wants more than 0; clients say 0 for no timeline, and Synapse takes it.
-    given = value.get("limit", _LIMIT)
-    if type(given) is not int or given < 0:
+    # COMPAT: the specification wants an integer over 0; clients say 0 for no timeline, and Synapse takes any
+    # number. What is null anywhere is not said.
+    given = value.get("limit")
+    if given is None:
+        return _LIMIT
+    if isinstance(given, bool) or not isinstance(given, int | float) or given < 0 or given != given // 1:
         raise NoFilter("limit of a filter is a number from 0")
-    return min(given, _MOST)
+    return int(min(given, _MOST))
 
 
 def _matches(parts: Sequence[str], type_: str) -> bool:
@@ -201,7 +206,7 @@ class SyncFilter:
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> SyncFilter:
         """Out of its JSON. Raises ``NoFilter``."""
-        room, kind = _object(value, "room"), value.get("event_format", "client")
+        room, kind = _object(value, "room"), value.get("event_format") or "client"
         if kind not in {"client", "federation"}:
             raise NoFilter("event_format of a filter is client or federation")
         paths = _names(value, "event_fields")

@@ -11,6 +11,7 @@ from hansa import NetworkContext
 from hansa_matrix.client_api.asked import Asked
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.attendance import Attendance
+from hansa_matrix.room.events import Stored
 from hansa_matrix.room.news import DEVICES
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.users.known import Known
@@ -95,10 +96,18 @@ class DevicesPart:
                 if one.pdu.type != MEMBER or not other or other == user:
                     continue
                 if one.pdu.membership == "join":
-                    changed.add(other)
+                    if not await self._was_in(room, one):
+                        changed.add(other)
                 elif one.pdu.membership in {"leave", "ban"} and not self._attendance.together(user, other):
                     left.add(other)
         return {"changed": sorted(changed - left), "left": sorted(left - {user})}
+
+    @staticmethod
+    async def _was_in(room: MatrixRoom, one: Stored) -> bool:
+        """Whether whom a member event is of was in the room before it: then they have another name now."""
+        key = (MEMBER, one.pdu.state_key or "")
+        before = (await room.events_of(await room.groups.load(one.before), [key])).get(key)
+        return before is not None and before.membership == "join"
 
     async def _people(self, room: MatrixRoom) -> set[str]:
         """Who is joined in a room."""
