@@ -588,3 +588,39 @@ def test_whatever_happens_a_nick_has_one_holder_and_a_person_one_nick(
         room.muc.refused(request, errors.FORBIDDEN, "")
     held = {o.nick for o in room.muc.roster}
     assert all(room.muc.roster.free(n, Ref("x", "new")) == (n not in held) for n in ("n1", "n2", "n3"))
+
+
+def test_a_large_room_is_shown_some_people_at_a_time() -> None:
+    """Between two of these everybody else is served, and people come and go."""
+    people = [
+        Person(user=Ref("matrix", f"@u{number}:m.example"), membership=Membership.JOIN, name=f"U {number}")
+        for number in range(1000)
+    ]
+    room = Room()
+    room.view.load(people)
+    steps = [sum(len(c.stanzas) for c in some if isinstance(c, Send)) for some in room.muc.sync(room.view)]
+    assert sum(steps) == 1000 and max(steps) <= 200
+    assert not any(some for some in room.muc.sync(room.view))
+    (request,) = room.receive(join(JULIET, "juliet"))
+    assert isinstance(request, Enter)
+    person = Person(user=request.user, membership=Membership.JOIN, name="juliet")
+    room.view.apply(ViewChange(people=(person,)))
+    shown = room.muc.admit(request, Admission(upto=0), room.view)
+    first = next(shown)
+    assert room.muc.roster.session(JULIET) is not None, "with the first stanza they are in"
+    room.member(people[900].user, Membership.LEAVE, people[900].user)
+    room.member(Ref("matrix", "@new:m.example"), Membership.JOIN, Ref("matrix", "@new:m.example"), "New")
+    rest = lines([first, *shown])
+    assert len([one for one in rest if "presence:" in one]) == 1001, "all but who left; oneself"
+    assert not any("U 900 presence" in one for one in rest)
+    assert rest[-1] == "juliet/a < * message groupchat: subject="
+
+
+def test_who_leaves_while_they_are_let_in_is_shown_nothing_more() -> None:
+    room = Room(*(alice(),))
+    (request,) = room.receive(join(JULIET, "juliet"))
+    assert isinstance(request, Enter)
+    shown = room.muc.admit(request, Admission(upto=0), room.view)
+    next(shown)
+    room.receive(f"<presence from='{JULIET}' to='{ROOM}' type='unavailable'/>")
+    assert list(shown) == []

@@ -239,10 +239,10 @@ class Muc:
         here = list(self.roster)
         for at in range(0, len(here), _STEP):
             yield [command for occupant in here[at : at + _STEP] for command in self._checked(occupant, view)]
-        missing = sorted(
-            (person for person in view.joined() if self._is_missing(person)),
-            key=lambda person: (person.user.network, person.user.id),
-        )
+        missing = [person for person in view.joined() if self._is_missing(person)]
+        yield []
+        missing.sort(key=lambda person: (person.user.network, person.user.id))
+        yield []
         for at in range(0, len(missing), _STEP):
             said = list[Outgoing]()
             for person in missing[at : at + _STEP]:
