@@ -178,3 +178,37 @@ async def test_who_is_out_by_what_nobody_is_told_is_out_of_the_room() -> None:
         since = len(h.link.sent)
         h.say(JULIET, "hello?")
         await h.link.until(lambda: "not-acceptable" in told(h, "juliet@", since))
+
+
+async def test_names_are_back_once_a_policy_answers_again() -> None:
+    class Away:
+        broken = False
+
+        async def check(self, crossing: Any) -> None:
+            if self.broken:
+                raise ConnectionError("the service is away")
+
+    away = Away()
+    async with house(policy=judge(words=["nothing"])) as h:
+        await furnished(h)
+        since = len(h.link.sent)
+        away.broken = True
+        await h.govern(away)
+        await h.link.until(lambda: "code='104'" in told(h, "juliet@", since).replace('"', "'"))
+        assert h.link.lines("juliet@")[-2] == "juliet/a < * message groupchat: subject="
+        away.broken = False
+        since = len(h.link.sent)
+        await h.govern(away)
+        await h.link.until(lambda: "code='104'" in told(h, "juliet@", since).replace('"', "'"))
+        assert h.link.lines("juliet@")[-10:] == [
+            "juliet/a < juliet presence unavailable: -> Jule [110 303]",
+            "juliet/a < Jule presence: [110 210]",
+            f"juliet/a < romeo presence unavailable: -> Romeo {WORD} [303]",
+            f"juliet/a < Romeo {WORD} presence:",
+            f"juliet/a < alice presence unavailable: -> Alice {WORD} [303]",
+            f"juliet/a < Alice {WORD} presence:",
+            "juliet/a < bob presence unavailable: -> Bob [303]",
+            "juliet/a < Bob presence:",
+            f"juliet/a < * message groupchat: subject=a {WORD} topic",
+            "juliet/a < * message groupchat: [104]",
+        ]

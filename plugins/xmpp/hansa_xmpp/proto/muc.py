@@ -268,9 +268,13 @@ class Muc:
         if person is None:
             return []
         if person.membership is Membership.JOIN:
-            if person.name is not None:
+            if person.name is None:
+                nick = nick_for(user, None, lambda n: not self.roster.free(n, user))
+                occupant.taken = True
+            elif occupant.taken and self.roster.free(person.name, user):
+                nick, occupant.taken = person.name, False
+            else:
                 return []
-            nick = nick_for(user, None, lambda n: not self.roster.free(n, user))
             said = self._renamed(occupant, nick, "", tuple(occupant.sessions), broadcast.RENAMED_BY_ROOM)
             return [Send(tuple(said)), Renamed(user, nick)] if said else []
         banned = person.membership is Membership.BAN

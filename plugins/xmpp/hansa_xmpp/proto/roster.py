@@ -18,12 +18,14 @@ _NOTHING = 2**63 - 1
 class Occupant:
     """One person. ``sessions`` maps the full JIDs of an XMPP person's connections to the ``seq`` up to which
     each was given the log; a person of another network has none. ``name`` is the full display name.
+    ``taken``: their nick was taken from them.
     """
 
     user: Ref
     nick: str
     name: str = ""
     role: Role = Role.MEMBER
+    taken: bool = False
     sessions: dict[str, int] = field(default_factory=dict)
 
 
