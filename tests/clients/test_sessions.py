@@ -9,6 +9,7 @@ import hmac
 import pytest
 from clients.people import Person, Refused, house, part, until
 from hansa import Busy, LocalProtocolError
+from hansa_matrix.client_api.attempts import ADDRESSES
 from hansa_matrix.client_api.passwords import Passwords
 from hansa_matrix.client_api.shares import Shares, address_group
 from matrix.inbound import OURS
@@ -399,7 +400,8 @@ async def test_guesses_of_strangers_do_not_keep_the_owner_out(tmp_path):
         for number in range(200):
             stranger.address = f"198.51.{number}.7"
             status, _ = await stranger.ask("POST", "/login", login("alice", "guess"))
-            assert status == (403 if number < 5 else 429)  # by the name: strangers alone have to wait
+            # By the name: strangers alone have to wait.
+            assert status == (403 if number < 5 * ADDRESSES else 429)
         assert (await home.anybody.ask("POST", "/login", login("alice", "of alice")))[0] == 200
         proof = {"new_password": "new", "auth": login("alice", "of alice")}
         alice.address = "203.0.113.1"  # a device of theirs may be anywhere
@@ -543,3 +545,23 @@ async def test_who_has_a_name_of_before_logs_in_with_it(tmp_path, typed):
         assert (await logged_in("@Alice:127.0.0.1:1", "of alice"))["user_id"] == alice.user
         status, refused = await home.anybody.ask("POST", "/register", {"username": "BB", "password": "x"})
         assert status in {400, 401} and "user_id" not in refused
+
+
+async def test_who_guesses_from_one_place_keeps_nobody_out_of_a_new_one(tmp_path):
+    async with house(tmp_path, client_rate=10, client_burst=50) as home:
+        await home.person("alice")
+        guesser = home.anybody
+        guesser.address = "203.0.113.5"
+        answers = [(await guesser.ask("POST", "/login", login("alice", "guess")))[0] for _ in range(40)]
+        assert answers.count(403) == 5 and answers.count(429) == 35
+        traveller = home.anybody
+        traveller.address = "198.51.100.9"
+        assert (await traveller.ask("POST", "/login", login("alice", "of alice")))[0] == 200
+        # Many places together do not guess without end.
+        tried = 0
+        for number in range(40):
+            guesser.address = f"203.0.{number}.5"
+            tried += [
+                (await guesser.ask("POST", "/login", login("alice", "guess")))[0] for _ in range(6)
+            ].count(403)
+        assert tried <= 5 * ADDRESSES

@@ -15,6 +15,9 @@ from hansa_matrix.federation.allowance import Allowance
 
 #: Pairs of a person and an address that are remembered as known.
 _MOST_KNOWN = 10_000
+#: So many neighbourhoods have to guess together, each as fast as it may, before a name takes no more attempts
+#: from where its person has never been: one alone keeps nobody out.
+ADDRESSES = 4
 
 
 class Attempts:
@@ -27,7 +30,7 @@ class Attempts:
         # Guessing passwords is not to be worth while.
         rate, burst = config.client_rate / 100, max(5, config.client_burst / 10)
         self._addresses = Allowance(ctx.clock, rate, burst)
-        self._names = Allowance(ctx.clock, rate, burst)
+        self._names = Allowance(ctx.clock, ADDRESSES * rate, ADDRESSES * burst)
         self._people = Allowance(ctx.clock, rate, burst)
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
 
