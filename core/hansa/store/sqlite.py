@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import logging
 import os
 import sqlite3
 import threading
@@ -36,22 +35,22 @@ from hansa.store.base import (
     Value,
     Write,
 )
-from hansa.store.disk import why
-from hansa.store.faults import FaultKind, StoreFault, faulting, sqlite_fault
+from hansa.store.faults import FaultKind, faulting, sqlite_fault
 from hansa.store.memory import checked, split
+from hansa.store.sqlite_files import Files
 from hansa.store.sqlite_tables import Table, make, reads, table
 
 T = TypeVar("T")
-_log = logging.getLogger("hansa.store")
 _GROUP = 64
 #: Bytes of a page. A commit writes every page that it touches, one in each of some fifteen trees: with pages
 #: of half the usual size one event's commit takes 140 us of CPU in place of 226, and fifty events' as much.
 _PAGE = 2048
 #: Pages in the log before they are copied to the tables: a page that many commits touch goes once.
 _CHECKPOINT = 8000
-#: Bytes of the log's file that stay after it was copied, and of which it is said that something keeps it from
-#: being copied: another process that reads for long.
-_LOG_KEPT, _LOG_LARGE = 64 * 1024 * 1024, 256 * 1024 * 1024
+#: Bytes of the log's file that stay after it was copied.
+_LOG_KEPT = 64 * 1024 * 1024
+#: Transactions after which the log is looked at too, which a probe does where less is written.
+_LOOKED_EVERY = 200
 #: Bytes that a probe writes where the disk was full: that one page has room says little.
 _ROOM = 256 * 1024
 #: Milliseconds that a write waits for a lock which the write before it has waited for in vain: what is queued
@@ -75,8 +74,7 @@ class SqliteStore:
         """``busy``: seconds that a write waits for another process's lock."""
         self._path = Path(path)
         self._busy = self._waits = round(busy * 1000)
-        self._names = (self._path, Path(f"{self._path}-wal"))
-        self._files: tuple[tuple[int, int], ...] = ()
+        self._files: Files | None = None
         self._synchronous = synchronous
         self._tables: dict[tuple[str, str], Table] = {}
         self._named: dict[tuple[str, str], tuple[str, Table]] = {}
@@ -87,8 +85,6 @@ class SqliteStore:
         self._position = self._committed = 0
         self._waiting: deque[_Batch] = deque()
         self._writing = False
-        #: Whether it was said that the log is large.
-        self._told = False
         #: Whether the disk took something no more.
         self._full = False
         self._idle = asyncio.Event()
@@ -140,30 +136,10 @@ class SqliteStore:
         row = self._db.execute("SELECT value FROM hansa_meta WHERE name = 'position'").fetchone()
         self._position = self._committed = row[0] if row else 0
         self._set_meta("probe", self._meta("probe") != 1)  # the log is there from the first write
-        self._files = self._identity()
-
-    def _identity(self) -> tuple[tuple[int, int], ...]:
-        """Which files hold what is written: the database and its log. Raises OSError if one is not there."""
-        found = [name.stat() for name in self._names]
-        if (found[1].st_size > _LOG_LARGE) is not self._told:
-            self._told = not self._told
-            if self._told:
-                text = "%s has %d MiB: another process reads the database for long, end it"
-                _log.warning(text, self._names[1], found[1].st_size // 1024 // 1024)
-        return tuple((one.st_dev, one.st_ino) for one in found)
+        self._files = Files(self._path)
 
     def _why(self) -> FaultKind:
-        return why(self._names)
-
-    def _same_files(self) -> None:
-        """Raises StoreFault where what is written goes to files that nobody can open any more."""
-        try:
-            same = self._identity() == self._files
-        except OSError:
-            same = False
-        if not same:
-            text = f"{self._path} or its log is not the file any more that was opened"
-            raise StoreFault(FaultKind.AWAY, text)
+        return self._files.why() if self._files is not None else FaultKind.FAILING
 
     def _connect(self) -> sqlite3.Connection:
         """Raises sqlite3.Error where the file is not there: in place of one that is away none is made."""
@@ -313,7 +289,9 @@ class SqliteStore:
     def _group(self, group: Sequence[_Batch]) -> None:
         assert self._db is not None
         start, several = self._position, len(group) > 1
-        self._same_files()
+        assert self._files is not None
+        if self._files.lost:
+            self._files.same()
         self._begun()
         try:
             for batch in group:
@@ -344,7 +322,8 @@ class SqliteStore:
             raise
         self._committed = self._position
         self.transactions += 1
-        self._same_files()  # nothing is acknowledged that went away meanwhile
+        # Nothing is acknowledged that goes to a file which is away.
+        self._files.kept() if self.transactions % _LOOKED_EVERY else self._files.same()
 
     def _begun(self) -> None:
         """Take the lock."""
@@ -459,7 +438,8 @@ class SqliteStore:
     def _probe(self) -> None:
         if self._db is None:
             raise StoreError("the store is closed")
-        self._same_files()
+        assert self._files is not None
+        self._files.same()
         self._begun()
         db = self._connection()
         if self._full:

@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 from hansa.seams import SystemClock
-from hansa.store import disk, sqlite
+from hansa.store import disk, sqlite, sqlite_files
 from hansa.store.base import Append, Put, StoreError
 from hansa.store.faults import FaultKind, StoreFault, mongo_kind, sqlite_fault
 from hansa.store.health import StoreHealth, WatchedStore
@@ -170,19 +170,24 @@ def test_errors_of_mongodb_have_a_kind():
 
 
 async def test_nothing_is_acknowledged_into_a_file_that_was_taken_away(store, tmp_path):
-    for name in ("hansa.db", "hansa.db-wal"):
-        (tmp_path / name).rename(tmp_path / "elsewhere")
+    database = tmp_path / "hansa.db"
+    database.rename(tmp_path / "elsewhere")
+    for number in (1, 2):
         with pytest.raises(StoreFault, match="not the file any more") as caught:
-            await store.commit("s", [Put("thing", ("a", 1))])
+            await store.commit("s", [Put("thing", ("a", number))])
         assert caught.value.kind is FaultKind.AWAY
         assert store.health.degraded.kind is FaultKind.AWAY
-        (tmp_path / name).write_bytes(b"")  # another file in its place
-        with pytest.raises(StoreFault, match="not the file any more"):
-            await store.probe()
-        (tmp_path / "elsewhere").replace(tmp_path / name)
+        database.write_bytes(b"")  # another file in its place
+    with pytest.raises(StoreFault, match="not the file any more"):
         await store.probe()
-        assert store.health.degraded is None
-        assert await store.get("s", "thing", ("a", 1)) is None
+    (tmp_path / "elsewhere").replace(database)
+    await store.probe()
+    assert store.health.degraded is None
+    assert await store.get("s", "thing", ("a", 2)) is None
+    (tmp_path / "hansa.db-wal").unlink()
+    for call in (store.probe(), store.commit("s", [Put("thing", ("a", 3))])):
+        with pytest.raises(StoreFault, match="not the file any more"):
+            await call
 
 
 async def test_a_reader_makes_no_new_file_in_place_of_one_that_is_away(store, tmp_path):
@@ -248,7 +253,7 @@ async def test_a_lock_is_waited_for_once(tmp_path):
 
 async def test_a_log_that_grew_under_a_long_reader_is_small_again_when_it_ends(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(sqlite, "_LOG_KEPT", 1 << 20)
-    monkeypatch.setattr(sqlite, "_LOG_LARGE", 8 << 20)
+    monkeypatch.setattr(sqlite_files, "LOG_LARGE", 8 << 20)
     monkeypatch.setattr(sqlite, "_CHECKPOINT", 100)
     inner = SqliteStore(tmp_path / "hansa.db", synchronous="OFF")
     await inner.open()
@@ -260,6 +265,8 @@ async def test_a_log_that_grew_under_a_long_reader_is_small_again_when_it_ends(t
         for _ in range(12):
             await inner.commit("s", rows(300))
         assert log.stat().st_size > 8 << 20
+        await inner.probe()
+        await inner.probe()
         assert caplog.text.count("another process reads the database for long") == 1
     for _ in range(3):
         await inner.commit("s", rows(300))
