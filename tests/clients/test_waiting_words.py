@@ -10,6 +10,7 @@ from clients.people import house
 from clients.test_crypto import cross
 from clients.test_withheld import Censor
 from clients.test_words_elsewhere import FORBID, WORD
+from hansa import Row
 from hansa.dispatch import Installed
 from hansa_matrix.federation.lasting import GENERATION, kept, leaving
 from matrix.inbound import OURS, THEIRS
@@ -98,8 +99,12 @@ async def test_what_was_judged_by_the_policies_of_now_is_not_asked_about_again(t
             "messages": {THEM: {"*": {"x": WORD}}},
         }
         edu = {"edu_type": "m.direct_to_device", "content": content}
-        assert await leaving(context, kept(edu, context.policy_generation)) == edu
-        assert await leaving(context, kept(edu, context.policy_generation - 1)) is None
-        assert await leaving(context, kept(edu, 0)) is None
+
+        async def left(generation: int) -> Any:
+            return await leaving(context, Row(key=(1,), fields={}, body=kept(edu, generation)))
+
+        assert await left(context.policy_generation) == edu
+        assert await left(context.policy_generation - 1) is None
+        assert await left(0) is None
         home.app.decisions.replace([])
-        assert await leaving(context, kept(edu, 1)) == edu
+        assert await left(1) == edu

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from hansa import Crossing, NetworkContext
+from hansa import Crossing, NetworkContext, Row
 
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.texts import texts_of_keys
@@ -23,9 +23,9 @@ def kept(edu: Mapping[str, Any], generation: int) -> bytes:
     return orjson.dumps({GENERATION: generation, **edu} if generation else edu)
 
 
-async def leaving(ctx: NetworkContext, body: bytes) -> dict[str, Any] | None:
+async def leaving(ctx: NetworkContext, row: Row) -> dict[str, Any] | None:
     """An EDU that waited, as it is sent; None if the policies of now keep it here."""
-    edu: dict[str, Any] = orjson.loads(body)
+    edu: dict[str, Any] = orjson.loads(row.body)
     generation = edu.pop(GENERATION, 0)
     if not ctx.governed or generation == ctx.policy_generation:
         return edu

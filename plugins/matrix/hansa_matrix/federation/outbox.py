@@ -257,7 +257,7 @@ class Outbox:
             "origin_server_ts": self._ctx.clock.now(),
             "pdus": [orjson.Fragment(wire) for event_id in ids if (wire := wires[event_id]) is not None],
         }
-        waited = [await leaving(self._ctx, row.body) for row in parcel.lasting]
+        waited = [await leaving(self._ctx, row) for row in parcel.lasting]
         edus = [*(edu for edu in waited if edu is not None), *passing]
         return body | ({"edus": edus} if edus else {})
 
