@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from hansa.lifecycle import Runner
 
 _PAGE = 100
+#: People of other networks whose names here are remembered.
+_MOST_GHOSTS = 20_000
 
 
 class BasicContext:
@@ -222,8 +224,7 @@ class Context(BasicContext):
             await self._app.core.commit([Put("ghost", (self.id, native), b"", fields)])
         elif _home(row) != user:
             raise LocalProtocolError(f"{native} stands for {_home(row)} already, not for {user}")
-        self._known[user] = native
-        self._ghosts[native] = user
+        self._remember(native, user)
         return native
 
     async def home_of(self, native_user: str) -> Ref:
@@ -234,8 +235,16 @@ class Context(BasicContext):
         row = await self._app.core.get("ghost", (self.id, native_user))
         home = _home(row) if row else self._ref(native_user)
         if row is not None:
-            self._ghosts[native_user] = home
+            self._remember(native_user, home)
         return home
+
+    def _remember(self, native: str, home: Ref) -> None:
+        """The oldest is read from the store again where it is asked for."""
+        if native not in self._ghosts and len(self._ghosts) >= _MOST_GHOSTS:
+            oldest = next(iter(self._ghosts))
+            self._known.pop(self._ghosts.pop(oldest), None)
+        self._ghosts[native] = home
+        self._known[home] = native
 
     async def check_password(self, native_user: str, password: str) -> bool | None:
         """See ``hansa.NetworkContext.check_password``."""

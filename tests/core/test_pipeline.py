@@ -20,6 +20,7 @@ from hansa import (
     Retry,
     Verdict,
     hookimpl,
+    runtime,
 )
 from hansa.setup import PolicySetup
 from hansa.store.faults import FaultKind, StoreFault
@@ -43,6 +44,18 @@ async def test_an_event_reaches_the_other_network_once_and_in_order():
             assert outcome.event is not None and outcome.event.seq == number + 1
         assert await made["right"].until("b", 30) == [f"m{n}" for n in range(30)]
         assert made["left"].got == {}
+
+
+async def test_names_of_people_elsewhere_are_remembered_in_bounded_memory(monkeypatch):
+    monkeypatch.setattr(runtime, "_MOST_GHOSTS", 10)
+    made: dict[str, Actor] = {}
+    async with running(networks(made), rooms=ROOM):
+        ctx = made["right"].ctx
+        people = [Ref("left", f"p{n}@x") for n in range(50)]
+        names = [await ctx.ghost(person) for person in people]
+        assert [await ctx.home_of(name) for name in names] == people
+        assert [await ctx.ghost(person) for person in people] == names
+        assert len(ctx._ghosts) == len(ctx._known) == 10
 
 
 async def test_the_same_origin_twice_is_one_event_also_within_a_batch():

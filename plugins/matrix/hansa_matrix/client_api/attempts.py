@@ -36,7 +36,8 @@ class Attempts:
 
     def stranger(self, request: Request) -> None:
         """Somebody asks who need not be anybody. Raises ``Busy`` where their address asks too often."""
-        self._take(self._addresses, address_group(request.remote))
+        if wait := self._addresses.take_from(request.remote):
+            self._refuse(wait)
 
     async def login(self, request: Request, user: str) -> None:
         """Somebody tries the password of a name. Raises ``Busy`` where that is tried too often: by the
@@ -44,7 +45,7 @@ class Attempts:
         """
         group = address_group(request.remote)
         if (user, group) not in self._known:
-            if not (wait := self._addresses.take(group) or self._names.take(user)):
+            if not (wait := self._addresses.take_from(request.remote) or self._names.take(user)):
                 return
             if not await self._came_from(user, group):
                 self._refuse(wait)

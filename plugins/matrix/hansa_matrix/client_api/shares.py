@@ -4,37 +4,33 @@ address in the place of its own oldest.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
 from hansa import Busy, Clock
+from hansa.pure.addresses import neighbourhood, networks
 
 T = TypeVar("T")
 
 
 def address_group(address: str) -> str:
     """Whom an address counts as: its /24 (IPv4) or /64 (IPv6), which one person may have whole."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        parsed = parsed.ipv4_mapped
-    bits = 24 if parsed.version == 4 else 64
-    return str(ipaddress.ip_network((parsed, bits), strict=False))
+    return neighbourhood(address)
 
 
 class Shares(Generic[T]):
     """Values by name that end after ``seconds``: ``each`` for a group of addresses, ``most`` in all. Where
-    all are taken the group with the most loses its oldest, and where nobody has two, newcomers wait.
+    all are taken whoever has the most loses its oldest, an IPv6 /32 as one, since it has thousands of /64;
+    where nobody has two, newcomers wait.
     """
 
     def __init__(self, clock: Clock, *, most: int, each: int, seconds: float) -> None:
         self._clock = clock
         self._most, self._each, self._seconds = most, each, seconds
-        self._values: OrderedDict[str, tuple[float, str, T]] = OrderedDict()
+        self._values: OrderedDict[str, tuple[float, tuple[str, ...], T]] = OrderedDict()
+        #: By the group, and by the widest network, of the address that has them.
         self._of: dict[str, OrderedDict[str, None]] = {}
+        self._wide: dict[str, OrderedDict[str, None]] = {}
 
     def get(self, name: str) -> T | None:
         """A value that has not ended."""
@@ -49,19 +45,20 @@ class Shares(Generic[T]):
 
     def put(self, name: str, address: str, value: T) -> None:
         """One more, or the same for longer. Raises ``Busy`` where there is no place for it."""
-        group = self._values[name][1] if name in self._values else address_group(address)
+        around = self._values[name][1] if name in self._values else networks(address)
         self._drop(name)
         self._expire()
-        mine = self._of.get(group, ())
+        mine = self._of.get(around[0], ())
         if len(mine) >= self._each:
             self._drop(next(iter(mine)))
         elif len(self._values) >= self._most:
-            fullest = max(self._of.values(), key=len)
+            fullest = max(self._wide.values(), key=len)
             if len(fullest) < 2:
                 raise Busy("too many begin at this moment", after=self._seconds / 10)
             self._drop(next(iter(fullest)))
-        self._values[name] = self._clock.monotonic() + self._seconds, group, value
-        self._of.setdefault(group, OrderedDict())[name] = None
+        self._values[name] = self._clock.monotonic() + self._seconds, around, value
+        self._of.setdefault(around[0], OrderedDict())[name] = None
+        self._wide.setdefault(around[-1], OrderedDict())[name] = None
 
     def __len__(self) -> int:
         return len(self._values)
@@ -74,7 +71,8 @@ class Shares(Generic[T]):
     def _drop(self, name: str) -> None:
         found = self._values.pop(name, None)
         if found is not None:
-            names = self._of[found[1]]
-            names.pop(name, None)
-            if not names:
-                del self._of[found[1]]
+            for index, network in ((self._of, found[1][0]), (self._wide, found[1][-1])):
+                names = index[network]
+                names.pop(name, None)
+                if not names:
+                    del index[network]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hansa import Busy, Clock
-from hansa.pure.addresses import neighbourhood
+from hansa.pure.addresses import networks
 
 from hansa_matrix.federation.allowance import Allowance
 
-#: Pieces of such work under way: in all, and for one /24 or /64.
+#: Pieces of such work under way: in all, and for one /24 or /64. A /48 has twice as many, a /32 four times.
 MOST, MOST_EACH = 16, 2
 #: Begun a second, and at once before that: in all, and for one /24 or /64.
 _RATE, _BURST = 10.0, 400.0
@@ -25,24 +26,31 @@ class Strangers:
     def __init__(self, clock: Clock) -> None:
         self._in_all = Allowance(clock, _RATE, _BURST)
         self._each = Allowance(clock, _RATE_EACH, _BURST_EACH)
-        self._under_way: dict[str, int] = {}
+        self._under_way: Counter[str] = Counter()
+        self._in_work = 0
 
     @contextmanager
     def work(self, remote: str) -> Iterator[str]:
         """One piece of work for an address, whose neighbourhood this gives. Raises ``Busy`` where there is
         room for no more.
         """
-        group = neighbourhood(remote) or "nowhere"
-        mine = self._under_way.get(group, 0)
-        if mine >= MOST_EACH or sum(self._under_way.values()) >= MOST:
+        remote = remote or "nowhere"
+        around = networks(remote)
+        full = any(
+            self._under_way.get(network, 0) >= MOST_EACH << wider for wider, network in enumerate(around)
+        )
+        if full or self._in_work >= MOST:
             raise Busy("too many unknown servers ask at a time", after=5.0)
-        wait = self._each.take(group) or self._in_all.take("")
+        wait = self._each.take_from(remote) or self._in_all.take("")
         if wait:
             raise Busy("too many unknown servers ask", after=max(wait, 1.0))
-        self._under_way[group] = mine + 1
+        self._in_work += 1
+        self._under_way.update(around)
         try:
-            yield group
+            yield around[0]
         finally:
-            left = self._under_way.pop(group) - 1
-            if left:
-                self._under_way[group] = left
+            self._in_work -= 1
+            for network in around:
+                self._under_way[network] -= 1
+                if not self._under_way[network]:
+                    del self._under_way[network]
