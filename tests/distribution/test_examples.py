@@ -51,7 +51,7 @@ async def test_hansa_loads_and_runs_them_by_entry_point(with_examples, tmp_path)
     file.touch(0o600)
     file.write_text(CONFIGURATION.format(port=free_port()))
     said = with_examples.run("hansa", "check", "-c", file).stdout
-    assert said == f"{file} is good: 2 networks, 1 policies, 1 rooms\n"
+    assert said == f"{file} is good: 2 networks, 1 policy, 1 room\n"
 
     def asked(*words):
         return json.loads(with_examples.run("hansa", *words, "--json", "-c", file).stdout)
