@@ -346,6 +346,23 @@ async def test_late_state_counts_however_much_follows_it(tmp_path, monkeypatch, 
         assert (await world.room.state())["m.room.member", USER] == joined
 
 
+async def test_what_nobody_has_is_asked_of_few(tmp_path, caplog):
+    """Events that cite ids out of the air, many each: others of the room are not made to look for them all."""
+    async with inbound(tmp_path, "11", gap_patience=0.0) as house:
+        world = World(house)
+        assert await world.placed(world.join()) == "accepted"
+        tips = list(house.room.tips)
+        for number in range(5):
+            before = len(house.peer.asked)
+            air = [f"${secrets.token_urlsafe(32)}" for _ in range(19)]
+            assert await world.placed(world.say(f"m{number}", prev_events=[*air, *tips])) == "accepted"
+            asked = [r.host_header for r in house.peer.asked[before:]]
+            assert asked.count(MUTE) <= 6 * TRIES
+            assert asked.count(THEIRS) <= 30 * TRIES
+        said = [r for r in caplog.records if r.levelname == "WARNING" and "is skipped" in r.message]
+        assert len(said) == 1
+
+
 async def allow_kicks(house: Inbound) -> None:
     """The forger's person may remove others."""
     network = house.app.network("matrix")

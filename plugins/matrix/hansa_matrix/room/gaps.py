@@ -127,16 +127,28 @@ class GapFiller:
         if lost and not skip:
             raise Unreachable(f"{errand.server} does not have {lost[0]}")
         if lost:
-            self._skipped(room, pdu, lost[0])
+            self._skipped(room, pdu, lost[0], errand.server)
         for event_id in ends[:_ASK]:
             await self._try_adopt(room, event_id, errand, notes)
         await self._take(room, needed, errand, notes)
 
-    def _skipped(self, room: MatrixRoom, pdu: Pdu, lost: str) -> None:
-        """Said once of each gap, however often it is tried, and counted."""
-        if not self._suspects.tries(room.room_id, lost):
-            self._ctx.count("matrix_gaps_skipped")
-            self._ctx.log.warning("a gap in %s before %s is skipped", room.room_id, pdu.event_id)
+    def _skipped(self, room: MatrixRoom, pdu: Pdu, lost: str, server: str) -> None:
+        """Counted once of each gap, however often it is tried, and said once of each room and server."""
+        if self._suspects.tries(room.room_id, lost):
+            return
+        self._ctx.count("matrix_gaps_skipped")
+        if self._first((room.room_id, "skipped", server)):
+            text = "a gap in %s before %s is skipped, as %s gives it; others like it are counted"
+            self._ctx.log.warning(text, room.room_id, pdu.event_id, server)
+
+    def _first(self, topic: tuple[str, str, str]) -> bool:
+        """Whether something is said for the first time of a room, a reason and a server."""
+        if topic in self._told:
+            return False
+        if len(self._told) >= _TOLD:
+            self._told.clear()
+        self._told.add(topic)
+        return True
 
     async def _traced(
         self, room: MatrixRoom, pdu: Pdu, got: Mapping[str, Pdu]
@@ -218,14 +230,15 @@ class GapFiller:
         than the one that sent it are asked too, and none of them may contradict it. ``depth``: see
         ``Adopted``.
         """
+        # First the event: of what nobody gives no other server is asked for the state.
+        event = await self.fetched.one(room, event_id, errand, notes)
+        if event is None:
+            return
         if notes is None:
             given = await self.fetched.state_ids(room, event_id, errand)
             state = await self.fetched.state(room, event_id, errand, given)
         else:
             state = await self._said(room, event_id, errand) or await room.state()
-        event = await self.fetched.one(room, event_id, errand, notes)
-        if event is None:
-            return
         with contextlib.suppress(Refused):  # it is judged without what it cites, and rejected
             await self.fetched.auth(room, event, errand, notes)
         assert self.ingest is not None
@@ -314,11 +327,7 @@ class GapFiller:
         self._suspects.forget(room.room_id, event_id)
         self._ctx.count("matrix_holes", why=why.value)
         server = domain_of(known.sender) if known is not None else notes.origin
-        topic = (room.room_id, why.value, server)
-        if topic not in self._told:
-            if len(self._told) >= _TOLD:
-                self._told.clear()
-            self._told.add(topic)
+        if self._first((room.room_id, why.value, server)):
             text = "%s in %s is passed over (%s, %s): what follows it goes on; others like it are counted"
             self._ctx.log.warning(text, event_id, room.room_id, why.value, server)
 
