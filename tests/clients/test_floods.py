@@ -208,6 +208,23 @@ async def test_bytes_that_a_crash_left_without_an_address_go(tmp_path, monkeypat
         assert found == [kept.blob.digest]
 
 
+async def test_a_file_whose_bytes_are_lost_is_none_and_a_copy_is_fetched_again(tmp_path):
+    async with house(tmp_path) as home:
+        alice, shelf = await home.person("alice"), home.app.network("matrix")._library
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"a file"
+
+        ours = await shelf.add(chunks(), "text/plain", "a", owner=alice.user)
+        copy = await shelf.add(chunks(), "text/plain", "a", mxc=library.Mxc(THEIRS, "b"))
+        await home.app.contexts["matrix"].blobs.remove(ours.blob.digest)
+        for mxc in (ours.mxc, copy.mxc):
+            path = f"/_matrix/client/v1/media/download/{mxc.server}/{mxc.media_id}"
+            assert (await alice.whole("GET", path)).status in {404, 502}
+        assert [row.key[0] for row in await rows(home, "media")] == [ours.mxc.server]
+        assert any("/media/download/" in request.target for request in home.wire.peer.asked)
+
+
 async def test_servers_that_nothing_is_for_any_more_are_forgotten(tmp_path, moved):
     async with inbound(tmp_path, keep_deliveries_for=10) as house_:
         house_.peer.answer = lambda request: (200, {"pdus": {}}) if "/send/" in request.target else None

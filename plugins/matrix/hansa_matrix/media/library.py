@@ -146,7 +146,7 @@ class Library:
             except Conflict as conflict:
                 if conflict.collection != "media":
                     continue
-                if copy and (known := await self.get(item.mxc)) is not None:
+                if copy and (known := await self._find(item.mxc)) is not None:
                     await self._let_go(item.blob.digest)
                     return known
                 raise HasFile("that address has a file already") from None
@@ -198,7 +198,22 @@ class Library:
         )
 
     async def get(self, mxc: Mxc) -> Item | None:
-        """A file if it is here."""
+        """A file if it is here. A row whose bytes a disk has lost is none, and that of a copy goes: it can be
+        fetched again.
+        """
+        found = await self._find(mxc)
+        if found is None:
+            return None
+        try:
+            await self._ctx.blobs.size(found.blob.digest)
+        except NoBlob:
+            self._ctx.count("matrix_media_lost")
+            if mxc.server != self._server:
+                await self.remove(mxc)
+            return None
+        return found
+
+    async def _find(self, mxc: Mxc) -> Item | None:
         row = await self._ctx.store.get("media", (mxc.server, mxc.media_id))
         if row is None:
             return None
