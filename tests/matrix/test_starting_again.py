@@ -59,12 +59,12 @@ async def test_keys_that_could_not_be_looked_up_drop_no_event(tmp_path):
             def __getattr__(self, name):
                 return getattr(keyring, name)
 
-            async def need(self, *args):
+            async def need(self, *args, **more):
                 nonlocal left
                 if left:
                     left -= 1
                     raise StoreFault(FaultKind.LOCKED, "a lock")
-                await keyring.need(*args)
+                await keyring.need(*args, **more)
 
         keyring = ingest._keyring
         ingest._keyless, ingest._keyring = keyless, Failing()

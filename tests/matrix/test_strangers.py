@@ -355,3 +355,45 @@ async def test_a_server_that_was_not_asked_for_want_of_room_is_not_taken_for_gon
         busy[0] = False
         await keyring.need(wanted, 5)
         assert keyring.get(*wanted[0]).public == key.public
+
+
+class Crowded:
+    """No place comes free for strangers; others are answered."""
+
+    def __init__(self, house: Inbound, doc: dict[str, Any]) -> None:
+        self.shares: list[tuple[bool, str]] = []
+        self.go = asyncio.Event()
+        self._doc = doc
+        house.peer.request = self.request
+
+    async def request(self, request: Any) -> HttpResponse:
+        if not request.target.startswith("/_matrix/key/v2/server"):
+            return HttpResponse(status=404)
+        self.shares.append((request.stranger, request.share))
+        if request.stranger:
+            await self.go.wait()
+            raise HttpError("too many requests wait", Failure.BUSY)
+        return HttpResponse(status=200, body=orjson.dumps(self._doc))
+
+
+@pytest.mark.parametrize("gives_up", [False, True])
+async def test_who_has_proven_itself_does_not_depend_on_a_question_of_a_stranger(tmp_path, gives_up):
+    """It waited for a stranger's question, which was never put, and took the keys for absent."""
+    async with inbound(tmp_path) as house:
+        key = made("x")
+        crowded = Crowded(house, document("some.example:1", key))
+        keyring = house.app.network("matrix")._keyring
+        wanted = [("some.example:1", "ed25519:x")]
+        loop = asyncio.get_running_loop()
+        stranger = loop.create_task(keyring.need(wanted, 5, stranger="192.0.2.0/24"))
+        async with asyncio.timeout(5):
+            while not crowded.shares:
+                await asyncio.sleep(0)
+            proven = loop.create_task(keyring.need(wanted, 5, share="peer.example:1"))
+            await asyncio.sleep(0)
+            if gives_up:
+                stranger.cancel()
+            crowded.go.set()
+            await asyncio.gather(stranger, proven, return_exceptions=True)
+        assert crowded.shares == [(True, "192.0.2.0/24"), (False, "peer.example:1")]
+        assert keyring.get(*wanted[0]).public == key.public

@@ -50,7 +50,7 @@ class Keyring:
         self._clock = ctx.clock
         self._notaries = [n for n in ctx.config.trusted_notaries if n != server]
         self._distrusted = frozenset(ctx.config.distrusted_keys)
-        self._fetching: dict[str, asyncio.Future[None]] = {}
+        self._fetching: dict[str, asyncio.Future[bool]] = {}
         #: ``server -> (asked again at, failures)``.
         self._failed: Lru[str, tuple[float, int]] = Lru(_MANY)
         self._failing: Lru[str, float] = Lru(_MANY)
@@ -100,9 +100,12 @@ class Keyring:
             for server, key_id in wanted
         )
 
-    async def need(self, wanted: Iterable[tuple[str, str]], at: int, *, stranger: str = "") -> None:
+    async def need(
+        self, wanted: Iterable[tuple[str, str]], at: int, *, stranger: str = "", share: str = ""
+    ) -> None:
         """Have these keys at hand, valid at ``at`` (ms), as far as their servers or notaries give them.
         ``stranger`` names the neighbourhood of who wants them and has proven nothing: nothing is stored then.
+        ``share`` names the server whose event or question needs them, in whose share they are asked for.
         """
         wanted = list(wanted)
         if not stranger:
@@ -112,7 +115,7 @@ class Keyring:
         if not missing:
             return
         due = self._due(missing)
-        asked = await asyncio.gather(*(self._fetch_once(server, stranger) for server in due))
+        asked = await asyncio.gather(*(self._fetch_once(server, stranger, share) for server in due))
         crowded = {server for server, one in zip(due, asked, strict=True) if not one}
         missing = await self._missing(missing, at)
         if missing and self._notaries:
@@ -169,40 +172,45 @@ class Keyring:
             self._failed.pop(server)
         await asyncio.gather(*(self._fetch_once(server) for server in names))
 
-    async def _fetch_once(self, server: str, stranger: str = "") -> bool:
+    async def _fetch_once(self, server: str, stranger: str = "", share: str = "") -> bool:
         """Ask a server for its keys, unless it is asked already or failed a moment ago. False where there was
-        no room to ask it.
+        no room to ask it. Whoever waited for somebody else's question that was never put asks in its own
+        share: the places of strangers are fewer.
         """
-        under_way = self._fetching.get(server)
-        if under_way is not None:
-            await asyncio.shield(under_way)
-            return True
+        while (under_way := self._fetching.get(server)) is not None:
+            if await asyncio.shield(under_way):
+                return True
+            if stranger:
+                return False
         again, failures = self._failed.get(server) or _NEVER
         if again > self._clock.monotonic() or server == self._server:
             return True
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._fetching[server] = done
+        was_asked = False
         try:
-            await self._fetch(server, stranger)
+            await self._fetch(server, stranger, share)
         except Crowded:
             self._ctx.count("matrix_lookups_crowded")
             self._failing.put(server, self._failing.get(server) or self._clock.monotonic())
             return False
         except (Unreachable, RemoteProtocolError):
+            was_asked = True
             wait = min(_MOST_NEGATIVE, _NEGATIVE * 2.0 ** min(failures, 10))
             wait *= 0.9 + 0.2 * self._ctx.random.uniform()
             self._failed.put(server, (self._clock.monotonic() + wait, failures + 1))
             if server not in self._failing:
                 self._failing.put(server, self._clock.monotonic())
         else:
+            was_asked = True
             self._failed.pop(server)
             self._failing.pop(server)
         finally:
             del self._fetching[server]
-            done.set_result(None)
+            done.set_result(was_asked)
         return True
 
-    async def _fetch(self, server: str, stranger: str) -> None:
+    async def _fetch(self, server: str, stranger: str, share: str) -> None:
         doc = await self._client.request(
             "GET",
             server,
@@ -211,6 +219,7 @@ class Keyring:
             seconds=15.0,
             limits=KEY_DOCUMENT,
             stranger=stranger,
+            share=share,
         )
         await self._keep(server, doc, passing=bool(stranger))
 

@@ -136,10 +136,11 @@ class Client:
         limits: Limits = DOCUMENT,
         signed: bool = True,
         stranger: str = "",
+        share: str = "",
     ) -> Any:
         """The parsed answer of a 2xx, within ``limits``. Raises ``Refused`` for another status,
         ``Unreachable`` for none. ``stranger``: in whose share it is asked (``HttpRequest.share``), if that
-        is somebody who has proven nothing.
+        is somebody who has proven nothing; ``share``, if it is a server that has proven who it is.
         """
         if server == self._server:
             raise Refused("a server sends no requests to itself", hint=400)
@@ -156,7 +157,7 @@ class Client:
                 body=content,
                 timeout=seconds,
                 max_body=limits.bytes,
-                share=stranger,
+                share=stranger or share,
                 stranger=bool(stranger),
             ),
         )

@@ -381,7 +381,8 @@ class Ingest:
         """Ask once, however that ends: without the keys the event is dropped at its turn."""
         pdu, version = entry.pdu, room.version
         try:
-            await self._keyring.need(key_ids(pdu, required_servers(pdu, version)), needed_at(pdu, version))
+            wanted = key_ids(pdu, required_servers(pdu, version))
+            await self._keyring.need(wanted, needed_at(pdu, version), share=entry.origin)
         except StoreFault as fault:  # nobody was asked
             self._ctx.log.info("the keys of %s are asked for later: %s", pdu.event_id, fault)
             self._give_back(line, entry, ready=False)

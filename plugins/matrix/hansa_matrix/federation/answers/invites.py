@@ -77,7 +77,7 @@ class Invited:
             raise error(403, "M_FORBIDDEN", "the invited user is not of this server")
         self._pending.admit(origin, target)
         wanted = key_ids(pdu, required_servers(pdu, version))
-        await self._keyring.need(wanted, needed_at(pdu, version))
+        await self._keyring.need(wanted, needed_at(pdu, version), share=origin)
         if unsigned_by(pdu, version, self._keyring.get, verify) is not None:
             raise error(403, "M_FORBIDDEN", "the invite's signature does not do")
         signed_at, forged = await self._proven(pdu, state, version)
@@ -129,7 +129,8 @@ class Invited:
             servers = required_servers(pdu, version)
             named = key_ids(pdu, servers)
             if pdu.type == CREATE or servers <= {ids.domain_of(invite.sender), self._own.server}:
-                await self._keyring.need(named, needed_at(pdu, version))
+                inviting = ids.domain_of(invite.sender)
+                await self._keyring.need(named, needed_at(pdu, version), share=inviting)
             problem = unsigned_by(pdu, version, self._keyring.get, verify, servers)
             known = any(self._keyring.get(*name) is not None for name in named)
             if pdu.room_id != invite.room_id or not hash_matches(pdu.raw, version) or (problem and known):
