@@ -171,6 +171,12 @@ class NetworkContext(PluginContext, Protocol):
         """The person behind an id of this network: themselves, or the one whose ghost it is."""
         ...
 
+    async def nobody(self, user: Ref) -> bool:
+        """Whether it is known that nobody of another network has an id: see ``hansa.KnowsPeople``. Nobody is
+        of a network that there is not.
+        """
+        ...
+
     async def check_password(self, native_user: str, password: str) -> bool | None:
         """What plugins say of a password (the hook ``check_password``); None if none has an opinion."""
         ...

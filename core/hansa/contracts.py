@@ -109,6 +109,17 @@ class LinksRooms(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsPeople(Protocol):
+    """A network that can tell of some ids that nobody has them: people there are not invited."""
+
+    async def nobody(self, user: str) -> bool:
+        """Whether it is known that nobody has this id, or that it is no id of a person; False where it cannot
+        be known. Answers within seconds.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomWish:
     """How an operator wants a room to be: what it is called (empty: as its address says), and whether it is

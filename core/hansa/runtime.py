@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hansa import tables
 from hansa.blobs import ScopedBlobs
-from hansa.contracts import LinksRooms, MakesGhosts, RoomRefused
+from hansa.contracts import KnowsPeople, LinksRooms, MakesGhosts, RoomRefused
 from hansa.patience import Work
 from hansa.pure.crossing import Crossing, DirectoryQuery
 from hansa.pure.errors import LocalProtocolError
@@ -245,6 +245,13 @@ class Context(BasicContext):
             self._known.pop(self._ghosts.pop(oldest), None)
         self._ghosts[native] = home
         self._known[home] = native
+
+    async def nobody(self, user: Ref) -> bool:
+        """See ``hansa.NetworkContext.nobody``."""
+        if user.network not in self._app.runners:
+            return True
+        instance = self._app.network(user.network)
+        return isinstance(instance, KnowsPeople) and await instance.nobody(user.id)
 
     async def check_password(self, native_user: str, password: str) -> bool | None:
         """See ``hansa.NetworkContext.check_password``."""

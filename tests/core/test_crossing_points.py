@@ -14,6 +14,7 @@ from hansa import (
     EventIn,
     EventOut,
     FoundsRooms,
+    KnowsPeople,
     LinksRooms,
     Member,
     Membership,
@@ -64,6 +65,8 @@ POINTS = {
     "NetworkContext.ghost": FREE + "an id is made; its person is judged at every act",
     "NetworkContext.home_of": FREE + "an id is looked up",
     "NetworkContext.check_password": FREE + "a person proves who they are, to us alone",
+    "NetworkContext.nobody": FREE + "whether there is somebody to invite; the invite is judged by itself",
+    "KnowsPeople.nobody": FREE + "the network asks about ProfileQuery before it asks others",
     "NetworkContext.native_id": FREE + "an id is looked up",
     "NetworkContext.event_by": FREE + "by an id that the network has: to answer or take back, never to show",
     "NetworkContext.status": FREE + "for the operator",
@@ -97,7 +100,16 @@ class Strict:
 def test_every_point_is_in_the_table():
     found = {
         f"{kind.__name__}.{name}"
-        for kind in (NetworkContext, Network, Signals, ShowsPresent, LinksRooms, FoundsRooms, NamesRooms)
+        for kind in (
+            NetworkContext,
+            Network,
+            Signals,
+            ShowsPresent,
+            LinksRooms,
+            FoundsRooms,
+            NamesRooms,
+            KnowsPeople,
+        )
         for name, _ in inspect.getmembers(kind)
         if not name.startswith("_") and (kind is not NetworkContext or name not in _OWN)
     }

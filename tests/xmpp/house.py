@@ -50,6 +50,8 @@ class Script:
         self.sent: list[Element] = []
         self.online: set[str] = set()
         self.silent: set[str] = set()
+        #: Bare JIDs of which their server says that there is nobody; of all others it says nothing.
+        self.absent: set[str] = set()
         self.listener: Listener | None = None
         self.is_up = False
         self._news = asyncio.Event()
@@ -82,6 +84,16 @@ class Script:
                 answer = "result" if to in self.online else "error"
                 text = f"<iq from='{to}' to='{e.get('from')}' id='{e.get('id')}' type='{answer}'/>"
                 asyncio.get_running_loop().call_soon(self.receive, text)
+
+        query = e.find("{http://jabber.org/protocol/disco#info}query")
+        if query is not None and e.get("type") == "get" and e.get("to") not in self.silent:
+            to = e.get("to", "")
+            condition = "item-not-found" if to in self.absent else "service-unavailable"
+            text = (
+                f"<iq from='{to}' to='{e.get('from')}' id='{e.get('id')}' type='error'><error type='cancel'>"
+                f"<{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+            )
+            asyncio.get_running_loop().call_soon(self.receive, text)
 
     def _tell(self) -> None:
         self._news.set()

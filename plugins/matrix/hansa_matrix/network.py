@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import string
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -53,6 +52,7 @@ from hansa_matrix.federation.routes import Routes
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.federation.server import Gate, add_routes
 from hansa_matrix.federation.strangers import Strangers
+from hansa_matrix.ghosts import localpart
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.media.fetch import Fetcher
 from hansa_matrix.media.library import Library
@@ -96,7 +96,6 @@ from hansa_matrix.room.upgrade import Upgrades
 from hansa_matrix.schema import SCHEMA
 from hansa_matrix.users.known import Known
 
-_PLAIN = frozenset(string.ascii_lowercase + string.digits + "._-/+")
 _FEATURES = Features(
     levels={
         Kind.MESSAGE: Level.FULL,
@@ -108,11 +107,6 @@ _FEATURES = Features(
     },
     max_text=40_000,
 )
-
-
-def escaped(text: str) -> str:
-    """Text in the grammar of localparts, injectively: other bytes as ``=hh``."""
-    return "".join(c if c in _PLAIN else "".join(f"={b:02x}" for b in c.encode()) for c in text)
 
 
 class MatrixNetwork:
@@ -315,7 +309,7 @@ class MatrixNetwork:
 
     def ghost_id(self, user: Ref) -> str:
         """See ``hansa.MakesGhosts.ghost_id``."""
-        local = f"{self._config.ghost_prefix}{escaped(user.network)}_{escaped(user.id)}"
+        local = localpart(user, self._config.ghost_prefix)
         if len(local) + len(self._server) + 2 > ids.MAX_BYTES:
             raise LocalProtocolError(f"{user} is too long for a user id")
         return f"@{local}:{self._server}"

@@ -106,7 +106,7 @@ class Ingress:
         if stanza is None:
             return
         if stanza.kind == "iq" and stanza.type in {"result", "error"}:
-            if not self.service.pings.answered(stanza):
+            if not (self.service.pings.answered(stanza) or self.service.questions.answered(stanza)):
                 self._ctx.count("xmpp_ignored", why="unasked")
             return
         if self._ctx.governed and stanza.kind == "iq" and stanza.type == "get":

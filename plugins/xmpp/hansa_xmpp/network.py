@@ -18,6 +18,7 @@ from hansa import (
     NativeFacts,
     NetworkContext,
     OpenedRoom,
+    ProfileQuery,
     Ref,
     Refusal,
     RefusalCode,
@@ -132,3 +133,20 @@ class XmppNetwork:
     async def addresses_of(self, natives: Collection[str]) -> Mapping[str, Sequence[str]]:  # noqa: ARG002
         """See ``NamesRooms.addresses_of``: there are no others."""
         return {}
+
+    async def nobody(self, user: str) -> bool:
+        """See ``KnowsPeople.nobody``: their own server is asked, if the policies allow it."""
+        domain = self.server_of(user)
+        try:
+            found = JID(user)
+        except InvalidJID:
+            return True
+        if not found.local or found.bare != user or domain == self._ctx.config.component:
+            return True
+        if not self._ingress.service.up:
+            return False
+        person = Ref(self._ctx.id, user)
+        asked = ProfileQuery(network=self._ctx.id, server=domain, user=person, outbound=True)
+        if not (await self._ctx.check(asked)).allowed:
+            return False
+        return await self._ingress.service.questions.nobody(user)

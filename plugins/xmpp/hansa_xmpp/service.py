@@ -24,6 +24,7 @@ from hansa_xmpp.proto import convert, render
 from hansa_xmpp.proto.commands import Admission, Asked, Command, Enter, Gone, Past, Renamed, Send
 from hansa_xmpp.proto.muc import Muc
 from hansa_xmpp.proto.render import Outgoing, batches
+from hansa_xmpp.questions import Questions
 from hansa_xmpp.transport import LinkDown, Transport
 
 _HISTORY_PAGE, _HISTORY_PAGES = 50, 240
@@ -60,6 +61,7 @@ class MucService:
         self._rooms: dict[str, HostedRoom] = {}
         self._salt = b""
         self.pings = Pings(ctx.random, ctx.config.ping_timeout)
+        self.questions = Questions(ctx.config.component, ctx.clock, ctx.random, self.say)
         #: True while the link is up; ``epoch`` counts how often it came up.
         self.up = False
         self.epoch = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -123,9 +124,7 @@ class Rooms:
             raise error(400, "M_ROOM_IN_USE", f"{alias} names another room")
         direct = {"is_direct": True} if body.get("is_direct") is True else {}
         wanted_in = user_ids(body, "invite")
-        for user in wanted_in:
-            if self._own.nobody(user):
-                raise error(404, "M_NOT_FOUND", f"there is no {user}")
+        await asyncio.gather(*(self._voice.invitees.require(user) for user in wanted_in))
         invited = {user: {**direct, **await self._shown(user)} for user in wanted_in}
         begun = founding(caller.user, version, body, invited, await self._shown(caller.user))
 

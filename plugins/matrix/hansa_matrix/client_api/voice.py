@@ -12,6 +12,7 @@ from hansa import Inbound, Member, Ref
 from hansa_matrix.bridge import OwnDraft, meaning
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import refused
+from hansa_matrix.client_api.invitees import Invitees
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_values
@@ -30,6 +31,7 @@ class Voice:
         self._own = own
         self._ctx = own.ctx
         self._room_of = room_of
+        self.invitees = Invitees(own)
 
     def room(self, room_id: str) -> MatrixRoom:
         """A room that this server is in. Raises the error answer of one that it is not in."""
@@ -77,6 +79,8 @@ class Voice:
         self.room(room_id)
         check_values(content)
         if type_ == MEMBER:
+            if content.get("membership") == "invite" and ids.valid_user_id(state_key):
+                await self.invitees.require(str(state_key))
             content = self._member_content(user, room_id, str(state_key), content)
             draft = (type_, state_key, content)
         what = await meaning(draft, self._own.views.home_of)
@@ -102,11 +106,9 @@ class Voice:
         self, user: str, room_id: str, target: str, content: dict[str, Any]
     ) -> dict[str, Any]:
         """What a member event says. Who is in the room needs nobody to let them in: the server that once did
-        would have to sign again. Raises the error answer of an invite of nobody.
+        would have to sign again.
         """
         membership, accounts = content.get("membership"), self._own.attendance.accounts
-        if membership == "invite" and ids.valid_user_id(target) and self._own.nobody(target):
-            raise error(404, "M_NOT_FOUND", f"there is no {target}")
         stay = self._own.attendance.stay(user, room_id) if user in accounts else None
         inside = user == target and stay is not None and stay.membership == "join"
         if membership == "join" and inside and AUTHORISING_USER in content:

@@ -1,0 +1,43 @@
+"""Who can be invited. SPEC: client-server API, "Joining rooms"."""
+
+from __future__ import annotations
+
+from hansa import LocalProtocolError, NetworkContext
+
+from hansa_matrix.federation.server import error
+from hansa_matrix.ghosts import people_behind
+from hansa_matrix.room.native import Own
+
+
+class Invitees:
+    """People of this server and of other networks: of both it may be known that there is nobody."""
+
+    def __init__(self, own: Own) -> None:
+        self._own = own
+        self._ctx: NetworkContext = own.ctx
+
+    async def require(self, user: str) -> None:
+        """Raises the error answer about somebody who is known not to exist. Somebody of another network who
+        may exist has a ghost afterwards.
+        """
+        local, _, server = user[1:].partition(":")
+        prefix = self._ctx.config.ghost_prefix
+        if self._own.nobody(user):
+            raise error(404, "M_NOT_FOUND", f"there is no {user}")
+        if (
+            server != self._own.server
+            or not local.startswith(prefix)
+            or user in self._own.attendance.accounts
+        ):
+            return
+        home = await self._ctx.home_of(user)
+        known = home.network != self._ctx.id
+        for person in [home] if known else people_behind(local, prefix):
+            if person.network == self._ctx.id or await self._ctx.nobody(person):
+                continue
+            try:
+                await self._ctx.ghost(person)
+            except LocalProtocolError:  # somebody else has that ghost
+                continue
+            return
+        raise error(404, "M_NOT_FOUND", f"there is no {user}")

@@ -1,0 +1,43 @@
+"""Ids of people of other networks here, and who may be behind one that nobody had yet."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterator
+
+from hansa import Ref
+
+_PLAIN = frozenset(string.ascii_lowercase + string.digits + "._-/+")
+_ESCAPED = re.compile(r"(?:[a-z0-9._/+-]|=[0-9a-f]{2})+")
+
+
+def escaped(text: str) -> str:
+    """Text in the grammar of localparts, injectively: other bytes as ``=hh``."""
+    return "".join(c if c in _PLAIN else "".join(f"={b:02x}" for b in c.encode()) for c in text)
+
+
+def localpart(user: Ref, prefix: str) -> str:
+    """What the id of somebody's ghost has before the server."""
+    return f"{prefix}{escaped(user.network)}_{escaped(user.id)}"
+
+
+def people_behind(local: str, prefix: str) -> Iterator[Ref]:
+    """Whoever may have a ghost of a localpart: one person, or one for each place at which the name of a
+    network may end.
+    """
+    rest = local.removeprefix(prefix)
+    for match in re.finditer("_", rest):
+        network, person = _plain(rest[: match.start()]), _plain(rest[match.end() :])
+        if network and person and localpart(Ref(network, person), prefix) == local:
+            yield Ref(network, person)
+
+
+def _plain(text: str) -> str:
+    """What was escaped so; empty if nothing was."""
+    if not _ESCAPED.fullmatch(text):
+        return ""
+    try:
+        return re.sub(r"(?:=[0-9a-f]{2})+", lambda m: bytes.fromhex(m[0].replace("=", "")).decode(), text)
+    except UnicodeDecodeError:
+        return ""

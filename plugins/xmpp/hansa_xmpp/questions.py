@@ -1,0 +1,79 @@
+"""Whether somebody is there, as their own server says it. SPEC: XEP-0030 section 8; RFC 6120 section 8.3.3.
+
+Many servers tell strangers nothing of their people, whether they are there or not: that is no answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+
+from hansa import Clock, Random
+
+from hansa_xmpp.proto import render
+from hansa_xmpp.proto.jid import domain_of
+from hansa_xmpp.proto.render import Outgoing, element
+from hansa_xmpp.proto.stanza import DISCO_INFO, Stanza
+
+#: Questions under way in all and of one domain, and the seconds that each has.
+MOST, MOST_OF_DOMAIN, WITHIN = 64, 8, 5.0
+#: Answers that are remembered, and for how many seconds.
+MOST_REMEMBERED, REMEMBERED_FOR = 1000, 60.0
+_NOBODY = "item-not-found"
+
+
+class Questions:
+    """Of one component, which asks as ``asker``."""
+
+    def __init__(
+        self, asker: str, clock: Clock, random: Random, say: Callable[[Iterable[Outgoing]], None]
+    ) -> None:
+        self._asker = asker
+        self._clock = clock
+        self._random = random
+        self._say = say
+        self._waiting: dict[tuple[str, str], asyncio.Future[bool]] = {}
+        self._of_domain: Counter[str] = Counter()
+        #: By bare JID, until when an answer holds, and the answer.
+        self._known: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+
+    async def nobody(self, person: str) -> bool:
+        """Whether the server of a bare JID says that there is nobody; False for any other answer, for none in
+        time, and where too many are asked.
+        """
+        now, domain = self._clock.monotonic(), domain_of(person)
+        until, known = self._known.get(person, (0.0, False))
+        if now < until:
+            return known
+        if len(self._waiting) >= MOST or self._of_domain[domain] >= MOST_OF_DOMAIN:
+            return False
+        name = "who-" + self._random.bytes(9).hex()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting[person, name] = future
+        self._of_domain[domain] += 1
+        try:
+            query = element("query", DISCO_INFO)
+            self._say([render.stanza("iq", self._asker, [person], query, type_="get", id_=name)])
+            async with asyncio.timeout(WITHIN):
+                found = await future
+        except TimeoutError:
+            found = False
+        finally:
+            del self._waiting[person, name]
+            self._of_domain[domain] -= 1
+            if not self._of_domain[domain]:
+                del self._of_domain[domain]
+        self._known[person] = (self._clock.monotonic() + REMEMBERED_FOR, found)
+        if len(self._known) > MOST_REMEMBERED:
+            self._known.popitem(last=False)
+        return found
+
+    def answered(self, stanza: Stanza) -> bool:
+        """An iq result or error arrived; False if it answers no question of ours."""
+        future = self._waiting.get((stanza.sender.bare, stanza.id))
+        if future is None or stanza.sender.resource:
+            return False
+        if not future.done():
+            future.set_result(stanza.type == "error" and stanza.condition == _NOBODY)
+        return True
