@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hansa import HttpError, HttpRequest, HttpResponse, SrvRecord
+from hansa import Failure, HttpError, HttpRequest, HttpResponse, SrvRecord
 from hansa_matrix.federation.routes import Routes
 from hansa_matrix.proto.discovery import Route
 
@@ -209,3 +209,33 @@ async def test_nobody_is_waited_for_at_five_hundred_addresses():
     targets = (await routes.find("a.example")).targets
     assert targets == tuple(("b.example", n) for n in range(1, 9))
     assert (await routes.find("a.example")).targets == targets
+
+
+@pytest.mark.parametrize("redirected", [False, True])
+async def test_a_file_that_was_not_asked_for_want_of_room_is_not_taken_for_absent(redirected: bool):
+    """Strangers who used up their places made us lose servers that are known by their file alone."""
+    net = Net()
+    routes, clock = found(net)
+    there = f"a.example:443{WELL_KNOWN}"
+    net.files[there] = names("b.example:99")
+    ask, crowded = net.request, [True]
+    asked: list[tuple[str, bool]] = []
+
+    async def request(request: HttpRequest) -> HttpResponse:
+        asked.append((request.share, request.stranger))
+        if crowded and redirected and request.target == WELL_KNOWN:
+            return HttpResponse(status=302, headers={"location": "/elsewhere"})
+        if crowded:
+            raise HttpError("too many requests wait", Failure.BUSY)
+        return await ask(request)
+
+    net.request = request  # type: ignore[method-assign]
+    with pytest.raises(HttpError) as refused:
+        await routes.find("a.example", share="192.0.2.0/24", stranger=True)
+    assert refused.value.kind is Failure.BUSY and set(asked) == {("192.0.2.0/24", True)}
+    crowded.clear()
+    asked.clear()
+    route = await routes.find("a.example", share="peer.example")
+    assert route.targets == (("b.example", 99),) and asked == [("peer.example", False)]
+    clock.at = 1.0
+    assert await routes.find("a.example") == route and len(asked) == 1

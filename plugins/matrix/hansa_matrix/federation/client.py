@@ -242,7 +242,7 @@ class Client:
             raise Refused("a server sends no requests to itself", hint=400)
         await self._allowed(server)
         content = dumps(body) if body is not None else None
-        route = await self._routes.find(server)
+        route = await self._route(server)
         async with AsyncExitStack() as stack:
             problem: HttpError | None = None
             for host, port in route.targets:
@@ -261,6 +261,8 @@ class Client:
                 try:
                     answer = await stack.enter_async_context(self._http.stream(request))
                 except HttpError as error:
+                    if error.kind is Failure.BUSY:
+                        raise Crowded(str(error)) from error
                     problem = error
                     continue
                 if not 200 <= answer.status < 300:
@@ -272,9 +274,15 @@ class Client:
             self._routes.forget(server)
             raise unreached(server, problem)
 
+    async def _route(self, server: str, share: str = "", *, stranger: bool = False) -> Route:
+        try:
+            return await self._routes.find(server, share=share, stranger=stranger)
+        except HttpError as error:
+            raise Crowded(str(error)) from error
+
     async def _send(self, server: str, request: HttpRequest) -> HttpResponse:
         """To the first address of the server that answers."""
-        route = await self._routes.find(server, stranger=request.share if request.stranger else "")
+        route = await self._route(server, request.share, stranger=request.stranger)
         problem: HttpError | None = None
         for host, port in route.targets:
             there = replace(

@@ -83,6 +83,9 @@ class Doctor:
             advice = "a server name is a host name that DNS can have, with a port that TCP has"
             found.append(Finding("name", "fail", error.reason, advice))
             return None
+        except HttpError as error:
+            found.append(Finding("discovery", "fail", error.detail, "ask again when less is under way"))
+            return None
         found += [Finding("discovery", "ok", step) for step in steps]
         targets = ", ".join(f"{host}:{port}" for host, port in route.targets)
         text = f"connect to {targets}, Host {route.host_header}, certificate for {route.tls_name}"

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
 import orjson
-from hansa import Clock, Http, HttpError, HttpRequest, HttpResponse, Random
+from hansa import Clock, Failure, Http, HttpError, HttpRequest, HttpResponse, Random
 
 from hansa_matrix.lru import Lru
 from hansa_matrix.proto.discovery import (
@@ -56,10 +56,16 @@ class Routes:
         self._files: Lru[str, _Known] = Lru(_KEPT)
 
     async def find(
-        self, server: str, told: Callable[[str], None] | None = None, *, stranger: str = ""
+        self,
+        server: str,
+        told: Callable[[str], None] | None = None,
+        *,
+        share: str = "",
+        stranger: bool = False,
     ) -> Route:
-        """The route to a server, ``told`` of each step to it, looked for in the share of a ``stranger`` if
-        that is not empty. Raises RemoteProtocolError for a name that can have none.
+        """The route to a server, ``told`` of each step to it, looked for as ``HttpRequest.share`` says.
+        Raises RemoteProtocolError for a name that can have none, and ``HttpError`` of kind ``BUSY`` where
+        nobody could be asked for want of room: that says nothing of the server, and is not remembered.
         """
         known, now = self._routes.get(server), self._clock.monotonic()
         if told is None and known is not None and known[0] > now:
@@ -69,7 +75,7 @@ class Routes:
         command = discovery.start()
         while not isinstance(command, Route):
             if isinstance(command, FetchWellKnown):
-                file = await self._file(command.host, stranger)
+                file = await self._file(command.host, share, stranger=stranger)
                 until = min(until, file.until)
                 name = parse_well_known(file.body)
                 what = f"names {name}" if name else "names nothing, which is no error"
@@ -88,12 +94,12 @@ class Routes:
         """The route leads nowhere: find it anew next time."""
         self._routes.pop(server)
 
-    async def _file(self, host: str, stranger: str) -> _Known:
+    async def _file(self, host: str, share: str, *, stranger: bool) -> _Known:
         now = self._clock.monotonic()
         known = self._files.get(host)
         if known is not None and known.until > now:
             return known
-        answer = await self._get(host, stranger)
+        answer = await self._get(host, share, stranger=stranger)
         name = parse_well_known(answer.body) if answer is not None else None
         if answer is not None and name is not None:
             jitter = 0.9 + 0.2 * self._random.uniform()
@@ -110,7 +116,7 @@ class Routes:
         self._files.put(host, fresh)
         return fresh
 
-    async def _get(self, host: str, stranger: str) -> HttpResponse | None:
+    async def _get(self, host: str, share: str, *, stranger: bool) -> HttpResponse | None:
         """The file's answer, redirects followed; each hop is guarded as any request is."""
         url = f"https://{host}/.well-known/matrix/server"
         for _ in range(_REDIRECTS + 1):
@@ -131,12 +137,14 @@ class Routes:
                 tls_name=parts.hostname,
                 timeout=10.0,
                 max_body=MAX_WELL_KNOWN,
-                share=stranger,
-                stranger=bool(stranger),
+                share=share,
+                stranger=stranger,
             )
             try:
                 answer = await self._http.request(request)
-            except HttpError:
+            except HttpError as error:
+                if error.kind is Failure.BUSY:
+                    raise
                 return None
             if answer.status not in {301, 302, 303, 307, 308}:
                 return answer if answer.status == 200 else None
