@@ -59,7 +59,7 @@ CORE: dict[str, list[Any]] = {
         "denied": [{"network": WORD, "server": WORD, "because": WORD}]}],
     "deliveries": [[{"destination": WORD, "waiting": 1, "since": 1, "reason": WORD, "dead": [{"seq": 1, "reason": WORD}]}]],
     "tested": [{"action": WORD, "facts": {}, "policies": [
-        {"policy": WORD, "shadow": False, "action": WORD, "reasons": [WORD], "failed": WORD}]}],
+        {"policy": WORD, "way": WORD, "shadow": False, "action": WORD, "reasons": [WORD], "failed": WORD}]}],
     "decisions": [[_DECISION, {**_DECISION, "mode": "shadow"}]],
     "explanation": [_DECISION, {**_DECISION, "mode": "shadow"}],
 }  # fmt: skip
