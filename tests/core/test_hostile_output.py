@@ -58,7 +58,7 @@ CORE: dict[str, list[Any]] = {
         {"user": WORD, "membership": WORD, "name": WORD, "role": WORD, "server": WORD}],
         "denied": [{"network": WORD, "server": WORD, "because": WORD}]}],
     "deliveries": [[{"destination": WORD, "waiting": 1, "since": 1, "reason": WORD, "dead": [{"seq": 1, "reason": WORD}]}]],
-    "tested": [{"action": WORD, "facts": {}, "policies": [
+    "tested": [{"action": WORD, "facts": {}, "out": {"a": WORD}, "policies": [
         {"policy": WORD, "way": WORD, "shadow": False, "action": WORD, "reasons": [WORD], "failed": WORD}]}],
     "decisions": [[_DECISION, {**_DECISION, "mode": "shadow"}]],
     "explanation": [_DECISION, {**_DECISION, "mode": "shadow"}],
