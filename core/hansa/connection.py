@@ -203,7 +203,8 @@ class Connection(web.RequestHandler):
             answer = fault(status, "M_UNKNOWN", "this is not HTTP as it has to be")
         else:
             self._count("http_internal_errors")
-            _log.error("a request of %s failed", request.remote, exc_info=exc)
+            failure = exc or RuntimeError("no error was told")
+            self._told.exception(failure, "a request of %s failed", request.remote)
             answer = fault(status, "M_UNKNOWN", "an internal error, which was logged")
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")

@@ -93,6 +93,7 @@ class Dispatcher:
     ) -> None:
         self._routers = routers
         self.count = count
+        self._told = LogLimit(_log)
         self._proxies = [ipaddress.ip_network(one, strict=False) for one in proxies]
 
     def address(self, peer: str, forwarded: Sequence[str]) -> str:
@@ -205,8 +206,9 @@ class Dispatcher:
             return fault(413, "M_TOO_LARGE", str(error))
         except (ConnectionError, TimeoutError):
             return fault(408, "M_UNKNOWN", "the body did not come in time")
-        except Exception:  # noqa: BLE001  # a bug here must be one answer and one log line, not a broken connection
-            _log.exception("%s %s failed", request.method, request.target.partition("?")[0][:200])
+        except Exception as error:  # noqa: BLE001  # a bug here must be one answer and one log line, not a broken connection
+            target = request.target.partition("?")[0][:200]
+            self._told.exception(error, "%s %s failed", request.method, target)
             self.count("http_internal_errors")
             return fault(500, "M_UNKNOWN", "an internal error, which was logged")
 

@@ -32,7 +32,19 @@ class LogLimit:
         """One line at WARNING."""
         self._write(logging.WARNING, source, text, *values)
 
-    def _write(self, level: int, source: str, text: str, *values: object) -> None:
+    def exception(self, error: BaseException, text: str, *values: object) -> None:
+        """One line at ERROR with the traceback. Its source is the place in the code that raised: who finds
+        a bug has it told once, and the next bug as well.
+        """
+        at = error.__traceback__
+        while at is not None and at.tb_next is not None:
+            at = at.tb_next
+        place = f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}" if at is not None else ""
+        self._write(logging.ERROR, f"{type(error).__name__} {place}", text, *values, error=error)
+
+    def _write(
+        self, level: int, source: str, text: str, *values: object, error: BaseException | None = None
+    ) -> None:
         now = asyncio.get_running_loop().time()
         known = self._sources.get(source)
         if known is None:
@@ -42,7 +54,7 @@ class LogLimit:
             return
         more = f" ({known.left_out} more of the like)" if known.left_out else ""
         known.again, known.left_out = now + _EVERY, 0
-        self._log.log(level, text + more, *values)
+        self._log.log(level, text + more, *values, exc_info=error)
 
     def _new(self, source: str, now: float) -> _Source:
         if len(self._sources) >= _SOURCES:

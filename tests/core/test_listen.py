@@ -166,3 +166,26 @@ async def test_who_may_get_something_may_ask_for_its_head():
         assert counts.get("http_broken_off") is None
     finally:
         await listener.stop()
+
+
+async def test_a_bug_is_told_once_a_minute_however_often_it_is_found(caplog):
+    """A traceback for each request was 3 KiB of log for each."""
+    counts, router = Counts(), Router()
+
+    async def faulty(request: Request) -> Response:
+        if request.target.endswith("b"):
+            raise ValueError("another bug")
+        raise KeyError("a bug")
+
+    router.add("GET", "/faulty/{name}", faulty)
+    listener = Listener(Dispatcher({"": router}, counts), "127.0.0.1", 0)
+    await listener.start()
+    try:
+        for n in range(20):
+            await said(listener.port, b"GET /faulty/%da" % n + _END)
+        await said(listener.port, b"GET /faulty/b" + _END)
+    finally:
+        await listener.stop()
+    told = [record for record in caplog.records if record.exc_info]
+    assert [record.getMessage() for record in told] == ["GET /faulty/0a failed", "GET /faulty/b failed"]
+    assert counts["http_internal_errors"] == 21
