@@ -24,6 +24,13 @@ NOT_ROWS = {"request.body", "answer.body", "response.body", "self.body"}
 UNBOUNDED = {
     ("core/hansa/pure/bounded_json.py", "data"): "the bounded reader itself",
     ("core/hansa/pure/bounded_json.py", "data.decode()"): "the bounded reader itself, up to 64 KiB",
+    ("core/hansa/pure/json_parts.py", "data"): "behind check_limits",
+    ("core/hansa/pure/json_parts.py", "token"): "one string or number",
+    (
+        "core/hansa/pure/json_parts.py",
+        "_mended(data)",
+    ): "behind check_limits, up to what may be mended at once",
+    ("plugins/matrix/hansa_matrix/proto/transactions.py", "body"): "behind check_limits",
     ("core/hansa/pure/codec.py", "body"): "a row of the store",
     ("core/hansa/config.py", "path.read_text(encoding='utf-8')"): "the operator's configuration",
     ("core/hansa/commands/client.py", "config.read_text(encoding='utf-8')"): "the operator's configuration",

@@ -14,6 +14,7 @@ from hansa_matrix.proto import devices as proto
 from hansa_matrix.proto.devices import Device, ToDevice
 from hansa_matrix.room.sweep import swept
 from hansa_matrix.users.known import Known
+from hansa_matrix.users.remote import ANEW_BURST
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
@@ -524,7 +525,7 @@ async def test_updates_are_followed_and_repeats_are_none(tmp_path):
         known(house).remote.changed = changed.append
         await edus(house, update(4, [3], "Q"))
         assert await devices_of(house) == {"P", "Q"}
-        await edus(house, update(4, [3], "Q"), update(2, [1], "R"))
+        await edus(house, update(4, [3], "Q"), update(2, [1], "P"))
         await edus(house, update(6, [4], "P", deleted=True))
         assert await devices_of(house) == {"Q"}
         await edus(house, update(7, [6], "Q", keys=None))  # its keys are gone
@@ -549,6 +550,44 @@ async def test_a_missed_change_makes_a_list_stale_until_it_came_anew(tmp_path):
             await edus(house, stale)
         await until(lambda: not known(house).remote._fetching)
         assert await devices_of(house) == {"S"}
+
+
+@pytest.mark.parametrize("number", [1, 3, 2])
+async def test_a_server_whose_numbers_say_nothing_is_asked_anew(tmp_path, number):
+    """Some send the number 1 for ever, and never what came before; one that is set up anew begins again."""
+    async with inbound(tmp_path) as house:
+        their = await cached(house, listed(3, "P"))
+        changed: list[str] = []
+        known(house).remote.changed = changed.append
+        for names in (["P", "Q"], ["Q"], ["Q", "R"]):
+            their.lists = [listed(number, *names)] * 3
+            gone = {"deleted": True} if names == ["Q"] else {}
+            await edus(house, update(number, [], "P" if gone else names[-1], **gone))
+            await until(lambda: not known(house).remote._fetching)
+            assert await devices_of(house) == set(names)
+        assert changed == [THEM] * 3
+
+
+async def test_a_list_whose_number_never_reaches_what_was_told_is_taken(tmp_path):
+    async with inbound(tmp_path) as house:
+        their = await cached(house, listed(3, "P"))
+        their.lists = [listed(0, "P", "Q")] * 3
+        await edus(house, update(9, [], "Q"))
+        await until(lambda: not known(house).remote._fetching)
+        assert await devices_of(house) == {"P", "Q"}
+
+
+async def test_a_server_causes_so_many_lists_to_be_asked_for_and_no_more(tmp_path):
+    """What is not asked for is stale, so that nothing old is used."""
+    async with inbound(tmp_path) as house:
+        their = await cached(house, listed(3, "P"))
+        their.asked.clear()
+        for number in range(int(ANEW_BURST) + 30):
+            their.lists = [listed(number % 2, "P", "Q")] * 3
+            await edus(house, update(number % 2, [], "Q", deleted=number % 2 == 0))
+            await until(lambda: not known(house).remote._fetching)
+        assert 0 < their.times("/user/devices/") <= ANEW_BURST + 1
+        assert await devices_of(house) is None
 
 
 async def test_one_list_is_fetched_once_at_a_time(tmp_path):

@@ -280,7 +280,7 @@ def test_the_state_of_an_invite() -> None:
         invite = room.event("m.room.member", "@b:y", {"membership": "invite"})
         check_shown([room.create.raw, room.member.raw], invite, version)
         deep: Any = 1
-        for _ in range(120):
+        for _ in range(220):
             deep = [deep]
         for odd in (None, 7, "x", [], {"a": deep}):
             with pytest.raises(RemoteProtocolError):

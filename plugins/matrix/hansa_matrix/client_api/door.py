@@ -26,7 +26,7 @@ from hansa import (
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.federation.server import error, error_response, json_response
-from hansa_matrix.proto.canonical import CLIENT_BODY, check_depth, decode
+from hansa_matrix.proto.canonical import CLIENT_BODY, CLIENT_DEPTH, check_depth, decode
 
 #: ``(who, request, body) -> answer``.
 Handler = Callable[[Caller, Request, Any], Awaitable[Any]]
@@ -218,7 +218,7 @@ def _body(request: Request) -> Any:
         return {}
     if not isinstance(value, dict):
         raise error(400, "M_BAD_JSON", "the body is no object")
-    check_depth(value)
+    check_depth(value, CLIENT_DEPTH)
     return value
 
 

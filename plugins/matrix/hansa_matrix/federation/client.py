@@ -23,6 +23,7 @@ from hansa import (
     Verdict,
 )
 from hansa.pure.bounded_json import Limits
+from hansa.pure.json_parts import MENDED_AT_ONCE
 
 from hansa_matrix.federation.routes import Routes
 from hansa_matrix.own_keys import OwnKeys
@@ -305,9 +306,9 @@ class Client:
         if not body.strip() or (not good and len(body) > ERROR_ANSWER.bytes):
             return {}
         try:
-            if len(body) <= _READ_AT_ONCE:
+            if len(body) <= MENDED_AT_ONCE:
                 return parse(body, limits)
-            return await asyncio.get_running_loop().run_in_executor(None, parse, body, limits)
+            return await asyncio.get_running_loop().run_in_executor(None, parse, body, limits, limits.bytes)
         except RemoteProtocolError as error:
             if not good:
                 return {}

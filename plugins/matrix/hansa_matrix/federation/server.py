@@ -25,7 +25,7 @@ from hansa_matrix.crypto import verify
 from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.federation.strangers import Strangers
 from hansa_matrix.keyring import Keyring
-from hansa_matrix.proto.canonical import TRANSACTION, decode
+from hansa_matrix.proto.canonical import TRANSACTION, parse
 from hansa_matrix.proto.xmatrix import XMatrix, parse_header, signing_bytes
 
 #: A PDU of 64 KiB as it may be written, with the stripped state of an invite.
@@ -214,7 +214,7 @@ def _unsigned(by: XMatrix) -> RemoteProtocolError:
 
 
 def _object(body: bytes, limits: Limits) -> dict[str, Any]:
-    value = decode(body or b"{}", limits)
+    value = parse(body or b"{}", limits)
     if not isinstance(value, dict):
         raise error(400, "M_BAD_JSON", "the body is no object")
     return value

@@ -13,12 +13,18 @@ from typing import Any
 import orjson
 from hansa.pure.bounded_json import Limits, deeper, read_json
 from hansa.pure.errors import RemoteProtocolError
+from hansa.pure.json_parts import MENDED_AT_ONCE, cut_deep, read_parts, unreadable_in
 
 from hansa_matrix.proto.versions import RoomVersion
 
 _MOST = 2**53 - 1
-#: Deeper nesting than this is refused; orjson's own limit for encoding is above 200.
-MAX_DEPTH = 100
+#: Levels of an event or of anything else that others say. Synapse takes events of 127 levels; orjson encodes
+#: 254, of which the rest is for what an event stands in.
+MAX_DEPTH = 200
+#: Levels of what a client says: an event that others refuse would be seen here alone.
+CLIENT_DEPTH = 100
+#: Levels of an answer, which holds events some levels deep.
+_ANSWER_DEPTH = 220
 #: A body or an answer of which nothing else is said.
 DOCUMENT = Limits(bytes=8 * 1024 * 1024)
 #: What ``/_matrix/key/v2/server`` answers: 50 keys of some 200 bytes at the most.
@@ -38,11 +44,13 @@ def decode(data: bytes, limits: Limits = DOCUMENT) -> Any:
     return read_json(data, limits)
 
 
-def parse(data: bytes, limits: Limits = DOCUMENT) -> Any:
-    """JSON as it stands, floats allowed: for documents that nobody signs. Raises RemoteProtocolError."""
-    value = read_json(data, limits)
-    check_depth(value)
-    return value
+def parse(data: bytes, limits: Limits = DOCUMENT, mended: int = MENDED_AT_ONCE) -> Any:
+    """JSON as it stands, floats allowed. A part that cannot be read or nests too deep is ``UNREADABLE``,
+    which is refused wherever a value of its place is checked: one bad event does not keep out the others of
+    an answer. See ``hansa.pure.json_parts.read_parts``. Raises RemoteProtocolError.
+    """
+    value = read_parts(data, limits, mended=mended)
+    return cut_deep(value, _ANSWER_DEPTH) if deeper(value, _ANSWER_DEPTH) else value
 
 
 def loads(data: bytes, limits: Limits = DOCUMENT) -> Any:
@@ -52,10 +60,24 @@ def loads(data: bytes, limits: Limits = DOCUMENT) -> Any:
     return value
 
 
-def check_depth(value: Any) -> None:
-    """Raise RemoteProtocolError if ``value`` nests deeper than ``MAX_DEPTH``."""
-    if deeper(value, MAX_DEPTH):
-        raise RemoteProtocolError(f"JSON nests deeper than {MAX_DEPTH}", code="M_BAD_JSON")
+def check_depth(value: Any, most: int = MAX_DEPTH) -> None:
+    """Raise RemoteProtocolError if ``value`` nests deeper than ``most``."""
+    if deeper(value, most):
+        raise RemoteProtocolError(f"JSON nests deeper than {most}", code="M_BAD_JSON")
+
+
+def usable(value: Any) -> bool:
+    """Whether every part of a value could be read and it nests no deeper than ``MAX_DEPTH``."""
+    return not deeper(value, MAX_DEPTH) and not unreadable_in(value)
+
+
+def check_lax_values(value: Any) -> None:
+    """As ``check_values``, of an event of a room version that lets any number through: what could not be read
+    is refused there too.
+    """
+    check_depth(value)
+    if unreadable_in(value):
+        raise RemoteProtocolError("a part of it cannot be read", code="M_BAD_JSON")
 
 
 def check_values(value: Any) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hansa.pure.errors import RemoteProtocolError
 
-from hansa_matrix.proto.canonical import parse
+from hansa_matrix.proto.canonical import CLIENT_DEPTH, check_depth, decode
 from hansa_matrix.proto.ids import parse_server_name
 
 MAX_WELL_KNOWN = 50 * 1024
@@ -107,7 +107,8 @@ def parse_well_known(body: bytes | None) -> str | None:
     if body is None or len(body) > MAX_WELL_KNOWN:
         return None
     try:
-        value = parse(body)
+        value = decode(body)
+        check_depth(value, CLIENT_DEPTH)
         name = value.get("m.server") if isinstance(value, dict) else None
         parsed = parse_server_name(name if isinstance(name, str) else "")
     except RemoteProtocolError:

@@ -12,8 +12,9 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import orjson
-from hansa.pure.bounded_json import Limits, read_json
+from hansa.pure.bounded_json import Limits
 from hansa.pure.errors import RemoteProtocolError
+from hansa.pure.json_parts import MENDED_AT_ONCE, read_parts
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _SPACE = re.compile(rb"[ \t\r\n]*+")
@@ -48,26 +49,34 @@ _QUOTE, _COMMA, _OPEN, _CLOSE = ord('"'), ord(","), b"[{", b"]}"
 _CHUNK = 64 * 1024
 #: Bytes that one pattern is tried on, for a millisecond: nobody else runs meanwhile.
 _WINDOW = 32 * 1024
-#: An element that is this many times too large ends the reading, as does one that nobody could parse.
+#: An element that is this many times too large ends the reading; one that nests deeper is left out.
 _MOST_SKIPPED, _MOST_DEPTH = 16, 1024
 
 
 class Piece(NamedTuple):
     """One element of the array ``name`` or, of strings and numbers, several with commas between them. ``raw``
-    is None for an element that was too large to be kept.
+    is None for an element that was too large to be kept, or nests deeper than 1,024 levels.
     """
 
     name: str
     raw: bytes | None
 
     def values(self) -> list[Any]:
-        """The elements. Raises RemoteProtocolError (M_NOT_JSON)."""
+        """The elements, None for one that is not there or too large to be mended where it cannot be read; see
+        ``hansa.pure.json_parts.read_parts``. Raises RemoteProtocolError (M_NOT_JSON).
+        """
         if self.raw is None:
-            return []
+            return [None]
         try:
             values: list[Any] = orjson.loads(b"[%b]" % self.raw)
         except orjson.JSONDecodeError as error:
-            raise _malformed(str(error)) from error
+            if len(self.raw) > MENDED_AT_ONCE:
+                return [None]
+            values = read_parts(
+                b"[%b]" % self.raw, Limits(bytes=MENDED_AT_ONCE + 2), mended=MENDED_AT_ONCE + 2
+            )
+            if not isinstance(values, list):
+                raise _malformed(str(error)) from error
         if not values:
             raise _malformed("a comma without an element")
         return values
@@ -106,7 +115,7 @@ class Splitter:
         #: Where the element that is under way begins in the buffer, and how deep in it we are.
         self._start = -1
         self._inner = 0
-        self._in_string = self._skipping = False
+        self._in_string = self._skipping = self._deep = False
         self._skipped = 0
 
     def feed(self, chunk: bytes) -> list[Piece]:
@@ -119,7 +128,7 @@ class Splitter:
         pieces = self._cut()
         if self._array or self._at < len(self._buffer):
             raise _malformed("it ends too early")
-        return pieces, read_json(bytes(self._rest), self._rest_limits)
+        return pieces, read_parts(bytes(self._rest), self._rest_limits)
 
     def _kept(self) -> int:
         """From where on the buffer is still needed; what counts in it is moved there."""
@@ -171,13 +180,12 @@ class Splitter:
                 self._skip()
             return False
         self._inner += step
-        if self._inner > _MOST_DEPTH:
-            raise _malformed("it nests too deep")
+        self._deep = self._deep or self._inner > _MOST_DEPTH
         if self._inner:
             return True
-        large = self._skipping or self._at - self._start > self._most_element
+        large = self._deep or self._skipping or self._at - self._start > self._most_element
         pieces.append(Piece(self._array, None if large else self._buffer[self._start : self._at]))
-        self._start, self._skipping, self._skipped = -1, False, 0
+        self._start, self._skipping, self._skipped, self._deep = -1, False, 0, False
         self._after_element, self._after_comma = True, False
         return True
 
@@ -254,8 +262,6 @@ class Splitter:
             self._check_rest(len(self._buffer) - end)
             return False
         self._depth += step
-        if self._depth > _MOST_DEPTH:
-            raise _malformed("it nests too deep")
         return True
 
     def _top(self) -> bool:

@@ -14,7 +14,7 @@ import orjson
 from hansa.pure.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical import canonical, check_depth, check_values
+from hansa_matrix.proto.canonical import canonical, check_lax_values, check_values
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import content_hash, event_id, event_id_of, hash_matches, reference_hash
 from hansa_matrix.proto.redact import redact
@@ -92,8 +92,8 @@ def parse(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
     """
     if not isinstance(obj, dict):
         raise _bad("an event is not an object")
-    (check_values if version.strict_json else check_depth)(obj)
     raw = {key: value for key, value in obj.items() if key not in NOT_KEPT}
+    (check_values if version.strict_json else check_lax_values)(raw)
     if version.named_event_ids:
         raw["event_id"] = _named(obj.get("event_id"))
     type_ = _text(raw, "type", version)

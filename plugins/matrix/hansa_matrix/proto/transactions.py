@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from hansa.pure.bounded_json import MAX_VALUES, Limits, infinite, values_in
+from hansa.pure.bounded_json import MAX_VALUES, Limits, check_limits, values_in
 from hansa.pure.errors import RemoteProtocolError
+from hansa.pure.json_parts import unreadable_in
 
-from hansa_matrix.proto.canonical import TRANSACTION, decode
+from hansa_matrix.proto.canonical import TRANSACTION
 from hansa_matrix.proto.json_stream import Piece, Splitter
 
 MAX_PDUS = 50
@@ -24,12 +25,12 @@ def parse_transaction(body: bytes, origin: str) -> tuple[list[Any], list[Any]]:
     """``(pdus, edus)``, each unchecked, so that what is wrong with one does not keep the others out. Raises
     RemoteProtocolError (400, 413) for the whole transaction.
 
-    None stands for one that cannot be read: it has a number beyond a double, or with those before it more
-    than ``MAX_VALUES`` keys and values. A PDU that is left out so is fetched by itself once another cites it.
+    None stands for one that cannot be read: it nests deeper than 1,024 levels, is an EDU with a number beyond
+    a double or half of a surrogate pair, or has with those before it more than ``MAX_VALUES`` keys and
+    values. A PDU that is left out so is fetched by itself once another cites it.
     """
-    try:
-        value = decode(body, TRANSACTION)
-    except RemoteProtocolError:
+    value = _whole(body)
+    if value is None:
         value = _one_by_one(body)
     if not isinstance(value, dict):
         raise RemoteProtocolError("a transaction is an object", code="M_BAD_JSON")
@@ -43,6 +44,15 @@ def parse_transaction(body: bytes, origin: str) -> tuple[list[Any], list[Any]]:
             f"{len(pdus)} pdus and {len(edus)} edus, at most {MAX_PDUS} and {MAX_EDUS}", code="M_TOO_LARGE"
         )
     return pdus, edus
+
+
+def _whole(body: bytes) -> Any:
+    """The transaction, None if it has parts that cannot be read or is too much to be read at once."""
+    try:
+        check_limits(body, TRANSACTION)
+        return orjson.loads(body)
+    except (RemoteProtocolError, orjson.JSONDecodeError):
+        return None
 
 
 def _one_by_one(body: bytes) -> Any:
@@ -77,9 +87,8 @@ def _gathered(pieces: Sequence[Piece], found: Mapping[str, list[Any]], left: int
 
 
 def _read(piece: Piece) -> list[Any]:
-    try:
-        return piece.values()
-    except RemoteProtocolError as error:
-        if isinstance(error.__cause__, orjson.JSONDecodeError) and infinite(error.__cause__):
-            return [None]
-        raise
+    """The elements of a piece. What cannot be read of a PDU may stand in ``unsigned``, which nobody needs; an
+    EDU that cannot be read whole is None.
+    """
+    values = piece.values()
+    return [None if unreadable_in(one) else one for one in values] if piece.name == "edus" else values

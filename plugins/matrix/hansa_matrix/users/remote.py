@@ -16,6 +16,7 @@ import orjson
 from hansa import Busy, Cas, Delete, NetworkContext, Put, RemoteProtocolError, StoreError, StoreFault, Write
 
 from hansa_matrix.crossings import Crossings, passes
+from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.federation.client import Client, Unreachable, path
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
@@ -44,6 +45,8 @@ BYTES_IN_ALL, LEAST = 4 * 1024**3, 4 * 1024 * 1024
 #: Lists that are fetched at a time, and that may wait for it, of one server and in all.
 BOUNDS = Bounds(in_all=20, each={"server": 3}, waiting=200)
 _MOST_FETCHING = 1000
+#: Lists of one server that are asked for anew because of what it told: at once, and a second after that.
+ANEW_BURST, ANEW_RATE = 200.0, 1.0
 _SWEPT_AT_ONCE = 200
 _WITHIN = 10.0
 #: How often a list is asked for that is older than what its server told meanwhile.
@@ -63,6 +66,8 @@ class RemoteDevices:
         self._fetching: dict[str, int] = {}
         self._shares = Shares(BOUNDS)
         self._latest = Latest()
+        self._anew = Allowance(ctx.clock, ANEW_RATE, ANEW_BURST)
+        self._again: set[str] = set()
         self._bytes: int | None = None
         self._swept_to: str | None = None
         #: Told whose devices or cross-signing keys changed.
@@ -121,14 +126,14 @@ class RemoteDevices:
             if row is None:  # nobody here asked for the list yet
                 return self._company.shared(update.user)
             known = None if row.fields["stale"] else parse_user_devices(orjson.loads(row.body), update.user)
-            if known is not None and update.stream_id <= known.stream_id:
+            if known is not None and _repeated(update, known):
                 return False
-            missed = known is None or not update.previous or max(update.previous) > known.stream_id
-            if known is None or missed or len(row.body) > _CHANGED_IN_PLACE:
+            if known is None or not _follows(update, known) or len(row.body) > _CHANGED_IN_PLACE:
                 self._ctx.count("matrix_device_lists_stale")
                 if not row.fields["stale"]:
                     await self._put(update.user, b"", stale=True)
-                self.fetch(update.user, update.stream_id)
+                ahead = known is None or update.stream_id > known.stream_id
+                self._fetch_anew(update.user, update.stream_id if ahead else 0)
                 return True
             devices = dict(known.devices)
             devices.pop(update.device.device_id, None)
@@ -227,12 +232,23 @@ class RemoteDevices:
                 async with self._one:
                     await self._drop(str(row.key[0]))
 
+    def _fetch_anew(self, user: str, at_least: int) -> None:
+        """Ask for a list because of what its server told, as often as a server may cause it. Until then the
+        list is stale, and whoever needs it asks the server.
+        """
+        if self._anew.take(ids.domain_of(user)):
+            self._ctx.count("matrix_device_lists_not_fetched")
+        else:
+            self.fetch(user, at_least)
+
     def fetch(self, user: str, at_least: int = 0) -> None:
         """Ask for somebody's list in the background, once at a time. ``at_least`` is the number of a change
-        that it has to have.
+        that it has to have; with 0 an answer that is under way already is asked for once more.
         """
         if user in self._fetching:
             self._fetching[user] = max(self._fetching[user], at_least)
+            if not at_least:
+                self._again.add(user)
         elif self._may_fetch(user) and self._company.shared(user):
             self._fetching[user] = at_least
             self._ctx.spawn(partial(self._fetch, user), f"devices of {user}")
@@ -248,13 +264,16 @@ class RemoteDevices:
         try:
             if not await self._lets(user):
                 return
-            for _ in range(_ATTEMPTS):
+            for attempt in range(1, _ATTEMPTS + 1):
+                self._again.discard(user)
                 async with self._shares.slot(("server", ids.domain_of(user))):
                     answer = await self._client.request("GET", ids.domain_of(user), target, seconds=_WITHIN)
                 devices = parse_user_devices(answer, user)
                 if devices is None:
                     raise RemoteProtocolError("the answer is no list of devices")
-                if devices.stream_id >= self._fetching[user]:
+                # COMPAT: the numbers of some servers never grow, or begin again: the last answer is taken.
+                current = devices.stream_id >= self._fetching[user] and user not in self._again
+                if current or attempt == _ATTEMPTS:
                     async with self._one:
                         await self._keep(devices)
                     return
@@ -262,3 +281,19 @@ class RemoteDevices:
             self._ctx.log.info("the devices of %s: %s", user, error)
         finally:
             del self._fetching[user]
+            self._again.discard(user)
+
+
+def _repeated(update: DeviceListUpdate, known: UserDevices) -> bool:
+    """Whether a list has a change already: no later number, and the device is as it says."""
+    if update.stream_id > known.stream_id:
+        return False
+    gone = update.deleted or update.device.keys is None
+    return known.devices.get(update.device.device_id) == (None if gone else update.device)
+
+
+def _follows(update: DeviceListUpdate, known: UserDevices) -> bool:
+    """Whether a change is the next after those that a list has: numbers of servers that say nothing of the
+    changes before, or that begin again, are no order.
+    """
+    return bool(update.previous) and max(update.previous) <= known.stream_id < update.stream_id

@@ -13,6 +13,7 @@ from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.server import Answerer, error
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.canonical import usable
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import hash_matches
 from hansa_matrix.proto.joins import check_shown, senders_of
@@ -67,6 +68,7 @@ class Invited:
         if not isinstance(state, list) or len(state) > 100 or not isinstance(event, dict):
             raise error(400, "M_INVALID_PARAM", "event or invite_room_state is missing or malformed")
         pdu = parse(event, version)
+        state = [one for one in state if usable(one)]
         check_shown(state, pdu, version)
         if pdu.event_id != request.path["event"] or pdu.room_id != request.path["room"]:
             raise error(400, "M_INVALID_PARAM", "the event is not the one that the path names")
