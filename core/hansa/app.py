@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,8 @@ from hansa.store.health import StoreHealth, WatchedStore
 from hansa.throttle import Throttle
 
 _OBSERVED = 1000
+#: Combinations of labels that are counted apart under one name.
+_MOST_SERIES = 500
 #: Seconds between two looks for decisions that are too old.
 _PRUNE_EVERY = 600.0
 #: Seconds that a directory has to say whether a password is right.
@@ -77,6 +80,7 @@ class App:
         #: Routes per server name; ``""`` holds those of networks without one.
         self.routers: dict[str, Router] = {}
         self.counters: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+        self._series: Counter[str] = Counter()
         self.gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         #: Gauges that are read when they are asked for: ``(name, labels, value)``.
         self.measures: list[Callable[[], Iterable[tuple[str, Mapping[str, str], float]]]] = [
@@ -95,9 +99,17 @@ class App:
         self._stopping = False
 
     def count(self, name: str, **labels: str) -> None:
-        """Add one to a counter."""
+        """Add one to a counter. Labels beyond the 500th combination of a name count as ``other``: whatever a
+        label is made of, nobody fills the memory or the metrics with it.
+        """
         key = (name, tuple(sorted(labels.items())))
-        self.counters[key] = self.counters.get(key, 0) + 1
+        before = self.counters.get(key)
+        if before is None:
+            if self._series[name] >= _MOST_SERIES:
+                key = (name, tuple((label, "other") for label in sorted(labels)))
+                before = self.counters.get(key, 0)
+            self._series[name] += before is None
+        self.counters[key] = (before or 0) + 1
 
     def spawn(self, work: Work, name: str) -> asyncio.Task[None]:
         """A task of the core's own; a crash is logged, and is a bug here. A function is called again where
