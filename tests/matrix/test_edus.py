@@ -168,9 +168,7 @@ async def test_an_older_receipt_replaces_no_newer_one(tmp_path):
     async with inbound(tmp_path) as house:
         assert await receipts(house, ("$b", 9, ""), ("$a", 8, "")) == {"": ["$b", 9]}
         assert await receipts(house, ("$c", 10, "")) == {"": ["$c", 10]}
-        ahead = house.app.contexts["matrix"].clock.now() + 2 * 86_400_000
-        assert await receipts(house, ("$d", ahead, "")) == {"": ["$c", 10]}
-        assert house.app.counters["matrix_receipts_ignored", (("plugin", "matrix"),)] == 2
+        assert house.app.counters["matrix_receipts_ignored", (("plugin", "matrix"),)] == 1
 
 
 async def test_of_a_person_with_receipts_in_very_many_threads_the_oldest_goes(tmp_path, monkeypatch):
@@ -324,10 +322,11 @@ async def test_a_server_that_does_not_answer_is_told_nothing_more_until_it_is_he
                 await asyncio.sleep(0)
 
 
-async def test_a_clock_that_is_ahead_keeps_no_later_receipt_out(tmp_path):
+@pytest.mark.parametrize("hours", [20, 24 * 365])
+async def test_a_clock_that_is_ahead_keeps_no_later_receipt_out(tmp_path, hours):
     async with inbound(tmp_path) as house:
         now = house.app.contexts["matrix"].clock.now()
-        found = await receipts(house, ("$a", now + 20 * 3_600_000, ""))
+        found = await receipts(house, ("$a", now + hours * 3_600_000, ""))
         assert found[""][0] == "$a"
         found = await receipts(house, ("$b", house.app.contexts["matrix"].clock.now(), ""))
         assert found[""][0] == "$b"

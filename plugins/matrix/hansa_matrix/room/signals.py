@@ -49,8 +49,8 @@ from hansa_matrix.texts import FORMS
 TYPES_FOR = 60.0
 #: People who type, in all; the one who began first of the server that has most of them gives way.
 MOST_TYPING = 5000
-#: Threads of one room in which a person's last receipt is kept, and how far (ms) ahead of us a clock may be.
-MOST_THREADS, _AHEAD = 100, 86_400_000
+#: Threads of one room in which a person's last receipt is kept.
+MOST_THREADS = 100
 #: What stands for no thread.
 _NO_THREAD = frozenset({"", "main"})
 #: What the threads of private receipts begin with where they are kept.
@@ -220,13 +220,14 @@ class RoomSignals:
                 pass
 
     async def _reads(self, receipt: ReceiptEdu) -> None:
-        if receipt.ts > self._ctx.clock.now() + _AHEAD or not await self._keep(receipt):
+        if not await self._keep(receipt):
             self._ctx.count("matrix_receipts_ignored")
             return
         event = await self._ctx.event_by(receipt.event_id)
         if event is not None:
             user = Ref(self._ctx.id, receipt.user)
-            signal = Receipt(user=user, event=event, ts=receipt.ts, thread=receipt.thread)
+            at = min(receipt.ts, self._ctx.clock.now())
+            signal = Receipt(user=user, event=event, ts=at, thread=receipt.thread)
             await self._ctx.signal(receipt.room_id, signal)
 
     async def _keep(self, receipt: ReceiptEdu) -> bool:
