@@ -43,7 +43,7 @@ class Submission:
     """One ``Inbound`` on its way. ``writes`` are the rows of its decisions, ``withheld`` the links it may not
     pass with their decision ids; ``ready`` refuses it at its turn; ``fetches`` counts the turns it left.
     ``generation`` is that of the policies that judged it. ``receipt`` is written with it, if what came
-    ``before`` it is durable by then.
+    ``before`` it is durable by then. One that ``stays`` never leaves its turn: it fails instead.
     """
 
     inbound: Inbound
@@ -58,6 +58,7 @@ class Submission:
     ready: Refusal | None = None
     receipt: Insert | None = None
     before: tuple[Submission, ...] = ()
+    stays: bool = False
 
     @property
     def immutable(self) -> bool:

@@ -71,7 +71,7 @@ class NetworkContext(PluginContext, Protocol):
 
         ``receipt`` is a row of the network's own that says that all of them were taken. It is written with
         the last one, in the same commit, and not at all if one of them fails. Raises Conflict where the
-        row is there already.
+        row is there already, and ``Busy`` where one of them could only be judged after others were asked.
         """
         ...
 

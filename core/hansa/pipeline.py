@@ -133,9 +133,16 @@ class Pipeline:
                 raise Busy("too many events of this room wait", after=1.0)
         if made and receipt is not None:
             made[-1].receipt, made[-1].before = receipt, tuple(made[:-1])
+            for item in made:
+                item.stays = True
         for item in made:
             self._enqueue(item.link.room, item)
-        outcomes = [await item.done for item in made]
+        try:
+            outcomes = [await item.done for item in made]
+        except BaseException:  # of several that failed the first is told
+            for item in made:
+                item.done.add_done_callback(_known)
+            raise
         if made and made[-1].receipt is not None:
             await self._store.commit([made[-1].receipt])
         return outcomes
@@ -348,6 +355,9 @@ class Pipeline:
             self._refuse(draft, item, refusal_by(verdict))
             return
         prepared = await turn.prepare(inbound, verdict)
+        if isinstance(prepared, Missing | Countersign) and item.stays:
+            _fail([item], Busy("what it stands on has to be asked for", after=1.0))
+            return
         if isinstance(prepared, Missing | Countersign):
             self._around.spawn(self._outside(room, item, prepared), "outside the turn")
             return
@@ -456,6 +466,12 @@ def _fail(items: Sequence[Submission], error: Exception) -> None:
     for item in items:
         if not item.done.done():
             item.done.set_exception(error)
+
+
+def _known(done: asyncio.Future[Outcome]) -> None:
+    """Nobody waits for a failure any more, which is no mistake."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _as_duplicate(done: asyncio.Future[Outcome], mine: Submission) -> None:

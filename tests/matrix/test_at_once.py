@@ -8,7 +8,9 @@ import secrets
 import pytest
 from hansa.store.faults import FaultKind, StoreFault
 from hansa_matrix.proto.hashing import event_id
-from matrix.inbound import V1, inbound
+from hansa_matrix.room import backlog, ingest
+from hansa_matrix.room.gaps import GapFiller
+from matrix.inbound import THEIRS, V1, inbound
 
 
 class Watched:
@@ -26,6 +28,21 @@ class Watched:
             raise StoreFault(FaultKind.LOCKED, "busy")
         self.commits.append([write.collection.rpartition("/")[2] for write in writes])
         return await self._inner.commit(scope, writes, **options)
+
+    def held(self, *, lost=False):
+        """The next commit of an event waits, and is ``lost``: when it is reached, and what lets it go on."""
+        inner, reached, go_on = self.commit, asyncio.Event(), asyncio.Event()
+
+        async def slow(scope, writes, **options):
+            if not reached.is_set() and any(write.collection.endswith("pdu") for write in writes):
+                reached.set()
+                await go_on.wait()
+                if lost:
+                    raise StoreFault(FaultKind.LOCKED, "busy")
+            return await inner(scope, writes, **options)
+
+        self.commit = slow
+        return reached, go_on
 
     def of(self, collection):
         return [commit for commit in self.commits if collection in commit]
@@ -104,3 +121,95 @@ async def test_a_forged_event_is_dropped_and_answered(tmp_path):
         assert await house.fate(unsigned) == "dropped"
         assert (await house.send(forged))[0] == 200
         assert await known(house, forged)
+
+
+def follow(house):
+    """Two messages, the second of which stands on the first."""
+    first = house.forger.message(house.room, "first")
+    return first, house.forger.message(
+        house.room, "second", prev_events=[event_id(first, house.room.version)], depth=first["depth"] + 1
+    )
+
+
+async def until_known(house, raw):
+    async with asyncio.timeout(10):
+        while not await known(house, raw):
+            await asyncio.sleep(0)
+
+
+async def test_who_repeats_while_the_first_is_under_way_loses_nothing(tmp_path):
+    async with inbound(tmp_path) as house:
+        watched = Watched(house.app)
+        reached, go_on = watched.held()
+        said, target = house.forger.message(house.room, "hark"), f"{V1}/send/{secrets.token_hex(8)}"
+        first = asyncio.ensure_future(house.ask("PUT", target, {"pdus": [said]}))
+        await reached.wait()
+        again = asyncio.ensure_future(house.ask("PUT", target, {"pdus": [said]}))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        go_on.set()
+        answers = [await first, await again]
+        assert [status for status, _ in answers] == [200, 200] and answers[0] == answers[1]
+        await until_known(house, said)
+
+
+async def test_what_another_transaction_loses_is_kept_for_who_brought_it_too(tmp_path):
+    async with inbound(tmp_path) as house:
+        watched = Watched(house.app)
+        reached, go_on = watched.held(lost=True)
+        said = house.forger.message(house.room, "hark")
+        first = asyncio.ensure_future(house.send(said))
+        await reached.wait()
+        other = asyncio.ensure_future(house.send(said))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        go_on.set()
+        assert (await first)[0] >= 500
+        assert (await other)[0] == 200
+        await until_known(house, said)
+
+
+async def test_what_stands_on_an_event_that_is_dropped_waits_for_it(tmp_path):
+    async with inbound(tmp_path) as house:
+        watched = Watched(house.app)
+        first, second = follow(house)
+        genuine = dict(first["signatures"][THEIRS])
+        forged = {key: signature[::-1] for key, signature in genuine.items()}
+        status, _ = await house.send({**first, "signatures": {THEIRS: forged}}, second)
+        assert status == 200 and watched.of("staged")
+        assert "refused" not in house.counted("matrix_pdus")
+
+
+async def test_what_turns_out_to_lack_something_is_staged(tmp_path, monkeypatch):
+    async with inbound(tmp_path) as house:
+        watched = Watched(house.app)
+        _, second = follow(house)
+
+        async def nothing(*_):
+            return []
+
+        with monkeypatch.context() as patched:
+            patched.setattr(GapFiller, "lacking", nothing)
+            sent = asyncio.ensure_future(house.send(second))
+            async with asyncio.timeout(10):
+                while not watched.of("txn"):
+                    await asyncio.sleep(0)
+        assert (await sent)[0] == 200 and watched.of("staged")
+
+
+async def test_what_is_judged_counts_as_what_waits(tmp_path, monkeypatch):
+    async with inbound(tmp_path) as house:
+        watched = Watched(house.app)
+        reached, go_on = watched.held()
+        one, other = (house.forger.message(house.room, text) for text in ("one", "other"))
+        monkeypatch.setattr(ingest, "weight", lambda _: 100)
+        monkeypatch.setattr(backlog, "MOST_EACH", 150)
+        monkeypatch.setattr(backlog, "LITTLE", 0)
+        first = asyncio.ensure_future(house.send(one))
+        async with asyncio.timeout(10):
+            await reached.wait()
+            status = (await house.send(other))[0]
+            go_on.set()
+            assert (await first)[0] == 200 and status == 429
+        assert (await house.send(other))[0] == 200
+        await until_known(house, other)

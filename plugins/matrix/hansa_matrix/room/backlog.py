@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from hansa.pure.bounded_json import values_in
 
 from hansa_matrix.proto.event import Pdu
@@ -44,3 +47,12 @@ class Backlog:
         if mine <= min(MOST_EACH, MOST - RESERVED - self.bytes):
             return False
         return mine > LITTLE or self.bytes + size > MOST
+
+    @contextmanager
+    def reserved(self, origin: str, size: int) -> Iterator[None]:
+        """Bytes of a transaction until its events wait in a line, or are judged: others come meanwhile."""
+        self.change(origin, size)
+        try:
+            yield
+        finally:
+            self.change(origin, -size)

@@ -38,6 +38,7 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.pdu import checked_hash, key_ids, needed_at, parse, required_servers, unsigned_by
 from hansa_matrix.room.backlog import Backlog, weight
+from hansa_matrix.room.coming import Coming
 from hansa_matrix.room.line import Entry, Line
 from hansa_matrix.room.native import Arrived, Own
 from hansa_matrix.room.policing import Policing
@@ -89,6 +90,7 @@ class Ingest:
         self._left: set[int] = set()
         self._lines: dict[str, Line] = {}
         self._backlog = Backlog()
+        self._coming = Coming()
         self._at = 0
         self.room_of: Callable[[str], MatrixRoom | None] = lambda _: None
         #: Waits while a room is being entered; False if that takes too long for a request.
@@ -196,14 +198,19 @@ class Ingest:
         if full := self._shares.full(origin, more):
             self._ctx.count("matrix_pdus_refused", full=full)
             raise Busy("too many events wait", after=2.0)
-        if self._backlog.full(origin, sum(weight(pdu) for _, pdu in fresh)):
+        size = sum(weight(pdu) for _, pdu in fresh)
+        if self._backlog.full(origin, size):
             self._ctx.count("matrix_backlog_full")
             raise Busy("the events that wait take too much memory", after=5.0)
         body = orjson.dumps({"pdus": answer})
         receipt = Insert("txn", (origin, txn), body, {"ts": self._ctx.clock.now()})
         try:
-            if not await self._at_once(origin, receipt, fresh):
-                await self._stage(origin, receipt, fresh)
+            with self._backlog.reserved(origin, size):
+                settled = await self._at_once(origin, receipt, fresh)
+                if not settled:
+                    await self._stage(origin, receipt, fresh)
+            if not settled:
+                self._measure()
         except Conflict:
             before = await self._ctx.store.get("txn", (origin, txn))
             if before is None:
@@ -220,28 +227,28 @@ class Ingest:
             return False
         room = fresh[0][0]
         line = self._lines.setdefault(room.room_id, Line(self._backlog))
-        if len(line) or line.running:
+        names = {(room.room_id, pdu.event_id) for _, pdu in fresh}
+        if len(line) or line.running or any(name in self._coming for name in names):
             return False
         entries = [Entry(0, pdu, origin) for _, pdu in fresh if room.events.at_hand(pdu.event_id) is None]
-        ids = {entry.pdu.event_id for entry in entries}
-        if len(ids) < len(fresh):
+        if len(names) < len(fresh) or len(entries) < len(fresh):
             return False
         line.running = True
-        line.ids |= ids
         try:
-            return await self._judged_at_once(room, receipt, entries)
+            with self._coming.writing(names):
+                return await self._judged_at_once(room, receipt, entries)
         except (Conflict, StoreFault):
             raise
         except Exception:  # noqa: BLE001  # what is staged is tried again, each alone
             return False
         finally:
             line.running = False
-            line.ids -= ids
             if len(line):
                 self._go(room, line)
 
     async def _judged_at_once(self, room: MatrixRoom, receipt: Insert, entries: Sequence[Entry]) -> bool:
         await self._foresee(room, entries)
+        items: list[Inbound] = []
         expected: set[str] = set()
         for entry in entries:
             if (
@@ -250,9 +257,9 @@ class Ingest:
                 or await self._unsigned(room, entry)
             ):
                 return False
-            expected.add(entry.pdu.event_id)
-        good = [pdu for entry in entries if (pdu := await self.verified(room, entry.pdu)) is not None]
-        items = [await self.inbound(pdu, entries[0].origin) for pdu in good]
+            if (good := await self.verified(room, entry.pdu)) is not None:
+                items.append(await self.inbound(good, entry.origin))
+                expected.add(good.event_id)
         if not items:
             await self._ctx.store.commit([receipt])
             return True
@@ -262,8 +269,17 @@ class Ingest:
         return True
 
     async def _stage(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> None:
+        """Keep a transaction with its answer. What another one is keeping or judging at this moment may yet
+        be lost: it is waited for, and nothing rests on it before.
+        """
+        names = {(room.room_id, pdu.event_id) for room, pdu in fresh}
+        await self._coming.others(names)
+        with self._coming.writing(names):
+            await self._staged(origin, receipt, fresh)
+
+    async def _staged(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> None:
         writes: list[Write] = [receipt]
-        staged: list[tuple[MatrixRoom, int, Pdu]] = []
+        staged: dict[tuple[str, str], tuple[MatrixRoom, int, Pdu]] = {}
         completed: list[tuple[Entry, Pdu]] = []
         for room, pdu in fresh:
             known = room.events.at_hand(pdu.event_id)
@@ -278,27 +294,21 @@ class Ingest:
                     writes.append(Put("staged", (room.room_id, entry.at), pdu.wire, fields))
                     completed.append((entry, pdu))
                 continue
-            if settled:
+            name = (room.room_id, pdu.event_id)
+            if settled or name in staged:
                 continue
-            line.ids.add(pdu.event_id)
             self._at = max(self._at + 1, self._ctx.clock.now() * 1000)
             fields = {"event_id": pdu.event_id, "origin": origin}
             writes.append(Insert("staged", (room.room_id, self._at), pdu.wire, fields))
-            staged.append((room, self._at, pdu))
-        try:
-            await self._ctx.store.commit(writes)
-        except BaseException:
-            for room, _, pdu in staged:
-                self._lines[room.room_id].ids.discard(pdu.event_id)
-            raise
+            staged[name] = (room, self._at, pdu)
+        await self._ctx.store.commit(writes)
         for entry, pdu in completed:
             entry.pdu, entry.unwanted = pdu, ""
-        for room, at, pdu in staged:
+        for room, at, pdu in staged.values():
             line = self._lines[room.room_id]
             line.put(Entry(at, pdu, origin))
             self._shares.add(room.room_id, origin)
             self._go(room, line)
-        self._measure()
 
     def _go(self, room: MatrixRoom, line: Line) -> None:
         if not line.running:
@@ -344,7 +354,7 @@ class Ingest:
                         and await self._unsigned(room, entry)
                     ):
                         self._spawn(self._ask, room, line, entry, "policy on")
-                    elif busy or (entry.tries < _IN_LINE and line.ids.issuperset(lacking)):
+                    elif busy or (entry.tries < _IN_LINE and self._in_line(room, line, lacking)):
                         self._give_back(line, entry, ready=False)
                     else:
                         self._spawn(self._fill, room, line, entry, "gap before")
@@ -352,6 +362,10 @@ class Ingest:
                     self._give_back(line, entry, ready=False)
         finally:
             line.running = False
+
+    def _in_line(self, room: MatrixRoom, line: Line, ids: Iterable[str]) -> bool:
+        """Whether all of these wait here, or are about to."""
+        return all(one in line.ids or (room.room_id, one) in self._coming for one in ids)
 
     async def _fill(self, room: MatrixRoom, line: Line, entry: Entry) -> None:
         """Ask for what an event lacks, as long as that takes: its room's line goes on."""
