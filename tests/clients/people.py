@@ -72,6 +72,8 @@ class Asks:
     async def ask(self, method: str, target: str, body: Any = None) -> tuple[int, Any]:
         """Status and JSON."""
         answer = await self.whole(method, target, body)
+        if answer.chunks is not None:
+            return answer.status, orjson.loads(b"".join([chunk async for chunk in answer.chunks]))
         return answer.status, orjson.loads(answer.body)
 
     async def call(self, method: str, target: str, body: Any = None) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from clients.people import Person, Refused, house, part, until
+from hansa_matrix.client_api import key_backup
 from hansa_matrix.users import backups
 
 ROOM, OTHER = "!room:elsewhere", "!other:elsewhere"
@@ -210,3 +212,39 @@ async def test_who_closes_their_account_leaves_no_keys(tmp_path):
             return await store.scan("key_backup_key") == []
 
         await until(gone)
+
+
+async def test_a_large_backup_is_written_as_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(key_backup, "CHUNK", 2000)
+    monkeypatch.setattr(backups, "_PAGE", 7)
+    sizes: list[int] = []
+    inner = key_backup._continued
+
+    async def measured(begun, chunks):
+        async for chunk in inner(begun, chunks):
+            sizes.append(len(chunk))
+            yield chunk
+
+    monkeypatch.setattr(key_backup, "_continued", measured)
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        where = f"version={await created(alice)}"
+        rooms = {f"!r{n}:x": {"sessions": {f"s{m}": key(m) for m in range(20)}} for n in range(5)}
+        await alice.call("PUT", f"{KEYS}?{where}", {"rooms": rooms})
+        assert await alice.get(f"{KEYS}?{where}") == {"rooms": rooms}
+        assert len(sizes) > 4 and max(sizes) < 2500
+        assert await alice.get(f"{KEYS}/{part('!r2:x')}?{where}") == rooms["!r2:x"]
+        assert await alice.get(f"{KEYS}/{part('!none:x')}?{where}") == {"sessions": {}}
+
+
+async def test_a_change_that_others_always_come_before_is_no_success(tmp_path, monkeypatch):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        version = await created(alice)
+        real = backups._changed
+        monkeypatch.setattr(
+            backups, "_changed", lambda user, before, after: real(user, replace(before, etag=99), after)
+        )
+        with pytest.raises(Refused) as found:
+            await alice.call("DELETE", f"/room_keys/version/{version}")
+        assert found.value.status in {409, 429, 503}

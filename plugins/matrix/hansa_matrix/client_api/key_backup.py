@@ -5,22 +5,25 @@ SPEC: client-server API, "Server-side key backups".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 import orjson
-from hansa import Request
+from hansa import Request, Response
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited, text
-from hansa_matrix.federation.server import error
+from hansa_matrix.federation.server import error, json_response
 from hansa_matrix.proto.devices import within
 from hansa_matrix.proto.key_backup import valid_key, valid_place
 from hansa_matrix.users.backups import Backup, KeyBackups
 
 #: Bytes of what says how a backup is encrypted, and of one key in it.
 MOST_AUTH_DATA, MOST_KEY = 64 * 1024, 16 * 1024
+#: Bytes of keys from which an answer is written as it is read.
+CHUNK = 256 * 1024
 
 
 class KeyBackup:
@@ -109,23 +112,45 @@ class KeyBackup:
         """``GET /room_keys/keys``, of all rooms, of one, or of one session in it."""
         version, place = _version(request), _place(request)
         await self._backups.get(caller.user, version)
-        rooms: dict[str, dict[str, Any]] = {}
-        async for room_id, session_id, data in self._backups.keys(caller.user, version, place):
-            of_room = rooms.setdefault(room_id, {"sessions": {}})
-            of_room["sessions"][session_id] = orjson.Fragment(data)
-        if not place:
-            return {"rooms": rooms}
-        of_room = rooms.get(place[0], {"sessions": {}})
-        if len(place) == 1:
-            return of_room
-        if place[1] not in of_room["sessions"]:
+        if len(place) == 2:
+            async for _, _, data in self._backups.keys(caller.user, version, place):
+                return orjson.Fragment(data)
             raise error(404, "M_NOT_FOUND", "there is no key of that session")
-        return of_room["sessions"][place[1]]
+        chunks = self._written(caller.user, version, place)
+        begun = await anext(chunks)
+        if len(begun) < CHUNK:
+            return json_response(begun)
+        return Response(chunks=_continued(begun, chunks))
+
+    async def _written(self, user: str, version: int, place: Sequence[str]) -> AsyncGenerator[bytes]:
+        """The keys of all rooms, or of one, as JSON in chunks: a whole backup is never held."""
+        pieces, size, room = [b'{"rooms":{' if not place else b'{"sessions":{'], 0, ""
+        async with aclosing(self._backups.keys(user, version, place)) as keys:
+            async for room_id, session_id, data in keys:
+                separator = b"," if room else b""
+                if not place and room_id != room:
+                    pieces += [b"}}," if room else b"", orjson.dumps(room_id), b':{"sessions":{']
+                    separator = b""
+                room = room_id
+                pieces += [separator, orjson.dumps(session_id), b":", data]
+                size += len(session_id) + len(data)
+                if size >= CHUNK:
+                    yield b"".join(pieces)
+                    pieces, size = [], 0
+        pieces.append(b"}}}}" if room and not place else b"}}")
+        yield b"".join(pieces)
 
     async def remove(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``DELETE /room_keys/keys``, of all rooms, of one, or of one session in it."""
         version = _version(request)
         return _counted(await self._backups.remove(caller.user, version, _place(request)))
+
+
+async def _continued(begun: bytes, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(chunks):
+        yield begun
+        async for chunk in chunks:
+            yield chunk
 
 
 def _place(request: Request) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ again: the row of the last one stays until there is another, also where it was d
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -100,6 +100,7 @@ class KeyBackups:
                 except Conflict:
                     continue
                 return
+        raise Conflict("key_backup", (user, version))
 
     async def delete(self, user: str, version: int) -> None:
         """A backup with all its keys. Raises the error answer of one that is not there."""
@@ -160,7 +161,7 @@ class KeyBackups:
 
     async def keys(
         self, user: str, version: int, place: Sequence[str] = ()
-    ) -> AsyncIterator[tuple[str, str, bytes]]:
+    ) -> AsyncGenerator[tuple[str, str, bytes]]:
         """The keys of a backup, of a room, or of one session in it: ``(room, session, JSON)``."""
         after: str | None = None
         if len(place) == 2:  # a room and a session
