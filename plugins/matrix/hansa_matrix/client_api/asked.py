@@ -1,7 +1,8 @@
 """One sync, as its parts are asked for theirs. SPEC: client-server API, "Syncing".
 
-A token is a position of the store's one sequence, the count of changes of who types, and the position of the
-last message to the device: ``s12_3_9``. Whoever has it has been told of everything up to there.
+A token is a position of the store's one sequence, the count of changes of who types, the position of the
+last message to the device, and whose device that is: ``s12_3_9_5f0c21aa``. Whoever has it has been told of
+everything up to there. A token that another device got says nothing of the messages to this one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 from hansa_matrix.client_api.accounts import Caller
@@ -18,7 +20,9 @@ from hansa_matrix.room.attendance import Stay
 from hansa_matrix.room.news import DEVICES, RECEIPTS, Item
 
 _TOKEN = re.compile(
-    r"s(?P<position>[0-9]{1,18})(?:_(?P<typing>[0-9]{1,18}))?(?:_(?P<device>[0-9]{1,18}))?", re.ASCII
+    r"s(?P<position>[0-9]{1,18})(?:_(?P<typing>[0-9]{1,18}))?(?:_(?P<device>[0-9]{1,18}))?"
+    r"(?:_(?P<whose>[0-9a-f]{8}))?",
+    re.ASCII,
 )
 
 
@@ -83,12 +87,24 @@ class Concerning:
         return 2 + 2 * len(self._stays)
 
 
-def since_of(token: str) -> Since:
-    """Raises the error answer of what is no token of ours."""
+def token_of(position: int, typing: int, device: int, caller: Caller) -> str:
+    """How far a client is; see ``since_of``."""
+    return f"s{position}_{typing}_{device}_{_whose(caller)}"
+
+
+def since_of(token: str, caller: Caller) -> Since:
+    """Raises the error answer of what is no token of ours. One that another device got, or another endpoint
+    gave, leaves all messages to this device to be told: none is taken for delivered.
+    """
     if not token:
         return Since()
     match = _TOKEN.fullmatch(token)
     if match is None:
         raise error(400, "M_INVALID_PARAM", "that is no token of this server")
-    position = int(match["position"])
-    return Since(position, int(match["typing"] or 0), int(match["device"] or position))
+    mine = match["whose"] == _whose(caller)
+    device = int(match["device"] or 0) if mine else 0
+    return Since(int(match["position"]), int(match["typing"] or 0), device)
+
+
+def _whose(caller: Caller) -> str:
+    return blake2b(f"{caller.user}\0{caller.device}".encode(), digest_size=4).hexdigest()

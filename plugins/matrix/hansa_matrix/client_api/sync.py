@@ -11,7 +11,7 @@ from typing import Any
 from hansa import NetworkContext, Request, Response
 
 from hansa_matrix.client_api.accounts import Accounts, Caller
-from hansa_matrix.client_api.asked import Asked, Concerning, Since, since_of
+from hansa_matrix.client_api.asked import Asked, Concerning, Since, since_of, token_of
 from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.door import Handler, Limited, number
 from hansa_matrix.client_api.filters import SyncFilter, in_query
@@ -65,7 +65,7 @@ class Sync:
 
     async def sync(self, caller: Caller, request: Request, _body: Any) -> Response:
         """Answer at once where there is news, else when there is some or time is up."""
-        since = since_of(request.first("since"))
+        since = since_of(request.first("since"), caller)
         if max(since.position, since.device) > await self._news.now():
             # Of a store that was set back, or of elsewhere: what happened since then nobody has been told.
             since = Since()
@@ -182,7 +182,7 @@ class Sync:
         rooms = await self._of_rooms.of(asked, stays)
         data = await self._of_rooms.account_data(asked, "")
         device = await self._of_devices.of(asked)
-        answer: dict[str, Any] = {"next_batch": f"s{upto}_{typing}_{device.upto}", **device.always}
+        answer: dict[str, Any] = {"next_batch": token_of(upto, typing, device.upto, caller), **device.always}
         if rooms:
             answer["rooms"] = rooms
         if data:
@@ -195,7 +195,7 @@ class Sync:
 
     async def changes(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /keys/changes``: as in a sync, between two tokens."""
-        since, upto = since_of(request.first("from")), since_of(request.first("to"))
+        since, upto = since_of(request.first("from"), caller), since_of(request.first("to"), caller)
         if since.position < 0:
             raise error(400, "M_MISSING_PARAM", "from is missing")
         now = await self._news.now()

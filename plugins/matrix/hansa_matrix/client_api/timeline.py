@@ -23,7 +23,7 @@ from hansa_matrix.room.news import News
 from hansa_matrix.room.room import MAX_COUNT, MatrixRoom
 
 _TOKEN = re.compile(
-    r"(?:(?P<s>s)(?P<position>[0-9]{1,18})(?:_[0-9]{1,18}){0,2}"
+    r"(?:(?P<s>s)(?P<position>[0-9]{1,18})(?:_[0-9]{1,18}){0,2}(?:_[0-9a-f]{8})?"
     r"|d(?P<depth>[0-9]{1,19})(?:s(?P<since>[0-9]{1,18}))?)",
     re.ASCII,
 )
