@@ -13,6 +13,8 @@ from hansa.pure.addresses import networks
 
 #: Networks whose allowance is remembered; beyond, those that are not share one.
 _REMEMBERED = 10_000
+#: Seconds between two looks for those that need not be remembered any more.
+_FORGET_EVERY = 0.05
 #: The first and the longest wait, in seconds, for the rest of a hello.
 _LOOK_AGAIN, _LOOK_SELDOM = 0.02, 0.5
 #: The head of a TLS record, the longest one, and the type of those of a handshake (RFC 8446, 5.1).
@@ -35,6 +37,12 @@ class HandshakeLimits:
 class _Bucket:
     left: float
     at: float
+    rate: float
+    burst: float
+
+    def used(self, now: float) -> bool:
+        """Whether something of it is taken, or is about to be."""
+        return self.at == now or self.left + (now - self.at) * self.rate < self.burst
 
 
 class HandshakeRates:
@@ -46,6 +54,7 @@ class HandshakeRates:
         self._limits = limits
         self._time = time
         self._buckets: dict[str, _Bucket] = {}
+        self._forgot = -_FORGET_EVERY
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -72,17 +81,23 @@ class HandshakeRates:
         bucket = self._buckets.get(name)
         if bucket is None and len(self._buckets) >= _REMEMBERED:
             limits = self._limits
-            full = limits.group_burst / limits.group_rate
-            self._buckets = {k: one for k, one in self._buckets.items() if now - one.at < full}
+            self._forget(now)
             if len(self._buckets) >= _REMEMBERED:
                 name, rate, burst = "", limits.group_rate, limits.group_burst
                 bucket = self._buckets.get(name)
         if bucket is None:
-            bucket = self._buckets[name] = _Bucket(burst, now)
+            bucket = self._buckets[name] = _Bucket(burst, now, rate, burst)
         else:
             bucket.left = min(burst, bucket.left + (now - bucket.at) * rate)
             bucket.at = now
         return bucket
+
+    def _forget(self, now: float) -> None:
+        """Those that are full again say nothing. To look through all of them takes a millisecond."""
+        if now - self._forgot < _FORGET_EVERY:
+            return
+        self._forgot = now
+        self._buckets = {name: one for name, one in self._buckets.items() if one.used(now)}
 
 
 class Turns:

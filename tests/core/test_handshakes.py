@@ -199,3 +199,15 @@ def test_being_many_lets_nobody_in_again(monkeypatch):
     assert len(rates) <= 101 and not rates.begin("192.0.2.1")
     now[0] += 60  # all that is full is forgotten
     assert rates.begin("203.0.113.1") and rates.begin("192.0.2.1") and len(rates) <= 5
+
+
+def test_one_network_of_many_addresses_takes_nobody_the_memory():
+    """What an address took is known until it has that again, and no longer."""
+    now = [0.0]
+    rates = HandshakeRates(HandshakeLimits(), lambda: now[0])
+    for n in range(30_000):  # of a /32, each of another /64 and /48
+        now[0] += 1 / 200
+        rates.begin(f"2a00:0:{n:x}:{n % 100:x}::1")
+    strangers = [f"2a0{n % 10:x}:{n:x}::1" for n in range(1, 2000)]
+    now[0] += 0.01
+    assert all(rates.begin(address) for address in strangers)
