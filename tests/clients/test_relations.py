@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from clients.people import Person, Refused, house, part
 from hansa import Put
+from hansa_matrix.room.relations import Relations
 
 V1 = "/_matrix/client/v1"
 
@@ -115,6 +117,26 @@ async def test_what_relates_to_relations(tmp_path):
             if not token:
                 break
         assert found == [deep[2], deep[1], like, edit, *said[::-1]]
+
+
+async def test_one_person_gathers_what_relates_in_turn_once_at_a_time(tmp_path, monkeypatch):
+    async with alone(tmp_path) as (alice, room, root):
+        said = await answers(alice, room, root, 2)
+        inner, under_way, most = Relations.targets, 0, 0
+
+        async def counted(self, event_ids):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            try:
+                return await inner(self, event_ids)
+            finally:
+                under_way -= 1
+
+        monkeypatch.setattr(Relations, "targets", counted)
+        got = await asyncio.gather(*(page(alice, room, root, "recurse=true") for _ in range(5)))
+        assert most == 1 and [ids(one) for one in got] == [said[::-1]] * 5
 
 
 async def test_relations_that_go_round_in_a_circle_end(tmp_path):

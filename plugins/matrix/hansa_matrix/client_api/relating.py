@@ -21,6 +21,7 @@ from hansa_matrix.client_api.shapes import Shapes
 from hansa_matrix.client_api.timeline import Place, Timeline, place_of
 from hansa_matrix.client_api.visibility import Visibility, without
 from hansa_matrix.federation.server import error
+from hansa_matrix.key_locks import KeyLocks
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.relations import THREAD, event_ids_of, relation
@@ -77,6 +78,8 @@ class Relating:
         self._data = data
         self._one = one
         self._readable = readable
+        #: By person: what relates in turn takes thousands of reads, and one of theirs at a time.
+        self._gathering = KeyLocks()
 
     def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
         """See ``door.Part.table``."""
@@ -99,7 +102,8 @@ class Relating:
         start, end = _edge(request.first("from") or request.first("since")), _edge(request.first("to"))
         event_id, kind = found.pdu.event_id, request.path.get("kind")
         if recurse == "true":
-            source = await self._gathered(room, event_id, kind, newest_first=newest_first)
+            async with self._gathering.held(caller.user):
+                source = await self._gathered(room, event_id, kind, newest_first=newest_first)
         else:
             source = self._direct(room, event_id, kind, newest_first=newest_first)
         rows, more = list[Row](), True
