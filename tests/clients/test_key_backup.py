@@ -248,3 +248,24 @@ async def test_a_change_that_others_always_come_before_is_no_success(tmp_path, m
         with pytest.raises(Refused) as found:
             await alice.call("DELETE", f"/room_keys/version/{version}")
         assert found.value.status in {409, 429, 503}
+
+
+async def test_keys_that_are_there_are_read_some_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(backups, "_PAGE", 7)
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        where, read = f"version={await created(alice)}", []
+        store = type(home.app.network("matrix")._ctx.store)
+        inner = store.get_many
+
+        async def counted(self, collection, keys):
+            if collection == "key_backup_key":
+                read.append(len(keys))
+            return await inner(self, collection, keys)
+
+        monkeypatch.setattr(store, "get_many", counted)
+        for index in (9, 4):
+            body = many(**{f"s{n}": key(index) for n in range(30)})
+            assert (await alice.call("PUT", f"{KEYS}?{where}", body))["count"] == 30
+        assert (await alice.get(f"{KEYS}?{where}")) == body
+        assert max(read) == 7 and sum(read) == 60

@@ -139,17 +139,19 @@ class KeyBackups:
         self, user: str, backup: Backup, keys: Mapping[tuple[str, str], Mapping[str, Any]]
     ) -> Backup:
         named = {(user, backup.version, *name): data for name, data in keys.items()}
-        known = await self._ctx.store.get_many("key_backup_key", list(named))
         writes: list[Write] = []
         count, size = backup.count, backup.size
-        for key, data in named.items():
-            before = known.get(key)
-            if before is not None and not better(data, orjson.loads(before.body)):
-                continue
-            body = orjson.dumps(data)
-            writes.append(Put("key_backup_key", key, body))
-            count += before is None
-            size += len(body) - len(before.body) if before is not None else len(body) + _BESIDE
+        every = list(named)
+        for at in range(0, len(every), _PAGE):  # what is there may be much larger than what is said
+            known = await self._ctx.store.get_many("key_backup_key", every[at : at + _PAGE])
+            for key in every[at : at + _PAGE]:
+                data, before = named[key], known.get(key)
+                if before is not None and not better(data, orjson.loads(before.body)):
+                    continue
+                body = orjson.dumps(data)
+                writes.append(Put("key_backup_key", key, body))
+                count += before is None
+                size += len(body) - len(before.body) if before is not None else len(body) + _BESIDE
         if not writes:
             return backup
         others = sum(one.size for one in await self.every(user) if one.version != backup.version)
