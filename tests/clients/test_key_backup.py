@@ -269,3 +269,27 @@ async def test_keys_that_are_there_are_read_some_at_a_time(tmp_path, monkeypatch
             assert (await alice.call("PUT", f"{KEYS}?{where}", body))["count"] == 30
         assert (await alice.get(f"{KEYS}?{where}")) == body
         assert max(read) == 7 and sum(read) == 60
+
+
+async def test_many_keys_are_looked_at_in_several_turns_of_the_loop(tmp_path, monkeypatch):
+    turn, looked, valid = 0, set[int](), key_backup.valid_key
+
+    async def turning():
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def noted(data):
+        looked.add(turn)
+        return valid(data)
+
+    monkeypatch.setattr(key_backup, "valid_key", noted)
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        where = f"version={await created(alice)}"
+        task = asyncio.ensure_future(turning())
+        body = many(**{f"s{n}": key() for n in range(3 * key_backup.AT_ONCE)})
+        assert (await alice.call("PUT", f"{KEYS}?{where}", body))["count"] == 3 * key_backup.AT_ONCE
+        task.cancel()
+        assert len(looked) == 3

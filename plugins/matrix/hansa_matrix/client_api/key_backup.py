@@ -5,6 +5,7 @@ SPEC: client-server API, "Server-side key backups".
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -24,6 +25,8 @@ from hansa_matrix.users.backups import Backup, KeyBackups
 MOST_AUTH_DATA, MOST_KEY = 64 * 1024, 16 * 1024
 #: Bytes of keys from which an answer is written as it is read.
 CHUNK = 256 * 1024
+#: Keys that are looked at in one turn of the loop.
+AT_ONCE = 500
 
 
 class KeyBackup:
@@ -106,6 +109,8 @@ class KeyBackup:
                 if not valid_place(room_id, session_id) or not valid_key(data) or not within(data, MOST_KEY):
                     raise error(400, "M_BAD_JSON", "that is no key of a session of a room")
                 keys[room_id, session_id] = data
+                if len(keys) % AT_ONCE == 0:  # others have a turn of the loop
+                    await asyncio.sleep(0)
         return _counted(await self._backups.put(caller.user, version, keys))
 
     async def keys(self, caller: Caller, request: Request, _body: Any) -> Any:
