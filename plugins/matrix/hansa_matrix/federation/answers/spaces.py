@@ -104,13 +104,14 @@ class Spaces:
             event = state.get((type_, ""))
             return event.content.get(key) if event is not None else None
 
+        rules = state.get(JOIN_RULES_KEY)
         members = sum(1 for p in view.people.values() if p.membership is Membership.JOIN)
         summary: dict[str, Any] = {
             "room_id": room.room_id,
             "num_joined_members": members,
             "world_readable": said("m.room.history_visibility", "history_visibility") == "world_readable",
             "guest_can_join": said("m.room.guest_access", "guest_access") == "can_join",
-            "join_rule": said("m.room.join_rules", "join_rule") or "invite",
+            "join_rule": join_rule(rules.content if rules is not None else None),
             "room_version": room.version.id,
         }
         for field, type_, key in (
