@@ -310,3 +310,29 @@ async def test_pictures_that_are_none(tmp_path):
             path = json.loads(answer.body)["content_uri"].removeprefix("mxc://")
             got = await alice.whole("GET", f"/_matrix/client/v1/media/thumbnail/{path}?width=90&height=90")
             assert got.status == status, (kind, got.body)
+
+
+async def test_keys_of_thousands_whom_nobody_knows_take_few_reads(tmp_path, monkeypatch):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        key = SigningKey.generate()
+        await alice.call("POST", "/keys/upload", {"device_keys": keys_of(alice, key)})
+        store, reads = home.app.store, 0
+        read, scan = store.get_many, store.scan
+
+        async def counted(*args, **options):
+            nonlocal reads
+            reads += 1
+            return await read(*args, **options)
+
+        async def scanned(*args, **options):
+            nonlocal reads
+            reads += 1
+            return await scan(*args, **options)
+
+        monkeypatch.setattr(store, "get_many", counted)
+        monkeypatch.setattr(store, "scan", scanned)
+        wanted = {f"@nobody{n}:{OURS}": [] for n in range(2000)} | {alice.user: []}
+        found = await alice.call("POST", "/keys/query", {"device_keys": wanted})
+        assert list(found["device_keys"]) == [alice.user]
+        assert reads < 60

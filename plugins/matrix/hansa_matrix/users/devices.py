@@ -47,6 +47,8 @@ MOST_OF_USER, MOST_ALGORITHMS, MOST_VOUCHED = 50_000, 10, 10_000
 #: Writes that are tried while others change the same.
 _TRIES = 8
 _PAGE = 1000
+#: People who are looked up in one go.
+_AT_ONCE = 250
 
 
 class Devices:
@@ -72,6 +74,17 @@ class Devices:
         keys = {str(key[1]): orjson.loads(row.body) for key, row in signing.items()}
         stream_id = await self._last(user)
         return UserDevices(user=user, stream_id=stream_id, devices=devices, cross_signing=keys)
+
+    async def with_keys(self, users: Sequence[str]) -> set[str]:
+        """Those of some people who have, or had, a device or a key: the others take no look-up each."""
+        store, found = self._ctx.store, set[str]()
+        for at in range(0, len(users), _AT_ONCE):
+            part = users[at : at + _AT_ONCE]
+            lists = await store.get_many("device_list", [(user,) for user in part])
+            rest = [(user, usage) for user in part if (user,) not in lists for usage in USAGES]
+            signing = await store.get_many("cross_signing_key", rest) if rest else {}
+            found |= {str(key[0]) for key in (*lists, *signing)}
+        return found
 
     async def outside(self, user: str) -> UserDevices:
         """All devices of somebody, as other servers are told of them."""

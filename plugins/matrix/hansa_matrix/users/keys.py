@@ -53,8 +53,10 @@ class KeyDirectory:
         devices named, or all. ``outside``: as another server is told.
         """
         found: _Keys = {"device_keys": {}, "master_keys": {}, "self_signing_keys": {}}
+        ours = [u for u in wanted if ids.valid_user_id(u) and ids.domain_of(u) == self._company.server]
+        known = await self._devices.with_keys(ours)
         for user, device_ids in wanted.items():
-            if not await self._company.local(user):
+            if user not in known or not await self._company.local(user):
                 continue
             of = await (self._devices.outside(user) if outside else self._devices.of(user))
             if of.stream_id or of.cross_signing:
