@@ -126,16 +126,25 @@ class Connection(web.RequestHandler):
         """The client takes less than we say."""
         super().pause_writing()
         self._untaken = self._loop.call_later(_TAKEN_WITHIN, self._not_taken)
+        if self.transport is not None:
+            size = self.transport.get_write_buffer_size()
+            self._intake.untaken.hold(self, "" if self.entry.trusted else self.entry.group, size)
 
     def resume_writing(self) -> None:
         """The client takes it."""
         super().resume_writing()
+        self._intake.untaken.release(self)
         if self._untaken is not None:
             self._untaken.cancel()
             self._untaken = None
 
     def _not_taken(self) -> None:
         self._untaken = None
+        self._count("http_not_taken")
+        self.abort()
+
+    def let_go(self) -> None:
+        """See ``hansa.untaken.Waiting``."""
         self._count("http_not_taken")
         self.abort()
 
@@ -169,6 +178,7 @@ class Connection(web.RequestHandler):
         self._relax()
         if self._untaken is not None:
             self._untaken.cancel()
+        self._intake.untaken.release(self)
         self._intake.leave(self.entry)
         work = self._task_handler if self.reads_only and self._request_in_progress else None
         super().connection_lost(exc)

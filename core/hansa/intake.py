@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hansa.pure.addresses import networks
+from hansa.untaken import Untaken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +115,15 @@ class Intake:
         self._wider = _Ranking()
         self._addresses = _Ranking()
         self._members: dict[str, dict[Entry, None]] = {}
+        #: What is held of answers for connections that do not take them.
+        self.untaken = Untaken()
 
     def measures(self) -> Iterator[tuple[str, dict[str, str], float]]:
         """Gauges: connections, and those of the largest group."""
         yield "http_connections", {}, self._all
         largest = self._groups.largest()
         yield "http_connections_largest_group", {}, self._groups.size(largest) if largest else 0
+        yield "http_untaken_bytes", {}, self.untaken.total
 
     def enter(self, address: str, *, trusted: bool = False) -> Entry | None:
         """A place for a connection from an address; None if it has to be refused."""

@@ -15,6 +15,7 @@ import pytest
 from hansa import Request, Response, Router, accept, connection
 from hansa.intake import Entry, Intake, IntakeLimits, RequestShares
 from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
+from hansa.untaken import Untaken
 from peers.ca import PrivateCA
 
 GET = b"GET /here HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -134,7 +135,8 @@ async def test_a_thousand_idle_connections_keep_nobody_out():
     async with serving(SMALL) as server:
         idle = [await connected(server) for _ in range(1000)]
         await until(lambda: server.counts.get("http_let_go") == 1000 - 16)
-        assert server.measured() == {"http_connections": 16, "http_connections_largest_group": 16}
+        found = server.measured()
+        assert (found["http_connections"], found["http_connections_largest_group"]) == (16, 16)
         other = await connected(server, "127.9.0.1")
         assert await other.get() == b"HTTP/1.1 200 OK\r\n127.9.0.1"
         same = await connected(server)  # whoever asks something is let in at the same address, too
@@ -234,6 +236,32 @@ async def test_who_takes_no_answer_is_let_go(monkeypatch):
         client.send("/large")
         await until(lambda: server.counts == {"http_not_taken": 1})
         await until(lambda: server.measured()["http_connections"] == 0)
+
+
+async def test_answers_that_nobody_takes_have_a_share_of_the_memory():
+    async with serving(SMALL) as server:
+        server.intake.untaken = Untaken(100 * 1024 * 1024, 150 * 1024 * 1024)
+        greedy = [await connected(server, "127.0.0.1") for _ in range(2)]
+        for client in greedy:
+            client.writer.transport.pause_reading()
+            client.send("/large")
+        await until(lambda: server.counts == {"http_not_taken": 1})  # 64 MiB each
+        held = server.measured()["http_untaken_bytes"]
+        assert 50 * 1024 * 1024 < held <= 64 * 1024 * 1024
+        other = await connected(server, "127.9.0.1")
+        other.writer.transport.pause_reading()
+        other.send("/large")
+        await until(lambda: server.measured()["http_untaken_bytes"] > held)
+        assert server.counts == {"http_not_taken": 1}
+        third = await connected(server, "127.10.0.1")  # what all have together is full
+        third.send("/large")
+        async with asyncio.timeout(20):
+            await third.reader.readuntil(b"\r\n\r\n")
+            await third.reader.readexactly(64 * 1024 * 1024)
+        assert server.counts == {"http_not_taken": 2}
+        for client in (*greedy, other):
+            client.writer.transport.abort()
+        await until(lambda: server.measured()["http_untaken_bytes"] == 0)
 
 
 async def test_an_answer_under_way_is_not_idle():
