@@ -17,7 +17,7 @@ from bench import disk, hostile, latency, memory, outbound, serving
         (outbound, outbound.outbound, {"_SIZES": (1, 3), "_EVENTS": 2}, 4),
         (latency, latency.latency, {"_SAMPLES": 4, "_EVERY": 0.01}, 2),
         (memory, memory.memory, {"_ROOMS": 2, "_MEMBERS": 5}, 2),
-        (hostile, hostile.hostile, {"CASES": hostile.CASES[-1:]}, 3),
+        (hostile, hostile.hostile, {"CASES": hostile.CASES[-1:], "JUDGED": hostile.JUDGED[-1:]}, 4),
         (disk, disk.disk, {"_MEMBERS": 5, "_OURS": (200, 2)}, 3),
     ],
     ids=lambda value: getattr(value, "__name__", "").rpartition(".")[2],

@@ -140,3 +140,12 @@ def test_a_million_elements_leave_nothing_behind() -> None:
         count += len(splitter.feed(b',{"a":[1]}' * 6000))
         assert len(splitter._buffer) < 128 * KIB and len(splitter._rest) < 100
     assert count == 120_001
+
+
+def test_an_element_that_is_too_deep_and_too_large_ends_the_reading() -> None:
+    """16 MiB of brackets were gone through one by one."""
+    splitter = Splitter(["state"], most_element=100 * KIB, rest=Limits(bytes=KIB))
+    splitter.feed(b'{"state":[')
+    with pytest.raises(RemoteProtocolError, match="too deep"):
+        for _ in range(4):
+            splitter.feed(b"[" * (64 * KIB))

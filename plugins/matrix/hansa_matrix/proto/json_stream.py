@@ -190,7 +190,11 @@ class Splitter:
         return True
 
     def _skip(self) -> None:
-        """Let go of what there is of an element that is too large."""
+        """Let go of what there is of an element that is too large; one that nests too deep as well is nothing
+        that anybody made an event of.
+        """
+        if self._deep:
+            raise _malformed("it nests too deep")
         self._skipped += self._at - self._start
         self._start, self._skipping = self._at, True
         if self._skipped > _MOST_SKIPPED * self._most_element:
