@@ -182,6 +182,8 @@ class Splitter:
         self._inner += step
         self._deep = self._deep or self._inner > _MOST_DEPTH
         if self._inner:
+            if self._at - self._start > self._most_element:
+                self._skip()
             return True
         large = self._deep or self._skipping or self._at - self._start > self._most_element
         pieces.append(Piece(self._array, None if large else self._buffer[self._start : self._at]))
