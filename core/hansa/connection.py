@@ -42,9 +42,20 @@ def come_again(text: str, seconds: int) -> Response:
     return fault(503, "M_UNKNOWN", text, {"Retry-After": str(seconds)})
 
 
+class _Answer(web.Response):
+    """The library keeps the last answer of a connection until the next request: without its body."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Write all of it, and let go of it."""
+        try:
+            await super().write_eof(data)
+        finally:
+            self._body = None
+
+
 def bound(answer: Response) -> web.Response:
     """An answer as the server library wants it."""
-    return web.Response(
+    return _Answer(
         status=answer.status,
         body=answer.body,
         headers=dict(answer.headers),

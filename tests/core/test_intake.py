@@ -7,6 +7,7 @@ import random
 import ssl
 import subprocess
 import sys
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,7 +37,7 @@ class Server:
         self.intake = Intake(limits, self.counts)
         self.released = asyncio.Event()
         self.waiting = self.cancelled = 0
-        router = Router()
+        router = self.router = Router()
         router.add("GET", "/here", self._here)
         router.add("GET", "/wait", self._wait)
         router.add("GET", "/read", self._wait, cancel_on_disconnect=True)
@@ -262,6 +263,28 @@ async def test_answers_that_nobody_takes_have_a_share_of_the_memory():
         for client in (*greedy, other):
             client.writer.transport.abort()
         await until(lambda: server.measured()["http_untaken_bytes"] == 0)
+
+
+class Body(bytearray):
+    """Bytes of which one can see that they are gone."""
+
+
+async def test_a_connection_that_waits_holds_no_answer():
+    async with serving(SMALL) as server:
+        body = Body(1024 * 1024)
+        gone, bodies = weakref.ref(body), [body]
+        del body
+
+        async def once(_: Request) -> Response:
+            return Response(body=bodies.pop())
+
+        server.router.add("GET", "/once", once)
+        client = await connected(server)
+        client.send("/once")
+        await client.reader.readuntil(b"\r\n\r\n")
+        await client.reader.readexactly(1024 * 1024)
+        await until(lambda: gone() is None)
+        assert (await client.get()).startswith(b"HTTP/1.1 200")
 
 
 async def test_an_answer_under_way_is_not_idle():
