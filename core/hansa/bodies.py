@@ -29,13 +29,16 @@ _AFTER = 2.0
 #: What bytes count against: kinds of share, and whose.
 _Charges = tuple[tuple[str, str], ...]
 _ALL = ("all", "")
+#: What follows the kind of a group's share in that of the ``networks`` of an address, the narrowest first.
+_AROUND = ("", " site", " block")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyLimits:
     """Bytes of bodies that are held at a time: in all, for those whose requests prove who they are not yet,
-    for strangers, and for one of each: a proven peer, a group of addresses. ``ahead`` is for what comes while
-    it is decided whether anything is read.
+    for strangers, and for one of each: a proven peer, a group of addresses (IPv4 /24, IPv6 /64). An IPv6
+    /48 has twice the share of a /64, a /32 four times as much, and neither more than half of the pool.
+    ``ahead`` is for what comes while it is decided whether anything is read.
     """
 
     total: int = 128 * MIB
@@ -63,6 +66,17 @@ class BodyLimits:
         )
 
 
+def _around(kind: str, share: int, pool: int) -> dict[str, int]:
+    """The bytes of a group's share, and of those of the wider networks around it."""
+    wider = {kind + around: max(share, min(share << n, pool // 2)) for n, around in enumerate(_AROUND)}
+    return {**wider, kind: share}
+
+
+def _charged(kind: str, around: tuple[str, ...]) -> _Charges:
+    """What counts against the ``networks`` of an address."""
+    return tuple((kind + suffix, network) for suffix, network in zip(_AROUND, around, strict=False))
+
+
 class BodyBudget:
     """Bytes that are held, by whose they are. Nothing waits for room: it may be long in coming, and whoever
     waits holds what it has already.
@@ -74,10 +88,10 @@ class BodyBudget:
             "unproven": limits.unproven,
             "strangers": limits.strangers,
             "share": limits.per_share,
-            "group": limits.per_group,
-            "stranger group": limits.per_stranger_group,
             "ahead": limits.ahead,
-            "ahead group": limits.ahead_per_group,
+            **_around("group", limits.per_group, limits.unproven),
+            **_around("stranger group", limits.per_stranger_group, limits.strangers),
+            **_around("ahead group", limits.ahead_per_group, limits.ahead),
         }
         self._held: Counter[tuple[str, str]] = Counter()
         self._count = count
@@ -104,14 +118,14 @@ class BodyBudget:
                 del self._held[charge]
 
 
-def charges(admitted: Admitted | None, group: str) -> _Charges:
-    """What the body of a request counts against; ``group`` is the ``neighbourhood`` of its sender."""
+def charges(admitted: Admitted | None, around: tuple[str, ...]) -> _Charges:
+    """What the body of a request counts against; ``around`` are the ``networks`` of its sender."""
     if admitted is not None and admitted.share and admitted.proven:
         return _ALL, ("share", admitted.share)
-    known = (_ALL, ("unproven", ""), ("group", group))
+    known = (_ALL, ("unproven", ""), *_charged("group", around))
     if admitted is not None and admitted.share:
         return known
-    return (*known, ("strangers", ""), ("stranger group", group))
+    return (*known, ("strangers", ""), *_charged("stranger group", around))
 
 
 class Body:
@@ -119,11 +133,11 @@ class Body:
     neighbourhood whose body is being read keeps another from being known.
     """
 
-    def __init__(self, raw: web.BaseRequest, budget: BodyBudget, group: str) -> None:
+    def __init__(self, raw: web.BaseRequest, budget: BodyBudget, around: tuple[str, ...]) -> None:
         self._raw = raw
         self._connection = cast("Connection", raw.protocol)
         self._budget = budget
-        self._group = group
+        self._around = around
         self._charges: _Charges = ()
         self._taken = 0
 
@@ -131,9 +145,9 @@ class Body:
         """What came ahead is charged before anything else is done. Raises ``Busy``."""
         self._connection.routed(route)
         if route.admit is not None:
-            self._charges = ("ahead", ""), ("ahead group", self._group)
+            self._charges = (("ahead", ""), *_charged("ahead group", self._around))
         else:
-            self._charges = charges(None, self._group)
+            self._charges = charges(None, self._around)
         length = self._raw.content_length
         self._take(max(self._raw.content.total_bytes, _AHEAD if length is None else min(length, _AHEAD)))
 
@@ -145,7 +159,7 @@ class Body:
         """From here on it counts as whose it is. Raises ``Busy``."""
         taken = self._taken
         self.release()
-        self._charges = charges(admitted, self._group)
+        self._charges = charges(admitted, self._around)
         self._take(taken)
 
     def release(self) -> None:

@@ -24,7 +24,7 @@ from hansa.contracts import Busy
 from hansa.http import BodyTooLarge, Found, Route, Router
 from hansa.intake import Intake, IntakeLimits, RequestShares
 from hansa.loglimit import LogLimit
-from hansa.pure.addresses import neighbourhood
+from hansa.pure.addresses import networks
 from hansa.pure.errors import RemoteProtocolError
 from hansa.seams import Admitted, Request, Response
 from hansa.store.base import Conflict
@@ -308,8 +308,8 @@ class Listener:
         )
         if raw.can_read_body or raw.content_length:
             entry = connection.entry
-            group = entry.group if remote == entry.address else neighbourhood(remote)
-            body = Body(raw, self._budget, group)
+            around = entry.networks if remote == entry.address else networks(remote)
+            body = Body(raw, self._budget, around)
             try:
                 answer = await self._dispatcher.answer(request, body.whole, body.chunks, body)
             finally:

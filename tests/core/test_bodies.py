@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +13,7 @@ from hansa import Admitted, Request, Response, Router, bodies
 from hansa.bodies import MIB, BodyBudget, BodyLimits, charges
 from hansa.contracts import Busy
 from hansa.listen import Dispatcher, Listener
+from hansa.pure.addresses import networks
 from hansa.pure.errors import RemoteProtocolError
 
 CALM = {("http_body_bytes", pool): 0 for pool in ("all", "unproven", "strangers", "ahead")}
@@ -26,7 +28,7 @@ class Counts(dict[str, int]):
 class Server:
     """``/open`` is for strangers, ``/closed`` for who names a share, ``/slow`` decides when it is told to."""
 
-    def __init__(self, limits: BodyLimits) -> None:
+    def __init__(self, limits: BodyLimits, proxies: Sequence[str] = ()) -> None:
         self.counts = Counts()
         self.budget = BodyBudget(limits, self.counts)
         self.decide, self.answer = asyncio.Event(), asyncio.Event()
@@ -36,7 +38,9 @@ class Server:
         router.add("PUT", "/closed", self._take, max_body=4 * MIB, admit=self._known)
         router.add("PUT", "/slow", self._take, max_body=4 * MIB, admit=self._slowly)
         router.add("PUT", "/file", self._file, max_body=64 * MIB, streamed=True, admit=self._known)
-        self.listener = Listener(Dispatcher({"": router}, self.counts), "127.0.0.1", 0, budget=self.budget)
+        self.listener = Listener(
+            Dispatcher({"": router}, self.counts, proxies), "127.0.0.1", 0, budget=self.budget
+        )
 
     async def _known(self, request: Request) -> Admitted:
         if "x-share" not in request.headers:
@@ -66,9 +70,9 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(**limits: int) -> AsyncIterator[tuple[Server, Any]]:
+async def serving(proxies: Sequence[str] = (), **limits: int) -> AsyncIterator[tuple[Server, Any]]:
     """A server, and ``put(path, length, *headers, address=...)`` that sends a head."""
-    server = Server(BodyLimits(**limits))
+    server = Server(BodyLimits(**limits), proxies)
     await server.listener.start()
     writers: list[asyncio.StreamWriter] = []
 
@@ -210,14 +214,58 @@ async def test_who_hangs_up_gives_everything_back():
 def test_whose_share_it_is():
     proven = Admitted(share="@romeo:h", proven=True)
     claimed = Admitted(share="peer.example")
-    assert charges(proven, "192.0.2.0/24") == (("all", ""), ("share", "@romeo:h"))
-    assert charges(claimed, "192.0.2.0/24") == (("all", ""), ("unproven", ""), ("group", "192.0.2.0/24"))
+    assert charges(proven, ("192.0.2.0/24",)) == (("all", ""), ("share", "@romeo:h"))
+    assert charges(claimed, ("192.0.2.0/24",)) == (("all", ""), ("unproven", ""), ("group", "192.0.2.0/24"))
     for stranger in (None, Admitted(), Admitted(proven=True)):
-        assert charges(stranger, "192.0.2.0/24")[2:] == (
+        assert charges(stranger, ("192.0.2.0/24",))[2:] == (
             ("group", "192.0.2.0/24"),
             ("strangers", ""),
             ("stranger group", "192.0.2.0/24"),
         )
+
+
+KINDS = [
+    (None, BodyLimits().strangers, 4 * MIB),
+    (Admitted(share="peer.example"), BodyLimits().unproven, 16 * MIB),
+]
+
+
+@pytest.mark.parametrize(("admitted", "pool", "share"), KINDS, ids=["strangers", "unproven"])
+@pytest.mark.parametrize("subnet", ["2001:db8:7:{:x}::1", "2001:db8:{:x}::1"], ids=["/48", "/32"])
+def test_a_network_of_many_subnets_has_half_of_a_pool_at_most(subnet, admitted, pool, share):
+    """Four /64 of one /48 took all that strangers may send."""
+    budget = BodyBudget(BodyLimits(), Counts())
+    taken = 0
+    for number in range(64):
+        with contextlib.suppress(Busy):
+            budget.take(charges(admitted, networks(subnet.format(number))), share)
+            taken += share
+    assert taken == pool // 2
+    elsewhere = charges(admitted, networks("2001:db9::1"))
+    budget.take(elsewhere, share)
+    budget.take(charges(admitted, networks("192.0.2.1")), share)
+
+
+async def test_bodies_that_a_proxy_brings_from_subnets_of_one_site_leave_room_for_others():
+    """Ahead of a decision as well as after it; the proxy itself counts for nothing."""
+    size = 65536
+    limits = {
+        "strangers": 4 * size,
+        "per_stranger_group": size,
+        "ahead": 4 * size,
+        "ahead_per_group": size,
+    }
+    for path, counted in (("/open", "stranger_group_site"), ("/slow", "ahead_group_site")):
+        async with serving(proxies=["127.0.0.1"], **limits) as (server, put):
+            for number in range(8):
+                await put(path, size, f"X-Forwarded-For: 2001:db8:7:{number:x}::1")
+            refused = f"http_bodies_refused {counted}"
+            await until(lambda server=server, refused=refused: server.counts.get(refused) == 6)
+            other = await put(path, 1024, "X-Forwarded-For: 2001:db9::1")
+            await until(lambda server=server: server.answering + server.deciding == 3)
+            server.decide.set()
+            server.answer.set()
+            assert await status(other) in (200, 401)
 
 
 def test_what_does_not_fit_changes_nothing():
