@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from hansa.connection import Connection
 from hansa.contracts import Busy
@@ -204,6 +204,7 @@ class Body:
         size, waited = 0, 0.0
         time = asyncio.get_running_loop().time
         content = self._raw.content
+        self._ask_for_it()
         while not content.at_eof():
             begun = time()
             slowest = _GRACE + size / _LEAST_SPEED
@@ -214,6 +215,18 @@ class Body:
             if part:
                 yield part
         self._check()
+
+    def _ask_for_it(self) -> None:
+        """Who waits for leave to send a body gets it, now that somebody reads (RFC 9110, section 10.1.1)."""
+        raw = self._raw
+        waits = raw.headers.get("Expect", "").strip().lower() == "100-continue"
+        if (
+            waits
+            and raw.version >= HttpVersion11
+            and not raw.content.total_bytes
+            and raw.transport is not None
+        ):
+            raw.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _check(self) -> None:
         if self._connection.broken:

@@ -97,6 +97,8 @@ class Connection(web.RequestHandler):
         entry.held = self
         self._deadline: asyncio.TimerHandle | None = None
         self._untaken: asyncio.TimerHandle | None = None
+        #: Bytes of the answer that goes out in pieces, all of which are held until the last has left.
+        self.answering = 0
         #: True once a body turned out to be no HTTP, while its request is being answered.
         self.broken = False
         #: True while a request is answered whose work is in vain once the client is gone.
@@ -138,7 +140,7 @@ class Connection(web.RequestHandler):
         super().pause_writing()
         self._untaken = self._loop.call_later(_TAKEN_WITHIN, self._not_taken)
         if self.transport is not None:
-            size = self.transport.get_write_buffer_size()
+            size = max(self.answering, self.transport.get_write_buffer_size())
             self._intake.untaken.hold(self, "" if self.entry.trusted else self.entry.group, size)
 
     def resume_writing(self) -> None:

@@ -32,6 +32,9 @@ from hansa.store.faults import StoreFault
 
 #: Seconds in which the next chunk of a long answer has to be made and taken.
 _CHUNK_WITHIN = 60.0
+#: Bytes of an answer that are given to a connection at once. Over TLS one large write never counts as waiting
+#: to be taken: a larger answer goes in pieces of a quarter of that, each once those before it left.
+_AT_ONCE = 256 * 1024
 _MOST_PARAMETERS = 200
 #: Seconds that requests under way have at the end.
 _STOP_WITHIN = 2.0
@@ -226,6 +229,28 @@ async def _no_chunks(_limit: int) -> AsyncIterator[bytes]:
     yield b""
 
 
+async def _in_pieces(raw: web.BaseRequest, connection: Connection, answer: Response) -> web.StreamResponse:
+    """A large answer that is whole already. It counts as held while its client lets it wait."""
+    headers = {**answer.headers, "Content-Type": answer.content_type}
+    response = web.StreamResponse(status=answer.status, headers=headers)
+    response.content_length = len(answer.body)
+    if connection.broken:
+        response.force_close()
+    connection.answering = len(answer.body)
+    try:
+        await response.prepare(raw)
+        if raw.method != "HEAD":
+            size = _AT_ONCE // 4
+            for start in range(0, len(answer.body), size):
+                await response.write(answer.body[start : start + size])
+        await response.write_eof()
+    except ConnectionError:
+        pass  # the client is gone, or was let go: the library ends the connection
+    finally:
+        connection.answering = 0
+    return response
+
+
 class Listener:
     """One address. ``tls`` None serves plain HTTP, for a proxy in front. A host that begins with a slash
     is the path of a unix socket, which only its owner may use. Listeners with one ``intake`` or one
@@ -318,6 +343,8 @@ class Listener:
             answer = await self._dispatcher.answer(request, _nothing, _no_chunks, connection)
         if answer.chunks is not None:
             return await self._stream(raw, connection, answer, answer.chunks)
+        if len(answer.body) > _AT_ONCE:
+            return await _in_pieces(raw, connection, answer)
         response = bound(answer)
         if connection.broken:
             response.force_close()

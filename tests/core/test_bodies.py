@@ -86,6 +86,7 @@ async def serving(proxies: Sequence[str] = (), **limits: int) -> AsyncIterator[t
         writer.write(b" " * (length if sent < 0 else sent))
         return reader
 
+    put.writers = writers  # type: ignore[attr-defined]
     try:
         yield server, put
     finally:
@@ -209,6 +210,23 @@ async def test_who_hangs_up_gives_everything_back():
         for connection in connections:
             connection.abort()
         await until(lambda: server.held() == CALM)
+
+
+EXPECTS = "Expect: 100-continue"
+
+
+async def test_who_waits_for_leave_to_send_a_body_gets_it_once_known():
+    """Whoever waited for it sent nothing, and was told after 10 s that nothing had come."""
+    async with serving() as (server, put):
+        server.answer.set()
+        stranger = await put("/closed", MIB, EXPECTS, sent=0)
+        assert await status(stranger) == 401
+        for path in ("/closed", "/file"):
+            reader = await put(path, 2, EXPECTS, *KNOWN, sent=0)
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            put.writers[-1].write(b"{}")
+            assert await status(reader) == 200
+        assert await status(await put("/closed", 2, *KNOWN)) == 200
 
 
 def test_whose_share_it_is():

@@ -287,6 +287,53 @@ async def test_a_connection_that_waits_holds_no_answer():
         assert (await client.get()).startswith(b"HTTP/1.1 200")
 
 
+def _unsent(server: Server) -> int:
+    """Bytes that wait in the transports of the only connection."""
+    (held,) = server.listener._server.connections
+    below = held.transport.get_extra_info("ssl_object") and held.transport._ssl_protocol._transport
+    return held.transport.get_write_buffer_size() + (below.get_write_buffer_size() if below else 0)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_a_large_answer_that_nobody_takes_is_held_once_and_its_time_runs(
+    secure, certificate, monkeypatch
+):
+    """Over TLS no time ran: whoever asked something small each minute held 16 MiB for hours."""
+    monkeypatch.setattr(connection, "_TAKEN_WITHIN", 1000)
+    trust = ssl.create_default_context()
+    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    more = {"ssl": trust, "server_hostname": "h"} if secure else {}
+    async with serving(SMALL, tls=certificate if secure else None) as server:
+        client = await connected(server, **more)
+        client.writer.transport.pause_reading()
+        client.send("/large")
+        await until(lambda: server.listener._server.connections)
+        (held,) = server.listener._server.connections
+        await until(lambda: held._untaken is not None)
+        assert _unsent(server) < 2 * 1024 * 1024
+        assert server.measured()["http_untaken_bytes"] == 64 * 1024 * 1024
+        first = held._untaken
+        # Whoever takes it slowly has the time anew with each part.
+        client.writer.transport.resume_reading()
+        async with asyncio.timeout(10):
+            await client.reader.readexactly(16 * 1024 * 1024)
+        await until(lambda: held._untaken not in (None, first))
+        assert first.cancelled()
+        held._not_taken()
+        await until(lambda: server.measured()["http_connections"] == 0)
+
+
+async def test_a_large_answer_has_its_length_and_leaves_the_connection_open():
+    async with serving(SMALL) as server:
+        client = await connected(server)
+        client.send("/large")
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: 67108864\r\n" in head.lower()
+        assert b"chunked" not in head.lower()
+        assert await client.reader.readexactly(64 * 1024 * 1024) == bytes(64 * 1024 * 1024)
+        assert (await client.get()).startswith(b"HTTP/1.1 200")
+
+
 async def test_an_answer_under_way_is_not_idle():
     limits = IntakeLimits(total=2, per_address=1, per_group=2)
     async with serving(limits) as server:
