@@ -13,6 +13,7 @@ from aiohttp import HttpVersion11, web
 from hansa.connection import Connection
 from hansa.contracts import Busy
 from hansa.http import BodyTooLarge, Route
+from hansa.pure.addresses import network_share
 from hansa.pure.errors import RemoteProtocolError
 from hansa.seams import Admitted
 
@@ -68,8 +69,7 @@ class BodyLimits:
 
 def _around(kind: str, share: int, pool: int) -> dict[str, int]:
     """The bytes of a group's share, and of those of the wider networks around it."""
-    wider = {kind + around: max(share, min(share << n, pool // 2)) for n, around in enumerate(_AROUND)}
-    return {**wider, kind: share}
+    return {kind + around: network_share(share, wider, pool) for wider, around in enumerate(_AROUND)}
 
 
 def _charged(kind: str, around: tuple[str, ...]) -> _Charges:

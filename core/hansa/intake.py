@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from hansa.pure.addresses import networks
+from hansa.pure.addresses import network_share, networks
 from hansa.untaken import Untaken
 
 
@@ -29,9 +29,7 @@ class IntakeLimits:
 
     def of_network(self, wider: int) -> int:
         """Connections of the ``wider``-th of the ``networks`` of an address, from 0."""
-        if not wider:
-            return self.per_group
-        return max(self.per_group, min(self.per_group << wider, self.total // 2))
+        return network_share(self.per_group, wider, self.total)
 
 
 class Held(Protocol):

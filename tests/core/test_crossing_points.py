@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, get_args
 
 import pytest
@@ -156,10 +157,9 @@ def test_every_point_that_asks_has_a_check():
     assert set(CHECKS) == {point for point, said in POINTS.items() if said == ASKS}
 
 
-@pytest.mark.parametrize("point", CHECKS)
-@pytest.mark.parametrize("denies", [False, True])
-async def test_a_point_asks_and_lets_nothing_through_that_is_denied(point: str, denies: bool) -> None:
-    act, asked = CHECKS[point]
+@asynccontextmanager
+async def with_dead_letter() -> AsyncIterator[tuple[App, dict[str, Actor]]]:
+    """Two networks in one room, whose first event one of them refused."""
     made: dict[str, Actor] = {}
     plugin = module(made)
     networks = {name: (plugin, Config()) for name in ("left", "right")}
@@ -173,6 +173,14 @@ async def test_a_point_asks_and_lets_nothing_through_that_is_denied(point: str, 
         while app.consumers["right:b"].position < 1:
             await asyncio.sleep(0)
         made["right"].before_send = lambda _: None
+        yield app, made
+
+
+@pytest.mark.parametrize("point", CHECKS)
+@pytest.mark.parametrize("denies", [False, True])
+async def test_a_point_asks_and_lets_nothing_through_that_is_denied(point: str, denies: bool) -> None:
+    act, asked = CHECKS[point]
+    async with with_dead_letter() as (app, made):
         strict = Strict()
         strict.denies = denies
         app.decisions.replace([Installed(name="strict", policy=strict)])
@@ -216,19 +224,7 @@ class Faulty:
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("point", CHECKS)
 async def test_a_policy_that_fails_lets_nothing_through_at_any_point(point: str, fault: str) -> None:
-    made: dict[str, Actor] = {}
-    plugin = module(made)
-    networks = {name: (plugin, Config()) for name in ("left", "right")}
-    async with running(networks, rooms=[("left:a", "right:b")]) as app:
-
-        def refuse(_: object) -> None:
-            raise Refused("not now")
-
-        made["right"].before_send = refuse
-        await made["left"].say("a", "ann@x", "said before")
-        while app.consumers["right:b"].position < 1:
-            await asyncio.sleep(0)
-        made["right"].before_send = lambda _: None
+    async with with_dead_letter() as (app, made):
         faulty = Faulty(FAULTS[fault])
         app.decisions.replace([Installed(name="faulty", policy=faulty, timeout=0.01)])
         act, _ = CHECKS[point]

@@ -110,3 +110,10 @@ def networks(text: str) -> tuple[str, ...]:
         return (neighbourhood(text),)
     number = int(address)
     return tuple(f"{IPv6(number >> 128 - bits << 128 - bits)}/{bits}" for bits in (64, 48, 32))
+
+
+def network_share(share: int, wider: int, pool: int) -> int:
+    """What the ``wider``-th of the ``networks`` of an address, from 0, may have of a pool of which a
+    neighbourhood may have ``share``: twice as much with each step, and no more than half of the pool.
+    """
+    return share if not wider else max(share, min(share << wider, pool // 2))
