@@ -12,7 +12,7 @@ process share nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from hansa.pure.errors import HansaError
@@ -34,7 +34,8 @@ class NewerSchema(StoreError):
 
 
 class Conflict(StoreError):
-    """The batch met another writer: an ``Insert`` of a key that exists, a ``Cas`` whose row changed.
+    """The batch met another writer: an ``Insert`` of a key that exists, a ``Cas`` or ``Remove`` whose row
+    changed or is gone.
 
     Nothing of the batch was written. ``collection`` and ``key`` name the row; the caller reads again and
     decides: a duplicate is answered as before, a lost race is done again.
@@ -122,6 +123,15 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class Remove:
+    """Remove a row that must exist (and whose body is ``expect``, if that is given), else ``Conflict``."""
+
+    collection: str
+    key: Key
+    expect: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """Add a row at the end of a stream. Positions are in ``commit``'s answer, in the batch's order."""
 
@@ -130,7 +140,7 @@ class Append:
     fields: Mapping[str, Value] = field(default_factory=dict)
 
 
-Write = Put | Insert | Cas | Delete | Append
+Write = Put | Insert | Cas | Delete | Remove | Append
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +297,11 @@ class Scoped:
                 return Put(name, key, body, fields)
             case Insert(key=key, body=body, fields=fields):
                 return Insert(name, key, body, fields)
+            case Cas(key=key, expect=expect, body=body, fields=fields):
+                return Cas(name, key, expect, body, fields)
             case Delete(key=key):
                 return Delete(name, key)
-            case _:
-                return replace(write, collection=name)
+            case Remove(key=key, expect=expect):
+                return Remove(name, key, expect)
+            case Append(body=body, fields=fields):
+                return Append(name, body, fields)

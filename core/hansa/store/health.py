@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from hansa.seams import Clock
-from hansa.store.base import Delete, Durability, Key, Row, Schema, Store, Value, Write
+from hansa.store.base import Delete, Durability, Key, Remove, Row, Schema, Store, Value, Write
 from hansa.store.faults import FaultKind, StoreFault
 
 T = TypeVar("T")
@@ -180,4 +180,4 @@ class WatchedStore:
 
 def _size(writes: Sequence[Write]) -> int:
     """Bytes of bodies."""
-    return sum(len(write.body) for write in writes if not isinstance(write, Delete))
+    return sum(len(write.body) for write in writes if not isinstance(write, Delete | Remove))

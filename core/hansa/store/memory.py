@@ -20,6 +20,7 @@ from hansa.store.base import (
     Insert,
     Key,
     NewerSchema,
+    Remove,
     Row,
     Schema,
     StoreError,
@@ -37,7 +38,7 @@ def checked(collection: Collection, write: Write) -> None:
         if len(write.key) != len(key_names(collection)):
             raise StoreError(f"{write.key!r} is no key of {collection.name}")
         _storable(collection, write.key)
-    if isinstance(write, Delete):
+    if isinstance(write, Delete | Remove):
         return
     if len(write.body) > MAX_BODY:
         raise TooLarge(f"a body of {len(write.body)} bytes, at most {MAX_BODY}")
@@ -178,7 +179,9 @@ class MemoryStore:
         else:
             key = write.key
         before = table.get(key)
-        if isinstance(write, Delete):
+        if isinstance(write, Delete | Remove):
+            if isinstance(write, Remove) and (before is None or write.expect not in (None, before.body)):
+                raise Conflict(name, key)
             undo.append((owner, key, before, name))
             table.pop(key, None)
             return

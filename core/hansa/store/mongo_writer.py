@@ -18,7 +18,7 @@ from pymongo import DeleteOne, InsertOne, ReadPreference, ReplaceOne, WriteConce
 from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from hansa.store.base import Append, Cas, Conflict, Delete, Insert, Key, StoreError, Write
+from hansa.store.base import Append, Cas, Conflict, Delete, Insert, Key, Remove, StoreError, Write
 from hansa.store.faults import FaultKind, StoreFault, mongo_kind
 from hansa.store.memory import checked
 from hansa.store.mongo_lease import Lease, reason, settled
@@ -61,7 +61,7 @@ def batch_of(steps: Sequence[Step], done: asyncio.Future[list[int]]) -> Batch:
     batch = Batch(steps, done, documents=len(steps))
     for step in steps:
         checked(step.rows.collection, step.write)
-        if not isinstance(step.write, Delete):
+        if not isinstance(step.write, Delete | Remove):
             batch.size += len(step.write.body)
         batch.appends += isinstance(step.write, Append)
     return batch
@@ -76,7 +76,7 @@ class _Keyed:
     key: Key
 
     def document(self) -> Document:
-        assert not isinstance(self.write, Delete)
+        assert not isinstance(self.write, Delete | Remove)
         return self.rows.document(self.key, self.write.fields, self.write.body)
 
     def operation(self) -> Any:
@@ -208,12 +208,13 @@ class Writer:
             steps = sorted(steps, key=lambda step: type(step.write).__name__)
         run: list[_Keyed] = []
         for step in steps:
-            if isinstance(step.write, Cas) and step.write.expect is not None:
-                await self._run(session, run)
-                run = []
-                await self._compare(session, step, step.write.expect)
-            else:
+            compared = _compared(step)
+            if compared is None:
                 run.append(step)
+                continue
+            await self._run(session, run)
+            run = []
+            await self._compare(session, step, compared)
         await self._run(session, run)
 
     async def _run(self, session: Any, run: Sequence[_Keyed]) -> None:
@@ -228,13 +229,23 @@ class Writer:
                 raise Conflict(rows.collection.name, run[first["index"]].key) from None
             raise
 
-    async def _compare(self, session: Any, step: _Keyed, expect: bytes) -> None:
-        document = step.document()
-        done = await self._database[step.rows.name].replace_one(
-            {"_id": document["_id"], "B": expect}, document, session=session
-        )
-        if not done.matched_count:
+    async def _compare(self, session: Any, step: _Keyed, there: Document) -> None:
+        rows = self._database[step.rows.name]
+        if isinstance(step.write, Remove):
+            found = (await rows.delete_one(there, session=session)).deleted_count
+        else:
+            found = (await rows.replace_one(there, step.document(), session=session)).matched_count
+        if not found:
             raise Conflict(step.rows.collection.name, step.key)
+
+
+def _compared(step: _Keyed) -> Document | None:
+    """What must be there for a step that compares; None for one that does not."""
+    write = step.write
+    if not isinstance(write, Cas | Remove) or (isinstance(write, Cas) and write.expect is None):
+        return None
+    there: Document = {"_id": key_text(step.key)}
+    return there if write.expect is None else {**there, "B": write.expect}
 
 
 def _placed(group: Sequence[Batch], position: int) -> dict[str, list[_Keyed]]:

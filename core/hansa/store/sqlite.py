@@ -29,6 +29,7 @@ from hansa.store.base import (
     Insert,
     Key,
     NewerSchema,
+    Remove,
     Row,
     Schema,
     StoreError,
@@ -351,17 +352,21 @@ class SqliteStore:
             self._db.execute(table.insert, table.values(scope, (self._position,), write.fields, write.body))
         elif isinstance(write, Delete):
             self._db.execute(f'DELETE FROM "{table.name}" WHERE {table.where}', (scope, *write.key))
-        elif isinstance(write, Insert):
+        elif isinstance(write, Remove):
+            found = self._db.execute(table.remove, (scope, *write.key, write.expect))
+            if not found.rowcount:
+                raise Conflict(name, write.key)
+        elif isinstance(write, Insert) or (isinstance(write, Cas) and write.expect is None):
             try:
                 self._db.execute(table.insert, table.values(scope, write.key, write.fields, write.body))
             except sqlite3.IntegrityError:
                 raise Conflict(name, write.key) from None
+        elif isinstance(write, Cas):
+            values = table.values(scope, write.key, write.fields, write.body)[1 + len(table.keys) :]
+            found = self._db.execute(table.update, (*values, scope, *write.key, write.expect))
+            if not found.rowcount:
+                raise Conflict(name, write.key)
         else:
-            if isinstance(write, Cas):
-                sql = f'SELECT body FROM "{table.name}" WHERE {table.where}'
-                row = self._db.execute(sql, (scope, *write.key)).fetchone()
-                if (bytes(row[0]) if row else None) != write.expect:
-                    raise Conflict(name, write.key)
             self._db.execute(table.upsert, table.values(scope, write.key, write.fields, write.body))
 
     async def _read(self, sql: str, values: Sequence[object]) -> list[tuple[object, ...]]:

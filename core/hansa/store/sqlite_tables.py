@@ -18,7 +18,9 @@ _MOST_KEYS = 256
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One collection as SQL."""
+    """One collection as SQL. ``update`` takes fields and body, the key, and the body that must be there;
+    ``remove`` the key, and that body or None for any.
+    """
 
     collection: Collection
     name: str
@@ -27,6 +29,8 @@ class Table:
     columns: str
     upsert: str
     insert: str
+    update: str
+    remove: str
     where: str
 
     def values(self, scope: str, key: Key, fields: Mapping[str, Value], body: bytes) -> tuple[object, ...]:
@@ -52,6 +56,8 @@ def table(owner: str, collection: Collection) -> Table:
     columns = ", ".join(f'"{c}"' for c in (*keys, *fields, "body"))
     marks = ", ".join("?" for _ in range(len(keys) + len(fields) + 2))
     where = " AND ".join(f'"{k}" = ?' for k in keys)
+    keyed = f"scope = ? AND {where}"
+    set_ = ", ".join(f'"{c}" = ?' for c in (*fields, "body"))
     into = f'INTO "{name}" (scope, {columns}) VALUES ({marks})'
     return Table(
         collection,
@@ -61,7 +67,9 @@ def table(owner: str, collection: Collection) -> Table:
         columns,
         f"INSERT OR REPLACE {into}",
         f"INSERT {into}",
-        f"scope = ? AND {where}",
+        f'UPDATE "{name}" SET {set_} WHERE {keyed} AND body = ?',
+        f'DELETE FROM "{name}" WHERE {keyed} AND body = ifnull(?, body)',
+        keyed,
     )
 
 

@@ -16,6 +16,7 @@ from hansa.store.base import (
     Insert,
     NewerSchema,
     Put,
+    Remove,
     Row,
     Schema,
     Store,
@@ -102,6 +103,50 @@ class StoreSuite:
         row = await store.get("s", "thing", ("a", 1))
         assert row is not None
         assert row.body == b"two"
+
+    async def test_cas_writes_the_declared_fields_too(self, store: Store) -> None:
+        """What is not given is None, as with ``Put``."""
+        await store.declare("s", SCHEMA)
+        await store.commit("s", [_thing("a", 1, "blue", 7, b"one")])
+        await store.commit("s", [Cas("thing", ("a", 1), b"one", b"one", {"size": 8})])
+        row = await store.get("s", "thing", ("a", 1))
+        assert row == Row(key=("a", 1), fields={"color": None, "size": 8}, body=b"one")
+
+    async def test_an_empty_body_is_no_missing_row(self, store: Store) -> None:
+        """``b""`` and None are two expectations."""
+        await store.declare("s", SCHEMA)
+        with pytest.raises(Conflict):
+            await store.commit("s", [Cas("thing", ("a", 1), b"", b"two")])
+        await store.commit("s", [Put("thing", ("a", 1), b"")])
+        with pytest.raises(Conflict):
+            await store.commit("s", [Cas("thing", ("a", 1), None, b"two")])
+        with pytest.raises(Conflict):
+            await store.commit("s", [Remove("thing", ("a", 1), b"two")])
+        await store.commit("s", [Remove("thing", ("a", 1), b"")])
+        assert await store.count("s", "thing") == 0
+
+    async def test_remove_needs_the_row_and_the_body_it_expects(self, store: Store) -> None:
+        """A row that is gone, or has changed, is a ``Conflict`` that leaves nothing of its batch."""
+        await store.declare("s", SCHEMA)
+        await store.commit("s", [_thing("a", n, body=b"one") for n in (1, 2)])
+        for gone in (Remove("thing", ("a", 3)), Remove("thing", ("a", 1), b"two")):
+            with pytest.raises(Conflict) as caught:
+                await store.commit("s", [_thing("b", 1), Remove("thing", ("a", 2)), gone])
+            assert (caught.value.collection, caught.value.key) == ("thing", gone.key)
+            assert [row.key for row in await store.scan("s", "thing")] == [("a", 1), ("a", 2)]
+        await store.commit("s", [Remove("thing", ("a", 1)), Remove("thing", ("a", 2), b"one")])
+        assert await store.count("s", "thing") == 0
+
+    async def test_of_many_who_remove_a_row_one_wins(self, store: Store) -> None:
+        """With what it wrote besides: so one takes what all want."""
+        await store.declare("s", SCHEMA)
+        await store.commit("s", [_thing("a", 0)])
+        done = await asyncio.gather(
+            *(store.commit("s", [Remove("thing", ("a", 0)), Put("thing", ("mine", n))]) for n in range(20)),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(d, Conflict) for d in done) == 19
+        assert [row.key for row in await store.scan("s", "thing")] == [("mine", done.index([]))]
 
     async def test_scan_orders_bounds_and_limits(self, store: Store) -> None:
         """Ranges after ``equal``, both directions."""
@@ -262,6 +307,8 @@ class StoreSuite:
             Put("thing", ("a", 2), b"two"),
             Put("thing", ("a", 3)),
             Delete("thing", ("a", 3)),
+            Insert("thing", ("a", 4)),
+            Remove("thing", ("a", 4)),
         ]
         await asyncio.gather(
             store.commit("s", writes),
