@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import orjson
 import pytest
-from hansa import HttpRequest, Ref, RoomRefused
+from hansa import HttpRequest, HttpResponse, Ref, RoomRefused
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.signing import event_signable, with_signature
@@ -32,6 +32,8 @@ class Resident:
         self.spoil_answer: Callable[[dict[str, Any]], Any] = lambda answer: answer
         self.servers: list[str] = [THEIRS]
         self.sign = True
+        #: What it answers to requests of version 2 of the last step, if it knows only version 1.
+        self.old: HttpResponse | None = None
         create = {"room_version": version, "creator": USER}
         self._add("m.room.create", create, "", prev_events=[])
         self._add("m.room.member", {"membership": "join"}, USER)
@@ -49,8 +51,18 @@ class Resident:
         self.room.keep(pdu)
         self.events.append(raw)
 
-    def __call__(self, request: HttpRequest) -> tuple[int, Any] | None:
+    def __call__(self, request: HttpRequest) -> tuple[int, Any] | HttpResponse | None:
         path = unquote(request.target)
+        if self.old is not None and ("/v2/send_join/" in path or "/v2/send_leave/" in path):
+            return self.old
+        if "/make_leave/" in path:
+            user = self.house.app.network("matrix").bridge_user
+            content = {"membership": "leave"}
+            draft = self.house.forger.draft(self.room, "m.room.member", content, user, sender=user)
+            return 200, {"room_version": self.version, "event": draft}
+        if "/send_leave/" in path:
+            self.made.append(orjson.loads(request.body or b""))
+            return 200, [200, {}] if "/v1/" in path else {}
         if "/query/directory" in path:
             return 200, {"room_id": self.room.room_id, "servers": self.servers}
         if "/make_join/" in path:
@@ -70,7 +82,8 @@ class Resident:
             signature = key.sign(event_signable(raw, self.room.version))
             signed = with_signature(raw, THEIRS, key.key_id, signature) if self.sign else raw
             answer = {"state": self.events, "auth_chain": self.events, "event": signed}
-            return 200, self.spoil_answer({**answer, "servers_in_room": [THEIRS]})
+            answer = self.spoil_answer({**answer, "servers_in_room": [THEIRS]})
+            return 200, [200, answer] if "/v1/" in path else answer
         return None
 
     async def entered(self) -> str:
@@ -228,3 +241,103 @@ async def test_the_next_resident_is_asked_when_one_cannot_let_us_in(tmp_path, st
         opened = await house.app.network("matrix").open_room(ALIAS, create=False)
         assert opened.native == Ref("matrix", resident.room.room_id)
         assert [r.port for r in house.peer.asked if "/make_join/" in r.target] == [2, 3]
+
+
+UNKNOWN = [
+    HttpResponse(status=404, headers={}, body=b'{"errcode":"M_UNRECOGNIZED","error":"no such thing"}'),
+    HttpResponse(status=400, headers={}, body=b'{"errcode":"M_UNRECOGNIZED","error":"no such thing"}'),
+    HttpResponse(status=405, headers={}, body=b'{"errcode":"M_UNRECOGNIZED","error":"not so"}'),
+    HttpResponse(status=404, headers={}, body=b"404 page not found"),
+]
+
+
+def steps(house: Inbound, step: str) -> list[str]:
+    return [r.target.split("/")[3] for r in house.peer.asked if f"/{step}/" in r.target]
+
+
+@pytest.mark.parametrize("said", UNKNOWN, ids=["404", "400", "405", "text"])
+@pytest.mark.parametrize("version", ["8", "11", "12"])
+async def test_a_resident_that_knows_only_the_old_requests_is_asked_by_these(tmp_path, version, said):
+    async with inbound(tmp_path, version) as house:
+        resident = Resident(house, version)
+        resident.old = said
+        name = await resident.entered()
+        assert name == event_id(resident.made[0], resident.room.version)
+        assert steps(house, "send_join") == ["v2", "v1"]
+        membership = house.app.network("matrix")._membership
+        user = house.app.network("matrix").bridge_user
+        left = await membership.leave_remote(resident.room.room_id, user, [THEIRS], {"reason": "it is late"})
+        assert left is not None
+        assert resident.made[-1]["content"] == {"membership": "leave", "reason": "it is late"}
+        assert steps(house, "send_leave") == ["v2", "v1"]
+
+
+async def test_a_room_of_ours_is_entered_by_a_resident_of_old(tmp_path):
+    """The signature that a restricted room asks for, in an answer of version 1."""
+    async with inbound(tmp_path, "12") as house:
+        resident = Resident(house, "12")
+        resident.old = UNKNOWN[0]
+        house.peer.answer = resident
+        membership = house.app.network("matrix")._membership
+        user = house.app.network("matrix").bridge_user
+        join, server = await membership.granted(resident.room.room_id, user, [THEIRS])
+        assert (server, join.raw["signatures"].keys()) == (THEIRS, {OURS, THEIRS})
+        assert steps(house, "send_join") == ["v2", "v1"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        HttpResponse(status=403, headers={}, body=b'{"errcode":"M_FORBIDDEN","error":"no"}'),
+        HttpResponse(status=404, headers={}, body=b'{"errcode":"M_NOT_FOUND","error":"no such room"}'),
+        HttpResponse(status=400, headers={}, body=b'{"errcode":"M_BAD_JSON","error":"bad"}'),
+    ],
+    ids=["403", "404", "400"],
+)
+async def test_what_a_resident_refuses_it_is_not_asked_again_in_the_old_way(tmp_path, said):
+    async with inbound(tmp_path, "12") as house:
+        resident = Resident(house, "12")
+        resident.old = said
+        await resident.refused()
+        assert steps(house, "send_join") == ["v2"]
+
+
+@pytest.mark.parametrize("body", [[200], [200, []], [], "x", {"state": []}, [200, {"state": []}, 1]])
+async def test_an_old_answer_that_is_none_is_no_room(tmp_path, body):
+    async with inbound(tmp_path, "12") as house:
+        resident = Resident(house, "12")
+        resident.old = UNKNOWN[0]
+
+        def answer(request: HttpRequest) -> Any:
+            return (200, body) if "/v1/send_join/" in request.target else resident(request)
+
+        house.peer.answer = answer
+        with pytest.raises(RoomRefused):
+            await house.app.network("matrix").open_room(ALIAS, create=False)
+        assert house.app.network("matrix").get(resident.room.room_id) is None
+
+
+async def test_reasons_to_join_and_knock_reach_the_event(tmp_path):
+    async with inbound(tmp_path, "12") as house:
+        resident = Resident(house, "12")
+
+        def answer(request: HttpRequest) -> Any:
+            if "/make_knock/" in request.target:
+                user = house.app.network("matrix").bridge_user
+                content = {"membership": "knock"}
+                draft = house.forger.draft(resident.room, "m.room.member", content, user, sender=user)
+                return 200, {"room_version": "12", "event": draft}
+            if "/send_knock/" in request.target:
+                resident.made.append(orjson.loads(request.body or b""))
+                return 200, {"knock_room_state": []}
+            return resident(request)
+
+        house.peer.answer = answer
+        network = house.app.network("matrix")
+        where = resident.room.room_id, network.bridge_user, [THEIRS], {"reason": "it is cold"}
+        await network._membership.knock(*where)
+        await network._membership.join(*where)
+        assert [(e["content"]["membership"], e["content"]["reason"]) for e in resident.made] == [
+            ("knock", "it is cold"),
+            ("join", "it is cold"),
+        ]

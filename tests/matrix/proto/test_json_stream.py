@@ -18,9 +18,9 @@ KIB = 1024
 NAMES = ("state", "auth_chain")
 
 
-def cut(data: bytes, sizes: list[int] | None = None, monkeypatch: Any = None) -> dict[str, Any]:
+def cut(data: bytes, sizes: list[int] | None = None, *, numbered: bool = False) -> dict[str, Any]:
     """The document, out of its pieces."""
-    splitter = Splitter(NAMES, most_element=256 * KIB, rest=Limits(bytes=256 * KIB))
+    splitter = Splitter(NAMES, most_element=256 * KIB, rest=Limits(bytes=256 * KIB), numbered=numbered)
     found: dict[str, list[Any]] = {}
     pieces = []
     at = 0
@@ -38,6 +38,7 @@ def at_once(monkeypatch):
     """Every chunk is looked at, however small, and in windows that cut it anywhere."""
     monkeypatch.setattr("hansa_matrix.proto.json_stream._WINDOW", 5)
     monkeypatch.setattr("hansa_matrix.proto.json_stream._CHUNK", 1)
+    monkeypatch.setattr("hansa_matrix.proto.json_stream._FIRST", 40)
 
 
 documents = st.dictionaries(
@@ -148,3 +149,55 @@ def test_an_element_that_is_too_deep_and_too_large_ends_the_reading() -> None:
     splitter.feed(b'{"state":[' + b"[" * (64 * KIB))
     with pytest.raises(RemoteProtocolError, match="too deep"):
         splitter.feed(b"[" * (64 * KIB))
+
+
+@given(
+    st.dictionaries(st.sampled_from([*NAMES, "event"]) | texts, json_values, max_size=6),
+    st.lists(st.integers(1, 9), max_size=40),
+    st.sampled_from([b"[200,%b]", b" [ 200 ,\n%b ]\n", b"%b"]),
+)
+def test_an_object_behind_a_status_is_cut_as_one_alone(
+    value: dict[str, Any], sizes: list[int], around: bytes
+) -> None:
+    assert cut(around % json.dumps(value).encode(), sizes, numbered=True) == value
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'[200,{"state":[1]}',
+        b'[200,{"state":[1]}]]',
+        b'[200,{"state":[1]},{}]',
+        b'[200,{"state":[1]},1]',
+        b'[200,{"state":[1]}}',
+        b'[200,{"state":[1]]',
+        b'{"state":[1]}]',
+    ],
+)
+def test_what_is_no_object_behind_a_status_is_refused(data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="not JSON"):
+        cut(data, numbered=True)
+
+
+@pytest.mark.parametrize("data", [b'[200,{"state":[1]}]', b'[200,[{"state":[1]}]]', b"[200]", b"[]"])
+def test_what_is_behind_a_status_where_none_was_asked_for_is_no_object(data: bytes) -> None:
+    found = cut(data) if data.endswith(b"}]") else cut(data, numbered=True)
+    assert isinstance(found, list)
+    assert "state" not in found
+
+
+def test_what_is_behind_a_status_is_not_held_whole() -> None:
+    splitter = Splitter(["state"], most_element=KIB, rest=Limits(bytes=KIB), numbered=True)
+    count = len(splitter.feed(b'[200, {"state":[{}'))
+    for _ in range(20):
+        count += len(splitter.feed(b',{"a":[1]}' * 6000))
+        assert len(splitter._buffer) < 128 * KIB and len(splitter._rest) < 100
+    assert count == 120_001
+    splitter.feed(b',"')
+
+    def fed() -> None:
+        for _ in range(10_000):
+            splitter.feed(b"y" * 100)
+
+    with pytest.raises(RemoteProtocolError, match="too large"):
+        fed()

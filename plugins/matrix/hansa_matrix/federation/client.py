@@ -37,23 +37,28 @@ LARGE_ANSWER = 128 * 1024 * 1024
 #: Bytes of one event in it, as it is on the wire, and of all that is no event.
 _MAX_MEMBER, _REST = 256 * 1024, Limits(bytes=4 * 1024 * 1024)
 _READ_AT_ONCE = 128 * 1024
+#: Where an error says what it is.
+_CODES = ("errcode", "errorcode")
 #: The room version that an error may name. SPEC: appendices, "Room Versions".
 _VERSION = re.compile(r"[a-z0-9.-]{1,32}", re.ASCII)
 
 
 class Refused(RemoteProtocolError):
     """The other server answered with an error. ``hint`` is its status, ``code`` its errcode, and
-    ``room_version`` what it says that one must speak, where it says so.
+    ``room_version`` what it says that one must speak, where it says so. ``coded``: it gave an errcode itself.
     """
 
-    def __init__(self, reason: str, *, hint: int = 400, code: str = "", room_version: str = "") -> None:
+    def __init__(
+        self, reason: str, *, hint: int = 400, code: str = "", room_version: str = "", coded: bool = True
+    ) -> None:
         super().__init__(reason, hint=hint, code=code)
         self.room_version = room_version
+        self.coded = coded
 
 
 def unrecognized(error: Refused) -> bool:
     """Whether a server does not know an endpoint, so that an older one may be tried."""
-    return error.hint in {400, 404, 405} and error.code in {"", "M_UNRECOGNIZED"}
+    return error.hint in {400, 404, 405} and (not error.coded or error.code == "M_UNRECOGNIZED")
 
 
 class Unreachable(OSError):
@@ -175,12 +180,14 @@ class Client:
         take: Callable[[str, list[Any]], None],
         between: Callable[[], Awaitable[None]] | None = None,
         seconds: float,
+        numbered: bool = False,
     ) -> Any:
         """As ``request``, for an answer of up to 128 MiB that is read as it comes: ``take`` is given the
         members of the arrays ``names``, some at a time, in a thread, and what it raises ends the reading.
         ``between`` is awaited between two such steps. The rest of the answer has these arrays empty.
+        ``numbered``: it is ``[200, {...}]``, as answers of version 1 are.
         """
-        splitter = Splitter(names, most_element=_MAX_MEMBER, rest=_REST)
+        splitter = Splitter(names, most_element=_MAX_MEMBER, rest=_REST, numbered=numbered)
         loop = asyncio.get_running_loop()
 
         def taken(pieces: Sequence[Piece]) -> None:
@@ -331,6 +338,7 @@ class Client:
             return value
         fields = value if isinstance(value, dict) else {}
         code, text = _code(answer.status, fields), str(fields.get("error", ""))[:500]
+        coded = any(isinstance(fields.get(name), str) for name in _CODES)
         if not await self._reads(server, code):
             code = _code(answer.status, {})
         if not await self._reads(server, text):
@@ -343,7 +351,7 @@ class Client:
         if not await self._reads(server, version):
             version = ""
         reason = text or f"{server} answered {answer.status}"
-        raise Refused(reason, hint=answer.status, code=code, room_version=version)
+        raise Refused(reason, hint=answer.status, code=code, room_version=version, coded=coded)
 
 
 async def _beginning(answer: HttpStream) -> bytes:
@@ -362,7 +370,7 @@ def _code(status: int, fields: Mapping[str, Any]) -> str:
     COMPAT: some servers call it ``errorcode``, or give none, where the status says what is meant. A 403
     without any says less than ``M_FORBIDDEN``, upon which nobody else is asked.
     """
-    for name in ("errcode", "errorcode"):
+    for name in _CODES:
         if isinstance(fields.get(name), str):
             return str(fields[name])[:100]
     return {401: "M_UNAUTHORIZED", 404: "M_NOT_FOUND", 429: "M_LIMIT_EXCEEDED"}.get(status, "M_UNKNOWN")

@@ -45,6 +45,9 @@ _BRACKET, _NO_BRACKET = re.compile(_WHOLE + rb"[\[\]{}]", re.DOTALL), re.compile
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _COLON = re.compile(rb"[ \t\r\n]*+:[ \t\r\n]*+")
 _QUOTE, _COMMA, _OPEN, _CLOSE = ord('"'), ord(","), b"[{", b"]}"
+#: What an answer of version 1 begins with, and the white space in it that is looked through.
+_NUMBERED = re.compile(rb"[ \t\r\n]*+\[[ \t\r\n]*+[0-9]{3}[ \t\r\n]*+,(?=[ \t\r\n]*+\{)")
+_FIRST = 1024
 #: Bytes that are looked at together: a string that is cut off is looked at anew with each chunk.
 _CHUNK = 64 * 1024
 #: Bytes that one pattern is tried on, for a millisecond: nobody else runs meanwhile.
@@ -93,11 +96,17 @@ def _malformed(why: str) -> RemoteProtocolError:
 
 class Splitter:
     """Cuts one document. At the most ``most_element`` bytes of an element and ``rest`` of all else are
-    kept.
+    kept. ``numbered``: the document may be an array of a status and the object, as answers of version 1 are;
+    of that the object is what is left.
     """
 
-    def __init__(self, names: Collection[str], *, most_element: int, rest: Limits) -> None:
+    def __init__(
+        self, names: Collection[str], *, most_element: int, rest: Limits, numbered: bool = False
+    ) -> None:
         self._names = frozenset(names)
+        self._numbered = numbered
+        #: Whether the array around the object is open.
+        self._around = False
         self._most_element = most_element
         self._rest_limits = rest
         self._rest = bytearray()
@@ -121,12 +130,13 @@ class Splitter:
     def feed(self, chunk: bytes) -> list[Piece]:
         """The pieces that are whole with this chunk. Raises RemoteProtocolError."""
         self._buffer = self._buffer[self._kept() :] + chunk if self._buffer else chunk
-        return self._cut() if len(self._buffer) - self._at >= _CHUNK else []
+        waits = max(_CHUNK, _FIRST if self._numbered else 0)
+        return self._cut() if len(self._buffer) - self._at >= waits else []
 
     def finish(self) -> tuple[list[Piece], Any]:
         """The last pieces, and what else the document says. Raises RemoteProtocolError."""
         pieces = self._cut()
-        if self._array or self._at < len(self._buffer):
+        if self._array or self._around or self._at < len(self._buffer):
             raise _malformed("it ends too early")
         return pieces, read_parts(bytes(self._rest), self._rest_limits)
 
@@ -139,6 +149,10 @@ class Splitter:
 
     def _cut(self) -> list[Piece]:
         pieces: list[Piece] = []
+        if self._numbered:
+            found = _NUMBERED.match(self._buffer, 0, _FIRST)
+            self._numbered, self._around = False, found is not None
+            self._at = found.end() if found is not None else 0
         while self._at < len(self._buffer):
             if self._start >= 0:
                 more = self._element(pieces)
@@ -278,6 +292,10 @@ class Splitter:
             self._keep(end)
             return False
         byte = self._buffer[end]
+        if self._ended and self._around and byte == _CLOSE[0]:
+            self._keep(end)
+            self._at, self._around = end + 1, False
+            return True
         if self._ended:
             raise _malformed("there is something behind its end")
         if byte == _QUOTE:

@@ -24,16 +24,17 @@ from hansa import (
 )
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unrecognized
+from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.joins import JOIN_ARRAYS, JoinAnswer, JoinReader, check_template, joined
+from hansa_matrix.proto.joins import JoinAnswer, JoinReader, check_template, joined
 from hansa_matrix.proto.pdu import finish, key_ids, needed_at, required_servers, unsigned_by
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.room import outliers
 from hansa_matrix.room.early_checks import EarlyChecks
 from hansa_matrix.room.events import Events, RoomEvents, Status, Stored
+from hansa_matrix.room.handing_over import send_join, send_leave
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import BEHIND, FIRST, GAP, Head, MatrixRoom
 from hansa_matrix.slots import Bounds, Shares
@@ -220,17 +221,15 @@ class Membership:
 
     async def _join_by(self, offer: _Offer, room_id: str, user: str) -> MatrixRoom:
         server, version, event = offer
-        send = path("_matrix", "federation", "v2", "send_join", room_id, event.event_id)
         self._ctx.progress(f"joining {room_id}", 0)
         try:
             reader = JoinReader(room_id, version)
             checks = EarlyChecks(reader, version, self._keyring)
-            rest = await self._client.members(
-                "PUT",
+            rest = await send_join(
+                self._client,
                 server,
-                f"{send}?omit_members=false",
-                event.raw,
-                names=JOIN_ARRAYS,
+                event,
+                omit_members=False,
                 take=reader.take,
                 between=checks.between,
                 seconds=300.0,
@@ -260,14 +259,12 @@ class Membership:
                     problem = offer
                     continue
                 server, version, event = offer
-                send = path("_matrix", "federation", "v2", "send_join", room_id, event.event_id)
                 try:
-                    rest = await self._client.members(
-                        "PUT",
+                    rest = await send_join(
+                        self._client,
                         server,
-                        f"{send}?omit_members=true",
-                        event.raw,
-                        names=JOIN_ARRAYS,
+                        event,
+                        omit_members=True,
                         take=lambda _name, _values: None,  # the room's state is here
                         seconds=60.0,
                     )
@@ -410,7 +407,7 @@ class Membership:
                     self._ctx.log.info("leaving %s: %s", room_id, offer)
                     continue
                 try:
-                    await self._left_by(offer, room_id)
+                    await send_leave(self._client, offer.server, offer.event)
                 except (Unreachable, RemoteProtocolError) as error:
                     self._ctx.log.info("leaving %s by %s: %s", room_id, offer.server, error)
                     continue
@@ -418,18 +415,6 @@ class Membership:
         finally:
             await offers.aclose()
         return None
-
-    async def _left_by(self, offer: _Offer, room_id: str) -> None:
-        """Leave by a server, which may know only how that was done in the beginning."""
-        for version in ("v2", "v1"):
-            send = path("_matrix", "federation", version, "send_leave", room_id, offer.event.event_id)
-            try:
-                await self._client.request("PUT", offer.server, send, offer.event.raw)
-            except Refused as error:
-                if version == "v1" or not unrecognized(error):
-                    raise
-                continue
-            return
 
 
 def _placeless(stored: Stored, room_id: str) -> bool:

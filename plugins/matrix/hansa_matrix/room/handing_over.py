@@ -1,0 +1,60 @@
+"""Handing a join or a leave to a resident, which may know only how that was done in the beginning. SPEC:
+server-server API, "Joining Rooms", "Leaving Rooms".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from hansa_matrix.federation.client import Client, Refused, path, unrecognized
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.joins import JOIN_ARRAYS
+
+
+async def send_join(
+    client: Client,
+    server: str,
+    join: Pdu,
+    *,
+    omit_members: bool,
+    take: Callable[[str, list[Any]], None],
+    between: Callable[[], Awaitable[None]] | None = None,
+    seconds: float,
+) -> Any:
+    """The answer of a resident to ``send_join``, of version 1 where it does not know version 2: ``take`` is
+    given the members of its arrays as they come, see ``Client.members``. Raises as that does.
+    """
+    for version in ("v2", "v1"):
+        target = path("_matrix", "federation", version, "send_join", join.room_id, join.event_id)
+        if version == "v2":
+            target += f"?omit_members={'true' if omit_members else 'false'}"
+        try:
+            return await client.members(
+                "PUT",
+                server,
+                target,
+                join.raw,
+                names=JOIN_ARRAYS,
+                take=take,
+                between=between,
+                seconds=seconds,
+                numbered=version == "v1",
+            )
+        except Refused as error:
+            if version == "v1" or not unrecognized(error):
+                raise
+    raise AssertionError("version 1 answers or raises")
+
+
+async def send_leave(client: Client, server: str, leave: Pdu) -> None:
+    """Leave by a resident, by version 1 where it does not know version 2. Raises as ``Client.request``."""
+    for version in ("v2", "v1"):
+        target = path("_matrix", "federation", version, "send_leave", leave.room_id, leave.event_id)
+        try:
+            await client.request("PUT", server, target, leave.raw)
+        except Refused as error:
+            if version == "v1" or not unrecognized(error):
+                raise
+            continue
+        return
