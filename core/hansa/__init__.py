@@ -127,7 +127,7 @@ from hansa.store.base import (
     Value,
     Write,
 )
-from hansa.store.faults import StoreFault
+from hansa.store.faults import ResultUnknown, StoreFault, StoreLost
 
 __version__ = "0.1.0"
 #: The number of the plugin contract; a plugin says ``api = 1``.
@@ -232,6 +232,7 @@ __all__ = [
     "Remove",
     "Request",
     "Response",
+    "ResultUnknown",
     "Retry",
     "Role",
     "RoomCreate",
@@ -252,6 +253,7 @@ __all__ = [
     "SrvRecord",
     "StoreError",
     "StoreFault",
+    "StoreLost",
     "Style",
     "ToDevice",
     "Topic",

@@ -11,6 +11,7 @@ import ssl
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from hansa import plugins, terminal
@@ -34,8 +35,12 @@ from hansa.seams import Seams, SystemClock, SystemRandom
 from hansa.settings import Tls
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store import open_store
+from hansa.store.faults import StoreFault, StoreLost
 
 _STOP_WITHIN = 10.0
+#: Exit codes of a process that has no database any more: another has taken it over; it is not known what was
+#: kept, and a new start reads it.
+LOST, UNKNOWN = 4, 5
 #: Seconds between looks at the database while nobody asks how it is.
 _LOOK_AT_STORE = 10.0
 #: Connections that the command line and the metrics have for themselves.
@@ -208,6 +213,7 @@ async def _run(path: Path, config: Config, say: Say) -> int:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     process = Process(path, config, say)
+    process.app.store.on_lost = lambda fault: _end(fault, say)
 
     async def reload() -> None:
         try:
@@ -243,6 +249,14 @@ async def _run(path: Path, config: Config, say: Say) -> int:
         return 1
     say("stopped")
     return 0
+
+
+def _end(fault: StoreFault, say: Say) -> NoReturn:
+    """End at once: no farewell to a peer, nothing released, since all of it may be another's by now."""
+    say(f"stopped: {fault}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(LOST if isinstance(fault, StoreLost) else UNKNOWN)
 
 
 def _keep() -> None:

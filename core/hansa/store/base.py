@@ -188,9 +188,11 @@ class Store(Protocol):
         self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
     ) -> list[int]:
         """Write all or nothing. Returns the positions of the batch's ``Append``s. Raises ``Conflict``,
-        ``TooLarge``. ``lazy`` may be lost by a crash within the second (cursors whose repeat is harmless).
-        A write's collection may carry another scope as ``SCOPE/NAME``: how the core commits a plugin's
-        writes in its own batch.
+        ``TooLarge``, ``StoreFault``: nothing of the batch was written, but for ``ResultUnknown``, after which
+        the process ends. Whether a batch was kept is found out before this returns, however long that takes;
+        batches that were not begun by then fail. ``lazy`` may be lost by a crash within the second (cursors
+        whose repeat is harmless). A write's collection may carry another scope as ``SCOPE/NAME``: how the
+        core commits a plugin's writes in its own batch.
         """
         ...
 
@@ -232,6 +234,12 @@ class Store(Protocol):
 
     async def probe(self) -> None:
         """Write something of no meaning, durably. Raises ``StoreFault`` if that cannot be."""
+        ...
+
+    async def lost(self) -> StoreError:
+        """Wait until another process has taken the database over, and return the ``StoreLost`` that every
+        call raises from then on. A store that no other process can take waits for ever.
+        """
         ...
 
 

@@ -22,6 +22,10 @@ class FaultKind(StrEnum):
     READ_ONLY = "read-only"
     AWAY = "away"
     FAILING = "failing"
+    #: Another process has the database.
+    LOST = "lost"
+    #: It is not known whether something was kept.
+    UNKNOWN = "unknown"
 
 
 class StoreFault(StoreError):
@@ -32,6 +36,25 @@ class StoreFault(StoreError):
     def __init__(self, kind: FaultKind, text: str) -> None:
         super().__init__(f"the database is {kind.value}: {text}")
         self.kind = kind
+
+
+class StoreLost(StoreFault):
+    """Another process has taken the database over: nothing can be written any more, and nothing that is in
+    memory is true for long. The process ends at once and sends nothing more to anybody.
+    """
+
+    def __init__(self, text: str = "another process has taken it over, so that this one ends") -> None:
+        super().__init__(FaultKind.LOST, text)
+
+
+class ResultUnknown(StoreFault):
+    """It is not known whether a batch was kept, and it cannot be found out. What is in memory cannot be
+    trusted, so that the process ends, and starts from the store. A store that can find out does so before it
+    answers (ADR 15), and raises this when it is closed meanwhile.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(FaultKind.UNKNOWN, text)
 
 
 #: Primary result codes of SQLite (https://www.sqlite.org/rescode.html).

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from hansa.seams import Clock
 from hansa.store.base import Delete, Durability, Key, Remove, Row, Schema, Store, Value, Write
-from hansa.store.faults import FaultKind, StoreFault
+from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
 
 T = TypeVar("T")
 _log = logging.getLogger("hansa.store")
@@ -38,6 +39,8 @@ class StoreHealth:
         self._wrote = -_FRESH
         self._refused = 0
         self.degraded: Degraded | None = None
+        #: The fault after which this process has no store any more, and ends.
+        self.ended: StoreFault | None = None
         self.faults: dict[FaultKind, int] = dict.fromkeys(FaultKind, 0)
 
     def failed(self, fault: StoreFault, size: int = 0) -> None:
@@ -45,7 +48,11 @@ class StoreHealth:
         self.faults[fault.kind] += 1
         self._refused = max(self._refused, size)
         now = self.degraded
-        if now is not None and (now.kind is fault.kind or now.kind is FaultKind.DAMAGED):
+        if self.ended is not None:
+            return
+        if isinstance(fault, StoreLost | ResultUnknown):
+            self.ended = fault
+        elif now is not None and (now.kind is fault.kind or now.kind is FaultKind.DAMAGED):
             return
         since = now.since if now is not None else self._clock.now()
         self.degraded = Degraded(kind=fault.kind, text=str(fault), since=since)
@@ -54,7 +61,7 @@ class StoreHealth:
     def wrote(self, size: int | None = None) -> None:
         """A write is durable, of ``size`` bytes, or as many as a probe writes."""
         self._wrote = self._clock.monotonic()
-        if self.degraded is None or self.degraded.kind is FaultKind.DAMAGED:
+        if self.degraded is None or self.degraded.kind is FaultKind.DAMAGED or self.ended is not None:
             return
         if self.degraded.kind is FaultKind.FULL and size is not None and size < self._refused:
             return
@@ -68,53 +75,93 @@ class StoreHealth:
 
 
 class WatchedStore:
-    """See ``hansa.store.base.Store``: another store, whose faults and successes become ``health``."""
+    """See ``hansa.store.base.Store``: another store, whose faults and successes become ``health``.
+
+    After ``StoreLost`` and ``ResultUnknown`` it neither reads nor writes, whatever is asked of it: what the
+    process has in memory may be other than what is kept, until the process ends.
+    """
 
     def __init__(self, store: Store, health: StoreHealth) -> None:
         self._store = store
         self.health = health
         self._probing: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
+        #: Called once, before anything else happens in this process.
+        self.on_lost: Callable[[StoreFault], object] | None = None
 
-    async def _noted(self, call: Awaitable[T]) -> T:
+    async def _noted(self, call: Callable[[], Awaitable[T]]) -> T:
+        self._in_use()
         try:
-            return await call
+            return await call()
         except StoreFault as fault:
-            self.health.failed(fault)
+            self._failed(fault)
             raise
+
+    def _in_use(self) -> None:
+        ended = self.health.ended
+        if isinstance(ended, StoreLost):
+            raise StoreLost
+        if ended is not None:
+            raise ResultUnknown("it was not known whether a batch was kept, so that this process ends")
+
+    def _failed(self, fault: StoreFault, size: int = 0) -> None:
+        self.health.failed(fault, size)
+        ended = self.health.ended
+        if ended is not None and not self._over.is_set():
+            self._over.set()
+            if self.on_lost is not None:
+                self.on_lost(ended)
+
+    async def lost(self) -> StoreFault:
+        """Wait for the fault after which this process has no store any more: ``StoreLost``, or
+        ``ResultUnknown`` of a store that cannot find out.
+        """
+        await self._over.wait()
+        assert self.health.ended is not None
+        return self.health.ended
 
     async def open(self) -> None:
         """See ``Store.open``."""
-        await self._noted(self._store.open())
+        await self._noted(self._store.open)
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        fault = await self._store.lost()
+        self._failed(fault if isinstance(fault, StoreFault) else StoreLost(str(fault)))
 
     async def close(self) -> None:
         """See ``Store.close``."""
-        if self._probing is not None:
-            self._probing.cancel()
+        for task in (self._probing, self._watching):
+            if task is not None:
+                task.cancel()
         await self._store.close()
 
     async def declare(self, scope: str, schema: Schema) -> None:
         """See ``Store.declare``."""
-        await self._noted(self._store.declare(scope, schema))
+        await self._noted(partial(self._store.declare, scope, schema))
 
     async def commit(
         self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
     ) -> list[int]:
         """See ``Store.commit``."""
+        if self.health.ended is not None:
+            self._in_use()
         try:
             found = await self._store.commit(scope, writes, durability=durability)
         except StoreFault as fault:
-            self.health.failed(fault, _size(writes))
+            self._failed(fault, _size(writes))
             raise
         self.health.wrote(_size(writes) if self.health.degraded is not None else 0)
         return found
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
         """See ``Store.get``."""
-        return await self._noted(self._store.get(scope, collection, key))
+        return await self._noted(partial(self._store.get, scope, collection, key))
 
     async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
         """See ``Store.get_many``."""
-        return await self._noted(self._store.get_many(scope, collection, keys))
+        return await self._noted(partial(self._store.get_many, scope, collection, keys))
 
     async def scan(
         self,
@@ -130,7 +177,8 @@ class WatchedStore:
     ) -> list[Row]:
         """See ``Store.scan``."""
         return await self._noted(
-            self._store.scan(
+            partial(
+                self._store.scan,
                 scope,
                 collection,
                 index=index,
@@ -144,15 +192,15 @@ class WatchedStore:
 
     async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
         """See ``Store.count``."""
-        return await self._noted(self._store.count(scope, collection, equal=equal))
+        return await self._noted(partial(self._store.count, scope, collection, equal=equal))
 
     async def position(self) -> int:
         """See ``Store.position``."""
-        return await self._noted(self._store.position())
+        return await self._noted(self._store.position)
 
     async def probe(self) -> None:
         """See ``Store.probe``."""
-        await self._noted(self._store.probe())
+        await self._noted(self._store.probe)
         self.health.wrote()
 
     async def check(self) -> Degraded | None:
@@ -166,7 +214,7 @@ class WatchedStore:
             if not done:
                 text = f"it has not answered for {PROBE_WITHIN:.0f} s"
                 if self.health.degraded is None:
-                    self.health.failed(StoreFault(FaultKind.AWAY, text))
+                    self._failed(StoreFault(FaultKind.AWAY, text))
         return self.health.degraded
 
     async def _probed(self) -> None:
@@ -175,7 +223,7 @@ class WatchedStore:
         except StoreFault:
             pass  # it is noted
         except Exception as error:  # noqa: BLE001  # a probe that fails in whatever way says how the store is
-            self.health.failed(StoreFault(FaultKind.FAILING, f"{type(error).__name__}: {error}"))
+            self._failed(StoreFault(FaultKind.FAILING, f"{type(error).__name__}: {error}"))
 
 
 def _size(writes: Sequence[Write]) -> int:

@@ -253,6 +253,11 @@ class MemoryStore:
         """See ``Store.position``."""
         return self.disk.position
 
+    async def lost(self) -> StoreError:
+        """See ``Store.lost``: nobody takes it."""
+        never: asyncio.Future[StoreError] = asyncio.get_running_loop().create_future()
+        return await never
+
     async def probe(self) -> None:
         """See ``Store.probe``: memory does not fail."""
         if not self._open:

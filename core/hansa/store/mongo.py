@@ -36,7 +36,7 @@ from hansa.store.base import (
     Value,
     Write,
 )
-from hansa.store.faults import FaultKind, StoreFault, mongo_kind
+from hansa.store.faults import FaultKind, StoreFault, StoreLost, mongo_kind
 from hansa.store.memory import split
 from hansa.store.mongo_lease import SECONDS, Lease, reason, settled
 from hansa.store.mongo_rows import Rows, key_text, rows_of
@@ -238,6 +238,8 @@ class MongoStore:
     async def _write(self, steps: Sequence[Step]) -> list[int]:
         if self._writer is None:
             raise StoreError("the store is closed")
+        if self._writer.lost.is_set():
+            raise StoreLost
         batch = batch_of(steps, asyncio.get_running_loop().create_future())
         if batch.documents > MAX_WRITES or batch.size > MAX_BYTES:
             raise TooLarge(
@@ -263,6 +265,8 @@ class MongoStore:
         start = now()
         while self._writer is not None:
             try:
+                if self._writer.lost.is_set():
+                    raise StoreLost
                 async with asyncio.timeout(_ANSWER_WITHIN):
                     return await call()
             except TimeoutError:
@@ -329,6 +333,13 @@ class MongoStore:
         if self._writer is None:
             raise StoreError("the store is closed")
         return self._writer.position
+
+    async def lost(self) -> StoreError:
+        """See ``Store.lost``."""
+        if self._writer is None:
+            raise StoreError("the store is closed")
+        await self._writer.lost.wait()
+        return StoreLost()
 
     async def probe(self) -> None:
         """See ``Store.probe``: a transaction that extends the lease."""

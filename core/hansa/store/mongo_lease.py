@@ -17,7 +17,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import OperationFailure, PyMongoError
 
 from hansa.store.base import StoreError
-from hansa.store.faults import FaultKind, StoreFault
+from hansa.store.faults import StoreLost
 
 #: After so many seconds without a sign of life another process may take over.
 SECONDS = 30
@@ -105,7 +105,7 @@ class Lease:
     async def hold(self, session: Any, appends: int) -> int:
         """Extend the lease and give out positions, in a transaction; returns the last position given.
 
-        Raises StoreError if another process has taken over: nothing can be written any more.
+        Raises StoreLost if another process has taken over: nothing can be written any more.
         """
         change = {
             "position": {"$add": ["$position", appends]},
@@ -119,8 +119,7 @@ class Lease:
             session=session,
         )
         if found is None:
-            text = "another process has taken the database over: this one must stop"
-            raise StoreFault(FaultKind.AWAY, text)
+            raise StoreLost
         return int(found["position"])
 
     async def release(self) -> None:

@@ -19,7 +19,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from hansa.store.base import Append, Cas, Conflict, Delete, Insert, Key, Remove, StoreError, Write
-from hansa.store.faults import FaultKind, StoreFault, mongo_kind
+from hansa.store.faults import FaultKind, StoreFault, StoreLost, mongo_kind
 from hansa.store.memory import checked
 from hansa.store.mongo_lease import Lease, reason, settled
 from hansa.store.mongo_rows import Document, Rows, key_text
@@ -102,6 +102,8 @@ class Writer:
         self._closing = False
         #: Whether the last group was given up because the database is away.
         self.away = False
+        #: Whether another process has taken the database over.
+        self.lost = asyncio.Event()
 
     def add(self, batch: Batch) -> None:
         """Queue a batch; its future gets positions or an error."""
@@ -151,6 +153,9 @@ class Writer:
                     await self._group([batch])
                 return
             _fail(group, conflict)
+        except StoreLost as lost:
+            self.lost.set()
+            _fail(group, lost)
         except StoreError as error:
             _fail(group, error)
         except asyncio.CancelledError:

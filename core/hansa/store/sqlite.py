@@ -436,6 +436,11 @@ class SqliteStore:
         """See ``Store.position``."""
         return self._committed
 
+    async def lost(self) -> StoreError:
+        """See ``Store.lost``: the lock of the file is held until it is closed."""
+        never: asyncio.Future[StoreError] = asyncio.get_running_loop().create_future()
+        return await never
+
     async def probe(self) -> None:
         """See ``Store.probe``. A file that was moved or replaced is away: what is written to it is lost."""
         await self._write(self._probe)

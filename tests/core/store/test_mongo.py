@@ -25,6 +25,7 @@ from hansa.store.base import (
     StoreError,
     TooLarge,
 )
+from hansa.store.faults import StoreLost
 from hansa.store.mongo import MongoStore
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
@@ -160,9 +161,16 @@ async def test_who_lost_the_database_writes_nothing_more(mongo_url):
     store = await opened(mongo_url)
     lease(mongo_url, {"until": at(-1)})
     second = await opened(mongo_url)
-    for _ in range(2):
-        with pytest.raises(StoreError, match="taken the database over"):
-            await store.commit("s", [Put("thing", ("a", 1)), Append("line")])
+    for call in (
+        lambda: store.commit("s", [Put("thing", ("a", 1)), Append("line")]),
+        lambda: store.commit("s", [Put("thing", ("a", 1))]),
+        lambda: store.get("s", "thing", ("a", 1)),
+        store.probe,
+    ):
+        with pytest.raises(StoreLost, match="another process has taken it over"):
+            await call()
+    async with asyncio.timeout(5):
+        assert isinstance(await store.lost(), StoreLost)
     assert await second.count("s", "thing") == 0
     await store.close()
     await second.commit("s", [Put("thing", ("a", 1))])

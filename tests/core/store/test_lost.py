@@ -1,0 +1,55 @@
+"""A process that has no database any more ends at once: nothing is read or written after it knows."""
+
+from __future__ import annotations
+
+import pytest
+from hansa.seams import SystemClock
+from hansa.store.base import Put
+from hansa.store.faults import FaultKind, ResultUnknown, StoreLost
+from hansa.store.health import StoreHealth, WatchedStore
+from hansa.store.memory import MemoryStore
+from hansa.testing.store_suite import SCHEMA
+
+
+class Failing(MemoryStore):
+    """Its commits fail as told; what was to be written is kept nevertheless."""
+
+    fault = None
+
+    async def commit(self, scope, writes, *, durability="full"):
+        found = await super().commit(scope, writes, durability=durability)
+        if self.fault is not None:
+            raise self.fault
+        return found
+
+
+@pytest.mark.parametrize("fault", [StoreLost(), ResultUnknown("the answer was lost")])
+async def test_after_the_database_is_lost_nothing_is_read_or_written(fault):
+    inner = Failing()
+    store = WatchedStore(inner, StoreHealth(SystemClock()))
+    told = []
+    store.on_lost = told.append
+    await store.open()
+    await store.declare("s", SCHEMA)
+    inner.fault = fault
+    with pytest.raises(type(fault)):
+        await store.commit("s", [Put("thing", ("a", 1))])
+    assert told == [fault]
+    assert await store.lost() is fault
+    inner.fault = None
+    for call in (
+        lambda: store.commit("s", [Put("thing", ("a", 2))]),
+        lambda: store.get("s", "thing", ("a", 1)),
+        lambda: store.get_many("s", "thing", [("a", 1)]),
+        lambda: store.scan("s", "thing"),
+        lambda: store.count("s", "thing"),
+        store.position,
+        store.probe,
+    ):
+        with pytest.raises(type(fault)):
+            await call()
+    store.health.wrote()
+    assert store.health.degraded.kind in {FaultKind.LOST, FaultKind.UNKNOWN}
+    assert len(told) == 1
+    assert await inner.get("s", "thing", ("a", 2)) is None
+    await store.close()
