@@ -49,6 +49,60 @@ async def test_what_was_there_before(tmp_path):
         assert "age" in found["unsigned"] and found["room_id"] == room
 
 
+async def in_states(person: Person, room: str, key: tuple[str, str], event: str) -> dict[str, Any]:
+    """A state event as each answer gives it that has a whole state, or a part of one."""
+    where = f"/rooms/{part(room)}"
+    lazy = part('{"lazy_load_members":true}')
+    wanted = part('{"room":{"timeline":{"limit":0}}}')
+    sync = await person.get(f"/sync?full_state=true&filter={wanted}")
+    after = await person.get(f"/sync?full_state=true&use_state_after=true&filter={wanted}")
+    answers = {
+        "state": await person.get(f"{where}/state"),
+        "members": (await person.get(f"{where}/members"))["chunk"],
+        "sync": sync["rooms"]["join"][room]["state"]["events"],
+        "after": after["rooms"]["join"][room]["state_after"]["events"],
+        "initialSync": (await person.get(f"{where}/initialSync"))["state"],
+        "context": (await person.get(f"{where}/context/{part(event)}"))["state"],
+        "messages": (await person.get(f"{where}/messages?dir=b&filter={lazy}"))["state"],
+    }
+    found: dict[str, Any] = {}
+    for name, events in answers.items():
+        if name not in {"members", "messages"} or key[0] == "m.room.member":
+            (found[name],) = [e for e in events if (e["type"], e["state_key"]) == key]
+    return found
+
+
+async def test_what_was_there_before_in_every_state(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create()
+        first = await alice.state(room, "m.room.topic", {"topic": "first"})
+        second = await alice.state(room, "m.room.topic", {"topic": "second"})
+        (joined,) = [e["event_id"] for e in (await alice.get(f"/rooms/{part(room)}/members"))["chunk"]]
+        named = {"membership": "join", "displayname": "Al"}
+        called = await alice.state(room, "m.room.member", named, alice.user)
+        for one in (await in_states(alice, room, ("m.room.topic", ""), second)).values():
+            assert one["unsigned"]["prev_content"] == {"topic": "first"}
+            assert (one["unsigned"]["replaces_state"], one["unsigned"]["prev_sender"]) == (first, alice.user)
+        for one in (await in_states(alice, room, ("m.room.member", alice.user), called)).values():
+            assert one["unsigned"]["prev_content"] == {"membership": "join", "displayname": "alice"}
+            assert one["unsigned"]["replaces_state"] == joined
+        for one in (await in_states(alice, room, ("m.room.create", ""), called)).values():
+            assert one["unsigned"].keys() == {"age"}
+
+
+async def test_a_state_that_was_taken_back_says_so_in_every_state(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create()
+        topic = await alice.state(room, "m.room.topic", {"topic": "x"})
+        path = f"/rooms/{part(room)}/redact/{part(topic)}/1"
+        by = (await alice.call("PUT", path, {"reason": "oops"}))["event_id"]
+        for one in (await in_states(alice, room, ("m.room.topic", ""), topic)).values():
+            assert (one["content"], one["unsigned"]["redacted_by"]) == ({}, by)
+            assert one["unsigned"]["redacted_because"]["content"]["reason"] == "oops"
+
+
 @pytest.mark.parametrize("version", ["10", "12"])
 async def test_what_was_taken_back(tmp_path, version):
     async with house(tmp_path, version) as home:

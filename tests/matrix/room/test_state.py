@@ -107,3 +107,49 @@ async def test_what_a_turn_abandoned_is_forgotten(store):
     again, puts = groups.grow(first, {("a", ""): "$1"}, {("a", ""): "$2"})
     await store.commit(puts)
     assert again == first + 1 and await groups.load(again) == {("a", ""): "$2"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_values_of_many_groups_are_those_of_the_whole_states(store, seed):
+    """Also where branches follow one group, a state is stored whole anew, and keys are gone."""
+    chance, groups = random.Random(seed), Groups("!r", store, 0)
+    kept: dict[int, dict[tuple[str, str], str]] = {0: {}}
+    for step in range(400):
+        parent = chance.choice(list(kept)[-4:])
+        after = dict(kept[parent])
+        if after and chance.random() < 0.2:
+            after.pop(chance.choice(list(after)))
+            group, puts = groups.grow(parent, kept[parent], after)
+        else:
+            key = "t", str(chance.randrange(40))
+            after[key] = f"$e{step}"
+            group, puts = groups.after(parent, kept[parent], key, after[key])
+        await store.commit(puts)
+        groups.committed()
+        kept[group] = after
+    for fresh in (Groups("!r", store, groups.last), groups):
+        wanted = {("t", str(n)): chance.choice(list(kept)) for n in range(45)}
+        found = await fresh.values(wanted)
+        assert found == {key: kept[g][key] for key, g in wanted.items() if key in kept[g]}, f"seed {seed}"
+
+
+async def test_values_of_many_groups_take_few_reads(store, monkeypatch):
+    """Every member came by an event of their own, after a state of their own."""
+    groups, before, wanted = Groups("!r", store, 0), members(0), dict[tuple[str, str], int]()
+    group = 0
+    for key, event_id in [*members(1000).items(), *((k, e + "2") for k, e in members(1000).items())]:
+        wanted[key] = group
+        group, puts = groups.after(group, before, key, event_id)
+        before = {**before, key: event_id}
+        await store.commit(puts)
+    fresh, reads = Groups("!r", store, group), list[str]()
+    for name in ("scan", "get", "get_many"):
+        read = getattr(store, name)
+
+        async def counted(*args, name=name, read=read, **options):
+            reads.append(name)
+            return await read(*args, **options)
+
+        monkeypatch.setattr(store, name, counted)
+    assert await fresh.values(wanted) == members(1000)
+    assert len(reads) <= 21

@@ -14,7 +14,7 @@ from hansa_matrix.client_api.door import Handler, Limited, number
 from hansa_matrix.client_api.filters import EventFilter
 from hansa_matrix.client_api.peeking import Peeking
 from hansa_matrix.client_api.relating import Relating
-from hansa_matrix.client_api.shapes import Shapes, state_shapes
+from hansa_matrix.client_api.shapes import Shapes
 from hansa_matrix.client_api.timeline import Place, Timeline, place_of
 from hansa_matrix.client_api.visibility import Visibility, without
 from hansa_matrix.federation.answers.spaces import nearest
@@ -49,7 +49,6 @@ class Reading:
         directory: Directory,
         rooms: Mapping[str, MatrixRoom],
     ) -> None:
-        self._ctx = ctx
         self._attendance = attendance
         self._visibility = visibility
         self._shapes = shapes
@@ -124,7 +123,7 @@ class Reading:
     async def preview(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /rooms/{roomId}/initialSync``. SPEC: client-server API, "Room previews"."""
         room = await self._readable(caller, request.path["room"])
-        state = (await room.shown_of(await self._present(caller, room))).values()
+        state = (await room.places_of(await self._present(caller, room))).values()
         stay = self._attendance.stay(caller.user, room.room_id)
         end = Place(position=await self._last(room, stay))
         start: Place | None = end
@@ -143,7 +142,7 @@ class Reading:
         own = await self._data.every(caller.user, room.room_id)
         answer: dict[str, Any] = {
             "room_id": room.room_id,
-            "state": state_shapes(state, self._ctx.clock.now()),
+            "state": await self._shapes.of_state(caller, room, state),
             "messages": {
                 "chunk": await self._shapes.of(caller, room, events),
                 "start": str(start or Place(depth=0)),
@@ -212,7 +211,7 @@ class Reading:
         if place is not None or chunk:
             answer["end"] = str(place or last)
         if wanted.lazy:
-            answer["state"] = await self._people(room, chunk)
+            answer["state"] = await self._people(caller, room, chunk)
         return answer
 
     async def _until(
@@ -227,11 +226,13 @@ class Reading:
             found.append(one)
         return found
 
-    async def _people(self, room: MatrixRoom, events: Sequence[Stored]) -> list[Mapping[str, Any]]:
+    async def _people(
+        self, caller: Caller, room: MatrixRoom, events: Sequence[Stored]
+    ) -> list[Mapping[str, Any]]:
         """The member events of who says something, as they are now."""
         keys = {(MEMBER, one.pdu.sender) for one in events}
-        members = await room.shown_of(await room.state(), keys)
-        return state_shapes(members.values(), self._ctx.clock.now())
+        members = await room.places_of(await room.state(), keys)
+        return await self._shapes.of_state(caller, room, members.values())
 
     async def event(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /event/{eventId}``."""
@@ -260,7 +261,7 @@ class Reading:
             "event": shown,
             "events_before": await self._shapes.of(caller, room, earlier),
             "events_after": await self._shapes.of(caller, room, later),
-            "state": state_shapes((await room.shown_of(state)).values(), self._ctx.clock.now()),
+            "state": await self._shapes.of_state(caller, room, (await room.places_of(state)).values()),
             "start": str(start or before),
             "end": str(end),
         }
@@ -268,8 +269,8 @@ class Reading:
     async def state(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /state``."""
         room = await self._readable(caller, request.path["room"])
-        events = await room.shown_of(await self._present(caller, room))
-        return state_shapes(events.values(), self._ctx.clock.now())
+        events = await room.places_of(await self._present(caller, room))
+        return await self._shapes.of_state(caller, room, events.values())
 
     async def state_event(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /state/{eventType}/{stateKey}``: what it says, or with ``format=event`` all of it."""
@@ -293,13 +294,15 @@ class Reading:
             raise error(400, "M_INVALID_PARAM", "a membership is join, invite, knock, leave or ban")
         if request.first("at"):
             state = await self._then(caller, room, place_of(request.first("at")), state)
-        members = await room.shown_of(state, [key for key in state if key[0] == MEMBER])
+        members = await room.places_of(state, [key for key in state if key[0] == MEMBER])
         events = [
-            pdu
-            for pdu in members.values()
-            if not (kept or left) or (kept and pdu.membership == kept) or (left and pdu.membership != left)
+            one
+            for one in members.values()
+            if not (kept or left)
+            or (kept and one.pdu.membership == kept)
+            or (left and one.pdu.membership != left)
         ]
-        return {"chunk": state_shapes(events, self._ctx.clock.now())}
+        return {"chunk": await self._shapes.of_state(caller, room, events)}
 
     async def _then(
         self, caller: Caller, room: MatrixRoom, place: Place, present: Mapping[StateKey, str]

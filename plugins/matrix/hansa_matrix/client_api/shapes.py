@@ -8,6 +8,7 @@ from typing import Any
 from hansa import NetworkContext
 
 from hansa_matrix.client_api.accounts import Caller
+from hansa_matrix.client_api.replaced import Replaced
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import redacted
@@ -66,6 +67,7 @@ class Shapes:
         self.related = Relations(ctx.store)
         self._sent = attendance.sent
         self._erased = attendance.erased
+        self._replaced = Replaced(attendance.erased)
 
     async def of(
         self,
@@ -84,11 +86,7 @@ class Shapes:
             return []
         now = self._ctx.clock.now()
         related = await self._ctx.store.get_many("related", [(one.pdu.event_id,) for one in events])
-        gone = [(one.pdu.event_id,) for one in events if one.redacted]
-        taken_back = await self._ctx.store.get_many("redacted_by", gone) if gone else {}
-        by = [r.body.decode() for r in taken_back.values()]
-        redactions = await room.readable(by) if by else {}
-        readable = await self._visibility.beside(caller.user, room, by) if by else {}
+        because = await self._taken_back(caller, room, events, room_id=room_id)
         memberships: dict[int, str] = {}
         found: list[dict[str, Any]] = []
         for one in events:
@@ -98,22 +96,14 @@ class Shapes:
                 pdu = redacted(pdu, room.version)
             shown = as_sent(pdu) if federation else bare(pdu, room_id=room_id)
             unsigned: dict[str, Any] = {"age": max(0, now - one.pdu.origin_server_ts)}
-            row = taken_back.get((one.pdu.event_id,))
-            redaction = redactions.get(row.body.decode()) if row is not None else None
-            if redaction is not None:
-                because = redaction.pdu
-                if redaction.pdu.event_id not in readable:  # that it was taken back can be seen anyway
-                    because = unspoken(redaction.pdu, room.version)
-                unsigned["redacted_because"] = bare(because, room_id=room_id)
-                # COMPAT: clients read it where Synapse gives it.
-                unsigned["redacted_by"] = redaction.pdu.event_id
+            unsigned |= because.get(one.pdu.event_id, {})
             if one.pdu.state_key is not None:
-                unsigned |= await self._replaced(room, one)
+                unsigned |= await self._before(room, one, membership)
             unsigned["membership"] = membership
             txn = self._sent.by(caller.user, caller.device, one.pdu.event_id)
             if txn:
                 unsigned["transaction_id"] = txn
-            if bundled and redaction is None and (one.pdu.event_id,) in related:
+            if bundled and one.pdu.event_id not in because and (one.pdu.event_id,) in related:
                 relations = await self._relations(caller, room, one)
                 if relations:
                     unsigned["m.relations"] = relations
@@ -121,20 +111,63 @@ class Shapes:
             found.append(shown)
         return found
 
-    # Whoever may read a state event knows the state before it too: it is what /context shows of that moment.
-    @staticmethod
-    async def _replaced(room: MatrixRoom, one: Stored) -> dict[str, Any]:
+    async def of_state(
+        self,
+        caller: Caller,
+        room: MatrixRoom,
+        events: Iterable[Stored],
+        *,
+        room_id: bool = True,
+        federation: bool = False,
+    ) -> list[Mapping[str, Any]]:
+        """The events of one state, with what each replaced and what took it back."""
+        given, now = list(events), self._ctx.clock.now()
+        replaced = await self._replaced.of_state(room, given)
+        because = await self._taken_back(caller, room, given, room_id=room_id)
+        return [
+            {
+                **(as_sent(one.pdu) if federation else bare(one.pdu, room_id=room_id)),
+                "unsigned": {
+                    "age": max(0, now - one.pdu.origin_server_ts),
+                    **replaced.get(one.pdu.event_id, {}),
+                    **because.get(one.pdu.event_id, {}),
+                },
+            }
+            for one in given
+        ]
+
+    async def _taken_back(
+        self, caller: Caller, room: MatrixRoom, events: Sequence[Stored], *, room_id: bool
+    ) -> dict[str, dict[str, Any]]:
+        """Members of ``unsigned`` of those events that another took back, by their ids."""
+        gone = [(one.pdu.event_id,) for one in events if one.redacted]
+        if not gone:
+            return {}
+        rows = await self._ctx.store.get_many("redacted_by", gone)
+        by = {str(key[0]): row.body.decode() for key, row in rows.items()}
+        redactions = await room.readable(by.values())
+        readable = await self._visibility.beside(caller.user, room, list(by.values()))
+        found: dict[str, dict[str, Any]] = {}
+        for event_id, name in by.items():
+            redaction = redactions.get(name)
+            if redaction is None:
+                continue
+            because = redaction.pdu
+            if name not in readable:  # that it was taken back can be seen anyway
+                because = unspoken(redaction.pdu, room.version)
+            # COMPAT: clients read ``redacted_by`` where Synapse gives it.
+            found[event_id] = {"redacted_because": bare(because, room_id=room_id), "redacted_by": name}
+        return found
+
+    async def _before(self, room: MatrixRoom, one: Stored, membership: str) -> dict[str, Any]:
+        """What a state event of a timeline replaced."""
         state = await room.groups.load(one.before)
         if state.get(one.pdu.key) in {None, one.pdu.event_id}:
             return {}
         replaced = (await room.shown_of(state, [one.pdu.key])).get(one.pdu.key)
         if replaced is None:
             return {}
-        return {
-            "prev_content": replaced.content,
-            "prev_sender": replaced.sender,
-            "replaces_state": replaced.event_id,
-        }
+        return self._replaced.shown(room, replaced, there=membership == "join")
 
     @staticmethod
     async def _membership(user: str, room: MatrixRoom, one: Stored, known: dict[int, str]) -> str:
@@ -216,16 +249,3 @@ class Shapes:
             room.room_id, root.event_id, _AT_ONCE, kind=THREAD, sender=user, newest_first=True
         )
         return bool(await self._visibility.beside(user, room, event_ids_of(rows)) if rows else None)
-
-
-def state_shapes(
-    pdus: Iterable[Pdu], now: int, *, room_id: bool = True, federation: bool = False
-) -> list[Mapping[str, Any]]:
-    """Events of a state, of which it is enough to know what they say."""
-    return [
-        {
-            **(as_sent(pdu) if federation else bare(pdu, room_id=room_id)),
-            "unsigned": {"age": max(0, now - pdu.origin_server_ts)},
-        }
-        for pdu in pdus
-    ]

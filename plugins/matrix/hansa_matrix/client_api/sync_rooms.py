@@ -62,7 +62,7 @@ class RoomsPart:
         self._pending = pending
         self._unread = unread
         self._rooms = rooms
-        self._timelines = RoomTimelines(ctx, attendance.news, visibility, shapes)
+        self._timelines = RoomTimelines(attendance.news, visibility, shapes)
 
     async def of(self, asked: Asked, stays: Mapping[str, Stay]) -> dict[str, dict[str, Any]]:
         """What there is to tell of rooms, by how one stands to them and by room."""

@@ -11,14 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hansa import NetworkContext
-
 from hansa_matrix.client_api.absences import since_return
 from hansa_matrix.client_api.asked import Asked
-from hansa_matrix.client_api.shapes import Shapes, state_shapes
+from hansa_matrix.client_api.shapes import Shapes
 from hansa_matrix.client_api.timeline import Place
 from hansa_matrix.client_api.visibility import Visibility, without
-from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.state_keys import CREATE, MEMBER
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.news import News
@@ -55,8 +53,7 @@ class _Looked:
 class RoomTimelines:
     """Of rooms that a person is in, or was."""
 
-    def __init__(self, ctx: NetworkContext, news: News, visibility: Visibility, shapes: Shapes) -> None:
-        self._ctx = ctx
+    def __init__(self, news: News, visibility: Visibility, shapes: Shapes) -> None:
         self._news = news
         self._visibility = visibility
         self._shapes = shapes
@@ -74,11 +71,11 @@ class RoomTimelines:
         state = await self._lacking(asked, room, span, looked.events)
         if asked.wanted.state.lazy or not asked.wanted.state.open:
             state = await self._chosen(asked, room, span, state, looked.events)
-        present = await room.shown_of(state) if state else {}
-        chosen: Iterable[Pdu] = present.values()
+        present = await room.places_of(state) if state else {}
+        chosen: Iterable[Stored] = present.values()
         if not wanted.state.by_key:
-            chosen = [pdu for pdu in chosen if wanted.state.takes(pdu)]
-        states = state_shapes(chosen, self._ctx.clock.now(), room_id=False, federation=raw)
+            chosen = [one for one in chosen if wanted.state.takes(one.pdu)]
+        states = await self._shapes.of_state(asked.caller, room, chosen, room_id=False, federation=raw)
         shown = wanted.fitted(states)
         if asked.after:
             return timeline, states_after(shown)

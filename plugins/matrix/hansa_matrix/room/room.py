@@ -23,7 +23,7 @@ from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Events, RoomEvents, Status, Stored
 from hansa_matrix.room.holes import Holes
 from hansa_matrix.room.redactions import Awaited
-from hansa_matrix.room.shown import shown_of
+from hansa_matrix.room.shown import places_of, shown_of
 from hansa_matrix.room.state import Groups, StateIds
 
 _MERGED = 64
@@ -179,6 +179,12 @@ class MatrixRoom:
     async def shown_of(self, state: StateIds, keys: Iterable[StateKey] | None = None) -> dict[StateKey, Pdu]:
         """The events of some keys of a state, or of all, as people may be shown them: see ``room.shown``."""
         return await shown_of(state, keys, self.readable, self.groups, self.version)
+
+    async def places_of(
+        self, state: StateIds, keys: Iterable[StateKey] | None = None
+    ) -> dict[StateKey, Stored]:
+        """As ``shown_of``, with the places of the events in the room."""
+        return await places_of(state, keys, self.readable, self.groups, self.version)
 
     async def shown_in_steps(
         self, state: StateIds, keys: Sequence[StateKey]

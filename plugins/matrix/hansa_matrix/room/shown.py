@@ -53,27 +53,34 @@ async def shown_of(
     """The events of some keys of a state, of all without ``keys``, as people may be shown them. A key is left
     out whose event may not be shown, and none before it.
     """
+    return {key: one.pdu for key, one in (await places_of(state, keys, load, groups, version)).items()}
+
+
+async def places_of(
+    state: StateIds, keys: Iterable[StateKey] | None, load: Load, groups: Groups, version: RoomVersion
+) -> dict[StateKey, Stored]:
+    """As ``shown_of``, with the places of the events in the room."""
     wanted = state if keys is None else {key: state[key] for key in keys if key in state}
     stored = await load(wanted.values())
-    found = {key: stored[event_id].pdu for key, event_id in wanted.items() if event_id in stored}
+    found = {key: stored[event_id] for key, event_id in wanted.items() if event_id in stored}
     for one in [one for one in stored.values() if one.status is _WITHHELD and one.by_policy]:
-        pdu = await _instead(one, load, groups, version)
-        if pdu is not None:
-            found[one.pdu.key] = pdu
+        instead = await _instead(one, load, groups, version)
+        if instead is not None:
+            found[one.pdu.key] = instead
         else:
             found.pop(one.pdu.key, None)
     return found
 
 
-async def _instead(one: Stored, load: Load, groups: Groups, version: RoomVersion) -> Pdu | None:
+async def _instead(one: Stored, load: Load, groups: Groups, version: RoomVersion) -> Stored | None:
     """What people see in the place of a state event that is withheld."""
     if one.pdu.type in _RULES and (one.pdu.type == MEMBER or not one.pdu.state_key):
-        return unspoken(one.pdu, version)
+        return replace(one, pdu=unspoken(one.pdu, version))
     key, at = one.pdu.key, one
     for _ in range(_BACK):
         before = (await groups.load(at.before)).get(key)
         earlier = (await load([before])).get(before) if before is not None else None
         if earlier is None or not earlier.by_policy:
-            return earlier.pdu if earlier is not None else None
+            return earlier
         at = earlier
     return None

@@ -4,6 +4,7 @@ state event costs the same however large the room is.
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
@@ -24,6 +25,8 @@ _KEPT, _ENTRIES, _LAST = 100, 20_000, 8
 _CHAIN = 100
 #: Entries in one row: with the longest ids that there can be they stay below a body's 1 MiB.
 _ROW = 1500
+#: Rows that are read together, and for one question about the values of keys.
+_PAGE, MOST_ROWS = 100, 20_000
 
 
 class Groups:
@@ -71,6 +74,59 @@ class Groups:
             raise LocalProtocolError(f"state group {group} of {self._room_id} is gone")
         parent, delta = orjson.loads(row.body)
         return parent, delta
+
+    async def values(self, wanted: Mapping[StateKey, int]) -> dict[StateKey, str]:
+        """The event of each key in a group of its own. No whole state is made for it: every row is read once
+        for all keys, ``MOST_ROWS`` at most. A key that has no event there, or none in these rows, is left
+        out.
+        """
+        found: dict[StateKey, str] = {}
+        waiting: dict[int, set[StateKey]] = {}
+        for key, group in wanted.items():
+            waiting.setdefault(group, set()).add(key)
+        line = [-group for group in waiting]
+        heapq.heapify(line)
+        page: dict[int, bytes] = {}
+        for _ in range(MOST_ROWS):
+            if not line:
+                break
+            group = -heapq.heappop(line)
+            keys = waiting.pop(group)
+            kept = self._kept.get(group)
+            if kept is not None:
+                found |= {key: kept[key] for key in keys if key in kept}
+                continue
+            drafted = self._drafted.get(group)
+            if drafted is None and group not in page:
+                page = await self._page(group)
+            parent, delta = drafted or orjson.loads(page[group])
+            for type_, state_key, event_id in delta:
+                if (key := (type_, state_key)) in keys:
+                    keys.discard(key)
+                    if event_id is not None:
+                        found[key] = event_id
+            if not keys:
+                continue
+            others = waiting.get(parent)
+            if others is None:
+                heapq.heappush(line, -parent)
+                waiting[parent] = keys
+            elif len(others) < len(keys):
+                keys |= others
+                waiting[parent] = keys
+            else:
+                others |= keys
+        return found
+
+    async def _page(self, group: int) -> dict[int, bytes]:
+        """The rows of a group and of those before it."""
+        rows = await self._store.scan(
+            "state_group", equal=(self._room_id,), after=group + 1, limit=_PAGE, reverse=True
+        )
+        found = {int(row.key[1]): row.body for row in rows}
+        if group not in found:
+            raise LocalProtocolError(f"state group {group} of {self._room_id} is gone")
+        return found
 
     def _keep(self, group: int, state: dict[StateKey, str], length: int) -> None:
         self._drop(group)
