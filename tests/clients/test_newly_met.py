@@ -10,6 +10,7 @@ from clients.people import House, house, part, until
 from clients.test_absences import back, there
 from clients.test_crypto import keys_of
 from hansa import HttpRequest
+from hansa_matrix.users import presence
 from matrix.inbound import OURS, THEIRS
 from nacl.signing import SigningKey
 
@@ -85,6 +86,73 @@ async def test_servers_that_meet_somebody_learn_that_they_are_there(tmp_path):
         await alice.join(f"#one:{OURS}")
         ((push,),) = [one["push"] for one in await told.of("m.presence")]
         assert (push["user_id"], push["presence"]) == (alice.user, "online")
+
+
+async def test_servers_that_come_into_a_room_learn_who_is_there(tmp_path, monkeypatch):
+    """They are told of everybody who is there, and again when they have taken up the room."""
+    monkeypatch.setattr(presence, "SETTLED", 0.05)
+    async with house(tmp_path, presence=True) as home:
+        told, alice, bob, carol = Told(home), *[await home.person(n) for n in ("alice", "bob", "carol")]
+        room = await alice.create(preset="public_chat", room_alias_name="verona")
+        await bob.join(room)
+        await carol.join(room)
+        for one in (alice, bob):
+            await one.sync()
+        assert told.edus == []
+        await home.wire.join("verona")
+
+        async def twice() -> list[list[Any]]:
+            found = [one["push"] for one in await told.of("m.presence")]
+            return found if len(found) == 2 else []
+
+        for push in await until(twice):
+            assert {(one["user_id"], one["presence"]) for one in push} == {
+                (alice.user, "online"),
+                (bob.user, "online"),
+            }
+        # Who comes from a server that is there already meets nobody new.
+        before = len(told.edus)
+        await home.wire.join("verona")
+        await bob.sync("&set_presence=unavailable")
+        pushes = [
+            e["content"]["push"] for e in (await told_more(told, before)) if e["edu_type"] == "m.presence"
+        ]
+        assert [[one["user_id"] for one in push] for push in pushes] == [[bob.user]]
+
+
+async def told_more(told: Told, before: int) -> list[dict[str, Any]]:
+    """What was told after so much, once it is anything."""
+
+    async def more() -> list[dict[str, Any]]:
+        return told.edus[before:]
+
+    return await until(more)
+
+
+async def test_people_elsewhere_who_are_met_now_are_shown_as_there(tmp_path):
+    """Their server said so before, to others of this server."""
+    async with house(tmp_path, presence=True) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        await bob.join(f"#one:{OURS}")
+        room = await alice.create(preset="public_chat", room_alias_name="verona")
+        other = f"@m:{THEIRS}"
+        push = [{"user_id": other, "presence": "online", "last_active_ago": 5}]
+        await home.wire.ask(
+            "PUT",
+            "/_matrix/federation/v1/send/p1",
+            {
+                "origin": THEIRS,
+                "origin_server_ts": 1,
+                "pdus": [],
+                "edus": [{"edu_type": "m.presence", "content": {"push": push}}],
+            },
+        )
+        await alice.sync()
+        assert "presence" not in await alice.sync()
+        joined = await home.wire.join("verona")
+        assert joined.room_id == room
+        found = (await alice.sync())["presence"]["events"]
+        assert [(e["sender"], e["content"]["presence"]) for e in found] == [(other, "online")]
 
 
 @pytest.mark.parametrize("who", ["comes", "is there"])

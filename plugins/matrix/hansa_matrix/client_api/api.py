@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -191,8 +191,14 @@ class ClientApi:
         def entered(user: str, room_id: str) -> None:
             ctx.spawn(partial(meet, user, room_id), f"{user} is met")
 
+        def welcome(room_id: str, servers: Collection[str]) -> None:
+            if ctx.config.presence:
+                here = partial(attendance.joined, room_id)
+                ctx.spawn(partial(known.presences.welcome, room_id, servers, here), f"{room_id} is shown")
+
         data.changed = changed
         attendance.entered = entered
+        attendance.servers_came = welcome
         known.presences.changed = there
         signals.told = lambda name: attendance.tell(name) if name.startswith("!") else news.tell(name)
         self.accounts.closed = news.tell

@@ -103,12 +103,16 @@ def parse_presence(content: Mapping[str, Any], origin: str) -> Iterator[Presence
         )
 
 
-def presence_edu(one: PresenceEdu) -> dict[str, Any]:
+def presence_edu(*people: PresenceEdu) -> dict[str, Any]:
     """As it is sent."""
+    return {"edu_type": PRESENCE, "content": {"push": [_said_of(one) for one in people]}}
+
+
+def _said_of(one: PresenceEdu) -> dict[str, Any]:
     said: dict[str, Any] = {"user_id": one.user, "presence": one.presence, "last_active_ago": one.ago}
     said |= {"currently_active": True} if one.active else {}
     said |= {"status_msg": one.status} if one.status else {}
-    return {"edu_type": PRESENCE, "content": {"push": [said]}}
+    return said
 
 
 def _of(user: object, origin: str) -> bool:

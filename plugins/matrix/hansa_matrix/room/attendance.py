@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -48,6 +48,8 @@ class Attendance:
         self.erased: set[str] = set()
         #: Told of a person with an account, and of a room that they came into.
         self.entered: Callable[[str, str], None] = lambda _user, _room_id: None
+        #: Told of a room, and of servers of which nobody was in it before.
+        self.servers_came: Callable[[str, Collection[str]], None] = lambda _room_id, _servers: None
         self._stays: dict[str, dict[str, Stay]] = {}
         self._joined: dict[str, set[str]] = {}
 
@@ -74,6 +76,10 @@ class Attendance:
     def stays(self, user: str) -> Mapping[str, Stay]:
         """Everything that one person is or was in, or is asked into, by room."""
         return self._stays.get(user, {})
+
+    def joined(self, room_id: str) -> Collection[str]:
+        """Those with an account who are in a room."""
+        return self._joined.get(room_id, ())
 
     async def as_kept(self, user: str, room_ids: Iterable[str]) -> dict[str, Stay]:
         """How one person stands to some rooms by what is durable, which memory follows a moment later."""

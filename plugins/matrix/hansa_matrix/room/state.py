@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 import orjson
-from hansa import LocalProtocolError, Put, Scoped
+from hansa import LocalProtocolError, Put, Row, Scoped
 
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.state_conflict import differing
@@ -72,8 +72,7 @@ class Groups:
         row = await self._store.get("state_group", (self._room_id, group))
         if row is None:
             raise LocalProtocolError(f"state group {group} of {self._room_id} is gone")
-        parent, delta = orjson.loads(row.body)
-        return parent, delta
+        return _read(row)
 
     async def values(self, wanted: Mapping[StateKey, int]) -> dict[StateKey, str]:
         """The event of each key in a group of its own. No whole state is made for it: every row is read once
@@ -86,7 +85,7 @@ class Groups:
             waiting.setdefault(group, set()).add(key)
         line = [-group for group in waiting]
         heapq.heapify(line)
-        page: dict[int, bytes] = {}
+        page: dict[int, Row] = {}
         for _ in range(MOST_ROWS):
             if not line:
                 break
@@ -99,7 +98,7 @@ class Groups:
             drafted = self._drafted.get(group)
             if drafted is None and group not in page:
                 page = await self._page(group)
-            parent, delta = drafted or orjson.loads(page[group])
+            parent, delta = drafted or _read(page[group])
             for type_, state_key, event_id in delta:
                 if (key := (type_, state_key)) in keys:
                     keys.discard(key)
@@ -118,12 +117,12 @@ class Groups:
                 others |= keys
         return found
 
-    async def _page(self, group: int) -> dict[int, bytes]:
+    async def _page(self, group: int) -> dict[int, Row]:
         """The rows of a group and of those before it."""
         rows = await self._store.scan(
             "state_group", equal=(self._room_id,), after=group + 1, limit=_PAGE, reverse=True
         )
-        found = {int(row.key[1]): row.body for row in rows}
+        found = {int(row.key[1]): row for row in rows}
         if group not in found:
             raise LocalProtocolError(f"state group {group} of {self._room_id} is gone")
         return found
@@ -192,3 +191,9 @@ class Groups:
     def committed(self) -> None:
         """What was made is durable."""
         self._drafted.clear()
+
+
+def _read(row: Row) -> tuple[int, Sequence[Delta]]:
+    """A group's parent, and its difference to that."""
+    parent, delta = orjson.loads(row.body)
+    return parent, delta

@@ -48,6 +48,8 @@ class Uncommitted:
         #: What becomes of people with an account, and whether there is news for those in the room.
         self._stays: list[tuple[str, Stay]] = []
         self._news = False
+        #: Servers of which nobody was in the room before.
+        self._came: set[str] = set()
         self._recipients: list[frozenset[str]] = []
         self._group_before = room.groups.last
         self._awaited = dict(room.awaited.by_target)
@@ -82,6 +84,8 @@ class Uncommitted:
             self.own.attendance.moved(user, stay)
         if self._news:
             self.own.attendance.tell(self.room.room_id)
+        if self._came:
+            self.own.attendance.servers_came(self.room.room_id, frozenset(self._came))
         self.room.groups.committed()
         self.room.events.keep(self.stored.values())
         self.passing.committed()
@@ -201,6 +205,8 @@ class Uncommitted:
         self.head = bounded(replace(head, group=group))
         if pdu.type == MEMBER and pdu.membership != "join" and self._of_ours(pdu.state_key):
             self._resident = await self._anybody(current)
+        if pdu.type == MEMBER and pdu.membership == "join" and stored.shown:
+            self._comes(ids.domain_of(pdu.state_key or ""))
         linear = old_group == before_group and len(head.extremities) == 1
         hidden = await self.redacted(pdu, before)
         keys = await self._touched(pdu, old_group, current, linear=linear)
@@ -213,6 +219,13 @@ class Uncommitted:
         writes += self.relates(stored)
         writes += [*hidden, self.stored[pdu.event_id].put()]
         return writes, await self._seen(keys, current)
+
+    def _comes(self, server: str) -> None:
+        """Somebody of a server joins."""
+        view = self.ctx.view(self.room.room_id)
+        known = view is None or (self.ctx.id, server) in view.joined_servers
+        if not known and server != self.own.server:
+            self._came.add(server)
 
     def relates(self, stored: Stored, *, live: bool = True) -> list[Write]:
         """The writes by which an event that is shown is found from the one that it relates to."""

@@ -34,11 +34,11 @@ class Company:
         elsewhere: set[str] = set()
         for other in others:
             if other != room_id:
-                elsewhere |= self._in(other)
-        return self._in(room_id) - elsewhere - {self.server}
+                elsewhere |= self.of_room(other)
+        return self.of_room(room_id) - elsewhere - {self.server}
 
-    def _in(self, room_id: str) -> set[str]:
-        """The servers of a room."""
+    def of_room(self, room_id: str) -> set[str]:
+        """The servers of a room, ours too."""
         view = self._ctx.view(room_id)
         return {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
 

@@ -5,7 +5,8 @@ The last word of a person counts; nothing is kept over a restart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,10 @@ from hansa_matrix.users.company import Company
 
 #: People of whom it is known, in all; the longest known of the server that has most of them gives way.
 MOST_KNOWN = 50_000
+#: People of whom a server that comes into a room is told, and of whom one EDU tells.
+MOST_MET, _OF_ONE_EDU = 1000, 100
+#: Seconds after which such a server has taken up the room, and knows whose presence it is told.
+SETTLED = 20.0
 
 
 class Presences:
@@ -33,6 +38,8 @@ class Presences:
         self._crossings = Crossings(ctx)
         #: What was said, and the policies that judged it.
         self._known: FairShares[str, tuple[PresenceEdu, int]] = FairShares(MOST_KNOWN, ids.domain_of)
+        #: Rooms and servers that came there just now.
+        self._came: set[tuple[str, frozenset[str]]] = set()
         #: Told whose presence changed.
         self.changed: Callable[[str], None] = lambda _: None
 
@@ -80,6 +87,36 @@ class Presences:
         one = self.of(user)
         if self._on and one is not None and servers:
             self._sender.tell(await self._told(one, servers), (PRESENCE, user), presence_edu(one))
+
+    async def welcome(
+        self, room_id: str, servers: Collection[str], here: Callable[[], Iterable[str]]
+    ) -> None:
+        """Tell servers of which nobody was in a room before who of ours ``here`` is there. They are told at
+        once and a little later: who is still taking up the room ignores what is said of strangers.
+        """
+        came = room_id, frozenset(servers)
+        if not self._on or came in self._came:
+            return
+        self._came.add(came)
+        try:
+            await self._welcome(room_id, servers, here())
+            await asyncio.sleep(SETTLED)
+            await self._welcome(room_id, self._company.of_room(room_id) & set(servers), here())
+        finally:
+            self._came.discard(came)
+
+    async def _welcome(self, room_id: str, servers: Collection[str], here: Iterable[str]) -> None:
+        known = [one for user in here if (one := self.of(user)) is not None and one.presence != "offline"]
+        if len(known) > MOST_MET:
+            self._ctx.count("matrix_edus_dropped")
+        told: dict[str, list[PresenceEdu]] = {}
+        for one in known[:MOST_MET]:
+            for server in await self._told(one, servers):
+                told.setdefault(server, []).append(one)
+        for server, people in told.items():
+            for at in range(0, len(people), _OF_ONE_EDU):
+                edu = presence_edu(*people[at : at + _OF_ONE_EDU])
+                self._sender.tell([server], (PRESENCE, room_id, str(at)), edu)
 
     async def _told(self, one: PresenceEdu, of: Collection[str] | None = None) -> set[str]:
         """The servers that may know of somebody's presence, of some or of all that they meet."""
