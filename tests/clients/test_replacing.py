@@ -86,6 +86,34 @@ async def test_a_version_whose_makers_are_above_everybody_takes_who_may_set_leve
         }
 
 
+async def test_further_creators_are_those_that_are_named_now(tmp_path):
+    """Who was one before is no longer above everybody, and as high as anybody else."""
+    async with house(tmp_path, public_reading=True) as home:
+        alice, bob, carol = [await home.person(n) for n in ("alice", "bob", "carol")]
+        room = await alice.create(
+            preset="public_chat", creation_content={"additional_creators": [bob.user, carol.user]}
+        )
+        for one in (bob, carol):
+            await one.join(room)
+        kept = await replaced(alice, room, "12", additional_creators=[carol.user])
+        seen = await state(alice, kept)
+        assert seen["m.room.create", ""]["additional_creators"] == [carol.user]
+        assert seen["m.room.power_levels", ""]["users"] == {bob.user: 100}
+        dropped = await replaced(alice, kept, "12")
+        seen = await state(alice, dropped)
+        assert "additional_creators" not in seen["m.room.create", ""]
+        assert seen["m.room.power_levels", ""]["users"] == {bob.user: 100, carol.user: 100}
+
+
+@pytest.mark.parametrize("creators", [["@bob:elsewhere.example"], ["nobody"], 7])
+async def test_a_version_without_further_creators_ignores_them(tmp_path, creators):
+    async with house(tmp_path, public_reading=True) as home:
+        alice = await home.person("alice")
+        room = await alice.create(room_version="10")
+        new = await replaced(alice, room, "11", additional_creators=creators)
+        assert "additional_creators" not in (await state(alice, new))["m.room.create", ""]
+
+
 async def test_the_names_of_a_room_go_along_and_its_place_in_the_list(tmp_path):
     async with house(tmp_path, "11", public_reading=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")

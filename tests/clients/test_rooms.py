@@ -98,6 +98,59 @@ async def test_rooms_that_nobody_gets(tmp_path, options, code):
         assert await alice.get("/joined_rooms") == before
 
 
+ADDRESS = {"medium": "email", "address": "b@mail.example", "id_server": "id.example", "id_access_token": "x"}
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "code"),
+    [
+        (ADDRESS, 403, "M_THREEPID_DENIED"),
+        *(
+            ({k: v for k, v in ADDRESS.items() if k != gone}, 400, "M_MISSING_PARAM")
+            for gone in ("address", "id_server", "id_access_token")
+        ),
+        (ADDRESS | {"address": 7}, 400, "M_BAD_JSON"),
+    ],
+)
+async def test_nobody_is_invited_by_an_address_without_being_told(tmp_path, given, status, code):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create(invite_3pid=[])
+        for path, body in (("/createRoom", {"invite_3pid": [given]}), (f"/rooms/{part(room)}/invite", given)):
+            answered, found = await alice.ask("POST", path, body)
+            assert (answered, found["errcode"]) == (status, code)
+        for odd in (given, "x", [7]):
+            answered, found = await alice.ask("POST", "/createRoom", {"invite_3pid": odd})
+            assert (answered, found["errcode"]) == (400, "M_BAD_JSON")
+        assert await alice.get("/joined_rooms") == {"joined_rooms": [room]}
+
+
+async def test_the_first_events_of_a_room_are_in_order(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(
+            room_alias_name="verona",
+            name="Verona",
+            topic="x",
+            initial_state=[{"type": "org.other", "content": {}}],
+            invite=[bob.user],
+        )
+        found = (await alice.get(f"/rooms/{part(room)}/messages?dir=f&limit=50"))["chunk"]
+        assert [e["type"].removeprefix("m.room.") for e in found] == [
+            "create",
+            "member",
+            "power_levels",
+            "canonical_alias",
+            "join_rules",
+            "history_visibility",
+            "guest_access",
+            "org.other",
+            "name",
+            "topic",
+            "member",
+        ]
+
+
 async def test_invited_joined_kicked_banned_and_back(tmp_path):
     async with house(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")

@@ -268,6 +268,7 @@ TOLD = {
     "room/signals.py send": "SignalOut, asked by the core",
     "users/presence.py tell": "Presence",
     "users/presence.py introduce": "Presence",
+    "users/presence.py _welcome": "Presence",
     "users/messages.py send": "ToDevice",
     "users/devices.py _change": "KeysQuery",
     "users/devices.py introduce": "KeysQuery",

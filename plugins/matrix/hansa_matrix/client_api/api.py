@@ -293,7 +293,8 @@ class ClientApi:
         if version not in VERSIONS:
             raise error(400, "M_UNSUPPORTED_ROOM_VERSION", "there is no such room version here")
         room = self._voice.joined(caller.user, request.path["room"])
-        creators = user_ids(body, "additional_creators")
+        supported = VERSIONS[version].privileged_creators
+        creators = user_ids(body, "additional_creators") if supported else []
         try:
             replacement = await self._upgrades.replace(room, version, caller.user, creators)
         except RoomRefused as problem:

@@ -18,6 +18,7 @@ from hansa import (
 )
 
 from hansa_matrix.client_api.accounts import Caller
+from hansa_matrix.client_api.addresses import refuse_address, require_no_addresses
 from hansa_matrix.client_api.door import Handler, Limited, reason, refused, text
 from hansa_matrix.client_api.founding import founding, user_ids
 from hansa_matrix.client_api.state_rules import check_state
@@ -119,6 +120,7 @@ class Rooms:
         if version is None:
             raise error(400, "M_UNSUPPORTED_ROOM_VERSION", "there is no such room version here")
         check_values(body)
+        require_no_addresses(body)
         alias = self._alias_of(body)
         if alias and await self._entrance.alias(alias) is not None:
             raise error(400, "M_ROOM_IN_USE", f"{alias} names another room")
@@ -330,6 +332,8 @@ class Rooms:
 
     async def invite(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/invite``."""
+        if "user_id" not in body and "medium" in body:
+            refuse_address(body)
         user = text(body, "user_id")
         self._voice.joined(caller.user, request.path["room"])
         more = reason(body)

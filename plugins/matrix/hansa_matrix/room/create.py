@@ -273,12 +273,11 @@ def _begun_with(founding: Founding) -> list[str]:
 
 
 def _steps(creator: str, levels: Mapping[str, Any], alias: str, founding: Founding) -> list[Step]:
-    """The events of a room after its first."""
-    steps: list[Step] = [
+    """The events of a room after its first. SPEC: client-server API, "Creation", has their order."""
+    called: list[Step] = [("m.room.canonical_alias", "", {"alias": alias})] if alias else []
+    return [
         (MEMBER, creator, {**founding.member, "membership": "join"}),
         (POWER_LEVELS, "", dict(levels)),
+        *called,
         *founding.then,
     ]
-    if alias:
-        steps.append(("m.room.canonical_alias", "", {"alias": alias}))
-    return steps

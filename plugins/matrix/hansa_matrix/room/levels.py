@@ -36,7 +36,9 @@ def inherited(
             found[key] = level
     users: dict[str, int] = found.setdefault("users", {})
     if after.privileged_creators:
-        found["users"] = {user: level for user, level in users.items() if user not in creators}
+        # Who was a creator and is none of the new room is no longer above everybody, and below nobody else.
+        former = dict.fromkeys(sorted(levels.creators), max([_OWNER, *users.values()]))
+        found["users"] = {u: level for u, level in {**users, **former}.items() if u not in creators}
     elif levels.creators:  # they were above everybody, and here only a number can say so
         highest = max([_OWNER, *users.values(), *found.get("events", {}).values()])
         found["users"] = {**users, **dict.fromkeys(sorted(levels.creators), highest)}
