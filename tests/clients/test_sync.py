@@ -304,6 +304,65 @@ async def test_filters(tmp_path, wanted, seen):
         assert [e["type"] for e in found] == seen
 
 
+@pytest.mark.parametrize("how", ["left", "banned", "declined"])
+async def test_what_is_kept_of_a_room_that_one_is_out_of_is_told(tmp_path, how):
+    """By another device, as a tag or as any data; and nothing else is told of the room."""
+    async with house(tmp_path) as home:
+        alice, phone = await home.person("alice"), await home.person("bob", "PHONE")
+        laptop = await home.person("bob", "LAPTOP")
+        room = await alice.create(preset="public_chat")
+        if how == "declined":
+            await alice.room(room, "invite", {"user_id": phone.user})
+            await phone.room(room, "leave")
+        else:
+            await phone.join(room)
+            await (
+                phone.room(room, "leave")
+                if how == "left"
+                else alice.room(room, "ban", {"user_id": phone.user})
+            )
+        await laptop.sync()
+        await alice.say(room, "x")
+        base = f"/user/{part(phone.user)}/rooms/{part(room)}"
+        await phone.call("PUT", f"{base}/tags/m.favourite", {"order": 0.5})
+        tags = {"type": "m.tag", "content": {"tags": {"m.favourite": {"order": 0.5}}}}
+        shown = (await laptop.sync())["rooms"]
+        assert shown.keys() == {"leave"}
+        assert shown["leave"][room]["account_data"]["events"] == [tags]
+        assert shown["leave"][room]["timeline"]["events"] == shown["leave"][room]["state"]["events"] == []
+        await phone.call("PUT", f"{base}/account_data/test.note", {"a": 1})
+        await phone.call("DELETE", f"{base}/tags/m.favourite")
+        narrow = part('{"room":{"account_data":{"types":["test.note"]}}}')
+        before = laptop.since
+        kept = (await laptop.sync(f"&filter={narrow}"))["rooms"]["leave"][room]["account_data"]["events"]
+        assert kept == [{"type": "test.note", "content": {"a": 1}}]
+        laptop.since = before
+        kept = (await laptop.sync())["rooms"]["leave"][room]["account_data"]["events"]
+        assert {e["type"]: e["content"] for e in kept} == {"test.note": {"a": 1}, "m.tag": {"tags": {}}}
+        assert "rooms" not in await laptop.sync()
+        changing = phone.call("PUT", f"{base}/account_data/test.note", {"a": 2})
+        woken, _ = await asyncio.gather(laptop.sync(timeout=5000), changing)
+        kept = woken["rooms"]["leave"][room]["account_data"]["events"]
+        assert kept == [{"type": "test.note", "content": {"a": 2}}]
+
+
+async def test_what_is_kept_of_a_room_is_told_with_the_end_of_a_short_stay(tmp_path):
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room, other = [await alice.create(preset="public_chat") for _ in range(2)]
+        for one in (room, other):
+            path = f"/user/{part(bob.user)}/rooms/{part(one)}/account_data/test.note"
+            await bob.call("PUT", path, {"a": 1})
+        await bob.sync()
+        await bob.join(room)
+        await bob.room(room, "leave")
+        await alice.room(other, "invite", {"user_id": bob.user})
+        await bob.room(other, "leave")
+        left = (await bob.sync())["rooms"]["leave"]
+        for one in (room, other):
+            assert left[one]["account_data"]["events"] == [{"type": "test.note", "content": {"a": 1}}]
+
+
 async def test_rooms_that_a_filter_leaves_out(tmp_path):
     async with house(tmp_path) as home:
         alice = await home.person("alice")

@@ -83,6 +83,8 @@ class RoomsPart:
                 kind = "leave"
                 if stay.room_id in moved or (asked.whole and asked.wanted.include_leave):
                     shown = await self._left(asked, stay)
+                elif not asked.whole:
+                    shown = await self._kept_of(asked, stay)
             if shown is not None:
                 found.setdefault(kind, {})[stay.room_id] = shown
         return found
@@ -268,12 +270,12 @@ class RoomsPart:
             left = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
         if room is None or left is None or not position:
             event = await self._pending.left(stay.room_id, asked.caller.user)
-            return self._outside(asked, event if stay.membership == "leave" else None)
+            return await self._outside(asked, stay, event if stay.membership == "leave" else None)
         if not await self._visibility.was_in(room, left):
             if stay.event_id not in await room.readable([stay.event_id]):
                 left = replace(left, pdu=unspoken(left.pdu, room.version))
             (shown,) = await self._shapes.of(asked.caller, room, [left], room_id=False)
-            return self._outside(asked, shown)
+            return await self._outside(asked, stay, shown)
         fresh = asked.since.position < 0 or await self._came_and_went(asked, room)
         span = Span(
             since=asked.since.position,
@@ -283,7 +285,7 @@ class RoomsPart:
             own=stay.event_id,
         )
         timeline, state = await self._timelines.of(asked, room, span)
-        data = await self.account_data(asked, room.room_id)
+        data = await self.account_data(asked, room.room_id, whole=fresh)
         state = state or {"state": {"events": []}}
         return {"timeline": timeline, **state, "account_data": {"events": data}}
 
@@ -296,16 +298,28 @@ class RoomsPart:
         before = (await room.events_of(await room.groups.load(items[0].state), [key])).get(key)
         return before is None or before.membership != "join"
 
-    def _outside(self, asked: Asked, event: Mapping[str, Any] | None) -> dict[str, Any]:
+    async def _kept_of(self, asked: Asked, stay: Stay) -> dict[str, Any] | None:
+        """A room that one left before, of which one keeps something else now; None if there is no such
+        news.
+        """
+        data = await self.account_data(asked, stay.room_id)
+        return {**self._nothing_said(asked, []), "account_data": {"events": data}} if data else None
+
+    async def _outside(self, asked: Asked, stay: Stay, event: Mapping[str, Any] | None) -> dict[str, Any]:
         """A room that one was never in. The event stands in the state where its filter lets no timeline."""
         shown: list[Mapping[str, Any]] = []
         if event is not None:
             names = ("type", "state_key", "content", "sender", "origin_server_ts", "event_id", "unsigned")
             shown = [{key: event[key] for key in names if key in event}]
+        data = await self.account_data(asked, stay.room_id, whole=True)
+        return {**self._nothing_said(asked, shown), "account_data": {"events": data}}
+
+    @staticmethod
+    def _nothing_said(asked: Asked, shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The timeline and state of a room of which one is told some state events at most."""
         wanted = asked.wanted.timeline
         timely = [one for one in shown if wanted.limit and wanted.named(str(one["type"]), str(one["sender"]))]
         return {
             "timeline": {"events": timely, "limited": False, "prev_batch": str(Place(position=asked.upto))},
             **(states_after(shown) if asked.after else {"state": {"events": [] if timely else shown}}),
-            "account_data": {"events": []},
         }
