@@ -349,7 +349,8 @@ async def test_what_the_erased_said_is_for_those_who_were_there(tmp_path):
         await eve.join(room)
         assert await alice.texts(room) == ["forget me"]
         assert await eve.texts(room) == [None]
-        assert (await home.anybody.get(f"/profile/{bob.user}")) == {}
+        status, found = await home.anybody.ask("GET", f"/profile/{bob.user}")
+        assert (status, found["errcode"]) == (404, "M_NOT_FOUND")
 
 
 async def test_servers_that_come_later_do_not_get_what_the_erased_said(tmp_path):

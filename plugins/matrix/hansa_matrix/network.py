@@ -182,6 +182,7 @@ class MatrixNetwork:
         self._entrance.blocked = self.blocked
         self._entrance.waiting = self._ingest.waiting
         self._known.profiles.known = self._attendance.accounts.__contains__
+        self._known.profiles.erased = self._attendance.erased
         self._entitled = Entitled(self._own, self)
         self._clients = ClientApi(
             self._own,

@@ -347,6 +347,8 @@ class Accounts:
         if erase:
             self._attendance.erased.add(user)
             await self._ctx.store.commit([Delete("profile", (user,))])
+        # Servers that are told of the last device ask for what is left: there are no other keys by then.
+        await forget_private(self._ctx, user)
         await self.logout_all(user)
         await forget_private(self._ctx, user)
         self.gone(user)

@@ -179,8 +179,12 @@ class ClientApi:
             signals.changed(user)
             tell_around(user)
 
+        async def leave(user: str) -> None:
+            await known.presences.end(user)  # while there are servers to be told
+            await entering.leave_all(user)
+
         def gone(user: str) -> None:
-            ctx.spawn(partial(entering.leave_all, user), f"{user} leaves")
+            ctx.spawn(partial(leave, user), f"{user} leaves")
             ctx.spawn(partial(backups.purge, user), f"{user} keeps no keys")
 
         async def meet(user: str, room_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hansa import NetworkContext
@@ -120,8 +121,12 @@ class Shapes:
         room_id: bool = True,
         federation: bool = False,
     ) -> list[Mapping[str, Any]]:
-        """The events of one state, with what each replaced and what took it back."""
+        """The events of one state, with what each replaced and what took it back. Of the erased there are the
+        memberships and no names; what they called the room is the room's.
+        """
         given, now = list(events), self._ctx.clock.now()
+        if self._erased:
+            given = [await self._nameless(caller.user, room, one) for one in given]
         replaced = await self._replaced.of_state(room, given)
         because = await self._taken_back(caller, room, given, room_id=room_id)
         return [
@@ -135,6 +140,13 @@ class Shapes:
             }
             for one in given
         ]
+
+    async def _nameless(self, reader: str, room: MatrixRoom, one: Stored) -> Stored:
+        """A state event; of an erased person's membership what it did, unless the reader was there."""
+        if one.pdu.type != MEMBER or one.pdu.sender not in self._erased:
+            return one
+        there = one.before and await self._membership(reader, room, one, {}) == "join"
+        return one if there else replace(one, pdu=redacted(one.pdu, room.version))
 
     async def _taken_back(
         self, caller: Caller, room: MatrixRoom, events: Sequence[Stored], *, room_id: bool

@@ -139,3 +139,9 @@ class Presences:
         if self._on and await self._lets_in(one):
             self._keep(one)
             self._sender.tell(await self._told(one), (PRESENCE, one.user), presence_edu(one))
+
+    async def end(self, user: str) -> None:
+        """Somebody's account is closed: they are gone, and nothing stays of what they said of themselves."""
+        known = self._known.get(user)
+        if known is not None:
+            await self.tell(PresenceEdu(user=user, presence="offline"))

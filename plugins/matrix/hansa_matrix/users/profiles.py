@@ -6,7 +6,7 @@ SPEC: server-server API, "Querying for information"; client-server API, "Profile
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -50,9 +50,15 @@ class Profiles:
         self._locks = KeyLocks()
         #: Whether somebody has an account here, who may have said nothing of themselves.
         self.known: Callable[[str], bool] = lambda _: False
+        #: Those of this server who closed their account and wanted to be forgotten.
+        self.erased: Collection[str] = frozenset()
 
     async def here(self, user: str) -> dict[str, Any] | None:
-        """All fields of somebody of this server, a ghost too; None if there is nobody of that name."""
+        """All fields of somebody of this server, a ghost too; None if there is nobody of that name, or who
+        was is forgotten.
+        """
+        if user in self.erased:
+            return None
         row = await self._ctx.store.get("profile", (user,))
         kept: dict[str, Any] = orjson.loads(row.body) if row is not None else {}
         person = self._person(await self._ctx.home_of(user))

@@ -1,0 +1,137 @@
+"""Who closes their account for good: what other servers are told, and what anybody may still ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from clients.people import House, Person, house, part, until
+from clients.test_crypto import keys_of
+from clients.test_newly_met import Told
+from clients.test_sessions import login
+from hansa import HttpRequest, Put
+from matrix.inbound import OURS, THEIRS
+from nacl.signing import SigningKey
+
+FEDERATION = "/_matrix/federation/v1"
+
+
+class Heard(Told):
+    """What the other server is told, in order: EDUs and events."""
+
+    def __init__(self, home: House) -> None:
+        super().__init__(home)
+        self.pdus: list[dict[str, Any]] = []
+
+    def answer(self, request: HttpRequest) -> tuple[int, Any] | None:
+        if "/send/" in request.target and request.host_header == THEIRS:
+            self.pdus += orjson.loads(request.body or b"{}").get("pdus", [])
+        return super().answer(request)
+
+
+async def close(person: Person, *, erase: bool) -> None:
+    proof = login(person.user[1:].partition(":")[0], f"of {person.user[1:].partition(':')[0]}")
+    await person.call("POST", "/account/deactivate", {"auth": proof, "erase": erase})
+
+
+async def test_other_servers_learn_that_somebody_is_gone(tmp_path):
+    async with house(tmp_path, presence=True) as home:
+        heard, bob = Heard(home), await home.person("bob", "PHONE")
+        await bob.call("POST", "/keys/upload", {"device_keys": keys_of(bob, SigningKey.generate())})
+        await bob.call("PUT", f"/profile/{part(bob.user)}/displayname", {"displayname": "Robert"})
+        await bob.call("PUT", f"/profile/{part(bob.user)}/org.example", {"org.example": "x"})
+        for room in ("one", "two"):
+            await bob.join(f"#{room}:{OURS}")
+        status = {"presence": "online", "status_msg": "at the ball"}
+        await bob.call("PUT", f"/presence/{part(bob.user)}/status", status)
+        await heard.of("m.presence")
+        token = (await bob.call("POST", f"/user/{part(bob.user)}/openid/request_token", {}))["access_token"]
+        heard.edus.clear()
+        heard.pdus.clear()
+        await close(bob, erase=True)
+
+        async def left() -> list[Any]:
+            found = [p for p in heard.pdus if p["type"] == "m.room.member" and p["state_key"] == bob.user]
+            return found if len(found) == 2 else []
+
+        for pdu in await until(left):
+            assert pdu["content"] == {"membership": "leave"}
+        (update,) = await heard.of("m.device_list_update")
+        assert (update["device_id"], update["deleted"]) == ("PHONE", True)
+        ((push,),) = [one["push"] for one in await heard.of("m.presence")]
+        assert push == {"user_id": bob.user, "presence": "offline", "last_active_ago": 0}
+        # Nothing of them is answered any more, whoever asks.
+        ask = home.wire.ask
+        for field in ("", "&field=displayname", "&field=avatar_url", "&field=org.example"):
+            answered, found = await ask("GET", f"{FEDERATION}/query/profile?user_id={part(bob.user)}{field}")
+            assert (answered, found["errcode"]) == (404, "M_NOT_FOUND")
+        _, devices = await ask("GET", f"{FEDERATION}/user/devices/{part(bob.user)}")
+        assert devices["devices"] == []
+        assert {"master_key", "self_signing_key"}.isdisjoint(devices)
+        _, keys = await ask("POST", f"{FEDERATION}/user/keys/query", {"device_keys": {bob.user: []}})
+        assert not any(
+            keys.get(name, {}).get(bob.user) for name in ("device_keys", "master_keys", "self_signing_keys")
+        )
+        wanted = {"one_time_keys": {bob.user: {"PHONE": "signed_curve25519"}}}
+        _, keys = await ask("POST", f"{FEDERATION}/user/keys/claim", wanted)
+        assert not keys["one_time_keys"].get(bob.user)
+        answered, _ = await ask("GET", f"{FEDERATION}/openid/userinfo?access_token={token}")
+        assert answered == 401
+
+
+async def test_keys_are_gone_before_anybody_is_told_of_it(tmp_path):
+    """Whoever hears of the last device asks for what is left."""
+    async with house(tmp_path) as home:
+        bob = await home.person("bob")
+        await bob.call("POST", "/keys/upload", {"device_keys": keys_of(bob, SigningKey.generate())})
+        devices = home.app.network("matrix")._known.devices
+        remove, left = devices.remove, list[Any]()
+
+        async def removing(user: str, names: Any) -> None:
+            left.append(await devices.of(user))
+            await remove(user, names)
+
+        devices.remove = removing
+        store = home.app.network("matrix")._ctx.store
+        await store.commit([Put("cross_signing_key", (bob.user, "master"), b"{}")])
+        await close(bob, erase=False)
+        assert left and left[0].cross_signing == {}
+
+
+@pytest.mark.parametrize("erase", [True, False])
+async def test_a_name_of_the_erased_is_shown_to_who_was_there_alone(tmp_path, erase):
+    async with house(tmp_path) as home:
+        alice, bob, eve = [await home.person(n) for n in ("alice", "bob", "eve")]
+        room = await alice.create(preset="public_chat")
+        await bob.join(room)
+        await alice.state(room, "m.room.power_levels", await levels(alice, room, bob))
+        await bob.state(room, "m.room.name", {"name": "Verona"})
+        said = await alice.say(room, "x")
+        await close(bob, erase=erase)
+
+        async def gone() -> bool:
+            members = (await alice.get(f"/rooms/{part(room)}/members?membership=leave"))["chunk"]
+            return any(e["state_key"] == bob.user for e in members)
+
+        await until(gone)
+        await eve.join(room)
+        where = f"/rooms/{part(room)}"
+        for reader, shown in ((alice, True), (eve, not erase)):
+            state = (await reader.get(f"{where}/context/{part(said)}?limit=0"))["state"]
+            (joined,) = [e for e in state if e.get("state_key") == bob.user]
+            assert joined["content"]["membership"] == "join"
+            assert ("displayname" in joined["content"]) is shown
+            state = await reader.get(f"{where}/state")
+            (left,) = [e for e in state if e.get("state_key") == bob.user]
+            assert left["unsigned"]["replaces_state"] == joined["event_id"]
+            assert ("displayname" in left["unsigned"]["prev_content"]) is (not erase)
+            timeline = (await reader.get(f"{where}/messages?dir=b&limit=50"))["chunk"]
+            (told,) = [e for e in timeline if e["event_id"] == left["event_id"]]
+            assert ("displayname" in told["unsigned"]["prev_content"]) is shown
+            assert [e["content"] for e in state if e["type"] == "m.room.name"] == [{"name": "Verona"}]
+
+
+async def levels(alice: Person, room: str, other: Person) -> dict[str, Any]:
+    found = await alice.get(f"/rooms/{part(room)}/state/m.room.power_levels")
+    return {**found, "users": {**found["users"], other.user: 50}}
