@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from hansa import __version__, terminal
+from hansa.commands import store_parser
 from hansa.pure.errors import HansaError, LocalProtocolError
 from hansa.pure.printable import printable
 
@@ -30,6 +31,7 @@ _OWN = frozenset(
         "rooms",
         "deliveries",
         "policy",
+        "store",
     }
 )
 
@@ -112,6 +114,7 @@ def _parser(epilog: str = "") -> argparse.ArgumentParser:
     explain = policy.add_parser("explain", parents=[listing], help="why something was decided")
     explain.add_argument("decision", help="the id that a refusal names, d-...")
     policy.add_parser("log", parents=[listing], help="the newest decisions, also those of shadow mode")
+    store_parser.add_parsers(top, listing)
     return parser
 
 
@@ -389,6 +392,10 @@ def _main(words: list[str]) -> int:
 
         terminal.page(init(args.folder, args.name))
         return 0
+    if args.command == "store":
+        from hansa.commands import store  # noqa: PLC0415
+
+        return store.run(args)
     from hansa.commands import show  # noqa: PLC0415
     from hansa.commands.client import watched  # noqa: PLC0415
 

@@ -58,7 +58,7 @@ class Collection:
     ``key`` and ``fields`` map names to their type; an ``indexes`` entry names fields (key parts allowed) in
     order. ``stream``: the key is ``("position", int)``, given by the store. ``heap``: rows are large and come
     in no order of their keys, so that a store had better keep them as they come and only the keys in order.
-    Names are ``[a-z_]+``.
+    Names are ``[a-z_]+``, and neither ``scope`` nor ``body``.
     """
 
     name: str
@@ -229,6 +229,12 @@ class Store(Protocol):
     async def position(self) -> int:
         """The position of the last append of the whole store, 0 if there is none. All up to it are there to
         be read, and none will come below it.
+        """
+        ...
+
+    async def advance(self, position: int) -> None:
+        """Give positions above this one from now on, if that is not so already: in a copy of another store
+        what is appended later must come later.
         """
         ...
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from hansa.seams import Clock
+from hansa.store import catalogue
 from hansa.store.base import Delete, Durability, Key, Remove, Row, Schema, Store, Value, Write
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
 
@@ -124,6 +125,7 @@ class WatchedStore:
     async def open(self) -> None:
         """See ``Store.open``."""
         await self._noted(self._store.open)
+        await self._noted(partial(self._store.declare, "", catalogue.SCHEMA))
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
@@ -140,6 +142,7 @@ class WatchedStore:
     async def declare(self, scope: str, schema: Schema) -> None:
         """See ``Store.declare``."""
         await self._noted(partial(self._store.declare, scope, schema))
+        await self._noted(partial(catalogue.record, self._store, scope, schema))
 
     async def commit(
         self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
@@ -197,6 +200,10 @@ class WatchedStore:
     async def position(self) -> int:
         """See ``Store.position``."""
         return await self._noted(self._store.position)
+
+    async def advance(self, position: int) -> None:
+        """See ``Store.advance``."""
+        await self._noted(partial(self._store.advance, position))
 
     async def probe(self) -> None:
         """See ``Store.probe``."""

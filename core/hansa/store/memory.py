@@ -258,6 +258,10 @@ class MemoryStore:
         never: asyncio.Future[StoreError] = asyncio.get_running_loop().create_future()
         return await never
 
+    async def advance(self, position: int) -> None:
+        """See ``Store.advance``."""
+        self.disk.position = max(self.disk.position, position)
+
     async def probe(self) -> None:
         """See ``Store.probe``: memory does not fail."""
         if not self._open:

@@ -341,6 +341,16 @@ class MongoStore:
         await self._writer.lost.wait()
         return StoreLost()
 
+    async def advance(self, position: int) -> None:
+        """See ``Store.advance``."""
+        if self._writer is None or self._lease is None:
+            raise StoreError("the store is closed")
+        try:
+            await self._lease.advance(position)
+        except PyMongoError as error:
+            raise self._failed(error) from None
+        self._writer.position = max(self._writer.position, position)
+
     async def probe(self) -> None:
         """See ``Store.probe``: a transaction that extends the lease."""
         await self._write(())

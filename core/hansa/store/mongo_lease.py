@@ -122,6 +122,10 @@ class Lease:
             raise StoreLost
         return int(found["position"])
 
+    async def advance(self, position: int) -> None:
+        """Give positions above this one from now on."""
+        await self._rows.update_one({"_id": _ID, "token": self._token}, {"$max": {"position": position}})
+
     async def release(self) -> None:
         """Let the next process in at once."""
         await self._rows.update_one({"_id": _ID, "token": self._token}, {"$set": {"token": "", "owner": {}}})

@@ -441,6 +441,15 @@ class SqliteStore:
         never: asyncio.Future[StoreError] = asyncio.get_running_loop().create_future()
         return await never
 
+    async def advance(self, position: int) -> None:
+        """See ``Store.advance``."""
+        await self._write(partial(self._advance, position))
+
+    def _advance(self, position: int) -> None:
+        if position > self._position:
+            self._set_meta("position", position)
+            self._position = self._committed = position
+
     async def probe(self) -> None:
         """See ``Store.probe``. A file that was moved or replaced is away: what is written to it is lost."""
         await self._write(self._probe)

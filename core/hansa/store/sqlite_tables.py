@@ -52,6 +52,8 @@ def table(owner: str, collection: Collection) -> Table:
     for name in (owner, collection.name, *keys, *fields):
         if not _NAME.fullmatch(name):
             raise StoreError(f"{name!r} is no name for a collection or field: [a-z_]+")
+    for name in {"scope", "body"} & {*keys, *fields}:
+        raise StoreError(f"{collection.name}: no key part or field may be called {name!r}")
     name = f"{owner}_{collection.name}"
     columns = ", ".join(f'"{c}"' for c in (*keys, *fields, "body"))
     marks = ", ".join("?" for _ in range(len(keys) + len(fields) + 2))

@@ -24,6 +24,7 @@ from hansa.store.base import (
     TooLarge,
     Write,
 )
+from hansa.store.rows import every_page
 
 THING = Collection(
     name="thing",
@@ -61,6 +62,28 @@ class StoreSuite:
         assert row is not None
         assert row.fields["color"] == "t"
         assert await store.count("s", "thing") == 1
+
+    async def test_what_is_appended_after_an_advance_comes_later(self, store: Store) -> None:
+        """``advance`` never goes back. Rows of a stream may be written at their positions, as a copy does."""
+        await store.declare("s", SCHEMA)
+        await store.commit("s", [Put("line", (7,), b"seven", {"who": 1})])
+        await store.advance(40)
+        await store.advance(12)
+        assert await store.position() == 40
+        assert await store.commit("s", [Append("line", b"", {"who": 1})]) == [41]
+        assert [row.position for row in await store.scan("s", "line")] == [7, 41]
+
+    async def test_every_row_is_read_page_by_page(self, store: Store) -> None:
+        """``every_page`` goes through keys of several parts in their order, and goes on behind any key."""
+        await store.declare("s", SCHEMA)
+        keys = sorted((room, at) for room in ("", "a", "a\x00", "ab", "b\x01", "ä") for at in (-3, 0, 1, 9))
+        await store.commit("s", [Put("thing", key) for key in keys])
+        for limit in (1, 3, 4, 5, 100):
+            for start in (None, *range(len(keys))):
+                after = keys[start] if start is not None else ()
+                pages = [page async for page in every_page(store, "s", THING, after, limit)]
+                read = [row.key for page in pages for row in page]
+                assert read == keys[0 if start is None else start + 1 :], (limit, after)
 
     async def test_one_batch_may_write_to_two_scopes(self, store: Store) -> None:
         """``SCOPE/NAME`` addresses another scope, and both are written or none."""

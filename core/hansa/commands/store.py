@@ -1,0 +1,182 @@
+"""`hansa store`: check, back up, restore and copy a database. These work on the database itself, not on a
+running Hansa.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hansa import __version__, terminal
+from hansa.config import Config, Mistakes, load
+from hansa.pure.errors import LocalProtocolError
+from hansa.store import check_url, open_store
+from hansa.store.base import Store, StoreError
+
+if TYPE_CHECKING:
+    from hansa.store.checking import Findings
+
+#: Seconds between two lines of progress.
+_EVERY = 2.0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out one of the actions; the exit code: 1 if something is wrong with the database."""
+    os.umask(0o077)
+    if args.action == "copy":
+        return _copy(args)
+    config = _config(args.config)
+    if args.action == "check":
+        return _check(args, config)
+    database = _sqlite_file(config)
+    if database is None:
+        text = (
+            f"`hansa store {args.action}` is for SQLite. Other databases have tools of their own: mongodump "
+            f"and mongorestore, pg_dump and pg_restore. `hansa store copy` copies any store while Hansa is "
+            f"stopped"
+        )
+        raise LocalProtocolError(text)
+    return _moved(args, config, database)
+
+
+def _moved(args: argparse.Namespace, config: Config, database: Path) -> int:
+    from hansa.store import sqlite_backup  # noqa: PLC0415  # only for who asks
+
+    media, told = config.folder / config.media.folder, _progress()
+    if args.action == "backup":
+        found = sqlite_backup.back_up(database, media, args.folder, __version__, told)
+        said = f"backed up to {args.folder}"
+    else:
+        found = sqlite_backup.restore(args.folder, database, media, told, replace=args.replace)
+        said = f"restored {database}"
+    if args.json:
+        terminal.show_json(asdict(found))
+        return 0
+    terminal.say(
+        f"{said}: position {found.position}, {_mib(found.size)} and {found.files} files, of {found.made}"
+    )
+    for name in found.damaged:
+        terminal.say(f"warning: {name} is damaged: its bytes are not those that its name says")
+    if args.action == "backup":
+        terminal.say(f"{args.config} and the keys that it names are not in it: keep a copy of them too")
+    return 0
+
+
+def _check(args: argparse.Namespace, config: Config) -> int:
+    from hansa.store.sqlite_backup import check_file  # noqa: PLC0415  # only for who asks
+
+    wrong: list[str] = []
+    database = _sqlite_file(config)
+    if database is not None:
+        if not database.exists():
+            raise LocalProtocolError(f"there is no {database}: `hansa run` makes it")
+        wrong += [f"{database}: {text}" for text in check_file(database)]
+    found, note = None, ""
+    if not wrong:
+        try:
+            found = asyncio.run(_checked(open_store(config.store.url, config.folder)))
+            wrong += found.wrong
+        except StoreError as error:
+            if database is None or "in use" not in str(error):
+                raise
+            note = "Hansa runs: its file was checked, its rows are checked while it is stopped"
+    if args.json:
+        rows, size = (found.rows, found.size) if found is not None else (None, None)
+        terminal.show_json({"ok": not wrong, "wrong": wrong, "rows": rows, "bytes": size, "note": note})
+        return 1 if wrong else 0
+    for text in wrong:
+        terminal.say(text)
+    if note:
+        terminal.say(note)
+    if not wrong:
+        terminal.say("good" if found is None else f"good: {found.rows} rows, {_mib(found.size)}")
+    return 1 if wrong else 0
+
+
+async def _checked(store: Store) -> Findings:
+    from hansa.store.checking import check_rows  # noqa: PLC0415  # only for who asks
+
+    told = _progress()
+    await store.open()
+    try:
+        return await check_rows(store, lambda done, of: told("rows read", done, of))
+    finally:
+        await store.close()
+
+
+def _copy(args: argparse.Namespace) -> int:
+    from hansa.store.copying import Copied, copy_store  # noqa: PLC0415  # only for who asks
+
+    source, target = _store(args.source), _store(args.target)
+    told = _progress()
+
+    async def copied() -> Copied:
+        await source.open()
+        try:
+            await target.open()
+            try:
+                return await copy_store(source, target, lambda done, of: told("rows copied", done, of))
+            finally:
+                await target.close()
+        finally:
+            await source.close()
+
+    found = asyncio.run(copied())
+    if args.json:
+        terminal.show_json(asdict(found))
+        return 0
+    begun = "went on with a copy that was broken off, and " if found.resumed else ""
+    terminal.say(
+        f"{begun}copied {found.rows} rows of {found.collections} collections, each read back and compared; "
+        f"position {found.position}"
+    )
+    terminal.say("the media folder and the configuration are not in a store: they stay where they are")
+    return 0
+
+
+def _store(named: str) -> Store:
+    """The store of a URL or of a configuration. Raises ConfigError."""
+    if named.endswith(".toml"):
+        config = _config(Path(named))
+        return open_store(config.store.url, config.folder)
+    check_url(named)
+    return open_store(named, Path())
+
+
+def _config(path: Path) -> Config:
+    from hansa import plugins  # noqa: PLC0415  # only for who asks
+
+    try:
+        return load(path, plugins.find)
+    except Mistakes as mistakes:
+        text = "; ".join(str(error) for error in mistakes.errors)
+        raise LocalProtocolError(f"{path}: {text}") from mistakes
+
+
+def _sqlite_file(config: Config) -> Path | None:
+    kind, _, file = config.store.url.partition(":")
+    return config.folder / file if kind == "sqlite" else None
+
+
+def _mib(size: int) -> str:
+    return f"{size / 1024 / 1024:.1f} MiB"
+
+
+def _progress() -> Callable[[str, int, int], None]:
+    """Says now and then how far a thing is, where errors go, so that an answer stays an answer."""
+    last = [time.monotonic()]
+
+    def told(what: str, done: int, of: int) -> None:
+        now = time.monotonic()
+        if now - last[0] < _EVERY:
+            return
+        last[0] = now
+        terminal.say(f"{what}: {done} of {of}" if done else f"{what} ...", error=True)
+
+    return told

@@ -1,0 +1,77 @@
+"""What a database holds, kept in the database itself: who declared which collections, of which version.
+
+A database can be checked and copied without the plugins that wrote it, and the rows of a network that is not
+configured any more are not forgotten.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from hansa.store.base import Collection, Put, Row, Schema, Store
+
+_TYPES: dict[str, type[str | int]] = {"str": str, "int": int}
+NAME = "catalogue"
+#: ``holder`` is the scope.
+SCHEMA = Schema(
+    owner="store",
+    version=1,
+    collections=(Collection(name=NAME, key={"holder": str, "owner": str}),),
+)
+
+
+async def record(store: Store, scope: str, schema: Schema) -> None:
+    """Note what was declared, unless it is noted already. The catalogue is not in itself."""
+    if schema.owner == SCHEMA.owner:
+        return
+    key = (scope, schema.owner)
+    body = _body(schema)
+    kept = await store.get("", NAME, key)
+    if kept is None or kept.body != body:
+        await store.commit("", [Put(NAME, key, body)])
+
+
+async def recorded(store: Store) -> list[tuple[str, Schema]]:
+    """``(scope, schema)`` of all that was ever declared, in the order of the scopes; the schemas have no
+    migrations.
+    """
+    await store.declare("", SCHEMA)
+    rows = await store.scan("", NAME, limit=10_000)
+    return [(str(row.key[0]), _schema(row)) for row in rows]
+
+
+def _body(schema: Schema) -> bytes:
+    return orjson.dumps(
+        {
+            "version": schema.version,
+            "collections": [
+                {
+                    "name": one.name,
+                    "key": {name: kind.__name__ for name, kind in one.key.items()},
+                    "fields": {name: kind.__name__ for name, kind in one.fields.items()},
+                    "indexes": [list(index) for index in one.indexes],
+                    "stream": one.stream,
+                    "heap": one.heap,
+                }
+                for one in schema.collections
+            ],
+        }
+    )
+
+
+def _schema(row: Row) -> Schema:
+    data: dict[str, Any] = orjson.loads(row.body)
+    collections = tuple(
+        Collection(
+            name=one["name"],
+            key={name: _TYPES[kind] for name, kind in one["key"].items()},
+            fields={name: _TYPES[kind] for name, kind in one["fields"].items()},
+            indexes=tuple(tuple(index) for index in one["indexes"]),
+            stream=one["stream"],
+            heap=one["heap"],
+        )
+        for one in data["collections"]
+    )
+    return Schema(owner=str(row.key[1]), version=data["version"], collections=collections)

@@ -1,0 +1,98 @@
+"""`hansa store` on the database of a real process: while it runs, while it does not, and into another store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+
+import pytest
+from hansa.cli import main
+from peers.ca import PrivateCA
+from peers.hansa import CommandFailed, Hansa
+
+
+@pytest.mark.timeout(120)
+async def test_a_backup_made_while_it_runs_comes_back_with_its_rooms(tmp_path, capsys):
+    house = Hansa(tmp_path / "house", PrivateCA(tmp_path / "ca"))
+    await house.start()
+    alice = await house.user("alice")
+    room = await alice.create_room()
+    await alice.say(room, "before")
+    said = await house.run("store", "check")
+    assert said["ok"] and "checked while it is stopped" in said["note"]
+    made = await house.run("store", "backup", str(tmp_path / "kept"))
+    await alice.say(room, "after")
+    with pytest.raises(CommandFailed, match="in use: stop Hansa first"):
+        await house.run("store", "restore", str(tmp_path / "kept"))
+    assert await house.stop() == 0
+    checked = await house.run("store", "check")
+    assert checked["ok"] and checked["rows"] > 30 and not checked["note"]
+    with pytest.raises(CommandFailed, match="--replace"):
+        await house.run("store", "restore", str(tmp_path / "kept"))
+    assert (await house.run("store", "restore", str(tmp_path / "kept"), "--replace"))["position"] == made[
+        "position"
+    ]
+    await house.start()
+    assert "before" in await alice.bodies(room) and "after" not in await alice.bodies(room)
+    await alice.say(room, "again")
+    assert "again" in await alice.bodies(room)
+    await alice.close()
+    await house.stop()
+
+    capsys.readouterr()
+    assert await asyncio.to_thread(main, ["store", "check", "-c", str(house.config)]) == 0
+    assert capsys.readouterr().out.startswith("good: ")
+
+
+@pytest.mark.timeout(180)
+async def test_a_house_moves_to_mongodb_and_back(tmp_path, mongo_url):
+    """What was said on one store is there on the other, and it goes on from there."""
+    house = Hansa(tmp_path / "house", PrivateCA(tmp_path / "ca"))
+    await house.start()
+    alice = await house.user("alice")
+    room = await alice.create_room()
+    await alice.say(room, "on sqlite")
+    with pytest.raises(CommandFailed, match="in use"):
+        await house.run("store", "copy", str(house.config), mongo_url)
+    await house.stop()
+    found = await house.run("store", "copy", str(house.config), mongo_url)
+    assert found["rows"] > 30 and not found["resumed"]
+    with pytest.raises(CommandFailed, match="not empty"):
+        await house.run("store", "copy", str(house.config), mongo_url)
+    shutil.move(house.folder / "hansa.db", tmp_path / "aside.db")
+    house.config.write_text(house.config.read_text().replace("sqlite:hansa.db", mongo_url))
+    await house.start()
+    await alice.say(room, "on mongodb")
+    assert {"on sqlite", "on mongodb"} <= set(await alice.bodies(room))
+    await house.stop()
+    back = await house.run("store", "copy", mongo_url, f"sqlite:{tmp_path}/back.db")
+    assert back["position"] > found["position"]
+    house.config.write_text(house.config.read_text().replace(mongo_url, f"sqlite:{tmp_path}/back.db"))
+    await house.start()
+    assert {"on sqlite", "on mongodb"} <= set(await alice.bodies(room))
+    await alice.close()
+    await house.stop()
+
+
+def test_other_databases_have_backups_of_their_own(tmp_path, capsys):
+    folder = tmp_path / "house"
+    assert main(["init", str(folder)]) == 0
+    config = folder / "hansa.toml"
+    config.write_text(config.read_text().replace("sqlite:hansa.db", "mongodb://u:secret@127.0.0.1:1/hansa"))
+    capsys.readouterr()
+    assert main(["store", "backup", str(tmp_path / "kept"), "-c", str(config)]) == 1
+    said = capsys.readouterr().err
+    assert "mongodump" in said and "secret" not in said
+
+
+def test_a_check_of_a_damaged_file_fails(tmp_path, capsys):
+    folder = tmp_path / "house"
+    assert main(["init", str(folder)]) == 0
+    config = folder / "hansa.toml"
+    assert main(["store", "check", "-c", str(config)]) == 1, "there is no database yet"
+    (folder / "hansa.db").write_bytes(b"SQLite format 3\0" + bytes(5000))
+    capsys.readouterr()
+    assert main(["store", "check", "--json", "-c", str(config)]) == 1
+    out = capsys.readouterr()
+    assert json.loads(out.out)["wrong"]
