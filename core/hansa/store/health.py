@@ -134,9 +134,10 @@ class WatchedStore:
 
     async def close(self) -> None:
         """See ``Store.close``."""
-        for task in (self._probing, self._watching):
-            if task is not None:
-                task.cancel()
+        watching = [task for task in (self._probing, self._watching) if task is not None]
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
         await self._store.close()
 
     async def declare(self, scope: str, schema: Schema) -> None:

@@ -190,7 +190,10 @@ async def test_nothing_is_acknowledged_into_a_file_that_was_taken_away(store, tm
             await call
 
 
-async def test_a_reader_makes_no_new_file_in_place_of_one_that_is_away(store, tmp_path):
+async def test_a_reader_makes_no_new_file_in_place_of_one_that_is_away(inner, tmp_path):
+    store = WatchedStore(inner, StoreHealth(SystemClock()))
+    await inner.open()
+    await inner.declare("s", SCHEMA)
     (tmp_path / "hansa.db").rename(tmp_path / "elsewhere")
     for _ in range(3):  # whoever reads for the first time opens the file
         with pytest.raises(StoreFault) as caught:
