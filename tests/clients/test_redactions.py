@@ -139,3 +139,26 @@ async def test_nobody_takes_back_what_a_room_stands_on(tmp_path):
         for target in (acl, create):
             path = f"/rooms/{part(room)}/redact/{part(target)}/1"
             assert (await alice.ask("PUT", path, {}))[1]["errcode"] == "M_FORBIDDEN"
+
+
+@pytest.mark.parametrize("version", ["10", "12"])
+async def test_a_redaction_names_no_other_event_in_the_place_that_its_version_does_not_read(
+    tmp_path, version
+):
+    async with house(tmp_path, version) as home:
+        alice = await home.person("alice")
+        room = await alice.join(f"#one:{OURS}")
+        said = await alice.say(room, "fair")
+        home.wire.room.tips = {said: 50}
+        own = await given(home, home.wire.forger.message(home.wire.room, "theirs"))
+        draft = home.wire.forger.draft(home.wire.room, "m.room.redaction", {"redacts": said})
+        draft["redacts"] = own
+        if home.wire.room.version.redacts_in_content:
+            draft["content"], draft["redacts"] = {"redacts": own}, said
+        name = await given(home, home.wire.forger.finish(home.wire.room, draft))
+        page = await alice.get(f"/rooms/{part(room)}/messages?dir=b&limit=10")
+        (redaction_,) = [e for e in page["chunk"] if e["event_id"] == name]
+        assert redaction_["redacts"] == redaction_["content"]["redacts"] == own
+        (target,) = [e for e in page["chunk"] if e["event_id"] == own]
+        assert target["unsigned"]["redacted_because"]["redacts"] == own
+        assert await alice.texts(room) == ["fair", None]

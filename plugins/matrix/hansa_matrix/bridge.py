@@ -29,6 +29,18 @@ from hansa import (
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.levels import Levels
+from hansa_matrix.proto.state_content import (
+    Content as Said,
+)
+from hansa_matrix.proto.state_content import (
+    display_name,
+    join_rule,
+    membership,
+    reason,
+    room_name,
+    room_topic,
+    word,
+)
 from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
 
 _STYLES = {"m.text": Style.TEXT, "m.emote": Style.EMOTE, "m.notice": Style.NOTICE}
@@ -43,7 +55,7 @@ _FACT_KEYS = frozenset(
         ("m.room.encryption", ""),
     }
 )
-_NAME = 255
+_NAME, _FACT = 255, 4096
 
 HomeOf = Callable[[str], Awaitable[Ref]]
 
@@ -51,9 +63,8 @@ HomeOf = Callable[[str], Awaitable[Ref]]
 OwnDraft = tuple[str, str | None, dict[str, Any]]
 
 
-def _text(content: Mapping[str, Any], key: str, limit: int = 65_536) -> str:
-    value = content.get(key)
-    return cut(value, limit) if isinstance(value, str) else ""
+def _text(said: str | None, limit: int = 65_536) -> str:
+    return cut(said, limit) if said is not None else ""
 
 
 async def content_of(pdu: Pdu, home_of: HomeOf) -> Content:
@@ -66,23 +77,23 @@ async def meaning(draft: tuple[str, str | None, Mapping[str, Any]], home_of: Hom
     type_, state_key, content = draft
     if state_key is None:
         if type_ == "m.room.message":
-            style = _STYLES.get(_text(content, "msgtype"), Style.TEXT)
-            return Message(text=_text(content, "body"), style=style)
+            style = _STYLES.get(word(content, "msgtype") or "", Style.TEXT)
+            return Message(text=_text(word(content, "body")), style=style)
         if type_ == "m.room.encrypted":
             return Encrypted()
         return Custom(type=type_)
-    membership = _MEMBERSHIPS.get(_text(content, "membership"))
-    if type_ == MEMBER and membership is not None:
+    becomes = _MEMBERSHIPS.get(membership(content) or "")
+    if type_ == MEMBER and becomes is not None:
         return Member(
             user=await home_of(state_key),
-            membership=membership,
-            name=_text(content, "displayname", _NAME) or None,
-            reason=_text(content, "reason", 1024),
+            membership=becomes,
+            name=_text(display_name(content), _NAME) or None,
+            reason=_text(reason(content), 1024),
         )
     if type_ == "m.room.name" and not state_key:
-        return Name(text=_text(content, "name", _NAME))
+        return Name(text=_text(room_name(content), _NAME))
     if type_ == "m.room.topic" and not state_key:
-        return Topic(text=_text(content, "topic"))
+        return Topic(text=_text(room_topic(content)))
     return Custom(type=type_)
 
 
@@ -123,15 +134,14 @@ def role_of(levels: Levels, user: str) -> Role:
 def facts_of(state: Mapping[StateKey, Pdu], version: str) -> RoomFacts:
     """The small part of a view, from the events that matter to it."""
 
-    def value(key: StateKey, name: str) -> str:
+    def said(key: StateKey) -> Said:
         event = state.get(key)
-        return _text(event.content, name, 4096) if event else ""
+        return event.content if event is not None else None
 
-    rule = value(JOIN_RULES_KEY, "join_rule") or "invite"
     return RoomFacts(
-        name=value(("m.room.name", ""), "name"),
-        topic=value(("m.room.topic", ""), "topic"),
-        join_rule=rule,
+        name=_text(room_name(said(("m.room.name", ""))), _FACT),
+        topic=_text(room_topic(said(("m.room.topic", ""))), _FACT),
+        join_rule=_text(join_rule(said(JOIN_RULES_KEY)), _FACT) or "invite",
         encrypted=("m.room.encryption", "") in state,
         version=version,
     )
@@ -144,9 +154,9 @@ async def person_of(pdu: Pdu, levels: Levels, home_of: HomeOf) -> Person:
     server = domain_of(user_id)
     if home.id != user_id:
         server = home.id.partition("@")[2].partition("/")[0] if "@" in home.id else home.network
-    membership = _MEMBERSHIPS.get(str(pdu.membership), Membership.LEAVE)
-    name = _text(pdu.content, "displayname", _NAME) or None
-    return Person(user=home, membership=membership, server=server, name=name, role=role_of(levels, user_id))
+    is_ = _MEMBERSHIPS.get(pdu.membership or "", Membership.LEAVE)
+    called = _text(display_name(pdu.content), _NAME) or None
+    return Person(user=home, membership=is_, server=server, name=called, role=role_of(levels, user_id))
 
 
 def matters(keys: Iterable[StateKey]) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from hansa import Inbound, NativeFacts, Ref
 
 from hansa_matrix.proto.ids import domain_of
+from hansa_matrix.proto.state_content import additional_creators
+from hansa_matrix.proto.state_keys import CREATE
 from hansa_matrix.room.native import Arrived, Spoken
 from hansa_matrix.texts import texts_of_event, texts_of_pdu
 
@@ -33,8 +35,7 @@ def facts_of_native(inbound: Inbound, server: str) -> NativeFacts:
         act = inbound.origin.id if isinstance(native, Spoken) and not native.follows else ""
     else:
         return NativeFacts(sender_server=home, automatic=True)
-    creators = content.get("additional_creators") if type_ == "m.room.create" else None
-    named = [one for one in creators if isinstance(one, str)] if isinstance(creators, list) else []
+    named = additional_creators(content) if type_ == CREATE else ()
     return NativeFacts(
         type=type_,
         state_key=state_key,

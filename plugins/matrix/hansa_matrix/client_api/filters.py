@@ -15,6 +15,7 @@ import orjson
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.push_rules import path_of
+from hansa_matrix.proto.state_content import word
 
 _MOST_LISTED = 1000
 #: Patterns of types in one list, and paths of fields: each is looked at for each event.
@@ -165,7 +166,7 @@ class EventFilter:
         """Whether an event is wanted."""
         if self.open:
             return True
-        if self.with_url is not None and isinstance(pdu.content.get("url"), str) is not self.with_url:
+        if self.with_url is not None and (word(pdu.content, "url") is not None) is not self.with_url:
             return False
         return self.named(pdu.type, pdu.sender, pdu.room_id)
 

@@ -11,6 +11,7 @@ from hansa import NetworkContext, RemoteProtocolError
 
 from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.push import PushRules
+from hansa_matrix.proto.state_content import predecessor, replacement_room
 from hansa_matrix.proto.state_keys import CREATE_KEY
 from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.room import MatrixRoom
@@ -54,14 +55,13 @@ class Inheritance:
         """The room that a room replaces."""
         new = self._room(room_id)
         create = (await new.events_of(await new.state(), [])).get(CREATE_KEY) if new is not None else None
-        named = create.content.get("predecessor") if create is not None else None
-        old_id = named.get("room_id") if isinstance(named, dict) else None
-        old = self._room(old_id) if isinstance(old_id, str) else None
+        old_id = predecessor(create.content) if create is not None else None
+        old = self._room(old_id) if old_id is not None else None
         if old is None:
             return None
         key = (TOMBSTONE, "")
         closed = (await old.events_of(await old.state(), [key])).get(key)
-        return old.room_id if closed and closed.content.get("replacement_room") == room_id else None
+        return old.room_id if closed and replacement_room(closed.content) == room_id else None
 
     async def _tags(self, user: str, old: str, new: str) -> None:
         before = _tags(await self._data.get(user, old, TAGS))

@@ -30,6 +30,7 @@ from hansa_matrix.federation.client import Client, Refused, Unreachable
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import PresenceEdu
+from hansa_matrix.proto.state_content import space_child
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.native import Own
@@ -321,5 +322,4 @@ class People:
 
 def _via(child: Mapping[str, Any]) -> list[str]:
     content = child.get("content")
-    via = content.get("via") if isinstance(content, dict) else None
-    return [one for one in via if isinstance(one, str)] if isinstance(via, list) else []
+    return list(space_child(content).via) if isinstance(content, dict) else []

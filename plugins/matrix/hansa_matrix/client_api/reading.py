@@ -20,6 +20,7 @@ from hansa_matrix.client_api.visibility import Visibility, without
 from hansa_matrix.federation.answers.spaces import nearest
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.state_content import avatar_url, display_name
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.attendance import Attendance, Stay
 from hansa_matrix.room.directory import Directory
@@ -349,8 +350,7 @@ class Reading:
 
 def _face(pdu: Pdu) -> dict[str, Any]:
     # COMPAT: matrix-nio refuses an answer in which one of the two is missing; Synapse gives null.
-    named = {"display_name": pdu.content.get("displayname"), "avatar_url": pdu.content.get("avatar_url")}
-    return {key: value if isinstance(value, str) else None for key, value in named.items()}
+    return {"display_name": display_name(pdu.content), "avatar_url": avatar_url(pdu.content)}
 
 
 def _past(place: Place, limit: Place, direction: str) -> bool:

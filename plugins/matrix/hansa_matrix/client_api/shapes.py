@@ -14,8 +14,10 @@ from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.proto.versions import RoomVersion
 from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.events import Stored
+from hansa_matrix.room.redactions import REDACTION, target_of
 from hansa_matrix.room.relations import REFERENCE, REPLACE, THREAD, Relations, event_ids_of, relation
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.shown import unspoken
@@ -33,8 +35,10 @@ def stripped(pdu: Pdu) -> dict[str, Any]:
     return {key: raw[key] for key in _STRIPPED if key in raw}
 
 
-def bare(pdu: Pdu, *, room_id: bool = True) -> dict[str, Any]:
-    """An event without what depends on who reads it."""
+def bare(pdu: Pdu, version: RoomVersion, *, room_id: bool = True) -> dict[str, Any]:
+    """An event without what depends on who reads it. A redaction names its target where clients of either
+    kind of version look, and no other event in the place that its own version does not read.
+    """
     shown: dict[str, Any] = {
         "type": pdu.type,
         "content": pdu.content,
@@ -46,11 +50,11 @@ def bare(pdu: Pdu, *, room_id: bool = True) -> dict[str, Any]:
         shown["room_id"] = pdu.room_id
     if pdu.state_key is not None:
         shown["state_key"] = pdu.state_key
-    redacts = pdu.raw.get("redacts", pdu.content.get("redacts"))
-    if pdu.type == "m.room.redaction" and isinstance(redacts, str):
-        shown["redacts"] = redacts
-        if "redacts" not in pdu.content:
-            shown["content"] = {**pdu.content, "redacts": redacts}
+    target = target_of(pdu, version) if pdu.type == REDACTION else None
+    if target is not None:
+        shown["redacts"] = target
+        if pdu.content.get("redacts") != target:
+            shown["content"] = {**pdu.content, "redacts": target}
     return shown
 
 
@@ -95,7 +99,7 @@ class Shapes:
             pdu = one.pdu
             if pdu.sender in self._erased and membership != "join":
                 pdu = redacted(pdu, room.version)
-            shown = as_sent(pdu) if federation else bare(pdu, room_id=room_id)
+            shown = as_sent(pdu) if federation else bare(pdu, room.version, room_id=room_id)
             unsigned: dict[str, Any] = {"age": max(0, now - one.pdu.origin_server_ts)}
             unsigned |= because.get(one.pdu.event_id, {})
             if one.pdu.state_key is not None:
@@ -131,7 +135,7 @@ class Shapes:
         because = await self._taken_back(caller, room, given, room_id=room_id)
         return [
             {
-                **(as_sent(one.pdu) if federation else bare(one.pdu, room_id=room_id)),
+                **(as_sent(one.pdu) if federation else bare(one.pdu, room.version, room_id=room_id)),
                 "unsigned": {
                     "age": max(0, now - one.pdu.origin_server_ts),
                     **replaced.get(one.pdu.event_id, {}),
@@ -168,7 +172,10 @@ class Shapes:
             if name not in readable:  # that it was taken back can be seen anyway
                 because = unspoken(redaction.pdu, room.version)
             # COMPAT: clients read ``redacted_by`` where Synapse gives it.
-            found[event_id] = {"redacted_because": bare(because, room_id=room_id), "redacted_by": name}
+            found[event_id] = {
+                "redacted_because": bare(because, room.version, room_id=room_id),
+                "redacted_by": name,
+            }
         return found
 
     async def _before(self, room: MatrixRoom, one: Stored, membership: str) -> dict[str, Any]:
@@ -185,11 +192,11 @@ class Shapes:
     async def _membership(user: str, room: MatrixRoom, one: Stored, known: dict[int, str]) -> str:
         """The reader's membership once the event had happened."""
         if one.pdu.type == MEMBER and one.pdu.state_key == user:
-            return str(one.pdu.membership)
+            return one.pdu.membership or "leave"
         if one.before not in known:
             state = await room.groups.load(one.before)
             member = (await room.events_of(state, [(MEMBER, user)])).get((MEMBER, user))
-            known[one.before] = str(member.membership) if member is not None else "leave"
+            known[one.before] = (member.membership or "leave") if member is not None else "leave"
         return known[one.before]
 
     async def _relations(self, caller: Caller, room: MatrixRoom, one: Stored) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.canonical import check_values
+from hansa_matrix.proto.state_content import alias, alt_aliases
 from hansa_matrix.proto.state_keys import ACL_KEY, CREATE
 from hansa_matrix.room.create import Step
 
@@ -43,17 +44,16 @@ async def check_state(
         if not isinstance(more, list) or len(more) > _MOST_NAMES:
             raise error(400, "M_BAD_JSON", f"alt_aliases is a list of {_MOST_NAMES} aliases at most")
         known = _names(present or {})
-        for alias in [content.get("alias"), *more]:
-            if alias is None or alias == "":
+        for one in [content.get("alias"), *more]:
+            if one is None or one == "":
                 continue
-            if not ids.valid_alias(alias):
-                raise error(400, "M_INVALID_PARAM", f"{str(alias)[:80]!r} is no alias")
-            if alias not in known and not await leads_here(alias):
-                raise error(400, "M_BAD_ALIAS", f"{alias} does not name this room")
+            if not ids.valid_alias(one):
+                raise error(400, "M_INVALID_PARAM", f"{str(one)[:80]!r} is no alias")
+            if one not in known and not await leads_here(one):
+                raise error(400, "M_BAD_ALIAS", f"{one} does not name this room")
 
 
 def _names(content: Mapping[str, Any]) -> frozenset[str]:
     """The aliases that a room calls itself by."""
-    more = content.get("alt_aliases")
-    given = [content.get("alias"), *(more if isinstance(more, list) else ())]
-    return frozenset(one for one in given if isinstance(one, str))
+    first = alias(content)
+    return frozenset([*alt_aliases(content), *([first] if first is not None else [])])

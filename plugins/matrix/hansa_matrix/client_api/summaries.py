@@ -14,10 +14,10 @@ from hansa_matrix.client_api.told import Told
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.crossings import Crossings, passes
-from hansa_matrix.federation.answers.spaces import Spaces, rooms_allowed
+from hansa_matrix.federation.answers.spaces import Spaces
 from hansa_matrix.federation.client import Client, Unreachable
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.words import join_rule
+from hansa_matrix.proto.state_content import allowed_rooms, join_rule
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import MatrixRoom
 
@@ -124,10 +124,11 @@ class Summaries:
         if stay is not None and stay.membership in _INSIDE:
             return True
         rules = await self._voice.state_event(room, "m.room.join_rules", "")
-        rule = join_rule(rules.content if rules is not None else None)
+        said = rules.content if rules is not None else None
+        rule = join_rule(said)
         if rule in _OPEN or await self._visibility.peeks(room):
             return True
-        return rule == "restricted" and self._in_one(user, rooms_allowed(rules))
+        return rule == "restricted" and self._in_one(user, allowed_rooms(said))
 
     def _in_one(self, user: str, room_ids: Iterable[Any]) -> bool:
         named = [one for one in list(room_ids)[:_MOST_ALLOWED] if isinstance(one, str)]

@@ -16,10 +16,11 @@ from hansa_matrix.client_api.threads import MAIN, threads_of
 from hansa_matrix.client_api.visibility import without
 from hansa_matrix.generations import Generations
 from hansa_matrix.proto.push_rules import Judgement, Situation, judge
+from hansa_matrix.proto.state_content import display_name
 from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.news import Item, News
-from hansa_matrix.room.redactions import REDACTION
+from hansa_matrix.room.redactions import REDACTION, target_of
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.signals import PRIVATE, RoomSignals
 
@@ -142,8 +143,8 @@ class Unread:
     ) -> bool:
         """Whether any of some events takes back one that may have been counted."""
         for _, one in events:
-            target = one.pdu.raw.get("redacts", one.pdu.content.get("redacts"))
-            if one.pdu.type != REDACTION or not one.shown or not isinstance(target, str):
+            target = target_of(one.pdu, room.version) if one.pdu.type == REDACTION and one.shown else None
+            if target is None:
                 continue
             if known.since < await self._position(room.room_id, target) <= known.upto:
                 return True
@@ -230,10 +231,10 @@ class Unread:
         rules = await self._rules.of(user)
         state = await room.events_of(await room.state(), [POWER_LEVELS_KEY, (MEMBER, user)])
         member, view = state.get((MEMBER, user)), self._ctx.view(room.room_id)
-        name = member.content.get("displayname") if member is not None else None
+        name = display_name(member.content) if member is not None else None
         situation = Situation(
             user=user,
-            name=name if isinstance(name, str) else "",
+            name=name or "",
             members=sum(1 for p in view.people.values() if p.membership is Membership.JOIN) if view else 0,
             levels=room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version),
         )

@@ -12,6 +12,7 @@ from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.door import Handler, Limited
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.state_content import avatar_url, display_name, join_rule
 from hansa_matrix.proto.state_keys import JOIN_RULES_KEY, MEMBER
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.native import Own
@@ -104,7 +105,7 @@ class UserDirectory:
             if room is None or not room.resident or room_id in found:
                 continue
             rules = (await room.events_of(await room.state(), [JOIN_RULES_KEY])).get(JOIN_RULES_KEY)
-            if rules is not None and rules.content.get("join_rule") == "public":
+            if rules is not None and join_rule(rules.content) == "public":
                 found[room_id] = None
         return list(found)
 
@@ -145,8 +146,8 @@ def _matches(user: str, person: Person, wanted: str) -> bool:
 
 
 def _profile(user: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    given = {"display_name": said.get("displayname"), "avatar_url": said.get("avatar_url")}
-    return {"user_id": user, **{key: value for key, value in given.items() if isinstance(value, str)}}
+    given = {"display_name": display_name(said), "avatar_url": avatar_url(said)}
+    return {"user_id": user, **{key: value for key, value in given.items() if value is not None}}
 
 
 def _begins(one: Mapping[str, Any], wanted: str) -> bool:

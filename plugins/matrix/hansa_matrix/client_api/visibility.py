@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.state_content import history_visibility
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.attendance import Attendance, Stay
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.room import MAX_COUNT, MatrixRoom
 
 VISIBILITY_KEY: StateKey = ("m.room.history_visibility", "")
-_VALUES = ("joined", "invited", "shared", "world_readable")
 
 
 def _value(event: Pdu | None) -> str:
-    given = event.content.get("history_visibility") if event is not None else None
-    return given if isinstance(given, str) and given in _VALUES else "shared"
+    return history_visibility(event.content if event is not None else None)
 
 
 class Visibility:
@@ -81,7 +80,7 @@ class Visibility:
         if one.pdu.state_key is not None and one.pdu.key == VISIBILITY_KEY:
             readings.add(_value(one.pdu))
         if one.pdu.state_key == user and one.pdu.type == MEMBER:
-            memberships.add(str(one.pdu.membership))
+            memberships.add(one.pdu.membership or "")
         if "world_readable" in readings or "join" in memberships:
             return True
         if until is None or one.depth > until:
@@ -92,7 +91,7 @@ class Visibility:
     async def _at(room: MatrixRoom, state: Mapping[StateKey, str], user: str) -> tuple[str, str]:
         found = await room.events_of(state, [VISIBILITY_KEY, (MEMBER, user)])
         member = found.get((MEMBER, user))
-        return _value(found.get(VISIBILITY_KEY)), str(member.membership) if member is not None else ""
+        return _value(found.get(VISIBILITY_KEY)), (member.membership or "") if member is not None else ""
 
     async def peeks(self, room: MatrixRoom) -> bool:
         """Whether anybody may read a room as it is now."""

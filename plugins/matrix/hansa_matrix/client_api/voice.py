@@ -18,7 +18,8 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_values
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.levels import Levels
-from hansa_matrix.proto.state_keys import AUTHORISING_USER, CREATE_KEY, MEMBER, POWER_LEVELS_KEY
+from hansa_matrix.proto.state_content import AUTHORISING_USER, membership
+from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.room.native import Own, Spoken
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.sent import Handle
@@ -79,7 +80,7 @@ class Voice:
         self.room(room_id)
         check_values(content)
         if type_ == MEMBER:
-            if content.get("membership") == "invite" and ids.valid_user_id(state_key):
+            if membership(content) == "invite" and ids.valid_user_id(state_key):
                 await self.invitees.require(str(state_key))
             content = self._member_content(user, room_id, str(state_key), content)
             draft = (type_, state_key, content)
@@ -108,10 +109,10 @@ class Voice:
         """What a member event says. Who is in the room needs nobody to let them in: the server that once did
         would have to sign again.
         """
-        membership, accounts = content.get("membership"), self._own.attendance.accounts
+        accounts = self._own.attendance.accounts
         stay = self._own.attendance.stay(user, room_id) if user in accounts else None
         inside = user == target and stay is not None and stay.membership == "join"
-        if membership == "join" and inside and AUTHORISING_USER in content:
+        if membership(content) == "join" and inside and AUTHORISING_USER in content:
             return {key: value for key, value in content.items() if key != AUTHORISING_USER}
         return content
 

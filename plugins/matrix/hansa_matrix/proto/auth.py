@@ -20,6 +20,7 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of, fits, valid_user_id
 from hansa_matrix.proto.levels import Levels, LevelsMemo, LevelsSource
 from hansa_matrix.proto.reject import Reject
+from hansa_matrix.proto.state_content import federates, membership
 from hansa_matrix.proto.state_keys import (
     CREATE,
     CREATE_KEY,
@@ -162,7 +163,7 @@ def check_state(
     if create is None:
         return Reject("4.create", "the room has no create event")
     sender = pdu.sender
-    if create.content.get("m.federate") is False and domain_of(sender) != domain_of(create.sender):
+    if not federates(create.content) and domain_of(sender) != domain_of(create.sender):
         return Reject("4.federate", f"the room is closed to {domain_of(sender)}")
     if version.aliases and kind == "m.room.aliases":
         return _check_aliases(pdu)
@@ -177,7 +178,7 @@ def check_state(
             levels=levels,
         )
     member = state.get((MEMBER, sender))
-    if member is None or member.content.get("membership") != "join":
+    if member is None or membership(member.content) != "join":
         return Reject("6.not_joined", f"{sender} is not in the room")
     power_levels = state.get(POWER_LEVELS_KEY)
     room_levels = levels(create, power_levels, version)

@@ -12,8 +12,17 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.levels import Levels, LevelsSource
 from hansa_matrix.proto.reject import Reject
-from hansa_matrix.proto.state_keys import (
+from hansa_matrix.proto.state_content import (
     AUTHORISING_USER,
+    authorising_user,
+    creator,
+    judged_join_rule,
+    membership,
+    public_keys,
+    third_party_signed,
+    third_party_token,
+)
+from hansa_matrix.proto.state_keys import (
     JOIN_RULES_KEY,
     MEMBER,
     POWER_LEVELS_KEY,
@@ -44,23 +53,23 @@ def check_member(
     if target is None:
         return Reject("5.state_key", "a member event needs a state_key")
     content = pdu.content
-    membership = content.get("membership")
+    becomes = membership(content)
     if version.restricted and AUTHORISING_USER in content:
-        user = content[AUTHORISING_USER]
-        if not isinstance(user, str) or ":" not in user or not signed_by(domain_of(user)):
+        user = authorising_user(content)
+        if user is None or ":" not in user or not signed_by(domain_of(user)):
             return Reject("5.authorised", "not signed by the server of the authorising user")
-    if membership == "join":
+    if becomes == "join":
         return _join(pdu, target, create, state, version=version, levels=levels)
-    if membership == "invite" and "third_party_invite" in content:
+    if becomes == "invite" and "third_party_invite" in content:
         return _third_party_invite(pdu, target, state, third_party_ok)
-    if membership == "knock" and version.knock:
+    if becomes == "knock" and version.knock:
         return _knock(pdu, target, state, version)
-    if membership not in ("invite", "leave", "ban"):
-        return Reject("5.membership", f"unknown membership {membership!r}")
+    if becomes not in ("invite", "leave", "ban"):
+        return Reject("5.membership", f"unknown membership {content.get('membership')!r}")
     room_levels = levels(create, state.get(POWER_LEVELS_KEY), version)
-    if membership == "invite":
+    if becomes == "invite":
         return _invite(pdu, target, state, room_levels)
-    if membership == "leave":
+    if becomes == "leave":
         return _leave(pdu, target, state, room_levels, version)
     return _ban(pdu, target, state, room_levels)
 
@@ -89,21 +98,21 @@ def _join(
     return Reject("5.join.rule", "the join rule lets nobody in")
 
 
-def _restricted(rule: object, version: RoomVersion) -> bool:
+def _restricted(rule: str, version: RoomVersion) -> bool:
     """Whether a join rule lets members of other rooms in, in that version."""
     return (rule == "restricted" and version.restricted) or (
         rule == "knock_restricted" and version.knock_restricted
     )
 
 
-def _first_member(create: Pdu, version: RoomVersion) -> object:
+def _first_member(create: Pdu, version: RoomVersion) -> str | None:
     # The one creator who may join an empty room; a version 12 room's additional creators may not.
-    return create.content.get("creator") if version.creator_in_content else create.sender
+    return creator(create.content) if version.creator_in_content else create.sender
 
 
 def _authorised_join(pdu: Pdu, state: StateReader, levels: Levels) -> Reject | None:
-    user = pdu.content.get(AUTHORISING_USER)
-    if not isinstance(user, str):
+    user = authorising_user(pdu.content)
+    if user is None:
         return Reject("5.join.restricted", "nobody authorised the join")
     if _membership(state, user) != "join":
         return Reject("5.join.restricted", f"{user}, who authorised the join, is not in the room")
@@ -117,12 +126,11 @@ def _third_party_invite(
 ) -> Reject | None:
     if _membership(state, target) == "ban":
         return Reject("5.invite.3pid.banned", f"{target} is banned")
-    outer = pdu.content["third_party_invite"]
-    signed = outer.get("signed") if isinstance(outer, Mapping) else None
-    if not isinstance(signed, Mapping):
+    signed = third_party_signed(pdu.content)
+    if signed is None:
         return Reject("5.invite.3pid.signed", "the third-party invite has no 'signed' object")
-    token = signed.get("token")
-    if "mxid" not in signed or not isinstance(token, str):
+    token = third_party_token(pdu.content)
+    if "mxid" not in signed or token is None:
         return Reject("5.invite.3pid.signed", "the third-party invite lacks 'mxid' or 'token'")
     if signed["mxid"] != target:
         return Reject("5.invite.3pid.mxid", "the third-party invite is for another user")
@@ -131,7 +139,7 @@ def _third_party_invite(
         return Reject("5.invite.3pid.token", "the room has no third-party invite with this token")
     if invite.sender != pdu.sender:
         return Reject("5.invite.3pid.sender", f"the third-party invite is by {invite.sender}")
-    if not third_party_ok(signed, _public_keys(invite.content)):
+    if not third_party_ok(signed, public_keys(invite.content)):
         return Reject("5.invite.3pid.signature", "no signature of the third-party invite verifies")
     return None
 
@@ -139,9 +147,9 @@ def _third_party_invite(
 def _invite(pdu: Pdu, target: str, state: StateReader, levels: Levels) -> Reject | None:
     if _membership(state, pdu.sender) != "join":
         return Reject("5.invite.not_joined", f"{pdu.sender} is not in the room")
-    membership = _membership(state, target)
-    if membership in ("join", "ban"):
-        return Reject("5.invite.target", f"{target} has membership {membership}")
+    present = _membership(state, target)
+    if present in ("join", "ban"):
+        return Reject("5.invite.target", f"{target} has membership {present}")
     if levels.user(pdu.sender) < levels.invite:
         return Reject("5.invite.level", f"{pdu.sender} may not invite")
     return None
@@ -187,18 +195,11 @@ def _knock(pdu: Pdu, target: str, state: StateReader, version: RoomVersion) -> R
     return None
 
 
-def _membership(state: StateReader, user: str) -> object:
+def _membership(state: StateReader, user: str) -> str | None:
     member = state.get((MEMBER, user))
-    return None if member is None else member.content.get("membership")
+    return None if member is None else membership(member.content)
 
 
-def _join_rule(state: StateReader) -> object:
+def _join_rule(state: StateReader) -> str:
     rules = state.get(JOIN_RULES_KEY)
-    return "invite" if rules is None else rules.content.get("join_rule", "invite")
-
-
-def _public_keys(content: Mapping[str, Any]) -> list[str]:
-    listed = content.get("public_keys")
-    entries = listed if isinstance(listed, list) else []
-    keys = [content.get("public_key"), *(e.get("public_key") for e in entries if isinstance(e, Mapping))]
-    return [key for key in keys if isinstance(key, str)]
+    return judged_join_rule(rules.content if rules is not None else None)

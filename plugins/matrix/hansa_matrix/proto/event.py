@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hansa_matrix.proto.state_content import membership
+
 #: ``(type, state_key)``, the name of one piece of room state.
 StateKey = tuple[str, str]
 #: The greatest depth that an event may say of itself; what follows such a one says no more.
@@ -46,9 +48,9 @@ class Pdu:
         return (self.type, self.state_key)
 
     @property
-    def membership(self) -> object:
-        """``content.membership``, of whatever type the peer sent; None if absent."""
-        return self.content.get("membership")
+    def membership(self) -> str | None:
+        """``content.membership``; None where it is no word."""
+        return membership(self.content)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pdu) and other.event_id == self.event_id

@@ -15,6 +15,7 @@ from hansa_matrix.proto.gathered import MAX_DROPPED
 from hansa_matrix.proto.packed import packed, unpacked
 from hansa_matrix.proto.pdu import MAX_AUTH, MAX_PREV, NOT_KEPT, cites, from_raw, parse, required_servers
 from hansa_matrix.proto.signing import signatures_of
+from hansa_matrix.proto.state_content import room_version
 from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY
 from hansa_matrix.proto.versions import RoomVersion
 
@@ -149,7 +150,7 @@ class JoinReader:
 
     def _created(self, pdu: Pdu) -> Pdu:
         if self._create is None:
-            if pdu.content.get("room_version", "1") != self._version.id:
+            if room_version(pdu.content) != self._version.id:
                 raise RemoteProtocolError("the create event is of another room version")
             self._create = pdu
         return self._create

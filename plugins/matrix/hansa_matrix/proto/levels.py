@@ -11,6 +11,7 @@ from math import inf, isfinite
 from typing import Any, Final
 
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.state_content import additional_creators, creator
 from hansa_matrix.proto.versions import RoomVersion
 
 #: An integer as in the power levels event, or ``INFINITE``.
@@ -47,13 +48,11 @@ def level_of(value: object, version: RoomVersion) -> int | None:
 def creators_of(create: Pdu, version: RoomVersion) -> frozenset[str]:
     """The user ids of the room's creators: one up to version 11, any number from version 12 on."""
     if version.creator_in_content:
-        creator = create.content.get("creator")
-        return frozenset((creator,)) if isinstance(creator, str) else frozenset()
+        made_by = creator(create.content)
+        return frozenset((made_by,)) if made_by is not None else frozenset()
     if not version.privileged_creators:
         return frozenset((create.sender,))
-    more = create.content.get("additional_creators")
-    named = [user for user in more if isinstance(user, str)] if isinstance(more, list) else []
-    return frozenset((create.sender, *named))
+    return frozenset((create.sender, *additional_creators(create.content)))
 
 
 class Levels:
@@ -74,8 +73,8 @@ class Levels:
             self._users: Mapping[str, Any] = dict.fromkeys(owners, _CREATOR_WITHOUT_POWER_LEVELS)
         else:
             self._content = power_levels.content
-            self._users = _mapping(self._content.get("users"))
-            self._event_levels = _mapping(self._content.get("events"))
+            self._users = levels_said(self._content, "users")
+            self._event_levels = levels_said(self._content, "events")
         if version.privileged_creators:
             self._creators = creators_of(create, version)
         self._users_default = self._scalar("users_default", 0)
@@ -101,7 +100,7 @@ class Levels:
         """What somebody needs to notify in a way that a room restricts, such as ``room``; 50 if it says
         nothing.
         """
-        level = level_of(_mapping(self._content.get("notifications")).get(key), self._version)
+        level = level_of(levels_said(self._content, "notifications").get(key), self._version)
         return 50 if level is None else level
 
     @property
@@ -134,7 +133,11 @@ class Levels:
         return default if value is None else value
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def levels_said(content: Mapping[str, Any], table: str) -> Mapping[str, Any]:
+    """One of ``users``, ``events`` and ``notifications`` as a power levels event has it, empty where that is
+    no object; what stands in it is whatever JSON it is (``level_of``).
+    """
+    value = content.get(table)
     return value if isinstance(value, Mapping) else _EMPTY
 
 

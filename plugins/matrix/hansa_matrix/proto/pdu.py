@@ -19,6 +19,7 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import content_hash, event_id, event_id_of, hash_matches, reference_hash
 from hansa_matrix.proto.redact import redact
 from hansa_matrix.proto.signing import event_signable, signatures_of, with_signature
+from hansa_matrix.proto.state_content import authorising_user
 from hansa_matrix.proto.versions import RoomVersion
 
 MAX_PDU = 65_536
@@ -209,10 +210,10 @@ def required_servers(pdu: Pdu, version: RoomVersion) -> frozenset[str]:
         servers.add(ids.domain_of(pdu.sender))
     if version.named_event_ids:
         servers.add(ids.domain_of(pdu.event_id))
-    authoriser = pdu.content.get("join_authorised_via_users_server")
-    joins = version.restricted and pdu.type == "m.room.member" and pdu.membership == "join"
-    if joins and isinstance(authoriser, str):
-        servers.add(ids.domain_of(authoriser))
+    if version.restricted and pdu.type == "m.room.member" and pdu.membership == "join":
+        authoriser = authorising_user(pdu.content)
+        if authoriser is not None:
+            servers.add(ids.domain_of(authoriser))
     return frozenset(servers)
 
 

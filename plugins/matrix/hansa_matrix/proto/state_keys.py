@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.state_content import authorising_user, membership, third_party_token
 from hansa_matrix.proto.versions import RoomVersion
 
 CREATE: Final = "m.room.create"
@@ -21,9 +22,6 @@ ACL_KEY: Final[StateKey] = ("m.room.server_acl", "")
 CREATE_KEY: Final[StateKey] = (CREATE, "")
 POWER_LEVELS_KEY: Final[StateKey] = (POWER_LEVELS, "")
 JOIN_RULES_KEY: Final[StateKey] = (JOIN_RULES, "")
-
-#: The member content key that names who let a user into a restricted room.
-AUTHORISING_USER: Final = "join_authorised_via_users_server"
 
 
 class StateReader(Protocol):
@@ -64,24 +62,16 @@ def selected_for(pdu: Pdu, version: RoomVersion) -> frozenset[StateKey]:
 def _add_member_keys(
     keys: set[StateKey], state_key: str | None, content: Mapping[str, Any], version: RoomVersion
 ) -> None:
-    membership = content.get("membership")
+    said = membership(content)
     if state_key is not None:
         keys.add((MEMBER, state_key))
-    if membership in ("join", "invite", "knock"):
+    if said in {"join", "invite", "knock"}:
         keys.add(JOIN_RULES_KEY)
-    if membership == "invite":
+    if said == "invite":
         token = third_party_token(content)
         if token is not None:
             keys.add((THIRD_PARTY_INVITE, token))
-    elif membership == "join" and version.restricted:
-        authoriser = content.get(AUTHORISING_USER)
-        if isinstance(authoriser, str):
+    elif said == "join" and version.restricted:
+        authoriser = authorising_user(content)
+        if authoriser is not None:
             keys.add((MEMBER, authoriser))
-
-
-def third_party_token(content: Mapping[str, Any]) -> str | None:
-    """``third_party_invite.signed.token`` of a member event's content, if it is a string."""
-    invite = content.get("third_party_invite")
-    signed = invite.get("signed") if isinstance(invite, Mapping) else None
-    token = signed.get("token") if isinstance(signed, Mapping) else None
-    return token if isinstance(token, str) else None

@@ -23,7 +23,7 @@ def is_power_event(pdu: Pdu) -> bool:
     an event with another is of no effect on anything, and other servers do not count it.
     """
     if pdu.type == MEMBER:
-        return pdu.sender != pdu.state_key and pdu.content.get("membership") in ("leave", "ban")
+        return pdu.sender != pdu.state_key and pdu.membership in {"leave", "ban"}
     return pdu.state_key == "" and pdu.type in (POWER_LEVELS, JOIN_RULES)
 
 

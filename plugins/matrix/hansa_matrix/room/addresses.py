@@ -9,6 +9,7 @@ from typing import Any
 from hansa import LocalProtocolError, NetworkContext, Operation, RoomRefused, Row
 
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.state_content import alias
 from hansa_matrix.room.aliases import alias_of
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.room import MatrixRoom
@@ -78,9 +79,9 @@ class Addresses:
         if room is None:
             return ""
         event = (await room.shown_of(await room.state(), [_ALIAS_KEY])).get(_ALIAS_KEY)
-        alias = event.content.get("alias") if event is not None else None
+        said = alias(event.content) if event is not None else None
         # Names of this server are rows of ours, whatever a room says of itself.
-        return str(alias) if ids.valid_alias(alias) and ids.domain_of(str(alias)) != self._server else ""
+        return said if said and ids.valid_alias(said) and ids.domain_of(said) != self._server else ""
 
     def addressed(self, operations: Mapping[str, Operation]) -> dict[str, Operation]:
         """The same commands, whose room may be named by its address."""

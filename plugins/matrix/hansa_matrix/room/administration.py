@@ -21,6 +21,7 @@ from hansa import (
 from hansa_matrix.bridge import OwnDraft
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.acl import acl_of
+from hansa_matrix.proto.levels import levels_said
 from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
 from hansa_matrix.room.redactions import REDACTION
 from hansa_matrix.room.room import MatrixRoom
@@ -104,6 +105,5 @@ class Administration:
             raise LocalProtocolError(f"{user!r} is no user id")
         present = (await room.events_of(await room.state(), [POWER_LEVELS_KEY])).get(POWER_LEVELS_KEY)
         content = dict(present.content) if present is not None else {}
-        users = content.get("users")
-        content["users"] = {**(users if isinstance(users, dict) else {}), user: int(arguments["level"])}
+        content["users"] = {**levels_said(content, "users"), user: int(arguments["level"])}
         return {"event": await self.state(room.room_id, POWER_LEVELS, "", content)}

@@ -7,8 +7,7 @@ from typing import Any
 
 from hansa import Scoped
 
-from hansa_matrix.proto import ids
-from hansa_matrix.room.relations import Relations, event_ids_of
+from hansa_matrix.room.relations import Relations, event_ids_of, relation_of
 from hansa_matrix.room.room import MatrixRoom
 
 _ANNOTATION = "m.annotation"
@@ -23,13 +22,18 @@ async def annotates_again(
     duplicate annotations".
     """
     type_, _, content = draft
-    said = content.get("m.relates_to")
-    target = said.get("event_id") if isinstance(said, dict) else None
-    if not isinstance(said, dict) or said.get("rel_type") != _ANNOTATION or not ids.valid_event_id(target):
+    target, kind = relation_of(content) or ("", "")
+    if kind != _ANNOTATION:
         return False
     rows = await Relations(store).page(
-        room.room_id, str(target), _MOST_COMPARED, kind=_ANNOTATION, sender=user, newest_first=True
+        room.room_id, target, _MOST_COMPARED, kind=_ANNOTATION, sender=user, newest_first=True
     )
     own = event_ids_of([row for row in rows if row.fields["type"] == type_])
     before = (await room.events.load(own, room.version)).values() if own else ()
-    return any(one.pdu.content["m.relates_to"].get("key") == said.get("key") for one in before)
+    return any(_key(one.pdu.content) == _key(content) for one in before)
+
+
+def _key(content: Mapping[str, Any]) -> Any:
+    """What an annotation says; None of one whose words were taken back."""
+    said = content.get("m.relates_to")
+    return said.get("key") if isinstance(said, dict) else None

@@ -31,7 +31,7 @@ def stay_of(room_id: str, user: str, member: Pdu | None) -> Stay:
     """By the member event in a room's state; without one nobody is in."""
     if member is None:
         return Stay(room_id=room_id, membership="leave", event_id="", sender=user)
-    membership = str(member.membership)
+    membership = member.membership or ""
     return Stay(room_id=room_id, membership=membership, event_id=member.event_id, sender=member.sender)
 
 

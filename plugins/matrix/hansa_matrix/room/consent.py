@@ -11,6 +11,7 @@ from hansa_matrix.bridge import OwnDraft
 from hansa_matrix.federation.client import Refused, Unreachable
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.state_content import federates
 from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER
 from hansa_matrix.room.invites import Invites
 from hansa_matrix.room.native import Arrived, FirstWord, Own
@@ -47,7 +48,7 @@ class Consent:
             return Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no {target}")
         if isinstance(content, Member) and invite and ids.domain_of(target) != self._own.server:
             create = (await room.events_of(await room.state(), [CREATE_KEY])).get(CREATE_KEY)
-            if create is not None and create.content.get("m.federate", True) is False:
+            if create is not None and not federates(create.content):
                 text = "that room takes nobody of another server"
                 return Refusal(code=RefusalCode.FORBIDDEN, text=text)
             return await self._invites.allowed(link.native.id, inbound.sender, content, target)

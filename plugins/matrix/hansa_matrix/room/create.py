@@ -28,6 +28,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth import check_own
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import finish
+from hansa_matrix.proto.state_content import federates, room_version
 from hansa_matrix.proto.state_keys import CREATE, MEMBER, POWER_LEVELS
 from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.aliases import given
@@ -227,10 +228,10 @@ class Founder:
                     network=ctx.id,
                     user=who,
                     user_server=self._own.server,
-                    version=str(create.content["room_version"]),
+                    version=room_version(create.content),
                     invited=tuple([await self._own.views.home_of(user) for user in people]),
                     servers=servers,
-                    federated=founding.create.get("m.federate") is not False,
+                    federated=federates(founding.create),
                     texts=(*texts, alias) if alias else texts,
                 )
             )

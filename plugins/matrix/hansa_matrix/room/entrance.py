@@ -26,6 +26,7 @@ from hansa import (
 from hansa_matrix.bridge import fact_keys
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.state_content import replacement_room
 from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.versions import VERSIONS, version_of
 from hansa_matrix.room.administration import Administration
@@ -246,9 +247,9 @@ class Entrance:
 
     def arrived(self, pdu: Pdu) -> None:
         """See ``Ingest.arrived``: where somebody replaces a room, what is linked to it follows."""
-        replacement = pdu.content.get("replacement_room")
-        if pdu.type == TOMBSTONE and pdu.state_key == "" and ids.valid_room_id(replacement):
-            self._ctx.spawn(partial(self._follow, pdu, str(replacement)), f"follow {pdu.room_id}")
+        replacement = replacement_room(pdu.content) if pdu.type == TOMBSTONE and pdu.state_key == "" else None
+        if replacement is not None:
+            self._ctx.spawn(partial(self._follow, pdu, replacement), f"follow {pdu.room_id}")
 
     async def _follow(self, tombstone: Pdu, replacement: str) -> None:
         old, key = self._rooms.get(tombstone.room_id), (TOMBSTONE, "")

@@ -21,6 +21,7 @@ from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import key_ids, needed_at, parse, required_servers, unsigned_by
+from hansa_matrix.proto.state_content import membership
 from hansa_matrix.proto.stripped import stripped_state
 from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.attendance import Attendance, stay_of
@@ -259,7 +260,7 @@ def _waiting(row: Row) -> Waiting:
         room_id=str(row.key[0]),
         user=str(row.key[1]),
         sender=event["sender"],
-        membership=event["content"].get("membership", "invite"),
+        membership=membership(event["content"]) or "invite",
         origin=body.get("origin") or ids.domain_of(event["sender"]),
         event_id=body["event_id"],
         version=body.get("version", ""),

@@ -6,7 +6,8 @@ An event relates to another of its own room alone: whoever names one of another 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hansa import Delete, Put, Row, Scoped, Value, Write
 
@@ -26,10 +27,15 @@ _MOST = 10**16 - 1
 
 def relation(pdu: Pdu) -> tuple[str, str] | None:
     """``(target, kind)`` of an event that relates to another, such as an edit or a reaction."""
-    related = pdu.content.get("m.relates_to")
-    if not isinstance(related, dict):
+    return relation_of(pdu.content)
+
+
+def relation_of(content: Mapping[str, Any]) -> tuple[str, str] | None:
+    """As ``relation``, of the content of an event."""
+    said = content.get("m.relates_to")
+    if not isinstance(said, dict):
         return None
-    target, kind = related.get("event_id"), related.get("rel_type")
+    target, kind = said.get("event_id"), said.get("rel_type")
     if not ids.valid_event_id(target) or not isinstance(kind, str) or not ids.fits(kind):
         return None
     return str(target), kind

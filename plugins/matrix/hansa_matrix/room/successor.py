@@ -11,6 +11,7 @@ from typing import Any
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.state_content import alias, alt_aliases, federates, room_type
 from hansa_matrix.proto.state_keys import ACL_KEY, CREATE_KEY, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
 from hansa_matrix.proto.versions import RoomVersion
 from hansa_matrix.room.aliases import Alias
@@ -33,8 +34,6 @@ _COPIED = frozenset(
 )
 #: State that says something, and rules nothing.
 _SAID = frozenset({"m.room.name", "m.room.avatar", "m.room.topic", _ALIAS_EVENT})
-#: What a create event says that outlives the room.
-_LASTING = ("type", "m.federate")
 
 
 def speaks(event: Pdu) -> bool:
@@ -55,8 +54,11 @@ def succeeding(
     it.
     """
     said = state[CREATE_KEY].content
-    create: dict[str, Any] = {key: said[key] for key in _LASTING if key in said}
-    create["predecessor"] = {"room_id": old.room_id}
+    create: dict[str, Any] = {"predecessor": {"room_id": old.room_id}}
+    if (kind := room_type(said)) is not None:
+        create["type"] = kind
+    if not federates(said):
+        create["m.federate"] = False
     if not version.hashed_room_id:
         create["predecessor"]["event_id"] = next(iter(old.head.extremities))
     if version.privileged_creators and creators[1:]:
@@ -86,10 +88,10 @@ def _named(state: Mapping[StateKey, Pdu], names: Sequence[Alias]) -> list[Step]:
     event = state.get((_ALIAS_EVENT, ""))
     if event is None:
         return []
-    owned = {alias.name for alias in names}
-    alias, more = event.content.get("alias"), event.content.get("alt_aliases")
-    content: dict[str, Any] = {"alias": alias} if alias in owned else {}
-    others = [one for one in more if one in owned] if isinstance(more, list) else []
+    owned = {one.name for one in names}
+    first = alias(event.content)
+    content: dict[str, Any] = {"alias": first} if first in owned else {}
+    others = [one for one in alt_aliases(event.content) if one in owned]
     if others:
         content["alt_aliases"] = others
     return [(_ALIAS_EVENT, "", content)] if content else []

@@ -35,6 +35,7 @@ from hansa import (
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.levels import Levels
+from hansa_matrix.proto.state_content import predecessor, replacement_room
 from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.room.administration import Administration
@@ -150,8 +151,8 @@ class Upgrades:
         """Finish an upgrade that was cut off; the id of the new room. Raises LocalProtocolError if there is
         nothing to finish.
         """
-        named = closed.content.get("replacement_room")
-        new = self._founder.room(named) if isinstance(named, str) else None
+        named = replacement_room(closed.content)
+        new = self._founder.room(named) if named is not None else None
         if new is not None and await self._ours(old, new, closed):
             if begun is not None and begun.new == new.room_id:
                 await self._finish(old, new, closed.sender)
@@ -171,7 +172,7 @@ class Upgrades:
     async def _resume(self, begun: Unfinished) -> None:
         old, new = self._founder.room(begun.old), self._founder.room(begun.new)
         closed = await self._closed(old) if old is not None else None
-        says = closed.content.get("replacement_room") if closed is not None else None
+        says = replacement_room(closed.content) if closed is not None else None
         if closed is not None and says == begun.new and begun.followed:
             self.arrived(closed)
         elif old is not None and new is not None and closed is not None and says == begun.new:
@@ -248,10 +249,9 @@ class Upgrades:
         if ids.domain_of(closed.sender) != self._own.server:
             return False
         create = (await new.events_of(await new.state(), [])).get(CREATE_KEY)
-        before = create.content.get("predecessor") if create is not None else None
-        if create is None or create.sender != closed.sender or not isinstance(before, dict):
+        if create is None or create.sender != closed.sender:
             return False
-        return before.get("room_id") == old.room_id
+        return predecessor(create.content) == old.room_id
 
     async def _rename(self, old: str, new: str) -> bool:
         """The names that are the old room's by our own rows become the new one's, and its place in the public
@@ -276,8 +276,7 @@ class Upgrades:
         server = ids.domain_of(sender)
         state = await new.state()
         create = (await new.events_of(state, [])).get(CREATE_KEY)
-        predecessor = create.content.get("predecessor") if create is not None else None
-        if not isinstance(predecessor, dict) or predecessor.get("room_id") != old.room_id:
+        if create is None or predecessor(create.content) != old.room_id:
             raise LocalProtocolError(f"{new.room_id} does not say that it replaces {old.room_id}")
         if (
             self._ctx.link(new.room_id) is not None

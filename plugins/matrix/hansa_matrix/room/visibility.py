@@ -11,8 +11,8 @@ from collections import OrderedDict
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import StateKey
+from hansa_matrix.proto.state_content import history_visibility
 from hansa_matrix.proto.state_keys import MEMBER
-from hansa_matrix.proto.words import history_visibility
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.room import MatrixRoom
 

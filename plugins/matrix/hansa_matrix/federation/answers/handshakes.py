@@ -19,7 +19,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth import check_state, selected_keys
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import countersigned, from_raw, parse, reference
-from hansa_matrix.proto.state_keys import AUTHORISING_USER
+from hansa_matrix.proto.state_content import AUTHORISING_USER, authorising_user
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.invites import SHOWN
 from hansa_matrix.room.policing import Policing
@@ -98,8 +98,8 @@ class Handshakes:
 
     async def _authorised(self, room: MatrixRoom, join: Pdu) -> Pdu:
         """A join with our signature, if it says that somebody of ours let its sender in and so it is."""
-        named = join.content.get(AUTHORISING_USER)
-        if not room.version.restricted or not isinstance(named, str):
+        named = authorising_user(join.content)
+        if not room.version.restricted or named is None:
             return join
         if ids.domain_of(named) != self._own.server:
             text = f"only the server of {named[:255]} can take that join"

@@ -18,6 +18,7 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import hash_matches
 from hansa_matrix.proto.joins import check_shown, senders_of
 from hansa_matrix.proto.pdu import countersigned, key_ids, needed_at, parse, required_servers, unsigned_by
+from hansa_matrix.proto.state_content import membership
 from hansa_matrix.proto.state_keys import CREATE, MEMBER
 from hansa_matrix.proto.stripped import TYPES, stripped_state
 from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
@@ -148,7 +149,7 @@ class Invited:
         room = await self._entitled.admitted(request.path["room"], origin, member=False)
         sender, target, content = body.get("sender"), body.get("state_key"), body.get("content")
         named = isinstance(sender, str) and isinstance(target, str) and isinstance(content, dict)
-        if not named or body.get("type") != "m.room.member" or content.get("membership") != "invite":
+        if not named or body.get("type") != "m.room.member" or membership(content) != "invite":
             raise error(400, "M_INVALID_PARAM", "the body is no invite")
         if not ids.valid_user_id(sender) or ids.domain_of(sender) != self._own.server:
             raise error(403, "M_FORBIDDEN", f"{sender[:255]} is not of this server")

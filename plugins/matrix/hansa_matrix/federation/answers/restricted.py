@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.state_content import allowed_rooms, join_rule
 from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
-from hansa_matrix.proto.words import join_rule
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.state import StateIds
 
-_MOST = 50
 _NOT_GRANTED, _NOT_KNOWN = "M_UNABLE_TO_GRANT_JOIN", "M_UNABLE_TO_AUTHORISE_JOIN"
 #: The codes of what another resident of the room may allow.
 UNABLE = frozenset([_NOT_GRANTED, _NOT_KNOWN])
@@ -48,13 +46,8 @@ class Restricted:
         return granting
 
     async def _satisfied(self, rules: Pdu, user: str) -> None:
-        listed = rules.content.get("allow")
-        named = [
-            one.get("room_id")
-            for one in (listed if isinstance(listed, list) else ())[:_MOST]
-            if isinstance(one, dict) and one.get("type") == "m.room_membership"
-        ]
-        rooms = [self._rooms.get(name) for name in named if isinstance(name, str)]
+        named = allowed_rooms(rules.content)
+        rooms = [self._rooms.get(name) for name in named]
         ours = [room for room in rooms if room is not None and room.resident]
         for room in ours:
             member = (await room.events_of(await room.state(), [(MEMBER, user)])).get((MEMBER, user))
@@ -74,7 +67,7 @@ class Restricted:
         return await anext(room.joined_of(state, ours), None)
 
 
-def _restricts(rule: Any, room: MatrixRoom) -> bool:
+def _restricts(rule: str | None, room: MatrixRoom) -> bool:
     return (rule == "restricted" and room.version.restricted) or (
         rule == "knock_restricted" and room.version.knock_restricted
     )

@@ -15,14 +15,26 @@ from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.server import Answerer, error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER
-from hansa_matrix.proto.words import join_rule
+from hansa_matrix.proto.state_content import (
+    Content,
+    algorithm,
+    alias,
+    allowed_rooms,
+    guests_may_join,
+    history_visibility,
+    join_rule,
+    room_avatar,
+    room_name,
+    room_topic,
+    room_type,
+    space_child,
+)
+from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY, JOIN_RULES, JOIN_RULES_KEY, MEMBER
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.room import MatrixRoom
 
 _MOST_PUBLIC, _MOST_CHILDREN = 100, 50
 _CHILD = "m.space.child"
-_MOST_ALLOWED = 50
 _SHOWN: tuple[StateKey, ...] = (
     CREATE_KEY,
     JOIN_RULES_KEY,
@@ -100,31 +112,28 @@ class Spaces:
         if CREATE_KEY not in state or view is None:
             return None
 
-        def said(type_: str, key: str) -> Any:
+        def said(type_: str) -> Content:
             event = state.get((type_, ""))
-            return event.content.get(key) if event is not None else None
+            return event.content if event is not None else None
 
-        rules = state.get(JOIN_RULES_KEY)
         members = sum(1 for p in view.people.values() if p.membership is Membership.JOIN)
         summary: dict[str, Any] = {
             "room_id": room.room_id,
             "num_joined_members": members,
-            "world_readable": said("m.room.history_visibility", "history_visibility") == "world_readable",
-            "guest_can_join": said("m.room.guest_access", "guest_access") == "can_join",
-            "join_rule": join_rule(rules.content if rules is not None else None),
+            "world_readable": history_visibility(said("m.room.history_visibility")) == "world_readable",
+            "guest_can_join": guests_may_join(said("m.room.guest_access")),
+            "join_rule": join_rule(said(JOIN_RULES)),
             "room_version": room.version.id,
         }
-        for field, type_, key in (
-            ("name", "m.room.name", "name"),
-            ("topic", "m.room.topic", "topic"),
-            ("avatar_url", "m.room.avatar", "url"),
-            ("canonical_alias", "m.room.canonical_alias", "alias"),
-            ("room_type", "m.room.create", "type"),
-            ("encryption", "m.room.encryption", "algorithm"),
-        ):
-            value = said(type_, key)
-            if isinstance(value, str):
-                summary[field] = value
+        texts = {
+            "name": room_name(said("m.room.name")),
+            "topic": room_topic(said("m.room.topic")),
+            "avatar_url": room_avatar(said("m.room.avatar")),
+            "canonical_alias": alias(said("m.room.canonical_alias")),
+            "room_type": room_type(said(CREATE)),
+            "encryption": algorithm(said("m.room.encryption")),
+        }
+        summary |= {field: value for field, value in texts.items() if value is not None}
         if not await self._leads_to(room, summary.get("canonical_alias", "")):
             del summary["canonical_alias"]
         return summary
@@ -174,10 +183,10 @@ class Spaces:
         state = await room.state()
         keys = [key for key in state if key[0] == _CHILD and ids.valid_room_id(key[1])]
         events = await room.shown_of(state, keys[:1000])
-        found = [p for p in events.values() if _has_via(p)]
-        if suggested:
-            found = [p for p in found if p.content.get("suggested") is True]
-        return sorted(found, key=lambda p: (str(p.content.get("order", "~")), p.origin_server_ts, p.event_id))
+        said = [(p, space_child(p.content)) for p in events.values()]
+        found = [(p, child) for p, child in said if child.via and (child.suggested or not suggested)]
+        found.sort(key=lambda one: (*one[1].place, one[0].origin_server_ts, one[0].state_key))
+        return [p for p, _ in found]
 
     async def _known(self, room: MatrixRoom, origin: str) -> dict[str, Any] | None:
         """The summary of a room that somebody of ``origin`` could enter or read."""
@@ -185,7 +194,7 @@ class Spaces:
         if summary is None:
             return None
         rules = (await room.events_of(await room.state(), [JOIN_RULES_KEY])).get(JOIN_RULES_KEY)
-        named = rooms_allowed(rules)
+        named = list(allowed_rooms(rules.content if rules is not None else None))
         summary |= {"children_state": []}
         if named:  # the server that asks shows it to those of its people who may know
             summary["allowed_room_ids"] = named
@@ -224,16 +233,6 @@ async def nearest(directory: Directory, room: MatrixRoom, request: Request) -> P
     return found
 
 
-def rooms_allowed(rules: Pdu | None) -> list[str]:
-    """The rooms whose members may come in by a restricted room's join rules."""
-    allow = rules.content.get("allow") if rules is not None else None
-    if rules is None or join_rule(rules.content) not in {"restricted", "knock_restricted"}:
-        return []
-    listed = (one for one in (allow if isinstance(allow, list) else []) if isinstance(one, dict))
-    named = (one.get("room_id") for one in listed if one.get("type") == "m.room_membership")
-    return [one for one in named if isinstance(one, str)][:_MOST_ALLOWED]
-
-
 def _listed(children: Sequence[Pdu]) -> list[dict[str, Any]]:
     return [
         {
@@ -245,11 +244,6 @@ def _listed(children: Sequence[Pdu]) -> list[dict[str, Any]]:
         }
         for c in children
     ]
-
-
-def _has_via(child: Pdu) -> bool:
-    via = child.content.get("via")
-    return isinstance(via, list) and any(isinstance(one, str) and one for one in via)
 
 
 def _matches(summary: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

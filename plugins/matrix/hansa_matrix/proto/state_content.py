@@ -1,0 +1,245 @@
+"""What the content of a state event says, one reader for each type: a typed value, and the specification's
+default where a field is missing or of another type.
+
+A peer may put any JSON where a word belongs. Whatever reads a room's state reads it here, or by ``acl``,
+``levels`` and ``policy``, which read the types that need more. ``content`` is None where there is no such
+event.
+
+SPEC: client-server API, "Room Events", "Instant Messaging", "Room History Visibility", "Spaces".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hansa_matrix.proto.ids import valid_room_id
+
+Content = Mapping[str, Any] | None
+
+#: The member content key that names who let a user into a restricted room.
+AUTHORISING_USER: Final = "join_authorised_via_users_server"
+#: The version of a room whose create event names none.
+_FIRST_VERSION: Final = "1"
+_VISIBILITIES: Final = frozenset(["joined", "invited", "shared", "world_readable"])
+#: Rooms of one join rule that are read.
+MOST_ALLOWED: Final = 50
+_MOST_ORDER: Final = 50
+
+
+def word(content: Content, key: str) -> str | None:
+    """A string, None where there is none: the reader of every field that has no default."""
+    value = content.get(key) if content is not None else None
+    return value if isinstance(value, str) else None
+
+
+def _object(content: Content, key: str) -> Mapping[str, Any]:
+    value = content.get(key) if content is not None else None
+    return value if isinstance(value, Mapping) else {}
+
+
+def _words(content: Content, key: str) -> tuple[str, ...]:
+    value = content.get(key) if content is not None else None
+    return tuple(one for one in value if isinstance(one, str)) if isinstance(value, list) else ()
+
+
+# m.room.create
+
+
+def room_version(content: Content) -> str:
+    """The version that a create event names, 1 if it names none; empty, which is no version, for what is no
+    string.
+    """
+    if content is None or "room_version" not in content:
+        return _FIRST_VERSION
+    return word(content, "room_version") or ""
+
+
+def creator(content: Content) -> str | None:
+    """Who made a room, as its create event says up to version 10."""
+    return word(content, "creator")
+
+
+def additional_creators(content: Content) -> tuple[str, ...]:
+    """Those who are set over everybody beside the sender, from version 12 on."""
+    return _words(content, "additional_creators")
+
+
+def federates(content: Content) -> bool:
+    """Whether a room takes people of other servers; false only where it says exactly that."""
+    return content is None or content.get("m.federate") is not False
+
+
+def room_type(content: Content) -> str | None:
+    """What kind of room it is, ``m.space`` for one; None for an ordinary one."""
+    return word(content, "type")
+
+
+def predecessor(content: Content) -> str | None:
+    """The id of the room that a room says it replaces."""
+    room_id = _object(content, "predecessor").get("room_id")
+    return room_id if isinstance(room_id, str) and valid_room_id(room_id) else None
+
+
+# m.room.member
+
+
+def membership(content: Content) -> str | None:
+    """What somebody is to a room; None where no word is said, which is no membership."""
+    value = content.get("membership") if content is not None else None
+    return value if isinstance(value, str) else None
+
+
+def display_name(content: Content) -> str | None:
+    """What somebody is called, in a member event or a profile."""
+    return word(content, "displayname")
+
+
+def avatar_url(content: Content) -> str | None:
+    """Somebody's picture, in a member event or a profile."""
+    return word(content, "avatar_url")
+
+
+def reason(content: Content) -> str | None:
+    """Why a membership changed, or something was taken back."""
+    return word(content, "reason")
+
+
+def authorising_user(content: Content) -> str | None:
+    """Who let somebody into a restricted room."""
+    return word(content, AUTHORISING_USER)
+
+
+def third_party_signed(content: Content) -> Mapping[str, Any] | None:
+    """``third_party_invite.signed``, None where it is no object."""
+    signed = _object(content, "third_party_invite").get("signed")
+    return signed if isinstance(signed, Mapping) else None
+
+
+def third_party_token(content: Content) -> str | None:
+    """``third_party_invite.signed.token``: the state key of the invite that a member event accepts."""
+    return word(third_party_signed(content), "token")
+
+
+# m.room.third_party_invite
+
+
+def public_keys(content: Content) -> list[str]:
+    """The keys (unpadded base64) of which one has to have signed whoever accepts a third-party invite."""
+    listed = content.get("public_keys") if content is not None else None
+    entries = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+    keys = [word(content, "public_key"), *(word(one, "public_key") for one in entries)]
+    return [key for key in keys if key is not None]
+
+
+# m.room.join_rules
+
+
+def join_rule(content: Content) -> str:
+    """How a room is joined; ``invite`` where no word is said."""
+    given = word(content, "join_rule")
+    return "invite" if given is None else given
+
+
+def judged_join_rule(content: Content) -> str:
+    """The join rule as the authorisation rules read it: ``invite`` where none is given. What is no word lets
+    nobody in, since it equals none that they name: it is read as empty.
+    """
+    if content is None or "join_rule" not in content:
+        return "invite"
+    return word(content, "join_rule") or ""
+
+
+def allowed_rooms(content: Content) -> tuple[str, ...]:
+    """The ids of the rooms whose members a restricted room lets in, ``MOST_ALLOWED`` at most; empty under any
+    other join rule.
+    """
+    if content is None or join_rule(content) not in {"restricted", "knock_restricted"}:
+        return ()
+    listed = content.get("allow")
+    entries = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+    named = [word(one, "room_id") for one in entries if word(one, "type") == "m.room_membership"]
+    return tuple(one for one in named if one is not None)[:MOST_ALLOWED]
+
+
+# m.room.history_visibility, m.room.guest_access
+
+
+def history_visibility(content: Content) -> str:
+    """Who may read the past; ``shared`` where nothing known is said."""
+    given = word(content, "history_visibility")
+    return given if given is not None and given in _VISIBILITIES else "shared"
+
+
+def guests_may_join(content: Content) -> bool:
+    """Whether guests may come in; they may not where it is not said."""
+    return word(content, "guest_access") == "can_join"
+
+
+# m.room.canonical_alias
+
+
+def alias(content: Content) -> str | None:
+    """The name that a room calls itself by first."""
+    return word(content, "alias")
+
+
+def alt_aliases(content: Content) -> tuple[str, ...]:
+    """The other names that a room calls itself by."""
+    return _words(content, "alt_aliases")
+
+
+# m.room.name, m.room.topic, m.room.avatar, m.room.encryption, m.room.tombstone
+
+
+def room_name(content: Content) -> str | None:
+    """What a room is called."""
+    return word(content, "name")
+
+
+def room_topic(content: Content) -> str | None:
+    """What a room is about, as plain text."""
+    return word(content, "topic")
+
+
+def room_avatar(content: Content) -> str | None:
+    """A room's picture."""
+    return word(content, "url")
+
+
+def algorithm(content: Content) -> str | None:
+    """How a room's messages are encrypted."""
+    return word(content, "algorithm")
+
+
+def replacement_room(content: Content) -> str | None:
+    """The id of the room that takes a room's place."""
+    room_id = word(content, "replacement_room")
+    return room_id if valid_room_id(room_id) else None
+
+
+# m.space.child
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceChild:
+    """A room in a space: the servers by which it is found (a child without any is none), and its place."""
+
+    via: tuple[str, ...]
+    order: str | None
+    suggested: bool
+
+    @property
+    def place(self) -> tuple[bool, str]:
+        """Sorts children as the specification wants it: those with an order come first."""
+        return self.order is None, self.order or ""
+
+
+def space_child(content: Content) -> SpaceChild:
+    """What ``m.space.child`` says. An order is up to 50 characters of ASCII, from the space to the tilde."""
+    order = word(content, "order")
+    if order is not None and not (len(order) <= _MOST_ORDER and all(" " <= c <= "~" for c in order)):
+        order = None
+    suggested = content is not None and content.get("suggested") is True
+    return SpaceChild(tuple(one for one in _words(content, "via") if one), order, suggested)
