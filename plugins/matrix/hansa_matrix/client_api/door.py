@@ -24,6 +24,7 @@ from hansa import (
 )
 
 from hansa_matrix.client_api.accounts import Accounts, Caller
+from hansa_matrix.client_api.places import Places
 from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.federation.server import error, error_response, json_response
 from hansa_matrix.proto.canonical import CLIENT_BODY, CLIENT_DEPTH, check_depth, decode
@@ -49,6 +50,11 @@ ABANDONED = frozenset(
         ("POST", "/v3/keys/query"),
     }
 )
+#: Routes that wait until there is news.
+LONG_POLLS = frozenset({("GET", "/v3/sync"), ("GET", "/v3/events")})
+#: Requests of one person that are worked on at once: what only reads, and what says something, which waits
+#: for a commit that many share; and those that wait behind them.
+READS, WRITES, WAITING = 4, 50, 1000
 _WITH_BODY = frozenset({"PUT", "POST", "DELETE"})
 _OPEN_TO_BROWSERS: Mapping[str, str] = {
     "Access-Control-Allow-Origin": "*",
@@ -99,6 +105,8 @@ class Door:
         self._accounts = accounts
         config = ctx.config
         self._acts = Allowance(ctx.clock, config.client_rate, config.client_burst)
+        self._reads = Places(each=READS, waiting=WAITING)
+        self._writes = Places(each=WRITES, waiting=WAITING)
         #: False while our rooms are not loaded.
         self.opened: Callable[[], bool] = lambda: True
 
@@ -107,7 +115,14 @@ class Door:
         for part in parts:
             for (method, pattern), handler in part.table().items():
                 admit = self.admit if method in _WITH_BODY else None
-                self._add(router, method, pattern, self.authenticated(handler), most=_BODY, admit=admit)
+                endpoint = self.authenticated(handler, self._places(method, pattern))
+                self._add(router, method, pattern, endpoint, most=_BODY, admit=admit)
+
+    def _places(self, method: str, pattern: str) -> Places | None:
+        """The places for requests of a route; None for one that waits for others, and keeps no place."""
+        if (method, pattern) in LONG_POLLS | ABANDONED:
+            return None
+        return self._reads if method == "GET" else self._writes
 
     def open(self, router: Router, table: Mapping[tuple[str, str], OpenHandler]) -> None:
         """Endpoints for everybody."""
@@ -151,8 +166,10 @@ class Door:
 
         return endpoint
 
-    def authenticated(self, handler: Handler | Limited) -> Callable[[Request], Awaitable[Response]]:
-        """An endpoint that does."""
+    def authenticated(
+        self, handler: Handler | Limited, places: Places | None = None
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint that does; with ``places`` a few requests of one person at a time."""
         inner = handler.handler if isinstance(handler, Limited) else handler
         limited = isinstance(handler, Limited)
 
@@ -161,7 +178,17 @@ class Door:
             if limited and (wait := self._acts.take(caller.user)):
                 self._ctx.count("matrix_client_limited", what="request")
                 raise Busy("too many requests", after=max(1.0, wait))
-            return await inner(caller, request, _body(request))
+            if places is None:
+                return await inner(caller, request, _body(request))
+            try:
+                place = await places.take(caller.user)
+            except Busy:
+                self._ctx.count("matrix_client_limited", what="waiting")
+                raise
+            try:
+                return await inner(caller, request, _body(request))
+            finally:
+                places.give(caller.user, place)
 
         async def endpoint(request: Request) -> Response:
             return await self._answered(lambda: answer(request))

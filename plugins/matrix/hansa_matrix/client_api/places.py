@@ -1,0 +1,113 @@
+"""What one person asks at once: a few requests are worked on, the others wait in order.
+
+All requests share one event loop. Without a bound on each person, whoever asks two hundred things at once is
+served two hundred times before anybody else is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from hansa import Busy
+
+#: Seconds for which a place is somebody's: what takes longer waits for others, and keeps nothing of its
+#: person from going on.
+HELD = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """That a request is worked on, and since when on the loop's clock (s)."""
+
+    since: float
+
+
+@dataclass(slots=True, eq=False)
+class _Person:
+    #: Oldest first.
+    places: dict[Place, None] = field(default_factory=dict)
+    line: deque[asyncio.Future[Place]] = field(default_factory=deque)
+    timer: asyncio.TimerHandle | None = None
+
+
+class Places:
+    """``each`` of one person, behind which ``waiting`` requests may wait."""
+
+    def __init__(self, *, each: int, waiting: int) -> None:
+        self._each = each
+        self._waiting = waiting
+        self._people: dict[str, _Person] = {}
+
+    def __len__(self) -> int:
+        return len(self._people)
+
+    async def take(self, who: str) -> Place:
+        """A place, once there is one. ``give`` it back. Raises ``Busy`` where too many wait already."""
+        person = self._people.get(who)
+        if person is None:
+            person = self._people[who] = _Person()
+        loop = asyncio.get_running_loop()
+        if not person.line and len(person.places) < self._each:
+            return _taken(person, loop.time())
+        if len(person.line) >= self._waiting:
+            raise Busy("too many of your requests wait already", after=HELD)
+        ready: asyncio.Future[Place] = loop.create_future()
+        person.line.append(ready)
+        self._watch(who, person)
+        try:
+            return await ready
+        except asyncio.CancelledError:
+            if ready.done() and not ready.cancelled():
+                self.give(who, ready.result())
+            else:
+                with suppress(ValueError):  # passed over already
+                    person.line.remove(ready)
+                self._serve(who, person)
+            raise
+
+    def give(self, who: str, place: Place) -> None:
+        """A request is answered. Its place is free when the loop comes round: a request that waits for
+        nothing would else be followed by the next of its person before anybody else is heard.
+        """
+        asyncio.get_running_loop().call_soon(self._free, who, place)
+
+    def _free(self, who: str, place: Place) -> None:
+        person = self._people.get(who)
+        if person is not None:
+            person.places.pop(place, None)
+            self._serve(who, person)
+
+    def _serve(self, who: str, person: _Person) -> None:
+        now = asyncio.get_running_loop().time()
+        while person.line and len(person.places) < self._each:
+            ready = person.line.popleft()
+            if not ready.done():
+                ready.set_result(_taken(person, now))
+        if not person.line and person.timer is not None:
+            person.timer.cancel()
+            person.timer = None
+        if not person.places and self._people.get(who) is person:
+            del self._people[who]
+
+    def _watch(self, who: str, person: _Person) -> None:
+        """Look again when the oldest place is nobody's any more."""
+        if person.timer is None and person.line:
+            end = next(iter(person.places)).since + HELD
+            person.timer = asyncio.get_running_loop().call_at(end, self._age, who, person)
+
+    def _age(self, who: str, person: _Person) -> None:
+        person.timer = None
+        before = asyncio.get_running_loop().time() - HELD
+        for place in [one for one in person.places if one.since <= before]:
+            del person.places[place]
+        self._serve(who, person)
+        self._watch(who, person)
+
+
+def _taken(person: _Person, now: float) -> Place:
+    place = Place(now)
+    person.places[place] = None
+    return place
