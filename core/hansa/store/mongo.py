@@ -40,7 +40,8 @@ from hansa.store.faults import FaultKind, StoreFault, StoreLost, mongo_kind
 from hansa.store.memory import split
 from hansa.store.mongo_lease import SECONDS, Lease, reason, settled
 from hansa.store.mongo_rows import Rows, key_text, rows_of
-from hansa.store.mongo_writer import CLOSING, DURABLE, Step, Writer, batch_of
+from hansa.store.mongo_transaction import DURABLE, Step
+from hansa.store.mongo_writer import CLOSING, Writer, batch_of
 
 T = TypeVar("T")
 

@@ -102,14 +102,15 @@ class Lease:
         )
         return found
 
-    async def hold(self, session: Any, appends: int) -> int:
-        """Extend the lease and give out positions, in a transaction; returns the last position given.
+    async def hold(self, session: Any, appends: int, group: str) -> int:
+        """Extend the lease, give out positions and name the transaction, in it; returns the last position.
 
         Raises StoreLost if another process has taken over: nothing can be written any more.
         """
         change = {
             "position": {"$add": ["$position", appends]},
             "until": {"$add": [_NOW, SECONDS * 1000]},
+            "group": group,
         }
         found = await self._rows.find_one_and_update(
             {"_id": _ID, "token": self._token},
@@ -125,6 +126,19 @@ class Lease:
     async def advance(self, position: int) -> None:
         """Give positions above this one from now on."""
         await self._rows.update_one({"_id": _ID, "token": self._token}, {"$max": {"position": position}})
+
+    async def keeps(self, session: Any, group: str) -> bool:
+        """Whether a transaction was kept, asked in another one of its session. Raises StoreLost."""
+        found = await self._rows.find_one_and_update(
+            {"_id": _ID, "token": self._token},
+            [{"$set": {"until": {"$add": [_NOW, SECONDS * 1000]}}}],
+            projection=["group"],
+            return_document=ReturnDocument.AFTER,
+            session=session,
+        )
+        if found is None:
+            raise StoreLost
+        return bool(found.get("group") == group)
 
     async def release(self) -> None:
         """Let the next process in at once."""

@@ -13,6 +13,7 @@ import pymongo
 import pytest
 from hansa.store import mongo, mongo_writer
 from hansa.store.base import Append, Cas, Conflict, Insert, Put, StoreError
+from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
 from hansa.store.mongo import MongoStore
 from hansa.testing.store_suite import SCHEMA
 from motor.motor_asyncio import AsyncIOMotorClient
@@ -37,6 +38,10 @@ def rolled_back():
 
 def lost_answer():
     return AutoReconnect("connection closed", UNKNOWN)
+
+
+def no_label():
+    return OperationFailure("an error of the server's own", 1, {"code": 1, "codeName": "InternalError"})
 
 
 def slow_members():
@@ -163,7 +168,7 @@ async def whole(store: MongoStore, numbers: list[int]) -> bool:
     ],
 )
 async def test_what_can_be_done_again_is_done_once(made, call, when, error):
-    made.driver.plan.extend([(call, when, error())] * 3)
+    made.driver.plan.extend([(call, when, error())] * (1 if (call, when) == ("commit", "after") else 3))
     assert await made.store.commit("s", batch(1)) == [1, 2]
     assert not made.driver.plan
     assert await made.store.commit("s", batch(2)) == [3, 4]
@@ -199,22 +204,89 @@ async def test_an_insert_and_a_cas_are_judged_anew_when_a_transaction_goes_again
     assert await made.store.count("s", "line") == await made.store.position() == 0
 
 
-async def test_what_cannot_be_acknowledged_is_an_error_and_the_next_goes_on(made):
-    made.driver.plan.append(("commit", "after", impossible_concern()))
-    with pytest.raises(StoreError, match="UnsatisfiableWriteConcern"):
-        await made.store.commit("s", batch(1))
+#: What a commit may raise whatever became of it, and how often before the database tells that.
+DOUBTS = [lost_answer, slow_members, impossible_concern, rolled_back, no_label]
+
+
+@pytest.mark.parametrize("asked", [1, 5])
+@pytest.mark.parametrize("error", DOUBTS)
+async def test_a_commit_that_was_kept_is_acknowledged_whatever_it_raised(made, error, asked):
+    """The first commit is kept and raises; so do those of the questions what became of it."""
+    before = made.driver.commits
+    made.driver.plan.extend([("commit", "after", error())] * asked)
+    assert await made.store.commit("s", batch(1)) == [1, 2]
+    assert await made.store.position() == 2
     with pytest.raises(Conflict):
         await made.store.commit("s", batch(1))
-    positions = await made.store.commit("s", batch(2))
-    assert [row.position for row in await made.store.scan("s", "line", after=positions[0] - 1)] == positions
+    assert await made.store.commit("s", batch(2)) == [3, 4]
+    assert await whole(made.store, [1, 2])
+    assert made.driver.commits == before + asked + 2
+
+
+@pytest.mark.parametrize("when", ["before", "rolled back"])
+@pytest.mark.parametrize("error", DOUBTS)
+async def test_a_commit_that_was_not_kept_is_done_again_whatever_it_raised(made, error, when):
+    made.driver.plan.extend([("commit", when, error()), ("lease", "before", lost_answer())])
+    assert await made.store.commit("s", batch(1)) == [1, 2]
+    assert await made.store.commit("s", batch(2)) == [3, 4]
     assert await whole(made.store, [1, 2])
 
 
-@pytest.mark.parametrize(
-    ("call", "error"), [("write", conflict), ("commit", lost_answer), ("lease", not_primary)]
-)
+async def in_doubt(made) -> None:
+    begun = made.driver.commits
+    while made.driver.commits < begun + 3:
+        await asyncio.sleep(0.01)
+
+
+async def test_while_a_commit_is_in_doubt_it_waits_and_what_was_not_begun_fails(made, monkeypatch):
+    """Its result is told when the database says it, however late; nothing else is written until then."""
+    monkeypatch.setattr(mongo_writer, "_BEGIN", 0.05)
+    monkeypatch.setattr(mongo_writer, "_STILL", 0.02)
+    made.driver.plan.extend([("commit", "after", lost_answer())] * 1000)
+    first = asyncio.ensure_future(made.store.commit("s", batch(1)))
+    await in_doubt(made)
+    for _ in range(2):
+        with pytest.raises(StoreFault, match="away") as caught:
+            await made.store.commit("s", batch(2))
+        assert caught.value.kind is FaultKind.AWAY
+        assert not isinstance(caught.value, ResultUnknown)
+    with pytest.raises(StoreFault):
+        await made.store.probe()
+    assert not first.done()
+    made.driver.plan.clear()
+    assert await first == [1, 2]
+    assert await made.store.commit("s", batch(2)) == [3, 4]
+    assert await whole(made.store, [1, 2])
+
+
+async def test_a_commit_in_doubt_when_the_lease_is_taken_is_lost(made):
+    """Whoever took the database over may have found the commit or not."""
+    made.driver.plan.extend([("commit", "after", lost_answer())] * 1000)
+    first = asyncio.ensure_future(made.store.commit("s", batch(1)))
+    await in_doubt(made)
+    with pymongo.MongoClient(made.url) as client:
+        client.get_default_database()["hansa.lease"].update_one(
+            {"_id": "store"}, {"$set": {"token": "other"}}
+        )
+    made.driver.plan.clear()
+    with pytest.raises(StoreLost):
+        await first
+    assert isinstance(await made.store.lost(), StoreLost)
+
+
+async def test_a_store_that_is_closed_in_doubt_says_that_it_does_not_know(made, monkeypatch):
+    monkeypatch.setattr(mongo_writer, "CLOSING", 0.2)
+    made.driver.plan.extend([("commit", "after", lost_answer())] * 1000)
+    first = asyncio.ensure_future(made.store.commit("s", batch(1)))
+    await in_doubt(made)
+    await made.store.close()
+    with pytest.raises(ResultUnknown):
+        await first
+
+
+@pytest.mark.parametrize(("call", "error"), [("write", conflict), ("lease", not_primary)])
 async def test_patience_ends_and_says_so(made, monkeypatch, call, error):
-    monkeypatch.setattr(mongo_writer, "_PATIENCE", 0.05)
+    monkeypatch.setattr(mongo_writer, "_BEGIN", 0.05)
     made.driver.plan.extend([(call, "before", error())] * 1000)
     with pytest.raises(StoreError, match="MongoDB"):
         await made.store.commit("s", batch(1))
