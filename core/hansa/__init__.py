@@ -128,6 +128,7 @@ from hansa.store.base import (
     Write,
 )
 from hansa.store.faults import ResultUnknown, StoreFault, StoreLost
+from hansa.store.races import Changed, again_on_conflict, change_row
 
 __version__ = "0.1.0"
 #: The number of the plugin contract; a plugin says ``api = 1``.
@@ -148,6 +149,7 @@ __all__ = [
     "BodyTooLarge",
     "Busy",
     "Cas",
+    "Changed",
     "Clock",
     "Collection",
     "Command",
@@ -264,6 +266,8 @@ __all__ = [
     "Verdict",
     "ViewChange",
     "Write",
+    "again_on_conflict",
+    "change_row",
     "cut",
     "hookimpl",
     "peers_of",

@@ -213,6 +213,6 @@ async def test_what_a_turn_makes_is_there_however_much_it_makes(tmp_path):
     async with inbound(tmp_path) as house:
         groups = house.app.network("matrix").get(house.room.room_id).groups
         first = await groups.load(groups.last)
-        made = [groups.after(groups.last, first, ("x", str(n)), f"${n}")[0] for n in range(300)]
+        made = [groups.after(groups.last, first, ("x", str(n)), f"${n}") for n in range(300)]
         for n, group in enumerate(made):
             assert (await groups.load(group))["x", str(n)] == f"${n}"

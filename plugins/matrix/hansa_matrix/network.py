@@ -127,7 +127,11 @@ class MatrixNetwork:
         self._sender = Sender(ctx, self._client, self._server, self._events)
         self._views = Views(ctx, self._server)
         self._attendance = Attendance(ctx)
-        self._own = Own(ctx, self._server, self._keys, self._sender, self._views, self._attendance)
+        self._own = Own(
+            ctx, self._server, self._keys, self._sender, self._views, self._attendance, self._stale
+        )
+        #: Rooms that are being read again.
+        self._rereading: set[str] = set()
         self._gaps = GapFiller(ctx, self._client, self._keyring)
         self._backfill = Backfill(ctx, self._gaps, self.get)
         self._policing = Policing(self._own, self._client)
@@ -351,9 +355,23 @@ class MatrixNetwork:
         room = self._rooms.get(link.native.id)
         if room is None:
             raise LocalProtocolError(f"{link.id} is not a room of {self._server}")
+        await self._own.fresh(room)
         turn = RoomTurn(room, self._own, self._policing)
         await turn.expect(batch)
         return turn
+
+    def _stale(self, room: MatrixRoom) -> None:
+        """A room is read again as soon as the store says what it holds, before its next turn or in it."""
+        if room.room_id not in self._rereading and self._rooms.get(room.room_id) is room:
+            self._rereading.add(room.room_id)
+            self._ctx.spawn(partial(self._read_again, room), f"read {room.room_id} again")
+
+    async def _read_again(self, room: MatrixRoom) -> None:
+        try:
+            await self._own.fresh(room)
+        except LocalProtocolError as problem:  # it was never kept, or is removed
+            self._ctx.log.warning("not read again: %s", problem)
+        self._rereading.discard(room.room_id)
 
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
         """See ``hansa.LinksRooms.open_room``. ``#name`` is ours, ``#name:server`` and ``!id`` anybody's."""

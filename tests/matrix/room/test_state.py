@@ -7,7 +7,7 @@ import random
 import orjson
 import pytest
 from hansa.pure.errors import LocalProtocolError
-from hansa.store.base import MAX_BODY, Scoped
+from hansa.store.base import MAX_BODY, Conflict, Scoped
 from hansa.store.memory import MemoryStore
 from hansa_matrix.room.state import Groups
 from hansa_matrix.schema import SCHEMA
@@ -25,14 +25,19 @@ def members(count: int) -> dict[tuple[str, str], str]:
     return {("m.room.member", f"@{n:0240d}:x.example"): f"${n:043d}" for n in range(count)}
 
 
+async def keep(store, groups):
+    await store.commit(groups.drafts())
+    groups.committed()
+
+
 async def test_a_room_with_very_many_members_is_kept_in_rows_of_bounded_size(store):
     groups, state = Groups("!r", store, 0), members(20_000)
-    group, puts = groups.grow(0, {}, state)
-    assert max(len(put.body) for put in puts) < MAX_BODY
-    await store.commit(puts)
+    group = groups.grow(0, {}, state)
+    assert max(len(write.body) for write in groups.drafts()) < MAX_BODY
+    await keep(store, groups)
     fewer = dict(list(state.items())[:10_000])
-    less, puts = groups.grow(group, state, fewer)
-    await store.commit(puts)
+    less = groups.grow(group, state, fewer)
+    await keep(store, groups)
     fresh = Groups("!r", store, less)
     assert await fresh.load(less) == fewer
     assert await fresh.load(group) == state
@@ -47,12 +52,12 @@ async def test_a_long_life_reads_back_after_every_step(store, seed):
         after = dict(state)
         if after and chance.random() < 0.2:
             after.pop(chance.choice(list(after)))
-            group, puts = groups.grow(group, state, after)
+            group = groups.grow(group, state, after)
         else:
             key = "t", str(chance.randrange(30))
             after[key] = f"$e{step}"
-            group, puts = groups.after(group, state, key, after[key])
-        await store.commit(puts)
+            group = groups.after(group, state, key, after[key])
+        await keep(store, groups)
         state = kept[group] = after
     fresh = Groups("!r", store, group)
     for number, wanted in kept.items():
@@ -61,22 +66,22 @@ async def test_a_long_life_reads_back_after_every_step(store, seed):
 
 async def test_one_event_more_is_one_line_however_large_the_state(store):
     groups, state = Groups("!r", store, 0), members(3000)
-    group, puts = groups.grow(0, {}, state)
-    await store.commit(puts)
+    group = groups.grow(0, {}, state)
+    await keep(store, groups)
     for number in range(300):
-        group, puts = groups.after(group, state, ("topic", ""), f"$t{number}")
-        assert [len(orjson.loads(put.body)[1]) for put in puts] == [1]
-        await store.commit(puts)
+        group = groups.after(group, state, ("topic", ""), f"$t{number}")
+        assert [len(orjson.loads(write.body)[1]) for write in groups.drafts()] == [1]
+        await keep(store, groups)
         state = {**state, ("topic", ""): f"$t{number}"}
     assert await Groups("!r", store, group).load(group) == state
 
 
 async def test_a_small_state_is_whole_again_after_a_hundred_events(store):
     groups, state, rows = Groups("!r", store, 0), members(10), dict[int, bytes]()
-    group, puts = groups.grow(0, {}, state)
+    group = groups.grow(0, {}, state)
     for number in range(250):
-        rows |= {int(put.key[1]): put.body for put in puts}
-        group, puts = groups.after(group, state, ("topic", ""), f"$t{number}")
+        rows |= {int(write.key[1]): write.body for write in groups.drafts()}
+        group = groups.after(group, state, ("topic", ""), f"$t{number}")
     parents = [orjson.loads(body)[0] for body in rows.values()]
     assert parents.count(0) == 3
 
@@ -84,29 +89,45 @@ async def test_a_small_state_is_whole_again_after_a_hundred_events(store):
 @pytest.mark.parametrize(("size", "most"), [(10, 100), (1_000, 21), (5_000, 8)])
 async def test_what_is_kept_in_memory_is_bounded_by_its_size(store, size, most):
     groups, state = Groups("!r", store, 0), members(size)
-    group, puts = groups.grow(0, {}, state)
+    group = groups.grow(0, {}, state)
     for number in range(150):
-        await store.commit(puts)
-        group, puts = groups.after(group, state, ("topic", ""), f"$t{number}")
-    await store.commit(puts)
+        await keep(store, groups)
+        group = groups.after(group, state, ("topic", ""), f"$t{number}")
+    await keep(store, groups)
     assert most - 1 <= len(groups._kept) <= most
     assert groups._entries == sum(map(len, groups._kept.values()))
     assert groups._length.keys() == groups._kept.keys()
-    groups.forget(0)
+    for group in list(groups._kept):
+        groups._drop(group)
     assert groups._entries == 0
 
 
-async def test_what_a_turn_abandoned_is_forgotten(store):
+async def test_what_a_turn_abandoned_is_forgotten_and_its_number_is_not_given_again(store):
     groups = Groups("!r", store, 0)
-    first, puts = groups.grow(0, {}, {("a", ""): "$1"})
-    await store.commit(puts)
-    gone, _ = groups.grow(first, {("a", ""): "$1"}, members(4000))
-    groups.forget(first)
+    first = groups.grow(0, {}, {("a", ""): "$1"})
+    await keep(store, groups)
+    gone = groups.grow(first, {("a", ""): "$1"}, members(4000))
+    assert groups.forget() and not groups.forget()
     with pytest.raises(LocalProtocolError, match="is gone"):
         await groups.load(gone)
-    again, puts = groups.grow(first, {("a", ""): "$1"}, {("a", ""): "$2"})
-    await store.commit(puts)
-    assert again == first + 1 and await groups.load(again) == {("a", ""): "$2"}
+    again = groups.grow(first, {("a", ""): "$1"}, {("a", ""): "$2"})
+    await keep(store, groups)
+    assert again > gone and await groups.load(again) == {("a", ""): "$2"}
+
+
+async def test_two_who_make_a_group_of_one_number_never_write_one_over_the_other(store):
+    one, other = Groups("!r", store, 0), Groups("!r", store, 0)
+    kept, lost = one.grow(0, {}, {("a", ""): "$1"}), other.grow(0, {}, {("a", ""): "$2"})
+    assert kept == lost
+    await keep(store, one)
+    with pytest.raises(Conflict):
+        await keep(store, other)
+    other.forget()
+    await other.catch_up()
+    anew = other.grow(0, {}, {("a", ""): "$2"})
+    await keep(store, other)
+    fresh = Groups("!r", store, 0)
+    assert await fresh.load(kept) == {("a", ""): "$1"} and await fresh.load(anew) == {("a", ""): "$2"}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -119,13 +140,12 @@ async def test_values_of_many_groups_are_those_of_the_whole_states(store, seed):
         after = dict(kept[parent])
         if after and chance.random() < 0.2:
             after.pop(chance.choice(list(after)))
-            group, puts = groups.grow(parent, kept[parent], after)
+            group = groups.grow(parent, kept[parent], after)
         else:
             key = "t", str(chance.randrange(40))
             after[key] = f"$e{step}"
-            group, puts = groups.after(parent, kept[parent], key, after[key])
-        await store.commit(puts)
-        groups.committed()
+            group = groups.after(parent, kept[parent], key, after[key])
+        await keep(store, groups)
         kept[group] = after
     for fresh in (Groups("!r", store, groups.last), groups):
         wanted = {("t", str(n)): chance.choice(list(kept)) for n in range(45)}
@@ -139,9 +159,9 @@ async def test_values_of_many_groups_take_few_reads(store, monkeypatch):
     group = 0
     for key, event_id in [*members(1000).items(), *((k, e + "2") for k, e in members(1000).items())]:
         wanted[key] = group
-        group, puts = groups.after(group, before, key, event_id)
+        group = groups.after(group, before, key, event_id)
         before = {**before, key: event_id}
-        await store.commit(puts)
+        await keep(store, groups)
     fresh, reads = Groups("!r", store, group), list[str]()
     for name in ("scan", "get", "get_many"):
         read = getattr(store, name)

@@ -105,9 +105,46 @@ class Attendance:
         for user in self._joined.get(room_id, ()):
             self.news.tell(user)
 
-    def concerned(self, keys: Iterable[StateKey]) -> list[str]:
+    async def concerned(self, keys: Iterable[StateKey]) -> list[str]:
         """Those with an account among the people whose member event has one of some state keys."""
-        return [key[1] for key in keys if key[0] == MEMBER and key[1] in self.accounts]
+        people = [key[1] for key in keys if key[0] == MEMBER]
+        await self.learn(user for user in people if user not in self.accounts and self._may_have(user))
+        return [user for user in people if user in self.accounts]
+
+    def _may_have(self, user: str) -> bool:
+        """Whether an account may have this name: ghosts and the bridge user have none."""
+        local, _, server = user[1:].partition(":")
+        config = self._ctx.config
+        ghost = local == config.bridge_user or local.startswith(config.ghost_prefix)
+        return server == config.server_name and not ghost
+
+    async def learn(self, users: Iterable[str]) -> None:
+        """Take up accounts that were made where we did not see it, if there are some of these names."""
+        wanted = [(user,) for user in users]
+        for key, row in (await self._ctx.store.get_many("account", wanted) if wanted else {}).items():
+            await self._learned(str(key[0]), row.body)
+
+    async def _learned(self, user: str, body: bytes) -> None:
+        rows = await self._ctx.store.scan("stay", equal=(user,), limit=_MOST_ROOMS)
+        self.accounts.add(user)
+        if orjson.loads(body).get("erased"):
+            self.erased.add(user)
+        for row in rows:
+            stay = Stay(room_id=str(row.key[1]), **orjson.loads(row.body))
+            if self.stay(user, stay.room_id) is None:
+                self._keep(user, stay)
+
+    async def reread(self, room_id: str, state: Iterable[StateKey]) -> None:
+        """Take up how everybody stands to a room by what is durable."""
+        people = await self.concerned(state)
+        people += [user for user, stays in self._stays.items() if room_id in stays and user not in people]
+        rows = await self._ctx.store.get_many("stay", [(user, room_id) for user in people])
+        for user in people:
+            row = rows.get((user, room_id))
+            stay = Stay(room_id=room_id, **orjson.loads(row.body)) if row is not None else None
+            if stay is not None and stay != self.stay(user, room_id):
+                self.moved(user, stay)
+        self.tell(room_id)
 
     @staticmethod
     def writes(user: str, stay: Stay) -> list[Write]:

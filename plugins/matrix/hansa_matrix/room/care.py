@@ -215,7 +215,6 @@ class Care:
         for alias in await aliases_of(self._ctx.store, room.room_id):
             with suppress(Conflict):  # it was given to another room just now
                 await self._ctx.store.commit(taken(alias))
-        ends = [Delete("room", (room.room_id,)), Delete("published", (room.room_id,))]
-        await self._ctx.store.commit(ends)
+        await self._ctx.store.commit([room.remove(), Delete("published", (room.room_id,))])
         self._ctx.progress(work, 1, 1)
         return {"room": room.room_id, "removed": removed}

@@ -165,7 +165,6 @@ class Founder:
             draft, writes = await self._drafted(room, create, steps, generation)
         except RemoteProtocolError as problem:  # of a size that nobody may send
             raise RoomRefused(Refusal(code=RefusalCode.TOO_LARGE, text=problem.reason)) from problem
-        writes.append(room.put(draft.head))
         if alias:
             writes.append(given(alias, room.room_id, creator))
         if founding.replaces:
@@ -174,11 +173,10 @@ class Founder:
             writes.append(listing(room.room_id, creator))
         self._rooms[room.room_id] = room
         try:
-            await self._ctx.store.commit(writes)
+            await draft.commit(writes)
         except BaseException:
             del self._rooms[room.room_id]
             raise
-        draft.committed()
         return room
 
     def _levels(self, creator: str, version_id: str, founding: Founding) -> Mapping[str, Any]:
@@ -195,7 +193,7 @@ class Founder:
         """
         creator = create.sender
         room.attended = creator in self._own.attendance.accounts
-        group, puts = room.groups.grow(0, {}, {create.key: create.event_id})
+        group = room.groups.grow(0, {}, {create.key: create.event_id})
         stored = Stored(create, Status.ACCEPTED, 0, group, live=room.attended, generation=generation, depth=1)
         room.head = Head(extremities={create.event_id: group}, group=group, depth=1, last=1)
         draft = Uncommitted(room, self._own)
@@ -204,7 +202,7 @@ class Founder:
         reject = check_own(create, [], room.version)
         if reject is not None:
             raise LocalProtocolError(f"{CREATE}: {reject.reason}")
-        writes: list[Write] = [*puts, stored.put()]
+        writes: list[Write] = [stored.put()]
         if room.attended:
             writes.append(told(create.room_id, create.event_id, group))
         speech = Speech(draft)

@@ -207,6 +207,11 @@ class Events:
         """An event if it is in memory."""
         return self._kept.get(event_id)
 
+    def forget(self, room_id: str) -> None:
+        """Drop the events of a room: what they are in the store may be something else."""
+        for event_id in [e for e, one in self._kept.items() if one.pdu.room_id == room_id]:
+            self._bytes -= self._kept.pop(event_id).size
+
 
 class RoomEvents:
     """The events of one room. A peer may name any id: an event of another room is not found here, however
@@ -258,6 +263,10 @@ class RoomEvents:
     def keep(self, stored: Iterable[Stored]) -> None:
         """See ``Events.keep``."""
         self._all.keep(stored)
+
+    def forget(self) -> None:
+        """See ``Events.forget``."""
+        self._all.forget(self._room_id)
 
     def at_hand(self, event_id: str) -> Stored | None:
         """See ``Events.at_hand``."""

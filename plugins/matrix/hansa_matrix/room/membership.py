@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -20,6 +21,8 @@ from hansa import (
     RefusalCode,
     RemoteProtocolError,
     RoomRefused,
+    Write,
+    again_on_conflict,
     refusal_by,
 )
 
@@ -348,28 +351,43 @@ class Membership:
         made = await outliers.judged(self._ctx, good, version, of_room, answer.create)
         if answer.create.event_id not in made:
             raise RemoteProtocolError("the create event could not be verified")
+        if seen.lost or answer.dropped:
+            dropped = seen.lost + answer.dropped
+            self._ctx.log.warning("%d events of %s were dropped", dropped, join.room_id)
+        return await again_on_conflict(partial(self._kept, join, answer, version, made))
+
+    async def _kept(
+        self,
+        join: Pdu,
+        answer: JoinAnswer,
+        version: RoomVersion,
+        made: Mapping[str, Stored],
+    ) -> MatrixRoom:
+        """Commit the room as it is after our join. Raises ``Conflict`` where another has changed it since it
+        was read.
+        """
         state: dict[StateKey, str] = {}
         for pdu in answer.state:
             stored = made.get(pdu.event_id)
             if stored is not None and stored.status is not Status.REJECTED and pdu.state_key is not None:
                 state[pdu.key] = pdu.event_id
-        if seen.lost or answer.dropped:
-            dropped = seen.lost + answer.dropped
-            self._ctx.log.warning("%d events of %s were dropped", dropped, join.room_id)
         attendance, user = self._own.attendance, join.state_key or ""
+        of_room = RoomEvents(self._events, join.room_id)
+        await attendance.learn([user] if user not in attendance.accounts else [])
         row = await self._ctx.store.get("room", (join.room_id,))
         if row is None:
             room = MatrixRoom(join.room_id, version, self._ctx.store, self._events)
         else:
             room = MatrixRoom.load(join.room_id, row.body, self._ctx.store, self._events)
+        await room.groups.catch_up()
         room.resident = True
         if room.attended:
             room.returns = (*room.returns, join.event_id)[-_RETURNS:]
         room.attended = room.attended or user in attendance.accounts
         await asyncio.sleep(0)  # each of these steps takes some milliseconds for twenty thousand people
-        before, base = room.groups.grow(0, {}, state)
+        before = room.groups.grow(0, {}, state)
         await asyncio.sleep(0)
-        after, more = room.groups.after(before, state, join.key, join.event_id)
+        after = room.groups.after(before, state, join.key, join.event_id)
         place = room.head.last + GAP if row is not None else FIRST
         mine = Stored(join, Status.ACCEPTED, before, after, live=room.attended, depth=place)
         depth = max([join.depth, *(p.depth for p in answer.state)])
@@ -388,11 +406,16 @@ class Membership:
         for at in range(0, len(names), outliers.READ):
             had |= await self._events.load(names[at : at + outliers.READ], version)
         # An event that has its place keeps it, and where servers make ids another room keeps its event.
-        fresh = [one for e, one in made.items() if e not in had or _placeless(had[e], join.room_id)]
+        fresh: list[Write] = [
+            one.insert() if e not in had else one.put()
+            for e, one in made.items()
+            if e not in had or _placeless(had[e], join.room_id)
+        ]
         for at in range(0, len(fresh), _AT_ONCE):
-            await self._ctx.store.commit([one.put() for one in fresh[at : at + _AT_ONCE]])
-        await self._ctx.store.commit([*base, *more, mine.put(), room.put(room.head)])
-        room.groups.committed()
+            await self._ctx.store.commit([*room.unchanged(), *fresh[at : at + _AT_ONCE]])
+        keeping = room.keeping(room.head)
+        await self._ctx.store.commit([*keeping, mine.put()])
+        room.committed(keeping)
         self._events.keep([mine])  # the others are packed
         return room
 

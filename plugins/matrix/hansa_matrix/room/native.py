@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from hansa import NetworkContext, Ref, Refusal, RefusalCode
 
@@ -13,6 +15,7 @@ from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.reject import Reject
 from hansa_matrix.room.attendance import Attendance
+from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.sent import Handle
 
 
@@ -85,6 +88,8 @@ class Own:
     sender: Sender
     views: Views
     attendance: Attendance
+    #: Told of a room whose memory may be older than the store.
+    stale: Callable[[MatrixRoom], None] = lambda _: None
 
     @property
     def key(self) -> SigningKey:
@@ -102,6 +107,10 @@ class Own:
         config = self.ctx.config
         kept = local == config.bridge_user or local.startswith(config.ghost_prefix)
         return server == self.server and user not in self.attendance.accounts and not kept
+
+    async def fresh(self, room: MatrixRoom) -> None:
+        """See ``MatrixRoom.fresh``."""
+        await room.fresh(partial(self.attendance.reread, room.room_id))
 
     def event_id(self) -> str:
         """An id for an event of ours in a room whose version has servers make them."""

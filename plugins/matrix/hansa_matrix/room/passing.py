@@ -54,10 +54,10 @@ class Passing:
         groups, writes = list[int](), list[Write]()
         for event_id in lacking:
             for one in await self._unplaced(event_id):
-                group, puts = await self._group(one, list(beside), head)
+                group = await self._group(one, list(beside), head)
                 placed = replace(one, group=group, state=None)
                 self.drafted[one.event_id] = placed
-                writes += [*puts, placed.row()]
+                writes.append(placed.row())
                 if not one.prev:  # what is before it may be had by paging back
                     head = without_past(head, pdu, [one.event_id], head.last + 1)
             hole = self.get(event_id)
@@ -81,7 +81,7 @@ class Passing:
                 order.append(hole)
         return order
 
-    async def _group(self, hole: Hole, beside: list[int], head: Head) -> tuple[int, Sequence[Write]]:
+    async def _group(self, hole: Hole, beside: list[int], head: Head) -> int:
         """The state at a hole: what the events before it give, else what servers say, else what was there
         before the events that stand beside it, or is there now.
         """
@@ -98,8 +98,7 @@ class Passing:
                 parent = await room.groups.load(head.group)
                 return room.groups.grow(head.group, parent, dict(hole.state))
             before = before or beside or list(head.extremities.values())
-        group, _, puts = await room.joined(before, before[0], self._drafted_event)
-        return group, puts
+        return (await room.joined(before, before[0], self._drafted_event))[0]
 
     def rejected(self, pdu: Pdu, lacking: Iterable[str]) -> list[Write]:
         """The writes that remember what was rejected for want of holes, to judge it again once they are

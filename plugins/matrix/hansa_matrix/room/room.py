@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import orjson
-from hansa import Put, Scoped
+from hansa import Cas, LocalProtocolError, Remove, Scoped, Write
 
 from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.auth import LevelsMemo
@@ -97,11 +106,20 @@ class _Said(Generic[_T]):
 
 
 class MatrixRoom:
-    """A room in memory. Only its one writer changes ``head``."""
+    """A room in memory. Only its one writer changes ``head``.
+
+    Every commit of its writer compares the room's row with ``kept``, the row that memory was read from. Where
+    it fails, for whatever reason, memory may be older than the store: the room is ``stale``, and nothing
+    happens in it before ``fresh``.
+    """
 
     def __init__(self, room_id: str, version: RoomVersion, store: Scoped, events: Events) -> None:
         self.room_id = room_id
         self.version = version
+        self.kept: bytes | None = None
+        self.stale = False
+        self._store = store
+        self._reading = asyncio.Lock()
         self.head = Head()
         self.groups = Groups(room_id, store, 0)
         self.events = RoomEvents(events, room_id)
@@ -119,8 +137,10 @@ class MatrixRoom:
         #: Joins by which we came back after nobody of ours was there: events follow each other up to one.
         self.returns: tuple[str, ...] = ()
 
-    def put(self, head: Head, *, resident: bool = True, attended: bool | None = None) -> Put:
-        """The write that keeps the room at ``head``."""
+    def keeping(self, head: Head, *, resident: bool = True, attended: bool | None = None) -> list[Write]:
+        """The writes that keep the room at ``head``, with the state groups that were made: a ``Conflict``
+        where another writer has kept it elsewhere. After they are committed, ``committed``.
+        """
         body = {
             "version": self.version.id,
             "extremities": dict(head.extremities),
@@ -135,14 +155,58 @@ class MatrixRoom:
             "attended": self.attended if attended is None else attended,
             "returns": self.returns,
         }
-        return Put("room", (self.room_id,), orjson.dumps(body))
+        row = Cas("room", (self.room_id,), self.kept, orjson.dumps(body))
+        return [row, *self.groups.drafts()]
+
+    def unchanged(self) -> list[Write]:
+        """The write that only compares: for what is kept beside the room's row, in parts. Nothing where the
+        room has no row yet.
+        """
+        return [Cas("room", (self.room_id,), self.kept, self.kept)] if self.kept is not None else []
+
+    def remove(self) -> Remove:
+        """The write that ends the room: a ``Conflict`` where somebody has entered it meanwhile."""
+        return Remove("room", (self.room_id,), self.kept)
+
+    def committed(self, writes: Sequence[Write]) -> None:
+        """Writes of ``keeping`` are durable."""
+        for write in writes:
+            if isinstance(write, Cas):
+                self.kept = write.body
+        self.groups.committed()
+
+    async def fresh(self, attend: Callable[[StateIds], Awaitable[None]]) -> None:
+        """Make memory what the store holds, if a commit failed since it was read; ``attend`` takes up its
+        people. Raises ``StoreFault``, and the room is stale as before.
+        """
+        if not self.stale:
+            return
+        async with self._reading:
+            if not self.stale:
+                return
+            row = await self._store.get("room", (self.room_id,))
+            if row is None:
+                raise LocalProtocolError(f"room {self.room_id} is not in the store")
+            await self.awaited.load(self._store)
+            await self.holes.load(self._store)
+            await self.groups.catch_up()
+            self.forget()
+            self.events.forget()
+            self._take(row.body)
+            await attend(await self.state())
+            self.stale = False
 
     @classmethod
     def load(cls, room_id: str, body: bytes, store: Scoped, events: Events) -> MatrixRoom:
         """A room out of its row."""
+        room = cls(room_id, VERSIONS[orjson.loads(body)["version"]], store, events)
+        room._take(body)
+        return room
+
+    def _take(self, body: bytes) -> None:
         data = orjson.loads(body)
-        room = cls(room_id, VERSIONS[data["version"]], store, events)
-        room.head = Head(
+        self.kept = body
+        self.head = Head(
             extremities=data["extremities"],
             group=data["group"],
             depth=data["depth"],
@@ -151,11 +215,10 @@ class MatrixRoom:
             last=data.get("last", data["depth"]),
             below=data.get("below", {}),
         )
-        room.groups.last = data["last_group"]
-        room.resident = data["resident"]
-        room.attended = data.get("attended", False)
-        room.returns = tuple(data.get("returns", ()))
-        return room
+        self.groups.last = max(self.groups.last, data["last_group"])
+        self.resident = data["resident"]
+        self.attended = data.get("attended", False)
+        self.returns = tuple(data.get("returns", ()))
 
     async def state(self) -> dict[StateKey, str]:
         """The current state, by event ids."""
@@ -272,17 +335,15 @@ class MatrixRoom:
 
     async def joined(
         self, groups: Iterable[int], parent: int, draft: Callable[[str], Stored | None]
-    ) -> tuple[int, dict[StateKey, str], Sequence[Put]]:
-        """As ``resolved``, with a group in any case: a new one is a difference to ``parent``, and comes with
-        the writes that make it.
-        """
+    ) -> tuple[int, dict[StateKey, str]]:
+        """As ``resolved``, with a group in any case: a new one is a difference to ``parent``."""
         several = frozenset(groups)
         group, state = await self.resolved(several, draft)
         if group or several == {0}:
-            return group, state, ()
-        group, puts = self.groups.grow(parent, await self.groups.load(parent), state)
+            return group, state
+        group = self.groups.grow(parent, await self.groups.load(parent), state)
         self._remember(several, group)
-        return group, state, puts
+        return group, state
 
     def _remember(self, several: frozenset[int], group: int) -> None:
         """The branches of a fork meet in every event that follows: what they resolve to does not change."""
@@ -290,10 +351,10 @@ class MatrixRoom:
         if len(self._merged) > _MERGED:
             self._merged.popitem(last=False)
 
-    def forget(self, since: int) -> None:
-        """Drop the groups after ``since``: the turn that made them was not committed."""
-        self.groups.forget(since)
-        self._merged.clear()
+    def forget(self) -> None:
+        """Drop the groups that are not durable: the turn that made them was not committed."""
+        if self.groups.forget():
+            self._merged.clear()
 
 
 async def _paused(steps: Generator[None, None, dict[StateKey, str]]) -> dict[StateKey, str]:

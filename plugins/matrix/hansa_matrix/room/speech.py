@@ -129,9 +129,9 @@ class Speech:
         if isinstance(pdu, Refusal):
             return pdu
         servers, groups = self._draft.servers(), (await self._followed()).values()
-        group, state, made = await self._draft.room.joined(groups, next(iter(groups)), self._draft.drafted)
+        group, state = await self._draft.room.joined(groups, next(iter(groups)), self._draft.drafted)
         writes, view = await self._draft.accept(pdu, Status.ACCEPTED, group, state)
-        return pdu, [*made, *writes, *self._draft.out(pdu, servers)], view
+        return pdu, [*writes, *self._draft.out(pdu, servers)], view
 
     async def _followed(self) -> dict[str, int]:
         """The forward extremities that an event of ours follows, 20 at most, with the groups after them: of

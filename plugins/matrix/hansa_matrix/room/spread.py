@@ -84,8 +84,7 @@ class Spread:
             more = {k: new for k, (former, new) in self._changes.items() if state.get(k) == former}
             self._groups[group] = group
             if more:
-                self._groups[group], puts = self._room.groups.grow(group, state, {**state, **more})
-                self.writes += puts
+                self._groups[group] = self._room.groups.grow(group, state, {**state, **more})
         return self._groups[group]
 
     async def _pages(self) -> AsyncIterator[dict[str, Stored]]:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 import orjson
-from hansa import LocalProtocolError, Put, Row, Scoped
+from hansa import Insert, LocalProtocolError, Row, Scoped
 
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.state_conflict import differing
@@ -30,7 +30,11 @@ _PAGE, MOST_ROWS = 100, 20_000
 
 
 class Groups:
-    """The state groups of one room. Group 0 is the empty state before the create event."""
+    """The state groups of one room. Group 0 is the empty state before the create event.
+
+    A number means one state for ever. ``last`` is the greatest that was given: it does not go back where a
+    turn was not committed, because nobody may know that it was not.
+    """
 
     def __init__(self, room_id: str, store: Scoped, last: int) -> None:
         self._room_id = room_id
@@ -143,9 +147,9 @@ class Groups:
         self._entries -= len(self._kept.pop(group, ()))
         self._length.pop(group, None)
 
-    def grow(self, parent: int, before: StateIds, state: dict[StateKey, str]) -> tuple[int, list[Put]]:
-        """A new group holding ``state``, stored as its difference to ``parent``, which holds ``before``. A
-        difference that is too long for a row becomes a chain of groups.
+    def grow(self, parent: int, before: StateIds, state: dict[StateKey, str]) -> int:
+        """A new group holding ``state``, to be stored as its difference to ``parent``, which holds
+        ``before``. A difference that is too long for a row becomes a chain of groups.
         """
         length = self._length.get(parent, 0) + 1
         if length > max(_CHAIN, len(state)):
@@ -154,7 +158,7 @@ class Groups:
             parent, length, state, [(*key, state.get(key)) for key in differing(state, before)]
         )
 
-    def after(self, parent: int, before: StateIds, key: StateKey, event_id: str) -> tuple[int, list[Put]]:
+    def after(self, parent: int, before: StateIds, key: StateKey, event_id: str) -> int:
         """As ``grow``, by one event: nothing is compared, which in a room of thousands costs more than all
         else that a state event does.
         """
@@ -170,28 +174,40 @@ class Groups:
         length: int,
         state: dict[StateKey, str],
         delta: Sequence[Delta],
-    ) -> tuple[int, list[Put]]:
-        puts: list[Put] = []
+    ) -> int:
         for at in range(0, max(1, len(delta)), _ROW):
             self.last += 1
             self._drafted[self.last] = parent, delta[at : at + _ROW]
-            body = orjson.dumps(self._drafted[self.last])
-            puts.append(Put("state_group", (self._room_id, self.last), body))
             parent = self.last
-        self._keep(self.last, state, length + len(puts) - 1)
-        return self.last, puts
+            length += at > 0
+        self._keep(self.last, state, length)
+        return self.last
 
-    def forget(self, since: int) -> None:
-        """Drop what a turn that was not committed had made."""
-        for group in range(since + 1, self.last + 1):
+    def drafts(self) -> list[Insert]:
+        """The writes of every group that was made since the last commit: for the next one, whatever became of
+        the event that it was made for. Later events may stand on it.
+        """
+        return [
+            Insert("state_group", (self._room_id, group), orjson.dumps(drafted))
+            for group, drafted in self._drafted.items()
+        ]
+
+    def forget(self) -> bool:
+        """Drop what was made and not committed; whether there was any. Its numbers are not given again."""
+        found = bool(self._drafted)
+        for group in self._drafted:
             self._drop(group)
-            self._drafted.pop(group, None)
-        self.last = since
+        self._drafted.clear()
+        return found
 
     def committed(self) -> None:
-        """What was made is durable."""
+        """``drafts`` are durable."""
         self._drafted.clear()
 
+    async def catch_up(self) -> None:
+        """Give only numbers from now on that are greater than every one in the store."""
+        rows = await self._store.scan("state_group", equal=(self._room_id,), limit=1, reverse=True)
+        self.last = max(self.last, int(rows[0].key[1]) if rows else 0)
 
 def _read(row: Row) -> tuple[int, Sequence[Delta]]:
     """A group's parent, and its difference to that."""

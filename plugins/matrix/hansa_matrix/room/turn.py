@@ -106,7 +106,7 @@ class RoomTurn:
         if len(holes) < len(missing):
             return Missing(refs=tuple(dict.fromkeys(e for e in missing if e not in holes)))
         before_group, before, made = await self._draft.before(pdu, cited)
-        made = [*made, *passing.filled(pdu.event_id)]
+        made += passing.filled(pdu.event_id)
         reject = await self._own_auth(pdu, cited, before)
         if reject is None:
             reject = await self._draft.judged(pdu, before)
@@ -124,7 +124,7 @@ class RoomTurn:
             self._draft.ctx.log.info("%s %s: %s (%s)", status.value, pdu.event_id, reject.reason, reject.rule)
             after, puts = before_group, list[Write]()
             if status is Status.SOFT_FAILED:
-                after, puts = self._draft.after(pdu, before_group, before)
+                after = self._draft.after(pdu, before_group, before)
                 if passed:
                     puts += await self._draft.spread(pdu, passed, after, since) or ()
             why = f"{reject.rule}: {reject.reason}"
@@ -203,8 +203,8 @@ class RoomTurn:
         if known is not None and known.after:
             return self._draft.prepared([], shown=False)
         parent = self._draft.head.group
-        before, puts = room.groups.grow(parent, await room.groups.load(parent), state)
-        after, writes = before, list[Write](puts)
+        before = room.groups.grow(parent, await room.groups.load(parent), state)
+        after, writes = before, list[Write]()
         cited = await self._draft.load(pdu.auth_events)
         reject = await self._own_auth(pdu, cited, state)
         if reject is None:
@@ -220,8 +220,7 @@ class RoomTurn:
             self._draft.ctx.count("matrix_pdus", status=status.value)
             self._draft.ctx.log.info("%s %s: %s", status.value, pdu.event_id, why)
         if status is not Status.REJECTED and pdu.state_key is not None:
-            after, puts = room.groups.after(before, state, pdu.key, pdu.event_id)
-            writes += puts
+            after = room.groups.after(before, state, pdu.key, pdu.event_id)
         depth = adopted.depth or self._draft.deeper(GAP)
         stored = self._draft.judged_now(Stored(pdu, status, before, after, why, depth=depth))
         if reject is None:
@@ -254,13 +253,12 @@ class RoomTurn:
         reject = await self._own_auth(pdu, cited, before)
         if reject is None:
             reject = await self._draft.judged(pdu, before)
-        writes = list[Write](made)
+        writes = made
         if reject is not None:
             why = f"{reject.rule}: {reject.reason}"
             stored = Stored(pdu, Status.REJECTED, group, group, why, depth=depth)
         else:
-            after, puts = self._draft.after(pdu, group, before)
-            writes += puts
+            after = self._draft.after(pdu, group, before)
             status, why = _accepted(verdict)
             stored = self._draft.judged_now(Stored(pdu, status, group, after, why, depth=depth))
             stored = await self._draft.effective(stored, before)

@@ -51,11 +51,12 @@ class Uncommitted:
         #: Servers of which nobody was in the room before.
         self._came: set[str] = set()
         self._recipients: list[frozenset[str]] = []
-        self._group_before = room.groups.last
         self._awaited = dict(room.awaited.by_target)
         #: Who is in a room that the core does not know yet.
         self._given = servers
         self._new: frozenset[str] = frozenset()
+        #: The room's row and state groups, once they are asked for.
+        self._keeping: list[Write] = []
         self.passing = Passing(room, self.load, self.drafted)
         #: Events redacted by the one that is being prepared.
         self._blanked: list[str] = []
@@ -70,10 +71,23 @@ class Uncommitted:
 
     def closing(self) -> list[Write]:
         """The writes of where the room stands afterwards."""
-        if self.head is self.room.head and not self.stored:
+        if self.head is self.room.head and not self.stored and self._resident == self.room.resident:
             return []
-        put = self.room.put(self.head, resident=self._resident, attended=self._attended)
-        return [self.ctx.store.owned(write) for write in (put, *self.passing.closing())]
+        self._keeping = self.room.keeping(self.head, resident=self._resident, attended=self._attended)
+        return [self.ctx.store.owned(write) for write in (*self._keeping, *self.passing.closing())]
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        """Commit events outside a turn of the core: of a room that nobody else writes to yet."""
+        try:
+            await self.ctx.store.commit([*writes, *self.closing()])
+        except BaseException:
+            self.abandoned()
+            raise
+        self.committed()
+
+    def leave(self) -> None:
+        """Nobody of ours is in the room afterwards."""
+        self._resident = False
 
     def committed(self) -> None:
         """The room stands at ``head`` now."""
@@ -86,16 +100,23 @@ class Uncommitted:
             self.own.attendance.tell(self.room.room_id)
         if self._came:
             self.own.attendance.servers_came(self.room.room_id, frozenset(self._came))
-        self.room.groups.committed()
+        if self._keeping:
+            self.room.committed(self._keeping)
+        else:
+            self.room.forget()
         self.room.events.keep(self.stored.values())
         self.passing.committed()
         for servers in self._recipients:
             self.own.sender.sent(servers)
 
     def abandoned(self) -> None:
-        """Nothing of this happened."""
-        self.room.forget(self._group_before)
+        """Nothing of this happened, or it is not known whether it did: the room is read again before anything
+        else happens in it.
+        """
+        self.room.forget()
         self.room.awaited.by_target = self._awaited
+        self.room.stale = True
+        self.own.stale(self.room)
 
     def mark(self) -> Callable[[], None]:
         """What takes back everything that is put into the DAG after this."""
@@ -150,25 +171,24 @@ class Uncommitted:
 
     async def before(
         self, pdu: Pdu, cited: Mapping[str, Stored]
-    ) -> tuple[int, dict[StateKey, str], Sequence[Write]]:
-        """The state before an event: its group, itself, and the writes that make the group. Events that it
-        follows and that are not ``cited`` with a place are holes.
+    ) -> tuple[int, dict[StateKey, str], list[Write]]:
+        """The state before an event: its group, itself, and the writes of the holes that it passes over:
+        events that it follows and that are not ``cited`` with a place.
         """
         groups = [cited[e].after for e in pdu.prev_events if e in cited and cited[e].after]
         if len(groups) == len(pdu.prev_events):
-            return await self.room.joined(groups or [0], groups[0] if groups else 0, self.drafted)
+            parent = groups[0] if groups else 0
+            return *await self.room.joined(groups or [0], parent, self.drafted), []
         lacking = [e for e in pdu.prev_events if e not in cited or not cited[e].after]
         passed, kept, self.head = await self.passing.follow(pdu, lacking, groups, self.head)
         groups += passed
-        group, state, made = await self.room.joined(groups, groups[0], self.drafted)
-        return group, state, [*kept, *made]
+        return *await self.room.joined(groups, groups[0], self.drafted), kept
 
-    def after(self, pdu: Pdu, group: int, before: StateIds) -> tuple[int, list[Write]]:
+    def after(self, pdu: Pdu, group: int, before: StateIds) -> int:
         """The group of the state after an event, also a soft-failed one: what follows it counts it in."""
         if pdu.state_key is None:
-            return group, []
-        after, puts = self.room.groups.after(group, before, pdu.key, pdu.event_id)
-        return after, list(puts)
+            return group
+        return self.room.groups.after(group, before, pdu.key, pdu.event_id)
 
     async def accept(
         self,
@@ -187,8 +207,7 @@ class Uncommitted:
         """
         room, writes = self.room, list[Write]()
         old_group = self.head.group
-        after, puts = self.after(pdu, before_group, before)
-        writes += puts
+        after = self.after(pdu, before_group, before)
         depth = self.deeper()
         stored = Stored(pdu, status, before_group, after, reason, generation=self.generation, depth=depth)
         stored = await self.effective(stored, before)
@@ -200,8 +219,7 @@ class Uncommitted:
             writes += more or ()
         behind = self.passing.behind(pdu.prev_events)
         head = advanced(self.head, pdu, after, after, behind_holes=behind, followed=followed)
-        group, current, made = await room.joined(head.extremities.values(), after, self.drafted)
-        writes.extend(made)
+        group, current = await room.joined(head.extremities.values(), after, self.drafted)
         self.head = bounded(replace(head, group=group))
         if pdu.type == MEMBER and pdu.membership != "join" and self._of_ours(pdu.state_key):
             self._resident = await self._anybody(current)
@@ -268,7 +286,7 @@ class Uncommitted:
     async def _attend(self, keys: Iterable[StateKey], current: StateIds) -> list[Write]:
         """What becomes of people with an account."""
         writes: list[Write] = []
-        concerned = self.own.attendance.concerned(keys)
+        concerned = await self.own.attendance.concerned(keys)
         members = await self.view_of(current, [(MEMBER, user) for user in concerned]) if concerned else {}
         for user in concerned:
             stay = stay_of(self.room.room_id, user, members.get((MEMBER, user)))

@@ -219,18 +219,19 @@ class Upgrades:
     async def _undo(self, begun: Unfinished) -> None:
         """Leave a room that is to replace nothing: nobody has heard of it but who made it."""
         new = self._founder.room(begun.new)
-        writes = list[Write]()
         if new is not None:
+            await self._own.fresh(new)
+            writes = list[Write]()
             draft = Uncommitted(new, self._own)
             speech = Speech(draft)
             people = [user async for user in new.people_of(self._own.server)]
             for user in people:
                 writes += await speech.own_event(user, MEMBER, user, {"membership": "leave"})
-            writes += [new.put(draft.head, resident=False)]
-        await self._ctx.store.commit([*writes, begun.end()])
-        if new is not None:
-            draft.committed()
+            draft.leave()
+            await draft.commit([*writes, begun.end()])
             self._ctx.count("matrix_upgrades_undone")
+        else:
+            await self._ctx.store.commit([begun.end()])
 
     @staticmethod
     def _may(old: MatrixRoom, user: str, levels: Levels, version: RoomVersion) -> None:
@@ -304,6 +305,7 @@ class Upgrades:
         """The people of other networks enter the new room, as far as it lets them."""
         view = self._ctx.view(old_id)
         people = [p for p in view.people.values() if p.user.network != self._ctx.id] if view else []
+        await self._own.fresh(new)
         draft, writes = Uncommitted(new, self._own, servers), list[Write]()
         speech, present = Speech(draft), await self._present(new)
         state = await new.state()
@@ -322,8 +324,7 @@ class Upgrades:
                 self._ctx.count("matrix_upgrade_left_behind")
                 self._ctx.log.info("%s stays behind: %s", ghost, error)
         if writes:
-            await self._ctx.store.commit([*writes, new.put(draft.head)])
-            draft.committed()
+            await draft.commit(writes)
 
     async def _present(self, new: MatrixRoom) -> RoomView:
         """A room as the core sees it, before the core has it."""

@@ -1,0 +1,59 @@
+"""Read, change, commit: what has to be done again where another writer came between."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from hansa.store.base import Cas, Conflict, Key, Remove, Row, Scoped, Value, Write
+
+T = TypeVar("T")
+
+#: Times that a change is tried while others change the same.
+TRIES = 8
+
+
+async def again_on_conflict(turn: Callable[[], Awaitable[T]], *, tries: int = TRIES) -> T:
+    """The result of ``turn``, which reads, decides and commits what it decided with ``Insert``, ``Cas`` or
+    ``Remove``. It is called again, from its reads, where that is a ``Conflict``; the last one is raised.
+    """
+    for _ in range(tries - 1):
+        try:
+            return await turn()
+        except Conflict:
+            continue
+    return await turn()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """What a row becomes: its body (None: it is removed), its fields, and what is committed with it."""
+
+    body: bytes | None
+    fields: Mapping[str, Value] = field(default_factory=dict)
+    beside: tuple[Write, ...] = ()
+
+
+async def change_row(
+    store: Scoped, collection: str, key: Key, change: Callable[[Row | None], Changed | None]
+) -> Row | None:
+    """Make a row what ``change`` makes of it as it is (None: it is not there), whoever else changes it at the
+    same time. ``change`` is called again for each race that was lost; None from it leaves the row as it is.
+    Returns the row that it made its decision by. Raises ``Conflict`` after ``TRIES``.
+    """
+
+    async def turn() -> Row | None:
+        row = await store.get(collection, key)
+        made = change(row)
+        if made is None:
+            return row
+        before = row.body if row is not None else None
+        if made.body is not None:
+            write: tuple[Write, ...] = (Cas(collection, key, before, made.body, made.fields),)
+        else:
+            write = (Remove(collection, key, before),) if row is not None else ()
+        await store.commit([*write, *made.beside])
+        return row
+
+    return await again_on_conflict(turn)
