@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
-from hansa import Delete, Membership, NetworkContext, Put, Ref, Write
+from hansa import Delete, Membership, NetworkContext, Put, Ref, Row, Write
 
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import MEMBER
@@ -121,13 +121,14 @@ class Attendance:
     async def learn(self, users: Iterable[str]) -> None:
         """Take up accounts that were made where we did not see it, if there are some of these names."""
         wanted = [(user,) for user in users]
-        for key, row in (await self._ctx.store.get_many("account", wanted) if wanted else {}).items():
-            await self._learned(str(key[0]), row.body)
+        for row in (await self._ctx.store.get_many("account", wanted) if wanted else {}).values():
+            await self._learned(row)
 
-    async def _learned(self, user: str, body: bytes) -> None:
+    async def _learned(self, account: Row) -> None:
+        user = str(account.key[0])
         rows = await self._ctx.store.scan("stay", equal=(user,), limit=_MOST_ROOMS)
         self.accounts.add(user)
-        if orjson.loads(body).get("erased"):
+        if orjson.loads(account.body).get("erased"):
             self.erased.add(user)
         for row in rows:
             stay = Stay(room_id=str(row.key[1]), **orjson.loads(row.body))
