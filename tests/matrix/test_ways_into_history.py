@@ -25,7 +25,7 @@ from peers.forger import JoinedRoom
 CHECKED = {
     "room/create.py _drafted": "first events: `_judge` asks policies, then each is held against the rules",
     "room/fetched.py _insert": "outliers of `checked`: signature, hash, size, room and own auth; shown to nobody",
-    "room/membership.py _keep": "the state of a join: signature, hash, size, room and own auth; no timeline",
+    "room/membership.py _kept": "the state of a join: signature, hash, size, room and own auth; no timeline",
     "room/spread.py go": "an event that is stored, with another state at it",
     "room/turn.py _adopted": "`checked`, then own auth, the state given, the present, policies",
     "room/turn.py _arrived": "`verified` or `checked`, then checks 4 to 6 and policies",
@@ -92,7 +92,7 @@ UNBOUND = {
     "room/events.py foreign": "it is what tells them apart",
     "room/events.py load": "it leaves out those of other rooms",
     "room/events.py taken": "it says which ids are those of other events, of whatever room",
-    "room/membership.py _keep": "the room is not here yet: `_placeless` looks at the room of each",
+    "room/membership.py _kept": "the room is not here yet: `_placeless` looks at the room of each",
 }
 
 

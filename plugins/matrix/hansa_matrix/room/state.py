@@ -209,6 +209,7 @@ class Groups:
         rows = await self._store.scan("state_group", equal=(self._room_id,), limit=1, reverse=True)
         self.last = max(self.last, int(rows[0].key[1]) if rows else 0)
 
+
 def _read(row: Row) -> tuple[int, Sequence[Delta]]:
     """A group's parent, and its difference to that."""
     parent, delta = orjson.loads(row.body)
