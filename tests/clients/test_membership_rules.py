@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from clients.people import OURS, Refused, house, part
 from hansa_matrix.proto.hashing import event_id
@@ -88,6 +90,53 @@ async def test_a_space_is_read_in_depth_before_the_next_of_its_rooms(tmp_path):
             await alice.state(parent, "m.space.child", {"via": [OURS], "order": order}, child)
         found = await alice.get(f"/_matrix/client/v1/rooms/{part(top)}/hierarchy")
         assert [names[r["room_id"]] for r in found["rooms"]] == ["top", "a", "deep", "b"]
+
+
+async def test_rooms_of_a_space_are_in_the_order_that_it_says(tmp_path):
+    """What is no order counts as none; the older of two is first, and of one moment the lesser room id."""
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        space = await alice.create(preset="public_chat", creation_content={"type": "m.space"})
+        orders = ["b", None, 7, "a", "~~", "\N{LATIN SMALL LETTER A WITH ACUTE}", "x" * 51, " ", "A"]
+        rooms: dict[str, Any] = {}
+        for number, order in enumerate(orders):
+            room = await alice.create(preset="public_chat", name=f"{number}")
+            rooms[room] = order
+            content = {"via": [OURS]} | ({"order": order} if order is not None else {})
+            await alice.state(space, "m.space.child", content, room)
+        path = f"/_matrix/client/v1/rooms/{part(space)}/hierarchy"
+        found = await alice.get(path)
+        none = [
+            order for order in orders if order in {None, 7, "\N{LATIN SMALL LETTER A WITH ACUTE}", "x" * 51}
+        ]
+        assert [rooms[r["room_id"]] for r in found["rooms"][1:]] == [" ", "A", "a", "b", "~~", *none]
+        listed = [c["state_key"] for c in found["rooms"][0]["children_state"]]
+        assert listed == [r["room_id"] for r in found["rooms"][1:]]
+        # In pages, which are all of one question.
+        paged, token = list[str](), ""
+        for _ in range(4):
+            page = await alice.get(f"{path}?limit=3{token}")
+            paged += [r["room_id"] for r in page["rooms"]]
+            token = f"&from={page.get('next_batch')}"
+        assert paged == [space, *listed]
+        first = (await alice.get(f"{path}?limit=3"))["next_batch"]
+        for more in ("max_depth=1", "suggested_only=true"):
+            status, answer = await alice.ask("GET", f"{path}?limit=3&from={first}&{more}")
+            assert (status, answer["errcode"]) == (400, "M_INVALID_PARAM")
+        status, answer = await alice.ask("GET", f"{path}?from=3")
+        assert (status, answer["errcode"]) == (400, "M_INVALID_PARAM")
+        assert [r["room_id"] for r in (await alice.get(f"{path}?max_depth=0"))["rooms"]] == [space]
+
+
+async def test_nothing_is_in_a_room_that_is_no_space(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room, other = [await alice.create(preset="public_chat") for _ in range(2)]
+        await alice.state(room, "m.space.child", {"via": [OURS]}, other)
+        (only,) = (await alice.get(f"/_matrix/client/v1/rooms/{part(room)}/hierarchy"))["rooms"]
+        assert only["children_state"] == []
+        status, found = await home.wire.ask("GET", f"{V1}/hierarchy/{part(room)}")
+        assert (status, found["room"]["children_state"], found["children"]) == (200, [], [])
 
 
 @pytest.mark.parametrize("version", ["10", "12"])

@@ -176,6 +176,33 @@ async def test_a_part_that_is_not_there_is_refused_and_what_is_no_range_is_the_w
         assert (changed.status, await whole(changed)) == (200, b"0123456789")
 
 
+async def test_a_player_asks_how_long_a_video_is_first(tmp_path):
+    """By HEAD, which has no part and no bytes; and old paths are the same."""
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        path = await file_of(alice, b"0123456789", content_type="video/mp4")
+        old = path.replace("/_matrix/client/v1/media/", "/_matrix/media/v3/")
+        assert old != path
+        for where in (path, old, f"{path}/name.mp4"):
+            head = await alice.whole("HEAD", where, range="bytes=2-3")
+            assert (head.status, head.headers["Content-Length"]) == (200, "10")
+            assert (head.headers["Accept-Ranges"], head.content_type) == ("bytes", "video/mp4")
+            seeking = await alice.whole("GET", where, range="bytes=2-3")
+            assert (seeking.status, await whole(seeking)) == (206, b"23")
+        assert (await home.anybody.whole("HEAD", path)).status == 401
+
+
+@pytest.mark.parametrize(("asked", "status"), [("bytes=0-", 416), ("bytes=-1", 416), ("", 200)])
+async def test_a_file_of_no_bytes_has_no_part(tmp_path, asked, status):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        path = await file_of(alice, b"", content_type="video/mp4")
+        answer = await alice.whole("GET", path, range=asked)
+        assert answer.status == status
+        if status == 416:
+            assert answer.headers["Content-Range"] == "bytes */0"
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [

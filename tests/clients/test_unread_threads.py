@@ -70,9 +70,11 @@ async def test_receipts_of_the_room_and_of_its_threads_stand_beside_each_other(t
         await read(bob, room, root)
         await read(bob, room, answer, thread_id=root)
         await read(bob, room, last, thread_id="main")
-        (receipts,) = (await alice.sync())["rooms"]["join"][room]["ephemeral"]["events"]
+        told = (await alice.sync())["rooms"]["join"][room]["ephemeral"]["events"]
         names = {
-            event: [one["m.read"][bob.user].get("thread_id")] for event, one in receipts["content"].items()
+            event: [one["m.read"][bob.user].get("thread_id")]
+            for receipts in told
+            for event, one in receipts["content"].items()
         }
         assert names == {root: [None], answer: [root], last: ["main"]}
         assert await counts(bob, room) == (0, {})
@@ -168,3 +170,22 @@ async def test_receipts_for_a_thread(tmp_path, event, kind, thread, taken):
         else:
             with pytest.raises(Refused, match="M_INVALID_PARAM"):
                 await asked
+
+
+async def test_one_event_may_be_the_last_that_is_read_of_the_room_and_of_a_thread(tmp_path):
+    """Both receipts are told to clients, first and as news: neither takes the other's place."""
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(preset="public_chat")
+        await bob.join(room)
+        said = await alice.say(room, "x")
+        await alice.sync()
+        for body in ({}, {"thread_id": "main"}):
+            await bob.call("POST", f"/rooms/{part(room)}/receipt/m.read/{part(said)}", body)
+        fresh = await home.person("alice", "LAPTOP")
+        for found in (await alice.sync(), await fresh.sync()):
+            told = [
+                e for e in found["rooms"]["join"][room]["ephemeral"]["events"] if e["type"] == "m.receipt"
+            ]
+            read = [e["content"][said]["m.read"][bob.user].get("thread_id") for e in told]
+            assert read == [None, "main"]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ from hansa_matrix.client_api.told import Told
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.crossings import Crossings, require, said
-from hansa_matrix.federation.answers.spaces import Spaces
+from hansa_matrix.federation.answers.spaces import SPACE, Spaces
 from hansa_matrix.federation.client import Client, Refused, Unreachable
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
@@ -39,6 +40,8 @@ from hansa_matrix.users.known import Known
 
 _SHOWN_IN_ROOMS = frozenset({"displayname", "avatar_url"})
 _STATES = ("online", "unavailable", "offline")
+#: How many rooms of a space were given, down to which depth, and whether the suggested ones alone.
+_TOKEN = re.compile(r"([0-9]{1,6})_([0-9]{1,2})_([01])", re.ASCII)
 #: Rooms of a space that are looked at for one answer, and seconds in which other servers are asked.
 _MOST_SPACES, _SPACES_WITHIN = 1000, 20.0
 _VISIBILITIES = ("public", "private")
@@ -247,7 +250,7 @@ class People:
         """``GET /hierarchy``: a space, what is in it, and in that, depth first."""
         root, most = request.path["room"], max(1, number(request, "limit", 50, 50))
         deep, suggested = number(request, "max_depth", 10, 10), request.first("suggested_only") == "true"
-        start = number(request, "from", 0, _MOST_SPACES)
+        start = _start(request.first("from"), deep, suggested=suggested)
         found: list[dict[str, Any]] = []
         seen: set[str] = set()
         edge: list[tuple[str, int, list[str]]] = [(root, 0, [])]
@@ -264,15 +267,15 @@ class People:
                     raise error(403, "M_FORBIDDEN", "there is no such space, or it is not for you to see")
                 continue
             found.append(one)
-            if one.get("room_type") == "m.space" and depth < deep:
+            if one.get("room_type") == SPACE and depth < deep:
                 edge[:0] = [
                     (child["state_key"], depth + 1, _via(child))
-                    for child in one["children_state"]
+                    for child in sorted(one["children_state"], key=_place)
                     if isinstance(child.get("state_key"), str)
                 ]
         answer: dict[str, Any] = {"rooms": found[start : start + most]}
         if len(found) > start + most:
-            answer["next_batch"] = str(start + most)
+            answer["next_batch"] = f"{start + most}_{deep}_{int(suggested)}"
         return answer
 
     async def summary(self, caller: Caller, request: Request, _body: Any) -> Any:
@@ -318,6 +321,25 @@ class People:
             "matrix_server_name": self._own.server,
             "token_type": "Bearer",
         }
+
+
+def _place(child: Mapping[str, Any]) -> tuple[tuple[bool, str], int, str]:
+    """The place of a room in a space, by what any server says of it."""
+    content, ts, room_id = child.get("content"), child.get("origin_server_ts"), child.get("state_key")
+    place = space_child(content if isinstance(content, dict) else None).place
+    return place, ts if type(ts) is int else 0, room_id if isinstance(room_id, str) else ""
+
+
+def _start(token: str, deep: int, *, suggested: bool) -> int:
+    """How many rooms of a space were given before. Raises the error answer of a token that is none, or one of
+    other questions.
+    """
+    if not token:
+        return 0
+    match = _TOKEN.fullmatch(token)
+    if match is None or match.groups()[1:] != (str(deep), str(int(suggested))):
+        raise error(400, "M_INVALID_PARAM", "that is no token of a page with these max_depth, suggested_only")
+    return min(int(match[1]), _MOST_SPACES)
 
 
 def _via(child: Mapping[str, Any]) -> list[str]:

@@ -200,14 +200,16 @@ class RoomsPart:
         return [str(one.pdu.state_key) for one in first]
 
     async def _receipts(self, asked: Asked, room_id: str, users: set[str] | None) -> list[dict[str, Any]]:
-        """Of some people, or of all."""
+        """Of some people, or of all; those of the room and of each thread apart: one event may be the last
+        that somebody has read in both.
+        """
         found: dict[tuple[str, str], tuple[str, int]] = {}
         if users is None:
             found = dict(await self._signals.receipts(room_id))
         else:
             for user in users:
                 found |= await self._signals.receipts(room_id, user)
-        content: dict[str, dict[str, dict[str, Any]]] = {}
+        by_thread: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
         for (user, thread), (event_id, ts) in found.items():
             private = thread.startswith(PRIVATE)
             if (private and user != asked.caller.user) or user in asked.ignored:
@@ -215,8 +217,8 @@ class RoomsPart:
             name = thread.removeprefix(PRIVATE)
             kind = "m.read.private" if private else "m.read"
             entry = {"ts": ts} | ({"thread_id": name} if name else {})
-            content.setdefault(event_id, {}).setdefault(kind, {})[user] = entry
-        return [{"type": "m.receipt", "content": content}] if content else []
+            by_thread.setdefault(name, {}).setdefault(event_id, {}).setdefault(kind, {})[user] = entry
+        return [{"type": "m.receipt", "content": by_thread[name]} for name in sorted(by_thread)]
 
     async def account_data(self, asked: Asked, room_id: str, *, whole: bool = False) -> list[dict[str, Any]]:
         """What somebody keeps for themselves in a room, or (room empty) altogether, as far as it is news."""

@@ -35,6 +35,8 @@ from hansa_matrix.room.room import MatrixRoom
 
 _MOST_PUBLIC, _MOST_CHILDREN = 100, 50
 _CHILD = "m.space.child"
+#: The type of a room that has others in it.
+SPACE = "m.space"
 _SHOWN: tuple[StateKey, ...] = (
     CREATE_KEY,
     JOIN_RULES_KEY,
@@ -155,7 +157,8 @@ class Spaces:
         if room is None or known is None:
             raise error(404, "M_NOT_FOUND", "there is no such room, or it is not for that server to see")
         suggested = request.first("suggested_only") == "true"
-        children = await self._children(room, suggested=suggested)
+        space = known.get("room_type") == SPACE
+        children = await self._children(room, suggested=suggested) if space else []
         found, hidden = [], []
         for child in children[:_MOST_CHILDREN]:
             inner = self._entitled.rooms.get(str(child.state_key))
@@ -173,11 +176,13 @@ class Spaces:
         }
 
     async def described(self, room: MatrixRoom, *, suggested: bool) -> dict[str, Any] | None:
-        """A room as spaces show it, with what it says is in it."""
+        """A room as spaces show it, with what it says is in it: nothing is in one that is no space."""
         summary = await self._summary(room)
         if summary is None:
             return None
-        return {**summary, "children_state": _listed(await self._children(room, suggested=suggested))}
+        space = summary.get("room_type") == SPACE
+        children = await self._children(room, suggested=suggested) if space else []
+        return {**summary, "children_state": _listed(children)}
 
     async def _children(self, room: MatrixRoom, *, suggested: bool) -> list[Pdu]:
         state = await room.state()
