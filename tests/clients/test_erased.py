@@ -132,6 +132,51 @@ async def test_a_name_of_the_erased_is_shown_to_who_was_there_alone(tmp_path, er
             assert [e["content"] for e in state if e["type"] == "m.room.name"] == [{"name": "Verona"}]
 
 
+@pytest.mark.parametrize("version", ["10", "12"])
+async def test_servers_that_come_later_get_no_name_of_the_erased(tmp_path, version):
+    """Neither in the state nor among what authorises it; whom it is about is a member all the same."""
+    async with house(tmp_path, version) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(preset="public_chat", room_alias_name="verona", room_version=version)
+        await bob.join(room)
+        await alice.state(room, "m.room.power_levels", await levels(alice, room, bob))
+        named = await bob.state(room, "m.room.name", {"name": "Verona"})
+        await alice.say(room, "x")
+        await close(bob, erase=True)
+
+        async def gone() -> bool:
+            return bob.user not in (await alice.get(f"/rooms/{part(room)}/joined_members"))["joined"]
+
+        await until(gone)
+        taken: list[Any] = []
+        ask = home.wire.ask
+
+        async def asking(method: str, target: str, *given: Any, **more: Any) -> tuple[int, Any]:
+            answer = await ask(method, target, *given, **more)
+            taken.append(answer[1])
+            return answer
+
+        home.wire.ask = asking
+        await home.wire.join("verona")
+        for target in (
+            f"{FEDERATION}/state/{part(room)}?event_id={part(named)}",
+            f"{FEDERATION}/event_auth/{part(room)}/{part(named)}",
+        ):
+            status, answer = await ask("GET", target)
+            assert status == 200, answer
+            taken.append(answer)
+        found = [
+            pdu
+            for answer in taken
+            for name in ("state", "auth_chain", "pdus")
+            for pdu in answer.get(name, ())
+        ]
+        of_bob = [p for p in found if p["type"] == "m.room.member" and p["state_key"] == bob.user]
+        assert {p["content"]["membership"] for p in of_bob} == {"join", "leave"}
+        assert all(p["content"].keys() <= {"membership"} for p in of_bob)
+        assert any(p["content"].get("displayname") == "alice" for p in found if p["type"] == "m.room.member")
+
+
 async def levels(alice: Person, room: str, other: Person) -> dict[str, Any]:
     found = await alice.get(f"/rooms/{part(room)}/state/m.room.power_levels")
     return {**found, "users": {**found["users"], other.user: 50}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from hansa import NetworkContext
@@ -20,7 +19,7 @@ from hansa_matrix.room.events import Stored
 from hansa_matrix.room.redactions import REDACTION, target_of
 from hansa_matrix.room.relations import REFERENCE, REPLACE, THREAD, Relations, event_ids_of, relation
 from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.shown import unspoken
+from hansa_matrix.room.shown import nameless, unspoken
 
 _STRIPPED = ("type", "state_key", "content", "sender", "origin_server_ts")
 #: Relations of one kind that are looked at for an event's summary.
@@ -147,10 +146,9 @@ class Shapes:
 
     async def _nameless(self, reader: str, room: MatrixRoom, one: Stored) -> Stored:
         """A state event; of an erased person's membership what it did, unless the reader was there."""
-        if one.pdu.type != MEMBER or one.pdu.sender not in self._erased:
-            return one
-        there = one.before and await self._membership(reader, room, one, {}) == "join"
-        return one if there else replace(one, pdu=redacted(one.pdu, room.version))
+        without = nameless(one, room.version, self._erased)
+        there = without is not one and one.before and await self._membership(reader, room, one, {}) == "join"
+        return one if there else without
 
     async def _taken_back(
         self, caller: Caller, room: MatrixRoom, events: Sequence[Stored], *, room_id: bool

@@ -8,7 +8,7 @@ go on: they get it as a redaction would leave it, whose hash and signatures hold
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from hansa_matrix.proto.event import Pdu, StateKey
@@ -34,6 +34,14 @@ _BACK = 20
 def for_servers(stored: Stored, version: RoomVersion) -> Stored:
     """An event as other servers may have it."""
     return replace(stored, pdu=redacted(stored.pdu, version)) if stored.by_policy else stored
+
+
+def nameless(stored: Stored, version: RoomVersion, erased: Collection[str]) -> Stored:
+    """An event of a state for who was not there: of the erased there are memberships, and no names."""
+    pdu = stored.pdu
+    if pdu.type != MEMBER or pdu.state_key not in erased or "third_party_invite" in pdu.content:
+        return stored
+    return replace(stored, pdu=redacted(pdu, version))
 
 
 def unspoken(pdu: Pdu, version: RoomVersion) -> Pdu:

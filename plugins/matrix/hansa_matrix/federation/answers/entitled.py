@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 import orjson
@@ -14,7 +14,7 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.shown import for_servers
+from hansa_matrix.room.shown import for_servers, nameless
 
 
 class Rooms(Protocol):
@@ -98,6 +98,8 @@ def raw(room: MatrixRoom, stored: Stored) -> Any:
     return orjson.Fragment(for_servers(stored, room.version).pdu.wire)
 
 
-def wire(room: MatrixRoom, stored: Iterable[Stored]) -> list[Any]:
-    """Events of a room as the bytes they hash to."""
+def wire(room: MatrixRoom, stored: Iterable[Stored], erased: Collection[str] = ()) -> list[Any]:
+    """Events of a room as the bytes they hash to; those of a state without the names of the ``erased``."""
+    if erased:
+        stored = [nameless(one, room.version, erased) for one in stored]
     return [raw(room, one) for one in stored]

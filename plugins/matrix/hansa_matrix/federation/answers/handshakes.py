@@ -85,8 +85,8 @@ class Handshakes:
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view else set()
         return {
             "origin": self._own.server,
-            "state": wire(room, state.values()),
-            "auth_chain": wire(room, given.values()),
+            "state": wire(room, state.values(), self._own.attendance.erased),
+            "auth_chain": wire(room, given.values(), self._own.attendance.erased),
             "event": raw(room, stored),
             "members_omitted": False,
             "servers_in_room": sorted(servers | {self._own.server}),

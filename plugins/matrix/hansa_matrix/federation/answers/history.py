@@ -65,7 +65,11 @@ class History:
         """``GET /state``: the state before an event."""
         room, state = await self._state_at(origin, request)
         chain = await room.events.judged(await room.events.auth_chain(state, room.version))
-        return {"pdus": wire(room, state.values()), "auth_chain": wire(room, chain.values())}
+        erased = self._entitled.own.attendance.erased
+        return {
+            "pdus": wire(room, state.values(), erased),
+            "auth_chain": wire(room, chain.values(), erased),
+        }
 
     async def state_ids(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /state_ids``."""
@@ -79,7 +83,7 @@ class History:
         room, stored = await self._entitled.served(origin, request.path["event"], request.path["room"])
         chain = await room.events.auth_chain([stored.pdu.event_id], room.version)
         given = await room.events.judged(chain)
-        return {"auth_chain": wire(room, given.values())}
+        return {"auth_chain": wire(room, given.values(), self._entitled.own.attendance.erased)}
 
     async def backfill(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /backfill``: newest first, the named events included."""
