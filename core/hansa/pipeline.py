@@ -123,9 +123,9 @@ class Pipeline:
         for inbound in items:
             if inbound.origin.network != network or inbound.sender.network != network:
                 raise LocalProtocolError(f"{network} may not speak for {inbound.sender} ({inbound.origin})")
-            self._rooms.of(inbound.room)
             link = self._rooms.link(inbound.room)
-            assert link is not None
+            if link is None:
+                raise LocalProtocolError(f"{inbound.room} is not linked to a room")
             made.append(Submission(inbound, link, loop.create_future()))
         for room in {item.link.room for item in made}:
             if self.waiting(room) + len(made) > _WAITING:

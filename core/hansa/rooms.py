@@ -39,7 +39,10 @@ class Room:
     @property
     def authority(self) -> Link | None:
         """The link whose native rules decide here, None where the core judges from the view."""
-        return next((link for link in self.links.values() if link.authority), None)
+        for link in self.links.values():
+            if link.authority:
+                return link
+        return None
 
 
 class Rooms:

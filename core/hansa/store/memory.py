@@ -35,7 +35,7 @@ _Table = dict[Key, Row]
 def checked(collection: Collection, write: Write) -> None:
     """Raise for a write that no store may take."""
     if not isinstance(write, Append):
-        if len(write.key) != len(key_names(collection)):
+        if len(write.key) != (1 if collection.stream else len(collection.key)):
             raise StoreError(f"{write.key!r} is no key of {collection.name}")
         _storable(collection, write.key)
     if isinstance(write, Delete | Remove):
@@ -51,10 +51,12 @@ def checked(collection: Collection, write: Write) -> None:
 def _storable(collection: Collection, values: Iterable[Value]) -> None:
     """Integers have 64 bits and strings are Unicode: a surrogate alone has no UTF-8."""
     for value in values:
+        if type(value) is str and value.isascii():  # most are
+            continue
         if isinstance(value, int):
             if not -(1 << 63) <= value < 1 << 63:
                 raise StoreError(f"an integer for {collection.name} is over 64 bits")
-        elif isinstance(value, str) and not value.isascii():
+        elif isinstance(value, str):
             try:
                 value.encode()
             except UnicodeEncodeError:

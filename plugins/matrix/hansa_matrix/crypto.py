@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from hansa.pure.errors import ConfigError
 from nacl.bindings import crypto_sign_open
@@ -49,9 +50,13 @@ class SigningKey:
         return encode64(self._key.sign(message).signature)
 
 
+#: A server signs all its events with one key.
+_public = lru_cache(maxsize=1024)(decode64)
+
+
 def verify(public: str, signature: str, message: bytes) -> bool:
     """True if the signature is this key's over the message. Whatever is malformed is just not it."""
-    key, sig = decode64(public), decode64(signature)
+    key, sig = _public(public), decode64(signature)
     if key is None or sig is None or len(key) != 32 or len(sig) != 64:
         return False
     try:

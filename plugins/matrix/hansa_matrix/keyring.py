@@ -84,6 +84,16 @@ class Keyring:
         old = self._keys.old.get(key_id)
         return VerifyKey(public=old.public, valid_until=old.expired_ts) if old is not None else None
 
+    def at_hand(self, wanted: Iterable[tuple[str, str]], at: int) -> bool:
+        """Whether these keys are in memory and valid at ``at`` (ms), so that ``need`` would do nothing."""
+        for server, key_id in wanted:
+            if server == self._server:
+                continue
+            known = self._kept.at_hand(server, key_id)
+            if known is None or known.valid_until < at or self._kept.passing(server):
+                return False
+        return True
+
     async def has(self, wanted: Iterable[tuple[str, str]], at: int) -> bool:
         """Whether these keys are here and valid at ``at`` (ms)."""
         return not await self._missing(wanted, at)

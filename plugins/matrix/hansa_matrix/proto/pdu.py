@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from hansa.pure.errors import RemoteProtocolError
@@ -204,6 +204,8 @@ Verifier = Callable[[str, str, bytes], bool]
 
 def required_servers(pdu: Pdu, version: RoomVersion) -> frozenset[str]:
     """The servers whose signatures an event needs."""
+    if pdu.type != "m.room.member" and not version.named_event_ids:
+        return frozenset((ids.domain_of(pdu.sender),))
     servers = set()
     invite = pdu.type == "m.room.member" and pdu.membership == "invite"
     if not (invite and "third_party_invite" in pdu.content):
@@ -219,8 +221,7 @@ def required_servers(pdu: Pdu, version: RoomVersion) -> frozenset[str]:
 
 def key_ids(pdu: Pdu, servers: Iterable[str]) -> set[tuple[str, str]]:
     """``(server, key id)`` of every signature that matters."""
-    found = ((server, key) for server in servers for key in signatures_of(pdu.raw, server))
-    return {(server, key) for server, key in found if _published(key)}
+    return {(server, key) for server in servers for key in signatures_of(pdu.raw, server) if _published(key)}
 
 
 @lru_cache(maxsize=1024)
@@ -232,6 +233,22 @@ def _published(key_id: str) -> bool:
 def needed_at(pdu: Pdu, version: RoomVersion) -> int:
     """When (ms) a key must have been valid to have signed an event; 0 where any time does."""
     return pdu.origin_server_ts if version.key_validity else 0
+
+
+class Signers(NamedTuple):
+    """Who has to have signed an event: the servers, their keys by ``(server, key id)``, and when (ms) these
+    must have been valid.
+    """
+
+    servers: frozenset[str]
+    keys: set[tuple[str, str]]
+    at: int
+
+
+def signers(pdu: Pdu, version: RoomVersion) -> Signers:
+    """What receipt check 2 needs to know of the signatures of an event."""
+    servers = required_servers(pdu, version)
+    return Signers(servers, key_ids(pdu, servers), needed_at(pdu, version))
 
 
 def unsigned_by(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +12,7 @@ from hansa_matrix.proto.redact import redact
 from hansa_matrix.proto.versions import RoomVersion
 
 _MOST_SIGNATURES = 50
+_PADDING = ("", "===", "==", "=")
 
 
 def encode64(data: bytes) -> str:
@@ -25,8 +26,8 @@ def decode64(text: object) -> bytes | None:
         return None
     plain = text.rstrip("=").replace("-", "+").replace("_", "/")
     try:
-        return b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except (binascii.Error, ValueError):
+        return binascii.a2b_base64(plain + _PADDING[len(plain) % 4], strict_mode=True)
+    except ValueError:
         return None
 
 

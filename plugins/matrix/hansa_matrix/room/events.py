@@ -94,6 +94,20 @@ class Stored:
         dense = max(0, values_in(wire) - len(wire) // _PER_VALUE)
         return len(wire) + len(self.pdu.signable) + dense * _VALUE
 
+    def as_live(self) -> Stored:
+        """The same with its place in the timeline."""
+        return Stored(
+            self.pdu,
+            self.status,
+            self.before,
+            self.after,
+            self.reason,
+            live=True,
+            redacted=self.redacted,
+            generation=self.generation,
+            depth=self.depth,
+        )
+
     def _fields(self) -> dict[str, Value]:
         return {
             "room_id": self.pdu.room_id,
@@ -160,7 +174,8 @@ class Events:
         self._store = store
         #: Asked of what somebody is to read.
         self.judge: Judge | None = None
-        self._kept: OrderedDict[str, Stored] = OrderedDict()
+        #: With the size of each.
+        self._kept: OrderedDict[str, tuple[Stored, int]] = OrderedDict()
         self._bytes = 0
 
     async def load(self, ids: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
@@ -168,12 +183,11 @@ class Events:
         found: dict[str, Stored] = {}
         missing: list[str] = []
         for event_id in ids:
-            kept = self._kept.get(event_id)
+            kept = self.at_hand(event_id)
             if kept is None:
                 missing.append(event_id)
             else:
                 found[event_id] = kept
-                self._kept.move_to_end(event_id)
         if missing:
             rows = await self._store.get_many("pdu", [(event_id,) for event_id in missing])
             for key, row in rows.items():
@@ -195,22 +209,27 @@ class Events:
 
     def keep(self, stored: Iterable[Stored]) -> None:
         """Remember what was just written or read."""
+        kept = self._kept
         for one in stored:
-            before = self._kept.get(one.pdu.event_id)
-            self._bytes += one.size - (before.size if before else 0)
-            self._kept[one.pdu.event_id] = one
-        while len(self._kept) > _KEPT or self._bytes > _KEPT_BYTES:
-            _, oldest = self._kept.popitem(last=False)
-            self._bytes -= oldest.size
+            event_id, size = one.pdu.event_id, one.size
+            before = kept.get(event_id)
+            self._bytes += size - (before[1] if before else 0)
+            kept[event_id] = one, size
+        while len(kept) > _KEPT or self._bytes > _KEPT_BYTES:
+            self._bytes -= kept.popitem(last=False)[1][1]
 
     def at_hand(self, event_id: str) -> Stored | None:
-        """An event if it is in memory."""
-        return self._kept.get(event_id)
+        """An event if it is in memory, where it stays longer for it."""
+        kept = self._kept.get(event_id)
+        if kept is None:
+            return None
+        self._kept.move_to_end(event_id)
+        return kept[0]
 
     def forget(self, room_id: str) -> None:
         """Drop the events of a room: what they are in the store may be something else."""
-        for event_id in [e for e, one in self._kept.items() if one.pdu.room_id == room_id]:
-            self._bytes -= self._kept.pop(event_id).size
+        for event_id in [e for e, (one, _) in self._kept.items() if one.pdu.room_id == room_id]:
+            self._bytes -= self._kept.pop(event_id)[1]
 
 
 class RoomEvents:

@@ -39,6 +39,15 @@ _HAD_IN_VAIN = 4 * TRIES
 _TOLD = 10_000
 
 
+def _stands(room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> bool:
+    """Whether all that an event cites is in memory, or coming: nothing is read for most."""
+    at_hand = room.events.at_hand
+    for event_id in pdu.prev_events:
+        if event_id not in coming and ((one := at_hand(event_id)) is None or not one.after):
+            return False
+    return all(event_id in coming or at_hand(event_id) is not None for event_id in pdu.auth_events)
+
+
 class GapFiller:
     """See ``ingest.Gaps``. ``ingest`` is set once both exist."""
 
@@ -64,6 +73,8 @@ class GapFiller:
 
     async def lacking(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
         """See ``ingest.Gaps.lacking``."""
+        if _stands(room, pdu, coming):
+            return []
         prev = [e for e in pdu.prev_events if e not in coming]
         auth = [e for e in pdu.auth_events if e not in coming]
         found = await room.events.load([*prev, *auth], room.version)

@@ -36,7 +36,7 @@ from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import domain_of
-from hansa_matrix.proto.pdu import checked_hash, key_ids, needed_at, parse, required_servers, unsigned_by
+from hansa_matrix.proto.pdu import Signers, checked_hash, parse, signers, unsigned_by
 from hansa_matrix.room.backlog import Backlog, weight
 from hansa_matrix.room.coming import Coming
 from hansa_matrix.room.line import Entry, Line
@@ -250,14 +250,16 @@ class Ingest:
         await self._foresee(room, entries)
         items: list[Inbound] = []
         expected: set[str] = set()
+        policed = await self._policing.of(room) is not None
         for entry in entries:
+            needed = signers(entry.pdu, room.version)
             if (
-                await self._keyless(room, entry)
+                (not self._keyring.at_hand(needed.keys, needed.at) and await self._keyless(room, entry))
                 or await self._gaps.lacking(room, entry.pdu, expected)
-                or await self._unsigned(room, entry)
+                or (policed and await self._unsigned(room, entry))
             ):
                 return False
-            if (good := await self.verified(room, entry.pdu)) is not None:
+            if (good := await self.verified(room, entry.pdu, needed)) is not None:
                 items.append(await self.inbound(good, entry.origin))
                 expected.add(good.event_id)
         if not items:
@@ -383,20 +385,19 @@ class Ingest:
         """Whether keys have to be asked for, which keeps nobody else in the room waiting."""
         if entry.keyed:
             return False
-        pdu, version = entry.pdu, room.version
-        wanted, at = key_ids(pdu, required_servers(pdu, version)), needed_at(pdu, version)
-        for server, key_id in wanted:
+        needed = signers(entry.pdu, room.version)
+        for server, key_id in needed.keys:
             key = self._keyring.get(server, key_id)
-            if key is None or key.valid_until < at:
-                return not await self._keyring.has(wanted, at)
+            if key is None or key.valid_until < needed.at:
+                return not await self._keyring.has(needed.keys, needed.at)
         return False
 
     async def _ask_keys(self, room: MatrixRoom, line: Line, entry: Entry) -> None:
         """Ask once, however that ends: without the keys the event is dropped at its turn."""
-        pdu, version = entry.pdu, room.version
+        pdu = entry.pdu
         try:
-            wanted = key_ids(pdu, required_servers(pdu, version))
-            await self._keyring.need(wanted, needed_at(pdu, version), share=entry.origin)
+            needed = signers(pdu, room.version)
+            await self._keyring.need(needed.keys, needed.at, share=entry.origin)
         except StoreFault as fault:  # nobody was asked
             self._ctx.log.info("the keys of %s are asked for later: %s", pdu.event_id, fault)
             self._give_back(line, entry, ready=False)
@@ -436,15 +437,16 @@ class Ingest:
             self._ctx.count("matrix_pdus", status="set_aside")
             self._ctx.log.warning("%s waits for the next start", gone.pdu.event_id)
 
-    async def verified(self, room: MatrixRoom, pdu: Pdu) -> Pdu | None:
-        """Checks 2 and 3; None for an event to drop."""
-        servers = required_servers(pdu, room.version)
-        await self._keyring.need(key_ids(pdu, servers), needed_at(pdu, room.version))
+    async def verified(self, room: MatrixRoom, pdu: Pdu, needed: Signers | None = None) -> Pdu | None:
+        """Checks 2 and 3; None for an event to drop. ``needed`` saves finding out who signs it."""
+        servers, keys, at = needed or signers(pdu, room.version)
+        if not self._keyring.at_hand(keys, at):
+            await self._keyring.need(keys, at)
         problem = unsigned_by(pdu, room.version, self._keyring.get, verify, servers)
         if problem is None:
             return checked_hash(pdu, room.version)
         if self.unverified is not None:
-            known = {server for server, key in key_ids(pdu, servers) if self._keyring.get(server, key)}
+            known = {server for server, key in keys if self._keyring.get(server, key)}
             await self.unverified(room, set(servers) - known)
         self._ctx.count("matrix_pdus", status="dropped")
         self._ctx.log.info("dropped %s: %s", pdu.event_id, problem)
@@ -489,6 +491,7 @@ class Ingest:
         if len(batch) < 2:
             return
         cited = {e for one in batch for e in (*one.pdu.prev_events, *one.pdu.auth_events)}
+        cited -= {one.pdu.event_id for one in batch}
         try:
             await room.events.load(cited, room.version)
         except Exception:  # those that it concerns fail by themselves

@@ -26,7 +26,9 @@ class Passing:
         self.drafted: dict[str, Hole | None] = {}
 
     def get(self, event_id: str) -> Hole | None:
-        """A hole as it stands in the turn."""
+        """A hole as it stands in the turn. Most rooms have none."""
+        if not self.drafted and not self._room.holes.by_id:
+            return None
         if event_id in self.drafted:
             return self.drafted[event_id]
         return self._room.holes.by_id[event_id] if event_id in self._room.holes else None
@@ -38,6 +40,8 @@ class Passing:
     def behind(self, event_ids: Iterable[str]) -> set[str]:
         """What the holes among some events follow, through further holes too."""
         found = set[str]()
+        if not self.drafted and not self._room.holes.by_id:
+            return found
         edge = [hole for hole in map(self.get, event_ids) if hole is not None]
         while edge:
             new = set(edge.pop().prev) - found

@@ -298,13 +298,14 @@ class MatrixRoom:
         ``draft`` gives events of a turn that is not committed yet.
         """
         several = frozenset(groups)
+        if len(several) == 1:
+            (group,) = several
+            return group, await self.groups.load(group)
         if several in self._merged:
             self._merged.move_to_end(several)
             group = self._merged[several]
             return group, await self.groups.load(group)
         distinct = sorted(several)
-        if len(distinct) == 1:
-            return distinct[0], await self.groups.load(distinct[0])
         sets = [await self.groups.load(group) for group in distinct]
         known: dict[str, Stored] = {}
 
@@ -384,24 +385,34 @@ def advanced(
     pdu: Pdu,
     after: int,
     group: int,
+    last: int,
     *,
     behind_holes: Collection[str] = (),
     followed: bool = False,
 ) -> Head:
-    """The head once an event is in the DAG, with ``group`` as the current state: a forward extremity unless
-    what follows it came before it. It follows its ``prev_events`` and what is ``behind_holes`` among them.
-    Where it is known to be ``followed`` the extremities stay as they are.
+    """The head once an event is in the DAG, with ``group`` as the current state and ``last`` as the depth
+    that we count for it: a forward extremity unless what follows it came before it. It follows its
+    ``prev_events`` and what is ``behind_holes`` among them. Where it is known to be ``followed`` the
+    extremities stay as they are.
     """
     behind = head.behind
     if pdu.event_id in behind:
         behind = tuple(e for e in behind if e != pdu.event_id)
-    depth = max(head.depth, pdu.depth)
-    if followed:
-        return replace(head, group=group, depth=depth, behind=behind)
-    left = {e: g for e, g in head.extremities.items() if e not in pdu.prev_events and e not in behind_holes}
-    if behind is head.behind or not left:
-        left[pdu.event_id] = after
-    return replace(head, extremities=left, group=group, depth=depth, behind=behind)
+    left = head.extremities
+    if not followed:
+        left = {e: g for e, g in left.items() if e not in pdu.prev_events and e not in behind_holes}
+        if behind is head.behind or not left:
+            left[pdu.event_id] = after
+    # Made with every event: ``replace`` takes four times as long.
+    return Head(
+        extremities=left,
+        group=group,
+        depth=max(head.depth, pdu.depth),
+        behind=behind,
+        floor=head.floor,
+        last=max(head.last, last),
+        below=head.below,
+    )
 
 
 def bounded(head: Head) -> Head:

@@ -77,7 +77,7 @@ class RoomTurn:
 
     async def _arrived(self, arrived: Arrived, verdict: Verdict) -> Prepared | Missing | Refusal:
         pdu, room = arrived.pdu, self._draft.room
-        if await room.events.taken([pdu], room.version):
+        if room.version.named_event_ids and await room.events.taken([pdu], room.version):
             return _taken(pdu)
         done: list[Write] = [Delete("staged", arrived.staged)] if arrived.staged else []
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)

@@ -27,6 +27,9 @@ from hansa_matrix.room.shown import shown_of
 from hansa_matrix.room.spread import Spread
 from hansa_matrix.room.state import StateIds
 
+#: What an event that is no state, and takes nothing back, does to the view.
+_SAME = ViewChange()
+
 
 class Uncommitted:
     """Events are put into the DAG here one after the other; the room itself changes with ``committed``."""
@@ -139,12 +142,15 @@ class Uncommitted:
         """Those of some events that are here, in this turn or stored."""
         found: dict[str, Stored] = {}
         others: list[str] = []
+        at_hand = self.room.events.at_hand
         for event_id in event_ids:
-            drafted = self.stored.get(event_id)
-            if drafted is not None:
-                found[event_id] = drafted
-            elif event_id not in self._new:
-                others.append(event_id)
+            one = self.stored.get(event_id)
+            if one is None and event_id not in self._new:
+                one = at_hand(event_id)
+                if one is None:
+                    others.append(event_id)
+            if one is not None:
+                found[event_id] = one
         if others:
             found.update(await self.room.events.load(others, self.room.version))
         return found
@@ -208,7 +214,7 @@ class Uncommitted:
         room, writes = self.room, list[Write]()
         old_group = self.head.group
         after = self.after(pdu, before_group, before)
-        depth = self.deeper()
+        depth = self.deeper() if passed else self.head.last + 1
         stored = Stored(pdu, status, before_group, after, reason, generation=self.generation, depth=depth)
         stored = await self.effective(stored, before)
         self.stored[pdu.event_id] = stored
@@ -218,9 +224,9 @@ class Uncommitted:
             followed = more is not None
             writes += more or ()
         behind = self.passing.behind(pdu.prev_events)
-        head = advanced(self.head, pdu, after, after, behind_holes=behind, followed=followed)
+        head = advanced(self.head, pdu, after, after, depth, behind_holes=behind, followed=followed)
         group, current = await room.joined(head.extremities.values(), after, self.drafted)
-        self.head = bounded(replace(head, group=group))
+        self.head = bounded(head if head.group == group else replace(head, group=group))
         if pdu.type == MEMBER and pdu.membership != "join" and self._of_ours(pdu.state_key):
             self._resident = await self._anybody(current)
         if pdu.type == MEMBER and pdu.membership == "join" and stored.shown:
@@ -228,15 +234,16 @@ class Uncommitted:
         linear = old_group == before_group and len(head.extremities) == 1
         hidden = await self.redacted(pdu, before)
         keys = await self._touched(pdu, old_group, current, linear=linear)
-        writes += await self._attend(keys, current)
+        if keys:
+            writes += await self._attend(keys, current)
         if self._attended and (stored.shown or (stored.by_policy and pdu.state_key is not None)):
             # Who may not be shown the event learns of what it did to the room, a membership for one.
             self._news = True
-            self.stored[pdu.event_id] = replace(self.stored[pdu.event_id], live=True)
+            self.stored[pdu.event_id] = self.stored[pdu.event_id].as_live()
             writes.append(told(pdu.room_id, pdu.event_id, self.head.group))
         writes += self.relates(stored)
         writes += [*hidden, self.stored[pdu.event_id].put()]
-        return writes, await self._seen(keys, current)
+        return writes, await self._seen(keys, current) if keys else _SAME
 
     def _comes(self, server: str) -> None:
         """Somebody of a server joins."""
@@ -387,15 +394,13 @@ class Uncommitted:
 
     async def _touched(self, pdu: Pdu, old_group: int, current: StateIds, *, linear: bool) -> set[StateKey]:
         """The keys whose event in the current state is another one now, or says something else."""
-        keys = {one.pdu.key for one in await self._blank_state(current)}
+        keys = {one.pdu.key for one in await self._blank_state(current)} if self._blanked else set()
         if linear:
             return keys | ({pdu.key} if pdu.state_key is not None else set())
         old = await self.room.groups.load(old_group)
         return keys if old is current else keys | set(differing(old, current))
 
     async def _seen(self, keys: set[StateKey], current: StateIds) -> ViewChange:
-        if not keys:
-            return ViewChange()
         powers = await self.view_of(current, [POWER_LEVELS_KEY])
         levels = self.room.levels(powers[CREATE_KEY], powers.get(POWER_LEVELS_KEY), self.room.version)
         wanted = {*keys, *fact_keys(), POWER_LEVELS_KEY}
