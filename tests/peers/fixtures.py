@@ -9,6 +9,7 @@ import pytest
 from peers.ca import PrivateCA
 from peers.hansa import Hansa
 from peers.mongo import Mongo
+from peers.postgres import Postgres
 from peers.prosody import Prosody, XmppUser
 from peers.require import require_prosody, require_synapse
 from peers.stage import Stage
@@ -164,3 +165,17 @@ def mongo_server(tmp_path_factory):
 def mongo_url(mongo_server):
     """The URL of an empty database."""
     return mongo_server.database()
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A PostgreSQL that runs until the end."""
+    server = Postgres().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres_server):
+    """The URL of an empty database."""
+    return postgres_server.database()

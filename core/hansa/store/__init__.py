@@ -1,4 +1,4 @@
-"""Where everything durable is kept: SQLite or MongoDB behind one contract."""
+"""Where everything durable is kept: SQLite, PostgreSQL or MongoDB behind one contract."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: ``USER:PASSWORD@`` may not hold ``/?#@`` unescaped, so that no part of a password is taken for a host.
 _MONGO = re.compile(r"mongodb(\+srv)?://([^/?#@\s]+@)?[^/?#@\s]+/[A-Za-z0-9_-]{1,38}(\?\S*)?")
+#: A host may be left out, or named by the option ``host``: the socket of this machine.
+_POSTGRES = re.compile(r"postgres(ql)?://([^/?#@\s]+@)?[^/?#@\s]*/[A-Za-z0-9_-]{1,63}(\?\S*)?")
 
 
 def check_url(url: str) -> str:
@@ -29,18 +31,35 @@ def check_url(url: str) -> str:
             )
             raise ConfigError(text, path="store.url")
         return "mongodb"
-    raise ConfigError("is no store; say sqlite:FILE or mongodb://HOST/DATABASE", path="store.url")
+    if kind in {"postgres", "postgresql"}:
+        if not _POSTGRES.fullmatch(url):
+            text = (
+                f"is not like {kind}://USER:PASSWORD@HOST/DATABASE; in a password write %40 for @, %2F for /"
+            )
+            raise ConfigError(text, path="store.url")
+        return "postgres"
+    text = "is no store; say sqlite:FILE, postgres://HOST/DATABASE or mongodb://HOST/DATABASE"
+    raise ConfigError(text, path="store.url")
 
 
 def open_store(url: str, folder: Path) -> Store:
-    """The store of a URL: ``sqlite:PATH`` (relative to ``folder``) or ``mongodb://HOST/DATABASE``.
+    """The store of a URL: ``sqlite:PATH`` (relative to ``folder``), ``postgres://HOST/DATABASE`` or
+    ``mongodb://HOST/DATABASE``.
 
     No I/O yet. Raises ConfigError.
     """
-    if check_url(url) == "sqlite":
+    kind = check_url(url)
+    if kind == "sqlite":
         from hansa.store.sqlite import SqliteStore  # noqa: PLC0415  # only what is configured is imported
 
         return SqliteStore(folder / url.partition(":")[2])
+    if kind == "postgres":
+        try:
+            from hansa.store.postgres import PostgresStore  # noqa: PLC0415  # likewise
+        except ModuleNotFoundError as error:
+            text = f"PostgreSQL needs {error.name}: install hansa[postgres]"
+            raise ConfigError(text, path="store.url") from error
+        return PostgresStore(url)
     try:
         from hansa.store.mongo import MongoStore  # noqa: PLC0415  # likewise
     except ModuleNotFoundError as error:

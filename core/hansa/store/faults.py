@@ -128,3 +128,29 @@ def mongo_kind(error: Exception) -> FaultKind:
     named = (details.get("writeErrors") or [details])[0] if isinstance(details, dict) else {}
     name = str(named.get("codeName", "") or details.get("codeName", ""))
     return _MONGO.get(name, FaultKind.FAILING)
+
+
+#: SQLSTATEs of PostgreSQL, or what they begin with (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+#: The driver's own errors have none, or class 08: nothing was heard of the server.
+_POSTGRES = {
+    "": FaultKind.AWAY,
+    "08": FaultKind.AWAY,
+    "25006": FaultKind.READ_ONLY,  # read_only_sql_transaction
+    "42501": FaultKind.READ_ONLY,  # insufficient_privilege
+    "53100": FaultKind.FULL,  # disk_full
+    "53300": FaultKind.AWAY,  # too_many_connections
+    "55P03": FaultKind.LOCKED,  # lock_not_available
+    "57014": FaultKind.AWAY,  # query_canceled: it took longer than it may
+    "57P0": FaultKind.AWAY,  # shut down, crashed, not up yet
+    "58P01": FaultKind.DAMAGED,  # undefined_file
+    "XX001": FaultKind.DAMAGED,  # data_corrupted
+    "XX002": FaultKind.DAMAGED,  # index_corrupted
+}
+
+
+def postgres_kind(sqlstate: str) -> FaultKind:
+    """The kind of an error of PostgreSQL, by its SQLSTATE; empty: the server did not answer."""
+    for known in (sqlstate, sqlstate[:4], sqlstate[:2]):
+        if known in _POSTGRES:
+            return _POSTGRES[known]
+    return FaultKind.FAILING

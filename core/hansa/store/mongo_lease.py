@@ -7,10 +7,7 @@ lost the database (it slept for a minute, another took over) cannot write anythi
 from __future__ import annotations
 
 import inspect
-import os
 import secrets
-import socket
-from pathlib import Path
 from typing import Any
 
 from pymongo import ReturnDocument
@@ -18,6 +15,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from hansa.store.base import StoreError
 from hansa.store.faults import StoreLost
+from hansa.store.owner import is_dead, this_process
 
 #: After so many seconds without a sign of life another process may take over.
 SECONDS = 30
@@ -44,28 +42,6 @@ def reason(error: PyMongoError) -> str:
     return f"{type(error).__name__}: {str(error)[:300]}"
 
 
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
-
-
-def _namespace() -> str:
-    """Where process ids mean the same: this boot of this kernel and its pid namespace; empty if unknown."""
-    boot = _read("/proc/sys/kernel/random/boot_id")
-    try:
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}" if boot else ""
-    except OSError:
-        return ""
-
-
-def _born(pid: int) -> str:
-    """When a process started, in ticks since boot, which tells a reused id apart; empty if it is gone."""
-    state = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return state[19] if state and state[0] not in "ZX" else ""
-
-
 class Lease:
     """Who may write to a database. ``rows`` is the MongoDB collection that keeps the lease."""
 
@@ -79,7 +55,7 @@ class Lease:
         await self._rows.update_one({"_id": _ID}, {"$setOnInsert": free}, upsert=True)
         token = secrets.token_hex(16)
         got = await self._claim(token, "")
-        if got["token"] != token and _is_dead(got["owner"]):
+        if got["token"] != token and is_dead(got["owner"]):
             got = await self._claim(token, got["token"])
         if got["token"] != token:
             owner = got["owner"]
@@ -92,9 +68,11 @@ class Lease:
 
     async def _claim(self, token: str, dead: str) -> dict[str, Any]:
         """Take the lease if it is free, stale or that of ``dead``; the lease afterwards, whosever it is."""
-        pid = os.getpid()
-        owner = {"host": socket.gethostname(), "pid": pid, "born": _born(pid), "namespace": _namespace()}
-        mine = {"token": token, "owner": {"$literal": owner}, "until": {"$add": [_NOW, SECONDS * 1000]}}
+        mine = {
+            "token": token,
+            "owner": {"$literal": this_process()},
+            "until": {"$add": [_NOW, SECONDS * 1000]},
+        }
         free = {"$or": [{"$in": ["$token", ["", dead]]}, {"$lt": ["$until", _NOW]}]}
         change = {name: {"$cond": [free, value, f"${name}"]} for name, value in mine.items()}
         found: dict[str, Any] = await self._rows.find_one_and_update(
@@ -143,10 +121,3 @@ class Lease:
     async def release(self) -> None:
         """Let the next process in at once."""
         await self._rows.update_one({"_id": _ID, "token": self._token}, {"$set": {"token": "", "owner": {}}})
-
-
-def _is_dead(owner: dict[str, Any]) -> bool:
-    """Whether a holder was a process of this machine that is no more."""
-    if not owner.get("namespace") or owner["namespace"] != _namespace():
-        return False
-    return bool(owner["born"] != _born(int(owner["pid"])))

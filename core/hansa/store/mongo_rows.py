@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hansa.store.base import Collection, Key, Row, StoreError, Value
-from hansa.store.memory import key_names
+from hansa.store.names import checked_names
 
 Document = dict[str, Any]
 
@@ -22,7 +22,6 @@ Document = dict[str, Any]
 _END, _PAST = "\x01", "\x02"
 _LOW = re.compile("[\x00-\x02]")
 _ESCAPES = str.maketrans({"\x00": "\x02\x02", "\x01": "\x02\x03", "\x02": "\x02\x04"})
-_NAME = re.compile(r"[a-z][a-z_]*")
 _SCOPE = re.compile(r"\w{0,64}")
 _MIDDLE = 1 << 63
 
@@ -143,10 +142,7 @@ class Rows:
 
 def rows_of(scope: str, owner: str, collection: Collection) -> Rows:
     """Where a declared collection lies. Raises StoreError for names that MongoDB could not tell apart."""
-    keys = key_names(collection)
-    for name in (owner, collection.name, *keys, *collection.fields):
-        if not _NAME.fullmatch(name):
-            raise StoreError(f"{name!r} is no name for a collection or field: [a-z_]+")
+    keys = checked_names(owner, collection)
     if not _SCOPE.fullmatch(scope):
         raise StoreError(f"{scope!r} is no name for a scope: letters, digits and _")
     place = f"network.{scope}" if scope else "core"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from hansa.store.base import Collection, Key, Row, StoreError, Value
-from hansa.store.memory import key_names
+from hansa.store.base import Collection, Key, Row, Value
+from hansa.store.names import checked_names
 
-_NAME = re.compile(r"[a-z][a-z_]*")
 _TYPES = {str: "TEXT", int: "INTEGER"}
 #: Keys in one statement.
 _MOST_KEYS = 256
@@ -47,13 +45,8 @@ class Table:
 
 def table(owner: str, collection: Collection) -> Table:
     """The table of a collection. Raises StoreError for a name that is none."""
-    keys = key_names(collection)
+    keys = checked_names(owner, collection)
     fields = tuple(collection.fields)
-    for name in (owner, collection.name, *keys, *fields):
-        if not _NAME.fullmatch(name):
-            raise StoreError(f"{name!r} is no name for a collection or field: [a-z_]+")
-    for name in {"scope", "body"} & {*keys, *fields}:
-        raise StoreError(f"{collection.name}: no key part or field may be called {name!r}")
     name = f"{owner}_{collection.name}"
     columns = ", ".join(f'"{c}"' for c in (*keys, *fields, "body"))
     marks = ", ".join("?" for _ in range(len(keys) + len(fields) + 2))

@@ -1,0 +1,44 @@
+"""Which process has a database: what it says of itself in a lease, and whether such a process is no more."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    """Where process ids mean the same: this boot of this kernel and its pid namespace; empty if unknown."""
+    boot = _read("/proc/sys/kernel/random/boot_id")
+    try:
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}" if boot else ""
+    except OSError:
+        return ""
+
+
+def _born(pid: int) -> str:
+    """When a process started, in ticks since boot, which tells a reused id apart; empty if it is gone."""
+    state = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return state[19] if state and state[0] not in "ZX" else ""
+
+
+def this_process() -> dict[str, Any]:
+    """``host``, ``pid``, ``born`` and ``namespace`` of this process."""
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "born": _born(pid), "namespace": _namespace()}
+
+
+def is_dead(owner: Mapping[str, Any]) -> bool:
+    """Whether an owner was a process of this machine that is no more."""
+    if not owner.get("namespace") or owner["namespace"] != _namespace():
+        return False
+    return bool(owner["born"] != _born(int(owner["pid"])))

@@ -1,0 +1,335 @@
+"""PostgreSQL 14 and later: one process per database, one transaction per group of batches.
+
+Tables are made in the first schema of the role's ``search_path``. A commit is durable as the server's
+``synchronous_commit`` says, which is never off but for lazy batches; on several servers it is on the standbys
+that ``synchronous_standby_names`` asks for. Reads see what was committed, on the server that is written to.
+
+Errors are ``StoreError`` with neither password nor row in their text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hansa.store.base import (
+    Collection,
+    Durability,
+    Key,
+    NewerSchema,
+    Put,
+    Row,
+    Schema,
+    StoreError,
+    TooLarge,
+    Value,
+    Write,
+)
+from hansa.store.memory import split
+from hansa.store.postgres_batches import Step, batch_of
+from hansa.store.postgres_lease import MAKE, SECONDS
+from hansa.store.postgres_session import ERRORS, Place, Readers, is_cut
+from hansa.store.postgres_tables import Table, table, value
+from hansa.store.postgres_writer import Writer
+
+#: The largest batch: writes, and bytes of bodies.
+MAX_WRITES = 100_000
+MAX_BYTES = 256 * 1024 * 1024
+#: Sessions that read.
+_READERS = 4
+#: How long a read is asked again, and how long one may take, in seconds.
+_READ_PATIENCE, _ANSWER_WITHIN = 60.0, 30.0
+#: Rows of one transaction of a migration.
+_STRIDE = 1000
+#: Characters of a scope: with the longest key it fits an entry of an index.
+_SCOPE = 100
+
+#: Versions of what is declared, and in the body where a migration stands.
+_SCHEMAS = Collection(name="schema", key={"owner": str}, fields={"version": int})
+_COLUMNS = """
+SELECT c.relname, array_agg(a.attname::text) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND a.attnum > 0
+  AND NOT a.attisdropped GROUP BY c.relname
+"""
+_INDEXES = "SELECT indexname::text FROM pg_indexes WHERE schemaname = current_schema()"
+
+
+class PostgresStore:
+    """See ``hansa.store.base.Store``."""
+
+    def __init__(self, url: str) -> None:
+        self._place = Place(url)
+        self._tables: list[Table] = []
+        self._of_scope: dict[tuple[str, str], Table] = {}
+        self._targets: dict[tuple[str, str], tuple[str, Table]] = {}
+        self._readers: Readers | None = None
+        self._writer: Writer | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._reading: set[asyncio.Task[Any]] = set()
+
+    def __repr__(self) -> str:
+        return f"PostgresStore({self._place})"
+
+    @property
+    def transactions(self) -> int:
+        """How many were committed."""
+        return self._writer.transactions if self._writer else 0
+
+    async def open(self) -> None:
+        """See ``Store.open``."""
+        readers = Readers(self._place, _READERS, _ANSWER_WITHIN)
+        writer = Writer(self._place, self._tables, readers.moved)
+        schemas = self._table("hansa", _SCHEMAS)
+        try:
+            await self._make([schemas], MAKE)
+            await writer.open()
+        except ERRORS as error:
+            raise self._place.fault(error) from None
+        self._of_scope["", "schema"] = schemas
+        self._readers, self._writer = readers, writer
+        self._beat()
+
+    def _table(self, owner: str, collection: Collection) -> Table:
+        """The table of a collection, which scopes share. One that has fields or indexes more replaces what
+        was known of it.
+        """
+        made = table(owner, collection, len(self._tables))
+        for known in self._tables:
+            if known.name == made.name and known.collection == collection:
+                return known
+        self._tables.append(made)
+        return made
+
+    async def _make(self, tables: Sequence[Table], first: str = "") -> None:
+        """Create what is missing. Raises what ``ERRORS`` names."""
+        session = await self._place.connect()
+        connection = session.connection
+        try:
+            if first and not await connection.fetchval("SELECT to_regclass('hansa_lease')"):
+                await connection.execute(first)
+            present = {name: set(columns) for name, columns in await connection.fetch(_COLUMNS)}
+            indexes = {name for (name,) in await connection.fetch(_INDEXES)}
+            missing = [sql for one in tables for sql in one.missing(present, indexes)]
+            if missing:
+                await connection.execute(";".join(missing))
+        finally:
+            connection.terminate()
+
+    def _beat(self) -> None:
+        """Keep the lease while nothing is written: an empty batch, after which the next beat is due."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(SECONDS / 3, self._beat)
+        if self._writer is not None:
+            done: asyncio.Future[list[int]] = loop.create_future()
+            done.add_done_callback(lambda d: d.cancelled() or d.exception())
+            self._writer.add(batch_of((), done))
+
+    async def close(self) -> None:
+        """See ``Store.close``."""
+        writer, self._writer = self._writer, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if writer is not None:
+            await writer.close()
+        if self._readers is not None:
+            self._readers.close()
+            self._readers = None
+        if self._reading:
+            await asyncio.wait(self._reading, timeout=1.0)
+
+    async def declare(self, scope: str, schema: Schema) -> None:
+        """See ``Store.declare``. A migration goes by strides of rows in the order of their keys, each one
+        transaction with a mark of where it stands, so that one that was killed goes on where it stood. A
+        row that a migration adds to the collection it walks is itself walked if it comes later.
+        """
+        if len(scope) > _SCOPE:
+            raise StoreError(f"{scope[:_SCOPE]!r}... is no name for a scope: at most {_SCOPE} characters")
+        tables = [self._table(schema.owner, collection) for collection in schema.collections]
+        name = f"{scope}/{schema.owner}"
+        kept = await self.get("", "schema", (name,))
+        version = int(kept.fields["version"] or 0) if kept else schema.version
+        if version > schema.version:
+            raise NewerSchema(
+                f"the data of {schema.owner} ({scope or 'core'}) in {self._place} is of version {version}; "
+                f"this program knows versions up to {schema.version}: use a newer one"
+            )
+        try:
+            await self._make(tables)
+        except ERRORS as error:
+            raise self._place.fault(error) from None
+        for one in tables:
+            self._of_scope[scope, one.collection.name] = one
+        self._targets.clear()
+        mark = kept.body if kept else b""
+        while version < schema.version:
+            await self._migrate(scope, schema, version, mark)
+            version, mark = version + 1, b""
+        if kept is None:
+            await self._version(name, version, b"", [])
+
+    async def _version(self, name: str, version: int, mark: bytes, steps: Sequence[Step]) -> None:
+        put = Put("schema", (name,), mark, {"version": version})
+        await self._write([*steps, Step(self._of("", "schema"), "", put)])
+
+    async def _migrate(self, scope: str, schema: Schema, version: int, mark: bytes) -> None:
+        step = schema.migrations.get(version)
+        if step is None:
+            raise StoreError(f"{schema.owner} has no migration from version {version}")
+        owner = f"{scope}/{schema.owner}"
+        names = [collection.name for collection in schema.collections]
+        at, _, after = mark.partition(b"\0")
+        for name in names[names.index(at.decode()) :] if at.decode() in names else names:
+            one = self._of(scope, name)
+            while True:
+                given = one.marked(after) if after else []
+                found = await self._rows(one, one.following(first=not after), scope, _STRIDE, *given)
+                if not found:
+                    break
+                after = one.mark(found[-1].key)
+                steps = self._steps(scope, [write for row in found for write in step(name, row)])
+                await self._version(owner, version, name.encode() + b"\0" + after, steps)
+            after = b""
+        await self._version(owner, version + 1, b"", [])
+
+    def _of(self, scope: str, name: str) -> Table:
+        found = self._of_scope.get((scope, name))
+        if found is None:
+            raise StoreError(f"collection {name!r} of {scope or 'core'!r} was not declared")
+        return found
+
+    def _steps(self, scope: str, writes: Sequence[Write]) -> list[Step]:
+        steps = []
+        for write in writes:
+            target = self._targets.get((scope, write.collection))
+            if target is None:
+                owner, name = split(scope, write.collection)
+                target = self._targets[scope, write.collection] = owner, self._of(owner, name)
+            steps.append(Step(target[1], target[0], write))
+        return steps
+
+    async def commit(
+        self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
+    ) -> list[int]:
+        """See ``Store.commit``."""
+        if self._writer is None:
+            raise StoreError("the store is closed")
+        return await self._write(self._steps(scope, writes), durability) if writes else []
+
+    async def _write(self, steps: Sequence[Step], durability: Durability = "full") -> list[int]:
+        writer = self._writer
+        if writer is None:
+            raise StoreError("the store is closed")
+        if writer.fault is not None:
+            raise writer.fault
+        done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        batch = batch_of(steps, done, lazy=durability == "lazy")
+        if len(steps) > MAX_WRITES or batch.size > MAX_BYTES:
+            raise TooLarge(
+                f"a batch of {len(steps)} writes and {batch.size} bytes; at most {MAX_WRITES} and {MAX_BYTES}"
+            )
+        writer.add(batch)
+        return await done
+
+    async def _fetch(self, sql: str, *values: Value | list[Value]) -> list[Sequence[object]]:
+        """What a statement that reads finds, asked again while the database is away. It goes on although
+        whoever waits for it is gone: to end one is a session more.
+        """
+        if self._readers is None:
+            raise StoreError("the store is closed")
+        task = asyncio.get_running_loop().create_task(self._patient(sql, values))
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+        return await asyncio.shield(task)
+
+    async def _patient(self, sql: str, values: Sequence[object]) -> list[Sequence[object]]:
+        now = asyncio.get_running_loop().time
+        start, wait = now(), 0.02
+        while True:
+            writer, readers = self._writer, self._readers
+            if writer is None or readers is None:
+                raise StoreError("the store is closed")
+            if writer.fault is not None:
+                raise writer.fault
+            try:
+                async with readers.session() as connection:
+                    found: list[Sequence[object]] = await connection.fetch(sql, *values)
+                    return found
+            except ERRORS as error:
+                if self._writer is None:
+                    raise StoreError("the store is closed") from None
+                if not is_cut(error) or now() - start > _READ_PATIENCE:
+                    raise self._place.fault(error) from None
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, 1.0)
+
+    async def _rows(self, one: Table, sql: str, *values: Value | list[Value]) -> list[Row]:
+        return [one.row(got) for got in await self._fetch(sql, *values)]
+
+    async def get(self, scope: str, collection: str, key: Key) -> Row | None:
+        """See ``Store.get``."""
+        one = self._of(scope, collection)
+        found = await self._rows(one, one.one(), scope, *map(value, key))
+        return found[0] if found else None
+
+    async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
+        """See ``Store.get_many``."""
+        one, found = self._of(scope, collection), dict[Key, Row]()
+        for at in range(0, len(keys), 1000):
+            wanted = list({tuple(key) for key in keys[at : at + 1000]})
+            parts = [[value(key[n]) for key in wanted] for n in range(len(one.keys))]
+            for row in await self._rows(one, one.some(), scope, *parts):
+                found[row.key] = row
+        return found
+
+    async def scan(
+        self,
+        scope: str,
+        collection: str,
+        *,
+        index: tuple[str, ...] = (),
+        equal: Sequence[Value] = (),
+        after: Value = None,
+        upto: Value = None,
+        limit: int = 1000,
+        reverse: bool = False,
+    ) -> list[Row]:
+        """See ``Store.scan``."""
+        one = self._of(scope, collection)
+        if limit <= 0:
+            return []
+        sql, given = one.search(index, equal, after, upto, reverse=reverse)
+        return await self._rows(one, sql, scope, min(int(limit), 10_000), *given)
+
+    async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
+        """See ``Store.count``."""
+        sql, given = self._of(scope, collection).counted(equal or {})
+        return int(str((await self._fetch(sql, scope, *given))[0][0]))
+
+    async def position(self) -> int:
+        """See ``Store.position``."""
+        if self._writer is None:
+            raise StoreError("the store is closed")
+        return self._writer.position
+
+    async def lost(self) -> StoreError:
+        """See ``Store.lost``."""
+        writer = self._writer
+        if writer is None:
+            raise StoreError("the store is closed")
+        await writer.lost.wait()
+        assert writer.fault is not None
+        return writer.fault
+
+    async def advance(self, position: int) -> None:
+        """See ``Store.advance``."""
+        if self._writer is None:
+            raise StoreError("the store is closed")
+        try:
+            await self._writer.advance(position)
+        except ERRORS as error:
+            raise self._place.fault(error) from None
+
+    async def probe(self) -> None:
+        """See ``Store.probe``: a transaction that extends the lease."""
+        await self._write(())

@@ -1,0 +1,99 @@
+"""One process at a time per database: a lease whose time is the database's, in the row of the position.
+
+The one row of the table has the token of who may write, until when nobody else may (by the clock of the
+database), the last position and the number of the last commit. Every transaction begins by changing it under
+its token. So a process that lost the database writes nothing afterwards, and a process that does not know
+whether a commit was kept takes a new token: nothing of the old one can be kept from then on, and the number
+says what was.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from hansa.store.base import StoreError
+from hansa.store.faults import StoreLost
+from hansa.store.owner import is_dead, this_process
+
+#: After so many seconds without a sign of life another process may take over.
+SECONDS = 10
+#: The table.
+TABLE = "hansa_lease"
+_UNTIL = f"clock_timestamp() + interval '{SECONDS} s'"
+#: A tenth of a page is filled, so that each change of the row finds room beside it.
+MAKE = f"""
+CREATE TABLE IF NOT EXISTS {TABLE} (
+  id integer PRIMARY KEY, token text NOT NULL, host text NOT NULL, pid bigint NOT NULL, born text NOT NULL,
+  namespace text NOT NULL, until timestamptz NOT NULL, position bigint NOT NULL, number bigint NOT NULL
+) WITH (fillfactor = 10);
+INSERT INTO {TABLE} VALUES (1, '', '', 0, '', '', clock_timestamp(), 0, 0) ON CONFLICT DO NOTHING
+"""
+_CLAIM = f"""
+UPDATE {TABLE} SET token = $1, host = $2, pid = $3, born = $4, namespace = $5, until = {_UNTIL}
+WHERE id = 1 AND (token = '' OR token = $6 OR until < clock_timestamp()) RETURNING position, number
+"""
+_AGAIN = f"""
+UPDATE {TABLE} SET token = $1, until = {_UNTIL}
+WHERE id = 1 AND token = ANY($2::text[]) RETURNING position, number
+"""
+_RELEASE = f"UPDATE {TABLE} SET token = '' WHERE id = 1 AND token = $1"
+_ADVANCE = f"""
+UPDATE {TABLE} SET position = greatest(position, $1) WHERE id = 1 AND token = $2 RETURNING position
+"""
+_OWNER = f"SELECT token, host, pid, born, namespace FROM {TABLE} WHERE id = 1"
+
+
+class Lease:
+    """Who may write to a database: ``token`` is this process's."""
+
+    def __init__(self) -> None:
+        self.token = ""
+        #: Tokens that this process has asked for and may have got.
+        self._asked: list[str] = []
+
+    async def take(self, connection: Any) -> tuple[int, int]:
+        """Become the holder; returns the last position and the number of the last commit. Raises StoreError
+        naming who has the database.
+        """
+        found = await self._claim(connection, "")
+        if found is None:
+            owner = await connection.fetchrow(_OWNER)
+            if is_dead(owner):
+                found = await self._claim(connection, owner["token"])
+            if found is None:
+                raise StoreError(
+                    f"the database is in use by process {owner['pid']} on {owner['host']}: stop it, or give "
+                    f"this one another database. A process that is gone is given up after {SECONDS} s"
+                )
+        return found
+
+    async def _claim(self, connection: Any, dead: str) -> tuple[int, int] | None:
+        token, mine = secrets.token_hex(16), this_process()
+        owner = (mine["host"], mine["pid"], mine["born"], mine["namespace"])
+        found = await connection.fetchrow(_CLAIM, token, *owner, dead)
+        if found is None:
+            return None
+        self.token = token
+        return found["position"], found["number"]
+
+    async def again(self, connection: Any) -> tuple[int, int]:
+        """Take a new token in a new session, which waits until what the old one began has ended; returns the
+        last position and the number of the last commit that was kept. Raises StoreLost.
+        """
+        token = secrets.token_hex(16)
+        self._asked.append(token)
+        found = await connection.fetchrow(_AGAIN, token, [self.token, *self._asked])
+        if found is None:
+            raise StoreLost
+        self.token, self._asked = token, []
+        return found["position"], found["number"]
+
+    async def advance(self, connection: Any, position: int) -> None:
+        """Give positions above this one from now on. Raises StoreLost."""
+        if await connection.fetchval(_ADVANCE, position, self.token) is None:
+            raise StoreLost
+
+    async def release(self, connection: Any) -> None:
+        """Let the next process in at once."""
+        await connection.execute(_RELEASE, self.token)

@@ -1,0 +1,345 @@
+"""The store contract on a real PostgreSQL, who may use a database, and what survives a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import asyncpg
+import pytest
+from hansa import Retry
+from hansa.store import postgres
+from hansa.store.base import (
+    Append,
+    Cas,
+    Collection,
+    Conflict,
+    Delete,
+    Insert,
+    NewerSchema,
+    Put,
+    Remove,
+    Schema,
+    StoreError,
+    TooLarge,
+)
+from hansa.store.faults import StoreLost
+from hansa.store.postgres import PostgresStore
+from hansa.testing import running
+from hansa.testing.actor import Actor, Config, module
+from hansa.testing.store_suite import LINE, SCHEMA, THING, StoreSuite
+from peers.waiting import until
+
+CHILD = """
+import asyncio, sys
+from hansa.store.base import Append, Put
+from hansa.store.postgres import PostgresStore
+from hansa.testing.store_suite import SCHEMA
+
+async def main():
+    store = PostgresStore(sys.argv[1])
+    await store.open()
+    await store.declare("s", SCHEMA)
+    n = 0
+    while True:
+        position, = await store.commit("s", [Append("line", b"", {"who": n}), Put("thing", ("a", n))])
+        print(position, flush=True)
+        n += 1
+
+asyncio.run(main())
+"""
+
+
+class TestPostgres(StoreSuite):
+    @pytest.fixture
+    async def store(self, postgres_url):
+        store = PostgresStore(postgres_url)
+        await store.open()
+        yield store
+        await store.close()
+
+    async def test_what_waits_is_gathered_into_few_transactions(self, store):
+        await store.declare("s", SCHEMA)
+        before = store.transactions
+        await asyncio.gather(*(store.commit("s", [Put("thing", ("a", n))]) for n in range(200)))
+        assert store.transactions - before <= 8
+
+    async def test_one_conflict_in_a_group_leaves_the_others_alone(self, store):
+        await store.declare("s", SCHEMA)
+        await store.commit("s", [Insert("thing", ("a", 0))])
+        batches = [[Insert("thing", ("a", n)), Append("line", b"", {"who": n})] for n in range(5)]
+        done = await asyncio.gather(*(store.commit("s", batch) for batch in batches), return_exceptions=True)
+        assert isinstance(done[0], Conflict) and done[1:] == [[1], [2], [3], [4]]
+        assert await store.count("s", "thing") == 5
+
+    async def test_each_collection_names_its_own_duplicate(self, store):
+        other = Collection(name="other", key={"name": str})
+        await store.declare("s", Schema(owner="suite", version=1, collections=(THING, other)))
+        await store.commit("s", [Insert("thing", ("a", 0)), Insert("other", ("x",))])
+        for writes, name, key in (
+            ([Insert("other", ("y",)), Insert("thing", ("a", 0))], "thing", ("a", 0)),
+            ([Insert("thing", ("a", 1)), Insert("other", ("x",))], "other", ("x",)),
+        ):
+            with pytest.raises(Conflict) as caught:
+                await store.commit("s", writes)
+            assert (caught.value.collection, caught.value.key) == (name, key)
+        assert await store.count("s", "thing") == await store.count("s", "other") == 1
+
+    async def test_a_batch_beyond_all_measure_is_refused_whole(self, store, monkeypatch):
+        await store.declare("s", SCHEMA)
+        monkeypatch.setattr(postgres, "MAX_WRITES", 10)
+        monkeypatch.setattr(postgres, "MAX_BYTES", 100)
+        with pytest.raises(TooLarge, match="11 writes"):
+            await store.commit("s", [Put("thing", ("a", n)) for n in range(11)])
+        with pytest.raises(TooLarge, match="101 bytes"):
+            await store.commit("s", [Put("thing", ("a", 1), b"x" * 101)])
+        assert await store.count("s", "thing") == 0
+
+    async def test_a_long_text_is_a_key_and_a_field_like_any_other(self, store):
+        """An entry of an index has at most 2,704 bytes; what an XMPP server calls somebody may have 3,071."""
+        pair = Collection(
+            name="pair", key={"a": str, "n": int, "b": str}, fields={"c": str}, indexes=(("c",), ("b", "a"))
+        )
+        await store.declare("s", Schema(owner="suite", version=1, collections=(pair,)))
+        head = "ü" * 1000
+        long = [head + end for end in ("", "x", "\0", "\1", "y" * 3000, "\0\0")]
+        cut = ["z" * 199 + end + "z" * 200 for end in ("\0", "\1", "\1\2", "z")]
+        texts = [*long, *cut, "a" * 250, "short"]
+        await store.commit("s", [Insert("pair", (t, n, t), b"%d" % n, {"c": t}) for n, t in enumerate(texts)])
+        for n, text in enumerate(texts):
+            row = await store.get("s", "pair", (text, n, text))
+            assert (row.key, row.fields, row.body) == ((text, n, text), {"c": text}, b"%d" % n)
+            for how in ({"index": ("c",)}, {"index": ("b", "a")}, {}):
+                assert await store.scan("s", "pair", equal=(text,), **how) == [row]
+            assert await store.count("s", "pair", equal={"c": text}) == 1
+            with pytest.raises(Conflict):
+                await store.commit("s", [Insert("pair", (text, n, text))])
+            await store.commit("s", [Cas("pair", row.key, row.body, b"new", row.fields)])
+        keys = [(text, n, text) for n, text in enumerate(texts)]
+        assert (await store.get_many("s", "pair", keys)).keys() == set(keys)
+        first = await store.scan("s", "pair", limit=5)
+        rest = await store.scan("s", "pair", after=first[-1].key[0])
+        assert {row.key for row in (*first, *rest)} == set(keys)
+        await store.commit("s", [Remove("pair", keys[0], b"new"), Delete("pair", keys[1])])
+        assert await store.count("s", "pair") == len(keys) - 2
+
+    async def analyzed(self, url):
+        """As autovacuum does it, after some tens of rows."""
+        connection = await asyncpg.connect(url)
+        await connection.execute("ANALYZE")
+        await connection.close()
+
+    async def test_every_search_goes_by_an_index_and_sorts_nothing(self, store, postgres_url, monkeypatch):
+        """A field may be None, which comes first."""
+        await store.declare("s", SCHEMA)
+        colors = ["red", "blue", "green", None]
+        for at in range(0, 2000, 500):
+            rows = [
+                Put("thing", ("abc"[n % 3], n), b"", {"color": colors[n % 4], "size": n % 100})
+                for n in range(at, at + 500)
+            ]
+            await store.commit("s", rows)
+        asked = []
+        fetch = store._fetch
+
+        async def seen(sql, *values):
+            asked.append((sql, values))
+            return await fetch(sql, *values)
+
+        monkeypatch.setattr(store, "_fetch", seen)
+        for reverse in (False, True):
+            await store.scan("s", "thing", reverse=reverse)
+            await store.scan("s", "thing", equal=("a",), after=5, reverse=reverse)
+            await store.scan("s", "thing", index=("color", "size"), equal=("red",), upto=9, reverse=reverse)
+            await store.scan("s", "thing", index=("color", "size"), equal=(None,), reverse=reverse)
+            await store.scan("s", "thing", index=("size",), after=3, reverse=reverse)
+            await store.scan("s", "line", index=("who", "position"), equal=(3,), reverse=reverse)
+        await store.get("s", "thing", ("a", 1))
+        await store.get_many("s", "thing", [("a", n) for n in range(100)])
+        await store.count("s", "thing", equal={"room": "a"})
+        await self.analyzed(postgres_url)
+        for sql, values in asked:
+            async with store._readers.session() as connection:
+                plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {sql}", *values))
+            assert "Index" in plan
+            assert "Sort " not in plan and "Seq Scan" not in plan and "Filter" not in plan, plan
+
+
+async def opened(url: str) -> PostgresStore:
+    store = PostgresStore(url)
+    await store.open()
+    await store.declare("s", SCHEMA)
+    return store
+
+
+async def lease(url: str, change: str = "") -> asyncpg.Record:
+    """The lease, after a change that somebody else makes to it."""
+    connection = await asyncpg.connect(url)
+    try:
+        if change:
+            await connection.execute(f"UPDATE hansa_lease SET {change}")
+        return await connection.fetchrow("SELECT *, until > clock_timestamp() AS held FROM hansa_lease")
+    finally:
+        await connection.close()
+
+
+async def test_everything_stands_after_close_and_open(postgres_url):
+    for count in range(3):
+        store = await opened(postgres_url)
+        assert await store.count("s", "thing") == await store.position() == count
+        assert await store.commit("s", [Put("thing", ("a", count)), Append("line")]) == [count + 1]
+        await store.close()
+
+
+async def test_a_second_process_is_refused_by_name(postgres_url):
+    first = await opened(postgres_url)
+    with pytest.raises(StoreError, match=f"in use by process {os.getpid()} on "):
+        await PostgresStore(postgres_url).open()
+    await first.commit("s", [Put("thing", ("a", 1))])
+    await first.close()
+    second = await opened(postgres_url)
+    assert await second.count("s", "thing") == 1
+    await second.close()
+
+
+async def test_another_machine_is_waited_for_until_its_lease_ends(postgres_url):
+    await (await opened(postgres_url)).close()
+    theirs = "token = 'theirs', host = 'elsewhere', namespace = 'another kernel'"
+    await lease(postgres_url, f"{theirs}, until = clock_timestamp() + interval '60 s'")
+    with pytest.raises(StoreError, match="on elsewhere"):
+        await PostgresStore(postgres_url).open()
+    await lease(postgres_url, "until = clock_timestamp()")
+    await (await opened(postgres_url)).close()
+
+
+async def test_a_process_of_this_machine_that_is_no_more_is_not_waited_for(postgres_url):
+    await (await opened(postgres_url)).close()
+    store = await opened(postgres_url)
+    await lease(postgres_url, "born = '1'")
+    await (await opened(postgres_url)).close()
+    await store.close()
+
+
+async def test_who_lost_the_database_writes_and_reads_nothing_more(postgres_url):
+    store = await opened(postgres_url)
+    await lease(postgres_url, "until = clock_timestamp()")
+    second = await opened(postgres_url)
+    for _ in range(2):
+        with pytest.raises(StoreLost):
+            await store.commit("s", [Put("thing", ("a", 1)), Append("line")])
+    assert isinstance(await store.lost(), StoreLost)
+    with pytest.raises(StoreLost):
+        await store.get("s", "thing", ("a", 1))
+    assert await second.count("s", "thing") == 0
+    await store.close()
+    await second.commit("s", [Put("thing", ("a", 1))])
+    await second.close()
+
+
+async def test_the_lease_is_kept_while_nothing_is_written(postgres_url, monkeypatch):
+    monkeypatch.setattr(postgres, "SECONDS", 0.15)
+    store = await opened(postgres_url)
+    await lease(postgres_url, "until = clock_timestamp() - interval '1000 s'")
+
+    async def extended() -> bool:
+        return (await lease(postgres_url))["held"]
+
+    await until("the lease is extended", extended, 10)
+    await store.close()
+    assert (await lease(postgres_url))["token"] == ""
+
+
+async def test_nothing_acknowledged_is_lost_when_the_process_is_killed(postgres_url):
+    child = subprocess.Popen([sys.executable, "-c", CHILD, postgres_url], stdout=subprocess.PIPE, text=True)
+    acknowledged = 0
+    while acknowledged < 50:
+        acknowledged = int(child.stdout.readline())
+    child.send_signal(signal.SIGKILL)
+    acknowledged = max([acknowledged, *(int(line) for line in child.stdout.read().split())])
+    child.wait()
+    child.stdout.close()
+    store = await opened(postgres_url)
+    count = await store.count("s", "thing")
+    assert count >= acknowledged
+    assert count == await store.count("s", "line") == await store.position()
+    assert await store.commit("s", [Append("line", b"", {"who": 0})]) == [count + 1]
+    await store.close()
+
+
+async def test_a_migration_that_was_interrupted_goes_on_where_it_stood(postgres_url, monkeypatch):
+    monkeypatch.setattr(postgres, "_STRIDE", 7)
+    store = await opened(postgres_url)
+    await store.commit("s", [Put("thing", ("a\0b", n), b"", {"size": 1}) for n in range(30)])
+    seen: list[int] = []
+
+    def double(collection, row):
+        if collection != "thing":
+            return []
+        if row.key[1] == 20 and 20 not in seen:
+            seen.append(20)
+            raise RuntimeError("out of luck")
+        seen.append(row.key[1])
+        return [Put("thing", row.key, row.body, {**row.fields, "size": row.fields["size"] * 2})]
+
+    second = Schema(owner="suite", version=2, collections=(THING, LINE), migrations={1: double})
+    with pytest.raises(RuntimeError):
+        await store.declare("s", second)
+    await store.close()
+    again = PostgresStore(postgres_url)
+    await again.open()
+    await again.declare("s", second)
+    assert {row.fields["size"] for row in await again.scan("s", "thing")} == {2}
+    assert seen.count(13) == 1
+    with pytest.raises(NewerSchema):
+        await again.declare("s", SCHEMA)
+    with pytest.raises(StoreError, match="no migration from version 2"):
+        await again.declare("s", Schema(owner="suite", version=4, collections=(THING,), migrations={}))
+    await again.close()
+
+
+async def test_the_password_is_in_no_error_and_no_log(postgres_url, postgres_server, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    server, _, database = postgres_url.removeprefix("postgres://").rpartition("@")[2].partition("/")
+    nobody = f"postgres://ann:s3cr%21et@127.0.0.1:9/{database}"
+    urls = [f"postgres://ann:s3cr%21et@{server}/{database}", nobody, f"{nobody}?sslpassword=s3cr%21et"]
+    for url in urls:
+        store = PostgresStore(url)
+        with pytest.raises(StoreError) as caught:
+            await store.open()
+        assert "PostgreSQL " in str(caught.value)
+        for text in (str(caught.value), repr(store), caplog.text):
+            assert "s3cr!et" not in text and "s3cr%21et" not in text
+    assert "127.0.0.1:9" in str(caught.value)
+
+
+async def test_a_database_whose_text_is_not_unicode_is_refused_with_what_to_do(postgres_server):
+    url = postgres_server.database()
+    name = url.rpartition("/")[2]
+    postgres_server.sql(f"DROP DATABASE {name}")
+    postgres_server.sql(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    with pytest.raises(StoreError, match="is LATIN1: make the database with ENCODING 'UTF8'"):
+        await PostgresStore(url).open()
+
+
+async def test_after_a_restart_delivery_goes_on_where_it_stood(postgres_url):
+    made: dict[str, Actor] = {}
+    plugin = module(made)
+    networks = {"left": (plugin, Config()), "right": (plugin, Config())}
+    async with running(networks, rooms=(("left:a", "right:b"),), store=PostgresStore(postgres_url)):
+        await made["left"].say("a", "ann@x", "before")
+        await made["right"].until("b", 1)
+
+        def away(_):
+            raise Retry("away", after=60)
+
+        made["right"].before_send = away
+        for number in range(20):
+            await made["left"].say("a", "ann@x", f"waits {number}", origin=f"o{number}")
+    async with running(networks, store=PostgresStore(postgres_url)) as app:
+        assert await made["right"].until("b", 20) == [f"waits {n}" for n in range(20)]
+        assert next(iter(app.rooms)).head == 21
+        assert (await made["left"].say("a", "ann@x", "waits 3", origin="o3")).duplicate
