@@ -124,7 +124,10 @@ class Store(_Strict):
 
     url: str = Field(
         default="sqlite:hansa.db",
-        description="sqlite:FILE or mongodb://USER:PASSWORD@HOST/DATABASE, a replica set; may be a secret",
+        description=(
+            "sqlite:FILE, postgres://USER:PASSWORD@HOST/DATABASE (PostgreSQL 14 or newer), or "
+            "mongodb://USER:PASSWORD@HOST/DATABASE (a replica set); may be a secret"
+        ),
         repr=False,
     )
 

@@ -23,6 +23,7 @@ PACKAGES = {
 HEAVY = {
     "aiodns",
     "aiohttp",
+    "asyncpg",
     "canonicaljson",
     "cryptography",
     "hansa_governance",
@@ -175,6 +176,8 @@ def test_check_imports_only_what_the_configuration_enables(installed, tmp_path):
     assert not found & {"hansa_xmpp", "slixmpp", "motor", "pymongo", "aiohttp", "rich", "prometheus_client"}
     mongo = '[store]\nurl = "mongodb://localhost/hansa"\n'
     assert not imported(installed, tmp_path, plain + mongo) & {"motor", "pymongo"}
+    postgres = '[store]\nurl = "postgres://localhost/hansa"\n'
+    assert "asyncpg" not in imported(installed, tmp_path, plain + postgres)
     xmpp = '[networks.xmpp]\nplugin = "xmpp"\ncomponent = "bridge.example.org"\nsecret = "s"\n'
     assert imported(installed, tmp_path, plain + xmpp) == {"pydantic", "hansa_xmpp"}
 

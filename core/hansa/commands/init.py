@@ -31,7 +31,7 @@ admin = "unix:hansa.sock"
 # private_networks = ["10.0.0.0/8"]
 
 [store]
-# sqlite:FILE or mongodb://HOST/DATABASE (a replica set, one node is enough)
+# sqlite:FILE, postgres://HOST/DATABASE, or mongodb://HOST/DATABASE (a replica set, one node is enough)
 url = "sqlite:hansa.db"
 
 # The name of the table is the network's id.

@@ -150,7 +150,7 @@ class Writer:
             cut.cancel()
 
     async def advance(self, position: int) -> None:
-        """Give positions above this one from now on, in a session of its own. Raises what ``ERRORS`` names."""
+        """Give positions above this one from now on. Raises what ``ERRORS`` names, StoreError."""
         session = await self._connected()
         try:
             await self._lease.advance(session.connection, position)

@@ -9,8 +9,10 @@ from hansa.config import Mistakes, parse
 from hansa.pure.errors import ConfigError
 from hansa.store import open_store
 from hansa.store.mongo import MongoStore
+from hansa.store.postgres import PostgresStore
 from hansa.store.sqlite import SqliteStore
 
+POSTGRES = "postgres://ann:s3cr%21et@db.example,db2.example:5433/hansa?sslmode=verify-full"
 URL = "mongodb://ann:s3cr%21et@db.example,db2.example:27018/hansa?replicaSet=rs0"
 
 
@@ -26,6 +28,19 @@ def test_a_mongodb_url_opens_nothing_yet(url, tmp_path):
     assert isinstance(open_store(configured(url, tmp_path).store.url, tmp_path), MongoStore)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        POSTGRES,
+        "postgresql://db.example/hansa",
+        "postgres:///hansa?host=/run/postgresql",
+        "postgres://[::1]:5433/a-b_c",
+    ],
+)
+def test_a_postgres_url_opens_nothing_yet(url, tmp_path):
+    assert isinstance(open_store(configured(url, tmp_path).store.url, tmp_path), PostgresStore)
+
+
 def test_sqlite_is_relative_to_the_folder(tmp_path):
     assert isinstance(open_store(configured("sqlite:x.db", tmp_path).store.url, tmp_path), SqliteStore)
 
@@ -39,7 +54,12 @@ def test_sqlite_is_relative_to_the_folder(tmp_path):
         "mongodb://ann:hu@sh@host/hansa",
         "mongodb://ann:hush@host/han.sa",
         "mongodb://ann:hush@host/hansa extra",
-        "postgres://ann:hush@host/hansa",
+        "postgres://ann:hush@host",
+        "postgres://ann:hush@host/",
+        "postgres://ann:hu/sh@host/hansa",
+        "postgresql://ann:hu@sh@host/hansa",
+        "postgres://ann:hush@host/han.sa",
+        "mysql://ann:hush@host/hansa",
         "ann:hush@host/hansa",
         "sqlite:",
         "",
@@ -54,13 +74,14 @@ def test_what_is_no_store_is_named_by_its_path_and_not_shown(url, tmp_path):
         assert not any(part in text for part in ("ann", "hush", "sh@"))
 
 
-def test_the_url_may_be_a_secret_and_is_in_no_representation(tmp_path, monkeypatch):
-    monkeypatch.setenv("HANSA_STORE", URL)
-    (tmp_path / "url").write_text(f"{URL}\n")
+@pytest.mark.parametrize("url", [URL, POSTGRES])
+def test_the_url_may_be_a_secret_and_is_in_no_representation(url, tmp_path, monkeypatch):
+    monkeypatch.setenv("HANSA_STORE", url)
+    (tmp_path / "url").write_text(f"{url}\n")
     (tmp_path / "url").chmod(0o600)
-    for secret in (URL, {"env": "HANSA_STORE"}, {"file": "url"}):
+    for secret in (url, {"env": "HANSA_STORE"}, {"file": "url"}):
         config = configured(secret, tmp_path)
-        assert config.store.url == URL
+        assert config.store.url == url
         assert "s3cr" not in f"{config!r} {config} {open_store(config.store.url, tmp_path)!r}"
 
 
@@ -76,3 +97,8 @@ def test_without_the_driver_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "motor.motor_asyncio", None)
     with pytest.raises(ConfigError, match=r"store.url: MongoDB needs motor.*: install hansa\[mongo\]"):
         open_store(URL, tmp_path)
+    for name in [name for name in sys.modules if name.startswith("hansa.store.postgres")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(ConfigError, match=r"store.url: PostgreSQL needs asyncpg: install hansa\[postgres\]"):
+        open_store(POSTGRES, tmp_path)
