@@ -36,6 +36,19 @@ def require_prosody() -> str:
     return found or ""
 
 
+def require_dendrite() -> str:
+    """The program. It is built from its sources: without Go there is none, which no setting makes a failure."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    found = cache / "hansa" / "dendrite-0.13.8" / "dendrite"
+    if not found.exists():
+        if shutil.which("go") is None:
+            pytest.skip(
+                "Dendrite is not here: it is built with Go, which is missing; then run scripts/bootstrap-peers"
+            )
+        absent("Dendrite", "run scripts/bootstrap-peers browser")
+    return str(found)
+
+
 def require_browser() -> tuple[Path, str]:
     """Where the clients of the browser are, and Chromium."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
