@@ -173,3 +173,13 @@ async def test_values_of_many_groups_take_few_reads(store, monkeypatch):
         monkeypatch.setattr(store, name, counted)
     assert await fresh.values(wanted) == members(1000)
     assert len(reads) <= 21
+
+
+async def test_a_row_that_is_gone_keeps_no_other_value_out(store):
+    groups, state = Groups("!r", store, 0), {("t", "1"): "$1"}
+    first = groups.grow(0, {}, state)
+    await store.commit(groups.drafts())
+    groups.committed()
+    second = groups.after(first, state, ("t", "2"), "$2")
+    fresh = Groups("!r", store, second)
+    assert await fresh.values({("t", "1"): first, ("t", "2"): second}) == {("t", "1"): "$1"}

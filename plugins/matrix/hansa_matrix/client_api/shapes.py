@@ -128,6 +128,8 @@ class Shapes:
         memberships and no names; what they called the room is the room's.
         """
         given, now = list(events), self._ctx.clock.now()
+        if not given:
+            return []
         if self._erased:
             given = [await self._nameless(caller.user, room, one) for one in given]
         replaced = await self._replaced.of_state(room, given)

@@ -81,7 +81,7 @@ class Groups:
     async def values(self, wanted: Mapping[StateKey, int]) -> dict[StateKey, str]:
         """The event of each key in a group of its own. No whole state is made for it: every row is read once
         for all keys, ``MOST_ROWS`` at most. A key that has no event there, or none in these rows, is left
-        out.
+        out; so is what stands on a row that is gone.
         """
         found: dict[StateKey, str] = {}
         waiting: dict[int, set[StateKey]] = {}
@@ -102,6 +102,8 @@ class Groups:
             drafted = self._drafted.get(group)
             if drafted is None and group not in page:
                 page = await self._page(group)
+                if group not in page:  # it is gone
+                    continue
             parent, delta = drafted or _read(page[group])
             for type_, state_key, event_id in delta:
                 if (key := (type_, state_key)) in keys:
@@ -126,10 +128,7 @@ class Groups:
         rows = await self._store.scan(
             "state_group", equal=(self._room_id,), after=group + 1, limit=_PAGE, reverse=True
         )
-        found = {int(row.key[1]): row for row in rows}
-        if group not in found:
-            raise LocalProtocolError(f"state group {group} of {self._room_id} is gone")
-        return found
+        return {int(row.key[1]): row for row in rows}
 
     def _keep(self, group: int, state: dict[StateKey, str], length: int) -> None:
         self._drop(group)
