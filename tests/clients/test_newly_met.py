@@ -11,7 +11,7 @@ from clients.test_absences import back, there
 from clients.test_crypto import keys_of
 from hansa import HttpRequest
 from hansa_matrix.users import presence
-from matrix.inbound import OURS, THEIRS
+from matrix.inbound import OFFERED, OURS, THEIRS
 from nacl.signing import SigningKey
 
 
@@ -127,6 +127,61 @@ async def told_more(told: Told, before: int) -> list[dict[str, Any]]:
         return told.edus[before:]
 
     return await until(more)
+
+
+def online(*users: str) -> dict[str, Any]:
+    """A transaction that says who is there."""
+    push = [{"user_id": user, "presence": "online", "last_active_ago": 5} for user in users]
+    edu = {"edu_type": "m.presence", "content": {"push": push}}
+    return {"origin": THEIRS, "origin_server_ts": 1, "pdus": [], "edus": [edu]}
+
+
+@pytest.mark.parametrize("comes", ["they", "we", "too late"])
+async def test_what_was_said_of_people_just_before_they_are_met_is_known(tmp_path, monkeypatch, comes):
+    """A server hears of a join before that is taken up here, and says at once who is there."""
+    monkeypatch.setattr(presence, "EARLY_FOR", -1.0 if comes == "too late" else 60.0)
+    async with house(tmp_path, presence=True) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        room = await alice.create(preset="public_chat", room_alias_name="verona")
+        known, wire = home.app.network("matrix")._known, home.wire
+        other, stranger = f"@other:{THEIRS}", f"@stranger:{THEIRS}"
+
+        async def said() -> None:
+            target = "/_matrix/federation/v1/send/early"
+            status, answer = await wire.ask("PUT", target, online(other, stranger))
+            assert (status, answer) == (200, {"pdus": {}})
+
+        async def joins() -> None:
+            where = f"{part(room)}/{part(other)}"
+            _, made = await wire.ask("GET", f"/_matrix/federation/v1/make_join/{where}?{OFFERED}")
+            join = wire.forger.joining(made, "other")
+            path = f"/_matrix/federation/v2/send_join/{part(room)}/{part(join.event_id)}"
+            assert (await wire.ask("PUT", path, join.raw))[0] == 200
+
+        if comes == "we":
+            monkeypatch.setattr(known.company, "shared", lambda _: False)
+            await joins()
+            await said()
+            await bob.join(room)
+        else:
+            await said()
+            assert known.presences.of(other) is None
+            await joins()
+
+        async def shown() -> bool:
+            found = (await alice.sync()).get("presence", {}).get("events", [])
+            return any(e["sender"] == other and e["content"]["presence"] == "online" for e in found)
+
+        if comes == "too late":
+
+            async def looked() -> bool:
+                return list(known.presences._early) == []
+
+            await until(looked)
+            assert not await shown()
+        else:
+            await until(shown)
+        assert known.presences.of(stranger) is None
 
 
 async def test_people_elsewhere_who_are_met_now_are_shown_as_there(tmp_path):

@@ -42,6 +42,11 @@ class Company:
         view = self._ctx.view(room_id)
         return {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
 
+    def inside(self, room_id: str, user: str) -> bool:
+        """Whether somebody is in a room."""
+        view = self._ctx.view(room_id)
+        return view is not None and view.membership(Ref(self._ctx.id, user)) is Membership.JOIN
+
     def shared(self, user: str) -> bool:
         """Whether somebody is in a room that we are in too: then their server tells us of them."""
         return next(self._rooms(user), None) is not None

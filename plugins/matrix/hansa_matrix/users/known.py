@@ -39,6 +39,7 @@ class Known:
         """Somebody with an account came into a room: whoever meets them there, and in none of their others,
         learns of their devices, and whether they are there.
         """
+        await self.presences.recall(room_id)
         servers = self.company.met(room_id, others)
         if servers:
             await self.devices.introduce(user, servers)

@@ -19,6 +19,9 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import PRESENCE, PresenceEdu, parse_presence, presence_edu
 from hansa_matrix.users.company import Company
 
+#: Strangers of whom it is remembered what was said, and for how long (s): their server may have heard that
+#: somebody of ours came into a room before that is taken up here.
+MOST_EARLY, EARLY_FOR = 1000, 60.0
 #: People of whom it is known, in all; the longest known of the server that has most of them gives way.
 MOST_KNOWN = 50_000
 #: People of whom a server that comes into a room is told, and of whom one EDU tells.
@@ -38,6 +41,8 @@ class Presences:
         self._crossings = Crossings(ctx)
         #: What was said, and the policies that judged it.
         self._known: FairShares[str, tuple[PresenceEdu, int]] = FairShares(MOST_KNOWN, ids.domain_of)
+        #: What was said of strangers, with its time.
+        self._early: FairShares[str, tuple[PresenceEdu, float]] = FairShares(MOST_EARLY, ids.domain_of)
         #: Rooms and servers that came there just now.
         self._came: set[tuple[str, frozenset[str]]] = set()
         #: Told whose presence changed.
@@ -59,7 +64,9 @@ class Presences:
         return [self._shown(*known) for _, known in self._known.items()]
 
     async def take(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
-        """The ``m.presence`` of a transaction: how many are none. Of strangers nothing is kept."""
+        """The ``m.presence`` of a transaction: how many are none. Of strangers it is kept for a minute, and
+        shown to nobody.
+        """
         if not self._on:
             return len(contents)
         ignored = 0
@@ -67,9 +74,21 @@ class Presences:
             given = list(parse_presence(content, origin))
             ignored += not given
             for one in given:
-                if self._company.shared(one.user) and await self._lets_in(one):
+                if not self._company.shared(one.user):
+                    self._early.put(one.user, (one, self._ctx.clock.monotonic()))
+                elif await self._lets_in(one):
                     self._keep(one)
         return ignored
+
+    async def recall(self, room_id: str) -> None:
+        """Somebody comes into a room: what was said just before of people who are there counts."""
+        since = self._ctx.clock.monotonic() - EARLY_FOR
+        for user, (one, at) in self._early.items():
+            here = self._company.inside(room_id, user)
+            if here or at < since:
+                self._early.pop(user)
+            if here and at >= since and self._known.get(user) is None and await self._lets_in(one):
+                self._keep(one)
 
     async def _lets_in(self, one: PresenceEdu) -> bool:
         """Whether the policies let people here know of somebody's presence."""
@@ -99,6 +118,7 @@ class Presences:
             return
         self._came.add(came)
         try:
+            await self.recall(room_id)
             await self._welcome(room_id, servers, here())
             await asyncio.sleep(SETTLED)
             await self._welcome(room_id, self._company.of_room(room_id) & set(servers), here())
