@@ -88,6 +88,16 @@ async def _enter(scene: Scene, evil: Evil, step: str = "join") -> object:
         del evil.answers["/make_"]
 
 
+async def _enter_as_before(scene: Scene, evil: Evil) -> object:
+    """Version 2 of ``send_join`` is not known there."""
+    evil.answers["/v2/send_join/"] = lambda _: _no_such_endpoint()
+    return await _enter(scene, evil)
+
+
+async def _no_such_endpoint() -> web.Response:
+    return web.json_response({"errcode": "M_UNRECOGNIZED", "error": "no such endpoint"}, status=404)
+
+
 async def _knock(scene: Scene, evil: Evil) -> object:
     return await _enter(scene, evil, "knock")
 
@@ -157,7 +167,8 @@ async def _policy_server(scene: Scene, evil: Evil) -> object:
 ANSWERS: dict[str, tuple[str, Callable[[Scene, Evil], Awaitable[object]]]] = {
     "keys": ("/key/v2/server", _ask_keys),
     "make_join": ("/make_join/", _make_join),
-    "send_join": ("/send_join/", _enter),
+    "send_join": ("/v2/send_join/", _enter),
+    "old send_join": ("/v1/send_join/", _enter_as_before),
     "make_knock": (
         "/make_knock/",
         _client("POST", f"{CLIENT}/knock/%21roomN%3AEVIL?server_name=EVIL", {}),
@@ -227,6 +238,8 @@ OUT: list[Case] = [
     *(_whole("send_join", kind, 48 * MIB) for kind in ("objects", "numbers", "a string")),
     _inside("send_join", "state", _JOIN, "objects", 48 * MIB),
     _inside("send_join", "state", _JOIN, "keys", 48 * MIB),
+    _inside("old send_join", "state", f"[200,{_JOIN}]", "objects", 48 * MIB),
+    _inside("old send_join", "state", f"[200,{_JOIN}]", "keys", 48 * MIB),
     _inside("send_join", "state", _JOIN, "deep", 16 * MIB),
     _inside(
         "send_join", "servers", '{"state":[],"auth_chain":[],"servers_in_room":LIST}', "strings", 48 * MIB
