@@ -128,6 +128,7 @@ from hansa.store.base import (
     Write,
 )
 from hansa.store.faults import ResultUnknown, StoreFault, StoreLost
+from hansa.store.paging import pages, scan_all
 from hansa.store.races import Changed, again_on_conflict, change_row
 
 __version__ = "0.1.0"
@@ -270,10 +271,12 @@ __all__ = [
     "change_row",
     "cut",
     "hookimpl",
+    "pages",
     "peers_of",
     "people_of",
     "readings",
     "refusal_by",
+    "scan_all",
     "strictest",
     "strings_of",
     "texts_of",

@@ -40,6 +40,7 @@ from hansa.signals import SignalRelay
 from hansa.store.base import Delete, Row, Scoped, StoreError
 from hansa.store.faults import StoreFault
 from hansa.store.health import StoreHealth, WatchedStore
+from hansa.store.paging import scan_all
 from hansa.throttle import Throttle
 
 _OBSERVED = 1000
@@ -394,8 +395,8 @@ class App:
                 return
 
     async def _dead(self, link: str, seq: int | None) -> list[Row]:
-        rows = await self.core.scan("dead", equal=(link,), limit=10_000)
-        return [row for row in rows if seq is None or row.key[1] == seq]
+        rows = scan_all(self.core, "dead", equal=(link,))
+        return [row async for row in rows if seq is None or row.key[1] == seq]
 
     async def retry_dead(self, link: str, seq: int | None) -> dict[str, int]:
         """Send dead letters of a link again; how many went, how many stay."""

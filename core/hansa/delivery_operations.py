@@ -12,9 +12,8 @@ from hansa.pure.codec import content_to_json
 from hansa.pure.model import Event, Link, Ref
 from hansa.room_names import RoomNames, missing
 from hansa.seams import Request
+from hansa.store.paging import scan_all
 from hansa.tables import event_of
-
-_PAGE = 1000
 
 
 class DeliveryOperations:
@@ -28,7 +27,7 @@ class DeliveryOperations:
         """What waits and what died, per link, and what waits per server of a network that sends by itself."""
         found: list[dict[str, Any]] = []
         for link_id, consumer in self._app.consumers.items():
-            dead = await self._app.core.scan("dead", equal=(link_id,), limit=_PAGE)
+            dead = [row async for row in scan_all(self._app.core, "dead", equal=(link_id,))]
             found.append(
                 {
                     "destination": link_id,

@@ -13,6 +13,7 @@ from hansa.pure.model import Direction, Event, Link, Ref
 from hansa.pure.view import RoomView, ViewChange
 from hansa.seams import Random
 from hansa.store.base import Delete, Row, Scoped, Write
+from hansa.store.paging import pages, scan_all
 
 #: Events kept in memory per room, so that a delivery that keeps up reads nothing from disk.
 _TAIL = 128
@@ -56,17 +57,14 @@ class Rooms:
 
     async def load(self) -> None:
         """Read every room, link and member from the store."""
-        after: str | None = None
-        while page := await self._store.scan("room", after=after, limit=_PAGE):
-            for row in page:
-                facts, head, received, generation = tables.room_of(row)
-                name = str(row.key[0])
-                self._rooms[name] = Room(
-                    name, RoomView(name, facts), head=head, received=received, generation=generation
-                )
-            after = str(page[-1].key[0])
+        async for row in scan_all(self._store, "room"):
+            facts, head, received, generation = tables.room_of(row)
+            name = str(row.key[0])
+            self._rooms[name] = Room(
+                name, RoomView(name, facts), head=head, received=received, generation=generation
+            )
         for name in self._rooms:
-            for row in await self._store.scan("link", index=("room",), equal=(name,), limit=_PAGE):
+            async for row in scan_all(self._store, "link", index=("room",), equal=(name,)):
                 link = tables.link_of(row)
                 self._rooms[name].links[link.id] = link
                 self._by_native[link.native] = link
@@ -89,13 +87,8 @@ class Rooms:
     async def _people(self, room: str) -> list[Row]:
         found: list[Row] = []
         for network in {link.native.network for link in self._by_native.values()}:
-            after: str | None = None
-            while True:
-                page = await self._store.scan("person", equal=(room, network), after=after, limit=_PAGE)
+            async for page in pages(self._store, "person", equal=(room, network), size=_PAGE):
                 found += page
-                if len(page) < _PAGE:
-                    break
-                after = str(page[-1].key[2])
         return found
 
     def __iter__(self) -> Iterator[Room]:

@@ -218,7 +218,8 @@ class Store(Protocol):
     ) -> list[Row]:
         """Rows in the order of ``index`` (``()``: of the key) whose leading fields are ``equal`` and whose
         next field is ``> after`` and ``<= upto`` (each None: no bound; with ``reverse``: ``< after``,
-        ``>= upto``). Rows equal in the index come in the order of their keys. ``limit`` is at most 10,000.
+        ``>= upto``). Rows equal in the index come in the order of their keys. ``limit`` is at most 10,000:
+        whoever means all rows asks ``store.paging``.
         """
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -19,11 +20,13 @@ from hansa.store.base import (
     Remove,
     Row,
     Schema,
+    Scoped,
     Store,
     StoreError,
     TooLarge,
     Write,
 )
+from hansa.store.paging import pages, scan_all
 from hansa.store.rows import every_page
 
 THING = Collection(
@@ -213,6 +216,47 @@ class StoreSuite:
         for number in numbers:
             assert await found(equal=("a",), after=number) == [("a", n) for n in numbers if n > number]
             assert await found(equal=("a",), upto=number) == [("a", n) for n in numbers if n <= number]
+
+    async def test_all_rows_come_however_few_fit_on_a_page(self, store: Store) -> None:
+        """Each once and in the order of one search, also where more are alike than a page has."""
+        await store.declare("s", SCHEMA)
+        things = [("a", 0)] + [("b", n) for n in range(9)] + [("c", 0), ("d", 0), ("d", 1)]
+        colors = ["red", "blue", "red"]
+        await store.commit("s", [_thing(*key, colors[n % 3], n // 4) for n, key in enumerate(things)])
+        await store.commit("s", [Append("line", b"", {"who": n % 2}) for n in range(9)])
+        scoped = Scoped(store, "s")
+        searches: list[tuple[str, dict[str, Any]]] = [
+            ("thing", {}),
+            ("thing", {"reverse": True}),
+            ("thing", {"after": "a", "upto": "c"}),
+            ("thing", {"after": "d", "upto": "b", "reverse": True}),
+            ("thing", {"equal": ("b",)}),
+            ("thing", {"equal": ("b",), "after": 2, "upto": 7}),
+            ("thing", {"equal": ("b", 3)}),
+            ("thing", {"equal": ("z",)}),
+            ("thing", {"index": ("color", "size")}),
+            ("thing", {"index": ("color", "size"), "equal": ("red",)}),
+            ("thing", {"index": ("color", "size"), "equal": ("red",), "after": 0, "reverse": False}),
+            ("thing", {"index": ("size",), "reverse": True}),
+            ("line", {}),
+            ("line", {"index": ("who", "position"), "equal": (1,)}),
+            ("line", {"index": ("who", "position"), "equal": (1,), "reverse": True}),
+        ]
+        for collection, search in searches:
+            wanted = [row.key for row in await scoped.scan(collection, **search)]
+            assert [row.key async for row in scan_all(scoped, collection, **search)] == wanted
+            for size in range(1, 6):
+                read = [page async for page in pages(scoped, collection, size=size, **search)]
+                assert [row.key for page in read for row in page] == wanted, (search, size)
+                assert all(read)
+
+    async def test_pages_that_cannot_be_told_apart_are_an_error(self, store: Store) -> None:
+        """No row is left out in silence."""
+        await store.declare("s", SCHEMA)
+        await store.commit("s", [Put("thing", ("a", n), b"", {"color": "red"}) for n in range(3)])
+        for search in ({"index": ("size",)}, {"index": ("color", "size"), "equal": ("red",)}):
+            with pytest.raises(StoreError, match="without size"):
+                [row async for row in pages(Scoped(store, "s"), "thing", size=2, **search)]
 
     async def test_an_index_bounds_exactly_and_none_comes_first(self, store: Store) -> None:
         """Rows equal in the index come by key; None is below everything and within no bound."""

@@ -272,7 +272,12 @@ def register(commands: Commands) -> None:
     commands.add(Command(words="tokens add", help="let somebody make an account", arguments=(uses,)))
     commands.add(Command(words="tokens ls", changes=False, help="tokens that make accounts", show=_tokens))
     commands.add(
-        Command(words="reports ls", changes=False, help="what people told of, the newest last", show=_reports)
+        Command(
+            words="reports ls",
+            changes=False,
+            help="the last 1,000 things that people told of, the newest last",
+            show=_reports,
+        )
     )
     token = Argument(name="token", help="as it was given out")
     commands.add(Command(words="tokens rm", help="take one back", arguments=(token,)))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
-from hansa import Delete, NetworkContext, Put, Row, StoreFault, Value, Write
+from hansa import Delete, NetworkContext, Put, Row, StoreFault, Write, pages
 
 from hansa_matrix.lru import Lru
 from hansa_matrix.proto.pdu import VerifyKey
@@ -122,9 +122,7 @@ class KeyStore:
     async def sweep(self) -> None:
         """Let go of what is more than may be kept, and say how much there is."""
         found: list[tuple[int, str, int]] = []
-        after: Value = None
-        while rows := await self._store.scan("key_document", after=after, limit=_PAGE):
-            after = rows[-1].key[0]
+        async for rows in pages(self._store, "key_document", size=_PAGE):
             found += [(_document(row).fetched, str(row.key[0]), len(row.body)) for row in rows]
         found.sort(reverse=True)
         size = servers = 0

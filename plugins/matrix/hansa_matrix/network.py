@@ -29,6 +29,7 @@ from hansa import (
     StoreFault,
     Turn,
     hookimpl,
+    scan_all,
 )
 
 from hansa_matrix.bridge import OwnDraft, Views
@@ -245,15 +246,12 @@ class MatrixNetwork:
         that those who gave us up try again.
         """
         await OldRows(self._ctx, self._server).complete()
-        after: str | None = None
-        while page := await self._ctx.store.scan("room", after=after, limit=1000):
-            for row in page:
-                room_id = str(row.key[0])
-                room = MatrixRoom.load(room_id, row.body, self._ctx.store, self._events)
-                await room.awaited.load(self._ctx.store)
-                await room.holes.load(self._ctx.store)
-                self._rooms[room_id] = room
-            after = str(page[-1].key[0])
+        async for row in scan_all(self._ctx.store, "room"):
+            room_id = str(row.key[0])
+            room = MatrixRoom.load(room_id, row.body, self._ctx.store, self._events)
+            await room.awaited.load(self._ctx.store)
+            await room.holes.load(self._ctx.store)
+            self._rooms[room_id] = room
         await Relations(self._ctx.store).move()
         await self._care.load()
         await self._attendance.load()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from hansa import Cas, Conflict, Insert, NetworkContext, Row, Value, Write
+from hansa import Cas, Conflict, Insert, NetworkContext, Row, Value, Write, pages
 
 from hansa_matrix.media.quotas import COPIES
 from hansa_matrix.proto import ids
@@ -118,9 +118,7 @@ class OldRows:
         if await self._ctx.store.scan("remote_devices_usage", limit=1):
             return 0
         counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        after: str | None = None
-        while rows := await self._ctx.store.scan("remote_devices", after=after, limit=_LISTS):
-            after = str(rows[-1].key[0])
+        async for rows in pages(self._ctx.store, "remote_devices", size=_LISTS):
             for row in rows:
                 count = counts[ids.domain_of(str(row.key[0]))]
                 count[0], count[1] = count[0] + 1, count[1] + len(row.body)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hansa import Collection, Delete, Put, Random, Row, Schema, Scoped
+from hansa import Collection, Delete, Put, Random, Schema, Scoped, scan_all
 
 from hansa_xmpp.proto import render
 from hansa_xmpp.proto.render import Outgoing, element
@@ -24,8 +24,6 @@ SCHEMA = Schema(
         Collection(name="secret", key={"name": str}),
     ],
 )
-
-_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +44,6 @@ class OccupantTable:
 
     async def load(self, room: str) -> list[Kept]:
         """Those of one room."""
-        found: list[Row] = []
-        after: str | None = None
-        while page := await self._store.scan("occupant", equal=(room,), after=after, limit=_PAGE):
-            found += page
-            after = str(page[-1].key[1])
         return [
             Kept(
                 room=room,
@@ -58,7 +51,7 @@ class OccupantTable:
                 nick=str(row.fields["nick"]),
                 joined_seq=int(row.fields["joined_seq"] or 0),
             )
-            for row in found
+            async for row in scan_all(self._store, "occupant", equal=(room,))
         ]
 
     async def put(self, kept: Iterable[Kept]) -> None:

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any
 
 import orjson
-from hansa import Cas, Conflict, Delete, Insert, LocalProtocolError, NetworkContext, Put, Write
+from hansa import Cas, Conflict, Delete, Insert, LocalProtocolError, NetworkContext, Put, Row, Write, scan_all
 
 from hansa_matrix.client_api.closing import forget_private
 from hansa_matrix.client_api.last_seen import LastSeen
@@ -34,7 +34,6 @@ _LOCALPART = re.compile(r"[a-z0-9._=\-/+]+", re.ASCII)
 #: Writes that are tried while others change the same.
 _TRIES = 8
 _REMEMBERED = 10_000
-_PAGE = 1000
 
 
 class Proof(Enum):
@@ -122,18 +121,14 @@ class Accounts:
 
     async def closed_ones(self) -> AsyncIterator[Account]:
         """Those that are closed."""
-        after: str | None = None
-        while rows := await self._ctx.store.scan("account", after=after, limit=_PAGE):
-            after = str(rows[-1].key[0])
-            for row in rows:
-                account = Account(user=str(row.key[0]), **orjson.loads(row.body))
-                if account.deactivated:
-                    yield account
+        async for account in self.every():
+            if account.deactivated:
+                yield account
 
-    async def every(self) -> list[Account]:
-        """All of them, 10,000 at most."""
-        rows = await self._ctx.store.scan("account", limit=10_000)
-        return [Account(user=str(row.key[0]), **orjson.loads(row.body)) for row in rows]
+    async def every(self) -> AsyncIterator[Account]:
+        """All of them."""
+        async for row in scan_all(self._ctx.store, "account"):
+            yield Account(user=str(row.key[0]), **orjson.loads(row.body))
 
     @staticmethod
     def _body(account: Account) -> bytes:
@@ -265,17 +260,19 @@ class Accounts:
 
     async def came_from(self, user: str, group: str) -> bool:
         """Whether one of somebody's devices logged in from a group of addresses."""
-        rows = await self._ctx.store.scan(
-            "access_token", index=("user_id", "device_id"), equal=(user,), limit=_PAGE
-        )
-        return any(row.body == group.encode() for row in rows)
+        async for row in self._tokens(user):
+            if row.body == group.encode():
+                return True
+        return False
+
+    def _tokens(self, user: str, *device_id: str) -> AsyncIterator[Row]:
+        """The tokens of a device, or of all of somebody's."""
+        index = ("user_id", "device_id")
+        return scan_all(self._ctx.store, "access_token", index=index, equal=(user, *device_id))
 
     async def _tokens_gone(self, user: str, *device_id: str) -> list[Delete]:
         """What takes the tokens of a device away, or of all."""
-        rows = await self._ctx.store.scan(
-            "access_token", index=("user_id", "device_id"), equal=(user, *device_id), limit=_PAGE
-        )
-        return [Delete("access_token", row.key) for row in rows]
+        return [Delete("access_token", row.key) async for row in self._tokens(user, *device_id)]
 
     def _device_id(self) -> str:
         return "".join(chr(ord("A") + byte % 26) for byte in self._ctx.random.bytes(10))
@@ -328,10 +325,8 @@ class Accounts:
     async def logout_all(self, user: str, but: str = "") -> None:
         """Every device, but one that may stay; tokens without a device too."""
         self._logins.revoke(user)
-        rows = await self._ctx.store.scan(
-            "access_token", index=("user_id", "device_id"), equal=(user,), limit=10_000
-        )
-        gone = [Delete("access_token", row.key) for row in rows if row.fields["device_id"] != but]
+        rows = self._tokens(user)
+        gone = [Delete("access_token", row.key) async for row in rows if row.fields["device_id"] != but]
         devices = (await self._devices.of(user)).devices
         await self._gone(user, gone, [device_id for device_id in devices if device_id != but])
 
@@ -391,7 +386,7 @@ class Accounts:
                 "created": account.created,
                 "devices": len((await self._devices.of(account.user)).devices),
             }
-            for account in await self.every()
+            async for account in self.every()
         ]
 
     async def _passwd(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

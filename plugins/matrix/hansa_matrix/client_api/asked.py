@@ -25,6 +25,9 @@ _TOKEN = re.compile(
     re.ASCII,
 )
 
+#: News of one room, and of devices, that are looked at one by one; where there are more they are the last.
+MOST_NEWS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Since:

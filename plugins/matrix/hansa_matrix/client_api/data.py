@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from hansa import Cas, Conflict, NetworkContext, Request
+from hansa import Cas, Conflict, NetworkContext, Request, scan_all
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited, own
@@ -25,7 +25,7 @@ _TAGS = "m.tag"
 #: What only this server writes.
 _OURS = frozenset({FULLY_READ, PUSH_RULES})
 _MOST = 64 * 1024
-_MOST_TYPES, _MOST_TAGS = 1000, 100
+_MOST_TAGS = 100
 _MOST_KEPT = 10_000
 #: Bytes of all account data of one person.
 MOST_BYTES = 32 * 1024 * 1024
@@ -49,13 +49,13 @@ class UserData:
 
     async def every(self, user: str, room_id: str) -> dict[str, Any]:
         """All of a person, or of one in a room, by type."""
-        rows = await self._ctx.store.scan("account_data", equal=(user, room_id), limit=_MOST_TYPES)
-        return {str(row.key[2]): orjson.loads(row.body) for row in rows}
+        rows = scan_all(self._ctx.store, "account_data", equal=(user, room_id))
+        return {str(row.key[2]): orjson.loads(row.body) async for row in rows}
 
     async def whole(self, user: str) -> dict[str, dict[str, Any]]:
         """Everything of a person, by room (empty: of none) and type."""
         found: dict[str, dict[str, Any]] = {}
-        for row in await self._ctx.store.scan("account_data", equal=(user,), limit=_MOST_KEPT):
+        async for row in scan_all(self._ctx.store, "account_data", equal=(user,)):
             found.setdefault(str(row.key[1]), {})[str(row.key[2])] = orjson.loads(row.body)
         return found
 
@@ -109,8 +109,10 @@ class UserData:
         usage = await self._ctx.store.get("account_data_usage", (user,))
         if usage is not None:
             return usage.body, int(usage.body)
-        rows = await self._ctx.store.scan("account_data", equal=(user,), limit=_MOST_KEPT)
-        return None, sum(len(row.body) for row in rows)
+        size = 0
+        async for row in scan_all(self._ctx.store, "account_data", equal=(user,)):
+            size += len(row.body)
+        return None, size
 
     async def ignored(self, user: str) -> frozenset[str]:
         """Whom somebody does not want to hear."""

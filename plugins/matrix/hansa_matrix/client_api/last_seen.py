@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
-from hansa import Delete, NetworkContext, Put, StoreFault
+from hansa import Delete, NetworkContext, Put, StoreFault, scan_all
 
 #: Seconds between two times that what was noted is kept, and rows in one commit.
 _EVERY, _AT_ONCE = 60.0, 500
-_MOST_DEVICES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,8 @@ class LastSeen:
 
     async def of(self, user: str) -> Mapping[str, Seen]:
         """One person's devices that were seen, by device id."""
-        rows = await self._ctx.store.scan("last_seen", equal=(user,), limit=_MOST_DEVICES)
-        kept = {str(row.key[1]): Seen(**orjson.loads(row.body)) for row in rows}
+        rows = scan_all(self._ctx.store, "last_seen", equal=(user,))
+        kept = {str(row.key[1]): Seen(**orjson.loads(row.body)) async for row in rows}
         return kept | {device: seen for (who, device), seen in self._noted.items() if who == user}
 
     async def forget(self, user: str, devices: Iterable[str]) -> None:

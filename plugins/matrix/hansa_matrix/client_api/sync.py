@@ -11,7 +11,7 @@ from typing import Any
 from hansa import NetworkContext, Request, Response
 
 from hansa_matrix.client_api.accounts import Accounts, Caller
-from hansa_matrix.client_api.asked import Asked, Concerning, Since, since_of, token_of
+from hansa_matrix.client_api.asked import MOST_NEWS, Asked, Concerning, Since, since_of, token_of
 from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.door import Handler, Limited, number
 from hansa_matrix.client_api.filters import SyncFilter, in_query
@@ -28,8 +28,6 @@ from hansa_matrix.users.known import Known
 _LONGEST = 120.0
 #: Seconds after the last sync until somebody counts as gone.
 _GONE_AFTER = 60.0
-#: News of one topic that are looked at: of a room's the last ones.
-_MOST_NEWS = 10_000
 
 
 class Sync:
@@ -164,7 +162,7 @@ class Sync:
         stays = self._attendance.stays(caller.user)
         news: dict[str, Sequence[Item]] = {}
         if since.position >= 0:
-            news = await self._news.between(since.position, upto, Concerning(caller.user, stays), _MOST_NEWS)
+            news = await self._news.between(since.position, upto, Concerning(caller.user, stays), MOST_NEWS)
         whole = await self._data.whole(caller.user) if since.position < 0 or full else {}
         asked = Asked(
             caller=caller,
@@ -201,7 +199,7 @@ class Sync:
         now = await self._news.now()
         end = min(upto.position, now) if upto.position >= 0 else now
         topics = Concerning(caller.user, self._attendance.stays(caller.user))
-        news = await self._news.between(since.position, end, topics, _MOST_NEWS)
+        news = await self._news.between(since.position, end, topics, MOST_NEWS)
         asked = Asked(
             caller=caller,
             since=since,

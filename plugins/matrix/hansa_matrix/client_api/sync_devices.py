@@ -8,11 +8,11 @@ from typing import Any
 
 from hansa import NetworkContext
 
-from hansa_matrix.client_api.asked import Asked
+from hansa_matrix.client_api.asked import MOST_NEWS, Asked
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.events import Stored
-from hansa_matrix.room.news import DEVICES
+from hansa_matrix.room.news import DEVICES, Item
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.users.known import Known
 
@@ -72,7 +72,10 @@ class DevicesPart:
     async def lists(self, asked: Asked) -> dict[str, list[str]]:
         """Of people in common rooms whose keys changed or whom one meets now, and who is met no more."""
         user, moved = asked.caller.user, asked.moved
-        named = {item.ref for item in asked.news.get(DEVICES, ())}
+        items = asked.news.get(DEVICES, ())
+        named = {item.ref for item in items}
+        if len(items) >= MOST_NEWS:  # there were more: whoever is met may be among those
+            named |= await self._met(user)
         changed = {other for other in named if other == user or self._attendance.together(user, other)}
         left: set[str] = set()
         for room_id in moved:
@@ -90,6 +93,11 @@ class DevicesPart:
             stay = self._attendance.stay(user, room_id)
             if room is None or stay is None or stay.membership != "join" or room_id in moved:
                 continue
+            if len(items) >= MOST_NEWS:
+                came, went = await self._moved(room, asked, items[-1])
+                changed |= came - {user}
+                left |= {other for other in went if not self._attendance.together(user, other)}
+                continue
             loaded = await room.events.load([item.ref for item in items], room.version)
             for one in loaded.values():
                 other = one.pdu.state_key
@@ -101,6 +109,27 @@ class DevicesPart:
                 elif one.pdu.membership in {"leave", "ban"} and not self._attendance.together(user, other):
                     left.add(other)
         return {"changed": sorted(changed - left), "left": sorted(left - {user})}
+
+    async def _met(self, user: str) -> set[str]:
+        """Everybody whom somebody shares a room with, and themselves."""
+        stays = self._attendance.stays(user).values()
+        rooms = [self._rooms.get(stay.room_id) for stay in stays if stay.membership == "join"]
+        found = {user}
+        for room in rooms:
+            found |= await self._people(room) if room is not None else set()
+        return found
+
+    async def _moved(self, room: MatrixRoom, asked: Asked, last: Item) -> tuple[set[str], set[str]]:
+        """Who came into a room, and who left it, between two places with very many events between them."""
+        before = await self._attendance.news.last(room.room_id, asked.since.position + 1, 1)
+        first = before[0] if before else None
+        was = await room.groups.load(first.state) if first is not None else {}
+        now = await room.groups.load(last.state)
+        keys = [key for key in was.keys() | now.keys() if key[0] == MEMBER and was.get(key) != now.get(key)]
+        people = [key[1] for key in keys]
+        then = {one async for one in room.joined_of(was, people)} if first is not None else set()
+        here = {one async for one in room.joined_of(now, people)}
+        return here - then, then - here
 
     @staticmethod
     async def _was_in(room: MatrixRoom, one: Stored) -> bool:

@@ -32,6 +32,8 @@ from hansa_matrix.room.signals import PRIVATE, RoomSignals
 _HEROES = 5
 #: Members that are looked at together for heroes, and in all.
 _LOOKED_AT, _MOST_LOOKED_AT = 200, 10_000
+#: People whose receipts are read by themselves: those of more are read with the room's.
+_ONE_BY_ONE = 100
 #: What names a room.
 _NAMES: tuple[StateKey, ...] = (("m.room.name", ""), ("m.room.canonical_alias", ""))
 
@@ -204,8 +206,9 @@ class RoomsPart:
         that somebody has read in both.
         """
         found: dict[tuple[str, str], tuple[str, int]] = {}
-        if users is None:
-            found = dict(await self._signals.receipts(room_id))
+        if users is None or len(users) > _ONE_BY_ONE:
+            every = await self._signals.receipts(room_id)
+            found = {key: one for key, one in every.items() if users is None or key[0] in users}
         else:
             for user in users:
                 found |= await self._signals.receipts(room_id, user)

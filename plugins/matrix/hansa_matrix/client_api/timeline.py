@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Row
+from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Row, pages
 
 from hansa_matrix.client_api.absences import Absence, Absences, since_return
 from hansa_matrix.federation.server import error
@@ -30,8 +30,6 @@ _TOKEN = re.compile(
 _PAGE = 200
 #: Seconds that a reader waits for other servers' past, and events that are fetched at once.
 _FETCH_WITHIN, _FETCHED = 10.0, 100
-#: Rows of one depth.
-_OF_ONE_DEPTH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,24 +166,17 @@ class Timeline:
         """Depths after one, each whole, with the events there that are shown and were not told as they
         happened; nothing where there are no more.
         """
-        index = ("room_id", "depth")
-        rows = await self._ctx.store.scan(
+        found = pages(
+            self._ctx.store,
             "pdu",
-            index=index,
+            index=("room_id", "depth"),
             equal=(room.room_id,),
             after=after,
             upto=upto,
-            limit=_PAGE,
             reverse=reverse,
+            size=_PAGE,
         )
-        if len(rows) == _PAGE:  # the last depth may go on behind the page
-            last = _depth(rows[-1])
-            if _depth(rows[0]) == last:
-                rows = await self._ctx.store.scan(
-                    "pdu", index=index, equal=(room.room_id, last), limit=_OF_ONE_DEPTH
-                )
-            else:
-                rows = [row for row in rows if _depth(row) != last]
+        rows: Sequence[Row] = await anext(found, ())
         levels: dict[int, list[str]] = {}
         for row in rows:
             level = levels.setdefault(_depth(row), [])

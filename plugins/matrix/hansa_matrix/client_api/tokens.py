@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from hansa import Cas, Delete, Insert, LocalProtocolError, NetworkContext, Write
+from hansa import Cas, Delete, Insert, LocalProtocolError, NetworkContext, Write, scan_all
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{1,64}", re.ASCII)
 
@@ -34,8 +34,8 @@ class Tokens:
         return {"token": token, "uses": uses}
 
     async def _list(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-        rows = await self._ctx.store.scan("registration_token", limit=10_000)
-        return [{"token": str(row.key[0]), **orjson.loads(row.body)} for row in rows]
+        rows = scan_all(self._ctx.store, "registration_token")
+        return [{"token": str(row.key[0]), **orjson.loads(row.body)} async for row in rows]
 
     async def _remove(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         await self._ctx.store.commit([Delete("registration_token", (str(arguments["token"]),))])

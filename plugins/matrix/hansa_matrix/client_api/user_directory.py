@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hansa import Membership, NetworkContext, Person, Request
@@ -25,6 +26,14 @@ MOST_FOUND, MOST_READ = 50, 200
 MOST_LOOKED_AT, _TURN = 20_000, 500
 #: Characters of what is searched for.
 _LONGEST = 255
+
+
+@dataclass(slots=True)
+class _Look:
+    """One search: for what, and whether it ended before everybody was looked at."""
+
+    wanted: str
+    cut: bool = False
 
 
 class UserDirectory:
@@ -61,28 +70,33 @@ class UserDirectory:
         if allowed == "off":
             return {"results": [], "limited": False}
         found: dict[str, dict[str, Any]] = {}
-        async for user, profile in self._in_rooms(caller.user, wanted):
+        look = _Look(wanted)
+        async for user, profile in self._in_rooms(caller.user, look):
             found.setdefault(user, profile)
         if allowed == "accounts" and len(found) <= MOST_READ:
             but = found.keys() | {caller.user}
-            found |= {user: profile async for user, profile in self._with_accounts(wanted, but)}
+            found |= {user: profile async for user, profile in self._with_accounts(look, but)}
         found.pop(caller.user, None)
         results = sorted(found.values(), key=lambda one: (not _begins(one, wanted), one["user_id"]))
-        return {"results": results[:most], "limited": len(results) > most}
+        return {"results": results[:most], "limited": look.cut or len(results) > most}
 
-    async def _in_rooms(self, asker: str, wanted: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    async def _in_rooms(self, asker: str, look: _Look) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Those who match, by what they are called in a room and may be shown by now."""
-        read, seen, looked = 0, set[str](), 0
+        read, seen, looked, wanted = 0, set[str](), 0, look.wanted
         for room_id in await self._open_to(asker):
             room, view = self._rooms.get(room_id), self._ctx.view(room_id)
-            if room is None or view is None or read >= MOST_READ or looked >= MOST_LOOKED_AT:
+            if room is None or view is None:
                 continue
+            if read >= MOST_READ or looked >= MOST_LOOKED_AT:
+                look.cut = True
+                return
             matching: list[str] = []
             for person in list(view.people.values()):
                 looked += 1
                 if looked % _TURN == 0:
                     await asyncio.sleep(0)
                 if looked > MOST_LOOKED_AT or read + len(matching) >= MOST_READ:
+                    look.cut = True
                     break
                 if person.membership is not Membership.JOIN:
                     continue
@@ -120,14 +134,16 @@ class UserDirectory:
                     yield key[1], pdu
 
     async def _with_accounts(
-        self, wanted: str, but: frozenset[str] | set[str]
+        self, look: _Look, but: frozenset[str] | set[str]
     ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Those with an account here who match, by what they say of themselves and may be shown by now."""
-        named, read = await self._profiles.set_here(), 0
-        for number, user in enumerate(sorted(self._own.attendance.accounts - but)):
+        named, read, wanted = dict[str, dict[str, Any]](), 0, look.wanted
+        users = sorted(self._own.attendance.accounts - but)
+        for number, user in enumerate(users):
             if number % _TURN == 0:
-                await asyncio.sleep(0)
+                named = await self._profiles.set_by(users[number : number + _TURN])
             if read >= MOST_READ or number >= MOST_LOOKED_AT:
+                look.cut = True
                 return
             called = named.get(user, {}).get("displayname")
             if wanted not in user.casefold() and wanted not in str(called or "").casefold():

@@ -21,6 +21,8 @@ from hansa import (
     StoreFault,
     Value,
     Write,
+    pages,
+    scan_all,
 )
 
 from hansa_matrix.federation.client import Client
@@ -90,12 +92,9 @@ class Sender:
 
     async def load(self) -> None:
         """Take up every destination where it stood."""
-        after: int | None = None
-        while page := await self._ctx.store.scan("recipients", after=after, limit=5000):
-            for row in page:
-                self._learn(int(row.key[0]), tuple(orjson.loads(row.body)))
-                self._stored.add(int(row.key[0]))
-            after = int(page[-1].key[0])
+        async for row in scan_all(self._ctx.store, "recipients"):
+            self._learn(int(row.key[0]), tuple(orjson.loads(row.body)))
+            self._stored.add(int(row.key[0]))
         for peer in self._peers.values():
             await peer.load()
         self._alarm()
@@ -268,9 +267,7 @@ class Sender:
         self._alarm()
 
     async def _sweep(self, stream: str, upto: int | None, cursor: Callable[[Outbox], int]) -> None:
-        after: int | None = None
-        while page := await self._ctx.store.scan(stream, after=after, upto=upto, limit=_PAGE):
-            after = page[-1].position
+        async for page in pages(self._ctx.store, stream, upto=upto, size=_PAGE):
             gone = [Delete(stream, row.key) for row in page if self._taken(row, cursor)]
             if gone:
                 await self._ctx.store.commit(gone, durability="lazy")
@@ -285,11 +282,8 @@ class Sender:
         writes: list[Write] = [
             Put("out_mark", (now,), b"", {"position": await self._ctx.store.position()}),
         ]
-        old = [
-            mark
-            for mark in await self._ctx.store.scan("out_mark", limit=100_000)
-            if int(mark.key[0]) <= now - self._ctx.config.keep_deliveries_for * 1000
-        ]
+        until = now - self._ctx.config.keep_deliveries_for * 1000
+        old = [mark async for mark in scan_all(self._ctx.store, "out_mark", upto=until)]
         writes += [Delete("out_mark", mark.key) for mark in old]
         await self._ctx.store.commit(writes, durability="lazy")
         return max((int(mark.fields["position"] or 0) for mark in old), default=0)

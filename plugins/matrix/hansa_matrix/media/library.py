@@ -21,6 +21,8 @@ from hansa import (
     Row,
     Value,
     Write,
+    pages,
+    scan_all,
 )
 
 from hansa_matrix.media.quotas import COPIES, OverQuota, Quotas
@@ -231,9 +233,9 @@ class Library:
         return self._ctx.blobs.read(item.blob.digest, start)
 
     async def all(self, server: str = "") -> list[Item]:
-        """Those here, of one server or of all; at most 10,000."""
-        rows = await self._ctx.store.scan("media", equal=(server,) if server else (), limit=10_000)
-        return [_item(row) for row in rows]
+        """Those here, of one server or of all."""
+        rows = scan_all(self._ctx.store, "media", equal=(server,) if server else ())
+        return [_item(row) async for row in rows]
 
     async def remove(self, mxc: Mxc) -> bool:
         """Whether it was here. The bytes go with the last address that they have."""
@@ -303,11 +305,7 @@ class Library:
     async def sweep(self) -> None:
         """Let go of files of other servers that nobody asked for in a while: they can be fetched again."""
         until = self._ctx.clock.now() - self._ctx.config.keep_remote_media_for * 1000
-        after: Value = None
-        while rows := await self._ctx.store.scan(
-            "media", index=("used",), after=after, upto=until, limit=_PAGE
-        ):
-            after = rows[-1].fields["used"]
+        async for rows in pages(self._ctx.store, "media", index=("used",), upto=until, size=_PAGE):
             for row in rows:
                 if row.key[0] != self._server:
                     await self.remove(Mxc(str(row.key[0]), str(row.key[1])))

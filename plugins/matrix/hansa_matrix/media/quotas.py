@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import orjson
-from hansa import Cas, Conflict, Delete, HansaError, NetworkContext, Write
+from hansa import Cas, Conflict, Delete, HansaError, NetworkContext, Write, pages
 
 #: Copies of one server's files, and of all servers': small files are bounded too.
 MOST_COPIES_PER_SERVER, MOST_COPIES = 20_000, 200_000
@@ -101,9 +101,7 @@ class Quotas:
 
     async def sweep(self) -> None:
         """Let go of the rows of those who have nothing, and say how many have something."""
-        after: str | None = None
-        while rows := await self._ctx.store.scan("media_usage", after=after, limit=_PAGE):
-            after = str(rows[-1].key[0])
+        async for rows in pages(self._ctx.store, "media_usage", size=_PAGE):
             for row in rows:
                 if not Usage(*orjson.loads(row.body)).files:
                     kept = Cas("media_usage", row.key, row.body, row.body)

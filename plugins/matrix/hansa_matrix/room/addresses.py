@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from hansa import LocalProtocolError, NetworkContext, Operation, RoomRefused, Row
+from hansa import LocalProtocolError, NetworkContext, Operation, RoomRefused, scan_all
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.state_content import alias
@@ -14,7 +14,6 @@ from hansa_matrix.room.aliases import alias_of
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.room import MatrixRoom
 
-_PAGE = 1000
 #: Rooms of other servers whose own word for their address is read for one answer.
 _MOST_READ = 1000
 _ALIAS_KEY = ("m.room.canonical_alias", "")
@@ -58,21 +57,15 @@ class Addresses:
         server by which its own people call it.
         """
         found: dict[str, list[str]] = {}
-        after: str | None = None
-        while rows := await self._page(after):
-            for row in rows:
-                if (room_id := str(row.fields["room_id"])) in natives:
-                    found.setdefault(room_id, []).append(str(row.key[0]))
-            after = str(rows[-1].key[0])
+        async for row in scan_all(self._ctx.store, "room_alias"):
+            if (room_id := str(row.fields["room_id"])) in natives:
+                found.setdefault(room_id, []).append(str(row.key[0]))
         for room_id in [one for one in natives if one not in found][:_MOST_READ]:
             named = await self._said(room_id)
             if named:
                 found[room_id] = [named]
             await asyncio.sleep(0)
         return found
-
-    async def _page(self, after: str | None) -> list[Row]:
-        return await self._ctx.store.scan("room_alias", after=after, limit=_PAGE)
 
     async def _said(self, room_id: str) -> str:
         room = self._rooms.get(room_id)

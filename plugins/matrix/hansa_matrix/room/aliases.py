@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from hansa import Cas, Delete, Insert, Row, Scoped, Write
+from hansa import Cas, Delete, Insert, Row, Scoped, Write, scan_all
 
 _ALIAS = "room_alias"
-#: Names of one room that are looked at.
-_MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +42,8 @@ async def alias_of(store: Scoped, name: str) -> Alias | None:
 
 
 async def aliases_of(store: Scoped, room_id: str) -> list[Alias]:
-    """The names of one room, 1,000 at most."""
-    rows = await store.scan(_ALIAS, index=("room_id",), equal=(room_id,), limit=_MOST)
-    return [_read(row) for row in rows]
+    """The names of one room."""
+    return [_read(row) async for row in scan_all(store, _ALIAS, index=("room_id",), equal=(room_id,))]
 
 
 def given(name: str, room_id: str, by: str) -> Insert:

@@ -6,15 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
-from hansa import Delete, Membership, NetworkContext, Put, Ref, Row, Write
+from hansa import Delete, Membership, NetworkContext, Put, Ref, Row, Write, scan_all
 
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.news import News, told
 from hansa_matrix.room.sent import Sent
-
-_PAGE = 1000
-_MOST_ROOMS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,15 +52,12 @@ class Attendance:
 
     async def load(self) -> None:
         """Take up who is where."""
-        after: str | None = None
-        while rows := await self._ctx.store.scan("account", after=after, limit=_PAGE):
-            for row in rows:
-                self.accounts.add(str(row.key[0]))
-                if orjson.loads(row.body).get("erased"):
-                    self.erased.add(str(row.key[0]))
-            after = str(rows[-1].key[0])
+        async for row in scan_all(self._ctx.store, "account"):
+            self.accounts.add(str(row.key[0]))
+            if orjson.loads(row.body).get("erased"):
+                self.erased.add(str(row.key[0]))
         for user in self.accounts:
-            for row in await self._ctx.store.scan("stay", equal=(user,), limit=_MOST_ROOMS):
+            async for row in scan_all(self._ctx.store, "stay", equal=(user,)):
                 self._keep(user, Stay(room_id=str(row.key[1]), **orjson.loads(row.body)))
 
     def _keep(self, user: str, stay: Stay) -> None:

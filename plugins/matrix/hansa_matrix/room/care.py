@@ -17,7 +17,8 @@ from hansa import (
     Operation,
     Put,
     RemoteProtocolError,
-    Row,
+    pages,
+    scan_all,
 )
 
 from hansa_matrix.federation.client import Unreachable
@@ -28,8 +29,6 @@ from hansa_matrix.room.gaps import GapFiller
 from hansa_matrix.room.room import MatrixRoom
 
 _PAGE = 500
-#: So many events of one depth are looked at.
-_OF_ONE_DEPTH = 10_000
 _NAMED = 20
 
 
@@ -58,10 +57,8 @@ class Care:
 
     async def load(self) -> None:
         """Take up what was blocked before a restart."""
-        after: str | None = None
-        while rows := await self._ctx.store.scan("blocked", after=after, limit=_PAGE):
-            self.blocked.update(str(row.key[0]) for row in rows)
-            after = str(rows[-1].key[0])
+        async for row in scan_all(self._ctx.store, "blocked"):
+            self.blocked.add(str(row.key[0]))
 
     def operations(self) -> Mapping[str, Operation]:
         """See ``hansa.Operated.operations``."""
@@ -124,22 +121,9 @@ class Care:
 
     async def _pages(self, room: MatrixRoom) -> AsyncIterator[dict[str, Stored]]:
         """Everything that is stored of a room, by depth as we count it."""
-        depth = -1
-        while rows := await self._of_depths(room, after=depth):
-            last = int(rows[-1].fields["depth"] or 0)
-            if len(rows) == _PAGE and int(rows[0].fields["depth"] or 0) < last:
-                rows = [row for row in rows if row.fields["depth"] != last]  # read whole with the next page
-            elif len(rows) == _PAGE:
-                rows = await self._ctx.store.scan(
-                    "pdu", index=("room_id", "depth"), equal=(room.room_id, last), limit=_OF_ONE_DEPTH
-                )
-            depth = int(rows[-1].fields["depth"] or 0)
+        found = pages(self._ctx.store, "pdu", index=("room_id", "depth"), equal=(room.room_id,), size=_PAGE)
+        async for rows in found:
             yield await room.events.load([str(row.key[0]) for row in rows], room.version)
-
-    async def _of_depths(self, room: MatrixRoom, *, after: int) -> list[Row]:
-        return await self._ctx.store.scan(
-            "pdu", index=("room_id", "depth"), equal=(room.room_id,), after=after, limit=_PAGE
-        )
 
     async def _repair(self, room: MatrixRoom) -> int:
         """Ask the servers of the room for auth events that are missing; how many came."""

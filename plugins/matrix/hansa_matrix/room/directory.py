@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hansa import Delete, LocalProtocolError, NetworkContext, Operation, Put, Scoped
+from hansa import Delete, LocalProtocolError, NetworkContext, Operation, Put, Scoped, scan_all
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.room.events import Stored, is_shown
@@ -19,7 +19,7 @@ _AROUND = 50
 
 async def full(store: Scoped) -> bool:
     """Whether no further room can be published."""
-    return len(await store.scan("published", limit=MOST)) >= MOST
+    return await store.count("published") >= MOST
 
 
 def listing(room_id: str, by: str) -> Put:
@@ -59,7 +59,7 @@ class Directory:
 
     async def published(self) -> list[str]:
         """Their ids."""
-        return [str(row.key[0]) for row in await self._ctx.store.scan("published", limit=MOST)]
+        return [str(row.key[0]) async for row in scan_all(self._ctx.store, "published")]
 
     async def nearest(self, room: MatrixRoom, ts: int, *, forwards: bool) -> Pdu | None:
         """The event of a room that is nearest to a time (ms) on one side of it. Times rise with the depth

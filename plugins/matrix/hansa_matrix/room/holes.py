@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
-from hansa import Clock, Delete, Put, Row, Scoped, Write
+from hansa import Clock, Delete, Put, Row, Scoped, Write, scan_all
 
 from hansa_matrix.proto.event import StateKey
 
@@ -156,8 +156,8 @@ class Holes:
 
     async def load(self, store: Scoped) -> None:
         """Take up what was known before a restart."""
-        rows = await store.scan("hole", equal=(self._room_id,), limit=2 * MOST)
-        self.by_id = {hole.event_id: hole for hole in map(hole_of, rows)}
+        rows = scan_all(store, "hole", equal=(self._room_id,))
+        self.by_id = {hole.event_id: hole async for row in rows if (hole := hole_of(row))}
 
     def __contains__(self, event_id: object) -> bool:
         hole = self.by_id.get(event_id) if isinstance(event_id, str) else None

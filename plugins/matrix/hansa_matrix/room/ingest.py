@@ -28,6 +28,7 @@ from hansa import (
     RemoteProtocolError,
     StoreFault,
     Write,
+    pages,
 )
 
 from hansa_matrix.bridge import content_of
@@ -114,15 +115,13 @@ class Ingest:
                 self._go(room, line)
 
     async def _taken_up(self, room: MatrixRoom, line: Line) -> None:
-        after: int | None = None
-        while rows := await self._ctx.store.scan("staged", equal=(room.room_id,), after=after, limit=_LOADED):
+        async for rows in pages(self._ctx.store, "staged", equal=(room.room_id,), size=_LOADED):
             for row in rows:
                 pdu = parse(orjson.loads(row.body), room.version)
                 at, origin = int(row.key[1]), str(row.fields["origin"])
                 line.put(Entry(at, pdu, origin))
                 self._shares.add(room.room_id, origin)
                 self._at = max(self._at, at)
-            after = int(rows[-1].key[1])
         self._measure()
 
     def _measure(self) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from hansa import Append, Delete, Row, Scoped
+from hansa import Append, Delete, Row, Scoped, scan_all
 
 #: What the topics of receipts begin with, and the topic of devices and keys.
 RECEIPTS, DEVICES = "receipts", "*"
@@ -86,8 +86,9 @@ class News:
             del self._by_topic[item.topic]
 
     async def between(self, since: int, upto: int, topics: Topics, most: int) -> dict[str, Sequence[Item]]:
-        """By topic what was told of it after ``since`` and up to ``upto``, in order, the last ``most`` at
-        most; nothing for a topic without any.
+        """By topic what was told of it after ``since`` and up to ``upto``, in order; nothing for a topic
+        without any. Of a room and of ``DEVICES`` the last ``most`` at most, so that as many are not all of
+        them; of what else was told more often the last time of each.
         """
         found: dict[str, Sequence[Item]] = {}
         near = since >= self._from >= 0
@@ -98,14 +99,25 @@ class News:
                     break
                 if item.position <= upto and item.topic in topics:
                     latest.setdefault(item.topic, []).append(item)
-            return {topic: items[:most][::-1] for topic, items in latest.items()}
+            return {topic: _of(topic, items, most)[::-1] for topic, items in latest.items()}
         for topic in topics:
             if near and topic not in self._by_topic:
                 continue
             items = await self.last(topic, upto + 1, most, since=since)
+            if len(items) == most and topic != DEVICES and not topic.startswith("!"):
+                items = await self._latest(topic, since, upto)
             if items:
                 found[topic] = items
         return found
+
+    async def _latest(self, topic: str, since: int, upto: int) -> list[Item]:
+        """The last time that each was told of under a topic, however often that was."""
+        latest: dict[str, Item] = {}
+        index = ("topic", "position")
+        async for row in scan_all(self._store, "news", index=index, equal=(topic,), after=since, upto=upto):
+            item = _item(row)
+            latest[item.ref] = item
+        return sorted(latest.values(), key=lambda item: item.position)
 
     async def last(self, topic: str, before: int, most: int, *, since: int = 0) -> list[Item]:
         """The last ``most`` of a topic before a position and after ``since``, in order."""
@@ -170,6 +182,11 @@ class News:
                 waiting.discard(event)
                 if not waiting:
                     del self._waiting[topic]
+
+
+def _of(topic: str, items: list[Item], most: int) -> list[Item]:
+    """What is told of a topic, the newest first: see ``News.between``."""
+    return items[:most] if topic == DEVICES or topic.startswith("!") else items
 
 
 def _item(row: Row) -> Item:

@@ -13,7 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from hansa import Busy, Delete, Invite, NetworkContext, Put, Ref, RemoteProtocolError, Row, Value, Write
+from hansa import (
+    Busy,
+    Delete,
+    Invite,
+    NetworkContext,
+    Put,
+    Ref,
+    RemoteProtocolError,
+    Row,
+    Value,
+    Write,
+    scan_all,
+)
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.allowance import Allowance
@@ -182,8 +194,8 @@ class Pending:
         return await self._outside.state(waiting.origin, waiting.room_id, waiting.shown)
 
     async def every(self) -> list[Waiting]:
-        """All of them, 1,000 at most."""
-        return [_waiting(row) for row in await self._ctx.store.scan("invite", limit=_PAGE)]
+        """All of them."""
+        return [_waiting(row) async for row in scan_all(self._ctx.store, "invite")]
 
     async def permitted(self, waiting: Waiting) -> bool:
         """Whether the policies of now let somebody be shown what waits for them."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
-from hansa import Delete, Put, Row, Scoped, Write
+from hansa import Delete, Put, Scoped, Write, scan_all
 
 from hansa_matrix.proto.auth import redaction_allowed
 from hansa_matrix.proto.event import Pdu, StateKey
@@ -49,8 +49,8 @@ class Awaited:
 
     async def load(self, store: Scoped) -> None:
         """Take up what waited before a restart."""
-        rows: list[Row] = await store.scan("redaction", equal=(self.room_id,), limit=_MOST)
-        self.by_target = {str(row.key[1]): tuple(map(_waiting, orjson.loads(row.body))) for row in rows}
+        rows = scan_all(store, "redaction", equal=(self.room_id,))
+        self.by_target = {str(row.key[1]): tuple(map(_waiting, orjson.loads(row.body))) async for row in rows}
 
     def wait(self, target: str, one: Waiting) -> list[Write]:
         """One more that waits; no writes if too many do."""

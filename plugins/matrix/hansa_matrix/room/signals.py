@@ -23,6 +23,7 @@ from hansa import (
     SignalOut,
     Typing,
     Write,
+    scan_all,
 )
 
 from hansa_matrix.crossings import passes, require, said
@@ -276,8 +277,8 @@ class RoomSignals:
         if known is not None:
             return known
         equal = (room_id, user) if user else (room_id,)
-        rows = await self._ctx.store.scan("receipt", equal=equal, limit=10_000)
-        found = {(str(row.key[1]), str(row.key[2])): _receipt(row) for row in rows}
+        rows = scan_all(self._ctx.store, "receipt", equal=equal)
+        found = {(str(row.key[1]), str(row.key[2])): _receipt(row) async for row in rows}
         if len(found) <= _MOST_REMEMBERED:
             self._receipts.put((room_id, user), f"{room_id} {user}", found, began)
         return found

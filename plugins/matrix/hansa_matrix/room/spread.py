@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 
-from hansa import Scoped, Write
+from hansa import Scoped, Write, pages
 
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_conflict import differing
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.holes import Hole
-from hansa_matrix.room.room import Head, MatrixRoom
+from hansa_matrix.room.room import MAX_COUNT, Head, MatrixRoom
 from hansa_matrix.room.state import StateIds
 
 #: Rows that are read at a time; events behind a hole that are gone through.
@@ -90,27 +90,27 @@ class Spread:
     async def _pages(self) -> AsyncIterator[dict[str, Stored]]:
         """What has a place in the room, the newest first, as far as that is gone through."""
         yield dict(self._drafted)
-        read, more = 0, True
-        before: int | None = None
-        while more:
+        read, before = 0, MAX_COUNT
+        found = pages(
+            self._store,
+            "pdu",
+            index=("room_id", "depth"),
+            equal=(self._room.room_id,),
+            upto=1,
+            reverse=True,
+            size=_PAGE,
+        )
+        async for rows in found:
+            if before < self._since:
+                return
             if read >= _MOST:
                 self.complete = False
                 return
-            rows = await self._store.scan(
-                "pdu",
-                index=("room_id", "depth"),
-                equal=(self._room.room_id,),
-                after=before,
-                upto=1,
-                limit=_PAGE,
-                reverse=True,
-            )
             read += len(rows)
             ids = [str(row.key[0]) for row in rows]
             loaded = await self._room.events.load(ids, self._room.version)
             yield {e: one for e, one in loaded.items() if e not in self._drafted}
-            before = int(rows[-1].fields["depth"] or 0) if rows else 0
-            more = len(rows) == _PAGE and before >= self._since
+            before = int(rows[-1].fields["depth"] or 0)
 
 
 def _descendants(event_id: str, prev: Mapping[str, tuple[str, ...]]) -> set[str]:

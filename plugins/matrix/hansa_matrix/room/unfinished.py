@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import orjson
-from hansa import Delete, Insert, Row, Scoped
-
-_PAGE = 1000
+from hansa import Delete, Insert, Row, Scoped, scan_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +40,4 @@ async def unfinished_of(store: Scoped, room_id: str) -> Unfinished | None:
 
 async def all_unfinished(store: Scoped) -> list[Unfinished]:
     """Everything that was begun."""
-    found: list[Unfinished] = []
-    after: str | None = None
-    while rows := await store.scan("upgrade", after=after, limit=_PAGE):
-        found += map(_read, rows)
-        after = str(rows[-1].key[0])
-    return found
+    return [_read(row) async for row in scan_all(store, "upgrade")]

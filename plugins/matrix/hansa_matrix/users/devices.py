@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import orjson
-from hansa import Cas, Conflict, Delete, LocalProtocolError, NetworkContext, Put, Value, Write
+from hansa import Cas, Conflict, Delete, LocalProtocolError, NetworkContext, Put, Value, Write, scan_all
 
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.crypto import verify
@@ -46,7 +46,6 @@ _MOST_ONE_TIME = 5000
 MOST_OF_USER, MOST_ALGORITHMS, MOST_VOUCHED = 50_000, 10, 10_000
 #: Writes that are tried while others change the same.
 _TRIES = 8
-_PAGE = 1000
 #: People who are looked up in one go.
 _AT_ONCE = 250
 
@@ -68,8 +67,8 @@ class Devices:
     async def of(self, user: str) -> UserDevices:
         """All devices of somebody."""
         store = self._ctx.store
-        rows = await store.scan("device", equal=(user,), limit=MAX_DEVICES)
-        devices = {str(row.key[1]): _device(str(row.key[1]), row.body) for row in rows}
+        rows = scan_all(store, "device", equal=(user,))
+        devices = {str(row.key[1]): _device(str(row.key[1]), row.body) async for row in rows}
         signing = await store.get_many("cross_signing_key", [(user, usage) for usage in USAGES])
         keys = {str(key[1]): orjson.loads(row.body) for key, row in signing.items()}
         stream_id = await self._last(user)
@@ -151,13 +150,11 @@ class Devices:
                 writes.append(Delete("device", (user, device_id)))
                 gone.append((Device(device_id=device_id), True))
                 for collection in ("one_time_key", "fallback_key", "to_device_usage"):
-                    rows = await self._ctx.store.scan(collection, equal=(user, device_id), limit=10_000)
-                    writes += [Delete(collection, row.key) for row in rows]
+                    rows = scan_all(self._ctx.store, collection, equal=(user, device_id))
+                    writes += [Delete(collection, row.key) async for row in rows]
                 index = ("user_id", "device_id", "position")
-                waiting = await self._ctx.store.scan(
-                    "to_device", index=index, equal=(user, device_id), limit=10_000
-                )
-                writes += [Delete("to_device", row.key) for row in waiting]
+                waiting = scan_all(self._ctx.store, "to_device", index=index, equal=(user, device_id))
+                writes += [Delete("to_device", row.key) async for row in waiting]
             if gone:
                 await self._change(user, writes, gone)
 

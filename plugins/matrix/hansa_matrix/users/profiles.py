@@ -6,7 +6,7 @@ SPEC: server-server API, "Querying for information"; client-server API, "Profile
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -86,10 +86,10 @@ class Profiles:
                 self._judged.popitem(last=False)
         return known[1]
 
-    async def set_here(self) -> dict[str, dict[str, Any]]:
-        """What people here set, of 10,000 at most."""
-        rows = await self._ctx.store.scan("profile", limit=10_000)
-        return {str(row.key[0]): orjson.loads(row.body) for row in rows}
+    async def set_by(self, users: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What some people here set."""
+        rows = await self._ctx.store.get_many("profile", [(user,) for user in users])
+        return {str(key[0]): orjson.loads(row.body) for key, row in rows.items()}
 
     def _person(self, home: Ref) -> Person | None:
         for link in self._ctx.links():

@@ -13,7 +13,18 @@ from functools import partial
 from typing import Any
 
 import orjson
-from hansa import Busy, Cas, Delete, NetworkContext, Put, RemoteProtocolError, StoreError, StoreFault, Write
+from hansa import (
+    Busy,
+    Cas,
+    Delete,
+    NetworkContext,
+    Put,
+    RemoteProtocolError,
+    StoreError,
+    StoreFault,
+    Write,
+    scan_all,
+)
 
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.federation.allowance import Allowance
@@ -212,10 +223,9 @@ class RemoteDevices:
     async def _in_all(self) -> int:
         """Bytes of all lists."""
         if self._bytes is None:
-            found, after = 0, None
-            while rows := await self._ctx.store.scan("remote_devices_usage", after=after, limit=1000):
-                after = str(rows[-1].key[0])
-                found += sum(orjson.loads(row.body)[1] for row in rows)
+            found = 0
+            async for row in scan_all(self._ctx.store, "remote_devices_usage"):
+                found += orjson.loads(row.body)[1]
             self._bytes = found
         return self._bytes
 

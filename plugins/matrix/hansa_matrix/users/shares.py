@@ -6,12 +6,12 @@ much of all, the newest of who has most there gives way, if that is more than th
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import orjson
-from hansa import Append, Cas, Delete, NetworkContext, Row, Value, Write
+from hansa import Append, Cas, Delete, NetworkContext, Row, Value, Write, scan_all
 
 _MIB = 1024 * 1024
 #: Messages and bytes that wait for one device: of one peer, which may be a server that most people are of,
@@ -21,7 +21,6 @@ MOST_OF_DEVICE, BYTES_OF_DEVICE = 10_000, 48 * _MIB
 #: Bytes of one peer for all devices, and in all: where that is reached a peer has no more than its part of
 #: it, and at least the least.
 BYTES_FOR_ALL, BYTES_IN_ALL, LEAST = 512 * _MIB, 2048 * _MIB, _MIB
-_PAGE = 10_000
 _BY_PEER = ("user_id", "device_id", "peer", "position")
 
 
@@ -43,16 +42,8 @@ class WaitingShares:
     async def count(self) -> None:
         """Count anew what waits."""
         found: Counter[str] = Counter()
-        after: str | None = None
-        while rows := await self._ctx.store.scan(
-            "to_device_usage", index=("peer",), after=after, limit=_PAGE
-        ):
-            last = str(rows[-1].key[2]) if len(rows) == _PAGE else None
-            # The last of a full page may go on in the next, unless it fills a page by itself.
-            whole = [row for row in rows if row.key[2] != last] or rows
-            for row in whole:
-                found[str(row.key[2])] += orjson.loads(row.body)[1]
-            after = str(whole[-1].key[2])
+        async for row in scan_all(self._ctx.store, "to_device_usage"):
+            found[str(row.key[2])] += orjson.loads(row.body)[1]
         self._totals = found
         self.in_all = found.total()
         self._ctx.gauge("matrix_to_device_waiting_bytes", self.in_all)
@@ -84,7 +75,8 @@ class Batch:
         self._sums: dict[tuple[str, str], list[int]] = {}
         self._rows: dict[tuple[str, str, str], bytes] = {}
         self._changed: set[tuple[str, str, str]] = set()
-        self._evicted: dict[tuple[str, str, str], int] = defaultdict(int)
+        #: By device and peer the position of the oldest message that gave way.
+        self._evicted: dict[tuple[str, str, str], int] = {}
         self._writes: list[Write] = []
         self.changes: Counter[str] = Counter()
         #: Bytes of the messages that were added.
@@ -95,8 +87,7 @@ class Batch:
         known = self._used.get((user, device_id))
         if known is None:
             known = self._used[user, device_id] = {}
-            rows = await self._ctx.store.scan("to_device_usage", equal=(user, device_id), limit=10_000)
-            for row in rows:
+            async for row in scan_all(self._ctx.store, "to_device_usage", equal=(user, device_id)):
                 peer = str(row.key[2])
                 known[peer] = list(orjson.loads(row.body))
                 self._rows[user, device_id, peer] = row.body
@@ -139,15 +130,14 @@ class Batch:
     async def _evict(self, user: str, device_id: str, peer: str) -> bool:
         """The newest message of a peer goes; whether there was one in the store."""
         key = (user, device_id, peer)
-        skip = self._evicted[key]
         rows = await self._ctx.store.scan(
-            "to_device", index=_BY_PEER, equal=key, limit=skip + 1, reverse=True
+            "to_device", index=_BY_PEER, equal=key, after=self._evicted.get(key), limit=1, reverse=True
         )
-        if len(rows) <= skip:
+        if not rows:
             return False
-        self._evicted[key] += 1
+        self._evicted[key] = rows[0].position
         self._ctx.count("matrix_to_device_discarded", reason="evicted")
-        await self.remove(rows[skip:])
+        await self.remove(rows)
         return True
 
     async def remove(self, rows: Iterable[Row]) -> None:

@@ -1,0 +1,120 @@
+"""All rows of a search, however many: a page at a time, so that memory holds one page."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+
+from hansa.store.base import Row, Scoped, StoreError, Value
+
+#: Rows of a page, and of the largest answer of a store.
+PAGE, MOST = 1000, 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What is looked for: see ``Store.scan``, whose arguments these are."""
+
+    store: Scoped
+    collection: str
+    index: tuple[str, ...]
+    equal: tuple[Value, ...]
+    reverse: bool
+
+    async def scan(self, *, after: Value = None, upto: Value = None, limit: int) -> list[Row]:
+        return await self.store.scan(
+            self.collection,
+            index=self.index,
+            equal=self.equal,
+            after=after,
+            upto=upto,
+            limit=limit,
+            reverse=self.reverse,
+        )
+
+
+def pages(
+    store: Scoped,
+    collection: str,
+    *,
+    index: tuple[str, ...] = (),
+    equal: Sequence[Value] = (),
+    after: Value = None,
+    upto: Value = None,
+    reverse: bool = False,
+    size: int = PAGE,
+) -> AsyncIterator[list[Row]]:
+    """Every row that ``scan`` would give without a limit, in its order, about ``size`` at a time: a page is
+    done with before the next is read. Rows that others add or remove meanwhile may be missing or not; those
+    that stay come once.
+
+    The field behind ``equal`` is a declared one, a stream's position, or in the order of the key any part of
+    it; no row lacks it. Raises StoreError where that does not hold, and where 10,000 rows are equal in the
+    whole index, which nothing tells apart.
+    """
+    return _pages(_Search(store, collection, index, tuple(equal), reverse), after, upto, size)
+
+
+async def scan_all(
+    store: Scoped,
+    collection: str,
+    *,
+    index: tuple[str, ...] = (),
+    equal: Sequence[Value] = (),
+    after: Value = None,
+    upto: Value = None,
+    reverse: bool = False,
+) -> AsyncIterator[Row]:
+    """As ``pages``, row by row."""
+    search = _Search(store, collection, index, tuple(equal), reverse)
+    async for page in _pages(search, after, upto, PAGE):
+        for row in page:
+            yield row
+
+
+async def _pages(search: _Search, after: Value, upto: Value, size: int) -> AsyncIterator[list[Row]]:
+    if search.index and len(search.equal) >= len(search.index):
+        rows = await search.scan(limit=MOST)
+        if len(rows) == MOST:
+            raise StoreError(f"{MOST} rows of {search.collection} are equal in {', '.join(search.index)}")
+        if rows:
+            yield rows
+        return
+    while True:
+        rows = await search.scan(after=after, upto=upto, limit=size)
+        if len(rows) < size:
+            if rows:
+                yield rows
+            return
+        if not search.index and len(search.equal) >= len(rows[-1].key):  # there is one row of a key
+            yield rows
+            return
+        last = _next(search, rows[-1])
+        whole = [row for row in rows if _next(search, row) != last]
+        if whole:  # rows equal to the last one may go on behind the page
+            yield whole
+            after = _next(search, whole[-1])
+            continue
+        alike = replace(search, equal=(*search.equal, last))
+        async for page in _pages(alike, None, None, size):
+            yield page
+        if last is None:
+            return
+        after = last
+
+
+def _next(search: _Search, row: Row) -> Value:
+    """What a row has in the field behind ``equal``."""
+    at = len(search.equal)
+    if not search.index:
+        return row.key[at]
+    name, value = search.index[at], None
+    if name in row.fields:
+        value = row.fields[name]
+    elif name == "position":
+        value = row.position
+    else:
+        raise StoreError(f"{search.collection}: {name} is a part of the key, by which no index is paged")
+    if value is None and not search.reverse:
+        raise StoreError(f"{search.collection} has rows without {name}, which cannot be paged")
+    return value

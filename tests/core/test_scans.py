@@ -1,0 +1,95 @@
+"""A search for rows has an end: whoever means all rows pages through them (``hansa.pages``, ``scan_all``), and
+every other search is here, with the reason why no more rows are meant.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import hansa
+import hansa_governance
+import hansa_matrix
+import hansa_xmpp
+
+ROOTS = [Path(module.__file__).parent for module in (hansa, hansa_governance, hansa_matrix, hansa_xmpp)]
+#: The stores themselves, and what tests them.
+ELSEWHERE = ("hansa/store/", "hansa/testing/")
+
+_DRAINED = "again and again, until nothing is left"
+_ONE = "the first one"
+_CURSOR = "the next page of a reader who keeps the place"
+_BOUNDED = "writers keep no more: "
+REASONS = {
+    "hansa/decision_log.py _old": _DRAINED,
+    "hansa/decision_log.py newest": "the newest, as many as were asked for",
+    "hansa/decision_log.py open": _BOUNDED + "`Retention.strangers`",
+    "hansa/delivery.py _next": _CURSOR,
+    "hansa/delivery_operations.py _event": _ONE,
+    "hansa/runtime.py history": _CURSOR,
+    "hansa/runtime.py native_id": "the names of one event, of which each network gives a few",
+    "hansa_matrix/client_api/closing.py forget_private": _DRAINED,
+    "hansa_matrix/client_api/kept_filters.py add": _BOUNDED + "`MOST_OF_USER`; the others go a few at a time",
+    "hansa_matrix/client_api/notifications.py told": "the answer has the token to go on with",
+    "hansa_matrix/client_api/reports.py _keep": "the oldest one",
+    "hansa_matrix/client_api/reports.py _list": "the last 1,000, as the command says",
+    "hansa_matrix/crowding.py oldest_over": "some that are too many; whoever means all asks again",
+    "hansa_matrix/federation/outbox.py _behind": "what goes into the next transactions; the cursor stays behind it",
+    "hansa_matrix/federation/recent.py _read": _CURSOR,
+    "hansa_matrix/federation/sender.py _has": _ONE,
+    "hansa_matrix/federation/sender.py where": "one event of ours is in the stream once for each way out",
+    "hansa_matrix/key_store.py _save": _BOUNDED + "`MOST_KEYS`, and one more is looked at",
+    "hansa_matrix/key_store.py sweep": _BOUNDED + "`MOST_KEYS`",
+    "hansa_matrix/media/library.py _unused": "the first that give way; the next file asks again",
+    "hansa_matrix/media/library.py reserve": "twice `MOST_RESERVED` are refused as too many",
+    "hansa_matrix/old_rows.py _lists": "whether there is any",
+    "hansa_matrix/old_rows.py complete": _DRAINED,
+    "hansa_matrix/room/care.py purge": _DRAINED,
+    "hansa_matrix/room/directory.py _some": "the neighbours of a place",
+    "hansa_matrix/room/ended.py sweep": _DRAINED,
+    "hansa_matrix/room/news.py first": _CURSOR,
+    "hansa_matrix/room/news.py last": _CURSOR,
+    "hansa_matrix/room/news.py now": _CURSOR,
+    "hansa_matrix/room/news.py of": "an event is told of a few times",
+    "hansa_matrix/room/news.py purge": _DRAINED,
+    "hansa_matrix/room/pending.py _make_room": _BOUNDED + "`MOST_OF_USER`",
+    "hansa_matrix/room/pending.py _oldest": _ONE,
+    "hansa_matrix/room/pending.py sweep": _DRAINED,
+    "hansa_matrix/room/relations.py move": _DRAINED,
+    "hansa_matrix/room/relations.py page": _CURSOR,
+    "hansa_matrix/room/signals.py _keep": _BOUNDED + "`MOST_THREADS`",
+    "hansa_matrix/room/state.py _page": "a group and some before it; the others are read when they are needed",
+    "hansa_matrix/room/sweep.py swept": _DRAINED,
+    "hansa_matrix/users/backups.py _emptied": _DRAINED,
+    "hansa_matrix/users/backups.py _remove": _DRAINED,
+    "hansa_matrix/users/backups.py every": _BOUNDED + "`MOST_BACKUPS`",
+    "hansa_matrix/users/backups.py keys": _CURSOR,
+    "hansa_matrix/users/devices.py _newest": "the last one",
+    "hansa_matrix/users/devices.py _take": _ONE,
+    "hansa_matrix/users/devices.py counts": _BOUNDED + "`_MOST_ONE_TIME`",
+    "hansa_matrix/users/devices.py set_fallback_keys": _BOUNDED + "`MOST_ALGORITHMS`",
+    "hansa_matrix/users/devices.py unused_fallback": _BOUNDED + "`MOST_ALGORITHMS`",
+    "hansa_matrix/users/messages.py _removed": _DRAINED,
+    "hansa_matrix/users/messages.py waiting": "the token of the sync stands before those that are left",
+    "hansa_matrix/users/remote.py sweep": _CURSOR,
+    "hansa_matrix/users/shares.py _evict": _ONE,
+}
+
+
+def scans() -> Iterator[str]:
+    """``file function``, once for each search in it."""
+    for root in ROOTS:
+        for file in sorted(root.rglob("*.py")):
+            name = f"{root.name}/{file.relative_to(root)}"
+            if name.startswith(ELSEWHERE):
+                continue
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    for call in ast.walk(node):
+                        if isinstance(call, ast.Attribute) and call.attr == "scan":
+                            yield f"{name} {node.name}"
+
+
+def test_every_search_that_ends_has_a_reason() -> None:
+    assert sorted(set(scans())) == sorted(REASONS)
