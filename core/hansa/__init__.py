@@ -128,7 +128,7 @@ from hansa.store.base import (
     Write,
 )
 from hansa.store.faults import ResultUnknown, StoreFault, StoreLost
-from hansa.store.paging import pages, scan_all
+from hansa.store.paging import first_page, pages, scan_all
 from hansa.store.races import Changed, again_on_conflict, change_row
 
 __version__ = "0.1.0"
@@ -270,6 +270,7 @@ __all__ = [
     "again_on_conflict",
     "change_row",
     "cut",
+    "first_page",
     "hookimpl",
     "pages",
     "peers_of",

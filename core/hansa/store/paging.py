@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from hansa.store.base import Row, Scoped, StoreError, Value
@@ -55,6 +56,25 @@ def pages(
     return _pages(_Search(store, collection, index, tuple(equal), reverse), after, upto, size)
 
 
+async def first_page(
+    store: Scoped,
+    collection: str,
+    *,
+    index: tuple[str, ...] = (),
+    equal: Sequence[Value] = (),
+    after: Value = None,
+    upto: Value = None,
+    reverse: bool = False,
+    size: int = PAGE,
+) -> list[Row]:
+    """The first of ``pages``: of each value in the field behind ``equal`` it has all rows or none."""
+    found = _pages(_Search(store, collection, index, tuple(equal), reverse), after, upto, size)
+    async with aclosing(found):
+        async for page in found:
+            return page
+    return []
+
+
 async def scan_all(
     store: Scoped,
     collection: str,
@@ -72,7 +92,7 @@ async def scan_all(
             yield row
 
 
-async def _pages(search: _Search, after: Value, upto: Value, size: int) -> AsyncIterator[list[Row]]:
+async def _pages(search: _Search, after: Value, upto: Value, size: int) -> AsyncGenerator[list[Row], None]:
     if search.index and len(search.equal) >= len(search.index):
         rows = await search.scan(limit=MOST)
         if len(rows) == MOST:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Row, pages
+from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Row, first_page
 
 from hansa_matrix.client_api.absences import Absence, Absences, since_return
 from hansa_matrix.federation.server import error
@@ -166,7 +166,7 @@ class Timeline:
         """Depths after one, each whole, with the events there that are shown and were not told as they
         happened; nothing where there are no more.
         """
-        found = pages(
+        rows = await first_page(
             self._ctx.store,
             "pdu",
             index=("room_id", "depth"),
@@ -176,7 +176,6 @@ class Timeline:
             reverse=reverse,
             size=_PAGE,
         )
-        rows: Sequence[Row] = await anext(found, ())
         levels: dict[int, list[str]] = {}
         for row in rows:
             level = levels.setdefault(_depth(row), [])

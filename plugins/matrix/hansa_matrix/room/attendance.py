@@ -120,7 +120,7 @@ class Attendance:
 
     async def _learned(self, account: Row) -> None:
         user = str(account.key[0])
-        rows = await self._ctx.store.scan("stay", equal=(user,), limit=_MOST_ROOMS)
+        rows = [row async for row in scan_all(self._ctx.store, "stay", equal=(user,))]
         self.accounts.add(user)
         if orjson.loads(account.body).get("erased"):
             self.erased.add(user)
