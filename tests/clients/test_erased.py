@@ -9,7 +9,7 @@ import pytest
 from clients.people import House, Person, house, part, until
 from clients.test_crypto import keys_of
 from clients.test_newly_met import Told
-from clients.test_sessions import login
+from clients.test_sessions import login, operate
 from hansa import HttpRequest, Put
 from matrix.inbound import OURS, THEIRS
 from nacl.signing import SigningKey
@@ -175,6 +175,34 @@ async def test_servers_that_come_later_get_no_name_of_the_erased(tmp_path, versi
         assert {p["content"]["membership"] for p in of_bob} == {"join", "leave"}
         assert all(p["content"].keys() <= {"membership"} for p in of_bob)
         assert any(p["content"].get("displayname") == "alice" for p in found if p["type"] == "m.room.member")
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_an_operator_erases_somebody_who_closed_their_account_or_not(tmp_path, closed):
+    async with house(tmp_path) as home:
+        alice, bob, eve = [await home.person(n) for n in ("alice", "bob", "eve")]
+        room = await alice.create(preset="public_chat")
+        await bob.join(room)
+        await bob.say(room, "forget me")
+        if closed:
+            await operate(home, "user deactivate", name="bob")
+            assert await home.anybody.get(f"/profile/{bob.user}") == {"displayname": "bob"}
+        found = await operate(home, "user deactivate", name="bob", erase=True)
+        assert found == {"user": bob.user, "deactivated": True, "erased": True}
+        assert (await home.anybody.ask("GET", f"/profile/{bob.user}"))[0] == 404
+        await eve.join(room)
+        assert await eve.texts(room) == [None]
+
+
+async def test_what_a_crash_left_of_the_erased_goes_at_the_next_start(tmp_path):
+    async with house(tmp_path) as home:
+        bob = await home.person("bob")
+        await close(bob, erase=True)
+        network = home.app.network("matrix")
+        store, row = network._ctx.store, Put("profile", (bob.user,), b'{"displayname":"Robert"}')
+        await store.commit([row])  # as if the power had failed before
+        await network._clients.accounts.finish_closing(bob.user)
+        assert await store.get("profile", (bob.user,)) is None
 
 
 async def levels(alice: Person, room: str, other: Person) -> dict[str, Any]:

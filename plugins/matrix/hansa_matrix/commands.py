@@ -260,11 +260,16 @@ def register(commands: Commands) -> None:
             short=True,
         )
     )
+    erase = Argument(
+        name="--erase",
+        help="its profile goes, and who was not there gets nothing of what was said",
+        switch=True,
+    )
     commands.add(
         Command(
             words="user deactivate",
             help="close an account for good; nobody else gets its name",
-            arguments=(name,),
+            arguments=(name, erase),
             short=True,
         )
     )

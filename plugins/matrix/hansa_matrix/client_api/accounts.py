@@ -353,6 +353,8 @@ class Accounts:
         account = await self.get(user)
         if account is not None and account.password:
             await self._change(user, lambda account: replace(account, password=""))
+        if account is not None and account.erased:
+            await self._ctx.store.commit([Delete("profile", (user,))])
         await self.logout_all(user)
         await forget_private(self._ctx, user)
 
@@ -399,8 +401,9 @@ class Accounts:
 
     async def _deactivate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         user = self.user_id(str(arguments["name"]))
-        await self.deactivate(user)
-        return {"user": user, "deactivated": True}
+        erase = bool(arguments.get("erase"))
+        await self.deactivate(user, erase=erase)
+        return {"user": user, "deactivated": True, **({"erased": True} if erase else {})}
 
 
 def _named(user: str, device_id: str) -> str:
