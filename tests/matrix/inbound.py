@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -130,18 +131,26 @@ class Inbound:
 
 @asynccontextmanager
 async def inbound(
-    folder: Path, version: str = "12", policies: Sequence[PolicySetup] = (), **options: Any
+    folder: Path,
+    version: str = "12",
+    policies: Sequence[PolicySetup] = (),
+    beside: Mapping[str, Any] = MappingProxyType({}),
+    linked: Sequence[str] = (),
+    **options: Any,
 ) -> AsyncIterator[Inbound]:
-    """Two rooms, the forger in both; ``options`` are further ones of the network."""
+    """Two rooms, the forger in both; ``beside`` are further networks, and ``linked`` what the first room is
+    linked to there. ``options`` are further ones of the network.
+    """
     key = folder / "matrix.key"
     key.touch(0o600)
     key.write_text(SigningKey.from_seed("ed25519:a", secrets.token_bytes(32)).line())
     options = {"naming_level": 0, **options}  # people of other servers change names and topics as an example
     config = Config(server_name=OURS, signing_key=key, room_version=version, **options)
     forger = Forger(THEIRS)
-    rooms = (["matrix:#one"], ["matrix:#two"])
+    rooms = (["matrix:#one", *linked], ["matrix:#two"])
     peer = _Peer(forger)
-    async with running({"matrix": (hansa_matrix, config)}, rooms=rooms, policies=policies, http=peer) as app:
+    networks = {"matrix": (hansa_matrix, config), **beside}
+    async with running(networks, rooms=rooms, policies=policies, http=peer) as app:
         made = Inbound(app, forger, peer)
         made.room, made.other = await made.join("one"), await made.join("two")
         yield made

@@ -13,7 +13,7 @@ from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.signing import event_signable, with_signature
 from matrix.inbound import OURS, THEIRS, Inbound, inbound
-from peers.forger import JoinedRoom
+from peers.forger import JoinedRoom, cited
 
 each_version = pytest.mark.parametrize("version", ["8", "9", "10", "11", "12"])
 USER = f"@m:{THEIRS}"
@@ -21,11 +21,20 @@ ALIAS = f"#made:{THEIRS}"
 
 
 class Resident:
-    """The forger's server as the resident of a restricted room. Functions set on it spoil its answers."""
+    """The forger's server as the resident of a restricted room, unless ``rules`` are other ones. Functions set on
+    it spoil its answers.
+    """
 
-    def __init__(self, house: Inbound, version: str) -> None:
+    def __init__(
+        self,
+        house: Inbound,
+        version: str,
+        create: dict[str, Any] | None = None,
+        rules: dict[str, Any] | None = None,
+        name: str = "made",
+    ) -> None:
         self.house, self.version = house, version
-        self.room = JoinedRoom(f"!made:{THEIRS}", version, USER)
+        self.room = JoinedRoom(f"!{name}:{THEIRS}", version, USER)
         self.events: list[dict[str, Any]] = []
         self.made: list[dict[str, Any]] = []
         self.spoil_template: Callable[[dict[str, Any]], Any] = lambda answer: answer
@@ -34,11 +43,10 @@ class Resident:
         self.sign = True
         #: What it answers to requests of version 2 of the last step, if it knows only version 1.
         self.old: HttpResponse | None = None
-        create = {"room_version": version, "creator": USER}
-        self._add("m.room.create", create, "", prev_events=[])
+        self._add("m.room.create", create or {"room_version": version, "creator": USER}, "", prev_events=[])
         self._add("m.room.member", {"membership": "join"}, USER)
         allow = [{"type": "m.room_membership", "room_id": "!elsewhere:x"}]
-        self._add("m.room.join_rules", {"join_rule": "restricted", "allow": allow}, "")
+        self._add("m.room.join_rules", rules or {"join_rule": "restricted", "allow": allow}, "")
 
     def _add(self, kind: str, content: dict[str, Any], key: str, **over: Any) -> None:
         forger, hashed = self.house.forger, kind == "m.room.create" and self.version == "12"
@@ -66,14 +74,11 @@ class Resident:
         if "/query/directory" in path:
             return 200, {"room_id": self.room.room_id, "servers": self.servers}
         if "/make_join/" in path:
-            user = self.house.app.network("matrix").bridge_user
+            user = path.partition("?")[0].rpartition("/")[2]
             content = {"membership": "join", "join_authorised_via_users_server": USER}
             draft = self.house.forger.draft(self.room, "m.room.member", content, user, sender=user)
-            draft["auth_events"] = [
-                name
-                for key, name in self.room.state.items()
-                if key[0] != "m.room.create" or self.version != "12"
-            ]
+            named = [k for k in self.room.state if k[0] != "m.room.create" or self.version != "12"]
+            draft["auth_events"] = cited([self.room.state[key] for key in named], self.room.version)
             return 200, self.spoil_template({"room_version": self.version, "event": draft})
         if "/send_join/" in path:
             raw = orjson.loads(request.body or b"")

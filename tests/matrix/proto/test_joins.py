@@ -161,6 +161,18 @@ def test_j5_a_create_event_of_another_version_or_room(version: RoomVersion) -> N
 
 
 @each_version
+@pytest.mark.parametrize("odd", [["x"], {}, None, "x"], ids=repr)
+def test_j5_a_create_event_that_breaks_the_rules_is_of_no_room(version: RoomVersion, odd: Any) -> None:
+    room = Room(version)
+    content = {"room_version": version.id, "additional_creators": odd}
+    if not version.privileged_creators and not version.creator_in_content:
+        content["room_version"] = odd
+    room.create = room.event("m.room.create", "", content, [])
+    room.member = room.event("m.room.member", "@a:x", {"membership": "join"})
+    room.refused(room.answer())
+
+
+@each_version
 def test_j6_malformed_and_foreign_events_are_dropped_and_counted(version: RoomVersion) -> None:
     """Mistakes 26 and 31: one bad event ends no join, and none of another room gets in."""
     room = Room(version)

@@ -9,6 +9,7 @@ from typing import Any
 from hansa.pure.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth import check_own
 from hansa_matrix.proto.canonical import check_depth, check_values
 from hansa_matrix.proto.event import MAX_DEPTH, Pdu, StateKey
 from hansa_matrix.proto.gathered import MAX_DROPPED
@@ -152,6 +153,9 @@ class JoinReader:
         if self._create is None:
             if room_version(pdu.content) != self._version.id:
                 raise RemoteProtocolError("the create event is of another room version")
+            reject = check_own(pdu, (), self._version)
+            if reject is not None:  # nothing of such a room could be judged
+                raise RemoteProtocolError(f"the create event breaks the rules: {reject.reason}")
             self._create = pdu
         return self._create
 
