@@ -71,6 +71,7 @@ EXCEPTIONS = {
     "room/redactions.py target_of": "the one reader of `redacts`, its type checked",
     "room/relations.py relation_of": "the one reader of relations, each step checked",
     "room/room.py of": "handed to the reader that it was made with",
+    "room/shown.py nameless": "whether a key is there",
     "room/shown.py unspoken": "keys are left out",
     "room/speech.py _signed": "what a person here says, moved from one place to another",
     "room/successor.py succeeding": "handed to the readers, and copied as it is",
