@@ -41,7 +41,6 @@ EXCEPTIONS = {
     "client_api/shapes.py bare": "answered as it is, beside what `target_of` reads",
     "client_api/speaking.py state": "compared, and handed to `check_state`",
     "client_api/state_rules.py check_state": "what a person here says, each field checked and refused",
-    "client_api/sync_rooms.py _receipts": "made here",
     "client_api/voice.py _member_content": "a key is left out",
     "facts.py facts_of_native": "handed to the readers, and to `texts_of_event`",
     "federation/answers/handshakes.py _template": "made here",
