@@ -28,7 +28,7 @@ SCHEMA = Schema(
             name="event",
             key={"room": str, "seq": int},
             fields={"id": str, "received": int},
-            indexes=(("id",), ("room", "received")),
+            indexes=(("id",),),
         ),
         Collection(
             name="alias",

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import orjson
 import pytest
+from hansa import Insert
 from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.proto.pdu import parse
+from hansa_matrix.room.events import Status, Stored
+from hansa_matrix.room.sweep import _TXN_FOR, swept
 from matrix.inbound import V1, inbound
 
 
@@ -42,3 +46,58 @@ async def test_an_event_in_two_transactions_happens_once(tmp_path, forgotten):
         assert await house.fate(message(house, "after")) == "accepted"
         assert await seen(house) == ["once", "after"]
         assert not await house.app.contexts["matrix"].store.scan("staged", limit=10)
+
+
+async def test_transactions_of_every_server_are_forgotten_after_a_day(tmp_path):
+    async with inbound(tmp_path) as house:
+        ctx = house.app.contexts["matrix"]
+        now = ctx.clock.now()
+        old, new = now - _TXN_FOR - 1, now
+        names = [(server, f"{n}", at) for server in "abc" for n in range(3) for at in (old, new)]
+        writes = [Insert("txn", (s, f"{n}{at}"), b"", {"ts": at}) for s, n, at in names]
+        await ctx.store.commit(writes)
+        await swept(ctx)
+        left = [row for row in await ctx.store.scan("txn") if row.key[0] in "abc"]
+        assert [row.fields["ts"] for row in left] == [new] * 9
+
+
+def lost_races(house):
+    return house.app.pipeline.counts.get("lost_race", 0)
+
+
+async def test_what_was_taken_for_new_and_was_not_is_looked_for_from_then_on(tmp_path):
+    """Finding it out at the commit is dear: a peer cannot make us do it with every transaction."""
+    async with inbound(tmp_path) as house:
+        network = house.app.runners["matrix"].network
+        said = [message(house, text) for text in ("one", "two", "three")]
+        assert [await house.fate(raw) for raw in said] == ["accepted"] * 3
+        for raw in said:
+            network._events._kept.clear()
+            status, answer = await house.send(raw)
+            assert (status, list(answer["pdus"].values())) == (200, [{}])
+        assert lost_races(house) == 1
+        assert await house.fate(message(house, "last")) == "accepted"
+        assert await seen(house) == ["one", "two", "three", "last"]
+        assert lost_races(house) == 1
+
+
+async def test_an_event_that_is_known_without_a_place_gets_one(tmp_path):
+    async with inbound(tmp_path) as house:
+        raw = message(house, "fetched before")
+        outlier = Stored(parse(raw, house.room.version), Status.OUTLIER)
+        await house.app.contexts["matrix"].store.commit([outlier.put()])
+        assert (await house.send(raw))[0] == 200
+        assert await seen(house) == ["fetched before"]
+        kept = await house.app.contexts["matrix"].store.get("pdu", (outlier.pdu.event_id,))
+        assert kept.fields["status"] == "accepted" and kept.fields["after"]
+
+
+async def test_an_event_that_was_rejected_stays_so_when_it_comes_again(tmp_path):
+    async with inbound(tmp_path) as house:
+        raw = message(house, "not by now")
+        group = house.app.runners["matrix"].network._rooms[house.room.room_id].head.group
+        rejected = Stored(parse(raw, house.room.version), Status.REJECTED, group, group, "a rule")
+        await house.app.contexts["matrix"].store.commit([rejected.put()])
+        assert (await house.send(raw))[0] == 200
+        kept = await house.app.contexts["matrix"].store.get("pdu", (rejected.pdu.event_id,))
+        assert kept.fields["status"] == "rejected" and await seen(house) == []

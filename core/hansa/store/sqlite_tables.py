@@ -90,7 +90,9 @@ def reads(table: Table, scope: str, keys: Sequence[Key]) -> Iterator[tuple[str, 
 
 
 def make(db: sqlite3.Connection, tables: Sequence[Table]) -> None:
-    """Create what is missing: tables, columns of fields that came later, indexes."""
+    """Create what is missing: tables, columns of fields that came later, indexes. An index that is declared
+    no more is dropped: each costs every commit a page.
+    """
     for one in tables:
         collection = one.collection
         keys = {"position": int} if collection.stream else collection.key
@@ -105,9 +107,15 @@ def make(db: sqlite3.Connection, tables: Sequence[Table]) -> None:
         for name, type_ in collection.fields.items():
             if name not in present:
                 db.execute(f'ALTER TABLE "{one.name}" ADD COLUMN "{name}" {_TYPES[type_]}')
+        declared = set[str]()
         for index in collection.indexes:
             if index == one.keys[: len(index)]:
                 continue
             named = f"{one.name}_by_{'_'.join(index)}"
             columns = ", ".join(["scope", *(f'"{c}"' for c in index)])
             db.execute(f'CREATE INDEX IF NOT EXISTS "{named}" ON "{one.name}" ({columns})')
+            declared.add(named)
+        made = [str(row[1]) for row in db.execute(f'PRAGMA index_list("{one.name}")') if row[3] == "c"]
+        for name in made:
+            if name.startswith(f"{one.name}_by_") and name not in declared:
+                db.execute(f'DROP INDEX "{name}"')

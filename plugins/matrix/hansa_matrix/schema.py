@@ -46,7 +46,7 @@ SCHEMA = Schema(
             name="txn",
             key={"origin": str, "txn": str},
             fields={"ts": int},
-            indexes=(("ts",), ("origin", "ts")),
+            indexes=(("origin", "ts"),),
         ),
         Collection(name="key", key={"server": str, "key_id": str}),
         #: The key document of a server as it gave it, for those whose notary we are; ``fetched`` in ms.

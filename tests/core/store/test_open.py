@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
+from contextlib import closing
 
 import pytest
 from hansa.config import Mistakes, parse
 from hansa.pure.errors import ConfigError
 from hansa.store import open_store
+from hansa.store.base import Collection, Schema
 from hansa.store.mongo import MongoStore
 from hansa.store.postgres import PostgresStore
 from hansa.store.sqlite import SqliteStore
@@ -102,3 +105,21 @@ def test_without_the_driver_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     with pytest.raises(ConfigError, match=r"store.url: PostgreSQL needs asyncpg: install hansa\[postgres\]"):
         open_store(POSTGRES, tmp_path)
+
+
+async def test_an_index_that_is_declared_no_more_is_dropped(tmp_path):
+    """Each costs every commit a page. One that was made by hand stays."""
+
+    async def indexes(*declared):
+        fields = {"size": int, "color": str}
+        made = Collection(name="thing", key={"id": str}, fields=fields, indexes=declared)
+        store = SqliteStore(tmp_path / "x.db")
+        await store.open()
+        await store.declare("", Schema(owner="o", version=1, collections=[made]))
+        await store.close()
+        with closing(sqlite3.connect(tmp_path / "x.db")) as db:
+            db.execute("CREATE INDEX IF NOT EXISTS mine ON o_thing (color)")
+            return {row[1] for row in db.execute("PRAGMA index_list(o_thing)") if row[3] == "c"}
+
+    assert await indexes(("size",), ("color", "size")) == {"o_thing_by_size", "o_thing_by_color_size", "mine"}
+    assert await indexes(("size",)) == {"o_thing_by_size", "mine"}

@@ -35,6 +35,11 @@ class Arrived:
     #: Whether it was rejected for want of an event that is here now.
     again: bool = False
 
+    @property
+    def at_once(self) -> bool:
+        """Whether it came just now, in a transaction that is judged before its answer."""
+        return self.staged is None and not self.handshake and not self.again
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopted:

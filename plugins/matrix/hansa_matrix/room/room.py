@@ -128,6 +128,8 @@ class MatrixRoom:
         self._policy = _Said(POLICY_KEY, policy_server)
         #: What branches were resolved to, by their groups; the states are kept or read by ``groups``.
         self._merged: OrderedDict[frozenset[int], int] = OrderedDict()
+        #: How many of the events that come next are looked for before they are taken for new.
+        self.doubted = 0
         self.awaited = Awaited(room_id)
         self.holes = Holes(room_id)
         #: False once our last person left: we are then as good as strangers.

@@ -46,7 +46,9 @@ class RoomTurn:
 
     async def expect(self, batch: Iterable[Inbound]) -> None:
         """Read in one go what the arrived events of a batch need."""
-        await self._draft.expect([one.native.pdu for one in batch if isinstance(one.native, Arrived)])
+        arrived = [one.native for one in batch if isinstance(one.native, Arrived)]
+        fresh = {one.pdu.event_id for one in arrived if one.at_once}
+        await self._draft.expect([one.pdu for one in arrived], fresh)
 
     def closing(self) -> list[Write]:
         """See ``hansa.Turn.closing``: where the room stands afterwards."""
@@ -131,7 +133,7 @@ class RoomTurn:
             stored = Stored(pdu, status, before_group, after, why, depth=self._draft.deeper())
             self._draft.stored[pdu.event_id] = stored
             puts += passing.rejected(pdu, [e for e in pdu.auth_events if e in holes])
-            return self._draft.prepared([*done, *made, *puts, stored.put()], shown=False)
+            return self._draft.prepared([*done, *made, *puts, self._draft.storing(stored)], shown=False)
         if arrived.handshake and not verdict.allowed and pdu.membership != "leave":
             # It stands in no history before we take it; but nobody is kept from leaving.
             return refusal_by(verdict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hansa import Prepared, ViewChange, Write
@@ -29,6 +29,9 @@ from hansa_matrix.room.state import StateIds
 
 #: What an event that is no state, and takes nothing back, does to the view.
 _SAME = ViewChange()
+#: Events of a room that are looked for after one was taken for new and was not: to find that out at the
+#: commit costs far more, and a peer could do it with every transaction.
+_DOUBTED = 1000
 
 
 class Uncommitted:
@@ -58,6 +61,8 @@ class Uncommitted:
         #: Who is in a room that the core does not know yet.
         self._given = servers
         self._new: frozenset[str] = frozenset()
+        #: Those of them for which nobody has looked.
+        self._assumed: frozenset[str] = frozenset()
         #: The room's row and state groups, once they are asked for.
         self._keeping: list[Write] = []
         self.passing = Passing(room, self.load, self.drafted)
@@ -66,11 +71,17 @@ class Uncommitted:
         #: Events that were redacted before they had a place.
         self._taken_back: set[str] = set()
 
-    async def expect(self, pdus: Sequence[Pdu]) -> None:
-        """Read in one go what events that arrived need, and learn which are new."""
+    async def expect(self, pdus: Sequence[Pdu], fresh: Collection[str] = ()) -> None:
+        """Read in one go what events that arrived need, and learn which are new. Those that are ``fresh`` are
+        not looked for: hardly any is known, and one that is meets itself at the commit.
+        """
         wanted = {e for pdu in pdus for e in (pdu.event_id, *pdu.auth_events, *pdu.prev_events)}
+        if not self.room.doubted:
+            self._assumed = frozenset(fresh)
+        self.room.doubted = max(0, self.room.doubted - len(pdus))
+        wanted -= self._assumed
         found = await self.room.events.load(wanted, self.room.version)
-        self._new = frozenset(wanted - found.keys())
+        self._new = frozenset(wanted - found.keys()) | self._assumed
 
     def closing(self) -> list[Write]:
         """The writes of where the room stands afterwards."""
@@ -116,6 +127,8 @@ class Uncommitted:
         """Nothing of this happened, or it is not known whether it did: the room is read again before anything
         else happens in it.
         """
+        if self._assumed:  # one of them may be known
+            self.room.doubted = _DOUBTED
         self.room.forget()
         self.room.awaited.by_target = self._awaited
         self.room.stale = True
@@ -242,7 +255,7 @@ class Uncommitted:
             self.stored[pdu.event_id] = self.stored[pdu.event_id].as_live()
             writes.append(told(pdu.room_id, pdu.event_id, self.head.group))
         writes += self.relates(stored)
-        writes += [*hidden, self.stored[pdu.event_id].put()]
+        writes += [*hidden, self.storing(self.stored[pdu.event_id])]
         return writes, await self._seen(keys, current) if keys else _SAME
 
     def _comes(self, server: str) -> None:
@@ -251,6 +264,10 @@ class Uncommitted:
         known = view is None or (self.ctx.id, server) in view.joined_servers
         if not known and server != self.own.server:
             self._came.add(server)
+
+    def storing(self, stored: Stored) -> Write:
+        """The write that keeps an event. It is a ``Conflict`` if the event was taken for a new one."""
+        return stored.insert() if stored.pdu.event_id in self._assumed else stored.put()
 
     def relates(self, stored: Stored, *, live: bool = True) -> list[Write]:
         """The writes by which an event that is shown is found from the one that it relates to."""
