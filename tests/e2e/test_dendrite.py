@@ -212,6 +212,31 @@ async def test_what_was_said_while_either_was_down(hosted, both, dendrite):
     await one_state([romeo, anna], room)
 
 
+async def test_what_either_asks_the_other_for(both):
+    """Names, aliases, published rooms, files, spaces, and what was said before a join."""
+    _, romeo, _, anna, _ = both
+    for host, guest in ((romeo, anna), (anna, romeo)):
+        via = host.id.partition(":")[2]
+        await host.call("PUT", f"/profile/{quote(host.id)}/displayname", {"displayname": "Host"})
+        profile = await guest.call("GET", f"/profile/{quote(host.id)}")
+        assert profile["displayname"] == "Host"
+        headers, data = await guest.download(await host.upload(b"a letter", "text/plain", "letter.txt"))
+        assert (data, headers["content-type"].partition(";")[0]) == (b"a letter", "text/plain")
+        room = await host.create_room("11", name="Plaza", room_alias_name="square", visibility="public")
+        assert (await guest.call("GET", f"/directory/room/{quote(f'#square:{via}')}"))["room_id"] == room
+        published = (await guest.call("GET", f"/publicRooms?server={via}"))["chunk"]
+        assert [(r["room_id"], r["name"]) for r in published] == [(room, "Plaza")]
+        space = await host.create_room("11", name="Town", creation_content={"type": "m.space"})
+        await host.set_state(space, "m.space.child", {"via": [via]}, room)
+        await guest.join(space, via=via)
+        tree = (await guest.call("GET", f"/../v1/rooms/{quote(space, safe='')}/hierarchy"))["rooms"]
+        assert [r["name"] for r in tree] == ["Town", "Plaza"]
+        for number in range(120):
+            await host.say(room, str(number))
+        await guest.join(room, via=via)
+        assert await guest.bodies(room, host.id) == [str(number) for number in range(120)]
+
+
 @pytest.mark.parametrize("hosted", ["here", "there"])
 async def test_encrypted_with_a_dendrite(hosted, both, dendrite, nio_user):
     """Devices are found, keys claimed and sent to devices, both ways."""
