@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hansa import tables
@@ -18,7 +19,8 @@ from hansa.pure.signal import Signal
 from hansa.pure.verdict import Verdict
 from hansa.pure.view import RoomView, ViewChange
 from hansa.seams import Clock, Http, Random
-from hansa.store.base import Insert, Put, Row, Schema, Scoped
+from hansa.store.base import Insert, Row, Schema, Scoped
+from hansa.store.races import again_on_conflict
 
 if TYPE_CHECKING:
     from hansa.app import App
@@ -218,14 +220,20 @@ class Context(BasicContext):
         if not isinstance(instance, MakesGhosts):
             raise LocalProtocolError(f"network {self.id} has no accounts for people of other networks")
         native = instance.ghost_id(user)
+        await again_on_conflict(partial(self._given, native, user))
+        self._remember(native, user)
+        return native
+
+    async def _given(self, native: str, user: Ref) -> None:
+        """Give a ghost to somebody, who has it alone. Raises ``Conflict`` where somebody was given it just
+        now.
+        """
         row = await self._app.core.get("ghost", (self.id, native))
         if row is None:
             fields = {"home_network": user.network, "home_id": user.id}
-            await self._app.core.commit([Put("ghost", (self.id, native), b"", fields)])
+            await self._app.core.commit([Insert("ghost", (self.id, native), b"", fields)])
         elif _home(row) != user:
             raise LocalProtocolError(f"{native} stands for {_home(row)} already, not for {user}")
-        self._remember(native, user)
-        return native
 
     async def home_of(self, native_user: str) -> Ref:
         """See ``hansa.NetworkContext.home_of``."""

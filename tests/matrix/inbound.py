@@ -17,6 +17,7 @@ from hansa import HttpError, HttpRequest, HttpResponse, Request, Response
 from hansa.app import App
 from hansa.listen import Dispatcher
 from hansa.setup import PolicySetup
+from hansa.store.base import Store
 from hansa.testing.harness import NoNetwork, running
 from hansa_matrix.config import Config
 from hansa_matrix.crypto import SigningKey
@@ -136,6 +137,8 @@ async def inbound(
     policies: Sequence[PolicySetup] = (),
     beside: Mapping[str, Any] = MappingProxyType({}),
     linked: Sequence[str] = (),
+    *,
+    store: Store | None = None,
     **options: Any,
 ) -> AsyncIterator[Inbound]:
     """Two rooms, the forger in both; ``beside`` are further networks, and ``linked`` what the first room is
@@ -150,7 +153,7 @@ async def inbound(
     rooms = (["matrix:#one", *linked], ["matrix:#two"])
     peer = _Peer(forger)
     networks = {"matrix": (hansa_matrix, config), **beside}
-    async with running(networks, rooms=rooms, policies=policies, http=peer) as app:
+    async with running(networks, rooms=rooms, policies=policies, store=store, http=peer) as app:
         made = Inbound(app, forger, peer)
         made.room, made.other = await made.join("one"), await made.join("two")
         yield made

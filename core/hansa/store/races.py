@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -14,15 +14,19 @@ T = TypeVar("T")
 TRIES = 8
 
 
-async def again_on_conflict(turn: Callable[[], Awaitable[T]], *, tries: int = TRIES) -> T:
+async def again_on_conflict(
+    turn: Callable[[], Awaitable[T]], *, collections: Container[str] | None = None
+) -> T:
     """The result of ``turn``, which reads, decides and commits what it decided with ``Insert``, ``Cas`` or
-    ``Remove``. It is called again, from its reads, where that is a ``Conflict``; the last one is raised.
+    ``Remove``. It is called again, from its reads, where that is a ``Conflict`` (of one of ``collections``,
+    if they are given), ``TRIES`` times in all; the last one is raised.
     """
-    for _ in range(tries - 1):
+    for _ in range(TRIES - 1):
         try:
             return await turn()
-        except Conflict:
-            continue
+        except Conflict as lost:
+            if collections is not None and lost.collection not in collections:
+                raise
     return await turn()
 
 

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
-from hansa import Delete, NetworkContext, Put, Row, StoreFault, Write, pages
+from hansa import (
+    Cas,
+    Delete,
+    NetworkContext,
+    Put,
+    Row,
+    StoreFault,
+    Write,
+    again_on_conflict,
+    pages,
+)
 
 from hansa_matrix.lru import Lru
 from hansa_matrix.proto.pdu import VerifyKey
@@ -76,7 +87,7 @@ class KeyStore:
             self._passing.put(server, (fresh, document))
         else:
             self._passing.pop(server)
-            await self._save(server, fresh, document)
+            fresh = await self._save(server, fresh, document)
         for key_id, key in fresh.items():
             self._known.put((server, key_id), key)
 
@@ -96,20 +107,36 @@ class KeyStore:
         """Whether what is known of a server is in memory alone."""
         return server in self._passing
 
-    async def _save(self, server: str, fresh: Mapping[str, VerifyKey], document: Document) -> None:
+    async def _save(
+        self, server: str, fresh: Mapping[str, VerifyKey], document: Document
+    ) -> dict[str, VerifyKey]:
+        """Keep the keys whose ids are no other keys': these."""
+        return await again_on_conflict(partial(self._saved, server, fresh, document))
+
+    async def _saved(
+        self, server: str, fresh: Mapping[str, VerifyKey], document: Document
+    ) -> dict[str, VerifyKey]:
+        """See ``_save``. Raises ``Conflict`` where a key was kept since they were read."""
         rows = await self._store.scan("key", equal=(server,), limit=MOST_KEYS + 1)
         until = {str(row.key[1]): int(orjson.loads(row.body)[1]) for row in rows}
         until |= {key_id: key.valid_until for key_id, key in fresh.items()}
         kept = set(sorted(until, key=lambda key_id: until[key_id], reverse=True)[:MOST_KEYS])
-        writes: list[Write] = [
-            Put("key", (server, key_id), orjson.dumps([key.public, key.valid_until]))
-            for key_id, key in fresh.items()
-            if key_id in kept
-        ]
+        known = {str(row.key[1]): row for row in rows}
+        writes: list[Write] = []
+        held: dict[str, VerifyKey] = {}
+        for key_id, key in fresh.items():
+            row = known.get(key_id)
+            if row is not None and orjson.loads(row.body)[0] != key.public:
+                continue
+            held[key_id] = key
+            if key_id in kept:
+                body = orjson.dumps([key.public, key.valid_until])
+                writes.append(Cas("key", (server, key_id), row.body if row is not None else None, body))
         writes += [Delete("key", row.key) for row in rows if str(row.key[1]) not in kept]
         fields = {"fetched": document.fetched, "valid_until": document.valid_until}
         writes.append(Put("key_document", (server,), document.body, fields))
         await self._store.commit(writes)
+        return held
 
     async def document(self, server: str) -> Document | None:
         """The newest document of a server; with an empty body if it was too large to be kept."""

@@ -6,7 +6,17 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hansa import Collection, Delete, Put, Random, Schema, Scoped, scan_all
+from hansa import (
+    Collection,
+    Delete,
+    Insert,
+    Put,
+    Random,
+    Schema,
+    Scoped,
+    again_on_conflict,
+    scan_all,
+)
 
 from hansa_xmpp.proto import render
 from hansa_xmpp.proto.render import Outgoing, element
@@ -71,12 +81,16 @@ class OccupantTable:
 
     async def salt(self, random: Random) -> bytes:
         """What occupant ids (XEP-0421) are made with: random, made once, then kept."""
-        row = await self._store.get("secret", ("occupant-id",))
-        if row is not None:
-            return row.body
-        salt = random.bytes(32)
-        await self._store.commit([Put("secret", ("occupant-id",), salt)])
-        return salt
+
+        async def made() -> bytes:
+            row = await self._store.get("secret", ("occupant-id",))
+            if row is not None:
+                return row.body
+            salt = random.bytes(32)
+            await self._store.commit([Insert("secret", ("occupant-id",), salt)])
+            return salt
+
+        return await again_on_conflict(made)
 
 
 class Pings:

@@ -310,7 +310,8 @@ class Rooms:
             left = await self._membership.leave_remote(room_id, user, [waiting.origin], more)
         await self._pending.drop(room_id, user, left)
         if self._own.attendance.stay(user, room_id) == stay:
-            await self._own.attendance.move(user, stay_of(room_id, user, None))
+            gone = stay_of(room_id, user, None)
+            await self._own.attendance.move(user, gone, over={stay.membership})
 
     async def leave_all(self, user: str) -> None:
         """Somebody whose account is closed goes out of every room."""

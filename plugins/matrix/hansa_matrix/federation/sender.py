@@ -268,12 +268,29 @@ class Sender:
 
     async def _sweep(self, stream: str, upto: int | None, cursor: Callable[[Outbox], int]) -> None:
         async for page in pages(self._ctx.store, stream, upto=upto, size=_PAGE):
+            await self._read_sets(page)
             gone = [Delete(stream, row.key) for row in page if self._taken(row, cursor)]
             if gone:
                 await self._ctx.store.commit(gone, durability="lazy")
 
+    async def _read_sets(self, rows: Sequence[Row]) -> None:
+        """Learn the sets of some rows that were kept where we did not see it, and send to them."""
+        named = {int(row.fields["recipients"] or 0) for row in rows}
+        missing = [(set_id,) for set_id in sorted(named - self._sets.keys())]
+        for row in (await self._ctx.store.get_many("recipients", missing) if missing else {}).values():
+            set_id, servers = int(row.key[0]), tuple(orjson.loads(row.body))
+            if set_id not in self._sets:
+                self._learn(set_id, servers)
+                self._stored.add(set_id)
+                for server in servers:
+                    self._peers[server].run()
+
     def _taken(self, row: Row, cursor: Callable[[Outbox], int]) -> bool:
-        servers = self._sets.get(int(row.fields["recipients"] or 0), ())
+        """Whether everybody has got it. Of a set that nobody knows nobody has."""
+        servers = self._sets.get(int(row.fields["recipients"] or 0))
+        if servers is None:
+            self._ctx.count("matrix_recipients_unknown")
+            return False
         return all(cursor(self._peers[server]) >= row.position for server in servers)
 
     async def _aged(self) -> int:
@@ -291,7 +308,9 @@ class Sender:
     async def where(self, event_id: str) -> list[Destination]:
         """How far each server is that an event was meant for."""
         found: list[Destination] = []
-        for row in await self._ctx.store.scan("out", index=("event_id",), equal=(event_id,)):
+        rows = await self._ctx.store.scan("out", index=("event_id",), equal=(event_id,))
+        await self._read_sets(rows)
+        for row in rows:
             for server in self._sets.get(int(row.fields["recipients"] or 0), ()):
                 peer = self._peers[server]
                 found.append(peer.standing(int(peer.position < row.position)))

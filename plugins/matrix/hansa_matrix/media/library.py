@@ -14,10 +14,10 @@ from hansa import (
     Busy,
     Cas,
     Conflict,
-    Delete,
     Insert,
     NetworkContext,
     NoBlob,
+    Remove,
     Row,
     Value,
     Write,
@@ -252,7 +252,7 @@ class Library:
                     break
                 item = _item(row)
                 owners = (item.owner, COPIES) if mxc.server != self._server else (item.owner,)
-                writes: list[Write] = [Delete("media", row.key)]
+                writes: list[Write] = [Remove("media", row.key, row.body)]
                 for owner in owners:
                     writes += await self.quotas.changed(owner, -item.blob.size, -1)
                 try:

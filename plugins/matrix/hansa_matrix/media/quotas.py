@@ -11,7 +11,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import orjson
-from hansa import Cas, Conflict, Delete, HansaError, NetworkContext, Write, pages
+from hansa import (
+    Cas,
+    Conflict,
+    HansaError,
+    NetworkContext,
+    Remove,
+    Write,
+    pages,
+)
 
 #: Copies of one server's files, and of all servers': small files are bounded too.
 MOST_COPIES_PER_SERVER, MOST_COPIES = 20_000, 200_000
@@ -97,16 +105,17 @@ class Quotas:
             self._ctx.gauge("matrix_media_copies_bytes", now.size)
             self._ctx.gauge("matrix_media_copies", now.files)
         counted = Cas("media_usage", (owner,), body, orjson.dumps([now.size, now.files]))
-        return [counted] if now.files else [counted, Delete("media_usage", (owner,))]
+        if now.files or body is None:
+            return [counted]
+        return [Remove("media_usage", (owner,), body)]
 
     async def sweep(self) -> None:
         """Let go of the rows of those who have nothing, and say how many have something."""
         async for rows in pages(self._ctx.store, "media_usage", size=_PAGE):
             for row in rows:
                 if not Usage(*orjson.loads(row.body)).files:
-                    kept = Cas("media_usage", row.key, row.body, row.body)
                     with suppress(Conflict):  # they have something now
-                        await self._ctx.store.commit([kept, Delete("media_usage", row.key)])
+                        await self._ctx.store.commit([Remove("media_usage", row.key, row.body)])
 
     @asynccontextmanager
     async def place(self, owner: str, most: int, size: int | None) -> AsyncIterator[Promise]:

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from hansa import Cas, Delete, Insert, Row, Scoped, Write, scan_all
+from hansa import (
+    Cas,
+    Insert,
+    Remove,
+    Row,
+    Scoped,
+    Write,
+    scan_all,
+)
 
 _ALIAS = "room_alias"
 
@@ -61,5 +69,4 @@ def moved(alias: Alias, room_id: str) -> Cas:
 
 def taken(alias: Alias) -> list[Write]:
     """The writes that end a name; a ``Conflict`` if it became another room's meanwhile."""
-    fields: dict[str, Any] = {"room_id": alias.room_id}
-    return [Cas(_ALIAS, (alias.name,), alias.body, alias.body, fields), Delete(_ALIAS, (alias.name,))]
+    return [Remove(_ALIAS, (alias.name,), alias.body)]

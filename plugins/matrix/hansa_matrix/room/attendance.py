@@ -6,7 +6,20 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
-from hansa import Delete, Membership, NetworkContext, Put, Ref, Row, Write, scan_all
+from hansa import (
+    Cas,
+    Conflict,
+    Delete,
+    Membership,
+    NetworkContext,
+    Put,
+    Ref,
+    Remove,
+    Row,
+    Write,
+    again_on_conflict,
+    scan_all,
+)
 
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_keys import MEMBER
@@ -30,6 +43,10 @@ def stay_of(room_id: str, user: str, member: Pdu | None) -> Stay:
         return Stay(room_id=room_id, membership="leave", event_id="", sender=user)
     membership = member.membership or ""
     return Stay(room_id=room_id, membership=membership, event_id=member.event_id, sender=member.sender)
+
+
+def _body(stay: Stay) -> bytes:
+    return orjson.dumps({"membership": stay.membership, "event_id": stay.event_id, "sender": stay.sender})
 
 
 class Attendance:
@@ -143,9 +160,13 @@ class Attendance:
 
     @staticmethod
     def writes(user: str, stay: Stay) -> list[Write]:
-        """What keeps a stay, and tells its person."""
-        body = {"membership": stay.membership, "event_id": stay.event_id, "sender": stay.sender}
-        return [Put("stay", (user, stay.room_id), orjson.dumps(body)), told(user, stay.room_id)]
+        """What keeps a stay, and tells its person: in the commit of the room that made it so."""
+        return [Put("stay", (user, stay.room_id), _body(stay)), told(user, stay.room_id)]
+
+    @staticmethod
+    def _moves(user: str, stay: Stay, before: bytes | None) -> list[Write]:
+        """The same, in place of the row that was read."""
+        return [Cas("stay", (user, stay.room_id), before, _body(stay)), told(user, stay.room_id)]
 
     def moved(self, user: str, stay: Stay) -> None:
         """``writes`` are durable."""
@@ -155,10 +176,20 @@ class Attendance:
         if stay.membership == "join" and (before is None or before.membership != "join"):
             self.entered(user, stay.room_id)
 
-    async def move(self, user: str, stay: Stay) -> None:
-        """Keep a stay that no event of a room of ours made."""
-        if user in self.accounts:
-            await self._ctx.store.commit(self.writes(user, stay))
+    async def move(self, user: str, stay: Stay, *, over: Collection[str] | None = None) -> None:
+        """Keep a stay that no event of a room of ours made; ``over``: only in place of such memberships."""
+        if user not in self.accounts:
+            return
+
+        async def turn() -> bool:
+            row = await self._ctx.store.get("stay", (user, stay.room_id))
+            before = row.body if row is not None else None
+            if over is not None and (row is None or orjson.loads(row.body)["membership"] not in over):
+                return False
+            await self._ctx.store.commit(self._moves(user, stay, before))
+            return True
+
+        if await again_on_conflict(turn):
             self.moved(user, stay)
 
     async def purge(self, room_id: str) -> None:
@@ -171,6 +202,13 @@ class Attendance:
     async def forget(self, user: str, room_id: str) -> None:
         """The person does not want to hear of a room any more that they left."""
         left = self.stay(user, room_id)
-        await self._ctx.store.commit([Delete("stay", (user, room_id)), Delete("left", (user, room_id))])
+        row = await self._ctx.store.get("stay", (user, room_id))
+        writes: list[Write] = [Delete("left", (user, room_id))]
+        if row is not None:
+            writes.append(Remove("stay", (user, room_id), row.body))
+        try:
+            await self._ctx.store.commit(writes)
+        except Conflict:  # they came in meanwhile
+            return
         if self.stay(user, room_id) is left:  # else they came in meanwhile
             self._stays.get(user, {}).pop(room_id, None)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 
-from hansa import NetworkContext, RemoteProtocolError, StoreFault
+from hansa import Conflict, NetworkContext, RemoteProtocolError, StoreFault
 
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.keyring import Keyring
@@ -146,7 +147,8 @@ class HoleFiller:
             return  # it changed meanwhile
         tried = hole.tried(self._ctx.clock.now(), asked, why)
         if hole.group or hole.rejects:
-            await self._ctx.store.commit([tried.row()])
+            with suppress(Conflict):  # a turn of the room comes between, and may have changed the hole
+                await self._ctx.store.commit([*room.unchanged(), tried.row()])
         if room.holes.by_id.get(hole.event_id) is hole:
             room.holes.by_id[hole.event_id] = tried
 

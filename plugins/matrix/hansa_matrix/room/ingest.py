@@ -28,6 +28,7 @@ from hansa import (
     RemoteProtocolError,
     StoreFault,
     Write,
+    again_on_conflict,
     pages,
 )
 
@@ -167,6 +168,7 @@ class Ingest:
         for name in dict.fromkeys(n for n in named if isinstance(n, str)):
             if self.entered is not None and not await self.entered(name):
                 raise Busy("the room is being entered", after=5.0)
+        await self._read(name for name in named if isinstance(name, str))
         for obj in pdus:
             room_id = obj.get("room_id") if isinstance(obj, dict) else None
             room = self.room_of(room_id) if isinstance(room_id, str) else None
@@ -216,6 +218,16 @@ class Ingest:
                 raise
             return before.body
         return body
+
+    async def _read(self, named: Iterable[str]) -> None:
+        """Raises ``Busy`` where a room that we are in is not in memory, because it was entered where we did
+        not see it: what is acknowledged would be lost.
+        """
+        missing = [(name,) for name in dict.fromkeys(named) if self.room_of(name) is None]
+        rows = await self._ctx.store.get_many("room", missing) if missing else {}
+        if any(orjson.loads(row.body)["resident"] for row in rows.values()):
+            self._ctx.count("matrix_rooms_unread")
+            raise Busy("the room is not read yet", after=5.0)
 
     async def _at_once(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> bool:
         """Judge the PDUs of a transaction in the commit that keeps its answer, where nobody has to be waited
@@ -276,7 +288,16 @@ class Ingest:
         names = {(room.room_id, pdu.event_id) for room, pdu in fresh}
         await self._coming.others(names)
         with self._coming.writing(names):
+            await again_on_conflict(partial(self._numbered, origin, receipt, fresh), collections={"staged"})
+
+    async def _numbered(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> None:
+        try:
             await self._staged(origin, receipt, fresh)
+        except Conflict as lost:
+            if lost.collection == "staged":  # another gave the number to a PDU of that room
+                rows = await self._ctx.store.scan("staged", equal=lost.key[:1], limit=1, reverse=True)
+                self._at = max(self._at, *(int(row.key[1]) for row in rows), int(lost.key[1]))
+            raise
 
     async def _staged(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> None:
         writes: list[Write] = [receipt]

@@ -233,7 +233,8 @@ class Pending:
         await self._ctx.store.commit(writes)
         stay = self._attendance.stay(user, room_id)
         if stay is not None and stay.membership in {"invite", "knock"}:
-            await self._attendance.move(user, stay_of(room_id, user, None))
+            over = {"invite", "knock"}
+            await self._attendance.move(user, stay_of(room_id, user, None), over=over)
 
     async def elsewhere(self, obj: Mapping[str, Any]) -> bool:
         """An event of a room that we are not in: a leave of an invited person by who invited them takes the

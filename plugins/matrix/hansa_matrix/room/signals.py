@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
 from hansa import (
+    Cas,
     Delete,
     Link,
     Membership,
     NetworkContext,
-    Put,
     Receipt,
     Ref,
     RoomView,
@@ -23,6 +24,7 @@ from hansa import (
     SignalOut,
     Typing,
     Write,
+    again_on_conflict,
     scan_all,
 )
 
@@ -235,9 +237,14 @@ class RoomSignals:
         """Whether it is news. Of a person with receipts in very many threads the oldest goes. A clock that is
         ahead keeps no later receipt out: what it says is taken for now.
         """
+        return await again_on_conflict(partial(self._kept, receipt))
+
+    async def _kept(self, receipt: ReceiptEdu) -> bool:
+        """See ``_keep``. Raises ``Conflict`` where another receipt came since the last one was read."""
         key, at = (receipt.room_id, receipt.user, receipt.thread), min(receipt.ts, self._ctx.clock.now())
-        writes: list[Write] = [Put("receipt", key, orjson.dumps([receipt.event_id, at]))]
         known = await self._ctx.store.get("receipt", key)
+        before = known.body if known is not None else None
+        writes: list[Write] = [Cas("receipt", key, before, orjson.dumps([receipt.event_id, at]))]
         if known is not None:
             event_id, ts = orjson.loads(known.body)
             if ts > at or event_id == receipt.event_id:

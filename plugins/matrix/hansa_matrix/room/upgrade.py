@@ -17,7 +17,6 @@ from hansa import (
     Busy,
     Conflict,
     Custom,
-    Delete,
     LocalProtocolError,
     Membership,
     NetworkContext,
@@ -25,6 +24,7 @@ from hansa import (
     Refusal,
     RefusalCode,
     RemoteProtocolError,
+    Remove,
     RoomRefused,
     RoomUpgrade,
     RoomView,
@@ -263,7 +263,7 @@ class Upgrades:
             writes: list[Write] = [moved(alias, new) for alias in await aliases_of(store, old)]
             listed = await store.get("published", (old,))
             if listed is not None:
-                writes += [Delete("published", (old,)), listing(new, listed.body.decode())]
+                writes += [Remove("published", (old,), listed.body), listing(new, listed.body.decode())]
             if not writes:
                 return bool(done)
             with suppress(Conflict):  # what changed meanwhile is read again

@@ -8,11 +8,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import orjson
-from hansa import Cas, Conflict, Delete, LocalProtocolError, NetworkContext, Put, Value, Write, scan_all
+from hansa import (
+    Cas,
+    Conflict,
+    Delete,
+    Insert,
+    LocalProtocolError,
+    NetworkContext,
+    Put,
+    Remove,
+    Row,
+    Value,
+    Write,
+    again_on_conflict,
+    scan_all,
+)
 
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.crypto import verify
@@ -107,25 +122,36 @@ class Devices:
         """A new device, or other keys or another name of one. Raises LocalProtocolError for what is no key
         object of this device, and for other identity keys than it had.
         """
+
+        async def turn() -> None:
+            row = await self._ctx.store.get("device", (user, device.device_id))
+            await self._put(user, row, device)
+
         async with self._one:
-            await self._put(user, await self.get(user, device.device_id), device)
+            await again_on_conflict(turn)
 
     async def change(self, user: str, device_id: str, change: Callable[[Device], Device]) -> None:
         """Make a device otherwise, whatever else changes it at the same time. Raises LocalProtocolError as
         ``put`` does, and for a device that is not there, or not any more: who is logged out at this moment
         does not come back by their keys.
         """
+
+        async def turn() -> None:
+            row = await self._known(user, device_id)
+            await self._put(user, row, change(_device(device_id, row.body)))
+
         async with self._one:
-            known = await self._known(user, device_id)
-            await self._put(user, known, change(known))
+            await again_on_conflict(turn)
 
-    async def _known(self, user: str, device_id: str) -> Device:
-        known = await self.get(user, device_id)
-        if known is None:
+    async def _known(self, user: str, device_id: str) -> Row:
+        row = await self._ctx.store.get("device", (user, device_id))
+        if row is None:
             raise LocalProtocolError(f"{user} has no device {device_id[:80]}")
-        return known
+        return row
 
-    async def _put(self, user: str, known: Device | None, device: Device) -> None:
+    async def _put(self, user: str, row: Row | None, device: Device) -> None:
+        """Keep a device in place of the row that was read. Raises ``Conflict`` where that has changed."""
+        known = _device(device.device_id, row.body) if row is not None else None
         if not valid_device_id(device.device_id):
             raise LocalProtocolError("a device id has 1 to 255 bytes")
         if device.keys is not None and device_keys(device.keys, user, device.device_id) is None:
@@ -137,32 +163,54 @@ class Devices:
         if known is not None and known.keys is not None and not _same_identity(known.keys, device.keys):
             raise LocalProtocolError(f"the identity keys of {device.device_id} are set and stay")
         body = orjson.dumps({"keys": device.keys, "name": device.name})
-        await self._change(user, [Put("device", (user, device.device_id), body)], [(device, False)])
+        was = row.body if row is not None else None
+        await self._change(user, [Cas("device", (user, device.device_id), was, body)], [(device, False)])
 
     async def remove(self, user: str, device_ids: Sequence[str]) -> None:
         """Devices that are gone, with their keys and with what waits for them."""
         async with self._one:
-            writes: list[Write] = []
-            gone: list[tuple[Device, bool]] = []
-            for device_id in device_ids:
-                if await self.get(user, device_id) is None:
-                    continue
-                writes.append(Delete("device", (user, device_id)))
-                gone.append((Device(device_id=device_id), True))
-                for collection in ("one_time_key", "fallback_key", "to_device_usage"):
-                    rows = scan_all(self._ctx.store, collection, equal=(user, device_id))
-                    writes += [Delete(collection, row.key) async for row in rows]
-                index = ("user_id", "device_id", "position")
-                waiting = scan_all(self._ctx.store, "to_device", index=index, equal=(user, device_id))
-                writes += [Delete("to_device", row.key) async for row in waiting]
-            if gone:
-                await self._change(user, writes, gone)
+            await again_on_conflict(partial(self._removed, user, device_ids))
+
+    async def _removed(self, user: str, device_ids: Sequence[str]) -> None:
+        """See ``remove``. Raises ``Conflict`` where another changed one of them since it was read."""
+        writes: list[Write] = []
+        gone: list[tuple[Device, bool]] = []
+        for device_id in device_ids:
+            row = await self._ctx.store.get("device", (user, device_id))
+            if row is None:
+                continue
+            writes += [
+                Remove("device", (user, device_id), row.body),
+                *await self._belongings(user, device_id),
+            ]
+            gone.append((Device(device_id=device_id), True))
+        if not gone:
+            return
+        await self._change(user, writes, gone)
+        # What was kept since the rows were read; nothing is from now on, as the device is not there.
+        for device, _ in gone:
+            more = await self._belongings(user, device.device_id)
+            if more and await self.get(user, device.device_id) is None:
+                await self._ctx.store.commit(more)
+
+    async def _belongings(self, user: str, device_id: str) -> list[Write]:
+        """The writes that remove what a device had, its keys and what waits for it."""
+        writes: list[Write] = []
+        for collection in ("one_time_key", "fallback_key", "to_device_usage"):
+            rows = scan_all(self._ctx.store, collection, equal=(user, device_id))
+            writes += [Delete(collection, row.key) async for row in rows]
+        index = ("user_id", "device_id", "position")
+        waiting = scan_all(self._ctx.store, "to_device", index=index, equal=(user, device_id))
+        return writes + [Delete("to_device", row.key) async for row in waiting]
 
     async def _change(
         self, user: str, writes: Sequence[Write], changed: Iterable[tuple[Device, bool]]
     ) -> None:
-        """Commit what changed with the EDUs that tell of it, each of which names the one before."""
-        stream_id = await self._last(user)
+        """Commit what changed with the EDUs that tell of it, each of which names the one before. Raises
+        ``Conflict`` where another change was told of meanwhile.
+        """
+        last = await self._ctx.store.get("device_list", (user,))
+        stream_id = int(last.body) if last is not None else 0
         servers = await self._told(user)
         all_writes = list(writes)
         for device, deleted in changed:
@@ -175,7 +223,8 @@ class Devices:
             )
             stream_id += 1
             all_writes += self._sender.lasting(device_list_edu(update), servers)
-        all_writes.append(Put("device_list", (user,), str(stream_id).encode()))
+        was = last.body if last is not None else None
+        all_writes.append(Cas("device_list", (user,), was, str(stream_id).encode()))
         all_writes.append(told(DEVICES, user))
         await self._ctx.store.commit(all_writes)
         self._sender.sent(servers)
@@ -313,34 +362,38 @@ class Devices:
         not there, or not any more.
         """
         async with self._one:
-            await self._known(user, device_id)
-            store = self._ctx.store
-            named = [(user, device_id, key_id) for key_id in keys]
-            known = await store.get_many("one_time_key", named)
-            writes: list[Write] = []
-            at: dict[str, int] = {}
-            for key_id, key in keys.items():
-                algorithm = one_time_key(key_id, key)
-                if algorithm is None:
-                    raise LocalProtocolError(f"{key_id[:80]!r} is no one-time key")
-                body = orjson.dumps(key)
-                row = known.get((user, device_id, key_id))
-                if row is not None and orjson.loads(row.body) != key:
-                    raise LocalProtocolError(f"{key_id} is another key already")
-                if row is not None:
-                    continue
-                if algorithm not in at:
-                    at[algorithm] = await self._newest(user, device_id, algorithm)
-                at[algorithm] += 1
-                fields: dict[str, Value] = {"algorithm": algorithm, "at": at[algorithm]}
-                writes.append(Put("one_time_key", (user, device_id, key_id), body, fields))
-            for whose, most in (({"device_id": device_id}, _MOST_ONE_TIME), ({}, MOST_OF_USER)):
-                counted = await store.count("one_time_key", equal={"user_id": user, **whose})
-                if writes and counted + len(writes) > most:
-                    who = device_id if whose else user
-                    raise LocalProtocolError(f"{who} has {counted} one-time keys: that is enough")
-            if writes:
-                await store.commit(writes)
+            await again_on_conflict(partial(self._added, user, device_id, keys))
+
+    async def _added(self, user: str, device_id: str, keys: Mapping[str, Any]) -> None:
+        """See ``add_one_time_keys``. Raises ``Conflict`` where the device or a key came or went meanwhile."""
+        device = await self._known(user, device_id)
+        store = self._ctx.store
+        named = [(user, device_id, key_id) for key_id in keys]
+        known = await store.get_many("one_time_key", named)
+        writes: list[Write] = []
+        at: dict[str, int] = {}
+        for key_id, key in keys.items():
+            algorithm = one_time_key(key_id, key)
+            if algorithm is None:
+                raise LocalProtocolError(f"{key_id[:80]!r} is no one-time key")
+            body = orjson.dumps(key)
+            row = known.get((user, device_id, key_id))
+            if row is not None and orjson.loads(row.body) != key:
+                raise LocalProtocolError(f"{key_id} is another key already")
+            if row is not None:
+                continue
+            if algorithm not in at:
+                at[algorithm] = await self._newest(user, device_id, algorithm)
+            at[algorithm] += 1
+            fields: dict[str, Value] = {"algorithm": algorithm, "at": at[algorithm]}
+            writes.append(Insert("one_time_key", (user, device_id, key_id), body, fields))
+        for whose, most in (({"device_id": device_id}, _MOST_ONE_TIME), ({}, MOST_OF_USER)):
+            counted = await store.count("one_time_key", equal={"user_id": user, **whose})
+            if writes and counted + len(writes) > most:
+                who = device_id if whose else user
+                raise LocalProtocolError(f"{who} has {counted} one-time keys: that is enough")
+        if writes:
+            await store.commit([_unchanged(device), *writes])
 
     async def _newest(self, user: str, device_id: str, algorithm: str) -> int:
         rows = await self._ctx.store.scan(
@@ -356,19 +409,25 @@ class Devices:
         """What is handed out when no one-time key is left, one of each algorithm. Raises
         LocalProtocolError, also for a device that is not there.
         """
-        writes: list[Put] = []
+        bodies: dict[tuple[str | int, ...], bytes] = {}
         for key_id, key in keys.items():
             algorithm = one_time_key(key_id, key)
             if algorithm is None:
                 raise LocalProtocolError(f"{key_id[:80]!r} is no fallback key")
             body = orjson.dumps({"key_id": key_id, "key": key, "used": False})
-            writes.append(Put("fallback_key", (user, device_id, algorithm), body))
-        async with self._one:
-            await self._known(user, device_id)
-            known = await self._ctx.store.scan("fallback_key", equal=(user, device_id))
-            if len({write.key for write in writes} | {row.key for row in known}) > MOST_ALGORITHMS:
+            bodies[user, device_id, algorithm] = body
+
+        async def turn() -> None:
+            device = await self._known(user, device_id)
+            rows = await self._ctx.store.scan("fallback_key", equal=(user, device_id))
+            known = {row.key: row.body for row in rows}
+            if len(bodies.keys() | known.keys()) > MOST_ALGORITHMS:
                 raise LocalProtocolError(f"{device_id} has fallback keys of {len(known)} algorithms already")
-            await self._ctx.store.commit(writes)
+            kept = [Cas("fallback_key", key, known.get(key), body) for key, body in bodies.items()]
+            await self._ctx.store.commit([_unchanged(device), *kept])
+
+        async with self._one:
+            await again_on_conflict(turn)
 
     async def counts(self, user: str, device_id: str) -> dict[str, int]:
         """One-time keys that are left, by algorithm; ``signed_curve25519`` is there with 0 too."""
@@ -388,17 +447,21 @@ class Devices:
         """A key of each device, by user, device and algorithm. A one-time key is gone, durably, before
         anybody has it.
         """
-        found: dict[str, dict[str, dict[str, Any]]] = {}
         async with self._one:
-            writes: list[Write] = []
-            for user, devices in wanted.items():
-                for device_id, algorithm in devices.items():
-                    key, write = await self._take(user, device_id, algorithm)
-                    if key:
-                        found.setdefault(user, {})[device_id] = key
-                        writes += write
-            if writes:
-                await self._ctx.store.commit(writes)
+            return await again_on_conflict(partial(self._claimed, wanted))
+
+    async def _claimed(self, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, dict[str, Any]]]:
+        """See ``claim``. Raises ``Conflict`` where another took one of the keys since it was read."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        writes: list[Write] = []
+        for user, devices in wanted.items():
+            for device_id, algorithm in devices.items():
+                key, write = await self._take(user, device_id, algorithm)
+                if key:
+                    found.setdefault(user, {})[device_id] = key
+                    writes += write
+        if writes:
+            await self._ctx.store.commit(writes)
         return found
 
     async def _take(self, user: str, device_id: str, algorithm: str) -> tuple[dict[str, Any], list[Write]]:
@@ -410,18 +473,23 @@ class Devices:
         )
         if rows:
             key = {str(rows[0].key[2]): orjson.loads(rows[0].body)}
-            return key, [Delete("one_time_key", rows[0].key)]
+            return key, [Remove("one_time_key", rows[0].key, rows[0].body)]
         row = await self._ctx.store.get("fallback_key", (user, device_id, algorithm))
         if row is None:
             return {}, []
         kept = orjson.loads(row.body)
-        used = Put("fallback_key", row.key, orjson.dumps(kept | {"used": True}))
+        used = Cas("fallback_key", row.key, row.body, orjson.dumps(kept | {"used": True}))
         return {kept["key_id"]: kept["key"]}, [] if kept["used"] else [used]
 
 
 def _device(device_id: str, body: bytes) -> Device:
     kept = orjson.loads(body)
     return Device(device_id=device_id, keys=kept["keys"], name=kept["name"])
+
+
+def _unchanged(row: Row) -> Cas:
+    """The write that only compares: for what must not outlive the device."""
+    return Cas("device", row.key, row.body, row.body)
 
 
 def _same_identity(known: Mapping[str, Any], keys: Mapping[str, Any] | None) -> bool:

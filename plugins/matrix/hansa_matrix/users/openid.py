@@ -7,7 +7,7 @@ from base64 import urlsafe_b64encode
 from urllib.parse import quote
 
 import orjson
-from hansa import Delete, NetworkContext, Put, RemoteProtocolError, Value
+from hansa import Delete, Insert, NetworkContext, RemoteProtocolError, Value
 
 from hansa_matrix.crowding import oldest_over
 from hansa_matrix.federation.client import Client
@@ -31,7 +31,7 @@ class OpenId:
         until = self._ctx.clock.now() + seconds * 1000
         fields: dict[str, Value] = {"until": until, "user_id": user}
         gone = await oldest_over(self._ctx, "openid", "until", MOST_OF_USER - 1, {"user_id": user})
-        await self._ctx.store.commit([*gone, Put("openid", (_hashed(token),), user.encode(), fields)])
+        await self._ctx.store.commit([*gone, Insert("openid", (_hashed(token),), user.encode(), fields)])
         return token
 
     async def bearer(self, token: str) -> str | None:

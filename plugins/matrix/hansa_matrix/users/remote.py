@@ -16,13 +16,14 @@ import orjson
 from hansa import (
     Busy,
     Cas,
-    Delete,
     NetworkContext,
-    Put,
     RemoteProtocolError,
+    Remove,
+    Row,
     StoreError,
     StoreFault,
     Write,
+    again_on_conflict,
     scan_all,
 )
 
@@ -105,7 +106,7 @@ class RemoteDevices:
     async def _forget(self, user: str) -> None:
         async with self._one:
             try:
-                await self._drop(user)
+                await again_on_conflict(partial(self._drop, user))
             except StoreError as error:
                 self._ctx.log.warning("the devices of %s are kept for longer: %s", user, error)
 
@@ -133,25 +134,29 @@ class RemoteDevices:
     async def _update(self, update: DeviceListUpdate) -> bool:
         """Whether it is news."""
         async with self._one:
-            row = await self._ctx.store.get("remote_devices", (update.user,))
-            if row is None:  # nobody here asked for the list yet
-                return self._company.shared(update.user)
-            known = None if row.fields["stale"] else parse_user_devices(orjson.loads(row.body), update.user)
-            if known is not None and _repeated(update, known):
-                return False
-            if known is None or not _follows(update, known) or len(row.body) > _CHANGED_IN_PLACE:
-                self._ctx.count("matrix_device_lists_stale")
-                if not row.fields["stale"]:
-                    await self._put(update.user, b"", stale=True)
-                ahead = known is None or update.stream_id > known.stream_id
-                self._fetch_anew(update.user, update.stream_id if ahead else 0)
-                return True
-            devices = dict(known.devices)
-            devices.pop(update.device.device_id, None)
-            if not update.deleted and update.device.keys is not None and len(devices) < MAX_DEVICES:
-                devices[update.device.device_id] = update.device
-            await self._keep(replace(known, devices=devices, stream_id=update.stream_id))
+            return await again_on_conflict(partial(self._updated, update))
+
+    async def _updated(self, update: DeviceListUpdate) -> bool:
+        """See ``_update``. Raises ``Conflict`` where another changed the list since it was read."""
+        row = await self._ctx.store.get("remote_devices", (update.user,))
+        if row is None:  # nobody here asked for the list yet
+            return self._company.shared(update.user)
+        known = None if row.fields["stale"] else parse_user_devices(orjson.loads(row.body), update.user)
+        if known is not None and _repeated(update, known):
+            return False
+        if known is None or not _follows(update, known) or len(row.body) > _CHANGED_IN_PLACE:
+            self._ctx.count("matrix_device_lists_stale")
+            if not row.fields["stale"]:
+                await self._put(update.user, row, b"", stale=True)
+            ahead = known is None or update.stream_id > known.stream_id
+            self._fetch_anew(update.user, update.stream_id if ahead else 0)
             return True
+        devices = dict(known.devices)
+        devices.pop(update.device.device_id, None)
+        if not update.deleted and update.device.keys is not None and len(devices) < MAX_DEVICES:
+            devices[update.device.device_id] = update.device
+        await self._keep(replace(known, devices=devices, stream_id=update.stream_id), row)
+        return True
 
     async def take_signing_keys(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """The ``m.signing_key_update`` of a transaction: how many are none. Raises ``StoreError``."""
@@ -168,24 +173,32 @@ class RemoteDevices:
 
     async def _signing(self, update: SigningKeyUpdate) -> None:
         async with self._one:
-            row = await self._ctx.store.get("remote_devices", (update.user,))
-            if row is None or row.fields["stale"]:
-                return
-            known = parse_user_devices(orjson.loads(row.body), update.user)
-            if known is None:
-                return
-            signing = {**known.cross_signing, **update.keys}
-            await self._keep(replace(known, cross_signing=signing))
+            await again_on_conflict(partial(self._signed, update))
 
-    async def _keep(self, devices: UserDevices) -> None:
+    async def _signed(self, update: SigningKeyUpdate) -> None:
+        row = await self._ctx.store.get("remote_devices", (update.user,))
+        if row is None or row.fields["stale"]:
+            return
+        known = parse_user_devices(orjson.loads(row.body), update.user)
+        if known is None:
+            return
+        signing = {**known.cross_signing, **update.keys}
+        await self._keep(replace(known, cross_signing=signing), row)
+
+    async def _keep_whole(self, devices: UserDevices) -> None:
+        """Keep a list as its server gave it, in place of what was known."""
+        await self._keep(devices, await self._ctx.store.get("remote_devices", (devices.user,)))
+
+    async def _keep(self, devices: UserDevices, before: Row | None) -> None:
+        """Keep a list in place of the row that was read. Raises ``Conflict`` where that has changed."""
         devices = await self._texts.shown(devices)
         body = orjson.dumps(devices.listed())
-        if len(body) > _LARGEST or not await self._put(devices.user, body, stale=False):
+        if len(body) > _LARGEST or not await self._put(devices.user, before, body, stale=False):
             await self._drop(devices.user)
 
-    async def _put(self, user: str, body: bytes, *, stale: bool) -> bool:
+    async def _put(self, user: str, before: Row | None, body: bytes, *, stale: bool) -> bool:
         """Keep a list where its server has a place for it, in the commit that counts it; whether it has."""
-        server, before = ids.domain_of(user), await self._ctx.store.get("remote_devices", (user,))
+        server = ids.domain_of(user)
         usage, lists, size = await self._usage(server)
         more = len(body) - (len(before.body) if before is not None else 0)
         lists, size = lists + (before is None), max(0, size + more)
@@ -196,7 +209,9 @@ class RemoteDevices:
             self._ctx.count("matrix_device_lists_not_kept")
             return False
         counted = Cas("remote_devices_usage", (server,), usage, orjson.dumps([lists, size]))
-        await self._ctx.store.commit([Put("remote_devices", (user,), body, {"stale": int(stale)}), counted])
+        was = before.body if before is not None else None
+        row = Cas("remote_devices", (user,), was, body, {"stale": int(stale)})
+        await self._ctx.store.commit([row, counted])
         self._counted(in_all)
         return True
 
@@ -208,10 +223,11 @@ class RemoteDevices:
         usage, lists, size = await self._usage(server)
         left = [max(0, lists - 1), max(0, size - len(before.body))]
         counted: Write = Cas("remote_devices_usage", (server,), usage, orjson.dumps(left))
-        if not left[0]:
-            counted = Delete("remote_devices_usage", (server,))
+        if not left[0] and usage is not None:
+            counted = Remove("remote_devices_usage", (server,), usage)
         in_all = await self._in_all() - len(before.body)
-        await self._ctx.store.commit([Delete("remote_devices", (user,)), counted], durability="lazy")
+        gone = Remove("remote_devices", (user,), before.body)
+        await self._ctx.store.commit([gone, counted], durability="lazy")
         self._counted(in_all)
 
     async def _usage(self, server: str) -> tuple[bytes | None, int, int]:
@@ -240,7 +256,7 @@ class RemoteDevices:
         for row in rows:
             if not self._company.shared(str(row.key[0])):
                 async with self._one:
-                    await self._drop(str(row.key[0]))
+                    await again_on_conflict(partial(self._drop, str(row.key[0])))
 
     def _fetch_anew(self, user: str, at_least: int) -> None:
         """Ask for a list because of what its server told, as often as a server may cause it. Until then the
@@ -285,7 +301,7 @@ class RemoteDevices:
                 current = devices.stream_id >= self._fetching[user] and user not in self._again
                 if current or attempt == _ATTEMPTS:
                     async with self._one:
-                        await self._keep(devices)
+                        await again_on_conflict(partial(self._keep_whole, devices))
                     return
         except (Unreachable, RemoteProtocolError, Busy, StoreFault) as error:
             self._ctx.log.info("the devices of %s: %s", user, error)

@@ -11,7 +11,17 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
-from hansa import Append, Cas, Delete, NetworkContext, Row, Value, Write, scan_all
+from hansa import (
+    Append,
+    Cas,
+    Delete,
+    NetworkContext,
+    Remove,
+    Row,
+    Value,
+    Write,
+    scan_all,
+)
 
 _MIB = 1024 * 1024
 #: Messages and bytes that wait for one device: of one peer, which may be a server that most people are of,
@@ -157,5 +167,5 @@ class Batch:
         user, device_id, peer = key
         usage: Any = self._used[user, device_id][peer]
         if not usage[0] and key in self._rows:
-            return Delete("to_device_usage", key)
+            return Remove("to_device_usage", key, self._rows[key])
         return Cas("to_device_usage", key, self._rows.get(key), orjson.dumps(usage))

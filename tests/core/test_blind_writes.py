@@ -1,0 +1,205 @@
+"""Every write that does not look at what is there: each stands here with the reason why it need not.
+
+``Insert``, ``Cas`` and ``Remove`` fail where another writer came between the read and the commit; ``Put`` and
+``Delete`` do not, and what the other wrote is lost. A new one fails this test until it says why that is right.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(
+    path
+    for path in (*(ROOT / "core/hansa").rglob("*.py"), *(ROOT / "plugins").rglob("*.py"))
+    if "testing" not in path.parts
+)
+BLIND = {"Put", "Delete"}
+MATRIX = "plugins/matrix/hansa_matrix/"
+
+#: Why a write need not look: each begins with one of these.
+KINDS = {
+    "guarded": "its batch also compares a row that everybody compares who writes this one",
+    "same": "whoever writes this key writes the same",
+    "last": "the last word counts, whoever says it: nothing of the one before is kept in it",
+    "own": "nobody else has this key: it is new and by chance, or this process's alone",
+    "gone": "a removal that is right however often it happens, and whatever the row became",
+    "one": "one writer by construction",
+    "seam": "it makes no write of its own, but hands one on",
+}
+
+#: ``(file, function, write, collection) -> kind: why``.
+REASONS = {
+    ("core/hansa/app.py", "retry_dead", "Delete", "'dead'"): "gone: what was sent waits no more",
+    ("core/hansa/app.py", "drop_dead", "Delete", "'dead'"): "gone: an operator wants it forgotten",
+    ("core/hansa/decision_log.py", "note", "Put", "'decision'"): "own: an id by chance",
+    ("core/hansa/decision_log.py", "note", "Put", "'stranger'"): "own: the tally of this process, by chance",
+    ("core/hansa/decision_log.py", "prune", "Delete", "'decision'"): "gone: it is old",
+    ("core/hansa/decision_log.py", "prune", "Delete", "'stranger'"): "gone: it is old",
+    ("core/hansa/delivery.py", "_bury", "Put", "'dead'"): "last: why an event could not be delivered",
+    ("core/hansa/rooms.py", "close_link", "Delete", "'link'"): "gone: a link ends once",
+    ("core/hansa/rooms.py", "writes", "Delete", "'person'"): "one: the room's worker",
+    ("core/hansa/store/base.py", "owned", "Put", "name"): "seam",
+    ("core/hansa/store/base.py", "owned", "Delete", "name"): "seam",
+    ("core/hansa/store/catalogue.py", "record", "Put", "NAME"): "same: what is declared",
+    ("core/hansa/store/copying.py", "_begin", "Put", "_MARK"): "one: a copy has its database alone",
+    ("core/hansa/store/copying.py", "_end", "Delete", "_MARK"): "one: a copy has its database alone",
+    ("core/hansa/store/copying.py", "collection", "Put", "name"): "one: a copy has its database alone",
+    ("core/hansa/store/copying.py", "collection", "Put", "_MARK"): "one: a copy has its database alone",
+    ("core/hansa/store/mongo.py", "declare", "Put", "'schema'"): "one: the holder of the lease",
+    ("core/hansa/store/mongo.py", "_migrate", "Put", "'schema'"): "one: the holder of the lease",
+    ("core/hansa/store/postgres.py", "_version", "Put", "'schema'"): "one: the holder of the lease",
+    ("core/hansa/tables.py", "room_put", "Put", "'room'"): "one: the room's worker",
+    ("core/hansa/tables.py", "link_put", "Put", "'link'"): "one: who opens links",
+    ("core/hansa/tables.py", "cursor_put", "Put", "'cursor'"): "last: a cursor behind repeats a delivery",
+    ("core/hansa/tables.py", "person_put", "Put", "'person'"): "one: the room's worker",
+    ("core/hansa/tables.py", "event_put", "Put", "'event'"): "last: what is taken back stays so",
+    ("core/hansa/tables.py", "alias_put", "Put", "'alias'"): "same: one native id is one event's",
+    (f"{MATRIX}client_api/accounts.py", "create", "Put", "'profile'"): "guarded: the account is inserted",
+    (f"{MATRIX}client_api/accounts.py", "_tokens_gone", "Delete", "'access_token'"): "gone",
+    (f"{MATRIX}client_api/accounts.py", "logout_all", "Delete", "'access_token'"): "gone",
+    (f"{MATRIX}client_api/accounts.py", "finish_closing", "Delete", "'profile'"): "gone: the erased",
+    (
+        f"{MATRIX}client_api/closing.py",
+        "forget_private",
+        "Delete",
+        "collection",
+    ): "gone: the account is closed",
+    (f"{MATRIX}client_api/kept_filters.py", "add", "Delete", "'filter'"): "gone: clients make it anew",
+    (f"{MATRIX}client_api/kept_filters.py", "add", "Put", "'filter'"): "same: the name is its hash",
+    (f"{MATRIX}client_api/last_seen.py", "forget", "Delete", "'last_seen'"): "gone: the device is",
+    (f"{MATRIX}client_api/last_seen.py", "keep", "Put", "'last_seen'"): "last: when a device was seen",
+    (f"{MATRIX}client_api/reports.py", "_keep", "Delete", "'report'"): "gone: the oldest of too many",
+    (f"{MATRIX}client_api/tokens.py", "_remove", "Delete", "'registration_token'"): "gone: by the operator",
+    (f"{MATRIX}crowding.py", "oldest_over", "Delete", "collection"): "gone: the oldest of too many",
+    (f"{MATRIX}federation/outbox.py", "_delivered", "Delete", "'lasting_edu'"): "gone: it was delivered",
+    (f"{MATRIX}federation/outbox.py", "kept", "Put", "'destination'"): "last: a cursor behind sends again",
+    (
+        f"{MATRIX}federation/sender.py",
+        "_on_its_way",
+        "Put",
+        "'recipients'",
+    ): "same: the id is the names' hash",
+    (f"{MATRIX}federation/sender.py", "_forget_sets", "Delete", "'recipients'"): "one: the sender",
+    (f"{MATRIX}federation/sender.py", "_forget_servers", "Delete", "'destination'"): "one: the sender",
+    (f"{MATRIX}federation/sender.py", "_sweep", "Delete", "stream"): "gone: everybody has it",
+    (f"{MATRIX}federation/sender.py", "_aged", "Put", "'out_mark'"): "same: how far the stream was at a time",
+    (f"{MATRIX}federation/sender.py", "_aged", "Delete", "'out_mark'"): "gone: it is old",
+    (f"{MATRIX}key_store.py", "_saved", "Delete", "'key'"): "gone: of too many keys the oldest",
+    (f"{MATRIX}key_store.py", "_saved", "Put", "'key_document'"): "last: the document that was fetched last",
+    (f"{MATRIX}key_store.py", "sweep", "Delete", "'key_document'"): "gone: it can be fetched",
+    (f"{MATRIX}key_store.py", "sweep", "Delete", "'key'"): "gone: it can be fetched",
+    (f"{MATRIX}room/attendance.py", "writes", "Put", "'stay'"): "guarded: the Matrix room's row",
+    (f"{MATRIX}room/attendance.py", "forget", "Delete", "'left'"): "gone: with the stay that it told of",
+    (f"{MATRIX}room/care.py", "block", "Put", "'blocked'"): "same: there is nothing in it",
+    (f"{MATRIX}room/care.py", "unblock", "Delete", "'blocked'"): "gone: by the operator",
+    (f"{MATRIX}room/care.py", "purge", "Delete", "collection"): "gone: nobody of ours is in the room",
+    (f"{MATRIX}room/care.py", "purge", "Delete", "'published'"): "guarded: the Matrix room's row is removed",
+    (f"{MATRIX}room/directory.py", "listing", "Put", "'published'"): "last: who publishes the room",
+    (f"{MATRIX}room/directory.py", "publish", "Delete", "'published'"): "gone: by who may",
+    (f"{MATRIX}room/ended.py", "writes", "Put", "_LEFT"): "last: how an invite ended",
+    (f"{MATRIX}room/ended.py", "sweep", "Delete", "_LEFT"): "gone: it is old",
+    (f"{MATRIX}room/events.py", "put", "Put", "'pdu'"): "guarded: the Matrix room's row",
+    (f"{MATRIX}room/holes.py", "row", "Put", "'hole'"): "guarded: the Matrix room's row",
+    (f"{MATRIX}room/holes.py", "delete", "Delete", "'hole'"): "gone: it is filled, or forgotten",
+    (f"{MATRIX}room/ingest.py", "skip", "Delete", "'staged'"): "gone: by the operator",
+    (f"{MATRIX}room/ingest.py", "_staged", "Put", "'staged'"): "own: a row of this process's line",
+    (f"{MATRIX}room/ingest.py", "_judge", "Delete", "'staged'"): "gone: it is judged",
+    (f"{MATRIX}room/ingest.py", "_settle", "Delete", "'staged'"): "gone: it is judged",
+    (f"{MATRIX}room/latest.py", "writes", "Delete", "'news'"): "gone: this process's row, told anew",
+    (f"{MATRIX}room/news.py", "purge", "Delete", "'news'"): "gone: with the room",
+    (f"{MATRIX}room/pending.py", "keep", "Put", "'invite'"): "last: an invite takes the earlier one's place",
+    (f"{MATRIX}room/pending.py", "drop", "Delete", "'invite'"): "gone: it is answered",
+    (f"{MATRIX}room/redactions.py", "wait", "Put", "'redaction'"): "guarded: the Matrix room's row",
+    (f"{MATRIX}room/redactions.py", "come", "Delete", "'redaction'"): "guarded: the Matrix room's row",
+    (f"{MATRIX}room/redactions.py", "kept", "Put", "'original'"): "guarded: the Matrix room's row",
+    (f"{MATRIX}room/relations.py", "related", "Put", "'related'"): "same: there is nothing in it",
+    (f"{MATRIX}room/relations.py", "related", "Put", "'relation'"): "guarded: the Matrix room's row",
+    (f"{MATRIX}room/relations.py", "unrelated", "Put", "'redacted_by'"): "guarded: the Matrix room's row",
+    (f"{MATRIX}room/relations.py", "unrelated", "Delete", "'relation'"): "guarded: the Matrix room's row",
+    (f"{MATRIX}room/relations.py", "_moved", "Delete", "'relation'"): "one: before the network is open",
+    (f"{MATRIX}room/relations.py", "_moved", "Put", "'relation'"): "one: before the network is open",
+    (f"{MATRIX}room/signals.py", "_kept", "Delete", "'receipt'"): "gone: the oldest of too many",
+    (f"{MATRIX}room/sweep.py", "swept", "Delete", "collection"): "gone: it is old",
+    (f"{MATRIX}room/turn.py", "_arrived", "Delete", "'staged'"): "gone: it is judged",
+    (f"{MATRIX}room/unfinished.py", "end", "Delete", "'upgrade'"): "gone: what was begun is done",
+    (f"{MATRIX}users/backups.py", "create", "Delete", "'key_backup'"): "guarded: the next number is inserted",
+    (f"{MATRIX}users/backups.py", "_emptied", "Delete", "'key_backup_key'"): "gone: of a deleted backup",
+    (f"{MATRIX}users/backups.py", "_put", "Put", "'key_backup_key'"): "guarded: the backup's row",
+    (f"{MATRIX}users/backups.py", "_remove", "Delete", "'key_backup_key'"): "guarded: the backup's row",
+    (f"{MATRIX}users/devices.py", "_belongings", "Delete", "collection"): "gone: with the device",
+    (f"{MATRIX}users/devices.py", "_belongings", "Delete", "'to_device'"): "gone: with the device",
+    (
+        f"{MATRIX}users/devices.py",
+        "set_cross_signing",
+        "Put",
+        "'cross_signing_key'",
+    ): "last: whole keys, by who has proven to be that person",
+    (f"{MATRIX}users/devices.py", "_vouch", "Put", "'vouched'"): "last: one person's signatures, whole",
+    (f"{MATRIX}users/openid.py", "bearer", "Delete", "'openid'"): "gone: it is too old",
+    (f"{MATRIX}users/shares.py", "remove", "Delete", "'to_device'"): "guarded: the row that counts them",
+    ("plugins/xmpp/hansa_xmpp/occupants.py", "put", "Put", "'occupant'"): "one: the component's connection",
+    ("plugins/xmpp/hansa_xmpp/occupants.py", "remove", "Delete", "'occupant'"): "one: the component's"
+    " connection",
+}
+
+Found = tuple[str, str, str, str]
+
+
+def blind(source: str, name: str) -> Iterator[Found]:
+    """``(file, function, write, collection)`` of every write in a source that compares nothing."""
+
+    def within(node: ast.AST, function: str) -> Iterator[Found]:
+        for child in ast.iter_child_nodes(node):
+            inner = child.name if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) else function
+            if isinstance(child, ast.Call):
+                called = ast.unparse(child.func).rpartition(".")[2]
+                if called in BLIND:
+                    given = [*child.args, *(k.value for k in child.keywords if k.arg == "collection")]
+                    yield name, function, called, ast.unparse(given[0]) if given else ""
+            yield from within(child, inner)
+
+    yield from within(ast.parse(source), "")
+
+
+def every() -> Counter[Found]:
+    return Counter(
+        found
+        for path in SOURCES
+        for found in blind(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT)))
+    )
+
+
+def test_every_write_that_compares_nothing_says_why() -> None:
+    found = set(every())
+    assert found - REASONS.keys() == set(), "say why it need not look at what is there, or compare"
+    assert REASONS.keys() - found == set(), "these are no more"
+
+
+def test_every_reason_is_of_a_kind() -> None:
+    assert {reason.partition(":")[0] for reason in REASONS.values()} <= KINDS.keys()
+
+
+def test_nobody_gets_a_blind_write_under_another_name() -> None:
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert all(one.name not in BLIND or one.asname is None for one in node.names), path
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "async def f(store):\n    row = await store.get('a', ('k',))\n    await store.commit([Put('a', ('k',))])",
+        "def f():\n    return [base.Delete('a', k) for k in keys]",
+        "def f():\n    return Put(collection='a', key=k)",
+        "class C:\n    async def f(self):\n        async def g():\n            return Put('a', k)",
+    ],
+)
+def test_a_blind_write_is_seen(code: str) -> None:
+    assert [(w, c) for _, _, w, c in blind(code, "x.py")] in ([("Put", "'a'")], [("Delete", "'a'")])

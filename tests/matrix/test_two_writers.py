@@ -1,0 +1,330 @@
+"""Two of each part over one store, as two processes would be: nothing that one was told it kept is lost.
+
+Neither knows of the other, and their locks and memories are their own; what decides is the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import orjson
+import pytest
+from hansa import LocalProtocolError, Ref
+from hansa.runtime import Context
+from hansa.seams import SystemRandom
+from hansa.store.base import Append, Conflict, Insert, Scoped
+from hansa.store.memory import MemoryStore
+from hansa.store.sqlite import SqliteStore
+from hansa_matrix.client_api.data import UserData
+from hansa_matrix.client_api.kept_filters import KeptFilters
+from hansa_matrix.federation.outbox import set_of
+from hansa_matrix.key_store import KeyStore
+from hansa_matrix.media.library import Library
+from hansa_matrix.proto.devices import Device
+from hansa_matrix.proto.edus import ReceiptEdu
+from hansa_matrix.proto.pdu import VerifyKey, parse
+from hansa_matrix.room.aliases import given
+from hansa_matrix.room.attendance import Attendance, Stay
+from hansa_matrix.room.signals import RoomSignals
+from hansa_matrix.users.backups import KeyBackups
+from hansa_matrix.users.known import Known
+from hansa_xmpp.occupants import SCHEMA as XMPP
+from hansa_xmpp.occupants import OccupantTable
+from matrix.inbound import OURS, THEIRS, inbound
+from matrix.test_devices import keys_of
+
+US, THEM = f"@hansa:{OURS}", f"@m:{THEIRS}"
+SIGNED = "signed_curve25519"
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def house(request, tmp_path):
+    store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "db", synchronous="OFF")
+    async with inbound(tmp_path, store=store) as made:
+        yield made
+
+
+async def at_once(*turns: Awaitable[Any]) -> list[Any]:
+    """The answers of all, of whom nobody may fail."""
+    return list(await asyncio.gather(*turns))
+
+
+def known(house: Any) -> Known:
+    """A further one of the parts that know of people."""
+    network = house.app.network("matrix")
+    return Known(house.app.contexts["matrix"], network._client, network._sender)
+
+
+async def rows(house: Any, collection: str, *equal: Any) -> list[Any]:
+    return await house.app.contexts["matrix"].store.scan(collection, equal=equal)
+
+
+async def test_devices_and_the_numbers_of_their_changes(house):
+    two = [known(house), known(house)]
+    await at_once(
+        *(two[n % 2].devices.put(US, Device(device_id=f"D{n}", keys=keys_of(US, f"D{n}"))) for n in range(6))
+    )
+    assert {str(row.key[1]) for row in await rows(house, "device", US)} == {f"D{n}" for n in range(6)}
+    edus = [orjson.loads(row.body) for row in await rows(house, "lasting_edu")]
+    told = [edu["content"] for edu in edus if edu.get("edu_type") == "m.device_list_update"]
+    assert sorted(one["stream_id"] for one in told) == list(range(1, 7))
+    assert sorted(one["prev_id"] for one in told) == [[], [1], [2], [3], [4], [5]]
+    assert (await two[0].devices.of(US)).stream_id == 6
+
+
+async def test_a_device_that_is_logged_out_does_not_come_back(house):
+    two = [known(house), known(house)]
+    await two[0].devices.put(US, Device(device_id="D", keys=keys_of(US, "D")))
+    done = await asyncio.gather(
+        two[0].devices.remove(US, ["D"]),
+        two[1].devices.change(US, "D", lambda one: Device(device_id="D", keys=one.keys, name="new")),
+        two[1].devices.add_one_time_keys(US, "D", {f"{SIGNED}:A": {"key": "k"}}),
+        two[1].devices.set_fallback_keys(US, "D", {f"{SIGNED}:F": {"key": "k"}}),
+        return_exceptions=True,
+    )
+    assert all(one is None or isinstance(one, LocalProtocolError) for one in done)
+    for collection in ("device", "one_time_key", "fallback_key"):
+        assert await rows(house, collection, US) == []
+
+
+async def test_a_one_time_key_is_given_to_one(house):
+    two = [known(house), known(house)]
+    await two[0].devices.put(US, Device(device_id="D", keys=keys_of(US, "D")))
+    given_out = {f"{SIGNED}:{n}": {"key": f"k{n}"} for n in range(6)}
+    await two[0].devices.add_one_time_keys(US, "D", given_out)
+    claims = await at_once(*(two[n % 2].devices.claim({US: {"D": SIGNED}}) for n in range(6)))
+    keys = [name for one in claims for name in one[US]["D"]]
+    assert sorted(keys) == sorted(given_out)
+    assert await rows(house, "one_time_key", US) == []
+
+
+async def test_one_time_keys_are_added_and_a_fallback_key_is_used_by_both(house):
+    two = [known(house), known(house)]
+    await two[0].devices.put(US, Device(device_id="D", keys=keys_of(US, "D")))
+    await two[0].devices.set_fallback_keys(US, "D", {f"{SIGNED}:F": {"key": "f"}})
+    claims = await at_once(*(one.devices.claim({US: {"D": SIGNED}}) for one in two))
+    assert all(one[US]["D"] == {f"{SIGNED}:F": {"key": "f"}} for one in claims)
+    assert await two[0].devices.unused_fallback(US, "D") == []
+    done = await asyncio.gather(
+        two[0].devices.add_one_time_keys(US, "D", {f"{SIGNED}:A": {"key": "1"}}),
+        two[1].devices.add_one_time_keys(US, "D", {f"{SIGNED}:A": {"key": "2"}}),
+        return_exceptions=True,
+    )
+    assert sorted(map(type, done), key=str) == sorted([type(None), LocalProtocolError], key=str)
+
+
+async def test_a_list_of_devices_elsewhere_loses_no_change(house):
+    two = [known(house), known(house)]
+    one = {"user_id": THEM, "stream_id": 1, "devices": []}
+    devices = house.app.network("matrix")._known.remote
+    house.peer.answer = lambda request: (200, one) if "/user/devices/" in request.target else None
+    devices.fetch(THEM)
+    while await devices.of(THEM) is None:
+        await asyncio.sleep(0)
+    update = {
+        "user_id": THEM,
+        "stream_id": 2,
+        "prev_id": [1],
+        "device_id": "D",
+        "keys": keys_of(THEM, "D"),
+    }
+    master = {"user_id": THEM, "usage": ["master"], "keys": {"ed25519:M": "M"}}
+    await at_once(
+        two[0].remote.take_updates(THEIRS, [update]),
+        two[1].remote.take_signing_keys(THEIRS, [{"user_id": THEM, "master_key": master}]),
+    )
+    kept = await two[0].remote.of(THEM)
+    assert set(kept.devices) == {"D"} and set(kept.cross_signing) == {"master"}
+
+
+async def test_fields_of_a_profile_and_values_of_account_data(house):
+    two = [known(house), known(house)]
+    await at_once(*(two[n % 2].profiles.set(US, f"x.{n}", n) for n in range(6)))
+    assert {f"x.{n}" for n in range(6)} <= set(await two[0].profiles.here(US))
+    ctx = house.app.contexts["matrix"]
+    data = [UserData(ctx, house.app.network("matrix")._attendance.news) for _ in range(2)]
+
+    def counted(value: Any) -> dict[str, int]:
+        return {"n": (value or {"n": 0})["n"] + 1}
+
+    await at_once(*(data[n % 2].change(US, "", "count", counted) for n in range(6)))
+    assert await data[0].get(US, "", "count") == {"n": 6}
+    filters = [KeptFilters(ctx) for _ in range(2)]
+    names = await at_once(*(filters[n % 2].add(US, {"n": n % 3}) for n in range(6)))
+    assert len(set(names)) == 3 and all([await filters[0].get(US, name) for name in names])
+
+
+async def test_the_latest_receipt_stays(house):
+    ctx, network = house.app.contexts["matrix"], house.app.network("matrix")
+    two = [RoomSignals(ctx, OURS, network._sender, network.get) for _ in range(2)]
+    room = house.room.room_id
+
+    def receipt(n: int) -> ReceiptEdu:
+        return ReceiptEdu(room_id=room, user=THEM, event_id=f"$e{n}", ts=n)
+
+    await at_once(*(two[n % 2]._keep(receipt(n)) for n in (3, 5, 6, 4, 2, 1)))
+    (row,) = await rows(house, "receipt", room, THEM)
+    assert orjson.loads(row.body) == ["$e6", 6]
+
+
+async def test_backups_have_a_number_each_and_count_their_keys(house):
+    two = [KeyBackups(house.app.contexts["matrix"]) for _ in range(2)]
+    numbers = await at_once(*(two[n % 2].create(US, "a", {}) for n in range(4)))
+    assert sorted(numbers) == [1, 2, 3, 4]
+    session = {"is_verified": True, "first_message_index": 0, "forwarded_count": 0, "session_data": {}}
+    await at_once(*(two[n % 2].put(US, 4, {("!r", f"s{n}"): session}) for n in range(6)))
+    backup = await two[0].get(US, 4)
+    assert (backup.count, backup.etag) == (6, 6)
+    assert len(await rows(house, "key_backup_key", US, 4)) == 6
+
+
+async def test_a_ghost_is_given_to_one(house, monkeypatch):
+    runner = house.app.runners["matrix"]
+    two = [Context(house.app, runner, house.app.contexts["matrix"].config) for _ in range(2)]
+    monkeypatch.setattr(runner.network, "ghost_id", lambda _user: f"@ghost:{OURS}")
+    people = Ref("xmpp", "romeo@x.example"), Ref("xmpp", "juliet@x.example")
+    done = await asyncio.gather(
+        *(ctx.ghost(user) for ctx, user in zip(two, people, strict=True)), return_exceptions=True
+    )
+    assert sorted(isinstance(one, LocalProtocolError) for one in done) == [False, True]
+    whose = people[[isinstance(one, str) for one in done].index(True)]
+    assert [await ctx.home_of(f"@ghost:{OURS}") for ctx in two] == [whose, whose]
+
+
+async def test_occupant_ids_have_one_salt():
+    store = MemoryStore()
+    await store.open()
+    await store.declare("x", XMPP)
+    two = [OccupantTable(Scoped(store, "x")) for _ in range(2)]
+    first, second = await at_once(*(one.salt(SystemRandom()) for one in two))
+    assert first == second == (await store.get("x", "secret", ("occupant-id",))).body
+
+
+async def test_a_stay_and_a_name_of_a_room(house):
+    """An invite that is answered elsewhere ends in nothing but an invite."""
+    ctx, room = house.app.contexts["matrix"], house.room.room_id
+    two = [Attendance(ctx) for _ in range(2)]
+    for one in two:
+        one.accounts.add(US)
+
+    def stay(membership: str) -> Stay:
+        return Stay(room_id=room, membership=membership, event_id="$e", sender=US)
+
+    await two[0].move(US, stay("invite"))
+    await at_once(
+        two[1].move(US, stay("join"), over={"invite"}), two[0].move(US, stay("leave"), over={"invite"})
+    )
+    (row,) = await rows(house, "stay", US)
+    first = orjson.loads(row.body)["membership"]
+    await two[0].move(US, stay("ban"), over={"invite"})
+    (row,) = await rows(house, "stay", US)
+    assert orjson.loads(row.body)["membership"] == first
+    names = await asyncio.gather(
+        *(ctx.store.commit([given(f"#a:{OURS}", room, by)]) for by in "xy"), return_exceptions=True
+    )
+    assert sorted(isinstance(one, Conflict) for one in names) == [False, True]
+
+
+async def test_an_account_that_was_made_elsewhere_is_known_by_its_row(house):
+    ctx, user = house.app.contexts["matrix"], f"@new:{OURS}"
+    here, there = Attendance(ctx), house.app.network("matrix")._clients.accounts
+    await there.create(user, "")
+    other = Stay(room_id="!other", membership="join", event_id="$e", sender=user)
+    await house.app.network("matrix")._attendance.move(user, other)
+    assert await here.concerned([("m.room.member", user), ("m.room.member", f"@no:{OURS}")]) == [user]
+    assert here.stay(user, "!other") == other
+
+
+async def test_an_id_of_a_server_s_key_is_never_given_to_another_key(house):
+    two = [KeyStore(house.app.contexts["matrix"]) for _ in range(2)]
+    keys = [{"ed25519:1": VerifyKey(public=name, valid_until=2**40)} for name in "ab"]
+    await at_once(*(two[n].put("x.example", keys[n], {}, passing=False) for n in range(2)))
+    (row,) = await rows(house, "key", "x.example")
+    first = orjson.loads(row.body)[0]
+    assert {
+        one.at_hand("x.example", "ed25519:1").public for one in two if one.at_hand("x.example", "ed25519:1")
+    } == {first}
+
+
+def message(name: str) -> dict[str, Any]:
+    return {"sender": THEM, "type": "t", "message_id": name, "messages": {US: {"D": {"n": name}}}}
+
+
+async def test_messages_to_devices_are_all_kept_and_counted(house):
+    two = [known(house), known(house)]
+    await two[0].devices.put(US, Device(device_id="D", keys=keys_of(US, "D")))
+    await at_once(*(two[n % 2].messages.take(THEIRS, [message(f"m{n}")]) for n in range(6)))
+    assert len(await rows(house, "to_device")) == 6
+    (row,) = await rows(house, "to_device_usage", US, "D")
+    assert orjson.loads(row.body)[0] == 6
+
+
+async def test_a_count_that_falls_to_nothing_loses_no_message_that_comes_then(house):
+    two, store = [known(house), known(house)], house.app.contexts["matrix"].store
+    await two[0].devices.put(US, Device(device_id="D", keys=keys_of(US, "D")))
+    await two[0].messages.take(THEIRS, [message("a")])
+    batch = two[0].messages.shares.batch()
+    await batch.remove(await store.scan("to_device"))
+    await two[1].messages.take(THEIRS, [message("b")])
+    with pytest.raises(Conflict):
+        await store.commit(batch.writes())
+    (row,) = await rows(house, "to_device_usage", US, "D")
+    assert orjson.loads(row.body)[0] == 2
+
+
+async def chunks(body: bytes) -> Any:
+    yield body
+
+
+async def test_what_files_take_is_counted_for_each(house):
+    two = [Library(house.app.contexts["matrix"], OURS) for _ in range(2)]
+    items = await at_once(
+        *(two[n % 2].add(chunks(b"%d" % n * 9), "text/plain", "", owner=US) for n in range(6))
+    )
+    assert (await two[0].quotas.used(US))[0].files == 6
+    removed = await at_once(*(one.remove(item.mxc) for item in items for one in two))
+    assert sum(removed) == 6
+    assert await rows(house, "media_usage", US) == [] and await rows(house, "media") == []
+
+
+async def test_of_recipients_that_nobody_here_knows_nothing_is_swept(house, monkeypatch):
+    """Another process sends to a set of servers: it is read, and until its row is there nobody has it."""
+    ctx, sender = house.app.contexts["matrix"], house.app.network("matrix")._sender
+    set_id, names = set_of(["far.example"])
+    await ctx.store.commit([Append("lasting_edu", b"{}", {"recipients": set_id})])
+    await sender._sweep("lasting_edu", None, lambda peer: peer.lasting)
+    assert [row.fields["recipients"] for row in await rows(house, "lasting_edu")] == [set_id]
+    assert house.counted("matrix_recipients_unknown")
+    ran = []
+    monkeypatch.setattr("hansa_matrix.federation.outbox.Outbox.run", lambda peer: ran.append(peer.server))
+    await ctx.store.commit([Insert("recipients", (set_id,), orjson.dumps(names))])
+    await sender._sweep("lasting_edu", None, lambda peer: peer.lasting)
+    assert [row.fields["recipients"] for row in await rows(house, "lasting_edu")] == [set_id]
+    assert ran == ["far.example"]
+
+
+async def test_a_pdu_of_a_room_that_is_not_in_memory_is_not_acknowledged(house):
+    network, room = house.app.network("matrix"), house.room
+    gone = network._rooms.pop(room.room_id)
+    raw = house.forger.message(room, "is not lost")
+    status, answer = await house.send(raw)
+    assert status == 429 and answer["errcode"] == "M_LIMIT_EXCEEDED"
+    network._rooms[room.room_id] = gone
+    assert await house.fate(raw) == "accepted"
+
+
+async def test_two_who_stage_under_one_number_keep_both(house):
+    network = house.app.network("matrix")
+    ingest, store = network._ingest, house.app.contexts["matrix"].store
+    taken = max(ingest._at + 1, house.app.contexts["matrix"].clock.now() * 1000 + 10**9)
+    ingest._at = taken - 1
+    await store.commit([Insert("staged", (house.room.room_id, taken), b"{}", {"origin": THEIRS})])
+    room, raw = network.get(house.room.room_id), house.forger.message(house.room, "one")
+    pdu = parse(raw, room.version)
+    await ingest._stage(THEIRS, Insert("txn", (THEIRS, "t"), b"{}", {"ts": 0}), [(room, pdu)])
+    assert await store.get("txn", (THEIRS, "t")) is not None
+    assert (await store.get("staged", (house.room.room_id, taken))).body == b"{}"
+    while not (await room.events.load([pdu.event_id], room.version)):
+        await asyncio.sleep(0)
