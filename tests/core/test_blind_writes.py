@@ -63,6 +63,7 @@ REASONS = {
     (f"{MATRIX}client_api/accounts.py", "create", "Put", "'profile'"): "guarded: the account is inserted",
     (f"{MATRIX}client_api/accounts.py", "_tokens_gone", "Delete", "'access_token'"): "gone",
     (f"{MATRIX}client_api/accounts.py", "logout_all", "Delete", "'access_token'"): "gone",
+    (f"{MATRIX}client_api/accounts.py", "deactivate", "Delete", "'profile'"): "gone: who wants to be erased",
     (f"{MATRIX}client_api/accounts.py", "finish_closing", "Delete", "'profile'"): "gone: the erased",
     (
         f"{MATRIX}client_api/closing.py",
