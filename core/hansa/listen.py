@@ -7,10 +7,10 @@ import contextlib
 import ipaddress
 import logging
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import orjson
@@ -22,6 +22,7 @@ from hansa.bodies import Body, BodyBudget, BodyLimits
 from hansa.connection import Connection, Server, bound, come_again, fault, out_of_order
 from hansa.contracts import Busy
 from hansa.http import BodyTooLarge, Found, Route, Router
+from hansa.in_time import InTime, Late
 from hansa.intake import Intake, IntakeLimits, RequestShares
 from hansa.loglimit import LogLimit
 from hansa.pure.addresses import networks
@@ -29,6 +30,8 @@ from hansa.pure.errors import RemoteProtocolError
 from hansa.seams import Admitted, Request, Response
 from hansa.store.base import Conflict
 from hansa.store.faults import StoreFault
+
+T = TypeVar("T")
 
 #: Seconds in which the next chunk of a long answer has to be made and taken.
 _CHUNK_WITHIN = 60.0
@@ -92,9 +95,15 @@ class Dispatcher:
     """Finds the router of a host and the route in it, and turns every failure into an answer."""
 
     def __init__(
-        self, routers: Mapping[str, Router], count: Callable[..., None], proxies: Sequence[str] = ()
+        self,
+        routers: Mapping[str, Router],
+        count: Callable[..., None],
+        proxies: Sequence[str] = (),
+        away: Callable[[], bool] | None = None,
     ) -> None:
+        """``away``: whether the database is, so that what waits for it is answered in time."""
         self._routers = routers
+        self._in_time = InTime(away) if away is not None else None
         self.count = count
         self._told = LogLimit(_log)
         self._proxies = [ipaddress.ip_network(one, strict=False) for one in proxies]
@@ -173,7 +182,7 @@ class Dispatcher:
             if wire is not None:
                 wire.routed(found.route)
             if found.route.admit is not None:
-                admission = await found.route.admit(found.request)
+                admission = await self._done(found.route.admit(found.request))
                 if isinstance(admission, Response):
                     return admission
                 admitted = admission
@@ -185,7 +194,8 @@ class Dispatcher:
             body = await read(found.route.max_body)  # type: ignore[misc]  # a coroutine of bytes | None
             if body is None:
                 return fault(413, "M_TOO_LARGE", f"the body is over {found.route.max_body} bytes")
-            return await found.route.endpoint(replace(found.request, body=body, admitted=admitted))
+            asked = replace(found.request, body=body, admitted=admitted)
+            return await self._done(found.route.endpoint(asked))
         except RemoteProtocolError as error:
             return fault(error.hint, error.code or "M_UNKNOWN", error.reason)
         except Busy as busy:
@@ -198,6 +208,9 @@ class Dispatcher:
             }
             why = {"dev.hansa.decision": busy.decision} if busy.decision else {}
             return Response(status=429, body=orjson.dumps(said | why), headers=wait)
+        except Late:
+            self.count("http_late")
+            return out_of_order()
         except StoreFault:  # noted by the store's health, with its text
             self.count("http_store_faults")
             return out_of_order()
@@ -214,6 +227,9 @@ class Dispatcher:
             self._told.exception(error, "%s %s failed", request.method, target)
             self.count("http_internal_errors")
             return fault(500, "M_UNKNOWN", "an internal error, which was logged")
+
+    async def _done(self, work: Awaitable[T]) -> T:
+        return await (work if self._in_time is None else self._in_time.of(work))
 
 
 def _headers(raw: CIMultiDictProxy[str]) -> dict[str, str]:

@@ -121,7 +121,7 @@ class Process:
         for runner in self.app.runners.values():
             runner.on_status = self._reporter(runner.id)
         proxies = self._config.server.trusted_proxies
-        public = Dispatcher(self.app.routers, self.app.count, proxies)
+        public = Dispatcher(self.app.routers, self.app.count, proxies, self.app.store.health.is_away)
         intake, budget = self._shares()
         operations = Operations(self.app, self.reload)
         for address in self._config.server.listen:

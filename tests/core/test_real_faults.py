@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sqlite3
 import ssl
 import subprocess
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import pymongo
 import pytest
 from peers.hansa import Hansa
 from peers.mongo import Mongo
@@ -232,5 +234,61 @@ async def test_a_mongodb_that_is_stopped_and_started_again(scene, tmp_path):
         await s.everybody_has({"before", "taken", "from afar"})
         await s.nothing_restarted()
         await s.ours.stop()
+    finally:
+        mongo.stop()
+
+
+async def test_a_mongodb_that_stands_still_for_a_while(scene, tmp_path):
+    """It answers nothing and closes nothing. What was under way is kept or not, and its client finds which."""
+    folder = tmp_path / "mongo"
+    folder.mkdir()
+    mongo = Mongo(folder).start()
+    try:
+        s = await scene(tmp_path, mongo.database())
+        assert (await s.say("before"))[0] == 200
+        assert mongo._process is not None
+        mongo._process.send(signal.SIGSTOP)
+        status, body, after = await s.say("under way")
+        assert (status, body["errcode"]) == (503, "M_UNKNOWN")
+        assert int(after) > 0
+        mongo._process.send(signal.SIGCONT)
+
+        async def taken() -> bool:
+            return (await s.say("under way"))[0] == 200
+
+        await until("it is back", taken, 60)
+        await s.everybody_has({"before", "under way"})
+        for person in (s.alice, s.bob):
+            assert (await person.bodies(s.room)).count("under way") == 1
+        await s.nothing_restarted()
+        await s.ours.stop()
+    finally:
+        mongo.stop()
+
+
+async def test_a_process_whose_database_was_taken_ends_at_once_and_says_so(scene, tmp_path):
+    folder = tmp_path / "mongo"
+    folder.mkdir()
+    mongo = Mongo(folder).start()
+    try:
+        url = mongo.database()
+        s = await scene(tmp_path, url)
+        assert (await s.say("before"))[0] == 200
+        with pymongo.MongoClient(url) as client:
+            rows = client.get_default_database()["hansa.lease"]
+            rows.update_one({"_id": "store"}, {"$set": {"token": "another's"}})
+        process = s.ours._process
+        assert process is not None
+
+        async def ended() -> bool:
+            return not process.running
+
+        await until("it has ended", ended, 30)
+        assert process.exit_code == 4
+        (line,) = [line for line in s.ours.log().splitlines() if line.startswith("stopped:")]
+        assert "another process has taken it over" in line
+        with pymongo.MongoClient(url) as client:
+            rows = client.get_default_database()["hansa.lease"]
+            assert rows.find_one({"_id": "store"})["token"] == "another's"
     finally:
         mongo.stop()

@@ -22,7 +22,7 @@ from hansa.store.memory import MemoryStore
 from hansa.seams import Seams, SystemClock, SystemRandom
 from hansa.testing.actor import Config, module
 from hansa.testing.harness import NoNetwork
-import hansa_matrix, hansa_xmpp.component, motor.motor_asyncio
+import hansa_matrix, hansa_xmpp.component, pymongo
 
 async def main():
     made = {}

@@ -33,6 +33,10 @@ class NewerSchema(StoreError):
     """The database was written by a newer Hansa, or a newer plugin, than this one."""
 
 
+class InUse(StoreError):
+    """Another process has the database; a start that waits for it tries again."""
+
+
 class Conflict(StoreError):
     """The batch met another writer: an ``Insert`` of a key that exists, a ``Cas`` or ``Remove`` whose row
     changed or is gone.

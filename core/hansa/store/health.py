@@ -69,6 +69,10 @@ class StoreHealth:
         _log.warning("the database works again; it was %s", self.degraded.kind.value)
         self.degraded, self._refused = None, 0
 
+    def is_away(self) -> bool:
+        """Whether what asks the database may have to wait for long."""
+        return self.degraded is not None and self.degraded.kind is FaultKind.AWAY
+
     @property
     def fresh(self) -> bool:
         """Whether something was written a moment ago."""

@@ -5,7 +5,7 @@ as the members of a big room are, has a transaction of its own, up to ``MAX_WRIT
 refused above that. ``lazy`` is ``full`` here: a lazy batch shares its group's commit, and what was
 acknowledged is read back at once, because only what most members have is read (``readConcern: majority``).
 
-Only calls that Motor shares with PyMongo's own asyncio client are used. Errors are ``StoreError`` with
+Only calls that PyMongo's asyncio client shares with Motor are used. Errors are ``StoreError`` with
 neither password nor document in their text.
 """
 
@@ -18,9 +18,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import ReadPreference
-from pymongo.errors import AutoReconnect, PyMongoError
+from pymongo import AsyncMongoClient, IndexModel, ReadPreference
+from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from hansa.store.base import (
@@ -39,8 +38,9 @@ from hansa.store.base import (
 from hansa.store.faults import FaultKind, StoreFault, StoreLost, mongo_kind
 from hansa.store.memory import split
 from hansa.store.mongo_lease import SECONDS, Lease, reason, settled
+from hansa.store.mongo_reads import Reads
 from hansa.store.mongo_rows import Rows, key_text, rows_of
-from hansa.store.mongo_transaction import DURABLE, Step
+from hansa.store.mongo_transaction import ANSWER_WITHIN, DURABLE, Step
 from hansa.store.mongo_writer import CLOSING, Writer, batch_of
 
 T = TypeVar("T")
@@ -51,28 +51,25 @@ MAX_BYTES = 256 * 1024 * 1024
 
 #: Versions of what is declared, and in the body where a migration stands.
 _SCHEMAS = rows_of("", "hansa", Collection(name="schema", key={"owner": str}, fields={"version": int}))
-_LEASE = "hansa.lease"
 #: Rows of one transaction of a migration.
 _STRIDE = 100
-#: How long a read is asked again, in seconds.
-_READ_PATIENCE = 10.0
-#: Seconds that one read may take.
-_ANSWER_WITHIN = 30.0
-#: MongoDB 4.2, the first with pipelines in updates.
-_WIRE = 8
+#: MongoDB 4.2, the first with pipelines in updates; 4.4, which can be told how many members an index needs.
+_WIRE, _WIRE_QUORUM = 8, 9
+#: How long the indexes of one collection may take, in ms.
+_INDEXES_MS = 3_600_000
 
 
-def _motor(url: str) -> Any:
+def _asynchronous(url: str) -> Any:
     patience: dict[str, Any] = (
         {} if "serverselectiontimeoutms" in url.lower() else {"serverSelectionTimeoutMS": 5_000}
     )
-    return AsyncIOMotorClient(url, appname="hansa", **patience)
+    return AsyncMongoClient(url, appname="hansa", **patience)
 
 
 class MongoStore:
     """See ``hansa.store.base.Store``. ``connect`` makes the driver's client of a URL."""
 
-    def __init__(self, url: str, *, connect: Callable[[str], Any] = _motor) -> None:
+    def __init__(self, url: str, *, connect: Callable[[str], Any] = _asynchronous) -> None:
         parts = urlsplit(url)
         self._url = url
         self._connect = connect
@@ -84,6 +81,8 @@ class MongoStore:
         self._database: Any = None
         self._lease: Lease | None = None
         self._writer: Writer | None = None
+        self._reads: Reads | None = None
+        self._wire = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -110,11 +109,12 @@ class MongoStore:
                 read_concern=ReadConcern("majority"),
                 write_concern=DURABLE,
             )
-            await self._usable()
-            lease = Lease(self._database[_LEASE])
-            position = await lease.take()
+            await self._fit()
+            lease = Lease(self._database)
+            self._writer = writer = Writer(self._client, self._database, lease)
+            writer.position = await lease.take(await writer.session())
             self._lease = lease
-            self._writer = Writer(self._client, self._database, lease, position)
+            self._reads = Reads(self._client, self.probe, self._usable)
             await self._make([_SCHEMAS])
         except (PyMongoError, ValueError) as error:
             await self._disconnect()
@@ -124,14 +124,15 @@ class MongoStore:
             raise
         self._beat()
 
-    async def _usable(self) -> None:
+    async def _fit(self) -> None:
         hello = await self._database.command("hello")
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
             raise StoreError(
                 f"MongoDB {self._place} is not a replica set, so it has no transactions: start it with "
                 f"--replSet and run rs.initiate(); one node is enough"
             )
-        if hello.get("maxWireVersion", 0) < _WIRE:
+        self._wire = hello.get("maxWireVersion", 0)
+        if self._wire < _WIRE:
             raise StoreError(f"MongoDB {self._place} is too old: 4.2 is the least")
 
     def _beat(self) -> None:
@@ -155,13 +156,14 @@ class MongoStore:
 
     async def _disconnect(self, *, release: bool = True) -> None:
         lease, client = self._lease, self._client
-        self._lease = self._client = self._writer = None
+        self._lease = self._client = self._writer = self._reads = None
         if lease is not None and release:
             with contextlib.suppress(PyMongoError, TimeoutError):  # it ends by itself
                 async with asyncio.timeout(CLOSING):
                     await lease.release()
         if client is not None:
             await settled(client.close())
+            await asyncio.sleep(0)  # sockets are closed in the next turn of the loop
 
     async def declare(self, scope: str, schema: Schema) -> None:
         """See ``Store.declare``. A migration goes by strides of rows in the order of their keys, each one
@@ -195,8 +197,10 @@ class MongoStore:
         for rows in every:
             if rows.name not in present:
                 await self._database.create_collection(rows.name)
-            for index in rows.indexes():
-                await self._database[rows.name].create_index(index)
+            indexes = [IndexModel(index) for index in rows.indexes()]
+            if indexes:  # not of all members: one that is down would be waited for without end
+                quorum = {"commitQuorum": "majority"} if self._wire >= _WIRE_QUORUM else {}
+                await self._database[rows.name].create_indexes(indexes, maxTimeMS=_INDEXES_MS, **quorum)
 
     async def _migrate(self, scope: str, schema: Schema, version: int, mark: bytes) -> None:
         step = schema.migrations.get(version)
@@ -237,10 +241,8 @@ class MongoStore:
         return await self._write(self._steps(scope, writes)) if writes else []
 
     async def _write(self, steps: Sequence[Step]) -> list[int]:
-        if self._writer is None:
-            raise StoreError("the store is closed")
-        if self._writer.lost.is_set():
-            raise StoreLost
+        self._usable()
+        assert self._writer is not None
         batch = batch_of(steps, asyncio.get_running_loop().create_future())
         if batch.documents > MAX_WRITES or batch.size > MAX_BYTES:
             raise TooLarge(
@@ -261,25 +263,22 @@ class MongoStore:
         return await self._read(found)
 
     async def _read(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The answer to a read, asked again while another member becomes primary."""
-        now = asyncio.get_running_loop().time
-        start = now()
-        while self._writer is not None:
-            try:
-                if self._writer.lost.is_set():
-                    raise StoreLost
-                async with asyncio.timeout(_ANSWER_WITHIN):
-                    return await call()
-            except TimeoutError:
-                text = f"MongoDB {self._place} has not answered for {_ANSWER_WITHIN:.0f} s"
-                raise StoreFault(FaultKind.AWAY, text) from None
-            except AutoReconnect as error:
-                if self._writer is None or self._writer.away or now() - start > _READ_PATIENCE:
-                    raise self._failed(error) from None
-            except PyMongoError as error:
-                raise self._failed(error) from None
-            await asyncio.sleep(0.1)
-        raise StoreError("the store is closed")
+        """The answer to a read. Raises StoreError."""
+        self._usable()
+        assert self._reads is not None
+        try:
+            return await self._reads.ask(call)
+        except TimeoutError:
+            text = f"MongoDB {self._place} has not answered for {ANSWER_WITHIN:.0f} s"
+            raise StoreFault(FaultKind.AWAY, text) from None
+        except PyMongoError as error:
+            raise self._failed(error) from None
+
+    def _usable(self) -> None:
+        if self._writer is None:
+            raise StoreError("the store is closed")
+        if self._writer.lost.is_set():
+            raise StoreLost
 
     async def _one(self, rows: Rows, key: Key) -> Row | None:
         found = await self._find(rows, {"_id": key_text(key)}, None, 1)

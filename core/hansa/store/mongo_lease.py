@@ -1,24 +1,29 @@
 """One process at a time per database: a lease whose time is the database's, in the row of the position.
 
 Every transaction begins by extending the lease under its token and counting positions up, so a process that
-lost the database (it slept for a minute, another took over) cannot write anything afterwards.
+lost the database (it slept for a minute, another took over) cannot write anything afterwards. A transaction
+of a process that is gone stays open for up to a minute and keeps the row from whoever comes next: the row
+names the session of its holder, which is ended then.
 """
 
 from __future__ import annotations
 
 import inspect
 import secrets
+from datetime import UTC
 from typing import Any
 
 from pymongo import ReturnDocument
 from pymongo.errors import OperationFailure, PyMongoError
 
-from hansa.store.base import StoreError
+from hansa.store.base import InUse
 from hansa.store.faults import StoreLost
 from hansa.store.owner import is_dead, this_process
 
 #: After so many seconds without a sign of life another process may take over.
-SECONDS = 30
+SECONDS = 10
+#: So many seconds later a transaction of its holder that is still open is ended: none takes so long.
+_OPEN = 4
 _ID = "store"
 #: The database's time in ms since 1970: a number, because not everything that speaks MongoDB's protocol
 #: compares ``$$NOW`` with a stored date.
@@ -43,35 +48,47 @@ def reason(error: PyMongoError) -> str:
 
 
 class Lease:
-    """Who may write to a database. ``rows`` is the MongoDB collection that keeps the lease."""
+    """Who may write to a database. ``rows`` is the collection of ``database`` that keeps the lease."""
 
-    def __init__(self, rows: Any) -> None:
-        self._rows = rows
+    def __init__(self, database: Any, rows: str = "hansa.lease") -> None:
+        self._database = database
+        self._rows = database[rows]
         self._token = ""
 
-    async def take(self) -> int:
-        """Become the holder; returns the last position. Raises StoreError naming who has the database."""
-        free = {"position": 0, "token": "", "owner": {}}
-        await self._rows.update_one({"_id": _ID}, {"$setOnInsert": free}, upsert=True)
+    async def take(self, session: Any) -> int:
+        """Become the holder, who writes in ``session``; returns the last position. Raises InUse."""
+        before = await self._rows.find_one({"_id": _ID})
+        if before is None:
+            free = {"position": 0, "token": "", "owner": {}}
+            await self._rows.update_one({"_id": _ID}, {"$setOnInsert": free}, upsert=True)
+        elif before["token"] and before.get("session") and await self._is_over(before):
+            await self._database.command({"killSessions": [before["session"]]})
         token = secrets.token_hex(16)
-        got = await self._claim(token, "")
+        got = await self._claim(token, "", session)
         if got["token"] != token and is_dead(got["owner"]):
-            got = await self._claim(token, got["token"])
+            got = await self._claim(token, got["token"], session)
         if got["token"] != token:
             owner = got["owner"]
-            raise StoreError(
+            raise InUse(
                 f"the database is in use by process {owner.get('pid')} on {owner.get('host')}: stop it, "
                 f"or give this one another database. A process that is gone is given up after {SECONDS} s"
             )
         self._token = token
         return int(got["position"])
 
-    async def _claim(self, token: str, dead: str) -> dict[str, Any]:
+    async def _is_over(self, row: dict[str, Any]) -> bool:
+        if is_dead(row["owner"]):
+            return True
+        now = (await self._database.command("hello"))["localTime"]
+        return bool(row["until"] + _OPEN * 1000 < now.replace(tzinfo=UTC).timestamp() * 1000)
+
+    async def _claim(self, token: str, dead: str, session: Any) -> dict[str, Any]:
         """Take the lease if it is free, stale or that of ``dead``; the lease afterwards, whosever it is."""
         mine = {
             "token": token,
             "owner": {"$literal": this_process()},
             "until": {"$add": [_NOW, SECONDS * 1000]},
+            "session": {"$literal": dict(session.session_id)},
         }
         free = {"$or": [{"$in": ["$token", ["", dead]]}, {"$lt": ["$until", _NOW]}]}
         change = {name: {"$cond": [free, value, f"${name}"]} for name, value in mine.items()}

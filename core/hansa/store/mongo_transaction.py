@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,8 +97,23 @@ class Transactions:
         self._lease = lease
         self._troubled = troubled
         self._giving_up = giving_up
+        self._session: Any = None
         #: Whether a commit was sent whose result is not known yet.
         self.unsettled = False
+
+    async def session(self) -> Any:
+        """The session of all transactions. A new transaction of it ends one that is still open."""
+        if self._session is None:
+            self._session = await settled(self._client.start_session())
+        return self._session
+
+    async def close(self) -> None:
+        """End the session, and what is open in it."""
+        session, self._session = self._session, None
+        if session is not None:
+            with contextlib.suppress(PyMongoError, TimeoutError):
+                async with asyncio.timeout(_END_WITHIN):
+                    await session.end_session()
 
     async def run(self, appends: int, placed: Callable[[int], dict[str, list[Keyed]]]) -> int:
         """Write the steps that ``placed`` makes of the last position; returns that position.
@@ -108,31 +122,33 @@ class Transactions:
         StoreLost; ResultUnknown if the store is closed before the database told what became of the commit.
         """
         group = secrets.token_hex(8)
-        async with self._session() as session:
+        session = await self.session()
+        try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 await _begin(session)
                 position = await self._lease.hold(session, appends, group)
                 for steps in placed(position).values():
                     await self._collection(session, steps)
-            self.unsettled = True
-            try:
-                async with asyncio.timeout(ANSWER_WITHIN):
-                    await session.commit_transaction()
-            except (PyMongoError, TimeoutError) as error:
-                await self._settle(session, group, error)
-            self.unsettled = False
-            return position
-
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[Any]:
-        """A session whose end, which aborts what was begun, is not waited for long."""
-        session = await settled(self._client.start_session())
+        except BaseException:
+            await self._abort(session)
+            raise
+        self.unsettled = True
         try:
-            yield session
-        finally:
-            with contextlib.suppress(PyMongoError, TimeoutError):
-                async with asyncio.timeout(_END_WITHIN):
-                    await session.end_session()
+            async with asyncio.timeout(ANSWER_WITHIN):
+                await session.commit_transaction()
+        except (PyMongoError, TimeoutError) as error:
+            await self._settle(session, group, error)
+        self.unsettled = False
+        return position
+
+    async def _abort(self, session: Any) -> None:
+        """Let go of what a transaction holds. A session of which that is not known is used no more."""
+        try:
+            async with asyncio.timeout(_END_WITHIN):
+                if session.in_transaction:
+                    await session.abort_transaction()
+        except (PyMongoError, TimeoutError, asyncio.CancelledError):
+            self._session = None
 
     async def _settle(self, session: Any, group: str, error: Exception) -> None:
         """Ask until the database says what became of a commit that raised ``error``. Nothing else is written

@@ -61,8 +61,8 @@ def batch_of(steps: Sequence[Step], done: asyncio.Future[list[int]]) -> Batch:
 class Writer:
     """The one who writes. ``transactions`` counts those that were committed, for tests and metrics."""
 
-    def __init__(self, client: Any, database: Any, lease: Lease, position: int) -> None:
-        self.position = position
+    def __init__(self, client: Any, database: Any, lease: Lease) -> None:
+        self.position = 0
         self.transactions = 0
         self._waiting: deque[Batch] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -76,6 +76,10 @@ class Writer:
         self.away = False
         #: Whether another process has taken the database over.
         self.lost = asyncio.Event()
+
+    async def session(self) -> Any:
+        """The session in which all is written."""
+        return await self._transactions.session()
 
     def add(self, batch: Batch) -> None:
         """Queue a batch; its future gets positions or an error."""
@@ -113,6 +117,8 @@ class Writer:
             await asyncio.wait({self._task}, timeout=CLOSING)
         if self._looking is not None:
             self._looking.cancel()
+        if self._task is None:
+            await self._transactions.close()
         return self._task is None
 
     async def abandon(self) -> None:

@@ -30,6 +30,7 @@ from hansa.store.mongo import MongoStore
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.store_suite import LINE, SCHEMA, THING, StoreSuite
+from motor.motor_asyncio import AsyncIOMotorClient
 from peers.waiting import until
 
 CHILD = """
@@ -98,12 +99,12 @@ class TestMongo(StoreSuite):
         assert await store.count("s", "thing") == 0
 
 
-class TestPymongosOwnClient(StoreSuite):
-    """Motor's successor in its place."""
+class TestMotor(StoreSuite):
+    """The client before PyMongo's own in its place."""
 
     @pytest.fixture
     async def store(self, mongo_url):
-        store = MongoStore(mongo_url, connect=pymongo.AsyncMongoClient)
+        store = MongoStore(mongo_url, connect=AsyncIOMotorClient)
         await store.open()
         yield store
         await store.close()

@@ -15,6 +15,7 @@ from hansa.store import mongo, mongo_writer
 from hansa.store.base import Append, Cas, Conflict, Insert, Put, StoreError
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
 from hansa.store.mongo import MongoStore
+from hansa.store.mongo_lease import settled
 from hansa.testing.store_suite import SCHEMA
 from motor.motor_asyncio import AsyncIOMotorClient
 from peers.mongo import Mongo
@@ -59,10 +60,10 @@ class Driver:
     ``when`` is before the call, after it, or instead of it with the transaction rolled back by the server.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, client=pymongo.AsyncMongoClient) -> None:
         self.plan: deque[tuple[str, str, Exception]] = deque()
         self.commits = 0
-        self._client = AsyncIOMotorClient(url)
+        self._client = client(url)
 
     def __getattr__(self, name):
         return getattr(self._client, name)
@@ -71,7 +72,7 @@ class Driver:
         return _Database(self, self._client.get_database(name, **options))
 
     async def start_session(self):
-        session = await self._client.start_session()
+        session = await settled(self._client.start_session())
         commit = session.commit_transaction
 
         async def planned():
@@ -123,12 +124,12 @@ class _Collection:
         return await self._driver.call("lease", call, session, *args, **options)
 
 
-@pytest.fixture
-async def made(mongo_url):
+@pytest.fixture(params=[pymongo.AsyncMongoClient, AsyncIOMotorClient], ids=["pymongo", "motor"])
+async def made(mongo_url, request):
     drivers: list[Driver] = []
 
     def connect(url: str) -> Driver:
-        drivers.append(Driver(url))
+        drivers.append(Driver(url, request.param))
         return drivers[0]
 
     store = MongoStore(mongo_url, connect=connect)

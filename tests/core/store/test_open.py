@@ -96,9 +96,8 @@ def test_a_missing_variable_is_a_mistake(tmp_path, monkeypatch):
 
 def test_without_the_driver_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "hansa.store.mongo")
-    monkeypatch.setitem(sys.modules, "motor", None)
-    monkeypatch.setitem(sys.modules, "motor.motor_asyncio", None)
-    with pytest.raises(ConfigError, match=r"store.url: MongoDB needs motor.*: install hansa\[mongo\]"):
+    monkeypatch.setitem(sys.modules, "pymongo", None)
+    with pytest.raises(ConfigError, match=r"store.url: MongoDB needs pymongo.*: install hansa\[mongo\]"):
         open_store(URL, tmp_path)
     for name in [name for name in sys.modules if name.startswith("hansa.store.postgres")]:
         monkeypatch.delitem(sys.modules, name)

@@ -1,0 +1,83 @@
+"""Reads of MongoDB: patient while another member becomes primary, never from before what was acknowledged.
+
+A new primary may answer for a moment from before what the one before it acknowledged, until it has committed
+something with a majority itself. So after a change of the primary, and after an error that may come of one,
+something is written before anything is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from pymongo.errors import AutoReconnect, PyMongoError
+
+from hansa.store.faults import FaultKind, StoreFault
+from hansa.store.mongo_transaction import ANSWER_WITHIN
+
+T = TypeVar("T")
+
+#: Seconds that a read is asked again: an election, and that the driver notices the need of one, take 40.
+PATIENCE = 60.0
+_FIRST, _MOST = 0.05, 1.0
+#: Codes of what a read that is put again may not meet again: a member that is down, steps down or has just
+#: started, a cursor of a primary that is no more, a time that was over.
+_AGAIN = {6, 7, 43, 50, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436}
+
+
+class Reads:
+    """``confirm`` writes something of no meaning; ``usable`` raises StoreError where nothing may be read."""
+
+    def __init__(
+        self, client: Any, confirm: Callable[[], Awaitable[object]], usable: Callable[[], None]
+    ) -> None:
+        self._client = client
+        self._confirm = confirm
+        self._usable = usable
+        self._described: object = None
+        self._primary: object = None
+        self._confirmed: object = None
+
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer of a call. Raises what the last try raised: PyMongoError, TimeoutError, StoreError."""
+        now = asyncio.get_running_loop().time
+        start, wait = now(), _FIRST
+        while True:
+            self._usable()
+            try:
+                if self._changed():
+                    await self._assured()
+                async with asyncio.timeout(ANSWER_WITHIN):
+                    return await call()
+            except (PyMongoError, TimeoutError, StoreFault) as error:
+                if not _passes(error) or now() - start > PATIENCE:
+                    raise
+                self._confirmed = None
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _MOST)
+
+    def _changed(self) -> bool:
+        described = self._client.topology_description
+        if described is not self._described:
+            self._described, self._primary = described, _primary(described)
+        return self._primary is None or self._primary != self._confirmed
+
+    async def _assured(self) -> None:
+        await self._confirm()
+        self._changed()
+        self._confirmed = self._primary
+
+
+def _primary(description: Any) -> object:
+    """Which member is the primary by which election; None while none is known."""
+    for server in description.server_descriptions().values():
+        if server.is_writable:
+            return server.address, server.set_version, server.election_id
+    return None
+
+
+def _passes(error: Exception) -> bool:
+    if isinstance(error, StoreFault):
+        return error.kind is FaultKind.AWAY
+    return isinstance(error, AutoReconnect | TimeoutError) or getattr(error, "code", None) in _AGAIN
