@@ -1,8 +1,8 @@
-"""What was said in a room while nobody of ours was in it: told to nobody as it happened, and fetched once we
-are back.
+"""What was said in a room while nobody of ours was in it, or in a gap that was too wide to be filled: told to
+nobody as it happened, and fetched once somebody reads so far.
 
-It stands before our return and behind what was told last before, by depth. Who may read it is a question of
-the history's visibility, as everywhere.
+It stands before our return, or before the first event behind the gap, and behind what was told last before,
+by depth. Who may read it is a question of the history's visibility, as everywhere.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hansa_matrix.lru import Lru
 from hansa_matrix.room.news import Item, News
 from hansa_matrix.room.room import MatrixRoom
+
+#: Absences that are remembered, of all rooms.
+_KNOWN = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """``since`` is the place in the stream of what was told last before, ``upto`` that of our return. What
-    was said meanwhile has at least the depth ``floor``, by our count, and a smaller one than our return,
-    ``top``.
+    """``since`` is the place in the stream of what was told last before, ``upto`` that of our return, or of
+    the first event behind a gap. What was said meanwhile has at least the depth ``floor``, by our count, and
+    a smaller one than that event, ``top``.
     """
 
     since: int
@@ -26,22 +30,33 @@ class Absence:
     floor: int
     top: int
 
+    def lacks(self, room: MatrixRoom) -> bool:
+        """Whether something of it is not here."""
+        below = room.head.below
+        return any(self.floor < below.get(event_id, 0) <= self.top for event_id in room.head.behind)
+
 
 class Absences:
-    """Found by our returns, of which a room has few."""
+    """Found by our returns and by gaps, of which a room has a hundred at most."""
 
     def __init__(self, news: News) -> None:
         self._news = news
+        self._known: Lru[tuple[str, str], Absence] = Lru(_KNOWN)
 
     async def of(self, room: MatrixRoom) -> list[Absence]:
         """Every absence from a room, oldest first. Without any told event before it, a return is where the
         room's timeline begins.
         """
-        if not room.returns:
+        if not room.breaks:
             return []
         found: list[Absence] = []
-        first = await self._news.first(room.room_id, 0, 1)
-        for event_id in room.returns:
+        first: Sequence[Item] = ()
+        for event_id in room.breaks:
+            known = self._known.get((room.room_id, event_id))
+            if known is not None:
+                found.append(known)
+                continue
+            first = first or await self._news.first(room.room_id, 0, 1)
             upto = await self._news.of(room.room_id, event_id)
             before = await self._news.last(room.room_id, upto, 1) if upto else []
             if not before:
@@ -52,15 +67,18 @@ class Absences:
             if back is None or last is None or begin is None:
                 continue
             floor = max(last.depth, begin.depth) + 1
-            found.append(Absence(since=before[0].position, upto=upto, floor=floor, top=back.depth))
+            one = Absence(since=before[0].position, upto=upto, floor=floor, top=back.depth)
+            self._known.put((room.room_id, event_id), one)
+            found.append(one)
         return sorted(found, key=lambda one: one.upto)
 
 
 def since_return(room: MatrixRoom, items: Sequence[Item]) -> Sequence[Item]:
-    """What was told of a room from our last return on, if that is among it: what stands before was not
-    followed by it.
+    """What was told of a room from our last return or the last gap on, if that is among it: what stands
+    before was not followed by it.
     """
-    if not room.returns:
+    breaks = room.breaks
+    if not breaks:
         return items
-    back = next((at for at in range(len(items) - 1, 0, -1) if items[at].ref in room.returns), 0)
+    back = next((at for at in range(len(items) - 1, 0, -1) if items[at].ref in breaks), 0)
     return items[back:]

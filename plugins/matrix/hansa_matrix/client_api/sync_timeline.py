@@ -102,8 +102,9 @@ class RoomTimelines:
             found = [(at, one) for at, one in page if wanted.takes(one.pdu)] + found
             created = created or any(one.pdu.type == CREATE for one in events)
             before = told[0].position if told else before
-            ended = len(items) < size and len(told) == len(items)
-            if ended or len(found) > most or len(told) < len(items):
+            gap = bool(told) and told[0].ref in room.head.gaps
+            ended = len(items) < size and len(told) == len(items) and not gap
+            if ended or gap or len(found) > most or len(told) < len(items):
                 break
             size = min(size * 2, _MOST_OF_PAGE)
         limited = not ended or len(found) > most or (span.fresh and not created)

@@ -120,11 +120,11 @@ class Timeline:
         found: list[Stored] = []
         while len(found) < most:
             levels = await self._levels(room, after=at, upto=absence.floor, reverse=True)
-            if not levels and found and room.head.behind:
+            if not levels and found and absence.lacks(room):
                 break
-            if not levels and not asked and room.head.behind:
+            if not levels and not asked and absence.lacks(room):
                 asked, at = True, depth
-                if await self._fetched(room):
+                if await self._fetched(room, (absence.floor, absence.top)):
                     continue
             if not levels:
                 return found, None
@@ -183,11 +183,11 @@ class Timeline:
                 level.append(str(row.key[0]))
         return list(levels.items())
 
-    async def _fetched(self, room: MatrixRoom) -> bool:
-        """Whether other servers gave something of the past."""
+    async def _fetched(self, room: MatrixRoom, within: tuple[int, int] | None = None) -> bool:
+        """Whether other servers gave something of the past, or of what lies within some depths."""
         try:
             async with asyncio.timeout(_FETCH_WITHIN):
-                answer = await self._fetch({"room": room.room_id, "limit": _FETCHED})
+                answer = await self._fetch({"room": room.room_id, "limit": _FETCHED, "within": within})
         except (LocalProtocolError, RemoteProtocolError, TimeoutError) as problem:
             self._ctx.log.info("the past of %s: %s", room.room_id, problem)
             return False

@@ -51,7 +51,9 @@ class Backfill:
         self._running: set[str] = set()
 
     async def backfill(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Fetch up to ``limit`` events, newest first; ``failed`` says which servers gave none, and why."""
+        """Fetch up to ``limit`` events, newest first; ``failed`` says which servers gave none, and why.
+        ``within``: only behind events that we lack between two depths by our count.
+        """
         room_id = str(arguments["room"])
         room = self._room_of(room_id)
         if room is None or not room.resident:
@@ -66,11 +68,12 @@ class Backfill:
         work = f"fetching the past of {room_id}"
         failed: dict[str, str] = {}
         beyond: dict[str, tuple[str, ...]] = {}
-        first, taken = str(arguments.get("server") or ""), 0
+        first, taken, within = str(arguments.get("server") or ""), 0, arguments.get("within")
         try:
             while taken < limit:
                 passed = len(beyond)
-                came = await self._page(room, first, limit - taken, failed, beyond)
+                ends = await self._ends(room, beyond, within)
+                came = await self._page(room, first, limit - taken, failed, beyond, ends=ends)
                 if not came and not passed < len(beyond) < _MOST_PASSED:
                     break
                 taken += came
@@ -78,13 +81,17 @@ class Backfill:
         finally:
             self._ctx.progress(work, 1, 1)
             self._running.discard(room_id)
-        ends = await self._ends(room, beyond)
+        ends = await self._ends(room, beyond, within)
         return {"room": room_id, "events": taken, "complete": not ends, "failed": failed}
 
-    async def _ends(self, room: MatrixRoom, beyond: Mapping[str, tuple[str, ...]]) -> list[str]:
+    async def _ends(
+        self, room: MatrixRoom, beyond: Mapping[str, tuple[str, ...]], within: tuple[int, int] | None
+    ) -> list[str]:
         """What is not here and comes next: behind events that cannot be verified, what these follow."""
         ends: dict[str, None] = {}
         edge, seen = list(room.head.behind), set[str]()
+        if within is not None:
+            edge = [e for e in edge if within[0] < room.head.below.get(e, 0) <= within[1]]
         while edge:
             event_id = edge.pop(0)
             if event_id not in seen:
@@ -101,9 +108,11 @@ class Backfill:
         most: int,
         failed: dict[str, str],
         beyond: dict[str, tuple[str, ...]],
+        *,
+        ends: Sequence[str],
     ) -> int:
         """One page from the first server that has one; how many events came."""
-        ends, passed = await self._ends(room, beyond), len(beyond)
+        passed = len(beyond)
         for at in range(0, len(ends), _NAMED):
             for server in self._gaps.candidates(room, first):
                 try:

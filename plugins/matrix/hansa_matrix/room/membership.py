@@ -401,6 +401,7 @@ class Membership:
             floor=place,
             last=place,
             below={**room.head.below, **dict.fromkeys(lacking, place)},
+            gaps=room.head.gaps,
         )
         had, names = dict[str, Stored](), list(made)
         for at in range(0, len(names), outliers.READ):

@@ -43,6 +43,8 @@ _T = TypeVar("_T")
 
 #: So many predecessors that we lack are remembered; only an event that comes after all hope needs them.
 BEHIND = 200
+#: Gaps of one room that are remembered, the last ones.
+MOST_GAPS = 100
 #: Forward extremities that are remembered, and states of branches that are resolved with every event.
 MOST_ENDS, MOST_BRANCHES = 200, 20
 #: The end of our count.
@@ -62,6 +64,9 @@ class Head:
 
     ``behind`` are events that we do not have and that others which we have follow: should one of them come,
     it is no extremity. ``below`` says what they are less deep than.
+
+    ``gaps`` are events that were told first after one whose past we do not have: what lies between is not
+    here. ``gap``: the next event is one.
     """
 
     extremities: Mapping[str, int] = field(default_factory=dict)
@@ -71,6 +76,8 @@ class Head:
     floor: int = 0
     last: int = 0
     below: Mapping[str, int] = field(default_factory=dict)
+    gaps: tuple[str, ...] = ()
+    gap: bool = False
 
     @property
     def next_depth(self) -> int:
@@ -156,6 +163,8 @@ class MatrixRoom:
             "resident": resident,
             "attended": self.attended if attended is None else attended,
             "returns": self.returns,
+            "gaps": head.gaps,
+            "gap": head.gap,
         }
         row = Cas("room", (self.room_id,), self.kept, orjson.dumps(body))
         return [row, *self.groups.drafts()]
@@ -216,11 +225,18 @@ class MatrixRoom:
             floor=data.get("floor", 0),
             last=data.get("last", data["depth"]),
             below=data.get("below", {}),
+            gaps=tuple(data.get("gaps", ())),
+            gap=data.get("gap", False),
         )
         self.groups.last = max(self.groups.last, data["last_group"])
         self.resident = data["resident"]
         self.attended = data.get("attended", False)
         self.returns = tuple(data.get("returns", ()))
+
+    @property
+    def breaks(self) -> tuple[str, ...]:
+        """Events that do not follow what was told before them: see ``returns`` and ``Head.gaps``."""
+        return (*self.returns, *self.head.gaps) if self.head.gaps else self.returns
 
     async def state(self) -> dict[StateKey, str]:
         """The current state, by event ids."""
@@ -414,6 +430,8 @@ def advanced(
         floor=head.floor,
         last=max(head.last, last),
         below=head.below,
+        gaps=head.gaps,
+        gap=head.gap,
     )
 
 

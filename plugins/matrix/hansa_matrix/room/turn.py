@@ -231,6 +231,8 @@ class RoomTurn:
         placed = await self._draft.load(pdu.prev_events)
         missing = [e for e in pdu.prev_events if e not in placed or not placed[e].after]
         self._draft.head = without_past(self._draft.head, pdu, missing, depth)
+        if not adopted.depth:  # it is told to nobody itself
+            self._draft.skipped()
         writes.append(stored.put())
         if reject is None:
             writes += self._draft.relates(stored, live=False)

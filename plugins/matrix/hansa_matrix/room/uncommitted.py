@@ -22,7 +22,7 @@ from hansa_matrix.room.news import told
 from hansa_matrix.room.passing import Passing
 from hansa_matrix.room.redactions import REDACTION, Waiting, applied, kept, problem, target_of, withheld
 from hansa_matrix.room.relations import related, unrelated
-from hansa_matrix.room.room import Head, MatrixRoom, advanced, bounded
+from hansa_matrix.room.room import MOST_GAPS, Head, MatrixRoom, advanced, bounded
 from hansa_matrix.room.shown import shown_of
 from hansa_matrix.room.spread import Spread
 from hansa_matrix.room.state import StateIds
@@ -98,6 +98,11 @@ class Uncommitted:
             self.abandoned()
             raise
         self.committed()
+
+    def skipped(self) -> None:
+        """What follows is told after events that are not here."""
+        if self._attended:
+            self.head = replace(self.head, gap=True)
 
     def leave(self) -> None:
         """Nobody of ours is in the room afterwards."""
@@ -254,6 +259,9 @@ class Uncommitted:
             self._news = True
             self.stored[pdu.event_id] = self.stored[pdu.event_id].as_live()
             writes.append(told(pdu.room_id, pdu.event_id, self.head.group))
+            if self.head.gap:
+                gaps = (*self.head.gaps, pdu.event_id)[-MOST_GAPS:]
+                self.head = replace(self.head, gaps=gaps, gap=False)
         writes += self.relates(stored)
         writes += [*hidden, self.storing(self.stored[pdu.event_id])]
         return writes, await self._seen(keys, current) if keys else _SAME

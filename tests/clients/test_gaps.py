@@ -1,0 +1,87 @@
+"""What was said in a room while we were in it and did not hear it: a gap too wide to be filled is read when
+somebody reads so far back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clients.people import House, Person, house, until
+from clients.test_absences import There, each_version, has, pages
+from hansa import HttpRequest
+from matrix.test_joining import ALIAS
+
+
+class Wide(There):
+    """Gives nothing of a gap as it is asked for to fill it."""
+
+    def __call__(self, request: HttpRequest) -> tuple[int, Any] | None:
+        if "/get_missing_events/" in request.target:
+            return 200, {"events": []}
+        return super().__call__(request)
+
+
+@asynccontextmanager
+async def wide(folder: Path, version: str = "12") -> AsyncIterator[tuple[House, Wide, Person, str]]:
+    """Juliet is in the room, and was told of something."""
+    async with house(folder, version) as home:
+        past = home.wire.peer.answer = Wide(home.wire, version)
+        juliet = await home.person("juliet")
+        room = await juliet.join(ALIAS)
+        await past.heard("hello")
+        await until(lambda: has(juliet, room, "hello"))
+        yield home, past, juliet, room
+
+
+async def skipped(past: Wide, juliet: Person, room: str, name: str, count: int) -> list[str]:
+    """So many things that we do not hear, and one that we do."""
+    texts = [f"{name} {number}" for number in range(count)]
+    for text in texts:
+        past.say(text)
+    await past.heard(f"after {name}")
+    await until(lambda: has(juliet, room, f"after {name}"))
+    return [*texts, f"after {name}"]
+
+
+@each_version
+async def test_what_lies_in_gaps_is_read_backwards_and_forwards(tmp_path, version):
+    async with wide(tmp_path, version) as (_, past, juliet, room):
+        expected = ["hello"]
+        for name, count in (("one", 130), ("two", 3), ("three", 40)):
+            expected += await skipped(past, juliet, room, name, count)
+        for most in (7, 100):
+            assert (await pages(juliet, room, most=most))[::-1] == expected
+            assert await pages(juliet, room, most=most, way="f") == expected
+
+
+async def test_a_sync_over_a_gap_is_limited_and_says_where_the_gap_is(tmp_path):
+    async with wide(tmp_path) as (_, past, juliet, room):
+        await juliet.sync()
+        await skipped(past, juliet, room, "one", 5)
+        await past.heard("and so on")
+        await until(lambda: has(juliet, room, "and so on"))
+        found = (await juliet.sync())["rooms"]["join"][room]["timeline"]
+        assert [e["content"]["body"] for e in found["events"]] == ["after one", "and so on"]
+        assert found["limited"] is True
+        before = await pages(juliet, room, found["prev_batch"])
+        assert before == [*(f"one {n}" for n in range(4, -1, -1)), "hello"]
+        await past.heard("no gap")
+        await until(lambda: has(juliet, room, "no gap"))
+        assert (await juliet.sync())["rooms"]["join"][room]["timeline"]["limited"] is False
+
+
+@pytest.mark.parametrize("count", [1, 250])
+async def test_a_gap_is_known_after_a_restart(tmp_path, count):
+    async with wide(tmp_path) as (home, past, juliet, room):
+        expected = ["hello", *await skipped(past, juliet, room, "one", count)]
+        network = home.app.network("matrix")
+        kept = network.get(room)
+        row = await network._ctx.store.get("room", (room,))
+        again = type(kept).load(room, row.body, network._ctx.store, network._events)
+        assert again.breaks == kept.breaks
+        assert len(again.head.gaps) == 1
+        assert (await pages(juliet, room, most=30))[::-1] == expected
