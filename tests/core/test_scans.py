@@ -62,6 +62,7 @@ REASONS = {
     "hansa_matrix/room/signals.py _kept": _BOUNDED + "`MOST_THREADS`",
     "hansa_matrix/room/state.py _page": "a group and some before it; the others are read when they are needed",
     "hansa_matrix/room/state.py catch_up": "the last one",
+    "hansa_matrix/room/sweep.py _swept_transactions": _DRAINED,
     "hansa_matrix/room/sweep.py swept": _DRAINED,
     "hansa_matrix/users/backups.py _emptied": _DRAINED,
     "hansa_matrix/users/backups.py _remove": _DRAINED,
