@@ -182,6 +182,35 @@ async def test_whose_devices_changed(tmp_path):
         assert (await alice.sync())["device_lists"]["changed"] == [eve.user]
 
 
+async def test_whom_one_meets_no_more_is_told_whatever_one_is_called_meanwhile(tmp_path):
+    """Another name is a member event of one's own, and no coming in: nobody else's keys are new by it."""
+    async with house(tmp_path) as home:
+        alice, bob, carol, dave = [await home.person(n) for n in ("alice", "bob", "carol", "dave")]
+        room = await alice.create(preset="public_chat")
+        for one in (bob, carol, dave):
+            await one.join(room)
+        await alice.sync()
+        name = f"/profile/{part(alice.user)}/displayname"
+        await alice.call("PUT", name, {"displayname": "Al"})
+        assert "device_lists" not in await alice.sync()
+        await alice.call("PUT", name, {"displayname": "Ali"})
+        await bob.room(room, "leave")
+        assert (await alice.sync())["device_lists"] == {"changed": [], "left": [bob.user]}
+        await alice.room(room, "leave")
+        await carol.room(room, "leave")
+        await bob.join(room)
+        await alice.join(room)
+        await alice.call("PUT", name, {"displayname": "Alice"})
+        assert (await alice.sync())["device_lists"] == {
+            "changed": [bob.user, dave.user],
+            "left": [carol.user],
+        }
+        # Who left just before one left oneself is met no more either.
+        await bob.room(room, "leave")
+        await alice.room(room, "leave")
+        assert (await alice.sync())["device_lists"] == {"changed": [], "left": [bob.user, dave.user]}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [

@@ -455,6 +455,30 @@ async def test_the_ignored_are_not_heard(tmp_path):
         assert asked not in found.get("rooms", {}).get("invite", {})
 
 
+async def test_who_is_ignored_is_not_seen_to_type_and_asks_again_when_they_are_heard_again(tmp_path):
+    """Other invites are told again with theirs, once."""
+    async with house(tmp_path) as home:
+        alice, bob, carol = [await home.person(n) for n in ("alice", "bob", "carol")]
+        room = await alice.create(preset="public_chat")
+        await bob.join(room)
+        await carol.join(room)
+        path = f"/user/{part(alice.user)}/account_data/m.ignored_user_list"
+        await alice.call("PUT", path, {"ignored_users": {bob.user: {}}})
+        await alice.sync()
+        for one in (bob, carol):
+            await one.call(
+                "PUT", f"/rooms/{part(room)}/typing/{part(one.user)}", {"typing": True, "timeout": 20_000}
+            )
+        asks = await bob.create(invite=[alice.user])
+        found = (await alice.sync())["rooms"]
+        (typing,) = found["join"][room]["ephemeral"]["events"]
+        assert typing["content"]["user_ids"] == [carol.user]
+        assert "invite" not in found
+        await alice.call("PUT", path, {"ignored_users": {}})
+        assert list((await alice.sync())["rooms"]["invite"]) == [asks]
+        assert "rooms" not in await alice.sync()
+
+
 async def test_who_types(tmp_path):
     async with house(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")

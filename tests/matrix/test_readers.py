@@ -33,6 +33,7 @@ REASONS = {
     "client_api/shapes.py _membership": "a membership",
     "client_api/speaking.py _may_redact": "the type and sender of what is to be redacted, for no answer",
     "client_api/sync_devices.py _was_in": "a membership",
+    "client_api/sync_devices.py _came": "memberships",
     "client_api/sync_devices.py lists": "memberships",
     "client_api/sync_rooms.py _entered": "a membership",
     "client_api/sync_rooms.py _came_and_went": "a membership",

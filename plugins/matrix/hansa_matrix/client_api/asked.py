@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Any
 
 from hansa_matrix.client_api.accounts import Caller
+from hansa_matrix.client_api.data import IGNORED
 from hansa_matrix.client_api.filters import SyncFilter
 from hansa_matrix.federation.server import error
 from hansa_matrix.room.attendance import Stay
@@ -64,6 +65,11 @@ class Asked:
     def moved(self) -> set[str]:
         """The rooms to which the person stands otherwise than before."""
         return {item.ref for item in self.news.get(self.caller.user, ()) if item.ref.startswith("!")}
+
+    @property
+    def ignores_others(self) -> bool:
+        """Whether the person ignores others than before."""
+        return any(item.ref == f"data  {IGNORED}" for item in self.news.get(self.caller.user, ()))
 
 
 class Concerning:

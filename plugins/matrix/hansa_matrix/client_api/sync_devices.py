@@ -85,13 +85,16 @@ class DevicesPart:
                 continue
             people = await self._people(room)
             if stay.membership == "join":
-                changed |= people - {user}
-            else:
+                if await self._came(asked, room):
+                    changed |= people - {user}
+            else:  # and who left before
+                last = await self._attendance.news.last(room_id, asked.upto + 1, 1)
+                people |= (await self._moved(room, asked, last[-1]))[1] if last else set()
                 left |= {other for other in people if not self._attendance.together(user, other)}
         for room_id, items in asked.news.items():
             room = self._rooms.get(room_id)
             stay = self._attendance.stay(user, room_id)
-            if room is None or stay is None or stay.membership != "join" or room_id in moved:
+            if room is None or stay is None or stay.membership != "join":
                 continue
             if len(items) >= MOST_NEWS:
                 came, went = await self._moved(room, asked, items[-1])
@@ -130,6 +133,15 @@ class DevicesPart:
         then = {one async for one in room.joined_of(was, people)} if first is not None else set()
         here = {one async for one in room.joined_of(now, people)}
         return here - then, then - here
+
+    async def _came(self, asked: Asked, room: MatrixRoom) -> bool:
+        """Whether somebody came into a room since they asked last: another name is no coming in."""
+        items = asked.news.get(room.room_id, ())
+        loaded = await room.events.load([item.ref for item in items], room.version)
+        user = asked.caller.user
+        own = [one for one in loaded.values() if one.pdu.type == MEMBER and one.pdu.state_key == user]
+        joins = [one for one in own if one.pdu.membership == "join"]
+        return not own or any([not await self._was_in(room, one) for one in joins])
 
     @staticmethod
     async def _was_in(room: MatrixRoom, one: Stored) -> bool:

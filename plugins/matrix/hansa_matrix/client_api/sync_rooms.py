@@ -69,6 +69,7 @@ class RoomsPart:
     async def of(self, asked: Asked, stays: Mapping[str, Stay]) -> dict[str, dict[str, Any]]:
         """What there is to tell of rooms, by how one stands to them and by room."""
         moved = asked.moved
+        again = not asked.whole and asked.ignores_others  # invites of who was ignored are told now
         found: dict[str, dict[str, Any]] = {}
         for stay in list(stays.values()) if asked.whole else self._stirred(asked, stays):
             if not asked.wanted.rooms.room(stay.room_id):
@@ -76,7 +77,7 @@ class RoomsPart:
             kind, shown = "", None
             if stay.membership == "join":
                 kind, shown = "join", await self._joined(asked, stay, new=stay.room_id in moved)
-            elif stay.membership == "invite" and (asked.whole or stay.room_id in moved):
+            elif stay.membership == "invite" and (asked.whole or again or stay.room_id in moved):
                 if stay.sender not in asked.ignored and await self._permitted(stay, asked):
                     kind, shown = "invite", {"invite_state": {"events": await self._stripped(asked, stay)}}
             elif stay.membership == "knock" and (asked.whole or stay.room_id in moved):
@@ -101,6 +102,8 @@ class RoomsPart:
         if asked.since.typing < self._signals.changes:
             changed = self._signals.changed_in
             rooms.update(room_id for room_id in stays if changed.get(room_id, 0) > asked.since.typing)
+        if asked.ignores_others:
+            rooms.update(stay.room_id for stay in stays.values() if stay.membership == "invite")
         return [stays[room_id] for room_id in sorted(rooms) if room_id in stays]
 
     async def _joined(self, asked: Asked, stay: Stay, *, new: bool) -> dict[str, Any] | None:
@@ -128,7 +131,7 @@ class RoomsPart:
         shown["timeline"] = timeline
         shown |= state
         ephemeral: list[dict[str, Any]] = []
-        who = self._signals.typing_in(room_id) if typing else []
+        who = [u for u in self._signals.typing_in(room_id) if u not in asked.ignored] if typing else []
         if typing and (who or not whole) and asked.wanted.ephemeral.typed("m.typing", room_id):
             ephemeral.append({"type": "m.typing", "content": {"user_ids": who}})
         if (whole or receipts) and asked.wanted.ephemeral.typed("m.receipt", room_id):
