@@ -208,7 +208,7 @@ class SyncFilter:
     def of(cls, value: Mapping[str, Any]) -> SyncFilter:
         """Out of its JSON. Raises ``NoFilter``."""
         room, kind = _object(value, "room"), value.get("event_format") or "client"
-        if kind not in {"client", "federation"}:
+        if kind not in ("client", "federation"):  # whatever it is, a list too
             raise NoFilter("event_format of a filter is client or federation")
         paths = _names(value, "event_fields")
         if paths is not None and len(paths) > MOST_FIELDS:
