@@ -10,6 +10,7 @@ from hansa.pure.crossing import Crossing
 from hansa.pure.errors import HansaError
 from hansa.pure.features import Features
 from hansa.pure.model import Delivery, Inbound, Link, NativeFacts, Ref, Refusal
+from hansa.pure.quick import quick
 from hansa.pure.signal import Signal
 from hansa.pure.verdict import Verdict
 from hansa.pure.view import ViewChange
@@ -193,6 +194,7 @@ class ShowsPresent(Protocol):
         ...
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """The authority takes the event. ``writes`` (already naming their scope) go into the turn's commit.

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from hansa.pure.quick import quick
+
 
 class Clock(Protocol):
     """The time. Waiting is the event loop's business (``asyncio.sleep``), which a simulation also owns."""
@@ -178,6 +180,7 @@ def _nothing() -> None:
     """The client cannot hang up."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One inbound request. ``target`` is the raw request target with its query; ``path`` are its

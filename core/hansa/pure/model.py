@@ -7,9 +7,11 @@ from enum import StrEnum
 from typing import Any
 
 from hansa.pure.content import Content
+from hansa.pure.quick import quick
 from hansa.pure.verdict import Verdict
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Ref:
     """A native id and the network it belongs to. Only that network parses ``id``."""
@@ -67,6 +69,7 @@ class Link:
         return str(self.native)
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
     """What a network submits. ``room`` is the native room; ``ts`` is the sender's claim in ms.
@@ -87,6 +90,7 @@ class Inbound:
     draft: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One row of the log. ``seq`` rises by one per event of the room; ``received`` is our clock in ms at
@@ -145,6 +149,7 @@ def refusal_by(verdict: Verdict) -> Refusal:
     return Refusal(code=code, text=verdict.text, decision=verdict.decision, retry_after=verdict.retry_after)
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of one ``Inbound``.

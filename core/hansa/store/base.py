@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from hansa.pure.errors import HansaError
+from hansa.pure.quick import quick
 
 #: What a key part or a declared field may hold.
 Value = str | int | None
@@ -87,6 +88,7 @@ class Row:
         return int(self.key[0])
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Put:
     """Write a row, whether it exists or not."""
@@ -97,6 +99,7 @@ class Put:
     fields: Mapping[str, Value] = field(default_factory=dict)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Insert:
     """Write a row that must not exist yet, else ``Conflict``."""
@@ -135,6 +138,7 @@ class Remove:
     expect: bytes | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Append:
     """Add a row at the end of a stream. Positions are in ``commit``'s answer, in the batch's order."""

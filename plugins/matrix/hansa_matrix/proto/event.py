@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hansa.pure.quick import quick
+
 from hansa_matrix.proto.state_content import membership
 
 #: ``(type, state_key)``, the name of one piece of room state.
@@ -14,6 +16,7 @@ StateKey = tuple[str, str]
 MAX_DEPTH = 2**53 - 1
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pdu:
     """One parsed PDU. Only ``proto.pdu`` makes these from a peer's bytes.

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from hansa import Insert, Put, Row, Scoped, Value
 from hansa.pure.bounded_json import values_in
+from hansa.pure.quick import quick
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import reference_hash
@@ -46,6 +47,7 @@ class Status(StrEnum):
     OUTLIER = "outlier"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Stored:
     """One event with its status and the state groups before and after it. ``after`` is 0 for an event that

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hansa import NetworkContext, Ref, Refusal, RefusalCode
+from hansa.pure.quick import quick
 
 from hansa_matrix.bridge import OwnDraft, Views
 from hansa_matrix.crypto import SigningKey
@@ -19,6 +20,7 @@ from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.sent import Handle
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrived:
     """``Inbound.native`` of a PDU from elsewhere. ``staged`` is its row to remove. ``handshake``: it came by

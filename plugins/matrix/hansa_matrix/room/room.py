@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 from hansa import Cas, LocalProtocolError, Remove, Scoped, Write
+from hansa.pure.quick import quick
 
 from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.auth import LevelsMemo
@@ -53,6 +54,7 @@ MAX_COUNT = 2**63 - 1
 FIRST, GAP = 2**52, 2**32
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """What changes with every event: forward extremities (id -> group after it), the current state's
