@@ -80,6 +80,8 @@ class Writer:
         self._closing = False
         self._unsure: list[_Call] = []
         self._watching: asyncio.TimerHandle | None = None
+        #: Why there is no session.
+        self._trouble: StoreError | None = None
         #: Whether the last group was given up because the database is away.
         self.away = False
         #: Whether this process has no database any more, and why.
@@ -101,7 +103,7 @@ class Writer:
         return await self._place.connect(plan_cache_mode="force_generic_plan", statement_timeout=timeout)
 
     async def _use(self, session: Session) -> None:
-        self._session, self._known = session, -1
+        self._session, self._known, self._trouble = session, -1, None
         await self._make(session)
         self._call = await session.connection.prepare(CALL)
         self._moved(session.server)
@@ -176,7 +178,7 @@ class Writer:
     def _behind(self) -> None:
         """Fail what waits behind a group that takes long: it was not begun, and may be sent again."""
         text = f"PostgreSQL {self._place} has not answered for {_BEGIN:.0f} s"
-        fail(self._waiting, StoreFault(FaultKind.AWAY, text))
+        fail(self._waiting, self._trouble or StoreFault(FaultKind.AWAY, text))
         self._waiting.clear()
         self._watch(_STILL)
 
@@ -237,6 +239,8 @@ class Writer:
                 position = await self._send(call, lazy=lazy)
             except ERRORS as error:
                 self._explain(error, group)
+                if self._session is None:
+                    self._trouble = self._place.fault(error)
                 if giving_up() or not (self._session is None or sqlstate(error) in _AGAIN):
                     self.away = self._session is None
                     raise self._place.fault(error) from None
@@ -335,6 +339,7 @@ class Writer:
             except StoreLost:
                 raise
             except (*ERRORS, StoreError, _Unsettled) as error:
+                self._trouble = error if isinstance(error, StoreError) else self._place.fault(error)
                 if late():
                     text = f"the store was closed before PostgreSQL {self._place} could say: {reason(error)}"
                     raise ResultUnknown(text) from None
