@@ -22,7 +22,8 @@ Document = dict[str, Any]
 _END, _PAST = "\x01", "\x02"
 _LOW = re.compile("[\x00-\x02]")
 _ESCAPES = str.maketrans({"\x00": "\x02\x02", "\x01": "\x02\x03", "\x02": "\x02\x04"})
-_SCOPE = re.compile(r"\w{0,64}")
+#: Characters of a scope, and those that a name cannot have as they are.
+_SCOPE, _OTHER = 64, re.compile(r"[^A-Za-z0-9_]")
 _MIDDLE = 1 << 63
 
 
@@ -143,7 +144,8 @@ class Rows:
 def rows_of(scope: str, owner: str, collection: Collection) -> Rows:
     """Where a declared collection lies. Raises StoreError for names that MongoDB could not tell apart."""
     keys = checked_names(owner, collection)
-    if not _SCOPE.fullmatch(scope):
-        raise StoreError(f"{scope!r} is no name for a scope: letters, digits and _")
-    place = f"network.{scope}" if scope else "core"
+    if len(scope) > _SCOPE:
+        raise StoreError(f"{scope[:_SCOPE]!r}... is no name for a scope: at most {_SCOPE} characters")
+    plain = _OTHER.sub(lambda found: f"-{ord(found.group()):x}-", scope)
+    place = f"network.{plain}" if scope else "core"
     return Rows(collection, f"{place}.{owner}.{collection.name}", keys)

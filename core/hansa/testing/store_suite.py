@@ -66,6 +66,25 @@ class StoreSuite:
         assert row.fields["color"] == "t"
         assert await store.count("s", "thing") == 1
 
+    async def test_every_scope_that_the_core_uses_is_one(self, store: Store) -> None:
+        """Its own, a network's id, and ``policy:NAME`` with whatever name an operator gave a policy."""
+        scopes = [
+            "",
+            "matrix",
+            "policy:limits",
+            "policy:no-spam",
+            "policy:no spam.$here",
+            "policy:caf\xe9",
+            "p",
+        ]
+        for number, scope in enumerate(scopes):
+            await store.declare(scope, SCHEMA)
+            await store.commit(scope, [_thing("a", number, scope)])
+        await store.commit("", [Put(f"{scope}/thing" if scope else "thing", ("b", 1)) for scope in scopes])
+        for number, scope in enumerate(scopes):
+            rows = await store.scan(scope, "thing")
+            assert [row.key for row in rows] == [("a", number), ("b", 1)]
+
     async def test_what_is_appended_after_an_advance_comes_later(self, store: Store) -> None:
         """``advance`` never goes back. Rows of a stream may be written at their positions, as a copy does."""
         await store.declare("s", SCHEMA)
