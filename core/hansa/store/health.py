@@ -71,7 +71,7 @@ class StoreHealth:
 
     def is_away(self) -> bool:
         """Whether what asks the database may have to wait for long."""
-        return self.degraded is not None and self.degraded.kind is FaultKind.AWAY
+        return self.degraded is not None and self.degraded.kind in {FaultKind.AWAY, FaultKind.FAILING}
 
     @property
     def fresh(self) -> bool:

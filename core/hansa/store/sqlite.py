@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,8 +36,9 @@ from hansa.store.base import (
     Value,
     Write,
 )
-from hansa.store.faults import FaultKind, faulting, sqlite_fault
+from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, faulting, sqlite_fault
 from hansa.store.memory import checked, split
+from hansa.store.sqlite_doubt import InDoubt, Settling, leaves_doubt
 from hansa.store.sqlite_files import Files
 from hansa.store.sqlite_tables import Table, make, reads, table
 
@@ -88,6 +89,8 @@ class SqliteStore:
         self._writing = False
         #: Whether the disk took something no more.
         self._full = False
+        #: What is asked of a group of which it is not known whether it is kept. Nothing is begun meanwhile.
+        self._settling: Settling | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self.transactions = 0
@@ -136,7 +139,7 @@ class SqliteStore:
         self._db.execute("CREATE TABLE IF NOT EXISTS hansa_meta (name TEXT PRIMARY KEY, value INTEGER)")
         row = self._db.execute("SELECT value FROM hansa_meta WHERE name = 'position'").fetchone()
         self._position = self._committed = row[0] if row else 0
-        self._set_meta("probe", self._meta("probe") != 1)  # the log is there from the first write
+        self._turn()  # the log is there from the first write
         self._files = Files(self._path)
 
     def _why(self) -> FaultKind:
@@ -152,6 +155,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         """See ``Store.close``."""
+        if self._settling is not None:
+            self._settling.give_up(ResultUnknown(f"the store was closed meanwhile: {self._settling.fault}"))
         await self._idle.wait()
         if self._db is None:
             return
@@ -257,6 +262,8 @@ class SqliteStore:
             raise StoreError("the store is closed")
         for write in writes:
             checked(self._target(scope, write.collection)[1].collection, write)
+        if self._settling is not None:
+            raise self._behind(self._settling.fault)
         loop = asyncio.get_running_loop()
         batch = _Batch(scope, writes, loop.create_future())
         self._waiting.append(batch)
@@ -271,8 +278,29 @@ class SqliteStore:
         work = self._writer.submit(faulting(self._group, self._why), group)
         work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._grouped, loop, group, done))
 
-    def _grouped(self, loop: asyncio.AbstractEventLoop, group: Sequence[_Batch], done: object) -> None:
-        failed = done.exception()  # type: ignore[attr-defined]
+    def _grouped(self, loop: asyncio.AbstractEventLoop, group: Sequence[_Batch], done: Future[None]) -> None:
+        failed = done.exception()
+        if isinstance(failed, InDoubt):
+            for batch in self._waiting:
+                if not batch.done.done():
+                    batch.done.set_exception(self._behind(failed.fault))
+            self._waiting.clear()
+            ask = faulting(partial(self._ask, kept=failed.kept), self._why)
+            self._settling = Settling(
+                failed, partial(self._writer.submit, ask), partial(self._told, loop, group)
+            )
+            return
+        self._told(loop, group, failed)
+
+    @staticmethod
+    def _behind(fault: StoreFault) -> StoreFault:
+        """What is told to who would write while a group is in doubt."""
+        return StoreFault(fault.kind, f"the writes before this one wait: {fault}")
+
+    def _told(
+        self, loop: asyncio.AbstractEventLoop, group: Sequence[_Batch], failed: BaseException | None
+    ) -> None:
+        self._settling = None
         for batch in group:
             error = failed or batch.error
             if batch.done.done():
@@ -289,7 +317,7 @@ class SqliteStore:
 
     def _group(self, group: Sequence[_Batch]) -> None:
         assert self._db is not None
-        start, several = self._position, len(group) > 1
+        start, several, committing = self._position, len(group) > 1, False
         assert self._files is not None
         if self._files.lost:
             self._files.same()
@@ -313,6 +341,7 @@ class SqliteStore:
                     self._db.execute("RELEASE batch")
             if self._position != start:
                 self._set_meta("position", self._position)
+            committing = True
             if self._db.in_transaction:
                 self._db.execute("COMMIT")
         except BaseException as error:
@@ -320,11 +349,33 @@ class SqliteStore:
             self._full |= getattr(error, "sqlite_errorcode", 0) & 0xFF in {10, 13}
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            if committing and isinstance(error, sqlite3.Error) and leaves_doubt(error):
+                raise InDoubt(sqlite_fault(error, self._why), kept=False) from error
             raise
         self._committed = self._position
         self.transactions += 1
-        # Nothing is acknowledged that goes to a file which is away.
-        self._files.kept() if self.transactions % _LOOKED_EVERY else self._files.same()
+        try:  # nothing is acknowledged that goes to a file which is away
+            self._files.kept() if self.transactions % _LOOKED_EVERY else self._files.same()
+        except StoreFault as away:
+            raise InDoubt(away, kept=True) from away
+
+    def _ask(self, *, kept: bool) -> None:
+        """Raises while it is not known what became of a group that is in doubt."""
+        assert self._files is not None
+        self._files.same()
+        if not kept:
+            self._committed_alone(self._turn)
+
+    def _committed_alone(self, work: Callable[[], object]) -> None:
+        self._begun()
+        db = self._connection()
+        try:
+            work()
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
 
     def _begun(self) -> None:
         """Take the lock."""
@@ -459,16 +510,18 @@ class SqliteStore:
             raise StoreError("the store is closed")
         assert self._files is not None
         self._files.same()
-        self._begun()
         db = self._connection()
-        if self._full:
-            db.execute("INSERT OR REPLACE INTO hansa_meta VALUES ('room', zeroblob(?))", (_ROOM,))
-        else:
-            self._set_meta("probe", self._meta("probe") != 1)
-        db.execute("COMMIT")
-        if self._full:
-            db.execute("DELETE FROM hansa_meta WHERE name = 'room'")
-            self._full = False
+        if not self._full:
+            self._committed_alone(self._turn)
+            return
+        room = "INSERT OR REPLACE INTO hansa_meta VALUES ('room', zeroblob(?))"
+        self._committed_alone(lambda: db.execute(room, (_ROOM,)))
+        db.execute("DELETE FROM hansa_meta WHERE name = 'room'")
+        self._full = False
+
+    def _turn(self) -> None:
+        """Write what says nothing."""
+        self._set_meta("probe", self._meta("probe") != 1)
 
 
 class _Connections:

@@ -12,7 +12,7 @@ import pytest
 from hansa.seams import SystemClock
 from hansa.store import disk, sqlite, sqlite_files
 from hansa.store.base import Append, Put, StoreError
-from hansa.store.faults import FaultKind, StoreFault, mongo_kind, sqlite_fault
+from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, mongo_kind, sqlite_fault
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.store.memory import MemoryStore
 from hansa.store.sqlite import SqliteStore
@@ -169,25 +169,85 @@ def test_errors_of_mongodb_have_a_kind():
     assert mongo_kind(errors.PyMongoError("x")) is FaultKind.FAILING
 
 
-async def test_nothing_is_acknowledged_into_a_file_that_was_taken_away(store, tmp_path):
+async def test_nothing_is_acknowledged_into_a_file_that_was_taken_away(store, inner, tmp_path):
+    """What was under way is acknowledged when the file is back; what was not begun fails."""
     database = tmp_path / "hansa.db"
     database.rename(tmp_path / "elsewhere")
-    for number in (1, 2):
+    first = asyncio.ensure_future(store.commit("s", [Append("line", b"x", {"who": 1})]))
+    while inner._settling is None:
+        await asyncio.sleep(0)
+    for _ in range(2):
+        with pytest.raises(StoreFault, match="not the file any more"):
+            await store.probe()
         with pytest.raises(StoreFault, match="not the file any more") as caught:
-            await store.commit("s", [Put("thing", ("a", number))])
+            await store.commit("s", [Put("thing", ("a", 2))])
         assert caught.value.kind is FaultKind.AWAY
         assert store.health.degraded.kind is FaultKind.AWAY
+        assert not first.done()
         database.write_bytes(b"")  # another file in its place
-    with pytest.raises(StoreFault, match="not the file any more"):
-        await store.probe()
     (tmp_path / "elsewhere").replace(database)
+    assert await first == [1]
     await store.probe()
     assert store.health.degraded is None
     assert await store.get("s", "thing", ("a", 2)) is None
+    assert await store.commit("s", [Append("line", b"x", {"who": 2})]) == [2]
+
+
+async def test_without_the_log_nothing_is_acknowledged(store, tmp_path):
     (tmp_path / "hansa.db-wal").unlink()
-    for call in (store.probe(), store.commit("s", [Put("thing", ("a", 3))])):
-        with pytest.raises(StoreFault, match="not the file any more"):
-            await call
+    with pytest.raises(StoreFault, match="not the file any more"):
+        await store.probe()
+    with pytest.raises(StoreFault, match="not the file any more"):
+        await store.commit("s", [Put("thing", ("a", 3))])
+
+
+async def test_a_store_that_is_closed_while_its_file_is_away_says_that_it_does_not_know(inner, tmp_path):
+    await inner.open()
+    await inner.declare("s", SCHEMA)
+    (tmp_path / "hansa.db").rename(tmp_path / "elsewhere")
+    first = asyncio.ensure_future(inner.commit("s", [Put("thing", ("a", 1))]))
+    while inner._settling is None:
+        await asyncio.sleep(0)
+    await inner.close()
+    with pytest.raises(ResultUnknown):
+        await first
+
+
+class Unsynced:
+    """A connection whose commits are in the log, and whose fsync fails while ``failing``."""
+
+    def __init__(self, connection) -> None:
+        self._connection = connection
+        self.failing = True
+        self.asked = 0
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+    def execute(self, sql, *values):
+        if sql == "COMMIT" and self.failing:
+            self.asked += 1
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = 1034  # SQLITE_IOERR_FSYNC
+            raise error
+        return self._connection.execute(sql, *values)
+
+
+async def test_after_an_fsync_that_failed_not_kept_is_said_once_it_is_so(store, inner):
+    """Until the log is written over, the next start would find the commit there."""
+    disk = inner._db = Unsynced(inner._db)
+    first = asyncio.ensure_future(store.commit("s", [Append("line", b"x", {"who": 1})]))
+    while disk.asked < 3:
+        await asyncio.sleep(0.01)
+    with pytest.raises(StoreFault, match="the writes before this one wait"):
+        await store.commit("s", [Append("line", b"x", {"who": 2})])
+    assert not first.done()
+    disk.failing = False
+    with pytest.raises(StoreFault, match="failing"):
+        await first
+    assert await store.commit("s", [Append("line", b"x", {"who": 3})]) == [1]
+    assert [row.fields["who"] for row in await store.scan("s", "line")] == [3]
+    assert store.health.degraded is None
 
 
 async def test_a_reader_makes_no_new_file_in_place_of_one_that_is_away(inner, tmp_path):
@@ -204,7 +264,7 @@ async def test_a_reader_makes_no_new_file_in_place_of_one_that_is_away(inner, tm
     assert await store.get("s", "thing", ("a", 1)) is None
 
 
-async def test_what_goes_away_during_a_commit_is_not_acknowledged(store, inner, tmp_path):
+async def test_what_goes_away_during_a_commit_is_acknowledged_when_it_is_back(store, inner, tmp_path):
     taken = inner._set_meta
 
     def gone(name, value):
@@ -212,10 +272,13 @@ async def test_what_goes_away_during_a_commit_is_not_acknowledged(store, inner, 
         (tmp_path / "hansa.db").rename(tmp_path / "elsewhere")
 
     inner._set_meta = gone
-    with pytest.raises(StoreFault, match="not the file any more"):
-        await store.commit("s", [Append("line", b"x", {"who": 1})])
+    first = asyncio.ensure_future(store.commit("s", [Append("line", b"x", {"who": 1})]))
+    while inner._settling is None:
+        await asyncio.sleep(0)
     inner._set_meta = taken
+    assert not first.done()
     (tmp_path / "elsewhere").rename(tmp_path / "hansa.db")
+    assert await first == [1]
 
 
 async def test_a_full_disk_is_over_when_it_takes_as_much_as_it_did_not_take(store, inner):
