@@ -10,6 +10,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -33,7 +34,12 @@ _WITHIN, _WITHIN_IF_PASSING, _DEAF_FOR = 60.0, 10.0, 60.0
 
 def set_of(servers: Iterable[str]) -> tuple[int, tuple[str, ...]]:
     """``(id, servers)`` of a set of servers; the id is 0 for none."""
-    names = tuple(sorted(set(servers)))
+    return _set_of(frozenset(servers))
+
+
+@lru_cache(maxsize=32)  # every event of a room goes to the same ones
+def _set_of(servers: frozenset[str]) -> tuple[int, tuple[str, ...]]:
+    names = tuple(sorted(servers))
     digest = hashlib.sha256("\0".join(names).encode()).digest()
     return int.from_bytes(digest[:6]) if names else 0, names
 

@@ -282,8 +282,11 @@ def finish(
     """
     hashed = {**draft, "hashes": {"sha256": content_hash(draft, version)}, "signatures": {}}
     key_id, signer = sign
-    raw = with_signature(hashed, server, key_id, signer(event_signable(hashed, version)))
-    pdu = from_raw(raw, version)
+    signable = event_signable(hashed, version)
+    raw = with_signature(hashed, server, key_id, signer(signable))
+    # As in ``parse``: the id is a hash of what the signature covers.
+    known_id = event_id(raw, version) if version.named_event_ids else event_id_of(signable, version)
+    pdu = _made(known_id, raw, canonical(version)(raw), version)
     if len(pdu.wire) > MAX_PDU - 1024:
         raise RemoteProtocolError("the event is too large", hint=413, code="M_TOO_LARGE")
     return pdu
