@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hansa import tables
 from hansa.store import catalogue
 from hansa.store.base import Collection, Store, StoreError
-from hansa.store.rows import every_page
+from hansa.store.paging import every_page
 
 #: Told after each page: ``(rows until now, rows in all)``.
 Told = Callable[[int, int], None]

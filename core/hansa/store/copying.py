@@ -11,7 +11,7 @@ import orjson
 
 from hansa.store import catalogue
 from hansa.store.base import Collection, Delete, Put, Row, Schema, Store, StoreError, Write
-from hansa.store.rows import every_page
+from hansa.store.paging import every_page
 
 #: Bytes of bodies in one commit of a copy.
 _BYTES = 8 * 1024 * 1024

@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from hansa.store.base import Row, Scoped, StoreError, Value
+from hansa.store.base import Collection, Key, Row, Scoped, Store, StoreError, Value
+from hansa.store.memory import key_names
 
 #: Rows of a page, and of the largest answer of a store.
 PAGE, MOST = 1000, 10_000
@@ -90,6 +91,34 @@ async def scan_all(
     async for page in _pages(search, after, upto, PAGE):
         for row in page:
             yield row
+
+
+async def every_page(
+    store: Store, scope: str, collection: Collection, after: Key = (), limit: int = 100
+) -> AsyncIterator[list[Row]]:
+    """The rows of a whole collection in the order of their keys, beginning behind the key ``after``, in pages
+    of at most ``limit``: 100 rows of ``MAX_BODY`` are a hundred MiB. A row that is written while the pages
+    are read is among them if its key comes later.
+    """
+    parts = len(key_names(collection))
+    key = after
+    while True:
+        page: list[Row] = []
+        # What shares most parts of the key comes first.
+        for shared in reversed(range(parts)) if key else (0,):
+            page = await store.scan(
+                scope,
+                collection.name,
+                equal=key[:shared],
+                after=key[shared] if key else None,
+                limit=limit,
+            )
+            if page:
+                break
+        if not page:
+            return
+        yield page
+        key = page[-1].key
 
 
 async def _pages(search: _Search, after: Value, upto: Value, size: int) -> AsyncGenerator[list[Row], None]:

@@ -26,8 +26,7 @@ from hansa.store.base import (
     TooLarge,
     Write,
 )
-from hansa.store.paging import pages, scan_all
-from hansa.store.rows import every_page
+from hansa.store.paging import every_page, pages, scan_all
 
 THING = Collection(
     name="thing",
