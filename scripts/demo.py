@@ -15,6 +15,8 @@ from typing import Any
 
 from peers.ca import PrivateCA
 from peers.hansa import Hansa
+from peers.mongo import Mongo
+from peers.postgres import Postgres
 from peers.prosody import GATEWAY, HOST, Prosody, XmppUser
 from peers.synapse import MatrixUser, Refusal, Synapse
 from peers.waiting import until
@@ -186,7 +188,17 @@ async def _told_to_stop() -> None:
     await stopped.wait()
 
 
-async def play(folder: Path, *, keep: bool) -> None:
+def _store(kind: str, folder: Path, cleanup: AsyncExitStack) -> str:
+    """The URL of an empty database of a kind."""
+    if kind == "sqlite":
+        return "sqlite:hansa.db"
+    folder.mkdir()
+    server = Postgres() if kind == "postgres" else Mongo(folder)
+    cleanup.callback(server.stop)
+    return server.start().database()
+
+
+async def play(folder: Path, *, keep: bool, store: str = "sqlite") -> None:
     """The whole scene. Raises for the first line that does not arrive."""
     stage, ca = Stage(), PrivateCA(folder / "ca")
     async with AsyncExitStack() as cleanup:
@@ -195,7 +207,9 @@ async def play(folder: Path, *, keep: bool) -> None:
         prosody = await _started(stage, "Prosody", Prosody(folder / "prosody", ca).start())
         cleanup.push_async_callback(prosody.stop)
         tables = _TABLES.format(gateway=GATEWAY, port=prosody.component_port, secret=prosody.secret)
-        hansa = await _started(stage, "Hansa", Hansa(folder / "hansa", ca, tables).start())
+        url = _store(store, folder / "database", cleanup)
+        stage.say("stage", f"Hansa keeps everything in {url}")
+        hansa = await _started(stage, "Hansa", Hansa(folder / "hansa", ca, tables, store=url).start())
         cleanup.push_async_callback(hansa.stop)
         await until("Hansa's room is linked on both sides", lambda: _linked(hansa))
         alice, mallory = await synapse.user("alice"), await synapse.user("mallory")
@@ -224,10 +238,13 @@ def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 only if every line arrived."""
     parser = argparse.ArgumentParser("scripts/demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave everything running; say how to connect")
+    parser.add_argument(
+        "--store", choices=("sqlite", "postgres", "mongodb"), default="sqlite", help="where Hansa keeps all"
+    )
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="hansa-demo-") as folder:
         try:
-            asyncio.run(play(Path(folder), keep=arguments.keep))
+            asyncio.run(play(Path(folder), keep=arguments.keep, store=arguments.store))
         except KeyboardInterrupt:
             return 1
         except Exception as error:  # noqa: BLE001  # whatever broke, the visitor is told and the code is 1

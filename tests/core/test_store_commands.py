@@ -46,31 +46,33 @@ async def test_a_backup_made_while_it_runs_comes_back_with_its_rooms(tmp_path, c
 
 
 @pytest.mark.timeout(180)
-async def test_a_house_moves_to_mongodb_and_back(tmp_path, mongo_url):
+@pytest.mark.parametrize("kind", ["mongo", "postgres"])
+async def test_a_house_moves_to_another_database_and_back(kind, tmp_path, request):
     """What was said on one store is there on the other, and it goes on from there."""
+    url = request.getfixturevalue(f"{kind}_url")
     house = Hansa(tmp_path / "house", PrivateCA(tmp_path / "ca"))
     await house.start()
     alice = await house.user("alice")
     room = await alice.create_room()
     await alice.say(room, "on sqlite")
     with pytest.raises(CommandFailed, match="in use"):
-        await house.run("store", "copy", str(house.config), mongo_url)
+        await house.run("store", "copy", str(house.config), url)
     await house.stop()
-    found = await house.run("store", "copy", str(house.config), mongo_url)
+    found = await house.run("store", "copy", str(house.config), url)
     assert found["rows"] > 30 and not found["resumed"]
     with pytest.raises(CommandFailed, match="not empty"):
-        await house.run("store", "copy", str(house.config), mongo_url)
+        await house.run("store", "copy", str(house.config), url)
     shutil.move(house.folder / "hansa.db", tmp_path / "aside.db")
-    house.config.write_text(house.config.read_text().replace("sqlite:hansa.db", mongo_url))
+    house.config.write_text(house.config.read_text().replace("sqlite:hansa.db", url))
     await house.start()
-    await alice.say(room, "on mongodb")
-    assert {"on sqlite", "on mongodb"} <= set(await alice.bodies(room))
+    await alice.say(room, "elsewhere")
+    assert {"on sqlite", "elsewhere"} <= set(await alice.bodies(room))
     await house.stop()
-    back = await house.run("store", "copy", mongo_url, f"sqlite:{tmp_path}/back.db")
+    back = await house.run("store", "copy", url, f"sqlite:{tmp_path}/back.db")
     assert back["position"] > found["position"]
-    house.config.write_text(house.config.read_text().replace(mongo_url, f"sqlite:{tmp_path}/back.db"))
+    house.config.write_text(house.config.read_text().replace(url, f"sqlite:{tmp_path}/back.db"))
     await house.start()
-    assert {"on sqlite", "on mongodb"} <= set(await alice.bodies(room))
+    assert {"on sqlite", "elsewhere"} <= set(await alice.bodies(room))
     await alice.close()
     await house.stop()
 

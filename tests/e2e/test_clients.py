@@ -115,9 +115,9 @@ async def test_encrypted_between_servers(hosted, hansa, synapse, matrix_user, ni
     assert "to the guest" not in server.log()
 
 
-@pytest.mark.parametrize("store", ["sqlite", "mongodb"])
+@pytest.mark.parametrize("store", ["sqlite", "mongo", "postgres"])
 async def test_positions_and_what_was_told_outlive_a_crash(store, hansa, local_user, request):
-    url = {"store": request.getfixturevalue("mongo_url")} if store == "mongodb" else {}
+    url = {} if store == "sqlite" else {"store": request.getfixturevalue(f"{store}_url")}
     server = await hansa(**url)
     romeo, tybalt = await local_user(server, "romeo"), await local_user(server, "tybalt")
     room = await romeo.create_room(name="Verona")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from peers.postgres import require_postgres
 from peers.require import require_prosody, require_synapse
 
 pytestmark = pytest.mark.e2e
@@ -30,8 +31,11 @@ async def demo(*arguments: str, **env: str):
     )
 
 
-async def test_every_line_arrives():
-    child = await demo()
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+async def test_every_line_arrives(store):
+    if store == "postgres":
+        require_postgres()
+    child = await demo("--store", store)
     out = (await child.communicate())[0].decode()
     assert child.returncode == 0, out
     said = re.findall(r"says   (.*)", out)

@@ -45,10 +45,16 @@ async def test_a_room_that_hansa_hosts(version, hansa, prosody, matrix_user, xmp
     await talk(alice, room, juliet, count=200)
 
 
-@pytest.mark.parametrize("version", ["10", "11", "12"])
-async def test_a_room_that_hansa_keeps_in_mongodb(version, hansa, prosody, matrix_user, xmpp_user, mongo_url):
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [("10", "mongo"), ("11", "mongo"), ("12", "mongo"), ("11", "postgres"), ("12", "postgres")],
+)
+async def test_a_room_that_hansa_keeps_in_a_database(
+    version, kind, hansa, prosody, matrix_user, xmpp_user, request
+):
     """E7."""
-    server = await hansa(xmpp_table(prosody) + LOBBY, version=version, store=mongo_url)
+    store = request.getfixturevalue(f"{kind}_url")
+    server = await hansa(xmpp_table(prosody) + LOBBY, version=version, store=store)
     await up(server)
     juliet, alice = await xmpp_user("juliet"), await matrix_user("alice")
     await juliet.join(MUC, "Juliet")
