@@ -84,6 +84,7 @@ from hansa_matrix.room.invites import Invites
 from hansa_matrix.room.judging import Judging
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.native import Arrived, FirstWord, Own
+from hansa_matrix.room.old_depths import count_anew
 from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.rejudging import Rejudging
@@ -252,6 +253,8 @@ class MatrixNetwork:
             await room.awaited.load(self._ctx.store)
             await room.holes.load(self._ctx.store)
             self._rooms[room_id] = room
+            if await count_anew(self._ctx, room, self._server):
+                self._ctx.log.info("the events of %s are in an order of our own now", room_id)
         await Relations(self._ctx.store).move()
         await self._care.load()
         await self._attendance.load()

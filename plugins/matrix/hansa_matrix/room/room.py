@@ -127,6 +127,8 @@ class MatrixRoom:
         self.version = version
         self.kept: bytes | None = None
         self.stale = False
+        #: Whether its events have depths of our own count: see ``room.old_depths``.
+        self.counted = True
         self._store = store
         self._reading = asyncio.Lock()
         self.head = Head()
@@ -218,7 +220,7 @@ class MatrixRoom:
 
     def _take(self, body: bytes) -> None:
         data = orjson.loads(body)
-        self.kept = body
+        self.kept, self.counted = body, "last" in data
         self.head = Head(
             extremities=data["extremities"],
             group=data["group"],
