@@ -32,6 +32,7 @@ from hansa.pure.view import ViewChange, change_by, unread
 from hansa.rooms import Room, Rooms
 from hansa.store.base import Conflict, Insert, Write
 from hansa.store.faults import StoreFault
+from hansa.store.races import again_on_conflict
 
 _BATCH = 50
 _WAITING = 1000
@@ -199,11 +200,17 @@ class Pipeline:
             queue.running = False
 
     async def _correct(self, room: Room, correction: _Correction) -> None:
-        change = correction.change
-        try:
-            if callable(change):
-                change = await change()
+        change = ViewChange()
+
+        async def turn() -> None:
+            nonlocal change
+            if room.stale:
+                await self._rooms.reload(room)
+            change = await correction.change() if callable(correction.change) else correction.change
             await self._rooms.commit_change(room, change)
+
+        try:
+            await again_on_conflict(turn)
             if change:
                 self._around.corrected(room)
         except Exception as error:  # noqa: BLE001  # an answer to who waits, and no end of the room's worker
@@ -314,10 +321,17 @@ class Pipeline:
             if draft.writes:
                 draft.writes += turn.closing()
                 facts = room.view.facts
-                draft.writes.append(
-                    tables.room_put(room.id, facts, draft.head, draft.received, room.generation)
+                row = tables.room_cas(
+                    room.id,
+                    room.kept,
+                    facts,
+                    head=draft.head,
+                    received=draft.received,
+                    generation=room.generation,
                 )
+                draft.writes.append(row)
                 await self._store.commit(draft.writes)
+                room.kept = room.kept.by(row)
                 if self._decisions.policies:
                     self._decisions.committed(draft.writes)
         except BaseException:
@@ -375,7 +389,7 @@ class Pipeline:
             change = unread(change, inbound.content)
         draft.writes += item.writes
         draft.writes += prepared.writes
-        draft.writes += self._rooms.writes(room, change)[:-1] if change else []
+        draft.writes += tables.people_writes(room.id, change) if change else []
         room.view.apply(change)
         for native in prepared.blanked:
             await self._blank(room, native, draft)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from hansa import tables
 from hansa.pure.errors import LocalProtocolError
 from hansa.pure.model import Direction, Event, Link, Ref
 from hansa.pure.view import RoomView, ViewChange
 from hansa.seams import Random
-from hansa.store.base import Delete, Row, Scoped, Write
+from hansa.store.base import Cas, Conflict, Delete, Row, Scoped
 from hansa.store.paging import pages, scan_all
+from hansa.store.races import again_on_conflict
 
 #: Events kept in memory per room, so that a delivery that keeps up reads nothing from disk.
 _TAIL = 128
@@ -24,8 +26,8 @@ _PAGE = 5000
 @dataclass(slots=True)
 class Room:
     """One core room. ``head`` is the seq of its newest event, ``received`` that event's time (ms). ``stale``:
-    a turn failed, and the store could not be read since. ``generation`` is that of the policies that judged
-    what the view says.
+    a commit failed, and the store was not read since. ``generation`` is that of the policies that judged
+    what the view says. ``kept`` is its row as it was read or committed last.
     """
 
     id: str
@@ -35,6 +37,7 @@ class Room:
     received: int = 0
     stale: bool = False
     generation: int = 0
+    kept: tables.Kept = field(default_factory=tables.Kept)
     tail: deque[Event] = field(default_factory=lambda: deque(maxlen=_TAIL))
 
     @property
@@ -58,7 +61,7 @@ class Rooms:
     async def load(self) -> None:
         """Read every room, link and member from the store."""
         async for row in scan_all(self._store, "room"):
-            facts, head, received, generation = tables.room_of(row)
+            facts, head, received, generation, _ = tables.room_of(row)
             name = str(row.key[0])
             self._rooms[name] = Room(
                 name, RoomView(name, facts), head=head, received=received, generation=generation
@@ -76,7 +79,11 @@ class Rooms:
         row = await self._store.get("room", (room.id,))
         if row is None:
             raise LocalProtocolError(f"room {room.id} is not in the store")
-        facts, room.head, room.received, room.generation = tables.room_of(row)
+        facts, room.head, room.received, room.generation, room.kept = tables.room_of(row)
+        # COMPAT: a head that versions up to d365809 let fall behind its log would be in the way for ever.
+        for event in await self._store.scan("event", equal=(room.id,), limit=1, reverse=True):
+            room.head = max(room.head, int(event.key[1]))
+            room.received = max(room.received, int(event.fields["received"] or 0))
         view = RoomView(room.id, facts)
         view.load(tables.person_of(r) for r in await self._people(room.id))
         view.suspect_as(room.view)
@@ -129,7 +136,7 @@ class Rooms:
         known = self._by_native.get(native)
         if known is not None and (room is None or known.room == room):
             if view is not None:
-                await self.commit_change(self._rooms[known.room], view)
+                await again_on_conflict(partial(self.commit_change, self._rooms[known.room], view))
             return known
         if known is not None and len(self._rooms[known.room].links) > 1:
             raise LocalProtocolError(f"{native} is linked to room {known.room} already")
@@ -145,9 +152,18 @@ class Rooms:
         change = view or ViewChange()
         if known is not None:
             change = _merged(self._rooms[known.room].view, change)
-        # In the same commit: a link whose cursor is missing would skip what is committed before it is made.
-        writes = [*self.writes(target, change), tables.link_put(link), tables.cursor_put(link, target.head)]
-        await self._store.commit(writes)
+        held = target
+
+        async def turn() -> None:
+            row = self._row(held, change)
+            link_row = tables.link_insert(link) if known is None else tables.link_cas(known, link)
+            # In the same commit: a link whose cursor is missing would skip what is committed before it is
+            # made.
+            cursor = tables.cursor_put(link, held.head)
+            await self._store.commit([*tables.people_writes(held.id, change), row, link_row, cursor])
+            held.kept = held.kept.by(row)
+
+        await self._linked(native, turn)
         if known is not None:
             self._rooms[known.room].links.pop(known.id)
         self._rooms[target.id] = target
@@ -169,9 +185,15 @@ class Rooms:
         change = replace(view, gone=tuple(user for user in room.view.people if user not in present))
         left = ViewChange(people=natives, facts=room.view.facts)
         moved, taken = replace(before, room=made), replace(before, native=by)
-        writes = [*self.writes(room, change), *self.writes(alone, left)]
-        writes += [tables.link_put(moved), tables.link_put(taken), tables.cursor_put(taken, room.head)]
-        await self._store.commit(writes)
+
+        async def turn() -> None:
+            rows = self._row(room, change), self._row(alone, left)
+            links = tables.link_cas(before, moved), tables.link_insert(taken)
+            people = [*tables.people_writes(room.id, change), *tables.people_writes(made, left)]
+            await self._store.commit([*people, *rows, *links, tables.cursor_put(taken, room.head)])
+            room.kept, alone.kept = room.kept.by(rows[0]), alone.kept.by(rows[1])
+
+        await self._linked(native, turn)
         room.view.apply(change)
         alone.view.apply(left)
         self._rooms[made] = alone
@@ -190,18 +212,36 @@ class Rooms:
         self._rooms[link.room].links.pop(link.id, None)
 
     async def commit_change(self, room: Room, change: ViewChange) -> None:
-        """Store and apply a change that belongs to no event."""
+        """Store and apply a change that belongs to no event. Raises ``Conflict`` where another writer came
+        between: then the room's next turn reads it again.
+        """
         if change:
-            await self._store.commit(self.writes(room, change))
+            row = self._row(room, change)
+            try:
+                await self._store.commit([*tables.people_writes(room.id, change), row])
+            except Conflict:
+                room.stale = True
+                raise
+            room.kept = room.kept.by(row)
             room.view.apply(change)
 
-    def writes(self, room: Room, change: ViewChange) -> list[Write]:
-        """The writes of a change, with the room's own row."""
-        writes: list[Write] = [tables.person_put(room.id, person) for person in change.people]
-        writes += [Delete("person", (room.id, user.network, user.id)) for user in change.gone]
+    @staticmethod
+    def _row(room: Room, change: ViewChange) -> Cas:
         facts = change.facts or room.view.facts
-        writes.append(tables.room_put(room.id, facts, room.head, room.received, room.generation))
-        return writes
+        head, received, generation = room.head, room.received, room.generation
+        return tables.room_cas(room.id, room.kept, facts, head=head, received=received, generation=generation)
+
+    @staticmethod
+    async def _linked(native: Ref, turn: Callable[[], Awaitable[None]]) -> None:
+        """Commit a link, again where a turn of its room came between. Raises LocalProtocolError where another
+        made or closed the same.
+        """
+        try:
+            await again_on_conflict(turn, collections={"room"})
+        except Conflict as lost:
+            if lost.collection != "link":
+                raise
+            raise LocalProtocolError(f"the link of {native} was made or closed at this moment") from lost
 
 
 def _merged(old: RoomView, change: ViewChange) -> ViewChange:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -9,8 +10,8 @@ import orjson
 from hansa.pure.codec import event_from_bytes, event_to_bytes
 from hansa.pure.content import Membership
 from hansa.pure.model import Direction, Event, Link, Ref
-from hansa.pure.view import Person, Role, RoomFacts
-from hansa.store.base import Collection, Insert, Put, Row, Schema, Value
+from hansa.pure.view import Person, Role, RoomFacts, ViewChange
+from hansa.store.base import Cas, Collection, Delete, Insert, Put, Row, Schema, Value, Write
 
 SCHEMA = Schema(
     owner="core",
@@ -53,8 +54,25 @@ SCHEMA = Schema(
 _SAID_BY = ("name_by", "topic_by")
 
 
-def room_put(room: str, facts: RoomFacts, head: int, received: int, generation: int = 0) -> Put:
-    """The row of a room: its facts, where its log ends, and the policies that judged its view."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A room's row as it was read or committed last; its ``commits`` make each another one."""
+
+    body: bytes | None = None
+    commits: int = 0
+
+    def by(self, row: Cas) -> Kept:
+        """Once a row in its place is committed."""
+        return Kept(row.body, self.commits + 1)
+
+
+def room_cas(
+    room: str, kept: Kept, facts: RoomFacts, *, head: int, received: int, generation: int = 0
+) -> Cas:
+    """The row of a room, in place of ``kept``: its facts, where its log ends, and the policies that judged
+    its view. Whatever belongs to the room is committed with it, so that of two writers one meets a
+    ``Conflict``.
+    """
     body: dict[str, Any] = {
         "name": facts.name,
         "topic": facts.topic,
@@ -63,25 +81,37 @@ def room_put(room: str, facts: RoomFacts, head: int, received: int, generation: 
         "version": facts.version,
         "head": head,
         "received": received,
+        "commits": kept.commits + 1,
     }
     if generation:
         body["generation"] = generation
     body |= {name: [by.network, by.id] for name in _SAID_BY if (by := getattr(facts, name)) is not None}
-    return Put("room", (room,), orjson.dumps(body))
+    return Cas("room", (room,), kept.body, orjson.dumps(body))
 
 
-def room_of(row: Row) -> tuple[RoomFacts, int, int, int]:
-    """``(facts, head, received, generation)`` of a room's row."""
+def room_of(row: Row) -> tuple[RoomFacts, int, int, int, Kept]:
+    """``(facts, head, received, generation, kept)`` of a room's row."""
     data: dict[str, Any] = orjson.loads(row.body)
     head, received, generation = data.pop("head"), data.pop("received"), data.pop("generation", 0)
+    kept = Kept(row.body, data.pop("commits", 0))
     said = {name: Ref(*data[name]) for name in _SAID_BY if name in data}
-    return RoomFacts(**{**data, **said}), head, received, generation
+    return RoomFacts(**{**data, **said}), head, received, generation, kept
 
 
-def link_put(link: Link) -> Put:
-    """The row of a link."""
+def link_insert(link: Link) -> Insert:
+    """The row of a native room's link: a ``Conflict`` if it has one."""
+    return Insert("link", (link.native.network, link.native.id), _link_body(link), {"room": link.room})
+
+
+def link_cas(before: Link, link: Link) -> Cas:
+    """The row of a link that becomes another: a ``Conflict`` if it was closed meanwhile."""
+    key = (link.native.network, link.native.id)
+    return Cas("link", key, _link_body(before), _link_body(link), {"room": link.room})
+
+
+def _link_body(link: Link) -> bytes:
     body = {"direction": link.direction.value, "hosted": link.hosted, "authority": link.authority}
-    return Put("link", (link.native.network, link.native.id), orjson.dumps(body), {"room": link.room})
+    return orjson.dumps(body)
 
 
 def link_of(row: Row) -> Link:
@@ -106,6 +136,12 @@ def person_put(room: str, person: Person) -> Put:
     """The row of one person of a room."""
     body = [person.membership.value, person.server, person.name, int(person.role)]
     return Put("person", (room, person.user.network, person.user.id), orjson.dumps(body))
+
+
+def people_writes(room: str, change: ViewChange) -> list[Write]:
+    """The writes of who came and went, for a commit that has the room's row too."""
+    gone = [Delete("person", (room, user.network, user.id)) for user in change.gone]
+    return [*(person_put(room, person) for person in change.people), *gone]
 
 
 def person_of(row: Row) -> Person:

@@ -126,6 +126,8 @@ class MatrixRoom:
         self.room_id = room_id
         self.version = version
         self.kept: bytes | None = None
+        #: How often the row was committed, which makes each another one.
+        self.commits = 0
         self.stale = False
         #: Whether its events have depths of our own count: see ``room.old_depths``.
         self.counted = True
@@ -169,6 +171,7 @@ class MatrixRoom:
             "returns": self.returns,
             "gaps": head.gaps,
             "gap": head.gap,
+            "commits": self.commits + 1,
         }
         row = Cas("room", (self.room_id,), self.kept, orjson.dumps(body))
         return [row, *self.groups.drafts()]
@@ -188,6 +191,7 @@ class MatrixRoom:
         for write in writes:
             if isinstance(write, Cas):
                 self.kept = write.body
+                self.commits += 1
         self.groups.committed()
 
     async def fresh(self, attend: Callable[[StateIds], Awaitable[None]]) -> None:
@@ -232,6 +236,7 @@ class MatrixRoom:
             gaps=tuple(data.get("gaps", ())),
             gap=data.get("gap", False),
         )
+        self.commits = data.get("commits", 0)
         self.groups.last = max(self.groups.last, data["last_group"])
         self.resident = data["resident"]
         self.attended = data.get("attended", False)

@@ -1,0 +1,106 @@
+"""Two of the core's own parts over one store, as two processes would be: nothing that one kept is lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hansa import LocalProtocolError, Ref
+from hansa.pure.content import Membership
+from hansa.pure.view import Person, RoomFacts, ViewChange
+from hansa.rooms import Rooms
+from hansa.seams import SystemRandom
+from hansa.store.base import Conflict, Put, Scoped
+from hansa.store.memory import MemoryStore
+from hansa.store.races import TRIES, Changed, again_on_conflict, change_row
+from hansa.store.sqlite import SqliteStore
+from hansa.tables import SCHEMA
+from hansa.testing.store_suite import SCHEMA as THINGS
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request, tmp_path):
+    made = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "db", synchronous="OFF")
+    await made.open()
+    await made.declare("", SCHEMA)
+    await made.declare("s", THINGS)
+    yield Scoped(made, "")
+    await made.close()
+
+
+async def opened(store):
+    """The rooms as a process finds them."""
+    rooms = Rooms(store, SystemRandom())
+    await rooms.load()
+    return rooms
+
+
+def person(name: str) -> Person:
+    return Person(user=Ref("x", name), membership=Membership.JOIN, server="x.example")
+
+
+NATIVE = Ref("x", "room")
+
+
+async def test_of_two_who_change_a_room_the_second_reads_it_first(store):
+    first = await opened(store)
+    link = await first.open_link(NATIVE, view=ViewChange(facts=RoomFacts(name="one")))
+    second = await opened(store)
+    await first.commit_change(first.of(NATIVE), ViewChange(people=(person("romeo"),)))
+    room = second.of(NATIVE)
+    with pytest.raises(Conflict):
+        await second.commit_change(room, ViewChange(facts=RoomFacts(name="two")))
+    assert room.stale and room.view.facts.name == "one"
+    await second.reload(room)
+    await second.commit_change(room, ViewChange(facts=RoomFacts(name="two")))
+    found = (await opened(store)).get(link.room).view
+    assert found.facts.name == "two" and Ref("x", "romeo") in found.people
+
+
+async def test_a_native_room_is_linked_once(store):
+    two = [await opened(store), await opened(store)]
+    done = await asyncio.gather(*(rooms.open_link(NATIVE) for rooms in two), return_exceptions=True)
+    assert sorted(isinstance(one, LocalProtocolError) for one in done) == [False, True]
+    (link,) = (await opened(store)).links("x")
+    assert link in done
+
+
+async def test_a_head_that_fell_behind_its_log_is_put_right(store):
+    """Every turn would insert an event that there is, and fail."""
+    rooms = await opened(store)
+    link = await rooms.open_link(NATIVE)
+    events = [Put("event", (link.room, n), b"{}", {"id": f"e{n}", "received": 10 * n}) for n in (1, 2)]
+    await store.commit(events)
+    room = (await opened(store)).of(NATIVE)
+    assert (room.head, room.received) == (2, 20)
+
+
+async def test_what_many_change_in_one_row_is_all_there(store):
+    things = Scoped(store._store, "s")
+
+    def more(row):
+        return Changed(body=b"%d" % (int(row.body if row else b"0") + 1), fields={"size": 1})
+
+    await asyncio.gather(*(change_row(things, "thing", ("a", 1), more) for _ in range(6)))
+    row = await things.get("thing", ("a", 1))
+    assert (row.body, row.fields["size"]) == (b"6", 1)
+    beside = Put("thing", ("b", 1), b"x")
+    removed = await change_row(things, "thing", ("a", 1), lambda _: Changed(body=None, beside=(beside,)))
+    assert removed.body == b"6" and await things.get("thing", ("a", 1)) is None
+    assert await things.get("thing", ("b", 1)) is not None
+    assert await change_row(things, "thing", ("c", 1), lambda _: None) is None
+
+
+async def test_a_race_that_is_never_won_ends(store):
+    tried = []
+
+    async def turn():
+        tried.append(1)
+        raise Conflict("thing", ("a", 1))
+
+    with pytest.raises(Conflict):
+        await again_on_conflict(turn)
+    assert len(tried) == TRIES
+    with pytest.raises(Conflict):
+        await again_on_conflict(turn, collections={"other"})
+    assert len(tried) == TRIES + 1
