@@ -26,6 +26,7 @@ CHECKED = {
     "room/create.py _drafted": "first events: `_judge` asks policies, then each is held against the rules",
     "room/fetched.py _insert": "outliers of `checked`: signature, hash, size, room and own auth; shown to nobody",
     "room/membership.py _kept": "the state of a join: signature, hash, size, room and own auth; no timeline",
+    "room/old_depths.py _written": "an event that is stored, with another depth",
     "room/spread.py go": "an event that is stored, with another state at it",
     "room/turn.py _adopted": "`checked`, then own auth, the state given, the present, policies",
     "room/turn.py _arrived": "`verified` or `checked`, then checks 4 to 6 and policies",
