@@ -7,6 +7,7 @@ Cursors are written lazily: a repeat after a crash carries the same ``Delivery.k
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -183,7 +184,8 @@ class Consumer:
         running.cancel()
         await asyncio.wait({running})
         if self._stored != self.position:
-            await self._save("full")
+            with contextlib.suppress(StoreFault):  # what is repeated then carries the same keys
+                await self._save("full")
 
     async def _save(self, durability: str) -> None:
         position = self.position

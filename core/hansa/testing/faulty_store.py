@@ -1,0 +1,152 @@
+"""A store between Hansa and another one, which answers what real databases answer at bad moments."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+
+from hansa.store.base import Durability, Key, Row, Schema, Store, StoreError, Value, Write
+from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
+
+
+class Fault(StrEnum):
+    """What becomes of one commit."""
+
+    #: It is kept, and what it answered is lost for good: the process has to end.
+    UNKNOWN_KEPT = "unknown, kept"
+    #: It is not kept, and nobody can say so.
+    UNKNOWN_NOT_KEPT = "unknown, not kept"
+    #: Nothing of it was begun.
+    AWAY = "away"
+    #: It is kept and acknowledged, but only when the database is back.
+    LATE = "kept late"
+    #: Another process has the database.
+    LOST = "lost"
+
+
+class FaultyStore:
+    """See ``hansa.store.base.Store``. ``choose`` is asked at every commit what becomes of it, None for what
+    should; ``away`` makes everything fail that is begun; ``stale`` is asked at every ``get`` whether it gives
+    the row from before the last commit that changed it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        choose: Callable[[Sequence[Write]], Fault | None] = lambda _: None,
+        stale: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.inner = store
+        self.choose = choose
+        self.stale = stale
+        self.away = False
+        #: Set while commits that are ``LATE`` get their answer.
+        self.back = asyncio.Event()
+        self.back.set()
+        #: Faults that were met, in order.
+        self.met: list[Fault] = []
+        self._before: dict[tuple[str, str, Key], Row | None] = {}
+        self._lost = asyncio.Event()
+
+    async def open(self) -> None:
+        """See ``Store.open``."""
+        await self.inner.open()
+
+    async def close(self) -> None:
+        """See ``Store.close``."""
+        await self.inner.close()
+
+    async def declare(self, scope: str, schema: Schema) -> None:
+        """See ``Store.declare``."""
+        await self.inner.declare(scope, schema)
+
+    async def commit(
+        self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
+    ) -> list[int]:
+        """See ``Store.commit``."""
+        self._begun()
+        fault = self.choose(writes)
+        if fault is not None:
+            self.met.append(fault)
+        match fault:
+            case Fault.AWAY:
+                raise StoreFault(FaultKind.AWAY, "nothing was begun")
+            case Fault.LOST:
+                self._lost.set()
+                raise StoreLost
+            case Fault.UNKNOWN_NOT_KEPT:
+                raise ResultUnknown("the answer was lost")
+        await self._remember(scope, writes)
+        found = await self.inner.commit(scope, writes, durability=durability)
+        if fault is Fault.UNKNOWN_KEPT:
+            raise ResultUnknown("the answer was lost")
+        if fault is Fault.LATE:
+            await self.back.wait()
+        return found
+
+    def _begun(self) -> None:
+        if self._lost.is_set():
+            raise StoreLost
+        if self.away:
+            raise StoreFault(FaultKind.AWAY, "nothing was begun")
+
+    async def _remember(self, scope: str, writes: Sequence[Write]) -> None:
+        for write in writes:
+            key = getattr(write, "key", None)
+            if key is not None and "/" not in write.collection:
+                row = await self.inner.get(scope, write.collection, key)
+                self._before[scope, write.collection, key] = row
+
+    async def get(self, scope: str, collection: str, key: Key) -> Row | None:
+        """See ``Store.get``."""
+        self._begun()
+        if (scope, collection, key) in self._before and self.stale():
+            return self._before[scope, collection, key]
+        return await self.inner.get(scope, collection, key)
+
+    async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
+        """See ``Store.get_many``."""
+        self._begun()
+        return await self.inner.get_many(scope, collection, keys)
+
+    async def scan(
+        self,
+        scope: str,
+        collection: str,
+        *,
+        index: tuple[str, ...] = (),
+        equal: Sequence[Value] = (),
+        after: Value = None,
+        upto: Value = None,
+        limit: int = 1000,
+        reverse: bool = False,
+    ) -> list[Row]:
+        """See ``Store.scan``."""
+        self._begun()
+        return await self.inner.scan(
+            scope, collection, index=index, equal=equal, after=after, upto=upto, limit=limit, reverse=reverse
+        )
+
+    async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
+        """See ``Store.count``."""
+        self._begun()
+        return await self.inner.count(scope, collection, equal=equal)
+
+    async def position(self) -> int:
+        """See ``Store.position``."""
+        return await self.inner.position()
+
+    async def advance(self, position: int) -> None:
+        """See ``Store.advance``."""
+        await self.inner.advance(position)
+
+    async def probe(self) -> None:
+        """See ``Store.probe``."""
+        self._begun()
+        await self.inner.probe()
+
+    async def lost(self) -> StoreError:
+        """See ``Store.lost``."""
+        await self._lost.wait()
+        return StoreLost()
