@@ -125,6 +125,11 @@ def dumps_lax(value: Any) -> bytes:
         raise RemoteProtocolError(f"no canonical form: {error}", code="M_BAD_JSON") from error
 
 
+def compact(data: bytes) -> bytes:
+    """The same bytes for who keeps them: what orjson makes takes 4 KiB of memory however short it is."""
+    return b"".join((data, b""))
+
+
 def canonical(version: RoomVersion) -> Callable[[Any], bytes]:
     """The encoder of a room version."""
     return dumps if version.strict_json else dumps_lax

@@ -14,7 +14,7 @@ import orjson
 from hansa.pure.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical import canonical, check_lax_values, check_values
+from hansa_matrix.proto.canonical import canonical, check_lax_values, check_values, compact
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import content_hash, event_id, event_id_of, hash_matches, reference_hash
 from hansa_matrix.proto.redact import redact
@@ -116,13 +116,13 @@ def parse(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
     _refs(raw, "auth_events", MAX_AUTH if bounded else None, version)
     _integer(raw, "depth", 0)
     _integer(raw, "origin_server_ts", -_MAX_INT)
-    wire = canonical(version)(raw)
+    wire = compact(canonical(version)(raw))
     if len(wire) > MAX_PDU:
         raise _bad(f"event has {len(wire)} bytes, at most {MAX_PDU}")
     if version.named_event_ids:
         return _made(event_id(raw, version), raw, wire, version)
     # The id is a hash of what the signatures cover: encoded once for both.
-    signable = event_signable(raw, version)
+    signable = compact(event_signable(raw, version))
     return _made(event_id_of(signable, version), raw, wire, version, signable)
 
 
@@ -143,7 +143,7 @@ def from_wire(known_id: str, wire: bytes, version: RoomVersion) -> Pdu:
 
 def from_raw(raw: Mapping[str, Any], version: RoomVersion) -> Pdu:
     """A ``Pdu`` of an event that we built ourselves."""
-    return _made(event_id(raw, version), raw, canonical(version)(raw), version)
+    return _made(event_id(raw, version), raw, compact(canonical(version)(raw)), version)
 
 
 def with_raw(pdu: Pdu, raw: Mapping[str, Any], wire: bytes) -> Pdu:
@@ -186,7 +186,7 @@ def checked_hash(pdu: Pdu, version: RoomVersion) -> Pdu:
 def redacted(pdu: Pdu, version: RoomVersion) -> Pdu:
     """The redacted copy of an event, of the same id."""
     bare = redact(pdu.raw, version)
-    return _made(pdu.event_id, bare, canonical(version)(bare), version)
+    return _made(pdu.event_id, bare, compact(canonical(version)(bare)), version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,7 +286,7 @@ def finish(
     raw = with_signature(hashed, server, key_id, signer(signable))
     # As in ``parse``: the id is a hash of what the signature covers.
     known_id = event_id(raw, version) if version.named_event_ids else event_id_of(signable, version)
-    pdu = _made(known_id, raw, canonical(version)(raw), version)
+    pdu = _made(known_id, raw, compact(canonical(version)(raw)), version)
     if len(pdu.wire) > MAX_PDU - 1024:
         raise RemoteProtocolError("the event is too large", hint=413, code="M_TOO_LARGE")
     return pdu
@@ -298,4 +298,4 @@ def countersigned(
     """The same event with our signature added."""
     key_id, signer = sign
     raw = with_signature(pdu.raw, server, key_id, signer(event_signable(pdu.raw, version)))
-    return _made(pdu.event_id, raw, canonical(version)(raw), version)
+    return _made(pdu.event_id, raw, compact(canonical(version)(raw)), version)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical import canonical
+from hansa_matrix.proto.canonical import canonical, compact
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import with_raw
 from hansa_matrix.proto.signing import decode64, event_signable, signatures_of, with_signature
@@ -64,4 +64,4 @@ def with_recommendation(pdu: Pdu, version: RoomVersion, server: PolicyServer, an
     if signature is None:
         return None
     raw = with_signature(pdu.raw, server.via, KEY_ID, signature)
-    return with_raw(pdu, raw, canonical(version)(raw))
+    return with_raw(pdu, raw, compact(canonical(version)(raw)))

@@ -23,6 +23,7 @@ from hansa.pure.quick import quick
 
 from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.auth import LevelsMemo
+from hansa_matrix.proto.canonical import compact
 from hansa_matrix.proto.event import MAX_DEPTH, Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.policy import POLICY_KEY, PolicyServer, policy_server
@@ -190,7 +191,7 @@ class MatrixRoom:
         """Writes of ``keeping`` are durable."""
         for write in writes:
             if isinstance(write, Cas):
-                self.kept = write.body
+                self.kept = compact(write.body)
                 self.commits += 1
         self.groups.committed()
 
