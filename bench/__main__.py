@@ -35,6 +35,7 @@ from bench.resolution import SIZES, resolution
 from bench.results import record
 from bench.serving import serving
 from bench.sides import Pairs
+from bench.stores import stores
 from bench.subjects import FloorSubject, HansaSubject, Subject, SynapseSubject
 
 #: Kinds of load that are measured by themselves, with the events of one run.
@@ -63,6 +64,7 @@ OTHERS: Mapping[str, Other] = {
     "memory": memory,
     "outbound": outbound,
     "send-join": serving,
+    "stores": stores,
 }
 #: Beyond this history, or so many members, Synapse is left out: it would take an hour.
 _MOST_HISTORY, _MOST_MEMBERS = 1000, 2000

@@ -66,8 +66,10 @@ class HansaSubject:
     label = "Hansa"
     joins = True
 
-    def __init__(self, folder: Path, ca: PrivateCA, profile: Path | None = None) -> None:
-        self._hansa = Hansa(folder, ca)
+    def __init__(
+        self, folder: Path, ca: PrivateCA, profile: Path | None = None, store: str = "sqlite:hansa.db"
+    ) -> None:
+        self._hansa = Hansa(folder, ca, store=store)
         self.database = folder / "hansa.db"
         if profile is not None:
             self._hansa.python = (sys.executable, "-m", "cProfile", "-o", str(profile))
