@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from clients.people import House, Person, house, part
 from clients.test_typed_state import WRONG, timeless
-from matrix.inbound import OURS, V1
+from hansa_matrix.proto.pdu import from_raw
+from matrix.inbound import OURS, THEIRS, V1
 
 
 def spoiled(value: Any) -> Iterator[Any]:
@@ -165,3 +166,78 @@ async def test_what_clients_say_takes_no_answer_from_anybody(tmp_path, caplog, w
                 assert await readers(home, alice, bob, room, other) == told, body
         assert await readers(home, alice, bob, room, other) == told
         assert not [record for record in caplog.records if record.exc_info]
+
+
+def edus(alice: Person, room: str, event: str) -> list[tuple[str, dict[str, Any]]]:
+    """What a server tells besides events, as it should be."""
+    user = f"@m:{THEIRS}"
+    keys = {
+        "user_id": user,
+        "device_id": "D",
+        "algorithms": ["a"],
+        "keys": {"ed25519:D": "K"},
+        "signatures": {user: {}},
+    }
+    key = {"user_id": user, "usage": ["master"], "keys": {"ed25519:K": "K"}, "signatures": {}}
+    entry = {"event_ids": [event], "data": {"ts": 1, "thread_id": "main"}}
+    presence = {
+        "user_id": user, "presence": "online", "last_active_ago": 1, "currently_active": True, "status_msg": "s",
+    }  # fmt: skip
+    update = {
+        "user_id": user,
+        "device_id": "D",
+        "stream_id": 1,
+        "prev_id": [],
+        "device_display_name": "d",
+        "keys": keys,
+    }
+    message = {
+        "sender": user, "type": "m.x", "message_id": "1", "messages": {alice.user: {"*": {"a": "b"}, alice.device: {}}},
+    }  # fmt: skip
+    return [
+        ("m.typing", {"room_id": room, "user_id": user, "typing": True}),
+        ("m.receipt", {room: {"m.read": {user: entry}}}),
+        ("m.presence", {"push": [presence]}),
+        ("m.device_list_update", update),
+        ("m.signing_key_update", {"user_id": user, "master_key": key, "self_signing_key": key}),
+        ("m.direct_to_device", message),
+    ]
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in edus(NOBODY, "!a:b", "$a")])
+async def test_what_servers_say_takes_no_answer_from_anybody(tmp_path, caplog, kind):
+    async with house(tmp_path, origin_rate=0) as home:
+        alice, bob, room, other, event = await begun(home)
+        theirs = home.wire.room.room_id
+        for person in (alice, bob):
+            await person.join(theirs)
+        told = await readers(home, alice, bob, room, other)
+        content = dict(edus(alice, theirs, event))[kind]
+        listed = [content, *spoiled(content)]
+        wrong: list[Any] = [{"edu_type": kind, "content": one} for one in listed]
+        wrong += [{"edu_type": one, "content": content} for one in WRONG] + list(WRONG)
+        for at in range(0, len(wrong), 20):
+            said_ = home.wire.forger.message(home.wire.room, f"beside {at}")
+            body = {"pdus": [said_], "edus": wrong[at : at + 20]}
+            status, answer = await home.wire.ask("PUT", f"{V1}/send/{secrets.token_hex(8)}", body)
+            assert (status, list(answer["pdus"].values())) == (200, [{}]), answer
+            assert await home.wire.fate(said_) == "accepted"
+            home.wire.room.keep(from_raw(said_, home.wire.room.version))
+            assert await readers(home, alice, bob, room, other) == told
+        assert home.app.counters.get(("matrix_edus_failed", ()), 0) == 0
+        assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_profile_of_another_server_says_of_its_names_what_is_a_text(tmp_path):
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        for value in WRONG:
+            given = {"displayname": value, "avatar_url": value, "m.tz": value}
+            home.wire.peer.answer = lambda request, given=given: (
+                (200, given) if "/query/profile" in request.target else None
+            )
+            found = await alice.get(f"/profile/{part(f'@m:{THEIRS}')}")
+            assert found == {k: v for k, v in given.items() if k == "m.tz" or isinstance(v, str)}
+            for field in ("displayname", "avatar_url"):
+                status, found = await alice.ask("GET", f"/profile/{part(f'@m:{THEIRS}')}/{field}")
+                assert (status, found) == (200, {field: value} if isinstance(value, str) else {})

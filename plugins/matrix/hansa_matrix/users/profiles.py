@@ -29,6 +29,8 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import within
 
 MAX_PROFILE = 64 * 1024
+#: Fields that are texts: of another server's answer they are read as such, or are not there.
+_TEXTS = frozenset(["displayname", "avatar_url"])
 _MAX_FIELD = 255
 #: Writes that are tried while another process changes the same.
 _TRIES = 8
@@ -131,4 +133,5 @@ class Profiles:
         answer = await self._client.request("GET", ids.domain_of(user), target, seconds=_WITHIN)
         if not isinstance(answer, dict) or not within(answer, MAX_PROFILE):
             raise RemoteProtocolError("the answer is no profile")
+        answer = {k: v for k, v in answer.items() if k not in _TEXTS or isinstance(v, str)}
         return answer if await self._permitted(user, answer) else {}
