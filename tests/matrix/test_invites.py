@@ -241,3 +241,22 @@ async def test_a_server_that_knows_only_that_is_invited_so(tmp_path, version, ta
         outcome = await invited(house, OTHER)
         assert (outcome.refusal is None) is taken
         assert asked == (["v2", "v1"] if taken else ["v2"])
+
+
+@pytest.mark.parametrize("odd", [["leave"], {"leave": 1}, 7, None], ids=repr)
+async def test_what_takes_an_invite_back_and_is_no_membership_takes_nothing_along(tmp_path, odd):
+    async with inbound(tmp_path, accept_invites=False) as house:
+        room, bot = foreign_room(house, "12"), house.app.network("matrix").bridge_user
+        raw = invite_to(house, room, bot)
+        name = event_id(raw, room.version)
+        body = {
+            "room_version": "12",
+            "event": raw,
+            "invite_room_state": [house.forger.created[room.room_id]],
+        }
+        assert (await house.ask("PUT", f"{V2}/invite/{at(room.room_id, name)}", body))[0] == 200
+        draft = house.forger.draft(room, "m.room.member", {"membership": odd}, bot, auth_events=[name])
+        beside = house.forger.message(house.room, "beside")
+        assert (await house.send(house.forger.finish(room, draft), beside))[0] == 200
+        assert await house.fate(beside) == "accepted"
+        assert await house.app.network("matrix")._ctx.store.count("invite") == 1
