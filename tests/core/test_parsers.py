@@ -38,6 +38,10 @@ UNBOUNDED = {
     ("core/hansa/operations.py", "request.body"): "the operator's request, over a socket of mode 0600",
     ("core/hansa/store/mongo.py", "mark"): "a name of ours in the store",
     (
+        "core/hansa/store/sqlite_backup.py",
+        "(folder / _MANIFEST).read_text(encoding='utf-8')",
+    ): "a backup that the operator restores",
+    (
         "plugins/matrix/hansa_matrix/proto/json_stream.py",
         "b'[%b]' % self.raw",
     ): "pieces of 256 KiB at the most",
