@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from sys import intern
 from typing import Any
 
 import orjson
@@ -148,9 +149,9 @@ def person_of(row: Row) -> Person:
     """The person in a row."""
     membership, server, name, role = orjson.loads(row.body)
     return Person(
-        user=Ref(str(row.key[1]), str(row.key[2])),
+        user=Ref(intern(str(row.key[1])), str(row.key[2])),
         membership=Membership(membership),
-        server=server,
+        server=intern(server),
         name=name,
         role=Role(role),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
+from sys import intern
 from typing import Any
 
 from hansa import (
@@ -156,7 +157,9 @@ async def person_of(pdu: Pdu, levels: Levels, home_of: HomeOf) -> Person:
         server = home.id.partition("@")[2].partition("/")[0] if "@" in home.id else home.network
     is_ = _MEMBERSHIPS.get(pdu.membership or "", Membership.LEAVE)
     called = _text(display_name(pdu.content), _NAME) or None
-    return Person(user=home, membership=is_, server=server, name=called, role=role_of(levels, user_id))
+    return Person(
+        user=home, membership=is_, server=intern(server), name=called, role=role_of(levels, user_id)
+    )
 
 
 def matters(keys: Iterable[StateKey]) -> bool:

@@ -6,7 +6,7 @@ import tracemalloc
 
 import orjson
 import pytest
-from hansa_matrix.proto.pdu import finish, from_raw, parse, redacted
+from hansa_matrix.proto.pdu import finish, from_raw, from_wire, parse, redacted
 from hansa_matrix.proto.versions import VERSIONS
 
 COUNT = 200
@@ -59,3 +59,11 @@ def test_the_bytes_of_an_event_of_ours_take_what_they_are_long():
     finally:
         tracemalloc.stop()
     assert taken < 2 * sum(map(len, kept)) + COUNT * 200
+
+
+def test_the_type_of_every_event_is_one_string():
+    """It stands in the key of every piece of state: a member event's in that of every person."""
+    version = VERSIONS["11"]
+    events = [parse(orjson.loads(pdu.wire), version) for pdu in finished(version)]
+    assert len({id(pdu.type) for pdu in events}) == 1
+    assert len({id(from_wire(one.event_id, one.wire, version).type) for one in events}) == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from sys import intern
 from typing import Any, NamedTuple
 
 import orjson
@@ -160,7 +161,7 @@ def _made(
     return Pdu(
         event_id=known_id,
         room_id=room_id or "",
-        type=raw["type"],
+        type=intern(raw["type"]),  # of 100,000 members in memory it is one string
         sender=raw["sender"],
         state_key=raw.get("state_key"),
         content=raw["content"],

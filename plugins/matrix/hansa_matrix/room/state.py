@@ -7,6 +7,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from sys import intern
 
 import orjson
 from hansa import Insert, LocalProtocolError, Row, Scoped
@@ -60,7 +61,7 @@ class Groups:
                 base = self._kept[at]
                 break
             parent, delta = self._drafted.get(at) or await self._read(at)
-            chain.append({(t, k): e for t, k, e in delta})
+            chain.append({(intern(t), k): e for t, k, e in delta})
             at = parent
         state = dict(base)
         for delta_state in reversed(chain):
