@@ -208,6 +208,27 @@ async def test_bytes_that_a_crash_left_without_an_address_go(tmp_path, monkeypat
         assert found == [kept.blob.digest]
 
 
+async def test_bytes_whose_removal_a_crash_cut_off_go_too(tmp_path, moved):
+    async with house(tmp_path) as home:
+        context, shelf = home.app.contexts["matrix"], home.app.network("matrix")._library
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"a file"
+
+        left = await context.blobs.put(chunks(), 100)
+        at = {"at": context.clock.now()}
+        await context.store.commit([Insert("media_going", (left.digest,), b"", at)])
+        with pytest.raises(OSError, match="try again"):
+            await shelf.add(chunks(), "text/plain", "a", owner="@a:x")
+        await shelf.sweep()
+        assert len(await rows(home, "media_going")) == 1  # it may be under way
+        moved(home, library.ORPHAN_AFTER + 60_000)
+        await shelf.sweep()
+        assert await rows(home, "media_going") == []
+        kept = await shelf.add(chunks(), "text/plain", "a", owner="@a:x")
+        assert await context.blobs.size(kept.blob.digest)
+
+
 async def test_a_file_whose_bytes_are_lost_is_none_and_a_copy_is_fetched_again(tmp_path):
     async with house(tmp_path) as home:
         alice, shelf = await home.person("alice"), home.app.network("matrix")._library

@@ -93,6 +93,7 @@ REASONS = {
     (f"{MATRIX}key_store.py", "_saved", "Put", "'key_document'"): "last: the document that was fetched last",
     (f"{MATRIX}key_store.py", "sweep", "Delete", "'key_document'"): "gone: it can be fetched",
     (f"{MATRIX}key_store.py", "sweep", "Delete", "'key'"): "gone: it can be fetched",
+    (f"{MATRIX}media/library.py", "_gone", "Delete", "_GOING"): "gone: the bytes are, or somebody has them",
     (f"{MATRIX}room/attendance.py", "writes", "Put", "'stay'"): "guarded: the Matrix room's row",
     (f"{MATRIX}room/attendance.py", "forget", "Delete", "'left'"): "gone: with the stay that it told of",
     (f"{MATRIX}room/care.py", "block", "Put", "'blocked'"): "same: there is nothing in it",

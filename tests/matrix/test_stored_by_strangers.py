@@ -182,6 +182,13 @@ MATRIX: dict[str, Kept] = {
         metric="matrix_stored_rows",
         flood="clients/test_floods.py::test_of_who_has_no_files_no_row_is_kept",
     ),
+    "media_going": Kept(
+        who="people here; other servers, whose files are let go of",
+        age="hansa_matrix.media.library:ORPHAN_AFTER",
+        within="a row of each file whose bytes are removed at this moment, or were as a crash came",
+        metric="matrix_stored_rows",
+        flood="clients/test_floods.py::test_bytes_whose_removal_a_crash_cut_off_go_too",
+    ),
     "media_reserved": Kept(
         who="people here",
         peer="hansa_matrix.media.library:MOST_RESERVED",

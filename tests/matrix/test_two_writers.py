@@ -289,6 +289,49 @@ async def test_what_files_take_is_counted_for_each(house):
     assert await rows(house, "media_usage", US) == [] and await rows(house, "media") == []
 
 
+async def test_bytes_that_one_removes_are_not_another_s_file(house, monkeypatch):
+    """Whoever gives the same bytes an address as they go is told so, and tries again."""
+    ctx = house.app.contexts["matrix"]
+    two = [Library(ctx, OURS) for _ in range(2)]
+    first = await two[0].add(chunks(b"same"), "text/plain", "", owner=US)
+    remove, given = type(ctx.blobs).remove, []
+
+    async def late(blobs: Any, digest: str) -> None:
+        monkeypatch.undo()
+        given.extend(
+            await asyncio.gather(
+                two[1].add(chunks(b"same"), "text/plain", "", owner=US), return_exceptions=True
+            )
+        )
+        await remove(blobs, digest)
+
+    monkeypatch.setattr(type(ctx.blobs), "remove", late)
+    assert await two[0].remove(first.mxc)
+    (refused,) = given
+    assert isinstance(refused, OSError)
+    assert await rows(house, "media") == await rows(house, "media_going") == []
+    again = await two[1].add(chunks(b"same"), "text/plain", "", owner=US)
+    assert [part async for part in two[0].read(again)] == [b"same"]
+
+
+async def test_bytes_that_went_before_a_commit_leave_nothing_of_the_file(house, monkeypatch):
+    ctx = house.app.contexts["matrix"]
+    files = Library(ctx, OURS)
+    size, asked = type(ctx.blobs).size, []
+
+    async def gone(blobs: Any, digest: str) -> int:
+        found = await size(blobs, digest)
+        if not asked:
+            asked.append(digest)
+            await blobs.remove(digest)
+        return found
+
+    monkeypatch.setattr(type(ctx.blobs), "size", gone)
+    with pytest.raises(OSError, match="removed at this moment"):
+        await files.add(chunks(b"same"), "text/plain", "", owner=US)
+    assert await rows(house, "media") == await rows(house, "media_usage") == []
+
+
 async def test_of_recipients_that_nobody_here_knows_nothing_is_swept(house, monkeypatch):
     """Another process sends to a set of servers: it is read, and until its row is there nobody has it."""
     ctx, sender = house.app.contexts["matrix"], house.app.network("matrix")._sender

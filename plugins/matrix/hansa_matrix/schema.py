@@ -149,6 +149,8 @@ SCHEMA = Schema(
             fields={"until": int, "owner": str},
             indexes=(("until",), ("owner", "until")),
         ),
+        #: Bytes that are being removed, and since when (ms): who gives them an address meanwhile is too late.
+        Collection(name="media_going", key={"digest": str}, fields={"at": int}, indexes=(("at",),)),
         #: What people here say of themselves, field by field.
         Collection(name="profile", key={"user_id": str}),
         #: Hashes of tokens that say who bears them, until a time in ms.

@@ -14,6 +14,7 @@ from hansa import (
     Busy,
     Cas,
     Conflict,
+    Delete,
     Insert,
     NetworkContext,
     NoBlob,
@@ -33,7 +34,7 @@ _PAGE = 500
 _NOTED_EVERY = 3_600_000
 #: Addresses that wait for their file, of one person and of all.
 MOST_RESERVED, MOST_RESERVED_IN_ALL = 100, 50_000
-_FILLED = b"filled"
+_FILLED, _GOING = b"filled", "media_going"
 #: How long bytes stay that no address has (ms), and parts of the folder (of 256) that an hour looks through.
 ORPHAN_AFTER, _PARTS_AT_ONCE = 3_600_000, 11
 _TRIES = 5
@@ -73,7 +74,6 @@ class Library:
         self.quotas = Quotas(ctx)
         self.quotas.evict = self._evict
         self._part = -1
-        #: Between the last look at who refers to a blob and its removal nobody else begins to refer to it.
         self._one = asyncio.Lock()
 
     async def add(
@@ -127,14 +127,13 @@ class Library:
     async def _commit(self, item: Item, *, reserved: bool) -> Item:
         """Make a stored blob a file, if it still may be one; copies that are in its way go."""
         for _ in range(_TRIES):
-            try:
-                await self._ctx.blobs.size(item.blob.digest)
-            except NoBlob as error:
-                raise OSError("the same file was removed at this moment: try again") from error
+            await self._there(item)
             copy = item.mxc.server != self._server
             if copy:
                 await self._make_room(item)
-            writes: list[Write] = [_row(item, self._server)]
+            # Of who gives bytes an address and who removes them as nobody's one is first.
+            going = (item.blob.digest,)
+            writes: list[Write] = [Insert(_GOING, going), Remove(_GOING, going), _row(item, self._server)]
             owners = (item.owner, COPIES) if copy else (item.owner,)
             for one in owners:
                 writes += await self.quotas.changed(one, item.blob.size, 1)
@@ -152,8 +151,20 @@ class Library:
                     await self._let_go(item.blob.digest)
                     return known
                 raise HasFile("that address has a file already") from None
+            try:
+                await self._there(item)
+            except OSError:
+                await self._remove([item.mxc])
+                raise
             return item
         raise OSError("files are being changed by too many at once: try again")
+
+    async def _there(self, item: Item) -> None:
+        """Raises OSError where the bytes were removed since they came."""
+        try:
+            await self._ctx.blobs.size(item.blob.digest)
+        except NoBlob as error:
+            raise OSError("the same file was removed at this moment: try again") from error
 
     async def _reserved(self, mxc: Mxc, owner: str) -> Row:
         """The row of an address that waits for somebody's file. Raises ``NotReserved``, ``HasFile``."""
@@ -264,10 +275,25 @@ class Library:
                 break
         return removed
 
-    async def _let_go(self, digest: str) -> None:
-        """Bytes that no address has are removed."""
-        if not await self._ctx.store.count("media", equal={"digest": digest}):
+    async def _let_go(self, digest: str) -> bool:
+        """Bytes that no address has are removed; whether they were. Nobody begins to refer to them between
+        the last look at who does and their removal: a row says that they are going.
+        """
+        if await self._ctx.store.count("media", equal={"digest": digest}):
+            return False
+        try:
+            await self._ctx.store.commit([Insert(_GOING, (digest,), b"", {"at": self._ctx.clock.now()})])
+        except Conflict:  # another removes them
+            return False
+        return await self._gone(digest)
+
+    async def _gone(self, digest: str) -> bool:
+        """What follows once the row is there; whether the bytes are removed."""
+        nobodys = not await self._ctx.store.count("media", equal={"digest": digest})
+        if nobodys:
             await self._ctx.blobs.remove(digest)
+        await self._ctx.store.commit([Delete(_GOING, (digest,))])
+        return nobodys
 
     async def _make_room(self, item: Item) -> None:
         """Copies that a new one is one too many with go, those unused for longest first. Raises ``OverQuota``
@@ -317,12 +343,15 @@ class Library:
         time, all of it within a day.
         """
         before = self._ctx.clock.now() - ORPHAN_AFTER
+        async for rows in pages(self._ctx.store, _GOING, index=("at",), upto=before, size=_PAGE):
+            for row in rows:  # a crash kept them from going
+                async with self._one:
+                    await self._gone(str(row.key[0]))
         for _ in range(_PARTS_AT_ONCE):
             self._part = (self._part + 1) % 256
             for digest in await self._ctx.blobs.old(f"{self._part:02x}", before):
                 async with self._one:
-                    if not await self._ctx.store.count("media", equal={"digest": digest}):
-                        await self._ctx.blobs.remove(digest)
+                    if await self._let_go(digest):
                         self._ctx.count("matrix_media_orphans")
 
 

@@ -31,6 +31,7 @@ COUNTED = (
     "last_seen",
     "left",
     "media",
+    "media_going",
     "media_reserved",
     "media_usage",
     "one_time_key",
