@@ -178,4 +178,6 @@ def postgres_server():
 @pytest.fixture
 def postgres_url(postgres_server):
     """The URL of an empty database."""
-    return postgres_server.database()
+    url = postgres_server.database()
+    yield url
+    postgres_server.drop(url)

@@ -9,6 +9,8 @@ says what was.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets
 from typing import Any
 
@@ -18,7 +20,9 @@ from hansa.store.owner import is_dead, this_process
 
 #: After so many seconds without a sign of life another process may take over.
 SECONDS = 10
-#: The table.
+#: Seconds for which the lease of a process elsewhere, which may be gone, is waited for.
+_PATIENCE = SECONDS + 2.0
+#: The table, and the channel on which a holder says that it lets go.
 TABLE = "hansa_lease"
 _UNTIL = f"clock_timestamp() + interval '{SECONDS} s'"
 #: A tenth of a page is filled, so that each change of the row finds room beside it.
@@ -37,11 +41,17 @@ _AGAIN = f"""
 UPDATE {TABLE} SET token = $1, until = {_UNTIL}
 WHERE id = 1 AND token = ANY($2::text[]) RETURNING position, number
 """
-_RELEASE = f"UPDATE {TABLE} SET token = '' WHERE id = 1 AND token = $1"
+_RELEASE = f"""
+WITH gone AS (UPDATE {TABLE} SET token = '' WHERE id = 1 AND token = $1 RETURNING id)
+SELECT pg_notify('{TABLE}', '') FROM gone
+"""
 _ADVANCE = f"""
 UPDATE {TABLE} SET position = greatest(position, $1) WHERE id = 1 AND token = $2 RETURNING position
 """
-_OWNER = f"SELECT token, host, pid, born, namespace FROM {TABLE} WHERE id = 1"
+_OWNER = f"""
+SELECT token, host, pid, born, namespace, until, extract(epoch FROM until - clock_timestamp())::float AS left
+FROM {TABLE} WHERE id = 1
+"""
 
 
 class Lease:
@@ -53,20 +63,43 @@ class Lease:
         self._asked: list[str] = []
 
     async def take(self, connection: Any) -> tuple[int, int]:
-        """Become the holder; returns the last position and the number of the last commit. Raises StoreError
-        naming who has the database.
+        """Become the holder; returns the last position and the number of the last commit.
+
+        A process of another machine may be gone: unless it shows a sign of life, its lease is waited for.
+        Raises StoreError naming who has the database.
         """
         found = await self._claim(connection, "")
+        if found is not None:
+            return found
+        owner = await connection.fetchrow(_OWNER)
+        if is_dead(owner):
+            found = await self._claim(connection, owner["token"])
+        elif owner["namespace"] != this_process()["namespace"]:
+            found = await self._wait(connection, owner)
         if found is None:
-            owner = await connection.fetchrow(_OWNER)
-            if is_dead(owner):
-                found = await self._claim(connection, owner["token"])
-            if found is None:
-                raise StoreError(
-                    f"the database is in use by process {owner['pid']} on {owner['host']}: stop it, or give "
-                    f"this one another database. A process that is gone is given up after {SECONDS} s"
-                )
+            raise StoreError(
+                f"the database is in use by process {owner['pid']} on {owner['host']}: stop it, or give "
+                f"this one another database. A process that is gone is given up after {SECONDS} s"
+            )
         return found
+
+    async def _wait(self, connection: Any, owner: Any) -> tuple[int, int] | None:
+        """Claim it when its time is over, or its holder says that it lets go; None if that lives."""
+        now = asyncio.get_running_loop().time
+        start, freed, until = now(), asyncio.Event(), owner["until"]
+        await connection.add_listener(TABLE, lambda *_: freed.set())
+        while now() - start < _PATIENCE:
+            found = await self._claim(connection, "")
+            if found is not None:
+                return found
+            owner = await connection.fetchrow(_OWNER)
+            if owner["until"] != until and owner["token"]:
+                return None
+            freed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(max(owner["left"], 0.05), _PATIENCE)):
+                    await freed.wait()
+        return None
 
     async def _claim(self, connection: Any, dead: str) -> tuple[int, int] | None:
         token, mine = secrets.token_hex(16), this_process()

@@ -91,13 +91,20 @@ _BY_INDEX = {
 
 
 class Session:
-    """A connection, and the server it is with."""
+    """A connection, and the server it is with. ``warned``: the server did what it was asked, but warned, as
+    it does when somebody ends its wait for a standby.
+    """
 
-    __slots__ = ("connection", "server")
+    __slots__ = ("connection", "server", "warned")
 
     def __init__(self, connection: Any, server: str) -> None:
         self.connection = connection
         self.server = server
+        self.warned = False
+        connection.add_log_listener(self._heard)
+
+    def _heard(self, _: Any, message: Any) -> None:
+        self.warned |= message.severity_en == "WARNING"
 
     def cut_after(self, seconds: float) -> asyncio.TimerHandle:
         """End it unless the returned handle is cancelled before; what waits for an answer then fails."""

@@ -295,8 +295,9 @@ class Writer:
         session, values = self._session, call.values
         assert session is not None
         cut = session.cut_after(_ANSWER_WITHIN)
+        session.warned = False
         try:
-            return int(
+            last = int(
                 await self._call.fetchval(
                     self._lease.token,
                     call.number,
@@ -308,6 +309,9 @@ class Writer:
                     values.bodies,
                 )
             )
+            if session.warned:
+                raise ConnectionError("the server warned")
+            return last
         except ERRORS as error:
             if is_cut(error):
                 self._drop()
@@ -356,6 +360,8 @@ class Writer:
         cut = session.cut_after(_ANSWER_WITHIN)
         try:
             position, kept = await self._lease.again(session.connection)
+            if session.warned:
+                raise ConnectionError("the server warned")
             if kept not in {self._number, pending, *(call.number - 1 for call in self._unsure)}:
                 raise StoreLost(_WENT_BACK)
             await self._use(session)

@@ -12,7 +12,7 @@ import sys
 import asyncpg
 import pytest
 from hansa import Retry
-from hansa.store import postgres
+from hansa.store import postgres, postgres_lease
 from hansa.store.base import (
     Append,
     Cas,
@@ -206,14 +206,55 @@ async def test_a_second_process_is_refused_by_name(postgres_url):
     await second.close()
 
 
-async def test_another_machine_is_waited_for_until_its_lease_ends(postgres_url):
+ELSEWHERE = "token = 'theirs', host = 'elsewhere', namespace = 'another kernel'"
+
+
+async def test_a_lease_of_another_machine_that_is_gone_is_waited_for(postgres_url):
     await (await opened(postgres_url)).close()
-    theirs = "token = 'theirs', host = 'elsewhere', namespace = 'another kernel'"
-    await lease(postgres_url, f"{theirs}, until = clock_timestamp() + interval '60 s'")
+    await lease(postgres_url, f"{ELSEWHERE}, until = clock_timestamp() + interval '0.5 s'")
+    await (await opened(postgres_url)).close()
+
+
+async def test_a_process_of_another_machine_that_lives_is_named(postgres_url, monkeypatch):
+    await (await opened(postgres_url)).close()
+    await lease(postgres_url, f"{ELSEWHERE}, until = clock_timestamp() + interval '60 s'")
+    waiting = asyncio.ensure_future(PostgresStore(postgres_url).open())
+    await until("it is waited for", lambda: listens(postgres_url))
+    await lease(postgres_url, "until = until + interval '1 s'")
+    await noted(postgres_url)
+    with pytest.raises(StoreError, match="on elsewhere"):
+        await waiting
+    monkeypatch.setattr(postgres_lease, "_PATIENCE", 0.2)
     with pytest.raises(StoreError, match="on elsewhere"):
         await PostgresStore(postgres_url).open()
-    await lease(postgres_url, "until = clock_timestamp()")
-    await (await opened(postgres_url)).close()
+
+
+async def test_whoever_waits_for_another_machine_is_woken_when_that_lets_go(postgres_url):
+    first = await opened(postgres_url)
+    await lease(postgres_url, "namespace = 'another kernel', until = clock_timestamp() + interval '60 s'")
+    first._timer.cancel()
+    second = PostgresStore(postgres_url)
+    waiting = asyncio.ensure_future(second.open())
+    await until("it is waited for", lambda: listens(postgres_url))
+    await first.close()
+    async with asyncio.timeout(5):
+        await waiting
+    await second.close()
+
+
+async def listens(url: str) -> bool:
+    connection = await asyncpg.connect(url)
+    try:
+        sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR query LIKE '%AS left%'"
+        return bool(await connection.fetchval(f"{sql} AND datname = current_database()"))
+    finally:
+        await connection.close()
+
+
+async def noted(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute("SELECT pg_notify('hansa_lease', '')")
+    await connection.close()
 
 
 async def test_a_process_of_this_machine_that_is_no_more_is_not_waited_for(postgres_url):

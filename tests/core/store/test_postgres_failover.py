@@ -58,7 +58,12 @@ class Pair:
         await off(self.second.sql, "SELECT pg_promote()")
 
     def waits(self) -> bool:
-        return self.first.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == "1"
+        return (
+            self.first.sql(
+                "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event = 'SyncRep'"
+            )
+            == "1"
+        )
 
     def stop(self) -> None:
         for server in (self.first, self.second):
@@ -184,4 +189,24 @@ async def test_a_session_that_is_cut_off_while_the_standby_is_waited_for_learns_
     assert await waits == [1]
     assert [row.key[1] for row in await store.scan("s", "thing")] == [1]
     assert await store.commit("s", batch(2)) == [2]
+    await store.close()
+
+
+async def test_who_ends_the_wait_for_a_standby_acknowledges_nothing(pair):
+    """The server then says that the commit is done, and warns."""
+    await pair.wait_for_the_standby()
+    store = await opened(pair.url)
+    pair.second.kill()
+    commit = asyncio.ensure_future(store.commit("s", batch(1)))
+    session = store._writer._session
+    await until("the commit waits for the standby", lambda: off(pair.waits))
+    sql = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    await off(pair.first.sql, sql)
+    while store._writer._session is session:
+        await asyncio.sleep(0.01)
+    await until("its result is asked for, which waits too", lambda: off(pair.waits))
+    assert not commit.done()
+    await off(pair.second.start)
+    assert await commit == [1]
+    assert [row.key[1] for row in await store.scan("s", "thing")] == [1]
     await store.close()
