@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
-from hansa import Busy, Delivery, Inbound, Outcome, Retry
+from hansa import Busy, Delivery, Inbound, Outcome, Retry, StoreFault
+from hansa.store.base import Store
+from hansa.testing.faulty_store import Fault, FaultyStore
 from hansa.testing.sim import Crashed, Havoc, Machine, Simulation, havoc, seeds, simulate
 from sim.scripted import Stage, said
 
@@ -21,7 +24,7 @@ async def _insist(sim: Simulation, machine: Machine, inbound: Inbound) -> Outcom
         try:
             app = machine.running
             outcomes = await machine.do(app.contexts[inbound.origin.network].submit([inbound]))
-        except (Crashed, Busy):
+        except (Crashed, Busy, StoreFault):
             await asyncio.sleep(sim.chance.between(0.05, 0.5))
             continue
         return outcomes[0]
@@ -174,5 +177,68 @@ def test_a_graceful_stop_repeats_nothing(seed: int):
         await town.check()
         for screen in town.screens().values():
             assert set(screen.sends.values()) == {1}
+
+    simulate(scenario, seed)
+
+
+@pytest.mark.parametrize("seed", seeds(60))
+def test_a_database_that_does_not_say_what_it_kept_loses_nothing_and_doubles_nothing(seed: int):
+    """Results that stay unknown, whether the batch was kept or not, end the process, which starts from the
+    store. Besides, the database goes away, tells late, and reads a row as it was before.
+    """
+
+    async def scenario(sim: Simulation) -> None:
+        town = _Town(sim)
+        machine, chance = town.machine, sim.chance
+        faults = [Fault.UNKNOWN_KEPT, Fault.UNKNOWN_NOT_KEPT, Fault.AWAY, Fault.AWAY, Fault.LATE]
+        trouble = True
+        met: list[Fault] = []
+
+        def choose(_: object) -> Fault | None:
+            if not trouble or not chance.happens(0.04):
+                return None
+            met.append(faults[int(chance.between(0.0, len(faults) - 0.001))])
+            return met[-1]
+
+        def between(inner: Store) -> Store:
+            store = FaultyStore(inner, choose, lambda: trouble and chance.happens(0.03))
+
+            async def late() -> None:
+                while True:
+                    store.back.clear()
+                    await asyncio.sleep(chance.between(0.0, 3.0))
+                    store.back.set()
+                    await asyncio.sleep(chance.between(0.0, 1.0))
+
+            machine.spawn(late())
+            return store
+
+        machine.between = between
+
+        async def begun(start: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await start()
+            except Crashed:
+                pass
+            except StoreFault:  # it cannot start, and ends
+                machine.crash()
+
+        async def supervised() -> None:
+            while trouble or not machine.alive:
+                if not machine.alive:
+                    await begun(machine.restart)
+                await asyncio.sleep(0.05)
+
+        await begun(machine.start)
+        supervisor = asyncio.ensure_future(supervised())
+        await asyncio.gather(*(town.talk(name) for name in "abc"))
+        trouble = False
+        await supervisor
+        await town.settled()
+        await town.check()
+        assert met
+        told = [fault for fault in sim.faults if fault.startswith("hansa.store: the database is ")]
+        assert told
+        sim.faults[:] = [fault for fault in sim.faults if fault not in told]
 
     simulate(scenario, seed)

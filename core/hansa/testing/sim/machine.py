@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from asyncio import Future, Task
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -14,6 +14,7 @@ from hansa.http import Router
 from hansa.listen import Dispatcher
 from hansa.seams import HttpRequest, HttpResponse, Request, Seams
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
+from hansa.store.base import Store
 from hansa.store.memory import MemoryDisk
 from hansa.testing.sim.chance import SeededRandom, VirtualClock
 from hansa.testing.sim.disk import MortalStore
@@ -48,6 +49,8 @@ class Machine:
         self.names: frozenset[str] = frozenset()
         self.skew = 0
         self.disk = MemoryDisk()
+        #: What lies between the app and its disk: a store that fails, for one.
+        self.between: Callable[[Store], Store] = lambda store: store
         self.boots = 0
         self.alive = False
         self.app: App | None = None
@@ -91,7 +94,7 @@ class Machine:
         async def boot_up() -> App:
             app = App(
                 Setup(
-                    store=store,
+                    store=self.between(store),
                     http=VirtualHttp(sim.network, self.name),
                     seams=seams,
                     networks=self.networks,
@@ -99,6 +102,7 @@ class Machine:
                     rooms=[RoomSetup(links=links) for links in self.rooms],
                 )
             )
+            app.store.on_lost = lambda _: self.crash()
             await app.start()
             return app
 
