@@ -58,7 +58,7 @@ REASONS = {
     ("core/hansa/tables.py", "people_writes", "Delete", "'person'"): "guarded: the room's row",
     ("core/hansa/tables.py", "event_put", "Put", "'event'"): "guarded: the room's row",
     ("core/hansa/tables.py", "alias_put", "Put", "'alias'"): "same: one native id is one event's",
-    (f"{MATRIX}client_api/accounts.py", "create", "Put", "'profile'"): "guarded: the account is inserted",
+    (f"{MATRIX}client_api/accounts.py", "turn", "Put", "'profile'"): "guarded: the account is inserted",
     (f"{MATRIX}client_api/accounts.py", "_tokens_gone", "Delete", "'access_token'"): "gone",
     (f"{MATRIX}client_api/accounts.py", "logout_all", "Delete", "'access_token'"): "gone",
     (f"{MATRIX}client_api/accounts.py", "deactivate", "Delete", "'profile'"): "gone: who wants to be erased",

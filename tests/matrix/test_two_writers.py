@@ -16,6 +16,8 @@ from hansa.runtime import Context
 from hansa.seams import SystemRandom
 from hansa.store.base import Append, Conflict, Insert, Scoped
 from hansa.store.memory import MemoryStore
+from hansa.store.mongo import MongoStore
+from hansa.store.postgres import PostgresStore
 from hansa.store.sqlite import SqliteStore
 from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.kept_filters import KeptFilters
@@ -39,10 +41,15 @@ US, THEM = f"@hansa:{OURS}", f"@m:{THEIRS}"
 SIGNED = "signed_curve25519"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "mongo", "postgres"])
 async def house(request, tmp_path):
-    store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "db", synchronous="OFF")
-    async with inbound(tmp_path, store=store) as made:
+    stores = {
+        "memory": MemoryStore,
+        "sqlite": lambda: SqliteStore(tmp_path / "db", synchronous="OFF"),
+        "mongo": lambda: MongoStore(request.getfixturevalue("mongo_url")),
+        "postgres": lambda: PostgresStore(request.getfixturevalue("postgres_url")),
+    }
+    async with inbound(tmp_path, store=stores[request.param]()) as made:
         yield made
 
 
@@ -235,6 +242,11 @@ async def test_an_account_that_was_made_elsewhere_is_known_by_its_row(house):
     await house.app.network("matrix")._attendance.move(user, other)
     assert await here.concerned([("m.room.member", user), ("m.room.member", f"@no:{OURS}")]) == [user]
     assert here.stay(user, "!other") == other
+    late = Attendance(ctx)
+    invite = Stay(room_id="!asked", membership="invite", event_id="$i", sender=THEM)
+    await late.move(user, invite)
+    assert (await late.as_kept(user, ["!asked"]))["!asked"] == invite
+    assert not await Attendance(ctx).has(f"@no:{OURS}") and await Attendance(ctx).has(user)
 
 
 async def test_an_id_of_a_server_s_key_is_never_given_to_another_key(house):

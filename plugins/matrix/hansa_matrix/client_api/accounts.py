@@ -15,7 +15,20 @@ from enum import Enum
 from typing import Any
 
 import orjson
-from hansa import Cas, Conflict, Delete, Insert, LocalProtocolError, NetworkContext, Put, Row, Write, scan_all
+from hansa import (
+    Changed,
+    Conflict,
+    Delete,
+    Insert,
+    LocalProtocolError,
+    NetworkContext,
+    Put,
+    Row,
+    Write,
+    again_on_conflict,
+    change_row,
+    scan_all,
+)
 
 from hansa_matrix.client_api.closing import forget_private
 from hansa_matrix.client_api.last_seen import LastSeen
@@ -31,8 +44,6 @@ from hansa_matrix.texts import texts_of_keys
 from hansa_matrix.users.devices import Devices
 
 _LOCALPART = re.compile(r"[a-z0-9._=\-/+]+", re.ASCII)
-#: Writes that are tried while others change the same.
-_TRIES = 8
 _REMEMBERED = 10_000
 
 
@@ -160,20 +171,17 @@ class Accounts:
             admin=admin,
             created=self._ctx.clock.now(),
         )
-        for attempt in range(_TRIES):
+
+        async def turn() -> None:
             writes: list[Write] = [
                 Insert("account", (user,), self._body(account)),
                 Put("profile", (user,), orjson.dumps({"displayname": user[1:].partition(":")[0]})),
             ]
             if using is not None:
                 writes.append(await using())
-            try:
-                await self._ctx.store.commit(writes)
-            except Conflict as conflict:
-                if conflict.collection == "account" or attempt == _TRIES - 1:
-                    raise
-                continue
-            break
+            await self._ctx.store.commit(writes)
+
+        await again_on_conflict(turn, collections={"registration_token"})
         self._attendance.accounts.add(user)
         return account
 
@@ -187,18 +195,13 @@ class Accounts:
 
     async def _change(self, user: str, change: Callable[[Account], Account]) -> None:
         """Make an account otherwise, whatever becomes of it at the same time."""
-        for attempt in range(_TRIES):
-            row = await self._ctx.store.get("account", (user,))
+
+        def changed(row: Row | None) -> Changed:
             if row is None:
                 raise LocalProtocolError(f"there is no {user}")
-            changed = change(Account(user=user, **orjson.loads(row.body)))
-            try:
-                await self._ctx.store.commit([Cas("account", (user,), row.body, self._body(changed))])
-            except Conflict:
-                if attempt == _TRIES - 1:
-                    raise
-                continue
-            return
+            return Changed(body=self._body(change(Account(user=user, **orjson.loads(row.body)))))
+
+        await change_row(self._ctx.store, "account", (user,), changed)
 
     def began(self) -> int:
         """The generation before a proof, for ``login``."""

@@ -5,10 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
-from hansa import Cas, Conflict, NetworkContext, Request, scan_all
+from hansa import (
+    Cas,
+    NetworkContext,
+    Request,
+    again_on_conflict,
+    scan_all,
+)
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited, own
@@ -29,7 +36,6 @@ _MOST_TAGS = 100
 _MOST_KEPT = 10_000
 #: Bytes of all account data of one person.
 MOST_BYTES = 32 * 1024 * 1024
-_TRIES = 8
 
 
 class UserData:
@@ -71,14 +77,7 @@ class UserData:
         of a value that is too large, and what ``change`` raises.
         """
         async with self._locks.held(user):
-            for attempt in range(_TRIES):
-                try:
-                    await self._change((user, room_id, type_), change)
-                except Conflict:  # another process
-                    if attempt == _TRIES - 1:
-                        raise
-                    continue
-                break
+            await again_on_conflict(partial(self._change, (user, room_id, type_), change))
         self.changed(user, type_)
         self._news.tell(user)
 

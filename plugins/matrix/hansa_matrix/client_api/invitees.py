@@ -22,7 +22,7 @@ class Invitees:
         """
         local, _, server = user[1:].partition(":")
         prefix = self._ctx.config.ghost_prefix
-        if self._own.nobody(user):
+        if await self._own.nobody(user):
             raise error(404, "M_NOT_FOUND", f"there is no {user}")
         if (
             server != self._own.server

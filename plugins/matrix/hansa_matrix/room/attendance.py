@@ -119,15 +119,21 @@ class Attendance:
     async def concerned(self, keys: Iterable[StateKey]) -> list[str]:
         """Those with an account among the people whose member event has one of some state keys."""
         people = [key[1] for key in keys if key[0] == MEMBER]
-        await self.learn(user for user in people if user not in self.accounts and self._may_have(user))
+        await self.learn(user for user in people if user not in self.accounts and self.may_have(user))
         return [user for user in people if user in self.accounts]
 
-    def _may_have(self, user: str) -> bool:
+    def may_have(self, user: str) -> bool:
         """Whether an account may have this name: ghosts and the bridge user have none."""
         local, _, server = user[1:].partition(":")
         config = self._ctx.config
         ghost = local == config.bridge_user or local.startswith(config.ghost_prefix)
         return server == config.server_name and not ghost
+
+    async def has(self, user: str) -> bool:
+        """Whether somebody has, or had, an account, also one that was made where we did not see it."""
+        if user not in self.accounts and self.may_have(user):
+            await self.learn([user])
+        return user in self.accounts
 
     async def learn(self, users: Iterable[str]) -> None:
         """Take up accounts that were made where we did not see it, if there are some of these names."""
@@ -178,7 +184,7 @@ class Attendance:
 
     async def move(self, user: str, stay: Stay, *, over: Collection[str] | None = None) -> None:
         """Keep a stay that no event of a room of ours made; ``over``: only in place of such memberships."""
-        if user not in self.accounts:
+        if not await self.has(user):
             return
 
         async def turn() -> bool:

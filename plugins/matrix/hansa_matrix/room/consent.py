@@ -44,7 +44,7 @@ class Consent:
         except LocalProtocolError as error:
             return Refusal(code=RefusalCode.INVALID, text=str(error))
         invite = isinstance(content, Member) and content.membership is Standing.INVITE
-        if invite and self._own.nobody(target):
+        if invite and await self._own.nobody(target):
             return Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no {target}")
         if isinstance(content, Member) and invite and ids.domain_of(target) != self._own.server:
             create = (await room.events_of(await room.state(), [CREATE_KEY])).get(CREATE_KEY)

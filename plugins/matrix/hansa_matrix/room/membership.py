@@ -373,7 +373,6 @@ class Membership:
                 state[pdu.key] = pdu.event_id
         attendance, user = self._own.attendance, join.state_key or ""
         of_room = RoomEvents(self._events, join.room_id)
-        await attendance.learn([user] if user not in attendance.accounts else [])
         row = await self._ctx.store.get("room", (join.room_id,))
         if row is None:
             room = MatrixRoom(join.room_id, version, self._ctx.store, self._events)
@@ -383,7 +382,7 @@ class Membership:
         room.resident = True
         if room.attended:
             room.returns = (*room.returns, join.event_id)[-_RETURNS:]
-        room.attended = room.attended or user in attendance.accounts
+        room.attended = room.attended or await attendance.has(user)
         await asyncio.sleep(0)  # each of these steps takes some milliseconds for twenty thousand people
         before = room.groups.grow(0, {}, state)
         await asyncio.sleep(0)

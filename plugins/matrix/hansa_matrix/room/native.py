@@ -108,12 +108,11 @@ class Own:
         """The user id of the account that makes and joins rooms."""
         return f"@{self.ctx.config.bridge_user}:{self.server}"
 
-    def nobody(self, user: str) -> bool:
+    async def nobody(self, user: str) -> bool:
         """Whether a user id is one of this server and nobody's: no account, ghost or bridge user."""
-        local, _, server = user[1:].partition(":")
-        config = self.ctx.config
-        kept = local == config.bridge_user or local.startswith(config.ghost_prefix)
-        return server == self.server and user not in self.attendance.accounts and not kept
+        if not self.attendance.may_have(user):
+            return False
+        return not await self.attendance.has(user)
 
     async def fresh(self, room: MatrixRoom) -> None:
         """See ``MatrixRoom.fresh``."""

@@ -228,7 +228,7 @@ class Pending:
     async def drop(self, room_id: str, user: str, left: Pdu | None = None) -> None:
         """It is answered; by ``left`` if that is an event which no room of ours has."""
         writes: list[Write] = [Delete("invite", (room_id, user))]
-        if left is not None and user in self._attendance.accounts:
+        if left is not None and await self._attendance.has(user):
             writes += await self._ended.writes(user, room_id, left)
         await self._ctx.store.commit(writes)
         stay = self._attendance.stay(user, room_id)

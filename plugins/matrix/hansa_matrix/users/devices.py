@@ -15,7 +15,6 @@ from typing import Any
 import orjson
 from hansa import (
     Cas,
-    Conflict,
     Delete,
     Insert,
     LocalProtocolError,
@@ -59,8 +58,6 @@ _MOST_ONE_TIME = 5000
 #: One-time keys of all devices of one person, fallback keys of one device, and signatures of one person on
 #: the keys of others.
 MOST_OF_USER, MOST_ALGORITHMS, MOST_VOUCHED = 50_000, 10, 10_000
-#: Writes that are tried while others change the same.
-_TRIES = 8
 #: People who are looked up in one go.
 _AT_ONCE = 250
 
@@ -315,20 +312,17 @@ class Devices:
 
     async def _sign_master(self, user: str, key_id: str, signed: Mapping[str, Any]) -> str:
         """The same for somebody's own master key."""
-        for attempt in range(_TRIES):
+
+        async def turn() -> str:
             row = await self._ctx.store.get("cross_signing_key", (user, "master"))
             master = orjson.loads(row.body) if row is not None else None
             merged = with_signatures(master, signed, user) if master is not None else None
             if row is None or merged is None or f"ed25519:{key_id}" not in merged["keys"]:
                 return "there is no such key"
-            try:
-                await self.set_cross_signing(user, {"master": merged}, was={"master": row.body})
-            except Conflict:  # it was signed by another device at this moment
-                if attempt == _TRIES - 1:
-                    raise
-                continue
-            break
-        return ""
+            await self.set_cross_signing(user, {"master": merged}, was={"master": row.body})
+            return ""
+
+        return await again_on_conflict(turn)
 
     async def _signers(self, user: str) -> dict[str, str]:
         """The public keys by which somebody signs: of devices, and of cross-signing."""

@@ -12,14 +12,15 @@ from urllib.parse import quote
 
 import orjson
 from hansa import (
-    Cas,
-    Conflict,
+    Changed,
     LocalProtocolError,
     Membership,
     NetworkContext,
     Person,
     Ref,
     RemoteProtocolError,
+    Row,
+    change_row,
 )
 
 from hansa_matrix.crossings import Crossings, said
@@ -32,8 +33,6 @@ MAX_PROFILE = 64 * 1024
 #: Fields that are texts: of another server's answer they are read as such, or are not there.
 _TEXTS = frozenset(["displayname", "avatar_url"])
 _MAX_FIELD = 255
-#: Writes that are tried while another process changes the same.
-_TRIES = 8
 _WITHIN = 10.0
 #: People of whom it is remembered how the policies judge their profile.
 _JUDGED = 10_000
@@ -105,23 +104,18 @@ class Profiles:
         """One field of somebody here, None to remove it. Raises LocalProtocolError for one too large."""
         if not 0 < len(field.encode()) <= _MAX_FIELD:
             raise LocalProtocolError(f"a profile field's name has 1 to {_MAX_FIELD} bytes")
+
+        def changed(row: Row | None) -> Changed:
+            kept = orjson.loads(row.body) if row is not None else {}
+            kept.pop(field, None)
+            if value is not None:
+                kept[field] = value
+            if not within(kept, MAX_PROFILE):
+                raise LocalProtocolError(f"a profile has at most {MAX_PROFILE} bytes")
+            return Changed(body=orjson.dumps(kept))
+
         async with self._locks.held(user):
-            for attempt in range(_TRIES):
-                row = await self._ctx.store.get("profile", (user,))
-                kept = orjson.loads(row.body) if row is not None else {}
-                kept.pop(field, None)
-                if value is not None:
-                    kept[field] = value
-                if not within(kept, MAX_PROFILE):
-                    raise LocalProtocolError(f"a profile has at most {MAX_PROFILE} bytes")
-                before = row.body if row is not None else None
-                try:
-                    await self._ctx.store.commit([Cas("profile", (user,), before, orjson.dumps(kept))])
-                except Conflict:  # another process set another field
-                    if attempt == _TRIES - 1:
-                        raise
-                    continue
-                return
+            await change_row(self._ctx.store, "profile", (user,), changed)
 
     async def of(self, user: str, field: str = "") -> Mapping[str, Any] | None:
         """All fields of anybody, or one; None if there is nobody. Raises ``Unreachable``, ``Refused``."""
