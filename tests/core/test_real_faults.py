@@ -14,6 +14,7 @@ import subprocess
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -21,6 +22,7 @@ import pymongo
 import pytest
 from peers.hansa import Hansa
 from peers.mongo import Mongo
+from peers.postgres import Postgres
 from peers.process import free_port
 from peers.require import absent
 from peers.waiting import until
@@ -209,86 +211,120 @@ async def test_killed_in_the_midst_of_writing_it_has_what_it_acknowledged(scene,
     await s.everybody_has(kept)
 
 
-async def test_a_mongodb_that_is_stopped_and_started_again(scene, tmp_path):
-    """Stopped in order: the server for tests keeps on a kill not all that it acknowledged."""
-    folder = tmp_path / "mongo"
-    folder.mkdir()
-    mongo = Mongo(folder).start()
-    try:
-        s = await scene(tmp_path, mongo.database())
-        assert (await s.say("before"))[0] == 200
-        assert mongo._process is not None
-        mongo._process.stop()
-        status, body, after = await s.say("meanwhile")
-        assert (status, body["errcode"]) == (503, "M_UNKNOWN")
-        assert int(after) > 0
-        assert (await s.ours.run("status"))["store"]["kind"] == "away"
-        assert (await s.health())[0] == 503
-        await s.bob.say(s.room, "from afar")
-        mongo.start()
+class MongoServer:
+    """MongoDB's protocol. It is stopped in order: the server for tests keeps on a kill not all that it
+    acknowledged.
+    """
 
-        async def taken() -> bool:
-            return (await s.say("taken"))[0] == 200
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._mongo = Mongo(folder)
+        self.start, self.stop = self._mongo.start, self._mongo.stop
 
-        await until("it is back", taken)
-        await s.everybody_has({"before", "taken", "from afar"})
-        await s.nothing_restarted()
-        await s.ours.stop()
-    finally:
-        mongo.stop()
+    def database(self) -> str:
+        self.url = self._mongo.database()
+        return self.url
 
+    def end(self) -> None:
+        self._mongo._process.stop()
 
-async def test_a_mongodb_that_stands_still_for_a_while(scene, tmp_path):
-    """It answers nothing and closes nothing. What was under way is kept or not, and its client finds which."""
-    folder = tmp_path / "mongo"
-    folder.mkdir()
-    mongo = Mongo(folder).start()
-    try:
-        s = await scene(tmp_path, mongo.database())
-        assert (await s.say("before"))[0] == 200
-        assert mongo._process is not None
-        mongo._process.send(signal.SIGSTOP)
-        status, body, after = await s.say("under way")
-        assert (status, body["errcode"]) == (503, "M_UNKNOWN")
-        assert int(after) > 0
-        mongo._process.send(signal.SIGCONT)
+    def send(self, number: signal.Signals) -> None:
+        self._mongo._process.send(number)
 
-        async def taken() -> bool:
-            return (await s.say("under way"))[0] == 200
-
-        await until("it is back", taken, 60)
-        await s.everybody_has({"before", "under way"})
-        for person in (s.alice, s.bob):
-            assert (await person.bodies(s.room)).count("under way") == 1
-        await s.nothing_restarted()
-        await s.ours.stop()
-    finally:
-        mongo.stop()
-
-
-async def test_a_process_whose_database_was_taken_ends_at_once_and_says_so(scene, tmp_path):
-    folder = tmp_path / "mongo"
-    folder.mkdir()
-    mongo = Mongo(folder).start()
-    try:
-        url = mongo.database()
-        s = await scene(tmp_path, url)
-        assert (await s.say("before"))[0] == 200
-        with pymongo.MongoClient(url) as client:
+    def take(self) -> None:
+        with pymongo.MongoClient(self.url) as client:
             rows = client.get_default_database()["hansa.lease"]
             rows.update_one({"_id": "store"}, {"$set": {"token": "another's"}})
-        process = s.ours._process
-        assert process is not None
 
-        async def ended() -> bool:
-            return not process.running
+    def taken(self) -> str:
+        with pymongo.MongoClient(self.url) as client:
+            return client.get_default_database()["hansa.lease"].find_one({"_id": "store"})["token"]
 
-        await until("it has ended", ended, 30)
-        assert process.exit_code == 4
-        (line,) = [line for line in s.ours.log().splitlines() if line.startswith("stopped:")]
-        assert "another process has taken it over" in line
-        with pymongo.MongoClient(url) as client:
-            rows = client.get_default_database()["hansa.lease"]
-            assert rows.find_one({"_id": "store"})["token"] == "another's"
+
+class PostgresServer:
+    """PostgreSQL, which is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._postgres = Postgres()
+        self.start, self.stop = self._postgres.start, self._postgres.stop
+        self.end, self.send = self._postgres.kill, self._postgres.send
+
+    def database(self) -> str:
+        self.url = self._postgres.database()
+        return self.url
+
+    def take(self) -> None:
+        self._postgres.sql("UPDATE hansa_lease SET token = 'another''s'", self.url)
+
+    def taken(self) -> str:
+        return self._postgres.sql("SELECT token FROM hansa_lease", self.url)
+
+
+@pytest.fixture(params=[MongoServer, PostgresServer])
+def server(request, tmp_path):
+    """A database of this test alone."""
+    made = request.param(tmp_path / "server")
+    try:
+        made.start()
+        yield made
     finally:
-        mongo.stop()
+        made.stop()
+
+
+async def test_a_database_that_ends_and_is_started_again(scene, server, tmp_path):
+    s = await scene(tmp_path, server.database())
+    assert (await s.say("before"))[0] == 200
+    server.end()
+    status, body, after = await s.say("meanwhile")
+    assert (status, body["errcode"]) == (503, "M_UNKNOWN")
+    assert int(after) > 0
+    assert (await s.ours.run("status"))["store"]["kind"] == "away"
+    assert (await s.health())[0] == 503
+    await s.bob.say(s.room, "from afar")
+    server.start()
+
+    async def taken() -> bool:
+        return (await s.say("taken"))[0] == 200
+
+    await until("it is back", taken)
+    await s.everybody_has({"before", "taken", "from afar"})
+    await s.nothing_restarted()
+    await s.ours.stop()
+
+
+async def test_a_database_that_stands_still_for_a_while(scene, server, tmp_path):
+    """It answers nothing and closes nothing. What was under way is kept or not, and its client finds which."""
+    s = await scene(tmp_path, server.database())
+    assert (await s.say("before"))[0] == 200
+    server.send(signal.SIGSTOP)
+    status, body, after = await s.say("under way")
+    assert (status, body["errcode"]) == (503, "M_UNKNOWN")
+    assert int(after) > 0
+    server.send(signal.SIGCONT)
+
+    async def taken() -> bool:
+        return (await s.say("under way"))[0] == 200
+
+    await until("it is back", taken, 60)
+    await s.everybody_has({"before", "under way"})
+    for person in (s.alice, s.bob):
+        assert (await person.bodies(s.room)).count("under way") == 1
+    await s.nothing_restarted()
+    await s.ours.stop()
+
+
+async def test_a_process_whose_database_was_taken_ends_at_once_and_says_so(scene, server, tmp_path):
+    s = await scene(tmp_path, server.database())
+    assert (await s.say("before"))[0] == 200
+    server.take()
+    process = s.ours._process
+    assert process is not None
+
+    async def ended() -> bool:
+        return not process.running
+
+    await until("it has ended", ended, 30)
+    assert process.exit_code == 4
+    (line,) = [line for line in s.ours.log().splitlines() if line.startswith("stopped:")]
+    assert "another process has taken it over" in line
+    assert server.taken() == "another's"

@@ -4,9 +4,11 @@ names (a URL with a database, whose role may create databases; every test gets a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -157,6 +159,16 @@ class Postgres:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """To the server and each of its processes."""
+        assert self._process is not None
+        for state in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                parent = state.read_text().rpartition(")")[2].split()[1]
+                if int(parent) == self.pid:
+                    os.kill(int(state.parent.name), number)
+        self._process.send(number)
 
     def kill(self) -> None:
         """As a crash would end it; ``start`` brings it back with its data."""
