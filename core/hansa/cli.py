@@ -27,6 +27,7 @@ _OWN = frozenset(
         "status",
         "plugins",
         "reload",
+        "promote",
         "where",
         "rooms",
         "deliveries",
@@ -70,6 +71,9 @@ def _parser(epilog: str = "") -> argparse.ArgumentParser:
     top.add_parser("status", parents=[listing], help="what is up and what waits")
     top.add_parser("plugins", parents=[listing], help="installed plugins, and where they are enabled")
     top.add_parser("reload", parents=[listing], help="read policies and certificates again")
+    top.add_parser(
+        "promote", parents=[listing], help="let a process that stands by take the database over at once"
+    )
     where = top.add_parser("where", parents=[listing], help="which destinations have an event")
     where.add_argument("event", help="its id, here or on one of the networks")
 
@@ -290,6 +294,8 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
     match name:
         case "status" | "plugins":
             return ("GET", f"/{name}", None), name
+        case "promote":
+            return ("POST", "/promote", {}), "plain"
         case "reload":
             return ("POST", "/reload", {}), "plain"
         case "where":

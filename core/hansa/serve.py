@@ -23,6 +23,7 @@ from hansa.config import Config, Mistakes, PolicyConfig, load
 from hansa.contracts import RoomWish
 from hansa.decision_log import Retention
 from hansa.descriptors import connections_within, raise_limit
+from hansa.http import Router
 from hansa.intake import Intake, IntakeLimits
 from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
 from hansa.logs import log_to
@@ -34,6 +35,7 @@ from hansa.restart import needing_restart
 from hansa.seams import Seams, SystemClock, SystemRandom
 from hansa.settings import Tls
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
+from hansa.standby import Standby, let_go
 from hansa.store import open_store
 from hansa.store.faults import StoreFault, StoreLost
 
@@ -113,6 +115,38 @@ class Process:
     def _count(self, name: str, **labels: str) -> None:
         self.app.count(name, **labels)
 
+    async def free(self, ended: asyncio.Event) -> bool:
+        """Open the database, standing by while another process has it; False if ``ended`` came first."""
+        app = self.app
+        standby = Standby(app.store, app.setup.store, app.seams.clock, self._say)
+        if await standby.free():
+            return True
+        listeners = self._local(standby.routes(), standby.watched())
+        try:
+            for listener in listeners:
+                await listener.start()
+            ours = await standby.wait(ended)
+        finally:
+            for listener in listeners:
+                await listener.stop()
+        if ours:
+            addresses = [urlsplit(address) for address in self._config.server.listen]
+            await let_go([(parts.hostname or "", parts.port or 0) for parts in addresses])
+        return ours
+
+    def _local(self, operations: Router, watched: Router) -> list[Listener]:
+        """The admin socket and the address of the metrics."""
+        server, count = self._config.server, self.app.count
+        socket = str(self._config.folder / server.admin.removeprefix("unix:"))
+        found = [Listener(Dispatcher({"": operations}, count), socket, 0, intake=Intake(_LOCAL, count))]
+        if server.metrics:
+            host, _, port = server.metrics.rpartition(":")
+            apart = Intake(_LOCAL, count)
+            found.append(
+                Listener(Dispatcher({"": watched}, count), host.strip("[]"), int(port), intake=apart)
+            )
+        return found
+
     async def start(self) -> None:
         """Open everything; networks go on connecting afterwards."""
         await asyncio.to_thread(self._blobs.tidy)
@@ -130,14 +164,7 @@ class Process:
             self._listeners.append(
                 Listener(public, parts.hostname or "", parts.port or 0, tls, intake=intake, budget=budget)
             )
-        socket = str(self._config.folder / self._config.server.admin.removeprefix("unix:"))
-        local = Dispatcher({"": operations.routes()}, self.app.count)
-        self._listeners.append(Listener(local, socket, 0, intake=Intake(_LOCAL, self.app.count)))
-        if self._config.server.metrics:
-            host, _, port = self._config.server.metrics.rpartition(":")
-            watched = Dispatcher({"": operations.watched()}, self.app.count)
-            apart = Intake(_LOCAL, self.app.count)
-            self._listeners.append(Listener(watched, host.strip("[]"), int(port), intake=apart))
+        self._listeners += self._local(operations.routes(), operations.watched())
         for listener in self._listeners:
             await listener.start()
         self.app.spawn(self._look_at_store(), "store health")
@@ -230,6 +257,10 @@ async def _run(path: Path, config: Config, say: Say) -> int:
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     loop.add_signal_handler(signal.SIGINT, ended.set)
     try:
+        if not await process.free(ended):
+            await process.stop()
+            say("stopped")
+            return 0
         await process.start()
     except (HansaError, OSError, ssl.SSLError) as error:
         say(f"cannot start: {error}")

@@ -127,9 +127,15 @@ class WatchedStore:
         return self.health.ended
 
     async def open(self) -> None:
-        """See ``Store.open``."""
+        """See ``Store.open``; once it is open, nothing."""
+        if self._watching is not None:
+            return
         await self._noted(self._store.open)
-        await self._noted(partial(self._store.declare, "", catalogue.SCHEMA))
+        try:
+            await self._noted(partial(self._store.declare, "", catalogue.SCHEMA))
+        except BaseException:
+            await self._store.close()
+            raise
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:

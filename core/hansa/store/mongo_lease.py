@@ -55,8 +55,10 @@ class Lease:
         self._rows = database[rows]
         self._token = ""
 
-    async def take(self, session: Any) -> int:
-        """Become the holder, who writes in ``session``; returns the last position. Raises InUse."""
+    async def take(self, session: Any, *, seize: bool = False) -> int:
+        """Become the holder, who writes in ``session``; returns the last position. ``seize``: whoever has it.
+        Raises InUse.
+        """
         before = await self._rows.find_one({"_id": _ID})
         if before is None:
             free = {"position": 0, "token": "", "owner": {}}
@@ -65,7 +67,7 @@ class Lease:
             await self._database.command({"killSessions": [before["session"]]})
         token = secrets.token_hex(16)
         got = await self._claim(token, "", session)
-        if got["token"] != token and is_dead(got["owner"]):
+        if got["token"] != token and (seize or is_dead(got["owner"])):
             got = await self._claim(token, got["token"], session)
         if got["token"] != token:
             owner = got["owner"]

@@ -14,7 +14,7 @@ import contextlib
 import secrets
 from typing import Any
 
-from hansa.store.base import StoreError
+from hansa.store.base import InUse
 from hansa.store.faults import StoreLost
 from hansa.store.owner import is_dead, this_process
 
@@ -62,22 +62,23 @@ class Lease:
         #: Tokens that this process has asked for and may have got.
         self._asked: list[str] = []
 
-    async def take(self, connection: Any) -> tuple[int, int]:
-        """Become the holder; returns the last position and the number of the last commit.
+    async def take(self, connection: Any, *, seize: bool = False) -> tuple[int, int]:
+        """Become the holder, ``seize``: whoever has it; returns the last position and the number of the last
+        commit.
 
         A process of another machine may be gone: unless it shows a sign of life, its lease is waited for.
-        Raises StoreError naming who has the database.
+        Raises InUse naming who has the database.
         """
         found = await self._claim(connection, "")
         if found is not None:
             return found
         owner = await connection.fetchrow(_OWNER)
-        if is_dead(owner):
+        if seize or is_dead(owner):
             found = await self._claim(connection, owner["token"])
         elif owner["namespace"] != this_process()["namespace"]:
             found = await self._wait(connection, owner)
         if found is None:
-            raise StoreError(
+            raise InUse(
                 f"the database is in use by process {owner['pid']} on {owner['host']}: stop it, or give "
                 f"this one another database. A process that is gone is given up after {SECONDS} s"
             )
