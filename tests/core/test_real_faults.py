@@ -23,6 +23,7 @@ import pytest
 from peers.hansa import Hansa
 from peers.mongo import Mongo
 from peers.postgres import Postgres
+from peers.postgres_pair import Pair
 from peers.process import free_port
 from peers.require import absent
 from peers.waiting import until
@@ -328,3 +329,59 @@ async def test_a_process_whose_database_was_taken_ends_at_once_and_says_so(scene
     (line,) = [line for line in s.ours.log().splitlines() if line.startswith("stopped:")]
     assert "another process has taken it over" in line
     assert server.taken() == "another's"
+
+
+async def test_a_primary_that_dies_and_a_standby_that_is_promoted_lose_and_double_nothing(scene, tmp_path):
+    """People of both servers speak all the while; who is told to come again does so."""
+    pair = Pair()
+    try:
+        await pair.start()
+        await pair.wait_for_the_standby()
+        s = await scene(tmp_path, pair.url)
+        said: list[str] = []
+        going = True
+
+        async def speaks(person: int) -> None:
+            number = 0
+            while going:
+                text = f"{person} says {number}"
+                while (await s.say(text))[0] != 200:
+                    await asyncio.sleep(0.1)
+                said.append(text)
+                number += 1
+
+        async def answers() -> None:
+            number = 0
+            while going:
+                text = f"bob says {number}"
+                await s.bob.say(s.room, text)
+                said.append(text)
+                number += 1
+
+        async def more(count: int) -> None:
+            wanted = len(said) + count
+
+            async def enough() -> bool:
+                return len(said) >= wanted
+
+            await until(f"{count} more are said", enough, 90)
+
+        speaking = [asyncio.ensure_future(speaks(person)) for person in range(3)]
+        speaking.append(asyncio.ensure_future(answers()))
+        await more(60)
+        pair.first.kill()
+        await pair.promote()
+        await more(60)
+        going = False
+        await asyncio.gather(*speaking)
+        await s.everybody_has(set(said))
+        for person in (s.alice, s.bob):
+            bodies = [body for body in await person.bodies(s.room) if " says " in body]
+            assert sorted(bodies) == sorted(said)
+            for who in ("0", "1", "2", "bob"):
+                own = [body for body in bodies if body.startswith(f"{who} says")]
+                assert own == [f"{who} says {n}" for n in range(len(own))]
+        await s.nothing_restarted()
+        await s.ours.stop()
+    finally:
+        pair.stop()

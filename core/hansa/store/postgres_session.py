@@ -22,6 +22,8 @@ from hansa.store.faults import FaultKind, StoreFault, postgres_kind
 
 _log = logging.getLogger("hansa.store")
 _CONNECT_WITHIN = 4.0
+#: Statements that a session has ready: some of each collection.
+_STATEMENTS = 1000
 #: PostgreSQL 14, the oldest that is maintained.
 _OLDEST = 14
 #: Options of libpq that say how it connects; asyncpg would take them for settings of the server.
@@ -54,9 +56,10 @@ def sqlstate(error: BaseException) -> str:
 
 
 def is_cut(error: BaseException) -> bool:
-    """Whether the session is of no use any more: it ended, or its server takes no writes."""
+    """Whether the session is of no use: it ended, its server takes no writes, or no more sessions."""
     if isinstance(error, asyncpg.PostgresError):
-        return sqlstate(error)[:2] == "08" or sqlstate(error) == "25006" or sqlstate(error)[:4] == "57P0"
+        state = sqlstate(error)
+        return state[:2] == "08" or state[:4] == "57P0" or state in {"25006", "53300"}
     return True
 
 
@@ -171,6 +174,8 @@ class Place:
             port=port,
             timeout=_CONNECT_WITHIN,
             target_session_attrs="read-write",
+            statement_cache_size=_STATEMENTS,
+            max_cached_statement_lifetime=0,
             server_settings={**self._settings, "jit": "off", **settings},
         )
         try:

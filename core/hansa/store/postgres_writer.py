@@ -30,6 +30,8 @@ from hansa.store.postgres_tables import Table, Values
 _BATCHES, _ROWS, _BYTES = 64, 1000, 16 * 1024 * 1024
 #: Seconds that one answer may take, and that closing waits for the database.
 _ANSWER_WITHIN, CLOSING = 30.0, 3.0
+#: Rows, and bytes of bodies, that give a group another second; and the most that any statement may take.
+_ROWS_A_SECOND, _BYTES_A_SECOND, _AT_MOST = 1000, 4 * 1024 * 1024, 200
 #: Seconds for which a group is tried that the database has not got, and for which others wait behind one.
 #: ``_STILL``: where the group before was given up too.
 _BEGIN, _STILL = 10.0, 1.0
@@ -99,8 +101,8 @@ class Writer:
             raise
 
     async def _connected(self) -> Session:
-        timeout = str(round(_ANSWER_WITHIN * 1000))
-        return await self._place.connect(plan_cache_mode="force_generic_plan", statement_timeout=timeout)
+        settings = {"plan_cache_mode": "force_generic_plan", "statement_timeout": f"{_AT_MOST}s"}
+        return await self._place.connect(**settings)
 
     async def _use(self, session: Session) -> None:
         self._session, self._known, self._trouble = session, -1, None
@@ -294,7 +296,8 @@ class Writer:
         """
         session, values = self._session, call.values
         assert session is not None
-        cut = session.cut_after(_ANSWER_WITHIN)
+        more = len(values.codes) // _ROWS_A_SECOND + call.size // _BYTES_A_SECOND
+        cut = session.cut_after(_ANSWER_WITHIN + more)
         session.warned = False
         try:
             last = int(

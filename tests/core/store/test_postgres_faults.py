@@ -188,6 +188,19 @@ async def test_a_server_that_does_not_answer_is_asked_in_another_session(made, m
     assert await whole(made.store, [1])
 
 
+async def test_a_large_batch_has_more_time_for_its_answer(made, monkeypatch):
+    slow = "BEGIN PERFORM pg_sleep(0.8); RETURN NEW; END"
+    await asked(made.url, f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ {slow} $$")
+    await asked(
+        made.url,
+        "CREATE TRIGGER slow BEFORE INSERT ON suite_thing FOR EACH ROW EXECUTE FUNCTION slow()",
+    )
+    monkeypatch.setattr(postgres_writer, "_ANSWER_WITHIN", 0.1)
+    monkeypatch.setattr(postgres_writer, "_ROWS_A_SECOND", 1)
+    assert await made.store.commit("s", batch(1)) == [1, 2]
+    assert made.wire.seen == 1
+
+
 async def test_what_waits_behind_an_open_result_fails_and_the_result_comes(made, monkeypatch):
     monkeypatch.setattr(postgres_writer, "_BEGIN", 0.3)
     monkeypatch.setattr(postgres_writer, "_STILL", 0.1)
