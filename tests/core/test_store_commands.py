@@ -68,6 +68,7 @@ async def test_a_house_moves_to_another_database_and_back(kind, tmp_path, reques
     await alice.say(room, "elsewhere")
     assert {"on sqlite", "elsewhere"} <= set(await alice.bodies(room))
     await house.stop()
+    assert (await house.run("store", "check"))["wrong"] == []
     back = await house.run("store", "copy", url, f"sqlite:{tmp_path}/back.db")
     assert back["position"] > found["position"]
     house.config.write_text(house.config.read_text().replace(url, f"sqlite:{tmp_path}/back.db"))

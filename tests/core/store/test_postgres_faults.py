@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 from hansa.store import postgres, postgres_writer
-from hansa.store.base import Append, Conflict, Insert, Put, StoreError
+from hansa.store.base import Append, Conflict, Delete, Insert, Put, StoreError
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost, postgres_kind
 from hansa.store.postgres import PostgresStore
 from hansa.testing.store_suite import SCHEMA
@@ -361,6 +361,38 @@ async def test_only_what_is_lazy_does_not_wait_for_the_disk(made):
     )
     mixed = [row.body for row in await made.store.scan("s", "thing", equal=("b",))]
     assert mixed[1] == b"on"
+
+
+async def test_a_server_that_waits_for_no_disk_by_default_is_told_to(made):
+    await asked(
+        made.url,
+        "CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "NEW.body := current_setting('synchronous_commit')::bytea; RETURN NEW; END $$",
+    )
+    await asked(
+        made.url, "CREATE TRIGGER noted BEFORE INSERT ON suite_thing FOR EACH ROW EXECUTE FUNCTION noted()"
+    )
+    name = urlsplit(made.url).path.strip("/")
+    for given, wanted in (("off", b"on"), ("remote_apply", b"remote_apply")):
+        await asked(made.url, f"ALTER DATABASE {name} SET synchronous_commit = {given}")
+        made.store._writer._drop()
+        await made.store.commit("s", [Put("thing", ("a", 1))])
+        assert (await made.store.get("s", "thing", ("a", 1))).body == wanted
+        await made.store.commit("s", [Delete("thing", ("a", 1))])
+
+
+async def test_nothing_is_read_from_another_server_than_the_one_that_is_written_to(made):
+    """After a failover the primary of before may still answer."""
+    await made.store.commit("s", batch(1))
+    assert await whole(made.store, [1])
+    readers = made.store._readers
+    here = readers._server
+    readers.moved("another")
+    read = asyncio.ensure_future(whole(made.store, [1]))
+    await asyncio.wait({read}, timeout=0.3)
+    assert not read.done()
+    readers.moved(here)
+    assert await read
 
 
 async def test_a_database_that_went_back_behind_what_it_had_acknowledged_ends_the_process(made):
