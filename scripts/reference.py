@@ -148,9 +148,16 @@ def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
         yield shown + takes, action.help or ""
 
 
+_EXIT_CODES = (
+    "Exit codes: 0 done, 1 refused, 2 wrong use or configuration. `hansa run` ends with 4 when another "
+    "process has taken its database, or the database is behind what it had kept, and with 5 when it is not "
+    "known what was kept: start it again, and it reads the database anew."
+)
+
+
 def commands() -> str:
     """docs/commands.md."""
-    lines = [GENERATED, "# Commands", "", "Exit codes: 0 done, 1 refused, 2 wrong use or configuration.", ""]
+    lines = [GENERATED, "# Commands", "", _EXIT_CODES, ""]
     found = list(parsers(cli._parser()))  # noqa: SLF001
     for name in ("matrix", "xmpp", "governance"):
         of_plugin = cli.commands_of(name)

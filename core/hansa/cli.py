@@ -270,8 +270,10 @@ def _given(argument: Argument, args: argparse.Namespace) -> Any:
     if file is not None:
         try:
             return file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise LocalProtocolError(f"{file}: {error}") from error
+        except OSError as error:
+            raise LocalProtocolError(f"{file}: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise LocalProtocolError(f"{file} is not text in UTF-8") from error
     from getpass import getpass  # noqa: PLC0415
 
     first = getpass(f"{_named(argument)}: ")
@@ -325,11 +327,14 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
 
 def _check(args: argparse.Namespace) -> int:
     from hansa import plugins  # noqa: PLC0415
-    from hansa.commands.check import exposed  # noqa: PLC0415
+    from hansa.commands.check import exposed, missing_driver  # noqa: PLC0415
     from hansa.config import Mistakes, load  # noqa: PLC0415
 
     try:
         config = load(args.config, plugins.find)
+        missing = missing_driver(config)
+        if missing:
+            raise Mistakes(missing)
     except Mistakes as mistakes:
         if args.json:
             found = [{"path": e.path, "reason": e.reason} for e in mistakes.errors]

@@ -141,7 +141,8 @@ def load(path: Path, find: Find) -> Config:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise Mistakes([ConfigError(f"{error.strerror}; say with -c where the configuration is")]) from error
+        hint = "" if isinstance(error, PermissionError) else "; say with -c where the configuration is"
+        raise Mistakes([ConfigError(f"{error.strerror}{hint}")]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Mistakes([ConfigError(f"not TOML: {error}")]) from error
     return parse(data, path.parent.resolve(), find)

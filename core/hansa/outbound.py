@@ -189,7 +189,7 @@ class Outbound:
                 server_hostname=_tls_name(request.tls_name),
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise self._failure(where, f"{where}: {error!r}", _kind(error)) from error
+            raise self._failure(where, f"{where}: {_words(error)}", _kind(error)) from error
         stack.callback(self._done, answer, where, stranger=request.stranger)
         return answer
 
@@ -269,6 +269,17 @@ def _kind(error: BaseException) -> Failure:
     ):
         return Failure.UNREACHABLE
     return Failure.PROTOCOL
+
+
+def _words(error: BaseException) -> str:
+    """A failure to connect in the system's words, anything else as Python shows it."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    said = (
+        cause.strerror or next((one for one in reversed(cause.args) if isinstance(one, str)), "")
+        if isinstance(cause, OSError)
+        else ""
+    )
+    return said or repr(error)
 
 
 def _tls_name(name: str) -> str | None:

@@ -263,7 +263,8 @@ async def _run(path: Path, config: Config, say: Say) -> int:
             return 0
         await process.start()
     except (HansaError, OSError, ssl.SSLError) as error:
-        say(f"cannot start: {error}")
+        told = error.strerror if isinstance(error, OSError) and not error.filename else None
+        say(f"cannot start: {told or error}")
         await process.stop()
         return 1
     _keep()

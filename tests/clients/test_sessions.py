@@ -120,6 +120,9 @@ async def test_registration_closed_by_token_and_open(tmp_path):
         asks = home.anybody
         valid = "/_matrix/client/v1/register/m.login.registration_token/validity?token="
         assert await asks.get(valid + token) == {"valid": True}
+        with pytest.raises(LocalProtocolError, match="tokens ls"):
+            await operate(home, "tokens rm", token=token[:-1])
+        assert await asks.get(valid + token) == {"valid": True}
         body = {"username": "a", "password": "pw"}
         status, first = await asks.ask("POST", "/register", body)
         assert (status, first["flows"]) == (401, [{"stages": ["m.login.registration_token"]}])
@@ -251,6 +254,8 @@ async def test_a_closed_account_stays_closed(tmp_path):
         assert (status, found["errcode"]) == (403, "M_FORBIDDEN")  # nothing is kept to prove it by
         again = {"username": "alice", "password": "pw", "auth": {"type": "m.login.dummy"}}
         assert (await home.anybody.ask("POST", "/register", again))[1]["errcode"] == "M_USER_IN_USE"
+        with pytest.raises(LocalProtocolError, match="closed for good"):
+            await operate(home, "user passwd", name="alice", password="another")
         bob = await home.person("bob")
         await operate(home, "user deactivate", name="bob")
         assert (await bob.ask("GET", "/account/whoami"))[0] == 401

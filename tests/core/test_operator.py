@@ -134,6 +134,28 @@ links = ["nowhere:#x"]
 """
 
 
+@pytest.mark.parametrize(("url", "extra"), [("postgres://h/d", "postgres"), ("mongodb://h/d", "mongo")])
+def test_check_names_the_extra_that_a_store_lacks(tmp_path, monkeypatch, capsys, url, extra):
+    from hansa.cli import main
+
+    assert main(["init", str(tmp_path / "x")]) == 0
+    config = tmp_path / "x" / "hansa.toml"
+    config.write_text(config.read_text().replace("sqlite:hansa.db", url))
+    assert main(["check", "-c", str(config)]) == 0
+    for module in ("asyncpg", "pymongo", "motor", f"hansa.store.{'mongo' if extra == 'mongo' else extra}"):
+        monkeypatch.setitem(sys.modules, module, None)
+    capsys.readouterr()
+    assert main(["check", "-c", str(config)]) == 2
+    assert f"install hansa[{extra}]" in capsys.readouterr().out
+
+
+def test_status_says_what_there_is_none_of():
+    from hansa.commands.show import status
+
+    said = status({"networks": [], "policies": [], "rooms": 0, "store": {"state": "up"}})
+    assert said == "store: up\n\nnetworks: none\n\npolicies: none\n\nrooms: 0"
+
+
 NO_SOCKET = """import os, sys
 sys.addaudithook(lambda event, _: event == "socket.__new__" and os._exit(9))
 """
@@ -348,7 +370,7 @@ def test_a_port_that_is_taken_and_a_folder_in_use_are_named(tmp_path):
             timeout=30,
         )
     assert ran.returncode == 1
-    assert "cannot start:" in ran.stdout and str(port) in ran.stdout
+    assert "cannot start:" in ran.stdout and str(port) in ran.stdout and "Errno" not in ran.stdout
 
 
 def test_the_command_says_its_version(capsys):

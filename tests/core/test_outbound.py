@@ -318,6 +318,7 @@ async def test_failures_have_words_without_addresses_ports_or_errors(caplog):
                 assert str(request.port) in error.detail or kind is Failure.GUARDED, error.detail
                 http._told._sources.clear()
                 assert error.detail in caplog.text  # the operator finds it in the log
+                assert "ConnectionKey" not in error.detail and "OSError(" not in error.detail
 
 
 # The guard.

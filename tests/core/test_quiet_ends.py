@@ -33,13 +33,23 @@ def _interrupted(*_: object) -> None:
         (["init", "/proc/nowhere/x"], 1, "hansa: /proc/nowhere: No such file or directory"),
         (["check", "-c", "/"], 2, "/: Is a directory; say with -c where the configuration is"),
         (["status", "-c", "/nowhere"], 1, "hansa: /nowhere: No such file or directory; say with -c where the configuration is"),
-        (["user", "add", "x", "-c", "/nowhere", "--password-file", "/nowhere"], 1, "hansa: /nowhere: "),
+        (["user", "add", "x", "-c", "/nowhere", "--password-file", "/nowhere"], 1, "hansa: /nowhere: No such file or directory"),
     ],
 )  # fmt: skip
 def test_what_the_system_refuses_is_one_line(words, code, said, capsys):
     assert main(words) == code
     out = capsys.readouterr()
     assert (out.out + out.err).startswith(said) and (out.out + out.err).count("\n") == 1
+
+
+def test_who_may_not_read_a_configuration_is_not_sent_to_look_for_it(monkeypatch, capsys):
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    assert (main(["check"]), main(["status"])) == (2, 1)
+    out = capsys.readouterr()
+    assert out.out + out.err == "hansa.toml: Permission denied\nhansa: hansa.toml: Permission denied\n"
 
 
 @pytest.mark.parametrize(

@@ -99,3 +99,42 @@ def test_a_check_of_a_damaged_file_fails(tmp_path, capsys):
     assert main(["store", "check", "--json", "-c", str(config)]) == 1
     out = capsys.readouterr()
     assert json.loads(out.out)["wrong"]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        ("sqlite:hansa.db", "sqlite:./hansa.db", "the same database"),
+        ("hansa.toml", "sqlite:hansa.db", "the same database"),
+        (
+            "postgres://a:b@127.0.0.1:1/hansa",
+            "postgres://127.0.0.1:1/hansa?sslmode=disable",
+            "the same database",
+        ),
+        ("sqlite:hansa.bd", "sqlite:copy.db", "hansa.bd to copy from"),
+        ("hansa.tmol", "sqlite:copy.db", "hansa.tmol: is not a store"),
+        ("house.toml", "sqlite:copy.db", "there is no configuration house.toml"),
+        ("mysql://u:secret@host/hansa", "sqlite:copy.db", "a URL: is not a store"),
+    ],
+)
+def test_a_copy_that_cannot_be_meant_makes_no_file(source, target, said, tmp_path, capsys, monkeypatch):
+    assert main(["init", str(tmp_path / "house")]) == 0
+    monkeypatch.chdir(tmp_path / "house")
+    (tmp_path / "house" / "hansa.db").touch()
+    before = sorted((tmp_path / "house").iterdir())
+    capsys.readouterr()
+    assert main(["store", "copy", source, target]) == 1
+    told = capsys.readouterr().err
+    assert said in told and "secret" not in told and "in use" not in told
+    assert sorted((tmp_path / "house").iterdir()) == before
+
+
+def test_a_backup_is_not_put_among_the_files_of_people(tmp_path, capsys):
+    assert main(["init", str(tmp_path / "house")]) == 0
+    config = str(tmp_path / "house" / "hansa.toml")
+    (tmp_path / "house" / "hansa.db").touch()
+    for folder in ("media", "media/kept"):
+        capsys.readouterr()
+        assert main(["store", "backup", str(tmp_path / "house" / folder), "-c", config]) == 1
+        assert "media folder" in capsys.readouterr().err
+        assert not (tmp_path / "house" / folder).exists()

@@ -38,6 +38,9 @@ async def test_nobody_there(stage):
     hansa = await stage()
     healthy, found = await examine(hansa, f"127.0.0.1:{free_port()}")
     assert not healthy and "firewall" in found["connection"][0]["advice"]
+    assert found["connection"][0]["text"].count("127.0.0.1:") == 1
+    healthy, found = await examine(hansa, "nobody.invalid:8448")
+    assert not healthy and found["connection"][0]["advice"] == "the name is not in the DNS"
     healthy, found = await examine(hansa, "127.0.0.1:99999")
     assert not healthy and list(found) == ["name"]
 

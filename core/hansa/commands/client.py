@@ -38,8 +38,8 @@ def socket_of(config: Path) -> Path:
     try:
         data = tomllib.loads(config.read_text(encoding="utf-8"))
     except OSError as error:
-        text = f"{config}: {error.strerror}; say with -c where the configuration is"
-        raise ConfigError(text) from error
+        hint = "" if isinstance(error, PermissionError) else "; say with -c where the configuration is"
+        raise ConfigError(f"{config}: {error.strerror}{hint}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{config} is not TOML: {error}") from error
     server = data.get("server")

@@ -111,7 +111,10 @@ def status(found: Any) -> str:
     """``hansa status``."""
     networks = [[n["id"], n["state"], str(n["restarts"]), n["text"]] for n in found["networks"]]
     policies = [[p["name"], "shadow" if p["shadow"] else "enforced"] for p in found["policies"]]
-    tables = [table(["network", "is", "restarts", ""], networks), table(["policy", ""], policies)]
+    tables = [
+        table(["network", "is", "restarts", ""], networks) if networks else "networks: none",
+        table(["policy", ""], policies) if policies else "policies: none",
+    ]
     store = found["store"]
     if store["state"] == "up":
         said = "store: up"

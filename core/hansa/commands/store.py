@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from hansa import __version__, terminal
 from hansa.config import Config, Mistakes, load
-from hansa.pure.errors import LocalProtocolError
+from hansa.pure.errors import ConfigError, LocalProtocolError
 from hansa.store import check_url, open_store
 from hansa.store.base import Store, StoreError
 
@@ -113,7 +114,7 @@ async def _checked(store: Store) -> Findings:
 def _copy(args: argparse.Namespace) -> int:
     from hansa.store.copying import Copied, copy_store  # noqa: PLC0415  # only for who asks
 
-    source, target = _store(args.source), _store(args.target)
+    source, target = _apart(_located(args.source), _located(args.target))
     told = _progress()
 
     async def copied() -> Copied:
@@ -140,13 +141,42 @@ def _copy(args: argparse.Namespace) -> int:
     return 0
 
 
-def _store(named: str) -> Store:
-    """The store of a URL or of a configuration. Raises ConfigError."""
+def _located(named: str) -> tuple[str, Path]:
+    """The store that a URL or a configuration names, as its URL and the folder of a file. Raises
+    LocalProtocolError.
+    """
     if named.endswith(".toml"):
+        if not Path(named).exists():
+            raise LocalProtocolError(f"there is no configuration {named}")
         config = _config(Path(named))
-        return open_store(config.store.url, config.folder)
-    check_url(named)
-    return open_store(named, Path())
+        return config.store.url, config.folder
+    try:
+        check_url(named)
+    except ConfigError as error:
+        shown = "a URL" if "://" in named else named  # which may hold a password
+        raise LocalProtocolError(f"{shown}: {error.reason}, or a configuration (FILE.toml)") from error
+    return named, Path()
+
+
+def _apart(source: tuple[str, Path], target: tuple[str, Path]) -> tuple[Store, Store]:
+    """Both sides of a copy, not opened yet. Raises LocalProtocolError where they are one, or where there is
+    nothing to copy: an empty file would be made for a name that was mistyped.
+    """
+    if _place(*source) == _place(*target):
+        raise LocalProtocolError("FROM and TO are the same database: name another to copy to")
+    place = _place(*source)
+    if isinstance(place, Path) and not place.exists():
+        raise LocalProtocolError(f"there is no {place} to copy from")
+    return open_store(*source), open_store(*target)
+
+
+def _place(url: str, folder: Path) -> Path | tuple[str, str]:
+    """Where a store is: SQLite's file, or the hosts and the name of a database."""
+    kind, _, rest = url.partition(":")
+    if kind == "sqlite":
+        return (folder / rest).resolve()
+    split = urlsplit(url)
+    return split.netloc.rpartition("@")[2].lower(), split.path
 
 
 def _config(path: Path) -> Config:

@@ -38,7 +38,7 @@ def check_url(url: str) -> str:
             )
             raise ConfigError(text, path="store.url")
         return "postgres"
-    text = "is no store; say sqlite:FILE, postgres://HOST/DATABASE or mongodb://HOST/DATABASE"
+    text = "is not a store: say sqlite:FILE, postgres://HOST/DATABASE or mongodb://HOST/DATABASE"
     raise ConfigError(text, path="store.url")
 
 

@@ -64,6 +64,10 @@ def back_up(database: Path, media: Path, folder: Path, version: str, told: Told)
     """Copy a database and its files into a folder that is not there yet, or is empty, and verify the copy.
     Raises StoreError, OSError.
     """
+    if folder.resolve().is_relative_to(media.resolve()):
+        raise StoreError(
+            f"{folder} is in the media folder, where only files of people are: name another folder"
+        )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise StoreError(f"{folder} is not empty: name another folder")
@@ -140,7 +144,7 @@ def _manifest(folder: Path) -> Backup:
         return Backup(**{**data, "damaged": tuple(data["damaged"])})
     except FileNotFoundError:
         raise StoreError(
-            f"{folder} is no backup, or one that was broken off: it has no {_MANIFEST}"
+            f"{folder} is not a backup, or is one that was broken off: it has no {_MANIFEST}"
         ) from None
     except (ValueError, TypeError, KeyError):
         raise StoreError(f"{folder / _MANIFEST} is not what a backup writes") from None

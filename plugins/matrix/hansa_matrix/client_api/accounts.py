@@ -398,6 +398,9 @@ class Accounts:
         user = self.user_id(str(arguments["name"]))
         if not arguments.get("password"):
             raise LocalProtocolError("a password is not empty")
+        account = await self.get(user)
+        if account is not None and account.deactivated:
+            raise LocalProtocolError(f"{user} is closed for good: no password opens it")
         await self.set_password(user, str(arguments["password"]))
         await self.logout_all(user)
         return {"user": user, "devices": "logged out"}

@@ -38,8 +38,11 @@ class Tokens:
         return [{"token": str(row.key[0]), **orjson.loads(row.body)} async for row in rows]
 
     async def _remove(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        await self._ctx.store.commit([Delete("registration_token", (str(arguments["token"]),))])
-        return {"removed": str(arguments["token"])}
+        token = str(arguments["token"])
+        if await self._ctx.store.get("registration_token", (token,)) is None:
+            raise LocalProtocolError(f"there is no token {token}: `hansa matrix tokens ls` shows them")
+        await self._ctx.store.commit([Delete("registration_token", (token,))])
+        return {"removed": token}
 
     async def valid(self, token: str) -> bool:
         """Whether an account can be made by it."""

@@ -99,9 +99,7 @@ class Doctor:
             try:
                 answer = await self._client.ask(route, host, port, "/_matrix/federation/v1/version")
             except HttpError as error:
-                found.append(
-                    Finding("connection", "fail", f"{where}: {error.detail}", _advice(error, server))
-                )
+                found.append(Finding("connection", "fail", error.detail, _advice(error, server)))
                 continue
             said = _version(answer)
             if said is None:
@@ -186,6 +184,6 @@ def _advice(error: HttpError, server: str) -> str:
         )
     if error.kind is Failure.GUARDED:
         return "it resolves to a private address: name its network in private_networks if that is meant"
-    if "name or service" in lower or "resolve" in lower or "getaddrinfo" in lower:
+    if any(one in lower for one in ("name or service", "name not found", "resolve", "getaddrinfo")):
         return "the name is not in the DNS"
     return "is the server up, and does the firewall let its federation port through?"
