@@ -208,3 +208,29 @@ async def test_what_a_crash_left_of_the_erased_goes_at_the_next_start(tmp_path):
 async def levels(alice: Person, room: str, other: Person) -> dict[str, Any]:
     found = await alice.get(f"/rooms/{part(room)}/state/m.room.power_levels")
     return {**found, "users": {**found["users"], other.user: 50}}
+
+
+async def test_an_invite_that_names_the_erased_is_theirs_too(tmp_path):
+    """Somebody else sent it, with the name that they had."""
+    async with house(tmp_path) as home:
+        alice, bob, eve = [await home.person(n) for n in ("alice", "bob", "eve")]
+        room = await alice.create(preset="public_chat")
+        named = {"membership": "invite", "displayname": "Robert of Verona", "reason": "the ball"}
+        asked = await alice.state(room, "m.room.member", named, bob.user)
+        await bob.join(room)
+        await close(bob, erase=True)
+
+        async def gone() -> bool:
+            members = (await alice.get(f"/rooms/{part(room)}/members?membership=leave"))["chunk"]
+            return any(e["state_key"] == bob.user for e in members)
+
+        await until(gone)
+        await eve.join(room)
+        where = f"/rooms/{part(room)}"
+        for reader, shown in ((alice, True), (eve, False)):
+            timeline = (await reader.get(f"{where}/messages?dir=b&limit=50"))["chunk"]
+            told = next(e for e in timeline if e["event_id"] == asked)
+            assert (told["content"] == named) is shown
+            assert ("Robert" in str([e["unsigned"].get("prev_content") for e in timeline])) is shown
+        version = (await eve.get(f"{where}/state/m.room.create"))["room_version"]
+        assert version

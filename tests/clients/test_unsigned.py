@@ -91,6 +91,53 @@ async def test_what_was_there_before_in_every_state(tmp_path):
             assert one["unsigned"].keys() == {"age"}
 
 
+@pytest.mark.parametrize("visibility", ["joined", "invited"])
+async def test_who_came_later_reads_of_no_state_what_it_was_before(tmp_path, visibility):
+    """What replaced something is shown for what it makes of the room, also to who may not read its past."""
+    async with house(tmp_path) as home:
+        alice, bob = await home.person("alice"), await home.person("bob")
+        hidden = {
+            "type": "m.room.history_visibility",
+            "state_key": "",
+            "content": {"history_visibility": visibility},
+        }
+        room = await alice.create(preset="public_chat", initial_state=[hidden])
+        await alice.state(room, "m.room.topic", {"topic": "Bob is dismissed"})
+        second = await alice.state(room, "m.room.topic", {"topic": "welcome"})
+        secret = {"membership": "join", "displayname": "enemy of Bob"}
+        await alice.state(room, "m.room.member", secret, alice.user)
+        called = await alice.state(room, "m.room.member", {"membership": "join"}, alice.user)
+        await bob.join(room)
+        said = await alice.say(room, "x")
+        for key in (("m.room.topic", ""), ("m.room.member", alice.user)):
+            for name, one in (await in_states(bob, room, key, said)).items():
+                assert one["unsigned"].keys() == {"age"}, name
+            event = second if key[0] == "m.room.topic" else called
+            for name, one in (await in_states(alice, room, key, said)).items():
+                assert one["event_id"] == event and "prev_content" in one["unsigned"], name
+        last = await alice.state(room, "m.room.topic", {"topic": "what Bob was here for"})
+        for one in (await in_states(bob, room, ("m.room.topic", ""), last)).values():
+            if one["event_id"] == last:  # what stands before it is the one of before
+                assert one["unsigned"]["prev_content"] == {"topic": "welcome"}
+        # What was said before the room was opened stays with who was there.
+        opened = {"history_visibility": "shared"}
+        await alice.state(room, "m.room.history_visibility", opened)
+        eve = await home.person("eve")
+        await eve.join(room)
+        for one in await eve.get(f"/rooms/{part(room)}/state"):
+            if one["type"] == "m.room.topic" or one["state_key"] == alice.user:
+                assert one["unsigned"].keys() == {"age"}
+        again = await alice.state(room, "m.room.topic", {"topic": "open"})
+        zoe = await home.person("zoe")
+        await zoe.join(room)
+        found = await zoe.get(f"/rooms/{part(room)}/state")
+        (topic,) = [e for e in found if e["type"] == "m.room.topic"]
+        assert (topic["event_id"], topic["unsigned"]["prev_content"]) == (
+            again,
+            {"topic": "what Bob was here for"},
+        )
+
+
 async def test_a_state_that_was_taken_back_says_so_in_every_state(tmp_path):
     async with house(tmp_path) as home:
         alice = await home.person("alice")

@@ -22,6 +22,7 @@ REASONS = {
     "client_api/visibility.py beside": "every event goes through `of`",
     "client_api/visibility.py _until": "the depth of a leave",
     "client_api/visibility.py _at": "a visibility and a membership, by the real state",
+    "client_api/visibility.py of_state": "the visibility and a membership: the answer is ids of events given to it",
     "client_api/visibility.py peeks": "the visibility, by the real state",
     "client_api/reading.py _present": "the state group after a leave",
     "client_api/reading.py _one": "gives the event only if `Visibility` shows it",

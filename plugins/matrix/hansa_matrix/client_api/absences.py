@@ -77,7 +77,7 @@ def since_return(room: MatrixRoom, items: Sequence[Item]) -> Sequence[Item]:
     """What was told of a room from our last return or the last gap on, if that is among it: what stands
     before was not followed by it.
     """
-    breaks = room.breaks
+    breaks = frozenset(room.breaks)
     if not breaks:
         return items
     back = next((at for at in range(len(items) - 1, 0, -1) if items[at].ref in breaks), 0)

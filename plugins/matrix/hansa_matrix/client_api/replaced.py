@@ -1,6 +1,7 @@
 """What state events took the place of. SPEC: client-server API, "Room event format" (``prev_content``).
 
 Whoever may read a state event knows the state before it too: it is what ``/context`` shows of that moment.
+Who came later reads of a state what it is, and not what it was.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.shown import of_erased
 
 #: Events whose predecessors are read together, and the bytes of all that one answer has: behind that it names
 #: them and no longer says what they said.
@@ -21,27 +23,32 @@ _AT_ONCE, MOST_BYTES = 50, 4 * 1024 * 1024
 class Replaced:
     """``erased`` are people whose words are given to nobody who was not there."""
 
-    def __init__(self, erased: Collection[str]) -> None:
+    def __init__(self, erased: Collection[str], visibility: Visibility) -> None:
         self._erased = erased
+        self._visibility = visibility
 
     def shown(self, room: MatrixRoom, before: Pdu, *, there: bool) -> dict[str, Any]:
         """Members of ``unsigned`` by the event that stood there before. ``there``: the reader was in the
         room.
         """
-        if before.sender in self._erased and not there:
-            before = redacted(before, room.version)
+        if not there:
+            before = of_erased(before, room.version, self._erased)
         return {
             "prev_content": before.content,
             "prev_sender": before.sender,
             "replaces_state": before.event_id,
         }
 
-    async def of_state(self, room: MatrixRoom, events: Sequence[Stored]) -> Mapping[str, Mapping[str, Any]]:
+    async def of_state(
+        self, user: str, room: MatrixRoom, events: Sequence[Stored]
+    ) -> Mapping[str, Mapping[str, Any]]:
         """Members of ``unsigned`` of the events of one state, by their ids."""
         wanted = {one.pdu.key: one.before for one in events if one.before}
         earlier = await room.groups.values(wanted) if wanted else {}
         ids = {one.pdu.key: one.pdu.event_id for one in events}
-        keys = [key for key, event_id in earlier.items() if ids[key] != event_id]
+        replacing = [one for one in events if earlier.get(one.pdu.key) not in {None, one.pdu.event_id}]
+        readable = await self._visibility.of_state(user, room, replacing) if replacing else set()
+        keys = [one.pdu.key for one in replacing if one.pdu.event_id in readable]
         found: dict[str, Mapping[str, Any]] = {}
         size = 0
         for at in range(0, len(keys), _AT_ONCE):

@@ -11,7 +11,6 @@ from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.replaced import Replaced
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.proto.versions import RoomVersion
 from hansa_matrix.room.attendance import Attendance
@@ -19,7 +18,7 @@ from hansa_matrix.room.events import Stored
 from hansa_matrix.room.redactions import REDACTION, target_of
 from hansa_matrix.room.relations import REFERENCE, REPLACE, THREAD, Relations, event_ids_of, relation
 from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.shown import nameless, unspoken
+from hansa_matrix.room.shown import nameless, of_erased, unspoken
 
 _STRIPPED = ("type", "state_key", "content", "sender", "origin_server_ts")
 #: Relations of one kind that are looked at for an event's summary.
@@ -71,7 +70,7 @@ class Shapes:
         self.related = Relations(ctx.store)
         self._sent = attendance.sent
         self._erased = attendance.erased
-        self._replaced = Replaced(attendance.erased)
+        self._replaced = Replaced(attendance.erased, visibility)
 
     async def of(
         self,
@@ -96,8 +95,8 @@ class Shapes:
         for one in events:
             membership = await self._membership(caller.user, room, one, memberships)
             pdu = one.pdu
-            if pdu.sender in self._erased and membership != "join":
-                pdu = redacted(pdu, room.version)
+            if membership != "join":
+                pdu = of_erased(pdu, room.version, self._erased)
             shown = as_sent(pdu) if federation else bare(pdu, room.version, room_id=room_id)
             unsigned: dict[str, Any] = {"age": max(0, now - one.pdu.origin_server_ts)}
             unsigned |= because.get(one.pdu.event_id, {})
@@ -132,7 +131,7 @@ class Shapes:
             return []
         if self._erased:
             given = [await self._nameless(caller.user, room, one) for one in given]
-        replaced = await self._replaced.of_state(room, given)
+        replaced = await self._replaced.of_state(caller.user, room, given)
         because = await self._taken_back(caller, room, given, room_id=room_id)
         return [
             {

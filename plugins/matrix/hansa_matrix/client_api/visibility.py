@@ -12,6 +12,8 @@ from hansa_matrix.room.events import Stored
 from hansa_matrix.room.room import MAX_COUNT, MatrixRoom
 
 VISIBILITY_KEY: StateKey = ("m.room.history_visibility", "")
+#: Old events of one state that are held against the state of their time.
+_MOST_OLD = 20
 
 
 def _value(event: Pdu | None) -> str:
@@ -45,6 +47,24 @@ class Visibility:
             return {}
         seen = await self.of(user, room, list(loaded.values()))
         return {one.pdu.event_id: one for one in without(seen, await self._ignored(user))}
+
+    async def of_state(self, user: str, room: MatrixRoom, events: Sequence[Stored]) -> set[str]:
+        """The ids of those events of one state that somebody may read as they happened, not only for what
+        they make of the room now. What came since the reader joined is theirs, and in a shared room what came
+        since it is shared; of what is older the newest 20 are looked at.
+        """
+        state = await room.state()
+        keys = (VISIBILITY_KEY, (MEMBER, user))
+        placed = await room.events.load([state[key] for key in keys if key in state], room.version)
+        opened, own = (placed.get(state.get(key, "")) for key in keys)
+        value = _value(opened.pdu if opened is not None else None)
+        joined = own is not None and own.pdu.membership == "join"
+        since = own.depth if own is not None and joined else MAX_COUNT
+        if value == "world_readable" or (value == "shared" and joined):
+            since = min(since, opened.depth + 1 if opened is not None else 0)
+        old = sorted((one for one in events if one.depth < since), key=lambda one: -one.depth)
+        read = await self.of(user, room, old[:_MOST_OLD]) if old else []
+        return {one.pdu.event_id for one in (*read, *(one for one in events if one.depth >= since))}
 
     async def _until(self, stay: Stay | None, room: MatrixRoom) -> int | None:
         """The depth, by our count, up to which a room's shared past is somebody's: None for who was never in

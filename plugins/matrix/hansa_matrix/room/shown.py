@@ -36,12 +36,24 @@ def for_servers(stored: Stored, version: RoomVersion) -> Stored:
     return replace(stored, pdu=redacted(stored.pdu, version)) if stored.by_policy else stored
 
 
+def is_of(pdu: Pdu, people: Collection[str]) -> bool:
+    """Whether some of these people said an event, or it is what somebody else made of a membership of theirs,
+    an invite that names them for one.
+    """
+    return pdu.sender in people or (pdu.type == MEMBER and pdu.state_key in people)
+
+
 def nameless(stored: Stored, version: RoomVersion, erased: Collection[str]) -> Stored:
     """An event of a state for who was not there: of the erased there are memberships, and no names."""
     pdu = stored.pdu
     if pdu.type != MEMBER or pdu.state_key not in erased or "third_party_invite" in pdu.content:
         return stored
     return replace(stored, pdu=redacted(pdu, version))
+
+
+def of_erased(pdu: Pdu, version: RoomVersion, erased: Collection[str]) -> Pdu:
+    """An event for who was not there: of the erased what a redaction leaves."""
+    return redacted(pdu, version) if is_of(pdu, erased) else pdu
 
 
 def unspoken(pdu: Pdu, version: RoomVersion) -> Pdu:

@@ -13,6 +13,7 @@ from hansa_matrix.federation.server import Answerer, error
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.room.shown import is_of
 from hansa_matrix.room.visibility import Visibility
 
 _BACKFILL = 100
@@ -56,7 +57,7 @@ class History:
         """
         if not one.after:
             return True
-        erased = one.pdu.sender in self._entitled.own.attendance.erased
+        erased = is_of(one.pdu, self._entitled.own.attendance.erased)
         if erased and not await self._visibility.there(room, one, origin):
             return False
         return await self._visibility.seen(room, one, origin)
