@@ -158,12 +158,14 @@ class MongoStore:
             await writer.abandon()
 
     async def _disconnect(self, *, release: bool = True) -> None:
-        lease, client = self._lease, self._client
+        lease, client, reads = self._lease, self._client, self._reads
         self._lease = self._client = self._writer = self._reads = None
         if lease is not None and release:
             with contextlib.suppress(PyMongoError, TimeoutError):  # it ends by itself
                 async with asyncio.timeout(CLOSING):
                     await lease.release()
+        if reads is not None:
+            await reads.close()
         if client is not None:
             await settled(client.close())
             await asyncio.sleep(0)  # sockets are closed in the next turn of the loop

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 #: Seconds that a read is asked again: an election, and that the driver notices the need of one, take 40.
 PATIENCE = 60.0
-_FIRST, _MOST = 0.05, 1.0
+_FIRST, _MOST, _END_WITHIN = 0.05, 1.0, 1.0
 #: Codes of what a read that is put again may not meet again: a member that is down, steps down or has just
 #: started, a cursor of a primary that is no more, a time that was over.
 _AGAIN = {6, 7, 43, 50, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436}
@@ -38,6 +38,7 @@ class Reads:
         self._described: object = None
         self._primary: object = None
         self._confirmed: object = None
+        self._asking: set[asyncio.Future[Any]] = set()
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer of a call. Raises what the last try raised: PyMongoError, TimeoutError, StoreError."""
@@ -48,14 +49,36 @@ class Reads:
             try:
                 if self._changed():
                     await self._assured()
-                async with asyncio.timeout(ANSWER_WITHIN):
-                    return await call()
+                return await self._asked(call)
             except (PyMongoError, TimeoutError, StoreFault) as error:
                 if not _passes(error) or now() - start > PATIENCE:
                     raise
                 self._confirmed = None
             await asyncio.sleep(wait)
             wait = min(2 * wait, _MOST)
+
+    async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
+        """One try. Who is cancelled cancels no call of the driver's, which may be opening a connection then
+        that nobody would close; one that hangs is given up with its connection.
+        """
+        task = asyncio.ensure_future(call())
+        self._asking.add(task)
+        task.add_done_callback(self._ended)
+        done, _ = await asyncio.wait({task}, timeout=ANSWER_WITHIN)
+        if not done:
+            task.cancel()
+            raise TimeoutError
+        return task.result()
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever still waits is told
+
+    async def close(self) -> None:
+        """Let the calls under way end, ``_END_WITHIN`` seconds at most."""
+        if self._asking:
+            await asyncio.wait(self._asking, timeout=_END_WITHIN)
 
     def _changed(self) -> bool:
         described = self._client.topology_description
