@@ -18,8 +18,8 @@ from hansa.seams import Request
 #: What an endpoint does with a request and its JSON.
 Work = Callable[[Request, Any], Awaitable[Any]]
 
-#: Requests that send something and change nothing, or read the policies anew.
-FREE = frozenset({"/reload", "/policy/test"})
+#: Requests that send something and change nothing, read the policies anew, or end a process as a signal does.
+FREE = frozenset({"/reload", "/policy/test", "/drain", "/promote"})
 _OPERATE = "/operate/{plugin}"
 #: The most that is kept of an argument's value (characters).
 _VALUE = 200

@@ -97,7 +97,7 @@ class App:
         self.policy_setups = tuple(setup.policies)
         self._hosts: dict[str, str] = {}
         self._observers = _Observers()
-        self._stopping = False
+        self._opened = self._prepared = self._stopping = False
 
     def count(self, name: str, **labels: str) -> None:
         """Add one to a counter. Labels beyond the 500th combination of a name count as ``other``: whatever a
@@ -166,15 +166,30 @@ class App:
     def _server_of(self, network: str, user: str) -> str:
         return self.pipeline.server_of(network, user)
 
+    async def open(self) -> None:
+        """Open the store, unless that was done. Raises StoreError."""
+        if not self._opened:
+            await self.store.open()
+            self._opened = True
+
+    def prepare(self) -> None:
+        """Open the networks, unless that was done: without a store, and nothing of them is started."""
+        if not self._prepared:
+            self._prepared = True
+            for setup in self.setup.networks:
+                self._open_network(setup)
+
     async def start(self) -> None:
         """Open the store, the policies, the networks; load rooms; begin delivering and connecting."""
-        await self.store.open()
+        await self.open()
         await self.store.declare("", tables.SCHEMA)
         await self._policies.open(self, self.setup.policies)
         await self.decisions.kept.open()
         await self.decisions.adopt(self._policies.installed, digest_of(self.setup.policies), restart=True)
-        for setup in self.setup.networks:
-            await self._open_network(setup)
+        self.prepare()
+        for network, context in self.contexts.items():
+            for schema in context.schemas:
+                await self.store.declare(network, schema)
         await self.rooms.load()
         for room in self.rooms:
             for link in room.links.values():
@@ -213,7 +228,7 @@ class App:
         for consumer in self.consumers.values():
             consumer.wake()
 
-    async def _open_network(self, setup: NetworkSetup) -> None:
+    def _open_network(self, setup: NetworkSetup) -> None:
         if setup.id in self.runners:
             raise ConfigError("a network of this name is open already", path=f"networks.{setup.id}")
         clock = self.seams.clock
@@ -226,8 +241,6 @@ class App:
         runner.on_up = lambda: self._risen(setup.id)
         runner.on_ended = lambda: self._closed(setup.id)
         runner.open()
-        for schema in context.schemas:
-            await self.store.declare(setup.id, schema)
 
     def _fresh(self, context: Context, setup: NetworkSetup) -> Network:
         context.schemas.clear()

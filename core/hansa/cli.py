@@ -27,6 +27,7 @@ _OWN = frozenset(
         "status",
         "plugins",
         "reload",
+        "drain",
         "promote",
         "where",
         "rooms",
@@ -71,9 +72,8 @@ def _parser(epilog: str = "") -> argparse.ArgumentParser:
     top.add_parser("status", parents=[listing], help="what is up and what waits")
     top.add_parser("plugins", parents=[listing], help="installed plugins, and where they are enabled")
     top.add_parser("reload", parents=[listing], help="read policies and certificates again")
-    top.add_parser(
-        "promote", parents=[listing], help="let a process that stands by take the database over at once"
-    )
+    top.add_parser("drain", parents=[listing], help="stop, and leave the database to a standby")
+    top.add_parser("promote", parents=[listing], help="have this standby take the database over")
     where = top.add_parser("where", parents=[listing], help="which destinations have an event")
     where.add_argument("event", help="its id, here or on one of the networks")
 
@@ -296,10 +296,8 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
     match name:
         case "status" | "plugins":
             return ("GET", f"/{name}", None), name
-        case "promote":
-            return ("POST", "/promote", {}), "plain"
-        case "reload":
-            return ("POST", "/reload", {}), "plain"
+        case "reload" | "drain" | "promote":
+            return ("POST", f"/{name}", {}), "plain"
         case "where":
             return ("GET", f"/where/{quote(args.event, safe='')}", None), "where"
         case "rooms ls":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
 import orjson
 
 from hansa import plugins
-from hansa.admin_gate import AdminGate
+from hansa.admin_gate import AdminGate, Work
 from hansa.app import App
 from hansa.contracts import Operated
 from hansa.delivery_operations import DeliveryOperations
@@ -19,19 +19,25 @@ from hansa.pure.errors import HansaError, RemoteProtocolError
 from hansa.room_names import RoomNames, missing
 from hansa.room_operations import RoomOperations
 from hansa.seams import Request, Response
+from hansa.standby import Standby
 from hansa.store.faults import StoreFault
 
 _BODY = 1024 * 1024
+#: What a process does that waits for the database of another.
+_STANDBY = frozenset({"/status", "/plugins", "/progress", "/drain", "/promote"})
 #: Reads the configuration again: what was taken up, and which settings wait for a restart.
 Reload = Callable[[], Awaitable[tuple[list[str], list[str]]]]
 
 
 class Operations:
-    """The endpoints. ``reload`` is given by whoever read the configuration."""
+    """The endpoints. ``reload`` is given by whoever read the configuration; ``end`` stops the process."""
 
-    def __init__(self, app: App, reload: Reload) -> None:
+    def __init__(self, app: App, reload: Reload, end: Callable[[], None]) -> None:
         self._app = app
         self._reload = reload
+        self._end = end
+        #: Set while this process waits for the database of another.
+        self.standby: Standby | None = None
         self._modules: dict[str, ModuleType] = {}
         self._gate = AdminGate(app.decisions, self._module)
 
@@ -56,11 +62,30 @@ class Operations:
             ("GET", "/policy/explain/{decision}", policies.explain),
             ("GET", "/policy/log", policies.log),
             ("POST", "/reload", self.reload),
+            ("POST", "/drain", self.drain),
+            ("POST", "/promote", self.promote),
             ("POST", "/operate/{plugin}", self.operate),
             ("GET", "/progress", self.progress),
         ):
-            router.add(method, pattern, _json(self._gate.behind(method, pattern, work)), max_body=_BODY)
+            router.add(
+                method,
+                pattern,
+                _json(self._active(pattern, self._gate.behind(method, pattern, work))),
+                max_body=_BODY,
+            )
         return self._watch(router)
+
+    def _active(self, pattern: str, work: Work) -> Work:
+        """The same work, refused while this process is a standby, but for what a standby does."""
+        if pattern in _STANDBY:
+            return work
+
+        async def asked(request: Request, body: Any) -> Any:
+            if self.standby is not None:
+                raise self.standby.refuse()
+            return await work(request, body)
+
+        return asked
 
     def watched(self) -> Router:
         """The router of the metrics address: health and counters, nothing else."""
@@ -73,6 +98,8 @@ class Operations:
 
     async def status(self, _request: Request, _body: Any) -> Any:
         """The store, networks, policies, how many rooms."""
+        if self.standby is not None:
+            return self.standby.status()
         store = await self._store()
         return {
             "state": store["state"],
@@ -92,7 +119,12 @@ class Operations:
         return {"state": "degraded", "kind": found.kind.value, "since": found.since, "text": found.text}
 
     async def health(self, _request: Request) -> Response:
-        """Whether the store works and every network is up; 503 while the store does not work."""
+        """Whether the store works and every network is up; 503 while the store does not work, or
+        another process has it.
+        """
+        if self.standby is not None:
+            waits = {"ok": False, "state": "standby", "store": "standby", "networks": {}}
+            return Response(status=503, body=orjson.dumps(waits))
         states = {r.id: r.state for r in self._app.runners.values()}
         store = await self._store()
         up = store["state"] == "up"
@@ -108,7 +140,8 @@ class Operations:
         """Prometheus text."""
         from hansa.metrics import exposition  # noqa: PLC0415  # prometheus-client only where it is asked for
 
-        await self._app.store.check()
+        if self.standby is None:
+            await self._app.store.check()
         return Response(body=exposition(self._app), content_type="text/plain")
 
     async def plugins(self, _request: Request, _body: Any) -> Any:
@@ -163,6 +196,21 @@ class Operations:
         """Read policies and certificates again."""
         taken, waiting = await self._reload()
         return {"reloaded": taken, "needs_restart": waiting}
+
+    async def drain(self, _request: Request, _body: Any) -> Any:
+        """Stop as a signal does: the database is let go of, and a standby has it at once."""
+        self._end()
+        return {"draining": True}
+
+    async def promote(self, _request: Request, _body: Any) -> Any:
+        """Take the database over from the process that has it."""
+        if self.standby is None:
+            raise RemoteProtocolError("this process has the database already", hint=409, code="refused")
+        return await self.standby.promote()
+
+    def measures(self) -> Iterable[tuple[str, Mapping[str, str], float]]:
+        """Whether this process waits for the database of another, as a gauge."""
+        yield "standby", {}, float(self.standby is not None)
 
 
 def _json(work: Callable[[Request, Any], Awaitable[Any]]) -> Endpoint:

@@ -10,6 +10,7 @@ import signal
 import ssl
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -35,8 +36,9 @@ from hansa.restart import needing_restart
 from hansa.seams import Seams, SystemClock, SystemRandom
 from hansa.settings import Tls
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
-from hansa.standby import Standby, let_go
+from hansa.standby import ASK_EVERY, Standby
 from hansa.store import open_store
+from hansa.store.base import InUse, Shared
 from hansa.store.faults import StoreFault, StoreLost
 
 _STOP_WITHIN = 10.0
@@ -69,10 +71,11 @@ def _certificate(folder: Path, tls: Tls) -> Certificate:
 
 
 class Process:
-    """A running configuration. ``say`` prints what a person should see."""
+    """A running configuration. ``say`` prints what a person should see; ``end`` has the process stopped."""
 
-    def __init__(self, path: Path, config: Config, say: Say) -> None:
+    def __init__(self, path: Path, config: Config, say: Say, end: Callable[[], None]) -> None:
         self._path = path
+        self._end = end
         self._config = config
         self._say = say
         folder, server = config.folder, config.server
@@ -108,47 +111,34 @@ class Process:
                 ),
             )
         )
-        self.app.measures.append(self._http.measures)
+        self._operations = Operations(self.app, self.reload, end)
+        self.app.measures += [self._http.measures, self._operations.measures]
         self._tls: TlsContexts | None = None
         self._listeners: list[Listener] = []
 
     def _count(self, name: str, **labels: str) -> None:
         self.app.count(name, **labels)
 
-    async def free(self, ended: asyncio.Event) -> bool:
-        """Open the database, standing by while another process has it; False if ``ended`` came first."""
-        app = self.app
-        standby = Standby(app.store, app.setup.store, app.seams.clock, self._say)
-        if await standby.free():
-            return True
-        listeners = self._local(standby.routes(), standby.watched())
+    async def hold(self, ended: asyncio.Event) -> bool:
+        """Open the database. Where another process has one that may be waited for, be a standby until it is
+        this one's; False if ``ended`` came first. Raises StoreError.
+        """
+        store = self.app.setup.store
         try:
-            for listener in listeners:
-                await listener.start()
-            ours = await standby.wait(ended)
-        finally:
-            for listener in listeners:
-                await listener.stop()
-        if ours:
-            addresses = [urlsplit(address) for address in self._config.server.listen]
-            await let_go([(parts.hostname or "", parts.port or 0) for parts in addresses])
-        return ours
-
-    def _local(self, operations: Router, watched: Router) -> list[Listener]:
-        """The admin socket and the address of the metrics."""
-        server, count = self._config.server, self.app.count
-        socket = str(self._config.folder / server.admin.removeprefix("unix:"))
-        found = [Listener(Dispatcher({"": operations}, count), socket, 0, intake=Intake(_LOCAL, count))]
-        if server.metrics:
-            host, _, port = server.metrics.rpartition(":")
-            apart = Intake(_LOCAL, count)
-            found.append(
-                Listener(Dispatcher({"": watched}, count), host.strip("[]"), int(port), intake=apart)
-            )
-        return found
+            await self.app.open()
+        except InUse as taken:
+            if not isinstance(store, Shared):
+                raise
+            standby = Standby(self.app, store, taken, self._say)
+            self._operations.standby = standby
+            self._contexts()
+            self.app.prepare()
+            await self._listen(self._local())
+            return await standby.wait(ended)
+        return True
 
     async def start(self) -> None:
-        """Open everything; networks go on connecting afterwards."""
+        """Open everything, once the database is held; networks go on connecting afterwards."""
         await asyncio.to_thread(self._blobs.tidy)
         self._tls = self._contexts()
         await self.app.start()
@@ -157,17 +147,49 @@ class Process:
         proxies = self._config.server.trusted_proxies
         public = Dispatcher(self.app.routers, self.app.count, proxies, self.app.store.health.is_away)
         intake, budget = self._shares()
-        operations = Operations(self.app, self.reload)
+        listeners = []
         for address in self._config.server.listen:
             parts = urlsplit(address)
             tls = self._tls if parts.scheme == "https" else None
-            self._listeners.append(
+            listeners.append(
                 Listener(public, parts.hostname or "", parts.port or 0, tls, intake=intake, budget=budget)
             )
-        self._listeners += self._local(operations.routes(), operations.watched())
-        for listener in self._listeners:
-            await listener.start()
+        standby = self._operations.standby
+        await self._listen(listeners if standby is not None else [*listeners, *self._local()])
         self.app.spawn(self._look_at_store(), "store health")
+        store = self.app.setup.store
+        if isinstance(store, Shared):
+            self.app.spawn(partial(self._heed, store), "promotion")
+        if standby is not None:
+            self._operations.standby = None
+            standby.serves.set()
+
+    def _local(self) -> list[Listener]:
+        """The socket of the command line, and the address of the metrics."""
+        socket = str(self._config.folder / self._config.server.admin.removeprefix("unix:"))
+        local = Dispatcher({"": self._operations.routes()}, self.app.count)
+        listeners = [Listener(local, socket, 0, intake=Intake(_LOCAL, self.app.count))]
+        if self._config.server.metrics:
+            host, _, port = self._config.server.metrics.rpartition(":")
+            watched = Dispatcher({"": self._operations.watched()}, self.app.count)
+            apart = Intake(_LOCAL, self.app.count)
+            listeners.append(Listener(watched, host.strip("[]"), int(port), intake=apart))
+        return listeners
+
+    async def _listen(self, listeners: Sequence[Listener]) -> None:
+        self._listeners += listeners
+        for listener in listeners:
+            await listener.start()
+
+    async def _heed(self, store: Shared) -> None:
+        """End for a standby that was promoted."""
+        while True:
+            await asyncio.sleep(ASK_EVERY)
+            asked = await store.wished()
+            if asked:
+                self._say(f"promoted: {asked} asks for the database")
+                self._end()
+                return
 
     async def _look_at_store(self) -> None:
         """So that a fault of the database, and its end, are told although nobody writes."""
@@ -239,7 +261,7 @@ class Process:
 async def _run(path: Path, config: Config, say: Say) -> int:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
-    process = Process(path, config, say)
+    process = Process(path, config, say, ended.set)
     process.app.store.on_lost = lambda fault: _end(fault, say)
 
     async def reload() -> None:
@@ -256,8 +278,9 @@ async def _run(path: Path, config: Config, say: Say) -> int:
 
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     loop.add_signal_handler(signal.SIGINT, ended.set)
+    loop.add_signal_handler(signal.SIGHUP, say, "not reloaded: nothing is served yet")
     try:
-        if not await process.free(ended):
+        if not await process.hold(ended):
             await process.stop()
             say("stopped")
             return 0

@@ -1,129 +1,100 @@
-"""A process that waits until the database is free: it is seen to stand by, and serves nobody."""
+"""A process that waits for the database of another: it is loaded, answers its operator, and serves nobody."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Protocol, runtime_checkable
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
 
-import orjson
-
-from hansa.http import Router
-from hansa.seams import Clock, Request, Response
-from hansa.store.base import InUse, Store
+from hansa.app import App
+from hansa.pure.errors import RemoteProtocolError
+from hansa.store.base import InUse, Shared
 from hansa.store.faults import StoreFault
-from hansa.store.health import WatchedStore
 
-#: Seconds that a process of the same machine which lost the database has to let go of its addresses: it
-#: notices with its next write, which is due every three.
-LET_GO_WITHIN, _STEP = 5.0, 0.1
-#: Seconds between two looks whether the database is free.
-LOOK_EVERY = 1.0
-_BODY = 1024
-
-
-@runtime_checkable
-class Seizes(Protocol):
-    """A store that can be opened although another process has it, which loses it then. ``seize``: at the next
-    ``open``.
-    """
-
-    seize: bool
+#: Seconds between two times that the database is asked for, and where this process was promoted.
+ASK_EVERY, ASK_PROMOTED = 1.0, 0.2
+#: Seconds for which who promotes it waits until it serves.
+_PROMOTED_WITHIN = 30.0
+_log = logging.getLogger("hansa.store")
 
 
 class Standby:
-    """Opens ``watched``, which watches ``store``, once no other process has it."""
+    """Waits for the database that ``taken`` says is another process's. ``store`` is that of ``app``."""
 
-    def __init__(self, watched: WatchedStore, store: Store, clock: Clock, say: Callable[[str], None]) -> None:
-        self._watched = watched
+    def __init__(self, app: App, store: Shared, taken: InUse, say: Callable[[str], None]) -> None:
+        self._app = app
         self._store = store
-        self._clock = clock
         self._say = say
-        self._since = 0
-        self._text = ""
-        self._look = asyncio.Event()
+        self._owner = ("", 0)
+        self._promoted = asyncio.Event()
+        self._fault = ""
+        #: When it became a standby (ms).
+        self.since = app.seams.clock.now()
+        #: Set by whoever starts the rest, once this process serves.
+        self.serves = asyncio.Event()
+        self._seen(taken)
 
-    async def free(self) -> bool:
-        """Open the database; False if another process has it. Raises what else an ``open`` raises."""
-        try:
-            await self._watched.open()
-        except InUse as taken:
-            self._since, self._text = self._clock.now(), str(taken)
-            self._say(f"standby: {taken}")
-            return False
-        return True
+    def _seen(self, taken: InUse) -> None:
+        self._fault = ""
+        if (taken.host, taken.pid) != self._owner:
+            self._owner = (taken.host, taken.pid)
+            self._say(f"standby: {taken.host} {taken.pid} has the database")
 
     async def wait(self, ended: asyncio.Event) -> bool:
-        """Wait until the database is open; False if ``ended`` came first. A database that is away meanwhile
-        is waited for too.
+        """Ask for the database each second until this process has it; False if ``ended`` came first. A
+        database that is away is waited for. Raises StoreError for what waiting does not change.
         """
-        stop = asyncio.ensure_future(ended.wait())
+        while not ended.is_set():
+            try:
+                if self._promoted.is_set():
+                    await self._store.wish()
+                await self._app.open()
+            except InUse as taken:
+                self._seen(taken)
+            except StoreFault as fault:
+                await self._app.store.close()
+                if not self._fault:
+                    _log.warning("the standby cannot ask for the database: %s", fault)
+                self._fault = str(fault)
+            else:
+                self._say("standby: this process has the database now")
+                return not ended.is_set()
+            await self._pause(ended)
+        return False
+
+    async def _pause(self, ended: asyncio.Event) -> None:
+        events = (ended,) if self._promoted.is_set() else (ended, self._promoted)
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
         try:
-            while not ended.is_set():
-                self._look.clear()
-                look = asyncio.ensure_future(self._look.wait())
-                await asyncio.wait({stop, look}, timeout=LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED)
-                look.cancel()
-                with suppress(InUse, StoreFault):
-                    if not ended.is_set():
-                        await self._watched.open()
-                        return True
-            return False
+            most = ASK_PROMOTED if self._promoted.is_set() else ASK_EVERY
+            await asyncio.wait(waits, timeout=most, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stop.cancel()
+            for wait in waits:
+                wait.cancel()
 
-    def routes(self) -> Router:
-        """What an operator may ask meanwhile, over the admin socket."""
-        router = self.watched()
-        router.add("GET", "/status", self.status, max_body=_BODY)
-        router.add("POST", "/promote", self.promote, max_body=_BODY)
-        return router
+    def refuse(self) -> RemoteProtocolError:
+        """What a standby answers to whatever needs the database."""
+        host, pid = self._owner
+        text = f"this process is a standby: ask the one that has the database, process {pid} on {host}"
+        return RemoteProtocolError(text, hint=503, code="standby")
 
-    def watched(self) -> Router:
-        """What the metrics address says: a load balancer sees that nobody is served here."""
-        router = Router()
-        router.add("GET", "/health", self.health)
-        router.add("GET", "/metrics", self.metrics)
-        return router
+    def status(self) -> dict[str, Any]:
+        """``hansa status``: since when it waits (ms), for which process, and why it cannot ask."""
+        host, pid = self._owner
+        waits = {"state": "standby", "since": self.since, "host": host, "pid": pid, "text": self._fault}
+        return {"state": "standby", "store": waits, "networks": [], "policies": [], "rooms": 0}
 
-    async def status(self, _request: Request) -> Response:
-        """As ``Operations.status``."""
-        store = {"state": "standby", "kind": "standby", "since": self._since, "text": self._text}
-        body = {"state": "standby", "store": store, "networks": [], "policies": [], "rooms": 0}
-        return Response(body=orjson.dumps(body))
-
-    async def health(self, _request: Request) -> Response:
-        """As ``Operations.health``."""
-        body = {"ok": False, "state": "standby", "store": "standby", "networks": {}}
-        return Response(status=503, body=orjson.dumps(body))
-
-    async def metrics(self, _request: Request) -> Response:
-        """One gauge, of those that a process which serves has."""
-        text = 'hansa_store_state{state="standby"} 1.0\n'
-        return Response(body=text.encode(), content_type="text/plain")
-
-    async def promote(self, _request: Request) -> Response:
-        """Take the database over from the process that has it, which ends when it notices."""
-        if isinstance(self._store, Seizes):
-            self._store.seize = True
-        self._look.set()
-        return Response(body=orjson.dumps({"promoted": True}))
-
-
-async def let_go(addresses: Sequence[tuple[str, int]]) -> None:
-    """Wait until nobody of this machine listens on these addresses, ``LET_GO_WITHIN`` seconds at most."""
-    for _ in range(round(LET_GO_WITHIN / _STEP)):
-        if all(_bound(*address) for address in addresses):
-            return
-        await asyncio.sleep(_STEP)
-
-
-def _bound(host: str, port: int) -> bool:
-    try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            return True
-    except OSError as error:
-        return error.errno != errno.EADDRINUSE  # who listens says what else is wrong
+    async def promote(self) -> dict[str, Any]:
+        """Ask the process that has the database to let go, and wait until this one serves. Raises
+        RemoteProtocolError if that takes longer than 30 s; it goes on asking.
+        """
+        self._promoted.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PROMOTED_WITHIN):
+                await self.serves.wait()
+                return {"promoted": True}
+        host, pid = self._owner
+        text = f"process {pid} on {host} has the database still; it is asked until it lets go, or is given up"
+        raise RemoteProtocolError(text, hint=503, code="standby")

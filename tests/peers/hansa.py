@@ -164,6 +164,17 @@ class Hansa:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        assert self._process is not None
+        return self._process.exit_code
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to the process."""
+        assert self._process is not None
+        self._process.send(number)
+
     def log(self) -> str:
         return (self.folder / "output.log").read_text(errors="replace")
 

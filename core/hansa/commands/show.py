@@ -109,6 +109,10 @@ def decisions(found: Any) -> str:
 
 def status(found: Any) -> str:
     """``hansa status``."""
+    if found["state"] == "standby":
+        waits = found["store"]
+        why = f"\nit cannot be asked for: {waits['text']}" if waits["text"] else ""
+        return f"standby since {when(waits['since'])}: {waits['host']} {waits['pid']} has the database{why}"
     networks = [[n["id"], n["state"], str(n["restarts"]), n["text"]] for n in found["networks"]]
     policies = [[p["name"], "shadow" if p["shadow"] else "enforced"] for p in found["policies"]]
     tables = [

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from hansa.pure.errors import HansaError
 from hansa.pure.quick import quick
@@ -35,7 +35,17 @@ class NewerSchema(StoreError):
 
 
 class InUse(StoreError):
-    """Another process has the database; a start that waits for it tries again."""
+    """Another process has a database that several may wait for: process ``pid`` of ``host``, whose lease ends
+    ``seconds`` after its last sign of life.
+    """
+
+    def __init__(self, host: str, pid: int, seconds: int) -> None:
+        super().__init__(
+            f"the database is in use by process {pid} on {host}: stop it, or give this one another database. "
+            f"A process that is gone is given up after {seconds} s"
+        )
+        self.host = host
+        self.pid = pid
 
 
 class Conflict(StoreError):
@@ -254,6 +264,23 @@ class Store(Protocol):
     async def lost(self) -> StoreError:
         """Wait until another process has taken the database over, and return the ``StoreLost`` that every
         call raises from then on. A store that no other process can take waits for ever.
+        """
+        ...
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """A store whose database one process has while others wait for it: its ``open`` raises ``InUse``."""
+
+    async def wish(self) -> None:
+        """Ask the process that has the database to let go of it, for the next seconds; of a store that is not
+        open. Raises StoreError.
+        """
+        ...
+
+    async def wished(self) -> str:
+        """Which process asks for the database of this open store, as ``HOST PID``; empty if none does. Raises
+        StoreError.
         """
         ...
 

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -22,6 +23,7 @@ from pymongo import AsyncMongoClient, IndexModel, ReadPreference
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
+from hansa.store import mongo_wish
 from hansa.store.base import (
     Collection,
     Durability,
@@ -105,12 +107,7 @@ class MongoStore:
         """See ``Store.open``."""
         try:
             self._client = self._connect(self._url)
-            self._database = self._client.get_database(
-                self._named,
-                read_preference=ReadPreference.PRIMARY,
-                read_concern=ReadConcern("majority"),
-                write_concern=DURABLE,
-            )
+            self._database = self._of_client(self._client)
             await self._fit()
             lease = Lease(self._database)
             self._writer = writer = Writer(self._client, self._database, lease)
@@ -126,6 +123,28 @@ class MongoStore:
             await self._disconnect()
             raise
         self._beat()
+
+    def _of_client(self, client: Any) -> Any:
+        return client.get_database(
+            self._named,
+            read_preference=ReadPreference.PRIMARY,
+            read_concern=ReadConcern("majority"),
+            write_concern=DURABLE,
+        )
+
+    async def wish(self) -> None:
+        """See ``Shared.wish``."""
+        client = self._connect(self._url)
+        try:
+            await mongo_wish.wish(self._of_client(client))
+        except PyMongoError as error:
+            raise self._failed(error) from None
+        finally:
+            await settled(client.close())
+
+    async def wished(self) -> str:
+        """See ``Shared.wished``."""
+        return await self._read(partial(mongo_wish.wished, self._database))
 
     async def _fit(self) -> None:
         hello = await self._database.command("hello")

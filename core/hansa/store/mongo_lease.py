@@ -24,10 +24,10 @@ from hansa.store.owner import is_dead, this_process
 SECONDS = 10
 #: So many seconds later a transaction of its holder that is still open is ended: none takes so long.
 _OPEN = 4
-_ID = "store"
+ID, ROWS = "store", "hansa.lease"
 #: The database's time in ms since 1970: a number, because not everything that speaks MongoDB's protocol
 #: compares ``$$NOW`` with a stored date.
-_NOW = {"$toLong": "$$NOW"}
+NOW = {"$toLong": "$$NOW"}
 
 
 async def settled(value: Any) -> Any:
@@ -50,19 +50,17 @@ def reason(error: PyMongoError) -> str:
 class Lease:
     """Who may write to a database. ``rows`` is the collection of ``database`` that keeps the lease."""
 
-    def __init__(self, database: Any, rows: str = "hansa.lease") -> None:
+    def __init__(self, database: Any, rows: str = ROWS) -> None:
         self._database = database
         self._rows = database[rows]
         self._token = ""
 
-    async def take(self, session: Any, *, seize: bool = False) -> int:
-        """Become the holder, who writes in ``session``; returns the last position. ``seize``: whoever has it.
-        Raises InUse.
-        """
-        before = await self._rows.find_one({"_id": _ID})
+    async def take(self, session: Any) -> int:
+        """Become the holder, who writes in ``session``; returns the last position. Raises InUse."""
+        before = await self._rows.find_one({"_id": ID})
         if before is None:
             free = {"position": 0, "token": "", "owner": {}}
-            await self._rows.update_one({"_id": _ID}, {"$setOnInsert": free}, upsert=True)
+            await self._rows.update_one({"_id": ID}, {"$setOnInsert": free}, upsert=True)
         elif before["token"] and before.get("session") and await self._is_over(before):
             await self._database.command({"killSessions": [before["session"]]})
         token = secrets.token_hex(16)
@@ -71,10 +69,7 @@ class Lease:
             got = await self._claim(token, got["token"], session)
         if got["token"] != token:
             owner = got["owner"]
-            raise InUse(
-                f"the database is in use by process {owner.get('pid')} on {owner.get('host')}: stop it, "
-                f"or give this one another database. A process that is gone is given up after {SECONDS} s"
-            )
+            raise InUse(str(owner.get("host", "")), int(owner.get("pid", 0)), SECONDS)
         self._token = token
         return int(got["position"])
 
@@ -89,13 +84,13 @@ class Lease:
         mine = {
             "token": token,
             "owner": {"$literal": this_process()},
-            "until": {"$add": [_NOW, SECONDS * 1000]},
+            "until": {"$add": [NOW, SECONDS * 1000]},
             "session": {"$literal": dict(session.session_id)},
         }
-        free = {"$or": [{"$in": ["$token", ["", dead]]}, {"$lt": ["$until", _NOW]}]}
+        free = {"$or": [{"$in": ["$token", ["", dead]]}, {"$lt": ["$until", NOW]}]}
         change = {name: {"$cond": [free, value, f"${name}"]} for name, value in mine.items()}
         found: dict[str, Any] = await self._rows.find_one_and_update(
-            {"_id": _ID}, [{"$set": change}], return_document=ReturnDocument.AFTER
+            {"_id": ID}, [{"$set": change}], return_document=ReturnDocument.AFTER
         )
         return found
 
@@ -106,11 +101,11 @@ class Lease:
         """
         change = {
             "position": {"$add": ["$position", appends]},
-            "until": {"$add": [_NOW, SECONDS * 1000]},
+            "until": {"$add": [NOW, SECONDS * 1000]},
             "group": group,
         }
         found = await self._rows.find_one_and_update(
-            {"_id": _ID, "token": self._token},
+            {"_id": ID, "token": self._token},
             [{"$set": change}],
             projection=["position"],
             return_document=ReturnDocument.AFTER,
@@ -122,13 +117,13 @@ class Lease:
 
     async def advance(self, position: int) -> None:
         """Give positions above this one from now on."""
-        await self._rows.update_one({"_id": _ID, "token": self._token}, {"$max": {"position": position}})
+        await self._rows.update_one({"_id": ID, "token": self._token}, {"$max": {"position": position}})
 
     async def keeps(self, session: Any, group: str) -> bool:
         """Whether a transaction was kept, asked in another one of its session. Raises StoreLost."""
         found = await self._rows.find_one_and_update(
-            {"_id": _ID, "token": self._token},
-            [{"$set": {"until": {"$add": [_NOW, SECONDS * 1000]}}}],
+            {"_id": ID, "token": self._token},
+            [{"$set": {"until": {"$add": [NOW, SECONDS * 1000]}}}],
             projection=["group"],
             return_document=ReturnDocument.AFTER,
             session=session,
@@ -139,4 +134,4 @@ class Lease:
 
     async def release(self) -> None:
         """Let the next process in at once."""
-        await self._rows.update_one({"_id": _ID, "token": self._token}, {"$set": {"token": "", "owner": {}}})
+        await self._rows.update_one({"_id": ID, "token": self._token}, {"$set": {"token": "", "owner": {}}})

@@ -31,6 +31,7 @@ from hansa.store.postgres_batches import Step, batch_of
 from hansa.store.postgres_lease import MAKE, SECONDS
 from hansa.store.postgres_session import ERRORS, Place, Readers, is_cut
 from hansa.store.postgres_tables import Table, table, value
+from hansa.store.postgres_wish import WISHED, wish
 from hansa.store.postgres_writer import Writer
 
 #: The largest batch: writes, and bytes of bodies.
@@ -92,6 +93,22 @@ class PostgresStore:
         self._of_scope["", "schema"] = schemas
         self._readers, self._writer = readers, writer
         self._beat()
+
+    async def wish(self) -> None:
+        """See ``Shared.wish``."""
+        try:
+            session = await self._place.connect()
+            try:
+                await wish(session.connection)
+            finally:
+                session.connection.terminate()
+        except ERRORS as error:
+            raise self._place.fault(error) from None
+
+    async def wished(self) -> str:
+        """See ``Shared.wished``."""
+        found = await self._fetch(WISHED)
+        return str(found[0][0]) if found else ""
 
     def _table(self, owner: str, collection: Collection) -> Table:
         """The table of a collection, which scopes share. One that has fields or indexes more replaces what

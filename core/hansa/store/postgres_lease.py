@@ -78,10 +78,7 @@ class Lease:
         elif owner["namespace"] != this_process()["namespace"]:
             found = await self._wait(connection, owner)
         if found is None:
-            raise InUse(
-                f"the database is in use by process {owner['pid']} on {owner['host']}: stop it, or give "
-                f"this one another database. A process that is gone is given up after {SECONDS} s"
-            )
+            raise InUse(owner["host"], owner["pid"], SECONDS)
         return found
 
     async def _wait(self, connection: Any, owner: Any) -> tuple[int, int] | None:
