@@ -97,7 +97,7 @@ class App:
         self.policy_setups = tuple(setup.policies)
         self._hosts: dict[str, str] = {}
         self._observers = _Observers()
-        self._opened = self._prepared = self._stopping = False
+        self._prepared = self._stopping = False
 
     def count(self, name: str, **labels: str) -> None:
         """Add one to a counter. Labels beyond the 500th combination of a name count as ``other``: whatever a
@@ -166,12 +166,6 @@ class App:
     def _server_of(self, network: str, user: str) -> str:
         return self.pipeline.server_of(network, user)
 
-    async def open(self) -> None:
-        """Open the store, unless that was done. Raises StoreError."""
-        if not self._opened:
-            await self.store.open()
-            self._opened = True
-
     def prepare(self) -> None:
         """Open the networks, unless that was done: without a store, and nothing of them is started."""
         if not self._prepared:
@@ -181,7 +175,7 @@ class App:
 
     async def start(self) -> None:
         """Open the store, the policies, the networks; load rooms; begin delivering and connecting."""
-        await self.open()
+        await self.store.open()
         await self.store.declare("", tables.SCHEMA)
         await self._policies.open(self, self.setup.policies)
         await self.decisions.kept.open()

@@ -24,7 +24,6 @@ from hansa.config import Config, Mistakes, PolicyConfig, load
 from hansa.contracts import RoomWish
 from hansa.decision_log import Retention
 from hansa.descriptors import connections_within, raise_limit
-from hansa.http import Router
 from hansa.intake import Intake, IntakeLimits
 from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
 from hansa.logs import log_to
@@ -36,7 +35,7 @@ from hansa.restart import needing_restart
 from hansa.seams import Seams, SystemClock, SystemRandom
 from hansa.settings import Tls
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
-from hansa.standby import ASK_EVERY, Standby
+from hansa.standby import ASK_EVERY, Standby, let_go
 from hansa.store import open_store
 from hansa.store.base import InUse, Shared
 from hansa.store.faults import StoreFault, StoreLost
@@ -125,16 +124,19 @@ class Process:
         """
         store = self.app.setup.store
         try:
-            await self.app.open()
+            await self.app.store.open()
         except InUse as taken:
             if not isinstance(store, Shared):
                 raise
-            standby = Standby(self.app, store, taken, self._say)
+            standby = Standby(self.app.store, store, taken, self.app.seams.clock, self._say)
             self._operations.standby = standby
             self._contexts()
             self.app.prepare()
             await self._listen(self._local())
-            return await standby.wait(ended)
+            if not await standby.wait(ended):
+                return False
+            addresses = [urlsplit(address) for address in self._config.server.listen]
+            await let_go([(parts.hostname or "", parts.port or 0) for parts in addresses])
         return True
 
     async def start(self) -> None:

@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from hansa.app import App
 from hansa.pure.errors import RemoteProtocolError
+from hansa.seams import Clock
 from hansa.store.base import InUse, Shared
 from hansa.store.faults import StoreFault
+from hansa.store.health import WatchedStore
 
 #: Seconds between two times that the database is asked for, and where this process was promoted.
 ASK_EVERY, ASK_PROMOTED = 1.0, 0.2
+#: Seconds that a process of the same machine which lost the database has to let go of its addresses: it
+#: notices with its next write, which is due every three.
+LET_GO_WITHIN, _STEP = 5.0, 0.1
 #: Seconds for which who promotes it waits until it serves.
 _PROMOTED_WITHIN = 30.0
 _log = logging.getLogger("hansa.store")
 
 
 class Standby:
-    """Waits for the database that ``taken`` says is another process's. ``store`` is that of ``app``."""
+    """Waits for the database of ``store``, which ``watched`` watches: ``taken`` says which process has it."""
 
-    def __init__(self, app: App, store: Shared, taken: InUse, say: Callable[[str], None]) -> None:
-        self._app = app
+    def __init__(
+        self, watched: WatchedStore, store: Shared, taken: InUse, clock: Clock, say: Callable[[str], None]
+    ) -> None:
+        self._watched = watched
         self._store = store
         self._say = say
         self._owner = ("", 0)
         self._promoted = asyncio.Event()
         self._fault = ""
         #: When it became a standby (ms).
-        self.since = app.seams.clock.now()
+        self.since = clock.now()
         #: Set by whoever starts the rest, once this process serves.
         self.serves = asyncio.Event()
         self._seen(taken)
@@ -50,11 +58,10 @@ class Standby:
             try:
                 if self._promoted.is_set():
                     await self._store.wish()
-                await self._app.open()
+                await self._watched.open()
             except InUse as taken:
                 self._seen(taken)
             except StoreFault as fault:
-                await self._app.store.close()
                 if not self._fault:
                     _log.warning("the standby cannot ask for the database: %s", fault)
                 self._fault = str(fault)
@@ -98,3 +105,19 @@ class Standby:
         host, pid = self._owner
         text = f"process {pid} on {host} has the database still; it is asked until it lets go, or is given up"
         raise RemoteProtocolError(text, hint=503, code="standby")
+
+
+async def let_go(addresses: Sequence[tuple[str, int]]) -> None:
+    """Wait until nobody of this machine listens on these addresses, ``LET_GO_WITHIN`` seconds at most."""
+    for _ in range(round(LET_GO_WITHIN / _STEP)):
+        if all(_bound(*address) for address in addresses):
+            return
+        await asyncio.sleep(_STEP)
+
+
+def _bound(host: str, port: int) -> bool:
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return True
+    except OSError as error:
+        return error.errno != errno.EADDRINUSE  # who listens says what else is wrong

@@ -122,8 +122,6 @@ def status(found: Any) -> str:
     store = found["store"]
     if store["state"] == "up":
         said = "store: up"
-    elif store["state"] == "standby":
-        said = f"standby since {when(store['since'])}: {store['text']}"
     else:
         said = f"store: degraded, {store['kind']} since {when(store['since'])}: {store['text']}"
     return "\n\n".join([said, *tables, f"rooms: {found['rooms']}"])

@@ -35,7 +35,7 @@ class NewerSchema(StoreError):
 
 
 class InUse(StoreError):
-    """Another process has a database that several may wait for: process ``pid`` of ``host``, whose lease ends
+    """Another process has a database that others may wait for: process ``pid`` of ``host``, whose lease ends
     ``seconds`` after its last sign of life.
     """
 

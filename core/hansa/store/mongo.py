@@ -86,8 +86,6 @@ class MongoStore:
         self._reads: Reads | None = None
         self._wire = 0
         self._timer: asyncio.TimerHandle | None = None
-        #: Whether the next ``open`` takes the database from the process that has it.
-        self.seize = False
 
     def __repr__(self) -> str:
         return f"MongoStore({self._place})"
@@ -111,8 +109,7 @@ class MongoStore:
             await self._fit()
             lease = Lease(self._database)
             self._writer = writer = Writer(self._client, self._database, lease)
-            writer.position = await lease.take(await writer.session(), seize=self.seize)
-            self.seize = False
+            writer.position = await lease.take(await writer.session())
             self._lease = lease
             self._reads = Reads(self._client, self.probe, self._usable)
             await self._make([_SCHEMAS])

@@ -65,7 +65,7 @@ class Lease:
             await self._database.command({"killSessions": [before["session"]]})
         token = secrets.token_hex(16)
         got = await self._claim(token, "", session)
-        if got["token"] != token and (seize or is_dead(got["owner"])):
+        if got["token"] != token and is_dead(got["owner"]):
             got = await self._claim(token, got["token"], session)
         if got["token"] != token:
             owner = got["owner"]

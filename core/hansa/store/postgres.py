@@ -68,8 +68,6 @@ class PostgresStore:
         self._writer: Writer | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reading: set[asyncio.Task[Any]] = set()
-        #: Whether the next ``open`` takes the database from the process that has it.
-        self.seize = False
 
     def __repr__(self) -> str:
         return f"PostgresStore({self._place})"
@@ -86,8 +84,7 @@ class PostgresStore:
         schemas = self._table("hansa", _SCHEMAS)
         try:
             await self._make([schemas], MAKE)
-            await writer.open(seize=self.seize)
-            self.seize = False
+            await writer.open()
         except ERRORS as error:
             raise self._place.fault(error) from None
         self._of_scope["", "schema"] = schemas

@@ -62,9 +62,8 @@ class Lease:
         #: Tokens that this process has asked for and may have got.
         self._asked: list[str] = []
 
-    async def take(self, connection: Any, *, seize: bool = False) -> tuple[int, int]:
-        """Become the holder, ``seize``: whoever has it; returns the last position and the number of the last
-        commit.
+    async def take(self, connection: Any) -> tuple[int, int]:
+        """Become the holder; returns the last position and the number of the last commit.
 
         A process of another machine may be gone: unless it shows a sign of life, its lease is waited for.
         Raises InUse naming who has the database.
@@ -73,7 +72,7 @@ class Lease:
         if found is not None:
             return found
         owner = await connection.fetchrow(_OWNER)
-        if seize or is_dead(owner):
+        if is_dead(owner):
             found = await self._claim(connection, owner["token"])
         elif owner["namespace"] != this_process()["namespace"]:
             found = await self._wait(connection, owner)

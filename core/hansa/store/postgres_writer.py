@@ -90,11 +90,11 @@ class Writer:
         self.lost = asyncio.Event()
         self.fault: StoreFault | None = None
 
-    async def open(self, *, seize: bool = False) -> None:
-        """Take the lease, ``seize``: whoever has it. Raises what ``ERRORS`` names, StoreError."""
+    async def open(self) -> None:
+        """Take the lease. Raises what ``ERRORS`` names, StoreError."""
         session = await self._connected()
         try:
-            self.position, self._number = await self._lease.take(session.connection, seize=seize)
+            self.position, self._number = await self._lease.take(session.connection)
             await self._use(session)
         except BaseException:
             session.connection.terminate()
