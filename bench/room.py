@@ -103,7 +103,7 @@ class FakeRoom:
         self.events[pdu.event_id] = pdu
         self.before[pdu.event_id] = self.state
 
-    def _stands(self, pdu: Pdu) -> None:
+    def stands(self, pdu: Pdu) -> None:
         """A new piece of state. Snapshots are shared, so the present is copied, not changed."""
         self.state = {**self.state, pdu.key: pdu}
         self.auth[pdu.event_id] = pdu
@@ -111,7 +111,7 @@ class FakeRoom:
     def _keep(self, pdu: Pdu) -> Pdu:
         """One more event that everybody has."""
         if pdu.state_key is not None:
-            self._stands(pdu)
+            self.stands(pdu)
         self.taken(pdu)
         return pdu
 
@@ -129,7 +129,7 @@ class FakeRoom:
             else:
                 content = {"membership": "join", "displayname": f"Renamed {self._count}"}
                 pdu = self.event(server, "m.room.member", sender, content, sender, prev=prev)
-                self._stands(pdu)
+                self.stands(pdu)
             prev = {pdu.event_id: pdu.depth}
             made.append(pdu)
         return made
@@ -188,6 +188,11 @@ class FakeRoom:
 
     def received(self, raw: dict[str, Any]) -> Pdu:
         """An event that the peer sent us."""
-        pdu = from_raw({k: v for k, v in raw.items() if k != "unsigned"}, _VERSION)
+        pdu = self.parsed(raw)
         self._known(pdu)
         return self._keep(pdu)
+
+    @staticmethod
+    def parsed(raw: dict[str, Any]) -> Pdu:
+        """An event as its signature is over it."""
+        return from_raw({k: v for k, v in raw.items() if k != "unsigned"}, _VERSION)
