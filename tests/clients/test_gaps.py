@@ -4,15 +4,19 @@ somebody reads so far back.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clients.people import House, Person, house, until
+from clients.people import House, Person, house, part, until
 from clients.test_absences import There, each_version, has, pages
 from hansa import HttpRequest
+from hansa_matrix.client_api import timeline
+from hansa_matrix.client_api.timeline import Timeline
+from hansa_matrix.room.backfill import Backfill
 from matrix.test_joining import ALIAS
 
 
@@ -85,3 +89,81 @@ async def test_a_gap_is_known_after_a_restart(tmp_path, count):
         assert again.breaks == kept.breaks
         assert len(again.head.gaps) == 1
         assert (await pages(juliet, room, most=30))[::-1] == expected
+
+
+class Mute(Wide):
+    """Answers nothing of the past while ``silent``."""
+
+    silent = True
+    asked = 0
+
+    def __call__(self, request: HttpRequest) -> tuple[int, Any] | None:
+        if "/backfill/" in request.target:
+            self.asked += 1
+            if self.silent:
+                return 503, {"errcode": "M_UNKNOWN", "error": "not now"}
+        return super().__call__(request)
+
+
+async def backwards(juliet: Person, room: str) -> list[str]:
+    """All that Juliet reads until a page leads nowhere, oldest first."""
+    found: list[str] = []
+    start, before = "", None
+    while start != before:
+        query = f"dir=b&limit=100{f'&from={start}' if start else ''}"
+        got = await juliet.get(f"/rooms/{part(room)}/messages?{query}")
+        found += [e["content"]["body"] for e in got["chunk"] if e["type"] == "m.room.message"]
+        start, before = got.get("end", start), start
+    return found[::-1]
+
+
+async def test_a_page_waits_for_others_once_and_nobody_asks_for_the_same_in_vain(tmp_path, monkeypatch):
+    """However many gaps it reaches over: each of them may keep a reader waiting for ten seconds."""
+    async with house(tmp_path) as home:
+        past = home.wire.peer.answer = Mute(home.wire, "12")
+        juliet = await home.person("juliet")
+        room = await juliet.join(ALIAS)
+        await past.heard("hello")
+        await until(lambda: has(juliet, room, "hello"))
+        expected = ["hello"]
+        for name in ("one", "two", "three", "four", "five"):
+            expected += await skipped(past, juliet, room, name, 3)
+        runs: list[Any] = []
+        fetched = Timeline._fetched
+
+        async def counted(self: Timeline, *given: Any) -> bool:
+            runs.append(given)
+            return await fetched(self, *given)
+
+        monkeypatch.setattr(Timeline, "_fetched", counted)
+        # What stands right before the gap's end came with it.
+        heard = [text for text in expected if not text.endswith((" 0", " 1"))]
+        monkeypatch.setattr(timeline, "ASKED_AGAIN", 0.0)
+        got = await juliet.get(f"/rooms/{part(room)}/messages?dir=b&limit=100")
+        assert len(runs) == 1 and got["end"]
+        runs.clear()
+        assert await backwards(juliet, room) == heard
+        monkeypatch.setattr(timeline, "ASKED_AGAIN", 60.0)
+        asked = [given for given in runs if len(given) > 1]
+        assert len({within for _, within in asked}) == 5
+        assert await backwards(juliet, room) == heard
+        assert [given for given in runs if len(given) > 1] == asked
+        past.silent = False
+        monkeypatch.setattr(timeline, "ASKED_AGAIN", 0.0)
+        assert await backwards(juliet, room) == expected
+
+
+async def test_two_who_read_a_gap_at_once_both_read_it(tmp_path, monkeypatch):
+    page = Backfill._page
+
+    async def late(self: Backfill, *given: Any, **named: Any) -> int:
+        for _ in range(2000):  # the others come so far meanwhile
+            await asyncio.sleep(0)
+        return await page(self, *given, **named)
+
+    async with wide(tmp_path) as (home, past, juliet, room):
+        phone = await home.person("juliet", "PHONE")
+        expected = ["hello", *await skipped(past, juliet, room, "one", 450)]
+        monkeypatch.setattr(Backfill, "_page", late)
+        for found in await asyncio.gather(*(pages(one, room, most=100) for one in (juliet, phone, juliet))):
+            assert found[::-1] == expected

@@ -19,6 +19,9 @@ class KeyLocks:
     def __len__(self) -> int:
         return len(self._locks)
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._locks
+
     @asynccontextmanager
     async def held(self, key: Hashable) -> AsyncIterator[None]:
         """The lock of a key, held. Nobody who holds one asks for another."""

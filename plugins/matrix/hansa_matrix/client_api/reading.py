@@ -15,7 +15,7 @@ from hansa_matrix.client_api.filters import EventFilter
 from hansa_matrix.client_api.peeking import Peeking
 from hansa_matrix.client_api.relating import Relating
 from hansa_matrix.client_api.shapes import Shapes
-from hansa_matrix.client_api.timeline import Place, Timeline, place_of
+from hansa_matrix.client_api.timeline import Asks, Place, Timeline, place_of
 from hansa_matrix.client_api.visibility import Visibility, without
 from hansa_matrix.federation.answers.spaces import nearest
 from hansa_matrix.federation.server import error
@@ -186,11 +186,12 @@ class Reading:
         ignored = await self._data.ignored(caller.user)
         chunk: list[Stored] = []
         place: Place | None = start
+        asks = Asks()
         for _ in range(_MOST_LOOKS):
             if place is None or len(chunk) >= most:
                 break
             if direction == "b":
-                page, before = await self._timeline.before(room, place, most - len(chunk))
+                page, before = await self._timeline.before(room, place, most - len(chunk), asks)
                 if not page and before == place:  # others have more, and do not give it now
                     break
                 place = before

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Row, 
 
 from hansa_matrix.client_api.absences import Absence, Absences, since_return
 from hansa_matrix.federation.server import error
+from hansa_matrix.key_locks import KeyLocks
+from hansa_matrix.lru import Lru
 from hansa_matrix.room.events import Stored, is_live, is_shown
 from hansa_matrix.room.news import News
 from hansa_matrix.room.room import MAX_COUNT, MatrixRoom
@@ -30,6 +33,9 @@ _TOKEN = re.compile(
 _PAGE = 200
 #: Seconds that a reader waits for other servers' past, and events that are fetched at once.
 _FETCH_WITHIN, _FETCHED = 10.0, 100
+#: Seconds for which nobody is asked again for what lies in an absence and was not to be had, and absences of
+#: which that is remembered, of all rooms.
+ASKED_AGAIN, _VAIN = 60.0, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,13 @@ def place_of(token: str) -> Place:
     return Place(position=int(match["since"] or -1), depth=depth)
 
 
+@dataclass(slots=True)
+class Asks:
+    """How often others may still be asked for one answer: each time its reader may wait for ten seconds."""
+
+    left: int = 1
+
+
 class Timeline:
     """Pages of any room that we are or were in."""
 
@@ -76,20 +89,27 @@ class Timeline:
         self._news = news
         self._fetch = fetch
         self._absences = Absences(news)
+        #: Readers of one room's past wait for each other: what one has fetched the next one reads.
+        self._fetching = KeyLocks()
+        #: When others were asked in vain for an absence, by its room and end.
+        self._vain: Lru[tuple[str, int], float] = Lru(_VAIN)
 
-    async def before(self, room: MatrixRoom, place: Place, most: int) -> tuple[list[Stored], Place | None]:
+    async def before(
+        self, room: MatrixRoom, place: Place, most: int, asks: Asks | None = None
+    ) -> tuple[list[Stored], Place | None]:
         """Up to ``most`` events before a place, newest first, and the place before them; None where the room
-        begins.
+        begins. Where others give nothing the page goes on, up to what they would have to be asked for again.
         """
         if most <= 0:
             return [], place
         found: list[Stored] = []
+        asks = asks or Asks()
         absences = await self._absences.of(room)
         while place.position >= 0:
             absence = _within(absences, place.position)
             if absence is not None:
                 depth = place.depth if place.depth >= 0 else absence.top
-                meanwhile, end = await self._meanwhile(room, absence, depth, most - len(found))
+                meanwhile, end = await self._meanwhile(room, absence, depth, most - len(found), asks)
                 found += meanwhile
                 if end is not None:
                     return found, end
@@ -106,26 +126,37 @@ class Timeline:
                 continue
             place = Place(depth=await self._oldest_told(room))
         older, end = await self._deeper(room, place.depth, most - len(found))
-        if end is not None and not older and room.head.behind and await self._fetched(room):
-            older, end = await self._deeper(room, place.depth, most - len(found))
+        if end is not None and not older and room.head.behind and asks.left:
+            asks.left -= 1
+            if await self._fetched(room):
+                older, end = await self._deeper(room, place.depth, most - len(found))
         return [*found, *older], end
 
     async def _meanwhile(
-        self, room: MatrixRoom, absence: Absence, depth: int, most: int
+        self, room: MatrixRoom, absence: Absence, depth: int, most: int, asks: Asks
     ) -> tuple[list[Stored], Place | None]:
         """What was said in an absence below a depth, and the place before that; None where there is no more
         of it. Once that is reached others are asked for more.
         """
-        asked, at = False, depth
+        waited, asked, at = False, False, depth
         found: list[Stored] = []
         while len(found) < most:
             levels = await self._levels(room, after=at, upto=absence.floor, reverse=True)
             if not levels and found and absence.lacks(room):
                 break
-            if not levels and not asked and absence.lacks(room):
-                asked, at = True, depth
-                if await self._fetched(room, (absence.floor, absence.top)):
+            if not levels and not asked and self._worth_asking(room, absence):
+                if not asks.left:
+                    break
+                at = depth
+                if not waited and room.room_id in self._fetching:  # it may be what others ask for now
+                    waited = True
+                    await self._waited(room)
                     continue
+                asked = True
+                asks.left -= 1
+                if not await self._fetched(room, (absence.floor, absence.top)):
+                    self._vain.put((room.room_id, absence.upto), self._ctx.clock.monotonic())
+                continue  # some of it may have come before the time was over
             if not levels:
                 return found, None
             for at, ids in levels:
@@ -135,6 +166,13 @@ class Timeline:
                 if len(found) >= most:
                     break
         return found, Place(position=absence.since, depth=depth)
+
+    def _worth_asking(self, room: MatrixRoom, absence: Absence) -> bool:
+        """Whether others are asked for an absence: something of it is not here, and may be to be had."""
+        if not absence.lacks(room):
+            return False
+        vain = self._vain.get((room.room_id, absence.upto))
+        return vain is None or self._ctx.clock.monotonic() - vain >= ASKED_AGAIN
 
     async def _oldest_told(self, room: MatrixRoom) -> int:
         """The depth below which lies what was before anybody here was told."""
@@ -184,14 +222,22 @@ class Timeline:
         return list(levels.items())
 
     async def _fetched(self, room: MatrixRoom, within: tuple[int, int] | None = None) -> bool:
-        """Whether other servers gave something of the past, or of what lies within some depths."""
+        """Whether other servers gave something of the past, or of what lies within some depths. Readers of
+        one room ask one after the other.
+        """
         try:
-            async with asyncio.timeout(_FETCH_WITHIN):
+            async with asyncio.timeout(_FETCH_WITHIN), self._fetching.held(room.room_id):
                 answer = await self._fetch({"room": room.room_id, "limit": _FETCHED, "within": within})
         except (LocalProtocolError, RemoteProtocolError, TimeoutError) as problem:
             self._ctx.log.info("the past of %s: %s", room.room_id, problem)
             return False
         return bool(answer["events"])
+
+    async def _waited(self, room: MatrixRoom) -> None:
+        """Wait until nobody fetches a room's past, as long as if it were fetched."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FETCH_WITHIN), self._fetching.held(room.room_id):
+                return
 
     async def after(self, room: MatrixRoom, place: Place, most: int) -> tuple[list[Stored], Place]:
         """Up to ``most`` events after a place, oldest first, and the place after them."""
