@@ -46,6 +46,10 @@ class _FromApp(Collector):
             faults.add_metric([kind.value], failed)
         yield degraded
         yield faults
+        state = GaugeMetricFamily("hansa_store_state", "1 for how the database is now", labels=["state"])
+        for name in ("up", "slow", *health.faults):
+            state.add_metric([str(name)], 1.0 if str(name) == health.state else 0.0)
+        yield state
         waiting = GaugeMetricFamily("hansa_deliveries_waiting", "events not sent yet", labels=["link"])
         for link, consumer in self._app.consumers.items():
             waiting.add_metric([link], consumer.room.head - consumer.position)

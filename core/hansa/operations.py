@@ -115,7 +115,8 @@ class Operations:
     async def _store(self) -> dict[str, Any]:
         found = await self._app.store.check()
         if found is None:
-            return {"state": "up"}
+            slow = self._app.store.health.slow_since
+            return {"state": "up", "slow_since": slow} if slow else {"state": "up"}
         return {"state": "degraded", "kind": found.kind.value, "since": found.since, "text": found.text}
 
     async def health(self, _request: Request) -> Response:

@@ -80,7 +80,9 @@ async def test_every_change_is_asked_about_and_nothing_else(monkeypatch: pytest.
         found = routes(Operations(app, _nothing_to_reload, lambda: None), monkeypatch)
         app.decisions.replace([Installed(name="strict", policy=strict)])
         free = {pattern for method, pattern in found if method != "POST"} | FREE
-        assert {"/reload", "/policy/test", "/drain", "/promote"} == FREE, "or an operator is locked out, or a change slips by"
+        assert {"/reload", "/policy/test", "/drain", "/promote"} == FREE, (
+            "or an operator is locked out, or a change slips by"
+        )
         for (method, pattern), endpoint in found.items():
             if pattern == "/metrics":
                 continue
@@ -103,7 +105,9 @@ async def test_a_change_is_refused_with_its_decision_and_done_once_the_policy_al
 ) -> None:
     made: dict[str, Actor] = {}
     async with running(networks(made), rooms=[("left:a", "right:b")]) as app:
-        unlink = routes(Operations(app, _nothing_to_reload, lambda: None), monkeypatch)["POST", "/rooms/unlink"]
+        unlink = routes(Operations(app, _nothing_to_reload, lambda: None), monkeypatch)[
+            "POST", "/rooms/unlink"
+        ]
         app.decisions.replace([Installed(name="strict", policy=Strict())])
         with pytest.raises(RemoteProtocolError, match=r"two persons are needed \[d-"):
             await unlink(request({"link": "right:b"}))
@@ -153,7 +157,9 @@ async def test_a_denied_server_in_a_room_is_named_and_nothing_is_kept_of_looking
 ) -> None:
     made: dict[str, Actor] = {}
     async with running(networks(made), rooms=[("left:a", "right:b")]) as app:
-        room_of = routes(Operations(app, _nothing_to_reload, lambda: None), monkeypatch)["GET", "/rooms/{room}"]
+        room_of = routes(Operations(app, _nothing_to_reload, lambda: None), monkeypatch)[
+            "GET", "/rooms/{room}"
+        ]
         people = [
             Person(user=Ref("left", f"p@{server}"), membership=Membership.JOIN, server=server)
             for server in ("good", "evil")

@@ -121,7 +121,8 @@ def status(found: Any) -> str:
     ]
     store = found["store"]
     if store["state"] == "up":
-        said = "store: up"
+        slow = store.get("slow_since", 0)
+        said = f"store: slow since {when(slow)}" if slow else "store: up"
     else:
         said = f"store: degraded, {store['kind']} since {when(store['since'])}: {store['text']}"
     return "\n\n".join([said, *tables, f"rooms: {found['rooms']}"])

@@ -18,6 +18,8 @@ T = TypeVar("T")
 _log = logging.getLogger("hansa.store")
 #: Seconds that a probe may take before the database counts as away, and for which a write proves it well.
 PROBE_WITHIN, _FRESH = 3.0, 1.0
+#: Seconds of a commit above which the database is slow, until one takes half as long.
+_SLOW = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +39,12 @@ class StoreHealth:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.monotonic = clock.monotonic
         self._wrote = -_FRESH
         self._refused = 0
         self.degraded: Degraded | None = None
+        #: Since when (ms) its commits take long, 0 if they do not.
+        self.slow_since = 0
         #: The fault after which this process has no store any more, and ends.
         self.ended: StoreFault | None = None
         self.faults: dict[FaultKind, int] = dict.fromkeys(FaultKind, 0)
@@ -68,6 +73,22 @@ class StoreHealth:
             return
         _log.warning("the database works again; it was %s", self.degraded.kind.value)
         self.degraded, self._refused = None, 0
+
+    def took(self, seconds: float) -> None:
+        """A commit took so long. Slow is a state, and no fault."""
+        if seconds > _SLOW and not self.slow_since:
+            self.slow_since = self._clock.now()
+            _log.warning("the database is slow: a commit took %.1f s", seconds)
+        elif seconds < _SLOW / 2 and self.slow_since:
+            self.slow_since = 0
+            _log.warning("the database is no longer slow")
+
+    @property
+    def state(self) -> str:
+        """``up``, ``slow``, or the kind of its fault."""
+        if self.degraded is not None:
+            return self.degraded.kind.value
+        return "slow" if self.slow_since else "up"
 
     def is_away(self) -> bool:
         """Whether what asks the database may have to wait for long."""
@@ -161,11 +182,13 @@ class WatchedStore:
         """See ``Store.commit``."""
         if self.health.ended is not None:
             self._in_use()
+        began = self.health.monotonic()
         try:
             found = await self._store.commit(scope, writes, durability=durability)
         except StoreFault as fault:
             self._failed(fault, _size(writes))
             raise
+        self.health.took(self.health.monotonic() - began)
         self.health.wrote(_size(writes) if self.health.degraded is not None else 0)
         return found
 

@@ -53,3 +53,26 @@ async def test_after_the_database_is_lost_nothing_is_read_or_written(fault):
     assert len(told) == 1
     assert await inner.get("s", "thing", ("a", 2)) is None
     await store.close()
+
+
+async def test_a_database_whose_commits_take_long_is_slow_until_one_does_not():
+    class Stepping(SystemClock):
+        step = 0.0
+        time = 0.0
+
+        def monotonic(self) -> float:
+            self.time += self.step
+            return self.time
+
+    clock = Stepping()
+    store = WatchedStore(MemoryStore(), StoreHealth(clock))
+    await store.open()
+    await store.declare("s", SCHEMA)
+    seen = []
+    for clock.step in (0.1, 2.5, 1.5, 0.1):
+        await store.commit("s", [Put("thing", ("a", 1))])
+        seen.append(store.health.state)
+    assert seen == ["up", "slow", "slow", "up"]
+    store.health.failed(StoreLost())
+    assert store.health.state == "lost"
+    await store.close()
