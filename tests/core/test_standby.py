@@ -88,6 +88,8 @@ async def test_a_second_process_stands_by_and_goes_on_when_the_first_one_is_kill
     assert found["state"] == "standby"
     assert found["store"]["pid"] == pair.first.pid
     assert await pair.health() == (503, "standby")
+    with pytest.raises(CommandFailed, match="stands by"):
+        await pair.second.run("rooms", "ls")
     assert sum(line.startswith("standby: ") for line in pair.second.log().splitlines()) == 1
     await pair.alice.say(pair.room, "to the first")
     await pair.first.kill()
@@ -95,6 +97,8 @@ async def test_a_second_process_stands_by_and_goes_on_when_the_first_one_is_kill
 
 
 async def test_who_is_promoted_takes_over_at_once_and_the_other_one_ends(pair):
+    with pytest.raises(CommandFailed, match="does not stand by"):
+        await pair.first.run("promote")
     assert await pair.second.run("promote") == {"promoted": True}
     process = pair.first._process
 

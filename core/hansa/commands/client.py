@@ -18,6 +18,14 @@ _PATIENCE = 3600
 _LOOK = 0.5
 
 
+#: Why a running Hansa lacks a path: a standby has few, and one that serves lacks what a standby has.
+_STANDS_BY = (
+    "the Hansa that runs here stands by, or is of another version than this command: `hansa status` says so; "
+    "ask the one that has the database"
+)
+_UNKNOWN_HERE = {"/promote": "the Hansa that runs here does not stand by: promote one that does"}
+
+
 class Failed(HansaError):
     """The running Hansa said no. The text says why."""
 
@@ -63,6 +71,8 @@ def call(config: Path, method: str, path: str, body: Any = None) -> Any:
         raise Failed(f"{where}: {error}") from error
     finally:
         connection.close()
+    if answer.status == 404 and value.get("errcode") == "M_UNRECOGNIZED":
+        raise Failed(_UNKNOWN_HERE.get(path, _STANDS_BY))
     if answer.status != 200:
         raise Failed(str(value.get("error", value)))
     return value
