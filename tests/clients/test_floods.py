@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -363,6 +365,45 @@ def test_the_oldest_of_whoever_has_most_gives_way():
     assert len(shares) == 10 and shares.get("@honest:a") == 1
     assert gone[-1] == "@u30:greedy" and gone[:9] == [None] * 9
     assert shares.pop("@honest:a") == 1 and shares.get("@honest:a") is None and len(shares) == 9
+
+
+def test_whoever_has_most_is_known_whatever_comes_and_goes():
+    """As by a look at all peers, which each of very many entries would cost."""
+    chance, most = random.Random(7), 40
+    shares: FairShares[str, int] = FairShares(most, lambda user: user.partition(":")[2])
+    for number in range(3000):
+        key = f"@u{chance.randrange(60)}:s{chance.randrange(12)}"
+        if chance.random() < 0.3:
+            shares.pop(key)
+            continue
+        before = Counter(user.partition(":")[2] for user in shares if user != key)
+        before[key.partition(":")[2]] += 1
+        gone = shares.put(key, number)
+        if gone is not None:
+            assert before.total() == most + 1
+            assert before[gone.partition(":")[2]] == max(before.values())
+        assert len(shares) == len(list(shares)) <= most
+
+
+async def test_presence_of_very_many_strangers_keeps_nobody_waiting(tmp_path):
+    async with house(tmp_path, presence=True) as home:
+        presences = home.app.network("matrix")._known.presences
+        push = [{"user_id": f"@u{n}:{THEIRS}", "presence": "online"} for n in range(500)]
+        turns, over = 0, False
+
+        async def others() -> None:
+            nonlocal turns
+            while not over:
+                await asyncio.sleep(0)
+                turns += 1
+
+        home.app.contexts["matrix"].spawn(others, "others")
+        await presences.take(THEIRS, [{"push": push}] * 10)
+        taken, turns = turns, 0
+        assert taken >= 10 * 500 / 25
+        await presences.recall("!nowhere:x")
+        assert turns >= 500 / 25
+        over = True
 
 
 async def test_presence_of_one_server_takes_nobody_else_s_place(tmp_path, monkeypatch):

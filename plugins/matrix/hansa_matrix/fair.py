@@ -18,6 +18,9 @@ class FairShares(Generic[K, V]):
         self._peer_of = peer_of
         self._by_peer: dict[str, OrderedDict[K, V]] = {}
         self._count = 0
+        #: Peers by how many entries they have: whoever has most is found without a look at all of them.
+        self._by_size: dict[int, dict[str, None]] = {}
+        self._largest = 0
 
     def __len__(self) -> int:
         return self._count
@@ -43,6 +46,7 @@ class FairShares(Generic[K, V]):
             return None
         self._count -= 1
         found = entries.pop(key)
+        self._resized(peer, len(entries) + 1, len(entries))
         if not entries:
             del self._by_peer[peer]
         return found
@@ -50,11 +54,24 @@ class FairShares(Generic[K, V]):
     def put(self, key: K, value: V) -> K | None:
         """An entry, the newest of its peer now; the key of the one that gave way for it."""
         self.pop(key)
-        self._by_peer.setdefault(self._peer_of(key), OrderedDict())[key] = value
+        peer = self._peer_of(key)
+        entries = self._by_peer.setdefault(peer, OrderedDict())
+        entries[key] = value
         self._count += 1
+        self._resized(peer, len(entries) - 1, len(entries))
         if self._count <= self._most:
             return None
-        greediest = max(self._by_peer.values(), key=len)
-        gone = next(iter(greediest))
+        gone = next(iter(self._by_peer[next(iter(self._by_size[self._largest]))]))
         self.pop(gone)
         return gone
+
+    def _resized(self, peer: str, before: int, now: int) -> None:
+        if before:
+            alike = self._by_size[before]
+            del alike[peer]
+            if not alike:
+                del self._by_size[before]
+        if now:
+            self._by_size.setdefault(now, {})[peer] = None
+        if now > self._largest or self._largest not in self._by_size:
+            self._largest = now

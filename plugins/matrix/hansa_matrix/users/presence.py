@@ -26,6 +26,9 @@ MOST_EARLY, EARLY_FOR = 1000, 60.0
 MOST_KNOWN = 50_000
 #: People of whom a server that comes into a room is told, and of whom one EDU tells.
 MOST_MET, _OF_ONE_EDU = 1000, 100
+#: People who are looked at before the loop comes round: each is looked for in all rooms, and policies are
+#: asked about them.
+_IN_A_ROW = 10
 #: Seconds after which such a server has taken up the room, and knows whose presence it is told.
 SETTLED = 20.0
 
@@ -73,7 +76,9 @@ class Presences:
         for content in contents:
             given = list(parse_presence(content, origin))
             ignored += not given
-            for one in given:
+            for at, one in enumerate(given):
+                if not at % _IN_A_ROW:
+                    await asyncio.sleep(0)
                 if not self._company.shared(one.user):
                     self._early.put(one.user, (one, self._ctx.clock.monotonic()))
                 elif await self._lets_in(one):
@@ -83,7 +88,12 @@ class Presences:
     async def recall(self, room_id: str) -> None:
         """Somebody comes into a room: what was said just before of people who are there counts."""
         since = self._ctx.clock.monotonic() - EARLY_FOR
-        for user, (one, at) in self._early.items():
+        for number, (user, early) in enumerate(self._early.items()):
+            if not number % _IN_A_ROW:
+                await asyncio.sleep(0)
+            if self._early.get(user) is not early:  # said anew meanwhile, or known
+                continue
+            one, at = early
             here = self._company.inside(room_id, user)
             if here or at < since:
                 self._early.pop(user)
@@ -130,7 +140,9 @@ class Presences:
         if len(known) > MOST_MET:
             self._ctx.count("matrix_edus_dropped")
         told: dict[str, list[PresenceEdu]] = {}
-        for one in known[:MOST_MET]:
+        for at, one in enumerate(known[:MOST_MET]):
+            if not at % _IN_A_ROW:
+                await asyncio.sleep(0)
             for server in await self._told(one, servers):
                 told.setdefault(server, []).append(one)
         for server, people in told.items():
