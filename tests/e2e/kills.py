@@ -8,7 +8,6 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -29,8 +28,11 @@ from peers.waiting import until
 from bench.origin import NotTaken, Origin
 from bench.room import FakeRoom
 
-#: Aims of the load: servers with so many PDUs a transaction, people here, events per second of each side.
-_ORIGINS, _PDUS, _PEOPLE, _RATE = 2, 10, 8, 200
+#: Aims of the load: servers, people here, events per second of each side.
+ORIGINS, _PEOPLE, _RATE = 4, 8, 200
+#: PDUs a transaction: small ones are judged at once, others are staged, and wait for each other.
+_SIZES = (1, 10, 50, 50)
+_MEAN = sum(_SIZES) / len(_SIZES)
 _AGAIN = 0.1
 _RENAMED_EVERY = 25
 _LATER = {429, 502, 503}
@@ -106,7 +108,7 @@ class Load:
         """Until it is cancelled."""
         async with asyncio.TaskGroup() as group:
             for origin in self.origins:
-                group.create_task(self._paced(origin.name, _RATE / _PDUS / _ORIGINS, origin))
+                group.create_task(self._paced(origin.name, _RATE / _MEAN / ORIGINS, origin))
             for user in self.people:
                 group.create_task(self._paced(user.id, _RATE / _PEOPLE, user))
 
@@ -159,7 +161,7 @@ class Load:
         made: list[Pdu] = []
         prev = dict(self.room.tips)
         people = self.room.people[origin.name]
-        for _ in range(_PDUS):
+        for _ in range(random.choice(_SIZES)):
             self._said += 1
             sender = people[self._said % len(people)]
             if self._said % _RENAMED_EVERY:
@@ -276,8 +278,7 @@ _READ = {("matrix", name) for name in ("staged", "hole", "pdu")} | {
 
 
 async def _all(store: Store, scope: str, collection: Collection) -> list[Row]:
-    async with aclosing(every_page(store, scope, collection)) as pages:
-        return [row async for page in pages for row in page]
+    return [row async for page in every_page(store, scope, collection) for row in page]
 
 
 def in_order(found: Sequence[str], senders: Sequence[Sequence[str]], where: str) -> None:

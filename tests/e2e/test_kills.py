@@ -14,7 +14,7 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
-from e2e.kills import Listener, Load, kill_while_it_starts, shown
+from e2e.kills import ORIGINS, Listener, Load, kill_while_it_starts, shown
 from peers.hansa import Hansa
 from peers.mongo import Mongo
 from peers.postgres import Postgres
@@ -49,7 +49,7 @@ async def _server(kind, tmp_path):
 @asynccontextmanager
 async def _load(ca, folder, url):
     server = Hansa(folder, ca, _MORE, store=url)
-    origins = [await Listener(ca).start() for _ in range(2)]
+    origins = [await Listener(ca).start() for _ in range(ORIGINS)]
     room = FakeRoom(origins, 10, f"kills-{secrets.token_hex(4)}")
     for origin in origins:
         origin.rooms.append(room)
