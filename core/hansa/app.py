@@ -37,6 +37,7 @@ from hansa.rooms import Room, Rooms
 from hansa.runtime import Context
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.signals import SignalRelay
+from hansa.store import catalogue
 from hansa.store.base import Delete, Row, Scoped, StoreError
 from hansa.store.faults import StoreFault
 from hansa.store.health import StoreHealth, WatchedStore
@@ -176,6 +177,7 @@ class App:
     async def start(self) -> None:
         """Open the store, the policies, the networks; load rooms; begin delivering and connecting."""
         await self.store.open()
+        await catalogue.check_whole(self.store)
         await self.store.declare("", tables.SCHEMA)
         await self._policies.open(self, self.setup.policies)
         await self.decisions.kept.open()

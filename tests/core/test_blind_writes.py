@@ -46,6 +46,8 @@ REASONS = {
     ("core/hansa/store/base.py", "owned", "Put", "name"): "seam",
     ("core/hansa/store/base.py", "owned", "Delete", "name"): "seam",
     ("core/hansa/store/catalogue.py", "record", "Put", "NAME"): "same: what is declared",
+    ("core/hansa/store/catalogue.py", "row", "Put", "NAME"): "one: a copy has its database alone",
+    ("core/hansa/store/copying.py", "_end", "Delete", "catalogue.NAME"): "one: a copy has its database alone",
     ("core/hansa/store/copying.py", "_begin", "Put", "_MARK"): "one: a copy has its database alone",
     ("core/hansa/store/copying.py", "_end", "Delete", "_MARK"): "one: a copy has its database alone",
     ("core/hansa/store/copying.py", "collection", "Put", "name"): "one: a copy has its database alone",

@@ -8,6 +8,8 @@ import shutil
 
 import pytest
 from hansa.cli import main
+from hansa.store import catalogue, open_store
+from hansa.store.base import Schema
 from peers.ca import PrivateCA
 from peers.hansa import CommandFailed, Hansa
 
@@ -138,3 +140,14 @@ def test_a_backup_is_not_put_among_the_files_of_people(tmp_path, capsys):
         assert main(["store", "backup", str(tmp_path / "house" / folder), "-c", config]) == 1
         assert "media folder" in capsys.readouterr().err
         assert not (tmp_path / "house" / folder).exists()
+
+
+async def test_nothing_runs_on_half_a_copy(tmp_path):
+    house = Hansa(tmp_path / "house", PrivateCA(tmp_path / "ca"))
+    store = open_store("sqlite:hansa.db", house.folder)
+    await store.open()
+    await store.declare("", catalogue.SCHEMA)
+    await store.commit("", [catalogue.row("", Schema(owner=catalogue.COPY, version=1, collections=()))])
+    await store.close()
+    with pytest.raises(RuntimeError, match="half a copy"):
+        await house.start()

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from hansa.store.base import Collection, Put, Row, Schema, Store
+from hansa.store.base import Collection, Put, Row, Schema, Store, StoreError
 
 _TYPES: dict[str, type[str | int]] = {"str": str, "int": int}
 NAME = "catalogue"
@@ -20,6 +20,23 @@ SCHEMA = Schema(
     version=1,
     collections=(Collection(name=NAME, key={"holder": str, "owner": str}),),
 )
+
+
+#: The owner of what a copy notes in the store that it copies to, until it is whole.
+COPY = "copy"
+
+
+async def check_whole(store: Store) -> None:
+    """Raises StoreError for a database that a copy was broken off in: it lacks rows."""
+    await store.declare("", SCHEMA)
+    if await store.get("", NAME, ("", COPY)) is not None:
+        text = "this database is half a copy: call `hansa store copy` again with the same FROM and TO"
+        raise StoreError(text)
+
+
+def row(scope: str, schema: Schema) -> Put:
+    """What notes a schema."""
+    return Put(NAME, (scope, schema.owner), _body(schema))
 
 
 async def record(store: Store, scope: str, schema: Schema) -> None:

@@ -18,7 +18,7 @@ _BYTES = 8 * 1024 * 1024
 _MARK = "mark"
 #: How far a copy is (``holder`` is the scope): in the store that is copied to, until it is whole.
 _SCHEMA = Schema(
-    owner="copy",
+    owner=catalogue.COPY,
     version=1,
     collections=(Collection(name=_MARK, key={"holder": str, "collection": str}),),
 )
@@ -47,6 +47,7 @@ async def copy_store(source: Store, target: Store, told: Told) -> Copied:
     """Copy everything. Both stores are open, and nobody else's. Raises StoreError where the target has rows
     of its own or the source has no catalogue, ``NotTheSame`` where a row reads otherwise.
     """
+    await catalogue.check_whole(source)
     schemas = await catalogue.recorded(source)
     if not any(schema.owner == "core" for _, schema in schemas):
         raise StoreError("the database to copy has no catalogue: start this Hansa on it once, and stop it")
@@ -77,13 +78,14 @@ async def _begin(target: Store) -> bool:
         return True
     if await catalogue.recorded(target) or await target.position():
         raise StoreError("the database to copy to is not empty: name another, or remove it")
-    await target.commit("", [Put(_MARK, _WHOLE)])
+    await target.commit("", [Put(_MARK, _WHOLE), catalogue.row("", _SCHEMA)])
     return False
 
 
 async def _end(target: Store) -> None:
     marks = await target.scan("", _MARK, limit=10_000)
-    await target.commit("", [Delete(_MARK, mark.key) for mark in marks])
+    noted = Delete(catalogue.NAME, ("", catalogue.COPY))
+    await target.commit("", [noted, *(Delete(_MARK, mark.key) for mark in marks)])
 
 
 class _Copy:

@@ -76,6 +76,13 @@ async def test_a_copy_that_was_broken_off_goes_on_where_it_stood(tmp_path):
 
         with contextlib.suppress(_Broken):
             found = await copy_store(source, target, told)
+        if most < 10_000:
+            with pytest.raises(StoreError, match="half a copy"):
+                await catalogue.check_whole(target)
+            with pytest.raises(StoreError, match="half a copy"):
+                await copy_store(target, MemoryStore(), told)
+        else:
+            await catalogue.check_whole(target)
         await target.close()
     assert found.resumed and found.rows == 561
     assert seen == sorted(set(seen)), "no row was copied twice"
