@@ -11,6 +11,7 @@ from clients.test_crypto import keys_of
 from clients.test_newly_met import Told
 from clients.test_sessions import login, operate
 from hansa import HttpRequest, Put
+from hansa_matrix.client_api import shapes
 from matrix.inbound import OURS, THEIRS
 from nacl.signing import SigningKey
 
@@ -234,3 +235,26 @@ async def test_an_invite_that_names_the_erased_is_theirs_too(tmp_path):
             assert ("Robert" in str([e["unsigned"].get("prev_content") for e in timeline])) is shown
         version = (await eve.get(f"{where}/state/m.room.create"))["room_version"]
         assert version
+
+
+async def test_names_of_very_many_erased_are_not_looked_for(tmp_path, monkeypatch):
+    """Whether a reader was there is a question of the state of that time, for each of them."""
+    monkeypatch.setattr(shapes, "MOST_ERASED", 1)
+    async with house(tmp_path) as home:
+        alice, bob, eve = [await home.person(n) for n in ("alice", "bob", "eve")]
+        room = await alice.create(preset="public_chat")
+        for one in (bob, eve):
+            await one.join(room)
+        said = await alice.say(room, "x")
+        for one in (bob, eve):
+            await close(one, erase=True)
+
+        async def gone() -> bool:
+            members = (await alice.get(f"/rooms/{part(room)}/members?membership=leave"))["chunk"]
+            return len(members) == 2
+
+        await until(gone)
+        state = (await alice.get(f"/rooms/{part(room)}/context/{part(said)}?limit=0"))["state"]
+        content = {e["state_key"]: e["content"] for e in state if e["type"] == "m.room.member"}
+        assert content[eve.user] == {"membership": "join", "displayname": "eve"}
+        assert content[bob.user] == {"membership": "join"}

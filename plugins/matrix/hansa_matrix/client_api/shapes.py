@@ -23,6 +23,9 @@ from hansa_matrix.room.shown import nameless, of_erased, unspoken
 _STRIPPED = ("type", "state_key", "content", "sender", "origin_server_ts")
 #: Relations of one kind that are looked at for an event's summary.
 _MOST_RELATED = 1000
+#: Memberships of the erased in one state of which it is asked whether the reader was there: each is a state
+#: of its own that is read.
+MOST_ERASED = 20
 #: Relations that are looked at together for the newest that a reader may read.
 _AT_ONCE = 50
 
@@ -130,7 +133,7 @@ class Shapes:
         if not given:
             return []
         if self._erased:
-            given = [await self._nameless(caller.user, room, one) for one in given]
+            given = await self._nameless(caller.user, room, given)
         replaced = await self._replaced.of_state(caller.user, room, given)
         because = await self._taken_back(caller, room, given, room_id=room_id)
         return [
@@ -145,11 +148,16 @@ class Shapes:
             for one in given
         ]
 
-    async def _nameless(self, reader: str, room: MatrixRoom, one: Stored) -> Stored:
-        """A state event; of an erased person's membership what it did, unless the reader was there."""
-        without = nameless(one, room.version, self._erased)
-        there = without is not one and one.before and await self._membership(reader, room, one, {}) == "join"
-        return one if there else without
+    async def _nameless(self, reader: str, room: MatrixRoom, given: Sequence[Stored]) -> list[Stored]:
+        """The events of a state; of an erased person's membership what it did, unless the reader was there,
+        for which the newest are looked at.
+        """
+        found = {one.pdu.event_id: nameless(one, room.version, self._erased) for one in given}
+        about = [one for one in given if found[one.pdu.event_id] is not one and one.before]
+        for one in sorted(about, key=lambda one: -one.depth)[:MOST_ERASED]:
+            if await self._membership(reader, room, one, {}) == "join":
+                found[one.pdu.event_id] = one
+        return list(found.values())
 
     async def _taken_back(
         self, caller: Caller, room: MatrixRoom, events: Sequence[Stored], *, room_id: bool
