@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from clients.people import Person, house, part
+from hansa_matrix.client_api import shapes
 
 V1 = "/_matrix/client/v1"
 
@@ -47,6 +48,17 @@ async def test_what_was_there_before(tmp_path):
         found = await alice.get(f"/rooms/{part(room)}/state/m.room.topic?format=event")
         assert found["unsigned"]["replaces_state"] == first
         assert "age" in found["unsigned"] and found["room_id"] == room
+
+
+async def test_pages_of_large_states_name_what_they_replaced_behind_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(shapes, "MOST_BYTES", 20_000)
+    async with house(tmp_path) as home:
+        alice = await home.person("alice")
+        room = await alice.create()
+        said = [await alice.state(room, "m.room.topic", {"topic": f"{n}" * 9000}) for n in range(6)]
+        chunk = (await alice.get(f"/rooms/{part(room)}/messages?dir=b&limit=5"))["chunk"]
+        assert [e["unsigned"]["replaces_state"] for e in chunk] == said[4::-1]
+        assert ["prev_content" in e["unsigned"] for e in chunk] == [True, True, True, False, False]
 
 
 async def in_states(person: Person, room: str, key: tuple[str, str], event: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from hansa import NetworkContext
 
 from hansa_matrix.client_api.accounts import Caller
-from hansa_matrix.client_api.replaced import Replaced
+from hansa_matrix.client_api.replaced import MOST_BYTES, Replaced
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_keys import MEMBER
@@ -94,6 +94,7 @@ class Shapes:
         related = await self._ctx.store.get_many("related", [(one.pdu.event_id,) for one in events])
         because = await self._taken_back(caller, room, events, room_id=room_id)
         memberships: dict[int, str] = {}
+        size = 0
         found: list[dict[str, Any]] = []
         for one in events:
             membership = await self._membership(caller.user, room, one, memberships)
@@ -104,7 +105,9 @@ class Shapes:
             unsigned: dict[str, Any] = {"age": max(0, now - one.pdu.origin_server_ts)}
             unsigned |= because.get(one.pdu.event_id, {})
             if one.pdu.state_key is not None:
-                unsigned |= await self._before(room, one, membership)
+                before, more = await self._before(room, one, membership, named=size > MOST_BYTES)
+                unsigned |= before
+                size += more
             unsigned["membership"] = membership
             txn = self._sent.by(caller.user, caller.device, one.pdu.event_id)
             if txn:
@@ -185,15 +188,20 @@ class Shapes:
             }
         return found
 
-    async def _before(self, room: MatrixRoom, one: Stored, membership: str) -> dict[str, Any]:
-        """What a state event of a timeline replaced."""
+    async def _before(
+        self, room: MatrixRoom, one: Stored, membership: str, *, named: bool
+    ) -> tuple[dict[str, Any], int]:
+        """What a state event of a timeline replaced, or its name alone if ``named``; and its bytes."""
         state = await room.groups.load(one.before)
-        if state.get(one.pdu.key) in {None, one.pdu.event_id}:
-            return {}
+        earlier = state.get(one.pdu.key)
+        if earlier in {None, one.pdu.event_id}:
+            return {}, 0
+        if named:
+            return {"replaces_state": earlier}, 0
         replaced = (await room.shown_of(state, [one.pdu.key])).get(one.pdu.key)
         if replaced is None:
-            return {}
-        return self._replaced.shown(room, replaced, there=membership == "join")
+            return {}, 0
+        return self._replaced.shown(room, replaced, there=membership == "join"), len(replaced.wire)
 
     @staticmethod
     async def _membership(user: str, room: MatrixRoom, one: Stored, known: dict[int, str]) -> str:
