@@ -28,6 +28,7 @@ async def check_rows(store: Store, told: Told) -> Findings:
     store fails, or has no catalogue.
     """
     found = Findings()
+    await catalogue.check_whole(store)
     schemas = await catalogue.recorded(store)
     if not any(schema.owner == "core" for _, schema in schemas):
         raise StoreError("the database has no catalogue: start this Hansa on it once, and stop it")

@@ -81,6 +81,8 @@ async def test_a_copy_that_was_broken_off_goes_on_where_it_stood(tmp_path):
                 await catalogue.check_whole(target)
             with pytest.raises(StoreError, match="half a copy"):
                 await copy_store(target, MemoryStore(), told)
+            with pytest.raises(StoreError, match="half a copy"):
+                await check_rows(target, lambda *_: None)
         else:
             await catalogue.check_whole(target)
         await target.close()
