@@ -47,7 +47,7 @@ class _FromApp(Collector):
         yield degraded
         yield faults
         state = GaugeMetricFamily("hansa_store_state", "1 for how the database is now", labels=["state"])
-        for name in ("up", "slow", *health.faults):
+        for name in ("up", "slow", "standby", *health.faults):
             state.add_metric([str(name)], 1.0 if str(name) == health.state else 0.0)
         yield state
         waiting = GaugeMetricFamily("hansa_deliveries_waiting", "events not sent yet", labels=["link"])

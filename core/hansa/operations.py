@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Any
 
@@ -208,10 +208,6 @@ class Operations:
         if self.standby is None:
             raise RemoteProtocolError("this process has the database already", hint=409, code="refused")
         return await self.standby.promote()
-
-    def measures(self) -> Iterable[tuple[str, Mapping[str, str], float]]:
-        """Whether this process waits for the database of another, as a gauge."""
-        yield "standby", {}, float(self.standby is not None)
 
 
 def _json(work: Callable[[Request, Any], Awaitable[Any]]) -> Endpoint:

@@ -111,7 +111,7 @@ class Process:
             )
         )
         self._operations = Operations(self.app, self.reload, end)
-        self.app.measures += [self._http.measures, self._operations.measures]
+        self.app.measures.append(self._http.measures)
         self._tls: TlsContexts | None = None
         self._listeners: list[Listener] = []
 

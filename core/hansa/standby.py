@@ -40,6 +40,7 @@ class Standby:
         self._fault = ""
         #: When it became a standby (ms).
         self.since = clock.now()
+        watched.health.standby = True
         #: Set by whoever starts the rest, once this process serves.
         self.serves = asyncio.Event()
         self._seen(taken)
@@ -66,6 +67,7 @@ class Standby:
                     _log.warning("the standby cannot ask for the database: %s", fault)
                 self._fault = str(fault)
             else:
+                self._watched.health.standby = False
                 self._say("standby: this process has the database now")
                 return not ended.is_set()
             await self._pause(ended)
@@ -84,7 +86,7 @@ class Standby:
     def refuse(self) -> RemoteProtocolError:
         """What a standby answers to whatever needs the database."""
         host, pid = self._owner
-        text = f"this process is a standby: ask the one that has the database, process {pid} on {host}"
+        text = f"this process stands by: ask the one that has the database, process {pid} on {host}"
         return RemoteProtocolError(text, hint=503, code="standby")
 
     def status(self) -> dict[str, Any]:

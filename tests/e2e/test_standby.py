@@ -76,6 +76,11 @@ async def _get(url: str) -> tuple[int, dict]:
         return answer.status, await answer.json(content_type=None)
 
 
+async def _text(url: str) -> str:
+    async with aiohttp.ClientSession() as http, http.get(url) as answer:
+        return await answer.text()
+
+
 async def _serves(hansa: Hansa, seconds: float = 60.0) -> float:
     """Wait until clients are answered; how long that took, in seconds."""
     began = time.monotonic()
@@ -183,6 +188,7 @@ async def test_a_second_process_waits_and_says_so(kind, ca, tmp_path):
         assert f"{both.active.pid} has the database" in both.standby.log()
         code, health = await _get(f"{both.watched}/health")
         assert (code, health["ok"], health["state"]) == (503, False, "standby")
+        assert 'hansa_store_state{state="standby"} 1.0' in await _text(f"{both.watched}/metrics")
         assert await _refused(both.standby)
         with pytest.raises(CommandFailed, match=f"process {both.active.pid} on"):
             await both.standby.run("rooms", "ls")
@@ -219,7 +225,7 @@ async def test_a_process_lets_go_by_itself(kind, command, ca, tmp_path):
         assert code == 200
 
 
-@pytest.mark.parametrize("kind", ["postgres"])
+@pytest.mark.parametrize("kind", _STORES)
 async def test_a_process_that_slept_longer_than_its_lease_ends_itself(kind, ca, tmp_path):
     async with database(kind, tmp_path) as url, pair(url, ca, tmp_path) as both, talking(both) as talk:
         both.active.send(signal.SIGSTOP)

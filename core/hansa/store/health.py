@@ -43,6 +43,8 @@ class StoreHealth:
         self._wrote = -_FRESH
         self._refused = 0
         self.degraded: Degraded | None = None
+        #: Whether this process waits for the database of another.
+        self.standby = False
         #: Since when (ms) its commits take long, 0 if they do not.
         self.slow_since = 0
         #: The fault after which this process has no store any more, and ends.
@@ -85,7 +87,9 @@ class StoreHealth:
 
     @property
     def state(self) -> str:
-        """``up``, ``slow``, or the kind of its fault."""
+        """``up``, ``slow``, or the kind of its fault; ``standby`` while another process has it."""
+        if self.standby:
+            return "standby"
         if self.degraded is not None:
             return self.degraded.kind.value
         return "slow" if self.slow_since else "up"

@@ -3,13 +3,15 @@
 Every transaction begins by extending the lease under its token and counting positions up, so a process that
 lost the database (it slept for a minute, another took over) cannot write anything afterwards. A transaction
 of a process that is gone stays open for up to a minute and keeps the row from whoever comes next: the row
-names the session of its holder, which is ended then.
+names the session of its holder, which is ended once its time is over. Until then the row is only read: who
+asks each second is in nobody's way.
 """
 
 from __future__ import annotations
 
 import inspect
 import secrets
+from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
 
@@ -22,8 +24,6 @@ from hansa.store.owner import is_dead, this_process
 
 #: After so many seconds without a sign of life another process may take over.
 SECONDS = 10
-#: So many seconds later a transaction of its holder that is still open is ended: none takes so long.
-_OPEN = 4
 ID, ROWS = "store", "hansa.lease"
 #: The database's time in ms since 1970: a number, because not everything that speaks MongoDB's protocol
 #: compares ``$$NOW`` with a stored date.
@@ -47,6 +47,10 @@ def reason(error: PyMongoError) -> str:
     return f"{type(error).__name__}: {str(error)[:300]}"
 
 
+def _taken(owner: Mapping[str, Any]) -> InUse:
+    return InUse(str(owner.get("host", "")), int(owner.get("pid", 0)), SECONDS)
+
+
 class Lease:
     """Who may write to a database. ``rows`` is the collection of ``database`` that keeps the lease."""
 
@@ -61,15 +65,17 @@ class Lease:
         if before is None:
             free = {"position": 0, "token": "", "owner": {}}
             await self._rows.update_one({"_id": ID}, {"$setOnInsert": free}, upsert=True)
-        elif before["token"] and before.get("session") and await self._is_over(before):
-            await self._database.command({"killSessions": [before["session"]]})
+        elif before["token"]:
+            if not await self._is_over(before):  # a claim would wait for a transaction that is open
+                raise _taken(before["owner"])
+            if before.get("session"):
+                await self._database.command({"killSessions": [before["session"]]})
         token = secrets.token_hex(16)
         got = await self._claim(token, "", session)
         if got["token"] != token and is_dead(got["owner"]):
             got = await self._claim(token, got["token"], session)
         if got["token"] != token:
-            owner = got["owner"]
-            raise InUse(str(owner.get("host", "")), int(owner.get("pid", 0)), SECONDS)
+            raise _taken(got["owner"])
         self._token = token
         return int(got["position"])
 
@@ -77,7 +83,7 @@ class Lease:
         if is_dead(row["owner"]):
             return True
         now = (await self._database.command("hello"))["localTime"]
-        return bool(row["until"] + _OPEN * 1000 < now.replace(tzinfo=UTC).timestamp() * 1000)
+        return bool(row["until"] < now.replace(tzinfo=UTC).timestamp() * 1000)
 
     async def _claim(self, token: str, dead: str, session: Any) -> dict[str, Any]:
         """Take the lease if it is free, stale or that of ``dead``; the lease afterwards, whosever it is."""
