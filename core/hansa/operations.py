@@ -206,7 +206,9 @@ class Operations:
     async def promote(self, _request: Request, _body: Any) -> Any:
         """Take the database over from the process that has it."""
         if self.standby is None:
-            raise RemoteProtocolError("this process has the database already", hint=409, code="refused")
+            raise RemoteProtocolError(
+                "this process does not stand by: it has the database already", hint=409, code="refused"
+            )
         return await self.standby.promote()
 
 

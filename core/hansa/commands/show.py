@@ -109,7 +109,7 @@ def decisions(found: Any) -> str:
 
 def status(found: Any) -> str:
     """``hansa status``."""
-    if found["state"] == "standby":
+    if found["store"]["state"] == "standby":
         waits = found["store"]
         why = f"\nit cannot be asked for: {waits['text']}" if waits["text"] else ""
         return f"standby since {when(waits['since'])}: {waits['host']} {waits['pid']} has the database{why}"
