@@ -325,14 +325,14 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
 
 def _check(args: argparse.Namespace) -> int:
     from hansa import plugins  # noqa: PLC0415
-    from hansa.commands.check import exposed, missing_driver  # noqa: PLC0415
+    from hansa.commands.check import exposed  # noqa: PLC0415
     from hansa.config import Mistakes, load  # noqa: PLC0415
+    from hansa.store import missing_driver  # noqa: PLC0415
 
     try:
         config = load(args.config, plugins.find)
-        missing = missing_driver(config)
-        if missing:
-            raise Mistakes(missing)
+        if (missing := missing_driver(config.store.url)) is not None:
+            raise Mistakes([missing])
     except Mistakes as mistakes:
         if args.json:
             found = [{"path": e.path, "reason": e.reason} for e in mistakes.errors]

@@ -11,6 +11,7 @@ from hansa import Delete, LocalProtocolError, Put, RoomRefused
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.room import care
+from hansa_matrix.room.create import Founding
 from matrix.inbound import OURS, THEIRS, V1, V2, Inbound, inbound
 from peers.forger import now
 
@@ -179,16 +180,20 @@ async def test_published_rooms_are_listed_paged_and_filtered(tmp_path):
 # Spaces.
 
 
-async def child(house: Inbound, room_id: str, **content: Any) -> None:
+async def child(house: Inbound, space: str, room_id: str, **content: Any) -> None:
     say = house.app.network("matrix")._administration.state
-    await say(house.room.room_id, "m.space.child", room_id, content)
+    await say(space, "m.space.child", room_id, content)
 
 
 async def test_a_space_shows_what_the_server_that_asks_may_know(tmp_path):
     async with inbound(tmp_path) as house:
         network = house.app.network("matrix")
         say = network._administration.state
-        rooms = {}
+        founding = Founding(create={"type": "m.space"})
+        alias = f"#space:{OURS}"
+        made = await network._entrance._founder.create(network.bridge_user, "12", alias, founding)
+        await house.app.link_room(["matrix:#space"], create=False)
+        space, rooms = made.room_id, {}
         for name, rule in (("open", "public"), ("closed", "invite"), ("kin", "restricted")):
             await house.app.link_room([f"matrix:#{name}"], create=True)
             rooms[name] = await network.alias(f"#{name}:{OURS}")
@@ -196,10 +201,10 @@ async def test_a_space_shows_what_the_server_that_asks_may_know(tmp_path):
             if rule == "restricted":
                 content["allow"] = [{"type": "m.room_membership", "room_id": house.other.room_id}]
             await say(rooms[name], "m.room.join_rules", "", content)
-            await child(house, rooms[name], via=[OURS], suggested=name == "kin")
-        await child(house, "!elsewhere:x", via=["x"])
-        await child(house, "!novia:x", via=[])
-        where = f"hierarchy/{quote(house.room.room_id, safe='')}"
+            await child(house, space, rooms[name], via=[OURS], suggested=name == "kin")
+        await child(house, space, "!elsewhere:x", via=["x"])
+        await child(house, space, "!novia:x", via=[])
+        where = f"hierarchy/{quote(space, safe='')}"
         found = await ask(house, where)
         assert {c["room_id"] for c in found["children"]} == {rooms["open"], rooms["kin"]}
         assert found["inaccessible_children"] == [rooms["closed"]]

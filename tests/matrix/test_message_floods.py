@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 from hansa import Conflict
+from hansa.store import paging
 from hansa_matrix.proto.devices import Device
 from hansa_matrix.users import messages as module
 from hansa_matrix.users import shares
@@ -152,7 +153,7 @@ async def test_what_waits_is_counted_page_by_page(tmp_path, monkeypatch):
                 await flood(house, origin, 2 + ord(device), 10 * len(origin), device=device)
         kept = dict(await known(house).messages.shares.totals())
         for page in (3, 4, 5, 9, 10):
-            monkeypatch.setattr(shares, "_PAGE", page)
+            monkeypatch.setattr(paging, "PAGE", page)
             await known(house).messages.shares.count()
             assert dict(await known(house).messages.shares.totals()) == kept
 

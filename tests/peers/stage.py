@@ -6,6 +6,7 @@ for them through the public contract, and other servers meet them over TLS as an
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -61,7 +62,9 @@ class Stage:
         """Open everything; a stage that was stopped goes on with what it kept."""
         said: list[str] = []
         config = load(self.hansa.config, self._find)
-        process = self._process = Process(self.hansa.config, config, said.append)
+        ended = asyncio.Event()
+        process = self._process = Process(self.hansa.config, config, said.append, ended.set)
+        assert await process.hold(ended)
         await process.start()
         states = process.app.status
 

@@ -6,17 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hansa.config import Config
-from hansa.pure.errors import ConfigError
-from hansa.store import open_store
-
-
-def missing_driver(config: Config) -> list[ConfigError]:
-    """The mistake of a store whose driver is not installed; nothing is opened."""
-    try:
-        open_store(config.store.url, config.folder)
-    except ConfigError as error:
-        return [error]
-    return []
 
 
 def exposed(path: Path, config: Config) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,23 @@ def check_url(url: str) -> str:
     raise ConfigError(text, path="store.url")
 
 
+def missing_driver(url: str) -> ConfigError | None:
+    """What to install for the store of a URL, if its driver is not there; nothing is imported. Raises
+    ConfigError.
+    """
+    match check_url(url):
+        case "postgres" if find_spec("asyncpg") is None:
+            return _missing("PostgreSQL", "asyncpg", "postgres")
+        case "mongodb" if find_spec("pymongo") is None:
+            return _missing("MongoDB", "pymongo", "mongo")
+        case _:
+            return None
+
+
+def _missing(database: str, driver: str, extra: str) -> ConfigError:
+    return ConfigError(f"{database} needs {driver}: install hansa[{extra}]", path="store.url")
+
+
 def open_store(url: str, folder: Path) -> Store:
     """The store of a URL: ``sqlite:PATH`` (relative to ``folder``), ``postgres://HOST/DATABASE`` or
     ``mongodb://HOST/DATABASE``.
@@ -57,12 +75,10 @@ def open_store(url: str, folder: Path) -> Store:
         try:
             from hansa.store.postgres import PostgresStore  # noqa: PLC0415  # likewise
         except ModuleNotFoundError as error:
-            text = f"PostgreSQL needs {error.name}: install hansa[postgres]"
-            raise ConfigError(text, path="store.url") from error
+            raise _missing("PostgreSQL", str(error.name), "postgres") from error
         return PostgresStore(url)
     try:
         from hansa.store.mongo import MongoStore  # noqa: PLC0415  # likewise
     except ModuleNotFoundError as error:
-        text = f"MongoDB needs {error.name}: install hansa[mongo]"
-        raise ConfigError(text, path="store.url") from error
+        raise _missing("MongoDB", str(error.name), "mongo") from error
     return MongoStore(url)
