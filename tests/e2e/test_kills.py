@@ -23,7 +23,7 @@ from bench.room import FakeRoom
 
 pytestmark = pytest.mark.e2e
 
-_KILLS = int(os.environ.get("HANSA_KILLS", "3"))
+_KILLS = int(os.environ.get("HANSA_KILLS", "2"))
 _SEED = os.environ.get("HANSA_KILLS_SEED", "")
 #: Kills between two looks at every row, for which Hansa is stopped.
 _LOOK = 25

@@ -38,7 +38,6 @@ _FAULTS = ("killed", "cut", "frozen", "slow", "answers lost")
 _FEW = [
     ("sqlite", "locked"),
     ("mongodb", "cut"),
-    ("mongodb", "frozen"),
     ("postgres", "killed"),
     ("postgres", "frozen"),
     ("postgres", "answers lost"),

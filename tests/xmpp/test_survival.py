@@ -258,7 +258,7 @@ async def test_a_restarted_network_begins_anew() -> None:
     async with house() as h:
         await h.enter(JULIET, "Jule")
         await h.other.member(mx("alice"), Membership.JOIN)
-        first = h.xmpp
+        first, listener = h.xmpp, h.link.listener
 
         async def crash() -> None:
             raise RuntimeError("a bug")
@@ -267,7 +267,7 @@ async def test_a_restarted_network_begins_anew() -> None:
         await h.until(lambda: len(h.networks) == 2)
         assert h.xmpp is not first
         await h.other.say("alice", "hello")
-        await h.until(lambda: h.app.runners["xmpp"].state == "connecting")
+        await h.until(lambda: h.link.listener is not listener)
         h.link.up()
         await h.link.until(lambda: h.link.bodies(JULIET))
         assert [e.content for e in await h.ctx.history(ROOM, limit=1)] == [Message(text="hello")]
