@@ -31,7 +31,23 @@ class StoreError(HansaError):
 
 
 class NewerSchema(StoreError):
-    """The database was written by a newer Hansa, or a newer plugin, than this one."""
+    """The database was written by a newer Hansa, or a newer plugin, than this one: ``version`` is that of its
+    rows.
+    """
+
+    def __init__(self, scope: str, schema: Schema, version: int, place: str = "") -> None:
+        where = f" in {place}" if place else ""
+        super().__init__(
+            f"the data of {schema.owner} ({scope or 'core'}){where} is of version {version}; "
+            f"this program knows versions up to {schema.version}: use a newer one"
+        )
+
+
+class NotDeclared(StoreError):
+    """A collection that nobody declared was asked for."""
+
+    def __init__(self, scope: str, name: str) -> None:
+        super().__init__(f"collection {name!r} of {scope or 'core'!r} was not declared")
 
 
 class InUse(StoreError):

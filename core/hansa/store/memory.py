@@ -20,6 +20,7 @@ from hansa.store.base import (
     Insert,
     Key,
     NewerSchema,
+    NotDeclared,
     Remove,
     Row,
     Schema,
@@ -113,10 +114,7 @@ class MemoryStore:
         name = f"{scope}/{schema.owner}"
         version = self.disk.versions.get(name, schema.version)
         if version > schema.version:
-            raise NewerSchema(
-                f"the data of {schema.owner} ({scope or 'core'}) is of version {version}; this program "
-                f"knows versions up to {schema.version}: use a newer one"
-            )
+            raise NewerSchema(scope, schema, version)
         for collection in schema.collections:
             self._collections[scope, collection.name] = collection
             table = self.disk.tables.setdefault((scope, collection.name), {})
@@ -133,7 +131,7 @@ class MemoryStore:
     def _table(self, scope: str, name: str) -> tuple[Collection, _Table]:
         collection = self._collections.get((scope, name))
         if collection is None:
-            raise StoreError(f"collection {name!r} of {scope or 'core'!r} was not declared")
+            raise NotDeclared(scope, name)
         return collection, self.disk.tables[scope, name]
 
     async def commit(

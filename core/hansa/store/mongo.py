@@ -1,9 +1,9 @@
 """MongoDB, a replica set of one node or more: one process per database, one transaction per group of batches.
 
 A batch is a transaction with ``w=majority, j=true``. Groups end at 1,000 documents; a batch that is larger,
-as the members of a big room are, has a transaction of its own, up to ``MAX_WRITES`` and ``MAX_BYTES``, and is
-refused above that. ``lazy`` is ``full`` here: a lazy batch shares its group's commit, and what was
-acknowledged is read back at once, because only what most members have is read (``readConcern: majority``).
+as the members of a big room are, has a transaction of its own, up to what ``batches`` refuses. ``lazy`` is
+``full`` here: a lazy batch shares its group's commit, and what was acknowledged is read back at once, because
+only what most members have is read (``readConcern: majority``).
 
 Only calls that PyMongo's asyncio client shares with Motor are used. Errors are ``StoreError`` with
 neither password nor document in their text.
@@ -29,27 +29,24 @@ from hansa.store.base import (
     Durability,
     Key,
     NewerSchema,
+    NotDeclared,
     Put,
     Row,
     Schema,
     StoreError,
-    TooLarge,
     Value,
     Write,
 )
+from hansa.store.batches import batch_of, heartbeat
 from hansa.store.faults import FaultKind, StoreFault, StoreLost, mongo_kind
 from hansa.store.memory import split
 from hansa.store.mongo_lease import SECONDS, Lease, reason, settled
 from hansa.store.mongo_reads import Reads
 from hansa.store.mongo_rows import Rows, key_text, rows_of
 from hansa.store.mongo_transaction import ANSWER_WITHIN, DURABLE, Step
-from hansa.store.mongo_writer import CLOSING, Writer, batch_of
+from hansa.store.mongo_writer import CLOSING, Writer
 
 T = TypeVar("T")
-
-#: The largest batch: writes, and bytes of bodies.
-MAX_WRITES = 100_000
-MAX_BYTES = 256 * 1024 * 1024
 
 #: Versions of what is declared, and in the body where a migration stands.
 _SCHEMAS = rows_of("", "hansa", Collection(name="schema", key={"owner": str}, fields={"version": int}))
@@ -159,9 +156,7 @@ class MongoStore:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(SECONDS / 3, self._beat)
         if self._writer is not None:
-            done: asyncio.Future[list[int]] = loop.create_future()
-            done.add_done_callback(lambda d: d.cancelled() or d.exception())
-            self._writer.add(batch_of((), done))
+            self._writer.add(heartbeat(loop))
 
     async def close(self) -> None:
         """See ``Store.close``."""
@@ -196,10 +191,7 @@ class MongoStore:
         kept = await self._one(_SCHEMAS, (name,))
         version = int(kept.fields["version"] or 0) if kept else schema.version
         if version > schema.version:
-            raise NewerSchema(
-                f"the data of {schema.owner} ({scope or 'core'}) in {self._place} is of version {version}; "
-                f"this program knows versions up to {schema.version}: use a newer one"
-            )
+            raise NewerSchema(scope, schema, version, str(self._place))
         try:
             await self._make(every)
         except PyMongoError as error:
@@ -246,7 +238,7 @@ class MongoStore:
     def _of(self, scope: str, name: str) -> Rows:
         rows = self._rows.get((scope, name))
         if rows is None:
-            raise StoreError(f"collection {name!r} of {scope or 'core'!r} was not declared")
+            raise NotDeclared(scope, name)
         return rows
 
     def _steps(self, scope: str, writes: Sequence[Write]) -> list[Step]:
@@ -265,11 +257,6 @@ class MongoStore:
         self._usable()
         assert self._writer is not None
         batch = batch_of(steps, asyncio.get_running_loop().create_future())
-        if batch.documents > MAX_WRITES or batch.size > MAX_BYTES:
-            raise TooLarge(
-                f"a batch of {batch.documents} writes and {batch.size} bytes; "
-                f"at most {MAX_WRITES} and {MAX_BYTES}"
-            )
         self._writer.add(batch)
         return await batch.done
 

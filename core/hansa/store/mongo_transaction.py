@@ -18,7 +18,7 @@ from pymongo import DeleteOne, InsertOne, ReadPreference, ReplaceOne, WriteConce
 from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from hansa.store.base import Append, Cas, Conflict, Delete, Insert, Key, Remove, Write
+from hansa.store.base import Append, Cas, Collection, Conflict, Delete, Insert, Key, Remove, Write
 from hansa.store.faults import ResultUnknown
 from hansa.store.mongo_lease import Lease, reason, settled
 from hansa.store.mongo_rows import Document, Rows, key_text
@@ -38,6 +38,11 @@ class Step:
 
     rows: Rows
     write: Write
+
+    @property
+    def collection(self) -> Collection:
+        """See ``batches.Step``."""
+        return self.rows.collection
 
 
 @dataclass(frozen=True, slots=True)

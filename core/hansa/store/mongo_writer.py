@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from pymongo.errors import PyMongoError
 
-from hansa.store.base import Append, Conflict, Delete, Key, Remove, StoreError
+from hansa.store.base import Append, Conflict, Key, StoreError
+from hansa.store.batches import Batch, answer, fail, next_group, place
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost, mongo_kind
-from hansa.store.memory import checked
 from hansa.store.mongo_lease import Lease
 from hansa.store.mongo_transaction import ANSWER_WITHIN, Keyed, NotKept, Step, Transactions, told
 
-#: A group ends at so many batches, documents or bytes of bodies; a larger batch is a group of its own.
-_BATCHES, _DOCUMENTS, _BYTES = 64, 1000, 16 * 1024 * 1024
 #: Seconds that the writer goes on when the store is being closed.
 CLOSING = 3.0
 #: How long a group is begun again before it fails, in seconds: nothing of it was kept, and who waits is told
@@ -35,36 +32,13 @@ _BEGIN, _STILL = 10.0, 1.0
 _CONFLICTS = {24, 112, 246, 251, 16777220}
 
 
-@dataclass(slots=True, eq=False)
-class Batch:
-    """What is written whole or not at all. ``size`` is the bytes of its bodies."""
-
-    steps: Sequence[Step]
-    done: asyncio.Future[list[int]]
-    size: int = 0
-    documents: int = 0
-    appends: int = 0
-    positions: list[int] = field(default_factory=list)
-
-
-def batch_of(steps: Sequence[Step], done: asyncio.Future[list[int]]) -> Batch:
-    """A batch, weighed. Raises StoreError, TooLarge for what no store may take."""
-    batch = Batch(steps, done, documents=len(steps))
-    for step in steps:
-        checked(step.rows.collection, step.write)
-        if not isinstance(step.write, Delete | Remove):
-            batch.size += len(step.write.body)
-        batch.appends += isinstance(step.write, Append)
-    return batch
-
-
 class Writer:
     """The one who writes. ``transactions`` counts those that were committed, for tests and metrics."""
 
     def __init__(self, client: Any, database: Any, lease: Lease) -> None:
         self.position = 0
         self.transactions = 0
-        self._waiting: deque[Batch] = deque()
+        self._waiting: deque[Batch[Step]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closed_at: float | None = None
         self._transactions = Transactions(client, database, lease, self._troubled, self._closing)
@@ -81,7 +55,7 @@ class Writer:
         """The session in which all is written."""
         return await self._transactions.session()
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: Batch[Step]) -> None:
         """Queue a batch; its future gets positions or an error."""
         self._waiting.append(batch)
         loop = asyncio.get_running_loop()
@@ -98,7 +72,7 @@ class Writer:
         if self._task is not None and loop.time() - self._began > patience:
             self.away = True
             text = "MongoDB has not answered" if self._trouble is None else told(self._trouble)
-            _fail(self._waiting, StoreFault(FaultKind.AWAY, f"the writes before this one wait: {text}"))
+            fail(self._waiting, StoreFault(FaultKind.AWAY, f"the writes before this one wait: {text}"))
             self._waiting.clear()
         if self._task is not None:
             self._looking = loop.call_later(_STILL, self._look)
@@ -123,7 +97,7 @@ class Writer:
 
     async def abandon(self) -> None:
         """Fail what still waits. The client is closed by now, which ends what the writer itself waits for."""
-        _fail(self._waiting, StoreFault(FaultKind.AWAY, "the store was closed while its database was away"))
+        fail(self._waiting, StoreFault(FaultKind.AWAY, "the store was closed while its database was away"))
         self._waiting.clear()
         if self._task is not None:
             self._task.cancel()
@@ -132,22 +106,11 @@ class Writer:
     async def _drain(self) -> None:
         try:
             while self._waiting:
-                await self._group(self._next())
+                await self._group(next_group(self._waiting))
         finally:
             self._task = None
 
-    def _next(self) -> list[Batch]:
-        group = [self._waiting.popleft()]
-        documents, size = group[0].documents, group[0].size
-        while self._waiting and len(group) < _BATCHES:
-            documents += self._waiting[0].documents
-            size += self._waiting[0].size
-            if documents > _DOCUMENTS or size > _BYTES:
-                break
-            group.append(self._waiting.popleft())
-        return group
-
-    async def _group(self, group: Sequence[Batch]) -> None:
+    async def _group(self, group: Sequence[Batch[Step]]) -> None:
         try:
             await self._transact(group)
         except Conflict as conflict:
@@ -155,28 +118,26 @@ class Writer:
                 for batch in group:
                     await self._group([batch])
                 return
-            _fail(group, conflict)
+            fail(group, conflict)
         except StoreLost as lost:
             self.lost.set()
-            _fail(group, lost)
+            fail(group, lost)
         except StoreError as error:
-            _fail(group, error)
+            fail(group, error)
         except asyncio.CancelledError:
-            _fail(group, self._cut_off("the store was closed"))
+            fail(group, self._cut_off("the store was closed"))
             raise
         except Exception as error:  # noqa: BLE001  # one group's fault must not end the writer
-            _fail(group, self._cut_off(f"{type(error).__name__} while writing"))
+            fail(group, self._cut_off(f"{type(error).__name__} while writing"))
         else:
-            for batch in group:
-                if not batch.done.done():
-                    batch.done.set_result(batch.positions)
+            answer(group)
 
     def _cut_off(self, why: str) -> StoreFault:
         if self._transactions.unsettled:
             return ResultUnknown(f"it is not known whether MongoDB kept it: {why}")
         return StoreFault(FaultKind.FAILING, why)
 
-    async def _transact(self, group: Sequence[Batch]) -> None:
+    async def _transact(self, group: Sequence[Batch[Step]]) -> None:
         """One transaction, again and again while that can help. Raises Conflict, StoreError."""
         now = asyncio.get_running_loop().time
         self._began, self._trouble = now(), None
@@ -215,24 +176,13 @@ def _transient(error: PyMongoError) -> bool:
     return error.has_error_label("TransientTransactionError") or getattr(error, "code", None) in _CONFLICTS
 
 
-def _placed(group: Sequence[Batch], position: int) -> dict[str, list[Keyed]]:
+def _placed(group: Sequence[Batch[Step]], position: int) -> dict[str, list[Keyed]]:
     """The steps by MongoDB collection, in their order, the appends with positions up to ``position``."""
-    at = position - sum(batch.appends for batch in group)
+    place(group, position)
     found: dict[str, list[Keyed]] = {}
     for batch in group:
-        batch.positions = []
+        given = iter(batch.positions)
         for step in batch.steps:
-            if isinstance(step.write, Append):
-                at += 1
-                batch.positions.append(at)
-                key: Key = (at,)
-            else:
-                key = step.write.key
+            key: Key = (next(given),) if isinstance(step.write, Append) else step.write.key
             found.setdefault(step.rows.name, []).append(Keyed(step.rows, step.write, key))
     return found
-
-
-def _fail(group: Iterable[Batch], error: StoreError) -> None:
-    for batch in group:
-        if not batch.done.done():
-            batch.done.set_exception(error)

@@ -18,25 +18,23 @@ from hansa.store.base import (
     Durability,
     Key,
     NewerSchema,
+    NotDeclared,
     Put,
     Row,
     Schema,
     StoreError,
-    TooLarge,
     Value,
     Write,
 )
+from hansa.store.batches import batch_of, heartbeat
 from hansa.store.memory import split
-from hansa.store.postgres_batches import Step, batch_of
+from hansa.store.postgres_batches import Step
 from hansa.store.postgres_lease import MAKE, SECONDS
 from hansa.store.postgres_session import ERRORS, Place, Readers, is_cut
 from hansa.store.postgres_tables import Table, table, value
 from hansa.store.postgres_wish import WISHED, wish
 from hansa.store.postgres_writer import Writer
 
-#: The largest batch: writes, and bytes of bodies.
-MAX_WRITES = 100_000
-MAX_BYTES = 256 * 1024 * 1024
 #: Sessions that read.
 _READERS = 4
 #: How long a read is asked again, and how long one may take, in seconds.
@@ -138,9 +136,7 @@ class PostgresStore:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(SECONDS / 3, self._beat)
         if self._writer is not None:
-            done: asyncio.Future[list[int]] = loop.create_future()
-            done.add_done_callback(lambda d: d.cancelled() or d.exception())
-            self._writer.add(batch_of((), done))
+            self._writer.add(heartbeat(loop))
 
     async def close(self) -> None:
         """See ``Store.close``."""
@@ -167,10 +163,7 @@ class PostgresStore:
         kept = await self.get("", "schema", (name,))
         version = int(kept.fields["version"] or 0) if kept else schema.version
         if version > schema.version:
-            raise NewerSchema(
-                f"the data of {schema.owner} ({scope or 'core'}) in {self._place} is of version {version}; "
-                f"this program knows versions up to {schema.version}: use a newer one"
-            )
+            raise NewerSchema(scope, schema, version, str(self._place))
         try:
             await self._make(tables)
         except ERRORS as error:
@@ -212,7 +205,7 @@ class PostgresStore:
     def _of(self, scope: str, name: str) -> Table:
         found = self._of_scope.get((scope, name))
         if found is None:
-            raise StoreError(f"collection {name!r} of {scope or 'core'!r} was not declared")
+            raise NotDeclared(scope, name)
         return found
 
     def _steps(self, scope: str, writes: Sequence[Write]) -> list[Step]:
@@ -240,12 +233,7 @@ class PostgresStore:
         if writer.fault is not None:
             raise writer.fault
         done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        batch = batch_of(steps, done, lazy=durability == "lazy")
-        if len(steps) > MAX_WRITES or batch.size > MAX_BYTES:
-            raise TooLarge(
-                f"a batch of {len(steps)} writes and {batch.size} bytes; at most {MAX_WRITES} and {MAX_BYTES}"
-            )
-        writer.add(batch)
+        writer.add(batch_of(steps, done, lazy=durability == "lazy"))
         return await done
 
     async def _fetch(self, sql: str, *values: Value | list[Value]) -> list[Sequence[object]]:

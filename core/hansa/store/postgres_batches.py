@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from hansa.store.base import Append, Cas, Delete, Put, Remove, StoreError, Write
-from hansa.store.memory import checked
+from hansa.store.base import Append, Cas, Collection, Delete, Put, Remove, Write
+from hansa.store.batches import Batch
 from hansa.store.postgres_function import Kind, code
 from hansa.store.postgres_tables import Table, Values
 
@@ -19,6 +18,11 @@ class Step:
     table: Table
     scope: str
     write: Write
+
+    @property
+    def collection(self) -> Collection:
+        """See ``batches.Step``."""
+        return self.table.collection
 
     def into(self, values: Values) -> None:
         """What the function takes of it."""
@@ -41,48 +45,10 @@ class Step:
         values.codes.append(code(table, kind))
 
 
-@dataclass(slots=True, eq=False)
-class Batch:
-    """What is written whole or not at all. ``size`` is the bytes of its bodies."""
-
-    steps: Sequence[Step]
-    done: asyncio.Future[list[int]]
-    lazy: bool = False
-    size: int = 0
-    appends: int = 0
-    positions: list[int] = field(default_factory=list)
-
-
-def batch_of(steps: Sequence[Step], done: asyncio.Future[list[int]], *, lazy: bool = False) -> Batch:
-    """A batch, weighed. Raises StoreError, TooLarge for what no store may take."""
-    batch = Batch(steps, done, lazy)
-    for step in steps:
-        checked(step.table.collection, step.write)
-        if not isinstance(step.write, Delete | Remove):
-            batch.size += len(step.write.body)
-        batch.appends += isinstance(step.write, Append)
-    return batch
-
-
-def values_of(group: Iterable[Batch]) -> Values:
+def values_of(group: Iterable[Batch[Step]]) -> Values:
     """What the function takes of a group."""
     values = Values()
     for batch in group:
         for step in batch.steps:
             step.into(values)
     return values
-
-
-def place(group: Iterable[Batch], last: int) -> None:
-    """Give the appends of a group their positions, the last of which is ``last``."""
-    at = last - sum(batch.appends for batch in group)
-    for batch in group:
-        batch.positions = list(range(at + 1, at + batch.appends + 1))
-        at += batch.appends
-
-
-def fail(group: Iterable[Batch], error: StoreError) -> None:
-    """Tell whoever waits for a batch."""
-    for batch in group:
-        if not batch.done.done():
-            batch.done.set_exception(error)

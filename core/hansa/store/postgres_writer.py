@@ -19,15 +19,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hansa.store.base import Append, Conflict, StoreError
+from hansa.store.batches import Batch, answer, fail, next_group, place
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
-from hansa.store.postgres_batches import Batch, fail, place, values_of
+from hansa.store.postgres_batches import Step, values_of
 from hansa.store.postgres_function import CALL, CONFLICT, GONE, function
 from hansa.store.postgres_lease import SECONDS, TABLE, Lease
 from hansa.store.postgres_session import ERRORS, Place, Session, is_cut, reason, sqlstate
 from hansa.store.postgres_tables import Table, Values
 
-#: A group ends at so many batches, rows or bytes of bodies; a larger batch is a group of its own.
-_BATCHES, _ROWS, _BYTES = 64, 1000, 16 * 1024 * 1024
 #: Seconds that one answer may take, and that closing waits for the database.
 _ANSWER_WITHIN, CLOSING = 30.0, 3.0
 #: Rows, and bytes of bodies, that give a group another second; and the most that any statement may take.
@@ -77,7 +76,7 @@ class Writer:
         self.position = 0
         self._number = 0
         self.transactions = 0
-        self._waiting: deque[Batch] = deque()
+        self._waiting: deque[Batch[Step]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._unsure: list[_Call] = []
@@ -122,7 +121,7 @@ class Writer:
         if session is not None:
             session.connection.terminate()
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: Batch[Step]) -> None:
         """Queue a batch; its future gets positions or an error."""
         self._waiting.append(batch)
         if self._task is None:
@@ -166,7 +165,7 @@ class Writer:
         try:
             while self._waiting:
                 self._watch(_BEGIN)
-                await self._group(self._next())
+                await self._group(next_group(self._waiting))
         finally:
             self._task = None
             if self._watching is not None:
@@ -184,18 +183,7 @@ class Writer:
         self._waiting.clear()
         self._watch(_STILL)
 
-    def _next(self) -> list[Batch]:
-        group = [self._waiting.popleft()]
-        rows, size = len(group[0].steps), group[0].size
-        while self._waiting and len(group) < _BATCHES:
-            rows += len(self._waiting[0].steps)
-            size += self._waiting[0].size
-            if rows > _ROWS or size > _BYTES:
-                break
-            group.append(self._waiting.popleft())
-        return group
-
-    async def _group(self, group: Sequence[Batch]) -> None:
+    async def _group(self, group: Sequence[Batch[Step]]) -> None:
         try:
             await self._transact(group)
         except (Conflict, _Refused) as error:
@@ -215,9 +203,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001  # one group's fault must not end the writer
             fail(group, StoreFault(FaultKind.FAILING, f"{type(error).__name__} while writing"))
         else:
-            for batch in group:
-                if not batch.done.done():
-                    batch.done.set_result(batch.positions)
+            answer(group)
 
     def _end(self, fault: StoreFault) -> None:
         self.fault = fault
@@ -225,7 +211,7 @@ class Writer:
         fail(self._waiting, fault)
         self._waiting.clear()
 
-    async def _transact(self, group: Sequence[Batch]) -> None:
+    async def _transact(self, group: Sequence[Batch[Step]]) -> None:
         """One transaction, again while that can help. Raises Conflict, StoreError."""
         if self.fault is not None:
             raise self.fault
@@ -262,7 +248,7 @@ class Writer:
         held = sum(call.size for call in self._unsure)
         return len(self._unsure) < _LAZY and held + size <= _LAZY_BYTES
 
-    def _kept(self, call: _Call, group: Sequence[Batch], position: int, *, lazy: bool) -> None:
+    def _kept(self, call: _Call, group: Sequence[Batch[Step]], position: int, *, lazy: bool) -> None:
         place(group, position)
         self.position, self._number = position, call.number
         self.transactions += 1
@@ -272,7 +258,7 @@ class Writer:
         else:
             self._unsure.clear()  # what is durable has all before it
 
-    def _explain(self, error: BaseException, group: Sequence[Batch]) -> None:
+    def _explain(self, error: BaseException, group: Sequence[Batch[Step]]) -> None:
         """Raise what an answer of the function means, if it is one."""
         state = sqlstate(error)
         if state == CONFLICT:

@@ -29,6 +29,7 @@ from hansa.store.base import (
     Insert,
     Key,
     NewerSchema,
+    NotDeclared,
     Remove,
     Row,
     Schema,
@@ -186,10 +187,7 @@ class SqliteStore:
         if version is None:
             version = schema.version
         if version > schema.version:
-            raise NewerSchema(
-                f"the data of {schema.owner} ({scope or 'core'}) in {self._path} is of version {version}; "
-                f"this program knows versions up to {schema.version}: use a newer one"
-            )
+            raise NewerSchema(scope, schema, version, str(self._path))
         tables = [table(schema.owner, collection) for collection in schema.collections]
         await self._write(lambda: make(self._connection(), tables))
         for one in tables:
@@ -242,7 +240,7 @@ class SqliteStore:
     def _of(self, scope: str, name: str) -> Table:
         table = self._tables.get((scope, name))
         if table is None:
-            raise StoreError(f"collection {name!r} of {scope or 'core'!r} was not declared")
+            raise NotDeclared(scope, name)
         return table
 
     def _target(self, scope: str, collection: str) -> tuple[str, Table]:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-import subprocess
-import sys
 
 import asyncpg
 import pytest
-from hansa import Retry
+from core.store.elsewhere import ServerStoreSuite
 from hansa.store import postgres, postgres_lease
 from hansa.store.base import (
     Append,
@@ -20,84 +16,23 @@ from hansa.store.base import (
     Conflict,
     Delete,
     Insert,
-    NewerSchema,
     Put,
     Remove,
     Schema,
     StoreError,
-    TooLarge,
 )
 from hansa.store.faults import StoreLost
 from hansa.store.postgres import PostgresStore
-from hansa.testing import running
-from hansa.testing.actor import Actor, Config, module
-from hansa.testing.store_suite import LINE, SCHEMA, THING, StoreSuite
+from hansa.testing.store_suite import SCHEMA
 from peers.waiting import until
 
-CHILD = """
-import asyncio, sys
-from hansa.store.base import Append, Put
-from hansa.store.postgres import PostgresStore
-from hansa.testing.store_suite import SCHEMA
 
-async def main():
-    store = PostgresStore(sys.argv[1])
-    await store.open()
-    await store.declare("s", SCHEMA)
-    n = 0
-    while True:
-        position, = await store.commit("s", [Append("line", b"", {"who": n}), Put("thing", ("a", n))])
-        print(position, flush=True)
-        n += 1
+class TestPostgres(ServerStoreSuite):
+    made = PostgresStore
 
-asyncio.run(main())
-"""
-
-
-class TestPostgres(StoreSuite):
     @pytest.fixture
-    async def store(self, postgres_url):
-        store = PostgresStore(postgres_url)
-        await store.open()
-        yield store
-        await store.close()
-
-    async def test_what_waits_is_gathered_into_few_transactions(self, store):
-        await store.declare("s", SCHEMA)
-        before = store.transactions
-        await asyncio.gather(*(store.commit("s", [Put("thing", ("a", n))]) for n in range(200)))
-        assert store.transactions - before <= 8
-
-    async def test_one_conflict_in_a_group_leaves_the_others_alone(self, store):
-        await store.declare("s", SCHEMA)
-        await store.commit("s", [Insert("thing", ("a", 0))])
-        batches = [[Insert("thing", ("a", n)), Append("line", b"", {"who": n})] for n in range(5)]
-        done = await asyncio.gather(*(store.commit("s", batch) for batch in batches), return_exceptions=True)
-        assert isinstance(done[0], Conflict) and done[1:] == [[1], [2], [3], [4]]
-        assert await store.count("s", "thing") == 5
-
-    async def test_each_collection_names_its_own_duplicate(self, store):
-        other = Collection(name="other", key={"name": str})
-        await store.declare("s", Schema(owner="suite", version=1, collections=(THING, other)))
-        await store.commit("s", [Insert("thing", ("a", 0)), Insert("other", ("x",))])
-        for writes, name, key in (
-            ([Insert("other", ("y",)), Insert("thing", ("a", 0))], "thing", ("a", 0)),
-            ([Insert("thing", ("a", 1)), Insert("other", ("x",))], "other", ("x",)),
-        ):
-            with pytest.raises(Conflict) as caught:
-                await store.commit("s", writes)
-            assert (caught.value.collection, caught.value.key) == (name, key)
-        assert await store.count("s", "thing") == await store.count("s", "other") == 1
-
-    async def test_a_batch_beyond_all_measure_is_refused_whole(self, store, monkeypatch):
-        await store.declare("s", SCHEMA)
-        monkeypatch.setattr(postgres, "MAX_WRITES", 10)
-        monkeypatch.setattr(postgres, "MAX_BYTES", 100)
-        with pytest.raises(TooLarge, match="11 writes"):
-            await store.commit("s", [Put("thing", ("a", n)) for n in range(11)])
-        with pytest.raises(TooLarge, match="101 bytes"):
-            await store.commit("s", [Put("thing", ("a", 1), b"x" * 101)])
-        assert await store.count("s", "thing") == 0
+    def url(self, postgres_url):
+        return postgres_url
 
     async def test_a_long_text_is_a_key_and_a_field_like_any_other(self, store):
         """An entry of an index has at most 2,704 bytes; what an XMPP server calls somebody may have 3,071."""
@@ -185,25 +120,6 @@ async def lease(url: str, change: str = "") -> asyncpg.Record:
         return await connection.fetchrow("SELECT *, until > clock_timestamp() AS held FROM hansa_lease")
     finally:
         await connection.close()
-
-
-async def test_everything_stands_after_close_and_open(postgres_url):
-    for count in range(3):
-        store = await opened(postgres_url)
-        assert await store.count("s", "thing") == await store.position() == count
-        assert await store.commit("s", [Put("thing", ("a", count)), Append("line")]) == [count + 1]
-        await store.close()
-
-
-async def test_a_second_process_is_refused_by_name(postgres_url):
-    first = await opened(postgres_url)
-    with pytest.raises(StoreError, match=f"in use by process {os.getpid()} on "):
-        await PostgresStore(postgres_url).open()
-    await first.commit("s", [Put("thing", ("a", 1))])
-    await first.close()
-    second = await opened(postgres_url)
-    assert await second.count("s", "thing") == 1
-    await second.close()
 
 
 ELSEWHERE = "token = 'theirs', host = 'elsewhere', namespace = 'another kernel'"
@@ -294,54 +210,6 @@ async def test_the_lease_is_kept_while_nothing_is_written(postgres_url, monkeypa
     assert (await lease(postgres_url))["token"] == ""
 
 
-async def test_nothing_acknowledged_is_lost_when_the_process_is_killed(postgres_url):
-    child = subprocess.Popen([sys.executable, "-c", CHILD, postgres_url], stdout=subprocess.PIPE, text=True)
-    acknowledged = 0
-    while acknowledged < 50:
-        acknowledged = int(child.stdout.readline())
-    child.send_signal(signal.SIGKILL)
-    acknowledged = max([acknowledged, *(int(line) for line in child.stdout.read().split())])
-    child.wait()
-    child.stdout.close()
-    store = await opened(postgres_url)
-    count = await store.count("s", "thing")
-    assert count >= acknowledged
-    assert count == await store.count("s", "line") == await store.position()
-    assert await store.commit("s", [Append("line", b"", {"who": 0})]) == [count + 1]
-    await store.close()
-
-
-async def test_a_migration_that_was_interrupted_goes_on_where_it_stood(postgres_url, monkeypatch):
-    monkeypatch.setattr(postgres, "_STRIDE", 7)
-    store = await opened(postgres_url)
-    await store.commit("s", [Put("thing", ("a\0b", n), b"", {"size": 1}) for n in range(30)])
-    seen: list[int] = []
-
-    def double(collection, row):
-        if collection != "thing":
-            return []
-        if row.key[1] == 20 and 20 not in seen:
-            seen.append(20)
-            raise RuntimeError("out of luck")
-        seen.append(row.key[1])
-        return [Put("thing", row.key, row.body, {**row.fields, "size": row.fields["size"] * 2})]
-
-    second = Schema(owner="suite", version=2, collections=(THING, LINE), migrations={1: double})
-    with pytest.raises(RuntimeError):
-        await store.declare("s", second)
-    await store.close()
-    again = PostgresStore(postgres_url)
-    await again.open()
-    await again.declare("s", second)
-    assert {row.fields["size"] for row in await again.scan("s", "thing")} == {2}
-    assert seen.count(13) == 1
-    with pytest.raises(NewerSchema):
-        await again.declare("s", SCHEMA)
-    with pytest.raises(StoreError, match="no migration from version 2"):
-        await again.declare("s", Schema(owner="suite", version=4, collections=(THING,), migrations={}))
-    await again.close()
-
-
 async def test_the_password_is_in_no_error_and_no_log(postgres_url, postgres_server, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     server, _, database = postgres_url.removeprefix("postgres://").rpartition("@")[2].partition("/")
@@ -364,23 +232,3 @@ async def test_a_database_whose_text_is_not_unicode_is_refused_with_what_to_do(p
     postgres_server.sql(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     with pytest.raises(StoreError, match="is LATIN1: make the database with ENCODING 'UTF8'"):
         await PostgresStore(url).open()
-
-
-async def test_after_a_restart_delivery_goes_on_where_it_stood(postgres_url):
-    made: dict[str, Actor] = {}
-    plugin = module(made)
-    networks = {"left": (plugin, Config()), "right": (plugin, Config())}
-    async with running(networks, rooms=(("left:a", "right:b"),), store=PostgresStore(postgres_url)):
-        await made["left"].say("a", "ann@x", "before")
-        await made["right"].until("b", 1)
-
-        def away(_):
-            raise Retry("away", after=60)
-
-        made["right"].before_send = away
-        for number in range(20):
-            await made["left"].say("a", "ann@x", f"waits {number}", origin=f"o{number}")
-    async with running(networks, store=PostgresStore(postgres_url)) as app:
-        assert await made["right"].until("b", 20) == [f"waits {n}" for n in range(20)]
-        assert next(iter(app.rooms)).head == 21
-        assert (await made["left"].say("a", "ann@x", "waits 3", origin="o3")).duplicate
