@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 from hansa.seams import Clock
 from hansa.store import catalogue
-from hansa.store.base import Delete, Durability, Key, Remove, Row, Schema, Store, Value, Write
+from hansa.store.around import StoreAround
+from hansa.store.base import Delete, Durability, Remove, Schema, Store, Write
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
 
 T = TypeVar("T")
@@ -104,7 +105,7 @@ class StoreHealth:
         return self.degraded is None and self._clock.monotonic() - self._wrote < _FRESH
 
 
-class WatchedStore:
+class WatchedStore(StoreAround):
     """See ``hansa.store.base.Store``: another store, whose faults and successes become ``health``.
 
     After ``StoreLost`` and ``ResultUnknown`` it neither reads nor writes, whatever is asked of it: what the
@@ -112,7 +113,7 @@ class WatchedStore:
     """
 
     def __init__(self, store: Store, health: StoreHealth) -> None:
-        self._store = store
+        super().__init__(store)
         self.health = health
         self._probing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -120,7 +121,7 @@ class WatchedStore:
         #: Called once, before anything else happens in this process.
         self.on_lost: Callable[[StoreFault], object] | None = None
 
-    async def _noted(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
         self._in_use()
         try:
             return await call()
@@ -155,9 +156,9 @@ class WatchedStore:
         """See ``Store.open``; once it is open, nothing."""
         if self._watching is not None:
             return
-        await self._noted(self._store.open)
+        await self._asked(self._store.open)
         try:
-            await self._noted(partial(self._store.declare, "", catalogue.SCHEMA))
+            await self._asked(partial(self._store.declare, "", catalogue.SCHEMA))
         except BaseException:
             await self._store.close()
             raise
@@ -177,8 +178,8 @@ class WatchedStore:
 
     async def declare(self, scope: str, schema: Schema) -> None:
         """See ``Store.declare``."""
-        await self._noted(partial(self._store.declare, scope, schema))
-        await self._noted(partial(catalogue.record, self._store, scope, schema))
+        await super().declare(scope, schema)
+        await self._asked(partial(catalogue.record, self._store, scope, schema))
 
     async def commit(
         self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
@@ -196,56 +197,9 @@ class WatchedStore:
         self.health.wrote(_size(writes) if self.health.degraded is not None else 0)
         return found
 
-    async def get(self, scope: str, collection: str, key: Key) -> Row | None:
-        """See ``Store.get``."""
-        return await self._noted(partial(self._store.get, scope, collection, key))
-
-    async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
-        """See ``Store.get_many``."""
-        return await self._noted(partial(self._store.get_many, scope, collection, keys))
-
-    async def scan(
-        self,
-        scope: str,
-        collection: str,
-        *,
-        index: tuple[str, ...] = (),
-        equal: Sequence[Value] = (),
-        after: Value = None,
-        upto: Value = None,
-        limit: int = 1000,
-        reverse: bool = False,
-    ) -> list[Row]:
-        """See ``Store.scan``."""
-        return await self._noted(
-            partial(
-                self._store.scan,
-                scope,
-                collection,
-                index=index,
-                equal=equal,
-                after=after,
-                upto=upto,
-                limit=limit,
-                reverse=reverse,
-            )
-        )
-
-    async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
-        """See ``Store.count``."""
-        return await self._noted(partial(self._store.count, scope, collection, equal=equal))
-
-    async def position(self) -> int:
-        """See ``Store.position``."""
-        return await self._noted(self._store.position)
-
-    async def advance(self, position: int) -> None:
-        """See ``Store.advance``."""
-        await self._noted(partial(self._store.advance, position))
-
     async def probe(self) -> None:
         """See ``Store.probe``."""
-        await self._noted(self._store.probe)
+        await super().probe()
         self.health.wrote()
 
     async def check(self) -> Degraded | None:

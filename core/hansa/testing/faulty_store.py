@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
+from typing import TypeVar
 
-from hansa.store.base import Durability, Key, Row, Schema, Store, StoreError, Value, Write
+from hansa.store.around import StoreAround
+from hansa.store.base import Durability, Key, Row, Store, StoreError, Write
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
+
+T = TypeVar("T")
 
 
 class Fault(StrEnum):
@@ -25,7 +29,7 @@ class Fault(StrEnum):
     LOST = "lost"
 
 
-class FaultyStore:
+class FaultyStore(StoreAround):
     """See ``hansa.store.base.Store``. ``choose`` is asked at every commit what becomes of it, None for what
     should; ``away`` makes everything fail that is begun; ``stale`` is asked at every ``get`` whether it gives
     the row from before the last commit that changed it.
@@ -37,6 +41,7 @@ class FaultyStore:
         choose: Callable[[Sequence[Write]], Fault | None] = lambda _: None,
         stale: Callable[[], bool] = lambda: False,
     ) -> None:
+        super().__init__(store)
         self.inner = store
         self.choose = choose
         self.stale = stale
@@ -49,17 +54,9 @@ class FaultyStore:
         self._before: dict[tuple[str, str, Key], Row | None] = {}
         self._lost = asyncio.Event()
 
-    async def open(self) -> None:
-        """See ``Store.open``."""
-        await self.inner.open()
-
-    async def close(self) -> None:
-        """See ``Store.close``."""
-        await self.inner.close()
-
-    async def declare(self, scope: str, schema: Schema) -> None:
-        """See ``Store.declare``."""
-        await self.inner.declare(scope, schema)
+    async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
+        self._begun()
+        return await call()
 
     async def commit(
         self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
@@ -78,7 +75,7 @@ class FaultyStore:
             case Fault.UNKNOWN_NOT_KEPT:
                 raise ResultUnknown("the answer was lost")
         await self._remember(scope, writes)
-        found = await self.inner.commit(scope, writes, durability=durability)
+        found = await self._store.commit(scope, writes, durability=durability)
         if fault is Fault.UNKNOWN_KEPT:
             raise ResultUnknown("the answer was lost")
         if fault is Fault.LATE:
@@ -95,7 +92,7 @@ class FaultyStore:
         for write in writes:
             key = getattr(write, "key", None)
             if key is not None and "/" not in write.collection:
-                row = await self.inner.get(scope, write.collection, key)
+                row = await self._store.get(scope, write.collection, key)
                 self._before[scope, write.collection, key] = row
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
@@ -103,48 +100,7 @@ class FaultyStore:
         self._begun()
         if (scope, collection, key) in self._before and self.stale():
             return self._before[scope, collection, key]
-        return await self.inner.get(scope, collection, key)
-
-    async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
-        """See ``Store.get_many``."""
-        self._begun()
-        return await self.inner.get_many(scope, collection, keys)
-
-    async def scan(
-        self,
-        scope: str,
-        collection: str,
-        *,
-        index: tuple[str, ...] = (),
-        equal: Sequence[Value] = (),
-        after: Value = None,
-        upto: Value = None,
-        limit: int = 1000,
-        reverse: bool = False,
-    ) -> list[Row]:
-        """See ``Store.scan``."""
-        self._begun()
-        return await self.inner.scan(
-            scope, collection, index=index, equal=equal, after=after, upto=upto, limit=limit, reverse=reverse
-        )
-
-    async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
-        """See ``Store.count``."""
-        self._begun()
-        return await self.inner.count(scope, collection, equal=equal)
-
-    async def position(self) -> int:
-        """See ``Store.position``."""
-        return await self.inner.position()
-
-    async def advance(self, position: int) -> None:
-        """See ``Store.advance``."""
-        await self.inner.advance(position)
-
-    async def probe(self) -> None:
-        """See ``Store.probe``."""
-        self._begun()
-        await self.inner.probe()
+        return await super().get(scope, collection, key)
 
     async def lost(self) -> StoreError:
         """See ``Store.lost``."""
