@@ -11,7 +11,7 @@ from functools import partial
 from hansa import tables
 from hansa.pure.errors import LocalProtocolError
 from hansa.pure.model import Direction, Event, Link, Ref
-from hansa.pure.view import RoomView, ViewChange
+from hansa.pure.view import RoomFacts, RoomView, ViewChange
 from hansa.seams import Random
 from hansa.store.base import Cas, Conflict, Delete, Row, Scoped
 from hansa.store.paging import pages, scan_all
@@ -60,25 +60,26 @@ class Rooms:
 
     async def load(self) -> None:
         """Read every room, link and member from the store."""
-        async for row in scan_all(self._store, "room"):
-            facts, head, received, generation, _ = tables.room_of(row)
+        rows = [row async for row in scan_all(self._store, "room")]
+        for row in rows:
             name = str(row.key[0])
-            self._rooms[name] = Room(
-                name, RoomView(name, facts), head=head, received=received, generation=generation
-            )
-        for name in self._rooms:
-            async for row in scan_all(self._store, "link", index=("room",), equal=(name,)):
-                link = tables.link_of(row)
-                self._rooms[name].links[link.id] = link
+            self._rooms[name] = Room(name, RoomView(name, RoomFacts()))
+        async for row in scan_all(self._store, "link"):
+            link = tables.link_of(row)
+            if (holder := self._rooms.get(link.room)) is not None:
+                holder.links[link.id] = link
                 self._by_native[link.native] = link
-        for room in self._rooms.values():
-            await self.reload(room)
+        for row in rows:
+            await self._fill(self._rooms[str(row.key[0])], row)
 
     async def reload(self, room: Room) -> None:
         """Make a room's memory what the store holds."""
         row = await self._store.get("room", (room.id,))
         if row is None:
             raise LocalProtocolError(f"room {room.id} is not in the store")
+        await self._fill(room, row)
+
+    async def _fill(self, room: Room, row: Row) -> None:
         facts, room.head, room.received, room.generation, room.kept = tables.room_of(row)
         # COMPAT: a head that versions up to d365809 let fall behind its log would be in the way for ever.
         for event in await self._store.scan("event", equal=(room.id,), limit=1, reverse=True):

@@ -27,7 +27,7 @@ REASONS = {
     "hansa/decision_log.py open": _BOUNDED + "`Retention.strangers`",
     "hansa/delivery.py _next": _CURSOR,
     "hansa/delivery_operations.py _event": _ONE,
-    "hansa/rooms.py reload": "the last one",
+    "hansa/rooms.py _fill": "the last one",
     "hansa/runtime.py history": _CURSOR,
     "hansa/runtime.py native_id": "the names of one event, of which each network gives a few",
     "hansa_matrix/client_api/closing.py forget_private": _DRAINED,

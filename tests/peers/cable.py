@@ -29,10 +29,13 @@ class Cable:
     async def cut(self) -> None:
         if self._server is not None:
             self._server.close()
-            for end in list(self._ends):
-                end.transport.abort()
+            self._abort()
             await self._server.wait_closed()
             self._server = None
+
+    def _abort(self) -> None:
+        for end in list(self._ends):
+            end.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -41,13 +44,23 @@ class Cable:
             writer.close()
             return
         self._ends |= {writer, far_writer}
-        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+        await asyncio.gather(
+            self._pump(reader, far_writer, answers=False), self._pump(far_reader, writer, answers=True)
+        )
         self._ends -= {writer, far_writer}
 
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                if not await self._carries(answers):
+                    break
+                writer.write(data)
+                await writer.drain()
+        writer.close()
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+    async def _carries(self, answers: bool) -> bool:
+        """Whether a piece goes on, once it may; ``answers``: it comes from the target."""
+        del answers
+        return True

@@ -18,7 +18,7 @@ from hansa import __version__, terminal
 from hansa.config import Config, Mistakes, load
 from hansa.pure.errors import ConfigError, LocalProtocolError
 from hansa.store import check_url, open_store
-from hansa.store.base import Store, StoreError
+from hansa.store.base import HeldElsewhere, Store
 
 if TYPE_CHECKING:
     from hansa.store.checking import Findings
@@ -83,8 +83,8 @@ def _check(args: argparse.Namespace, config: Config) -> int:
         try:
             found = asyncio.run(_checked(open_store(config.store.url, config.folder)))
             wrong += found.wrong
-        except StoreError as error:
-            if database is None or "in use" not in str(error):
+        except HeldElsewhere:
+            if database is None:
                 raise
             note = "Hansa runs: its file was checked, its rows are checked while it is stopped"
     if args.json:

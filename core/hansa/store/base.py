@@ -50,7 +50,11 @@ class NotDeclared(StoreError):
         super().__init__(f"collection {name!r} of {scope or 'core'!r} was not declared")
 
 
-class InUse(StoreError):
+class HeldElsewhere(StoreError):
+    """Another process has the database."""
+
+
+class InUse(HeldElsewhere):
     """Another process has a database that others may wait for: process ``pid`` of ``host``, whose lease ends
     ``seconds`` after its last sign of life.
     """

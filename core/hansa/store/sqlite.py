@@ -26,6 +26,7 @@ from hansa.store.base import (
     Conflict,
     Delete,
     Durability,
+    HeldElsewhere,
     Insert,
     Key,
     NewerSchema,
@@ -111,7 +112,7 @@ class SqliteStore:
             lock.seek(0)
             owner = lock.read(32).decode(errors="replace").strip()
             lock.close()
-            raise StoreError(
+            raise HeldElsewhere(
                 f"{self._path} is in use by process {owner or '?'}: stop it, or give this one another store"
             ) from None
         lock.truncate(0)

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from hansa.store.base import StoreError
+from hansa.store.base import HeldElsewhere, StoreError
 from hansa.store.faults import FaultKind, StoreFault, sqlite_fault
 
 _DATABASE, _MEDIA, _MANIFEST = "hansa.db", "media", "backup.json"
@@ -170,7 +170,7 @@ def _locked(database: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        raise StoreError(f"{database} is in use: stop Hansa first") from None
+        raise HeldElsewhere(f"{database} is in use: stop Hansa first") from None
     try:
         yield
     finally:
