@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from e2e.town import LOBBY, MUC, matrix_reads, up, xmpp_table
-from nio import JoinResponse, RoomCreateResponse, RoomInviteResponse, RoomPreset
+from nio import JoinResponse
 from peers.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -68,21 +68,7 @@ async def test_encrypted_between_servers(hosted, hansa, synapse, matrix_user, ni
     romeo = await nio_user(server.url, await server.account("romeo"))
     alice = await nio_user(synapse.url, alice_id)
     host, guest = (romeo, alice) if hosted == "here" else (alice, romeo)
-    encrypted = {
-        "type": "m.room.encryption",
-        "state_key": "",
-        "content": {"algorithm": "m.megolm.v1.aes-sha2"},
-    }
-    made = await host.client.room_create(
-        preset=RoomPreset.private_chat, initial_state=[encrypted], name="balcony"
-    )
-    assert isinstance(made, RoomCreateResponse), made
-    room = made.room_id
-    asked = await host.client.room_invite(room, guest.id)
-    assert isinstance(asked, RoomInviteResponse), asked
-    await guest.until("the invite", lambda: room in guest.client.invited_rooms)
-    joined = await guest.client.join(room)
-    assert isinstance(joined, JoinResponse), joined
+    room = await host.encrypted_with(guest, name="balcony")
     for one, other in ((host, guest), (guest, host)):
         await one.until(
             f"{other.id} in the room of {one.id}",

@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import pytest
 from e2e.sides import Room, Side, mighty
-from nio import JoinResponse, RoomCreateResponse, RoomInviteResponse, RoomPreset
 from peers.cable import Cable
 from peers.dendrite import Dendrite
 from peers.synapse import MatrixUser, Refusal, Synapse
@@ -244,21 +243,7 @@ async def test_encrypted_with_a_dendrite(hosted, both, dendrite, nio_user):
     romeo = await nio_user(server.url, ours.id)
     anna = await nio_user(dendrite.url, theirs.id, dendrite.password)
     host, guest = (romeo, anna) if hosted == "here" else (anna, romeo)
-    encrypted = {
-        "type": "m.room.encryption",
-        "state_key": "",
-        "content": {"algorithm": "m.megolm.v1.aes-sha2"},
-    }
-    made = await host.client.room_create(
-        preset=RoomPreset.private_chat, initial_state=[encrypted], room_version="11"
-    )
-    assert isinstance(made, RoomCreateResponse), made
-    room = made.room_id
-    asked = await host.client.room_invite(room, guest.id)
-    assert isinstance(asked, RoomInviteResponse), asked
-    await guest.until("the invite", lambda: room in guest.client.invited_rooms)
-    joined = await guest.client.join(room)
-    assert isinstance(joined, JoinResponse), joined
+    room = await host.encrypted_with(guest, room_version="11")
     for one, other in ((host, guest), (guest, host)):
 
         async def known(one=one, other=other) -> bool:

@@ -14,8 +14,7 @@ from peers.ca import PrivateCA
 from peers.process import Process, free_port
 from peers.require import require_dendrite
 from peers.signed import Signer
-from peers.synapse import MatrixUser
-from peers.waiting import until
+from peers.synapse import MatrixUser, until_answers
 
 
 class Dendrite:
@@ -84,19 +83,7 @@ class Dendrite:
         ]
         trusts = {"SSL_CERT_FILE": str(self._ca.certificate)}
         self._process = Process(command, self.folder, trusts, foreign=True)
-        async with aiohttp.ClientSession() as http:
-
-            async def ready() -> bool:
-                assert self._process is not None
-                if not self._process.running:
-                    raise RuntimeError(f"Dendrite ended:\n{self._process.tail()}")
-                try:
-                    async with http.get(f"{self.url}/_matrix/client/versions") as answer:
-                        return answer.status == 200
-                except aiohttp.ClientError:
-                    return False
-
-            await until("Dendrite answers", ready, 60)
+        await until_answers("Dendrite", self.url, self._process, 60)
         return self
 
     def signer(self) -> Signer:

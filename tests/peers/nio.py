@@ -10,9 +10,13 @@ from nio import (
     AsyncClient,
     AsyncClientConfig,
     Event,
+    JoinResponse,
     LoginResponse,
     MegolmEvent,
+    RoomCreateResponse,
+    RoomInviteResponse,
     RoomMessageText,
+    RoomPreset,
     RoomSendResponse,
     SyncResponse,
 )
@@ -51,6 +55,25 @@ class NioUser:
         assert isinstance(answer, LoginResponse), answer
         await self.sync()
         return self
+
+    async def encrypted_with(self, guest: NioUser, **more: Any) -> str:
+        """A private encrypted room that both are in; ``more`` is for ``room_create``."""
+        encrypted = {
+            "type": "m.room.encryption",
+            "state_key": "",
+            "content": {"algorithm": "m.megolm.v1.aes-sha2"},
+        }
+        made = await self.client.room_create(
+            preset=RoomPreset.private_chat, initial_state=[encrypted], **more
+        )
+        assert isinstance(made, RoomCreateResponse), made
+        room = made.room_id
+        asked = await self.client.room_invite(room, guest.id)
+        assert isinstance(asked, RoomInviteResponse), asked
+        await guest.until("the invite", lambda: room in guest.client.invited_rooms)
+        joined = await guest.client.join(room)
+        assert isinstance(joined, JoinResponse), joined
+        return str(room)
 
     async def sync(self, timeout: int = 0) -> SyncResponse:
         """One sync, and what a client does with what it brings: keys are uploaded, asked for and shared."""

@@ -24,6 +24,22 @@ from peers.waiting import until
 _NO_LIMIT = {"per_second": 1e6, "burst_count": 1_000_000}
 
 
+async def until_answers(name: str, url: str, process: Process, seconds: float) -> None:
+    """Wait until a homeserver answers clients. Raises RuntimeError with what it said if it ends."""
+    async with aiohttp.ClientSession() as http:
+
+        async def ready() -> bool:
+            if not process.running:
+                raise RuntimeError(f"{name} ended:\n{process.tail()}")
+            try:
+                async with http.get(f"{url}/_matrix/client/versions") as answer:
+                    return answer.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        await until(f"{name} answers", ready, seconds)
+
+
 class Synapse:
     """One server. Its name carries its port, so that nothing is looked up. ``seen_at``: others reach it at
     another port, which is then the one in its name.
@@ -113,19 +129,7 @@ class Synapse:
     async def start(self) -> Self:
         command = [require_synapse(), "-m", "synapse.app.homeserver", "-c", str(self.folder / "synapse.yaml")]
         self._process = Process(command, self.folder, foreign=True)
-        async with aiohttp.ClientSession() as http:
-
-            async def ready() -> bool:
-                assert self._process is not None
-                if not self._process.running:
-                    raise RuntimeError(f"Synapse ended:\n{self._process.tail()}")
-                try:
-                    async with http.get(f"{self.url}/_matrix/client/versions") as answer:
-                        return answer.status == 200
-                except aiohttp.ClientError:
-                    return False
-
-            await until("Synapse answers", ready, 90)
+        await until_answers("Synapse", self.url, self._process, 90)
         return self
 
     @property
