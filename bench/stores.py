@@ -1,7 +1,8 @@
 """The same writes on every store, and the same events on a Hansa with each, in turn.
 
 Every database keeps what it acknowledges through a loss of power, and is on this machine. The CPU is that of
-Hansa's own process: what the database's processes take is theirs, and none of it is SQLite's.
+Hansa's own process: what the database's processes take is theirs, and none of it is SQLite's. A Synapse's is
+counted in the same way.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from peers.postgres import Postgres
 from bench.load import Load
 from bench.measure import Row
 from bench.sides import Pairs, fakes, say
-from bench.subjects import HansaSubject
+from bench.subjects import HansaSubject, SynapseSubject
 
 #: Bytes of a body, rows that are written over and over, and seconds of one measurement.
 _BODY, _ROWS, _SECONDS = 600, 6000, 2.0
@@ -136,15 +137,22 @@ async def _writes(urls: dict[str, Callable[[], str]], runs: int) -> Pairs:
     return pairs
 
 
-async def _inbound(folder: Path, ca: PrivateCA, urls: dict[str, Callable[[], str]], runs: int) -> Pairs:
+async def _inbound(
+    folder: Path, ca: PrivateCA, urls: dict[str, Callable[[], str]], runs: int, *, synapse: bool
+) -> Pairs:
     pairs: Pairs = []
-    subjects: dict[str, HansaSubject] = {}
+    subjects: dict[str, HansaSubject | SynapseSubject] = {}
     stop: list[Callable[[], Awaitable[None]]] = []
     try:
         for name, url in urls.items():
             subjects[name] = HansaSubject(folder / f"hansa-{name}", ca, store=url())
-            stop.append(subjects[name].stop)
-            await subjects[name].start()
+        if synapse:
+            subjects["Synapse's SQLite"] = SynapseSubject(folder / "synapse", ca)
+            postgres = urls["PostgreSQL"]()
+            subjects["Synapse's PostgreSQL"] = SynapseSubject(folder / "synapse-postgres", ca, postgres)
+        for subject in subjects.values():
+            stop.append(subject.stop)
+            await subject.start()
         async with fakes(ca, 1) as origins:
             for size in (1, 50):
                 row = Row(origins=1, per_transaction=size, members=10)
@@ -172,7 +180,8 @@ async def _inbound(folder: Path, ca: PrivateCA, urls: dict[str, Callable[[], str
 
 
 async def stores(folder: Path, ca: PrivateCA, runs: int, *, synapse: bool) -> Pairs:
-    """Commits and reads of each store, and inbound events on each; Synapse has no part in it."""
-    del synapse
+    """Commits and reads of each store, and inbound events on each, with a Synapse on SQLite and on PostgreSQL
+    beside.
+    """
     with _databases(folder) as urls:
-        return [*await _writes(urls, runs), *await _inbound(folder, ca, urls, runs)]
+        return [*await _writes(urls, runs), *await _inbound(folder, ca, urls, runs, synapse=synapse)]

@@ -125,9 +125,9 @@ class SynapseSubject:
     label = "Synapse"
     joins = True
 
-    def __init__(self, folder: Path, ca: PrivateCA) -> None:
+    def __init__(self, folder: Path, ca: PrivateCA, postgres: str = "") -> None:
         self.database = folder / "synapse.db"
-        self._synapse = Synapse(folder, ca)
+        self._synapse = Synapse(folder, ca, postgres=postgres)
         self._user: MatrixUser | None = None
         self.name = self._synapse.name
 

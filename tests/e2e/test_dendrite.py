@@ -233,7 +233,13 @@ async def test_what_either_asks_the_other_for(both):
         for number in range(120):
             await host.say(room, str(number))
         await guest.join(room, via=via)
-        assert await guest.bodies(room, host.id) == [str(number) for number in range(120)]
+        said = [str(number) for number in range(120)]
+
+        async def all_read(guest=guest, host=host, room=room, said=said) -> bool:
+            return len(await guest.bodies(room, host.id)) >= len(said)
+
+        await until("what was said before the join", all_read, 60)
+        assert await guest.bodies(room, host.id) == said
 
 
 @pytest.mark.parametrize("hosted", ["here", "there"])

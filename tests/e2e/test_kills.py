@@ -122,14 +122,14 @@ async def _soak(load, kind, database):
     assert "crashed" not in load.server.log()
 
 
-@pytest.mark.timeout(120 + 30 * _KILLS)
+@pytest.mark.timeout(600 + 60 * _KILLS)  # what is waited for ends before, and says what did not come
 @pytest.mark.parametrize("kind", ["sqlite", "mongodb", "postgres"])
 async def test_hansa_is_killed_under_load(kind, ca, tmp_path):
     async with _server(kind, tmp_path) as (url, _), _load(ca, tmp_path / "hansa", url) as load:
         await _soak(load, kind, None)
 
 
-@pytest.mark.timeout(120 + 30 * _KILLS)
+@pytest.mark.timeout(600 + 60 * _KILLS)  # what is waited for ends before, and says what did not come
 async def test_postgres_is_killed_under_load(ca, tmp_path):
     """The server that speaks MongoDB's protocol here loses what it acknowledged when it is killed: that would
     be a test of it and not of Hansa.

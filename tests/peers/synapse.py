@@ -42,10 +42,13 @@ async def until_answers(name: str, url: str, process: Process, seconds: float) -
 
 class Synapse:
     """One server. Its name carries its port, so that nothing is looked up. ``seen_at``: others reach it at
-    another port, which is then the one in its name.
+    another port, which is then the one in its name. ``postgres``: the URL of an empty PostgreSQL database that
+    it has instead of SQLite.
     """
 
-    def __init__(self, folder: Path, ca: PrivateCA, host: str = "127.0.0.1", seen_at: int = 0) -> None:
+    def __init__(
+        self, folder: Path, ca: PrivateCA, host: str = "127.0.0.1", seen_at: int = 0, *, postgres: str = ""
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.fed_port, self.client_port = free_port(), free_port()
@@ -54,6 +57,13 @@ class Synapse:
         self._ca = ca
         self._secret = secrets.token_hex(16)
         self._process: Process | None = None
+        self._database: dict[str, Any] = {
+            "name": "sqlite3",
+            "args": {"database": str(self.folder / "synapse.db")},
+        }
+        if postgres:
+            # It asks for the locale C unless it is told that another will do.
+            self._database = {"name": "psycopg2", "allow_unsafe_locale": True, "args": {"dsn": postgres}}
         self._configure()
 
     def _configure(self) -> None:
@@ -75,7 +85,7 @@ class Synapse:
             "tls_private_key_path": str(key),
             "signing_key_path": str(self.folder / "signing.key"),
             "media_store_path": str(self.folder / "media"),
-            "database": {"name": "sqlite3", "args": {"database": str(self.folder / "synapse.db")}},
+            "database": self._database,
             "log_config": str(self.folder / "log.yaml"),
             "federation_custom_ca_list": [str(self._ca.certificate)],
             "ip_range_blacklist": [],
