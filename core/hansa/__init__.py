@@ -79,6 +79,7 @@ from hansa.pure.errors import (
     RemoteProtocolError,
 )
 from hansa.pure.features import Features, Level, cut
+from hansa.pure.globs import Glob, glob_expression
 from hansa.pure.model import (
     Delivery,
     Direction,
@@ -174,6 +175,7 @@ __all__ = [
     "Failure",
     "Features",
     "FoundsRooms",
+    "Glob",
     "HansaError",
     "HasFeatures",
     "Http",
@@ -271,6 +273,7 @@ __all__ = [
     "change_row",
     "cut",
     "first_page",
+    "glob_expression",
     "hookimpl",
     "pages",
     "peers_of",

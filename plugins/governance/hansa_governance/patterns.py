@@ -1,4 +1,4 @@
-"""Globs, matched in linear time, and many of them at once: a name is tried against those alone of which it
+"""Many globs at once: a name is tried against those alone of which it
 has a piece.
 """
 
@@ -8,6 +8,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
+
+from hansa import Glob
 
 WILD = frozenset("*?")
 _WILD_RUN = re.compile(r"[*?]+")
@@ -20,25 +22,6 @@ class _Piece(NamedTuple):
 
     where: Where
     text: str
-
-
-def matches(glob: str, name: str) -> bool:
-    """True if the glob covers the whole name. No backtracking: at most one return to the last star."""
-    at = star = mark = 0
-    back = -1
-    while at < len(name):
-        if star < len(glob) and (glob[star] == "?" or glob[star] == name[at]) and glob[star] != "*":
-            at += 1
-            star += 1
-        elif star < len(glob) and glob[star] == "*":
-            back, mark = star, at
-            star += 1
-        elif back >= 0:
-            mark += 1
-            at, star = mark, back + 1
-        else:
-            return False
-    return all(c == "*" for c in glob[star:])
 
 
 def _pieces(glob: str) -> list[_Piece]:
@@ -74,7 +57,7 @@ class Patterns:
     def first(self, name: str) -> str:
         """The first glob that covers a name, empty if none does."""
         numbers = {*self._always, *self._candidates(name)}
-        return next((self._globs[n] for n in sorted(numbers) if matches(self._globs[n], name)), "")
+        return next((self._globs[n] for n in sorted(numbers) if Glob(self._globs[n]).matches(name)), "")
 
     def _candidates(self, name: str) -> Iterator[int]:
         for length, known in self._by["head"].items():

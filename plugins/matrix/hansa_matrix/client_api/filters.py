@@ -6,11 +6,12 @@ What is no filter is refused where it is given: as a body with ``M_BAD_JSON``, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import orjson
+from hansa import Glob
 
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto.event import Pdu
@@ -74,27 +75,12 @@ def _limit(value: Mapping[str, Any]) -> int:
     return int(min(given, _MOST))
 
 
-def _matches(parts: Sequence[str], type_: str) -> bool:
-    """Whether a type is named by what stands between the stars of a pattern, each of which is anything."""
-    first, *rest = parts
-    last = rest.pop()
-    if len(type_) < len(first) + len(last) or not type_.startswith(first) or not type_.endswith(last):
-        return False
-    at, end = len(first), len(type_) - len(last)
-    for between in rest:
-        at = type_.find(between, at, end)
-        if at < 0:
-            return False
-        at += len(between)
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class _Types:
-    """Types by their names, and by patterns as what stands between their stars."""
+    """Types by their names, and by patterns in which ``*`` is special and nothing else."""
 
     names: frozenset[str] = frozenset()
-    patterns: tuple[tuple[str, ...], ...] = ()
+    patterns: tuple[Glob, ...] = ()
 
     @classmethod
     def of(cls, value: Mapping[str, Any], key: str) -> _Types | None:
@@ -102,7 +88,7 @@ class _Types:
         given = _names(value, key)
         if given is None:
             return None
-        patterns = tuple(tuple(one.split("*")) for one in given if "*" in one)
+        patterns = tuple(Glob(one, wildcards="*") for one in given if "*" in one)
         if len(patterns) > MOST_PATTERNS:
             raise NoFilter(f"{key} of a filter has more than {MOST_PATTERNS} patterns")
         return cls(frozenset(one for one in given if "*" not in one), patterns)
@@ -111,7 +97,7 @@ class _Types:
         return bool(self.names or self.patterns)
 
     def __contains__(self, type_: str) -> bool:
-        return type_ in self.names or any(_matches(parts, type_) for parts in self.patterns)
+        return type_ in self.names or any(glob.matches(type_) for glob in self.patterns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hansa import glob_expression
+
 _LONGEST = 255
 
 
@@ -65,20 +67,5 @@ def _compiled(globs: object) -> re.Pattern[str]:
     taken = [g for g in listed if isinstance(g, str) and len(g) <= _LONGEST]
     if "*" in taken:
         return re.compile(".*", re.DOTALL)
-    parts = dict.fromkeys(_pattern(glob) for glob in taken)
+    parts = dict.fromkeys(glob_expression(glob.lower()) for glob in taken)
     return re.compile("|".join(parts) if parts else "(?!)", re.DOTALL)
-
-
-def _pattern(glob: str) -> str:
-    """As a regular expression that never tries a text twice: what follows a star is taken where it first
-    occurs (an atomic group), which is as good as anywhere later, and only the end is anchored.
-    """
-    pieces = [_literal(piece) for piece in re.split(r"\*+", glob.lower())]
-    if len(pieces) == 1:
-        return pieces[0]
-    first, *middle, last = pieces
-    return first + "".join(f"(?>.*?{piece})" for piece in middle) + ".*" + last
-
-
-def _literal(text: str) -> str:
-    return "".join("." if character == "?" else re.escape(character) for character in text)

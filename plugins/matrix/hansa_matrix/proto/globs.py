@@ -1,4 +1,4 @@
-"""Globs, matched in time that grows with the text and not with what the stars could stand for.
+"""Globs of push rules: whatever the case, of a whole text or of words in it.
 
 SPEC: appendices, "Glob-style matching".
 """
@@ -9,18 +9,15 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-_Part = re.Pattern[str]
-_PARTS = 2000
+from hansa import Glob
+
+#: Globs of push rules that are kept parsed.
+_MAX_PARSED = 2000
 
 
-@lru_cache(maxsize=_PARTS)
-def _parts(glob: str) -> tuple[tuple[_Part, int], ...]:
-    """What is between the stars, each with its length: a ``?`` is one character, whichever."""
-    found = []
-    for part in glob.split("*"):
-        pattern = "".join("." if c == "?" else re.escape(c) for c in part)
-        found.append((re.compile(pattern, re.IGNORECASE | re.DOTALL), len(part)))
-    return tuple(found)
+@lru_cache(maxsize=_MAX_PARSED)
+def _parsed(glob: str) -> Glob:
+    return Glob(glob, ignore_case=True)
 
 
 def is_glob(pattern: str) -> bool:
@@ -30,47 +27,40 @@ def is_glob(pattern: str) -> bool:
 
 def matches(glob: str, text: str) -> bool:
     """Whether a text is what a glob says, whatever the case."""
-    (first, size), *rest = _parts(glob)
-    if not rest:
-        return first.fullmatch(text) is not None
-    last, length = rest.pop()
-    end = len(text) - length
-    if end < size or first.match(text) is None or last.match(text, end) is None:
-        return False
-    return _follow(rest, text[:end], size) >= 0
+    return _parsed(glob).matches(text)
 
 
 def finds(glob: str, text: str) -> bool:
     """Whether a part of a text is what a glob says, with nothing that belongs to words beside it."""
-    (first, _), *rest = _parts(glob)
+    first, *rest = _parsed(glob).pieces
     if not rest:
         return _search(first, text, 0, lambda start, end: _apart(text, start) and _until(text, end)) >= 0
     at = 0
     if first.pattern:
         at = _search(first, text, 0, lambda start, _: _apart(text, start))
-    last, _ = rest.pop()
+    last = rest.pop()
     at = _follow(rest, text, at) if at >= 0 else -1
     if at < 0 or not last.pattern:
         return at >= 0
     return _search(last, text, at, lambda _, end: _until(text, end)) >= 0
 
 
-def _follow(parts: Sequence[tuple[_Part, int]], text: str, at: int) -> int:
-    """Where parts end that follow each other from a place on, each as early as it can; -1 if they do not."""
-    for part, _ in parts:
-        found = part.search(text, at)
-        if found is None:
+def _follow(pieces: Sequence[re.Pattern[str]], text: str, at: int) -> int:
+    """Where pieces end that follow each other from a place on, each as early as it can; -1 if they do not."""
+    for piece in pieces:
+        match = piece.search(text, at)
+        if match is None:
             return -1
-        at = found.end()
+        at = match.end()
     return at
 
 
-def _search(part: _Part, text: str, at: int, good: Callable[[int, int], bool]) -> int:
+def _search(piece: re.Pattern[str], text: str, at: int, good: Callable[[int, int], bool]) -> int:
     """Where the first match from a place on ends whose start and end are good; -1 if there is none."""
-    while (found := part.search(text, at)) is not None:
-        if good(found.start(), found.end()):
-            return found.end()
-        at = found.start() + 1
+    while (match := piece.search(text, at)) is not None:
+        if good(match.start(), match.end()):
+            return match.end()
+        at = match.start() + 1
     return -1
 
 
