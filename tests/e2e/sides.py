@@ -71,7 +71,7 @@ class Room:
         """Whether all have one state, both now and before a message that they all have."""
         last = await self.host.mighty.say(self.id, "is it over?")
         for side in sides:
-            await until(f"{side.name} hears", lambda side=side: _hears(side.mighty, self.id, last), 45)
+            await until(f"{side.name} hears", lambda side=side: _hears(side.mighty, self.id, last), 90)
         states = [await side.mighty.state(self.id) for side in sides]
         now = [{key: event["event_id"] for key, event in state.items()} for state in states]
         before = [
@@ -84,7 +84,7 @@ class Room:
         for side in sides:
             await side.mighty.say(self.id, f"{side.name} is back")
         try:
-            await until(f"one state of {self}", lambda: self.agreed(sides), 45)
+            await until(f"one state of {self}", lambda: self.agreed(sides), 120)
         except TimeoutError as error:
             states = [await side.mighty.state(self.id) for side in sides]
             error.add_note(f"{self}, of {[side.name for side in sides]}")

@@ -33,10 +33,8 @@ async def both(dendrite, hansa, local_user):
     """A Hansa with two people, and two people of a Dendrite: ``(hansa, romeo, tybalt, anna, hugo)``."""
     server = await hansa()
     ours = [await local_user(server, name) for name in ("romeo", "tybalt")]
-    theirs = [await dendrite.user(name) for name in ("anna", "hugo")]
-    yield server, *ours, *theirs
-    for user in theirs:
-        await user.close()
+    theirs = [await local_user(dendrite, name) for name in ("anna", "hugo")]
+    return server, *ours, *theirs
 
 
 async def hear(users: list[MatrixUser], room: str, event_id: str) -> None:
@@ -46,7 +44,7 @@ async def hear(users: list[MatrixUser], room: str, event_id: str) -> None:
         async def heard(user: MatrixUser = user) -> bool:
             return any(e["event_id"] == event_id for e in await user.history(room, 60))
 
-        await until(f"{user.id} has {event_id}", heard, 45)
+        await until(f"{user.id} has {event_id}", heard, 90)
 
 
 async def is_in(user: MatrixUser, room: str, who: str, membership: str) -> None:
@@ -56,7 +54,7 @@ async def is_in(user: MatrixUser, room: str, who: str, membership: str) -> None:
         event = (await user.state(room)).get(("m.room.member", who), {})
         return bool(event.get("content", {}).get("membership") == membership)
 
-    await until(f"{user.id} sees that {who} is {membership}", so, 45)
+    await until(f"{user.id} sees that {who} is {membership}", so, 90)
 
 
 async def one_state(users: list[MatrixUser], room: str) -> None:
@@ -66,7 +64,7 @@ async def one_state(users: list[MatrixUser], room: str) -> None:
         states = [{k: e["event_id"] for k, e in (await u.state(room)).items()} for u in users]
         return all(state == states[0] for state in states)
 
-    await until(f"one state of {room}", same, 45)
+    await until(f"one state of {room}", same, 90)
 
 
 async def ephemeral(user: MatrixUser, room: str, kind: str) -> Any:
@@ -279,16 +277,16 @@ async def test_what_a_dendrite_does_meanwhile_makes_nobody_differ(ca, tmp_path, 
         Dendrite(tmp_path / "dendrite", ca, seen_at=cables[0].port),
         Synapse(tmp_path / "synapse", ca, seen_at=cables[1].port),
     )
-    users: list[MatrixUser] = []
     try:
         await asyncio.gather(*(server.start() for server in others))
         ours = await hansa(seen_at=cables[2].port)
         for cable, port in zip(cables, [*(s.fed_port for s in others), ours.port], strict=True):
             await cable.lay(port)
         names = ("mighty", "first", "second")
-        sides = [Side(s.name, *[await s.user(name) for name in names], s.signer()) for s in others]
-        sides.append(Side(ours.name, *[await local_user(ours, name) for name in names], ours.signer()))
-        users = [user for side in sides[:2] for user in (side.mighty, side.first, side.second)]
+        sides = [
+            Side(server.name, *[await local_user(server, name) for name in names], server.signer())
+            for server in (*others, ours)
+        ]
         rooms = [Room(version, host) for version in VERSIONS for host in sides[1:]]
         for room in rooms:
             await room.open(sides)
@@ -308,8 +306,6 @@ async def test_what_a_dendrite_does_meanwhile_makes_nobody_differ(ca, tmp_path, 
                 said = await side.mighty.say(room.id, f"the last of {side.name}")
                 await hear([one.mighty for one in sides], room.id, said)
     finally:
-        for user in users:
-            await user.close()
         for server in others:
             server.stop()
         for cable in cables:

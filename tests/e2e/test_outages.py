@@ -47,13 +47,13 @@ async def test_hansa_was_away(hansa, prosody, matrix_user, xmpp_user):
     assert romeo.bodies(MUC) == ["before", *missed]
 
 
-async def test_both_were_away(ca, tmp_path, hansa, prosody, xmpp_user):
+async def test_both_were_away(ca, tmp_path, hansa, prosody, xmpp_user, local_user):
     """E3 where Synapse restarted meanwhile: it pushes only the newest event, the gap before it is asked for."""
     synapse = await Synapse(tmp_path / "synapse", ca).start()
     try:
         server = await hansa(xmpp_table(prosody) + LOBBY)
         await up(server)
-        alice, juliet = await synapse.user("alice"), await xmpp_user("juliet")
+        alice, juliet = await local_user(synapse, "alice"), await xmpp_user("juliet")
         room = await alice.join(f"#lobby:{server.name}")
         await juliet.join(MUC, "Juliet")
         await matrix_sees(alice, room, "Juliet")
@@ -67,7 +67,6 @@ async def test_both_were_away(ca, tmp_path, hansa, prosody, xmpp_user):
         await alice.say(room, "the newest")
         await juliet.until("the newest", lambda: "the newest" in juliet.bodies(MUC), 90)
         assert juliet.bodies(MUC) == [*missed, "the newest"]
-        await alice.close()
     finally:
         synapse.stop()
 
@@ -122,13 +121,13 @@ async def test_prosody_was_away_and_hansa_was_killed(hansa, prosody, matrix_user
     assert all(not link["dead"] for link in await server.run("deliveries", "ls"))
 
 
-async def test_synapse_was_away(ca, tmp_path, hansa, prosody, xmpp_user):
+async def test_synapse_was_away(ca, tmp_path, hansa, prosody, xmpp_user, local_user):
     """E5: Synapse is stopped until Hansa has failed three times; ``hansa where`` tells the truth."""
     synapse = await Synapse(tmp_path / "synapse", ca).start()
     try:
         server = await hansa(xmpp_table(prosody) + LOBBY)
         await up(server)
-        alice, juliet = await synapse.user("alice"), await xmpp_user("juliet")
+        alice, juliet = await local_user(synapse, "alice"), await xmpp_user("juliet")
         room = await alice.join(f"#lobby:{server.name}")
         await juliet.join(MUC, "Juliet")
         ghost = await matrix_sees(alice, room, "Juliet")
@@ -156,6 +155,5 @@ async def test_synapse_was_away(ca, tmp_path, hansa, prosody, xmpp_user):
             return (await destination())["state"] == "delivered"
 
         await until("`hansa where` says delivered", delivered)
-        await alice.close()
     finally:
         synapse.stop()

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.mark.parametrize("version", ["10", "11", "12"])
 async def test_power_and_membership_change_on_both_sides_of_a_partition(
-    version, ca, tmp_path, hansa, prosody, xmpp_user
+    version, ca, tmp_path, hansa, prosody, xmpp_user, local_user
 ):
     to_synapse, to_hansa = Cable(), Cable()
     synapse = Synapse(tmp_path / "synapse", ca, seen_at=to_synapse.port)
@@ -23,7 +23,7 @@ async def test_power_and_membership_change_on_both_sides_of_a_partition(
         server = await hansa(xmpp_table(prosody), seen_at=to_hansa.port)
         await to_hansa.lay(server.port)
         await up(server, rooms=0)
-        alice = await synapse.user("alice")
+        alice = await local_user(synapse, "alice")
         room = await alice.create_room(version, room_alias_name="verona")
         await server.run("rooms", "create", f"matrix:#verona:{synapse.name}", "xmpp:lobby")
         people, ghosts = {}, {}
@@ -80,7 +80,6 @@ async def test_power_and_membership_change_on_both_sides_of_a_partition(
             assert (
                 listed[f"xmpp:{people[nick].bare}"] == state["m.room.member", ghost]["content"]["membership"]
             )
-        await alice.close()
     finally:
         synapse.stop()
         for cable in (to_synapse, to_hansa):

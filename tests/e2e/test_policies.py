@@ -37,12 +37,12 @@ async def explained(server, text: str):
     return await server.run("policy", "explain", found[0])
 
 
-async def test_a_denied_server_stays_out(hansa, banned_synapse, matrix_user):
+async def test_a_denied_server_stays_out(hansa, banned_synapse, matrix_user, local_user):
     server = await hansa(
         policy("lists", 'deny_servers = ["localhost"]') + '\n[[rooms]]\nlinks = ["matrix:#lobby"]'
     )
     await until("the room", lambda: server.run("rooms", "ls"))
-    alice, mallory = await matrix_user("alice"), await banned_synapse.user("mallory")
+    alice, mallory = await matrix_user("alice"), await local_user(banned_synapse, "mallory")
     room = await alice.join(f"#lobby:{server.name}")
     with pytest.raises(Refusal):
         await mallory.join(f"#lobby:{server.name}")
@@ -57,7 +57,6 @@ async def test_a_denied_server_stays_out(hansa, banned_synapse, matrix_user):
     assert decision["facts"]["server"] == banned_synapse.name
     assert decision["reasons"][0]["rule"] == "deny_servers: localhost"
     assert not any(mallory.id in u for u in await alice.members(room))
-    await mallory.close()
 
 
 async def test_denied_words_from_each_side(hansa, prosody, synapse, matrix_user, xmpp_user):
@@ -119,10 +118,10 @@ async def test_rate_exceeded_from_each_side(hansa, prosody, matrix_user, xmpp_us
     assert await alice.bodies(room, ghost) == ["x0", "x1", "x2"]
 
 
-async def test_a_room_that_a_denied_server_is_in(hansa, prosody, banned_synapse, matrix_user):
+async def test_a_room_that_a_denied_server_is_in(hansa, prosody, banned_synapse, matrix_user, local_user):
     server = await hansa(xmpp_table(prosody) + policy("lists", 'deny_servers = ["localhost:*"]'))
     await up(server, rooms=0)
-    alice, mallory = await matrix_user("alice"), await banned_synapse.user("moll")
+    alice, mallory = await matrix_user("alice"), await local_user(banned_synapse, "moll")
     room = await alice.create_room(room_alias_name="plaza" + alice.id[1:8])
     await mallory.join(room, via=alice.id.partition(":")[2])
     alias = (await alice.state(room))["m.room.canonical_alias", ""]["content"]["alias"]
@@ -134,13 +133,14 @@ async def test_a_room_that_a_denied_server_is_in(hansa, prosody, banned_synapse,
     assert decision["reasons"][0]["rule"] == "deny_servers: localhost:*"
     assert await server.run("rooms", "ls") == []
     await until("Hansa has left", lambda: _gone(alice, room, server.name))
-    await mallory.close()
 
 
-async def test_an_invite_into_a_room_that_a_denied_server_is_in(hansa, banned_synapse, matrix_user):
+async def test_an_invite_into_a_room_that_a_denied_server_is_in(
+    hansa, banned_synapse, matrix_user, local_user
+):
     """Only the answer to the join tells who is there: Hansa leaves again at once."""
     server = await hansa(policy("lists", 'deny_servers = ["localhost:*"]'))
-    alice, mallory = await matrix_user("alice"), await banned_synapse.user("malle")
+    alice, mallory = await matrix_user("alice"), await local_user(banned_synapse, "malle")
     room = await alice.create_room()
     await mallory.join(room, via=alice.id.partition(":")[2])
     await alice.invite(room, f"@hansa:{server.name}")
@@ -155,16 +155,15 @@ async def test_an_invite_into_a_room_that_a_denied_server_is_in(hansa, banned_sy
     left = (await alice.state(room))["m.room.member", f"@hansa:{server.name}"]
     assert left["content"]["membership"] == "leave"
     assert await server.run("rooms", "ls") == []
-    await mallory.close()
 
 
-async def test_in_shadow_mode_nothing_is_stopped(hansa, prosody, banned_synapse, xmpp_user):
+async def test_in_shadow_mode_nothing_is_stopped(hansa, prosody, banned_synapse, xmpp_user, local_user):
     shadow = policy("lists", 'deny_servers = ["localhost"]', "shadow") + policy(
         "words", 'words = ["classified"]\nrate = { events = 1, seconds = 600 }', "shadow"
     )
     server = await hansa(xmpp_table(prosody) + LOBBY + shadow)
     await up(server)
-    mallory, juliet = await banned_synapse.user("mallet"), await xmpp_user("juliet")
+    mallory, juliet = await local_user(banned_synapse, "mallet"), await xmpp_user("juliet")
     room = await mallory.join(f"#lobby:{server.name}")
     await juliet.join(MUC, "Juliet")
     assert await juliet.verdict(juliet.say(MUC, "classified"), MUC) is None
@@ -177,7 +176,6 @@ async def test_in_shadow_mode_nothing_is_stopped(hansa, prosody, banned_synapse,
     rules = {reason["rule"] for d in log for reason in d["would_reasons"]}
     assert rules == {"deny_servers: localhost", "words: classified", "rate"}
     assert all(d["would"] == "deny" or d["would"] == "withhold" for d in log)
-    await mallory.close()
 
 
 async def _says(user, room, text):

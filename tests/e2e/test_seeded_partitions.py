@@ -192,7 +192,7 @@ async def _says(user: MatrixUser, room: str, text: str) -> bool:
     return text in await user.bodies(room)
 
 
-async def test_ten_random_partitions_heal(ca, tmp_path, stage):
+async def test_ten_random_partitions_heal(ca, tmp_path, stage, local_user):
     to_synapse, to_hansa = Cable(), Cable()
     synapse = Synapse(tmp_path / "synapse", ca, seen_at=to_synapse.port)
     try:
@@ -200,7 +200,7 @@ async def test_ten_random_partitions_heal(ca, tmp_path, stage):
         await to_synapse.lay(synapse.fed_port)
         hansa = await stage(seen_at=to_hansa.port)
         await to_hansa.lay(hansa.hansa.port)
-        alice, bob = await synapse.user("alice"), await synapse.user("bob")
+        alice, bob = await local_user(synapse, "alice"), await local_user(synapse, "bob")
         refused = done = 0
         for seed in SEEDS:
             schedule = Schedule(seed, hansa, alice, bob)
@@ -222,8 +222,6 @@ async def test_ten_random_partitions_heal(ca, tmp_path, stage):
             refused += sum(one.endswith("-") for one in schedule.done)
             done += sum(not one.endswith(("-", "|")) for one in schedule.done)
         assert done > refused
-        for user in (alice, bob):
-            await user.close()
     finally:
         synapse.stop()
         for cable in (to_synapse, to_hansa):

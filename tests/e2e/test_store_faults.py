@@ -183,13 +183,13 @@ class Talk:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("kind", "fault", "seconds"), _CASES)
 async def test_a_conversation_outlives_a_fault_of_the_database(
-    kind, fault, seconds, hansa, prosody, matrix_user, xmpp_user, tmp_path
+    kind, fault, seconds, hansa, prosody, matrix_user, xmpp_user, tmp_path, local_user
 ):
     async with database(kind, tmp_path) as kept:
         server = await hansa(xmpp_table(prosody) + LOBBY, store=kept.url)
         await up(server)
         local, remote, juliet = (
-            await server.user("local"),
+            await local_user(server, "local"),
             await matrix_user("remote"),
             await xmpp_user("juliet"),
         )
@@ -210,7 +210,6 @@ async def test_a_conversation_outlives_a_fault_of_the_database(
                 await matrix_reads(reader, room, who, [f"{who} {n}" for n in range(_SAID)], 90)
         await _heard(juliet)
         await _whole(server, local, remote, room)
-        await local.close()
         await server.stop()  # before its database
 
 

@@ -27,7 +27,7 @@ async def test_three_servers_agree_after_a_partition(ca, tmp_path, hansa, local_
             await cable.lay(port)
         sides = []
         for synapse in synapses:
-            people = [await synapse.user(name) for name in ("mighty", "first", "second")]
+            people = [await local_user(synapse, name) for name in ("mighty", "first", "second")]
             sides.append(Side(synapse.name, *people, synapse.signer()))
         people = [await local_user(server, name) for name in ("mighty", "first", "second")]
         sides.append(Side(server.name, *people, server.signer()))
@@ -43,9 +43,6 @@ async def test_three_servers_agree_after_a_partition(ca, tmp_path, hansa, local_
         for cable in cables:
             await cable.mend()
         await asyncio.gather(*(room.agree(sides) for room in rooms))
-        for side in sides:
-            for user in (side.mighty, side.first, side.second):
-                await user.close()
     finally:
         for synapse in synapses:
             synapse.stop()

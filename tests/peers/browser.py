@@ -101,7 +101,7 @@ class Page:
         ]
 
     async def until(
-        self, what: str, name: str, *arguments: Any, holds: Any = bool, seconds: float = 30.0
+        self, what: str, name: str, *arguments: Any, holds: Any = bool, seconds: float = 60.0
     ) -> Any:
         """Ask until an answer will do; that answer."""
 

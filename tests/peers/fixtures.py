@@ -9,6 +9,7 @@ import warnings
 import pytest
 
 from peers.ca import PrivateCA
+from peers.dendrite import Dendrite
 from peers.hansa import Hansa
 from peers.mongo import Mongo
 from peers.postgres import Postgres
@@ -96,10 +97,10 @@ async def hansa(ca, tmp_path):
 
 @pytest.fixture
 async def local_user():
-    """Makes people with an account on a Hansa."""
+    """Makes people with an account on a server; what they hold open is closed however the test ends."""
     made: list[MatrixUser] = []
 
-    async def make(server: Hansa, name: str) -> MatrixUser:
+    async def make(server: Hansa | Synapse | Dendrite, name: str) -> MatrixUser:
         made.append(await server.user(name))
         return made[-1]
 

@@ -99,7 +99,7 @@ class NioUser:
         """What was said in a room, by anybody or by one person."""
         return [text for r, who, text, _ in self.said if r == room and sender in {"", who}]
 
-    async def until(self, what: str, condition: Any, seconds: float = 30.0) -> Any:
+    async def until(self, what: str, condition: Any, seconds: float = 60.0) -> Any:
         """Sync until a condition gives something."""
 
         async def there() -> Any:

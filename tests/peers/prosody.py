@@ -156,7 +156,7 @@ class XmppUser:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def until(self, what: str, condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    async def until(self, what: str, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         """Wait until something that arrives makes ``condition`` true."""
         try:
             async with asyncio.timeout(seconds):

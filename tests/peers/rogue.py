@@ -48,7 +48,7 @@ class RogueLink:
         assert self._writer is not None
         self._writer.write(text if isinstance(text, bytes) else text.encode())
 
-    async def until(self, what: str, condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    async def until(self, what: str, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         """Wait until something that arrives makes ``condition`` true."""
         try:
             async with asyncio.timeout(seconds):

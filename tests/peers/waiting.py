@@ -16,7 +16,7 @@ def came(found: object) -> bool:
     return found is not None and (isinstance(found, Element) or bool(found))
 
 
-async def until(what: str, condition: Callable[[], Awaitable[T]], seconds: float = 30.0) -> T:
+async def until(what: str, condition: Callable[[], Awaitable[T]], seconds: float = 60.0) -> T:
     """The first true answer of ``condition``. Raises TimeoutError naming ``what``."""
     deadline = time.monotonic() + seconds
     while True:
