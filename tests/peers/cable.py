@@ -10,16 +10,19 @@ from peers.process import free_port
 
 
 class Cable:
-    """Listens on ``port`` and connects to ``target`` on loopback. While it is cut nobody gets through."""
+    """Listens on ``port`` and connects to ``target``. While it is cut nobody gets through."""
 
     def __init__(self) -> None:
         self.port = free_port()
         self.target = 0
+        self.host = "127.0.0.1"
+        #: Bytes that went through, both ways.
+        self.carried = 0
         self._server: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
 
-    async def lay(self, target: int) -> Self:
-        self.target = target
+    async def lay(self, target: int, host: str = "127.0.0.1") -> Self:
+        self.target, self.host = target, host
         await self.mend()
         return self
 
@@ -39,7 +42,7 @@ class Cable:
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            far_reader, far_writer = await asyncio.open_connection(self.host, self.target)
         except OSError:
             writer.close()
             return
@@ -56,6 +59,7 @@ class Cable:
             while data := await reader.read(65_536):
                 if not await self._carries(answers):
                     break
+                self.carried += len(data)
                 writer.write(data)
                 await writer.drain()
         writer.close()

@@ -18,7 +18,7 @@ from hansa.store.mongo import MongoStore
 from hansa.store.mongo_lease import settled
 from hansa.testing.store_suite import SCHEMA
 from motor.motor_asyncio import AsyncIOMotorClient
-from peers.mongo import Mongo
+from peers.mongo import Mongo, url_with
 from pymongo.errors import AutoReconnect, NotPrimaryError, OperationFailure, WriteConcernError
 
 TRANSIENT = {"errorLabels": ["TransientTransactionError"]}
@@ -308,18 +308,22 @@ async def test_an_error_does_not_show_what_was_written(made):
 
 @pytest.fixture
 def server_fails(mongo_url):
-    """Makes the server itself fail the next commands of the store's client."""
+    """Makes the server itself fail the next commands of the store's client. A server without fail points is
+    asked before the test begins, so that the test leaves nothing behind.
+    """
     with pymongo.MongoClient(mongo_url) as client:
+        off = {"configureFailPoint": "failCommand", "mode": "off"}
+        try:
+            client.admin.command(off)
+        except OperationFailure as error:
+            pytest.skip(f"this MongoDB has no fail points: {error}")
 
         def fail(times: int, **data) -> None:
-            try:
-                point = {"configureFailPoint": "failCommand", "mode": {"times": times}}
-                client.admin.command({**point, "data": {"appName": "hansa", **data}})
-            except OperationFailure as error:
-                pytest.skip(f"this MongoDB has no fail points: {error}")
+            point = {"configureFailPoint": "failCommand", "mode": {"times": times}}
+            client.admin.command({**point, "data": {"appName": "hansa", **data}})
 
         yield fail
-        client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+        client.admin.command(off)
 
 
 @pytest.mark.parametrize(
@@ -335,8 +339,7 @@ def server_fails(mongo_url):
     ],
 )
 async def test_what_the_server_fails_is_done_again(mongo_url, server_fails, fault):
-    sign = "&" if "?" in mongo_url else "?"
-    store = MongoStore(f"{mongo_url}{sign}heartbeatFrequencyMS=500")
+    store = MongoStore(url_with(mongo_url, heartbeatFrequencyMS="500"))
     await store.open()
     await store.declare("s", SCHEMA)
     server_fails(3, **fault)
@@ -349,13 +352,13 @@ async def test_what_the_server_fails_is_done_again(mongo_url, server_fails, faul
 @pytest.fixture
 def mortal(tmp_path):
     """A database of this test alone, which may be killed: SecantusDB keeps ``j=true`` only when told to."""
-    server = Mongo(tmp_path, "--sync-on-commit").start()
+    server = Mongo(tmp_path, "--sync-on-commit").require_mortal().start()
     yield server
     server.stop()
 
 
 async def opened(url: str) -> MongoStore:
-    store = MongoStore(f"{url}?heartbeatFrequencyMS=500&serverSelectionTimeoutMS=500")
+    store = MongoStore(url_with(url, heartbeatFrequencyMS="500", serverSelectionTimeoutMS="500"))
     await store.open()
     await store.declare("s", SCHEMA)
     await store.commit("s", batch(1))
