@@ -11,8 +11,19 @@ import socket
 import subprocess
 from pathlib import Path
 
-# Below those that Linux gives to outgoing connections, so that none is taken between here and its use.
-_PORTS = random.SystemRandom().sample(range(20_000, 32_000), 12_000)
+
+def _ports() -> list[int]:
+    """The ports of this process in random order. Each of several workers has ports that no other has.
+
+    They lie below those that Linux gives to outgoing connections, so that none is taken between here and its use.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = range(20_000 + number % workers, 32_000, workers)
+    return random.SystemRandom().sample(mine, len(mine))
+
+
+_PORTS = _ports()
 
 
 def free_port() -> int:
