@@ -63,3 +63,14 @@ def test_decisions_are_numbered_short_and_titled():
         lines = page.read_text(encoding="utf-8").splitlines()
         assert lines[0].startswith(f"# {int(page.name[:4])}. ")
         assert len(lines) <= 60
+
+
+def test_every_decision_says_whether_it_holds():
+    pages = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    for page in pages:
+        status = page.read_text(encoding="utf-8").splitlines()[2]
+        held = re.fullmatch(r"\*\*Status\.\*\* (?:Accepted|Superseded by (?P<by>.+?))\.(?: .+\.)?", status)
+        assert held, f"{shown(page)}: {status}"
+        if by := held["by"]:
+            number = re.match(r"\[(\d+)\]\(", by)
+            assert "`" in by or (number and 1 <= int(number[1]) <= len(pages)), f"{shown(page)}: {status}"
