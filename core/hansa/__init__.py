@@ -96,7 +96,7 @@ from hansa.pure.model import (
 )
 from hansa.pure.signal import Receipt, Signal, Typing
 from hansa.pure.texts import readings, strings_of
-from hansa.pure.verdict import ALLOW, Action, Reason, Verdict, strictest
+from hansa.pure.verdict import ALLOW, Action, Reason, Verdict, decision_fields, strictest
 from hansa.pure.view import Person, Role, RoomFacts, RoomView, ViewChange
 from hansa.seams import (
     Admitted,
@@ -272,6 +272,7 @@ __all__ = [
     "again_on_conflict",
     "change_row",
     "cut",
+    "decision_fields",
     "first_page",
     "glob_expression",
     "hookimpl",

@@ -27,6 +27,7 @@ from hansa.intake import Intake, IntakeLimits, RequestShares
 from hansa.loglimit import LogLimit
 from hansa.pure.addresses import networks
 from hansa.pure.errors import RemoteProtocolError
+from hansa.pure.verdict import decision_fields
 from hansa.seams import Admitted, Request, Response
 from hansa.store.base import Conflict
 from hansa.store.faults import StoreFault
@@ -206,7 +207,7 @@ class Dispatcher:
                 "error": busy.reason,
                 "retry_after_ms": int(busy.after * 1000),
             }
-            why = {"dev.hansa.decision": busy.decision} if busy.decision else {}
+            why = decision_fields(busy.decision)
             return Response(status=429, body=orjson.dumps(said | why), headers=wait)
         except Late:
             self.count("http_late")

@@ -57,6 +57,11 @@ class Verdict:
 ALLOW = Verdict()
 
 
+def decision_fields(decision: str) -> dict[str, str]:
+    """The field of an error's body that names a policy's decision, if one made it."""
+    return {"dev.hansa.decision": decision} if decision else {}
+
+
 def strictest(verdicts: Iterable[Verdict]) -> Verdict:
     """Merge: the strictest action wins, all reasons of non-allowing verdicts are kept, sorted so that the
     order of policies cannot be seen in the outcome.

@@ -18,6 +18,7 @@ from hansa import (
     Ref,
     ToDevice,
     Verdict,
+    decision_fields,
     strings_of,
 )
 
@@ -47,7 +48,7 @@ async def passes(ctx: NetworkContext, crossing: Crossing) -> bool:
 def failure(verdict: Verdict) -> dict[str, Any]:
     """What ``failures`` says of a server that a policy keeps from being asked."""
     status, code = (429, "M_LIMIT_EXCEEDED") if verdict.retry_after else (403, "M_FORBIDDEN")
-    said = {"errcode": code, "error": verdict.text, "dev.hansa.decision": verdict.decision}
+    said = {"errcode": code, "error": verdict.text, **decision_fields(verdict.decision)}
     return {"status": status, "message": verdict.text, **said}
 
 

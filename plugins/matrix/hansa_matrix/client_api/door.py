@@ -21,6 +21,7 @@ from hansa import (
     Request,
     Response,
     Router,
+    decision_fields,
 )
 
 from hansa_matrix.client_api.accounts import Accounts, Caller
@@ -78,8 +79,7 @@ def refused(refusal: Refusal) -> RemoteProtocolError:
     if refusal.code in {RefusalCode.RATE, RefusalCode.BUSY}:
         raise Busy(refusal.text, after=refusal.retry_after or 1.0, decision=refusal.decision)
     status, code = _STATUS.get(refusal.code, (403, "M_FORBIDDEN"))
-    more = {"dev.hansa.decision": refusal.decision} if refusal.decision else {}
-    return error(status, code, refusal.text, **more)
+    return error(status, code, refusal.text, **decision_fields(refusal.decision))
 
 
 @dataclass(frozen=True, slots=True)

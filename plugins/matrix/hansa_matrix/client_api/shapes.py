@@ -20,7 +20,6 @@ from hansa_matrix.room.relations import REFERENCE, REPLACE, THREAD, Relations, e
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.shown import nameless, of_erased, unspoken
 
-_STRIPPED = ("type", "state_key", "content", "sender", "origin_server_ts")
 #: Relations of one kind that are looked at for an event's summary.
 _MOST_RELATED = 1000
 #: Memberships of the erased in one state of which it is asked whether the reader was there: each is a state
@@ -28,12 +27,6 @@ _MOST_RELATED = 1000
 MOST_ERASED = 20
 #: Relations that are looked at together for the newest that a reader may read.
 _AT_ONCE = 50
-
-
-def stripped(pdu: Pdu) -> dict[str, Any]:
-    """An event of a room's state for who is not in the room."""
-    raw = pdu.raw
-    return {key: raw[key] for key in _STRIPPED if key in raw}
 
 
 def bare(pdu: Pdu, version: RoomVersion, *, room_id: bool = True) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hansa_matrix.client_api.asked import Asked
 from hansa_matrix.client_api.data import PUSH_RULES, UserData
 from hansa_matrix.client_api.filters import EventFilter
 from hansa_matrix.client_api.push import PushRules
-from hansa_matrix.client_api.shapes import Shapes, stripped
+from hansa_matrix.client_api.shapes import Shapes
 from hansa_matrix.client_api.sync_timeline import RoomTimelines, Span, states_after
 from hansa_matrix.client_api.threads import MAIN
 from hansa_matrix.client_api.timeline import Place
@@ -20,9 +20,9 @@ from hansa_matrix.client_api.unread import Unread
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.proto.stripped import STRIPPED_FIELDS, STRIPPED_KEYS, stripped_event
 from hansa_matrix.room.attendance import Attendance, Stay
 from hansa_matrix.room.events import Stored
-from hansa_matrix.room.invites import SHOWN
 from hansa_matrix.room.news import RECEIPTS
 from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.room import MatrixRoom
@@ -255,17 +255,16 @@ class RoomsPart:
         """What somebody who is asked in is shown of a room."""
         waiting = await self._pending.get(stay.room_id, asked.caller.user)
         if waiting is not None:
-            names = ("type", "state_key", "content", "sender", "origin_server_ts")
             own = await self._pending.event(stay.room_id, asked.caller.user)
             state = await self._pending.shown(waiting)
-            shown = [{k: one[k] for k in names if k in one} for one in (*state, own)]
+            shown = [stripped_event(one) for one in (*state, own)]
             return [one for one in shown if isinstance(one.get("type"), str) and "state_key" in one]
         room = self._rooms.get(stay.room_id)
         if room is None:
             return []
-        keys = [*SHOWN, (MEMBER, stay.sender), (MEMBER, asked.caller.user)]
+        keys = [*STRIPPED_KEYS, (MEMBER, stay.sender), (MEMBER, asked.caller.user)]
         found = await room.shown_of(await room.state(), keys)
-        return [stripped(found[key]) for key in dict.fromkeys(keys) if key in found]
+        return [stripped_event(found[key].raw) for key in dict.fromkeys(keys) if key in found]
 
     async def _left(self, asked: Asked, stay: Stay) -> dict[str, Any]:
         """A room that one is not in any more: up to the moment when that happened. Who was never in it is
@@ -317,7 +316,7 @@ class RoomsPart:
         """A room that one was never in. The event stands in the state where its filter lets no timeline."""
         shown: list[Mapping[str, Any]] = []
         if event is not None:
-            names = ("type", "state_key", "content", "sender", "origin_server_ts", "event_id", "unsigned")
+            names = (*STRIPPED_FIELDS, "event_id", "unsigned")
             shown = [{key: event[key] for key in names if key in event}]
         data = await self.account_data(asked, stay.room_id, whole=True)
         return {**self._nothing_said(asked, shown), "account_data": {"events": data}}

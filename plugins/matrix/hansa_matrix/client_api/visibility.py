@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.state_content import history_visibility
-from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.proto.event import StateKey
+from hansa_matrix.proto.history_visibility import user_can_read, visibility_of
+from hansa_matrix.proto.state_keys import HISTORY_VISIBILITY_KEY, MEMBER
 from hansa_matrix.room.attendance import Attendance, Stay
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.room import MAX_COUNT, MatrixRoom
 
-VISIBILITY_KEY: StateKey = ("m.room.history_visibility", "")
 #: Old events of one state that are held against the state of their time.
 _MOST_OLD = 20
-
-
-def _value(event: Pdu | None) -> str:
-    return history_visibility(event.content if event is not None else None)
 
 
 class Visibility:
@@ -54,10 +49,10 @@ class Visibility:
         since it is shared; of what is older the newest 20 are looked at.
         """
         state = await room.state()
-        keys = (VISIBILITY_KEY, (MEMBER, user))
+        keys = (HISTORY_VISIBILITY_KEY, (MEMBER, user))
         placed = await room.events.load([state[key] for key in keys if key in state], room.version)
         opened, own = (placed.get(state.get(key, "")) for key in keys)
-        value = _value(opened.pdu if opened is not None else None)
+        value = visibility_of(opened.pdu if opened is not None else None)
         joined = own is not None and own.pdu.membership == "join"
         since = own.depth if own is not None and joined else MAX_COUNT
         if value == "world_readable" or (value == "shared" and joined):
@@ -97,26 +92,24 @@ class Visibility:
             memo[one.before] = await self._at(room, state, user)
         visibility, membership = memo[one.before]
         readings, memberships = {visibility}, {membership}
-        if one.pdu.state_key is not None and one.pdu.key == VISIBILITY_KEY:
-            readings.add(_value(one.pdu))
+        if one.pdu.state_key is not None and one.pdu.key == HISTORY_VISIBILITY_KEY:
+            readings.add(visibility_of(one.pdu))
         if one.pdu.state_key == user and one.pdu.type == MEMBER:
             memberships.add(one.pdu.membership or "")
-        if "world_readable" in readings or "join" in memberships:
-            return True
-        if until is None or one.depth > until:
-            return False
-        return "shared" in readings or ("invited" in readings and "invite" in memberships)
+        later = until is not None and one.depth <= until
+        return user_can_read(readings, memberships, later=later)
 
     @staticmethod
     async def _at(room: MatrixRoom, state: Mapping[StateKey, str], user: str) -> tuple[str, str]:
-        found = await room.events_of(state, [VISIBILITY_KEY, (MEMBER, user)])
+        found = await room.events_of(state, [HISTORY_VISIBILITY_KEY, (MEMBER, user)])
         member = found.get((MEMBER, user))
-        return _value(found.get(VISIBILITY_KEY)), (member.membership or "") if member is not None else ""
+        membership = member.membership if member is not None else None
+        return visibility_of(found.get(HISTORY_VISIBILITY_KEY)), membership or ""
 
     async def peeks(self, room: MatrixRoom) -> bool:
         """Whether anybody may read a room as it is now."""
-        found = await room.events_of(await room.state(), [VISIBILITY_KEY])
-        return VISIBILITY_KEY in found and _value(found[VISIBILITY_KEY]) == "world_readable"
+        found = await room.events_of(await room.state(), [HISTORY_VISIBILITY_KEY])
+        return visibility_of(found.get(HISTORY_VISIBILITY_KEY)) == "world_readable"
 
 
 def without(events: Iterable[Stored], ignored: frozenset[str]) -> list[Stored]:

@@ -18,6 +18,8 @@ from hansa import (
     Response,
     Router,
     Verdict,
+    __version__,
+    decision_fields,
 )
 from hansa.pure.bounded_json import Limits
 
@@ -55,11 +57,16 @@ def error(status: int, code: str, text: str, **more: Any) -> RemoteProtocolError
     return problem
 
 
+def forbidden(text: str, decision: str = "") -> RemoteProtocolError:
+    """The error answer 403, with the decision where a policy made it."""
+    return error(403, "M_FORBIDDEN", text, **decision_fields(decision))
+
+
 def denial(verdict: Verdict) -> Exception:
     """The error answer of a denial: 403 with the decision, or ``Busy`` where a rate would allow it later."""
     if verdict.retry_after:
         return Busy(verdict.text, after=verdict.retry_after, decision=verdict.decision)
-    return error(403, "M_FORBIDDEN", verdict.text, **{"dev.hansa.decision": verdict.decision})
+    return forbidden(verdict.text, verdict.decision)
 
 
 def json_response(value: Any, status: int = 200) -> Response:
@@ -234,7 +241,7 @@ def add_routes(
     """Everything that this network serves."""
 
     async def version(_: Request) -> Response:
-        return json_response({"server": {"name": "Hansa", "version": "0.1.0"}})
+        return json_response({"server": {"name": "Hansa", "version": __version__}})
 
     async def keys(_: Request) -> Response:
         return json_response(keyring.document())

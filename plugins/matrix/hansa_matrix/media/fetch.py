@@ -25,6 +25,7 @@ from hansa import (
     RemoteProtocolError,
     StoreFault,
     Verdict,
+    decision_fields,
 )
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unreached
@@ -61,7 +62,7 @@ def denied(verdict: Verdict) -> Exception:
     if verdict.retry_after:
         return Busy(verdict.text, after=verdict.retry_after, decision=verdict.decision)
     problem = Refused(verdict.text, hint=403, code="M_FORBIDDEN")
-    problem.more = {"dev.hansa.decision": verdict.decision}  # type: ignore[attr-defined]
+    problem.more = decision_fields(verdict.decision)  # type: ignore[attr-defined]
     return problem
 
 

@@ -1,4 +1,4 @@
-"""Event types and state keys that the authorisation rules read, and which of them an event must cite.
+"""Event types and state keys that the rules of rooms read, and which of them an event must cite.
 
 SPEC: Matrix v1.19, Server-Server API, "Auth events selection".
 """
@@ -17,11 +17,13 @@ MEMBER: Final = "m.room.member"
 POWER_LEVELS: Final = "m.room.power_levels"
 JOIN_RULES: Final = "m.room.join_rules"
 THIRD_PARTY_INVITE: Final = "m.room.third_party_invite"
+HISTORY_VISIBILITY: Final = "m.room.history_visibility"
 
 ACL_KEY: Final[StateKey] = ("m.room.server_acl", "")
 CREATE_KEY: Final[StateKey] = (CREATE, "")
 POWER_LEVELS_KEY: Final[StateKey] = (POWER_LEVELS, "")
 JOIN_RULES_KEY: Final[StateKey] = (JOIN_RULES, "")
+HISTORY_VISIBILITY_KEY: Final[StateKey] = (HISTORY_VISIBILITY, "")
 
 
 class StateReader(Protocol):

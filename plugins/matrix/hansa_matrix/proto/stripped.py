@@ -14,11 +14,13 @@ from typing import Any, Final
 
 import orjson
 
+from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.ids import domain_of, valid_user_id
+from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY, MEMBER
 
 #: Types of the events that are shown, the most important first, with the strings of their content that are.
 _SAYS: Final[Mapping[str, frozenset[str]]] = {
-    "m.room.create": frozenset({"type", "room_version", "creator"}),
+    CREATE: frozenset({"type", "room_version", "creator"}),
     "m.room.join_rules": frozenset({"join_rule"}),
     "m.room.name": frozenset({"name"}),
     "m.room.encryption": frozenset({"algorithm"}),
@@ -27,11 +29,18 @@ _SAYS: Final[Mapping[str, frozenset[str]]] = {
     "m.room.topic": frozenset({"topic"}),
 }
 TYPES: Final = tuple(_SAYS)
+#: The state that an invited or knocking person is shown of a room, besides who invites them.
+STRIPPED_KEYS: Final[tuple[StateKey, ...]] = tuple((type_, "") for type_ in TYPES)
 _MEMBER_SAYS: Final = frozenset({"membership", "displayname", "avatar_url"})
-_MEMBER = "m.room.member"
-_SHOWN = ("type", "state_key", "content", "sender", "origin_server_ts")
+#: The fields of an event that is stripped.
+STRIPPED_FIELDS: Final = ("type", "state_key", "content", "sender", "origin_server_ts")
 #: Bytes of all of them together.
 MOST_STRIPPED: Final = 32 * 1024
+
+
+def stripped_event(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event of a room's state for a person who is not in the room."""
+    return {name: event[name] for name in STRIPPED_FIELDS if name in event}
 
 
 def stripped_state(
@@ -52,16 +61,16 @@ def stripped_state(
             and isinstance(one.get("content"), dict)
             and valid_user_id(one.get("sender"))
             and (at in signed or domain_of(one["sender"]) != server)
-            and (one["type"] != _MEMBER or one["sender"] == one["state_key"])
+            and (one["type"] != MEMBER or one["sender"] == one["state_key"])
         ):
             given.setdefault((one["type"], one["state_key"]), one)
     kept, size = [], 0
-    for key in (("m.room.create", ""), (_MEMBER, sender), *((type_, "") for type_ in TYPES[1:])):
+    for key in (CREATE_KEY, (MEMBER, sender), *STRIPPED_KEYS[1:]):
         if key not in given:
             continue
-        says = _MEMBER_SAYS if key[0] == _MEMBER else _SAYS[key[0]]
+        says = _MEMBER_SAYS if key[0] == MEMBER else _SAYS[key[0]]
         content = {k: v for k, v in given[key]["content"].items() if k in says and isinstance(v, str)}
-        shown = {name: given[key][name] for name in _SHOWN if name in given[key]} | {"content": content}
+        shown = stripped_event(given[key]) | {"content": content}
         size_of = len(orjson.dumps(shown))
         if size + size_of <= MOST_STRIPPED:
             kept.append(shown)

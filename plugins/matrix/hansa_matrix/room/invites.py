@@ -17,21 +17,11 @@ from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import key_ids, needed_at, parse, unsigned_by
-from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER
+from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.proto.stripped import STRIPPED_KEYS
 from hansa_matrix.proto.versions import RoomVersion
 from hansa_matrix.room.native import Arrived, Own
 from hansa_matrix.room.room import MatrixRoom
-
-#: What an invited or knocking person is shown of a room, besides who invites them.
-SHOWN = (
-    CREATE_KEY,
-    JOIN_RULES_KEY,
-    ("m.room.canonical_alias", ""),
-    ("m.room.avatar", ""),
-    ("m.room.encryption", ""),
-    ("m.room.name", ""),
-    ("m.room.topic", ""),
-)
 
 
 class Invites:
@@ -64,7 +54,7 @@ class Invites:
     async def countersigned(self, room: MatrixRoom, draft: Pdu) -> Arrived | Refusal:
         """The invite with the signature of the invited person's server."""
         server = ids.domain_of(draft.state_key or "")
-        shown = await room.shown_of(await room.state(), [*SHOWN, (MEMBER, draft.sender)])
+        shown = await room.shown_of(await room.state(), [*STRIPPED_KEYS, (MEMBER, draft.sender)])
         try:
             answer = await self._asked(server, room.version, draft, [pdu.raw for pdu in shown.values()])
             signed = await self._checked(room, draft, server, answer)

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import redacted
-from hansa_matrix.proto.state_keys import CREATE, MEMBER
+from hansa_matrix.proto.state_keys import CREATE, HISTORY_VISIBILITY, JOIN_RULES, MEMBER, POWER_LEVELS
 from hansa_matrix.proto.versions import RoomVersion
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.state import Groups, StateIds
@@ -23,7 +23,7 @@ from hansa_matrix.texts import without_texts
 Load = Callable[[Iterable[str]], Awaitable[Mapping[str, Stored]]]
 
 #: Types of which people have to know what a redaction leaves, however it came about.
-_RULES = frozenset({CREATE, MEMBER, "m.room.join_rules", "m.room.power_levels", "m.room.history_visibility"})
+_RULES = frozenset({CREATE, MEMBER, JOIN_RULES, POWER_LEVELS, HISTORY_VISIBILITY})
 #: What people are shown of a withheld create event, whose content no redaction touches since version 11.
 _OF_CREATE = frozenset({"creator", "room_version", "m.federate", "additional_creators"})
 _WITHHELD = Status.WITHHELD

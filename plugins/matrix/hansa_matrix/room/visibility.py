@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.event import StateKey
-from hansa_matrix.proto.state_content import history_visibility
-from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.proto.history_visibility import memberships_that_read, visibility_of
+from hansa_matrix.proto.state_keys import HISTORY_VISIBILITY_KEY, MEMBER
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.room import MatrixRoom
 
-_KEY: StateKey = ("m.room.history_visibility", "")
 _MOST = 2000
 _AT_ONCE = 100
 
@@ -56,12 +54,9 @@ class Visibility:
 
     async def _lets(self, room: MatrixRoom, group: int, server: str) -> bool:
         state = await room.groups.load(group)
-        event = (await room.events_of(state, [_KEY])).get(_KEY)
-        value = history_visibility(event.content if event is not None else None)
-        if value not in {"joined", "invited"}:
-            return True
-        enough = {"join"} if value == "joined" else {"join", "invite"}
-        return await _any_of(room, group, server, frozenset(enough))
+        found = await room.events_of(state, [HISTORY_VISIBILITY_KEY])
+        enough = memberships_that_read(visibility_of(found.get(HISTORY_VISIBILITY_KEY)))
+        return enough is None or await _any_of(room, group, server, enough)
 
 
 async def _any_of(room: MatrixRoom, group: int, server: str, memberships: frozenset[str]) -> bool:

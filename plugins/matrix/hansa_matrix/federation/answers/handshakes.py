@@ -14,14 +14,14 @@ from hansa_matrix.crossings import require, words_of
 from hansa_matrix.federation.answers.entitled import Entitled, raw, wire
 from hansa_matrix.federation.answers.restricted import Restricted
 from hansa_matrix.federation.client import Unreachable
-from hansa_matrix.federation.server import Answerer, error
+from hansa_matrix.federation.server import Answerer, error, forbidden
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth import check_state, selected_keys
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import countersigned, from_raw, parse, reference
 from hansa_matrix.proto.state_content import AUTHORISING_USER, authorising_user
+from hansa_matrix.proto.stripped import STRIPPED_KEYS
 from hansa_matrix.room.ingest import Ingest
-from hansa_matrix.room.invites import SHOWN
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.room import MatrixRoom
 
@@ -120,7 +120,7 @@ class Handshakes:
         room, pdu = await self._handshake(origin, request, body, "knock")
         await may_knock(self._ctx, room.room_id, pdu.sender, pdu)
         await self._accepted(pdu, origin)
-        shown = await room.shown_of(await room.state(), SHOWN)
+        shown = await room.shown_of(await room.state(), STRIPPED_KEYS)
         return {"knock_room_state": [Fragment(one.wire) for one in shown.values()]}
 
     async def make_leave(self, origin: str, request: Request, _body: Any) -> Any:
@@ -208,8 +208,7 @@ class Handshakes:
         outcome = (await self._ctx.submit([inbound]))[0]
         refusal = outcome.refusal
         if refusal is not None:
-            more = {"dev.hansa.decision": refusal.decision} if refusal.decision else {}
-            raise error(403, "M_FORBIDDEN", refusal.text, **more)
+            raise forbidden(refusal.text, refusal.decision)
 
 
 async def may_join(ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None) -> None:

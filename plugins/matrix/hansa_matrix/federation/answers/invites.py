@@ -10,7 +10,7 @@ from hansa import Invite, Member, Membership, NetworkContext, Ref, RemoteProtoco
 from hansa_matrix.crossings import require
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.answers.entitled import Entitled
-from hansa_matrix.federation.server import Answerer, error
+from hansa_matrix.federation.server import Answerer, error, forbidden
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import usable
@@ -162,8 +162,7 @@ class Invited:
         person = Member(user=await self._ctx.home_of(target), membership=Membership.INVITE)
         refusal = await self._administration.said(sender, room.room_id, person, target, whole)
         if refusal is not None:
-            more = {"dev.hansa.decision": refusal.decision} if refusal.decision else {}
-            raise error(403, "M_FORBIDDEN", refusal.text, **more)
+            raise forbidden(refusal.text, refusal.decision)
         return {}
 
 

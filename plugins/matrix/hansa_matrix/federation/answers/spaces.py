@@ -29,7 +29,16 @@ from hansa_matrix.proto.state_content import (
     room_type,
     space_child,
 )
-from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY, JOIN_RULES, JOIN_RULES_KEY, MEMBER
+from hansa_matrix.proto.state_keys import (
+    CREATE,
+    CREATE_KEY,
+    HISTORY_VISIBILITY,
+    HISTORY_VISIBILITY_KEY,
+    JOIN_RULES,
+    JOIN_RULES_KEY,
+    MEMBER,
+)
+from hansa_matrix.proto.stripped import STRIPPED_KEYS
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.room import MatrixRoom
 
@@ -37,17 +46,7 @@ _MOST_PUBLIC, _MOST_CHILDREN = 100, 50
 _CHILD = "m.space.child"
 #: The type of a room that has others in it.
 SPACE = "m.space"
-_SHOWN: tuple[StateKey, ...] = (
-    CREATE_KEY,
-    JOIN_RULES_KEY,
-    ("m.room.name", ""),
-    ("m.room.topic", ""),
-    ("m.room.avatar", ""),
-    ("m.room.canonical_alias", ""),
-    ("m.room.history_visibility", ""),
-    ("m.room.guest_access", ""),
-    ("m.room.encryption", ""),
-)
+_SHOWN: tuple[StateKey, ...] = (*STRIPPED_KEYS, HISTORY_VISIBILITY_KEY, ("m.room.guest_access", ""))
 
 
 class Spaces:
@@ -122,7 +121,7 @@ class Spaces:
         summary: dict[str, Any] = {
             "room_id": room.room_id,
             "num_joined_members": members,
-            "world_readable": history_visibility(said("m.room.history_visibility")) == "world_readable",
+            "world_readable": history_visibility(said(HISTORY_VISIBILITY)) == "world_readable",
             "guest_can_join": guests_may_join(said("m.room.guest_access")),
             "join_rule": join_rule(said(JOIN_RULES)),
             "room_version": room.version.id,
