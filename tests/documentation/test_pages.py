@@ -74,3 +74,49 @@ def test_every_decision_says_whether_it_holds():
         if by := held["by"]:
             number = re.match(r"\[(\d+)\]\(", by)
             assert "`" in by or (number and 1 <= int(number[1]) <= len(pages)), f"{shown(page)}: {status}"
+
+
+def _defined(page: Path) -> list[str]:
+    """The first cells of the tables in a page."""
+    return re.findall(r"^\| ?`?([\w ]+?)`? ?\|", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+def test_the_words_of_the_house_are_defined_once():
+    glossary = ROOT / "docs" / "glossary.md"
+    head, *words = _defined(glossary)
+    assert head == "word"
+    assert words == sorted(set(words))
+    house = [
+        "room",
+        "link",
+        "authority",
+        "crossing",
+        "turn",
+        "ghost",
+        "puppet",
+        "withheld",
+        "hosted",
+        "delivery",
+    ]
+    assert set(words) >= set(house)
+    for line in glossary.read_text(encoding="utf-8").splitlines():
+        assert len(line) <= 200, line
+    for page in PAGES:
+        if page != glossary:
+            assert not set(house) & set(_defined(page)), shown(page)
+    for page in (ROOT / "README.md", ROOT / "docs" / "index.md"):
+        assert "glossary.md" in page.read_text(encoding="utf-8"), shown(page)
+
+
+def test_the_readme_is_short_and_its_commands_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) < 150
+    reference = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^hansa ((?:[a-z]+ ?)+)", readme, flags=re.MULTILINE)
+    assert len(commands) > 8
+    known = set(re.findall(r"^## `hansa (?:matrix )?(.+?)`", reference, flags=re.MULTILINE))
+    for command in commands:
+        words = command.split()
+        assert any(" ".join(words[:end]) in known for end in range(1, len(words) + 1)), command
+    for script in re.findall(r"^\./(scripts/\w+)", readme, flags=re.MULTILINE):
+        assert (ROOT / script).exists(), script
