@@ -201,8 +201,8 @@ class Config(BaseModel):
     )
     user_directory: Literal["off", "rooms", "accounts"] = Field(
         default="rooms",
-        description="whom people find by a name: nobody, those in rooms they are in or that are published and"
-        " open to everybody, or everybody with an account here too",
+        description="which people a search by name finds: nobody, those in rooms they are in or that are published"
+        " and open to everybody, or everybody with an account here too",
     )
     public_reading: bool = Field(
         default=False,
@@ -211,7 +211,7 @@ class Config(BaseModel):
     )
     registration: Literal["closed", "token", "open"] = Field(
         default="closed",
-        description="who may make an account: nobody, whoever has a token (`hansa matrix tokens`), anybody",
+        description="who may make an account: nobody, anybody with a token (`hansa matrix tokens`), anybody",
     )
     registration_secret: str = Field(
         default="",
