@@ -22,7 +22,7 @@ import aiohttp
 import pytest
 from e2e.town import LOBBY, MUC, matrix_reads, matrix_sees, up, xmpp_table
 from peers.hansa import Hansa
-from peers.mongo import Mongo
+from peers.mongo import Mongo, through_url
 from peers.postgres import Postgres
 from peers.prosody import XmppUser
 from peers.synapse import MatrixUser, Refusal
@@ -102,20 +102,29 @@ class Database:
 
 
 @asynccontextmanager
-async def database(kind: str, tmp_path) -> AsyncIterator[Database]:
+async def database(kind: str, fault: str, tmp_path) -> AsyncIterator[Database]:
     if kind == "sqlite":
         yield Database("sqlite:hansa.db", file=str(tmp_path / "hansa0" / "hansa.db"))
         return
     (tmp_path / "mongo").mkdir()
-    server: Mongo | Postgres = Mongo(tmp_path / "mongo") if kind == "mongodb" else Postgres()
+    server = Mongo(tmp_path / "mongo", "--sync-on-commit") if kind == "mongodb" else Postgres()
     await asyncio.to_thread(server.start)
     wire = Wire()
     try:
         url = server.database()
-        parts = urlsplit(url)
-        await wire.lay(parts.port or 0)
-        through = url.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{wire.port}")
+        if isinstance(server, Mongo):
+            if fault == "killed":
+                server.require_mortal()
+            host, port = await asyncio.to_thread(server.address)
+            await wire.lay(port, host)
+            through = through_url(url, wire.port)
+        else:
+            parts = urlsplit(url)
+            await wire.lay(parts.port or 5432, parts.hostname or "127.0.0.1")
+            user, at, _ = parts.netloc.rpartition("@")
+            through = parts._replace(netloc=f"{user}{at}127.0.0.1:{wire.port}").geturl()
         yield Database(through, wire, server)
+        assert wire.carried, "Hansa went another way to its database"
     finally:
         await wire.cut()
         await asyncio.to_thread(server.stop)
@@ -171,8 +180,7 @@ class Talk:
     async def _juliet(self, text: str) -> None:
         while True:
             name = self.juliet.say(MUC, text)
-            async with asyncio.timeout(240):
-                verdict = await self.juliet.verdict(name, MUC)
+            verdict = await self.juliet.verdict(name, MUC, 240)
             if verdict is None:
                 return
             assert verdict.kind == "wait", verdict
@@ -185,7 +193,7 @@ class Talk:
 async def test_a_conversation_outlives_a_fault_of_the_database(
     kind, fault, seconds, hansa, prosody, matrix_user, xmpp_user, tmp_path, local_user
 ):
-    async with database(kind, tmp_path) as kept:
+    async with database(kind, fault, tmp_path) as kept:
         server = await hansa(xmpp_table(prosody) + LOBBY, store=kept.url)
         await up(server)
         local, remote, juliet = (

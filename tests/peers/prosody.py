@@ -217,13 +217,13 @@ class XmppUser:
     def set_subject(self, room: str, text: str) -> None:
         self.raw(f"<message to='{room}' type='groupchat' id='s1'><subject>{text}</subject></message>")
 
-    async def verdict(self, name: str, room: str) -> StanzaError | None:
+    async def verdict(self, name: str, room: str, seconds: float = 30.0) -> StanzaError | None:
         """What became of a message of ours: None when it was reflected, else its error."""
 
         def answer() -> Element | None:
             return next((e for e in self.stanzas if e.get("id") == name and self._from(e, room)), None)
 
-        found = await self.until(f"an answer to {name}", answer)
+        found = await self.until(f"an answer to {name}", answer, seconds)
         return error_of(found) if found.get("type") == "error" else None
 
     @staticmethod

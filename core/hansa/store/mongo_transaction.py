@@ -147,13 +147,14 @@ class Transactions:
         return position
 
     async def _abort(self, session: Any) -> None:
-        """Let go of what a transaction holds. A session of which that is not known is used no more."""
-        try:
+        """Let go of what a transaction holds. Where the database does not answer, the next transaction does
+        it: that one is of the same session, and ends one that is still open. In another session it would run
+        into the row of the lease, which the open one holds for as long as a transaction may last (60 s).
+        """
+        with contextlib.suppress(PyMongoError, TimeoutError, asyncio.CancelledError):
             async with asyncio.timeout(_END_WITHIN):
                 if session.in_transaction:
                     await session.abort_transaction()
-        except (PyMongoError, TimeoutError, asyncio.CancelledError):
-            self._session = None
 
     async def _settle(self, session: Any, group: str, error: Exception) -> None:
         """Ask until the database says what became of a commit that raised ``error``. Nothing else is written

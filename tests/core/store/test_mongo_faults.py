@@ -56,8 +56,9 @@ def impossible_concern():
 
 
 class Driver:
-    """A client whose ``lease``, ``write`` and ``commit`` calls fail as planned: ``(call, when, error)``, where
-    ``when`` is before the call, after it, or instead of it with the transaction rolled back by the server.
+    """A client whose ``lease``, ``write``, ``commit`` and ``abort`` calls fail as planned: ``(call, when, error)``,
+    where ``when`` is before the call, after it, or instead of it with the transaction rolled back by the server;
+    an abort fails before it.
     """
 
     def __init__(self, url: str, client=pymongo.AsyncMongoClient) -> None:
@@ -80,6 +81,16 @@ class Driver:
             await self.call("commit", commit, session)
 
         session.commit_transaction = planned
+        inner = getattr(session, "delegate", session)  # what Motor has of PyMongo
+        finish = inner._finish_transaction_with_retry
+
+        def finished(command):
+            """An abort that fails does so in the driver, which then takes it for done."""
+            if command == "abortTransaction" and self.plan and self.plan[0][0] == "abort":
+                raise self.plan.popleft()[2]
+            return finish(command)
+
+        inner._finish_transaction_with_retry = finished
         return session
 
     async def call(self, name, call, session, *args, **options):
@@ -175,6 +186,15 @@ async def test_what_can_be_done_again_is_done_once(made, call, when, error):
     assert await made.store.commit("s", batch(2)) == [3, 4]
     assert await whole(made.store, [1, 2])
     assert await made.store.position() == 4
+
+
+async def test_a_transaction_that_nobody_could_abort_holds_nobody_up(made):
+    """The connection was cut in the middle of it, so that the server has it open and holds its rows."""
+    made.driver.plan.extend([("write", "after", not_primary()), ("abort", "before", TimeoutError())])
+    assert await made.store.commit("s", batch(1)) == [1, 2]
+    assert not made.driver.plan
+    assert await made.store.commit("s", batch(2)) == [3, 4]
+    assert await whole(made.store, [1, 2])
 
 
 async def test_a_whole_group_goes_again_after_a_write_conflict(made):
