@@ -39,6 +39,7 @@ from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.signals import SignalRelay
 from hansa.store import catalogue
 from hansa.store.base import Delete, Row, Scoped, StoreError
+from hansa.store.bounds import pieces
 from hansa.store.faults import StoreFault
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.store.paging import scan_all
@@ -68,7 +69,7 @@ class App:
         self.seams = setup.seams
         self.core = Scoped(self.store, "")
         self.log = logging.getLogger("hansa")
-        self.rooms = Rooms(self.core, setup.seams.random)
+        self.rooms = Rooms(self.core, setup.seams.clock, setup.seams.random)
         self.decisions = Decisions(self.core, setup.seams.clock, setup.seams.random, ())
         self.decisions.kept.retention = setup.retention
         self.rejudging = Rejudging(self.decisions, self._server_of)
@@ -425,7 +426,8 @@ class App:
     async def drop_dead(self, link: str, seq: int | None) -> int:
         """Forget dead letters of a link; how many."""
         rows = await self._dead(link, seq)
-        await self.core.commit([Delete("dead", row.key) for row in rows])
+        for piece in pieces([Delete("dead", row.key) for row in rows]):
+            await self.core.commit(piece)
         return len(rows)
 
     def status(self) -> Mapping[str, tuple[str, str]]:

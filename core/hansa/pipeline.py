@@ -30,7 +30,8 @@ from hansa.pure.model import Event, Inbound, Outcome, Ref, Refusal, refusal_by
 from hansa.pure.verdict import ALLOW, Action
 from hansa.pure.view import ViewChange, change_by, unread
 from hansa.rooms import Room, Rooms
-from hansa.store.base import Conflict, Insert, Write
+from hansa.store.base import Conflict, Delete, Insert, Put, TooLarge, Write
+from hansa.store.bounds import Whole
 from hansa.store.faults import StoreFault
 from hansa.store.races import again_on_conflict
 
@@ -72,6 +73,8 @@ class _Draft:
     """What one turn will commit."""
 
     writes: list[Write] = field(default_factory=list)
+    #: Those of who came and went, which wait for the end: many take a way of their own.
+    people: list[Put | Delete] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     outcomes: list[tuple[Submission, Outcome]] = field(default_factory=list)
     #: Those whose receipt is written with them.
@@ -253,10 +256,15 @@ class Pipeline:
             _fail(batch, fault)
             await self._undone(room)
         except Exception as error:  # noqa: BLE001  # one batch's fault must not end the room's worker
-            self._log.exception("a turn of room %s failed", room.id)
+            cut = isinstance(error, TooLarge) and len(batch) > 1
+            if cut:
+                self._count("too_large")
+                self._log.info("a turn of room %s is cut: %s", room.id, error)
+            else:
+                self._log.exception("a turn of room %s failed", room.id)
             await self._undone(room)
             left = [item for item in batch if not item.done.done()]
-            if len(left) > 1:  # the others must not suffer for the one
+            if len(left) > 1 or cut:  # the others must not suffer for the one
                 for item in left:
                     await self._batch(room, [item])
             elif left:
@@ -318,8 +326,10 @@ class Pipeline:
                 if item.done.done():
                     continue
                 await self._prepare(room, turn, item, draft)
-            if draft.writes:
+            if draft.writes or draft.people:
                 draft.writes += turn.closing()
+                change = await self._rooms.stage(draft.people)
+                draft.writes += draft.people if change is None else ()
                 facts = room.view.facts
                 row = tables.room_cas(
                     room.id,
@@ -328,10 +338,12 @@ class Pipeline:
                     head=draft.head,
                     received=draft.received,
                     generation=room.generation,
+                    change=change,
                 )
                 draft.writes.append(row)
-                await self._store.commit(draft.writes)
-                room.kept = room.kept.by(row)
+                # Of several each is tried alone where they are too much; what one event does is one moment.
+                await self._store.commit(draft.writes if len(batch) > 1 else Whole(draft.writes))
+                room.kept = room.kept.by(row, change)
                 if self._decisions.policies:
                     self._decisions.committed(draft.writes)
         except BaseException:
@@ -355,6 +367,7 @@ class Pipeline:
         if draft.events:
             self._count("committed", len(draft.events))
             self._around.wake(room, draft.events)
+        await self._rooms.settle(room)
 
     async def _prepare(self, room: Room, turn: Turn, item: Submission, draft: _Draft) -> None:
         if item.generation != self._decisions.generation:  # the policies changed while it waited
@@ -389,7 +402,7 @@ class Pipeline:
             change = unread(change, inbound.content)
         draft.writes += item.writes
         draft.writes += prepared.writes
-        draft.writes += tables.people_writes(room.id, change) if change else []
+        draft.people += tables.people_writes(room.id, change) if change else []
         room.view.apply(change)
         for native in prepared.blanked:
             await self._blank(room, native, draft)

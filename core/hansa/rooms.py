@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from hansa import tables
+from hansa.large_changes import LargeChanges
 from hansa.pure.errors import LocalProtocolError
 from hansa.pure.model import Direction, Event, Link, Ref
 from hansa.pure.view import RoomFacts, RoomView, ViewChange
-from hansa.seams import Random
-from hansa.store.base import Cas, Conflict, Delete, Row, Scoped
+from hansa.seams import Clock, Random
+from hansa.store.base import Cas, Conflict, Delete, Put, Row, Scoped, Write
+from hansa.store.faults import StoreFault
 from hansa.store.paging import pages, scan_all
 from hansa.store.races import again_on_conflict
 
@@ -52,9 +55,10 @@ class Room:
 class Rooms:
     """All rooms of this process."""
 
-    def __init__(self, store: Scoped, random: Random) -> None:
+    def __init__(self, store: Scoped, clock: Clock, random: Random) -> None:
         self._store = store
         self._random = random
+        self._changes = LargeChanges(store, clock, random)
         self._rooms: dict[str, Room] = {}
         self._by_native: dict[Ref, Link] = {}
 
@@ -70,14 +74,31 @@ class Rooms:
                 holder.links[link.id] = link
                 self._by_native[link.native] = link
         for row in rows:
-            await self._fill(self._rooms[str(row.key[0])], row)
+            whole = tables.room_of(row)[-1].change is None
+            await self._fill(
+                self._rooms[str(row.key[0])], row if whole else await self._changes.settled(str(row.key[0]))
+            )
+        await self._changes.sweep()
 
     async def reload(self, room: Room) -> None:
         """Make a room's memory what the store holds."""
-        row = await self._store.get("room", (room.id,))
-        if row is None:
-            raise LocalProtocolError(f"room {room.id} is not in the store")
-        await self._fill(room, row)
+        await self._fill(room, await self._changes.settled(room.id))
+
+    async def stage(self, people: Sequence[Put | Delete]) -> tables.Change | None:
+        """See ``LargeChanges.stage``."""
+        return await self._changes.stage(people)
+
+    async def settle(self, room: Room) -> None:
+        """Do what the room's row, as it was committed just now, names. Where that fails, who is next in the
+        room does it.
+        """
+        if room.kept.change is None:
+            return
+        room.stale = True
+        with suppress(StoreFault, Conflict):
+            row = await self._changes.settled(room.id)
+            if room.kept.change is not None:  # else it was read anew meanwhile
+                room.kept, room.stale = tables.room_of(row)[-1], False
 
     async def _fill(self, room: Room, row: Row) -> None:
         facts, room.head, room.received, room.generation, room.kept = tables.room_of(row)
@@ -156,13 +177,10 @@ class Rooms:
         held = target
 
         async def turn() -> None:
-            row = self._row(held, change)
             link_row = tables.link_insert(link) if known is None else tables.link_cas(known, link)
             # In the same commit: a link whose cursor is missing would skip what is committed before it is
             # made.
-            cursor = tables.cursor_put(link, held.head)
-            await self._store.commit([*tables.people_writes(held.id, change), row, link_row, cursor])
-            held.kept = held.kept.by(row)
+            await self._committed([(held, change)], link_row, tables.cursor_put(link, held.head))
 
         await self._linked(native, turn)
         if known is not None:
@@ -171,6 +189,7 @@ class Rooms:
         target.view.apply(change)
         target.links[link.id] = link
         self._by_native[native] = link
+        await self.settle(target)
         return link
 
     async def supersede(self, native: Ref, by: Ref, view: ViewChange) -> None:
@@ -188,11 +207,9 @@ class Rooms:
         moved, taken = replace(before, room=made), replace(before, native=by)
 
         async def turn() -> None:
-            rows = self._row(room, change), self._row(alone, left)
             links = tables.link_cas(before, moved), tables.link_insert(taken)
-            people = [*tables.people_writes(room.id, change), *tables.people_writes(made, left)]
-            await self._store.commit([*people, *rows, *links, tables.cursor_put(taken, room.head)])
-            room.kept, alone.kept = room.kept.by(rows[0]), alone.kept.by(rows[1])
+            cursor = tables.cursor_put(taken, room.head)
+            await self._committed([(room, change), (alone, left)], *links, cursor)
 
         await self._linked(native, turn)
         room.view.apply(change)
@@ -202,6 +219,8 @@ class Rooms:
             holder.links[link.id] = link
             self._by_native[link.native] = link
         room.links.pop(before.id, None)
+        await self.settle(room)
+        await self.settle(alone)
 
     async def close_link(self, native: Ref) -> None:
         """Remove a link; the room and its log stay."""
@@ -217,20 +236,36 @@ class Rooms:
         between: then the room's next turn reads it again.
         """
         if change:
-            row = self._row(room, change)
             try:
-                await self._store.commit([*tables.people_writes(room.id, change), row])
+                await self._committed([(room, change)])
             except Conflict:
                 room.stale = True
                 raise
-            room.kept = room.kept.by(row)
             room.view.apply(change)
+            await self.settle(room)
 
-    @staticmethod
-    def _row(room: Room, change: ViewChange) -> Cas:
-        facts = change.facts or room.view.facts
-        head, received, generation = room.head, room.received, room.generation
-        return tables.room_cas(room.id, room.kept, facts, head=head, received=received, generation=generation)
+    async def _committed(self, changed: Sequence[tuple[Room, ViewChange]], *beside: Write) -> None:
+        """Commit changes of rooms, and what is beside them, in one moment."""
+        writes, rows = list[Write](), list[tuple[Room, Cas, tables.Change | None]]()
+        for room, change in changed:
+            if room.kept.change is not None:
+                await self.reload(room)
+            people = tables.people_writes(room.id, change)
+            staged = await self._changes.stage(people)
+            writes += people if staged is None else ()
+            row = tables.room_cas(
+                room.id,
+                room.kept,
+                change.facts or room.view.facts,
+                head=room.head,
+                received=room.received,
+                generation=room.generation,
+                change=staged,
+            )
+            rows.append((room, row, staged))
+        await self._store.commit([*writes, *(row for _, row, _ in rows), *beside])
+        for room, row, staged in rows:
+            room.kept = room.kept.by(row, staged)
 
     @staticmethod
     async def _linked(native: Ref, turn: Callable[[], Awaitable[None]]) -> None:

@@ -12,7 +12,7 @@ from hansa.pure.codec import event_from_bytes, event_to_bytes
 from hansa.pure.content import Membership
 from hansa.pure.model import Direction, Event, Link, Ref
 from hansa.pure.view import Person, Role, RoomFacts, ViewChange
-from hansa.store.base import Cas, Collection, Delete, Insert, Put, Row, Schema, Value, Write
+from hansa.store.base import Cas, Collection, Conflict, Delete, Insert, Put, Row, Schema, Value
 
 SCHEMA = Schema(
     owner="core",
@@ -26,6 +26,9 @@ SCHEMA = Schema(
             indexes=(("room",),),
         ),
         Collection(name="person", key={"room": str, "network": str, "user": str}),
+        Collection(
+            name="people_change", key={"name": str, "part": int}, fields={"at": int}, indexes=(("at",),)
+        ),
         Collection(
             name="event",
             key={"room": str, "seq": int},
@@ -56,24 +59,43 @@ _SAID_BY = ("name_by", "topic_by")
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What changed of a room's people and is not in their rows yet, but in ``parts`` rows of its own."""
+
+    name: str
+    parts: int
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """A room's row as it was read or committed last; its ``commits`` make each another one."""
 
     body: bytes | None = None
     commits: int = 0
+    change: Change | None = None
 
-    def by(self, row: Cas) -> Kept:
-        """Once a row in its place is committed."""
-        return Kept(row.body, self.commits + 1)
+    def by(self, row: Cas, change: Change | None = None) -> Kept:
+        """Once a row in its place is committed, which names a ``change``."""
+        return Kept(row.body, self.commits + 1, change)
 
 
 def room_cas(
-    room: str, kept: Kept, facts: RoomFacts, *, head: int, received: int, generation: int = 0
+    room: str,
+    kept: Kept,
+    facts: RoomFacts,
+    *,
+    head: int,
+    received: int,
+    generation: int = 0,
+    change: Change | None = None,
 ) -> Cas:
     """The row of a room, in place of ``kept``: its facts, where its log ends, and the policies that judged
     its view. Whatever belongs to the room is committed with it, so that of two writers one meets a
-    ``Conflict``.
+    ``Conflict``; ``change`` is what many of its people are from then on. Raises ``Conflict`` for a room
+    whose last such change is not done yet: it is read again, which ends that.
     """
+    if kept.change is not None:
+        raise Conflict("room", (room,))
     body: dict[str, Any] = {
         "name": facts.name,
         "topic": facts.topic,
@@ -86,6 +108,8 @@ def room_cas(
     }
     if generation:
         body["generation"] = generation
+    if change is not None:
+        body["change"] = [change.name, change.parts]
     body |= {name: [by.network, by.id] for name in _SAID_BY if (by := getattr(facts, name)) is not None}
     return Cas("room", (room,), kept.body, orjson.dumps(body))
 
@@ -94,9 +118,18 @@ def room_of(row: Row) -> tuple[RoomFacts, int, int, int, Kept]:
     """``(facts, head, received, generation, kept)`` of a room's row."""
     data: dict[str, Any] = orjson.loads(row.body)
     head, received, generation = data.pop("head"), data.pop("received"), data.pop("generation", 0)
-    kept = Kept(row.body, data.pop("commits", 0))
+    change = data.pop("change", None)
+    kept = Kept(row.body, data.pop("commits", 0), Change(*change) if change is not None else None)
     said = {name: Ref(*data[name]) for name in _SAID_BY if name in data}
     return RoomFacts(**{**data, **said}), head, received, generation, kept
+
+
+def room_settled(row: Row) -> Cas:
+    """The write by which a room's row names no change any more."""
+    data: dict[str, Any] = orjson.loads(row.body)
+    del data["change"]
+    data["commits"] += 1
+    return Cas("room", row.key, row.body, orjson.dumps(data))
 
 
 def link_insert(link: Link) -> Insert:
@@ -139,8 +172,8 @@ def person_put(room: str, person: Person) -> Put:
     return Put("person", (room, person.user.network, person.user.id), orjson.dumps(body))
 
 
-def people_writes(room: str, change: ViewChange) -> list[Write]:
-    """The writes of who came and went, for a commit that has the room's row too."""
+def people_writes(room: str, change: ViewChange) -> list[Put | Delete]:
+    """The writes of who came and went, for a commit that has the room's row too, or names them."""
     gone = [Delete("person", (room, user.network, user.id)) for user in change.gone]
     return [*(person_put(room, person) for person in change.people), *gone]
 

@@ -9,7 +9,7 @@ from hansa import LocalProtocolError, Ref
 from hansa.pure.content import Membership
 from hansa.pure.view import Person, RoomFacts, ViewChange
 from hansa.rooms import Rooms
-from hansa.seams import SystemRandom
+from hansa.seams import SystemClock, SystemRandom
 from hansa.store.base import Conflict, Put, Scoped
 from hansa.store.memory import MemoryStore
 from hansa.store.races import TRIES, Changed, again_on_conflict, change_row
@@ -30,7 +30,7 @@ async def store(request, tmp_path):
 
 async def opened(store):
     """The rooms as a process finds them."""
-    rooms = Rooms(store, SystemRandom())
+    rooms = Rooms(store, SystemClock(), SystemRandom())
     await rooms.load()
     return rooms
 

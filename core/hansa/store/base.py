@@ -83,7 +83,9 @@ class Conflict(StoreError):
 
 
 class TooLarge(StoreError):
-    """A body is over ``MAX_BODY``. Nothing of the batch was written."""
+    """A body is over ``MAX_BODY``, or a batch over the bounds of ``store.bounds``: 5,000 writes and 16 MiB.
+    Nothing of the batch was written.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from hansa.store.base import Append, Collection, Delete, Remove, StoreError, TooLarge, Write
+from hansa.store.base import Append, Collection, StoreError, Write
+from hansa.store.bounds import bounded
 from hansa.store.memory import checked
 
-#: The largest batch: writes, and bytes of bodies.
-MAX_WRITES = 100_000
-MAX_BYTES = 256 * 1024 * 1024
 #: A group ends at so many batches, writes or bytes of bodies; a larger batch is a group of its own.
 _BATCHES, _WRITES, _BYTES = 64, 1000, 16 * 1024 * 1024
 
@@ -49,18 +47,17 @@ class Batch(Generic[S]):
     positions: list[int] = field(default_factory=list)
 
 
-def batch_of(steps: Sequence[S], done: asyncio.Future[list[int]], *, lazy: bool = False) -> Batch[S]:
-    """A batch, weighed. Raises StoreError, TooLarge for what no store may take."""
+def batch_of(
+    steps: Sequence[S], done: asyncio.Future[list[int]], *, lazy: bool = False, whole: bool = False
+) -> Batch[S]:
+    """A batch, weighed; ``whole``: by the bounds of ``Whole``. Raises StoreError, TooLarge for what no store
+    may take.
+    """
     batch = Batch(steps, done, lazy)
     for step in steps:
-        checked(step.collection, step.write)
-        if not isinstance(step.write, Delete | Remove):
-            batch.size += len(step.write.body)
+        batch.size += checked(step.collection, step.write)
         batch.appends += isinstance(step.write, Append)
-    if len(steps) > MAX_WRITES or batch.size > MAX_BYTES:
-        raise TooLarge(
-            f"a batch of {len(steps)} writes and {batch.size} bytes; at most {MAX_WRITES} and {MAX_BYTES}"
-        )
+    bounded(len(steps), batch.size, whole=whole)
     return batch
 
 

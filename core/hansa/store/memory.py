@@ -29,24 +29,27 @@ from hansa.store.base import (
     Value,
     Write,
 )
+from hansa.store.bounds import Whole, bounded
 
 _Table = dict[Key, Row]
 
 
-def checked(collection: Collection, write: Write) -> None:
-    """Raise for a write that no store may take."""
+def checked(collection: Collection, write: Write) -> int:
+    """The bytes of a write's body. Raises StoreError, TooLarge for what no store may take."""
     if not isinstance(write, Append):
         if len(write.key) != (1 if collection.stream else len(collection.key)):
             raise StoreError(f"{write.key!r} is no key of {collection.name}")
         _storable(collection, write.key)
     if isinstance(write, Delete | Remove):
-        return
-    if len(write.body) > MAX_BODY:
-        raise TooLarge(f"a body of {len(write.body)} bytes, at most {MAX_BODY}")
+        return 0
+    size = len(write.body)
+    if size > MAX_BODY:
+        raise TooLarge(f"a body of {size} bytes, at most {MAX_BODY}")
     if not write.fields.keys() <= collection.fields.keys():
         unknown = set(write.fields) - set(collection.fields)
         raise StoreError(f"{collection.name} has no fields {sorted(unknown)}")
     _storable(collection, write.fields.values())
+    return size
 
 
 def _storable(collection: Collection, values: Iterable[Value]) -> None:
@@ -143,9 +146,11 @@ class MemoryStore:
         await asyncio.sleep(0)
         undo: list[tuple[str, Key, Row | None, str]] = []
         positions: list[int] = []
+        size = 0
         try:
             for write in writes:
-                self._one(scope, write, undo, positions)
+                size += self._one(scope, write, undo, positions)
+            bounded(len(writes), size, whole=isinstance(writes, Whole))
         except StoreError:
             for owner, key, before, name in reversed(undo):
                 table = self.disk.tables[owner, name]
@@ -168,10 +173,10 @@ class MemoryStore:
         write: Write,
         undo: list[tuple[str, Key, Row | None, str]],
         positions: list[int],
-    ) -> None:
+    ) -> int:
         owner, name = split(scope, write.collection)
         collection, table = self._table(owner, name)
-        checked(collection, write)
+        size = checked(collection, write)
         if isinstance(write, Append):
             self.disk.position += 1
             positions.append(self.disk.position)
@@ -184,7 +189,7 @@ class MemoryStore:
                 raise Conflict(name, key)
             undo.append((owner, key, before, name))
             table.pop(key, None)
-            return
+            return size
         if isinstance(write, Insert) and before is not None:
             raise Conflict(name, key)
         if isinstance(write, Cas) and (before.body if before else None) != write.expect:
@@ -192,6 +197,7 @@ class MemoryStore:
         undo.append((owner, key, before, name))
         fields = {f: write.fields.get(f) for f in collection.fields}
         table[key] = Row(key=key, fields=fields, body=bytes(write.body))
+        return size
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
         """See ``Store.get``."""

@@ -38,6 +38,7 @@ from hansa.store.base import (
     Write,
 )
 from hansa.store.batches import batch_of, heartbeat
+from hansa.store.bounds import Whole
 from hansa.store.faults import FaultKind, StoreFault, StoreLost, mongo_kind
 from hansa.store.memory import split
 from hansa.store.mongo_lease import SECONDS, Lease, reason, settled
@@ -231,7 +232,7 @@ class MongoStore:
                 after = found[-1]["_id"]
                 put = Put("schema", key, json.dumps([name, after]).encode(), {"version": version})
                 writes = [w for document in found for w in step(name, rows.row(document))]
-                await self._write([*self._steps(scope, writes), Step(_SCHEMAS, put)])
+                await self._write([*self._steps(scope, writes), Step(_SCHEMAS, put)], whole=True)
             after = ""
         await self._write([Step(_SCHEMAS, Put("schema", key, b"", {"version": version + 1}))])
 
@@ -251,12 +252,14 @@ class MongoStore:
         del durability
         if self._writer is None:
             raise StoreError("the store is closed")
-        return await self._write(self._steps(scope, writes)) if writes else []
+        if not writes:
+            return []
+        return await self._write(self._steps(scope, writes), whole=isinstance(writes, Whole))
 
-    async def _write(self, steps: Sequence[Step]) -> list[int]:
+    async def _write(self, steps: Sequence[Step], *, whole: bool = False) -> list[int]:
         self._usable()
         assert self._writer is not None
-        batch = batch_of(steps, asyncio.get_running_loop().create_future())
+        batch = batch_of(steps, asyncio.get_running_loop().create_future(), whole=whole)
         self._writer.add(batch)
         return await batch.done
 

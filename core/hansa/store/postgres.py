@@ -27,6 +27,7 @@ from hansa.store.base import (
     Write,
 )
 from hansa.store.batches import batch_of, heartbeat
+from hansa.store.bounds import Whole
 from hansa.store.memory import split
 from hansa.store.postgres_batches import Step
 from hansa.store.postgres_lease import MAKE, SECONDS
@@ -40,7 +41,7 @@ _READERS = 4
 #: How long a read is asked again, and how long one may take, in seconds.
 _READ_PATIENCE, _ANSWER_WITHIN = 60.0, 30.0
 #: Rows of one transaction of a migration.
-_STRIDE = 1000
+_STRIDE = 100
 #: Characters of a scope: with the longest key it fits an entry of an index.
 _SCOPE = 100
 
@@ -180,7 +181,7 @@ class PostgresStore:
 
     async def _version(self, name: str, version: int, mark: bytes, steps: Sequence[Step]) -> None:
         put = Put("schema", (name,), mark, {"version": version})
-        await self._write([*steps, Step(self._of("", "schema"), "", put)])
+        await self._write([*steps, Step(self._of("", "schema"), "", put)], whole=True)
 
     async def _migrate(self, scope: str, schema: Schema, version: int, mark: bytes) -> None:
         step = schema.migrations.get(version)
@@ -224,16 +225,20 @@ class PostgresStore:
         """See ``Store.commit``."""
         if self._writer is None:
             raise StoreError("the store is closed")
-        return await self._write(self._steps(scope, writes), durability) if writes else []
+        if not writes:
+            return []
+        return await self._write(self._steps(scope, writes), durability, whole=isinstance(writes, Whole))
 
-    async def _write(self, steps: Sequence[Step], durability: Durability = "full") -> list[int]:
+    async def _write(
+        self, steps: Sequence[Step], durability: Durability = "full", *, whole: bool = False
+    ) -> list[int]:
         writer = self._writer
         if writer is None:
             raise StoreError("the store is closed")
         if writer.fault is not None:
             raise writer.fault
         done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        writer.add(batch_of(steps, done, lazy=durability == "lazy"))
+        writer.add(batch_of(steps, done, lazy=durability == "lazy", whole=whole))
         return await done
 
     async def _fetch(self, sql: str, *values: Value | list[Value]) -> list[Sequence[object]]:

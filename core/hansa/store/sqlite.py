@@ -38,6 +38,7 @@ from hansa.store.base import (
     Value,
     Write,
 )
+from hansa.store.bounds import Whole, bounded
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, faulting, sqlite_fault
 from hansa.store.memory import checked, split
 from hansa.store.sqlite_doubt import InDoubt, Settling, leaves_doubt
@@ -259,8 +260,10 @@ class SqliteStore:
         del durability
         if self._db is None:
             raise StoreError("the store is closed")
+        size = 0
         for write in writes:
-            checked(self._target(scope, write.collection)[1].collection, write)
+            size += checked(self._target(scope, write.collection)[1].collection, write)
+        bounded(len(writes), size, whole=isinstance(writes, Whole))
         if self._settling is not None:
             raise self._behind(self._settling.fault)
         loop = asyncio.get_running_loop()

@@ -26,6 +26,7 @@ from hansa.store.base import (
     TooLarge,
     Write,
 )
+from hansa.store.bounds import MAX_BYTES, MAX_WRITES, MAX_WRITES_WHOLE, Whole
 from hansa.store.paging import every_page, pages, scan_all
 
 THING = Collection(
@@ -412,6 +413,31 @@ class StoreSuite:
         assert await store.count("s", "thing") == 0
         await store.commit("s", people)
         assert await store.count("s", "thing", equal={"room": "big"}) == 1500
+
+    async def test_a_batch_over_the_bounds_is_refused_whole(self, store: Store) -> None:
+        """5,000 writes and 16 MiB go in, one more does not, and the same is said by every store; what is
+        marked as one that cannot be cut has bounds of its own.
+        """
+        await store.declare("s", SCHEMA)
+        many: list[Write] = [Put("thing", ("a", n)) for n in range(MAX_WRITES + 1)]
+        with pytest.raises(TooLarge, match=f"{MAX_WRITES + 1} writes"):
+            await store.commit("s", many)
+        piece = MAX_BODY - 100
+        large: list[Write] = [_thing("b", n, body=b"x" * piece) for n in range(MAX_BYTES // piece)]
+        with pytest.raises(TooLarge, match="bytes"):
+            await store.commit("s", [*large, _thing("b", len(large), body=b"x" * piece)])
+        assert await store.count("s", "thing") == 0
+        await store.commit("s", many[:-1])
+        await store.commit("s", large)
+        await store.commit("s", Whole(many))
+        assert await store.count("s", "thing") == len(many) + len(large)
+
+    async def test_a_batch_that_cannot_be_cut_is_bounded_too(self, store: Store) -> None:
+        """20,000 writes."""
+        await store.declare("s", SCHEMA)
+        with pytest.raises(TooLarge, match=f"{MAX_WRITES_WHOLE + 1} writes"):
+            await store.commit("s", Whole(Put("thing", ("a", n)) for n in range(MAX_WRITES_WHOLE + 1)))
+        assert await store.count("s", "thing") == 0
 
     async def test_what_is_acknowledged_is_read_back_however_durable(self, store: Store) -> None:
         """A lazy commit may be lost by a crash, but not by the one who reads it."""

@@ -10,7 +10,6 @@ import sys
 
 import pytest
 from hansa import Retry
-from hansa.store import batches
 from hansa.store.base import (
     Append,
     Collection,
@@ -20,7 +19,6 @@ from hansa.store.base import (
     Put,
     Schema,
     StoreError,
-    TooLarge,
 )
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
@@ -89,16 +87,6 @@ class ServerStoreSuite(StoreSuite):
                 await store.commit("s", writes)
             assert (caught.value.collection, caught.value.key) == (name, key)
         assert await store.count("s", "thing") == await store.count("s", "other") == 1
-
-    async def test_a_batch_beyond_all_measure_is_refused_whole(self, store, monkeypatch):
-        await store.declare("s", SCHEMA)
-        monkeypatch.setattr(batches, "MAX_WRITES", 10)
-        monkeypatch.setattr(batches, "MAX_BYTES", 100)
-        with pytest.raises(TooLarge, match="11 writes"):
-            await store.commit("s", [Put("thing", ("a", n)) for n in range(11)])
-        with pytest.raises(TooLarge, match="101 bytes"):
-            await store.commit("s", [Put("thing", ("a", 1), b"x" * 101)])
-        assert await store.count("s", "thing") == 0
 
     async def test_everything_stands_after_close_and_open(self, url):
         for count in range(3):

@@ -1,0 +1,117 @@
+"""Changes of a room's people that are too many for one commit.
+
+They are written first, where nobody looks, in rows of their own. The commit of the room's row, which names
+them, is the moment from which they hold. Then they are brought to the rows of the people, in pieces; until
+the last of them the room's row names the change, and nothing else is committed in that room. A crash before
+that moment leaves rows that nothing names, which go at a later start; after it, whoever reads the room first
+ends the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterator, Sequence
+
+import orjson
+
+from hansa import tables
+from hansa.pure.errors import LocalProtocolError
+from hansa.seams import Clock, Random
+from hansa.store.base import Cas, Delete, Insert, Put, Row, Scoped, Write
+from hansa.store.bounds import pieces, size_of
+from hansa.store.paging import pages
+from hansa.store.races import again_on_conflict
+
+#: People whose rows go into the room's own commit.
+AT_ONCE = 1000
+#: People, and bytes of them, in one row of a change.
+_PART, _PART_BYTES = 1000, 256 * 1024
+#: Milliseconds after which rows that no room names are nobody's: whoever wrote them is gone.
+_ORPHANED_AFTER = 3_600_000
+
+
+class LargeChanges:
+    """Those of all rooms of this process."""
+
+    def __init__(self, store: Scoped, clock: Clock, random: Random) -> None:
+        self._store = store
+        self._clock = clock
+        self._random = random
+        self._one = asyncio.Lock()
+
+    async def stage(self, people: Sequence[Put | Delete]) -> tables.Change | None:
+        """Keep the writes of many people for the commit of the room's row that names what this returns; None
+        where they are few, and go into that commit themselves.
+        """
+        if len(people) <= AT_ONCE:
+            return None
+        name = base64.b32encode(self._random.bytes(10)).decode().lower()
+        fields = {"at": self._clock.now()}
+        rows: list[Write] = [
+            Insert("people_change", (name, at), body, fields) for at, body in enumerate(_bodies(people))
+        ]
+        for piece in pieces(rows):
+            await self._store.commit(piece)
+        return tables.Change(name, len(rows))
+
+    async def settled(self, room: str) -> Row:
+        """A room's row once all that it names is done. Raises LocalProtocolError for a room that is not
+        there.
+        """
+        row = await self._row(room)
+        if tables.room_of(row)[-1].change is None:
+            return row
+        async with self._one:
+            return await again_on_conflict(lambda: self._settle(room))
+
+    async def _row(self, room: str) -> Row:
+        row = await self._store.get("room", (room,))
+        if row is None:
+            raise LocalProtocolError(f"room {room} is not in the store")
+        return row
+
+    async def _settle(self, room: str) -> Row:
+        row = await self._row(room)
+        change = tables.room_of(row)[-1].change
+        if change is None:
+            return row
+        names = [(change.name, part) for part in range(change.parts)]
+        same = Cas("room", (room,), row.body, row.body)  # another process may have done it meanwhile
+        for name in names:
+            part = await self._store.get("people_change", name)
+            if part is None:
+                raise LocalProtocolError(f"a part of what changed in room {room} is not in the store")
+            await self._store.commit([same, *_writes(room, part.body)])
+        done = tables.room_settled(row)
+        await self._store.commit([done, *(Delete("people_change", name) for name in names)])
+        return await self._row(room)
+
+    async def sweep(self) -> None:
+        """Remove what no room has come to name. For a start, once every room is settled."""
+        until = self._clock.now() - _ORPHANED_AFTER
+        async for rows in pages(self._store, "people_change", index=("at",), upto=until, size=100):
+            await self._store.commit([Delete("people_change", row.key) for row in rows])
+
+
+def _bodies(people: Sequence[Put | Delete]) -> Iterator[bytes]:
+    part: list[tuple[str | int, str | int, str | None]] = []
+    size = 0
+    for write in people:
+        _, network, user = write.key
+        part.append((network, user, write.body.decode() if isinstance(write, Put) else None))
+        size += size_of(write)
+        if len(part) == _PART or size > _PART_BYTES:
+            yield orjson.dumps(part)
+            part, size = [], 0
+    if part:
+        yield orjson.dumps(part)
+
+
+def _writes(room: str, body: bytes) -> list[Write]:
+    return [
+        Delete("person", (room, network, user))
+        if person is None
+        else Put("person", (room, network, user), person.encode())
+        for network, user, person in orjson.loads(body)
+    ]
