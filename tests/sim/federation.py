@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import hansa_matrix
-from hansa import Busy, Custom, Event, Inbound, LocalProtocolError, Message, Outcome, Ref
+from hansa import Busy, Custom, Event, Inbound, LocalProtocolError, Message, Outcome, Ref, StoreFault
 from hansa.setup import NetworkSetup
 from hansa.testing.sim import Crashed, Machine, Simulation
 from hansa_matrix.crypto import SigningKey
@@ -91,7 +91,7 @@ class Server:
                 inbound = make()
                 app = self.machine.running
                 return (await self.machine.do(app.contexts[inbound.origin.network].submit([inbound])))[0]
-            except (Crashed, Busy, LocalProtocolError):
+            except (Crashed, Busy, LocalProtocolError, StoreFault):
                 await asyncio.sleep(self.sim.chance.between(0.05, 1.0))
         raise AssertionError(f"{self.name} takes nothing any more")
 

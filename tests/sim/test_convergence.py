@@ -10,7 +10,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from hansa import Message
+from hansa import Message, StoreFault
 from hansa.testing.sim import Crashed, Havoc, Simulation, havoc, seeds, simulate
 from hansa_matrix.room.redactions import target_of
 from sim.federation import Server, same_everywhere, tie_together
@@ -27,10 +27,10 @@ async def _redact_some(sim: Simulation, server: Server, count: int) -> None:
         await asyncio.sleep(sim.chance.between(0.5, 8.0))
         try:
             events = [e for e, status in sorted((await server.placed()).items()) if status == "accepted"]
-        except (Crashed, KeyError):
+            target = events[sim.chance.below(len(events))]
+            loaded = await server.room.events.load([target], server.room.version)
+        except (Crashed, KeyError, StoreFault):
             continue
-        target = events[sim.chance.below(len(events))]
-        loaded = await server.room.events.load([target], server.room.version)
         if loaded[target].pdu.type != "m.room.message":
             continue
         actor = ("ann", "bob", "cat", "hansa")[sim.chance.below(4)]

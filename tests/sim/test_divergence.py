@@ -6,10 +6,12 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hansa import StoreFault
 from hansa.testing.sim import Crashed, Havoc, Simulation, havoc, seeds, simulate
 from sim.federation import ALIAS, Server, same_everywhere, tie_together
 
@@ -18,13 +20,22 @@ pytestmark = pytest.mark.sim
 _PEOPLE = ("ann", "bob", "cat")
 
 
-async def _town(sim: Simulation, keys: Path, count: int, version: str = "") -> list[Server]:
-    """``count`` servers with three native people each, all joined, of different power."""
+async def _town(
+    sim: Simulation,
+    keys: Path,
+    count: int,
+    version: str = "",
+    made: Callable[[Server], object] = lambda _: None,
+) -> list[Server]:
+    """``count`` servers with three native people each, all joined, of different power; ``made`` is told of
+    each before it starts.
+    """
     version = version or ("10", "11", "12")[sim.seed % 3]
     servers: list[Server] = []
     for name in "abcde"[:count]:
         room = ALIAS if not servers else f"{ALIAS}:{servers[0].server_name}"
         servers.append(Server(sim, name, keys, room=room, version=version))
+        made(servers[-1])
         await servers[-1].machine.start()
         await sim.until(lambda: servers[-1].linked, "in the room", within=900.0)
     for server in servers:
@@ -55,7 +66,7 @@ async def _levels(server: Server) -> dict[str, Any]:
             room = server.room
             found = await room.events_of(await room.state(), [("m.room.power_levels", "")])
             content = dict(found["m.room.power_levels", ""].content)
-        except (Crashed, KeyError):
+        except (Crashed, KeyError, StoreFault):
             await asyncio.sleep(0.1)
             continue
         return {**content, "users": dict(content["users"])}

@@ -24,7 +24,9 @@ class Fault(StrEnum):
     #: Nothing of it was begun.
     AWAY = "away"
     #: It is kept and acknowledged, but only when the database is back.
-    LATE = "kept late"
+    LATE = "told late"
+    #: It is kept only when the database is back, and then acknowledged: until then reads know nothing of it.
+    HELD = "kept late"
     #: Another process has the database.
     LOST = "lost"
 
@@ -46,7 +48,7 @@ class FaultyStore(StoreAround):
         self.choose = choose
         self.stale = stale
         self.away = False
-        #: Set while commits that are ``LATE`` get their answer.
+        #: Set while commits that are ``LATE`` or ``HELD`` get their answer.
         self.back = asyncio.Event()
         self.back.set()
         #: Faults that were met, in order.
@@ -74,13 +76,18 @@ class FaultyStore(StoreAround):
                 raise StoreLost
             case Fault.UNKNOWN_NOT_KEPT:
                 raise ResultUnknown("the answer was lost")
-        await self._remember(scope, writes)
-        found = await self._store.commit(scope, writes, durability=durability)
+        if fault is Fault.HELD:
+            await self.back.wait()
+        found = await self._keep(scope, writes, durability)
         if fault is Fault.UNKNOWN_KEPT:
             raise ResultUnknown("the answer was lost")
         if fault is Fault.LATE:
             await self.back.wait()
         return found
+
+    async def _keep(self, scope: str, writes: Sequence[Write], durability: Durability) -> list[int]:
+        await self._remember(scope, writes)
+        return await self._store.commit(scope, writes, durability=durability)
 
     def _begun(self) -> None:
         if self._lost.is_set():

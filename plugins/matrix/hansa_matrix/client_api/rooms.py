@@ -210,7 +210,7 @@ class Rooms:
         if waiting is not None:
             servers = list(dict.fromkeys([waiting.origin, *servers]))
         room = self._rooms.get(room_id)
-        if room is None or not room.resident:
+        if room is None or not room.resident or self._ctx.link(room_id) is None:
             try:
                 opened = await self._entrance.enter(room_id, servers, user, more)
             except RoomRefused as problem:

@@ -81,6 +81,7 @@ class Entrance:
         upgrades.arrived = self.arrived
         self._rooms = rooms
         self._entering: set[str] = set()
+        self._linking: set[str] = set()
         #: Whether an operator wants nothing to do with a room; how many PDUs of one wait.
         self.blocked: Callable[[str], bool] = lambda _: False
         self.waiting: Callable[[str], int] = lambda _: 0
@@ -187,7 +188,18 @@ class Entrance:
             if idle and room_id not in self._entering:
                 return True
             await asyncio.sleep(_LOOK)
+        if room_id not in self._entering and room_id not in self._linking:
+            self._linking.add(room_id)
+            self._ctx.spawn(partial(self._link, room_id), f"link {room_id}")
         return False
+
+    async def _link(self, room_id: str) -> None:
+        """Whoever brought us into a room could not link it: the database went away between the two."""
+        room = self._rooms.get(room_id)
+        if room is not None and room.resident and room_id not in await self._upgrades.waiting():
+            opened = await self.opened(room)
+            await self._ctx.open_link(room_id, authority=True, view=opened.view)
+        self._linking.discard(room_id)
 
     async def opened(self, room: MatrixRoom, *, anew: bool = False) -> OpenedRoom:
         """A room that we are in, as the core takes it; ``anew`` if what it knows of it is from before."""

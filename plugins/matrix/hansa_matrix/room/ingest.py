@@ -514,6 +514,8 @@ class Ingest:
         cited -= {one.pdu.event_id for one in batch}
         try:
             await room.events.load(cited, room.version)
+        except StoreFault:  # nothing is judged now
+            raise
         except Exception:  # those that it concerns fail by themselves
             self._ctx.log.exception("reading ahead in %s", room.room_id)
 

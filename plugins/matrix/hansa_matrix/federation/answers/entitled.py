@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 import orjson
-from hansa import NetworkContext
+from hansa import Busy, NetworkContext
 
 from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
@@ -46,12 +46,14 @@ class Entitled:
         self._ctx: NetworkContext = own.ctx
 
     def room(self, room_id: str, origin: str, *, member: bool = True) -> MatrixRoom:
-        """A room that we are in and, if ``member``, ``origin`` too."""
+        """A room that we are in and, if ``member``, ``origin`` too. ``Busy`` while it is entered."""
         room = self.rooms.get(room_id)
         if self.rooms.blocked(room_id):
             raise error(403, "M_FORBIDDEN", "this server takes no part in that room")
         if room is None or not room.resident:
             raise error(404, "M_NOT_FOUND", "this server is not in that room")
+        if self._ctx.link(room_id) is None:  # so that it is not known yet who is in
+            raise Busy("the room is being entered", after=5.0)
         if member and not self.inside(room, origin):
             raise error(403, "M_FORBIDDEN", f"{origin} is not in that room")
         return room
