@@ -30,6 +30,26 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
+def _anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and MkDocs make them."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_anchors_lead_somewhere(page):
+    for target, anchor in re.findall(r"\]\(([^)#\s:]*)#([\w-]+)\)", page.read_text(encoding="utf-8")):
+        assert anchor in _anchors(page.parent / target if target else page), f"{target}#{anchor}"
+
+
+def test_the_site_has_every_page_once():
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r"^ +- (?:[^:]+: )?([\w/-]+\.md)$", site, flags=re.MULTILINE)
+    beside = {"adr/index.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"}
+    assert sorted(listed) == sorted({path.name for path in (ROOT / "docs").glob("*.md")} | beside)
+
+
 def test_files_that_the_architecture_names_exist():
     roots = [ROOT / "core/hansa", *(ROOT / "plugins").glob("*/hansa_*")]
     for name in re.findall(r"`([\w/]+\.py)`", ARCHITECTURE):
