@@ -80,6 +80,7 @@ from hansa.pure.errors import (
 )
 from hansa.pure.features import Features, Level, cut
 from hansa.pure.globs import Glob, glob_expression
+from hansa.pure.lru import LruCache, WeightedLruCache
 from hansa.pure.model import (
     Delivery,
     Direction,
@@ -131,6 +132,7 @@ from hansa.store.base import (
 from hansa.store.faults import ResultUnknown, StoreFault, StoreLost
 from hansa.store.paging import first_page, pages, scan_all
 from hansa.store.races import Changed, again_on_conflict, change_row
+from hansa.token_buckets import TokenBucket, TokenBuckets
 
 __version__ = "0.1.0"
 #: The number of the plugin contract; a plugin says ``api = 1``.
@@ -198,6 +200,7 @@ __all__ = [
     "LinksRooms",
     "LocalProtocolError",
     "LogLimit",
+    "LruCache",
     "MakesGhosts",
     "MediaTransfer",
     "MediaUpload",
@@ -261,6 +264,8 @@ __all__ = [
     "StoreLost",
     "Style",
     "ToDevice",
+    "TokenBucket",
+    "TokenBuckets",
     "Topic",
     "TracksDelivery",
     "Turn",
@@ -268,6 +273,7 @@ __all__ = [
     "Value",
     "Verdict",
     "ViewChange",
+    "WeightedLruCache",
     "Write",
     "again_on_conflict",
     "change_row",

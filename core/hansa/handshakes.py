@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hansa.pure.addresses import networks
+from hansa.token_buckets import TokenBucket
 
 #: Networks whose allowance is remembered; beyond, those that are not share one.
 _REMEMBERED = 10_000
@@ -33,18 +34,6 @@ class HandshakeLimits:
     group_burst: float = 1024.0
 
 
-@dataclass(slots=True)
-class _Bucket:
-    left: float
-    at: float
-    rate: float
-    burst: float
-
-    def used(self, now: float) -> bool:
-        """Whether something of it is taken, or is about to be."""
-        return self.at == now or self.left + (now - self.at) * self.rate < self.burst
-
-
 class HandshakeRates:
     """What each address and network has left. An entry is forgotten once it is full again, never to make room
     for another: nobody is let in by being many.
@@ -53,7 +42,7 @@ class HandshakeRates:
     def __init__(self, limits: HandshakeLimits, time: Callable[[], float]) -> None:
         self._limits = limits
         self._time = time
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets: dict[str, TokenBucket] = {}
         self._forgot = -_FORGET_EVERY
 
     def __len__(self) -> int:
@@ -70,14 +59,14 @@ class HandshakeRates:
         taken = []
         for name, rate, burst in reversed(asked):
             bucket = self._bucket(name, rate, burst, now)
-            if bucket.left < 1.0:
+            if bucket.wait():
                 return False
             taken.append(bucket)
         for bucket in taken:
-            bucket.left -= 1.0
+            bucket.take()
         return True
 
-    def _bucket(self, name: str, rate: float, burst: float, now: float) -> _Bucket:
+    def _bucket(self, name: str, rate: float, burst: float, now: float) -> TokenBucket:
         bucket = self._buckets.get(name)
         if bucket is None and len(self._buckets) >= _REMEMBERED:
             limits = self._limits
@@ -86,10 +75,9 @@ class HandshakeRates:
                 name, rate, burst = "", limits.group_rate, limits.group_burst
                 bucket = self._buckets.get(name)
         if bucket is None:
-            bucket = self._buckets[name] = _Bucket(burst, now, rate, burst)
+            bucket = self._buckets[name] = TokenBucket(rate, burst, now)
         else:
-            bucket.left = min(burst, bucket.left + (now - bucket.at) * rate)
-            bucket.at = now
+            bucket.refill(now)
         return bucket
 
     def _forget(self, now: float) -> None:
@@ -97,7 +85,12 @@ class HandshakeRates:
         if now - self._forgot < _FORGET_EVERY:
             return
         self._forgot = now
-        self._buckets = {name: one for name, one in self._buckets.items() if one.used(now)}
+        self._buckets = {name: one for name, one in self._buckets.items() if _used(one, now)}
+
+
+def _used(bucket: TokenBucket, now: float) -> bool:
+    """Whether something of a bucket is taken, or is about to be."""
+    return bucket.at == now or bucket.left + (now - bucket.at) * bucket.rate < bucket.burst
 
 
 class Turns:

@@ -1,13 +1,11 @@
-"""A token bucket per destination."""
+"""How fast deliveries to one network may be."""
 
 from __future__ import annotations
 
 import asyncio
 
 from hansa.seams import Clock
-
-#: Sums of fractions fall short of 1 by less than this, and no sleep is as short.
-_CLOSE = 1e-6
+from hansa.token_buckets import TokenBucket
 
 
 class Throttle:
@@ -15,20 +13,15 @@ class Throttle:
 
     def __init__(self, clock: Clock, rate: float = 0.0, burst: int = 50) -> None:
         self._clock = clock
-        self._rate = rate
-        self._burst = float(burst)
-        self._tokens = float(burst)
-        self._at = clock.monotonic()
+        self._bucket = TokenBucket(rate, float(burst), clock.monotonic())
 
     async def pass_one(self) -> None:
         """Wait for a token."""
-        if self._rate <= 0:
+        if self._bucket.rate <= 0:
             return
         while True:
-            now = self._clock.monotonic()
-            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-            self._at = now
-            if self._tokens > 1 - _CLOSE:
-                self._tokens -= 1
+            self._bucket.refill(self._clock.monotonic())
+            if not (wait := self._bucket.wait()):
+                self._bucket.take()
                 return
-            await asyncio.sleep((1 - self._tokens) / self._rate)
+            await asyncio.sleep(wait)

@@ -6,9 +6,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from hansa import Busy
+from hansa import Busy, token_buckets
 from hansa_matrix.client_api.shares import Shares
-from hansa_matrix.federation import allowance
 from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.federation.strangers import MOST_EACH, Strangers
 
@@ -24,7 +23,7 @@ class At:
 
 def test_inventing_names_makes_nobody_forget_who_has_used_up_theirs(monkeypatch):
     """10,000 invented names gave anybody as many guesses again as they liked."""
-    monkeypatch.setattr(allowance, "_MOST", 100)
+    monkeypatch.setattr(token_buckets, "MAX_NAMES", 100)
     clock: Any = At()
     allowed = Allowance(clock, 0.01, 5)
     assert [bool(allowed.take("juliet")) for _ in range(6)] == [False] * 5 + [True]

@@ -8,10 +8,9 @@ in: claiming old times gains ten bursts, once.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
-from hansa import Clock
+from hansa import Clock, LruCache, TokenBucket
 
 from hansa_governance.config import Rate
 
@@ -27,29 +26,10 @@ _LATE = 30.0
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """``left`` tokens at the time ``at``, ``most`` of them at most."""
-
-    most: float
-    left: float
-    at: float
-
-    def run(self, now: float, per_second: float) -> None:
-        """Fill up to a time; one before the last is the last."""
-        spaced = max(0.0, now - self.at)
-        self.left = min(self.most, self.left + spaced * per_second)
-        self.at += spaced
-
-    def take(self) -> None:
-        """One token less."""
-        self.left = max(0.0, self.left - 1)
-
-
-@dataclass(slots=True)
 class _Sender:
-    live: _Bucket
-    late: _Bucket
-    whole: _Bucket
+    live: TokenBucket
+    late: TokenBucket
+    whole: TokenBucket
 
 
 class Rates:
@@ -59,7 +39,7 @@ class Rates:
         self._most = float(rate.events * times)
         self._per_second = rate.events * times / rate.seconds
         self._clock = clock
-        self._senders: OrderedDict[str, _Sender] = OrderedDict()
+        self._senders: LruCache[str, _Sender] = LruCache(_SENDERS)
 
     def take(self, sender: str, ts: int = 0, *, always: bool = False) -> float:
         """0 if the sender may do one thing more, else the seconds until they may. ``ts`` is when they say
@@ -68,26 +48,26 @@ class Rates:
         now = self._clock.monotonic()
         behind = (self._clock.now() - ts) / 1000 if ts else 0.0
         then = now - min(behind, _LATEST) if behind > _LATE else now
-        known = self._senders.pop(sender, None) or self._fresh(now, then)
-        self._senders[sender] = known
-        if len(self._senders) > _SENDERS:
-            self._senders.popitem(last=False)
-        known.whole.run(now, self._per_second)
+        known = self._senders.get(sender)
+        if known is None:
+            known = self._fresh(now, then)
+            self._senders.put(sender, known)
+        known.whole.refill(now)
         asked = [known.live]
         if then < now:
             asked = [known.late, known.whole]
-        asked[0].run(then, self._per_second)
-        short = 1 - min(bucket.left for bucket in asked)
-        if short > 0 and not always:
-            return short / self._per_second
+        asked[0].refill(then)
+        wait = max(bucket.wait() for bucket in asked)
+        if wait and not always:
+            return wait
         asked[0].take()
         known.whole.take()
         return 0.0
 
     def _fresh(self, now: float, then: float) -> _Sender:
-        most = self._most
+        rate, most = self._per_second, self._most
         return _Sender(
-            _Bucket(most, most, now),
-            _Bucket(most, most, min(then, now - _LATEST)),
-            _Bucket(most * _LARGER, most * _LARGER, now),
+            TokenBucket(rate, most, now),
+            TokenBucket(rate, most, min(then, now - _LATEST)),
+            TokenBucket(rate, most * _LARGER, now),
         )

@@ -10,6 +10,7 @@ import orjson
 from hansa import (
     Cas,
     Delete,
+    LruCache,
     NetworkContext,
     Put,
     Row,
@@ -19,7 +20,6 @@ from hansa import (
     pages,
 )
 
-from hansa_matrix.lru import Lru
 from hansa_matrix.proto.pdu import VerifyKey
 
 #: Keys in memory.
@@ -48,8 +48,8 @@ class KeyStore:
     def __init__(self, ctx: NetworkContext) -> None:
         self._ctx = ctx
         self._store = ctx.store
-        self._known: Lru[tuple[str, str], VerifyKey] = Lru(_KNOWN)
-        self._passing: Lru[str, tuple[Mapping[str, VerifyKey], Document]] = Lru(_PASSING)
+        self._known: LruCache[tuple[str, str], VerifyKey] = LruCache(_KNOWN)
+        self._passing: LruCache[str, tuple[Mapping[str, VerifyKey], Document]] = LruCache(_PASSING)
 
     def at_hand(self, server: str, key_id: str) -> VerifyKey | None:
         """A key that was loaded or put before."""

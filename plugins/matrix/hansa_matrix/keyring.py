@@ -12,12 +12,11 @@ from functools import partial
 from typing import Any
 
 import orjson
-from hansa import NetworkContext, RemoteProtocolError
+from hansa import LruCache, NetworkContext, RemoteProtocolError
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Crowded, Unreachable
 from hansa_matrix.key_store import Document, KeyStore
-from hansa_matrix.lru import Lru
 from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto.canonical import KEY_DOCUMENT, parse
 from hansa_matrix.proto.keys import DAY, check_key_document, key_document, keys_named, notarised
@@ -52,10 +51,10 @@ class Keyring:
         self._distrusted = frozenset(ctx.config.distrusted_keys)
         self._fetching: dict[str, asyncio.Future[bool]] = {}
         #: ``server -> (asked again at, failures)``.
-        self._failed: Lru[str, tuple[float, int]] = Lru(_MANY)
-        self._failing: Lru[str, float] = Lru(_MANY)
-        self._absent: Lru[tuple[str, str], float] = Lru(_MANY)
-        self._unvouched: Lru[str, float] = Lru(_MANY)
+        self._failed: LruCache[str, tuple[float, int]] = LruCache(_MANY)
+        self._failing: LruCache[str, float] = LruCache(_MANY)
+        self._absent: LruCache[tuple[str, str], float] = LruCache(_MANY)
+        self._unvouched: LruCache[str, float] = LruCache(_MANY)
         #: Is told of a server of which a key was learned.
         self.learned: Callable[[str], None] = lambda _: None
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hansa_matrix.lru import Lru
+from hansa import LruCache
+
 from hansa_matrix.room.news import Item, News
 from hansa_matrix.room.room import MatrixRoom
 
@@ -41,7 +42,7 @@ class Absences:
 
     def __init__(self, news: News) -> None:
         self._news = news
-        self._known: Lru[tuple[str, str], Absence] = Lru(_KNOWN)
+        self._known: LruCache[tuple[str, str], Absence] = LruCache(_KNOWN)
 
     async def of(self, room: MatrixRoom) -> list[Absence]:
         """Every absence from a room, oldest first. Without any told event before it, a return is where the

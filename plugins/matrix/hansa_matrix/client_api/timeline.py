@@ -15,12 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Row, first_page
+from hansa import LocalProtocolError, LruCache, NetworkContext, RemoteProtocolError, Row, first_page
 
 from hansa_matrix.client_api.absences import Absence, Absences, since_return
 from hansa_matrix.federation.server import error
 from hansa_matrix.key_locks import KeyLocks
-from hansa_matrix.lru import Lru
 from hansa_matrix.room.events import Stored, is_live, is_shown
 from hansa_matrix.room.news import News
 from hansa_matrix.room.room import MAX_COUNT, MatrixRoom
@@ -92,7 +91,7 @@ class Timeline:
         #: Readers of one room's past wait for each other: what one has fetched the next one reads.
         self._fetching = KeyLocks()
         #: When others were asked in vain for an absence, by its room and end.
-        self._vain: Lru[tuple[str, int], float] = Lru(_VAIN)
+        self._vain: LruCache[tuple[str, int], float] = LruCache(_VAIN)
 
     async def before(
         self, room: MatrixRoom, place: Place, most: int, asks: Asks | None = None

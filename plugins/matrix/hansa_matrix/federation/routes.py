@@ -12,9 +12,8 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
 import orjson
-from hansa import Clock, Failure, Http, HttpError, HttpRequest, HttpResponse, Random
+from hansa import Clock, Failure, Http, HttpError, HttpRequest, HttpResponse, LruCache, Random
 
-from hansa_matrix.lru import Lru
 from hansa_matrix.proto.discovery import (
     MAX_WELL_KNOWN,
     Discovery,
@@ -52,8 +51,8 @@ class Routes:
         self._http = http
         self._clock = clock
         self._random = random
-        self._routes: Lru[str, tuple[float, Route]] = Lru(_KEPT)
-        self._files: Lru[str, _Known] = Lru(_KEPT)
+        self._routes: LruCache[str, tuple[float, Route]] = LruCache(_KEPT)
+        self._files: LruCache[str, _Known] = LruCache(_KEPT)
 
     async def find(
         self,
