@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -15,6 +14,7 @@ from hansa.dispatch import Answer, Installed, ask
 from hansa.loop_budget import LoopBudget
 from hansa.pure.concerned import named_by, source_of, weight_of
 from hansa.pure.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
+from hansa.pure.lru import LruCache
 from hansa.pure.verdict import ALLOW, Action, Verdict, narrowed, strictest
 from hansa.seams import Clock, Random
 from hansa.store.base import Cas, Conflict, Put, Scoped, Write
@@ -98,9 +98,9 @@ class Decisions:
         self._store = store
         self._clock = clock
         self._policies = tuple(policies)
-        self._recent: OrderedDict[tuple[Any, ...], _Recent] = OrderedDict()
+        self._recent: LruCache[tuple[Any, ...], _Recent] = LruCache(_REMEMBERED)
         #: Those of them whose rows are not known to be committed, by decision.
-        self._unwritten: OrderedDict[str, _Recent] = OrderedDict()
+        self._unwritten: LruCache[str, _Recent] = LruCache(_REMEMBERED)
         self.kept = DecisionLog(store, clock, random)
         #: What judging, and making ready for it, takes of a round of the event loop.
         self.budget = LoopBudget()
@@ -172,7 +172,7 @@ class Decisions:
         its row to write too: of a commit that fails no id is left that explains nothing.
         """
         for write in writes if self._unwritten else ():
-            known = self._unwritten.pop(str(write.key[0]), None) if isinstance(write, Put) else None
+            known = self._unwritten.pop(str(write.key[0])) if isinstance(write, Put) else None
             if known is not None:
                 known.writes = ()
 
@@ -229,10 +229,9 @@ class Decisions:
         }
         decision, writes = self.kept.note(crossing, body)
         if not once:
-            self._recent[same] = self._unwritten[decision] = _Recent(now, decision, writes)
-            for remembered in (self._recent, self._unwritten):
-                if len(remembered) > _REMEMBERED:
-                    remembered.popitem(last=False)
+            recent = _Recent(now, decision, writes)
+            self._recent.put(same, recent)
+            self._unwritten.put(decision, recent)
         return Judgement(verdict=self._shown(enforced, decision), writes=writes)
 
     @staticmethod

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 
 from hansa.decisions import Decisions
 from hansa.pure.crossing import EventIn, EventOut
+from hansa.pure.lru import LruCache
 from hansa.pure.model import Event, Link, NativeFacts
 from hansa.rooms import Room
 
@@ -20,7 +20,7 @@ class Rejudging:
     def __init__(self, decisions: Decisions, server_of: Callable[[str, str], str]) -> None:
         self._decisions = decisions
         self._server_of = server_of
-        self._known: OrderedDict[tuple[str, str], tuple[int, bool]] = OrderedDict()
+        self._known: LruCache[tuple[str, str], tuple[int, bool]] = LruCache(_REMEMBERED)
 
     async def passes(self, room: Room, link: Link, event: Event) -> bool:
         """Whether an event of the log may pass a link now: as it was decided then, and by the policies of now
@@ -36,9 +36,7 @@ class Rejudging:
         if known is not None and known[0] == generation:
             return known[1]
         passes = await self._ask(room, link, event)
-        self._known[key] = (generation, passes)
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
+        self._known.put(key, (generation, passes))
         return passes
 
     async def _ask(self, room: Room, link: Link, event: Event) -> bool:

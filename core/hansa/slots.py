@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from hansa.pure.lru import LruCache
 from hansa.seams import Failure, HttpError
 
 #: Destinations that are remembered for having answered.
@@ -113,7 +114,7 @@ class Slots:
         self._open: Counter[_Charge] = Counter()
         self._waits: Counter[_Charge] = Counter()
         self._lanes = {pool: _Lane(pool) for pool in ("known", "unproven", "strangers")}
-        self._answered: OrderedDict[str, None] = OrderedDict()
+        self._answered: LruCache[str, None] = LruCache(_REMEMBERED)
 
     def open(self, pool: str) -> int:
         """Requests under way in ``known`` or ``strangers``."""
@@ -128,12 +129,9 @@ class Slots:
         that are not known to answer at all.
         """
         if not in_time:
-            self._answered.pop(destination, None)
+            self._answered.pop(destination)
             return
-        self._answered[destination] = None
-        self._answered.move_to_end(destination)
-        if len(self._answered) > _REMEMBERED:
-            self._answered.popitem(last=False)
+        self._answered.put(destination, None)
 
     def _charges(self, cause: Cause) -> tuple[str, tuple[_Charge, ...]]:
         if cause.stranger:

@@ -336,7 +336,6 @@ async def test_what_is_passed_on_to_a_server_is_what_a_redaction_would_leave(tmp
         for known in (True, False):
             if not known:
                 network._events._kept.clear()
-                network._events._bytes = 0
             sent.clear()
             writes = network._sender.writes(made.said[-1], made.room, {THEIRS})
             await network._ctx.store.commit(writes)

@@ -50,7 +50,7 @@ async def test_a_whole_room_is_found_whole_and_what_is_missing_is_named(tmp_path
         network = house.app.network("matrix")
         rules = house.room.state["m.room.join_rules", ""]
         await network._ctx.store.commit([Delete("pdu", (rules,))])
-        network._events._kept.pop(rules, None)
+        network._events._kept.pop(rules)
         found = await run(house, "rooms check", room=room)
         assert found["missing_auth"] == [rules] and found["missing_state"] == [rules]
         assert found["missing_prev"] == [rules]
@@ -79,7 +79,7 @@ async def test_what_is_missing_is_asked_for_and_kept(tmp_path):
         rules = house.room.state["m.room.join_rules", ""]
         stored = (await network._events.load([rules], house.room.version))[rules]
         await network._ctx.store.commit([Delete("pdu", (rules,))])
-        network._events._kept.pop(rules, None)
+        network._events._kept.pop(rules)
         house.peer.answer = lambda r: (
             (200, {"auth_chain": [stored.pdu.raw]}) if "/event_auth/" in r.target else None
         )

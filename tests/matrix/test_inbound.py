@@ -165,7 +165,6 @@ async def test_what_the_events_of_a_transaction_stand_on_is_read_at_once(tmp_pat
         assert all(len(raw["auth_events"]) == 2 for raw in words)
         network._ingest.settled = None
         network._events._kept.clear()
-        network._events._bytes = 0
         monkeypatch.setattr(store, "get_many", watched)
         assert (await house.send(*words))[0] == 200
         async with asyncio.timeout(5):

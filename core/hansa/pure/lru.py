@@ -27,13 +27,13 @@ class LruCache(Generic[K, V]):
         """The keys, from the one that is forgotten first."""
         return iter(self._entries)
 
-    def get(self, key: K, default: V | None = None) -> V | None:
+    def get(self, key: K) -> V | None:
         """An entry, which is the last to be forgotten now."""
         try:
             self._entries.move_to_end(key)
             return self._entries[key]
         except KeyError:
-            return default
+            return None
 
     def put(self, key: K, value: V) -> None:
         """A new entry, or another value of one. It is the last to be forgotten now."""
@@ -74,13 +74,13 @@ class WeightedLruCache(Generic[K, V]):
         """All entries, from the one that is forgotten first."""
         return [(key, value) for key, (value, _) in self._entries.items()]
 
-    def get(self, key: K, default: V | None = None) -> V | None:
+    def get(self, key: K) -> V | None:
         """An entry, which is the last to be forgotten now."""
         try:
             self._entries.move_to_end(key)
             return self._entries[key][0]
         except KeyError:
-            return default
+            return None
 
     def put(self, key: K, value: V) -> None:
         """A new entry, or another value of one. It is the last to be forgotten now."""
@@ -98,3 +98,8 @@ class WeightedLruCache(Generic[K, V]):
             return None
         self.weight -= entry[1]
         return entry[0]
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        self._entries.clear()
+        self.weight = 0

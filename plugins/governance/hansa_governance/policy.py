@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,6 +25,7 @@ from hansa import (
     Invite,
     Join,
     Knock,
+    LruCache,
     MediaUpload,
     Member,
     Membership,
@@ -93,7 +93,7 @@ class GovernancePolicy:
         self._rates = Rates(config.rate, clock) if config.rate else None
         self._device_rates = Rates(config.rate, clock, times=_DEVICE_TIMES) if config.rate else None
         self._reader = ThreadPoolExecutor(1, "governance")
-        self._counted: OrderedDict[tuple[Ref, str], None] = OrderedDict()
+        self._counted: LruCache[tuple[Ref, str], None] = LruCache(_COUNTED)
 
     @hookimpl
     async def check(self, crossing: Crossing) -> Verdict | None:
@@ -184,9 +184,7 @@ class GovernancePolicy:
             act = (actor, crossing.facts.act)
             if act in self._counted:
                 return
-            self._counted[act] = None
-            if len(self._counted) > _COUNTED:
-                self._counted.popitem(last=False)
+            self._counted.put(act, None)
             ts = crossing.facts.ts if crossing.immutable else 0
         wait = rates.take(str(actor), ts, always=free)
         if wait:

@@ -6,9 +6,10 @@ A room can have ten thousand servers, and is asked about for everything that is 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
+
+from hansa import LruCache
 
 from hansa_governance.lists import Globs, server_forms
 
@@ -33,7 +34,7 @@ class Servers:
     def __init__(self, deny: Iterable[str], allow: Iterable[str]) -> None:
         self._deny = Globs(deny, server_forms)
         self._allow = Globs(allow, server_forms)
-        self._known: OrderedDict[frozenset[str], tuple[Refused, ...]] = OrderedDict()
+        self._known: LruCache[frozenset[str], tuple[Refused, ...]] = LruCache(_REMEMBERED)
 
     def __bool__(self) -> bool:
         return bool(self._deny or self._allow)
@@ -47,11 +48,7 @@ class Servers:
         known = self._known.get(servers)
         if known is None:
             known = await self._judge(servers)
-            self._known[servers] = known
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(servers)
+            self._known.put(servers, known)
         return known
 
     async def _judge(self, servers: frozenset[str]) -> tuple[Refused, ...]:

@@ -6,10 +6,10 @@ Many servers tell strangers nothing of their people, whether they are there or n
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable
 
-from hansa import Clock, Random
+from hansa import Clock, LruCache, Random
 
 from hansa_xmpp.proto import render
 from hansa_xmpp.proto.jid import domain_of
@@ -36,14 +36,14 @@ class Questions:
         self._waiting: dict[tuple[str, str], asyncio.Future[bool]] = {}
         self._of_domain: Counter[str] = Counter()
         #: By bare JID, until when an answer holds, and the answer.
-        self._known: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+        self._known: LruCache[str, tuple[float, bool]] = LruCache(MOST_REMEMBERED)
 
     async def nobody(self, person: str) -> bool:
         """Whether the server of a bare JID says that there is nobody; False for any other answer, for none in
         time, and where too many are asked.
         """
         now, domain = self._clock.monotonic(), domain_of(person)
-        until, known = self._known.get(person, (0.0, False))
+        until, known = self._known.get(person) or (0.0, False)
         if now < until:
             return known
         if len(self._waiting) >= MOST or self._of_domain[domain] >= MOST_OF_DOMAIN:
@@ -64,9 +64,7 @@ class Questions:
             self._of_domain[domain] -= 1
             if not self._of_domain[domain]:
                 del self._of_domain[domain]
-        self._known[person] = (self._clock.monotonic() + REMEMBERED_FOR, found)
-        if len(self._known) > MOST_REMEMBERED:
-            self._known.popitem(last=False)
+        self._known.put(person, (self._clock.monotonic() + REMEMBERED_FOR, found))
         return found
 
     def answered(self, stanza: Stanza) -> bool:

@@ -4,11 +4,10 @@ people whom this server knows by themselves, so that no stranger's guesses stand
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
-from hansa import Busy, NetworkContext, Request
+from hansa import Busy, LruCache, NetworkContext, Request
 
 from hansa_matrix.client_api.shares import address_group
 from hansa_matrix.federation.allowance import Allowance
@@ -32,7 +31,7 @@ class Attempts:
         self._addresses = Allowance(ctx.clock, rate, burst)
         self._names = Allowance(ctx.clock, ADDRESSES * rate, ADDRESSES * burst)
         self._people = Allowance(ctx.clock, rate, burst)
-        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._known: LruCache[tuple[str, str], None] = LruCache(_MOST_KNOWN)
 
     def stranger(self, request: Request) -> None:
         """Somebody asks who need not be anybody. Raises ``Busy`` where their address asks too often."""
@@ -61,10 +60,7 @@ class Attempts:
         if pair not in self._known:
             self._people.take(f"{user} {pair[1]}")
         self._people.take(f"{user} {device}")
-        self._known.pop(pair, None)
-        self._known[pair] = None
-        if len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
+        self._known.put(pair, None)
 
     def _take(self, allowance: Allowance, name: str) -> None:
         if wait := allowance.take(name):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
-from hansa import NetworkContext, NoBlob, RemoteProtocolError, Request
+from hansa import LruCache, NetworkContext, NoBlob, RemoteProtocolError, Request, WeightedLruCache
 
 from hansa_matrix.federation.server import error
 from hansa_matrix.media.decoder import Decoder, Small, TooLarge, Unreadable
@@ -45,10 +43,12 @@ class Thumbnails:
         self._library = library
         self._decoder = Decoder(ctx)
         self._shares = Shares(_BOUNDS)
-        self._kept: OrderedDict[tuple[str, int, int, bool], Small | None] = OrderedDict()
-        self._bytes = 0
+        #: None stands for a file that is as small already.
+        self._kept: WeightedLruCache[tuple[str, int, int, bool], Small | None] = WeightedLruCache(
+            _MOST_KEPT, _KEPT_BYTES, lambda small: len(small.data) if small is not None else 0
+        )
         #: Files of which none can be made, and why: everybody in a room looks at the same picture.
-        self._failed: OrderedDict[str, tuple[float, RemoteProtocolError]] = OrderedDict()
+        self._failed: LruCache[str, tuple[float, RemoteProtocolError]] = LruCache(_MOST_KEPT)
 
     async def of(self, item: Item, size: tuple[int, int], *, crop: bool, who: str) -> Small | None:
         """A picture of about a size; None if the file is as small already. ``who`` asks: a person or a
@@ -59,17 +59,16 @@ class Thumbnails:
         width, height = (next((s for s in _SIZES if s >= side), _SIZES[-1]) for side in size)
         key = (item.blob.digest, width, height, crop)
         if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
+            return self._kept.get(key)
         if item.blob.size > _MOST_BYTES:
             raise error(413, "M_TOO_LARGE", "the picture is too large for a thumbnail")
         self._may(item)
         async with self._shares.slot(("for", who)):
             if key in self._kept:
-                return self._kept[key]
+                return self._kept.get(key)
             self._may(item)
             small = await self._made(item, (width, height), crop=crop)
-            self._keep(key, small)
+            self._kept.put(key, small)
             return small
 
     async def _made(self, item: Item, size: tuple[int, int], *, crop: bool) -> Small | None:
@@ -89,20 +88,11 @@ class Thumbnails:
     def _fails(self, item: Item, problem: RemoteProtocolError) -> RemoteProtocolError:
         self._ctx.count("matrix_thumbnails_failed")
         until = self._ctx.clock.monotonic() + _FAILED_FOR
-        self._failed[item.blob.digest + item.type] = until, problem
-        if len(self._failed) > _MOST_KEPT:
-            self._failed.popitem(last=False)
+        self._failed.put(item.blob.digest + item.type, (until, problem))
         return problem
 
     def _may(self, item: Item) -> None:
         """Raises the error answer of a file that failed a while ago."""
-        until, problem = self._failed.get(item.blob.digest + item.type, (0.0, None))
+        until, problem = self._failed.get(item.blob.digest + item.type) or (0.0, None)
         if problem is not None and until > self._ctx.clock.monotonic():
             raise error(problem.hint, problem.code, problem.reason)
-
-    def _keep(self, key: tuple[str, int, int, bool], small: Small | None) -> None:
-        self._kept[key] = small
-        self._bytes += len(small.data) if small is not None else 0
-        while self._bytes > _KEPT_BYTES or len(self._kept) > _MOST_KEPT:
-            _, gone = self._kept.popitem(last=False)
-            self._bytes -= len(gone.data) if gone is not None else 0

@@ -6,16 +6,19 @@ SPEC: server-server API, "Joining Rooms".
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import orjson
+from hansa import WeightedLruCache
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import from_wire
 from hansa_matrix.proto.versions import RoomVersion
+
+#: Events that are kept unpacked, however small they are.
+_MAX_UNPACKED = 10_000
 
 
 class _Packed(Mapping[str, Any]):
@@ -63,18 +66,14 @@ class Unpacking:
 
     def __init__(self, version: RoomVersion, most: int = 512 * 1024) -> None:
         self._version = version
-        self._most = self._left = most
-        self._kept: OrderedDict[str, Pdu] = OrderedDict()
+        self._kept: WeightedLruCache[str, Pdu] = WeightedLruCache(
+            _MAX_UNPACKED, most, lambda pdu: len(pdu.wire)
+        )
 
     def __call__(self, pdu: Pdu) -> Pdu:
         """``pdu``, the same object while it is kept."""
         kept = self._kept.get(pdu.event_id)
-        if kept is not None:
-            self._kept.move_to_end(pdu.event_id)
-            return kept
-        kept = self._kept[pdu.event_id] = unpacked(pdu, self._version)
-        self._left -= len(pdu.wire)
-        while self._left < 0 and len(self._kept) > 1:
-            _, oldest = self._kept.popitem(last=False)
-            self._left += len(oldest.wire)
+        if kept is None:
+            kept = unpacked(pdu, self._version)
+            self._kept.put(pdu.event_id, kept)
         return kept

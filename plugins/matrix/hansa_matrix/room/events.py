@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 from typing import Protocol
 
-from hansa import Insert, Put, Row, Scoped, Value
+from hansa import Insert, Put, Row, Scoped, Value, WeightedLruCache
 from hansa.pure.bounded_json import values_in
 from hansa.pure.quick import quick
 
@@ -176,16 +176,14 @@ class Events:
         self._store = store
         #: Asked of what somebody is to read.
         self.judge: Judge | None = None
-        #: With the size of each.
-        self._kept: OrderedDict[str, tuple[Stored, int]] = OrderedDict()
-        self._bytes = 0
+        self._kept: WeightedLruCache[str, Stored] = WeightedLruCache(_KEPT, _KEPT_BYTES, attrgetter("size"))
 
     async def load(self, ids: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
         """Those of the events that are stored."""
         found: dict[str, Stored] = {}
         missing: list[str] = []
         for event_id in ids:
-            kept = self.at_hand(event_id)
+            kept = self._kept.get(event_id)
             if kept is None:
                 missing.append(event_id)
             else:
@@ -211,27 +209,17 @@ class Events:
 
     def keep(self, stored: Iterable[Stored]) -> None:
         """Remember what was just written or read."""
-        kept = self._kept
         for one in stored:
-            event_id, size = one.pdu.event_id, one.size
-            before = kept.get(event_id)
-            self._bytes += size - (before[1] if before else 0)
-            kept[event_id] = one, size
-        while len(kept) > _KEPT or self._bytes > _KEPT_BYTES:
-            self._bytes -= kept.popitem(last=False)[1][1]
+            self._kept.put(one.pdu.event_id, one)
 
     def at_hand(self, event_id: str) -> Stored | None:
         """An event if it is in memory, where it stays longer for it."""
-        kept = self._kept.get(event_id)
-        if kept is None:
-            return None
-        self._kept.move_to_end(event_id)
-        return kept[0]
+        return self._kept.get(event_id)
 
     def forget(self, room_id: str) -> None:
         """Drop the events of a room: what they are in the store may be something else."""
-        for event_id in [e for e, (one, _) in self._kept.items() if one.pdu.room_id == room_id]:
-            self._bytes -= self._kept.pop(event_id)[1]
+        for event_id in [e for e, one in self._kept.items() if one.pdu.room_id == room_id]:
+            self._kept.pop(event_id)
 
 
 class RoomEvents:

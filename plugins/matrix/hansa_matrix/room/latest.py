@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
-from hansa import Delete, Write
+from hansa import Delete, LruCache, Write
 
 from hansa_matrix.room.news import told
 
@@ -18,7 +16,7 @@ class Latest:
     """
 
     def __init__(self) -> None:
-        self._at: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._at: LruCache[tuple[str, str], int] = LruCache(_MOST)
 
     def writes(self, topic: str, ref: str) -> list[Write]:
         """Tell of something in place of the last time."""
@@ -28,7 +26,4 @@ class Latest:
 
     def noted(self, topic: str, ref: str, position: int) -> None:
         """The row is durable, at a position."""
-        self._at.pop((topic, ref), None)
-        self._at[topic, ref] = position
-        if len(self._at) > _MOST:
-            self._at.popitem(last=False)
+        self._at.put((topic, ref), position)

@@ -7,11 +7,10 @@ is shown without its words.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hansa import NetworkContext
+from hansa import LruCache, NetworkContext
 
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.proto import ids
@@ -27,7 +26,7 @@ class Outside:
     def __init__(self, ctx: NetworkContext) -> None:
         self._ctx = ctx
         self._crossings = Crossings(ctx)
-        self._known: OrderedDict[tuple[str, int], tuple[int, bool]] = OrderedDict()
+        self._known: LruCache[tuple[str, int], tuple[int, bool]] = LruCache(_REMEMBERED)
 
     async def state(
         self, server: str, room_id: str, events: Sequence[Mapping[str, Any]]
@@ -55,9 +54,8 @@ class Outside:
         known = self._known.get(named)
         if known is None or known[0] != generation:
             asked = self._crossings.directory_query(server, room_id[:255], outbound=True, texts=texts)
-            known = self._known[named] = (generation, await passes(self._ctx, asked))
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+            known = (generation, await passes(self._ctx, asked))
+            self._known.put(named, known)
         return known[1]
 
 

@@ -7,7 +7,7 @@ answered. SPEC: server-server API, "Inviting to a room", "Knocking"; R-11.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from hansa import (
     Busy,
     Delete,
     Invite,
+    LruCache,
     NetworkContext,
     Put,
     Ref,
@@ -87,7 +88,7 @@ class Pending:
         #: What is too many is counted, then removed: one at a time.
         self._one = asyncio.Lock()
         #: Invites that were judged again: ``(room, user) -> (generation, whether it may be shown)``.
-        self._judged: OrderedDict[tuple[str, str], tuple[int, bool]] = OrderedDict()
+        self._judged: LruCache[tuple[str, str], tuple[int, bool]] = LruCache(_JUDGED)
 
     def admit(self, origin: str, user: str) -> None:
         """A server asks somebody in. Raises ``Busy`` where it does so too often."""
@@ -220,9 +221,8 @@ class Pending:
                     again=True,
                 )
             )
-            known = self._judged[key] = (generation, verdict.allowed)
-            if len(self._judged) > _JUDGED:
-                self._judged.popitem(last=False)
+            known = (generation, verdict.allowed)
+            self._judged.put(key, known)
         return known[1]
 
     async def drop(self, room_id: str, user: str, left: Pdu | None = None) -> None:

@@ -8,11 +8,10 @@ had been denied when it came; where it stands in the DAG stays as it is.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from hansa import EventIn, Inbound, Link, NativeFacts, NetworkContext, Ref, RoomView
+from hansa import EventIn, Inbound, Link, LruCache, NativeFacts, NetworkContext, Ref, RoomView
 
 from hansa_matrix.bridge import HomeOf, content_of
 from hansa_matrix.proto.event import Pdu
@@ -32,7 +31,7 @@ class Rejudging:
         self._home_of = home_of
         self._facts = facts
         #: ``event id -> (generation, decision)``; the decision is empty where the event may be shown.
-        self._known: OrderedDict[str, tuple[int, str]] = OrderedDict()
+        self._known: LruCache[str, tuple[int, str]] = LruCache(_REMEMBERED)
 
     @property
     def active(self) -> bool:
@@ -49,9 +48,8 @@ class Rejudging:
                 continue
             known = self._known.get(event_id)
             if known is None or known[0] != generation:
-                known = self._known[event_id] = (generation, await self._decision(one.pdu))
-                if len(self._known) > _REMEMBERED:
-                    self._known.popitem(last=False)
+                known = (generation, await self._decision(one.pdu))
+                self._known.put(event_id, known)
                 asked += 1
                 if not asked % _STEP:
                     await asyncio.sleep(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import orjson
-from hansa import Cas, LocalProtocolError, Remove, Scoped, Write
+from hansa import Cas, LocalProtocolError, LruCache, Remove, Scoped, Write
 from hansa.pure.quick import quick
 
 from hansa_matrix.proto.acl import acl_of
@@ -141,7 +140,7 @@ class MatrixRoom:
         self._acl = _Said(ACL_KEY, acl_of)
         self._policy = _Said(POLICY_KEY, policy_server)
         #: What branches were resolved to, by their groups; the states are kept or read by ``groups``.
-        self._merged: OrderedDict[frozenset[int], int] = OrderedDict()
+        self._merged: LruCache[frozenset[int], int] = LruCache(_MERGED)
         #: How many of the events that come next are looked for before they are taken for new.
         self.doubted = 0
         self.awaited = Awaited(room_id)
@@ -329,10 +328,9 @@ class MatrixRoom:
         if len(several) == 1:
             (group,) = several
             return group, await self.groups.load(group)
-        if several in self._merged:
-            self._merged.move_to_end(several)
-            group = self._merged[several]
-            return group, await self.groups.load(group)
+        merged = self._merged.get(several)
+        if merged is not None:
+            return merged, await self.groups.load(merged)
         distinct = sorted(several)
         sets = [await self.groups.load(group) for group in distinct]
         known: dict[str, Stored] = {}
@@ -376,9 +374,7 @@ class MatrixRoom:
 
     def _remember(self, several: frozenset[int], group: int) -> None:
         """The branches of a fork meet in every event that follows: what they resolve to does not change."""
-        self._merged[several] = group
-        if len(self._merged) > _MERGED:
-            self._merged.popitem(last=False)
+        self._merged.put(several, group)
 
     def forget(self) -> None:
         """Drop the groups that are not durable: the turn that made them was not committed."""

@@ -6,8 +6,9 @@ origin under which it is in the core's log.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
+
+from hansa import LruCache
 
 _MOST = 20_000
 
@@ -25,13 +26,11 @@ class Sent:
     """In memory only."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, Handle] = OrderedDict()
+        self._kept: LruCache[str, Handle] = LruCache(_MOST)
 
     def keep(self, event_id: str, handle: Handle) -> None:
         """An event is about to be committed."""
-        self._kept[event_id] = handle
-        if len(self._kept) > _MOST:
-            self._kept.popitem(last=False)
+        self._kept.put(event_id, handle)
 
     def by(self, user: str, device: str, event_id: str) -> str:
         """The transaction id by which a device sent an event; empty if it did not."""

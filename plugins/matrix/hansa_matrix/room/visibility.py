@@ -7,7 +7,7 @@ since it needs every event to go on.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from hansa import LruCache
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.history_visibility import memberships_that_read, visibility_of
@@ -23,7 +23,7 @@ class Visibility:
     """Answers are remembered by the state that an event stood in."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, int, str], bool] = OrderedDict()
+        self._known: LruCache[tuple[str, int, str], bool] = LruCache(_MOST)
 
     async def seen(self, room: MatrixRoom, stored: Stored, server: str) -> bool:
         """Whether somebody of ``server``, which is in the room, could read an event. What changes the
@@ -47,9 +47,8 @@ class Visibility:
         key = (room.room_id, group, server)
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = await self._lets(room, group, server)
-            if len(self._known) > _MOST:
-                self._known.popitem(last=False)
+            known = await self._lets(room, group, server)
+            self._known.put(key, known)
         return known
 
     async def _lets(self, room: MatrixRoom, group: int, server: str) -> bool:

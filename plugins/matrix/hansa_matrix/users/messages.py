@@ -5,13 +5,12 @@ SPEC: server-server API, "Send-to-device messaging". What is for a ghost is let 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from hansa import Busy, Conflict, Insert, LocalProtocolError, NetworkContext, Row, Write
+from hansa import Busy, Conflict, Insert, LocalProtocolError, LruCache, NetworkContext, Row, Write
 
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.crowding import Trimmed
@@ -59,7 +58,7 @@ class DeviceMessages:
         self._sender = sender
         self._crossings = Crossings(ctx)
         #: Messages that were judged again: ``position -> (generation, whether it may be had)``.
-        self._judged: OrderedDict[int, tuple[int, bool]] = OrderedDict()
+        self._judged: LruCache[int, tuple[int, bool]] = LruCache(_MOST_JUDGED)
         #: By peer, whose counts a commit compares.
         self._locks = KeyLocks()
         self.shares = WaitingShares(ctx)
@@ -282,9 +281,8 @@ class DeviceMessages:
                     event["sender"], event["type"], messages, outbound=False, again=True
                 )
             )
-            known = self._judged[waiting.position] = (generation, verdict.allowed)
-            if len(self._judged) > _MOST_JUDGED:
-                self._judged.popitem(last=False)
+            known = (generation, verdict.allowed)
+            self._judged.put(waiting.position, known)
             if not known[1]:
                 self._ctx.count("matrix_to_device_discarded", reason="denied")
         return known[1]

@@ -5,7 +5,6 @@ SPEC: server-server API, "Querying for information"; client-server API, "Profile
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +13,7 @@ import orjson
 from hansa import (
     Changed,
     LocalProtocolError,
+    LruCache,
     Membership,
     NetworkContext,
     Person,
@@ -47,7 +47,7 @@ class Profiles:
         self._server = server
         self._crossings = Crossings(ctx)
         #: Profiles that were judged: ``user -> ((generation, hash of the words), whether it may be shown)``.
-        self._judged: OrderedDict[str, tuple[tuple[int, int], bool]] = OrderedDict()
+        self._judged: LruCache[str, tuple[tuple[int, int], bool]] = LruCache(_JUDGED)
         self._locks = KeyLocks()
         #: Whether somebody has an account here, who may have said nothing of themselves.
         self.known: Callable[[str], bool] = lambda _: False
@@ -82,9 +82,8 @@ class Profiles:
         known = self._judged.get(user)
         if known is None or known[0] != asked:
             verdict = await self._ctx.check(self._crossings.profile_change(user, words, again=True))
-            known = self._judged[user] = (asked, verdict.allowed)
-            if len(self._judged) > _JUDGED:
-                self._judged.popitem(last=False)
+            known = (asked, verdict.allowed)
+            self._judged.put(user, known)
         return known[1]
 
     async def set_by(self, users: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,54 @@
+"""Caches that forget what was used least recently."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from hansa import LruCache, WeightedLruCache
+from hypothesis import given
+from hypothesis import strategies as st
+
+STEPS = st.lists(st.tuples(st.sampled_from(["get", "put", "pop"]), st.integers(0, 6), st.integers(0, 5)))
+
+
+@given(STEPS)
+def test_the_entry_that_was_used_least_recently_is_forgotten(steps):
+    cache, model = LruCache[int, int](3), OrderedDict[int, int]()
+    for what, key, value in steps:
+        if what == "put":
+            cache.put(key, value)
+            model.pop(key, None)
+            model[key] = value
+            if len(model) > 3:
+                del model[next(iter(model))]
+        elif what == "pop":
+            assert cache.pop(key) == model.pop(key, None)
+        else:
+            assert cache.get(key) == model.get(key)
+            if key in model:
+                model.move_to_end(key)
+        assert list(cache) == list(model) and len(cache) == len(model) and (key in cache) is (key in model)
+    cache.clear()
+    assert not len(cache)
+
+
+@given(STEPS)
+def test_weights_are_bounded_and_the_last_entry_stays(steps):
+    cache, model = WeightedLruCache[int, int](3, 7, lambda value: value * 2), OrderedDict[int, int]()
+    for what, key, value in steps:
+        if what == "put":
+            cache.put(key, value)
+            model.pop(key, None)
+            model[key] = value
+            while len(model) > 1 and (len(model) > 3 or 2 * sum(model.values()) > 7):
+                del model[next(iter(model))]
+        elif what == "pop":
+            assert cache.pop(key) == model.pop(key, None)
+        else:
+            assert cache.get(key) == model.get(key)
+            if key in model:
+                model.move_to_end(key)
+        assert cache.items() == list(model.items()) and cache.weight == 2 * sum(model.values())
+        assert len(cache) == len(model) and (key in cache) is (key in model)
+    cache.clear()
+    assert not len(cache) and cache.weight == 0
