@@ -1,6 +1,8 @@
 """Hansa: a plugin-based federation framework. This module is the whole public surface for plugins."""
 
+from hansa.backoff import Backoff
 from hansa.blobs import Blob, BlobTooLarge, NoBlob
+from hansa.circuit_breaker import CircuitBreaker
 from hansa.context import NetworkContext, PluginContext
 from hansa.contracts import (
     Authority,
@@ -148,12 +150,14 @@ __all__ = [
     "Append",
     "Argument",
     "Authority",
+    "Backoff",
     "Blob",
     "BlobTooLarge",
     "BodyTooLarge",
     "Busy",
     "Cas",
     "Changed",
+    "CircuitBreaker",
     "Clock",
     "Collection",
     "Command",

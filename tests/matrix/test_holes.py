@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import hansa_governance
 import pytest
-from hansa import HttpRequest
+from hansa import Backoff, HttpRequest
 from hansa.setup import PolicySetup
 from hansa.testing import ManualClock
 from hansa_matrix.proto.hashing import event_id
@@ -158,7 +158,7 @@ def _options(how: str) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch):
-    monkeypatch.setattr(line, "RETRY", (0.01,))
+    monkeypatch.setattr(line, "RETRY", Backoff(first=0.01, most=0.01))
 
 
 @pytest.mark.parametrize("version", ["1", "6", "12"])

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import orjson
 import pytest
-from hansa import HttpRequest, RemoteProtocolError, RoomRefused
+from hansa import Backoff, HttpRequest, RemoteProtocolError, RoomRefused
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.room import line, membership, outliers
 from hansa_matrix.room.outliers import in_auth_order
@@ -220,7 +220,7 @@ async def test_so_many_rooms_are_entered_at_a_time_and_one_server_has_its_share(
 @pytest.mark.parametrize("ring", [1, 2])
 async def test_what_follows_a_ring_goes_on(tmp_path, monkeypatch, version, ring):
     """Events that follow each other wait for each other; whoever follows them does not wait for ever."""
-    monkeypatch.setattr(line, "RETRY", (0.01,))
+    monkeypatch.setattr(line, "RETRY", Backoff(first=0.01, most=0.01))
     async with inbound(tmp_path, version, gap_patience=0.0) as house:
         forger, room = house.forger, house.room
         tips = list(room.tips)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from hansa import Backoff
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.room import line as lines
 from hansa_matrix.room.backlog import MOST_EACH, Backlog
@@ -84,10 +85,10 @@ async def test_an_arrival_ends_the_wait():
 
 
 async def test_the_wait_grows_and_ends(monkeypatch):
-    monkeypatch.setattr(lines, "RETRY", (1.0, 5.0))
+    monkeypatch.setattr(lines, "RETRY", Backoff(first=1.0, most=3.0))
     line, clock = Line(), Hand()
     line.put(entry("stuck"))
-    for wait in (1.0, 5.0, 5.0):
+    for wait in (1.0, 2.0, 3.0, 3.0):
         line.step_aside(clock.at)
         clock.at += wait
         await line.ready(clock)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from clients.people import Person, house, part
+from hansa import Backoff
 from hansa_matrix.room import line
 from matrix.inbound import OURS
 from matrix.test_holes import MUTE, World, _options, denied
@@ -16,7 +17,7 @@ from matrix.test_holes import MUTE, World, _options, denied
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch):
-    monkeypatch.setattr(line, "RETRY", (0.01,))
+    monkeypatch.setattr(line, "RETRY", Backoff(first=0.01, most=0.01))
 
 
 @asynccontextmanager

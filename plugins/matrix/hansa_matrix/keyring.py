@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import orjson
-from hansa import LruCache, NetworkContext, RemoteProtocolError
+from hansa import Backoff, LruCache, NetworkContext, RemoteProtocolError
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Crowded, Unreachable
@@ -24,7 +24,7 @@ from hansa_matrix.proto.pdu import VerifyKey
 from hansa_matrix.proto.signing import signable, with_signature
 
 #: Seconds until a server that gave no keys is asked again, doubled each time.
-_NEGATIVE, _MOST_NEGATIVE = 60.0, 3600.0
+_NEGATIVE = Backoff(first=60.0, most=3600.0)
 #: Seconds for which a key that a server did not name, or named as expired, is not asked for again.
 _ABSENT = 60.0
 _MANY = 20_000
@@ -205,8 +205,7 @@ class Keyring:
             return False
         except (Unreachable, RemoteProtocolError):
             was_asked = True
-            wait = min(_MOST_NEGATIVE, _NEGATIVE * 2.0 ** min(failures, 10))
-            wait *= 0.9 + 0.2 * self._ctx.random.uniform()
+            wait = _NEGATIVE.delay(failures + 1, self._ctx.random.uniform())
             self._failed.put(server, (self._clock.monotonic() + wait, failures + 1))
             if server not in self._failing:
                 self._failing.put(server, self._clock.monotonic())
@@ -251,7 +250,7 @@ class Keyring:
             for server in await self._ask(notary, wanted, passing=passing):
                 wanted.pop(server, None)
         for server in wanted:
-            self._unvouched.put(server, now + _NEGATIVE)
+            self._unvouched.put(server, now + _NEGATIVE.first)
 
     async def _ask(self, notary: str, wanted: Mapping[str, Any], *, passing: bool) -> list[str]:
         """The servers whose keys a notary gave."""

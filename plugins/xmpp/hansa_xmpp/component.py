@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 from xml.etree.ElementTree import Element
 
-from hansa import Clock, LocalProtocolError, Random, RemoteProtocolError
+from hansa import Backoff, Clock, LocalProtocolError, Random, RemoteProtocolError
 from pydantic import SecretStr
 from slixmpp import ComponentXMPP
 from slixmpp.xmlstream import StanzaBase
@@ -37,7 +37,7 @@ _ERROR, _HANDSHAKE = f"{{{_STREAMS}}}error", f"{{{_NS}}}handshake"
 #: Seconds for the connection and the handshake, and for saying good-bye.
 _OPEN_WITHIN, _CLOSE_WITHIN = 10.0, 2.0
 #: Backoff in seconds; a link that lasted longer than the most begins anew.
-_FIRST, _MOST = 0.5, 30.0
+_BACKOFF = Backoff(first=0.5, most=30.0)
 #: Bytes waiting to be written before senders wait.
 _HIGH_WATER = 1024 * 1024
 #: Bytes that are parsed in one go, and seconds after which others get their turn on the loop.
@@ -278,9 +278,8 @@ class ComponentLink:
             began = self._clock.monotonic()
             reason = await self._live(listener)
             listener.on_state(False, reason)
-            failures = 1 if self._clock.monotonic() - began > _MOST else failures + 1
-            wait = min(_MOST, _FIRST * float(1 << min(failures - 1, 16)))
-            await asyncio.sleep(wait * (0.9 + 0.2 * self._random.uniform()))
+            failures = 1 if self._clock.monotonic() - began > _BACKOFF.most else failures + 1
+            await asyncio.sleep(_BACKOFF.delay(failures, self._random.uniform()))
 
     async def _live(self, listener: Listener) -> str:
         """One connection from beginning to end; why it ended."""

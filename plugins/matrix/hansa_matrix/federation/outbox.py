@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from hansa import Delete, Destination, NetworkContext, Put, RemoteProtocolError, Row
+from hansa import Backoff, Delete, Destination, NetworkContext, Put, RemoteProtocolError, Row
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.federation.lasting import leaving
@@ -22,7 +22,8 @@ from hansa_matrix.federation.recent import Recent
 from hansa_matrix.proto.transactions import MAX_EDUS, MAX_PDUS
 from hansa_matrix.room.events import is_withheld
 
-_FIRST, _MOST_EARLY, _EARLY, _MOST = 1.0, 60.0, 3600.0, 3600.0
+_EARLY = 3600.0
+_EARLY_BACKOFF, _LATE_BACKOFF = Backoff(first=1.0, most=60.0), Backoff(first=1.0, most=3600.0)
 #: Of a backlog longer than this in one room, only the newest event is sent: the peer pages back itself.
 _CATCH_UP = 1000
 #: EDUs that may not be lost, in one transaction: they may be of 64 KiB each.
@@ -354,9 +355,10 @@ class Outbox:
     async def _sleep(self, asked: float) -> None:
         """Longer with every failure, unless the server asked for a certain patience, or is heard from."""
         failing_for = (self._ctx.clock.now() - self.failing_since) / 1000
-        most = _MOST_EARLY if failing_for < _EARLY else _MOST
-        wait = asked or min(most, _FIRST * float(1 << min(max(self.failures - 1, 0), 20)))
-        wait *= 0.9 + 0.2 * self._ctx.random.uniform()
+        backoff = _EARLY_BACKOFF if failing_for < _EARLY else _LATE_BACKOFF
+        if asked:
+            backoff = Backoff(first=asked, most=asked)
+        wait = backoff.delay(self.failures, self._ctx.random.uniform())
         self._heard.clear()
         try:
             async with asyncio.timeout(wait):

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
 import orjson
-from hansa import Clock, Failure, Http, HttpError, HttpRequest, HttpResponse, LruCache, Random
+from hansa import Backoff, Clock, Failure, Http, HttpError, HttpRequest, HttpResponse, LruCache, Random
 
 from hansa_matrix.proto.discovery import (
     MAX_WELL_KNOWN,
@@ -28,7 +28,7 @@ _KEPT = 2000
 _ROUTE_FOR = 3600.0
 _DEFAULT, _LEAST, _MOST = 86_400.0, 300.0, 172_800.0
 #: Seconds until a failed look-up is repeated, doubled each time.
-_FAILED, _MOST_FAILED = 60.0, 3600.0
+_FAILED = Backoff(first=60.0, most=3600.0)
 #: A file that was good so lately (s) still counts when it cannot be had, and is asked for again soon.
 _LATELY, _SOON = 7200.0, 120.0
 _REDIRECTS = 5
@@ -110,8 +110,7 @@ class Routes:
             fresh = _Known(known.body, now + _SOON, known.failures + 1, known.good_at)
         else:
             failures = known.failures if known is not None else 0
-            wait = min(_MOST_FAILED, _FAILED * 2.0 ** min(failures, 10))
-            fresh = _Known(None, now + wait, failures + 1)
+            fresh = _Known(None, now + _FAILED.delay(failures + 1), failures + 1)
         self._files.put(host, fresh)
         return fresh
 

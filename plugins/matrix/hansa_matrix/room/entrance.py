@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from hansa import (
+    Backoff,
     Conflict,
     LocalProtocolError,
     NetworkContext,
@@ -44,7 +45,7 @@ from hansa_matrix.room.upgrade import TOMBSTONE, Upgrades
 _LOOK, _LOOKS = 0.1, 300
 _NAME_KEY = ("m.room.name", "")
 #: Seconds between attempts to follow an invite.
-_ACCEPT_PAUSES = (0.5, 1.0, 2.0, 4.0)
+_ACCEPT_BACKOFF, _MAX_TRIES = Backoff(first=0.5, most=4.0), 5
 
 
 def named(address: str) -> tuple[str, list[str]]:
@@ -240,14 +241,14 @@ class Entrance:
             self._ctx.spawn(partial(self._accept, pdu, origin), f"accept invite to {pdu.room_id}")
 
     async def _accept(self, pdu: Pdu, origin: str) -> None:
-        for pause in (*_ACCEPT_PAUSES, 0.0):
+        for tried in range(1, _MAX_TRIES + 1):
             try:
                 opened = await self.enter(pdu.room_id, [origin])
                 break
             except RoomRefused as error:
-                if error.refusal.code in {RefusalCode.INVITE_ONLY, RefusalCode.BUSY} and pause:
+                if error.refusal.code in {RefusalCode.INVITE_ONLY, RefusalCode.BUSY} and tried < _MAX_TRIES:
                     # Their server asks for our signature before the invite is a part of the room.
-                    await asyncio.sleep(pause)
+                    await asyncio.sleep(_ACCEPT_BACKOFF.delay(tried))
                     continue
                 self._ctx.log.warning("invite to %s: %s", pdu.room_id, error.refusal.text)
                 if error.refusal.decision:
@@ -286,18 +287,18 @@ class Entrance:
 
     async def _followed(self, old: MatrixRoom, tombstone: Pdu, replacement: str) -> None:
         server = ids.domain_of(tombstone.sender)
-        for pause in (*_ACCEPT_PAUSES, 0.0):
+        for tried in range(1, _MAX_TRIES + 1):
             try:
                 if replacement not in self._rooms:
                     await self.enter(replacement, [server])
                 await self._upgrades.follow(old, self._rooms[replacement], tombstone.sender)
                 return
             except RoomRefused as error:
-                if not pause or error.refusal.decision:
+                if tried == _MAX_TRIES or error.refusal.decision:
                     text = error.refusal.text
                     self._ctx.log.warning("%s, which replaces %s: %s", replacement, old.room_id, text)
                     return
-                await asyncio.sleep(pause)
+                await asyncio.sleep(_ACCEPT_BACKOFF.delay(tried))
             except LocalProtocolError as error:
                 self._ctx.log.warning("%s is not followed: %s", old.room_id, error)
                 return

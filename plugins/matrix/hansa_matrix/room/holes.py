@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
-from hansa import Clock, Delete, Put, Row, Scoped, Write, scan_all
+from hansa import Backoff, Clock, Delete, Put, Row, Scoped, Write, scan_all
 
 from hansa_matrix.proto.event import StateKey
 
@@ -27,7 +27,7 @@ _SUSPECTS, _SUSPECTS_OF_ONE = 5000, 500
 #: Events that were rejected as they cite a hole in ``auth_events``, remembered to be judged again.
 _REJECTS = 50
 #: Seconds until a hole is tried again, doubled each time up to the second.
-_PAUSE, _LONGEST = 60.0, 6 * 3600.0
+_BACKOFF = Backoff(first=60.0, most=6 * 3600.0)
 
 
 class Why(StrEnum):
@@ -104,7 +104,7 @@ class Hole:
 
     def tried(self, now: int, servers: Iterable[str] = (), why: Why | None = None) -> Hole:
         """After one more try in vain at ``now`` (ms)."""
-        pause = min(_LONGEST, _PAUSE * 2.0 ** min(self.attempts, 20))
+        pause = _BACKOFF.delay(self.attempts + 1)
         return replace(
             self,
             attempts=self.attempts + 1,

@@ -9,13 +9,13 @@ import contextlib
 from collections import deque
 from dataclasses import dataclass
 
-from hansa import Clock
+from hansa import Backoff, Clock
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.room.backlog import Backlog, weight
 
-#: Seconds until an event that could not be judged is tried again, the last for ever after.
-RETRY = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+#: How long an event that could not be judged waits until it is tried again.
+RETRY = Backoff(first=1.0, most=60.0)
 #: So many may stand aside; beyond that the one that has for longest is let go of until the next start.
 MOST_ASIDE = 500
 
@@ -93,7 +93,7 @@ class Line:
         for it, if too many stand aside.
         """
         self.held.pop(entry.pdu.event_id, None)
-        entry.again = 0.0 if ready else now + RETRY[min(entry.tries, len(RETRY) - 1)]
+        entry.again = 0.0 if ready else now + RETRY.delay(entry.tries + 1)
         entry.tries += not ready
         self._aside.append(entry)
         self._news.set()

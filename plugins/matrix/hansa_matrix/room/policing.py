@@ -6,9 +6,7 @@ what our own people say is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from hansa import RemoteProtocolError
+from hansa import CircuitBreaker, LruCache, RemoteProtocolError
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable
@@ -21,12 +19,8 @@ from hansa_matrix.room.room import MatrixRoom
 _SIGN = "/_matrix/policy/v1/sign"
 #: Seconds for one answer; failures in a row after which a server is left alone, and for how long (s).
 _WITHIN, _FAILURES, _ALONE_FOR = 15.0, 3, 60.0
-
-
-@dataclass(slots=True)
-class _Trouble:
-    failures: int = 0
-    until: float = 0.0
+#: Servers that failed last and are remembered.
+_MAX_BREAKERS = 1000
 
 
 class Policing:
@@ -36,7 +30,7 @@ class Policing:
         self._own = own
         self._ctx = own.ctx
         self._client = client
-        self._trouble: dict[str, _Trouble] = {}
+        self._breakers: LruCache[str, CircuitBreaker] = LruCache(_MAX_BREAKERS)
 
     async def of(self, room: MatrixRoom) -> PolicyServer | None:
         """The policy server of a room, if it has one that is in it and is not ourselves."""
@@ -77,24 +71,28 @@ class Policing:
         server = await self.lacking(room, pdu)
         if server is None:
             return pdu
-        trouble = self._trouble.setdefault(server.via, _Trouble())
-        if trouble.failures >= _FAILURES and self._ctx.clock.monotonic() < trouble.until:
+        breaker = self._breakers.get(server.via)
+        if breaker is not None and breaker.is_open:
             raise Unreachable(f"the room's policy server {server.via} does not answer")
         try:
             answer = await self._client.request("POST", server.via, _SIGN, pdu.raw, seconds=_WITHIN)
         except Refused:
-            self._trouble.pop(server.via, None)
+            self._breakers.pop(server.via)
             self._ctx.count("matrix_policy_refused")
             raise
         except (Unreachable, RemoteProtocolError) as error:
             self._ctx.count("matrix_policy_failed")
-            trouble.failures += 1
-            trouble.until = self._ctx.clock.monotonic() + _ALONE_FOR
+            self._failed(server.via)
             detail = f"the room's policy server does not answer: {getattr(error, 'detail', error)}"
             raise Unreachable("the room's policy server does not answer", detail=detail) from error
-        self._trouble.pop(server.via, None)
+        self._breakers.pop(server.via)
         signed = with_recommendation(pdu, room.version, server, answer)
         if signed is None or not recommended(signed, room.version, server, verify):
             self._ctx.count("matrix_policy_refused")
             raise Refused(f"the room's policy server {server.via} gave no valid signature", hint=403)
         return signed
+
+    def _failed(self, server: str) -> None:
+        breaker = self._breakers.get(server) or CircuitBreaker(self._ctx.clock, _FAILURES, _ALONE_FOR)
+        breaker.failed()
+        self._breakers.put(server, breaker)

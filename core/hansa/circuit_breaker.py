@@ -1,0 +1,30 @@
+"""Who fails again and again is left alone for a while."""
+
+from __future__ import annotations
+
+from hansa.seams import Clock
+
+
+class CircuitBreaker:
+    """Opens after ``max_failures`` in a row. A try passes ``open_for`` seconds after the last failure."""
+
+    def __init__(self, clock: Clock, max_failures: int, open_for: float) -> None:
+        self._clock = clock
+        self._max_failures = max_failures
+        self._open_for = open_for
+        self._failures = 0
+        self._until = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is to be tried now."""
+        return self._failures >= self._max_failures and self._clock.monotonic() < self._until
+
+    def succeeded(self) -> None:
+        """A try succeeded: failures are counted anew."""
+        self._failures = 0
+
+    def failed(self) -> None:
+        """A try failed."""
+        self._failures += 1
+        self._until = self._clock.monotonic() + self._open_for
