@@ -134,6 +134,7 @@ from hansa.store.base import (
 from hansa.store.faults import ResultUnknown, StoreFault, StoreLost
 from hansa.store.paging import first_page, pages, scan_all
 from hansa.store.races import Changed, again_on_conflict, change_row
+from hansa.store.stream_tail import StreamTail
 from hansa.token_buckets import TokenBucket, TokenBuckets
 
 __version__ = "0.1.0"
@@ -266,6 +267,7 @@ __all__ = [
     "StoreError",
     "StoreFault",
     "StoreLost",
+    "StreamTail",
     "Style",
     "ToDevice",
     "TokenBucket",

@@ -7,9 +7,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hansa import Append, Inbound, Member, Membership, Message, Put, Ref
+from hansa import Append, Inbound, Member, Membership, Message, Put, Ref, Row, StreamTail
 from hansa_matrix.federation import sender
-from hansa_matrix.federation.recent import Recent
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.room.room import MOST_BRANCHES, MOST_ENDS
 from matrix.inbound import OURS, THEIRS, V1, inbound
@@ -79,7 +78,7 @@ async def test_what_is_committed_while_a_sender_reads_is_not_passed_over(tmp_pat
         peer = sender._peers["a.test"]
         scan, reads = ctx.store.scan, []
         if reads_itself:
-            monkeypatch.setattr(Recent, "after", _nothing)
+            monkeypatch.setattr(StreamTail, "after", _nothing)
         else:
             assert await peer.waiting() == []
             await ctx.store.commit([Append("out", b"", {"recipients": 1, "event_id": "$o", "room_id": "!r"})])
@@ -119,7 +118,7 @@ async def test_the_end_of_a_stream_is_read_once_for_all_and_goes_back_so_far(tmp
             fields = {"recipients": 1, "event_id": "$e", "room_id": "!r"}
             await ctx.store.commit([Append("out", b"", fields) for _ in range(count)])
 
-        recent, start = Recent(ctx, "out", 4), await ctx.store.position()
+        recent, start = StreamTail[Row](ctx.store, "out", 4, lambda row: row), await ctx.store.position()
         assert await recent.after(start) == []
         assert await recent.after(start - 1) is None
         await add(3)

@@ -14,11 +14,10 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from hansa import Backoff, Delete, Destination, NetworkContext, Put, RemoteProtocolError, Row
+from hansa import Backoff, Delete, Destination, NetworkContext, Put, RemoteProtocolError, Row, StreamTail
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.federation.lasting import leaving
-from hansa_matrix.federation.recent import Recent
 from hansa_matrix.proto.transactions import MAX_EDUS, MAX_PDUS
 from hansa_matrix.room.events import is_withheld
 
@@ -59,7 +58,7 @@ class Post:
     probes: asyncio.Semaphore
     changed: Callable[[], None]
     moved: Callable[[Outbox], None]
-    recent: Mapping[str, Recent]
+    recent: Mapping[str, StreamTail[Row]]
     wire_of: Callable[[str], bytes | None]
     #: Events of a room as other servers may have them.
     wires: Callable[[str, Sequence[str]], Awaitable[Mapping[str, bytes]]]

@@ -19,6 +19,7 @@ from hansa import (
     Put,
     Row,
     StoreFault,
+    StreamTail,
     Value,
     Write,
     pages,
@@ -28,7 +29,6 @@ from hansa import (
 from hansa_matrix.federation.client import Client
 from hansa_matrix.federation.lasting import kept
 from hansa_matrix.federation.outbox import Outbox, Post, set_of
-from hansa_matrix.federation.recent import Recent
 from hansa_matrix.room.events import Events, Stored
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.shown import for_servers
@@ -65,7 +65,10 @@ class Sender:
             probes=asyncio.Semaphore(_MOST_PROBES),
             changed=self._alarm,
             moved=self._moved,
-            recent={"out": Recent(ctx, "out", 1000), "lasting_edu": Recent(ctx, "lasting_edu", 50)},
+            recent={
+                stream: StreamTail(ctx.store, stream, most, lambda row: row)
+                for stream, most in (("out", 1000), ("lasting_edu", 50))
+            },
             wire_of=self._wire_of,
             wires=self._wires,
         )

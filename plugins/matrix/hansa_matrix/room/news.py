@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from hansa import Append, Delete, Row, Scoped, scan_all
+from hansa import Append, Delete, Row, Scoped, StreamTail, scan_all
 
 #: What the topics of receipts begin with, and the topic of devices and keys.
 RECEIPTS, DEVICES = "receipts", "*"
 #: Rows in memory: whoever asks more often than so many happen is answered out of it.
 _TAIL = 20_000
-_PAGE, _AT_ONCE = 10_000, 500
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,33 +53,20 @@ class News:
 
     def __init__(self, store: Scoped) -> None:
         self._store = store
-        self._tail: deque[Item] = deque()
         self._by_topic: dict[str, deque[Item]] = {}
-        #: Everything after ``_from`` and up to ``_upto`` that is in the stream is in the tail.
-        self._from = self._upto = -1
-        self._one = asyncio.Lock()
+        self._tail = StreamTail(
+            store, "news", _TAIL, _item, reach=_TAIL, on_added=self._add, on_dropped=self._drop
+        )
         self._waiting: dict[str, set[asyncio.Event]] = {}
 
     async def now(self) -> int:
         """How far the stream is, with everything up to there in reach."""
-        now = await self._store.position()
-        if self._upto >= now:
-            return now
-        async with self._one:
-            if self._from < 0:
-                self._from = self._upto = max(0, now - _TAIL)
-            while self._upto < now:
-                rows = await self._store.scan("news", after=self._upto, upto=now, limit=_PAGE)
-                for item in map(_item, rows):
-                    self._tail.append(item)
-                    self._by_topic.setdefault(item.topic, deque()).append(item)
-                self._upto = rows[-1].position if len(rows) == _PAGE else now
-            while len(self._tail) > _TAIL:
-                self._drop(self._tail.popleft())
-        return now
+        return await self._tail.catch_up()
+
+    def _add(self, item: Item) -> None:
+        self._by_topic.setdefault(item.topic, deque()).append(item)
 
     def _drop(self, item: Item) -> None:
-        self._from = item.position
         of_topic = self._by_topic[item.topic]
         of_topic.popleft()
         if not of_topic:
@@ -91,10 +78,10 @@ class News:
         them; of what else was told more often the last time of each.
         """
         found: dict[str, Sequence[Item]] = {}
-        near = since >= self._from >= 0
+        near = self._tail.reaches(since)
         if near and upto - since < len(topics):  # less has happened than there are topics
             latest: dict[str, list[Item]] = {}
-            for item in reversed(self._tail):
+            for item in reversed(self._tail.items):
                 if item.position <= since:
                     break
                 if item.position <= upto and item.topic in topics:
@@ -121,7 +108,7 @@ class News:
 
     async def last(self, topic: str, before: int, most: int, *, since: int = 0) -> list[Item]:
         """The last ``most`` of a topic before a position and after ``since``, in order."""
-        if before > self._upto + 1:
+        if before > self._tail.end + 1:
             await self.now()
         found: list[Item] = []
         for item in reversed(self._by_topic.get(topic, ())):
@@ -130,7 +117,7 @@ class News:
             if item.position < before:
                 found.append(item)
         found.reverse()
-        if len(found) == most or (since >= self._from >= 0 and before <= self._upto + 1):
+        if len(found) == most or (self._tail.reaches(since) and before <= self._tail.end + 1):
             return found
         rows = await self._store.scan(
             "news",
