@@ -6,9 +6,19 @@ import json
 from typing import Any
 
 import pytest
+from canonicaljson import encode_canonical_json
 from hansa.pure.errors import RemoteProtocolError
 from hansa.pure.json_parts import unreadable_in
-from hansa_matrix.proto.canonical import MAX_DEPTH, check_depth, check_values, decode, dumps, loads, parse
+from hansa_matrix.proto.canonical import (
+    MAX_DEPTH,
+    check_depth,
+    check_values,
+    decode,
+    dumps,
+    dumps_lax,
+    loads,
+    parse,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
 from matrix.proto.json_values import MOST, json_values
@@ -161,3 +171,8 @@ def test_both_checks_know_the_same_limit(check: Any, inside: Any) -> None:
     check(value)
     with pytest.raises(RemoteProtocolError):
         check([value])
+
+
+@given(json_values)
+def test_both_encoders_say_of_a_valid_value_what_canonicaljson_says(value: Any) -> None:
+    assert dumps(value) == dumps_lax(value) == encode_canonical_json(value)

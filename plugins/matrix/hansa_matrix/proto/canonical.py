@@ -6,11 +6,11 @@ keys sort by code point. Known limit: of duplicate keys the last one counts, as 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import orjson
+from canonicaljson import encode_canonical_json
 from hansa.pure.bounded_json import Limits, deeper, read_json
 from hansa.pure.errors import RemoteProtocolError
 from hansa.pure.json_parts import MENDED_AT_ONCE, cut_deep, read_parts, unreadable_in
@@ -115,12 +115,11 @@ def dumps(value: Any) -> bytes:
 
 
 def dumps_lax(value: Any) -> bytes:
-    """The form that rooms up to version 5 hash, numbers as Python's ``json`` writes them: floats and integers
-    of any size are let through there. Raises RemoteProtocolError for what is no JSON.
+    """The form that rooms up to version 5 hash, which is what ``canonicaljson`` makes: floats and integers of
+    any size are let through there. Raises RemoteProtocolError for what is no JSON.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
-        return text.encode()
+        return encode_canonical_json(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise RemoteProtocolError(f"no canonical form: {error}", code="M_BAD_JSON") from error
 
