@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -160,13 +159,3 @@ async def house(folder: Path, version: str = "12", **options: Any) -> AsyncItera
     cheap = {"password_memory": 8, "password_rounds": 1, "client_rate": 0, "registration": "open"}
     async with inbound(folder, version, **(cheap | options)) as wire:
         yield House(wire)
-
-
-async def until(condition: Any, seconds: float = 5.0) -> Any:
-    """What a condition gives once it gives something."""
-    async with asyncio.timeout(seconds):
-        while True:
-            found = await condition()
-            if found:
-                return found
-            await asyncio.sleep(0.01)

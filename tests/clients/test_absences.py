@@ -10,8 +10,9 @@ from urllib.parse import unquote
 
 import orjson
 import pytest
-from clients.people import House, Person, house, part, until
+from clients.people import House, Person, house, part
 from hansa import HttpRequest
+from hansa.testing import until
 from matrix.inbound import THEIRS
 from matrix.test_backfill import Past
 from matrix.test_joining import ALIAS

@@ -10,12 +10,13 @@ from typing import Any
 
 import hansa_matrix
 import pytest
-from clients.people import Person, Refused, house, part, until
+from clients.people import Person, Refused, house, part
 from hansa import Membership, Put, Ref, StoreFault, ViewChange
 from hansa import Person as Inhabitant
 from hansa.app import App
 from hansa.store.faults import FaultKind
 from hansa.store.sqlite import SqliteStore
+from hansa.testing import until
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
 from hansa.testing.harness import running

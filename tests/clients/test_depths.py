@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients.people import House, Person, house, part, until
+from clients.people import House, Person, house, part
 from clients.test_absences import back, left, pages, there
+from hansa.testing import until
 from matrix.inbound import THEIRS
 from matrix.peering import levels_with
 from matrix.test_joining import ALIAS

@@ -6,11 +6,12 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import House, Person, house, part, until
+from clients.people import House, Person, house, part
 from clients.test_crypto import keys_of
 from clients.test_newly_met import Told
 from clients.test_sessions import login, operate
 from hansa import HttpRequest, Put
+from hansa.testing import until
 from hansa_matrix.client_api import shapes
 from matrix.inbound import OURS, THEIRS
 from nacl.signing import SigningKey

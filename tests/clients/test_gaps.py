@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients.people import House, Person, house, part, until
+from clients.people import House, Person, house, part
 from clients.test_absences import There, each_version, has, pages
 from hansa import HttpRequest
+from hansa.testing import until
 from hansa_matrix.client_api import timeline
 from hansa_matrix.client_api.timeline import Timeline
 from hansa_matrix.room.backfill import Backfill

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from clients.people import Person, Refused, house, part, until
+from clients.people import Person, Refused, house, part
+from hansa.testing import until
 from hansa_matrix.client_api import key_backup
 from hansa_matrix.users import backups
 

@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from clients.people import house, part, until
+from clients.people import house, part
 from hansa import Action, Reason, Verdict
 from hansa.dispatch import Installed
+from hansa.testing import until
 
 
 class Denies:

@@ -6,10 +6,11 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import House, house, part, until
+from clients.people import House, house, part
 from clients.test_absences import back, there
 from clients.test_crypto import keys_of
 from hansa import HttpRequest
+from hansa.testing import until
 from hansa_matrix.users import presence
 from matrix.inbound import OFFERED, OURS, THEIRS
 from nacl.signing import SigningKey

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import orjson
 import pytest
-from clients.people import House, until
+from clients.people import House
 from clients.test_absences import There, has, pages, there
 from hansa import Put, scan_all
+from hansa.testing import until
 from hansa_matrix.room import old_depths
 from hansa_matrix.room.old_depths import count_anew, ordered
 from hansa_matrix.room.room import MatrixRoom

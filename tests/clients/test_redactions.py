@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from clients.people import House, Person, Refused, house, part, until
+from clients.people import House, Person, Refused, house, part
+from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from matrix.inbound import OURS, V1

@@ -7,8 +7,9 @@ import hashlib
 import hmac
 
 import pytest
-from clients.people import Person, Refused, house, part, until
+from clients.people import Person, Refused, house, part
 from hansa import Busy, LocalProtocolError
+from hansa.testing import until
 from hansa_matrix.client_api.attempts import ADDRESSES
 from hansa_matrix.client_api.passwords import Passwords
 from hansa_matrix.client_api.shares import Shares, address_group

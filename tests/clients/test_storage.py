@@ -7,10 +7,11 @@ import secrets
 
 import orjson
 import pytest
-from clients.people import house, part, until
+from clients.people import house, part
 from clients.test_strangers import filled, routes
 from hansa import Conflict
 from hansa.store.faults import FaultKind, StoreFault
+from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 
 WORDS = "SQL logic of /var/lib/hansa.db"

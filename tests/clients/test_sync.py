@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from clients.people import Refused, house, part, until
+from clients.people import Refused, house, part
+from hansa.testing import until
 from hansa_matrix.proto.pdu import parse
 from matrix.inbound import OURS, THEIRS
 

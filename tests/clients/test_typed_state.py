@@ -11,9 +11,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from clients.people import House, house, part, until
+from clients.people import House, house, part
 from clients.test_strangers import filled, routes
 from hansa import Response, hookimpl
+from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.room.events import Status

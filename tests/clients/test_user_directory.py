@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import hansa_governance
 import pytest
-from clients.people import Person, Refused, house, part, until
+from clients.people import Person, Refused, house, part
 from hansa.setup import PolicySetup
+from hansa.testing import until
 from hansa_matrix.client_api import user_directory
 from matrix.inbound import OURS, THEIRS
 

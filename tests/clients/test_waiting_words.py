@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
@@ -12,6 +11,7 @@ from clients.test_withheld import Censor
 from clients.test_words_elsewhere import FORBID, WORD
 from hansa import Row
 from hansa.dispatch import Installed
+from hansa.testing import until
 from hansa_matrix.federation.lasting import GENERATION, kept, leaving
 from matrix.inbound import OURS, THEIRS
 from nacl.signing import SigningKey
@@ -45,9 +45,7 @@ class Post:
         return str(room)
 
     async def until(self, which: str, text: str) -> None:
-        async with asyncio.timeout(10):
-            while text not in str(getattr(self, which)):
-                await asyncio.sleep(0.005)
+        await until(lambda: text in str(getattr(self, which)))
 
 
 async def test_what_is_tried_again_after_a_reload_is_judged_again(tmp_path):

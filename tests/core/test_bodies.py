@@ -15,6 +15,7 @@ from hansa.contracts import Busy
 from hansa.listen import Dispatcher, Listener
 from hansa.pure.addresses import networks
 from hansa.pure.errors import RemoteProtocolError
+from hansa.testing import until
 
 CALM = {("http_body_bytes", pool): 0 for pool in ("all", "unproven", "strangers", "ahead")}
 
@@ -101,12 +102,6 @@ async def serving(proxies: Sequence[str] = (), **limits: int) -> AsyncIterator[t
 async def status(reader: asyncio.StreamReader) -> int:
     async with asyncio.timeout(10):
         return int((await reader.readuntil(b"\r\n")).split()[1])
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 KNOWN = ("X-Share: peer.example",)

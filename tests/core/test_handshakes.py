@@ -11,6 +11,7 @@ from hansa import Request, Response, Router, accept, handshakes
 from hansa.handshakes import HandshakeLimits, HandshakeRates, Turns
 from hansa.intake import Intake, IntakeLimits
 from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
+from hansa.testing import until
 from peers.ca import PrivateCA
 
 
@@ -91,12 +92,6 @@ def hello() -> bytes:
     with pytest.raises(ssl.SSLWantReadError):
         client.do_handshake()
     return outgoing.read()
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_hellos_that_come_together_are_read_one_a_round(tmp_path):

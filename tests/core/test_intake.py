@@ -16,6 +16,7 @@ import pytest
 from hansa import Request, Response, Router, accept, connection
 from hansa.intake import Entry, Intake, IntakeLimits, RequestShares
 from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
+from hansa.testing import until
 from hansa.untaken import Untaken
 from peers.ca import PrivateCA
 
@@ -114,12 +115,6 @@ async def connected(server: Server, address: str = "127.0.0.1", **more: Any) -> 
         )
     server.clients.append(Client(*streams))
     return server.clients[-1]
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from aiohttp.resolver import AsyncResolver
 from hansa import Failure, HttpError, HttpRequest, outbound
 from hansa.outbound import Outbound
 from hansa.slots import Cause, SlotLimits, Slots
+from hansa.testing import until
 
 MIB = 1024 * 1024
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -87,12 +88,6 @@ def get(port: int, **more: Any) -> HttpRequest:
 def whole(body: bytes, *headers: str) -> bytes:
     lines = "".join(f"{line}\r\n" for line in headers)
     return OK + f"Content-Length: {len(body)}\r\n{lines}\r\n".encode() + body
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def ended(tasks: list[asyncio.Task[Any]]) -> None:

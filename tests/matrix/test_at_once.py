@@ -7,6 +7,7 @@ import secrets
 
 import pytest
 from hansa.store.faults import FaultKind, StoreFault
+from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.room import backlog, ingest
 from hansa_matrix.room.gaps import GapFiller
@@ -132,9 +133,7 @@ def follow(house):
 
 
 async def until_known(house, raw):
-    async with asyncio.timeout(10):
-        while not await known(house, raw):
-            await asyncio.sleep(0)
+    await until(lambda: known(house, raw))
 
 
 async def test_who_repeats_while_the_first_is_under_way_loses_nothing(tmp_path):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 import pytest
 from hansa import LocalProtocolError, Ref, StoreError
+from hansa.testing import until
 from hansa_matrix.proto import devices as proto
 from hansa_matrix.proto.devices import Device, ToDevice
 from hansa_matrix.room.sweep import swept
@@ -35,12 +35,6 @@ def keys_of(user: str, device_id: str, secret: str = "k") -> dict[str, Any]:
 
 def known(house: Inbound) -> Known:
     return house.app.network("matrix")._known
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 class Told:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 from hansa import HttpRequest
-from hansa.testing import ManualClock
+from hansa.testing import ManualClock, until
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.room.errand import Bounds, Errands
 from matrix.inbound import THEIRS, Inbound, inbound
@@ -28,9 +28,7 @@ def given_up(house: Inbound) -> dict[str, int]:
 
 async def until_tried(house: Inbound) -> None:
     ingest = house.app.network("matrix")._ingest
-    async with asyncio.timeout(10):
-        while not any(tries for _, _, tries in ingest.stuck(house.room.room_id)):
-            await asyncio.sleep(0)
+    await until(lambda: any(tries for _, _, tries in ingest.stuck(house.room.room_id)))
 
 
 def bounded(house: Inbound, **bounds: Any) -> tuple[Errands, ManualClock]:

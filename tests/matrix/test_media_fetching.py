@@ -20,6 +20,7 @@ from hansa import (
     Verdict,
 )
 from hansa.listen import Dispatcher, Listener
+from hansa.testing import until
 from hansa_matrix.federation.client import Refused, Unreachable
 from hansa_matrix.media import fetch
 from hansa_matrix.proto.media import Mxc, after_file, before_file
@@ -58,12 +59,6 @@ class Slow:
             yield HttpStream(status=200, headers=headers, chunks=chunks())
         finally:
             self.open.remove(request.target.rpartition("/")[2])
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 async def test_one_server_s_slow_files_hold_up_nobody_else_s(tmp_path):

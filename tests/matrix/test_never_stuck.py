@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 from hansa import LocalProtocolError
+from hansa.testing import until
 from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.proto.hashing import event_id
@@ -19,12 +20,6 @@ from peers.forger import Forger
 def lost(house: Inbound, text: str = "lost") -> dict[str, Any]:
     """An event whose past nobody has."""
     return house.forger.message(house.room, text, prev_events=["$" + secrets.token_urlsafe(32)])
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_a_peer_that_stalls_holds_its_own_event_and_nobody_elses(tmp_path, monkeypatch):

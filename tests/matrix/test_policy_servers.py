@@ -9,6 +9,7 @@ import orjson
 import pytest
 from hansa import Action, Member, Membership, Message, Outcome, Ref, RefusalCode, Verdict
 from hansa import Inbound as Submitted
+from hansa.testing import until
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.federation.client import Refused
 from hansa_matrix.proto.hashing import event_id
@@ -68,12 +69,7 @@ class Police:
         return with_signature(raw, THEIRS, KEY_ID, self.sign(raw))
 
     async def until_sent(self, type_: str) -> dict[str, Any]:
-        async with asyncio.timeout(5):
-            while True:
-                for raw in self.sent:
-                    if raw["type"] == type_:
-                        return raw
-                await asyncio.sleep(0)
+        return await until(lambda: next((raw for raw in self.sent if raw["type"] == type_), None))
 
 
 def said(house: Inbound, text: str = "hello", sender: str = "") -> Submitted:
@@ -234,16 +230,12 @@ async def test_nobody_is_kept_in_a_room(tmp_path):
 # Theirs.
 
 
-async def until(house: Inbound, text: str) -> None:
-    async with asyncio.timeout(5):
-        while text not in shown(house):
-            await asyncio.sleep(0)
+async def until_shown(house: Inbound, text: str) -> None:
+    await until(lambda: text in shown(house))
 
 
 async def until_judged(house: Inbound) -> None:
-    async with asyncio.timeout(5):
-        while house.app.network("matrix")._ingest.waiting(house.room.room_id):
-            await asyncio.sleep(0)
+    await until(lambda: not house.app.network("matrix")._ingest.waiting(house.room.room_id))
 
 
 async def test_p3_an_event_with_its_signature_is_not_asked_about(tmp_path):
@@ -326,7 +318,7 @@ async def test_p5_the_room_does_not_wait_for_an_answer(tmp_path):
         assert await house.fate(police.signed(house.forger.message(house.room, "signed"))) == "accepted"
         assert shown(house) == ["signed"]
         hold.set()
-        await until(house, "asked about")
+        await until_shown(house, "asked about")
 
 
 async def refused(house: Inbound, text: str) -> tuple[Police, dict[str, Any]]:
@@ -350,7 +342,7 @@ async def test_p5_what_comes_again_with_its_signature_is_shown_after_all(tmp_pat
         await until_judged(house)
         assert shown(house) == []
         await house.send(police.signed(raw))
-        await until(house, "well after all")
+        await until_shown(house, "well after all")
         await until_judged(house)
         await house.send(police.signed(raw))
         assert await house.fate(police.signed(house.forger.message(house.room, "next"))) == "accepted"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
 from hansa import Action, Failure, HttpError, HttpResponse, Put, Request, Verdict
+from hansa.testing import until
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.server import Gate
 from hansa_matrix.federation.strangers import MOST, MOST_EACH
@@ -135,12 +136,6 @@ async def test_unknown_origins_share_one_small_pool(tmp_path):
         assert all(t.result()[2] == 0 for t in tasks if t.done())
         silent.go.set()
         assert {(await t)[0] for t in tasks} == {401, 429}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 def _done(tasks: list[Any]) -> int:

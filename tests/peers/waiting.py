@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from xml.etree.ElementTree import Element
+
+from hansa import testing
 
 T = TypeVar("T")
 
@@ -18,11 +18,9 @@ def came(found: object) -> bool:
 
 async def until(what: str, condition: Callable[[], Awaitable[T]], seconds: float = 60.0) -> T:
     """The first true answer of ``condition``. Raises TimeoutError naming ``what``."""
-    deadline = time.monotonic() + seconds
-    while True:
-        got = await condition()
-        if came(got):
-            return got
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"this did not come within {seconds:g} s: {what}")
-        await asyncio.sleep(0.05)
+
+    async def answer() -> list[T]:
+        found = await condition()
+        return [found] if came(found) else []
+
+    return (await testing.until(answer, seconds, what=what, pause=0.05))[0]

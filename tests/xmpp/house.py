@@ -30,6 +30,7 @@ from hansa.app import App
 from hansa.seams import Seams, SystemClock, SystemRandom
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store.memory import MemoryDisk, MemoryStore
+from hansa.testing import until
 from hansa_xmpp import Config
 from hansa_xmpp.network import XmppNetwork
 from hansa_xmpp.proto.jid import domain_of
@@ -251,10 +252,7 @@ class House:
 
     async def until(self, condition: Callable[[], Any]) -> Any:
         """Wait for something that the core does."""
-        async with asyncio.timeout(SOON):
-            while not came(found := condition()):
-                await asyncio.sleep(0.002)
-        return found
+        return (await until(lambda: [found] if came(found := condition()) else None, SOON))[0]
 
     async def enter(self, full: str, nick: str, **more: str) -> None:
         self.link.online.add(full)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hansa.testing.network_suite import NetworkSuite
     from hansa.testing.policy_suite import PolicySuite
     from hansa.testing.store_suite import StoreSuite
+    from hansa.testing.waiting import until
 
 __all__ = [
     "Actor",
@@ -29,6 +30,7 @@ __all__ = [
     "judged",
     "requested",
     "running",
+    "until",
 ]
 
 
@@ -42,6 +44,7 @@ _HOMES = {
     "judged": "testing.asking",
     "requested": "testing.asking",
     "running": "testing.harness",
+    "until": "testing.waiting",
 }
 
 

@@ -41,6 +41,7 @@ from hansa.tables import event_of
 from hansa.testing.actor import Actor, module
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.harness import running
+from hansa.testing.waiting import until
 
 _MANY = 20
 
@@ -78,9 +79,7 @@ class Stage:
     async def until(self, what: str, holds: Callable[[], bool]) -> None:
         """Wait for a condition. Raises AssertionError, naming it, when it does not come."""
         try:
-            async with asyncio.timeout(self.within):
-                while not holds():  # noqa: ASYNC110  # the network under test has nothing to wait on
-                    await asyncio.sleep(0.005)
+            await until(holds, self.within)
         except TimeoutError:
             raise AssertionError(f"not within {self.within:g} s: {what}") from None
 
