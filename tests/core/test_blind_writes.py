@@ -49,6 +49,18 @@ REASONS = {
     ("core/hansa/rooms.py", "close_link", "Delete", "'link'"): "gone: a link ends once",
     ("core/hansa/store/base.py", "owned", "Put", "name"): "seam",
     ("core/hansa/store/base.py", "owned", "Delete", "name"): "seam",
+    (
+        "core/hansa/store/health.py",
+        "_room",
+        "Put",
+        "catalogue.NAME",
+    ): "both: nobody reads a row that is gone when the transaction ends",
+    (
+        "core/hansa/store/health.py",
+        "_room",
+        "Delete",
+        "catalogue.NAME",
+    ): "gone: in the transaction that wrote it",
     ("core/hansa/store/catalogue.py", "record", "Put", "NAME"): "same: what is declared",
     ("core/hansa/store/catalogue.py", "row", "Put", "NAME"): "one: a copy has its database alone",
     ("core/hansa/store/copying.py", "_end", "Delete", "catalogue.NAME"): "one: a copy has its database alone",

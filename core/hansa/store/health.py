@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TypeVar
 from hansa.seams import Clock
 from hansa.store import catalogue
 from hansa.store.around import StoreAround
-from hansa.store.base import Delete, Durability, Remove, Schema, Store, Write
+from hansa.store.base import MAX_BODY, Delete, Durability, Put, Remove, Schema, Store, Write
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
 
 T = TypeVar("T")
@@ -21,6 +22,8 @@ _log = logging.getLogger("hansa.store")
 PROBE_WITHIN, _FRESH = 3.0, 1.0
 #: Seconds of a commit above which the database is slow, until one takes half as long.
 _SLOW = 2.0
+#: Bytes that a probe writes at least where the disk was full: that the row of a lease has room says little.
+_ROOM = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +88,13 @@ class StoreHealth:
         elif seconds < _SLOW / 2 and self.slow_since:
             self.slow_since = 0
             _log.warning("the database is no longer slow")
+
+    @property
+    def wanted(self) -> int:
+        """Bytes that a disk has to take before it is no longer full; 0 where it is not full."""
+        if self.degraded is None or self.degraded.kind is not FaultKind.FULL:
+            return 0
+        return min(max(self._refused, _ROOM), MAX_BODY)
 
     @property
     def state(self) -> str:
@@ -198,9 +208,13 @@ class WatchedStore(StoreAround):
         return found
 
     async def probe(self) -> None:
-        """See ``Store.probe``."""
+        """See ``Store.probe``. Where the disk is full it is asked for as much room as it did not have."""
+        wanted = self.health.wanted
         await super().probe()
-        self.health.wrote()
+        if wanted:
+            await self._asked(partial(self._store.commit, "", _room(wanted)))
+        if wanted or not self.health.wanted:
+            self.health.wrote()
 
     async def check(self) -> Degraded | None:
         """How the store is now: what a probe says that was made for it, unless something was written a moment
@@ -223,6 +237,13 @@ class WatchedStore(StoreAround):
             pass  # it is noted
         except Exception as error:  # noqa: BLE001  # a probe that fails in whatever way says how the store is
             self._failed(StoreFault(FaultKind.FAILING, f"{type(error).__name__}: {error}"))
+
+
+def _room(size: int) -> list[Write]:
+    """A row that comes and goes in one transaction, of bytes that no database compresses."""
+    key = ("", "room")
+    body = hashlib.shake_256(b"room").digest(size)
+    return [Put(catalogue.NAME, key, body), Delete(catalogue.NAME, key)]
 
 
 def _size(writes: Sequence[Write]) -> int:
