@@ -54,7 +54,7 @@ REASONS = {
         "_room",
         "Put",
         "catalogue.NAME",
-    ): "both: nobody reads a row that is gone when the transaction ends",
+    ): "same: whoever asks a disk for room",
     (
         "core/hansa/store/health.py",
         "_room",
