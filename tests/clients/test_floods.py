@@ -15,6 +15,7 @@ import pytest
 from clients.people import House, Person, house, part
 from hansa import Delete, Insert
 from hansa.blobs import FileBlobs, ScopedBlobs
+from hansa.testing import until
 from hansa_matrix.client_api import kept_filters
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.fair import FairShares
@@ -259,9 +260,7 @@ async def test_servers_that_nothing_is_for_any_more_are_forgotten(tmp_path, move
                 await store.commit(sender.lasting(edu, to))
                 sender.sent(to)
         assert await store.count("recipients") >= 60
-        async with asyncio.timeout(10):
-            while not all(peer.idle for peer in sender._peers.values()):
-                await asyncio.sleep(0.01)
+        await until(lambda: all(peer.idle for peer in sender._peers.values()))
         await sender.sweep()
         assert await store.count("recipients") >= 60  # they may be needed again soon
         await sender.keep()
@@ -280,9 +279,7 @@ async def test_servers_that_nothing_is_for_any_more_are_forgotten(tmp_path, move
             else None
         )
         native = await spoken(house_, "again")
-        async with asyncio.timeout(10):
-            while not told:
-                await asyncio.sleep(0.01)
+        await until(lambda: told)
         (sent,) = [pdu for body in told for pdu in body["pdus"]]
         assert sent["content"]["body"] == "again" and native
         assert await store.count("recipients") == 1

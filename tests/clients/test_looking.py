@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from clients.people import House, Person, Refused, house, part
+from hansa.testing import until
 
 
 async def open_to_all(alice: Person) -> str:
@@ -126,9 +127,7 @@ async def test_who_looks_into_a_room_hears_what_is_said_there(tmp_path):
 async def _listening(home: House, room: str) -> None:
     """Somebody waits for news of a room."""
     news = home.app.network("matrix")._attendance.news
-    async with asyncio.timeout(5):
-        while not news._waiting.get(room):
-            await asyncio.sleep(0)
+    await until(lambda: news._waiting.get(room))
 
 
 async def test_who_may_not_look_hears_nothing(tmp_path):

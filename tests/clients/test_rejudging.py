@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
@@ -11,6 +10,7 @@ from clients.people import House, house, part
 from clients.test_crossings import Forbid
 from clients.test_withheld import THEM, WORD, Scene, leaks, scene
 from hansa.dispatch import Installed
+from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import OURS, THEIRS, V1
 from matrix.peering import at
@@ -84,9 +84,7 @@ async def test_what_waits_for_a_server_goes_without_what_is_forbidden_by_then(tm
         down = False
         status, _ = await home.wire.ask("GET", f"{V1}/event/{at(event)}")  # it is there again
         assert status == 200
-        async with asyncio.timeout(10):
-            while event not in [event_id(raw, home.wire.room.version) for raw in sent]:
-                await asyncio.sleep(0.01)
+        await until(lambda: event in [event_id(raw, home.wire.room.version) for raw in sent])
         assert WORD not in str(sent) and THEM.endswith(THEIRS)
 
 

@@ -6,7 +6,6 @@ search with nothing withheld shows that it would find the word.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +16,7 @@ from clients.people import House, Person, house, part
 from hansa import ALLOW, Action, EventIn, Reason, Verdict
 from hansa.dispatch import Installed
 from hansa.http import Router
+from hansa.testing import until
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
@@ -340,7 +340,5 @@ async def test_what_is_passed_on_to_a_server_is_what_a_redaction_would_leave(tmp
             writes = network._sender.writes(made.said[-1], made.room, {THEIRS})
             await network._ctx.store.commit(writes)
             network._sender.sent({THEIRS})
-            async with asyncio.timeout(10):
-                while made.said[-1] not in [event_id(raw, home.wire.room.version) for raw in sent]:
-                    await asyncio.sleep(0.01)
+            await until(lambda: made.said[-1] in [event_id(raw, home.wire.room.version) for raw in sent])
             assert WORD not in str(sent)

@@ -31,7 +31,7 @@ from hansa.seams import Seams, SystemRandom
 from hansa.setup import PolicySetup
 from hansa.store.faults import FaultKind
 from hansa.store.memory import MemoryDisk, MemoryStore
-from hansa.testing import ManualClock, running
+from hansa.testing import ManualClock, running, until
 from hansa.testing.actor import Actor, Config, module
 from pydantic import BaseModel, ConfigDict
 
@@ -314,9 +314,7 @@ async def test_a_reload_reaches_every_room_in_the_background():
         await _said_of_a_room(made["left"])
         await app.reload_policies(censor(words=["secret"], servers=["evil"])[0])
         room = next(iter(app.rooms))
-        async with asyncio.timeout(5):
-            while room.view.facts.topic:
-                await asyncio.sleep(0)
+        await until(lambda: not room.view.facts.topic)
 
 
 async def test_what_a_room_says_is_hidden_also_while_the_store_takes_nothing():

@@ -190,9 +190,7 @@ async def test_what_turns_out_to_lack_something_is_staged(tmp_path, monkeypatch)
         with monkeypatch.context() as patched:
             patched.setattr(GapFiller, "lacking", nothing)
             sent = asyncio.ensure_future(house.send(second))
-            async with asyncio.timeout(10):
-                while not watched.of("txn"):
-                    await asyncio.sleep(0)
+            await until(lambda: watched.of("txn"))
         assert (await sent)[0] == 200 and watched.of("staged")
 
 

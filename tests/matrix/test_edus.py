@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 import pytest
 from hansa import Ref
+from hansa.testing import until
 from hansa_matrix.proto.edus import parse_receipts, parse_typing
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,9 +72,7 @@ async def test_who_says_nothing_more_types_no_more(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
         shown = Shown(house)
         await send(house, typing(house))
-        async with asyncio.timeout(5):
-            while len(shown.signals) < 2:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(shown.signals) >= 2)
         assert [s.typing for _, s in shown.signals] == [True, False]
 
 
@@ -252,15 +250,11 @@ async def test_ours_are_told_once_the_last_of_each_and_wait_for_nobody(tmp_path)
         for number in range(3):
             edu = {"edu_type": "m.typing", "content": {"n": number}}
             sender.tell([THEIRS, OURS], ("m.typing", "!a", "@a"), edu)
-        async with asyncio.timeout(5):
-            while not told:
-                await asyncio.sleep(0)
+        await until(lambda: told)
         assert [t["edus"] for t in told] == [[{"edu_type": "m.typing", "content": {"n": 2}}]]
         house.peer.answer = lambda _: (500, {})
         sender.tell([THEIRS], ("m.typing", "!a", "@a"), {"edu_type": "m.typing", "content": {}})
-        async with asyncio.timeout(5):
-            while ("matrix_edus_dropped", (("plugin", "matrix"),)) not in house.app.counters:
-                await asyncio.sleep(0)
+        await until(lambda: ("matrix_edus_dropped", (("plugin", "matrix"),)) in house.app.counters)
         assert not sender._peers[THEIRS].edus
 
 
@@ -290,9 +284,7 @@ async def test_no_event_is_given_up_for_an_edu_that_a_peer_will_not_have(tmp_pat
         peer = network._sender._peers[THEIRS]
         peer.edus["x",] = {"edu_type": "m.typing", "content": {}}
         await network._administration.state(house.room.room_id, "m.room.message", None, {"body": "kept"})
-        async with asyncio.timeout(5):
-            while not any(body["pdus"] and not body.get("edus") for _, body in bodies):
-                await asyncio.sleep(0)
+        await until(lambda: any(body["pdus"] and not body.get("edus") for _, body in bodies))
         assert len({target for target, _ in bodies}) == len(bodies)
         assert ("matrix_poison_events", (("plugin", "matrix"),)) not in house.app.counters
 
@@ -308,18 +300,14 @@ async def test_a_server_that_does_not_answer_is_told_nothing_more_until_it_is_he
         house.peer.answer = answer
         edu = {"edu_type": "m.typing", "content": {}}
         sender.tell([THEIRS], ("a",), edu)
-        async with asyncio.timeout(5):
-            while ("matrix_edus_dropped", (("plugin", "matrix"),)) not in house.app.counters:
-                await asyncio.sleep(0)
+        await until(lambda: ("matrix_edus_dropped", (("plugin", "matrix"),)) in house.app.counters)
         assert asked[-1].timeout == 10.0
         sender.tell([THEIRS], ("a",), edu)
         assert not sender._peers[THEIRS].edus
         status[0] = 200
         sender.heard_from(THEIRS)
         sender.tell([THEIRS], ("a",), edu)
-        async with asyncio.timeout(5):
-            while len(asked) < 2:
-                await asyncio.sleep(0)
+        await until(lambda: len(asked) >= 2)
 
 
 @pytest.mark.parametrize("hours", [20, 24 * 365])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from hansa.testing import until
 from hansa_matrix.crypto import verify
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.keys import DAY, check_key_document
@@ -346,9 +347,7 @@ async def test_an_event_that_follows_an_unknown_one_of_another_room_gets_no_plac
 
         house.peer.answer = answer
         assert (await house.send(late))[0] == 200
-        async with asyncio.timeout(5):
-            while not any("/event/" in target for target in asked):
-                await asyncio.sleep(0)
+        await until(lambda: any("/event/" in target for target in asked))
         assert await house.fate(forger.message(room, "meanwhile")) == "accepted"
         rows = await house.app.network("matrix")._ctx.store.get_many(
             "pdu", [(name,), (event_id(late, room.version),)]

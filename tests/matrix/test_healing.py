@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from hansa import Member, Membership, Ref
+from hansa.testing import until
 from hansa_matrix.room.healing import DUMMY
 from hansa_matrix.room.room import MatrixRoom
 from matrix.inbound import Inbound, inbound
@@ -25,9 +26,7 @@ async def forked(house: Inbound, count: int, **over: Any) -> None:
         raw = house.forger.message(house.room, f"m{number}", **over)
         assert (await house.send(raw))[0] == 200
     line = house.app.network("matrix")._ingest._lines[house.room.room_id]
-    async with asyncio.timeout(10):
-        while line.running:
-            await asyncio.sleep(0)
+    await until(lambda: not line.running)
 
 
 async def told(house: Inbound, count: int) -> list[dict[str, Any]]:

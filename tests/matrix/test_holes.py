@@ -13,7 +13,7 @@ import hansa_governance
 import pytest
 from hansa import Backoff, HttpRequest
 from hansa.setup import PolicySetup
-from hansa.testing import ManualClock
+from hansa.testing import ManualClock, until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.signing import with_signature
 from hansa_matrix.room import holes as known_holes
@@ -337,9 +337,7 @@ async def test_late_state_counts_however_much_follows_it(tmp_path, monkeypatch, 
         assert ("m.room.member", USER) not in await world.room.state()
         world.speaks = True
         await network._keyring.ask_again([MUTE])
-        async with asyncio.timeout(10):
-            while world.room.holes.by_id:
-                await asyncio.sleep(0.01)
+        await until(lambda: not world.room.holes.by_id)
         assert (await world.room.state())["m.room.member", USER] == joined
         assert (joined in world.room.head.extremities) is (most == 20)
         assert await world.placed(world.say("the end")) == "accepted"

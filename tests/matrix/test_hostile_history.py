@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import orjson
 import pytest
 from hansa import Backoff, HttpRequest, RemoteProtocolError, RoomRefused
+from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.room import line, membership, outliers
 from hansa_matrix.room.outliers import in_auth_order
@@ -205,9 +206,7 @@ async def test_so_many_rooms_are_entered_at_a_time_and_one_server_has_its_share(
             asyncio.ensure_future(network._membership.join(one.room.room_id, network.bridge_user, [THEIRS]))
             for one in rooms
         ]
-        async with asyncio.timeout(5):
-            while network._membership._places.waiting < 2:
-                await asyncio.sleep(0.005)
+        await until(lambda: network._membership._places.waiting >= 2)
         assert len(reached) == membership.JOINS.each["server"] == membership.JOINS.each["person"]
         assert network._membership._places.taken == len(reached)
         held.set()

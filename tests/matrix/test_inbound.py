@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 import pytest
+from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw, parse
 from hansa_matrix.room.backlog import weight
@@ -167,9 +167,7 @@ async def test_what_the_events_of_a_transaction_stand_on_is_read_at_once(tmp_pat
         network._events._kept.clear()
         monkeypatch.setattr(store, "get_many", watched)
         assert (await house.send(*words))[0] == 200
-        async with asyncio.timeout(5):
-            while network._ingest.waiting(house.room.room_id):
-                await asyncio.sleep(0)
+        await until(lambda: not network._ingest.waiting(house.room.room_id))
         # What they stand on, and the create event, which nothing names.
         assert asked == [11, 1]
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import orjson
+from hansa.testing import until
 from hansa_matrix.room.news import DEVICES, RECEIPTS
 from hansa_matrix.users import remote
 from matrix.inbound import THEIRS, Inbound, inbound
@@ -83,9 +84,7 @@ async def test_lists_are_bounded_in_number_and_in_all(tmp_path, monkeypatch):
 
 
 async def settled(house: Inbound) -> None:
-    async with asyncio.timeout(5):
-        while known(house).remote._fetching:
-            await asyncio.sleep(0)
+    await until(lambda: not known(house).remote._fetching)
 
 
 async def test_a_stale_list_takes_no_place(tmp_path):
@@ -138,9 +137,7 @@ async def test_one_server_s_lists_wait_behind_themselves(tmp_path, monkeypatch):
             known(house).remote.fetch(f"@u{number}:{THEIRS}")
         known(house).remote.fetch("@a:other.example")
         assert len(known(house).remote._fetching) == 201  # two hundred of one server, and the other
-        async with asyncio.timeout(5):
-            while "other.example" not in asked:
-                await asyncio.sleep(0)
+        await until(lambda: "other.example" in asked)
         assert asked.count(THEIRS) == 3
         gate.set()
         await settled(house)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 from clients.people import house, part
 from hansa import HttpRequest, HttpResponse
+from hansa.testing import until
 from hansa_matrix.federation.client import Refused, Unreachable
 from matrix.inbound import OURS, THEIRS, inbound
 from matrix.peering import ours
@@ -65,9 +65,7 @@ async def test_a_transaction_is_taken_whatever_the_answer_says_of_it(tmp_path, b
         home.peer.answer = answer
         assert (await ours(home, "m.room.topic", "", {"topic": "t"})).refusal is None
         sender = home.app.network("matrix")._sender
-        async with asyncio.timeout(5):
-            while not sent or not sender._peers[THEIRS].task.done():
-                await asyncio.sleep(0)
+        await until(lambda: sent and sender._peers[THEIRS].task.done())
         (destination,) = await sender.destinations()
         assert (len(sent), destination.waiting) == (1, 0)
 

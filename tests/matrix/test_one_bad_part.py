@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 import pytest
 from hansa import HttpResponse
+from hansa.testing import until
 from hansa_matrix.proto.canonical import parse
 from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
@@ -137,8 +137,6 @@ async def test_a_device_list_with_one_odd_name(tmp_path, odd):
         house.peer.answer = lambda _: HttpResponse(status=200, body=body.replace(b'"ODD"', odd))
         remote = house.app.network("matrix")._known.remote
         remote.fetch(user)
-        async with asyncio.timeout(5):
-            while remote._fetching:
-                await asyncio.sleep(0)
+        await until(lambda: not remote._fetching)
         found = await remote.of(user)
         assert found is not None and set(found.devices) == {"A", "B"}

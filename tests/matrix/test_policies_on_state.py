@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import hansa_governance
 import pytest
 from hansa import Membership, Ref
 from hansa.setup import PolicySetup
+from hansa.testing import until
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.room.turn import RoomTurn
 from matrix.inbound import THEIRS, Inbound, inbound
@@ -47,9 +47,7 @@ async def test_a_leave_with_a_forbidden_reason_takes_effect_and_is_not_shown(tmp
         leave = {"membership": "leave", "reason": f"it is {WORD}"}
         raw = house.forger.finish(house.room, house.forger.draft(house.room, "m.room.member", leave, user))
         assert (await house.send(raw))[0] == 200
-        async with asyncio.timeout(5):
-            while view(house).membership(M) is Membership.JOIN:
-                await asyncio.sleep(0)
+        await until(lambda: view(house).membership(M) is not Membership.JOIN)
         assert view(house).membership(M) is Membership.LEAVE
         assert len(await shown(house)) == before
 

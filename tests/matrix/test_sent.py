@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 from hansa import HttpRequest
+from hansa.testing import until
 from matrix.inbound import THEIRS, inbound
 from matrix.test_forks import spoken
 
@@ -28,9 +28,7 @@ async def test_an_event_that_everybody_has_is_forgotten_after_the_time_that_is_s
         native = await spoken(house, "hello")
         (row,) = await ctx.store.scan("out", index=("event_id",), equal=(native,))
         peer = sender._peers[THEIRS]
-        async with asyncio.timeout(5):
-            while not (peer.position >= row.position if taken else peer.failures):
-                await asyncio.sleep(0)
+        await until(lambda: peer.position >= row.position if taken else peer.failures)
 
         async def known(days: float) -> list[str]:
             monkeypatch.setattr(type(ctx.clock), "now", lambda _: start + round(days * DAY * 1000))

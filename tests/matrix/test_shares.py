@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from typing import Any
 
 import pytest
+from hansa.testing import until
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.room.backlog import LITTLE, MOST, MOST_EACH, Backlog
 from hansa_matrix.room.shares import Shares
@@ -112,9 +112,7 @@ async def test_what_is_judged_makes_room(tmp_path):
             pdus = [house.forger.message(house.room, f"{turn} {n}") for n in range(50)]
             status, _ = await house.send(*pdus)
             assert status == 200
-            async with asyncio.timeout(10):
-                while house.app.network("matrix")._ingest.waiting(house.room.room_id) > 1:
-                    await asyncio.sleep(0)
+            await until(lambda: house.app.network("matrix")._ingest.waiting(house.room.room_id) <= 1)
         assert (await waiting(house)) == before and before["matrix_waiting"] == 1
 
 

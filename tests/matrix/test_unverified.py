@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from clients.people import Person, house, part
 from hansa import Backoff
+from hansa.testing import until
 from hansa_matrix.room import line
 from matrix.inbound import OURS
 from matrix.test_holes import MUTE, World, _options, denied
@@ -62,9 +62,7 @@ async def test_what_is_said_does_not_reach_a_server_whose_events_cannot_be_verif
 async def test_a_server_whose_event_came_is_reckoned_with_before_anybody_cites_it(tmp_path):
     async with scene(tmp_path) as (world, alice):
         await world.house.send(world.join())
-        async with asyncio.timeout(5):
-            while MUTE not in view(world).servers():
-                await asyncio.sleep(0)
+        await until(lambda: MUTE in view(world).servers())
         assert await says(world, alice) == 403
         assert await world.holes() == {}
 

@@ -15,6 +15,7 @@ import hansa_matrix
 import pytest
 from hansa import HttpRequest
 from hansa.setup import PolicySetup
+from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from matrix.inbound import THEIRS, Inbound, inbound
@@ -280,7 +281,5 @@ async def test_an_event_does_not_take_the_id_of_another_rooms(tmp_path, version)
                 await asyncio.sleep(0)
         again = house.forger.message(house.room, "second", event_id=name)
         assert (await house.send(again))[0] == 200
-        async with asyncio.timeout(5):
-            while network._ingest.waiting(house.room.room_id):
-                await asyncio.sleep(0)
+        await until(lambda: not network._ingest.waiting(house.room.room_id))
         assert await network._ctx.store.get("pdu", (name,)) == row
