@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -23,9 +23,9 @@ class LruCache(Generic[K, V]):
     def __contains__(self, key: K) -> bool:
         return key in self._entries
 
-    def __iter__(self) -> Iterator[K]:
-        """The keys, from the one that is forgotten first."""
-        return iter(self._entries)
+    def items(self) -> list[tuple[K, V]]:
+        """All entries, from the one that is forgotten first."""
+        return list(self._entries.items())
 
     def get(self, key: K) -> V | None:
         """An entry, which is the last to be forgotten now."""

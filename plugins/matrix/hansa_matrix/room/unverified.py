@@ -7,10 +7,9 @@ for being in the room. That ends when the events can be verified, or the room's 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection
 
-from hansa import NetworkContext
+from hansa import LruCache, NetworkContext
 
 from hansa_matrix.room.room import MatrixRoom
 
@@ -27,21 +26,18 @@ class Unverified:
         self._server = server
         self._told: dict[str, frozenset[str]] = {}
         #: Until when servers count whose events were dropped, by room.
-        self._noted: OrderedDict[str, OrderedDict[str, float]] = OrderedDict()
+        self._noted: LruCache[str, LruCache[str, float]] = LruCache(_MOST_ROOMS)
 
     async def note(self, room: MatrixRoom, servers: Collection[str]) -> None:
         """An event of these servers came to a room and could not be verified."""
         if not servers or not self._ctx.governed:
             return
-        noted = self._noted.setdefault(room.room_id, OrderedDict())
+        noted = self._noted.get(room.room_id)
+        if noted is None:
+            noted = LruCache(_MOST)
+            self._noted.put(room.room_id, noted)
         for server in servers:
-            noted.pop(server, None)
-            noted[server] = self._ctx.clock.monotonic() + _NOTED_FOR
-            if len(noted) > _MOST:
-                noted.popitem(last=False)
-        self._noted.move_to_end(room.room_id)
-        if len(self._noted) > _MOST_ROOMS:
-            self._noted.popitem(last=False)
+            noted.put(server, self._ctx.clock.monotonic() + _NOTED_FOR)
         await self.settle(room)
 
     async def settle(self, room: MatrixRoom) -> None:
@@ -64,7 +60,7 @@ class Unverified:
         if noted is None:
             return set()
         for server in [server for server, until in noted.items() if until <= now]:
-            del noted[server]
-        if not noted:
-            del self._noted[room_id]
-        return set(noted)
+            noted.pop(server)
+        if not len(noted):
+            self._noted.pop(room_id)
+        return {server for server, _ in noted.items()}
