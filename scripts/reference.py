@@ -149,9 +149,10 @@ def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
 
 
 _EXIT_CODES = (
-    "Exit codes: 0 done, 1 refused, 2 wrong use or configuration. `hansa run` ends with 4 when another "
-    "process has taken its database, or the database is behind what it had kept, and with 5 when it is not "
-    "known what was kept: start it again, and it reads the database anew."
+    "Exit codes: 0 done, 1 refused or something is wrong (`store check`, `matrix doctor` and `matrix rooms "
+    "check` say what), 2 wrong use or configuration. `hansa run` ends with 4 when another process has taken "
+    "its database, or the database is behind what it had kept, with 5 when it is not known what was kept, "
+    "and with 6 when the database was away for 120 s as it started: start it again, and it reads anew."
 )
 
 

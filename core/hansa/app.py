@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hansa import plugins, tables
@@ -99,7 +99,7 @@ class App:
         self.policy_setups = tuple(setup.policies)
         self._hosts: dict[str, str] = {}
         self._observers = _Observers()
-        self._prepared = self._stopping = False
+        self._prepared = self._started = self._stopping = False
 
     def count(self, name: str, **labels: str) -> None:
         """Add one to a counter. Labels beyond the 500th combination of a name count as ``other``: whatever a
@@ -177,6 +177,7 @@ class App:
 
     async def start(self) -> None:
         """Open the store, the policies, the networks; load rooms; begin delivering and connecting."""
+        self._started = True
         await self.store.open()
         await catalogue.check_whole(self.store)
         await self.store.declare("", tables.SCHEMA)
@@ -215,7 +216,13 @@ class App:
         await self.store.close()
 
     async def reload_policies(self, setups: Sequence[PolicySetup]) -> None:
-        """Take other policies; events not delivered yet are judged again. Raises without any change."""
+        """Take other policies; events not delivered yet are judged again. Raises without any change. Before
+        ``start`` they are those that it opens.
+        """
+        if not self._started:
+            self.setup = replace(self.setup, policies=tuple(setups))
+            self.policy_setups = tuple(setups)
+            return
         fresh, old = Policies(), self._policies
         await fresh.open(self, setups)
         await self.decisions.adopt(fresh.installed, digest_of(setups))

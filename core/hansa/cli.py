@@ -245,7 +245,7 @@ def _plugin(argv: Sequence[str]) -> int | None:
     }
     found = watched(args.config, "POST", f"/operate/{words[0]}", body)
     _answered(found, command.show, as_json=args.json)
-    return 0
+    return 1 if command.failed(found) else 0
 
 
 def _answered(found: Any, shown: Callable[[Any], str], *, as_json: bool) -> None:
@@ -327,6 +327,7 @@ def _check(args: argparse.Namespace) -> int:
     from hansa import plugins  # noqa: PLC0415
     from hansa.commands.check import exposed  # noqa: PLC0415
     from hansa.config import Mistakes, load  # noqa: PLC0415
+    from hansa.pure.commands import counted  # noqa: PLC0415
     from hansa.store import missing_driver  # noqa: PLC0415
 
     try:
@@ -349,21 +350,19 @@ def _check(args: argparse.Namespace) -> int:
             terminal.say(f"warning: {warning}")
         has = ", ".join(
             (
-                _counted(len(config.networks), "network", "networks"),
-                _counted(len(config.policies), "policy", "policies"),
-                _counted(len(config.rooms), "room", "rooms"),
+                counted(len(config.networks), "network"),
+                counted(len(config.policies), "policy", "policies"),
+                counted(len(config.rooms), "room"),
             )
         )
         terminal.say(f"{args.config} is good: {has}")
     return 0
 
 
-def _counted(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """The entry point; the exit code: 0 done, 1 refused, 2 wrong use or configuration."""
+    """The entry point; the exit code: 0 done, 1 refused or something is wrong, 2 wrong use or
+    configuration; ``hansa run`` has more (``hansa.serve``).
+    """
     try:
         return _main(list(sys.argv[1:] if argv is None else argv))
     except HansaError as error:

@@ -24,7 +24,7 @@ from hansa.store.faults import StoreFault
 
 _BODY = 1024 * 1024
 #: What a process does that waits for the database of another.
-_STANDBY = frozenset({"/status", "/plugins", "/progress", "/drain", "/promote"})
+_STANDBY = frozenset({"/status", "/plugins", "/progress", "/reload", "/drain", "/promote"})
 #: Reads the configuration again: what was taken up, and which settings wait for a restart.
 Reload = Callable[[], Awaitable[tuple[list[str], list[str]]]]
 
@@ -121,7 +121,7 @@ class Operations:
 
     async def health(self, _request: Request) -> Response:
         """Whether the store works and every network is up; 503 while the store does not work, or
-        another process has it.
+        another process has it. A store that is slow works: 200, and ``store`` says it.
         """
         if self.standby is not None:
             waits = {"ok": False, "state": "standby", "store": "standby", "networks": {}}
@@ -132,7 +132,7 @@ class Operations:
         body = {
             "ok": up and all(state == "up" for state in states.values()),
             "state": store["state"],
-            "store": store.get("kind", "up"),
+            "store": store.get("kind", "slow" if store.get("slow_since") else "up"),
             "networks": states,
         }
         return Response(status=200 if up else 503, body=orjson.dumps(body))

@@ -60,7 +60,8 @@ class Rooms:
         self._random = random
         self._changes = LargeChanges(store, clock, random)
         self._rooms: dict[str, Room] = {}
-        self._by_native: dict[Ref, Link] = {}
+        #: Links by network, and there by the native room.
+        self._native: dict[str, dict[Ref, Link]] = {}
 
     async def load(self) -> None:
         """Read every room, link and member from the store."""
@@ -72,7 +73,7 @@ class Rooms:
             link = tables.link_of(row)
             if (holder := self._rooms.get(link.room)) is not None:
                 holder.links[link.id] = link
-                self._by_native[link.native] = link
+                self._tie(link)
         for row in rows:
             whole = tables.room_of(row)[-1].change is None
             await self._fill(
@@ -115,7 +116,7 @@ class Rooms:
 
     async def _people(self, room: str) -> list[Row]:
         found: list[Row] = []
-        for network in {link.native.network for link in self._by_native.values()}:
+        for network in list(self._native):
             async for page in pages(self._store, "person", equal=(room, network), size=_PAGE):
                 found += page
         return found
@@ -129,18 +130,27 @@ class Rooms:
 
     def link(self, native: Ref) -> Link | None:
         """The link of a native room."""
-        return self._by_native.get(native)
+        return self._native.get(native.network, {}).get(native)
+
+    def _tie(self, link: Link) -> None:
+        self._native.setdefault(link.native.network, {})[link.native] = link
+
+    def _untie(self, native: Ref) -> None:
+        of_network = self._native[native.network]
+        del of_network[native]
+        if not of_network:
+            del self._native[native.network]
 
     def of(self, native: Ref) -> Room:
         """The room behind a native room. Raises LocalProtocolError where there is no link."""
-        link = self._by_native.get(native)
+        link = self.link(native)
         if link is None:
             raise LocalProtocolError(f"{native} is not linked to a room")
         return self._rooms[link.room]
 
     def links(self, network: str) -> list[Link]:
         """All links of a network."""
-        return [link for link in self._by_native.values() if link.native.network == network]
+        return list(self._native.get(network, {}).values())
 
     async def open_link(
         self,
@@ -155,7 +165,7 @@ class Rooms:
         """Make a link, and its room unless ``room`` names one. A known native room keeps its link, unless
         it is alone in its room and ``room`` names another: then it moves there.
         """
-        known = self._by_native.get(native)
+        known = self.link(native)
         if known is not None and (room is None or known.room == room):
             if view is not None:
                 await again_on_conflict(partial(self.commit_change, self._rooms[known.room], view))
@@ -188,14 +198,14 @@ class Rooms:
         self._rooms[target.id] = target
         target.view.apply(change)
         target.links[link.id] = link
-        self._by_native[native] = link
+        self._tie(link)
         await self.settle(target)
         return link
 
     async def supersede(self, native: Ref, by: Ref, view: ViewChange) -> None:
         """Give a native room's link to another native room; the one left gets a room of its own."""
-        before = self._by_native.get(native)
-        if before is None or by in self._by_native:
+        before = self.link(native)
+        if before is None or self.link(by) is not None:
             raise LocalProtocolError(f"{native} has no link, or {by} has one already")
         room = self._rooms[before.room]
         made = "r" + base64.b32encode(self._random.bytes(10)).decode().lower()
@@ -217,18 +227,18 @@ class Rooms:
         self._rooms[made] = alone
         for link, holder in ((moved, alone), (taken, room)):
             holder.links[link.id] = link
-            self._by_native[link.native] = link
+            self._tie(link)
         room.links.pop(before.id, None)
         await self.settle(room)
         await self.settle(alone)
 
     async def close_link(self, native: Ref) -> None:
         """Remove a link; the room and its log stay."""
-        link = self._by_native.get(native)
+        link = self.link(native)
         if link is None:
             return
         await self._store.commit([Delete("link", (native.network, native.id))])
-        del self._by_native[native]
+        self._untie(native)
         self._rooms[link.room].links.pop(link.id, None)
 
     async def commit_change(self, room: Room, change: ViewChange) -> None:

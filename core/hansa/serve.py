@@ -27,6 +27,7 @@ from hansa.descriptors import connections_within, raise_limit
 from hansa.intake import Intake, IntakeLimits
 from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
 from hansa.logs import log_to
+from hansa.opening import open_when_up
 from hansa.operations import Operations
 from hansa.outbound import Outbound
 from hansa.pure.errors import HansaError
@@ -38,12 +39,14 @@ from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.standby import ASK_EVERY, Standby, let_go
 from hansa.store import open_store
 from hansa.store.base import InUse, Shared
-from hansa.store.faults import StoreFault, StoreLost
+from hansa.store.faults import FaultKind, StoreFault, StoreLost
 
 _STOP_WITHIN = 10.0
 #: Exit codes of a process that has no database any more: another has taken it over; it is not known what was
 #: kept, and a new start reads it.
 LOST, UNKNOWN = 4, 5
+#: That of a process whose database was away for as long as it waits for one when it starts.
+AWAY = 6
 #: Seconds between looks at the database while nobody asks how it is.
 _LOOK_AT_STORE = 10.0
 #: Connections that the command line and the metrics have for themselves.
@@ -113,6 +116,7 @@ class Process:
         self._operations = Operations(self.app, self.reload, end)
         self.app.measures.append(self._http.measures)
         self._tls: TlsContexts | None = None
+        self._starting = False
         self._listeners: list[Listener] = []
 
     def _count(self, name: str, **labels: str) -> None:
@@ -124,7 +128,10 @@ class Process:
         """
         store = self.app.setup.store
         try:
-            await self.app.store.open()
+            if not isinstance(store, Shared):
+                await self.app.store.open()  # a file that is not there comes by no waiting
+            elif not await open_when_up(self.app.store, ended, self.app.seams.clock, self._say):
+                return False
         except InUse as taken:
             if not isinstance(store, Shared):
                 raise
@@ -141,6 +148,7 @@ class Process:
 
     async def start(self) -> None:
         """Open everything, once the database is held; networks go on connecting afterwards."""
+        self._starting = True
         await asyncio.to_thread(self._blobs.tidy)
         self._tls = self._contexts()
         await self.app.start()
@@ -231,15 +239,22 @@ class Process:
                 named[name] = _certificate(folder, network.tls)
         return TlsContexts(_certificate(folder, server.tls), named)
 
+    @property
+    def stands_by(self) -> bool:
+        """Whether it waits for the database of another process."""
+        return self._operations.standby is not None and not self._starting
+
     async def reload(self) -> tuple[list[str], list[str]]:
         """Read policies and certificates again; on a mistake everything stays as it is, and it is raised.
-        What was taken up, and the settings that are other than at the start and wait for a restart.
+        What was taken up, and the settings that are other than at the start and wait for a restart. A standby
+        checks the certificates, and reads them once it serves.
         """
         config = load(self._path, plugins.find)
-        if self._tls is not None:
-            self._tls.reload()
+        tls = self._tls or self._contexts()
+        if tls is not None:
+            tls.reload()
         await self.app.reload_policies(_policies(config.policies))
-        taken = [f"policy {p.name}" for p in config.policies] + (["certificates"] if self._tls else [])
+        taken = [f"policy {p.name}" for p in config.policies] + (["certificates"] if tls else [])
         return taken, needing_restart(self._config, config)
 
     async def stop(self) -> None:
@@ -262,25 +277,35 @@ class Process:
 
 async def _run(path: Path, config: Config, say: Say) -> int:
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
+    ended, ready, awaited = asyncio.Event(), asyncio.Event(), asyncio.Event()
     process = Process(path, config, say, ended.set)
     process.app.store.on_lost = lambda fault: _end(fault, say)
 
     async def reload() -> None:
         try:
             taken, waiting = await process.reload()
-            say("reloaded: " + (", ".join(taken) or "nothing"))
+            later = " (from when this process serves)" if process.stands_by else ""
+            say(f"reloaded{later}: " + (", ".join(taken) or "nothing"))
             if waiting:
                 say("changes with a restart: " + ", ".join(waiting))
         except (HansaError, OSError, ssl.SSLError) as error:
             say(f"not reloaded, everything is as it was: {error}")
 
+    async def reload_when_ready() -> None:
+        await ready.wait()
+        await reload()
+
     def hang_up() -> None:
-        process.app.spawn(reload(), "reload")
+        if ready.is_set() or process.stands_by:
+            process.app.spawn(reload(), "reload")
+        elif not awaited.is_set():
+            awaited.set()
+            say("reload: done once this process is ready")
+            process.app.spawn(reload_when_ready(), "reload")
 
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     loop.add_signal_handler(signal.SIGINT, ended.set)
-    loop.add_signal_handler(signal.SIGHUP, say, "not reloaded: nothing is served yet")
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     try:
         if not await process.hold(ended):
             await process.stop()
@@ -291,11 +316,11 @@ async def _run(path: Path, config: Config, say: Say) -> int:
         told = error.strerror if isinstance(error, OSError) and not error.filename else None
         say(f"cannot start: {told or error}")
         await process.stop()
-        return 1
+        return AWAY if isinstance(error, StoreFault) and error.kind is FaultKind.AWAY else 1
     _keep()
-    loop.add_signal_handler(signal.SIGHUP, hang_up)
     process.report()
     say("ready")
+    ready.set()
     await ended.wait()
     say("stopping")
     try:

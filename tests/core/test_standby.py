@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import signal
 from dataclasses import dataclass
 
 import aiohttp
@@ -17,7 +18,7 @@ from hansa.store.memory import MemoryStore
 from peers.hansa import CommandFailed, Hansa
 from peers.mongo import Mongo
 from peers.process import free_port
-from peers.synapse import MatrixUser
+from peers.synapse import MatrixUser, Refusal
 from peers.waiting import until
 
 
@@ -108,6 +109,32 @@ async def test_who_is_promoted_takes_over_at_once_and_the_other_one_ends(pair):
     await until("the first one has ended", ended, 15)
     assert process.exit_code == 0
     await pair.goes_on("before")
+
+
+async def test_a_standby_reads_its_configuration_again_and_uses_it_when_it_serves(pair):
+    policy = '\n[policies.words]\nplugin = "governance"\nwords = ["forbidden"]\n'
+    pair.second.config.write_text(pair.second.config.read_text() + policy)
+    pair.second.send(signal.SIGHUP)
+
+    async def told() -> bool:
+        said = "reloaded (from when this process serves): policy words, certificates"
+        return said in pair.second.log()
+
+    await until("it is told that it was read", told, 10)
+    assert (await pair.second.run("reload"))["reloaded"] == ["policy words", "certificates"]
+    pair.second.config.write_text(pair.second.config.read_text().replace('plugin = "gov', 'plugin = "vog'))
+    pair.second.send(signal.SIGHUP)
+
+    async def refused() -> bool:
+        return "not reloaded, everything is as it was: " in pair.second.log()
+
+    await until("a mistake is told", refused, 10)
+    assert (await pair.second.run("status"))["state"] == "standby"
+    await pair.first.kill()
+    await pair.goes_on("before")
+    assert [p["name"] for p in (await pair.second.run("status"))["policies"]] == ["words"]
+    with pytest.raises(Refusal, match="403"):
+        await pair.alice.say(pair.room, "a forbidden word")
 
 
 async def test_a_standby_that_is_told_to_stop_stops(pair):

@@ -22,14 +22,14 @@ async def test_a_backup_made_while_it_runs_comes_back_with_its_rooms(tmp_path, c
     room = await alice.create_room()
     await alice.say(room, "before")
     said = await house.run("store", "check")
-    assert said["ok"] and "checked while it is stopped" in said["note"]
+    assert said["ok"] and "checked while it is stopped" in said["notes"][0]
     made = await house.run("store", "backup", str(tmp_path / "kept"))
     await alice.say(room, "after")
     with pytest.raises(CommandFailed, match="in use: stop Hansa first"):
         await house.run("store", "restore", str(tmp_path / "kept"))
     assert await house.stop() == 0
     checked = await house.run("store", "check")
-    assert checked["ok"] and checked["rows"] > 30 and not checked["note"]
+    assert checked["ok"] and checked["rows"] > 30 and not checked["notes"]
     with pytest.raises(CommandFailed, match="--replace"):
         await house.run("store", "restore", str(tmp_path / "kept"))
     assert (await house.run("store", "restore", str(tmp_path / "kept"), "--replace"))["position"] == made[
@@ -129,6 +129,22 @@ def test_a_copy_that_cannot_be_meant_makes_no_file(source, target, said, tmp_pat
     told = capsys.readouterr().err
     assert said in told and "secret" not in told and "in use" not in told
     assert sorted((tmp_path / "house").iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", ["mongo", "postgres"])
+def test_a_copy_of_a_database_onto_itself_under_another_name_is_told_so(kind, request, capsys):
+    url = request.getfixturevalue(f"{kind}_url")
+    assert "127.0.0.1" in url
+    assert main(["store", "copy", url, url.replace("127.0.0.1", "localhost")]) == 1
+    told = capsys.readouterr().err
+    assert "the same database under two names" in told and "in use" not in told
+
+
+def test_a_copy_of_a_file_onto_its_other_name_is_told_so(tmp_path, capsys):
+    (tmp_path / "a.db").touch()
+    (tmp_path / "b.db").hardlink_to(tmp_path / "a.db")
+    assert main(["store", "copy", f"sqlite:{tmp_path}/a.db", f"sqlite:{tmp_path}/b.db"]) == 1
+    assert "the same database under two names" in capsys.readouterr().err
 
 
 def test_a_backup_is_not_put_among_the_files_of_people(tmp_path, capsys):

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.e2e
 
 
 async def examine(hansa: Stage, *server: str) -> tuple[bool, dict[str, list[Any]]]:
-    found = await hansa.run("matrix", "doctor", *server)
+    code, found = await hansa.findings("matrix", "doctor", *server)
+    assert code == (0 if found["healthy"] else 1)
     listed: dict[str, list[Any]] = {}
     for finding in found["findings"]:
         listed.setdefault(finding["check"], []).append(finding)

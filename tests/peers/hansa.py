@@ -197,10 +197,21 @@ class Hansa:
         """One command with ``--json``: all that the command line does, without a Python of its own."""
         return await asyncio.to_thread(self._run, arguments)
 
+    async def findings(self, *arguments: str) -> tuple[int, Any]:
+        """The exit code and the answer of a command that looks whether something is wrong."""
+        code, out, errors = await asyncio.to_thread(self._answered, arguments)
+        if errors:
+            raise CommandFailed(errors)
+        return code, json.loads(out)
+
     def _run(self, arguments: tuple[str, ...]) -> Any:
+        code, out, errors = self._answered(arguments)
+        if code:
+            raise CommandFailed(f"{' '.join(arguments)}: {errors}{out}")
+        return json.loads(out)
+
+    def _answered(self, arguments: tuple[str, ...]) -> tuple[int, str, str]:
         out, errors = io.StringIO(), io.StringIO()
         with _COMMAND, contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
             code = main([*arguments, "--json", "-c", str(self.config)])
-        if code:
-            raise CommandFailed(f"{' '.join(arguments)}: {errors.getvalue()}{out.getvalue()}")
-        return json.loads(out.getvalue())
+        return code, out.getvalue(), errors.getvalue()

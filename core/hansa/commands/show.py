@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hansa.pure.commands import plain, table, when
+from hansa.pure.commands import counted, plain, table, when
 
 __all__ = [
     "decisions",
@@ -47,7 +47,7 @@ def rooms(found: Any) -> str:
 
 def room(found: Any) -> str:
     """``hansa rooms show``."""
-    head = f"{found['room']}  {found['name']}  ({found['join_rule']}, {found['events']} events)"
+    head = f"{found['room']}  {found['name']}  ({found['join_rule']}, {counted(found['events'], 'event')})"
     people = [[p["user"], p["membership"], p["role"], p["name"] or ""] for p in found["people"]]
     links = [
         [x["link"], "authority" if x["authority"] else ("hosted" if x["hosted"] else "")]

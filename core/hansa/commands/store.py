@@ -16,15 +16,17 @@ from urllib.parse import urlsplit
 
 from hansa import __version__, terminal
 from hansa.config import Config, Mistakes, load
+from hansa.pure.commands import counted
 from hansa.pure.errors import ConfigError, LocalProtocolError
 from hansa.store import check_url, open_store
-from hansa.store.base import HeldElsewhere, Store
+from hansa.store.base import HeldElsewhere, InUse, Store
 
 if TYPE_CHECKING:
     from hansa.store.checking import Findings
 
 #: Seconds between two lines of progress.
 _EVERY = 2.0
+_SAME = "FROM and TO are the same database under two names: name another to copy to"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,7 +62,8 @@ def _moved(args: argparse.Namespace, config: Config, database: Path) -> int:
         terminal.show_json(asdict(found))
         return 0
     terminal.say(
-        f"{said}: position {found.position}, {_mib(found.size)} and {found.files} files, of {found.made}"
+        f"{said}: position {found.position}, {_mib(found.size)} and {counted(found.files, 'file')}, "
+        f"of {found.made}"
     )
     for name in found.damaged:
         terminal.say(f"warning: {name} is damaged: its bytes are not those that its name says")
@@ -78,25 +81,26 @@ def _check(args: argparse.Namespace, config: Config) -> int:
         if not database.exists():
             raise LocalProtocolError(f"there is no {database}: `hansa run` makes it")
         wrong += [f"{database}: {text}" for text in check_file(database)]
-    found, note = None, ""
+    found, notes = None, list[str]()
     if not wrong:
         try:
             found = asyncio.run(_checked(open_store(config.store.url, config.folder)))
             wrong += found.wrong
+            notes += found.notes
         except HeldElsewhere:
             if database is None:
                 raise
-            note = "Hansa runs: its file was checked, its rows are checked while it is stopped"
+            notes.append("Hansa runs: its file was checked, its rows are checked while it is stopped")
     if args.json:
         rows, size = (found.rows, found.size) if found is not None else (None, None)
-        terminal.show_json({"ok": not wrong, "wrong": wrong, "rows": rows, "bytes": size, "note": note})
+        terminal.show_json({"ok": not wrong, "wrong": wrong, "rows": rows, "bytes": size, "notes": notes})
         return 1 if wrong else 0
     for text in wrong:
         terminal.say(text)
-    if note:
+    for note in notes:
         terminal.say(note)
     if not wrong:
-        terminal.say("good" if found is None else f"good: {found.rows} rows, {_mib(found.size)}")
+        terminal.say("good" if found is None else f"good: {counted(found.rows, 'row')}, {_mib(found.size)}")
     return 1 if wrong else 0
 
 
@@ -120,7 +124,12 @@ def _copy(args: argparse.Namespace) -> int:
     async def copied() -> Copied:
         await source.open()
         try:
-            await target.open()
+            try:
+                await target.open()
+            except InUse as taken:
+                if taken.own:
+                    raise LocalProtocolError(_SAME) from taken
+                raise
             try:
                 return await copy_store(source, target, lambda done, of: told("rows copied", done, of))
             finally:
@@ -134,7 +143,8 @@ def _copy(args: argparse.Namespace) -> int:
         return 0
     begun = "went on with a copy that was broken off, and " if found.resumed else ""
     terminal.say(
-        f"{begun}copied {found.rows} rows of {found.collections} collections, each read back and compared; "
+        f"{begun}copied {counted(found.rows, 'row')} of {counted(found.collections, 'collection')}, "
+        f"each read back and compared; "
         f"position {found.position}"
     )
     terminal.say("the media folder and the configuration are not in a store: they stay where they are")
@@ -163,11 +173,18 @@ def _apart(source: tuple[str, Path], target: tuple[str, Path]) -> tuple[Store, S
     nothing to copy: an empty file would be made for a name that was mistyped.
     """
     if _place(*source) == _place(*target):
-        raise LocalProtocolError("FROM and TO are the same database: name another to copy to")
-    place = _place(*source)
+        raise LocalProtocolError(_SAME)
+    place, other = _place(*source), _place(*target)
+    if isinstance(place, Path) and isinstance(other, Path) and _is_one(place, other):
+        raise LocalProtocolError(_SAME)
     if isinstance(place, Path) and not place.exists():
         raise LocalProtocolError(f"there is no {place} to copy from")
     return open_store(*source), open_store(*target)
+
+
+def _is_one(file: Path, other: Path) -> bool:
+    """Whether the file system has one file under two names."""
+    return file.exists() and other.exists() and file.samefile(other)
 
 
 def _place(url: str, folder: Path) -> Path | tuple[str, str]:

@@ -42,6 +42,11 @@ def when(ms: int) -> str:
     return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number of things in words: ``1 event``, ``2 events``; ``many`` where it is not ``one`` with an s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns, as wide as they must be. A cell of over 300 characters is cut; ``--json`` has all of it."""
     if not rows:
@@ -53,6 +58,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in cut
     ]
     return "\n".join(lines)
+
+
+def _good(_found: Any) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +88,8 @@ class Command:
     """``hansa PLUGIN WORDS...``. ``words`` are one or two, separated by a space: the name under which the
     network's ``operations`` has it. ``show`` makes text of its answer; ``--json`` prints that as it is.
     ``short``: it is also ``hansa WORDS...``, where no other plugin has such words. ``changes``: it does
-    something, which policies are asked about; not so what only looks.
+    something, which policies are asked about; not so what only looks. ``failed``: whether an answer names
+    something that is wrong, after which the exit code is 1.
     """
 
     words: str
@@ -88,6 +98,7 @@ class Command:
     show: Callable[[Any], str] = plain
     short: bool = False
     changes: bool = True
+    failed: Callable[[Any], bool] = _good
 
 
 class Commands:

@@ -56,16 +56,17 @@ class HeldElsewhere(StoreError):
 
 class InUse(HeldElsewhere):
     """Another process has a database that others may wait for: process ``pid`` of ``host``, whose lease ends
-    ``seconds`` after its last sign of life.
+    ``seconds`` after its last sign of life. ``own``: it is this process, which has the database open already.
     """
 
-    def __init__(self, host: str, pid: int, seconds: int) -> None:
+    def __init__(self, host: str, pid: int, seconds: int, *, own: bool = False) -> None:
         super().__init__(
-            f"the database is in use by process {pid} on {host}: stop it, or give this one another database. "
-            f"A process that is gone is given up after {seconds} s"
+            f"the database is in use by process {pid} on {host}: stop that process first. One that is gone "
+            f"is given up after {seconds} s"
         )
         self.host = host
         self.pid = pid
+        self.own = own
 
 
 class Conflict(StoreError):
@@ -303,6 +304,19 @@ class Shared(Protocol):
     async def wished(self) -> str:
         """Which process asks for the database of this open store, as ``HOST PID``; empty if none does. Raises
         StoreError.
+        """
+        ...
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """A store that knows which of its indexes nothing declares. ``declare`` drops them: each costs every
+    commit something.
+    """
+
+    async def undeclared(self, scope: str, schema: Schema) -> list[str]:
+        """Names of indexes that were made for the collections of a schema, which does not declare them any
+        more; asked before ``declare``. Raises StoreError.
         """
         ...
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hansa import tables
+from hansa.pure.commands import counted
 from hansa.store import catalogue
-from hansa.store.base import Collection, Store, StoreError
+from hansa.store.base import Collection, Indexed, Store, StoreError
 from hansa.store.paging import every_page
 
 #: Told after each page: ``(rows until now, rows in all)``.
@@ -21,6 +22,8 @@ class Findings:
     rows: int = 0
     size: int = 0
     wrong: list[str] = field(default_factory=list)
+    #: What was found and put right.
+    notes: list[str] = field(default_factory=list)
 
 
 async def check_rows(store: Store, told: Told) -> Findings:
@@ -34,6 +37,11 @@ async def check_rows(store: Store, told: Told) -> Findings:
         raise StoreError("the database has no catalogue: start this Hansa on it once, and stop it")
     total = 0
     for scope, schema in schemas:
+        if isinstance(store, Indexed):
+            for name in await store.undeclared(scope, schema):
+                found.notes.append(
+                    f"index {name} is not declared any more: it cost every write, and is dropped"
+                )
         await store.declare(scope, schema)
         for collection in schema.collections:
             total += await store.count(scope, collection.name)
@@ -68,4 +76,6 @@ async def _logs(store: Store, found: Findings) -> None:
             _, head, *_ = tables.room_of(row)
             count = await store.count("", "event", equal={"room": str(row.key[0])})
             if count != head:
-                found.wrong.append(f"the log of room {row.key[0]} ends at {head} and has {count} events")
+                found.wrong.append(
+                    f"the log of room {row.key[0]} ends at {head} and has {counted(count, 'event')}"
+                )

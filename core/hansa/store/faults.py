@@ -20,6 +20,8 @@ class FaultKind(StrEnum):
     LOCKED = "locked"
     DAMAGED = "damaged"
     READ_ONLY = "read-only"
+    #: The role lacks a right: the configuration of the database is wrong.
+    FORBIDDEN = "forbidden"
     AWAY = "away"
     FAILING = "failing"
     #: Another process has the database.
@@ -103,7 +105,7 @@ _MONGO = {
     "LockTimeout": FaultKind.LOCKED,
     "LockFailed": FaultKind.LOCKED,
     "LockBusy": FaultKind.LOCKED,
-    "Unauthorized": FaultKind.READ_ONLY,
+    "Unauthorized": FaultKind.FORBIDDEN,
     "DataCorruptionDetected": FaultKind.DAMAGED,
     "ChecksumMismatch": FaultKind.DAMAGED,
     "HostUnreachable": FaultKind.AWAY,
@@ -136,7 +138,7 @@ _POSTGRES = {
     "": FaultKind.AWAY,
     "08": FaultKind.AWAY,
     "25006": FaultKind.READ_ONLY,  # read_only_sql_transaction
-    "42501": FaultKind.READ_ONLY,  # insufficient_privilege
+    "42501": FaultKind.FORBIDDEN,  # insufficient_privilege
     "53100": FaultKind.FULL,  # disk_full
     "53300": FaultKind.AWAY,  # too_many_connections
     "55P03": FaultKind.LOCKED,  # lock_not_available

@@ -17,7 +17,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pymongo import AsyncMongoClient, IndexModel, ReadPreference
 from pymongo.errors import PyMongoError
@@ -39,6 +39,7 @@ from hansa.store.base import (
 )
 from hansa.store.batches import batch_of, heartbeat
 from hansa.store.bounds import Whole
+from hansa.store.credentials import Credentials
 from hansa.store.faults import FaultKind, StoreFault, StoreLost, mongo_kind
 from hansa.store.memory import split
 from hansa.store.mongo_lease import SECONDS, Lease, reason, settled
@@ -73,7 +74,7 @@ class MongoStore:
         parts = urlsplit(url)
         self._url = url
         self._connect = connect
-        self._secrets = {s for s in (parts.password, unquote(parts.password or "")) if s}
+        self._credentials = Credentials(url)
         self._named = parts.path.strip("/")
         self._place = f"{self._named} at {parts.netloc.rpartition('@')[2]}"
         self._rows: dict[tuple[str, str], Rows] = {}
@@ -95,9 +96,7 @@ class MongoStore:
 
     def _failed(self, error: Exception) -> StoreError:
         text = reason(error) if isinstance(error, PyMongoError) else type(error).__name__
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return StoreFault(mongo_kind(error), f"MongoDB {self._place}: {text}")
+        return StoreFault(mongo_kind(error), f"MongoDB {self._place}: {self._credentials.blank(text)}")
 
     async def open(self) -> None:
         """See ``Store.open``."""
@@ -215,6 +214,24 @@ class MongoStore:
             if indexes:  # not of all members: one that is down would be waited for without end
                 quorum = {"commitQuorum": "majority"} if self._wire >= _WIRE_QUORUM else {}
                 await self._database[rows.name].create_indexes(indexes, maxTimeMS=_INDEXES_MS, **quorum)
+            if rows.name in present:
+                for name in rows.surplus(await self._database[rows.name].index_information()):
+                    await self._database[rows.name].drop_index(name)
+
+    async def undeclared(self, scope: str, schema: Schema) -> list[str]:
+        """See ``Indexed``."""
+        every = [rows_of(scope, schema.owner, collection) for collection in schema.collections]
+
+        async def found() -> list[str]:
+            present = set(await self._database.list_collection_names())
+            return [
+                f"{rows.name}.{name}"
+                for rows in every
+                if rows.name in present
+                for name in rows.surplus(await self._database[rows.name].index_information())
+            ]
+
+        return await self._read(found)
 
     async def _migrate(self, scope: str, schema: Schema, version: int, mark: bytes) -> None:
         step = schema.migrations.get(version)

@@ -10,6 +10,7 @@ asks each second is in nobody's way.
 from __future__ import annotations
 
 import inspect
+import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC
@@ -20,7 +21,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from hansa.store.base import InUse
 from hansa.store.faults import StoreLost
-from hansa.store.owner import is_dead, this_process
+from hansa.store.owner import is_dead, is_self, this_process
 
 #: After so many seconds without a sign of life another process may take over.
 SECONDS = 10
@@ -28,6 +29,8 @@ ID, ROWS = "store", "hansa.lease"
 #: The database's time in ms since 1970: a number, because not everything that speaks MongoDB's protocol
 #: compares ``$$NOW`` with a stored date.
 NOW = {"$toLong": "$$NOW"}
+#: The command that a denial quotes, with all that it was given.
+_COMMAND = re.compile(r"to execute command \{ (\w+): .*", re.DOTALL)
 
 
 async def settled(value: Any) -> Any:
@@ -40,7 +43,7 @@ def reason(error: PyMongoError) -> str:
     if isinstance(error, OperationFailure):
         details = error.details or {}
         first = (details.get("writeErrors") or [details])[0]
-        text = str(first.get("errmsg", ""))
+        text = _COMMAND.sub(r"to execute \1", str(first.get("errmsg", "")))
         return (
             f"{details.get('codeName', type(error).__name__)} ({first.get('code', error.code)}) {text[:200]}"
         )
@@ -48,7 +51,7 @@ def reason(error: PyMongoError) -> str:
 
 
 def _taken(owner: Mapping[str, Any]) -> InUse:
-    return InUse(str(owner.get("host", "")), int(owner.get("pid", 0)), SECONDS)
+    return InUse(str(owner.get("host", "")), int(owner.get("pid", 0)), SECONDS, own=is_self(owner))
 
 
 class Lease:

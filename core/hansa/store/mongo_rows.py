@@ -112,6 +112,15 @@ class Rows:
         declared = (i for i in self.collection.indexes if i != self.keys[: len(i)])
         return [[*((name, 1) for name in index), ("_id", 1)] for index in declared]
 
+    def surplus(self, present: Mapping[str, Any]) -> list[str]:
+        """Names of indexes that were made for it and are declared no more; ``present``: all that it has, as
+        the driver tells them. Only Hansa's own end with ``_id``.
+        """
+        declared = [dict(index) for index in self.indexes()]
+        made = {name: dict(index["key"]) for name, index in present.items()}
+        own = {name: key for name, key in made.items() if len(key) > 1 and list(key)[-1] == "_id"}
+        return sorted(name for name, key in own.items() if key not in declared)
+
     def search(
         self, index: tuple[str, ...], equal: Sequence[Value], after: Value, upto: Value, *, reverse: bool
     ) -> Search:

@@ -37,6 +37,11 @@ def this_process() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": pid, "born": _born(pid), "namespace": _namespace()}
 
 
+def is_self(owner: Mapping[str, Any]) -> bool:
+    """Whether an owner is this process."""
+    return all(owner.get(name) == value for name, value in this_process().items())
+
+
 def is_dead(owner: Mapping[str, Any]) -> bool:
     """Whether an owner was a process of this machine that is no more."""
     if not owner.get("namespace") or owner["namespace"] != _namespace():

@@ -31,6 +31,7 @@ from hansa.store.bounds import Whole
 from hansa.store.memory import split
 from hansa.store.postgres_batches import Step
 from hansa.store.postgres_lease import MAKE, SECONDS
+from hansa.store.postgres_rights import ALLOWED, MISSING, lacking, refused
 from hansa.store.postgres_session import ERRORS, Place, Readers, is_cut
 from hansa.store.postgres_tables import Table, table, value
 from hansa.store.postgres_wish import WISHED, wish
@@ -52,7 +53,12 @@ SELECT c.relname, array_agg(a.attname::text) FROM pg_class c JOIN pg_attribute a
 WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND a.attnum > 0
   AND NOT a.attisdropped GROUP BY c.relname
 """
-_INDEXES = "SELECT indexname::text FROM pg_indexes WHERE schemaname = current_schema()"
+#: Not those of keys: what is unique is a constraint.
+_INDEXES = """
+SELECT i.relname::text, t.relname::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+JOIN pg_class t ON t.oid = x.indrelid
+WHERE i.relnamespace = current_schema()::regnamespace AND NOT x.indisunique
+"""
 
 
 class PostgresStore:
@@ -122,15 +128,44 @@ class PostgresStore:
         session = await self._place.connect()
         connection = session.connection
         try:
-            if first and not await connection.fetchval("SELECT to_regclass('hansa_lease')"):
-                await connection.execute(first)
+            if first:
+                made = await connection.fetchval("SELECT to_regclass('hansa_lease')")
+                await self._allowed(connection, ["hansa_lease"], [] if made else [first])
+                if not made:
+                    await connection.execute(first)
             present = {name: set(columns) for name, columns in await connection.fetch(_COLUMNS)}
-            indexes = {name for (name,) in await connection.fetch(_INDEXES)}
-            missing = [sql for one in tables for sql in one.missing(present, indexes)]
-            if missing:
-                await connection.execute(";".join(missing))
+            indexes = dict(await connection.fetch(_INDEXES))
+            changes = [sql for one in tables for sql in one.missing(present, indexes)]
+            changes += [f'DROP INDEX IF EXISTS "{name}"' for one in tables for name in one.surplus(indexes)]
+            await self._allowed(connection, [one.name for one in tables if one.name in present], changes)
+            if changes:
+                await connection.execute(";".join(changes))
         finally:
             connection.terminate()
+
+    async def _allowed(self, connection: Any, tables: Sequence[str], changes: Sequence[str]) -> None:
+        """Raises StoreFault naming the right that the role lacks for these tables and changes."""
+        place = str(self._place)
+        fault = refused(place, await connection.fetchrow(ALLOWED), making=bool(changes))
+        if fault is not None:
+            raise fault
+        lacks = await connection.fetch(MISSING, list(tables))
+        if lacks:
+            raise lacking(place, lacks)
+
+    async def undeclared(self, scope: str, schema: Schema) -> list[str]:
+        """See ``Indexed``."""
+        del scope  # scopes share tables
+        try:
+            session = await self._place.connect()
+            try:
+                found = dict(await session.connection.fetch(_INDEXES))
+            finally:
+                session.connection.terminate()
+        except ERRORS as error:
+            raise self._place.fault(error) from None
+        tables = [table(schema.owner, collection, 0) for collection in schema.collections]
+        return [name for one in tables for name in one.surplus(found)]
 
     def _beat(self) -> None:
         """Keep the lease while nothing is written: an empty batch, after which the next beat is due."""

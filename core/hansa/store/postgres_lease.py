@@ -16,7 +16,7 @@ from typing import Any
 
 from hansa.store.base import InUse
 from hansa.store.faults import StoreLost
-from hansa.store.owner import is_dead, this_process
+from hansa.store.owner import is_dead, is_self, this_process
 
 #: After so many seconds without a sign of life another process may take over.
 SECONDS = 10
@@ -77,7 +77,7 @@ class Lease:
         elif owner["namespace"] != this_process()["namespace"]:
             found = await self._wait(connection, owner)
         if found is None:
-            raise InUse(owner["host"], owner["pid"], SECONDS)
+            raise InUse(owner["host"], owner["pid"], SECONDS, own=is_self(owner))
         return found
 
     async def _wait(self, connection: Any, owner: Any) -> tuple[int, int] | None:

@@ -9,16 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import asyncpg
-from asyncpg.exceptions import InterfaceError, InternalClientError, TargetServerAttributeNotMatched
+from asyncpg.exceptions import (
+    ClientConfigurationError,
+    InterfaceError,
+    InternalClientError,
+    TargetServerAttributeNotMatched,
+)
 
 from hansa.store.base import StoreError
+from hansa.store.credentials import Credentials
 from hansa.store.faults import FaultKind, StoreFault, postgres_kind
+from hansa.store.postgres_rights import DENIED, denied
 
 _log = logging.getLogger("hansa.store")
 _CONNECT_WITHIN = 4.0
@@ -127,12 +135,8 @@ class Place:
         kept = urlencode([(k, v) for k, v in given if k not in _LIBPQ | {"host", "port"}])
         self._url = parts._replace(query=kept).geturl()
         self._settings = {} if "application_name" in options else {"application_name": "hansa"}
-        self._secrets = {
-            secret
-            for raw in (parts.password or "", options.get("password", ""), options.get("sslpassword", ""))
-            for secret in (raw, unquote(raw))
-            if secret
-        }
+        self._credentials = Credentials(url)
+        self.role = unquote(parts.username or options.get("user", ""))
         self._name = f"{parts.path.strip('/')} at {spec or 'this machine'}"
         self._last = 0
         self._told = False
@@ -142,12 +146,14 @@ class Place:
 
     def fault(self, error: BaseException) -> StoreError:
         """An error of the driver or of the network as one of ours."""
-        text = reason(error)
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
+        text, kind = self._credentials.blank(reason(error)), postgres_kind(sqlstate(error))
         if isinstance(error, TargetServerAttributeNotMatched):
             return StoreFault(FaultKind.READ_ONLY, f"PostgreSQL {self._name}: no host takes writes")
-        return StoreFault(postgres_kind(sqlstate(error)), f"PostgreSQL {self._name}: {text}")
+        if sqlstate(error) == DENIED:
+            return denied(self._name, self.role, text)
+        if isinstance(error, ClientConfigurationError | ssl.SSLCertVerificationError):
+            kind = FaultKind.FAILING  # no waiting mends what is configured
+        return StoreFault(kind, f"PostgreSQL {self._name}: {text}")
 
     async def connect(self, **settings: str) -> Session:
         """A session with the host that takes writes. Raises what ``ERRORS`` names, StoreError."""

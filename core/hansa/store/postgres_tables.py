@@ -27,6 +27,8 @@ _DIGEST = 64
 _TYPES = {str: 'text COLLATE "C"', int: "bigint"}
 #: Bytes of a name in PostgreSQL.
 _NAMED = 63
+#: Of a name that is cut, what stays before its digest.
+_HEAD_OF_NAME = 50
 
 
 def _escaped(text: str) -> str:
@@ -67,7 +69,7 @@ def fitted(name: str) -> str:
     """A name that PostgreSQL does not cut off."""
     if len(name) <= _NAMED:
         return name
-    return f"{name[:50]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return f"{name[:_HEAD_OF_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 @dataclass(slots=True)
@@ -240,8 +242,10 @@ class Table:
                 parts.append(f'"{name}" = ${len(given) + 1}')
         return f'SELECT count(*) FROM "{self.name}" WHERE {" AND ".join(parts)}', given
 
-    def missing(self, present: Mapping[str, set[str]], indexes: set[str]) -> list[str]:
-        """What must be run to make it; ``present``: the columns of tables that there are."""
+    def missing(self, present: Mapping[str, set[str]], indexes: Mapping[str, str]) -> list[str]:
+        """What must be run to make it; ``present``: the columns of tables that
+        there are, ``indexes``: the tables of indexes.
+        """
         made, there = list[str](), present.get(self.name)
         if there is None:
             parts = [f'"{k}" {_TYPES[t]} NOT NULL' for k, t in zip(self.keys, self.key_types, strict=True)]
@@ -257,15 +261,28 @@ class Table:
                 for name, kind in self.fields
                 if name not in there
             ]
-        for index in self.collection.indexes:
-            named = fitted(f"{self.name}_by_{'_'.join(index)}")
-            if index == self.keys[: len(index)] or named in indexes:
+        for named, index in self._indexes().items():
+            if named in indexes:
                 continue
             by = [self._sorted(name, reverse=False) for name in dict.fromkeys((*index, *self.keys))]
             made.append(
                 f'CREATE INDEX IF NOT EXISTS "{named}" ON "{self.name}" ({", ".join(["scope", *by])})'
             )
         return made
+
+    def _indexes(self) -> dict[str, tuple[str, ...]]:
+        """Those that are declared, by name; what the key serves needs none."""
+        return {
+            fitted(f"{self.name}_by_{'_'.join(index)}"): index
+            for index in self.collection.indexes
+            if index != self.keys[: len(index)]
+        }
+
+    def surplus(self, indexes: Mapping[str, str]) -> list[str]:
+        """Those of the indexes, each with its table, that were made for it and are declared no more."""
+        begins, declared = f"{self.name}_by_"[:_HEAD_OF_NAME], self._indexes()
+        of_this = [name for name, on in indexes.items() if on == self.name and name not in declared]
+        return sorted(name for name in of_this if name.startswith(begins))
 
 
 def table(owner: str, collection: Collection, number: int) -> Table:

@@ -43,7 +43,7 @@ from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, faulting, s
 from hansa.store.memory import checked, split
 from hansa.store.sqlite_doubt import InDoubt, Settling, leaves_doubt
 from hansa.store.sqlite_files import Files
-from hansa.store.sqlite_tables import Table, make, reads, table
+from hansa.store.sqlite_tables import Table, make, reads, surplus, table
 
 T = TypeVar("T")
 _GROUP = 64
@@ -144,6 +144,12 @@ class SqliteStore:
         self._position = self._committed = row[0] if row else 0
         self._turn()  # the log is there from the first write
         self._files = Files(self._path)
+
+    async def undeclared(self, scope: str, schema: Schema) -> list[str]:
+        """See ``Indexed``."""
+        del scope  # scopes share tables
+        tables = [table(schema.owner, collection) for collection in schema.collections]
+        return await self._write(lambda: surplus(self._connection(), tables))
 
     def _why(self) -> FaultKind:
         return self._files.why() if self._files is not None else FaultKind.FAILING

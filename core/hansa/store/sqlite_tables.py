@@ -107,15 +107,27 @@ def make(db: sqlite3.Connection, tables: Sequence[Table]) -> None:
         for name, type_ in collection.fields.items():
             if name not in present:
                 db.execute(f'ALTER TABLE "{one.name}" ADD COLUMN "{name}" {_TYPES[type_]}')
-        declared = set[str]()
-        for index in collection.indexes:
-            if index == one.keys[: len(index)]:
-                continue
-            named = f"{one.name}_by_{'_'.join(index)}"
+        for named, index in _indexes(one).items():
             columns = ", ".join(["scope", *(f'"{c}"' for c in index)])
             db.execute(f'CREATE INDEX IF NOT EXISTS "{named}" ON "{one.name}" ({columns})')
-            declared.add(named)
+        for name in surplus(db, [one]):
+            db.execute(f'DROP INDEX "{name}"')
+
+
+def _indexes(one: Table) -> dict[str, tuple[str, ...]]:
+    """Those that are declared, by name; what the key serves needs none."""
+    return {
+        f"{one.name}_by_{'_'.join(index)}": index
+        for index in one.collection.indexes
+        if index != one.keys[: len(index)]
+    }
+
+
+def surplus(db: sqlite3.Connection, tables: Sequence[Table]) -> list[str]:
+    """Indexes that were made for these tables and are declared no more."""
+    found = list[str]()
+    for one in tables:
         made = [str(row[1]) for row in db.execute(f'PRAGMA index_list("{one.name}")') if row[3] == "c"]
-        for name in made:
-            if name.startswith(f"{one.name}_by_") and name not in declared:
-                db.execute(f'DROP INDEX "{name}"')
+        declared = _indexes(one)
+        found += [name for name in made if name.startswith(f"{one.name}_by_") and name not in declared]
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hansa import Argument, Command, Commands
-from hansa.pure.commands import table, when
+from hansa.pure.commands import counted, table, when
 
 
 def _rooms(found: Any) -> str:
@@ -47,22 +47,33 @@ def _stuck(found: Any) -> str:
     )
 
 
+#: What a room's events name and is not here.
+_MISSING = ("missing_prev", "missing_auth", "missing_state")
+
+
+def _lacks(found: Any) -> bool:
+    return any(found[name] for name in _MISSING)
+
+
 def _checked(found: Any) -> str:
-    lines = [f"{found['room']}: {found['events']} events, {found['extremities']} extremities"]
+    has = f"{counted(found['events'], 'event')}, {counted(found['extremities'], 'extremity', 'extremities')}"
+    lines = [f"{found['room']}: {has}"]
     lines += [f"  {status}: {count}" for status, count in sorted(found["statuses"].items())]
-    for name in ("missing_prev", "missing_auth", "missing_state"):
+    for name in _MISSING:
         lines += [f"  {name.replace('_', ' ')}: {event}" for event in found[name]]
     lines += [f"  rejected: {event}  {why}" for event, why in sorted(found["rejected"].items())]
     for hole in found["holes"]:
         servers = ", ".join(hole["servers"] or hole["asked"])
-        lines.append(f"  hole: {hole['event']}  {hole['why']} ({servers}), {hole['attempts']} tries")
-    if not any(found[name] for name in ("missing_prev", "missing_auth", "missing_state")):
+        lines.append(
+            f"  hole: {hole['event']}  {hole['why']} ({servers}), {counted(hole['attempts'], 'try', 'tries')}"
+        )
+    if not _lacks(found):
         lines.append("  everything that they name is here")
     return "\n".join(lines)
 
 
 def _backfilled(found: Any) -> str:
-    lines = [f"{found['room']}: {found['events']} events of the past are here now"]
+    lines = [f"{found['room']}: {counted(found['events'], 'event')} of the past came"]
     lines += [f"  {server}: {why}" for server, why in sorted(found["failed"].items())]
     lines.append("  that is the whole past" if found["complete"] else "  there is more")
     return "\n".join(lines)
@@ -121,6 +132,7 @@ def register(commands: Commands) -> None:
             help="what a federation tester looks at, for us or for another server",
             arguments=(Argument(name="server", help="its name (default: ours)", optional=True),),
             show=_examined,
+            failed=lambda found: not found["healthy"],
         )
     )
     server = Argument(name="server", help="its name")
@@ -187,6 +199,7 @@ def register(commands: Commands) -> None:
             help="whether everything that a room's events name is here",
             arguments=(room, repair),
             show=_checked,
+            failed=_lacks,
         )
     )
     commands.add(

@@ -163,7 +163,7 @@ def test_errors_of_mongodb_have_a_kind():
     errors = pytest.importorskip("pymongo.errors")
     assert mongo_kind(errors.ServerSelectionTimeoutError("x")) is FaultKind.AWAY
     assert mongo_kind(errors.AutoReconnect("x")) is FaultKind.AWAY
-    for name, kind in (("OutOfDiskSpace", "full"), ("LockTimeout", "locked"), ("Unauthorized", "read-only")):
+    for name, kind in (("OutOfDiskSpace", "full"), ("LockTimeout", "locked"), ("Unauthorized", "forbidden")):
         assert mongo_kind(errors.OperationFailure("x", 1, {"codeName": name})).value == kind
     assert mongo_kind(errors.OperationFailure("x", 1, {"codeName": "Other"})) is FaultKind.FAILING
     assert mongo_kind(errors.PyMongoError("x")) is FaultKind.FAILING

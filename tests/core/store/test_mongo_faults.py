@@ -326,6 +326,17 @@ async def test_an_error_does_not_show_what_was_written(made):
     assert caught.value.__cause__ is None
 
 
+async def test_a_right_that_is_missing_is_named_without_what_was_asked(made):
+    said = 'not authorized on hansa to execute command { find: "core.core.room", filter: { _id: "secret" } }'
+    denied = pymongo.errors.OperationFailure(
+        said, 13, {"errmsg": said, "codeName": "Unauthorized", "code": 13}
+    )
+    made.driver.plan.append(("write", "before", denied))
+    with pytest.raises(StoreFault, match=r"not authorized on hansa to execute find$") as caught:
+        await made.store.commit("s", batch(1))
+    assert caught.value.kind is FaultKind.FORBIDDEN and "secret" not in str(caught.value)
+
+
 @pytest.fixture
 def server_fails(mongo_url):
     """Makes the server itself fail the next commands of the store's client. A server without fail points is

@@ -434,7 +434,7 @@ async def test_what_can_be_done_again_is_done_once(made, state):
 
 @pytest.mark.parametrize(
     ("state", "kind"),
-    [("53100", "full"), ("XX001", "damaged"), ("XX002", "damaged"), ("55P03", "locked"), ("42501", "read-only"),
+    [("53100", "full"), ("XX001", "damaged"), ("XX002", "damaged"), ("55P03", "locked"), ("42501", "forbidden"),
      ("58030", "failing"), ("57014", "away")],
 )  # fmt: skip
 async def test_what_the_server_cannot_do_is_named_and_shows_nothing_of_what_was_written(made, state, kind):
