@@ -9,7 +9,8 @@ from typing import Generic, Protocol, TypeVar
 
 from hansa.store.base import Row, Scoped
 
-_PAGE_SIZE = 1000
+#: Rows that are read at once, where nothing else is said.
+_PAGE_SIZE = 500
 
 
 class Positioned(Protocol):
@@ -27,8 +28,8 @@ T = TypeVar("T", bound=Positioned)
 class StreamTail(Generic[T]):
     """The last ``max_items`` rows of a stream, each as ``parse`` reads it.
 
-    The first question begins ``reach`` positions before the end of the stream. ``on_added`` and
-    ``on_dropped`` are told of every item.
+    The first question begins ``reach`` positions before the end of the stream. ``page_size`` rows are read at
+    once. ``on_added`` and ``on_dropped`` are told of every item.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class StreamTail(Generic[T]):
         parse: Callable[[Row], T],
         *,
         reach: int = 0,
+        page_size: int = _PAGE_SIZE,
         on_added: Callable[[T], None] = lambda _: None,
         on_dropped: Callable[[T], None] = lambda _: None,
     ) -> None:
@@ -47,6 +49,7 @@ class StreamTail(Generic[T]):
         self._max_items = max_items
         self._parse = parse
         self._reach = reach
+        self._page_size = page_size
         self._on_added = on_added
         self._on_dropped = on_dropped
         #: Oldest first.
@@ -73,11 +76,11 @@ class StreamTail(Generic[T]):
         return now
 
     async def _read(self, upto: int) -> None:
-        page = await self._store.scan(self._stream, after=self.end, upto=upto, limit=_PAGE_SIZE)
+        page = await self._store.scan(self._stream, after=self.end, upto=upto, limit=self._page_size)
         for item in map(self._parse, page):
             self.items.append(item)
             self._on_added(item)
-        self.end = page[-1].position if len(page) == _PAGE_SIZE else upto
+        self.end = page[-1].position if len(page) == self._page_size else upto
         while len(self.items) > self._max_items:
             dropped = self.items.popleft()
             self.begin = dropped.position

@@ -20,7 +20,7 @@ from hansa import Append, Delete, Row, Scoped, StreamTail, scan_all
 RECEIPTS, DEVICES = "receipts", "*"
 #: Rows in memory: whoever asks more often than so many happen is answered out of it.
 _TAIL = 20_000
-_AT_ONCE = 500
+_PAGE_SIZE, _AT_ONCE = 10_000, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,14 @@ class News:
         self._store = store
         self._by_topic: dict[str, deque[Item]] = {}
         self._tail = StreamTail(
-            store, "news", _TAIL, _item, reach=_TAIL, on_added=self._add, on_dropped=self._drop
+            store,
+            "news",
+            _TAIL,
+            _item,
+            reach=_TAIL,
+            page_size=_PAGE_SIZE,
+            on_added=self._add,
+            on_dropped=self._drop,
         )
         self._waiting: dict[str, set[asyncio.Event]] = {}
 
