@@ -141,7 +141,7 @@ def imported(made, tmp_path, toml):
 
 
 #: What plugins need to say which commands they add.
-PLUGINS = {"hansa_governance", "hansa_matrix", "hansa_xmpp", "nacl", "pydantic"}
+PLUGINS = {"canonicaljson", "hansa_governance", "hansa_matrix", "hansa_xmpp", "nacl", "pydantic"}
 
 
 @pytest.mark.parametrize(("argument", "known"), [("--version", set()), ("--help", PLUGINS)])
