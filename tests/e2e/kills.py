@@ -73,8 +73,13 @@ class Kept:
         return [*self.local.values(), *self.remote.values()]
 
     @property
+    def sizes(self) -> tuple[int, int]:
+        """How many events of people here, and of others."""
+        return sum(map(len, self.local.values())), sum(map(len, self.remote.values()))
+
+    @property
     def count(self) -> int:
-        return sum(len(events) for events in self.senders)
+        return sum(self.sizes)
 
 
 class Load:
@@ -88,6 +93,9 @@ class Load:
         self.people: list[MatrixUser] = []
         self.kept = Kept()
         self.again = 0
+        #: Seconds under load until a kill, and what was acknowledged in them: local events, and remote ones.
+        self.loaded = 0.0
+        self.taken = [0, 0]
         self._read: list[str] = []
         self._token = ""
         self._said = 0
@@ -126,6 +134,22 @@ class Load:
 
     def go_on(self) -> None:
         self._open.set()
+
+    async def lasts(self, seconds: float) -> None:
+        """So long it goes on, and is measured."""
+        before = self.kept.sizes
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.sleep(seconds)  # the random moment of a kill
+        self.loaded += loop.time() - began
+        for side, (now, then) in enumerate(zip(self.kept.sizes, before, strict=True)):
+            self.taken[side] += now - then
+
+    @property
+    def rates(self) -> str:
+        """Events per second: local ones, and remote ones."""
+        local, remote = (count / self.loaded if self.loaded else 0 for count in self.taken)
+        return f"{local:.0f} + {remote:.0f} a second"
 
     async def pause(self) -> None:
         """Wait until everything that was begun is acknowledged."""

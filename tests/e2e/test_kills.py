@@ -69,7 +69,7 @@ async def _load(ca, folder, url):
 async def _killed(load, chance, kind, database):
     """One kill at a random moment, and what follows until everything holds."""
     load.go_on()
-    await asyncio.sleep(chance.uniform(0.2, 3.0))  # the random moment
+    await load.lasts(chance.uniform(0.2, 3.0))
     if database is not None:
         await asyncio.to_thread(database.kill)
         await asyncio.sleep(chance.uniform(0.0, 1.0))
@@ -111,7 +111,13 @@ async def _soak(load, kind, database):
                 assert await load.server.stop() == 0
                 rows = await load.stored()
                 seconds = time.monotonic() - began
-                told = {"kills": kills, "events": load.kept.count, "sent again": load.again, "rows": rows}
+                told = {
+                    "kills": kills,
+                    "events": load.kept.count,
+                    "rate": load.rates,
+                    "sent again": load.again,
+                    "rows": rows,
+                }
                 told["delivered again"] = load.delivered_again
                 print(f"{kind}: {shown(told)}, after {seconds:.0f} s, seed {seed}", flush=True)
                 if kills < _KILLS:
