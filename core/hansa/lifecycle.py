@@ -156,8 +156,11 @@ class Runner:
         try:
             await network.start()
         except Exception as error:  # noqa: BLE001  # any crash of a network is its own, and restarts it
-            self._log.exception("start failed")
             self._fault = isinstance(error, StoreFault)
+            if self._fault:
+                self._log.warning("it starts later: %s", error)
+            else:
+                self._log.exception("start failed")
             return f"{type(error).__name__}: {error}"
         if self.state == "starting":
             self.status("up")
@@ -175,6 +178,8 @@ class Runner:
             try:
                 async with asyncio.timeout(_STOP_WITHIN):
                     await network.stop()
+            except StoreFault as fault:
+                self._log.warning("what it keeps at its end is not kept: %s", fault)
             except Exception:  # noqa: BLE001  # what a network raises while stopping must not keep us up
                 self._log.exception("stop failed")
         tasks = list(self._tasks)

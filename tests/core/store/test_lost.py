@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hansa.seams import SystemClock
 from hansa.store.base import Put
@@ -76,3 +78,49 @@ async def test_a_database_whose_commits_take_long_is_slow_until_one_does_not():
     store.health.failed(StoreLost())
     assert store.health.state == "lost"
     await store.close()
+
+
+class Ended(BaseException):
+    """The process has ended: what follows in it never happens."""
+
+
+@pytest.mark.parametrize("fault", [StoreLost(), ResultUnknown("the answer was lost")])
+@pytest.mark.parametrize("call", ["commit", "read", "watch"])
+async def test_the_process_ends_before_anybody_in_it_learns_why(fault, call):
+    """So nothing is sent because of it, and nothing after it: what ends the process returns to nobody."""
+
+    class Telling(Failing):
+        async def get(self, scope, collection, key):
+            if self.fault is not None:
+                raise self.fault
+            return await super().get(scope, collection, key)
+
+        async def lost(self):
+            if call != "watch":
+                await asyncio.Event().wait()
+            return fault
+
+    inner = Telling()
+    store = WatchedStore(inner, StoreHealth(SystemClock()))
+    ended = []
+
+    def end(what):
+        ended.append(what)
+        raise Ended
+
+    store.on_lost = end
+    await store.open()
+    if call == "watch":
+        with pytest.raises(Ended):
+            await store._watching
+    else:
+        await store.declare("s", SCHEMA)
+        inner.fault = fault
+        wanted = store.commit("s", [Put("thing", ("a", 1))])
+        if call == "read":
+            wanted.close()
+            wanted = store.get("s", "thing", ("a", 1))
+        with pytest.raises(Ended):
+            await wanted
+    assert ended == [fault]
+    store._watching.cancel()

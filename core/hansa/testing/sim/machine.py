@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 from asyncio import Future, Task
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 from hansa.app import App
@@ -15,6 +15,7 @@ from hansa.listen import Dispatcher
 from hansa.seams import HttpRequest, HttpResponse, Request, Seams
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store.base import Store
+from hansa.store.faults import StoreFault
 from hansa.store.memory import MemoryDisk
 from hansa.testing.sim.chance import SeededRandom, VirtualClock
 from hansa.testing.sim.disk import MortalStore
@@ -89,6 +90,7 @@ class Machine:
         self._lose = 0
         self._gone = loop.create_future()
         self.alive = True
+        sim.network.ended.discard(self.name)
         seams = Seams(VirtualClock(loop, self.skew), SeededRandom(sim.seed, boot))
 
         async def boot_up() -> App:
@@ -102,7 +104,7 @@ class Machine:
                     rooms=[RoomSetup(links=links) for links in self.rooms],
                 )
             )
-            app.store.on_lost = lambda _: self.crash()
+            app.store.on_lost = self._lost
             await app.start()
             return app
 
@@ -149,11 +151,19 @@ class Machine:
         assert self._store is not None
         self.alive = False
         self.app = None
+        self._sim.network.ended.add(self.name)
         self._store.power_off()
         losing = self._lose if lose is None else lose
         self._sim.trace.note(self.name, f"crash, {min(losing, len(self.disk.unsynced))} lazy batches lost")
         self.disk.crash(losing)
+        for task in list(self._tasks):  # at once: not even what is ready to run does
+            task.cancel()
         asyncio.get_running_loop().create_task(self._end(), context=contextvars.Context())
+
+    def _lost(self, _: StoreFault) -> NoReturn:
+        """What ``hansa run`` does where its database is lost: end, and return to nobody."""
+        self.crash()
+        raise asyncio.CancelledError
 
     async def gone(self) -> None:
         """Wait until the crash is over and nothing of the process is left."""
@@ -204,6 +214,8 @@ class Machine:
         routers: dict[str, Router] = app.routers if app else {}
         count = app.count if app else (lambda _: None)
         answer = await Dispatcher(routers, count).answer(asked, read)
+        if self.name in self._sim.network.ended:
+            self._sim.network.late.append(f"{self.name} answers {target} although it has ended")
         more = {name.lower(): value for name, value in answer.headers.items()}
         return HttpResponse(
             status=answer.status, headers={"content-type": answer.content_type, **more}, body=answer.body

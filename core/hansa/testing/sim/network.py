@@ -66,6 +66,9 @@ class VirtualNetwork:
     #: How many times slower the ways from and to a machine are.
     slow: dict[str, float] = field(default_factory=dict)
     requests: int = 0
+    #: Machines whose process has ended, and what such a process said nevertheless: a fault of the run.
+    ended: set[str] = field(default_factory=set)
+    late: list[str] = field(default_factory=list)
     #: ``(source, target)`` of machines that the other does not reach.
     cuts: set[tuple[str, str]] = field(default_factory=set)
     _side: dict[str, int] = field(default_factory=dict)
@@ -99,6 +102,8 @@ class VirtualNetwork:
     async def exchange(self, source: str, request: HttpRequest) -> HttpResponse:
         """One request of the machine ``source`` and its answer. Raises ``HttpError``."""
         self.requests += 1
+        if source in self.ended:
+            self.late.append(f"{source} asks {request.host}{request.target} although it has ended")
         where = f"{request.host}:{request.port}"
         self.trace.note(source, f"{request.method} {where}{request.target}", request.body or b"")
         try:

@@ -140,6 +140,8 @@ async def _run(scenario: Scenario, seed: int) -> str:
             await scenario(sim)
         digest = sim.trace.digest()
         await sim.end()
+        for text in sim.network.late:
+            sim.fault(text)
         if sim.faults:
             raise Fault("\n".join(sim.faults[:5]))
         return digest
