@@ -197,7 +197,8 @@ class Process:
             await asyncio.sleep(ASK_EVERY)
             asked = await store.wished()
             if asked:
-                self._say(f"promoted: {asked} asks for the database")
+                host, _, pid = asked.rpartition(" ")
+                self._say(f"process {pid} on {host} was promoted and asks for the database: this one ends")
                 self._end()
                 return
 

@@ -49,7 +49,7 @@ class Standby:
         self._fault = ""
         if (taken.host, taken.pid) != self._owner:
             self._owner = (taken.host, taken.pid)
-            self._say(f"standby: {taken.host} {taken.pid} has the database")
+            self._say(f"standby: process {taken.pid} on {taken.host} has the database")
 
     async def wait(self, ended: asyncio.Event) -> bool:
         """Ask for the database each second until this process has it; False if ``ended`` came first. A

@@ -170,8 +170,8 @@ async def test_a_standby_waits_for_a_database_that_is_away_meanwhile(monkeypatch
     standby = Standby(store, inner, taken, SystemClock(), said.append)
     assert await standby.wait(asyncio.Event())
     assert said == [
-        "standby: elsewhere 1 has the database",
-        "standby: elsewhere 2 has the database",
+        "standby: process 1 on elsewhere has the database",
+        "standby: process 2 on elsewhere has the database",
         "standby: this process has the database now",
     ]
     assert not inner.errors

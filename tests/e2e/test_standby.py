@@ -185,7 +185,7 @@ async def test_a_second_process_waits_and_says_so(kind, ca, tmp_path):
         assert status["store"]["pid"] == both.active.pid
         again = await both.standby.run("status")
         assert again["store"]["since"] == status["store"]["since"] > 0
-        assert f"{both.active.pid} has the database" in both.standby.log()
+        assert f"standby: process {both.active.pid} on " in both.standby.log()
         code, health = await _get(f"{both.watched}/health")
         assert (code, health["ok"], health["state"]) == (503, False, "standby")
         assert 'hansa_store_state{state="standby"} 1.0' in await _text(f"{both.watched}/metrics")

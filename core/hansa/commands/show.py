@@ -112,7 +112,8 @@ def status(found: Any) -> str:
     if found["store"]["state"] == "standby":
         waits = found["store"]
         why = f"\nit cannot be asked for: {waits['text']}" if waits["text"] else ""
-        return f"standby since {when(waits['since'])}: {waits['host']} {waits['pid']} has the database{why}"
+        who = f"process {waits['pid']} on {waits['host']}"
+        return f"standby since {when(waits['since'])}: {who} has the database{why}"
     networks = [[n["id"], n["state"], str(n["restarts"]), n["text"]] for n in found["networks"]]
     policies = [[p["name"], "shadow" if p["shadow"] else "enforced"] for p in found["policies"]]
     tables = [

@@ -16,6 +16,7 @@ from hansa import (
     Operation,
     RemoteProtocolError,
 )
+from hansa.pure.commands import counted
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable
@@ -138,7 +139,12 @@ class Doctor:
         state = "ok" if left >= 1 else "warn"
         advice = "" if left >= 1 else "publish a document that is valid for longer: peers ask at each request"
         found.append(
-            Finding("keys", state, f"{len(keys)} keys, self-signed, valid for {left:.0f} h more", advice)
+            Finding(
+                "keys",
+                state,
+                f"{counted(len(keys), 'key')}, self-signed, valid for {left:.0f} h more",
+                advice,
+            )
         )
         if server == self._server:
             mine = doc.get("verify_keys", {}).get(self._keys.current.key_id, {}).get("key")
