@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hansa import opening
+from hansa import opening, plugins, serve
+from hansa.config import load
 from hansa.opening import open_when_up
 from hansa.seams import SystemClock
 from hansa.store.base import InUse
@@ -93,3 +94,11 @@ async def test_a_process_waits_and_a_signal_ends_it(tmp_path):
     await until("it says that it waits", waits, 30)
     assert process.running
     assert await asyncio.to_thread(process.stop) == 0
+
+
+async def test_a_process_whose_database_stays_away_ends_with_a_code_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "WAITED_FOR", 0.0)
+    url = f"postgres://u:a@127.0.0.1:{free_port()}/x"
+    house, said = Hansa(tmp_path / "house", PrivateCA(tmp_path / "ca"), store=url), list[str]()
+    assert await serve._run(house.config, load(house.config, plugins.find), said.append) == 6
+    assert said[-1].startswith("cannot start: the database is away: PostgreSQL x at 127.0.0.1")

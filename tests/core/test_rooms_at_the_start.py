@@ -1,0 +1,65 @@
+"""Loading rooms costs as much as there are rooms, however many links there are."""
+
+from __future__ import annotations
+
+from hansa import tables
+from hansa.pure.model import Ref
+from hansa.rooms import Rooms
+from hansa.seams import SystemClock, SystemRandom
+from hansa.store.base import Scoped
+from hansa.store.memory import MemoryStore
+
+ROOMS = 60
+
+
+class Counted:
+    """A link that counts how often its native room is looked at."""
+
+    looks = 0
+
+    def __init__(self, link) -> None:
+        self._link = link
+
+    @property
+    def native(self) -> Ref:
+        type(self).looks += 1
+        return self._link.native
+
+    def __getattr__(self, name: str):
+        return getattr(self._link, name)
+
+
+async def opened() -> Scoped:
+    memory = MemoryStore()
+    await memory.open()
+    store = Scoped(memory, "")
+    await store.declare(tables.SCHEMA)
+    return store
+
+
+async def test_each_link_is_looked_at_a_few_times_and_not_once_for_each_room(monkeypatch):
+    store = await opened()
+    first = Rooms(store, SystemClock(), SystemRandom())
+    for number in range(ROOMS):
+        await first.open_link(Ref("one" if number % 2 else "two", f"r{number}"))
+    made = tables.link_of
+    monkeypatch.setattr(tables, "link_of", lambda row: Counted(made(row)))
+    monkeypatch.setattr(Counted, "looks", 0)
+    second = Rooms(store, SystemClock(), SystemRandom())
+    await second.load()
+    assert len(list(second)) == ROOMS and len(second.links("one")) == ROOMS // 2
+    assert Counted.looks < 5 * ROOMS
+
+
+async def test_a_link_that_is_closed_is_gone_and_the_others_stay():
+    store = await opened()
+    rooms = Rooms(store, SystemClock(), SystemRandom())
+    one, two, other = Ref("one", "a"), Ref("one", "b"), Ref("two", "a")
+    for native in (one, two, other):
+        await rooms.open_link(native)
+    await rooms.close_link(one)
+    assert rooms.link(one) is None
+    assert [link.native for link in rooms.links("one")] == [two]
+    await rooms.close_link(two)
+    assert rooms.links("one") == []
+    assert rooms.link(other) is not None
