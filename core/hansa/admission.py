@@ -187,7 +187,7 @@ class Admission:
 
 
 def _not_had() -> Refusal:
-    text = "what this event stands on could not be had"
+    text = "the events that this event cites could not be fetched"
     return Refusal(code=RefusalCode.UNREACHABLE, text=text, retry_after=5.0)
 
 

@@ -220,13 +220,11 @@ class Connection(web.RequestHandler):
         """Bytes that are no HTTP are the peer's fault: one count and one line, no traceback."""
         if status < 500:
             self._count("http_malformed")
-            self._told.info(
-                self.entry.group, "%s sent what is no HTTP: %s", request.remote, type(exc).__name__
-            )
+            self._told.info(self.entry.group, "%s sent invalid HTTP: %s", request.remote, type(exc).__name__)
             answer = fault(status, "M_UNKNOWN", "this is not HTTP as it has to be")
         else:
             self._count("http_internal_errors")
-            failure = exc or RuntimeError("no error was told")
+            failure = exc or RuntimeError("no error was given")
             self._told.exception(failure, "a request of %s failed", request.remote)
             answer = fault(status, "M_UNKNOWN", "an internal error, which was logged")
         if request.writer.output_size > 0:

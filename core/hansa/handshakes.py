@@ -141,7 +141,7 @@ async def hello_received(accepted: socket.socket) -> None:
             await _readable(loop, accepted)
             continue
         if not seen:
-            raise ConnectionResetError("gone before it said anything")
+            raise ConnectionResetError("closed before it sent anything")
         if seen[0] != _HANDSHAKE:
             return  # no TLS: the handshake fails at once
         if len(seen) >= _RECORD_HEAD:

@@ -217,7 +217,7 @@ class Dispatcher:
             return out_of_order()
         except Conflict:  # what was read changed before it was written, as often as that was tried
             self.count("http_conflicts")
-            text = "somebody else changed the same at the same time"
+            text = "the same was changed by another request at the same time"
             return fault(503, "M_UNKNOWN", text, {"Retry-After": "1"})
         except BodyTooLarge as error:
             return fault(413, "M_TOO_LARGE", str(error))

@@ -217,7 +217,7 @@ def _json(work: Callable[[Request, Any], Awaitable[Any]]) -> Endpoint:
         try:
             body = orjson.loads(request.body) if request.body else {}
             if not isinstance(body, dict):
-                raise RemoteProtocolError("the request is no object", code="bad-request")
+                raise RemoteProtocolError("the request must be an object", code="bad-request")
             return Response(body=orjson.dumps(await work(request, body)))
         except RemoteProtocolError:
             raise

@@ -152,7 +152,7 @@ class Media(_Strict):
 class Throttle(_Strict):
     """How fast deliveries to one network may be."""
 
-    rate: float = Field(default=0.0, ge=0, description="events a second; 0 turns the limit off")
+    rate: float = Field(default=0.0, ge=0, description="events a second; 0 means without a limit")
     burst: int = Field(default=50, ge=1, description="how many may go at once")
 
 

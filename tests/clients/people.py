@@ -156,6 +156,6 @@ class House:
 @asynccontextmanager
 async def house(folder: Path, version: str = "12", **options: Any) -> AsyncIterator[House]:
     """Open to everybody, with passwords that cost nothing."""
-    cheap = {"password_memory": 8, "password_rounds": 1, "client_rate": 0, "registration": "open"}
+    cheap = {"argon2_memory_kib": 8, "argon2_time_cost": 1, "client_rate": 0, "registration": "open"}
     async with inbound(folder, version, **(cheap | options)) as wire:
         yield House(wire)

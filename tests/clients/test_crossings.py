@@ -220,7 +220,7 @@ async def test_every_route_that_changes_something_is_in_a_table(tmp_path):
 
 @pytest.mark.parametrize("what", ["person", "word"])
 async def test_what_a_policy_denies_is_answered_with_its_decision(tmp_path, what):
-    async with house(tmp_path, presence=True) as home:
+    async with house(tmp_path, presence_enabled=True) as home:
         made = await scene(home)
         for name, one in ACTS.items():
             if what == "word" and not one.worded:

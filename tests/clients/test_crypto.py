@@ -295,7 +295,7 @@ async def test_an_address_first_and_the_file_later(tmp_path):
 
 
 async def test_too_large_a_file(tmp_path):
-    async with house(tmp_path, max_media=2500) as home:
+    async with house(tmp_path, max_upload_size=2500) as home:
         alice = await home.person("alice")
         answer = await alice.whole("POST", "/_matrix/media/v3/upload", data=b"x" * 3000)
         assert (answer.status, json.loads(answer.body)["errcode"]) == (413, "M_TOO_LARGE")

@@ -53,8 +53,8 @@ async def up(folder: Path) -> AsyncIterator[tuple[App, Dying]]:
     config = Config(
         server_name=OURS,
         signing_key=key,
-        password_memory=8,
-        password_rounds=1,
+        argon2_memory_kib=8,
+        argon2_time_cost=1,
         client_rate=0,
         registration="open",
         public_reading=True,

@@ -17,7 +17,7 @@ from matrix.peering import at
 
 
 async def test_nothing_reaches_a_server_that_is_denied_later(tmp_path):
-    async with house(tmp_path, presence=True) as home:
+    async with house(tmp_path, presence_enabled=True) as home:
         alice = await home.person("alice")
         room = await alice.join(f"#one:{OURS}")
         sent: list[dict[str, Any]] = []

@@ -38,7 +38,7 @@ async def close(person: Person, *, erase: bool) -> None:
 
 
 async def test_other_servers_learn_that_somebody_is_gone(tmp_path):
-    async with house(tmp_path, presence=True) as home:
+    async with house(tmp_path, presence_enabled=True) as home:
         heard, bob = Heard(home), await home.person("bob", "PHONE")
         await bob.call("POST", "/keys/upload", {"device_keys": keys_of(bob, SigningKey.generate())})
         await bob.call("PUT", f"/profile/{part(bob.user)}/displayname", {"displayname": "Robert"})

@@ -155,7 +155,7 @@ async def test_parts_of_a_room_are_filtered_by_room(tmp_path):
 
 
 async def test_presence_is_filtered_by_whose_it_is(tmp_path):
-    async with house(tmp_path, presence=True) as home:
+    async with house(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)

@@ -250,7 +250,7 @@ async def test_a_file_whose_bytes_are_lost_is_none_and_a_copy_is_fetched_again(t
 
 
 async def test_servers_that_nothing_is_for_any_more_are_forgotten(tmp_path, moved):
-    async with inbound(tmp_path, keep_deliveries_for=10) as house_:
+    async with inbound(tmp_path, delivery_status_ttl=10) as house_:
         house_.peer.answer = lambda request: (200, {"pdus": {}}) if "/send/" in request.target else None
         sender, store = house_.app.network("matrix")._sender, house_.app.contexts["matrix"].store
         for number in range(30):  # as many servers, alone and together, for as long as they are in a room
@@ -383,7 +383,7 @@ def test_whoever_has_most_is_known_whatever_comes_and_goes():
 
 
 async def test_presence_of_very_many_strangers_keeps_nobody_waiting(tmp_path):
-    async with house(tmp_path, presence=True) as home:
+    async with house(tmp_path, presence_enabled=True) as home:
         presences = home.app.network("matrix")._known.presences
         push = [{"user_id": f"@u{n}:{THEIRS}", "presence": "online"} for n in range(500)]
         turns, over = 0, False
@@ -404,7 +404,7 @@ async def test_presence_of_very_many_strangers_keeps_nobody_waiting(tmp_path):
 
 
 async def test_presence_of_one_server_takes_nobody_else_s_place(tmp_path, monkeypatch):
-    async with house(tmp_path, presence=True) as home:
+    async with house(tmp_path, presence_enabled=True) as home:
         presences = home.app.network("matrix")._known.presences
         presences._known = FairShares(5, presences._known._peer_of)
         monkeypatch.setattr(presences._company, "shared", lambda _user: True)

@@ -37,7 +37,7 @@ async def bridged(folder):
     key = folder / "matrix.key"
     key.touch(0o600)
     key.write_text(SigningKey.from_seed("ed25519:a", secrets.token_bytes(32)).line())
-    cheap = {"password_memory": 8, "password_rounds": 1, "client_rate": 0, "registration": "open"}
+    cheap = {"argon2_memory_kib": 8, "argon2_time_cost": 1, "client_rate": 0, "registration": "open"}
     config = Config(server_name=OURS, signing_key=key, **cheap)
     made: dict[str, Chat] = {}
     plugin = module({})

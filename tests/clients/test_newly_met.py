@@ -81,7 +81,7 @@ async def test_a_server_whose_room_somebody_joins_learns_of_their_devices(tmp_pa
 
 
 async def test_servers_that_meet_somebody_learn_that_they_are_there(tmp_path):
-    async with house(tmp_path, presence=True) as home:
+    async with house(tmp_path, presence_enabled=True) as home:
         told, alice = Told(home), await home.person("alice")
         await alice.sync()
         await alice.join(f"#one:{OURS}")
@@ -96,7 +96,7 @@ async def nobody(*_: Any) -> None:
 async def test_servers_that_come_into_a_room_learn_who_is_there(tmp_path, monkeypatch):
     """They are told of everybody who is there, and again when they have taken up the room."""
     monkeypatch.setattr(presence, "SETTLED", 0.05)
-    async with house(tmp_path, presence=True) as home:
+    async with house(tmp_path, presence_enabled=True) as home:
         monkeypatch.setattr(home.app.network("matrix")._known, "meet", nobody)  # as they come in themselves
         told, alice, bob, carol = Told(home), *[await home.person(n) for n in ("alice", "bob", "carol")]
         room = await alice.create(preset="public_chat", room_alias_name="verona")
@@ -146,7 +146,7 @@ def online(*users: str) -> dict[str, Any]:
 async def test_what_was_said_of_people_just_before_they_are_met_is_known(tmp_path, monkeypatch, comes):
     """A server hears of a join before that is taken up here, and says at once who is there."""
     monkeypatch.setattr(presence, "EARLY_FOR", -1.0 if comes == "too late" else 60.0)
-    async with house(tmp_path, presence=True) as home:
+    async with house(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         known, wire = home.app.network("matrix")._known, home.wire
         if comes != "we":  # whom alice meets as she comes into the room is not the question
@@ -194,7 +194,7 @@ async def test_what_was_said_of_people_just_before_they_are_met_is_known(tmp_pat
 
 async def test_people_elsewhere_who_are_met_now_are_shown_as_there(tmp_path):
     """Their server said so before, to others of this server."""
-    async with house(tmp_path, presence=True) as home:
+    async with house(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         await bob.join(f"#one:{OURS}")
         room = await alice.create(preset="public_chat", room_alias_name="verona")
@@ -220,7 +220,7 @@ async def test_people_elsewhere_who_are_met_now_are_shown_as_there(tmp_path):
 
 @pytest.mark.parametrize("who", ["comes", "is there"])
 async def test_people_who_meet_know_who_is_there(tmp_path, who):
-    async with house(tmp_path, presence=True) as home:
+    async with house(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         for one in (alice, bob):
@@ -235,7 +235,7 @@ async def test_people_who_meet_know_who_is_there(tmp_path, who):
 
 async def test_who_is_there_without_saying_so(tmp_path):
     """``set_presence=offline`` is a client in the background: it says nothing, and keeps nobody there."""
-    async with house(tmp_path, presence=True) as home:
+    async with house(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)

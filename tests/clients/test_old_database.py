@@ -98,7 +98,7 @@ async def opened(request, tmp_path):
     key = tmp_path / "matrix.key"
     key.touch(0o600)
     key.write_text(FACTS["signing_key"])
-    options: dict[str, Any] = {"password_memory": 8, "password_rounds": 1, "client_rate": 0}
+    options: dict[str, Any] = {"argon2_memory_kib": 8, "argon2_time_cost": 1, "client_rate": 0}
     config = Config(server_name=OURS, signing_key=key, registration="token", **options)
 
     @asynccontextmanager

@@ -89,7 +89,7 @@ async def test_what_waits_for_a_server_goes_without_what_is_forbidden_by_then(tm
 
 
 async def test_what_people_say_of_themselves_is_judged_by_the_policies_of_now(tmp_path):
-    async with house(tmp_path, presence=True) as home:
+    async with house(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)

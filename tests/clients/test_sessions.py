@@ -104,7 +104,7 @@ async def test_tokens_in_headers_and_where_it_is_allowed_in_queries(tmp_path):
             assert (status, answer["errcode"]) == (401, code)
     folder = tmp_path / "strict"
     folder.mkdir()
-    async with house(folder, query_tokens=False) as home:
+    async with house(folder, allow_query_access_token=False) as home:
         alice = await home.person("alice")
         status, _ = await home.anybody.ask("GET", f"/account/whoami?access_token={alice.token}")
         assert status == 401

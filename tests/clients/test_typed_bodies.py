@@ -153,7 +153,7 @@ NOBODY: Any = SimpleNamespace(user="@a:b", device="D")
 
 @pytest.mark.parametrize("what", said(NOBODY, NOBODY, "!a:b", "$a"))
 async def test_what_clients_say_takes_no_answer_from_anybody(tmp_path, caplog, what):
-    async with house(tmp_path, origin_rate=0) as home:
+    async with house(tmp_path, federation_rate=0) as home:
         alice, bob, room, other, event = await begun(home)
         told = await readers(home, alice, bob, room, other)
         method, target, sound = said(alice, bob, room, event)[what]
@@ -206,7 +206,7 @@ def edus(alice: Person, room: str, event: str) -> list[tuple[str, dict[str, Any]
 
 @pytest.mark.parametrize("kind", [kind for kind, _ in edus(NOBODY, "!a:b", "$a")])
 async def test_what_servers_say_takes_no_answer_from_anybody(tmp_path, caplog, kind):
-    async with house(tmp_path, origin_rate=0) as home:
+    async with house(tmp_path, federation_rate=0) as home:
         alice, bob, room, other, event = await begun(home)
         theirs = home.wire.room.room_id
         for person in (alice, bob):

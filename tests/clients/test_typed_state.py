@@ -317,7 +317,7 @@ async def scene(folder: Path, version: str) -> AsyncIterator[Scene]:
 
     plugin = SimpleNamespace(__name__="xmpp", open_network=open_network)
     beside = {"xmpp": (plugin, XmppConfig(component=GW, secret="s"))}
-    async with house(folder, version, origin_rate=0, beside=beside, linked=["xmpp:one"]) as home:
+    async with house(folder, version, federation_rate=0, beside=beside, linked=["xmpp:one"]) as home:
         made = Scene(home, link)
         await made.begin()
         made.told = await made.elsewhere()

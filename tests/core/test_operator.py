@@ -86,7 +86,7 @@ def test_what_is_no_server_name_is_refused(tmp_path, name):
     from hansa.commands.init import init
     from hansa.pure.errors import ConfigError
 
-    with pytest.raises(ConfigError, match="no server name"):
+    with pytest.raises(ConfigError, match="not a server name"):
         init(tmp_path / "a", name)
     assert not (tmp_path / "a").exists()
 

@@ -305,9 +305,9 @@ def test_a_value_that_is_not_taken_is_explained_in_words(key, value, said):
     ("key", "value", "said"),
     [
         ("admin_contact", "admin@example.org", "'admin@example.org' is not like mailto:admin@example.org"),
-        ("distrusted_keys", ["x"], "must be an ed25519 public key: 32 bytes in base64"),
+        ("revoked_keys", ["x"], "must be an ed25519 public key: 32 bytes in base64"),
         ("gap_patience", float("inf"), "must be 86400.0 or less"),
-        ("max_waiting_in_all", 10, "must be 50 or more"),
+        ("max_staged_pdus", 10, "must be 50 or more"),
         ("media_quota_per_user", "5GiB", "must be a whole number"),
         ("media_reserve", -1, "must be 0 or more"),
         ("media_quota_remote", True, "must be a number, not true"),
@@ -326,8 +326,8 @@ def test_what_the_matrix_plugin_does_not_take_is_explained_in_words(key, value, 
 @pytest.mark.parametrize(
     ("part", "whole"),
     [
-        ("max_waiting", "max_waiting_in_all"),
-        ("max_media", "media_quota_per_user"),
+        ("max_staged_pdus_per_room", "max_staged_pdus"),
+        ("max_upload_size", "media_quota_per_user"),
         ("media_quota_per_server", "media_quota_remote"),
     ],
 )

@@ -116,7 +116,7 @@ HANDSHAKES = [
     Case("make_join: another version", _make("{DEN}/{ME}?ver=1&ver=99"), "400 M_INCOMPATIBLE_ROOM_VERSION"),
     Case("make_join: 300 versions", _make("{DEN}/{ME}?" + "ver=12&" * 300), _INVALID),
     Case("make_join: no such room", _make("!nowhere%3Ax.example/{ME}?ver=12"), _NOT_FOUND),
-    Case("make_join: a room that is no room id", _make("den/{ME}?ver=12"), _NOT_FOUND),
+    Case("make_join: a room this is not a room ID", _make("den/{ME}?ver=12"), _NOT_FOUND),
     Case("make_join: a room with a slash", _make("!a%2Fb/{ME}?ver=12"), _NOT_FOUND),
     Case("make_join: a room with NUL", _make("!a%00b/{ME}?ver=12"), _NOT_FOUND),
     Case("make_join: a user of another server", _make("{DEN}/{FRIEND}?ver=12"), _FORBIDDEN),

@@ -63,7 +63,7 @@ AUTH = [
     Case("auth: no key", _without("key"), _UNAUTHORIZED),
     Case("auth: no signature", _without("sig"), _UNAUTHORIZED),
     Case("auth: no destination is let pass", _without("destination"), "200"),
-    Case("auth: origin is no server name", _with("origin", "a b"), _UNAUTHORIZED),
+    Case("auth: origin is not a server name", _with("origin", "a b"), _UNAUTHORIZED),
     Case("auth: origin is longer than any name", _with("origin", "a" * 300), _UNAUTHORIZED),
     Case("auth: another algorithm", _with("key", "curve25519:now"), _UNAUTHORIZED),
     Case("auth: key id with a slash", _with("key", "ed25519:n/w"), _UNAUTHORIZED),

@@ -173,7 +173,7 @@ PDUS = [
     Case(
         "pdu: type of 130 characters, 260 bytes", _event(type="é" * 130), "dropped: type is longer than 255"
     ),
-    Case("pdu: sender is no user id", _event(sender="mallory"), "dropped: sender is not a user id"),
+    Case("pdu: sender is not a user ID", _event(sender="mallory"), "dropped: sender is not a user id"),
     Case("pdu: sender of no server", _event(sender="@m:"), "dropped: sender is not a user id"),
     Case("pdu: sender with NUL", _event(sender="@m\0:x.example"), "dropped: sender is not a user id"),
     Case(
@@ -339,7 +339,7 @@ PDUS = [
     Case(
         "pdu: authority of another room",
         _auth(lambda s, a: [s.pit.state[_LEVELS] if one == s.den.state[_LEVELS] else one for one in a]),
-        "rejected: $ID is of another room, or cannot be had (2.auth_events)",
+        "rejected: $ID belongs to another room, or cannot be fetched (2.auth_events)",
     ),
     Case(
         "pdu: after an event of another room",

@@ -45,7 +45,7 @@ async def test_a_real_notary_vouches_for_a_server_that_is_gone(stage, synapse, m
     key = (await gone.run("matrix", "keys", "ls"))[0]
     await gone.stop()
     for notaries, found in (("[]", None), (f'["{synapse.name}"]', key["public"])):
-        heir = await stage(matrix=f"trusted_notaries = {notaries}")
+        heir = await stage(matrix=f"trusted_key_servers = {notaries}")
         keyring = heir.matrix._keyring
         await keyring.need([(gone.name, key["key"])], 1)
         known = keyring.get(gone.name, key["key"])
@@ -63,7 +63,7 @@ async def test_we_are_a_notary_that_a_real_server_believes(stage, synapse, matri
         return await keyring.document_of(synapse.name, 0) is not None
 
     await until("Hansa has Synapse's keys", known)
-    second = await stage(matrix=f'trusted_notaries = ["{hansa.name}"]')
+    second = await stage(matrix=f'trusted_key_servers = ["{hansa.name}"]')
     doc = orjson.loads(await hansa.matrix._keyring.document_of(synapse.name, 0))
     given = await second.matrix._client.request(
         "POST", hansa.name, "/_matrix/key/v2/query", {"server_keys": {synapse.name: {}}}, signed=False

@@ -136,7 +136,7 @@ class Scene:
         self.hansa = Hansa(
             folder,
             ca,
-            f'trusted_notaries = ["{self.notary.name}"]\nclient_rate = 100000\nclient_burst = 100000\n'
+            f'trusted_key_servers = ["{self.notary.name}"]\nclient_rate = 100000\nclient_burst = 100000\n'
             + rooms.replace("SECRET", self.rogue.secret),
         )
         self.meter = Meter(self.hansa)

@@ -241,7 +241,7 @@ def edus(house: Inbound) -> dict[str, tuple[dict[str, Any], str]]:
 
 
 async def test_an_edu_that_a_policy_denies_is_let_fall_and_counted(tmp_path):
-    async with inbound(tmp_path, presence=True) as house:
+    async with inbound(tmp_path, presence_enabled=True) as house:
         network = house.app.network("matrix")
         known = network._known
         every = edus(house)
@@ -307,7 +307,7 @@ def reaches_them(crossing: Any) -> bool:
 
 
 async def test_nothing_is_told_to_a_server_that_a_policy_denies(tmp_path):
-    async with inbound(tmp_path, presence=True) as house:
+    async with inbound(tmp_path, presence_enabled=True) as house:
         network = house.app.network("matrix")
         room = network.get(house.room.room_id)
         sender, told = network._sender, list[tuple[str, frozenset[str]]]()

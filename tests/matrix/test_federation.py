@@ -463,7 +463,7 @@ async def test_what_is_signed_is_the_target_and_the_body_as_they_came(tmp_path):
 
 
 async def test_a_delegated_server_says_where_it_is(tmp_path):
-    async with inbound(tmp_path, delegate="hansa.example:443") as house:
+    async with inbound(tmp_path, well_known_server="hansa.example:443") as house:
         status, answer = await house.ask("GET", "/.well-known/matrix/server")
         assert (status, answer) == (200, {"m.server": "hansa.example:443"})
 

@@ -177,7 +177,7 @@ async def test_k5_the_latest_validity_is_kept_and_an_id_never_changes_its_key(tm
 
 async def test_k9_what_a_leaked_key_signed_is_not_signed(tmp_path):
     leaked = made("x")
-    async with inbound(tmp_path, distrusted_keys=[leaked.public]) as house:
+    async with inbound(tmp_path, revoked_keys=[leaked.public]) as house:
         keyring = house.app.network("matrix")._keyring
         house.peer.keys = lambda _: (200, document("other.example:1", leaked))
         await keyring.need([("other.example:1", "ed25519:x")], 5)
@@ -213,7 +213,7 @@ class Vouching:
 
 
 async def test_k8_a_notary_vouches_for_a_server_that_is_gone(tmp_path):
-    async with inbound(tmp_path, trusted_notaries=[NOTARY]) as house:
+    async with inbound(tmp_path, trusted_key_servers=[NOTARY]) as house:
         vouching = Vouching(house)
         keyring = house.app.network("matrix")._keyring
         await keyring.need([(GONE, "ed25519:g"), ("other.gone:1", "ed25519:o")], 7)
@@ -226,7 +226,7 @@ async def test_k8_a_notary_vouches_for_a_server_that_is_gone(tmp_path):
 
 
 async def test_k8_neither_signature_may_be_missing(tmp_path):
-    async with inbound(tmp_path, trusted_notaries=[NOTARY]) as house:
+    async with inbound(tmp_path, trusted_key_servers=[NOTARY]) as house:
         keyring = house.app.network("matrix")._keyring
         vouching = Vouching(house)
         vouching.by = made("n")  # another key under the notary's id
@@ -241,7 +241,7 @@ async def test_k8_neither_signature_may_be_missing(tmp_path):
 
 
 async def test_the_keys_of_a_server_that_policy_denies_come_from_a_notary(tmp_path):
-    async with inbound(tmp_path, trusted_notaries=[NOTARY]) as house:
+    async with inbound(tmp_path, trusted_key_servers=[NOTARY]) as house:
         vouching = Vouching(house)
         network = house.app.network("matrix")
         checked = network._client.check

@@ -247,7 +247,7 @@ async def test_an_answer_that_is_none_leaves_nothing(tmp_path, how):
 
 
 async def test_a_file_that_is_too_large_is_refused(tmp_path):
-    async with inbound(tmp_path, max_media=1000) as house:
+    async with inbound(tmp_path, max_upload_size=1000) as house:
         house.peer.answer = lambda _: in_parts(b"x" * 1000)
         assert (await fetcher(house).get(MXC)).blob.size == 1000
         house.peer.answer = lambda _: in_parts(b"x" * 1001)

@@ -126,7 +126,7 @@ def test_an_allowance_is_a_burst_and_a_rate_for_each_name():
 
 
 async def test_a_server_that_asks_too_often_is_told_to_wait_and_others_are_not(tmp_path):
-    async with inbound(tmp_path, origin_rate=0.001, origin_burst=8) as house:
+    async with inbound(tmp_path, federation_rate=0.001, federation_burst=8) as house:
         found = [await house.ask("GET", f"{V1}/query/directory?room_alias=x") for _ in range(9)]
         assert [status for status, _ in found][-1] == 429
         assert found[-1][1]["errcode"] == "M_LIMIT_EXCEEDED"
@@ -134,7 +134,7 @@ async def test_a_server_that_asks_too_often_is_told_to_wait_and_others_are_not(t
 
 
 async def test_a_server_may_have_so_many_requests_under_way(tmp_path, monkeypatch):
-    async with inbound(tmp_path, origin_concurrency=2) as house:
+    async with inbound(tmp_path, federation_concurrency=2) as house:
         go = asyncio.Event()
 
         async def slow(*_: Any) -> bytes:

@@ -50,7 +50,7 @@ async def test_a_profile_elsewhere_is_asked_for(tmp_path):
         assert targets == [f"{V1}/query/profile?user_id={quote(THEM, safe='')}&field=displayname"]
         with pytest.raises(Refused):
             await profiles.of(THEM)
-        with pytest.raises(RemoteProtocolError, match="no profile"):
+        with pytest.raises(RemoteProtocolError, match="must be a profile"):
             await profiles.of(THEM)
 
 
@@ -98,7 +98,7 @@ async def test_presence_is_off_unless_an_operator_wants_it(tmp_path):
 
 
 async def test_presence_of_who_is_in_a_room_with_us(tmp_path):
-    async with inbound(tmp_path, presence=True) as house:
+    async with inbound(tmp_path, presence_enabled=True) as house:
         told, presences = Told(house), known(house).presences
         changed: list[str] = []
         presences.changed = changed.append

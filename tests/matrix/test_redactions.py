@@ -53,7 +53,7 @@ async def originals(house: Inbound) -> dict[str, Any]:
 
 @each_version
 async def test_what_was_said_is_served_and_logged_no_more_and_kept_for_a_while(tmp_path, version):
-    async with inbound(tmp_path, version, keep_redacted_for=100) as house:
+    async with inbound(tmp_path, version, redacted_event_ttl=100) as house:
         said = house.forger.message(house.room, "secret")
         name = await accepted(house, said)
         assert (await logged(house, name)).text == "secret"
@@ -72,7 +72,7 @@ async def test_what_was_said_is_served_and_logged_no_more_and_kept_for_a_while(t
 
 
 async def test_nothing_is_kept_where_nothing_may_be(tmp_path):
-    async with inbound(tmp_path, keep_redacted_for=0) as house:
+    async with inbound(tmp_path, redacted_event_ttl=0) as house:
         name = await accepted(house, house.forger.message(house.room, "secret"))
         await accepted(house, redaction(house, name))
         assert await originals(house) == {}

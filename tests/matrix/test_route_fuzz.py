@@ -126,7 +126,7 @@ async def one(house: Inbound, method: str, target: str, body: bytes | None) -> N
 
 async def test_no_route_fails_takes_long_or_leaves_anything_behind(tmp_path):
     print(f"HANSA_SEED={SEED} HANSA_FUZZ_ROUNDS={ROUNDS}")
-    async with inbound(tmp_path, origin_rate=0) as house:
+    async with inbound(tmp_path, federation_rate=0) as house:
         every = list(routes(house.app.routers[OURS]))
         assert len(every) > 25
         nonsense = Nonsense(house, SEED)

@@ -17,7 +17,7 @@ DAY = 86_400
 async def test_an_event_that_everybody_has_is_forgotten_after_the_time_that_is_set(
     tmp_path, monkeypatch, taken
 ):
-    async with inbound(tmp_path, keep_deliveries_for=10 * DAY) as house:
+    async with inbound(tmp_path, delivery_status_ttl=10 * DAY) as house:
 
         def answer(request: HttpRequest) -> tuple[int, Any] | None:
             return (200 if taken else 502, {"pdus": {}}) if "/send/" in request.target else None

@@ -69,7 +69,7 @@ async def waiting(house: Inbound) -> dict[str, float]:
 
 async def test_a_server_that_fills_a_line_is_refused_and_others_are_not(tmp_path, monkeypatch):
     """What it sent cites what nobody has: all of it waits."""
-    async with inbound(tmp_path, max_waiting=100, gap_patience=3600.0) as house:
+    async with inbound(tmp_path, max_staged_pdus_per_room=100, gap_patience=3600.0) as house:
         network = house.app.network("matrix")
 
         async def silent(*_: Any, **__: Any) -> Any:
@@ -101,7 +101,7 @@ async def test_a_server_that_fills_a_line_is_refused_and_others_are_not(tmp_path
 
 
 async def test_what_is_judged_makes_room(tmp_path):
-    async with inbound(tmp_path, max_waiting=102) as house:
+    async with inbound(tmp_path, max_staged_pdus_per_room=102) as house:
         lost = "$" + secrets.token_urlsafe(32)
         tips = dict(house.room.tips)
         stuck = house.forger.message(house.room, "stuck", prev_events=[lost])

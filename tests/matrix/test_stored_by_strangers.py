@@ -133,8 +133,8 @@ MATRIX: dict[str, Kept] = {
     ),
     "staged": Kept(
         who="members of rooms that we are in",
-        peer="option max_waiting",
-        in_all="option max_waiting_in_all",
+        peer="option max_staged_pdus_per_room",
+        in_all="option max_staged_pdus",
         within="half of each for one server, and the memory of `backlog`, until they are judged",
         metric="matrix_waiting",
         flood="matrix/test_shares.py::test_a_server_that_fills_a_line_is_refused_and_others_are_not",
@@ -172,7 +172,7 @@ MATRIX: dict[str, Kept] = {
         who="people here; other servers, whose files people here look at",
         peer="option media_quota_per_server",
         in_all="option media_quota_remote",
-        age="option keep_remote_media_for",
+        age="option remote_media_ttl",
         metric="matrix_media_copies_bytes",
         flood="clients/test_uploads.py::test_copies_of_a_server_s_files_give_way_to_its_own_only",
     ),
@@ -334,7 +334,7 @@ MATRIX: dict[str, Kept] = {
     "pdu": history(_EVENT),
     "state_group": history(_EVENT),
     "upgrade": history("a row of each room that is being replaced, until it is"),
-    "original": history("redacted events, for keep_redacted_for seconds"),
+    "original": history("redacted events, for redacted_event_ttl seconds"),
     "relation": history(_EVENT),
     "related": history(_EVENT),
     "redacted_by": history(_EVENT),
@@ -342,7 +342,7 @@ MATRIX: dict[str, Kept] = {
         "a row of each person here and room; of rooms that they were only asked into five hundred"
     ),
     "news": history("a row of each event; of receipts and devices one of each person"),
-    "out": ours("what people here say, until servers have it and keep_deliveries_for seconds more"),
+    "out": ours("what people here say, until servers have it and delivery_status_ttl seconds more"),
     "out_mark": ours("one of each hour of that"),
     "lasting_edu": ours(
         "what people here send to devices elsewhere, and changes of theirs, until it is sent"

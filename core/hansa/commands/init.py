@@ -168,7 +168,7 @@ def _development_certificate(folder: Path, name: str) -> None:
 def init(folder: Path, name: str) -> str:
     """Make everything; what to do next, as text. Raises ConfigError if anything is there already."""
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} is no server name: say example.org, or example.org:8448")
+        raise ConfigError(f"{name!r} is not a server name: use example.org or example.org:8448")
     file = folder / "hansa.toml"
     for path in (file, folder / "matrix.key", folder / "tls"):
         if path.exists():

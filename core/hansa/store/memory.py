@@ -38,7 +38,7 @@ def checked(collection: Collection, write: Write) -> int:
     """The bytes of a write's body. Raises StoreError, TooLarge for what no store may take."""
     if not isinstance(write, Append):
         if len(write.key) != (1 if collection.stream else len(collection.key)):
-            raise StoreError(f"{write.key!r} is no key of {collection.name}")
+            raise StoreError(f"{write.key!r} is not a key of {collection.name}")
         _storable(collection, write.key)
     if isinstance(write, Delete | Remove):
         return 0
@@ -64,7 +64,7 @@ def _storable(collection: Collection, values: Iterable[Value]) -> None:
             try:
                 value.encode()
             except UnicodeEncodeError:
-                raise StoreError(f"a string for {collection.name} is no Unicode: {value!r}") from None
+                raise StoreError(f"a string for {collection.name} is not valid Unicode: {value!r}") from None
 
 
 def split(scope: str, name: str) -> tuple[str, str]:

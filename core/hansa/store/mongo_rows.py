@@ -154,7 +154,7 @@ def rows_of(scope: str, owner: str, collection: Collection) -> Rows:
     """Where a declared collection lies. Raises StoreError for names that MongoDB could not tell apart."""
     keys = checked_names(owner, collection)
     if len(scope) > _SCOPE:
-        raise StoreError(f"{scope[:_SCOPE]!r}... is no name for a scope: at most {_SCOPE} characters")
+        raise StoreError(f"{scope[:_SCOPE]!r}... is not a name for a scope: at most {_SCOPE} characters")
     plain = _OTHER.sub(lambda found: f"-{ord(found.group()):x}-", scope)
     place = f"network.{plain}" if scope else "core"
     return Rows(collection, f"{place}.{owner}.{collection.name}", keys)

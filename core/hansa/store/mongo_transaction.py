@@ -170,7 +170,7 @@ class Transactions:
             except (PyMongoError, TimeoutError) as again:
                 self._troubled(again)
                 if self._giving_up():
-                    text = f"it is not known whether MongoDB kept it: {told(again)}"
+                    text = f"it is unknown whether MongoDB stored it: {told(again)}"
                     raise ResultUnknown(text) from None
             await asyncio.sleep(wait)
             wait = min(2 * wait, _ASK_EVERY)

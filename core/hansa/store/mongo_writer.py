@@ -134,7 +134,7 @@ class Writer:
 
     def _cut_off(self, why: str) -> StoreFault:
         if self._transactions.unsettled:
-            return ResultUnknown(f"it is not known whether MongoDB kept it: {why}")
+            return ResultUnknown(f"it is unknown whether MongoDB stored it: {why}")
         return StoreFault(FaultKind.FAILING, why)
 
     async def _transact(self, group: Sequence[Batch[Step]]) -> None:
@@ -161,7 +161,7 @@ class Writer:
             self._trouble = error
             if not again or self._closing() or now() - self._began > (_STILL if self.away else _BEGIN):
                 self.away = kind(error) is FaultKind.AWAY
-                raise StoreFault(kind(error), f"MongoDB did not take it: {told(error)}") from None
+                raise StoreFault(kind(error), f"MongoDB refused it: {told(error)}") from None
             await asyncio.sleep(wait)
             wait = min(2 * wait, 1.0)
 

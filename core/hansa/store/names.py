@@ -17,7 +17,7 @@ def checked_names(owner: str, collection: Collection) -> tuple[str, ...]:
     keys = key_names(collection)
     for name in (owner, collection.name, *keys, *collection.fields):
         if not _NAME.fullmatch(name):
-            raise StoreError(f"{name!r} is no name for a collection or field: [a-z_]+")
+            raise StoreError(f"{name!r} is not a name for a collection or field: [a-z_]+")
     for name in {"scope", "body"} & {*keys, *collection.fields}:
         raise StoreError(f"{collection.name}: no key part or field may be called {name!r}")
     return keys

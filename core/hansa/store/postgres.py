@@ -193,7 +193,7 @@ class PostgresStore:
         row that a migration adds to the collection it walks is itself walked if it comes later.
         """
         if len(scope) > _SCOPE:
-            raise StoreError(f"{scope[:_SCOPE]!r}... is no name for a scope: at most {_SCOPE} characters")
+            raise StoreError(f"{scope[:_SCOPE]!r}... is not a name for a scope: at most {_SCOPE} characters")
         tables = [self._table(schema.owner, collection) for collection in schema.collections]
         name = f"{scope}/{schema.owner}"
         kept = await self.get("", "schema", (name,))

@@ -187,9 +187,9 @@ def register(commands: Commands) -> None:
         ("rooms publish", "list a room in the public directory"),
         ("rooms unpublish", "take it off that list"),
         ("rooms leave", "all of ours go out of a room"),
-        ("rooms block", "take nothing more of a room, from nobody"),
+        ("rooms block", "accept no more events of a room, from any server"),
         ("rooms unblock", "take part again"),
-        ("rooms purge", "remove a room that nobody of ours is in"),
+        ("rooms purge", "remove a room without local members"),
     ):
         commands.add(Command(words=words, help=text, arguments=(room,)))
     repair = Argument(name="--repair", help="ask other servers for what is missing", switch=True)
@@ -205,7 +205,7 @@ def register(commands: Commands) -> None:
     commands.add(
         Command(
             words="rooms backfill",
-            help="fetch what was said before we came, or in a gap, from the servers of the room",
+            help="fetch history from before the join, or in a gap, from the room's servers",
             arguments=(
                 room,
                 Argument(name="--limit", help="events at most (default: 1000)", number=True),
@@ -225,7 +225,7 @@ def register(commands: Commands) -> None:
     commands.add(
         Command(
             words="rooms redact",
-            help="take back what somebody said, as the bridge user",
+            help="redact an event, as the bridge user",
             arguments=(
                 room,
                 Argument(name="event", help="its id on Matrix"),
@@ -236,7 +236,7 @@ def register(commands: Commands) -> None:
     commands.add(
         Command(
             words="rooms level",
-            help="give somebody a power level",
+            help="set the power level of a user",
             arguments=(
                 room,
                 Argument(name="user", help="their user id"),
@@ -275,25 +275,25 @@ def register(commands: Commands) -> None:
     )
     erase = Argument(
         name="--erase",
-        help="its profile goes, and who was not there gets nothing of what was said",
+        help="also remove its profile, and hide its past messages from users who were not in the room",
         switch=True,
     )
     commands.add(
         Command(
             words="user deactivate",
-            help="close an account for good; nobody else gets its name",
+            help="deactivate an account; its name stays taken",
             arguments=(name, erase),
             short=True,
         )
     )
     uses = Argument(name="--uses", help="how often it may be used (default: once; 0: always)", number=True)
-    commands.add(Command(words="tokens add", help="let somebody make an account", arguments=(uses,)))
+    commands.add(Command(words="tokens add", help="create an account", arguments=(uses,)))
     commands.add(Command(words="tokens ls", changes=False, help="tokens that make accounts", show=_tokens))
     commands.add(
         Command(
             words="reports ls",
             changes=False,
-            help="the last 1,000 things that people told of, the newest last",
+            help="the last 1,000 reports, the newest last",
             show=_reports,
         )
     )

@@ -73,8 +73,8 @@ def _key_file(path: Path) -> Path:
 
 #: Settings that are a part of another; where an operator says both, the part may not be the larger one.
 _PARTS = (
-    ("max_waiting", "max_waiting_in_all"),
-    ("max_media", "media_quota_per_user"),
+    ("max_staged_pdus_per_room", "max_staged_pdus"),
+    ("max_upload_size", "media_quota_per_user"),
     ("media_quota_per_server", "media_quota_remote"),
 )
 
@@ -85,7 +85,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     server_name: Annotated[str, AfterValidator(_server_name)] = Field(
-        description="the name that follows the colon in user ids; it can never be changed"
+        description="the part after the colon in user IDs; it can never be changed"
     )
     signing_key: Annotated[Path, AfterValidator(_key_file)] = Field(
         default=Path("matrix.key"), description="file with the signing key, mode 0600, made by `hansa init`"
@@ -96,147 +96,162 @@ class Config(BaseModel):
         description="localpart of the account that creates and joins rooms",
     )
     bridge_name: str = Field(
-        default="Hansa", max_length=255, description="what the bridge user is called in rooms; empty: nothing"
+        default="Hansa", max_length=255, description="display name of the bridge user; empty: none"
     )
     operator: Annotated[str, AfterValidator(_user_id)] = Field(
         default="",
-        description="user id of who administers the rooms that Hansa makes, with level 100 from the start;"
-        " empty: the bridge user alone",
+        description="user ID of the administrator of rooms that Hansa creates, with power level 100 "
+        "from the start;"
+        " empty: only the bridge user",
     )
     naming_level: int = Field(
         default=50,
         ge=0,
         le=100,
-        description="power level that it takes to name rooms that Hansa makes and to say what they are about;"
-        " 0: everybody in them may, people of other networks too",
+        description="power level that is needed to set the name and topic of rooms that Hansa creates;"
+        " 0: all members may, also those from other networks",
     )
     ghost_prefix: str = Field(
-        default="_", pattern=r"^[a-z0-9._-]+$", description="what the localparts of ghosts begin with"
+        default="_", pattern=r"^[a-z0-9._-]+$", description="prefix of the localparts of ghosts"
     )
     room_version: Annotated[str, AfterValidator(_version)] = Field(
-        default=DEFAULT_VERSION.id, description="version of rooms made here"
+        default=DEFAULT_VERSION.id, description="version of rooms created by this server"
     )
     accept_invites: bool = Field(
         default=True, description="join rooms that the bridge user is invited to, if policy allows"
     )
-    max_waiting: int = Field(
+    max_staged_pdus_per_room: int = Field(
         default=5000,
         ge=50,
-        description="PDUs of one room that may wait, half of them of one server; who has more than its share "
-        "is refused with 429",
+        description="received PDUs of one room that may wait to be processed, at most half of them from "
+        "one server; "
+        "a server above its share is answered 429",
     )
-    max_waiting_in_all: int = Field(
-        default=20_000, ge=50, description="PDUs of all rooms together that may wait, likewise"
-    )
+    max_staged_pdus: int = Field(default=20_000, ge=50, description="the same for all rooms together")
     gap_patience: float = Field(
         default=45.0,
         ge=0,
         le=86_400,
-        description="seconds for which an event that others cite is asked for, before it is passed over",
+        description="seconds to try to fetch a missing event before it is skipped",
     )
-    trusted_notaries: list[Annotated[str, AfterValidator(_server_name)]] = Field(
+    trusted_key_servers: list[Annotated[str, AfterValidator(_server_name)]] = Field(
         default_factory=list,
         max_length=10,
-        description="servers believed about the keys of servers that cannot or may not be asked themselves",
+        description="key servers to ask for the keys of servers that cannot be reached or may not be asked",
     )
-    distrusted_keys: list[Annotated[str, AfterValidator(_public_key)]] = Field(
+    revoked_keys: list[Annotated[str, AfterValidator(_public_key)]] = Field(
         default_factory=list,
         max_length=1000,
-        description="public keys (base64) that have leaked: what they signed counts as unsigned",
+        description="public keys (base64) that have leaked; their signatures are not valid",
     )
-    origin_rate: float = Field(
-        default=500.0, ge=0, description="requests a second that one server may make; 0: as many as it likes"
+    federation_rate: float = Field(
+        default=500.0, ge=0, description="requests a second allowed for one server; 0: no limit"
     )
-    origin_burst: int = Field(default=2000, ge=1, description="requests that it may make at once before that")
-    origin_concurrency: int = Field(
-        default=30, ge=1, description="requests of one server that are answered at a time"
+    federation_burst: int = Field(
+        default=2000, ge=1, description="requests of one server that may come at once before the rate applies"
     )
-    keep_redacted_for: int = Field(
+    federation_concurrency: int = Field(
+        default=30, ge=1, description="requests of one server that are processed at the same time"
+    )
+    redacted_event_ttl: int = Field(
         default=7 * 86400,
         ge=0,
-        description="seconds for which the original of a redacted event is kept; 0: not at all",
+        description="seconds to keep the original content of a redacted event; 0: it is not kept",
     )
-    keep_deliveries_for: int = Field(
+    delivery_status_ttl: int = Field(
         default=30 * 86400,
         ge=0,
-        description="seconds for which it is known of an event of ours which servers have it, once all have",
+        description="seconds to keep the delivery status of a local event after every server has received it",
     )
-    max_media: int = Field(
-        default=100 * 1024 * 1024, ge=1, description="bytes that a file may have, ours or another server's"
+    max_upload_size: int = Field(
+        default=100 * 1024 * 1024,
+        ge=1,
+        description="largest size of a file in bytes, uploaded or fetched from another server",
     )
     media_quota_per_user: int = Field(
-        default=5 * 1024**3, ge=0, description="bytes that files of one person here may take; 0: no bound"
+        default=5 * 1024**3,
+        ge=0,
+        description="bytes that the files of one local user may use in total; 0: no limit",
     )
     media_files_per_user: int = Field(
-        default=50_000, ge=0, description="files that one person here may have; 0: no bound"
+        default=50_000, ge=0, description="number of files that one local user may have; 0: no limit"
     )
     media_quota_per_server: int = Field(
         default=2 * 1024**3,
         ge=0,
-        description="bytes that copies of one other server's files may take, before those unused for "
-        "longest go; 0: no bound",
+        description="bytes that cached files of one remote server may use; the least recently used are "
+        "removed "
+        "first; 0: no limit",
     )
     media_quota_remote: int = Field(
         default=20 * 1024**3,
         ge=0,
-        description="bytes that copies of all other servers' files may take; 0: no bound",
+        description="bytes that cached files of all remote servers may use; 0: no limit",
     )
     media_reserve: int = Field(
         default=1024**3,
         ge=0,
-        description="bytes of the disk that files leave free; never more than a twentieth of it",
+        description="bytes of the disk that files leave free, at most 5 % of the disk",
     )
     admin_contact: Annotated[str, AfterValidator(_contact)] = Field(
         default="",
-        description="where people may turn to, as a URI (mailto:...); they are told when the disk is full",
+        description="contact of the administrators as a URI (mailto:...); users see it when the disk is full",
     )
-    keep_remote_media_for: int = Field(
-        default=30 * 86400, ge=0, description="seconds for which another server's file is kept unused"
+    remote_media_ttl: int = Field(
+        default=30 * 86400, ge=0, description="seconds to keep a remote file that is not used"
     )
-    presence: bool = Field(
-        default=False, description="tell other servers who is there, and take note of what they tell"
+    presence_enabled: bool = Field(
+        default=False, description="send presence of local users to other servers, and accept theirs"
     )
     share_device_names: bool = Field(
-        default=False, description="tell other servers what people here call their devices"
+        default=False, description="send the names of local devices to other servers"
     )
     user_directory: Literal["off", "rooms", "accounts"] = Field(
         default="rooms",
-        description="which people a search by name finds: nobody, those in rooms they are in or that are published"
-        " and open to everybody, or everybody with an account here too",
+        description="the users that a search by name finds: none; members of shared rooms and of "
+        "published rooms"
+        " that everybody may join; or also all accounts of this server",
     )
     public_reading: bool = Field(
         default=False,
-        description="tell who has no account here which rooms are published and, where there are policies,"
-        " what people say of themselves and which room has an alias: nobody knows the server of a stranger",
+        description="answer requests without an access token for published rooms and, where policies "
+        "are enabled,"
+        " for profiles and aliases; policies cannot know the server of such a client",
     )
     registration: Literal["closed", "token", "open"] = Field(
         default="closed",
-        description="who may make an account: nobody, anybody with a token (`hansa matrix tokens`), anybody",
+        description="who may create an account: nobody, holders of a token (`hansa matrix tokens`), "
+        "everybody",
     )
     registration_secret: str = Field(
         default="",
-        description="what administrators' tools prove that they know to make accounts; empty: none may",
+        description="shared secret for /_synapse/admin/v1/register; empty: disabled",
     )
-    password_rounds: int = Field(default=3, ge=1, le=20, description="passes of argon2id over a password")
-    password_memory: int = Field(
-        default=65_536, ge=8, le=1_048_576, description="KiB of memory that argon2id takes for a password"
+    argon2_time_cost: int = Field(
+        default=3, ge=1, le=20, description="time cost of argon2id for a password, in passes"
+    )
+    argon2_memory_kib: int = Field(
+        default=65_536, ge=8, le=1_048_576, description="memory cost of argon2id for a password, in KiB"
     )
     client_rate: float = Field(
         default=50.0,
         ge=0,
-        description="acts a second of one person, as messages; a hundredth of it for attempts to log in; "
-        "0: no limits",
+        description="requests that change something, such as messages, a second and user; login "
+        "attempts have a "
+        "hundredth of it; 0: no limits",
     )
-    client_burst: int = Field(default=200, ge=1, description="acts that may come at once before that")
-    query_tokens: bool = Field(
-        default=True, description="take access tokens in the query too, as old clients send them"
+    client_burst: int = Field(
+        default=200, ge=1, description="such requests that may come at once before the rate applies"
     )
-    base_url: str = Field(
+    allow_query_access_token: bool = Field(
+        default=True, description="accept access tokens in the query string, as old clients send them"
+    )
+    public_base_url: str = Field(
         default="",
         pattern=r"^(https?://[^\s]+)?$",
-        description="what clients are told to speak to, by /.well-known/matrix/client; empty: it answers 404",
+        description="URL in /.well-known/matrix/client; empty: it answers 404",
     )
-    delegate: str = Field(
+    well_known_server: str = Field(
         default="", description="HOST:PORT for /.well-known/matrix/server; empty: it answers 404"
     )
 

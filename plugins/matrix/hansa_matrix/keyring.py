@@ -47,8 +47,8 @@ class Keyring:
         self._client = client
         self._kept = KeyStore(ctx)
         self._clock = ctx.clock
-        self._notaries = [n for n in ctx.config.trusted_notaries if n != server]
-        self._distrusted = frozenset(ctx.config.distrusted_keys)
+        self._notaries = [n for n in ctx.config.trusted_key_servers if n != server]
+        self._distrusted = frozenset(ctx.config.revoked_keys)
         self._fetching: dict[str, asyncio.Future[bool]] = {}
         #: ``server -> (asked again at, failures)``.
         self._failed: LruCache[str, tuple[float, int]] = LruCache(_MANY)

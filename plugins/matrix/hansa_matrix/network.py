@@ -137,7 +137,7 @@ class MatrixNetwork:
         self._gaps = GapFiller(ctx, self._client, self._keyring)
         self._backfill = Backfill(ctx, self._gaps, self.get)
         self._policing = Policing(self._own, self._client)
-        shares = Shares(config.max_waiting, config.max_waiting_in_all)
+        shares = Shares(config.max_staged_pdus_per_room, config.max_staged_pdus)
         self._ingest = Ingest(self._own, self._keyring, self._gaps, self._policing, shares)
         self._gaps.ingest = self._ingest
         self._ingest.room_of = self.get
@@ -237,7 +237,7 @@ class MatrixNetwork:
             Spaces(entitled, self._directory),
             Files(self._ctx, self._server, self._library, self._thumbnails),
         )
-        add_routes(router, gate, answers, self._keyring, self._config.delegate)
+        add_routes(router, gate, answers, self._keyring, self._config.well_known_server)
         Notary(self._keyring, self._ctx.clock, strangers).register(router)
         add_userinfo(router, self._known.openid)
         self._clients.register(router, self._opening.is_set)

@@ -110,10 +110,12 @@ class XmppNetwork:
         try:
             room = JID(address if "@" in address else f"{address}@{domain}")
         except InvalidJID as error:
-            refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is no room's address: {error}")
+            refusal = Refusal(
+                code=RefusalCode.INVALID, text=f"{address!r} is not the address of a room: {error}"
+            )
             raise RoomRefused(refusal) from None
         if not room.local or room.resource or "%" in room.local:
-            refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is no room's address")
+            refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is not the address of a room")
             raise RoomRefused(refusal)
         if room.domain != domain:
             text = f"rooms of {room.domain} are not ours to host; ours are ROOM@{domain}"

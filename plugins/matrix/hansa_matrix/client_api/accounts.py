@@ -87,7 +87,7 @@ class Accounts:
         self._devices = devices
         self.last_seen = LastSeen(ctx)
         config = ctx.config
-        self._passwords = Passwords(rounds=config.password_rounds, memory=config.password_memory)
+        self._passwords = Passwords(rounds=config.argon2_time_cost, memory=config.argon2_memory_kib)
         #: By the hash of a token; whose owner is a user id.
         self._known: Generations[str, Caller] = Generations(_REMEMBERED)
         #: When people, and devices of theirs, were logged out: for logins that are under way.

@@ -18,7 +18,7 @@ def require_no_addresses(body: Mapping[str, Any]) -> None:
     """``invite_3pid`` of a new room. Raises the error answer of one that invites anybody by an address."""
     listed = body.get("invite_3pid", [])
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-        raise error(400, "M_BAD_JSON", "invite_3pid is no list of objects")
+        raise error(400, "M_BAD_JSON", "invite_3pid must be a list of objects")
     for one in listed:
         refuse_address(one)
 

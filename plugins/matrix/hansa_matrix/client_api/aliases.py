@@ -80,7 +80,7 @@ class Aliases:
         if alias.by != caller.user and not caller.admin:
             room = self._voice.joined(caller.user, alias.room_id)
             if not await self._voice.may(caller.user, room, "m.room.canonical_alias"):
-                raise error(403, "M_FORBIDDEN", "somebody else gave the room that name")
+                raise error(403, "M_FORBIDDEN", "another user has given the room that alias")
         try:
             await self._ctx.store.commit(taken(alias))
         except Conflict as conflict:

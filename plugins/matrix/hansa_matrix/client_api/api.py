@@ -196,7 +196,7 @@ class ClientApi:
             ctx.spawn(partial(meet, user, room_id), f"{user} is met")
 
         def welcome(room_id: str, servers: Collection[str]) -> None:
-            if ctx.config.presence:
+            if ctx.config.presence_enabled:
                 here = partial(attendance.joined, room_id)
                 ctx.spawn(partial(known.presences.welcome, room_id, servers, here), f"{room_id} is shown")
 
@@ -213,7 +213,7 @@ class ClientApi:
 
     def start(self) -> None:
         """Begin what runs with the network."""
-        if self._ctx.config.presence:
+        if self._ctx.config.presence_enabled:
             self._ctx.spawn(self._sync.expire, "presence ends")
         self._ctx.spawn(self._close, "closed accounts")
         self._ctx.spawn(self.accounts.last_seen.run, "devices seen last")
@@ -271,7 +271,7 @@ class ClientApi:
 
     async def well_known(self, _request: Request, _body: Any) -> Response | dict[str, Any]:
         """``GET /.well-known/matrix/client``."""
-        base = self._ctx.config.base_url
+        base = self._ctx.config.public_base_url
         if not base:
             raise error(404, "M_NOT_FOUND", "this server does not say where clients are to go")
         return {"m.homeserver": {"base_url": base}}
@@ -295,7 +295,7 @@ class ClientApi:
         """``POST /rooms/{roomId}/upgrade``."""
         version = text(body, "new_version")
         if version not in VERSIONS:
-            raise error(400, "M_UNSUPPORTED_ROOM_VERSION", "there is no such room version here")
+            raise error(400, "M_UNSUPPORTED_ROOM_VERSION", "the room version is not supported")
         room = self._voice.joined(caller.user, request.path["room"])
         supported = VERSIONS[version].privileged_creators
         creators = user_ids(body, "additional_creators") if supported else []

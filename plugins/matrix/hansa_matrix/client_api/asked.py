@@ -109,7 +109,7 @@ def since_of(token: str, caller: Caller) -> Since:
         return Since()
     match = _TOKEN.fullmatch(token)
     if match is None:
-        raise error(400, "M_INVALID_PARAM", "that is no token of this server")
+        raise error(400, "M_INVALID_PARAM", "this token was not issued by this server")
     mine = match["whose"] == _whose(caller)
     device = int(match["device"] or 0) if mine else 0
     return Since(int(match["position"]), int(match["typing"] or 0), device)

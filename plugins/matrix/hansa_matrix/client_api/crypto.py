@@ -84,19 +84,21 @@ class Crypto:
         """``POST /keys/query``."""
         wanted = body.get("device_keys")
         if not isinstance(wanted, dict) or len(wanted) > _MOST_USERS:
-            raise error(400, "M_BAD_JSON", "device_keys is no object of users")
+            raise error(400, "M_BAD_JSON", "device_keys must be an object keyed by user ID")
         if not all(_devices(named) for named in wanted.values()):
-            raise error(400, "M_BAD_JSON", "device_keys has something that is no list of devices")
+            raise error(400, "M_BAD_JSON", "each value of device_keys must be a list of device IDs")
         return await self._known.keys.query(wanted, within=self._within(body), reader=caller.user)
 
     async def claim(self, _caller: Caller, _request: Request, body: Any) -> Any:
         """``POST /keys/claim``."""
         wanted = body.get("one_time_keys")
         if not isinstance(wanted, dict) or len(wanted) > _MOST_USERS:
-            raise error(400, "M_BAD_JSON", "one_time_keys is no object of users")
+            raise error(400, "M_BAD_JSON", "one_time_keys must be an object keyed by user ID")
         for devices in wanted.values():
             if not isinstance(devices, dict) or not _devices(list(devices.values())):
-                raise error(400, "M_BAD_JSON", "one_time_keys is no object of devices and algorithms")
+                raise error(
+                    400, "M_BAD_JSON", "one_time_keys must be an object keyed by device ID and algorithm"
+                )
         return await self._known.keys.claim(wanted, within=self._within(body))
 
     @staticmethod
@@ -111,7 +113,7 @@ class Crypto:
         keys = {u: body[f"{u}_key"] for u in USAGES if f"{u}_key" in body}
         for usage, key in keys.items():
             if cross_signing_key(key, caller.user, usage) is None:
-                raise error(400, "M_INVALID_PARAM", f"that is no {usage} key of {caller.user}")
+                raise error(400, "M_INVALID_PARAM", f"this is not a {usage} key of {caller.user}")
         known = (await self._known.devices.of(caller.user)).cross_signing
         fresh = {usage: key for usage, key in keys.items() if known.get(usage) != key}
         if not fresh:
@@ -136,7 +138,7 @@ class Crypto:
         number_ = 0
         for user, objects in body.items():
             if not ids.valid_user_id(user) or not isinstance(objects, dict):
-                raise error(400, "M_BAD_JSON", "the body is no object of users and keys")
+                raise error(400, "M_BAD_JSON", "the body must be an object keyed by user ID and key ID")
             for key_id, signed in objects.items():
                 number_ += 1
                 if number_ > _MOST_SIGNED:
@@ -151,15 +153,15 @@ class Crypto:
         """``PUT /sendToDevice/{eventType}/{txnId}``: a repeat is the same message."""
         messages = body.get("messages")
         if not isinstance(messages, dict) or len(messages) > _MOST_USERS:
-            raise error(400, "M_BAD_JSON", "messages is no object of users")
+            raise error(400, "M_BAD_JSON", "messages must be an object keyed by user ID")
         for devices in messages.values():
             if not isinstance(devices, dict) or not all(
                 valid_device_id(d) and isinstance(c, dict) for d, c in devices.items()
             ):
-                raise error(400, "M_BAD_JSON", "messages has something that is no object of devices")
+                raise error(400, "M_BAD_JSON", "each value of messages must be an object keyed by device ID")
         kind = request.path["type"]
         if not valid_device_id(kind):
-            raise error(400, "M_INVALID_PARAM", "that is no type")
+            raise error(400, "M_INVALID_PARAM", "the event type is not valid")
         named = f"{caller.user} {caller.device} {kind} {request.path['txn']}"
         message_id = hashlib.sha256(named.encode()).hexdigest()[:32]
         message = ToDevice(sender=caller.user, type=kind, message_id=message_id, messages=messages)

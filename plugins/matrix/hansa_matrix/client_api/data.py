@@ -148,7 +148,7 @@ class Data:
         """``(user, room)`` of a path."""
         user, room_id = own(caller, request), request.path.get("room", "")
         if room_id and not ids.valid_room_id(room_id):
-            raise error(400, "M_INVALID_PARAM", "that is no room id")
+            raise error(400, "M_INVALID_PARAM", "this is not a room ID")
         return user, room_id
 
     async def get(self, caller: Caller, request: Request, _body: Any) -> Any:

@@ -213,13 +213,13 @@ class Door:
         for value in request.authorizations[:1]:
             kind, _, rest = value.partition(" ")
             token = rest.strip() if kind.lower() == "bearer" else ""
-        if not token and self._ctx.config.query_tokens:
+        if not token and self._ctx.config.allow_query_access_token:
             token = request.first("access_token")
         if not token:
             raise error(401, "M_MISSING_TOKEN", "the request has no access token")
         caller = await self._accounts.bearer(token)
         if caller is None:
-            raise error(401, "M_UNKNOWN_TOKEN", "the access token is nobody's", soft_logout=False)
+            raise error(401, "M_UNKNOWN_TOKEN", "unknown access token", soft_logout=False)
         self._accounts.last_seen.note(caller.user, caller.device, request.remote)
         return caller
 
@@ -244,7 +244,7 @@ def _body(request: Request) -> Any:
     if value is None and request.method == "POST":  # COMPAT: nheko logs out with ``null``
         return {}
     if not isinstance(value, dict):
-        raise error(400, "M_BAD_JSON", "the body is no object")
+        raise error(400, "M_BAD_JSON", "the body must be an object")
     check_depth(value, CLIENT_DEPTH)
     return value
 
@@ -255,7 +255,7 @@ def text(body: Mapping[str, Any], key: str, default: str | None = None) -> str:
     if value is None:
         raise error(400, "M_MISSING_PARAM", f"{key} is missing")
     if not isinstance(value, str):
-        raise error(400, "M_BAD_JSON", f"{key} is no string")
+        raise error(400, "M_BAD_JSON", f"{key} must be a string")
     return value
 
 
@@ -267,7 +267,7 @@ def reason(body: Mapping[str, Any]) -> dict[str, str]:
 def own(caller: Caller, request: Request) -> str:
     """The user of a path that is for the caller alone. Raises the error answer of anybody else's."""
     if request.path["user"] != caller.user:
-        raise error(403, "M_FORBIDDEN", "that is somebody else's")
+        raise error(403, "M_FORBIDDEN", "this belongs to another user")
     return caller.user
 
 
@@ -277,5 +277,5 @@ def number(request: Request, key: str, default: int, most: int) -> int:
     if not value:
         return default
     if not value.isascii() or not value.isdigit() or len(value) > 15:
-        raise error(400, "M_INVALID_PARAM", f"{key} is no number")
+        raise error(400, "M_INVALID_PARAM", f"{key} must be a number")
     return min(int(value), most)

@@ -38,7 +38,7 @@ def _names(value: Mapping[str, Any], key: str, begins: str = "") -> tuple[str, .
     if given is None:
         return None
     if not isinstance(given, list) or len(given) > _MOST_LISTED or not all(isinstance(x, str) for x in given):
-        raise NoFilter(f"{key} of a filter is no list of names, of {_MOST_LISTED} at most")
+        raise NoFilter(f"{key} of a filter must be a list of names, of {_MOST_LISTED} at most")
     if not all(one.startswith(begins) for one in given):
         raise NoFilter(f"what {key} of a filter lists begins with {begins}")
     return tuple(given)
@@ -53,7 +53,7 @@ def _object(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, dict):
-        raise NoFilter(f"{key} of a filter is no object")
+        raise NoFilter(f"{key} of a filter must be an object")
     return given
 
 
@@ -254,9 +254,9 @@ def in_query(read: Callable[[Mapping[str, Any]], T], text: str) -> T:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as problem:
-        raise error(400, "M_INVALID_PARAM", "the filter is no JSON") from problem
+        raise error(400, "M_INVALID_PARAM", "the filter must be JSON") from problem
     if not isinstance(value, dict):
-        raise error(400, "M_INVALID_PARAM", "the filter is no object")
+        raise error(400, "M_INVALID_PARAM", "the filter must be an object")
     try:
         return read(value)
     except NoFilter as problem:

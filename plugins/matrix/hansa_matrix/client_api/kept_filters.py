@@ -39,7 +39,7 @@ class KeptFilters:
         gone = others[: max(0, len(others) - MOST_OF_USER + 1)]
         if gone and _at(gone[-1]) > now - _IN_USE:
             self._ctx.count("matrix_client_limited", what="filters")
-            raise Busy(f"{MOST_OF_USER} filters of yours are in use", after=600.0)
+            raise Busy(f"{MOST_OF_USER} of your filters are in use", after=600.0)
         writes: list[Write] = [Delete("filter", row.key) for row in gone]
         writes.append(Put("filter", (user, name), body, {"at": now}))
         await self._ctx.store.commit(writes)

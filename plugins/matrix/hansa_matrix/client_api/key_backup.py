@@ -61,7 +61,7 @@ class KeyBackup:
         """``POST /room_keys/version``."""
         algorithm = text(body, "algorithm")
         if not within(algorithm, MOST_KEY):
-            raise error(400, "M_INVALID_PARAM", "that is no algorithm")
+            raise error(400, "M_INVALID_PARAM", "algorithm must be a string")
         return {"version": str(await self._backups.create(caller.user, algorithm, _auth_data(body)))}
 
     async def get(self, caller: Caller, request: Request, _body: Any) -> Any:
@@ -107,7 +107,7 @@ class KeyBackup:
                 sessions = of_room
             for session_id, data in sessions.items():
                 if not valid_place(room_id, session_id) or not valid_key(data) or not within(data, MOST_KEY):
-                    raise error(400, "M_BAD_JSON", "that is no key of a session of a room")
+                    raise error(400, "M_BAD_JSON", "the session key is not valid")
                 keys[room_id, session_id] = data
                 if len(keys) % AT_ONCE == 0:  # others have a turn of the loop
                     await asyncio.sleep(0)
@@ -180,7 +180,7 @@ def _number(given: str) -> int:
 def _object(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     given = body.get(key)
     if not isinstance(given, dict):
-        raise error(400, "M_BAD_JSON" if key in body else "M_MISSING_PARAM", f"{key} is no object")
+        raise error(400, "M_BAD_JSON" if key in body else "M_MISSING_PARAM", f"{key} must be an object")
     return given
 
 

@@ -81,7 +81,7 @@ class Files:
 
     def register(self, router: Router) -> None:
         """What is outside the table: bodies that are streamed, and paths of before."""
-        most = self._ctx.config.max_media
+        most = self._ctx.config.max_upload_size
         for version in ("v3", "r0", "v1"):
             router.add(
                 "POST",
@@ -104,7 +104,7 @@ class Files:
 
     async def _config(self, *_: Any) -> Any:
         """``GET /media/config``."""
-        return {"m.upload.size": self._ctx.config.max_media}
+        return {"m.upload.size": self._ctx.config.max_upload_size}
 
     async def _create(self, caller: Caller, *_: Any) -> Any:
         """``POST /media/create``: an address for a file that the same person gives later."""
@@ -176,7 +176,7 @@ class Files:
     def _mxc(self, request: Request) -> Mxc:
         server, media = request.path["server"], request.path["media"]
         if not valid_server_name(server) or not valid_media_id(media):
-            raise error(400, "M_INVALID_PARAM", "that is no address of a file")
+            raise error(400, "M_INVALID_PARAM", "this is not the address of a file")
         return Mxc(server, media)
 
     async def _item(self, caller: Caller, request: Request) -> Item:
@@ -203,7 +203,7 @@ class Files:
             code = {403: "M_FORBIDDEN", 404: "M_NOT_FOUND", 413: "M_TOO_LARGE"}.get(status, "M_UNKNOWN")
             raise error(status, code, problem.reason, **getattr(problem, "more", {})) from problem
         except (Unreachable, RemoteProtocolError, OSError) as problem:
-            raise error(502, "M_UNKNOWN", "the file was not to be had") from problem
+            raise error(502, "M_UNKNOWN", "the file could not be fetched") from problem
 
     async def download(self, request: Request) -> Response:
         """``GET /media/download/{serverName}/{mediaId}``."""

@@ -34,9 +34,9 @@ class MutualRooms:
         if not user:
             raise error(400, "M_MISSING_PARAM", "user_id is missing")
         if not ids.valid_user_id(user) or user == caller.user:
-            raise error(400, "M_INVALID_PARAM", "user_id is somebody else's")
+            raise error(400, "M_INVALID_PARAM", "user_id must be your own")
         if after and not ids.valid_room_id(after):
-            raise error(400, "M_INVALID_PARAM", "that is no token of this server")
+            raise error(400, "M_INVALID_PARAM", "this token was not issued by this server")
         who = Ref(self._ctx.id, user)
         rooms = [r for r, stay in self._attendance.stays(caller.user).items() if stay.membership == "join"]
         views = ((room_id, self._ctx.view(room_id)) for room_id in sorted(rooms))

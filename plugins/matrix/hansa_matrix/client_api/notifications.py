@@ -52,7 +52,7 @@ class Notifications:
         most = max(1, number(request, "limit", _DEFAULT, _MOST))
         loud, token = request.first("only") == "highlight", request.first("from")
         if token and (not token.isascii() or not token.isdigit() or len(token) > 18):
-            raise error(400, "M_INVALID_PARAM", "that is no token of this server")
+            raise error(400, "M_INVALID_PARAM", "this token was not issued by this server")
         now = await self._attendance.news.now()
         before = int(token) if token else now + 1
         found: list[dict[str, Any]] = []

@@ -102,7 +102,7 @@ class People:
 
     async def _profile(self, user: str, field: str = "") -> Mapping[str, Any]:
         if not ids.valid_user_id(user):
-            raise error(400, "M_INVALID_PARAM", f"{user[:80]!r} is no user id")
+            raise error(400, "M_INVALID_PARAM", f"{user[:80]!r} is not a user ID")
         server = ids.domain_of(user)
         if server != self._own.server:
             await require(self._ctx, self._crossings.profile_query(server, user, outbound=True))
@@ -145,7 +145,7 @@ class People:
             raise error(400, "M_MISSING_PARAM", f"{name[:80]!r} is missing")
         value = body[name]
         if name in _SHOWN_IN_ROOMS and not isinstance(value, str | None):
-            raise error(400, "M_BAD_JSON", f"{name} is no string")
+            raise error(400, "M_BAD_JSON", f"{name} must be a string")
         await self._set(user, name, value or None if name in _SHOWN_IN_ROOMS else value)
         return {}
 
@@ -197,7 +197,7 @@ class People:
             raise error(400, "M_INVALID_PARAM", "visibility is public or private")
         room = self._voice.joined(caller.user, request.path["room"])
         if not caller.admin and not await self._voice.may(caller.user, room, "m.room.canonical_alias"):
-            raise error(403, "M_FORBIDDEN", "that takes who may give the room its names")
+            raise error(403, "M_FORBIDDEN", "you need permission to send m.room.canonical_alias")
         if wanted == "public":
             await self._may_publish(caller.user, room.room_id)
         await self._directory.publish(room.room_id, listed=wanted == "public", by=caller.user)
@@ -236,7 +236,7 @@ class People:
         if not server or server == self._own.server:
             return await self._spaces.listed(body)
         if not ids.valid_server_name(server):
-            raise error(400, "M_INVALID_PARAM", f"{server[:80]!r} is no server")
+            raise error(400, "M_INVALID_PARAM", f"{server[:80]!r} is not a server name")
         await require(self._ctx, self._crossings.directory_query(server, "", outbound=True))
         try:
             answer = await self._client.request(
@@ -264,7 +264,7 @@ class People:
             one = await self._summaries.of(caller.user, room_id, [] if late else via, suggested=suggested)
             if one is None:
                 if room_id == root:
-                    raise error(403, "M_FORBIDDEN", "there is no such space, or it is not for you to see")
+                    raise error(403, "M_FORBIDDEN", "the space does not exist, or you may not see it")
                 continue
             found.append(one)
             if one.get("room_type") == SPACE and depth < deep:
@@ -285,7 +285,7 @@ class People:
         room_id, servers = await self._entering.found(address, via)
         one = await self._summaries.of(caller.user, room_id, servers, suggested=False)
         if one is None:
-            raise error(404, "M_NOT_FOUND", "there is no such room, or it is not for you to see")
+            raise error(404, "M_NOT_FOUND", "the room does not exist, or you may not see it")
         stay = self._own.attendance.stay(caller.user, room_id)
         one.pop("children_state", None)
         return {**one, "membership": stay.membership if stay is not None else "leave"}
@@ -338,7 +338,9 @@ def _start(token: str, deep: int, *, suggested: bool) -> int:
         return 0
     match = _TOKEN.fullmatch(token)
     if match is None or match.groups()[1:] != (str(deep), str(int(suggested))):
-        raise error(400, "M_INVALID_PARAM", "that is no token of a page with these max_depth, suggested_only")
+        raise error(
+            400, "M_INVALID_PARAM", "this token is not valid for these values of max_depth and suggested_only"
+        )
     return min(int(match[1]), _MOST_SPACES)
 
 

@@ -101,7 +101,7 @@ class PushRules:
             why = "a rule has a kind, and a name that begins with no dot and has no slashes"
             raise error(400, "M_INVALID_PARAM", why)
         if not valid_rule(kind, body):
-            raise error(400, "M_BAD_JSON", "that is no rule of this kind")
+            raise error(400, "M_BAD_JSON", "the rule is not valid for this kind")
         wanted = _PARTS.get(kind, ())
         parts = {key: body.get(key, []) for key in wanted}
         actions = current_actions(body["actions"])
@@ -130,7 +130,7 @@ class PushRules:
         names = [rule["rule_id"] for rule in listed]
         for name, more in ((before, 0), (after, 1)):
             if name and (name not in names or name.startswith(".")):
-                raise error(400, "M_UNKNOWN", f"there is no rule {name[:80]!r} to be beside")
+                raise error(400, "M_UNKNOWN", f"there is no rule {name[:80]!r} to place it beside")
             if name:
                 return names.index(name) + more
         if was is not None:
@@ -176,7 +176,7 @@ class PushRules:
         def set_actions(rules: _Rules) -> None:
             rule = _one(rules, request)
             if not valid_actions(body.get("actions")):
-                raise error(400, "M_BAD_JSON", "actions is no list of actions")
+                raise error(400, "M_BAD_JSON", "actions must be a list of actions")
             rule["actions"] = current_actions(body["actions"])
 
         await self._change(caller.user, set_actions)

@@ -110,7 +110,7 @@ class Reading:
             seen = await self._visibility.of(caller.user, room, [found])
             if seen:
                 return room, found
-        raise error(404, "M_NOT_FOUND", "there is no such event, or it is not for you to see")
+        raise error(404, "M_NOT_FOUND", "the event does not exist, or you may not see it")
 
     async def _heard(self, caller: Caller, request: Request) -> tuple[MatrixRoom, Stored]:
         """The event of a path that somebody may see, and not of whom they ignore. Raises the error answer of
@@ -118,7 +118,7 @@ class Reading:
         """
         room, found = await self._one(caller, request.path["room"], request.path["event"])
         if not without([found], await self._data.ignored(caller.user)):
-            raise error(404, "M_NOT_FOUND", "you ignore who said that")
+            raise error(404, "M_NOT_FOUND", "you ignore the sender of this event")
         return room, found
 
     async def preview(self, caller: Caller, request: Request, _body: Any) -> Any:

@@ -60,11 +60,11 @@ class Reports:
         """``POST /rooms/{roomId}/report/{eventId}``."""
         self._known(caller, request.path["room"])
         if not ids.valid_event_id(request.path["event"]):
-            raise error(400, "M_INVALID_PARAM", "that is no event id")
+            raise error(400, "M_INVALID_PARAM", "this is not an event ID")
         return await self._keep(caller, body, room=request.path["room"], event=request.path["event"])
 
     async def user(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /users/{userId}/report``."""
         if not ids.valid_user_id(request.path["user"]):
-            raise error(400, "M_INVALID_PARAM", "that is no user id")
+            raise error(400, "M_INVALID_PARAM", "this is not a user ID")
         return await self._keep(caller, body, user=request.path["user"])

@@ -115,10 +115,10 @@ class Rooms:
         """``POST /createRoom``."""
         wanted = body.get("room_version", self._ctx.config.room_version)
         if not isinstance(wanted, str):
-            raise error(400, "M_BAD_JSON", "room_version is no text")
+            raise error(400, "M_BAD_JSON", "room_version must be a string")
         version = VERSIONS.get(wanted)
         if version is None:
-            raise error(400, "M_UNSUPPORTED_ROOM_VERSION", "there is no such room version here")
+            raise error(400, "M_UNSUPPORTED_ROOM_VERSION", "the room version is not supported")
         check_values(body)
         require_no_addresses(body)
         alias = self._alias_of(body)
@@ -172,7 +172,7 @@ class Rooms:
             return ""
         alias = f"#{local}:{self._own.server}"
         if not isinstance(local, str) or ":" in local or not ids.valid_alias(alias):
-            raise error(400, "M_INVALID_PARAM", "room_alias_name is no name of a room")
+            raise error(400, "M_INVALID_PARAM", "room_alias_name is not a valid localpart")
         return alias
 
     async def join(self, caller: Caller, request: Request, body: Any) -> Any:
@@ -188,7 +188,7 @@ class Rooms:
                 servers = [s for s in via if ids.valid_server_name(s)]
                 return room_id, list(dict.fromkeys([*servers, *more]))[:20]
             if not ids.valid_alias(address):
-                raise error(400, "M_INVALID_PARAM", f"{address[:80]!r} is no room id or alias")
+                raise error(400, "M_INVALID_PARAM", f"{address[:80]!r} is not a room ID or alias")
             if ids.domain_of(address) != self._own.server:
                 return await self._membership.resolve(address)
         except RoomRefused as problem:

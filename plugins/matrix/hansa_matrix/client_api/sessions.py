@@ -111,14 +111,14 @@ class Sessions:
         self._attempts.succeeded(request, user, device_id)
         answer: dict[str, Any] = {"user_id": user, "access_token": token, "device_id": device_id}
         answer["home_server"] = user.partition(":")[2]
-        if self._ctx.config.base_url:
-            answer["well_known"] = {"m.homeserver": {"base_url": self._ctx.config.base_url}}
+        if self._ctx.config.public_base_url:
+            answer["well_known"] = {"m.homeserver": {"base_url": self._ctx.config.public_base_url}}
         return answer
 
     async def register(self, request: Request, body: Any) -> Any:
         """``POST /register``."""
         if request.first("kind", "user") != "user":
-            raise error(403, "M_GUEST_ACCESS_FORBIDDEN", "there are no guests here")
+            raise error(403, "M_GUEST_ACCESS_FORBIDDEN", "guest accounts are not supported")
         mode = self._ctx.config.registration
         if mode == "closed":
             raise error(403, "M_FORBIDDEN", "accounts are made by the operator of this server")
@@ -162,7 +162,7 @@ class Sessions:
         try:
             await self._accounts.create(user, password, admin=admin, using=using if token else None)
         except Conflict as conflict:
-            raise error(400, "M_USER_IN_USE", f"{user} is somebody already") from conflict
+            raise error(400, "M_USER_IN_USE", f"{user} is taken already") from conflict
         self._ctx.log.info("%s has an account now", user)
         if body.get("inhibit_login") is True:
             return {"user_id": user}
@@ -176,7 +176,7 @@ class Sessions:
         if self._accounts.reserved(user):
             raise error(400, "M_EXCLUSIVE", f"{user} is kept for the bridge and its ghosts")
         if await self._accounts.get(user) is not None:
-            raise error(400, "M_USER_IN_USE", f"{user} is somebody already")
+            raise error(400, "M_USER_IN_USE", f"{user} is taken already")
         return user
 
     async def available(self, request: Request, _body: Any) -> Any:
@@ -307,7 +307,7 @@ class Sessions:
         """``POST /delete_devices``."""
         listed = body.get("devices")
         if not isinstance(listed, list) or len(listed) > _MOST_DEVICES_GONE:
-            raise error(400, "M_BAD_JSON", "devices is no list of device ids")
+            raise error(400, "M_BAD_JSON", "devices must be a list of device IDs")
         await self.proven(caller, request, body)
         await self._accounts.logout(caller.user, [one for one in listed if isinstance(one, str)])
         return {}

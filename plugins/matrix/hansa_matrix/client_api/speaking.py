@@ -72,7 +72,7 @@ class Speaking:
         if await annotates_again(self._ctx.store, room, caller.user, draft):
             repeat = self._voice.origin(caller, room_id, type_, request.path["txn"])
             if await self._ctx.event_by(repeat) is None:
-                raise error(400, "M_DUPLICATE_ANNOTATION", "you said the same of that event already")
+                raise error(400, "M_DUPLICATE_ANNOTATION", "you have sent the same annotation already")
         return {"event_id": await self._voice.send(caller, room_id, draft, request.path["txn"])}
 
     async def redact(self, caller: Caller, request: Request, body: Any) -> Any:
@@ -89,14 +89,14 @@ class Speaking:
         other servers would not ask for.
         """
         if not ids.valid_event_id(target):
-            raise error(400, "M_INVALID_PARAM", f"{str(target)[:80]!r} is no event id")
+            raise error(400, "M_INVALID_PARAM", f"{str(target)[:80]!r} is not an event ID")
         found = (await room.events.load([str(target)], room.version)).get(str(target))
         if found is None or found.pdu.room_id != room.room_id:
             raise error(404, "M_NOT_FOUND", "there is no such event")
         if found.pdu.type in _NEVER_REDACTED:
-            raise error(403, "M_FORBIDDEN", f"a room whose {found.pdu.type} says nothing serves nobody")
+            raise error(403, "M_FORBIDDEN", f"a room whose {found.pdu.type} has no content would be useless")
         if found.pdu.sender != user and not await self._voice.may_redact(user, room):
-            raise error(403, "M_FORBIDDEN", "that takes the level to redact what others said")
+            raise error(403, "M_FORBIDDEN", "you need permission to redact the events of others")
 
     async def state(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /state/{eventType}/{stateKey}``."""
@@ -127,7 +127,7 @@ class Speaking:
     async def typing(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /typing/{userId}``."""
         if request.path["user"] != caller.user:
-            raise error(403, "M_FORBIDDEN", "nobody types for others")
+            raise error(403, "M_FORBIDDEN", "you can only set your own typing status")
         on, timeout = body.get("typing"), body.get("timeout", 30_000)
         if not isinstance(on, bool) or type(timeout) is not int or timeout < 0:
             raise error(400, "M_BAD_JSON", "typing is true or false, and timeout is in milliseconds")
@@ -139,9 +139,9 @@ class Speaking:
         """``POST /receipt/{receiptType}/{eventId}``."""
         kind, thread = request.path["kind"], body.get("thread_id", "")
         if kind not in _MARKS:
-            raise error(400, "M_INVALID_PARAM", "there is no such kind of receipt")
+            raise error(400, "M_INVALID_PARAM", "the receipt type is not supported")
         if not isinstance(thread, str) or ("thread_id" in body and (not thread or not ids.fits(thread))):
-            raise error(400, "M_INVALID_PARAM", "thread_id is no thread")
+            raise error(400, "M_INVALID_PARAM", "thread_id must be main or an event ID")
         if thread and kind == "m.fully_read":
             raise error(400, "M_INVALID_PARAM", "a room is read fully, and no thread of it")
         await self._read(caller, request.path["room"], {kind: request.path["event"]}, thread)
@@ -156,7 +156,7 @@ class Speaking:
     async def _read(self, caller: Caller, room_id: str, marks: Mapping[str, str], thread: str) -> None:
         room = self._voice.joined(caller.user, room_id)
         if not all(map(ids.valid_event_id, marks.values())):
-            raise error(400, "M_INVALID_PARAM", "that is no event id")
+            raise error(400, "M_INVALID_PARAM", "this is not an event ID")
         for kind, event_id in marks.items():
             if kind == "m.fully_read":
                 await self._data.put(caller.user, room_id, FULLY_READ, {"event_id": event_id})

@@ -48,7 +48,7 @@ async def check_state(
             if one is None or one == "":
                 continue
             if not ids.valid_alias(one):
-                raise error(400, "M_INVALID_PARAM", f"{str(one)[:80]!r} is no alias")
+                raise error(400, "M_INVALID_PARAM", f"{str(one)[:80]!r} is not an alias")
             if one not in known and not await leads_here(one):
                 raise error(400, "M_BAD_ALIAS", f"{one} does not name this room")
 

@@ -136,7 +136,10 @@ class Sync:
             return
         presences = self._known.presences
         known = presences.of(user)
-        if self._ctx.config.presence and (known.presence if known is not None else "offline") != state:
+        if (
+            self._ctx.config.presence_enabled
+            and (known.presence if known is not None else "offline") != state
+        ):
             status = known.status if known is not None else ""
             one = PresenceEdu(user=user, presence=state, active=state == "online", status=status)
             await presences.tell(one)
@@ -214,7 +217,7 @@ class Sync:
 
     def _presence(self, asked: Asked, met: Collection[str]) -> list[dict[str, Any]]:
         """Of people whom one shares a room with, those who came, went, said something or are ``met``."""
-        if not self._ctx.config.presence or not asked.wanted.presence.typed("m.presence"):
+        if not self._ctx.config.presence_enabled or not asked.wanted.presence.typed("m.presence"):
             return []
         found: list[dict[str, Any]] = []
         for one in self._known.presences.every():

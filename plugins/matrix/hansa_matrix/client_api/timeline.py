@@ -61,7 +61,7 @@ def place_of(token: str) -> Place:
     """A token of ours. Raises the error answer of what is none."""
     match = _TOKEN.fullmatch(token)
     if match is None:
-        raise error(400, "M_INVALID_PARAM", "that is no token of this server")
+        raise error(400, "M_INVALID_PARAM", "this token was not issued by this server")
     if match["s"]:
         return Place(position=int(match["position"]))
     depth = min(int(match["depth"]), MAX_COUNT)

@@ -27,7 +27,7 @@ class Tokens:
         given = arguments.get("uses")
         uses = 1 if given is None else int(given)
         if uses < 0:
-            raise LocalProtocolError("a token is used a number of times, or with 0 as often as anybody likes")
+            raise LocalProtocolError("a token can be used a number of times, 0 for any number")
         token = urlsafe_b64encode(self._ctx.random.bytes(12)).decode()
         body = orjson.dumps({"uses": uses, "used": 0})
         await self._ctx.store.commit([Insert("registration_token", (token,), body)])

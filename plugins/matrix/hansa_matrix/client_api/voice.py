@@ -86,7 +86,7 @@ class Voice:
             draft = (type_, state_key, content)
         what = await meaning(draft, self._own.views.home_of)
         if isinstance(what, Member) and not ids.valid_user_id(state_key):
-            raise error(400, "M_INVALID_PARAM", f"{str(state_key)[:80]!r} is no user id")
+            raise error(400, "M_INVALID_PARAM", f"{str(state_key)[:80]!r} is not a user ID")
         inbound = Inbound(
             origin=Ref(self._ctx.id, origin or f"own-{self._ctx.random.bytes(12).hex()}"),
             room=Ref(self._ctx.id, room_id),

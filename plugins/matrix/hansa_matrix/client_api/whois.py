@@ -31,7 +31,7 @@ class Whois:
         if user != caller.user and not caller.admin:
             raise error(403, "M_FORBIDDEN", "that is for administrators and for oneself")
         if await self._accounts.get(user) is None:
-            raise error(404, "M_NOT_FOUND", f"nobody here is called {user[:255]}")
+            raise error(404, "M_NOT_FOUND", f"there is no account named {user[:255]}")
         seen = await self._accounts.last_seen.of(user)
         devices: dict[str, Any] = {}
         for device in (await self._devices.of(user)).devices:

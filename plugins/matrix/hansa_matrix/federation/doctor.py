@@ -61,7 +61,7 @@ class Doctor:
         """Look at a server, ours if none is named."""
         server = str(arguments.get("server") or self._server)
         if not ids.valid_server_name(server):
-            raise LocalProtocolError(f"{server!r} is no server name")
+            raise LocalProtocolError(f"{server!r} is not a server name")
         found: list[Finding] = []
         route = await self._discover(server, found)
         answer = await self._reach(server, route, found) if route is not None else None

@@ -55,7 +55,7 @@ class Notary:
         body = decode(request.body or b"{}", _BODY)
         asked = body.get("server_keys") if isinstance(body, dict) else None
         if not isinstance(asked, dict):
-            raise RemoteProtocolError("server_keys is no object", code="M_BAD_JSON")
+            raise RemoteProtocolError("server_keys must be an object", code="M_BAD_JSON")
         wanted = {server: _wanted(keys) for server, keys in list(asked.items())[:_SERVERS]}
         return json_response({"server_keys": await self._documents(wanted, request.remote)})
 

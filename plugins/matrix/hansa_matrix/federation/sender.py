@@ -302,7 +302,7 @@ class Sender:
         writes: list[Write] = [
             Put("out_mark", (now,), b"", {"position": await self._ctx.store.position()}),
         ]
-        until = now - self._ctx.config.keep_deliveries_for * 1000
+        until = now - self._ctx.config.delivery_status_ttl * 1000
         old = [mark async for mark in scan_all(self._ctx.store, "out_mark", upto=until)]
         writes += [Delete("out_mark", mark.key) for mark in old]
         await self._ctx.store.commit(writes, durability="lazy")

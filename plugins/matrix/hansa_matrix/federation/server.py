@@ -95,8 +95,8 @@ class Gate:
         self._heard = heard
         self._strangers = strangers
         config = ctx.config
-        self._allowance = Allowance(ctx.clock, config.origin_rate, config.origin_burst)
-        self._most = config.origin_concurrency
+        self._allowance = Allowance(ctx.clock, config.federation_rate, config.federation_burst)
+        self._most = config.federation_concurrency
         self._under_way: dict[str, int] = {}
         #: False while our rooms are not loaded: a room that we seem not to be in would be news to the peer.
         self.opened: Callable[[], bool] = lambda: True
@@ -217,13 +217,13 @@ class Gate:
 
 
 def _unsigned(by: XMatrix) -> RemoteProtocolError:
-    return error(401, "M_UNAUTHORIZED", f"the signature of {by.origin} by {by.key} does not do")
+    return error(401, "M_UNAUTHORIZED", f"the signature of {by.origin} by {by.key} is not valid")
 
 
 def _object(body: bytes, limits: Limits) -> dict[str, Any]:
     value = parse(body or b"{}", limits)
     if not isinstance(value, dict):
-        raise error(400, "M_BAD_JSON", "the body is no object")
+        raise error(400, "M_BAD_JSON", "the body must be an object")
     return value
 
 

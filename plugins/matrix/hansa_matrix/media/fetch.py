@@ -148,17 +148,17 @@ class Fetcher:
                     raise
             return await self._as_before(mxc, pace)
         except BlobTooLarge as error:
-            text = f"the file has over {self._ctx.config.max_media} bytes"
+            text = f"the file has over {self._ctx.config.max_upload_size} bytes"
             raise Refused(text, hint=502, code="M_TOO_LARGE") from error
         except (OverQuota, DiskFull) as error:
-            raise Refused("there is no room for the file here", hint=502, code="M_TOO_LARGE") from error
+            raise Refused("there is no space for the file", hint=502, code="M_TOO_LARGE") from error
         except HttpError as error:
             raise unreached(mxc.server, error) from error
 
     async def _in_parts(self, mxc: Mxc, pace: Pace) -> Item:
         target = path("_matrix", "federation", "v1", "media", "download", mxc.media_id)
         # The file may be as large as it may be, and what is around it is little.
-        most = self._ctx.config.max_media + 128 * 1024
+        most = self._ctx.config.max_upload_size + 128 * 1024
         async with self._client.stream(mxc.server, target, most=most, seconds=_WITHIN) as answer:
             parts = FileInParts(answer.headers.get("content-type", ""))
             begun = b""
@@ -185,7 +185,7 @@ class Fetcher:
     async def _as_before(self, mxc: Mxc, pace: Pace) -> Item:
         where = f"{quote(mxc.server, safe='')}/{mxc.media_id}"
         target = f"/_matrix/media/v3/download/{where}?allow_remote=false"
-        most = self._ctx.config.max_media
+        most = self._ctx.config.max_upload_size
         asked = self._client.stream(mxc.server, target, most=most, seconds=_WITHIN, signed=False)
         async with asked as answer:
             return await self._keep(mxc, answer.headers, pace.of(answer.chunks))
@@ -212,10 +212,10 @@ class Fetcher:
             url = urlsplit(location)
             host, port = url.hostname or "", url.port or 443
         except ValueError as error:
-            raise RemoteProtocolError("the place that the answer names is none") from error
+            raise RemoteProtocolError("the address in the answer is not valid") from error
         plain = location.isascii() and location.isprintable() and " " not in location
         if url.scheme != "https" or not host or len(location) > 8192 or not plain or "@" in url.netloc:
-            raise RemoteProtocolError("the place that the answer names is no https address")
+            raise RemoteProtocolError("the address in the answer is not an https address")
         await self._allowed(mxc, f"[{host}]" if ":" in host else host, port)
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         request = HttpRequest(
@@ -227,7 +227,7 @@ class Fetcher:
             tls_name=host,
             headers={"User-Agent": "Hansa"},
             timeout=_WITHIN,
-            max_body=self._ctx.config.max_media,
+            max_body=self._ctx.config.max_upload_size,
         )
         async with AsyncExitStack() as stack:
             answer = await stack.enter_async_context(self._ctx.http.stream(request))

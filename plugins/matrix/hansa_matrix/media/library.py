@@ -95,7 +95,7 @@ class Library:
         """
         mxc = mxc or self.address()
         owner = owner if mxc.server == self._server else mxc.server
-        most = self._ctx.config.max_media
+        most = self._ctx.config.max_upload_size
         if size is not None and size > most:
             raise BlobTooLarge(f"over {most} bytes")
         if reserved:
@@ -196,7 +196,7 @@ class Library:
             in_all = await self._ctx.store.count("media_reserved")
             self._ctx.gauge("matrix_media_reserved", in_all)
             if len(waiting) >= MOST_RESERVED or len(mine) >= MOST_RESERVED * 2:
-                raise Busy(f"{len(waiting)} addresses of yours wait for their file", after=60.0)
+                raise Busy(f"{len(waiting)} of your reserved addresses wait for their file", after=60.0)
             if in_all >= MOST_RESERVED_IN_ALL:
                 raise Busy("too many addresses wait for their file", after=600.0)
             fields: dict[str, Value] = {"until": until, "owner": owner}
@@ -330,7 +330,7 @@ class Library:
 
     async def sweep(self) -> None:
         """Let go of files of other servers that nobody asked for in a while: they can be fetched again."""
-        until = self._ctx.clock.now() - self._ctx.config.keep_remote_media_for * 1000
+        until = self._ctx.clock.now() - self._ctx.config.remote_media_ttl * 1000
         async for rows in pages(self._ctx.store, "media", index=("used",), upto=until, size=_PAGE):
             for row in rows:
                 if row.key[0] != self._server:

@@ -48,7 +48,7 @@ class MediaOperations:
         except OSError as error:
             raise LocalProtocolError(f"{path}: {error.strerror or error}") from error
         except BlobTooLarge as error:
-            raise LocalProtocolError(f"{path} is too large: {error} (max_media)") from error
+            raise LocalProtocolError(f"{path} is too large: {error} (max_upload_size)") from error
         except DiskFull as error:
             raise LocalProtocolError(f"{path} was not added: {error} (media_reserve)") from error
 

@@ -49,7 +49,7 @@ def webp_size(data: bytes) -> tuple[int, int]:
     """
     kind, head = data[12:16], data[20:30]
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(head) < 10:
-        raise ValueError("this is no WebP file")
+        raise ValueError("this is not a WebP file")
     if kind == b"VP8X":
         return int.from_bytes(head[4:7], "little") + 1, int.from_bytes(head[7:10], "little") + 1
     if kind == b"VP8L":
@@ -57,7 +57,7 @@ def webp_size(data: bytes) -> tuple[int, int]:
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if kind == b"VP8 ":
         return int.from_bytes(head[6:8], "little") & 0x3FFF, int.from_bytes(head[8:10], "little") & 0x3FFF
-    raise ValueError("this is no WebP file")
+    raise ValueError("this is not a WebP file")
 
 
 def _bounded(pixels: int, each: int, packed: int, most: int = _MOST_PIXELS) -> None:

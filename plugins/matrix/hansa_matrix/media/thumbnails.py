@@ -77,7 +77,7 @@ class Thumbnails:
             return await self._decoder.shrink(chunks, item.type, item.blob.size, size, crop=crop)
         except Unreadable:
             raise self._fails(
-                item, error(400, "M_UNKNOWN", "the file is no picture that can be read")
+                item, error(400, "M_UNKNOWN", "the file is not a picture that can be read")
             ) from None
         except TooLarge:
             problem = error(413, "M_TOO_LARGE", "the picture is too large for a thumbnail")

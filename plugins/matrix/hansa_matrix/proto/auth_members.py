@@ -95,7 +95,7 @@ def _join(
         return _authorised_join(pdu, state, levels(create, state.get(POWER_LEVELS_KEY), version))
     if closed:
         return Reject("5.join.invite", f"{target} is not invited")
-    return Reject("5.join.rule", "the join rule lets nobody in")
+    return Reject("5.join.rule", "the join rule allows no joins")
 
 
 def _restricted(rule: str, version: RoomVersion) -> bool:
@@ -113,7 +113,7 @@ def _first_member(create: Pdu, version: RoomVersion) -> str | None:
 def _authorised_join(pdu: Pdu, state: StateReader, levels: Levels) -> Reject | None:
     user = authorising_user(pdu.content)
     if user is None:
-        return Reject("5.join.restricted", "nobody authorised the join")
+        return Reject("5.join.restricted", "no user has authorised the join")
     if _membership(state, user) != "join":
         return Reject("5.join.restricted", f"{user}, who authorised the join, is not in the room")
     if levels.user(user) < levels.invite:

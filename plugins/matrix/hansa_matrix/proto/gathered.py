@@ -51,7 +51,7 @@ class GatheredPdus:
                 else:
                     self.foreign.add(pdu.event_id)
             if self.dropped + len(self.foreign) > MAX_DROPPED + len(self.pdus):
-                raise RemoteProtocolError("the answer holds mostly what are no events of the room")
+                raise RemoteProtocolError("most of the answer's entries are not events of the room")
 
     def drop(self, pdus: Sequence[Pdu]) -> None:
         """Let go of events that nobody vouches for."""
@@ -76,7 +76,7 @@ class GatheredIds:
             else:
                 self._dropped += 1
         if self._dropped > MAX_DROPPED + len(found):
-            raise RemoteProtocolError("the answer holds mostly what are no event ids")
+            raise RemoteProtocolError("most of the answer's entries are not event IDs")
 
     def of(self, name: str) -> list[str]:
         """Those of one array."""

@@ -50,9 +50,9 @@ def check_template(
     for name, most in (("prev_events", MAX_PREV), ("auth_events", MAX_AUTH)):
         refs = event.get(name)
         if not isinstance(refs, list) or len(refs) > most or not cites(refs, version):
-            raise RemoteProtocolError(f"the template's {name} is no list of event ids")
+            raise RemoteProtocolError(f"the template's {name} must be a list of event IDs")
     if type(event.get("depth")) is not int or event["depth"] < 0:
-        raise RemoteProtocolError("the template's depth is no integer from 0")
+        raise RemoteProtocolError("the template's depth must be an integer of at least 0")
     taken = {key: event[key] for key in _STEPS}
     taken["depth"] = min(event["depth"], MAX_DEPTH)  # in a room that is as deep as can be others count on
     check_values(taken)
@@ -169,7 +169,7 @@ class JoinReader:
         is exactly one create event.
         """
         if not isinstance(rest, dict):
-            raise RemoteProtocolError("the send_join answer is no object")
+            raise RemoteProtocolError("the send_join answer must be an object")
         if not isinstance(rest.get("state"), list) or not isinstance(rest.get("auth_chain"), list):
             raise RemoteProtocolError("the send_join answer has no state or no auth chain")
         if self._create is None:
@@ -230,7 +230,7 @@ def check_shown(state: Sequence[object], invite: Pdu, version: RoomVersion) -> N
     check_depth(list(state))
     events = [one for one in state if isinstance(one, dict)]
     if len(events) < len(state):
-        raise RemoteProtocolError("invite_room_state holds what is no event", code="M_INVALID_PARAM")
+        raise RemoteProtocolError("each entry of invite_room_state must be an event", code="M_INVALID_PARAM")
     if not version.hashed_room_id:
         return
     if not all(map(_is_stripped, events)):

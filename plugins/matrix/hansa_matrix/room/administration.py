@@ -92,7 +92,7 @@ class Administration:
         try:
             content = orjson.loads(arguments["content"])
         except orjson.JSONDecodeError as error:
-            raise LocalProtocolError(f"the content is no JSON: {error}") from error
+            raise LocalProtocolError(f"the content must be JSON: {error}") from error
         type_ = str(arguments["type"])
         if not isinstance(content, dict) or type_ == CREATE:
             raise LocalProtocolError("the content must be an object, and a room is created only once")
@@ -102,7 +102,7 @@ class Administration:
     async def _level(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         room, user = self.room(str(arguments["room"])), str(arguments["user"])
         if not ids.valid_user_id(user):
-            raise LocalProtocolError(f"{user!r} is no user id")
+            raise LocalProtocolError(f"{user!r} is not a user ID")
         present = (await room.events_of(await room.state(), [POWER_LEVELS_KEY])).get(POWER_LEVELS_KEY)
         content = dict(present.content) if present is not None else {}
         content["users"] = {**levels_said(content, "users"), user: int(arguments["level"])}

@@ -158,7 +158,7 @@ class Backfill:
         """
         for event_id, why in notes.why.items():
             if why is Why.KEYLESS and not self._gaps.passable(room, event_id, notes):
-                raise Unreachable(f"the keys for {event_id} are not to be had now")
+                raise Unreachable(f"the keys for {event_id} cannot be fetched now")
         return {} if room.version.named_event_ids else notes.doubtful
 
     async def _take(

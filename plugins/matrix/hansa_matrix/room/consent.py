@@ -49,7 +49,7 @@ class Consent:
         if isinstance(content, Member) and invite and ids.domain_of(target) != self._own.server:
             create = (await room.events_of(await room.state(), [CREATE_KEY])).get(CREATE_KEY)
             if create is not None and not federates(create.content):
-                text = "that room takes nobody of another server"
+                text = "the room accepts no members of other servers"
                 return Refusal(code=RefusalCode.FORBIDDEN, text=text)
             return await self._invites.allowed(link.native.id, inbound.sender, content, target)
         return None

@@ -79,5 +79,5 @@ class EarlyChecks:
         self._reader.drop(lost)
         self._lost += len(lost)
         if self._lost > MOST_LOST + _LOST_TO_GOOD * len(self._good):
-            raise RemoteProtocolError("the answer holds mostly events that nobody has signed")
+            raise RemoteProtocolError("most of the answer's events are unsigned")
         return seen

@@ -105,7 +105,7 @@ class Entrance:
             room_id, via = named(alias)
             return await self.enter(room_id, via)
         if not ids.valid_alias(alias):
-            refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is no room alias")
+            refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is not a room alias")
             raise RoomRefused(refusal)
         if ids.domain_of(alias) != self._own.server:
             room_id, via = await self._membership.resolve(alias)
@@ -348,7 +348,7 @@ class Entrance:
     async def _create_room(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         alias, version = f"{arguments['alias']}:{self._own.server}", str(arguments.get("version") or "")
         if not ids.valid_alias(alias) or alias.count(":") != self._own.server.count(":") + 1:
-            raise LocalProtocolError(f"{arguments['alias']!r} is no name of a room: #name")
+            raise LocalProtocolError(f"{arguments['alias']!r} is not a room alias: use #name")
         if version_of(version or self._ctx.config.room_version) is None:
             raise LocalProtocolError(f"there is no room version {version!r}: {', '.join(VERSIONS)}")
         if await self.alias(alias) is not None:

@@ -96,7 +96,7 @@ class Fetched:
             notes.why |= dict.fromkeys(gathered.foreign, Why.WRONG_ROOM)
         seen = await (checks or EarlyChecks(gathered, room.version, self._keyring)).finished()
         if notes is None and seen.awaited:
-            raise Unreachable(f"the keys of {', '.join(seen.awaited[:5])} are not to be had now")
+            raise Unreachable(f"the keys of {', '.join(seen.awaited[:5])} cannot be fetched now")
         for _ in range(seen.lost):
             self._ctx.count("matrix_pdus", status="dropped")
         for pdu in {p.event_id: p for p in (*gathered.unsigned, *seen.bad)}.values():
@@ -244,7 +244,7 @@ class Fetched:
         alone = len(answers) == 1 and (len(asked) == 1 or not strict)
         if (times < 2 and not alone) or 2 * times <= len(answers) + denials:
             return None
-        problem: Exception = Unreachable("nobody is left to ask")
+        problem: Exception = Unreachable("no server is left to ask")
         for errand, given in answers:
             if frozenset(given[0]) != most:
                 continue

@@ -339,7 +339,9 @@ class GapFiller:
         self._ctx.count("matrix_holes", why=why.value)
         server = domain_of(known.sender) if known is not None else notes.origin
         if self._first((room.room_id, why.value, server)):
-            text = "%s in %s is passed over (%s, %s): what follows it goes on; others like it are counted"
+            text = (
+                "%s in %s is skipped (%s, %s): the events after it are processed; others like it are counted"
+            )
             self._ctx.log.warning(text, event_id, room.room_id, why.value, server)
 
     async def _looked(

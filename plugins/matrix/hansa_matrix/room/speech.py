@@ -74,7 +74,7 @@ class Speech:
         else:
             draft = draft_of(content, target)
         if draft is None:
-            return Refusal(code=RefusalCode.UNSUPPORTED, text="this cannot be said in a Matrix room")
+            return Refusal(code=RefusalCode.UNSUPPORTED, text="this cannot be sent to a Matrix room")
         invite = isinstance(content, Member) and content.membership is Membership.INVITE
         abroad = invite and ids.domain_of(target) != self._draft.own.server
         if abroad or await self._policed(*draft[:2]):

@@ -279,7 +279,7 @@ class RoomTurn:
         version = self._draft.room.version
         lacking = [e for e in pdu.auth_events if e not in cited]
         if lacking:
-            return Reject("2.auth_events", f"{lacking[0]} is of another room, or cannot be had")
+            return Reject("2.auth_events", f"{lacking[0]} belongs to another room, or cannot be fetched")
         rejected = {e for e, s in cited.items() if s.status is Status.REJECTED}
         auth = [cited[e].pdu for e in pdu.auth_events]
         create = (await self._draft.view_of(before, ())).get(CREATE_KEY)

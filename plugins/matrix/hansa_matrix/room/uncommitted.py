@@ -400,7 +400,7 @@ class Uncommitted:
         self.stored[named] = after
         self._blanked.append(named)
         writes += [*unrelated(target.pdu, redaction.event_id), after.put()]
-        keep = self.ctx.config.keep_redacted_for
+        keep = self.ctx.config.redacted_event_ttl
         if keep:
             writes.append(kept(target, self.ctx.clock.now() + keep * 1000))
         return writes

@@ -265,7 +265,7 @@ class Devices:
         """
         for usage, key in keys.items():
             if usage not in USAGES or cross_signing_key(key, user, usage) is None:
-                raise LocalProtocolError(f"this is no {usage[:20]} key of {user}")
+                raise LocalProtocolError(f"this is not a {usage[:20]} key of {user}")
         servers = await self._told(user)
         writes: list[Write] = []
         for usage, key in keys.items():
@@ -290,7 +290,7 @@ class Devices:
             return f"there is no signature by {by}"
         signers, message = await self._signers(by), signable(signed)
         if not all(verify(signers.get(name, ""), one, message) for name, one in given.items()):
-            return "a signature is none, or by a key that is not known"
+            return "a signature is not valid, or made by an unknown key"
         if by != user:
             return await self._vouch(by, user, key_id, signed)
         device = await self.get(user, key_id)
@@ -369,7 +369,7 @@ class Devices:
         for key_id, key in keys.items():
             algorithm = one_time_key(key_id, key)
             if algorithm is None:
-                raise LocalProtocolError(f"{key_id[:80]!r} is no one-time key")
+                raise LocalProtocolError(f"{key_id[:80]!r} is not a one-time key")
             body = orjson.dumps(key)
             row = known.get((user, device_id, key_id))
             if row is not None and orjson.loads(row.body) != key:
@@ -407,7 +407,7 @@ class Devices:
         for key_id, key in keys.items():
             algorithm = one_time_key(key_id, key)
             if algorithm is None:
-                raise LocalProtocolError(f"{key_id[:80]!r} is no fallback key")
+                raise LocalProtocolError(f"{key_id[:80]!r} is not a fallback key")
             body = orjson.dumps({"key_id": key_id, "key": key, "used": False})
             bodies[user, device_id, algorithm] = body
 

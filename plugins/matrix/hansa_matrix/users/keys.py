@@ -163,7 +163,7 @@ class KeyDirectory:
         target = path("_matrix", "federation", "v1", "user", "keys", what)
         answer = await self._client.request("POST", server, target, body, seconds=within)
         if not isinstance(answer, dict):
-            raise RemoteProtocolError("the answer is no object")
+            raise RemoteProtocolError("the answer must be an object")
         return answer
 
     async def _each(

@@ -33,7 +33,7 @@ class Known:
         self.messages = DeviceMessages(ctx, self.company, self.devices, sender)
         self.profiles = Profiles(ctx, client, client.server)
         self.openid = OpenId(ctx, client)
-        self.presences = Presences(ctx, self.company, sender, on=ctx.config.presence)
+        self.presences = Presences(ctx, self.company, sender, on=ctx.config.presence_enabled)
 
     async def meet(self, user: str, room_id: str, others: Iterable[str]) -> None:
         """Somebody with an account came into a room: whoever meets them there, and in none of their others,

@@ -189,7 +189,7 @@ class DeviceMessages:
         there: dict[str, dict[str, Mapping[str, Any]]] = {}
         for user, contents in message.messages.items():
             if not ids.valid_user_id(user):
-                raise LocalProtocolError(f"{user[:80]!r} is no user id")
+                raise LocalProtocolError(f"{user[:80]!r} is not a user ID")
             if not all(within(content, MAX_MESSAGE_SIZE) for content in contents.values()):
                 raise LocalProtocolError(f"a message to a device has at most {MAX_MESSAGE_SIZE} bytes")
             server = ids.domain_of(user)

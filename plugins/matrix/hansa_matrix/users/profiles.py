@@ -125,6 +125,6 @@ class Profiles:
         target += f"&field={quote(field, safe='')}" if field else ""
         answer = await self._client.request("GET", ids.domain_of(user), target, seconds=_WITHIN)
         if not isinstance(answer, dict) or not within(answer, MAX_PROFILE):
-            raise RemoteProtocolError("the answer is no profile")
+            raise RemoteProtocolError("the answer must be a profile")
         answer = {k: v for k, v in answer.items() if k not in _TEXTS or isinstance(v, str)}
         return answer if await self._permitted(user, answer) else {}

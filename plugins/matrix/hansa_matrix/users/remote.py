@@ -296,7 +296,7 @@ class RemoteDevices:
                     answer = await self._client.request("GET", ids.domain_of(user), target, seconds=_WITHIN)
                 devices = parse_user_devices(answer, user)
                 if devices is None:
-                    raise RemoteProtocolError("the answer is no list of devices")
+                    raise RemoteProtocolError("the answer must be a list of devices")
                 # COMPAT: the numbers of some servers never grow, or begin again: the last answer is taken.
                 current = devices.stream_id >= self._fetching[user] and user not in self._again
                 if current or attempt == _ATTEMPTS:

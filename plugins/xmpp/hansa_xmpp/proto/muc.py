@@ -95,7 +95,7 @@ class Muc:
             self.roster.reserve(user, occupant.nick)
             return [Enter(stanza, user, occupant.nick, _asked(stanza))]
         if not self.roster.free(nick, user):
-            return _refuse(stanza, errors.CONFLICT, "somebody else has this nick")
+            return _refuse(stanza, errors.CONFLICT, "this nick is taken")
         self.roster.reserve(user, nick)
         return [Rename(stanza, user, nick) if x is None else Enter(stanza, user, nick, _asked(stanza))]
 

@@ -110,7 +110,7 @@ def _to_occupant(stanza: Stanza, asked: Element, muc: Muc) -> Sequence[Send | Sa
     if here is None:
         return _refuse(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
     if muc.roster.at(stanza.to.resource) is None:
-        return _refuse(stanza, errors.NOT_FOUND, "nobody has this nick")
+        return _refuse(stanza, errors.NOT_FOUND, "no occupant has this nick")
     if asked.tag == f"{{{PING}}}ping" and here.nick == stanza.to.resource:
         return [result(stanza)]
     return _refuse(stanza, errors.UNAVAILABLE)

@@ -190,7 +190,7 @@ class Handshakes:
             pdu = await authorised(room, pdu)
         good = await self._ingest.verified(room, pdu)
         if good is None:
-            raise error(403, "M_FORBIDDEN", "the event's signature does not do")
+            raise error(403, "M_FORBIDDEN", "the event's signature is not valid")
         try:
             good = await self._policing.sent(room, good)
         except (RemoteProtocolError, Unreachable) as problem:

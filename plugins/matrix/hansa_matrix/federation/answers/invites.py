@@ -75,14 +75,14 @@ class Invited:
             raise error(400, "M_INVALID_PARAM", "the event is not the one that the path names")
         target = pdu.state_key or ""
         if pdu.type != "m.room.member" or pdu.membership != "invite" or ids.domain_of(pdu.sender) != origin:
-            raise error(400, "M_INVALID_PARAM", "the event is no invite by the server that sends it")
+            raise error(400, "M_INVALID_PARAM", "the event must be an invite by the server that sends it")
         if not ids.valid_user_id(target) or ids.domain_of(target) != self._own.server:
             raise error(403, "M_FORBIDDEN", "the invited user is not of this server")
         self._pending.admit(origin, target)
         wanted = key_ids(pdu, required_servers(pdu, version))
         await self._keyring.need(wanted, needed_at(pdu, version), share=origin)
         if unsigned_by(pdu, version, self._keyring.get, verify) is not None:
-            raise error(403, "M_FORBIDDEN", "the invite's signature does not do")
+            raise error(403, "M_FORBIDDEN", "the invite's signature is not valid")
         signed_at, forged = await self._proven(pdu, state, version)
         state = [one if at not in forged else None for at, one in enumerate(state)]
         shown = stripped_state(state, pdu.sender, server=self._own.server, signed=signed_at)
@@ -150,7 +150,7 @@ class Invited:
         sender, target, content = body.get("sender"), body.get("state_key"), body.get("content")
         named = isinstance(sender, str) and isinstance(target, str) and isinstance(content, dict)
         if not named or body.get("type") != "m.room.member" or membership(content) != "invite":
-            raise error(400, "M_INVALID_PARAM", "the body is no invite")
+            raise error(400, "M_INVALID_PARAM", "the body must be an invite")
         if not ids.valid_user_id(sender) or ids.domain_of(sender) != self._own.server:
             raise error(403, "M_FORBIDDEN", f"{sender[:255]} is not of this server")
         if not ids.valid_user_id(target) or ids.domain_of(target) != origin:

@@ -72,7 +72,7 @@ class People:
         """``POST /user/keys/query``."""
         wanted = body.get("device_keys")
         if not isinstance(wanted, dict) or not all(_strings(named) for named in wanted.values()):
-            raise error(400, "M_BAD_JSON", "device_keys is no object of lists")
+            raise error(400, "M_BAD_JSON", "device_keys must be an object of lists")
         await require(self._ctx, self._crossings.keys_query(origin, self._ours(wanted), outbound=False))
         return await self._known.keys.query_here(wanted, outside=True)
 
@@ -82,7 +82,7 @@ class People:
         if not isinstance(wanted, dict) or not all(
             isinstance(devices, dict) and _strings(list(devices.values())) for devices in wanted.values()
         ):
-            raise error(400, "M_BAD_JSON", "one_time_keys is no object of devices and algorithms")
+            raise error(400, "M_BAD_JSON", "one_time_keys must be an object keyed by device ID and algorithm")
         await require(self._ctx, self._crossings.keys_query(origin, self._ours(wanted), outbound=False))
         return {"one_time_keys": await self._known.keys.claim_here(wanted)}
 
@@ -96,7 +96,7 @@ def add_userinfo(router: Router, openid: OpenId) -> None:
     async def userinfo(request: Request) -> Response:
         user = await openid.bearer(request.first("access_token"))
         if user is None:
-            raise error(401, "M_UNKNOWN_TOKEN", "this token is nobody's")
+            raise error(401, "M_UNKNOWN_TOKEN", "unknown token")
         return json_response({"sub": user})
 
     router.add("GET", "/_matrix/federation/v1/openid/userinfo", userinfo)

@@ -42,7 +42,7 @@ class Restricted:
         await self._satisfied(rules, user)
         granting = await self._granting(room, state, known)
         if granting is None:
-            raise error(400, _NOT_GRANTED, "nobody of this server may invite into that room")
+            raise error(400, _NOT_GRANTED, "no user of this server may invite into that room")
         return granting
 
     async def _satisfied(self, rules: Pdu, user: str) -> None:

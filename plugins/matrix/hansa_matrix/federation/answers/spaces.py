@@ -154,7 +154,7 @@ class Spaces:
         room = self._entitled.rooms.get(request.path["room"])
         known = await self._known(room, origin) if room is not None and room.resident else None
         if room is None or known is None:
-            raise error(404, "M_NOT_FOUND", "there is no such room, or it is not for that server to see")
+            raise error(404, "M_NOT_FOUND", "the room does not exist, or the server may not see it")
         suggested = request.first("suggested_only") == "true"
         space = known.get("room_type") == SPACE
         children = await self._children(room, suggested=suggested) if space else []
@@ -233,7 +233,7 @@ async def nearest(directory: Directory, room: MatrixRoom, request: Request) -> P
         raise error(400, "M_INVALID_PARAM", "ts is a time in milliseconds and dir is f or b")
     found = await directory.nearest(room, int(given), forwards=direction == "f")
     if found is None:
-        raise error(404, "M_NOT_FOUND", "there is no event on that side of that time")
+        raise error(404, "M_NOT_FOUND", "there is no event in that direction from that time")
     return found
 
 
