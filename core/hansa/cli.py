@@ -63,61 +63,63 @@ def _parser(epilog: str = "") -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hansa {__version__}")
     top = parser.add_subparsers(dest="command", required=True)
 
-    init = top.add_parser("init", help="make a folder with a configuration, keys and a test certificate")
-    init.add_argument("folder", type=Path, help="where; made if it is not there")
+    init = top.add_parser("init", help="create a folder with a configuration, keys and a test certificate")
+    init.add_argument("folder", type=Path, help="folder; created if it does not exist")
     init.add_argument("--name", default="localhost:8448", help="the server name, such as example.org")
     run = top.add_parser("run", parents=[common], help="run until a signal")
     run.add_argument("-v", "--verbose", action="store_true", help="log what happens")
-    top.add_parser("check", parents=[listing], help="name every mistake of a configuration")
-    top.add_parser("status", parents=[listing], help="what is up and what waits")
+    top.add_parser("check", parents=[listing], help="check a configuration and list every mistake")
+    top.add_parser("status", parents=[listing], help="show what is up and what is waiting")
     top.add_parser("plugins", parents=[listing], help="installed plugins, and where they are enabled")
-    top.add_parser("reload", parents=[listing], help="read policies and certificates again")
+    top.add_parser("reload", parents=[listing], help="reload policies and certificates")
     top.add_parser("drain", parents=[listing], help="stop, and leave the database to a standby")
-    top.add_parser("promote", parents=[listing], help="have this standby take the database over")
-    where = top.add_parser("where", parents=[listing], help="which destinations have an event")
+    top.add_parser("promote", parents=[listing], help="make this standby take over the database")
+    where = top.add_parser("where", parents=[listing], help="show which destinations have received an event")
     where.add_argument("event", help="its id, here or on one of the networks")
 
-    rooms = top.add_parser("rooms", help="rooms and what they are linked to").add_subparsers(
+    rooms = top.add_parser("rooms", help="list and change rooms and their links").add_subparsers(
         dest="action", required=True
     )
     rooms.add_parser("ls", parents=[listing], help="all rooms")
-    show = rooms.add_parser("show", parents=[listing], help="one room and its people")
+    show = rooms.add_parser("show", parents=[listing], help="show one room and its members")
     show.add_argument("room", help=_ROOM)
-    create = rooms.add_parser("create", parents=[listing], help="make or open rooms and link them")
+    create = rooms.add_parser("create", parents=[listing], help="create or open rooms and link them")
     create.add_argument(
         "links", nargs="+", metavar="NETWORK:ADDRESS", help="such as matrix:#lobby or xmpp:lobby"
     )
-    create.add_argument(
-        "--name", default="", help="what a room that is made is called (default: its address)"
-    )
+    create.add_argument("--name", default="", help="name of a room that is created (default: its address)")
     create.add_argument("--published", action="store_true", help="list it in the public directory")
     link = rooms.add_parser("link", parents=[listing], help="link further native rooms to a room")
     link.add_argument("room", help=_ROOM)
     link.add_argument("links", nargs="+", metavar="NETWORK:ADDRESS", help="what to link to it")
-    unlink = rooms.add_parser("unlink", parents=[listing], help="untie a native room")
+    unlink = rooms.add_parser("unlink", parents=[listing], help="remove the link to a native room")
     unlink.add_argument("link", metavar="NETWORK:NATIVE-ID", help=_LINK)
 
-    deliveries = top.add_parser("deliveries", help="what waits, what died").add_subparsers(
+    deliveries = top.add_parser("deliveries", help="list waiting deliveries and dead letters").add_subparsers(
         dest="action", required=True
     )
-    deliveries.add_parser("ls", parents=[listing], help="every link that is delivered to")
-    for name, text in (("retry", "send dead letters again"), ("drop", "forget dead letters")):
+    deliveries.add_parser("ls", parents=[listing], help="list every link with deliveries")
+    for name, text in (("retry", "deliver dead letters again"), ("drop", "forget dead letters")):
         one = deliveries.add_parser(name, parents=[listing], help=text)
         one.add_argument(
             "link", metavar="NETWORK:NATIVE-ID", help="as `hansa deliveries ls` shows it, or NETWORK:ADDRESS"
         )
         one.add_argument("--seq", type=int, default=None, help="only this one")
 
-    policy = top.add_parser("policy", help="try and explain policies").add_subparsers(
+    policy = top.add_parser("policy", help="test policies and explain decisions").add_subparsers(
         dest="action", required=True
     )
-    test = policy.add_parser("test", parents=[listing], help="what each policy would say of a message")
+    test = policy.add_parser(
+        "test", parents=[listing], help="show what each policy would decide about a message"
+    )
     test.add_argument("--room", required=True, help=_ROOM)
-    test.add_argument("--sender", required=True, metavar="NETWORK:USER", help="who would say it")
-    test.add_argument("--text", required=True, help="what they would say")
-    explain = policy.add_parser("explain", parents=[listing], help="why something was decided")
-    explain.add_argument("decision", help="the id that a refusal names, d-...")
-    policy.add_parser("log", parents=[listing], help="the newest decisions, also those of shadow mode")
+    test.add_argument("--sender", required=True, metavar="NETWORK:USER", help="sender of the message")
+    test.add_argument("--text", required=True, help="text of the message")
+    explain = policy.add_parser("explain", parents=[listing], help="show why something was decided")
+    explain.add_argument("decision", help="the decision ID that a refusal names, d-...")
+    policy.add_parser(
+        "log", parents=[listing], help="list the newest decisions, including those of shadow mode"
+    )
     store_parser.add_parsers(top, listing)
     return parser
 

@@ -42,32 +42,32 @@ class Server(_Strict):
     tls: Tls | None = Field(default=None, description="certificate of the https:// addresses")
     admin: str = Field(default="unix:hansa.sock", description="socket of the command line; mode 0600")
     metrics: str = Field(default="", description="HOST:PORT for /health and /metrics; empty: none")
-    ca_file: Path | None = Field(default=None, description="more authorities to trust when calling peers")
+    ca_file: Path | None = Field(
+        default=None, description="certificate authorities to trust in addition, for connections to peers"
+    )
     private_networks: list[str] = Field(
-        default=[], description="networks that peers may be in although they are private, e.g. 10.0.0.0/8"
+        default=[], description="private networks in which peers may be, such as 10.0.0.0/8"
     )
     trusted_proxies: list[str] = Field(
-        default=[], description="networks of proxies in front, whose X-Forwarded-For is believed"
+        default=[], description="networks of reverse proxies whose X-Forwarded-For header is trusted"
     )
 
-    decisions_days: int = Field(
-        default=90, ge=1, le=36_500, description="days that decisions of policies are kept"
-    )
+    decisions_days: int = Field(default=90, ge=1, le=36_500, description="days to keep decisions of policies")
     decisions_rows: int = Field(
-        default=100_000, ge=1_000, description="how many decisions are kept; the oldest go first"
+        default=100_000, ge=1_000, description="number of decisions to keep; the oldest are removed first"
     )
     decisions_of_strangers: int = Field(
         default=1_000,
         ge=10,
         le=100_000,
-        description="how many servers that ask something and are refused have a decision of their own;"
-        " all further ones are counted in one",
+        description="number of unknown servers whose refused requests are recorded one by one;"
+        " all others are counted together",
     )
     connections: int = Field(
         default=4096, ge=64, le=100_000, description="incoming connections at a time on the public addresses"
     )
     connections_per_address: int = Field(
-        default=256, ge=8, description="connections of one address; of a trusted proxy's, requests count"
+        default=256, ge=8, description="connections from one address; requests, if it is a trusted proxy"
     )
     connections_per_subnet: int = Field(
         default=512, ge=8, description="connections from one IPv4 /24 or IPv6 /64"
@@ -76,7 +76,7 @@ class Server(_Strict):
         default=128,
         ge=64,
         le=65_536,
-        description="MiB of request bodies held at a time; no peer or subnet may have more than an eighth",
+        description="MiB of request bodies in memory at a time; one peer or subnet may use at most an eighth",
     )
 
     @field_validator("listen")
@@ -144,16 +144,14 @@ class Store(_Strict):
 class Media(_Strict):
     """The ``[media]`` table."""
 
-    folder: Path = Field(
-        default=Path("media"), description="where files that people send each other are kept"
-    )
+    folder: Path = Field(default=Path("media"), description="folder for uploaded and fetched files")
 
 
 class Throttle(_Strict):
     """How fast deliveries to one network may be."""
 
     rate: float = Field(default=0.0, ge=0, description="events a second; 0 means without a limit")
-    burst: int = Field(default=50, ge=1, description="how many may go at once")
+    burst: int = Field(default=50, ge=1, description="deliveries that may go at once before the rate applies")
 
 
 class RoomTable(_Strict):
@@ -163,7 +161,7 @@ class RoomTable(_Strict):
     name: str = Field(
         default="",
         max_length=255,
-        description="what the room is called; empty: a room that is made is called as its address is",
+        description="name of the room; empty: a room that is created is named after its address",
     )
     published: bool = Field(default=False, description="list the room in the public directory")
 
@@ -172,7 +170,7 @@ class NetworkTable(_Strict):
     """What Hansa itself takes of a ``[networks.<id>]`` table; the rest is the plugin's."""
 
     plugin: str = Field(description="the plugin's name, as `hansa plugins` shows it")
-    throttle: Throttle = Field(default=Throttle(), description="how fast deliveries to this network may be")
+    throttle: Throttle = Field(default=Throttle(), description="limit of deliveries to this network")
     tls: Tls | None = Field(default=None, description="certificate for this network's server name alone")
 
 
@@ -186,4 +184,4 @@ class PolicyTable(_Strict):
     mode: Literal["enforce", "shadow"] = Field(
         default="enforce", description='"shadow" stops nothing and logs what it would have stopped'
     )
-    timeout: float = Field(default=1.0, gt=0, le=60, description="seconds it has for one answer")
+    timeout: float = Field(default=1.0, gt=0, le=60, description="seconds allowed for one answer")

@@ -59,7 +59,7 @@ async def test_a_wrong_name_or_password_are_told_alike(tmp_path, body):
         await home.person("alice")
         status, found = await home.anybody.ask("POST", "/login", body)
         assert (status, found["errcode"]) == (403, "M_FORBIDDEN")
-        assert found["error"] == "the name or the password is wrong"
+        assert found["error"] == "wrong user name or password"
 
 
 @pytest.mark.parametrize(

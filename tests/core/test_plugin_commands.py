@@ -61,7 +61,7 @@ def test_the_help_lists_the_commands_that_plugins_add(words, capsys):
     for command in commands_of("matrix"):
         line = f"  {command.words}" if command.short else f"  matrix {command.words}"
         assert any(one.startswith(line) and command.help in one for one in said.splitlines()), line
-    assert "name every mistake of a configuration" in said
+    assert "check a configuration and list every mistake" in said
 
 
 def test_a_plugin_that_cannot_be_loaded_does_not_keep_the_help_away(monkeypatch, capsys):

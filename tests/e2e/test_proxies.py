@@ -54,7 +54,9 @@ async def test_clients_and_servers_come_through(proxy, ca, tmp_path, matrix_user
     if not any((Path(p) / command).exists() for p in ("/usr/sbin", "/usr/bin", "/usr/local/bin")):
         absent(command, "run scripts/bootstrap-peers browser")
     clients, servers, inner = free_port(), free_port(), free_port()
-    server = Hansa(tmp_path / "hansa", ca, f"public_base_url = 'https://127.0.0.1:{clients}'\n", seen_at=servers)
+    server = Hansa(
+        tmp_path / "hansa", ca, f"public_base_url = 'https://127.0.0.1:{clients}'\n", seen_at=servers
+    )
     text = server.config.read_text()
     listen = f'listen = ["https://127.0.0.1:{server.port}"]'
     plain = f'listen = ["http://127.0.0.1:{inner}"]\ntrusted_proxies = ["127.0.0.1/32"]'

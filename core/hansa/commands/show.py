@@ -111,7 +111,7 @@ def status(found: Any) -> str:
     """``hansa status``."""
     if found["store"]["state"] == "standby":
         waits = found["store"]
-        why = f"\nit cannot be asked for: {waits['text']}" if waits["text"] else ""
+        why = f"\nit cannot be requested: {waits['text']}" if waits["text"] else ""
         who = f"process {waits['pid']} on {waits['host']}"
         return f"standby since {when(waits['since'])}: {who} has the database{why}"
     networks = [[n["id"], n["state"], str(n["restarts"]), n["text"]] for n in found["networks"]]

@@ -66,7 +66,7 @@ def _moved(args: argparse.Namespace, config: Config, database: Path) -> int:
         f"of {found.made}"
     )
     for name in found.damaged:
-        terminal.say(f"warning: {name} is damaged: its bytes are not those that its name says")
+        terminal.say(f"warning: {name} is damaged: its content does not match the hash in its name")
     if args.action == "backup":
         terminal.say(f"{args.config} and the keys that it names are not in it: keep a copy of them too")
     return 0
@@ -141,7 +141,7 @@ def _copy(args: argparse.Namespace) -> int:
     if args.json:
         terminal.show_json(asdict(found))
         return 0
-    begun = "went on with a copy that was broken off, and " if found.resumed else ""
+    begun = "continued an interrupted copy, and " if found.resumed else ""
     terminal.say(
         f"{begun}copied {counted(found.rows, 'row')} of {counted(found.collections, 'collection')}, "
         f"each read back and compared; "

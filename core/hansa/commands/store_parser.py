@@ -16,14 +16,16 @@ def add_parsers(top: Any, listing: argparse.ArgumentParser) -> None:
     actions = top.add_parser("store", help="check, back up, restore, copy the database").add_subparsers(
         dest="action", required=True
     )
-    actions.add_parser("check", parents=[listing], help="read everything once and say what is wrong")
-    backup = actions.add_parser("backup", parents=[listing], help="copy SQLite and files, also while running")
-    backup.add_argument("folder", type=Path, help="where; made if it is not there")
-    restore = actions.add_parser("restore", parents=[listing], help="put a backup in its place")
+    actions.add_parser("check", parents=[listing], help="read every row once and report what is wrong")
+    backup = actions.add_parser(
+        "backup", parents=[listing], help="back up SQLite and files, also while Hansa runs"
+    )
+    backup.add_argument("folder", type=Path, help="folder; created if it does not exist")
+    restore = actions.add_parser("restore", parents=[listing], help="restore a backup")
     restore.add_argument("folder", type=Path, help="what `hansa store backup` made")
     restore.add_argument(
-        "--replace", action="store_true", help="keep a database that is there under another name"
+        "--replace", action="store_true", help="move an existing database to another name first"
     )
     copy = actions.add_parser("copy", parents=[listing], help="copy one store into another, of any kind")
     copy.add_argument("source", metavar="FROM", help=_STORE)
-    copy.add_argument("target", metavar="TO", help="the same; empty, or a copy that was broken off")
+    copy.add_argument("target", metavar="TO", help="the same; must be empty, or an interrupted copy")

@@ -59,6 +59,8 @@ class Config(BaseModel):
     words: tuple[Word, ...] = Field(
         default=(),
         max_length=10_000,
-        description="words, or phrases, that no message, name or topic may hold",
+        description="words or phrases that no message, name or topic may contain",
     )
-    rate: Rate | None = Field(default=None, description="how much one sender may say, as events and seconds")
+    rate: Rate | None = Field(
+        default=None, description="messages allowed for one sender, as events and seconds"
+    )

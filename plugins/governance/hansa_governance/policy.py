@@ -170,7 +170,7 @@ class GovernancePolicy:
     def _said(self, phrase: str, *, free: bool) -> Iterator[Verdict]:
         """What can never be stopped may be done without the words: nobody is locked in by them."""
         if phrase:
-            why = "it holds a word that may not cross"
+            why = "it contains a forbidden word"
             text = f"{why}: do it without giving a reason" if free else why
             yield self._deny("GOV_CONTENT", f"words: {phrase}", text, "")
 
@@ -192,7 +192,7 @@ class GovernancePolicy:
                 code="GOV_RATE",
                 policy=self._name,
                 rule="rate",
-                text="you are doing too much at once",
+                text="too many requests",
                 admin_text=str(actor),
             )
             yield Verdict(Action.DENY, (reason,), retry_after=wait)

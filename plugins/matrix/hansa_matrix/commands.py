@@ -68,14 +68,14 @@ def _checked(found: Any) -> str:
             f"  hole: {hole['event']}  {hole['why']} ({servers}), {counted(hole['attempts'], 'try', 'tries')}"
         )
     if not _lacks(found):
-        lines.append("  everything that they name is here")
+        lines.append("  all events that they reference are stored")
     return "\n".join(lines)
 
 
 def _backfilled(found: Any) -> str:
-    lines = [f"{found['room']}: {counted(found['events'], 'event')} of the past came"]
+    lines = [f"{found['room']}: {counted(found['events'], 'past event')} stored"]
     lines += [f"  {server}: {why}" for server, why in sorted(found["failed"].items())]
-    lines.append("  that is the whole past" if found["complete"] else "  there is more")
+    lines.append("  this is the complete history" if found["complete"] else "  there is more")
     return "\n".join(lines)
 
 
@@ -122,15 +122,19 @@ def _examined(found: Any) -> str:
 def register(commands: Commands) -> None:
     """Every command."""
     commands.add(
-        Command(words="keys ls", changes=False, help="our signing keys, the one that signs first", show=_keys)
+        Command(
+            words="keys ls", changes=False, help="list the signing keys, the active one first", show=_keys
+        )
     )
-    commands.add(Command(words="keys rotate", help="sign with a new key from now on; old events stay good"))
+    commands.add(
+        Command(words="keys rotate", help="sign with a new key from now on; old signatures stay valid")
+    )
     commands.add(
         Command(
             words="doctor",
             changes=False,
-            help="what a federation tester looks at, for us or for another server",
-            arguments=(Argument(name="server", help="its name (default: ours)", optional=True),),
+            help="test federation with this or another server",
+            arguments=(Argument(name="server", help="server name (default: this server)", optional=True),),
             show=_examined,
             failed=lambda found: not found["healthy"],
         )
@@ -138,14 +142,17 @@ def register(commands: Commands) -> None:
     server = Argument(name="server", help="its name")
     commands.add(
         Command(
-            words="destinations ls", changes=False, help="the servers that we send to", show=_destinations
+            words="destinations ls",
+            changes=False,
+            help="list the servers to which events are sent",
+            show=_destinations,
         )
     )
-    commands.add(Command(words="destinations retry", help="try one at once", arguments=(server,)))
+    commands.add(Command(words="destinations retry", help="retry one now", arguments=(server,)))
     commands.add(
         Command(
             words="destinations reset",
-            help="give up what waits for one, which will fetch it by itself",
+            help="drop what is waiting for one; it fetches missing events by itself",
             arguments=(server,),
         )
     )
@@ -155,48 +162,46 @@ def register(commands: Commands) -> None:
         Command(
             words="rooms stuck",
             changes=False,
-            help="events that cannot be judged",
+            help="list events that cannot be processed",
             arguments=(room,),
             show=_stuck,
         )
     )
-    commands.add(Command(words="rooms skip", help="give up one of them", arguments=(room, event)))
+    commands.add(Command(words="rooms skip", help="drop one of them", arguments=(room, event)))
     whose = Argument(name="--user", help="whose (default: the bridge user's)")
     commands.add(
-        Command(words="invites ls", changes=False, help="invites and knocks that wait", show=_invites)
+        Command(words="invites ls", changes=False, help="list pending invites and knocks", show=_invites)
     )
-    commands.add(Command(words="invites accept", help="join where one is invited", arguments=(room, whose)))
-    commands.add(Command(words="invites decline", help="say no to an invite", arguments=(room, whose)))
+    commands.add(Command(words="invites accept", help="accept an invite", arguments=(room, whose)))
+    commands.add(Command(words="invites decline", help="decline an invite", arguments=(room, whose)))
     address = Argument(name="room", help="#name:server, or !id?via=server")
-    commands.add(
-        Command(words="rooms knock", help="ask to be let in, as the bridge user", arguments=(address,))
-    )
+    commands.add(Command(words="rooms knock", help="knock as the bridge user", arguments=(address,)))
     commands.add(
         Command(
             words="rooms create",
-            help="make a public room, of whatever version",
+            help="create a public room of any version",
             arguments=(
                 Argument(name="alias", help="#name"),
                 Argument(name="--version", help="its room version (default: the network's room_version)"),
-                Argument(name="--name", help="what it is called (default: as its alias)"),
+                Argument(name="--name", help="name of the room (default: its alias)"),
                 Argument(name="--published", help="list it in the public directory", switch=True),
             ),
         )
     )
     for words, text in (
         ("rooms publish", "list a room in the public directory"),
-        ("rooms unpublish", "take it off that list"),
-        ("rooms leave", "all of ours go out of a room"),
+        ("rooms unpublish", "remove it from the public directory"),
+        ("rooms leave", "make all local users leave a room"),
         ("rooms block", "accept no more events of a room, from any server"),
-        ("rooms unblock", "take part again"),
+        ("rooms unblock", "accept events of a room again"),
         ("rooms purge", "remove a room without local members"),
     ):
         commands.add(Command(words=words, help=text, arguments=(room,)))
-    repair = Argument(name="--repair", help="ask other servers for what is missing", switch=True)
+    repair = Argument(name="--repair", help="fetch missing events from other servers", switch=True)
     commands.add(
         Command(
             words="rooms check",
-            help="whether everything that a room's events name is here",
+            help="check that all events referenced by a room's events are stored",
             arguments=(room, repair),
             show=_checked,
             failed=_lacks,
@@ -208,8 +213,8 @@ def register(commands: Commands) -> None:
             help="fetch history from before the join, or in a gap, from the room's servers",
             arguments=(
                 room,
-                Argument(name="--limit", help="events at most (default: 1000)", number=True),
-                Argument(name="--server", help="ask this one first"),
+                Argument(name="--limit", help="maximum number of events (default: 1000)", number=True),
+                Argument(name="--server", help="server to ask first"),
             ),
             show=_backfilled,
         )
@@ -218,7 +223,7 @@ def register(commands: Commands) -> None:
     commands.add(
         Command(
             words="rooms upgrade",
-            help="replace a room by one of another version; its names and links follow",
+            help="replace a room by one of another version; aliases and links move to it",
             arguments=(room, version),
         )
     )
@@ -239,7 +244,7 @@ def register(commands: Commands) -> None:
             help="set the power level of a user",
             arguments=(
                 room,
-                Argument(name="user", help="their user id"),
+                Argument(name="user", help="user ID"),
                 Argument(name="level", help="such as 50 or 100", number=True),
             ),
         )
@@ -256,19 +261,17 @@ def register(commands: Commands) -> None:
             ),
         )
     )
-    name = Argument(name="name", help="its localpart, or the whole user id")
+    name = Argument(name="name", help="its localpart or user ID")
     password = Argument(name="--password", help="its password", secret=True)
-    admin = Argument(name="--admin", help="who administers this server", switch=True)
+    admin = Argument(name="--admin", help="make it an administrator of this server", switch=True)
     commands.add(
-        Command(words="user add", help="make an account", arguments=(name, password, admin), short=True)
+        Command(words="user add", help="create an account", arguments=(name, password, admin), short=True)
     )
-    commands.add(
-        Command(words="user ls", changes=False, help="everybody with an account", show=_users, short=True)
-    )
+    commands.add(Command(words="user ls", changes=False, help="list all accounts", show=_users, short=True))
     commands.add(
         Command(
             words="user passwd",
-            help="set another password; every device is logged out",
+            help="set a new password and log out every device",
             arguments=(name, password),
             short=True,
         )
@@ -286,9 +289,11 @@ def register(commands: Commands) -> None:
             short=True,
         )
     )
-    uses = Argument(name="--uses", help="how often it may be used (default: once; 0: always)", number=True)
+    uses = Argument(
+        name="--uses", help="how often it may be used (default: 1; 0: without limit)", number=True
+    )
     commands.add(Command(words="tokens add", help="create an account", arguments=(uses,)))
-    commands.add(Command(words="tokens ls", changes=False, help="tokens that make accounts", show=_tokens))
+    commands.add(Command(words="tokens ls", changes=False, help="list registration tokens", show=_tokens))
     commands.add(
         Command(
             words="reports ls",
@@ -297,27 +302,29 @@ def register(commands: Commands) -> None:
             show=_reports,
         )
     )
-    token = Argument(name="token", help="as it was given out")
-    commands.add(Command(words="tokens rm", help="take one back", arguments=(token,)))
+    token = Argument(name="token", help="the token")
+    commands.add(Command(words="tokens rm", help="revoke a registration token", arguments=(token,)))
     media = Argument(name="media", help="mxc://SERVER/ID")
-    file = Argument(name="file", help="its whole path, for the running Hansa to open")
+    file = Argument(name="file", help="its absolute path; the running Hansa opens it")
     commands.add(
         Command(
             words="media add",
-            help="a file becomes one of this server, as for a room's picture",
+            help="upload a file, for example a room's picture",
             arguments=(file, Argument(name="--type", help="its media type (default: by its name)")),
         )
     )
     commands.add(
         Command(
-            words="media get", help="write a file of any server to a new one here", arguments=(media, file)
+            words="media get", help="save a file of any server to a new local file", arguments=(media, file)
         )
     )
     commands.add(Command(words="media rm", help="remove a file from this server", arguments=(media,)))
     whose_files = Argument(name="--server", help="of this server only")
     commands.add(
         Command(
-            words="media ls", changes=False, help="files that are here", arguments=(whose_files,), show=_files
+            words="media ls", changes=False, help="list stored files", arguments=(whose_files,), show=_files
         )
     )
-    commands.add(Command(words="rooms ls", changes=False, help="the rooms as Matrix has them", show=_rooms))
+    commands.add(
+        Command(words="rooms ls", changes=False, help="list and administer rooms on Matrix", show=_rooms)
+    )

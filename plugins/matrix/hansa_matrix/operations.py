@@ -72,5 +72,5 @@ class Operations:
         """Give up one of them."""
         event = str(arguments["event"])
         if not await self._ingest.skip(str(arguments["room"]), event):
-            raise LocalProtocolError(f"{event} does not wait there: `hansa matrix rooms stuck ROOM`")
+            raise LocalProtocolError(f"{event} is not waiting there: `hansa matrix rooms stuck ROOM`")
         return {"skipped": event}

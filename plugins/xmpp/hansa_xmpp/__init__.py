@@ -28,24 +28,36 @@ class Config(BaseModel):
     port: int = Field(5347, ge=1, le=65535, description="The port it listens on.")
     secret: SecretStr = Field(description="The secret shared with the XMPP server for this component.")
     history: int = Field(
-        50, ge=0, le=1000, description="Messages shown to who enters a room and does not say how many."
+        50,
+        ge=0,
+        le=1000,
+        description="Messages of history sent to an occupant who joins and does not request a number.",
     )
     history_most: int = Field(
-        1000, ge=0, le=10_000, description="Messages shown at most to who asks for more, or since a time."
+        1000,
+        ge=0,
+        le=10_000,
+        description="Maximum messages of history sent to an occupant who requests more, or since a time.",
     )
     max_occupants: int = Field(
-        1000, ge=1, le=100_000, description="Connections of XMPP people in one room at the same time."
+        1000, ge=1, le=100_000, description="XMPP sessions in one room at the same time."
     )
     queue: int = Field(
-        100, ge=1, le=10_000, description="Stanzas of one person to one room that may wait before an error."
+        100,
+        ge=1,
+        le=10_000,
+        description="Stanzas of one user to one room that may wait; further ones are answered with an error.",
     )
     queue_bytes: int = Field(
         16 * 1024 * 1024,
         ge=65_536,
-        description="Bytes that all stanzas that wait may take: one person an eighth, a domain half.",
+        description="Bytes of all waiting stanzas: one user may use an eighth, one domain half.",
     )
     ping_timeout: float = Field(
-        10.0, gt=0, le=60, description="Seconds an occupant has to answer after a reconnect, or is gone."
+        10.0,
+        gt=0,
+        le=60,
+        description="Seconds for an occupant to answer a ping after a reconnect before it is removed.",
     )
 
     @field_validator("component")

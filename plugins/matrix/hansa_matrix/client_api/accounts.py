@@ -108,7 +108,7 @@ class Accounts:
                 raise LocalProtocolError(f"{name[:80]} is not of {self._server}")
         user = f"@{local}:{self._server}"
         if not _LOCALPART.fullmatch(local) or not ids.valid_user_id(user):
-            raise LocalProtocolError("a name has small letters, digits and . _ = - / +")
+            raise LocalProtocolError("a user name may contain lower-case letters, digits and . _ = - / +")
         return user
 
     def named(self, name: str) -> str:
@@ -236,7 +236,7 @@ class Accounts:
         began = self._logins.began() if began is None else began
         device_id = device_id or self._device_id()
         if not valid_device_id(device_id):
-            raise LocalProtocolError("a device id has 1 to 255 bytes")
+            raise LocalProtocolError("a device ID must have 1 to 255 bytes")
         known = await self._devices.get(user, device_id)
         if known is None:
             crossings = Crossings(self._ctx)
@@ -375,7 +375,7 @@ class Accounts:
         if self.reserved(user):
             raise LocalProtocolError(f"{user} is kept for the bridge and its ghosts")
         if not arguments.get("password"):
-            raise LocalProtocolError("a password is not empty")
+            raise LocalProtocolError("the password must not be empty")
         try:
             await self.create(user, str(arguments["password"]), admin=bool(arguments.get("admin")))
         except Conflict as conflict:
@@ -397,10 +397,10 @@ class Accounts:
     async def _passwd(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         user = self.user_id(str(arguments["name"]))
         if not arguments.get("password"):
-            raise LocalProtocolError("a password is not empty")
+            raise LocalProtocolError("the password must not be empty")
         account = await self.get(user)
         if account is not None and account.deactivated:
-            raise LocalProtocolError(f"{user} is closed for good: no password opens it")
+            raise LocalProtocolError(f"{user} is deactivated: it cannot be given a password")
         await self.set_password(user, str(arguments["password"]))
         await self.logout_all(user)
         return {"user": user, "devices": "logged out"}

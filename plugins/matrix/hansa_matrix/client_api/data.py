@@ -88,14 +88,14 @@ class UserData:
         known = await store.get("account_data", key)
         content = change(orjson.loads(known.body) if known is not None else None)
         if not within(content, _MOST):
-            raise error(413, "M_TOO_LARGE", f"account data has at most {_MOST} bytes")
+            raise error(413, "M_TOO_LARGE", f"account data must have at most {_MOST} bytes")
         if known is None and await store.count("account_data", equal={"user_id": user}) >= _MOST_KEPT:
-            raise error(400, "M_TOO_LARGE", "that is enough account data")
+            raise error(400, "M_TOO_LARGE", "the limit of account data is reached")
         body, before = orjson.dumps(content), known.body if known is not None else None
         expected, used = await self._used(user)
         size = max(0, used + len(body) - len(before or b""))
         if size > MOST_BYTES and len(body) > len(before or b""):
-            raise error(413, "M_TOO_LARGE", f"account data has at most {MOST_BYTES} bytes in all")
+            raise error(413, "M_TOO_LARGE", f"account data must have at most {MOST_BYTES} bytes in all")
         counted = Cas("account_data_usage", (user,), expected, str(size).encode())
         await store.commit(
             [Cas("account_data", key, before, body), counted, told(user, f"data {room_id} {type_}")]
@@ -177,13 +177,13 @@ class Data:
         user, room_id = self._mine(caller, request)
         order = body.get("order")
         if order is not None and (isinstance(order, bool) or not isinstance(order, int | float)):
-            raise error(400, "M_BAD_JSON", "order is a number")
+            raise error(400, "M_BAD_JSON", "order must be a number")
         name = request.path["tag"]
 
         def tagged(kept: Any) -> dict[str, Any]:
             tags = _tags(kept) | {name: body}
             if len(tags) > _MOST_TAGS or not ids.fits(name):
-                raise error(400, "M_INVALID_PARAM", f"a room has at most {_MOST_TAGS} tags, of 255 bytes")
+                raise error(400, "M_INVALID_PARAM", f"a room can have at most {_MOST_TAGS} tags of 255 bytes")
             return {"tags": tags}
 
         await self._data.change(user, room_id, _TAGS, tagged)

@@ -72,11 +72,11 @@ class KeyBackup:
         """``PUT /room_keys/version/{version}``: what says how it is encrypted, and nothing else."""
         version, algorithm, auth_data = request.path["version"], text(body, "algorithm"), _auth_data(body)
         if body.get("version", version) != version:
-            raise error(400, "M_INVALID_PARAM", "the version of the body is another one")
+            raise error(400, "M_INVALID_PARAM", "version in the body must be that of the path")
 
         def changed(known: Backup) -> Backup:
             if known.algorithm != algorithm:
-                raise error(400, "M_INVALID_PARAM", "a backup keeps its algorithm")
+                raise error(400, "M_INVALID_PARAM", "the algorithm of a backup cannot be changed")
             return replace(known, auth_data=auth_data)
 
         await self._backups.change(caller.user, _number(version), changed)
@@ -101,7 +101,7 @@ class KeyBackup:
         for room_id, of_room in given.items():
             if len(place) < 2:  # a room and a session
                 if not isinstance(of_room, dict):
-                    raise error(400, "M_BAD_JSON", "a room has sessions")
+                    raise error(400, "M_BAD_JSON", "sessions must be an object")
                 sessions = _object(of_room, "sessions")
             else:
                 sessions = of_room
@@ -187,7 +187,7 @@ def _object(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _auth_data(body: Mapping[str, Any]) -> Mapping[str, Any]:
     given = _object(body, "auth_data")
     if not within(given, MOST_AUTH_DATA):
-        raise error(413, "M_TOO_LARGE", f"auth_data has at most {MOST_AUTH_DATA} bytes")
+        raise error(413, "M_TOO_LARGE", f"auth_data must have at most {MOST_AUTH_DATA} bytes")
     return given
 
 

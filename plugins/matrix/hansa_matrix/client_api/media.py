@@ -135,7 +135,7 @@ class Files:
             if isinstance(problem, ConnectionError | TimeoutError):
                 raise  # the client's, who did not send it all
             self._ctx.log.warning("a file of %s was not kept: %s", caller.user, problem)
-            text, contact = "the disk takes no more files", self._ctx.config.admin_contact
+            text, contact = "the disk is full", self._ctx.config.admin_contact
             return error_response(error(507, "M_RESOURCE_LIMIT_EXCEEDED", text, admin_contact=contact))
         return json_response({} if "media" in request.path else {"content_uri": str(item.mxc)})
 
@@ -145,7 +145,7 @@ class Files:
             raise error(400, "M_UNKNOWN", "there is no file")
         mxc = self._mxc(request) if "media" in request.path else self._library.address()
         if mxc.server != self._server:
-            raise error(403, "M_FORBIDDEN", "that address is of another server")
+            raise error(403, "M_FORBIDDEN", "the address belongs to another server")
         described = request.headers.get("content-type", "")
         kind = media_type(described)
         name = plain_name(request.first("filename"))
@@ -192,10 +192,10 @@ class Files:
     async def _elsewhere(self, caller: Caller, request: Request, mxc: Mxc) -> Item:
         if mxc.server == self._server:
             if await self._library.reserved(mxc):
-                raise error(504, "M_NOT_YET_UPLOADED", "the file has not come yet")
+                raise error(504, "M_NOT_YET_UPLOADED", "the file has not been uploaded yet")
             raise error(404, "M_NOT_FOUND", "there is no such file")
         if request.first("allow_remote", "true") == "false":
-            raise error(404, "M_NOT_FOUND", "the file is not here")
+            raise error(404, "M_NOT_FOUND", "the file is not stored on this server")
         try:
             return await self._fetcher.get(mxc, caller.user)
         except Refused as problem:

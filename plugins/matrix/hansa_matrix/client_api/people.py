@@ -194,7 +194,7 @@ class People:
         """``PUT /directory/list/room/{roomId}``, by who may say what a room is called."""
         wanted = body.get("visibility", "public")
         if wanted not in _VISIBILITIES:
-            raise error(400, "M_INVALID_PARAM", "visibility is public or private")
+            raise error(400, "M_INVALID_PARAM", "visibility must be public or private")
         room = self._voice.joined(caller.user, request.path["room"])
         if not caller.admin and not await self._voice.may(caller.user, room, "m.room.canonical_alias"):
             raise error(403, "M_FORBIDDEN", "you need permission to send m.room.canonical_alias")
@@ -294,7 +294,9 @@ class People:
         """``GET /presence/{userId}/status``."""
         user = request.path["user"]
         if user != caller.user and not self._own.attendance.together(caller.user, user):
-            raise error(403, "M_FORBIDDEN", "one knows of those that one shares a room with")
+            raise error(
+                403, "M_FORBIDDEN", "you can only see the presence of users who share a room with you"
+            )
         known = self._known.presences.of(user)
         if known is None:
             return {"presence": "offline"}

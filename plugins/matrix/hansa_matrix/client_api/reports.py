@@ -49,7 +49,7 @@ class Reports:
 
     def _known(self, caller: Caller, room_id: str) -> None:
         if self._attendance.stay(caller.user, room_id) is None:
-            raise error(404, "M_NOT_FOUND", "that room is not known")
+            raise error(404, "M_NOT_FOUND", "unknown room")
 
     async def room(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/report``."""

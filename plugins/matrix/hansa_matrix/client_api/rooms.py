@@ -202,7 +202,7 @@ class Rooms:
         """Bring somebody into a room; its id."""
         room_id, servers = await self.found(address, via)
         if self._entrance.blocked(room_id):
-            raise error(403, "M_FORBIDDEN", "this server takes no part in that room")
+            raise error(403, "M_FORBIDDEN", "this server is not in that room")
         stay = self._own.attendance.stay(user, room_id)
         if stay is not None and stay.membership == "join":
             return room_id
@@ -289,7 +289,7 @@ class Rooms:
         more = reason(body)
         stay = self._own.attendance.stay(caller.user, request.path["room"])
         if stay is None:
-            raise error(404, "M_NOT_FOUND", "that room is not known")
+            raise error(404, "M_NOT_FOUND", "unknown room")
         await self._leave(caller.user, stay, more)
         return {}
 

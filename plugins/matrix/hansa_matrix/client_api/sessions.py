@@ -75,7 +75,7 @@ class Sessions:
     async def login(self, request: Request, body: Any) -> Any:
         """``POST /login``."""
         if text(body, "type") != PASSWORD:
-            raise error(400, "M_UNKNOWN", "one logs in by password here")
+            raise error(400, "M_UNKNOWN", "only password login is supported")
         user = self._named(body)
         await self._attempts.login(request, user)
         began = self._accounts.began()
@@ -83,8 +83,8 @@ class Sessions:
         if proof is not Proof.RIGHT:
             self._ctx.count("matrix_logins", status="refused")
             if proof is Proof.CLOSED:
-                raise error(403, "M_USER_DEACTIVATED", "this account is closed")
-            raise error(403, "M_FORBIDDEN", "the name or the password is wrong")
+                raise error(403, "M_USER_DEACTIVATED", "this account has been deactivated")
+            raise error(403, "M_FORBIDDEN", "wrong user name or password")
         self._ctx.count("matrix_logins", status="let in")
         return await self._entered(request, user, body, began)
 
@@ -95,11 +95,11 @@ class Sessions:
         elif isinstance(identifier, dict) and identifier.get("type") == "m.id.user":
             name = text(identifier, "user")
         else:
-            raise error(400, "M_UNKNOWN", "people are known by their user ids here")
+            raise error(400, "M_UNKNOWN", "only user IDs are supported as identifiers")
         try:
             return self._accounts.named(name)
         except LocalProtocolError as problem:
-            raise error(403, "M_FORBIDDEN", "the name or the password is wrong") from problem
+            raise error(403, "M_FORBIDDEN", "wrong user name or password") from problem
 
     async def _entered(
         self, request: Request, user: str, body: Mapping[str, Any], began: int
@@ -121,7 +121,7 @@ class Sessions:
             raise error(403, "M_GUEST_ACCESS_FORBIDDEN", "guest accounts are not supported")
         mode = self._ctx.config.registration
         if mode == "closed":
-            raise error(403, "M_FORBIDDEN", "accounts are made by the operator of this server")
+            raise error(403, "M_FORBIDDEN", "registration is disabled on this server")
         self._attempts.stranger(request)
         user = await self._free(text(body, "username", "") or self._ctx.random.bytes(6).hex())
         password = text(body, "password", "")
@@ -155,7 +155,7 @@ class Sessions:
         async def using() -> Write:
             use = await self._tokens.use(token)
             if use is None:
-                raise error(403, "M_FORBIDDEN", "that token has been used up")
+                raise error(403, "M_FORBIDDEN", "the token has been used too often")
             return use
 
         began = self._accounts.began()
@@ -183,7 +183,7 @@ class Sessions:
         """``GET /register/available``."""
         self._attempts.stranger(request)
         if self._ctx.config.registration == "closed":
-            raise error(403, "M_FORBIDDEN", "accounts are made by the operator of this server")
+            raise error(403, "M_FORBIDDEN", "registration is disabled on this server")
         await self._free(request.first("username"))
         return {"available": True}
 
@@ -195,7 +195,7 @@ class Sessions:
     async def nonce(self, request: Request, _body: Any) -> Any:
         """A number used once, for ``by_secret``."""
         if not self._ctx.config.registration_secret:
-            raise error(404, "M_UNRECOGNIZED", "accounts are not made by a secret here")
+            raise error(404, "M_UNRECOGNIZED", "registration by shared secret is disabled on this server")
         name = self._ctx.random.bytes(32).hex()
         self._nonces.put(name, request.remote, True)  # there is nothing to keep of it
         return {"nonce": name}
@@ -204,16 +204,16 @@ class Sessions:
         """Make an account by proof of a secret that administrators' tools share with this server."""
         secret = self._ctx.config.registration_secret
         if not secret:
-            raise error(404, "M_UNRECOGNIZED", "accounts are not made by a secret here")
+            raise error(404, "M_UNRECOGNIZED", "registration by shared secret is disabled on this server")
         self._attempts.stranger(request)
         nonce, name, password = text(body, "nonce"), text(body, "username"), text(body, "password")
         if self._nonces.take(nonce) is None:
-            raise error(400, "M_UNKNOWN", "that nonce is not known, or too old")
+            raise error(400, "M_UNKNOWN", "unknown or expired nonce")
         admin = body.get("admin") is True
         said = [nonce, name, password, "admin" if admin else "notadmin"]
         mac = hmac.new(secret.encode(), "\0".join(said).encode(), hashlib.sha1).hexdigest()
         if not hmac.compare_digest(mac.encode(), text(body, "mac").encode()):
-            raise error(403, "M_FORBIDDEN", "the proof of the secret is wrong")
+            raise error(403, "M_FORBIDDEN", "the HMAC is wrong")
         return await self._made(request, await self._free(name), password, body, admin=admin)
 
     async def whoami(self, caller: Caller, _request: Request, _body: Any) -> Any:
@@ -239,7 +239,7 @@ class Sessions:
         """``POST /account/password``."""
         fresh = text(body, "new_password")
         if not fresh:
-            raise error(400, "M_INVALID_PARAM", "a password is not empty")
+            raise error(400, "M_INVALID_PARAM", "the password must not be empty")
         await self.proven(caller, request, body)
         await self._accounts.set_password(caller.user, fresh)
         if body.get("logout_devices", True) is not False:

@@ -130,7 +130,9 @@ class Speaking:
             raise error(403, "M_FORBIDDEN", "you can only set your own typing status")
         on, timeout = body.get("typing"), body.get("timeout", 30_000)
         if not isinstance(on, bool) or type(timeout) is not int or timeout < 0:
-            raise error(400, "M_BAD_JSON", "typing is true or false, and timeout is in milliseconds")
+            raise error(
+                400, "M_BAD_JSON", "typing must be true or false, and timeout a number of milliseconds"
+            )
         room = self._voice.joined(caller.user, request.path["room"])
         await self._signals.type(caller.user, room, typing=on, seconds=timeout / 1000)
         return {}
@@ -143,7 +145,7 @@ class Speaking:
         if not isinstance(thread, str) or ("thread_id" in body and (not thread or not ids.fits(thread))):
             raise error(400, "M_INVALID_PARAM", "thread_id must be main or an event ID")
         if thread and kind == "m.fully_read":
-            raise error(400, "M_INVALID_PARAM", "a room is read fully, and no thread of it")
+            raise error(400, "M_INVALID_PARAM", "m.fully_read cannot be set for a thread")
         await self._read(caller, request.path["room"], {kind: request.path["event"]}, thread)
         return {}
 

@@ -31,7 +31,7 @@ async def check_state(
     """
     type_, key, content = step
     if not type_ or not ids.fits(type_) or not ids.fits(key):
-        raise error(400, "M_INVALID_PARAM", f"a type and a state key have at most {ids.MAX_BYTES} bytes")
+        raise error(400, "M_INVALID_PARAM", f"a type and a state key must have at most {ids.MAX_BYTES} bytes")
     if type_ == CREATE:
         raise error(400, "M_INVALID_PARAM", "a room is created once")
     check_values(content)

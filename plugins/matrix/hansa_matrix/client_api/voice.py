@@ -76,7 +76,9 @@ class Voice:
         """
         type_, state_key, content = draft
         if not type_ or not ids.fits(type_) or (state_key is not None and not ids.fits(state_key)):
-            raise error(400, "M_INVALID_PARAM", f"a type and a state key have at most {ids.MAX_BYTES} bytes")
+            raise error(
+                400, "M_INVALID_PARAM", f"a type and a state key must have at most {ids.MAX_BYTES} bytes"
+            )
         self.room(room_id)
         check_values(content)
         if type_ == MEMBER:
@@ -100,7 +102,7 @@ class Voice:
         if outcome.refusal is not None:
             raise refused(outcome.refusal)
         if outcome.event is None:
-            raise error(403, "M_FORBIDDEN", "the event may not be shown here")
+            raise error(403, "M_FORBIDDEN", "the event is hidden by a policy")
         return outcome.native_id or await self._ctx.native_id(outcome.event) or ""
 
     def _member_content(

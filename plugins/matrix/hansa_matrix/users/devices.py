@@ -150,7 +150,7 @@ class Devices:
         """Keep a device in place of the row that was read. Raises ``Conflict`` where that has changed."""
         known = _device(device.device_id, row.body) if row is not None else None
         if not valid_device_id(device.device_id):
-            raise LocalProtocolError("a device id has 1 to 255 bytes")
+            raise LocalProtocolError("a device ID must have 1 to 255 bytes")
         if device.keys is not None and device_keys(device.keys, user, device.device_id) is None:
             raise LocalProtocolError(f"these are not the keys of {user} on {device.device_id}")
         if known == device:

@@ -49,7 +49,7 @@ class Entitled:
         """A room that we are in and, if ``member``, ``origin`` too. ``Busy`` while it is entered."""
         room = self.rooms.get(room_id)
         if self.rooms.blocked(room_id):
-            raise error(403, "M_FORBIDDEN", "this server takes no part in that room")
+            raise error(403, "M_FORBIDDEN", "this server is not in that room")
         if room is None or not room.resident:
             raise error(404, "M_NOT_FOUND", "this server is not in that room")
         if self._ctx.link(room_id) is None:  # so that it is not known yet who is in

@@ -101,7 +101,7 @@ class Invited:
             ),
         )
         if self._entitled.rooms.blocked(pdu.room_id):
-            raise error(403, "M_FORBIDDEN", "this server takes no part in that room")
+            raise error(403, "M_FORBIDDEN", "this server is not in that room")
         room = self._entitled.rooms.get(pdu.room_id)
         if room is not None and room.resident and not await room.allows(origin):
             raise error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")
