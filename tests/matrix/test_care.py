@@ -118,7 +118,7 @@ async def test_a_blocked_room_is_none_of_our_business(tmp_path):
 async def test_a_room_is_left_and_then_purged_to_the_last_row(tmp_path):
     async with inbound(tmp_path) as house:
         network, room = house.app.network("matrix"), house.room.room_id
-        with pytest.raises(LocalProtocolError, match="still has people of ours"):
+        with pytest.raises(LocalProtocolError, match="still has local members"):
             await run(house, "rooms purge", room=room)
         assert (await run(house, "rooms leave", room=room))["left"] == 1
         assert not network.get(room).resident

@@ -21,13 +21,13 @@ _TOML = """\
 # One port for federation. An http:// address is for behind a proxy that does TLS.
 listen = ["https://{listen}:{port}"]
 tls = {{ certificate = "tls/fullchain.pem", key = "tls/key.pem" }}
-# The socket that the command line talks to; only the user who runs Hansa may.
+# The socket of the command line; only the user who runs Hansa can use it.
 admin = "unix:hansa.sock"
 # Where /health and /metrics (Prometheus) are served.
 # metrics = "127.0.0.1:9100"
-# More authorities to trust when calling other servers.
+# Certificate authorities to trust in addition, for connections to other servers.
 # ca_file = "tls/ca.pem"
-# Other servers may be here although these are private networks.
+# Private networks in which other servers may be.
 # private_networks = ["10.0.0.0/8"]
 
 [store]
@@ -37,11 +37,11 @@ url = "sqlite:hansa.db"
 # The name of the table is the network's id.
 [networks.matrix]
 plugin = "matrix"
-# Follows the colon in user ids; can never be changed.
+# The part after the colon in user IDs; it can never be changed.
 server_name = "{name}"
 signing_key = "matrix.key"
 # room_version = "12"
-# Who administers the rooms that Hansa makes.
+# Administrator of the rooms that Hansa creates.
 # operator = "@you:{name}"
 
 # A component (XEP-0114) of your XMPP server.
@@ -52,7 +52,7 @@ signing_key = "matrix.key"
 # port = 5347
 # secret = {{ file = "component.secret" }}
 
-# Who may talk to whom, and what may cross. In shadow mode it only says what it would stop.
+# Which servers and users may talk to each other, what may cross. Shadow mode only logs what it would stop.
 # [policies.house]
 # plugin = "governance"
 # mode = "shadow"
@@ -62,7 +62,7 @@ signing_key = "matrix.key"
 # words = ["classified"]
 # rate = {{ events = 20, seconds = 10 }}
 
-# Rooms that this file keeps linked.
+# Rooms whose links this file defines.
 # [[rooms]]
 # links = ["matrix:#lobby", "xmpp:lobby"]
 # name = "Lobby"

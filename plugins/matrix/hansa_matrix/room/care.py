@@ -175,7 +175,7 @@ class Care:
         """Remove a room that nobody of ours is in, in steps between which others write."""
         room = self._known(str(arguments["room"]))
         if room.resident:
-            text = f"{room.room_id} still has people of ours: `hansa matrix rooms leave` first"
+            text = f"{room.room_id} still has local members: `hansa matrix rooms leave` first"
             raise LocalProtocolError(text)
         self.forget(room.room_id)
         if self._ctx.link(room.room_id) is not None:
