@@ -255,7 +255,7 @@ async def test_a_closed_account_stays_closed(tmp_path):
         assert (status, found["errcode"]) == (403, "M_FORBIDDEN")  # nothing is kept to prove it by
         again = {"username": "alice", "password": "pw", "auth": {"type": "m.login.dummy"}}
         assert (await home.anybody.ask("POST", "/register", again))[1]["errcode"] == "M_USER_IN_USE"
-        with pytest.raises(LocalProtocolError, match="closed for good"):
+        with pytest.raises(LocalProtocolError, match="is deactivated"):
             await operate(home, "user passwd", name="alice", password="another")
         bob = await home.person("bob")
         await operate(home, "user deactivate", name="bob")

@@ -297,9 +297,9 @@ async def test_policies_and_certificates_are_read_again(hansa, ca):
     server.config.write_text(server.base + words.format(word="gamma"))
     server.hang_up()
     await until("SIGHUP is heard", lambda: denied("gamma"))
-    more = server.base.replace('plugin = "matrix"', 'plugin = "matrix"\npresence = true')
+    more = server.base.replace('plugin = "matrix"', 'plugin = "matrix"\npresence_enabled = true')
     server.config.write_text(more + words.format(word="gamma"))
-    assert (await server.run("reload"))["needs_restart"] == ["networks.matrix.presence"]
+    assert (await server.run("reload"))["needs_restart"] == ["networks.matrix.presence_enabled"]
     server.hang_up()
     await until("what waits for a restart is told", lambda: _waits(server))
     asked_by_name = ("policy", "test", "--room", "matrix:#here", *asked[2:])
@@ -314,7 +314,7 @@ async def test_policies_and_certificates_are_read_again(hansa, ca):
 
 
 async def _waits(server) -> bool:
-    return "changes with a restart: networks.matrix.presence" in server.log()
+    return "changes with a restart: networks.matrix.presence_enabled" in server.log()
 
 
 async def _told(server) -> bool:

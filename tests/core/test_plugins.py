@@ -312,7 +312,7 @@ def test_a_value_that_is_not_taken_is_explained_in_words(key, value, said):
         ("media_reserve", -1, "must be 0 or more"),
         ("media_quota_remote", True, "must be a number, not true"),
         ("gap_patience", False, "must be a number, not false"),
-        ("presence", 1, "must be true or false, not 1"),
+        ("presence_enabled", 1, "must be true or false, not 1"),
         ("operator", "alice", "'alice' is not like @name:example.org"),
         ("naming_level", 101, "must be 100 or less"),
         ("public_reading", "perhaps", "must be true or false"),
