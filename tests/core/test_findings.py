@@ -70,4 +70,4 @@ def test_one_thing_is_one():
     hole = {"event": "$x", "why": "late", "servers": ["s"], "asked": [], "attempts": 1}
     assert "1 try" in shown["rooms check"]({**CHECK, **NOTHING, "holes": [hole]})
     filled = {"room": "!a", "events": 1, "failed": {}, "complete": True}
-    assert "1 event of the past came\n" in shown["rooms backfill"](filled)
+    assert "1 past event stored\n" in shown["rooms backfill"](filled)
