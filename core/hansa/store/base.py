@@ -211,7 +211,11 @@ Durability = Literal["full", "lazy"]
 
 
 class Store(Protocol):
-    """The whole database. ``scope`` is the first argument everywhere; ``Scoped`` binds it."""
+    """The whole database. ``scope`` is the first argument everywhere; ``Scoped`` binds it.
+
+    A read sees every commit that returned before it was begun, also after a failover of the database. Of a
+    commit that has not returned it sees all or nothing.
+    """
 
     async def open(self) -> None:
         """Connect and lock. Raises StoreError with what to do if that cannot be."""
