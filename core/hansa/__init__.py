@@ -131,6 +131,7 @@ from hansa.store.base import (
     Value,
     Write,
 )
+from hansa.store.bounds import Whole, pieces
 from hansa.store.faults import ResultUnknown, StoreFault, StoreLost
 from hansa.store.paging import first_page, pages, scan_all
 from hansa.store.races import Changed, again_on_conflict, change_row
@@ -280,6 +281,7 @@ __all__ = [
     "Verdict",
     "ViewChange",
     "WeightedLruCache",
+    "Whole",
     "Write",
     "again_on_conflict",
     "change_row",
@@ -291,6 +293,7 @@ __all__ = [
     "pages",
     "peers_of",
     "people_of",
+    "pieces",
     "readings",
     "refusal_by",
     "scan_all",

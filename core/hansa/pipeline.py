@@ -81,6 +81,8 @@ class _Draft:
     receipted: list[Submission] = field(default_factory=list)
     #: Events that say nothing any more, as they stand in the log now.
     blanked: list[Event] = field(default_factory=list)
+    #: What is counted once it is committed: a turn may be taken again.
+    counts: list[str] = field(default_factory=list)
     #: Whether it changes the present by what is not shown.
     corrects: bool = False
     head: int = 0
@@ -351,6 +353,8 @@ class Pipeline:
             room.view.facts = facts_before
             raise
         turn.committed()
+        for name in draft.counts:
+            self._count(name)
         for item in draft.receipted:
             item.receipt = None
         room.head, room.received = draft.head, draft.received
@@ -408,7 +412,7 @@ class Pipeline:
             await self._blank(room, native, draft)
         event = self._event(room, item, draft, prepared) if shown else None
         if not shown:
-            self._count("not_shown")
+            draft.counts.append("not_shown")
             draft.corrects = draft.corrects or bool(change)
         draft.add(item, Outcome(verdict=verdict, event=event, native_id=prepared.native_id))
 
@@ -461,7 +465,7 @@ class Pipeline:
         return event
 
     def _refuse(self, draft: _Draft, item: Submission, refusal: Refusal) -> None:
-        self._count(f"refused_{refusal.code.value}")
+        draft.counts.append(f"refused_{refusal.code.value}")
         draft.writes += item.writes
         draft.add(item, Outcome(verdict=item.verdict, refusal=refusal))
 

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hansa import Delete, LocalProtocolError, Put, RoomRefused
+from hansa import Delete, LocalProtocolError, Put, RoomRefused, pieces
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.room import care
@@ -250,9 +250,7 @@ async def test_the_event_nearest_to_a_time(tmp_path):
 async def test_every_blocked_room_is_known_after_a_restart(tmp_path):
     async with inbound(tmp_path) as house:
         store, care = house.app.contexts["matrix"].store, house.app.network("matrix")._care
-        for first in range(0, 10_050, 1000):
-            await store.commit(
-                [Put("blocked", (f"!{n}:x",)) for n in range(first, min(first + 1000, 10_050))]
-            )
+        for piece in pieces([Put("blocked", (f"!{n}:x",)) for n in range(10_050)]):
+            await store.commit(piece)
         await care.load()
         assert len(care.blocked) == 10_050

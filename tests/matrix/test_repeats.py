@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from hansa import Insert
+from hansa import Conflict, Insert
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import parse
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.sweep import _TXN_FOR, swept
-from matrix.inbound import V1, inbound
+from matrix.inbound import THEIRS, V1, inbound
 
 
 def message(house, text):
@@ -79,6 +79,31 @@ async def test_what_was_taken_for_new_and_was_not_is_looked_for_from_then_on(tmp
         assert await house.fate(message(house, "last")) == "accepted"
         assert await seen(house) == ["one", "two", "three", "last"]
         assert lost_races(house) == 1
+
+
+async def test_what_a_turn_finds_is_counted_once_it_is_committed(tmp_path, monkeypatch):
+    """A turn that loses a race is taken again: what it soft-failed, and what was refused in it, is one."""
+    async with inbound(tmp_path) as house:
+        await house.fate(message(house, "first"))
+        before, events = house.counted("matrix_pdus"), house.app.runners["matrix"].network._events
+        inner, races = house.app.store._store, [1, 1]
+
+        class Racing:
+            def __getattr__(self, name):
+                return getattr(inner, name)
+
+            async def commit(self, scope, writes, *, durability="full"):
+                if scope == "" and any(w.collection.endswith("/pdu") for w in writes) and races:
+                    races.pop()
+                    raise Conflict("room", ("other",))
+                return await inner.commit(scope, writes, durability=durability)
+
+        house.app.store._store = Racing()
+        raw = house.forger.message(house.room, "from nobody", sender=f"@nobody:{THEIRS}")
+        assert await house.fate(raw) == "rejected"
+        assert not races and lost_races(house) == 2
+        assert house.counted("matrix_pdus")["rejected"] == before.get("rejected", 0) + 1
+        assert (await events.load([event_id(raw, house.room.version)], house.room.version)) != {}
 
 
 async def test_an_event_that_is_known_without_a_place_gets_one(tmp_path):

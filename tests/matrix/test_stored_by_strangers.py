@@ -359,6 +359,7 @@ OTHERS: dict[str, Kept] = {
         f"core/{name}": history("as the events of rooms")
         for name in ("room", "link", "person", "event", "alias", "cursor", "dead", "ghost")
     },
+    "core/people_change": history("people of one change of a room, until it is done; left over, an hour"),
     "core/generation": ours("a number"),
     "xmpp/occupant": history("as many as the rooms let in"),
     "xmpp/secret": ours("one"),

@@ -183,6 +183,7 @@ class MatrixNetwork:
         self._ingest.settled = Healing(self._own, self._administration, self.bridge_user).heal
         self._care = Care(ctx, self._server, self.get, self._administration, self._gaps)
         self._care.forget = self._forget
+        self._care.restore = self._restore
         self._care.forgotten = self._attendance.purge
         self._ingest.blocked = self.blocked
         self._entrance.blocked = self.blocked
@@ -330,6 +331,9 @@ class MatrixNetwork:
 
     def _forget(self, room_id: str) -> None:
         self._rooms.pop(room_id, None)
+
+    def _restore(self, room: MatrixRoom) -> None:
+        self._rooms.setdefault(room.room_id, room)
 
     async def alias(self, alias: str) -> str | None:
         """See ``entitled.Rooms.alias``."""

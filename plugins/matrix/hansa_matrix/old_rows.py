@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from hansa import Cas, Conflict, Insert, NetworkContext, Row, Value, Write, pages
+from hansa import Cas, Conflict, Insert, NetworkContext, Row, Value, Whole, Write, pages
 
 from hansa_matrix.media.quotas import COPIES
 from hansa_matrix.proto import ids
@@ -122,8 +122,7 @@ class OldRows:
             for row in rows:
                 count = counts[ids.domain_of(str(row.key[0]))]
                 count[0], count[1] = count[0] + 1, count[1] + len(row.body)
-        if counts:
-            await self._ctx.store.commit(
-                [Insert("remote_devices_usage", (s,), orjson.dumps(c)) for s, c in sorted(counts.items())]
-            )
+        if counts:  # whether there is one says whether all of them are there
+            usage = [Insert("remote_devices_usage", (s,), orjson.dumps(c)) for s, c in sorted(counts.items())]
+            await self._ctx.store.commit(Whole(usage))
         return sum(lists for lists, _ in counts.values())

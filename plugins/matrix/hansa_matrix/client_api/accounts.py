@@ -27,6 +27,7 @@ from hansa import (
     Write,
     again_on_conflict,
     change_row,
+    pieces,
     scan_all,
 )
 
@@ -318,8 +319,8 @@ class Accounts:
         await self._gone(user, gone, device_ids)
 
     async def _gone(self, user: str, gone: Sequence[Delete], device_ids: Sequence[str]) -> None:
-        if gone:
-            await self._ctx.store.commit(gone)
+        for piece in pieces(gone):
+            await self._ctx.store.commit(piece)
         self._known.revoke(user)  # nor does a request under way keep what it read before
         await self._devices.remove(user, device_ids)
         await self.last_seen.forget(user, device_ids)

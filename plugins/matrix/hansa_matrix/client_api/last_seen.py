@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
-from hansa import Delete, NetworkContext, Put, StoreFault, scan_all
+from hansa import Delete, NetworkContext, Put, StoreFault, pieces, scan_all
 
 #: Seconds between two times that what was noted is kept, and rows in one commit.
 _EVERY, _AT_ONCE = 60.0, 500
@@ -50,8 +50,8 @@ class LastSeen:
         gone = list(devices)
         for device in gone:
             self._noted.pop((user, device), None)
-        if gone:
-            await self._ctx.store.commit([Delete("last_seen", (user, device)) for device in gone])
+        for piece in pieces([Delete("last_seen", (user, device)) for device in gone]):
+            await self._ctx.store.commit(piece)
 
     async def run(self) -> None:
         """Runs with the network."""

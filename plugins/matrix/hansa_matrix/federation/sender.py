@@ -23,6 +23,7 @@ from hansa import (
     Value,
     Write,
     pages,
+    pieces,
     scan_all,
 )
 
@@ -183,7 +184,8 @@ class Sender:
         if not ahead:
             return
         try:
-            await self._ctx.store.commit([peer.kept() for peer in ahead.values()], durability="lazy")
+            for piece in pieces([peer.kept() for peer in ahead.values()]):
+                await self._ctx.store.commit(piece, durability="lazy")
         except StoreFault:
             self._ahead = ahead | self._ahead
             raise

@@ -17,6 +17,7 @@ from hansa import (
     Operation,
     Put,
     RemoteProtocolError,
+    StoreError,
     pages,
     scan_all,
 )
@@ -54,6 +55,8 @@ class Care:
         self.forgotten: Callable[[str], Awaitable[None]]
         #: Takes a room out of the network.
         self.forget: Callable[[str], None] = lambda _: None
+        #: Puts back a room that is not removed to its last row.
+        self.restore: Callable[[MatrixRoom], None] = lambda _: None
 
     async def load(self) -> None:
         """Take up what was blocked before a restart."""
@@ -172,12 +175,21 @@ class Care:
         return {"unblocked": room_id}
 
     async def purge(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Remove a room that nobody of ours is in, in steps between which others write."""
+        """Remove a room that nobody of ours is in, in steps between which others write. Its own row goes
+        last: what is cut off is done to its end by the same command, also after a crash.
+        """
         room = self._known(str(arguments["room"]))
         if room.resident:
             text = f"{room.room_id} still has local members: `hansa matrix rooms leave` first"
             raise LocalProtocolError(text)
         self.forget(room.room_id)
+        try:
+            return await self._purged(room)
+        except StoreError:
+            self.restore(room)
+            raise
+
+    async def _purged(self, room: MatrixRoom) -> dict[str, Any]:
         if self._ctx.link(room.room_id) is not None:
             await self._ctx.close_link(room.room_id)
         removed, work = 0, f"purging {room.room_id}"

@@ -413,6 +413,7 @@ class Membership:
         ]
         for at in range(0, len(fresh), _AT_ONCE):
             await self._ctx.store.commit([*room.unchanged(), *fresh[at : at + _AT_ONCE]])
+        await room.groups.ahead()
         keeping = room.keeping(room.head)
         await self._ctx.store.commit([*keeping, mine.put()])
         room.committed(keeping)

@@ -18,8 +18,8 @@ from hansa_matrix.room.holes import Hole
 from hansa_matrix.room.room import MAX_COUNT, Head, MatrixRoom
 from hansa_matrix.room.state import StateIds
 
-#: Rows that are read at a time; events behind a hole that are gone through.
-_PAGE, _MOST = 200, 5000
+#: Rows that are read at a time; events behind a hole that are gone through, and bytes of them.
+_PAGE, _MOST, _MOST_BYTES = 200, 5000, 32 * 1024 * 1024
 
 
 class Spread:
@@ -90,7 +90,7 @@ class Spread:
     async def _pages(self) -> AsyncIterator[dict[str, Stored]]:
         """What has a place in the room, the newest first, as far as that is gone through."""
         yield dict(self._drafted)
-        read, before = 0, MAX_COUNT
+        read, size, before = 0, 0, MAX_COUNT
         found = pages(
             self._store,
             "pdu",
@@ -103,7 +103,8 @@ class Spread:
         async for rows in found:
             if before < self._since:
                 return
-            if read >= _MOST:
+            size += sum(len(row.body) for row in rows)
+            if read >= _MOST or size > _MOST_BYTES:
                 self.complete = False
                 return
             read += len(rows)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from sys import intern
 
 import orjson
-from hansa import Insert, LocalProtocolError, Row, Scoped
+from hansa import Insert, LocalProtocolError, Row, Scoped, pieces
 
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.state_conflict import differing
@@ -26,6 +26,8 @@ _KEPT, _ENTRIES, _LAST = 100, 20_000, 8
 _CHAIN = 100
 #: Entries in one row: with the longest ids that there can be they stay below a body's 1 MiB.
 _ROW = 1500
+#: Entries of differences that go into the commit of what stands on them: more are kept before it, in pieces.
+_AHEAD = 10_000
 #: Rows that are read together, and for one question about the values of keys.
 _PAGE, MOST_ROWS = 100, 20_000
 
@@ -46,6 +48,8 @@ class Groups:
         self._entries = 0
         #: Parents and differences of the groups that are not durable yet, however many a turn makes.
         self._drafted: dict[int, tuple[int, Sequence[Delta]]] = {}
+        #: Entries of these differences.
+        self._weight = 0
 
     async def load(self, group: int) -> dict[StateKey, str]:
         """A whole state. It is shared: do not change it."""
@@ -180,6 +184,7 @@ class Groups:
             self._drafted[self.last] = parent, delta[at : at + _ROW]
             parent = self.last
             length += at > 0
+        self._weight += len(delta)
         self._keep(self.last, state, length)
         return self.last
 
@@ -192,17 +197,32 @@ class Groups:
             for group, drafted in self._drafted.items()
         ]
 
+    async def ahead(self) -> None:
+        """Make much that was made durable before the commit that names it. Nobody looks at a group that no
+        row names, and its number is not given again: what a crash leaves of that goes with the room. Raises
+        ``Conflict`` where another writer gave the same numbers.
+        """
+        if self._weight <= _AHEAD:
+            return
+        made = list(self._drafted)
+        for piece in pieces(self.drafts()):
+            await self._store.commit(piece)
+        for group in made:
+            self._drafted.pop(group, None)
+        self._weight = sum(len(delta) for _, delta in self._drafted.values())
+
     def forget(self) -> bool:
         """Drop what was made and not committed; whether there was any. Its numbers are not given again."""
         found = bool(self._drafted)
         for group in self._drafted:
             self._drop(group)
-        self._drafted.clear()
+        self.committed()
         return found
 
     def committed(self) -> None:
         """``drafts`` are durable."""
         self._drafted.clear()
+        self._weight = 0
 
     async def catch_up(self) -> None:
         """Give only numbers from now on that are greater than every one in the store."""

@@ -64,6 +64,13 @@ class RoomTurn:
 
     async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared | Missing | Countersign | Refusal:
         """See ``hansa.Turn.prepare``."""
+        prepared = await self._prepared(inbound, verdict)
+        await self._draft.room.groups.ahead()
+        return prepared
+
+    async def _prepared(
+        self, inbound: Inbound, verdict: Verdict
+    ) -> Prepared | Missing | Countersign | Refusal:
         if isinstance(inbound.native, Arrived):
             return await self._arrived(inbound.native, verdict)
         if isinstance(inbound.native, Adopted):
@@ -122,8 +129,8 @@ class RoomTurn:
         if reject is not None:
             if arrived.handshake:
                 return refusal_of(reject)
-            self._draft.ctx.count("matrix_pdus", status=status.value)
-            self._draft.ctx.log.info("%s %s: %s (%s)", status.value, pdu.event_id, reject.reason, reject.rule)
+            said = status.value, pdu.event_id, reject.reason, reject.rule
+            self._draft.counted("matrix_pdus", "%s %s: %s (%s)", *said, status=status.value)
             after, puts = before_group, list[Write]()
             if status is Status.SOFT_FAILED:
                 after = self._draft.after(pdu, before_group, before)
@@ -219,8 +226,8 @@ class RoomTurn:
             status = Status.SOFT_FAILED if reject else status
         if reject is not None:
             why = f"{reject.rule}: {reject.reason}"
-            self._draft.ctx.count("matrix_pdus", status=status.value)
-            self._draft.ctx.log.info("%s %s: %s", status.value, pdu.event_id, why)
+            said = status.value, pdu.event_id, why
+            self._draft.counted("matrix_pdus", "%s %s: %s", *said, status=status.value)
         if status is not Status.REJECTED and pdu.state_key is not None:
             after = room.groups.after(before, state, pdu.key, pdu.event_id)
         depth = adopted.depth or self._draft.deeper(GAP)

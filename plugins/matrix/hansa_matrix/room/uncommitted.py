@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
-from hansa import Prepared, ViewChange, Write
+from hansa import Prepared, ViewChange, Whole, Write
 
 from hansa_matrix.bridge import fact_keys
 from hansa_matrix.proto import ids
@@ -66,6 +67,8 @@ class Uncommitted:
         #: The room's row and state groups, once they are asked for.
         self._keeping: list[Write] = []
         self.passing = Passing(room, self.load, self.drafted)
+        #: What is counted and logged of all this once it is committed.
+        self._results: list[Callable[[], None]] = []
         #: Events redacted by the one that is being prepared.
         self._blanked: list[str] = []
         #: Events that were redacted before they had a place.
@@ -91,13 +94,27 @@ class Uncommitted:
         return [self.ctx.store.owned(write) for write in (*self._keeping, *self.passing.closing())]
 
     async def commit(self, writes: Sequence[Write]) -> None:
-        """Commit events outside a turn of the core: of a room that nobody else writes to yet."""
+        """Commit events outside a turn of the core: of a room that nobody else writes to yet. It is one
+        moment, however many events it holds.
+        """
         try:
-            await self.ctx.store.commit([*writes, *self.closing()])
+            await self.room.groups.ahead()
+            await self.ctx.store.commit(Whole([*writes, *self.closing()]))
         except BaseException:
             self.abandoned()
             raise
         self.committed()
+
+    def counted(self, name: str, line: str = "", *values: object, **labels: str) -> None:
+        """Count something, and say it in the log, once this is committed: a turn may be taken again, or end
+        with what was known already.
+        """
+        self._results.append(partial(self._say, name, line, values, labels))
+
+    def _say(self, name: str, line: str, values: Sequence[object], labels: Mapping[str, str]) -> None:
+        self.ctx.count(name, **labels)
+        if line:
+            self.ctx.log.info(line, *values)
 
     def skipped(self) -> None:
         """What follows is told after events that are not here."""
@@ -127,6 +144,8 @@ class Uncommitted:
         self.passing.committed()
         for servers in self._recipients:
             self.own.sender.sent(servers)
+        for result in self._results:
+            result()
 
     def abandoned(self) -> None:
         """Nothing of this happened, or it is not known whether it did: the room is read again before anything
@@ -143,9 +162,10 @@ class Uncommitted:
         """What takes back everything that is put into the DAG after this."""
         head, resident, attended = self.head, self._resident, self._attended
         stored, recipients, stays = dict(self.stored), list(self._recipients), list(self._stays)
-        holes = dict(self.passing.drafted)
+        holes, results = dict(self.passing.drafted), list(self._results)
 
         def undo() -> None:
+            self._results = results
             self.head, self._resident, self._attended = head, resident, attended
             self.stored, self._recipients, self._stays = stored, recipients, stays
             self.passing.drafted = holes
@@ -296,7 +316,7 @@ class Uncommitted:
         spread = Spread(self.room, self.ctx.store, self.stored, self.passing.every(), since)
         self.head = await spread.go(pdu, was, now, self.head)
         if not spread.complete:
-            self.ctx.count("matrix_late_state_branches")
+            self.counted("matrix_late_state_branches")
             return None
         self.stored |= spread.events
         self.passing.drafted |= spread.holes
@@ -389,10 +409,10 @@ class Uncommitted:
             waiting = Waiting(redaction.event_id, ids.domain_of(redaction.sender), live)
             writes += self.room.awaited.wait(named, waiting)
             if not writes:
-                self.ctx.count("matrix_redactions", status="not_awaited")
+                self.counted("matrix_redactions", status="not_awaited")
             return writes
         if await self.no_redaction(redaction, before):
-            self.ctx.count("matrix_redactions", status="withheld")
+            self.counted("matrix_redactions", status="withheld")
             return writes
         after = applied(target, self.room.version)
         if after is None:

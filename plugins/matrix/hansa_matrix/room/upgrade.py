@@ -52,8 +52,8 @@ from hansa_matrix.room.uncommitted import Uncommitted
 from hansa_matrix.room.unfinished import Unfinished, all_unfinished, unfinished_of
 
 TOMBSTONE = "m.room.tombstone"
-#: Commits by which a room's names are moved, 1,000 of them by each, lost races included.
-_ROUNDS = 10
+#: Commits by which a room's names are moved, lost races included, and names that are moved by each.
+_ROUNDS, _NAMES = 10, 1000
 
 
 class Upgrades:
@@ -260,7 +260,8 @@ class Upgrades:
         """
         store = self._ctx.store
         for done in range(_ROUNDS):
-            writes: list[Write] = [moved(alias, new) for alias in await aliases_of(store, old)]
+            names = (await aliases_of(store, old))[:_NAMES]
+            writes: list[Write] = [moved(alias, new) for alias in names]
             listed = await store.get("published", (old,))
             if listed is not None:
                 writes += [Remove("published", (old,), listed.body), listing(new, listed.body.decode())]

@@ -139,8 +139,8 @@ class KeyBackups:
         self, user: str, backup: Backup, keys: Mapping[tuple[str, str], Mapping[str, Any]]
     ) -> Backup:
         named = {(user, backup.version, *name): data for name, data in keys.items()}
-        writes: list[Write] = []
-        count, size = backup.count, backup.size
+        writes: list[Put] = []
+        counted: list[tuple[int, int]] = []
         every = list(named)
         for at in range(0, len(every), _PAGE):  # what is there may be much larger than what is said
             known = await self._ctx.store.get_many("key_backup_key", every[at : at + _PAGE])
@@ -150,16 +150,25 @@ class KeyBackups:
                     continue
                 body = orjson.dumps(data)
                 writes.append(Put("key_backup_key", key, body))
-                count += before is None
-                size += len(body) - len(before.body) if before is not None else len(body) + _BESIDE
+                more = len(body) - len(before.body) if before is not None else len(body) + _BESIDE
+                counted.append((int(before is None), more))
         if not writes:
             return backup
         others = sum(one.size for one in await self.every(user) if one.version != backup.version)
+        size = backup.size + sum(more for _, more in counted)
         if size > backup.size and size + others > MOST_BYTES:
             raise error(413, "M_TOO_LARGE", f"backups have at most {MOST_BYTES} bytes")
-        after = replace(backup, etag=backup.etag + 1, count=count, size=size)
-        await self._ctx.store.commit([*writes, _changed(user, backup, after)])
-        return after
+        for at in range(0, len(writes), _PAGE):  # a client that was cut off says all of them again
+            part = counted[at : at + _PAGE]
+            after = replace(
+                backup,
+                etag=backup.etag + 1,
+                count=backup.count + sum(new for new, _ in part),
+                size=backup.size + sum(more for _, more in part),
+            )
+            await self._ctx.store.commit([*writes[at : at + _PAGE], _changed(user, backup, after)])
+            backup = after
+        return backup
 
     async def keys(
         self, user: str, version: int, place: Sequence[str] = ()

@@ -25,6 +25,7 @@ from hansa import (
     Value,
     Write,
     again_on_conflict,
+    pieces,
     scan_all,
 )
 
@@ -60,6 +61,9 @@ _MOST_ONE_TIME = 5000
 MOST_OF_USER, MOST_ALGORITHMS, MOST_VOUCHED = 50_000, 10, 10_000
 #: People who are looked up in one go.
 _AT_ONCE = 250
+#: Devices that are removed in one commit, and rows of what each had; the rest goes before it. Devices whose
+#: keys are claimed in one.
+_GONE_AT_ONCE, _BELONGINGS, _CLAIMED_AT_ONCE = 20, 150, 500
 
 
 class Devices:
@@ -165,8 +169,9 @@ class Devices:
 
     async def remove(self, user: str, device_ids: Sequence[str]) -> None:
         """Devices that are gone, with their keys and with what waits for them."""
-        async with self._one:
-            await again_on_conflict(partial(self._removed, user, device_ids))
+        for at in range(0, len(device_ids), _GONE_AT_ONCE):
+            async with self._one:
+                await again_on_conflict(partial(self._removed, user, device_ids[at : at + _GONE_AT_ONCE]))
 
     async def _removed(self, user: str, device_ids: Sequence[str]) -> None:
         """See ``remove``. Raises ``Conflict`` where another changed one of them since it was read."""
@@ -176,11 +181,12 @@ class Devices:
             row = await self._ctx.store.get("device", (user, device_id))
             if row is None:
                 continue
-            writes += [
-                Remove("device", (user, device_id), row.body),
-                *await self._belongings(user, device_id),
-            ]
+            writes.append(Remove("device", (user, device_id), row.body))
             gone.append((Device(device_id=device_id), True))
+            few = await self._belongings(user, device_id)
+            for piece in pieces(few[_BELONGINGS:]):  # who has a device no more needs none of it
+                await self._ctx.store.commit(piece)
+            writes += few[:_BELONGINGS]
         if not gone:
             return
         await self._change(user, writes, gone)
@@ -188,7 +194,8 @@ class Devices:
         for device, _ in gone:
             more = await self._belongings(user, device.device_id)
             if more and await self.get(user, device.device_id) is None:
-                await self._ctx.store.commit(more)
+                for piece in pieces(more):
+                    await self._ctx.store.commit(piece)
 
     async def _belongings(self, user: str, device_id: str) -> list[Write]:
         """The writes that remove what a device had, its keys and what waits for it."""
@@ -441,8 +448,17 @@ class Devices:
         """A key of each device, by user, device and algorithm. A one-time key is gone, durably, before
         anybody has it.
         """
-        async with self._one:
-            return await again_on_conflict(partial(self._claimed, wanted))
+        every = [(user, one, algorithm) for user, of in wanted.items() for one, algorithm in of.items()]
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for at in range(0, len(every), _CLAIMED_AT_ONCE):
+            part: dict[str, dict[str, str]] = {}
+            for user, device_id, algorithm in every[at : at + _CLAIMED_AT_ONCE]:
+                part.setdefault(user, {})[device_id] = algorithm
+            async with self._one:
+                taken = await again_on_conflict(partial(self._claimed, part))
+            for user, keys in taken.items():
+                found.setdefault(user, {}).update(keys)
+        return found
 
     async def _claimed(self, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, dict[str, Any]]]:
         """See ``claim``. Raises ``Conflict`` where another took one of the keys since it was read."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from hansa import Busy, Conflict, Insert, LocalProtocolError, LruCache, NetworkContext, Row, Write
+from hansa import Busy, Conflict, Insert, LocalProtocolError, LruCache, NetworkContext, Row, Whole, Write
 
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.crowding import Trimmed
@@ -99,7 +99,7 @@ class DeviceMessages:
                 self._ctx.count("matrix_to_device_limited")
                 raise Busy(f"{origin} sends too much to devices", after=wait)
             try:
-                await self._ctx.store.commit([*writes, *batch.writes()])
+                await self._ctx.store.commit(Whole([*writes, *batch.writes()]))
             except Conflict:  # the same is being taken twice, or more for a device, at this moment
                 if attempt == _TRIES - 1:
                     raise
@@ -249,7 +249,7 @@ class DeviceMessages:
             batch = self.shares.batch()
             kept = await self._kept(message, here, message.sender, batch, generation)
             try:
-                await self._ctx.store.commit([*writes, *batch.writes()])
+                await self._ctx.store.commit(Whole([*writes, *batch.writes()]))
             except Conflict as conflict:
                 if conflict.collection.endswith("to_device_seen"):
                     return []
