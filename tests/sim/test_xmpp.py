@@ -102,6 +102,10 @@ class Room:
         self.words.append(word)
         return word
 
+    @property
+    def linked(self) -> bool:
+        return self.machine.listening and any(len(one.links) == 2 for one in self.machine.running.rooms)
+
     async def connected(self) -> None:
         """The link is up whenever a process runs."""
         while True:
@@ -190,6 +194,7 @@ def _chatting(seed: int, _: object = None) -> str:
         database = Database(sim, room.machine, often=0.06)
         await database.start()
         connecting = asyncio.ensure_future(room.connected())
+        await sim.until(lambda: room.linked, "the room is made and linked", within=60.0)
         database.trouble = True
         await asyncio.gather(*(room.talk(full, 8) for full in PEOPLE), room.told(8))
         await database.peace()
