@@ -7,7 +7,7 @@ import ipaddress
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -86,6 +86,8 @@ class Outbound:
         self._names: _GuardedResolver | None = None
         self._kept: dict[str, float] = {}
         self._told = LogLimit(_log)
+        #: Asked before each request, whether this process may speak to others.
+        self.may_speak: Callable[[], Awaitable[bool]] | None = None
 
     def measures(self) -> Iterator[tuple[str, dict[str, str], float]]:
         """Gauges: requests that have a place and that wait for one, by pool."""
@@ -178,6 +180,9 @@ class Outbound:
         scheme = "https" if request.tls_name else "http"
         where = f"{shown}:{request.port}"
         headers = {"Host": request.host_header or shown, **request.headers}
+        if self.may_speak is not None and not await self.may_speak():
+            text = "this process stood still, and does not know whether its database is still its own"
+            raise self._failure(where, text, Failure.BUSY)
         try:
             url = URL(f"{scheme}://{where}{request.target}", encoded=True)
             answer = await self._open().request(

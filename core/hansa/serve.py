@@ -37,6 +37,7 @@ from hansa.seams import Seams, SystemClock, SystemRandom
 from hansa.settings import Tls
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.standby import ASK_EVERY, Standby, let_go
+from hansa.standstill import Standstill
 from hansa.store import open_store
 from hansa.store.base import InUse, Shared
 from hansa.store.faults import FaultKind, StoreFault, StoreLost
@@ -170,6 +171,9 @@ class Process:
         store = self.app.setup.store
         if isinstance(store, Shared):
             self.app.spawn(partial(self._heed, store), "promotion")
+            standstill = Standstill(self.app.setup.seams.clock.monotonic, self.app.store.probe)
+            self._http.may_speak = standstill.may_speak
+            self.app.spawn(standstill.watch, "standstill")
         if standby is not None:
             self._operations.standby = None
             standby.serves.set()
