@@ -45,7 +45,7 @@ REASONS = {
     "hansa_matrix/media/library.py reserve": "twice `MOST_RESERVED` are refused as too many",
     "hansa_matrix/old_rows.py _lists": "whether there is any",
     "hansa_matrix/old_rows.py complete": _DRAINED,
-    "hansa_matrix/room/care.py purge": _DRAINED,
+    "hansa_matrix/room/care.py _purged": _DRAINED,
     "hansa_matrix/room/directory.py _some": "the neighbours of a place",
     "hansa_matrix/room/ended.py sweep": _DRAINED,
     "hansa_matrix/room/ingest.py _numbered": "the last one",

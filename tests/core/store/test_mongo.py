@@ -92,14 +92,14 @@ async def test_who_lost_the_database_writes_nothing_more(mongo_url):
 
 
 async def test_the_lease_is_kept_while_nothing_is_written(mongo_url, monkeypatch):
-    monkeypatch.setattr(mongo, "SECONDS", 0.15)
+    monkeypatch.setattr(mongo, "SECONDS", 1.0)
     store = await opened(mongo_url)
     lease(mongo_url, {"until": at(-1000)})
 
     async def extended() -> bool:
         return lease(mongo_url, {"looked": 1})["until"] > at(0)
 
-    await until("the lease is extended", extended, 10)
+    await until("the lease is extended", extended, 30)
     await store.close()
 
 
