@@ -1,13 +1,11 @@
-"""All rows of one store into another, of whatever kind: read back after they are written, and gone on with
-where a copy that was broken off stood.
+"""All rows of one store into another, of whatever kind: read back after they are written. A copy that was
+broken off is compared from its first row, since its source may have changed or may be another, and goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import orjson
 
 from hansa.store import catalogue
 from hansa.store.base import Collection, Delete, Put, Row, Schema, Store, StoreError, Write
@@ -16,7 +14,7 @@ from hansa.store.paging import every_page
 #: Bytes of bodies in one commit of a copy.
 _BYTES = 8 * 1024 * 1024
 _MARK = "mark"
-#: How far a copy is (``holder`` is the scope): in the store that is copied to, until it is whole.
+#: That a copy is under way: in the store that is copied to, until it is whole.
 _SCHEMA = Schema(
     owner=catalogue.COPY,
     version=1,
@@ -52,7 +50,7 @@ async def copy_store(source: Store, target: Store, told: Told) -> Copied:
     if not any(schema.owner == "core" for _, schema in schemas):
         raise StoreError("the database to copy has no catalogue: start this Hansa on it once, and stop it")
     resumed = await _begin(target)
-    copy = _Copy(source, target, told)
+    copy = _Copy(source, target, told, resumed=resumed)
     every: list[tuple[str, Collection]] = []
     for scope, schema in schemas:
         await source.declare(scope, schema)
@@ -91,30 +89,45 @@ async def _end(target: Store) -> None:
 class _Copy:
     """One copy under way. ``done`` of ``total`` rows are in the target."""
 
-    def __init__(self, source: Store, target: Store, told: Told) -> None:
+    def __init__(self, source: Store, target: Store, told: Told, *, resumed: bool) -> None:
         self._source = source
         self._target = target
         self._told = told
+        self._resumed = resumed
         self.done = self.total = 0
 
     async def collection(self, scope: str, collection: Collection) -> None:
-        """Copy one collection from where its mark stands. Raises ``NotTheSame``."""
-        at = (scope, collection.name)
-        mark = await self._target.get("", _MARK, at)
-        copied, parts = orjson.loads(mark.body) if mark is not None else (0, [])
-        self.done += copied
-        async for page in every_page(self._source, scope, collection, tuple(parts)):
+        """Copy one collection. Raises ``NotTheSame``."""
+        copied, name = 0, f"{scope}/{collection.name}"
+        async for page in every_page(self._source, scope, collection):
             for part in _parts(page):
+                rows = await self._lacking(scope, collection, part) if self._resumed else part
+                if rows:
+                    writes: list[Write] = [Put(name, row.key, row.body, row.fields) for row in rows]
+                    await self._target.commit("", writes)
+                    await self._compare(scope, collection, rows)
                 copied += len(part)
-                name = f"{scope}/{collection.name}"
-                writes: list[Write] = [Put(name, row.key, row.body, row.fields) for row in part]
-                writes.append(Put(_MARK, at, orjson.dumps([copied, part[-1].key])))
-                await self._target.commit("", writes)
-                await self._compare(scope, collection, part)
                 self.done += len(part)
-                self._told(self.done, self.total)
+                if rows:
+                    self._told(self.done, self.total)
+        if self._resumed:
+            await self._prune(scope, collection)
         if await self._target.count(scope, collection.name) != copied:
             raise NotTheSame(f"{scope or 'core'}/{collection.name} has another number of rows in the copy")
+
+    async def _lacking(self, scope: str, collection: Collection, rows: list[Row]) -> list[Row]:
+        """The rows that the target has otherwise, or not at all."""
+        found = await self._target.get_many(scope, collection.name, [row.key for row in rows])
+        return [row for row in rows if found.get(row.key) != row]
+
+    async def _prune(self, scope: str, collection: Collection) -> None:
+        """Remove what the source has no more."""
+        name = f"{scope}/{collection.name}"
+        async for page in every_page(self._target, scope, collection):
+            kept = await self._source.get_many(scope, collection.name, [row.key for row in page])
+            gone = [Delete(name, row.key) for row in page if row.key not in kept]
+            if gone:
+                await self._target.commit("", gone)
 
     async def _compare(self, scope: str, collection: Collection, rows: list[Row]) -> None:
         found = await self._target.get_many(scope, collection.name, [row.key for row in rows])

@@ -90,6 +90,27 @@ async def test_a_copy_that_was_broken_off_goes_on_where_it_stood(tmp_path):
     assert seen == sorted(set(seen)), "no row was copied twice"
 
 
+async def test_a_copy_goes_on_with_what_its_source_is_by_now(tmp_path):
+    """Hansa may run on the source between two calls, and the second call may name another source."""
+    source, target = await _filled(), await _target(tmp_path / "to.db")
+
+    def broken(done: int, of: int) -> None:
+        if done > 400:
+            raise _Broken
+
+    with pytest.raises(_Broken):
+        await copy_store(source, target, broken)
+    await source.commit(
+        "s", [Put("thing", ("a", 3), b"changed", {"color": "new"}), Delete("thing", ("a", 4))]
+    )
+    await source.commit("s", [Put("thing", ("A", 1), b"before the others")])
+    found = await copy_store(source, target, lambda *_: None)
+    assert found.resumed and found.rows == 561
+    for scope, name in (("s", "thing"), ("s", "line"), ("policy:words", "file"), ("", "alias")):
+        assert await target.scan(scope, name, limit=10_000) == await source.scan(scope, name, limit=10_000)
+    await target.close()
+
+
 async def test_a_copy_is_not_made_over_rows_that_are_there(tmp_path):
     source, target = await _filled(), await _filled(tmp_path / "mine.db")
     with pytest.raises(StoreError, match="not empty"):
