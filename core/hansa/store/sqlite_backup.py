@@ -106,6 +106,7 @@ def restore(folder: Path, database: Path, media: Path, told: Told, *, replace: b
     """
     found = _manifest(folder)
     copy = folder / _DATABASE
+    _refuse_links(folder)
     told("checking the backup", 0, found.size)
     if _digest(copy) != found.sha256 or check_file(copy):
         raise StoreError(f"{copy} is not what was backed up: it was changed or damaged")
@@ -125,6 +126,17 @@ def restore(folder: Path, database: Path, media: Path, told: Told, *, replace: b
         fresh.rename(database)
         _sync(database.parent)
     return found
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raises StoreError for a backup with a symbolic link in it, which no backup has: what it points to would
+    be read as the user who restores, and given out as a file of people.
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            one = Path(parent, name)
+            if one.is_symlink():
+                raise StoreError(f"{one} is a symbolic link: a backup has files and folders alone")
 
 
 def _keep(database: Path) -> None:
@@ -191,7 +203,7 @@ def _copy_files(source: Path, target: Path, told: Callable[[int, int], None]) ->
     for at, one in enumerate(every):
         told(at, len(every))
         to = target / one.relative_to(source)
-        if to.exists() and to.stat().st_size == one.stat().st_size:
+        if to.exists() and to.stat().st_size == one.stat().st_size and _digest(to) == one.name:
             continue
         try:
             if _copy(one, to) != one.name:

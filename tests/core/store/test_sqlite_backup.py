@@ -168,3 +168,33 @@ async def test_a_file_whose_bytes_are_others_is_named(tmp_path):
     path.write_bytes(b"pictura")
     found = back_up(tmp_path / "hansa.db", tmp_path / "media", tmp_path / "backup", "1", _quiet)
     assert found.damaged == (f"matrix/{digest[:2]}/{digest}",)
+
+
+async def _backed_up(tmp_path):
+    store = await _store(tmp_path / "hansa.db")
+    await store.commit("s", [Append("line", b"kept")])
+    await store.close()
+    digest = _file(tmp_path / "media", b"picture")
+    folder = tmp_path / "backup"
+    back_up(tmp_path / "hansa.db", tmp_path / "media", folder, "1", _quiet)
+    return folder, folder / "media" / "matrix" / digest[:2] / digest
+
+
+@pytest.mark.parametrize("what", ["hansa.db", "file", "folder"])
+async def test_a_backup_with_a_symbolic_link_is_not_restored(what, tmp_path):
+    folder, picture = await _backed_up(tmp_path)
+    one = {"hansa.db": folder / "hansa.db", "file": picture, "folder": picture.parent}[what]
+    one.rename(tmp_path / "elsewhere")
+    one.symlink_to(tmp_path / "elsewhere")
+    house = tmp_path / "house"
+    with pytest.raises(StoreError, match="symbolic link"):
+        restore(folder, house / "hansa.db", house / "media", _quiet, replace=False)
+    assert not house.exists()
+
+
+async def test_a_damaged_file_is_replaced_by_that_of_the_backup(tmp_path):
+    folder, picture = await _backed_up(tmp_path)
+    there = tmp_path / "media" / picture.relative_to(folder / "media")
+    there.write_bytes(b"damaged")  # as long as the picture
+    restore(folder, tmp_path / "hansa.db", tmp_path / "media", _quiet, replace=True)
+    assert there.read_bytes() == b"picture"
