@@ -19,6 +19,7 @@ pytestmark = pytest.mark.sim
 async def _peace(sim: Simulation, databases: list[Database]) -> None:
     for database in databases:
         await database.peace()
+    await asyncio.sleep(10.0)  # what waited for a database is begun again within 5 s
 
 
 def _checked(sim: Simulation, databases: list[Database]) -> None:
