@@ -167,7 +167,9 @@ def register(commands: Commands) -> None:
             show=_stuck,
         )
     )
-    commands.add(Command(words="rooms skip", help="drop one of them", arguments=(room, event)))
+    commands.add(
+        Command(words="rooms skip", help="drop an event that cannot be processed", arguments=(room, event))
+    )
     whose = Argument(name="--user", help="whose (default: the bridge user's)")
     commands.add(
         Command(words="invites ls", changes=False, help="list pending invites and knocks", show=_invites)
@@ -292,7 +294,7 @@ def register(commands: Commands) -> None:
     uses = Argument(
         name="--uses", help="how often it may be used (default: 1; 0: without limit)", number=True
     )
-    commands.add(Command(words="tokens add", help="create an account", arguments=(uses,)))
+    commands.add(Command(words="tokens add", help="make a registration token", arguments=(uses,)))
     commands.add(Command(words="tokens ls", changes=False, help="list registration tokens", show=_tokens))
     commands.add(
         Command(
