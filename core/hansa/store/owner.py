@@ -46,4 +46,19 @@ def is_dead(owner: Mapping[str, Any]) -> bool:
     """Whether an owner was a process of this machine that is no more."""
     if not owner.get("namespace") or owner["namespace"] != _namespace():
         return False
-    return bool(owner["born"] != _born(int(owner["pid"])))
+    pid = int(owner["pid"])
+    born = _born(pid)
+    if not born and not _is_gone(pid):
+        return False  # another user's, which /proc hides (hidepid): nothing tells whether it is this one
+    return bool(owner["born"] != born)
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether a process has ended, also one that its parent has not asked after."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return _read(f"/proc/{pid}/stat") != ""

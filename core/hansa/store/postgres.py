@@ -30,9 +30,9 @@ from hansa.store.batches import batch_of, heartbeat
 from hansa.store.bounds import Whole
 from hansa.store.memory import split
 from hansa.store.postgres_batches import Step
-from hansa.store.postgres_lease import MAKE, SECONDS
+from hansa.store.postgres_lease import MAKE, SECONDS, NoLease
 from hansa.store.postgres_rights import ALLOWED, MISSING, lacking, refused
-from hansa.store.postgres_session import ERRORS, Place, Readers, is_cut
+from hansa.store.postgres_session import ERRORS, Place, Readers, is_cut, sqlstate
 from hansa.store.postgres_tables import Table, table, value
 from hansa.store.postgres_wish import WISHED, wish
 from hansa.store.postgres_writer import Writer
@@ -41,6 +41,9 @@ from hansa.store.postgres_writer import Writer
 _READERS = 4
 #: How long a read is asked again, and how long one may take, in seconds.
 _READ_PATIENCE, _ANSWER_WITHIN = 60.0, 30.0
+#: What says that another process made the same at the same moment: unique_violation (of a catalogue of the
+#: server), duplicate_table, duplicate_object; and how often it is tried.
+_MADE_MEANWHILE, _TRIES = frozenset({"23505", "42P07", "42710"}), 5
 #: Rows of one transaction of a migration.
 _STRIDE = 100
 #: Characters of a scope: with the longest key it fits an entry of an index.
@@ -88,7 +91,7 @@ class PostgresStore:
         writer = Writer(self._place, self._tables, readers.moved)
         schemas = self._table("hansa", _SCHEMAS)
         try:
-            await self._make([schemas], MAKE)
+            await self._make_first(schemas)
             await writer.open()
         except ERRORS as error:
             raise self._place.fault(error) from None
@@ -123,6 +126,20 @@ class PostgresStore:
         self._tables.append(made)
         return made
 
+    async def _make_first(self, schemas: Table) -> None:
+        """Create what every database has. Two processes that meet an empty one may both try. Raises what
+        ``ERRORS`` names, StoreError.
+        """
+        for attempt in range(_TRIES):
+            try:
+                await self._make([schemas], MAKE)
+            except ERRORS as error:
+                if sqlstate(error) not in _MADE_MEANWHILE or attempt == _TRIES - 1:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                return
+
     async def _make(self, tables: Sequence[Table], first: str = "") -> None:
         """Create what is missing. Raises what ``ERRORS`` names."""
         session = await self._place.connect()
@@ -131,6 +148,8 @@ class PostgresStore:
             if first:
                 made = await connection.fetchval("SELECT to_regclass('hansa_lease')")
                 await self._allowed(connection, ["hansa_lease"], [] if made else [first])
+                if not made and await connection.fetchval("SELECT to_regclass($1)", tables[0].name):
+                    raise NoLease
                 if not made:
                     await connection.execute(first)
             present = {name: set(columns) for name, columns in await connection.fetch(_COLUMNS)}

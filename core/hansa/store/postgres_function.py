@@ -13,8 +13,9 @@ from enum import IntEnum
 
 from hansa.store.postgres_tables import Table
 
-#: What the function raises: a step met another writer (the text is its number, from 1); the lease is gone.
-CONFLICT, GONE = "HA409", "HA410"
+#: What the function raises: a step met another writer (the text is its number, from 1); the lease is gone;
+#: the last commit is not the one before this, since a backup was put in the place of what was there.
+CONFLICT, GONE, BEHIND = "HA409", "HA410", "HA411"
 #: A call of it: token, number of the commit, appends, lazy, codes, texts, numbers, bodies.
 CALL = "SELECT pg_temp.hansa_write($1, $2, $3, $4, $5, $6, $7, $8)"
 #: Steps of a group after which the lease is extended at its end too: it has taken a while.
@@ -136,8 +137,11 @@ DECLARE
 BEGIN
   IF lazy1 THEN PERFORM set_config('synchronous_commit', 'off', true); END IF;
   UPDATE {lease} SET position = position + appends1, number = number1, until = {until}
-    WHERE id = 1 AND token = mine1 RETURNING position INTO last1;
-  IF NOT FOUND THEN RAISE EXCEPTION USING ERRCODE = '{GONE}', MESSAGE = 'the lease is gone'; END IF;
+    WHERE id = 1 AND token = mine1 AND number = number1 - 1 RETURNING position INTO last1;
+  IF NOT FOUND AND EXISTS (SELECT FROM {lease} WHERE id = 1 AND token = mine1) THEN
+    RAISE EXCEPTION USING ERRCODE = '{BEHIND}', MESSAGE = 'the last commit is another';
+  END IF;
+  IF last1 IS NULL THEN RAISE EXCEPTION USING ERRCODE = '{GONE}', MESSAGE = 'the lease is gone'; END IF;
   pos1 := last1 - appends1;
   FOREACH step1 IN ARRAY codes1 LOOP
     i1 := i1 + 1; place1 := step1 / 8; kind1 := step1 % 8;

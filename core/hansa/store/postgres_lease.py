@@ -14,7 +14,7 @@ import contextlib
 import secrets
 from typing import Any
 
-from hansa.store.base import InUse
+from hansa.store.base import InUse, StoreError
 from hansa.store.faults import StoreLost
 from hansa.store.owner import is_dead, is_self, this_process
 
@@ -54,6 +54,16 @@ FROM {TABLE} WHERE id = 1
 """
 
 
+class NoLease(StoreError):
+    """The last position is not known: to begin at another would give positions again."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"{TABLE} has lost its row, or was removed, and with it the last position: restore this "
+            "database from a backup"
+        )
+
+
 class Lease:
     """Who may write to a database: ``token`` is this process's."""
 
@@ -66,12 +76,14 @@ class Lease:
         """Become the holder; returns the last position and the number of the last commit.
 
         A process of another machine may be gone: unless it shows a sign of life, its lease is waited for.
-        Raises InUse naming who has the database.
+        Raises InUse naming who has the database, ``NoLease``.
         """
         found = await self._claim(connection, "")
         if found is not None:
             return found
         owner = await connection.fetchrow(_OWNER)
+        if owner is None:
+            raise NoLease
         if is_dead(owner):
             found = await self._claim(connection, owner["token"])
         elif owner["namespace"] != this_process()["namespace"]:
@@ -81,7 +93,10 @@ class Lease:
         return found
 
     async def _wait(self, connection: Any, owner: Any) -> tuple[int, int] | None:
-        """Claim it when its time is over, or its holder says that it lets go; None if that lives."""
+        """Claim it when its time is over, or its holder says that it lets go; None if that lives. A holder
+        that shows no sign of life for all that time has lost it too where the time is not over: the
+        database's clock was put back.
+        """
         now = asyncio.get_running_loop().time
         start, freed, until = now(), asyncio.Event(), owner["until"]
         await connection.add_listener(TABLE, lambda *_: freed.set())
@@ -90,13 +105,17 @@ class Lease:
             if found is not None:
                 return found
             owner = await connection.fetchrow(_OWNER)
+            if owner is None:
+                raise NoLease
             if owner["until"] != until and owner["token"]:
                 return None
             freed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(max(owner["left"], 0.05), _PATIENCE)):
                     await freed.wait()
-        return None
+        owner = await connection.fetchrow(_OWNER)
+        silent = owner is not None and owner["until"] == until and now() - start >= SECONDS
+        return await self._claim(connection, owner["token"]) if silent else None
 
     async def _claim(self, connection: Any, dead: str) -> tuple[int, int] | None:
         token, mine = secrets.token_hex(16), this_process()

@@ -22,7 +22,7 @@ from hansa.store.base import Append, Conflict, StoreError
 from hansa.store.batches import Batch, answer, fail, next_group, place
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
 from hansa.store.postgres_batches import Step, values_of
-from hansa.store.postgres_function import CALL, CONFLICT, GONE, function
+from hansa.store.postgres_function import BEHIND, CALL, CONFLICT, GONE, function
 from hansa.store.postgres_lease import SECONDS, TABLE, Lease
 from hansa.store.postgres_session import ERRORS, Place, Session, is_cut, reason, sqlstate
 from hansa.store.postgres_tables import Table, Values
@@ -43,8 +43,8 @@ _REFUSED = ("22", "23", "54")
 
 
 _WENT_BACK = (
-    "it went back behind what it had kept, as after a failover to a standby that had not received all of it, "
-    "so that this process ends"
+    "it went back behind what it had kept, as after a failover to a standby that had not received all of it "
+    "or a restored backup, so that this process ends"
 )
 
 
@@ -268,6 +268,8 @@ class Writer:
             raise Conflict(step.table.collection.name, step.write.key) from None
         if state == GONE:
             raise StoreLost from None
+        if state == BEHIND:
+            raise StoreLost(_WENT_BACK) from None
         if state[:2] in _REFUSED:
             raise _Refused(f"PostgreSQL {self._place} does not take it: {reason(error)}") from None
 

@@ -16,6 +16,7 @@ from hansa.store.base import (
     Conflict,
     Delete,
     Insert,
+    InUse,
     Put,
     Remove,
     Schema,
@@ -145,6 +146,51 @@ async def test_a_process_of_another_machine_that_lives_is_named(postgres_url, mo
         await PostgresStore(postgres_url).open()
 
 
+async def test_a_lease_that_the_clock_put_far_ahead_is_not_waited_for(postgres_url, monkeypatch):
+    """The database's clock was put back by an hour after the holder died."""
+    await (await opened(postgres_url)).close()
+    await lease(postgres_url, f"{ELSEWHERE}, until = clock_timestamp() + interval '1 h'")
+    monkeypatch.setattr(postgres_lease, "SECONDS", 0.3)
+    monkeypatch.setattr(postgres_lease, "_PATIENCE", 0.5)
+    await (await opened(postgres_url)).close()
+
+
+async def test_processes_that_meet_an_empty_database_at_once_agree_on_one(postgres_url):
+    stores = [PostgresStore(postgres_url) for _ in range(6)]
+    met = await asyncio.gather(*(store.open() for store in stores), return_exceptions=True)
+    assert met.count(None) == 1
+    assert all(isinstance(one, InUse) for one in met if one is not None)
+    for store in stores:
+        await store.close()
+
+
+@pytest.mark.parametrize("done", ["DELETE FROM hansa_lease", "DROP TABLE hansa_lease"])
+async def test_a_database_whose_last_position_is_lost_is_refused(done, postgres_url):
+    store = await opened(postgres_url)
+    await store.commit("s", [Append("line")])
+    await store.close()
+    await executed(postgres_url, done)
+    with pytest.raises(StoreError, match="hansa_lease has lost its row"):
+        await opened(postgres_url)
+
+
+async def test_a_backup_that_is_put_in_the_place_of_what_runs_is_noticed_with_the_next_commit(postgres_url):
+    """``pg_restore --clean`` beside a Hansa that runs: its sessions go on, and the token is its own."""
+    store = await opened(postgres_url)
+    await store.commit("s", [Append("line"), Append("line")])
+    before = await lease(postgres_url)
+    await store.commit("s", [Append("line"), Append("line")])
+    await executed(postgres_url, "DELETE FROM suite_line WHERE position > 2")
+    await lease(postgres_url, f"position = {before['position']}, number = {before['number']}")
+    with pytest.raises(StoreLost, match="restored backup"):
+        await store.commit("s", [Append("line")])
+    await store.close()
+    await lease(postgres_url, "until = clock_timestamp()")
+    again = await opened(postgres_url)
+    assert await again.count("s", "line") == 2
+    await again.close()
+
+
 async def test_whoever_waits_for_another_machine_is_woken_when_that_lets_go(postgres_url):
     first = await opened(postgres_url)
     await lease(postgres_url, "namespace = 'another kernel', until = clock_timestamp() + interval '60 s'")
@@ -167,10 +213,14 @@ async def listens(url: str) -> bool:
         await connection.close()
 
 
-async def noted(url: str) -> None:
+async def executed(url: str, sql: str) -> None:
     connection = await asyncpg.connect(url)
-    await connection.execute("SELECT pg_notify('hansa_lease', '')")
+    await connection.execute(sql)
     await connection.close()
+
+
+async def noted(url: str) -> None:
+    await executed(url, "SELECT pg_notify('hansa_lease', '')")
 
 
 async def test_a_process_of_this_machine_that_is_no_more_is_not_waited_for(postgres_url):

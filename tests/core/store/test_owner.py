@@ -1,0 +1,40 @@
+"""Whether a process that had a database is no more, as far as this machine tells."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hansa.store import owner
+
+
+@pytest.fixture
+def sleeper():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        yield child
+        child.kill()
+
+
+def _owner(pid: int) -> dict[str, object]:
+    return {**owner.this_process(), "pid": pid, "born": owner._born(pid)}
+
+
+def test_a_process_is_dead_once_it_has_ended(sleeper):
+    one = _owner(sleeper.pid)
+    assert not owner.is_dead(one)
+    assert owner.is_dead({**one, "born": "1"})
+    sleeper.kill()
+    sleeper.wait()
+    assert owner.is_dead(one)
+
+
+def test_a_process_that_proc_hides_is_not_taken_for_dead(sleeper, monkeypatch):
+    """``hidepid`` and systemd's ``ProtectProc=invisible`` hide the processes of other users."""
+    one = _owner(sleeper.pid)
+    read = owner._read
+    monkeypatch.setattr(owner, "_read", lambda path: "" if path.endswith("/stat") else read(path))
+    assert not owner.is_dead(one)
+    sleeper.kill()
+    sleeper.wait()
+    assert owner.is_dead(one)
