@@ -207,8 +207,10 @@ async def test_whoever_waits_for_another_machine_is_woken_when_that_lets_go(post
 async def listens(url: str) -> bool:
     connection = await asyncpg.connect(url)
     try:
-        sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR query LIKE '%AS left%'"
-        return bool(await connection.fetchval(f"{sql} AND datname = current_database()"))
+        sql = "SELECT count(*) FROM pg_stat_activity WHERE (query LIKE 'LISTEN%' OR query LIKE '%AS left%')"
+        return bool(
+            await connection.fetchval(f"{sql} AND datname = current_database() AND pid <> pg_backend_pid()")
+        )
     finally:
         await connection.close()
 
