@@ -67,7 +67,7 @@ REASONS = {
     ("core/hansa/store/copying.py", "_begin", "Put", "_MARK"): "one: a copy has its database alone",
     ("core/hansa/store/copying.py", "_end", "Delete", "_MARK"): "one: a copy has its database alone",
     ("core/hansa/store/copying.py", "collection", "Put", "name"): "one: a copy has its database alone",
-    ("core/hansa/store/copying.py", "collection", "Put", "_MARK"): "one: a copy has its database alone",
+    ("core/hansa/store/copying.py", "_prune", "Delete", "name"): "one: a copy has its database alone",
     ("core/hansa/store/mongo.py", "declare", "Put", "'schema'"): "one: the holder of the lease",
     ("core/hansa/store/mongo.py", "_migrate", "Put", "'schema'"): "one: the holder of the lease",
     ("core/hansa/store/postgres.py", "_version", "Put", "'schema'"): "one: the holder of the lease",
