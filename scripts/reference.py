@@ -22,8 +22,8 @@ from typing import Any, get_args
 
 import hansa
 from hansa import cli, context, contracts, hookspecs, http, plugins, seams, settings
-from hansa.pure import commands as plugin_commands
-from hansa.pure import content, crossing
+from hansa.model import commands as plugin_commands
+from hansa.model import content, crossing
 from pydantic import BaseModel
 
 ROOT = Path(__file__).parents[1]

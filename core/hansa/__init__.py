@@ -35,9 +35,8 @@ from hansa.contracts import (
 from hansa.hookspecs import hookimpl
 from hansa.http import Admit, BodyTooLarge, Router
 from hansa.loglimit import LogLimit
-from hansa.pure.commands import Argument, Command, Commands
-from hansa.pure.concerned import peers_of, people_of, texts_of, weight_of
-from hansa.pure.content import (
+from hansa.model.commands import Argument, Command, Commands
+from hansa.model.content import (
     Content,
     Custom,
     Encrypted,
@@ -49,7 +48,7 @@ from hansa.pure.content import (
     Style,
     Topic,
 )
-from hansa.pure.crossing import (
+from hansa.model.crossing import (
     AdminChange,
     Crossing,
     DirectoryPublish,
@@ -72,7 +71,9 @@ from hansa.pure.crossing import (
     SignalOut,
     ToDevice,
 )
-from hansa.pure.errors import (
+from hansa.model.crossing_parts import peers_of, people_of, texts_of, weight_of
+from hansa.model.ephemeral import Receipt, Signal, Typing
+from hansa.model.errors import (
     ConfigError,
     HansaError,
     InternalError,
@@ -80,10 +81,7 @@ from hansa.pure.errors import (
     PluginError,
     RemoteProtocolError,
 )
-from hansa.pure.features import Features, Level, cut
-from hansa.pure.globs import Glob, glob_expression
-from hansa.pure.lru import LruCache, WeightedLruCache
-from hansa.pure.model import (
+from hansa.model.events import (
     Delivery,
     Direction,
     Event,
@@ -92,15 +90,17 @@ from hansa.pure.model import (
     NativeFacts,
     Outcome,
     Placement,
-    Ref,
     Refusal,
     RefusalCode,
     refusal_by,
 )
-from hansa.pure.signal import Receipt, Signal, Typing
-from hansa.pure.texts import readings, strings_of
-from hansa.pure.verdict import ALLOW, Action, Reason, Verdict, decision_fields, strictest
-from hansa.pure.view import Person, Role, RoomFacts, RoomView, ViewChange
+from hansa.model.features import Features, Level, cut
+from hansa.model.globs import Glob, glob_expression
+from hansa.model.lru import LruCache, WeightedLruCache
+from hansa.model.readable_text import readings, strings_of
+from hansa.model.ref import Ref
+from hansa.model.verdict import ALLOW, Action, Reason, Verdict, decision_fields, strictest
+from hansa.model.view import Person, Role, RoomFacts, RoomView, ViewChange
 from hansa.seams import (
     Admitted,
     Clock,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from hansa.handshakes import HandshakeLimits, HandshakeRates, Turns, hello_received
 from hansa.intake import Entry, Intake
 from hansa.loglimit import LogLimit
-from hansa.pure.addresses import neighbourhood
+from hansa.model.addresses import neighbourhood
 
 if TYPE_CHECKING:
     from hansa.connection import Connection

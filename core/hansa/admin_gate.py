@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import Any
 
 from hansa.decisions import Decisions
-from hansa.pure.commands import Command, Commands
-from hansa.pure.crossing import AdminChange
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.commands import Command, Commands
+from hansa.model.crossing import AdminChange
+from hansa.model.errors import RemoteProtocolError
 from hansa.seams import Request
 
 #: What an endpoint does with a request and its JSON.

@@ -13,10 +13,10 @@ from typing import Protocol
 
 from hansa.contracts import Authority, Busy, Countersign, KnowsServers, Missing, Network
 from hansa.decisions import Decisions
-from hansa.pure.content import Member, Membership
-from hansa.pure.crossing import EventIn, EventOut
-from hansa.pure.model import Inbound, Link, NativeFacts, Outcome, Refusal, RefusalCode
-from hansa.pure.verdict import ALLOW, Action, Verdict, strictest
+from hansa.model.content import Member, Membership
+from hansa.model.crossing import EventIn, EventOut
+from hansa.model.events import Inbound, Link, NativeFacts, Outcome, Refusal, RefusalCode
+from hansa.model.verdict import ALLOW, Action, Verdict, strictest
 from hansa.rooms import Room
 from hansa.store.base import Insert, Write
 from hansa.store.faults import StoreFault

@@ -26,12 +26,13 @@ from hansa.delivery import Consumer, Judged
 from hansa.dispatch import each
 from hansa.http import Router
 from hansa.lifecycle import Runner
+from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
+from hansa.model.events import Delivery, Event, Link
+from hansa.model.ref import Ref
 from hansa.patience import Work, patiently
 from hansa.pipeline import Pipeline
 from hansa.policies import Policies, digest_of
 from hansa.present import Present
-from hansa.pure.errors import ConfigError, LocalProtocolError, PluginError
-from hansa.pure.model import Delivery, Event, Link, Ref
 from hansa.rejudging import Rejudging
 from hansa.rooms import Room, Rooms
 from hansa.runtime import Context

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from hansa.pure.errors import HansaError
+from hansa.model.errors import HansaError
 
 CHUNK = 64 * 1024
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)

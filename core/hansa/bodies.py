@@ -13,8 +13,8 @@ from aiohttp import HttpVersion11, web
 from hansa.connection import Connection
 from hansa.contracts import Busy
 from hansa.http import BodyTooLarge, Route
-from hansa.pure.addresses import network_share
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.addresses import network_share
+from hansa.model.errors import RemoteProtocolError
 from hansa.seams import Admitted
 
 MIB = 1024 * 1024

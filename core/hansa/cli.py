@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 from hansa import __version__, terminal
 from hansa.commands import store_parser
-from hansa.pure.errors import HansaError, LocalProtocolError
-from hansa.pure.printable import printable
+from hansa.model.errors import HansaError, LocalProtocolError
+from hansa.model.printable import printable
 
 if TYPE_CHECKING:
-    from hansa.pure.commands import Argument, Command
+    from hansa.model.commands import Argument, Command
 
 
 #: The commands that need no plugin; one of such a name could not be reached.
@@ -173,7 +173,7 @@ def _add(parser: argparse.ArgumentParser, argument: Argument) -> None:
 def commands_of(name: str) -> list[Command]:
     """The commands of an installed plugin. Raises ConfigError or PluginError."""
     from hansa import plugins  # noqa: PLC0415
-    from hansa.pure.commands import Commands  # noqa: PLC0415
+    from hansa.model.commands import Commands  # noqa: PLC0415
 
     commands = Commands()
     hook = getattr(plugins.find(name), "register_commands", None)
@@ -185,7 +185,7 @@ def commands_of(name: str) -> list[Command]:
 def _of_plugins() -> str:
     """The commands of every installed plugin, as the help lists them; of one that cannot be loaded, why."""
     from hansa import plugins  # noqa: PLC0415
-    from hansa.pure.commands import table  # noqa: PLC0415
+    from hansa.model.commands import table  # noqa: PLC0415
 
     rows: list[list[str]] = []
     for name in sorted(plugins.installed()):
@@ -329,7 +329,7 @@ def _check(args: argparse.Namespace) -> int:
     from hansa import plugins  # noqa: PLC0415
     from hansa.commands.check import exposed  # noqa: PLC0415
     from hansa.config import Mistakes, load  # noqa: PLC0415
-    from hansa.pure.commands import counted  # noqa: PLC0415
+    from hansa.model.commands import counted  # noqa: PLC0415
     from hansa.store import missing_driver  # noqa: PLC0415
 
     try:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from hansa.mistakes import confused, describe_mistake
-from hansa.pure.errors import ConfigError, PluginError
+from hansa.model.errors import ConfigError, PluginError
 from hansa.settings import Media, NetworkTable, PolicyTable, RoomTable, Server, Store, Throttle, Tls
 
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from hansa.blobs import ScopedBlobs
+from hansa.model.crossing import Crossing
+from hansa.model.ephemeral import Signal
+from hansa.model.events import Direction, Event, Inbound, Link, Outcome
+from hansa.model.ref import Ref
+from hansa.model.verdict import Verdict
+from hansa.model.view import RoomView, ViewChange
 from hansa.patience import Work
-from hansa.pure.crossing import Crossing
-from hansa.pure.model import Direction, Event, Inbound, Link, Outcome, Ref
-from hansa.pure.signal import Signal
-from hansa.pure.verdict import Verdict
-from hansa.pure.view import RoomView, ViewChange
 from hansa.seams import Clock, Http, Random
 from hansa.store.base import Insert, Scoped
 

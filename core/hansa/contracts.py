@@ -6,14 +6,15 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from hansa.pure.crossing import Crossing
-from hansa.pure.errors import HansaError
-from hansa.pure.features import Features
-from hansa.pure.model import Delivery, Inbound, Link, NativeFacts, Ref, Refusal
-from hansa.pure.quick import quick
-from hansa.pure.signal import Signal
-from hansa.pure.verdict import Verdict
-from hansa.pure.view import ViewChange
+from hansa.model.crossing import Crossing
+from hansa.model.ephemeral import Signal
+from hansa.model.errors import HansaError
+from hansa.model.events import Delivery, Inbound, Link, NativeFacts, Refusal
+from hansa.model.fast_dataclass import quick
+from hansa.model.features import Features
+from hansa.model.ref import Ref
+from hansa.model.verdict import Verdict
+from hansa.model.view import ViewChange
 from hansa.store.base import Write
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hansa.contracts import Missing, Prepared
-from hansa.pure.content import Custom, Encrypted, Member, Membership, Message
-from hansa.pure.model import Inbound, Refusal, RefusalCode
-from hansa.pure.verdict import Verdict
-from hansa.pure.view import RoomView
+from hansa.model.content import Custom, Encrypted, Member, Membership, Message
+from hansa.model.events import Inbound, Refusal, RefusalCode
+from hansa.model.verdict import Verdict
+from hansa.model.view import RoomView
 from hansa.store.base import Write
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import orjson
 
-from hansa.pure.crossing import Crossing, DirectoryQuery, KeysQuery, PeerConnect, ProfileQuery
-from hansa.pure.errors import LocalProtocolError
+from hansa.model.crossing import Crossing, DirectoryQuery, KeysQuery, PeerConnect, ProfileQuery
+from hansa.model.errors import LocalProtocolError
 from hansa.seams import Clock, Random
 from hansa.store.base import Delete, Put, Row, Scoped, Write
 

@@ -20,9 +20,10 @@ from hansa import tables
 from hansa.backoff import Backoff
 from hansa.contracts import HasFeatures, Network, Refused, Retry
 from hansa.decisions import Decisions
-from hansa.pure.content import Kind
-from hansa.pure.features import PLAIN, degrade
-from hansa.pure.model import Delivery, Event, Link, Ref
+from hansa.model.content import Kind
+from hansa.model.events import Delivery, Event, Link
+from hansa.model.features import PLAIN, degrade
+from hansa.model.ref import Ref
 from hansa.rejudging import Rejudging
 from hansa.rooms import Room
 from hansa.seams import Seams

@@ -8,8 +8,9 @@ import orjson
 
 from hansa.app import App
 from hansa.contracts import TracksDelivery
-from hansa.pure.codec import content_to_json
-from hansa.pure.model import Event, Link, Ref
+from hansa.model.codec import content_to_json
+from hansa.model.events import Event, Link
+from hansa.model.ref import Ref
 from hansa.room_names import RoomNames, missing
 from hansa.seams import Request
 from hansa.store.paging import scan_all

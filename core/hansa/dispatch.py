@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hansa.contracts import Policy
-from hansa.pure.crossing import Crossing
-from hansa.pure.verdict import ALLOW, Action, Reason, Verdict
+from hansa.model.crossing import Crossing
+from hansa.model.verdict import ALLOW, Action, Reason, Verdict
 
 #: The reason of whoever could not answer.
 ENGINE_ERROR = "GOV_ENGINE_ERROR"

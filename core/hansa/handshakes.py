@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hansa.pure.addresses import networks
+from hansa.model.addresses import networks
 from hansa.token_buckets import TokenBucket
 
 #: Networks whose allowance is remembered; beyond, those that are not share one.

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from hansa.context import NetworkContext, PluginContext
     from hansa.contracts import Network, Policy
     from hansa.http import Router
-    from hansa.pure.commands import Commands
-    from hansa.pure.crossing import Crossing
-    from hansa.pure.model import Delivery, Event
-    from hansa.pure.verdict import Verdict
+    from hansa.model.commands import Commands
+    from hansa.model.crossing import Crossing
+    from hansa.model.events import Delivery, Event
+    from hansa.model.verdict import Verdict
 
 PROJECT = "hansa"
 
@@ -61,7 +61,7 @@ class Hooks:
         """Judge one crossing; None has no opinion. Implemented by what ``open_policy`` returned. Every
         policy is asked; an exception, a time-out or any other answer counts as the policy's ``on_error``.
 
-        :param crossing: one of the closed union in ``hansa.pure.crossing``.
+        :param crossing: one of the closed union in ``hansa.model.crossing``.
         """
 
     @hookspec

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from hansa.pure.addresses import network_share, networks
+from hansa.model.addresses import network_share, networks
 from hansa.untaken import Untaken
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import orjson
 
 from hansa import tables
-from hansa.pure.errors import LocalProtocolError
+from hansa.model.errors import LocalProtocolError
 from hansa.seams import Clock, Random
 from hansa.store.base import Cas, Delete, Insert, Put, Row, Scoped, Write
 from hansa.store.bounds import pieces, size_of

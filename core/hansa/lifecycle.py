@@ -10,9 +10,9 @@ from typing import Protocol
 
 from hansa.backoff import Backoff
 from hansa.contracts import Authority, Network
+from hansa.model.content import Kind
+from hansa.model.events import Delivery
 from hansa.patience import MOST, Work, patiently
-from hansa.pure.content import Kind
-from hansa.pure.model import Delivery
 from hansa.seams import Seams
 from hansa.store.faults import StoreFault
 from hansa.throttle import Throttle

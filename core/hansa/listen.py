@@ -25,9 +25,9 @@ from hansa.http import BodyTooLarge, Found, Route, Router
 from hansa.in_time import InTime, Late
 from hansa.intake import Intake, IntakeLimits, RequestShares
 from hansa.loglimit import LogLimit
-from hansa.pure.addresses import networks
-from hansa.pure.errors import RemoteProtocolError
-from hansa.pure.verdict import decision_fields
+from hansa.model.addresses import networks
+from hansa.model.errors import RemoteProtocolError
+from hansa.model.verdict import decision_fields
 from hansa.seams import Admitted, Request, Response
 from hansa.store.base import Conflict
 from hansa.store.faults import StoreFault

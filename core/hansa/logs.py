@@ -7,7 +7,7 @@ import sys
 import threading
 from typing import TextIO
 
-from hansa.pure.printable import MOST_LOGGED, printable
+from hansa.model.printable import MOST_LOGGED, printable
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 #: Lines of a traceback, the last ones, and what each begins with: no line of a record begins like this.

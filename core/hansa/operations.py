@@ -14,8 +14,8 @@ from hansa.app import App
 from hansa.contracts import Operated
 from hansa.delivery_operations import DeliveryOperations
 from hansa.http import Endpoint, Router
+from hansa.model.errors import HansaError, RemoteProtocolError
 from hansa.policy_operations import PolicyOperations
-from hansa.pure.errors import HansaError, RemoteProtocolError
 from hansa.room_names import RoomNames, missing
 from hansa.room_operations import RoomOperations
 from hansa.seams import Request, Response

@@ -18,7 +18,7 @@ from aiohttp.resolver import AsyncResolver
 from yarl import URL
 
 from hansa.loglimit import LogLimit
-from hansa.pure.addresses import Network, address_allowed, parse
+from hansa.model.addresses import Network, address_allowed, parse
 from hansa.seams import Failure, HttpError, HttpRequest, HttpResponse, HttpStream, SrvRecord
 from hansa.slots import Cause, SlotLimits, Slots
 

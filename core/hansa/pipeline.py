@@ -24,11 +24,12 @@ from hansa.admission import Admission, Networks, Submission
 from hansa.contracts import Busy, Countersign, Missing, Prepared, Turn
 from hansa.core_turn import CoreTurn
 from hansa.delivery import Judged
-from hansa.pure.content import REDACTED, Custom, Member
-from hansa.pure.errors import InternalError, LocalProtocolError
-from hansa.pure.model import Event, Inbound, Outcome, Ref, Refusal, refusal_by
-from hansa.pure.verdict import ALLOW, Action
-from hansa.pure.view import ViewChange, change_by, unread
+from hansa.model.content import REDACTED, Custom, Member
+from hansa.model.errors import InternalError, LocalProtocolError
+from hansa.model.events import Event, Inbound, Outcome, Refusal, refusal_by
+from hansa.model.ref import Ref
+from hansa.model.verdict import ALLOW, Action
+from hansa.model.view import ViewChange, change_by, unread
 from hansa.rooms import Room, Rooms
 from hansa.store.base import Conflict, Delete, Insert, Put, TooLarge, Write
 from hansa.store.bounds import Whole

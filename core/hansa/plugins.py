@@ -13,7 +13,7 @@ import pluggy
 from pydantic import BaseModel
 
 import hansa.hookspecs as specs
-from hansa.pure.errors import ConfigError, PluginError
+from hansa.model.errors import ConfigError, PluginError
 
 GROUP = "hansa.plugins"
 _API = (1,)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hansa import plugins
 from hansa.contracts import Policy
 from hansa.dispatch import Installed
+from hansa.model.errors import PluginError
 from hansa.patience import Work
-from hansa.pure.errors import PluginError
 from hansa.runtime import BasicContext
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from typing import Any
 from hansa.app import App
 from hansa.decisions import facts_of
 from hansa.dispatch import Answer, ask
-from hansa.pure.content import Message
-from hansa.pure.crossing import Crossing, EventIn, EventOut
-from hansa.pure.errors import LocalProtocolError
-from hansa.pure.model import NativeFacts, Ref
-from hansa.pure.verdict import strictest
+from hansa.model.content import Message
+from hansa.model.crossing import Crossing, EventIn, EventOut
+from hansa.model.errors import LocalProtocolError
+from hansa.model.events import NativeFacts
+from hansa.model.ref import Ref
+from hansa.model.verdict import strictest
 from hansa.room_names import RoomNames, missing
 from hansa.seams import Request
 

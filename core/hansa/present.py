@@ -16,11 +16,12 @@ from dataclasses import replace
 
 from hansa.decisions import Decisions
 from hansa.dispatch import ENGINE_ERROR
+from hansa.model.content import Content, Member, Name, Topic
+from hansa.model.crossing import EventIn
+from hansa.model.events import Link, NativeFacts
+from hansa.model.ref import Ref
+from hansa.model.view import Person, RoomFacts, ViewChange
 from hansa.pipeline import Pipeline
-from hansa.pure.content import Content, Member, Name, Topic
-from hansa.pure.crossing import EventIn
-from hansa.pure.model import Link, NativeFacts, Ref
-from hansa.pure.view import Person, RoomFacts, ViewChange
 from hansa.rooms import Room, Rooms
 from hansa.seams import Clock
 from hansa.store.faults import StoreFault

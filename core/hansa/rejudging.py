@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hansa.decisions import Decisions
-from hansa.pure.crossing import EventIn, EventOut
-from hansa.pure.lru import LruCache
-from hansa.pure.model import Event, Link, NativeFacts
+from hansa.model.crossing import EventIn, EventOut
+from hansa.model.events import Event, Link, NativeFacts
+from hansa.model.lru import LruCache
 from hansa.rooms import Room
 
 #: Verdicts that are remembered: what is read again and again is judged, and its decision kept, once.

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from hansa.app import App
 from hansa.contracts import NamesRooms
-from hansa.pure.errors import RemoteProtocolError
-from hansa.pure.model import Link, Ref
+from hansa.model.errors import RemoteProtocolError
+from hansa.model.events import Link
+from hansa.model.ref import Ref
 from hansa.rooms import Room
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from hansa.app import App
 from hansa.contracts import RoomRefused, RoomWish
-from hansa.pure.crossing import PeerConnect
-from hansa.pure.errors import RemoteProtocolError
-from hansa.pure.model import Link
+from hansa.model.crossing import PeerConnect
+from hansa.model.errors import RemoteProtocolError
+from hansa.model.events import Link
 from hansa.room_names import RoomNames, missing
 from hansa.rooms import Room
 from hansa.seams import Request

@@ -11,9 +11,10 @@ from functools import partial
 
 from hansa import tables
 from hansa.large_changes import LargeChanges
-from hansa.pure.errors import LocalProtocolError
-from hansa.pure.model import Direction, Event, Link, Ref
-from hansa.pure.view import RoomFacts, RoomView, ViewChange
+from hansa.model.errors import LocalProtocolError
+from hansa.model.events import Direction, Event, Link
+from hansa.model.ref import Ref
+from hansa.model.view import RoomFacts, RoomView, ViewChange
 from hansa.seams import Clock, Random
 from hansa.store.base import Cas, Conflict, Delete, Put, Row, Scoped, Write
 from hansa.store.faults import StoreFault

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from hansa import tables
 from hansa.blobs import ScopedBlobs
 from hansa.contracts import KnowsPeople, LinksRooms, MakesGhosts, RoomRefused
+from hansa.model.crossing import Crossing, DirectoryQuery
+from hansa.model.ephemeral import Signal
+from hansa.model.errors import LocalProtocolError
+from hansa.model.events import Direction, Event, Inbound, Link, Outcome, Refusal, RefusalCode, refusal_by
+from hansa.model.ref import Ref
+from hansa.model.verdict import Verdict
+from hansa.model.view import RoomView, ViewChange
 from hansa.patience import Work
-from hansa.pure.crossing import Crossing, DirectoryQuery
-from hansa.pure.errors import LocalProtocolError
-from hansa.pure.model import Direction, Event, Inbound, Link, Outcome, Ref, Refusal, RefusalCode, refusal_by
-from hansa.pure.signal import Signal
-from hansa.pure.verdict import Verdict
-from hansa.pure.view import RoomView, ViewChange
 from hansa.seams import Clock, Http, Random
 from hansa.store.base import Insert, Row, Schema, Scoped
 from hansa.store.races import again_on_conflict

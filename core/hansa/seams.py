@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from hansa.pure.quick import quick
+from hansa.model.fast_dataclass import quick
 
 
 class Clock(Protocol):

@@ -27,11 +27,11 @@ from hansa.descriptors import connections_within, raise_limit
 from hansa.intake import Intake, IntakeLimits
 from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
 from hansa.logs import log_to
+from hansa.model.errors import HansaError
+from hansa.model.verdict import Action
 from hansa.opening import open_when_up
 from hansa.operations import Operations
 from hansa.outbound import Outbound
-from hansa.pure.errors import HansaError
-from hansa.pure.verdict import Action
 from hansa.restart import needing_restart
 from hansa.seams import Seams, SystemClock, SystemRandom
 from hansa.settings import Tls

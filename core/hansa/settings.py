@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from hansa.pure.errors import ConfigError
+from hansa.model.errors import ConfigError
 from hansa.store import check_url
 
 

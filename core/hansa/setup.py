@@ -10,7 +10,7 @@ from typing import Any
 from hansa.blobs import Blobs, MemoryBlobs
 from hansa.contracts import RoomWish
 from hansa.decision_log import Retention
-from hansa.pure.verdict import Action
+from hansa.model.verdict import Action
 from hansa.seams import Http, Seams
 from hansa.store.base import Store
 

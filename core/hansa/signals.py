@@ -7,10 +7,10 @@ from typing import Protocol
 
 from hansa.contracts import Network, Signals
 from hansa.decisions import Decisions
+from hansa.model.crossing import SignalIn, SignalOut
+from hansa.model.ephemeral import Signal
+from hansa.model.ref import Ref
 from hansa.pipeline import Pipeline
-from hansa.pure.crossing import SignalIn, SignalOut
-from hansa.pure.model import Ref
-from hansa.pure.signal import Signal
 from hansa.rooms import Rooms
 
 #: With so many events of a room waiting for its turn, what nobody said is dropped first.

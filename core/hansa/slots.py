@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from hansa.pure.lru import LruCache
+from hansa.model.lru import LruCache
 from hansa.seams import Failure, HttpError
 
 #: Destinations that are remembered for having answered.

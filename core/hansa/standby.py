@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.errors import RemoteProtocolError
 from hansa.seams import Clock
 from hansa.store.base import InUse, Shared
 from hansa.store.faults import StoreFault

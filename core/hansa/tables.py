@@ -8,10 +8,11 @@ from typing import Any
 
 import orjson
 
-from hansa.pure.codec import event_from_bytes, event_to_bytes
-from hansa.pure.content import Membership
-from hansa.pure.model import Direction, Event, Link, Ref
-from hansa.pure.view import Person, Role, RoomFacts, ViewChange
+from hansa.model.codec import event_from_bytes, event_to_bytes
+from hansa.model.content import Membership
+from hansa.model.events import Direction, Event, Link
+from hansa.model.ref import Ref
+from hansa.model.view import Person, Role, RoomFacts, ViewChange
 from hansa.store.base import Cas, Collection, Conflict, Delete, Insert, Put, Row, Schema, Value
 
 SCHEMA = Schema(

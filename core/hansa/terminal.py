@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from hansa.pure.printable import printable, printable_values
+from hansa.model.printable import printable, printable_values
 
 
 def say(text: str, *, error: bool = False) -> None:

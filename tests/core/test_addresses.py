@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hansa.pure.addresses import address_allowed, neighbourhood
+from hansa.model.addresses import address_allowed, neighbourhood
 
 REFUSED = [
     # IPv4, private and special

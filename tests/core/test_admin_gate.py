@@ -24,8 +24,8 @@ from hansa import (
 from hansa.admin_gate import FREE, AdminGate
 from hansa.commands import show
 from hansa.dispatch import Installed
+from hansa.model.content import Membership
 from hansa.operations import Operations
-from hansa.pure.content import Membership
 from hansa.seams import Request
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module

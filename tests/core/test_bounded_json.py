@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 import pytest
-from hansa.pure.bounded_json import MAX_VALUES, MEMORY, Limits, read_json, values_in
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.bounded_json import MAX_VALUES, MEMORY, Limits, read_json, values_in
+from hansa.model.errors import RemoteProtocolError
 from hypothesis import given
 from hypothesis import strategies as st
 from memory import peak_memory
@@ -88,7 +88,7 @@ def test_an_absurd_number_costs_no_more_than_another(monkeypatch) -> None:
         raise AssertionError("the pure Python parser reads megabytes")
 
     assert read_json(b'{"a":1e999,"b":2}', MANY) == {"a": float("inf"), "b": 2}
-    monkeypatch.setattr("hansa.pure.bounded_json.json.loads", slow)
+    monkeypatch.setattr("hansa.model.bounded_json.json.loads", slow)
     with pytest.raises(RemoteProtocolError) as caught:
         read_json(b"[" + b"1e999," * 180_000 + b"1]", MANY)
     assert caught.value.code == "M_NOT_JSON"

@@ -37,8 +37,8 @@ from hansa import (
 )
 from hansa.app import App
 from hansa.dispatch import Installed
-from hansa.pure.crossing import Crossing
-from hansa.pure.view import Person, unread
+from hansa.model.crossing import Crossing
+from hansa.model.view import Person, unread
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.policy_suite import samples

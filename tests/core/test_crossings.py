@@ -24,7 +24,7 @@ from hansa import (
     texts_of,
 )
 from hansa.decisions import facts_of
-from hansa.pure.concerned import ROLES
+from hansa.model.crossing_parts import ROLES
 from hansa.testing.policy_suite import samples
 
 

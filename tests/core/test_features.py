@@ -17,7 +17,7 @@ from hansa import (
     Style,
     Topic,
 )
-from hansa.pure.features import degrade
+from hansa.model.features import degrade
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 

@@ -8,8 +8,8 @@ import pytest
 from hansa.app import App
 from hansa.cli import commands_of, main
 from hansa.commands import client, show
+from hansa.model.commands import counted
 from hansa.operations import Operations
-from hansa.pure.commands import counted
 from hansa.seams import Request, Seams, SystemClock, SystemRandom
 from hansa.setup import Setup
 from hansa.store.faults import FaultKind, StoreFault

@@ -19,8 +19,8 @@ from hansa import terminal
 from hansa.cli import _parser, commands_of
 from hansa.commands import show
 from hansa.logs import MARK, log_to
-from hansa.pure.commands import plain, table
-from hansa.pure.printable import columns, printable
+from hansa.model.commands import plain, table
+from hansa.model.printable import columns, printable
 
 WIDE, LONG = "日本語" * 40 + "👩\u200d🚀", "x" * 1_000_000
 HOSTILE = {"controls": EVIL, "wide": WIDE, "long": LONG, "marks": "a\u0300" * 5_000}

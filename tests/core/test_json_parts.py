@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 import pytest
-from hansa.pure.bounded_json import Limits
-from hansa.pure.errors import RemoteProtocolError
-from hansa.pure.json_parts import (
+from hansa.model.bounded_json import Limits
+from hansa.model.errors import RemoteProtocolError
+from hansa.model.lenient_json import (
     DEPTH,
     MENDED_AT_ONCE,
     UNREADABLE,

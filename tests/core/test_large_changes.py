@@ -12,8 +12,8 @@ import pytest
 from hansa import LocalProtocolError, Ref
 from hansa.core_turn import CoreTurn
 from hansa.large_changes import AT_ONCE
-from hansa.pure.content import Membership
-from hansa.pure.view import Person, RoomFacts, ViewChange
+from hansa.model.content import Membership
+from hansa.model.view import Person, RoomFacts, ViewChange
 from hansa.rooms import Rooms
 from hansa.seams import SystemRandom
 from hansa.store.around import StoreAround

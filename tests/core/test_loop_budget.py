@@ -8,8 +8,8 @@ from collections import Counter
 from hansa.decisions import Decisions
 from hansa.dispatch import Installed
 from hansa.loop_budget import ROUND, LoopBudget
-from hansa.pure.crossing import DirectoryQuery, ProfileChange
-from hansa.pure.model import Ref
+from hansa.model.crossing import DirectoryQuery, ProfileChange
+from hansa.model.ref import Ref
 from hansa.seams import SystemRandom
 from hansa.store.base import Scoped
 from hansa.store.memory import MemoryStore

@@ -70,4 +70,4 @@ def test_weights_are_bounded_and_the_last_entry_stays(steps):
 def test_what_forgets_its_oldest_entries_is_one_of_these_caches():
     sources = [file for folder in ("core", "plugins") for file in (ROOT / folder).rglob("*.py")]
     evicting = {str(f.relative_to(ROOT)) for f in sources if "popitem(last=False)" in f.read_text()}
-    assert evicting - {"core/hansa/pure/lru.py"} == OTHERS.keys()
+    assert evicting - {"core/hansa/model/lru.py"} == OTHERS.keys()

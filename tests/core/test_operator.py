@@ -84,7 +84,7 @@ def test_a_name_without_a_port_gets_the_lines_that_a_domain_needs(tmp_path):
 @pytest.mark.parametrize("name", ["", "two words", "x/y", "a:b:c", "x:port"])
 def test_what_is_no_server_name_is_refused(tmp_path, name):
     from hansa.commands.init import init
-    from hansa.pure.errors import ConfigError
+    from hansa.model.errors import ConfigError
 
     with pytest.raises(ConfigError, match="not a server name"):
         init(tmp_path / "a", name)

@@ -22,17 +22,17 @@ NOT_ROWS = {"request.body", "answer.body", "response.body", "self.body"}
 
 #: ``(file, what is parsed) -> why nothing hostile is in it, or what bounds it``.
 UNBOUNDED = {
-    ("core/hansa/pure/bounded_json.py", "data"): "the bounded reader itself",
-    ("core/hansa/pure/bounded_json.py", "data.decode()"): "the bounded reader itself, up to 64 KiB",
+    ("core/hansa/model/bounded_json.py", "data"): "the bounded reader itself",
+    ("core/hansa/model/bounded_json.py", "data.decode()"): "the bounded reader itself, up to 64 KiB",
     ("core/hansa/large_changes.py", "body"): "a row of ours, 256 KiB and one person",
-    ("core/hansa/pure/json_parts.py", "data"): "behind check_limits",
-    ("core/hansa/pure/json_parts.py", "token"): "one string or number",
+    ("core/hansa/model/lenient_json.py", "data"): "behind check_limits",
+    ("core/hansa/model/lenient_json.py", "token"): "one string or number",
     (
-        "core/hansa/pure/json_parts.py",
+        "core/hansa/model/lenient_json.py",
         "_mended(data)",
     ): "behind check_limits, up to what may be mended at once",
     ("plugins/matrix/hansa_matrix/proto/transactions.py", "body"): "behind check_limits",
-    ("core/hansa/pure/codec.py", "body"): "a row of the store",
+    ("core/hansa/model/codec.py", "body"): "a row of the store",
     ("core/hansa/config.py", "path.read_text(encoding='utf-8')"): "the operator's configuration",
     ("core/hansa/commands/client.py", "config.read_text(encoding='utf-8')"): "the operator's configuration",
     ("core/hansa/commands/client.py", "answer.read()"): "our own server's answer, over its socket",
@@ -83,7 +83,7 @@ def calls(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def test_what_is_parsed_without_bounds_is_listed_and_nothing_else() -> None:
-    """A new parser of bytes from outside goes through ``hansa.pure.bounded_json``, or says why not here."""
+    """A new parser of bytes from outside goes through ``hansa.model.bounded_json``, or says why not here."""
     assert {found for path in SOURCES for found in calls(path)} == set(UNBOUNDED)
 
 

@@ -8,7 +8,7 @@ import asyncio
 import pytest
 from hansa import Argument, Command
 from hansa.cli import _OWN, _parser, commands_of, main, plugin_parser
-from hansa.pure.commands import Commands
+from hansa.model.commands import Commands
 from peers.ca import PrivateCA
 from peers.hansa import CommandFailed, Hansa
 
@@ -66,7 +66,7 @@ def test_the_help_lists_the_commands_that_plugins_add(words, capsys):
 
 def test_a_plugin_that_cannot_be_loaded_does_not_keep_the_help_away(monkeypatch, capsys):
     from hansa import cli, plugins
-    from hansa.pure.errors import PluginError
+    from hansa.model.errors import PluginError
 
     def found(name: str):
         if name == "matrix":

@@ -16,7 +16,7 @@ import pytest
 from core.test_operator import command
 from hansa import terminal
 from hansa.logs import MARK, MOST_TRACEBACK, Lines
-from hansa.pure.printable import MOST_LOGGED, MOST_SHOWN, printable, printable_values
+from hansa.model.printable import MOST_LOGGED, MOST_SHOWN, printable, printable_values
 
 ROOT = Path(__file__).parents[2]
 FORGED = "2026-01-01 00:00:00,000 ERROR hansa: all is lost"

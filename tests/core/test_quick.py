@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 
 import pytest
-from hansa.pure.quick import quick
+from hansa.model.fast_dataclass import quick
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

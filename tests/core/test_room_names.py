@@ -11,8 +11,8 @@ from hansa import LocalProtocolError, Message, NamesRooms, OpenedRoom, RemotePro
 from hansa.app import App
 from hansa.commands import show
 from hansa.delivery_operations import DeliveryOperations
+from hansa.model.commands import plain
 from hansa.policy_operations import PolicyOperations
-from hansa.pure.commands import plain
 from hansa.room_names import RoomNames
 from hansa.room_operations import RoomOperations
 from hansa.testing import Actor, running

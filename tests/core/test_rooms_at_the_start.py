@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hansa import tables
-from hansa.pure.model import Ref
+from hansa.model.ref import Ref
 from hansa.rooms import Rooms
 from hansa.seams import SystemClock, SystemRandom
 from hansa.store.base import Scoped

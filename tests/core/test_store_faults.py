@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from hansa import RoomFacts, StoreFault
-from hansa.pure.view import ViewChange
+from hansa.model.view import ViewChange
 from hansa.store.base import Conflict
 from hansa.store.faults import FaultKind, ResultUnknown
 from hansa.store.memory import MemoryDisk, MemoryStore

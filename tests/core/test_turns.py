@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from hansa.pure.concerned import source_of
-from hansa.pure.crossing import DirectoryQuery, ProfileChange
-from hansa.pure.model import Ref
+from hansa.model.crossing import DirectoryQuery, ProfileChange
+from hansa.model.crossing_parts import source_of
+from hansa.model.ref import Ref
 from hansa.turns import Turns
 
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 from hansa import LocalProtocolError, Ref
-from hansa.pure.content import Membership
-from hansa.pure.view import Person, RoomFacts, ViewChange
+from hansa.model.content import Membership
+from hansa.model.view import Person, RoomFacts, ViewChange
 from hansa.rooms import Rooms
 from hansa.seams import SystemClock, SystemRandom
 from hansa.store.base import Conflict, Put, Scoped

@@ -11,7 +11,7 @@ from typing import Any
 
 import atheris
 import orjson
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.errors import RemoteProtocolError
 
 with atheris.instrument_imports(include=["hansa_matrix.proto"]):
     from hansa_matrix.proto import (

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 from hansa import LocalProtocolError
-from hansa.pure.content import REDACTED, Custom
+from hansa.model.content import REDACTED, Custom
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.redact import redact

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hansa import terminal
-from hansa.pure.errors import ConfigError, HansaError
+from hansa.model.errors import ConfigError, HansaError
 
 #: Seconds; entering a large room takes minutes.
 _PATIENCE = 3600

@@ -10,7 +10,7 @@ import re
 import secrets
 from pathlib import Path
 
-from hansa.pure.errors import ConfigError
+from hansa.model.errors import ConfigError
 
 _NAME = re.compile(r"([A-Za-z0-9.-]{1,230}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hansa.pure.commands import counted, plain, table, when
+from hansa.model.commands import counted, plain, table, when
 
 __all__ = [
     "decisions",

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from hansa import __version__, terminal
 from hansa.config import Config, Mistakes, load
-from hansa.pure.commands import counted
-from hansa.pure.errors import ConfigError, LocalProtocolError
+from hansa.model.commands import counted
+from hansa.model.errors import ConfigError, LocalProtocolError
 from hansa.store import check_url, open_store
 from hansa.store.base import HeldElsewhere, InUse, Store
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hansa.pure.errors import ConfigError
+from hansa.model.errors import ConfigError
 
 if TYPE_CHECKING:
     from hansa.store.base import Store

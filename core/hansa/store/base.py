@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
-from hansa.pure.errors import HansaError
-from hansa.pure.quick import quick
+from hansa.model.errors import HansaError
+from hansa.model.fast_dataclass import quick
 
 #: What a key part or a declared field may hold.
 Value = str | int | None

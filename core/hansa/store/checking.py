@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hansa import tables
-from hansa.pure.commands import counted
+from hansa.model.commands import counted
 from hansa.store import catalogue
 from hansa.store.base import Collection, Indexed, Store, StoreError
 from hansa.store.paging import every_page

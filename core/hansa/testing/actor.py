@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict
 from hansa.context import NetworkContext
 from hansa.contracts import OpenedRoom
 from hansa.hookspecs import hookimpl
-from hansa.pure.content import Content, Kind, Member, Membership, Message, Name, Style, Topic
-from hansa.pure.features import Features, Level
-from hansa.pure.model import Delivery, Event, Inbound, Link, NativeFacts, Outcome, Ref
-from hansa.pure.signal import Receipt, Signal, Typing
+from hansa.model.content import Content, Kind, Member, Membership, Message, Name, Style, Topic
+from hansa.model.ephemeral import Receipt, Signal, Typing
+from hansa.model.events import Delivery, Event, Inbound, Link, NativeFacts, Outcome
+from hansa.model.features import Features, Level
+from hansa.model.ref import Ref
 
 _FULL: Mapping[Kind, Level] = MappingProxyType(dict.fromkeys(Kind, Level.FULL))
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from hansa.app import App
 from hansa.listen import Dispatcher
-from hansa.pure.crossing import Crossing
-from hansa.pure.verdict import Verdict
+from hansa.model.crossing import Crossing
+from hansa.model.verdict import Verdict
 from hansa.seams import Request, Response
 from hansa.setup import PolicySetup
 from hansa.testing.harness import running

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from hansa import plugins
 from hansa.app import App
 from hansa.contracts import HasFeatures, LinksRooms, OpenedRoom, Retry
-from hansa.pure.content import (
+from hansa.model.content import (
     Content,
     Custom,
     Encrypted,
@@ -34,9 +34,10 @@ from hansa.pure.content import (
     Style,
     Topic,
 )
-from hansa.pure.errors import RemoteProtocolError
-from hansa.pure.features import PLAIN, Features, Level
-from hansa.pure.model import Delivery, Event, Inbound, Ref
+from hansa.model.errors import RemoteProtocolError
+from hansa.model.events import Delivery, Event, Inbound
+from hansa.model.features import PLAIN, Features, Level
+from hansa.model.ref import Ref
 from hansa.tables import event_of
 from hansa.testing.actor import Actor, module
 from hansa.testing.actor import Config as ActorConfig

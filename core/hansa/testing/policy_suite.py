@@ -19,8 +19,8 @@ from hansa import plugins
 from hansa.contracts import Policy
 from hansa.dispatch import Answer, Installed, ask
 from hansa.hookspecs import hookimpl
-from hansa.pure.content import Custom, Encrypted, Member, Membership, Message, Name, Topic
-from hansa.pure.crossing import (
+from hansa.model.content import Custom, Encrypted, Member, Membership, Message, Name, Topic
+from hansa.model.crossing import (
     AdminChange,
     Crossing,
     DirectoryPublish,
@@ -43,9 +43,10 @@ from hansa.pure.crossing import (
     SignalOut,
     ToDevice,
 )
-from hansa.pure.model import Link, NativeFacts, Ref
-from hansa.pure.verdict import Action, Verdict, strictest
-from hansa.pure.view import Person, RoomFacts, RoomView, ViewChange
+from hansa.model.events import Link, NativeFacts
+from hansa.model.ref import Ref
+from hansa.model.verdict import Action, Verdict, strictest
+from hansa.model.view import Person, RoomFacts, RoomView, ViewChange
 from hansa.seams import HttpRequest, Seams
 from hansa.setup import PolicySetup
 from hansa.testing.answers import WholeAnswers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hansa import Argument, Command, Commands
-from hansa.pure.commands import counted, table, when
+from hansa.model.commands import counted, table, when
 
 
 def _rooms(found: Any) -> str:

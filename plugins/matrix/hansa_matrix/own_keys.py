@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from hansa.pure.errors import ConfigError
+from hansa.model.errors import ConfigError
 
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.ids import valid_key_id

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 from hansa.config import Mistakes, parse
-from hansa.pure.errors import ConfigError
+from hansa.model.errors import ConfigError
 from hansa.store import open_store
 from hansa.store.base import Collection, Schema
 from hansa.store.mongo import MongoStore

@@ -9,7 +9,7 @@ from typing import Any
 
 import hansa_matrix.proto.auth as auth_module
 import pytest
-from hansa.pure.errors import LocalProtocolError
+from hansa.model.errors import LocalProtocolError
 from hansa_matrix.proto.auth import (
     check_own,
     check_state,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from canonicaljson import encode_canonical_json
-from hansa.pure.errors import RemoteProtocolError
-from hansa.pure.json_parts import unreadable_in
+from hansa.model.errors import RemoteProtocolError
+from hansa.model.lenient_json import unreadable_in
 from hansa_matrix.proto.canonical import (
     MAX_DEPTH,
     check_depth,

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.proto.discovery import (
     MAX_WELL_KNOWN,
     Command,

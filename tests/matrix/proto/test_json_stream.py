@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 import pytest
-from hansa.pure.bounded_json import Limits
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.bounded_json import Limits
+from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.proto.json_stream import Splitter
 from hypothesis import given
 from hypothesis import strategies as st

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.proto.auth import check_state
 from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches, reference_hash

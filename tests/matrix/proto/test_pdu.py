@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.proto.auth import check_own
 from hansa_matrix.proto.canonical import dumps
 from hansa_matrix.proto.event import Pdu

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 import pytest
-from hansa.pure.bounded_json import MAX_VALUES, values_in
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.bounded_json import MAX_VALUES, values_in
+from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.proto import json_stream
 from hansa_matrix.proto.pdu import parse
 from hansa_matrix.proto.transactions import MAX_EDUS, MAX_PDUS, _one_by_one, parse_transaction
@@ -79,7 +79,7 @@ def test_numbers_that_nobody_can_read_do_not_go_through_python_s_parser(monkeypa
     def slow(*_: Any, **__: Any) -> Any:
         raise AssertionError("the pure Python parser reads megabytes")
 
-    monkeypatch.setattr("hansa.pure.bounded_json.json.loads", slow)
+    monkeypatch.setattr("hansa.model.bounded_json.json.loads", slow)
     body = transaction([], [b'{"a":' + b"[" + b"1e999," * 100_000 + b"1]}", b"{}"])
     assert parse_transaction(body, V["origin"])[1] == [None, {}]
 

@@ -6,7 +6,7 @@ import random
 
 import orjson
 import pytest
-from hansa.pure.errors import LocalProtocolError
+from hansa.model.errors import LocalProtocolError
 from hansa.store.base import MAX_BODY, Conflict, Scoped
 from hansa.store.memory import MemoryStore
 from hansa_matrix.room.state import Groups

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from typing import Generic, TypeVar
 
 from hansa import Busy, Clock
-from hansa.pure.addresses import neighbourhood, networks
+from hansa.model.addresses import neighbourhood, networks
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hansa import TokenBuckets
-from hansa.pure.addresses import networks
+from hansa.model.addresses import networks
 
 
 class Allowance(TokenBuckets):

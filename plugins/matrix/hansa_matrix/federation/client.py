@@ -22,8 +22,8 @@ from hansa import (
     RemoteProtocolError,
     Verdict,
 )
-from hansa.pure.bounded_json import Limits
-from hansa.pure.json_parts import MENDED_AT_ONCE
+from hansa.model.bounded_json import Limits
+from hansa.model.lenient_json import MENDED_AT_ONCE
 
 from hansa_matrix.federation.routes import Routes
 from hansa_matrix.own_keys import OwnKeys

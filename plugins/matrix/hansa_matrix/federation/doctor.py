@@ -16,7 +16,7 @@ from hansa import (
     Operation,
     RemoteProtocolError,
 )
-from hansa.pure.commands import counted
+from hansa.model.commands import counted
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from hansa import Busy, Clock, RemoteProtocolError, Request, Response, Router
-from hansa.pure.bounded_json import Limits
+from hansa.model.bounded_json import Limits
 
 from hansa_matrix.federation.server import json_response
 from hansa_matrix.federation.strangers import Strangers

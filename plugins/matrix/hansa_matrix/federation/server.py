@@ -21,7 +21,7 @@ from hansa import (
     __version__,
     decision_fields,
 )
-from hansa.pure.bounded_json import Limits
+from hansa.model.bounded_json import Limits
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.allowance import Allowance

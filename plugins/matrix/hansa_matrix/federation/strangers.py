@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hansa import Busy, Clock
-from hansa.pure.addresses import networks
+from hansa.model.addresses import networks
 
 from hansa_matrix.federation.allowance import Allowance
 

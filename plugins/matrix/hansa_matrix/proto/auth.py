@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from hansa.pure.errors import LocalProtocolError
+from hansa.model.errors import LocalProtocolError
 
 from hansa_matrix.proto.auth_members import SignedBy, ThirdPartyOk, check_member
 from hansa_matrix.proto.auth_power import check_power_levels

@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 from canonicaljson import encode_canonical_json
-from hansa.pure.bounded_json import Limits, deeper, read_json
-from hansa.pure.errors import RemoteProtocolError
-from hansa.pure.json_parts import MENDED_AT_ONCE, cut_deep, read_parts, unreadable_in
+from hansa.model.bounded_json import Limits, deeper, read_json
+from hansa.model.errors import RemoteProtocolError
+from hansa.model.lenient_json import MENDED_AT_ONCE, cut_deep, read_parts, unreadable_in
 
 from hansa_matrix.proto.versions import RoomVersion
 
@@ -39,7 +39,7 @@ ERROR_ANSWER = Limits(bytes=64 * 1024)
 
 def decode(data: bytes, limits: Limits = DOCUMENT) -> Any:
     """JSON as it stands, of any depth that can be read (about 1,000): what is kept of it is checked piece by
-    piece. Raises as ``hansa.pure.bounded_json.read_json``.
+    piece. Raises as ``hansa.model.bounded_json.read_json``.
     """
     return read_json(data, limits)
 
@@ -47,7 +47,7 @@ def decode(data: bytes, limits: Limits = DOCUMENT) -> Any:
 def parse(data: bytes, limits: Limits = DOCUMENT, mended: int = MENDED_AT_ONCE) -> Any:
     """JSON as it stands, floats allowed. A part that cannot be read or nests too deep is ``UNREADABLE``,
     which is refused wherever a value of its place is checked: one bad event does not keep out the others of
-    an answer. See ``hansa.pure.json_parts.read_parts``. Raises RemoteProtocolError.
+    an answer. See ``hansa.model.lenient_json.read_parts``. Raises RemoteProtocolError.
     """
     value = read_parts(data, limits, mended=mended)
     return cut_deep(value, _ANSWER_DEPTH) if deeper(value, _ANSWER_DEPTH) else value

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.errors import RemoteProtocolError
 
 from hansa_matrix.proto.canonical import CLIENT_DEPTH, check_depth, decode
 from hansa_matrix.proto.ids import parse_server_name

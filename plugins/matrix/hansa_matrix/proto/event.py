@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hansa.pure.quick import quick
+from hansa.model.fast_dataclass import quick
 
 from hansa_matrix.proto.state_content import membership
 

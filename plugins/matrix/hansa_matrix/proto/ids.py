@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.errors import RemoteProtocolError
 
 MAX_BYTES = 255
 _SERVER = re.compile(

@@ -12,9 +12,9 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import orjson
-from hansa.pure.bounded_json import Limits
-from hansa.pure.errors import RemoteProtocolError
-from hansa.pure.json_parts import MENDED_AT_ONCE, read_parts
+from hansa.model.bounded_json import Limits
+from hansa.model.errors import RemoteProtocolError
+from hansa.model.lenient_json import MENDED_AT_ONCE, read_parts
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _SPACE = re.compile(rb"[ \t\r\n]*+")
@@ -66,7 +66,7 @@ class Piece(NamedTuple):
 
     def values(self) -> list[Any]:
         """The elements, None for one that is not there or too large to be mended where it cannot be read; see
-        ``hansa.pure.json_parts.read_parts``. Raises RemoteProtocolError (M_NOT_JSON).
+        ``hansa.model.lenient_json.read_parts``. Raises RemoteProtocolError (M_NOT_JSON).
         """
         if self.raw is None:
             return [None]

@@ -12,7 +12,7 @@ from sys import intern
 from typing import Any, NamedTuple
 
 import orjson
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import canonical, check_lax_values, check_values, compact

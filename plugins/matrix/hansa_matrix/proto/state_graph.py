@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
-from hansa.pure.errors import HansaError
+from hansa.model.errors import HansaError
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_keys import POWER_LEVELS

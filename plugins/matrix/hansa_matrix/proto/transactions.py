@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from hansa.pure.bounded_json import MAX_VALUES, Limits, check_limits, values_in
-from hansa.pure.errors import RemoteProtocolError
-from hansa.pure.json_parts import unreadable_in
+from hansa.model.bounded_json import MAX_VALUES, Limits, check_limits, values_in
+from hansa.model.errors import RemoteProtocolError
+from hansa.model.lenient_json import unreadable_in
 
 from hansa_matrix.proto.canonical import TRANSACTION
 from hansa_matrix.proto.json_stream import Piece, Splitter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hansa.pure.bounded_json import values_in
+from hansa.model.bounded_json import values_in
 
 from hansa_matrix.proto.event import Pdu
 

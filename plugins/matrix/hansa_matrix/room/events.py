@@ -9,8 +9,8 @@ from operator import attrgetter
 from typing import Protocol
 
 from hansa import Insert, Put, Row, Scoped, Value, WeightedLruCache
-from hansa.pure.bounded_json import values_in
-from hansa.pure.quick import quick
+from hansa.model.bounded_json import values_in
+from hansa.model.fast_dataclass import quick
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import reference_hash

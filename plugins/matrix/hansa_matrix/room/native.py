@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hansa import NetworkContext, Ref, Refusal, RefusalCode
-from hansa.pure.quick import quick
+from hansa.model.fast_dataclass import quick
 
 from hansa_matrix.bridge import OwnDraft, Views
 from hansa_matrix.crypto import SigningKey

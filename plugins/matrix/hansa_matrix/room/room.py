@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 from hansa import Cas, LocalProtocolError, LruCache, Remove, Scoped, Write
-from hansa.pure.quick import quick
+from hansa.model.fast_dataclass import quick
 
 from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.auth import LevelsMemo

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hansa.pure.printable import columns
+from hansa.model.printable import columns
 
 #: Characters of one cell of a table.
 _MOST_CELL = 300

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import orjson
 
-from hansa.pure.bounded_json import Limits, check_limits
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.bounded_json import Limits, check_limits
+from hansa.model.errors import RemoteProtocolError
 
 #: Stands for a value that cannot be read. A float has no canonical form, so nothing that is signed holds one.
 UNREADABLE: Final = sys.float_info.max

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from hansa.pure.content import (
+from hansa.model.content import (
     Content,
     Custom,
     Encrypted,
@@ -18,8 +18,9 @@ from hansa.pure.content import (
     Style,
     Topic,
 )
-from hansa.pure.errors import LocalProtocolError
-from hansa.pure.model import Event, Placement, Ref
+from hansa.model.errors import LocalProtocolError
+from hansa.model.events import Event, Placement
+from hansa.model.ref import Ref
 
 
 def content_to_json(content: Content) -> dict[str, Any]:

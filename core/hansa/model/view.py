@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from types import MappingProxyType
 
-from hansa.pure.content import Content, Member, Membership, Name, Topic
-from hansa.pure.model import Ref
+from hansa.model.content import Content, Member, Membership, Name, Topic
+from hansa.model.ref import Ref
 
 
 class Role(IntEnum):

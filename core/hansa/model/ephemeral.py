@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hansa.pure.model import Event, Ref
+from hansa.model.events import Event
+from hansa.model.ref import Ref
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from types import MappingProxyType
 
-from hansa.pure.content import (
+from hansa.model.content import (
     Content,
     Custom,
     Encrypted,

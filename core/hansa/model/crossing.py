@@ -1,7 +1,7 @@
 """Everything that can cross our border, one frozen value each: what a policy judges.
 
 A new place where something crosses is a new member of the union here, never a new hook. Each class names
-the actions it can do. ``hansa.pure.concerned`` says of any of them whom it concerns and what it says.
+the actions it can do. ``hansa.model.crossing_parts`` says of any of them whom it concerns and what it says.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from hansa.pure.content import Content, Member, Membership
-from hansa.pure.model import Link, NativeFacts, Ref
-from hansa.pure.verdict import Action
-from hansa.pure.view import RoomView
+from hansa.model.content import Content, Member, Membership
+from hansa.model.events import Link, NativeFacts
+from hansa.model.ref import Ref
+from hansa.model.verdict import Action
+from hansa.model.view import RoomView
 
 _GATE = frozenset({Action.ALLOW, Action.DENY})
 _IN = frozenset({Action.ALLOW, Action.WITHHOLD, Action.DENY})

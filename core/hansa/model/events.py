@@ -6,21 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from hansa.pure.content import Content
-from hansa.pure.quick import quick
-from hansa.pure.verdict import Verdict
-
-
-@quick
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """A native id and the network it belongs to. Only that network parses ``id``."""
-
-    network: str
-    id: str
-
-    def __str__(self) -> str:
-        return f"{self.network}:{self.id}"
+from hansa.model.content import Content
+from hansa.model.fast_dataclass import quick
+from hansa.model.ref import Ref
+from hansa.model.verdict import Verdict
 
 
 class Placement(StrEnum):

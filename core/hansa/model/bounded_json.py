@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from hansa.pure.errors import RemoteProtocolError
+from hansa.model.errors import RemoteProtocolError
 
 #: Keys and values of one document: 20 ms of the loop.
 MAX_VALUES = 200_000

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from hansa.pure.model import Ref
+    from hansa.model.ref import Ref
 
 
 class Kind(StrEnum):

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from hansa.pure.content import Content, Custom, Member, Message, Name, Topic
-from hansa.pure.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
-from hansa.pure.model import Ref
-from hansa.pure.texts import readings
+from hansa.model.content import Content, Custom, Member, Message, Name, Topic
+from hansa.model.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
+from hansa.model.readable_text import readings
+from hansa.model.ref import Ref
 
 SERVER: Final = "server"
 PERSON: Final = "person"

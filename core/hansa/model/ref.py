@@ -1,0 +1,19 @@
+"""Who or what a network knows: a native id and its network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hansa.model.fast_dataclass import quick
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A native id and the network it belongs to. Only that network parses ``id``."""
+
+    network: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.network}:{self.id}"
