@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import hansa
-from hansa import cli, context, contracts, hookspecs, http, plugins, seams, settings
+from hansa import cli, http, plugins, seams, settings
+from hansa.api import context, contracts, hookspecs
 from hansa.model import commands as plugin_commands
 from hansa.model import content, crossing
 from pydantic import BaseModel

@@ -1,12 +1,8 @@
 """Hansa: a plugin-based federation framework. This module is the whole public surface for plugins."""
 
-from hansa.backoff import Backoff
-from hansa.blobs import Blob, BlobTooLarge, NoBlob
-from hansa.circuit_breaker import CircuitBreaker
-from hansa.context import NetworkContext, PluginContext
-from hansa.contracts import (
+from hansa.api.context import NetworkContext, PluginContext
+from hansa.api.contracts import (
     Authority,
-    Busy,
     Countersign,
     Destination,
     FoundsRooms,
@@ -32,7 +28,10 @@ from hansa.contracts import (
     TracksDelivery,
     Turn,
 )
-from hansa.hookspecs import hookimpl
+from hansa.api.hookspecs import hookimpl
+from hansa.backoff import Backoff
+from hansa.blobs import Blob, BlobTooLarge, NoBlob
+from hansa.circuit_breaker import CircuitBreaker
 from hansa.http import Admit, BodyTooLarge, Router
 from hansa.loglimit import LogLimit
 from hansa.model.commands import Argument, Command, Commands
@@ -74,6 +73,7 @@ from hansa.model.crossing import (
 from hansa.model.crossing_parts import peers_of, people_of, texts_of, weight_of
 from hansa.model.ephemeral import Receipt, Signal, Typing
 from hansa.model.errors import (
+    Busy,
     ConfigError,
     HansaError,
     InternalError,

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from hansa.contracts import Authority, Busy, Countersign, KnowsServers, Missing, Network
+from hansa.api.contracts import Authority, Countersign, KnowsServers, Missing, Network
 from hansa.decisions import Decisions
 from hansa.model.content import Member, Membership
 from hansa.model.crossing import EventIn, EventOut
+from hansa.model.errors import Busy
 from hansa.model.events import Inbound, Link, NativeFacts, Outcome, Refusal, RefusalCode
 from hansa.model.verdict import ALLOW, Action, Verdict, strictest
 from hansa.rooms import Room

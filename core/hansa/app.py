@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hansa import plugins, tables
-from hansa.backoff import Backoff
-from hansa.contracts import (
+from hansa.api.contracts import (
     Authority,
     FoundsRooms,
     LinksRooms,
@@ -21,6 +20,7 @@ from hansa.contracts import (
     RoomWish,
     ShowsPresent,
 )
+from hansa.backoff import Backoff
 from hansa.decisions import Decisions
 from hansa.delivery import Consumer, Judged
 from hansa.dispatch import each

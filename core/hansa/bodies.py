@@ -11,10 +11,9 @@ from typing import cast
 from aiohttp import HttpVersion11, web
 
 from hansa.connection import Connection
-from hansa.contracts import Busy
 from hansa.http import BodyTooLarge, Route
 from hansa.model.addresses import network_share
-from hansa.model.errors import RemoteProtocolError
+from hansa.model.errors import Busy, RemoteProtocolError
 from hansa.seams import Admitted
 
 MIB = 1024 * 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hansa.contracts import Missing, Prepared
+from hansa.api.contracts import Missing, Prepared
 from hansa.model.content import Custom, Encrypted, Member, Membership, Message
 from hansa.model.events import Inbound, Refusal, RefusalCode
 from hansa.model.verdict import Verdict

@@ -17,8 +17,8 @@ from typing import Protocol
 import orjson
 
 from hansa import tables
+from hansa.api.contracts import HasFeatures, Network, Refused, Retry
 from hansa.backoff import Backoff
-from hansa.contracts import HasFeatures, Network, Refused, Retry
 from hansa.decisions import Decisions
 from hansa.model.content import Kind
 from hansa.model.events import Delivery, Event, Link

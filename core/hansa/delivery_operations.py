@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
+from hansa.api.contracts import TracksDelivery
 from hansa.app import App
-from hansa.contracts import TracksDelivery
 from hansa.model.codec import content_to_json
 from hansa.model.events import Event, Link
 from hansa.model.ref import Ref

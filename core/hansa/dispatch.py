@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hansa.contracts import Policy
+from hansa.api.contracts import Policy
 from hansa.model.crossing import Crossing
 from hansa.model.verdict import ALLOW, Action, Reason, Verdict
 

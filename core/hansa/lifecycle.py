@@ -8,8 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from hansa.api.contracts import Authority, Network
 from hansa.backoff import Backoff
-from hansa.contracts import Authority, Network
 from hansa.model.content import Kind
 from hansa.model.events import Delivery
 from hansa.patience import MOST, Work, patiently

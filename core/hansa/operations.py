@@ -10,8 +10,8 @@ import orjson
 
 from hansa import plugins
 from hansa.admin_gate import AdminGate, Work
+from hansa.api.contracts import Operated
 from hansa.app import App
-from hansa.contracts import Operated
 from hansa.delivery_operations import DeliveryOperations
 from hansa.http import Endpoint, Router
 from hansa.model.errors import HansaError, RemoteProtocolError

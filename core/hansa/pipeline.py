@@ -21,11 +21,11 @@ from typing import Any, Protocol
 
 from hansa import tables
 from hansa.admission import Admission, Networks, Submission
-from hansa.contracts import Busy, Countersign, Missing, Prepared, Turn
+from hansa.api.contracts import Countersign, Missing, Prepared, Turn
 from hansa.core_turn import CoreTurn
 from hansa.delivery import Judged
 from hansa.model.content import REDACTED, Custom, Member
-from hansa.model.errors import InternalError, LocalProtocolError
+from hansa.model.errors import Busy, InternalError, LocalProtocolError
 from hansa.model.events import Event, Inbound, Outcome, Refusal, refusal_by
 from hansa.model.ref import Ref
 from hansa.model.verdict import ALLOW, Action

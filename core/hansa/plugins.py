@@ -12,7 +12,7 @@ from typing import Any
 import pluggy
 from pydantic import BaseModel
 
-import hansa.hookspecs as specs
+import hansa.api.hookspecs as specs
 from hansa.model.errors import ConfigError, PluginError
 
 GROUP = "hansa.plugins"

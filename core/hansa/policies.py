@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hansa import plugins
-from hansa.contracts import Policy
+from hansa.api.contracts import Policy
 from hansa.dispatch import Installed
 from hansa.model.errors import PluginError
 from hansa.patience import Work

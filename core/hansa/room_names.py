@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from hansa.api.contracts import NamesRooms
 from hansa.app import App
-from hansa.contracts import NamesRooms
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.events import Link
 from hansa.model.ref import Ref

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hansa.api.contracts import RoomRefused, RoomWish
 from hansa.app import App
-from hansa.contracts import RoomRefused, RoomWish
 from hansa.model.crossing import PeerConnect
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.events import Link

@@ -9,8 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hansa import tables
+from hansa.api.contracts import KnowsPeople, LinksRooms, MakesGhosts, RoomRefused
 from hansa.blobs import ScopedBlobs
-from hansa.contracts import KnowsPeople, LinksRooms, MakesGhosts, RoomRefused
 from hansa.model.crossing import Crossing, DirectoryQuery
 from hansa.model.ephemeral import Signal
 from hansa.model.errors import LocalProtocolError

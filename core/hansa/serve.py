@@ -16,12 +16,12 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from hansa import plugins, terminal
+from hansa.api.contracts import RoomWish
 from hansa.app import App
 from hansa.blobs import FileBlobs
 from hansa.bodies import MIB, BodyBudget, BodyLimits
 from hansa.commands.check import exposed
 from hansa.config import Config, Mistakes, PolicyConfig, load
-from hansa.contracts import RoomWish
 from hansa.decision_log import Retention
 from hansa.descriptors import connections_within, raise_limit
 from hansa.intake import Intake, IntakeLimits

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from hansa.api.contracts import RoomWish
 from hansa.blobs import Blobs, MemoryBlobs
-from hansa.contracts import RoomWish
 from hansa.decision_log import Retention
 from hansa.model.verdict import Action
 from hansa.seams import Http, Seams

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from hansa.contracts import Network, Signals
+from hansa.api.contracts import Network, Signals
 from hansa.decisions import Decisions
 from hansa.model.crossing import SignalIn, SignalOut
 from hansa.model.ephemeral import Signal

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from hansa import Admitted, Request, Response, Router, bodies
 from hansa.bodies import MIB, BodyBudget, BodyLimits, charges
-from hansa.contracts import Busy
 from hansa.listen import Dispatcher, Listener
 from hansa.model.addresses import networks
-from hansa.model.errors import RemoteProtocolError
+from hansa.model.errors import Busy, RemoteProtocolError
 from hansa.testing import until
 
 CALM = {("http_body_bytes", pool): 0 for pool in ("all", "unproven", "strangers", "ahead")}

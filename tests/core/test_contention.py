@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from hansa.contracts import Busy
+from hansa.model.errors import Busy
 from hansa.store.base import Conflict
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.harness import running

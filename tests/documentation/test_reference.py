@@ -7,7 +7,7 @@ import inspect
 from pathlib import Path
 
 import pytest
-from hansa import hookspecs
+from hansa.api import hookspecs
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts" / "reference.py")

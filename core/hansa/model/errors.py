@@ -42,3 +42,15 @@ class ConfigError(HansaError):
 
 class PluginError(HansaError):
     """A plugin broke its contract. The message names the plugin and, where known, file and line."""
+
+
+class Busy(HansaError):  # likewise
+    """A bounded queue is full, or a rate is used up: tell the peer to come back after ``after`` seconds.
+    ``decision`` is set where a policy says so.
+    """
+
+    def __init__(self, reason: str, *, after: float = 1.0, decision: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.after = after
+        self.decision = decision

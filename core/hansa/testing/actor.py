@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from hansa.context import NetworkContext
-from hansa.contracts import OpenedRoom
-from hansa.hookspecs import hookimpl
+from hansa.api.context import NetworkContext
+from hansa.api.contracts import OpenedRoom
+from hansa.api.hookspecs import hookimpl
 from hansa.model.content import Content, Kind, Member, Membership, Message, Name, Style, Topic
 from hansa.model.ephemeral import Receipt, Signal, Typing
 from hansa.model.events import Delivery, Event, Inbound, Link, NativeFacts, Outcome

@@ -20,8 +20,8 @@ import pytest
 from pydantic import ValidationError
 
 from hansa import plugins
+from hansa.api.contracts import HasFeatures, LinksRooms, OpenedRoom, Retry
 from hansa.app import App
-from hansa.contracts import HasFeatures, LinksRooms, OpenedRoom, Retry
 from hansa.model.content import (
     Content,
     Custom,

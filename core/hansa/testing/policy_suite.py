@@ -16,9 +16,9 @@ import pytest
 from pydantic import ValidationError
 
 from hansa import plugins
-from hansa.contracts import Policy
+from hansa.api.contracts import Policy
+from hansa.api.hookspecs import hookimpl
 from hansa.dispatch import Answer, Installed, ask
-from hansa.hookspecs import hookimpl
 from hansa.model.content import Custom, Encrypted, Member, Membership, Message, Name, Topic
 from hansa.model.crossing import (
     AdminChange,

@@ -9,7 +9,7 @@ from typing import ClassVar, get_args
 
 import pytest
 from hansa import Action, Crossing, EventIn, EventOut, Message, PeerConnect, Reason, Verdict, hookimpl
-from hansa.hookspecs import hookimpl as marked
+from hansa.api.hookspecs import hookimpl as marked
 from hansa.seams import HttpRequest
 from hansa.testing import PolicySuite
 from hansa.testing.policy_suite import samples

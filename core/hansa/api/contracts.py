@@ -35,18 +35,6 @@ class Refused(HansaError):  # likewise
         self.reason = reason
 
 
-class Busy(HansaError):  # likewise
-    """A bounded queue is full, or a rate is used up: tell the peer to come back after ``after`` seconds.
-    ``decision`` is set where a policy says so.
-    """
-
-    def __init__(self, reason: str, *, after: float = 1.0, decision: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.after = after
-        self.decision = decision
-
-
 @runtime_checkable
 class Network(Protocol):
     """One instance per ``[networks.<id>]`` table."""

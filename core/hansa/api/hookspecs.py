@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from hansa.context import NetworkContext, PluginContext
-    from hansa.contracts import Network, Policy
+    from hansa.api.context import NetworkContext, PluginContext
+    from hansa.api.contracts import Network, Policy
     from hansa.http import Router
     from hansa.model.commands import Commands
     from hansa.model.crossing import Crossing
