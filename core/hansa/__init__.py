@@ -30,7 +30,6 @@ from hansa.api.contracts import (
 )
 from hansa.api.hookspecs import hookimpl
 from hansa.backoff import Backoff
-from hansa.blobs import Blob, BlobTooLarge, NoBlob
 from hansa.circuit_breaker import CircuitBreaker
 from hansa.http import Admit, BodyTooLarge, Router
 from hansa.loglimit import LogLimit
@@ -131,10 +130,11 @@ from hansa.store.base import (
     Value,
     Write,
 )
+from hansa.store.blobs import Blob, BlobTooLarge, NoBlob
 from hansa.store.bounds import Whole, pieces
+from hansa.store.conflict_retry import Changed, again_on_conflict, change_row
 from hansa.store.faults import ResultUnknown, StoreFault, StoreLost
 from hansa.store.paging import first_page, pages, scan_all
-from hansa.store.races import Changed, again_on_conflict, change_row
 from hansa.store.stream_tail import StreamTail
 from hansa.token_buckets import TokenBucket, TokenBuckets
 

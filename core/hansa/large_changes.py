@@ -20,8 +20,8 @@ from hansa.model.errors import LocalProtocolError
 from hansa.seams import Clock, Random
 from hansa.store.base import Cas, Delete, Insert, Put, Row, Scoped, Write
 from hansa.store.bounds import pieces, size_of
+from hansa.store.conflict_retry import again_on_conflict
 from hansa.store.paging import pages
-from hansa.store.races import again_on_conflict
 
 #: People whose rows go into the room's own commit.
 AT_ONCE = 1000

@@ -33,8 +33,8 @@ from hansa.model.view import ViewChange, change_by, unread
 from hansa.rooms import Room, Rooms
 from hansa.store.base import Conflict, Delete, Insert, Put, TooLarge, Write
 from hansa.store.bounds import Whole
+from hansa.store.conflict_retry import again_on_conflict
 from hansa.store.faults import StoreFault
-from hansa.store.races import again_on_conflict
 
 _BATCH = 50
 _WAITING = 1000

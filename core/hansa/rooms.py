@@ -17,9 +17,9 @@ from hansa.model.ref import Ref
 from hansa.model.view import RoomFacts, RoomView, ViewChange
 from hansa.seams import Clock, Random
 from hansa.store.base import Cas, Conflict, Delete, Put, Row, Scoped, Write
+from hansa.store.conflict_retry import again_on_conflict
 from hansa.store.faults import StoreFault
 from hansa.store.paging import pages, scan_all
-from hansa.store.races import again_on_conflict
 
 #: Events kept in memory per room, so that a delivery that keeps up reads nothing from disk.
 _TAIL = 128

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from hansa import tables
 from hansa.api.contracts import KnowsPeople, LinksRooms, MakesGhosts, RoomRefused
-from hansa.blobs import ScopedBlobs
 from hansa.model.crossing import Crossing, DirectoryQuery
 from hansa.model.ephemeral import Signal
 from hansa.model.errors import LocalProtocolError
@@ -21,7 +20,8 @@ from hansa.model.view import RoomView, ViewChange
 from hansa.patience import Work
 from hansa.seams import Clock, Http, Random
 from hansa.store.base import Insert, Row, Schema, Scoped
-from hansa.store.races import again_on_conflict
+from hansa.store.blobs import ScopedBlobs
+from hansa.store.conflict_retry import again_on_conflict
 
 if TYPE_CHECKING:
     from hansa.app import App

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from hansa import plugins, terminal
 from hansa.api.contracts import RoomWish
 from hansa.app import App
-from hansa.blobs import FileBlobs
 from hansa.bodies import MIB, BodyBudget, BodyLimits
 from hansa.commands.check import exposed
 from hansa.config import Config, Mistakes, PolicyConfig, load
@@ -29,7 +28,6 @@ from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
 from hansa.logs import log_to
 from hansa.model.errors import HansaError
 from hansa.model.verdict import Action
-from hansa.opening import open_when_up
 from hansa.operations import Operations
 from hansa.outbound import Outbound
 from hansa.restart import needing_restart
@@ -40,7 +38,9 @@ from hansa.standby import ASK_EVERY, Standby, let_go
 from hansa.standstill import Standstill
 from hansa.store import open_store
 from hansa.store.base import InUse, Shared
+from hansa.store.blobs import FileBlobs
 from hansa.store.faults import FaultKind, StoreFault, StoreLost
+from hansa.store.startup import open_when_up
 
 _STOP_WITHIN = 10.0
 #: Exit codes of a process that has no database any more: another has taken it over; it is not known what was

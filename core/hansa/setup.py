@@ -8,11 +8,11 @@ from types import ModuleType
 from typing import Any
 
 from hansa.api.contracts import RoomWish
-from hansa.blobs import Blobs, MemoryBlobs
 from hansa.decision_log import Retention
 from hansa.model.verdict import Action
 from hansa.seams import Http, Seams
 from hansa.store.base import Store
+from hansa.store.blobs import Blobs, MemoryBlobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

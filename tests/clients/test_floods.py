@@ -14,7 +14,7 @@ import orjson
 import pytest
 from clients.people import House, Person, house, part
 from hansa import Delete, Insert
-from hansa.blobs import FileBlobs, ScopedBlobs
+from hansa.store.blobs import FileBlobs, ScopedBlobs
 from hansa.testing import until
 from hansa_matrix.client_api import kept_filters
 from hansa_matrix.crypto import SigningKey

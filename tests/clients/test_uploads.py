@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from clients.people import OURS, House, Person, house
 from hansa import Action, MediaTransfer, MediaUpload, Ref, Request, Verdict
-from hansa.blobs import FileBlobs
+from hansa.store.blobs import FileBlobs
 from hansa_matrix.client_api import media
 from hansa_matrix.media import library, quotas
 from hansa_matrix.proto.media import Mxc

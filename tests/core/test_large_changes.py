@@ -16,11 +16,11 @@ from hansa.model.content import Membership
 from hansa.model.view import Person, RoomFacts, ViewChange
 from hansa.rooms import Rooms
 from hansa.seams import SystemRandom
-from hansa.store.around import StoreAround
 from hansa.store.base import Put, Scoped
 from hansa.store.bounds import MAX_BYTES, MAX_WRITES, size_of
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryStore
+from hansa.store.wrapper import StoreAround
 from hansa.tables import SCHEMA
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.clock import ManualClock

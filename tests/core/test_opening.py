@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hansa import opening, plugins, serve
+from hansa import plugins, serve
 from hansa.config import load
-from hansa.opening import open_when_up
 from hansa.seams import SystemClock
+from hansa.store import startup
 from hansa.store.base import InUse
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryStore
+from hansa.store.startup import open_when_up
 from peers.ca import PrivateCA
 from peers.hansa import Hansa
 from peers.process import Process, free_port
@@ -43,7 +44,7 @@ class Stepped(SystemClock):
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr(opening, "ASK_EVERY", 0.0)
+    monkeypatch.setattr(startup, "ASK_EVERY", 0.0)
 
 
 AWAY = StoreFault(FaultKind.AWAY, "connection refused")
@@ -97,7 +98,7 @@ async def test_a_process_waits_and_a_signal_ends_it(tmp_path):
 
 
 async def test_a_process_whose_database_stays_away_ends_with_a_code_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(opening, "WAITED_FOR", 0.0)
+    monkeypatch.setattr(startup, "WAITED_FOR", 0.0)
     url = f"postgres://u:a@127.0.0.1:{free_port()}/x"
     house, said = Hansa(tmp_path / "house", PrivateCA(tmp_path / "ca"), store=url), list[str]()
     assert await serve._run(house.config, load(house.config, plugins.find), said.append) == 6

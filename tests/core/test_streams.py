@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from hansa import BlobTooLarge, Failure, HttpError, HttpRequest, NoBlob, Request, Response, Router, listen
-from hansa.blobs import CHUNK, FileBlobs, MemoryBlobs
 from hansa.listen import Dispatcher, Listener
 from hansa.outbound import Outbound
+from hansa.store.blobs import CHUNK, FileBlobs, MemoryBlobs
 
 
 class Source:

@@ -11,8 +11,8 @@ from hansa.model.view import Person, RoomFacts, ViewChange
 from hansa.rooms import Rooms
 from hansa.seams import SystemClock, SystemRandom
 from hansa.store.base import Conflict, Put, Scoped
+from hansa.store.conflict_retry import TRIES, Changed, again_on_conflict, change_row
 from hansa.store.memory import MemoryStore
-from hansa.store.races import TRIES, Changed, again_on_conflict, change_row
 from hansa.store.sqlite import SqliteStore
 from hansa.tables import SCHEMA
 from hansa.testing.store_suite import SCHEMA as THINGS

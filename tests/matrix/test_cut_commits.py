@@ -12,10 +12,10 @@ import hansa_matrix
 import pytest
 from hansa import Ref, large_changes, pieces
 from hansa.store import bounds
-from hansa.store.around import StoreAround
 from hansa.store.base import Put
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryStore
+from hansa.store.wrapper import StoreAround
 from hansa.testing.harness import running
 from hansa_matrix.config import Config
 from hansa_matrix.room import care, membership, state

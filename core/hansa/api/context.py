@@ -7,7 +7,6 @@ from asyncio import Task
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from hansa.blobs import ScopedBlobs
 from hansa.model.crossing import Crossing
 from hansa.model.ephemeral import Signal
 from hansa.model.events import Direction, Event, Inbound, Link, Outcome
@@ -17,6 +16,7 @@ from hansa.model.view import RoomView, ViewChange
 from hansa.patience import Work
 from hansa.seams import Clock, Http, Random
 from hansa.store.base import Insert, Scoped
+from hansa.store.blobs import ScopedBlobs
 
 
 class PluginContext(Protocol):

@@ -22,7 +22,7 @@ from hansa.store import check_url, open_store
 from hansa.store.base import HeldElsewhere, InUse, Store
 
 if TYPE_CHECKING:
-    from hansa.store.checking import Findings
+    from hansa.bus.integrity_check import Findings
 
 #: Seconds between two lines of progress.
 _EVERY = 2.0
@@ -105,7 +105,7 @@ def _check(args: argparse.Namespace, config: Config) -> int:
 
 
 async def _checked(store: Store) -> Findings:
-    from hansa.store.checking import check_rows  # noqa: PLC0415  # only for who asks
+    from hansa.bus.integrity_check import check_rows  # noqa: PLC0415  # only for who asks
 
     told = _progress()
     await store.open()
@@ -116,7 +116,7 @@ async def _checked(store: Store) -> Findings:
 
 
 def _copy(args: argparse.Namespace) -> int:
-    from hansa.store.copying import Copied, copy_store  # noqa: PLC0415  # only for who asks
+    from hansa.store.store_copy import Copied, copy_store  # noqa: PLC0415  # only for who asks
 
     source, target = _apart(_located(args.source), _located(args.target))
     told = _progress()

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from hansa.seams import Clock
 from hansa.store import catalogue
-from hansa.store.around import StoreAround
 from hansa.store.base import MAX_BODY, Delete, Durability, Put, Remove, Schema, Store, Write
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
+from hansa.store.wrapper import StoreAround
 
 T = TypeVar("T")
 _log = logging.getLogger("hansa.store")

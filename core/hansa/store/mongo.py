@@ -23,7 +23,7 @@ from pymongo import AsyncMongoClient, IndexModel, ReadPreference
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from hansa.store import mongo_wish
+from hansa.store import mongo_options
 from hansa.store.base import (
     Collection,
     Durability,
@@ -130,7 +130,7 @@ class MongoStore:
         """See ``Shared.wish``."""
         client = self._connect(self._url)
         try:
-            await mongo_wish.wish(self._of_client(client))
+            await mongo_options.wish(self._of_client(client))
         except PyMongoError as error:
             raise self._failed(error) from None
         finally:
@@ -138,7 +138,7 @@ class MongoStore:
 
     async def wished(self) -> str:
         """See ``Shared.wished``."""
-        return await self._read(partial(mongo_wish.wished, self._database))
+        return await self._read(partial(mongo_options.wished, self._database))
 
     async def _fit(self) -> None:
         hello = await self._database.command("hello")

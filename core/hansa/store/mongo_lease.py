@@ -21,7 +21,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from hansa.store.base import InUse
 from hansa.store.faults import StoreLost
-from hansa.store.owner import is_dead, is_self, this_process
+from hansa.store.lease_owner import is_dead, is_self, this_process
 
 #: After so many seconds without a sign of life another process may take over.
 SECONDS = 10

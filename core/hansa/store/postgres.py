@@ -31,10 +31,10 @@ from hansa.store.bounds import Whole
 from hansa.store.memory import split
 from hansa.store.postgres_batches import Step
 from hansa.store.postgres_lease import MAKE, SECONDS, NoLease
+from hansa.store.postgres_options import WISHED, wish
 from hansa.store.postgres_rights import ALLOWED, MISSING, lacking, refused
 from hansa.store.postgres_session import ERRORS, Place, Readers, is_cut, sqlstate
 from hansa.store.postgres_tables import Table, table, value
-from hansa.store.postgres_wish import WISHED, wish
 from hansa.store.postgres_writer import Writer
 
 #: Sessions that read.

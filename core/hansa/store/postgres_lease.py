@@ -16,7 +16,7 @@ from typing import Any
 
 from hansa.store.base import InUse, StoreError
 from hansa.store.faults import StoreLost
-from hansa.store.owner import is_dead, is_self, this_process
+from hansa.store.lease_owner import is_dead, is_self, this_process
 
 #: After so many seconds without a sign of life another process may take over.
 SECONDS = 10

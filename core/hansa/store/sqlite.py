@@ -41,9 +41,9 @@ from hansa.store.base import (
 from hansa.store.bounds import Whole, bounded
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, faulting, sqlite_fault
 from hansa.store.memory import checked, split
-from hansa.store.sqlite_doubt import InDoubt, Settling, leaves_doubt
 from hansa.store.sqlite_files import Files
 from hansa.store.sqlite_tables import Table, make, reads, surplus, table
+from hansa.store.sqlite_unknown_result import InDoubt, Settling, leaves_doubt
 
 T = TypeVar("T")
 _GROUP = 64

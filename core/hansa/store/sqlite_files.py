@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from hansa.store.disk import why
+from hansa.store.disk_errors import why
 from hansa.store.faults import FaultKind, StoreFault
 
 #: Bytes of the log of which it is said that another process, which reads for long, keeps it from being

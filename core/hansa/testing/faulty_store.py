@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from typing import TypeVar
 
-from hansa.store.around import StoreAround
 from hansa.store.base import Durability, Key, Row, Store, StoreError, Write
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
+from hansa.store.wrapper import StoreAround
 
 T = TypeVar("T")
 

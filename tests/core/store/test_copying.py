@@ -6,14 +6,14 @@ import contextlib
 from pathlib import Path
 
 import pytest
+from hansa.bus.integrity_check import check_rows
 from hansa.seams import SystemClock
 from hansa.store import catalogue
 from hansa.store.base import Append, Collection, Delete, Put, Schema, StoreError
-from hansa.store.checking import check_rows
-from hansa.store.copying import NotTheSame, copy_store
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.store.memory import MemoryStore
 from hansa.store.sqlite import SqliteStore
+from hansa.store.store_copy import NotTheSame, copy_store
 from hansa.tables import SCHEMA as CORE
 from hansa.testing.store_suite import SCHEMA, THING
 

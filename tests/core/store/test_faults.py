@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 from hansa.seams import SystemClock
-from hansa.store import disk, sqlite, sqlite_files
+from hansa.store import disk_errors, sqlite, sqlite_files
 from hansa.store.base import Append, Put, StoreError
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, mongo_kind, sqlite_fault
 from hansa.store.health import StoreHealth, WatchedStore
@@ -355,10 +355,10 @@ def test_a_disk_is_asked_what_is_wrong_where_sqlite_says_only_that_it_failed(
     def fails(*_args):
         raise OSError(number, "no")
 
-    monkeypatch.setattr(disk.os, "open", fails)
-    assert disk.why((tmp_path / "hansa.db",)) is kind
+    monkeypatch.setattr(disk_errors.os, "open", fails)
+    assert disk_errors.why((tmp_path / "hansa.db",)) is kind
 
 
 def test_a_disk_that_takes_what_it_is_given_says_nothing_and_keeps_nothing(tmp_path):
-    assert disk.why((tmp_path / "hansa.db",)) is FaultKind.FAILING
+    assert disk_errors.why((tmp_path / "hansa.db",)) is FaultKind.FAILING
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hansa.store import owner
+from hansa.store import lease_owner
 
 
 @pytest.fixture
@@ -17,24 +17,24 @@ def sleeper():
 
 
 def _owner(pid: int) -> dict[str, object]:
-    return {**owner.this_process(), "pid": pid, "born": owner._born(pid)}
+    return {**lease_owner.this_process(), "pid": pid, "born": lease_owner._born(pid)}
 
 
 def test_a_process_is_dead_once_it_has_ended(sleeper):
     one = _owner(sleeper.pid)
-    assert not owner.is_dead(one)
-    assert owner.is_dead({**one, "born": "1"})
+    assert not lease_owner.is_dead(one)
+    assert lease_owner.is_dead({**one, "born": "1"})
     sleeper.kill()
     sleeper.wait()
-    assert owner.is_dead(one)
+    assert lease_owner.is_dead(one)
 
 
 def test_a_process_that_proc_hides_is_not_taken_for_dead(sleeper, monkeypatch):
     """``hidepid`` and systemd's ``ProtectProc=invisible`` hide the processes of other users."""
     one = _owner(sleeper.pid)
-    read = owner._read
-    monkeypatch.setattr(owner, "_read", lambda path: "" if path.endswith("/stat") else read(path))
-    assert not owner.is_dead(one)
+    read = lease_owner._read
+    monkeypatch.setattr(lease_owner, "_read", lambda path: "" if path.endswith("/stat") else read(path))
+    assert not lease_owner.is_dead(one)
     sleeper.kill()
     sleeper.wait()
-    assert owner.is_dead(one)
+    assert lease_owner.is_dead(one)

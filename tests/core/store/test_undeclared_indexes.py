@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pymongo
 import pytest
+from hansa.bus.integrity_check import check_rows
 from hansa.store import catalogue, open_store
 from hansa.store.base import Collection, Indexed, Schema
-from hansa.store.checking import check_rows
 from hansa.tables import SCHEMA as CORE
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hansa.store.owner import this_process
+from hansa.store.lease_owner import this_process
 from hansa.store.postgres_lease import SECONDS, TABLE
 
 _WISH = f"""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hansa.store.lease_owner import this_process
 from hansa.store.mongo_lease import ID, NOW, ROWS, SECONDS
-from hansa.store.owner import this_process
 
 _WISH = "wish"
 

@@ -1,0 +1,1 @@
+"""From a submission to every link: rooms, policies, the log, delivery."""
