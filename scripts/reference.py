@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import hansa
-from hansa import cli, http, plugins, seams, settings
+from hansa import cli, environment, http, plugins, settings
 from hansa.api import context, contracts, hookspecs
 from hansa.model import commands as plugin_commands
 from hansa.model import content, crossing
@@ -112,7 +112,7 @@ def hooks() -> str:
         lines += described(plugin_commands, node)
     lines += ["## What answers HTTP requests", "", prose(http), ""]
     lines += ["`register_routes` is given a `Router`; endpoints and `admit` are given a `Request`.", ""]
-    for module, names in ((http, ("Router", "Route")), (seams, ("Request", "Response", "Admitted"))):
+    for module, names in ((http, ("Router", "Route")), (environment, ("Request", "Response", "Admitted"))):
         for node in definitions(module):
             if node.name in names:
                 lines += described(module, node)

@@ -31,6 +31,20 @@ from hansa.api.contracts import (
 from hansa.api.hookspecs import hookimpl
 from hansa.backoff import Backoff
 from hansa.circuit_breaker import CircuitBreaker
+from hansa.environment import (
+    Admitted,
+    Clock,
+    Failure,
+    Http,
+    HttpError,
+    HttpRequest,
+    HttpResponse,
+    HttpStream,
+    Random,
+    Request,
+    Response,
+    SrvRecord,
+)
 from hansa.http import Admit, BodyTooLarge, Router
 from hansa.loglimit import LogLimit
 from hansa.model.commands import Argument, Command, Commands
@@ -100,20 +114,6 @@ from hansa.model.readable_text import readings, strings_of
 from hansa.model.ref import Ref
 from hansa.model.verdict import ALLOW, Action, Reason, Verdict, decision_fields, strictest
 from hansa.model.view import Person, Role, RoomFacts, RoomView, ViewChange
-from hansa.seams import (
-    Admitted,
-    Clock,
-    Failure,
-    Http,
-    HttpError,
-    HttpRequest,
-    HttpResponse,
-    HttpStream,
-    Random,
-    Request,
-    Response,
-    SrvRecord,
-)
 from hansa.store.base import (
     Append,
     Cas,

@@ -10,10 +10,10 @@ from types import ModuleType
 from typing import Any
 
 from hansa.decisions import Decisions
+from hansa.environment import Request
 from hansa.model.commands import Command, Commands
 from hansa.model.crossing import AdminChange
 from hansa.model.errors import RemoteProtocolError
-from hansa.seams import Request
 
 #: What an endpoint does with a request and its JSON.
 Work = Callable[[Request, Any], Awaitable[Any]]

@@ -11,10 +11,10 @@ from typing import cast
 from aiohttp import HttpVersion11, web
 
 from hansa.connection import Connection
+from hansa.environment import Admitted
 from hansa.http import BodyTooLarge, Route
 from hansa.model.addresses import network_share
 from hansa.model.errors import Busy, RemoteProtocolError
-from hansa.seams import Admitted
 
 MIB = 1024 * 1024
 #: A body has to come at ``_LEAST_SPEED`` (bytes a second) once ``_GRACE`` seconds were waited for it.

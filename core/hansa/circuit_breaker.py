@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hansa.seams import Clock
+from hansa.environment import Clock
 
 
 class CircuitBreaker:

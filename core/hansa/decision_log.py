@@ -16,9 +16,9 @@ from typing import Any
 
 import orjson
 
+from hansa.environment import Clock, Random
 from hansa.model.crossing import Crossing, DirectoryQuery, KeysQuery, PeerConnect, ProfileQuery
 from hansa.model.errors import LocalProtocolError
-from hansa.seams import Clock, Random
 from hansa.store.base import Delete, Put, Row, Scoped, Write
 
 _DAY = 86_400_000

@@ -11,12 +11,12 @@ import orjson
 
 from hansa.decision_log import DecisionLog, of_stranger, same_decision
 from hansa.dispatch import Answer, Installed, ask
+from hansa.environment import Clock, Random
 from hansa.loop_budget import LoopBudget
 from hansa.model.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
 from hansa.model.crossing_parts import named_by, source_of, weight_of
 from hansa.model.lru import LruCache
 from hansa.model.verdict import ALLOW, Action, Verdict, narrowed, strictest
-from hansa.seams import Clock, Random
 from hansa.store.base import Cas, Conflict, Put, Scoped, Write
 from hansa.turns import Turns
 

@@ -20,13 +20,13 @@ from hansa import tables
 from hansa.api.contracts import HasFeatures, Network, Refused, Retry
 from hansa.backoff import Backoff
 from hansa.decisions import Decisions
+from hansa.environment import Seams
 from hansa.model.content import Kind
 from hansa.model.events import Delivery, Event, Link
 from hansa.model.features import PLAIN, degrade
 from hansa.model.ref import Ref
 from hansa.rejudging import Rejudging
 from hansa.rooms import Room
-from hansa.seams import Seams
 from hansa.store.base import Put, Scoped, Write
 from hansa.store.faults import StoreFault
 from hansa.throttle import Throttle

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import unquote_to_bytes
 
-from hansa.seams import Admitted, Request, Response
+from hansa.environment import Admitted, Request, Response
 
 #: Answers one request. May raise ``RemoteProtocolError``: its hint and code become the answer.
 Endpoint = Callable[[Request], Awaitable[Response]]

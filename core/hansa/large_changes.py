@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 import orjson
 
 from hansa import tables
+from hansa.environment import Clock, Random
 from hansa.model.errors import LocalProtocolError
-from hansa.seams import Clock, Random
 from hansa.store.base import Cas, Delete, Insert, Put, Row, Scoped, Write
 from hansa.store.bounds import pieces, size_of
 from hansa.store.conflict_retry import again_on_conflict

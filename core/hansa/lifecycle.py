@@ -10,10 +10,10 @@ from typing import Protocol
 
 from hansa.api.contracts import Authority, Network
 from hansa.backoff import Backoff
+from hansa.environment import Seams
 from hansa.model.content import Kind
 from hansa.model.events import Delivery
 from hansa.patience import MOST, Work, patiently
-from hansa.seams import Seams
 from hansa.store.faults import StoreFault
 from hansa.throttle import Throttle
 

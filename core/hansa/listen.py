@@ -20,6 +20,7 @@ from multidict import CIMultiDictProxy
 from hansa.accept import Acceptor
 from hansa.bodies import Body, BodyBudget, BodyLimits
 from hansa.connection import Connection, Server, bound, come_again, fault, out_of_order
+from hansa.environment import Admitted, Request, Response
 from hansa.http import BodyTooLarge, Found, Route, Router
 from hansa.in_time import InTime, Late
 from hansa.intake import Intake, IntakeLimits, RequestShares
@@ -27,7 +28,6 @@ from hansa.loglimit import LogLimit
 from hansa.model.addresses import networks
 from hansa.model.errors import Busy, RemoteProtocolError
 from hansa.model.verdict import decision_fields
-from hansa.seams import Admitted, Request, Response
 from hansa.store.base import Conflict
 from hansa.store.faults import StoreFault
 

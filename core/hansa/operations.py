@@ -13,12 +13,12 @@ from hansa.admin_gate import AdminGate, Work
 from hansa.api.contracts import Operated
 from hansa.app import App
 from hansa.delivery_operations import DeliveryOperations
+from hansa.environment import Request, Response
 from hansa.http import Endpoint, Router
 from hansa.model.errors import HansaError, RemoteProtocolError
 from hansa.policy_operations import PolicyOperations
 from hansa.room_names import RoomNames, missing
 from hansa.room_operations import RoomOperations
-from hansa.seams import Request, Response
 from hansa.standby import Standby
 from hansa.store.faults import StoreFault
 

@@ -17,9 +17,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import AsyncResolver
 from yarl import URL
 
+from hansa.environment import Failure, HttpError, HttpRequest, HttpResponse, HttpStream, SrvRecord
 from hansa.loglimit import LogLimit
 from hansa.model.addresses import Network, address_allowed, parse
-from hansa.seams import Failure, HttpError, HttpRequest, HttpResponse, HttpStream, SrvRecord
 from hansa.slots import Cause, SlotLimits, Slots
 
 #: A body has to come at ``_LEAST_SPEED`` (bytes a second) once ``_GRACE`` seconds were waited for it.
@@ -65,7 +65,7 @@ class _Guarded(OSError):
 
 
 class Outbound:
-    """See ``hansa.seams.Http``. ``count`` is told what is refused and what fails."""
+    """See ``hansa.environment.Http``. ``count`` is told what is refused and what fails."""
 
     def __init__(
         self,

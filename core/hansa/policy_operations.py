@@ -8,6 +8,7 @@ from typing import Any
 from hansa.app import App
 from hansa.decisions import facts_of
 from hansa.dispatch import Answer, ask
+from hansa.environment import Request
 from hansa.model.content import Message
 from hansa.model.crossing import Crossing, EventIn, EventOut
 from hansa.model.errors import LocalProtocolError
@@ -15,7 +16,6 @@ from hansa.model.events import NativeFacts
 from hansa.model.ref import Ref
 from hansa.model.verdict import strictest
 from hansa.room_names import RoomNames, missing
-from hansa.seams import Request
 
 #: Decisions in one answer.
 _MOST = 1000

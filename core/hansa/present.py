@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from hansa.decisions import Decisions
 from hansa.dispatch import ENGINE_ERROR
+from hansa.environment import Clock
 from hansa.model.content import Content, Member, Name, Topic
 from hansa.model.crossing import EventIn
 from hansa.model.events import Link, NativeFacts
@@ -23,7 +24,6 @@ from hansa.model.ref import Ref
 from hansa.model.view import Person, RoomFacts, ViewChange
 from hansa.pipeline import Pipeline
 from hansa.rooms import Room, Rooms
-from hansa.seams import Clock
 from hansa.store.faults import StoreFault
 
 #: People whose names are judged without a pause.

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from hansa import tables
+from hansa.environment import Clock, Random
 from hansa.large_changes import LargeChanges
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import Direction, Event, Link
 from hansa.model.ref import Ref
 from hansa.model.view import RoomFacts, RoomView, ViewChange
-from hansa.seams import Clock, Random
 from hansa.store.base import Cas, Conflict, Delete, Put, Row, Scoped, Write
 from hansa.store.conflict_retry import again_on_conflict
 from hansa.store.faults import StoreFault

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hansa import tables
 from hansa.api.contracts import KnowsPeople, LinksRooms, MakesGhosts, RoomRefused
+from hansa.environment import Clock, Http, Random
 from hansa.model.crossing import Crossing, DirectoryQuery
 from hansa.model.ephemeral import Signal
 from hansa.model.errors import LocalProtocolError
@@ -18,7 +19,6 @@ from hansa.model.ref import Ref
 from hansa.model.verdict import Verdict
 from hansa.model.view import RoomView, ViewChange
 from hansa.patience import Work
-from hansa.seams import Clock, Http, Random
 from hansa.store.base import Insert, Row, Schema, Scoped
 from hansa.store.blobs import ScopedBlobs
 from hansa.store.conflict_retry import again_on_conflict

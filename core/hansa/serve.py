@@ -22,7 +22,8 @@ from hansa.bodies import MIB, BodyBudget, BodyLimits
 from hansa.commands.check import exposed
 from hansa.config import Config, Mistakes, PolicyConfig, load
 from hansa.decision_log import Retention
-from hansa.descriptors import connections_within, raise_limit
+from hansa.environment import Seams, SystemClock, SystemRandom
+from hansa.file_descriptors import connections_within, raise_limit
 from hansa.intake import Intake, IntakeLimits
 from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
 from hansa.logs import log_to
@@ -31,7 +32,6 @@ from hansa.model.verdict import Action
 from hansa.operations import Operations
 from hansa.outbound import Outbound
 from hansa.restart import needing_restart
-from hansa.seams import Seams, SystemClock, SystemRandom
 from hansa.settings import Tls
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.standby import ASK_EVERY, Standby, let_go

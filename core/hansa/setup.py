@@ -9,8 +9,8 @@ from typing import Any
 
 from hansa.api.contracts import RoomWish
 from hansa.decision_log import Retention
+from hansa.environment import Http, Seams
 from hansa.model.verdict import Action
-from hansa.seams import Http, Seams
 from hansa.store.base import Store
 from hansa.store.blobs import Blobs, MemoryBlobs
 

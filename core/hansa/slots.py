@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from hansa.environment import Failure, HttpError
 from hansa.model.lru import LruCache
-from hansa.seams import Failure, HttpError
 
 #: Destinations that are remembered for having answered.
 _REMEMBERED = 10_000

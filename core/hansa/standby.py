@@ -10,8 +10,8 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hansa.environment import Clock
 from hansa.model.errors import RemoteProtocolError
-from hansa.seams import Clock
 from hansa.store.base import InUse, Shared
 from hansa.store.faults import StoreFault
 from hansa.store.health import WatchedStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hansa.seams import Clock
+from hansa.environment import Clock
 from hansa.token_buckets import TokenBucket
 
 

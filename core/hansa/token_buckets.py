@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from hansa.seams import Clock
+from hansa.environment import Clock
 
 #: Names that have at least half left, and names that have less, which are remembered apart.
 MAX_NAMES = 10_000

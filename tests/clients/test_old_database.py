@@ -19,7 +19,7 @@ import pytest
 from clients.people import Asks, Person, Refused, part
 from clients.test_sessions import login
 from hansa.app import App
-from hansa.seams import Seams, SystemClock, SystemRandom
+from hansa.environment import Seams, SystemClock, SystemRandom
 from hansa.store.base import Append, Delete, Put, Schema
 from hansa.store.memory import key_names
 from hansa.store.mongo import MongoStore

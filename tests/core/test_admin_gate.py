@@ -24,9 +24,9 @@ from hansa import (
 from hansa.admin_gate import FREE, AdminGate
 from hansa.commands import show
 from hansa.dispatch import Installed
+from hansa.environment import Request
 from hansa.model.content import Membership
 from hansa.operations import Operations
-from hansa.seams import Request
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 from orjson import dumps, loads

@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
-from hansa import descriptors
-from hansa.descriptors import RESERVED, connections_within, raise_limit
+from hansa import file_descriptors
+from hansa.file_descriptors import RESERVED, connections_within, raise_limit
 
 
 @pytest.mark.timeout(120)
@@ -52,8 +52,8 @@ def test_the_limit_of_descriptors_is_raised(monkeypatch):
     def change(_which: int, limits: tuple[int, int]) -> None:
         now[:] = limits
 
-    monkeypatch.setattr(descriptors.resource, "getrlimit", lambda _: tuple(now))
-    monkeypatch.setattr(descriptors.resource, "setrlimit", change)
+    monkeypatch.setattr(file_descriptors.resource, "getrlimit", lambda _: tuple(now))
+    monkeypatch.setattr(file_descriptors.resource, "setrlimit", change)
     assert raise_limit() == 8192 and now == [8192, 8192]
     now[:] = [resource.RLIM_INFINITY, resource.RLIM_INFINITY]
     assert raise_limit() >= 100_000 + RESERVED

@@ -22,7 +22,7 @@ from hansa import (
 from hansa.decision_log import OTHERS, Retention
 from hansa.decisions import Decisions
 from hansa.dispatch import Installed
-from hansa.seams import SystemRandom
+from hansa.environment import SystemRandom
 from hansa.store.base import Scoped
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa.testing import ManualClock

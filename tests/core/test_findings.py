@@ -8,9 +8,9 @@ import pytest
 from hansa.app import App
 from hansa.cli import commands_of, main
 from hansa.commands import client, show
+from hansa.environment import Request, Seams, SystemClock, SystemRandom
 from hansa.model.commands import counted
 from hansa.operations import Operations
-from hansa.seams import Request, Seams, SystemClock, SystemRandom
 from hansa.setup import Setup
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryStore

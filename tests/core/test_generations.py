@@ -27,7 +27,7 @@ from hansa import (
     texts_of,
 )
 from hansa.dispatch import Installed
-from hansa.seams import Seams, SystemRandom
+from hansa.environment import Seams, SystemRandom
 from hansa.setup import PolicySetup
 from hansa.store.faults import FaultKind
 from hansa.store.memory import MemoryDisk, MemoryStore

@@ -7,9 +7,9 @@ import asyncio
 import orjson
 import pytest
 from hansa import in_time
+from hansa.environment import Request, Response
 from hansa.http import Router
 from hansa.listen import Dispatcher
-from hansa.seams import Request, Response
 
 
 class Desk:

@@ -11,11 +11,11 @@ from dataclasses import replace
 import pytest
 from hansa import LocalProtocolError, Ref
 from hansa.core_turn import CoreTurn
+from hansa.environment import SystemRandom
 from hansa.large_changes import AT_ONCE
 from hansa.model.content import Membership
 from hansa.model.view import Person, RoomFacts, ViewChange
 from hansa.rooms import Rooms
-from hansa.seams import SystemRandom
 from hansa.store.base import Put, Scoped
 from hansa.store.bounds import MAX_BYTES, MAX_WRITES, size_of
 from hansa.store.faults import FaultKind, StoreFault

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from hansa import plugins, serve
 from hansa.config import load
-from hansa.seams import SystemClock
+from hansa.environment import SystemClock
 from hansa.store import startup
 from hansa.store.base import InUse
 from hansa.store.faults import FaultKind, StoreFault

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 from hansa import terminal
+from hansa.environment import Seams
 from hansa.lifecycle import Runner
 from hansa.patience import patiently
-from hansa.seams import Seams
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.testing.clock import ManualClock
 from hansa.testing.sim.chance import SeededRandom

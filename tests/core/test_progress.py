@@ -6,9 +6,9 @@ import json
 import threading
 
 from hansa.commands import client
+from hansa.environment import SystemClock
 from hansa.metrics import exposition
 from hansa.runtime import BasicContext
-from hansa.seams import SystemClock
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.store.memory import MemoryStore

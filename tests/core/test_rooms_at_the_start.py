@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hansa import tables
+from hansa.environment import SystemClock, SystemRandom
 from hansa.model.ref import Ref
 from hansa.rooms import Rooms
-from hansa.seams import SystemClock, SystemRandom
 from hansa.store.base import Scoped
 from hansa.store.memory import MemoryStore
 

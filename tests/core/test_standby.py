@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import aiohttp
 import pytest
-from hansa.seams import SystemClock
+from hansa.environment import SystemClock
 from hansa.standby import Standby
 from hansa.store.base import InUse
 from hansa.store.faults import FaultKind, StoreFault

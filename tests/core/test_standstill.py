@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from hansa.environment import Failure, HttpError, HttpRequest
 from hansa.outbound import Outbound
-from hansa.seams import Failure, HttpError, HttpRequest
 from hansa.standstill import Standstill
 from hansa.store.base import StoreError
 

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 from hansa import LocalProtocolError, Ref
+from hansa.environment import SystemClock, SystemRandom
 from hansa.model.content import Membership
 from hansa.model.view import Person, RoomFacts, ViewChange
 from hansa.rooms import Rooms
-from hansa.seams import SystemClock, SystemRandom
 from hansa.store.base import Conflict, Put, Scoped
 from hansa.store.conflict_retry import TRIES, Changed, again_on_conflict, change_row
 from hansa.store.memory import MemoryStore

@@ -19,7 +19,7 @@ import asyncio, sys
 from hansa.app import App
 from hansa.setup import NetworkSetup, Setup
 from hansa.store.memory import MemoryStore
-from hansa.seams import Seams, SystemClock, SystemRandom
+from hansa.environment import Seams, SystemClock, SystemRandom
 from hansa.testing.actor import Config, module
 from hansa.testing.harness import NoNetwork
 import hansa_matrix, hansa_xmpp.component, pymongo

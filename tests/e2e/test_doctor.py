@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hansa.seams import SystemClock
+from hansa.environment import SystemClock
 from hansa_matrix.commands import _examined
 from peers.ca import PrivateCA
 from peers.process import free_port

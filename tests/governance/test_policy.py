@@ -40,7 +40,7 @@ from hansa import (
     Topic,
     ViewChange,
 )
-from hansa.seams import Seams, SystemRandom
+from hansa.environment import Seams, SystemRandom
 from hansa.setup import PolicySetup
 from hansa.testing import Actor, ManualClock, PolicySuite, running
 from hansa.testing.actor import Config as ActorConfig

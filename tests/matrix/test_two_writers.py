@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import pytest
 from hansa import LocalProtocolError, Ref
+from hansa.environment import SystemRandom
 from hansa.runtime import Context
-from hansa.seams import SystemRandom
 from hansa.store.base import Append, Conflict, Insert, Scoped
 from hansa.store.memory import MemoryStore
 from hansa.store.mongo import MongoStore

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hansa.seams import Failure, HttpError, HttpRequest, Response
+from hansa.environment import Failure, HttpError, HttpRequest, Response
 from hansa.store.base import Collection, Put, Schema
 from hansa.testing.sim import CALM, Crashed, Fault, Simulation, Stuck, Weather, seeds, simulate
 from sim.scripted import Stage, said

@@ -27,7 +27,7 @@ from hansa import (
     hookimpl,
 )
 from hansa.app import App
-from hansa.seams import Seams, SystemClock, SystemRandom
+from hansa.environment import Seams, SystemClock, SystemRandom
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa.testing import until

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from xml.etree.ElementTree import Element
 
 import pytest
-from hansa.seams import SystemClock, SystemRandom
+from hansa.environment import SystemClock, SystemRandom
 from hansa_xmpp.component import ComponentLink
 from peers.rogue import RogueServer
 from pydantic import SecretStr

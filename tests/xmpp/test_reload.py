@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import hansa_governance
 import pytest
 from hansa import Member, Membership, Name, Person, Ref, Topic, ViewChange
-from hansa.seams import SystemClock
+from hansa.environment import SystemClock
 from hansa.store.memory import MemoryDisk
 from hansa_governance.policy import GovernancePolicy
 from xmpp.house import House, house, mx, xm

@@ -7,6 +7,7 @@ from asyncio import Task
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from hansa.environment import Clock, Http, Random
 from hansa.model.crossing import Crossing
 from hansa.model.ephemeral import Signal
 from hansa.model.events import Direction, Event, Inbound, Link, Outcome
@@ -14,7 +15,6 @@ from hansa.model.ref import Ref
 from hansa.model.verdict import Verdict
 from hansa.model.view import RoomView, ViewChange
 from hansa.patience import Work
-from hansa.seams import Clock, Http, Random
 from hansa.store.base import Insert, Scoped
 from hansa.store.blobs import ScopedBlobs
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from hansa.seams import Clock
+from hansa.environment import Clock
 from hansa.store import catalogue
 from hansa.store.base import MAX_BODY, Delete, Durability, Put, Remove, Schema, Store, Write
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost

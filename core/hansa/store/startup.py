@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from hansa.seams import Clock
+from hansa.environment import Clock
 from hansa.store.base import Store
 from hansa.store.faults import FaultKind, StoreFault
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from hansa.seams import HttpRequest, HttpResponse, HttpStream
+from hansa.environment import HttpRequest, HttpResponse, HttpStream
 
 
 class WholeAnswers:

@@ -7,10 +7,10 @@ from types import ModuleType
 from typing import Any
 
 from hansa.app import App
+from hansa.environment import Request, Response
 from hansa.listen import Dispatcher
 from hansa.model.crossing import Crossing
 from hansa.model.verdict import Verdict
-from hansa.seams import Request, Response
 from hansa.setup import PolicySetup
 from hansa.testing.harness import running
 

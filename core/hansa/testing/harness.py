@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from hansa.app import App
-from hansa.seams import (
+from hansa.environment import (
     Http,
     HttpError,
     HttpRequest,

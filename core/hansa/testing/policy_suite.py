@@ -19,6 +19,7 @@ from hansa import plugins
 from hansa.api.contracts import Policy
 from hansa.api.hookspecs import hookimpl
 from hansa.dispatch import Answer, Installed, ask
+from hansa.environment import HttpRequest, Seams
 from hansa.model.content import Custom, Encrypted, Member, Membership, Message, Name, Topic
 from hansa.model.crossing import (
     AdminChange,
@@ -47,7 +48,6 @@ from hansa.model.events import Link, NativeFacts
 from hansa.model.ref import Ref
 from hansa.model.verdict import Action, Verdict, strictest
 from hansa.model.view import Person, RoomFacts, RoomView, ViewChange
-from hansa.seams import HttpRequest, Seams
 from hansa.setup import PolicySetup
 from hansa.testing.answers import WholeAnswers
 from hansa.testing.clock import ManualClock

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import hansa_quiet_hours
 import pytest
-from hansa.seams import Seams, SystemRandom
+from hansa.environment import Seams, SystemRandom
 from hansa.setup import PolicySetup
 from hansa.testing import Actor, ManualClock, PolicySuite, running
 from hansa.testing.actor import Config as ActorConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hansa.bus.integrity_check import check_rows
-from hansa.seams import SystemClock
+from hansa.environment import SystemClock
 from hansa.store import catalogue
 from hansa.store.base import Append, Collection, Delete, Put, Schema, StoreError
 from hansa.store.health import StoreHealth, WatchedStore

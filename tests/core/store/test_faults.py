@@ -9,7 +9,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from hansa.seams import SystemClock
+from hansa.environment import SystemClock
 from hansa.store import disk_errors, sqlite, sqlite_files
 from hansa.store.base import Append, Put, StoreError
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, mongo_kind, sqlite_fault

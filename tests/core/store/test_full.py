@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hansa.seams import SystemClock
+from hansa.environment import SystemClock
 from hansa.store.base import MAX_BODY, Delete, Put, Remove
 from hansa.store.catalogue import NAME
 from hansa.store.faults import FaultKind, StoreFault

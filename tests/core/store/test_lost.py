@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hansa.seams import SystemClock
+from hansa.environment import SystemClock
 from hansa.store.base import Put
 from hansa.store.faults import FaultKind, ResultUnknown, StoreLost
 from hansa.store.health import StoreHealth, WatchedStore

@@ -9,7 +9,7 @@ import os
 import pymongo
 import pytest
 from core.store.elsewhere import ServerStoreSuite
-from hansa.seams import SystemClock
+from hansa.environment import SystemClock
 from hansa.store import mongo
 from hansa.store.base import (
     Append,

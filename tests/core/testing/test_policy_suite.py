@@ -10,7 +10,7 @@ from typing import ClassVar, get_args
 import pytest
 from hansa import Action, Crossing, EventIn, EventOut, Message, PeerConnect, Reason, Verdict, hookimpl
 from hansa.api.hookspecs import hookimpl as marked
-from hansa.seams import HttpRequest
+from hansa.environment import HttpRequest
 from hansa.testing import PolicySuite
 from hansa.testing.policy_suite import samples
 from pydantic import BaseModel, ConfigDict

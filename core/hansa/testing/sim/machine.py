@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 from hansa.app import App
+from hansa.environment import HttpRequest, HttpResponse, Request, Seams
 from hansa.http import Router
 from hansa.listen import Dispatcher
-from hansa.seams import HttpRequest, HttpResponse, Request, Seams
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store.base import Store
 from hansa.store.faults import StoreFault

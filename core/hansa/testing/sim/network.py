@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hansa.seams import Failure, HttpError, HttpRequest, HttpResponse, SrvRecord
+from hansa.environment import Failure, HttpError, HttpRequest, HttpResponse, SrvRecord
 from hansa.testing.answers import WholeAnswers
 from hansa.testing.sim.chance import SeededRandom
 from hansa.testing.sim.trace import Trace
