@@ -29,8 +29,6 @@ from hansa.api.contracts import (
     Turn,
 )
 from hansa.api.hookspecs import hookimpl
-from hansa.backoff import Backoff
-from hansa.circuit_breaker import CircuitBreaker
 from hansa.environment import (
     Admitted,
     Clock,
@@ -46,7 +44,6 @@ from hansa.environment import (
     SrvRecord,
 )
 from hansa.http import Admit, BodyTooLarge, Router
-from hansa.loglimit import LogLimit
 from hansa.model.commands import Argument, Command, Commands
 from hansa.model.content import (
     Content,
@@ -114,6 +111,10 @@ from hansa.model.readable_text import readings, strings_of
 from hansa.model.ref import Ref
 from hansa.model.verdict import ALLOW, Action, Reason, Verdict, decision_fields, strictest
 from hansa.model.view import Person, Role, RoomFacts, RoomView, ViewChange
+from hansa.pacing.backoff import Backoff
+from hansa.pacing.circuit_breaker import CircuitBreaker
+from hansa.pacing.log_limit import LogLimit
+from hansa.pacing.token_buckets import TokenBucket, TokenBuckets
 from hansa.store.base import (
     Append,
     Cas,
@@ -136,7 +137,6 @@ from hansa.store.conflict_retry import Changed, again_on_conflict, change_row
 from hansa.store.faults import ResultUnknown, StoreFault, StoreLost
 from hansa.store.paging import first_page, pages, scan_all
 from hansa.store.stream_tail import StreamTail
-from hansa.token_buckets import TokenBucket, TokenBuckets
 
 __version__ = "0.1.0"
 #: The number of the plugin contract; a plugin says ``api = 1``.

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from hansa.handshakes import HandshakeLimits, HandshakeRates, Turns, hello_received
 from hansa.intake import Entry, Intake
-from hansa.loglimit import LogLimit
 from hansa.model.addresses import neighbourhood
+from hansa.pacing.log_limit import LogLimit
 
 if TYPE_CHECKING:
     from hansa.connection import Connection

@@ -20,7 +20,6 @@ from hansa.api.contracts import (
     RoomWish,
     ShowsPresent,
 )
-from hansa.backoff import Backoff
 from hansa.decisions import Decisions
 from hansa.delivery import Consumer, Judged
 from hansa.dispatch import each
@@ -29,7 +28,9 @@ from hansa.lifecycle import Runner
 from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.model.events import Delivery, Event, Link
 from hansa.model.ref import Ref
-from hansa.patience import Work, patiently
+from hansa.pacing.backoff import Backoff
+from hansa.pacing.delivery_throttle import Throttle
+from hansa.pacing.store_retry import Work, patiently
 from hansa.pipeline import Pipeline
 from hansa.policies import Policies, digest_of
 from hansa.present import Present
@@ -44,7 +45,6 @@ from hansa.store.bounds import pieces
 from hansa.store.faults import StoreFault
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.store.paging import scan_all
-from hansa.throttle import Throttle
 
 _OBSERVED = 1000
 #: Combinations of labels that are counted apart under one name.

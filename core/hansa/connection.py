@@ -12,7 +12,7 @@ from aiohttp import StreamReader, web
 from hansa.environment import Admitted, Response
 from hansa.http import Route
 from hansa.intake import Entry, Intake
-from hansa.loglimit import LogLimit
+from hansa.pacing.log_limit import LogLimit
 
 #: Seconds from the first byte of a request's head, or from the connection, to its end, and between requests.
 _HEAD_WITHIN, _IDLE_WITHIN = 15.0, 75.0

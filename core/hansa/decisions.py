@@ -12,13 +12,13 @@ import orjson
 from hansa.decision_log import DecisionLog, of_stranger, same_decision
 from hansa.dispatch import Answer, Installed, ask
 from hansa.environment import Clock, Random
-from hansa.loop_budget import LoopBudget
 from hansa.model.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
 from hansa.model.crossing_parts import named_by, source_of, weight_of
 from hansa.model.lru import LruCache
 from hansa.model.verdict import ALLOW, Action, Verdict, narrowed, strictest
+from hansa.pacing.fair_turns import Turns
+from hansa.pacing.loop_budget import LoopBudget
 from hansa.store.base import Cas, Conflict, Put, Scoped, Write
-from hansa.turns import Turns
 
 #: Refusals of the same peer for the same reasons within this time (ms) share one decision, so that a peer
 #: that hammers at the door cannot fill the disk.

@@ -18,18 +18,18 @@ import orjson
 
 from hansa import tables
 from hansa.api.contracts import HasFeatures, Network, Refused, Retry
-from hansa.backoff import Backoff
 from hansa.decisions import Decisions
 from hansa.environment import Seams
 from hansa.model.content import Kind
 from hansa.model.events import Delivery, Event, Link
 from hansa.model.features import PLAIN, degrade
 from hansa.model.ref import Ref
+from hansa.pacing.backoff import Backoff
+from hansa.pacing.delivery_throttle import Throttle
 from hansa.rejudging import Rejudging
 from hansa.rooms import Room
 from hansa.store.base import Put, Scoped, Write
 from hansa.store.faults import StoreFault
-from hansa.throttle import Throttle
 
 _PAGE = 100
 #: A network that fails in a way its contract does not know is asked this often before the event is buried.

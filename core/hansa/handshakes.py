@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hansa.model.addresses import networks
-from hansa.token_buckets import TokenBucket
+from hansa.pacing.token_buckets import TokenBucket
 
 #: Networks whose allowance is remembered; beyond, those that are not share one.
 _REMEMBERED = 10_000

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from hansa.api.contracts import Authority, Network
-from hansa.backoff import Backoff
 from hansa.environment import Seams
 from hansa.model.content import Kind
 from hansa.model.events import Delivery
-from hansa.patience import MOST, Work, patiently
+from hansa.pacing.backoff import Backoff
+from hansa.pacing.delivery_throttle import Throttle
+from hansa.pacing.store_retry import MOST, Work, patiently
 from hansa.store.faults import StoreFault
-from hansa.throttle import Throttle
 
 _STOP_WITHIN = 5.0
 #: A network that crashed this often in a row is reported as degraded; it is still started again.

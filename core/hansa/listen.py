@@ -24,10 +24,10 @@ from hansa.environment import Admitted, Request, Response
 from hansa.http import BodyTooLarge, Found, Route, Router
 from hansa.in_time import InTime, Late
 from hansa.intake import Intake, IntakeLimits, RequestShares
-from hansa.loglimit import LogLimit
 from hansa.model.addresses import networks
 from hansa.model.errors import Busy, RemoteProtocolError
 from hansa.model.verdict import decision_fields
+from hansa.pacing.log_limit import LogLimit
 from hansa.store.base import Conflict
 from hansa.store.faults import StoreFault
 

@@ -18,8 +18,8 @@ from aiohttp.resolver import AsyncResolver
 from yarl import URL
 
 from hansa.environment import Failure, HttpError, HttpRequest, HttpResponse, HttpStream, SrvRecord
-from hansa.loglimit import LogLimit
 from hansa.model.addresses import Network, address_allowed, parse
+from hansa.pacing.log_limit import LogLimit
 from hansa.slots import Cause, SlotLimits, Slots
 
 #: A body has to come at ``_LEAST_SPEED`` (bytes a second) once ``_GRACE`` seconds were waited for it.

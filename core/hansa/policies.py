@@ -11,7 +11,7 @@ from hansa import plugins
 from hansa.api.contracts import Policy
 from hansa.dispatch import Installed
 from hansa.model.errors import PluginError
-from hansa.patience import Work
+from hansa.pacing.store_retry import Work
 from hansa.runtime import BasicContext
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from hansa.model.events import Direction, Event, Inbound, Link, Outcome, Refusal
 from hansa.model.ref import Ref
 from hansa.model.verdict import Verdict
 from hansa.model.view import RoomView, ViewChange
-from hansa.patience import Work
+from hansa.pacing.store_retry import Work
 from hansa.store.base import Insert, Row, Schema, Scoped
 from hansa.store.blobs import ScopedBlobs
 from hansa.store.conflict_retry import again_on_conflict

@@ -8,10 +8,10 @@ import aiohttp
 import pytest
 from hansa import Busy, Request, Router
 from hansa.listen import Dispatcher, Listener
+from hansa.pacing.delivery_throttle import Throttle
 from hansa.setup import NetworkSetup
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.sim import Simulation, VirtualClock, simulate
-from hansa.throttle import Throttle
 
 
 @pytest.mark.parametrize(("after", "seconds"), [(0.2, "1"), (2.4, "2"), (30.0, "30")])

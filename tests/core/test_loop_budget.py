@@ -8,9 +8,9 @@ from collections import Counter
 from hansa.decisions import Decisions
 from hansa.dispatch import Installed
 from hansa.environment import SystemRandom
-from hansa.loop_budget import ROUND, LoopBudget
 from hansa.model.crossing import DirectoryQuery, ProfileChange
 from hansa.model.ref import Ref
+from hansa.pacing.loop_budget import ROUND, LoopBudget
 from hansa.store.base import Scoped
 from hansa.store.memory import MemoryStore
 from hansa.testing import ManualClock

@@ -12,11 +12,11 @@ import pytest
 from hansa import terminal
 from hansa.environment import Seams
 from hansa.lifecycle import Runner
-from hansa.patience import patiently
+from hansa.pacing.delivery_throttle import Throttle
+from hansa.pacing.store_retry import patiently
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.testing.clock import ManualClock
 from hansa.testing.sim.chance import SeededRandom
-from hansa.throttle import Throttle
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +49,7 @@ class Slept(list[float]):
 @pytest.fixture
 def slept(monkeypatch):
     found = Slept()
-    monkeypatch.setattr("hansa.patience.asyncio", SimpleNamespace(sleep=found))
+    monkeypatch.setattr("hansa.pacing.store_retry.asyncio", SimpleNamespace(sleep=found))
     return found
 
 

@@ -7,7 +7,7 @@ import asyncio
 from hansa.model.crossing import DirectoryQuery, ProfileChange
 from hansa.model.crossing_parts import source_of
 from hansa.model.ref import Ref
-from hansa.turns import Turns
+from hansa.pacing.fair_turns import Turns
 
 
 class Log:

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from hansa import Busy, token_buckets
+from hansa import Busy
+from hansa.pacing import token_buckets
 from hansa_matrix.client_api.shares import Shares
 from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.federation.strangers import MOST_EACH, Strangers

@@ -14,7 +14,7 @@ from hansa.model.events import Direction, Event, Inbound, Link, Outcome
 from hansa.model.ref import Ref
 from hansa.model.verdict import Verdict
 from hansa.model.view import RoomView, ViewChange
-from hansa.patience import Work
+from hansa.pacing.store_retry import Work
 from hansa.store.base import Insert, Scoped
 from hansa.store.blobs import ScopedBlobs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from hansa.environment import Clock
-from hansa.token_buckets import TokenBucket
+from hansa.pacing.token_buckets import TokenBucket
 
 
 class Throttle:

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from hansa.backoff import Backoff
 from hansa.environment import Seams
+from hansa.pacing.backoff import Backoff
 from hansa.store.faults import StoreFault
 
 #: The longest wait, in seconds, before a database that fails is tried again.

@@ -1,0 +1,1 @@
+"""When and how fast: back-off, token buckets, fair turns, limits of the log."""
