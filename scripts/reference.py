@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import hansa
-from hansa import cli, environment, http, plugins, settings
+from hansa import cli, environment, plugins, settings
 from hansa.api import context, contracts, hookspecs
+from hansa.http import router
 from hansa.model import commands as plugin_commands
 from hansa.model import content, crossing
 from pydantic import BaseModel
@@ -110,9 +111,9 @@ def hooks() -> str:
     lines += ["## What a plugin's commands are", "", prose(plugin_commands), ""]
     for node in definitions(plugin_commands):
         lines += described(plugin_commands, node)
-    lines += ["## What answers HTTP requests", "", prose(http), ""]
+    lines += ["## What answers HTTP requests", "", prose(router), ""]
     lines += ["`register_routes` is given a `Router`; endpoints and `admit` are given a `Request`.", ""]
-    for module, names in ((http, ("Router", "Route")), (environment, ("Request", "Response", "Admitted"))):
+    for module, names in ((router, ("Router", "Route")), (environment, ("Request", "Response", "Admitted"))):
         for node in definitions(module):
             if node.name in names:
                 lines += described(module, node)

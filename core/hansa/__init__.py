@@ -43,7 +43,7 @@ from hansa.environment import (
     Response,
     SrvRecord,
 )
-from hansa.http import Admit, BodyTooLarge, Router
+from hansa.http.router import Admit, BodyTooLarge, Router
 from hansa.model.commands import Argument, Command, Commands
 from hansa.model.content import (
     Content,

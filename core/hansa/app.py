@@ -23,7 +23,7 @@ from hansa.api.contracts import (
 from hansa.decisions import Decisions
 from hansa.delivery import Consumer, Judged
 from hansa.dispatch import each
-from hansa.http import Router
+from hansa.http.router import Router
 from hansa.lifecycle import Runner
 from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.model.events import Delivery, Event, Link

@@ -163,7 +163,7 @@ class Http(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """What the head of a request says about its sender (``hansa.http.Route.admit``).
+    """What the head of a request says about its sender (``hansa.http.router.Route.admit``).
 
     ``share`` names the peer or account whose share of memory the body takes, e.g. ``@user:server``; empty is
     a stranger, of whom all share one small pool. ``proven``: the head alone proves it, as a token does. What
@@ -186,8 +186,8 @@ class Request:
     """One inbound request. ``target`` is the raw request target with its query; ``path`` are its
     percent-decoded segments that the route named; ``query`` is in order, decoded. Header names are lower
     case. ``remote`` is the peer's address. ``chunks`` is the body as it comes, instead of ``body``, where the
-    route wants that: it raises ``hansa.http.BodyTooLarge`` and TimeoutError. ``admitted`` is what the route's
-    ``admit`` found, None where the route has none. ``reads_only`` is called by an endpoint that keeps
+    route wants that: it raises ``hansa.http.router.BodyTooLarge`` and TimeoutError. ``admitted`` is what the
+    route's ``admit`` found, None where the route has none. ``reads_only`` is called by an endpoint that keeps
     nothing: from then on its work ends, as by a cancelled task, when the client hangs up.
     """
 

@@ -14,7 +14,7 @@ from hansa.api.contracts import Operated
 from hansa.app import App
 from hansa.delivery_operations import DeliveryOperations
 from hansa.environment import Request, Response
-from hansa.http import Endpoint, Router
+from hansa.http.router import Endpoint, Router
 from hansa.model.errors import HansaError, RemoteProtocolError
 from hansa.policy_operations import PolicyOperations
 from hansa.room_names import RoomNames, missing

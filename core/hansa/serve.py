@@ -18,19 +18,19 @@ from urllib.parse import urlsplit
 from hansa import plugins, terminal
 from hansa.api.contracts import RoomWish
 from hansa.app import App
-from hansa.bodies import MIB, BodyBudget, BodyLimits
 from hansa.commands.check import exposed
 from hansa.config import Config, Mistakes, PolicyConfig, load
 from hansa.decision_log import Retention
 from hansa.environment import Seams, SystemClock, SystemRandom
 from hansa.file_descriptors import connections_within, raise_limit
-from hansa.intake import Intake, IntakeLimits
-from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
+from hansa.http.client import Outbound
+from hansa.http.connection_limits import Intake, IntakeLimits
+from hansa.http.listener import Certificate, Dispatcher, Listener, TlsContexts
+from hansa.http.request_bodies import MIB, BodyBudget, BodyLimits
 from hansa.logs import log_to
 from hansa.model.errors import HansaError
 from hansa.model.verdict import Action
 from hansa.operations import Operations
-from hansa.outbound import Outbound
 from hansa.restart import needing_restart
 from hansa.settings import Tls
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup

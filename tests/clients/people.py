@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 import orjson
 from hansa import Request, Response
 from hansa.app import App
-from hansa.listen import Dispatcher
+from hansa.http.listener import Dispatcher
 from matrix.inbound import OURS, Inbound, inbound
 
 ROOT = "/_matrix/client/v3"

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from clients.people import House, Person, house, part
 from clients.test_strangers import SECRET, filled
-from hansa.http import Router
+from hansa.http.router import Router
 
 #: The columns of ``ROWS``. ``out``: with the token of a device that is logged out. ``stranger``: never in the
 #: room, and not whose object it is. ``left``: out of the room before it was said. ``ignoring``: in the room, and

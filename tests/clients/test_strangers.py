@@ -8,7 +8,7 @@ import orjson
 import pytest
 from clients.people import House, Person, house, part
 from hansa.dispatch import Installed
-from hansa.http import Router
+from hansa.http.router import Router
 from matrix.inbound import OURS
 
 SECRET = "sealed with wax"

@@ -10,8 +10,8 @@ import orjson
 import pytest
 from clients.people import ROOT, house, part
 from hansa import Request, Response
-from hansa.http import Route, Router, _Node
-from hansa.listen import Dispatcher, Listener
+from hansa.http.listener import Dispatcher, Listener
+from hansa.http.router import Route, Router, _Node
 from hansa_matrix.client_api.door import ABANDONED
 from matrix.inbound import OURS
 

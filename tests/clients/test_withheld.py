@@ -15,7 +15,7 @@ import pytest
 from clients.people import House, Person, house, part
 from hansa import ALLOW, Action, EventIn, Reason, Verdict
 from hansa.dispatch import Installed
-from hansa.http import Router
+from hansa.http.router import Router
 from hansa.testing import until
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import event_id

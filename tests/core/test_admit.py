@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from hansa import Admitted, RemoteProtocolError, Request, Response, Router
-from hansa.listen import Dispatcher, Listener
+from hansa.http.listener import Dispatcher, Listener
 
 MIB = 1024 * 1024
 

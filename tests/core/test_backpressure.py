@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 from hansa import Busy, Request, Router
-from hansa.listen import Dispatcher, Listener
+from hansa.http.listener import Dispatcher, Listener
 from hansa.pacing.delivery_throttle import Throttle
 from hansa.setup import NetworkSetup
 from hansa.testing.actor import Actor, Config, module

@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from hansa import Admitted, Request, Response, Router, bodies
-from hansa.bodies import MIB, BodyBudget, BodyLimits, charges
-from hansa.listen import Dispatcher, Listener
+from hansa import Admitted, Request, Response, Router
+from hansa.http import request_bodies
+from hansa.http.listener import Dispatcher, Listener
+from hansa.http.request_bodies import MIB, BodyBudget, BodyLimits, charges
 from hansa.model.addresses import networks
 from hansa.model.errors import Busy, RemoteProtocolError
 from hansa.testing import until
@@ -187,7 +188,7 @@ async def test_a_file_is_not_held():
 
 @pytest.mark.parametrize(("name", "value"), [("_GRACE", 0.05), ("_WITHIN", 0.05)])
 async def test_a_body_has_a_least_speed_and_an_end(monkeypatch, name, value):
-    monkeypatch.setattr(bodies, name, value)
+    monkeypatch.setattr(request_bodies, name, value)
     async with serving() as (server, put):
         reader = await put("/open", 1000, sent=10)
         assert await status(reader) == 408

@@ -7,10 +7,11 @@ import ssl
 from typing import Any, Self
 
 import pytest
-from hansa import Request, Response, Router, accept, handshakes
-from hansa.handshakes import HandshakeLimits, HandshakeRates, Turns
-from hansa.intake import Intake, IntakeLimits
-from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
+from hansa import Request, Response, Router
+from hansa.http import acceptor, tls_handshakes
+from hansa.http.connection_limits import Intake, IntakeLimits
+from hansa.http.listener import Certificate, Dispatcher, Listener, TlsContexts
+from hansa.http.tls_handshakes import HandshakeLimits, HandshakeRates, Turns
 from hansa.testing import until
 from peers.ca import PrivateCA
 
@@ -139,7 +140,7 @@ async def test_what_is_no_tls_is_let_go_at_once(tmp_path):
 
 async def test_an_address_that_shakes_hands_too_often_is_turned_away_and_no_other(tmp_path, monkeypatch):
     limits = HandshakeLimits(rate=0.001, burst=3, group_rate=0.001, group_burst=5)
-    monkeypatch.setattr(accept, "HandshakeLimits", lambda: limits)
+    monkeypatch.setattr(acceptor, "HandshakeLimits", lambda: limits)
     async with Secure(tmp_path) as server:
         asked = ["127.0.0.1"] * 4 + ["127.0.0.2"] * 3 + ["127.9.0.1"] + ["127.8.0.1"] * 4
         answers = [bool(await server.shaken(address)) for address in asked]
@@ -184,7 +185,7 @@ def test_a_wide_ipv6_network_has_four_times_the_rate_of_a_64():
 
 def test_being_many_lets_nobody_in_again(monkeypatch):
     """A flood of addresses does not push out what is known of one that has used up its rate."""
-    monkeypatch.setattr(handshakes, "_REMEMBERED", 100)
+    monkeypatch.setattr(tls_handshakes, "_REMEMBERED", 100)
     now = [0.0]
     rates = HandshakeRates(HandshakeLimits(), lambda: now[0])
     while rates.begin("192.0.2.1"):

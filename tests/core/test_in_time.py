@@ -6,10 +6,10 @@ import asyncio
 
 import orjson
 import pytest
-from hansa import in_time
 from hansa.environment import Request, Response
-from hansa.http import Router
-from hansa.listen import Dispatcher
+from hansa.http import detached_requests
+from hansa.http.listener import Dispatcher
+from hansa.http.router import Router
 
 
 class Desk:
@@ -41,8 +41,8 @@ class Desk:
 
 @pytest.fixture
 async def desk(monkeypatch):
-    monkeypatch.setattr(in_time, "WITHIN", 0.02)
-    monkeypatch.setattr(in_time, "_LOOK", 0.01)
+    monkeypatch.setattr(detached_requests, "WITHIN", 0.02)
+    monkeypatch.setattr(detached_requests, "_LOOK", 0.01)
     return Desk()
 
 
@@ -65,7 +65,7 @@ async def test_while_the_database_is_away_a_request_is_answered_and_its_work_goe
 
 
 async def test_no_more_than_a_bound_goes_on_behind_its_answer(desk, monkeypatch):
-    monkeypatch.setattr(in_time, "MOST_BEHIND", 2)
+    monkeypatch.setattr(detached_requests, "MOST_BEHIND", 2)
     desk.away = True
     asked = [desk.ask(str(n)) for n in range(5)]
     while sum(one.done() for one in asked) < 2:

@@ -13,11 +13,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from hansa import Request, Response, Router, accept, connection
-from hansa.intake import Entry, Intake, IntakeLimits, RequestShares
-from hansa.listen import Certificate, Dispatcher, Listener, TlsContexts
+from hansa import Request, Response, Router
+from hansa.http import acceptor, connection
+from hansa.http.connection_limits import Entry, Intake, IntakeLimits, RequestShares
+from hansa.http.listener import Certificate, Dispatcher, Listener, TlsContexts
+from hansa.http.unread_responses import Untaken
 from hansa.testing import until
-from hansa.untaken import Untaken
 from peers.ca import PrivateCA
 
 GET = b"GET /here HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -203,7 +204,7 @@ async def test_who_sends_nothing_is_let_go(monkeypatch):
 
 
 async def test_who_never_ends_a_handshake_is_let_go(monkeypatch, certificate):
-    monkeypatch.setattr(accept, "_HANDSHAKE_WITHIN", 0.05)
+    monkeypatch.setattr(acceptor, "_HANDSHAKE_WITHIN", 0.05)
     async with serving(SMALL, tls=certificate) as server:
         silent = await connected(server)
         await until(lambda: server.measured()["http_connections"] == 1)  # counted before it has shaken hands
@@ -432,8 +433,8 @@ _POOR = """
 import asyncio, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 from hansa import Response, Router
-from hansa.intake import Intake, IntakeLimits
-from hansa.listen import Dispatcher, Listener
+from hansa.http.connection_limits import Intake, IntakeLimits
+from hansa.http.listener import Dispatcher, Listener
 import time
 
 counts = {}

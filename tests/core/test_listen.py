@@ -6,8 +6,9 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from hansa import Request, Response, Router, connection
-from hansa.listen import Dispatcher, Listener
+from hansa import Request, Response, Router
+from hansa.http import connection
+from hansa.http.listener import Dispatcher, Listener
 
 
 class Counts(dict):

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 from aiohttp.resolver import AsyncResolver
-from hansa import Failure, HttpError, HttpRequest, outbound
-from hansa.outbound import Outbound
-from hansa.slots import Cause, SlotLimits, Slots
+from hansa import Failure, HttpError, HttpRequest
+from hansa.http import client
+from hansa.http.client import Outbound
+from hansa.http.client_slots import Cause, SlotLimits, Slots
 from hansa.testing import until
 
 MIB = 1024 * 1024
@@ -180,7 +181,7 @@ async def test_whoever_is_cancelled_leaves_the_place_to_the_next():
 
 
 async def test_waiting_ends(monkeypatch):
-    monkeypatch.setattr("hansa.slots._STRANGER_WAIT", 0.01)
+    monkeypatch.setattr("hansa.http.client_slots._STRANGER_WAIT", 0.01)
     counts = Counts()
     slots = Slots(SlotLimits(strangers=1), counts)
     async with slots.place(Cause(destination="d", stranger=True)):
@@ -253,7 +254,7 @@ async def test_an_answer_that_is_gzip_is_unpacked():
 
 
 async def test_a_body_has_a_least_speed(monkeypatch):
-    monkeypatch.setattr(outbound, "_GRACE", 0.05)
+    monkeypatch.setattr(client, "_GRACE", 0.05)
     counts = Counts()
     peer = Peer(OK + b"Content-Length: 100\r\n\r\n", b"0123456789")
     async with peers(peer) as (port,), way_out(count=counts) as http:
@@ -353,7 +354,7 @@ async def test_an_address_is_judged_once_more_before_connecting(monkeypatch):
             {"hostname": host, "host": "127.0.0.1", "port": port, "family": family, "proto": 0, "flags": 0}
         ]
 
-    monkeypatch.setattr(outbound._GuardedResolver, "resolve", lies)
+    monkeypatch.setattr(client._GuardedResolver, "resolve", lies)
     peer = Peer(whole(b"{}"))
     async with peers(peer) as (port,), way_out(private_networks=[]) as http:
         with pytest.raises(HttpError) as raised:
@@ -367,7 +368,7 @@ async def test_name_servers_that_keep_silent_hold_nobody_up(monkeypatch):
         silent.bind(("127.0.0.1", 0))
         port = silent.getsockname()[1]
         ask = functools.partial(AsyncResolver, nameservers=["127.0.0.1"], udp_port=port, tcp_port=port)
-        monkeypatch.setattr(outbound, "AsyncResolver", ask)
+        monkeypatch.setattr(client, "AsyncResolver", ask)
         async with peers(Peer(whole(b"{}"))) as (good,), way_out() as http:
             tasks = [
                 asyncio.ensure_future(http.request(get(1, host=f"tarpit{n}.example", timeout=20)))

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from hansa.environment import Failure, HttpError, HttpRequest
-from hansa.outbound import Outbound
+from hansa.http.client import Outbound
 from hansa.standstill import Standstill
 from hansa.store.base import StoreError
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hansa import BlobTooLarge, Failure, HttpError, HttpRequest, NoBlob, Request, Response, Router, listen
-from hansa.listen import Dispatcher, Listener
-from hansa.outbound import Outbound
+from hansa import BlobTooLarge, Failure, HttpError, HttpRequest, NoBlob, Request, Response, Router
+from hansa.http import listener as listen
+from hansa.http.client import Outbound
+from hansa.http.listener import Dispatcher, Listener
 from hansa.store.blobs import CHUNK, FileBlobs, MemoryBlobs
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hansa import Request, Response, Router
-from hansa.listen import Dispatcher
+from hansa.http.listener import Dispatcher
 
 
 def _router(name: str, *paths: str) -> Router:

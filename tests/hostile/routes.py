@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hansa.http import Router
+from hansa.http.router import Router
 from hostile.scene import Scene, part
 from matrix.inbound import OURS, inbound
 

@@ -15,7 +15,7 @@ import hansa_matrix
 import orjson
 from hansa import HttpError, HttpRequest, HttpResponse, Request, Response
 from hansa.app import App
-from hansa.listen import Dispatcher
+from hansa.http.listener import Dispatcher
 from hansa.setup import PolicySetup
 from hansa.store.base import Store
 from hansa.testing.harness import NoNetwork, running

@@ -19,7 +19,7 @@ from hansa import (
     RemoteProtocolError,
     Verdict,
 )
-from hansa.listen import Dispatcher, Listener
+from hansa.http.listener import Dispatcher, Listener
 from hansa.testing import until
 from hansa_matrix.federation.client import Refused, Unreachable
 from hansa_matrix.media import fetch

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
-from hansa.http import Router
+from hansa.http.router import Router
 from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
 from yardstick import yardstick

@@ -11,7 +11,7 @@ import pluggy
 if TYPE_CHECKING:
     from hansa.api.context import NetworkContext, PluginContext
     from hansa.api.contracts import Network, Policy
-    from hansa.http import Router
+    from hansa.http.router import Router
     from hansa.model.commands import Commands
     from hansa.model.crossing import Crossing
     from hansa.model.events import Delivery, Event

@@ -32,7 +32,7 @@ class FaultKind(StrEnum):
 
 class StoreFault(StoreError):
     """The database failed, whatever was asked of it. The text may name files and hold words of the driver: it
-    is for the operator's log. A peer or client is told ``hansa.connection``'s answer and nothing of it.
+    is for the operator's log. A peer or client is told ``hansa.http.connection``'s answer and nothing of it.
     """
 
     def __init__(self, kind: FaultKind, text: str) -> None:
@@ -132,8 +132,9 @@ def mongo_kind(error: Exception) -> FaultKind:
     return _MONGO.get(name, FaultKind.FAILING)
 
 
-#: SQLSTATEs of PostgreSQL, or what they begin with (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-#: The driver's own errors have none, or class 08: nothing was heard of the server.
+#: SQLSTATEs of PostgreSQL, or what they begin with
+#: (https://www.postgresql.org/docs/current/errcodes-appendix.html). The driver's own errors have none, or
+#: class 08: nothing was heard of the server.
 _POSTGRES = {
     "": FaultKind.AWAY,
     "08": FaultKind.AWAY,

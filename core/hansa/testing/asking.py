@@ -8,7 +8,7 @@ from typing import Any
 
 from hansa.app import App
 from hansa.environment import Request, Response
-from hansa.listen import Dispatcher
+from hansa.http.listener import Dispatcher
 from hansa.model.crossing import Crossing
 from hansa.model.verdict import Verdict
 from hansa.setup import PolicySetup

@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl
 
 from hansa.app import App
 from hansa.environment import HttpRequest, HttpResponse, Request, Seams
-from hansa.http import Router
-from hansa.listen import Dispatcher
+from hansa.http.listener import Dispatcher
+from hansa.http.router import Router
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store.base import Store
 from hansa.store.faults import StoreFault

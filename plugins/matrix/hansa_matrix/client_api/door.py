@@ -197,7 +197,7 @@ class Door:
 
     async def admit(self, request: Request) -> Admitted | Response:
         """Whose body it is that comes, by the token: without a good one nothing of it is read. The endpoint
-        asks again, as the token may be gone when the body is there. See ``hansa.http.Route.admit``.
+        asks again, as the token may be gone when the body is there. See ``hansa.http.router.Route.admit``.
         """
         try:
             caller = await self.caller(request)

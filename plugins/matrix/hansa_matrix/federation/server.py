@@ -122,7 +122,7 @@ class Gate:
 
     async def admit(self, request: Request) -> Admitted | Response:
         """Whether a request may go on by its head: no byte of the body is read before. See
-        ``hansa.http.Route.admit``. Raises ``Busy``.
+        ``hansa.http.router.Route.admit``. Raises ``Busy``.
         """
         if not self.opened():
             raise Busy("this server is starting", after=1.0)

@@ -10,8 +10,8 @@ import orjson
 from aiohttp import StreamReader, web
 
 from hansa.environment import Admitted, Response
-from hansa.http import Route
-from hansa.intake import Entry, Intake
+from hansa.http.connection_limits import Entry, Intake
+from hansa.http.router import Route
 from hansa.pacing.log_limit import LogLimit
 
 #: Seconds from the first byte of a request's head, or from the connection, to its end, and between requests.
@@ -105,15 +105,15 @@ class Connection(web.RequestHandler):
         self.reads_only = False
 
     def idle(self) -> bool:
-        """See ``hansa.intake.Held``."""
+        """See ``hansa.http.connection_limits.Held``."""
         return not self._request_in_progress and not self._messages
 
     def heard(self) -> bool:
-        """See ``hansa.intake.Held``."""
+        """See ``hansa.http.connection_limits.Held``."""
         return self._request_count > 0
 
     def abort(self) -> None:
-        """See ``hansa.intake.Held``."""
+        """See ``hansa.http.connection_limits.Held``."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -129,11 +129,11 @@ class Connection(web.RequestHandler):
         self.reads_only = True
 
     def routed(self, route: Route) -> None:
-        """See ``hansa.listen.Wire``."""
+        """See ``hansa.http.listener.Wire``."""
         self.reads_only = route.cancel_on_disconnect
 
     def admitted(self, admitted: Admitted) -> None:
-        """See ``hansa.listen.Wire``: without a body nothing is charged."""
+        """See ``hansa.http.listener.Wire``: without a body nothing is charged."""
 
     def pause_writing(self) -> None:
         """The client takes less than we say."""
@@ -157,7 +157,7 @@ class Connection(web.RequestHandler):
         self.abort()
 
     def let_go(self) -> None:
-        """See ``hansa.untaken.Waiting``."""
+        """See ``hansa.http.unread_responses.Waiting``."""
         self._count("http_not_taken")
         self.abort()
 

@@ -10,9 +10,9 @@ from typing import cast
 
 from aiohttp import HttpVersion11, web
 
-from hansa.connection import Connection
 from hansa.environment import Admitted
-from hansa.http import BodyTooLarge, Route
+from hansa.http.connection import Connection
+from hansa.http.router import BodyTooLarge, Route
 from hansa.model.addresses import network_share
 from hansa.model.errors import Busy, RemoteProtocolError
 

@@ -12,13 +12,13 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hansa.handshakes import HandshakeLimits, HandshakeRates, Turns, hello_received
-from hansa.intake import Entry, Intake
+from hansa.http.connection_limits import Entry, Intake
+from hansa.http.tls_handshakes import HandshakeLimits, HandshakeRates, Turns, hello_received
 from hansa.model.addresses import neighbourhood
 from hansa.pacing.log_limit import LogLimit
 
 if TYPE_CHECKING:
-    from hansa.connection import Connection
+    from hansa.http.connection import Connection
 
 #: Seconds for a TLS handshake, and for the end of one.
 _HANDSHAKE_WITHIN, _GOODBYE_WITHIN = 10.0, 1.0

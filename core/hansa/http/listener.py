@@ -17,13 +17,13 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from hansa.accept import Acceptor
-from hansa.bodies import Body, BodyBudget, BodyLimits
-from hansa.connection import Connection, Server, bound, come_again, fault, out_of_order
 from hansa.environment import Admitted, Request, Response
-from hansa.http import BodyTooLarge, Found, Route, Router
-from hansa.in_time import InTime, Late
-from hansa.intake import Intake, IntakeLimits, RequestShares
+from hansa.http.acceptor import Acceptor
+from hansa.http.connection import Connection, Server, bound, come_again, fault, out_of_order
+from hansa.http.connection_limits import Intake, IntakeLimits, RequestShares
+from hansa.http.detached_requests import InTime, Late
+from hansa.http.request_bodies import Body, BodyBudget, BodyLimits
+from hansa.http.router import BodyTooLarge, Found, Route, Router
 from hansa.model.addresses import networks
 from hansa.model.errors import Busy, RemoteProtocolError
 from hansa.model.verdict import decision_fields

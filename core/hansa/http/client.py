@@ -18,9 +18,9 @@ from aiohttp.resolver import AsyncResolver
 from yarl import URL
 
 from hansa.environment import Failure, HttpError, HttpRequest, HttpResponse, HttpStream, SrvRecord
+from hansa.http.client_slots import Cause, SlotLimits, Slots
 from hansa.model.addresses import Network, address_allowed, parse
 from hansa.pacing.log_limit import LogLimit
-from hansa.slots import Cause, SlotLimits, Slots
 
 #: A body has to come at ``_LEAST_SPEED`` (bytes a second) once ``_GRACE`` seconds were waited for it.
 _LEAST_SPEED, _GRACE = 1024, 10.0

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from hansa.http.unread_responses import Untaken
 from hansa.model.addresses import network_share, networks
-from hansa.untaken import Untaken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

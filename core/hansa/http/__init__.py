@@ -1,0 +1,1 @@
+"""HTTP on both sides: listeners with their limits, and the client with its guards."""
