@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Any
 
-from hansa.decisions import Decisions
+from hansa.bus.policy_engine import Decisions
 from hansa.environment import Request
 from hansa.model.commands import Command, Commands
 from hansa.model.crossing import AdminChange

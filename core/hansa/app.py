@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hansa import plugins, tables
+from hansa import plugins
 from hansa.api.contracts import (
     Authority,
     FoundsRooms,
@@ -20,9 +20,15 @@ from hansa.api.contracts import (
     RoomWish,
     ShowsPresent,
 )
-from hansa.decisions import Decisions
-from hansa.delivery import Consumer, Judged
-from hansa.dispatch import each
+from hansa.bus import schema as tables
+from hansa.bus.delivery import Consumer, Judged
+from hansa.bus.ephemeral import SignalRelay
+from hansa.bus.pipeline import Pipeline
+from hansa.bus.policy_dispatch import each
+from hansa.bus.policy_engine import Decisions
+from hansa.bus.rejudging import Rejudging
+from hansa.bus.rooms import Room, Rooms
+from hansa.bus.visible_view import Present
 from hansa.http.router import Router
 from hansa.lifecycle import Runner
 from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
@@ -31,14 +37,9 @@ from hansa.model.ref import Ref
 from hansa.pacing.backoff import Backoff
 from hansa.pacing.delivery_throttle import Throttle
 from hansa.pacing.store_retry import Work, patiently
-from hansa.pipeline import Pipeline
 from hansa.policies import Policies, digest_of
-from hansa.present import Present
-from hansa.rejudging import Rejudging
-from hansa.rooms import Room, Rooms
 from hansa.runtime import Context
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
-from hansa.signals import SignalRelay
 from hansa.store import catalogue
 from hansa.store.base import Delete, Row, Scoped, StoreError
 from hansa.store.bounds import pieces

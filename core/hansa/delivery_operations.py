@@ -8,13 +8,13 @@ import orjson
 
 from hansa.api.contracts import TracksDelivery
 from hansa.app import App
+from hansa.bus.schema import event_of
 from hansa.environment import Request
 from hansa.model.codec import content_to_json
 from hansa.model.events import Event, Link
 from hansa.model.ref import Ref
 from hansa.room_names import RoomNames, missing
 from hansa.store.paging import scan_all
-from hansa.tables import event_of
 
 
 class DeliveryOperations:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hansa import plugins
 from hansa.api.contracts import Policy
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa.model.errors import PluginError
 from hansa.pacing.store_retry import Work
 from hansa.runtime import BasicContext

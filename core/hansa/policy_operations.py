@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from hansa.app import App
-from hansa.decisions import facts_of
-from hansa.dispatch import Answer, ask
+from hansa.bus.policy_dispatch import Answer, ask
+from hansa.bus.policy_engine import facts_of
 from hansa.environment import Request
 from hansa.model.content import Message
 from hansa.model.crossing import Crossing, EventIn, EventOut

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from hansa.api.contracts import NamesRooms
 from hansa.app import App
+from hansa.bus.rooms import Room
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.events import Link
 from hansa.model.ref import Ref
-from hansa.rooms import Room
 
 
 def missing(text: str) -> RemoteProtocolError:

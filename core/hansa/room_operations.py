@@ -6,12 +6,12 @@ from typing import Any
 
 from hansa.api.contracts import RoomRefused, RoomWish
 from hansa.app import App
+from hansa.bus.rooms import Room
 from hansa.environment import Request
 from hansa.model.crossing import PeerConnect
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.events import Link
 from hansa.room_names import RoomNames, missing
-from hansa.rooms import Room
 
 #: Servers of a room that are looked at for denied ones.
 _SERVERS = 500

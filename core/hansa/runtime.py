@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hansa import tables
 from hansa.api.contracts import KnowsPeople, LinksRooms, MakesGhosts, RoomRefused
+from hansa.bus import schema as tables
 from hansa.environment import Clock, Http, Random
 from hansa.model.crossing import Crossing, DirectoryQuery
 from hansa.model.ephemeral import Signal

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 from hansa import plugins, terminal
 from hansa.api.contracts import RoomWish
 from hansa.app import App
+from hansa.bus.decision_log import Retention
 from hansa.commands.check import exposed
 from hansa.config import Config, Mistakes, PolicyConfig, load
-from hansa.decision_log import Retention
 from hansa.environment import Seams, SystemClock, SystemRandom
 from hansa.file_descriptors import connections_within, raise_limit
 from hansa.http.client import Outbound

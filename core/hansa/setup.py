@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from hansa.api.contracts import RoomWish
-from hansa.decision_log import Retention
+from hansa.bus.decision_log import Retention
 from hansa.environment import Http, Seams
 from hansa.model.verdict import Action
 from hansa.store.base import Store

@@ -8,7 +8,7 @@ import hansa_governance
 import pytest
 from clients.people import House, Person, house, part
 from hansa import Join, Ref
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa_governance.config import Config
 from hansa_governance.policy import GovernancePolicy
 from matrix.inbound import OURS

@@ -14,7 +14,7 @@ import pytest
 from clients.people import House, Person, house, part
 from clients.test_withheld import routes
 from hansa import ALLOW, Action, Reason, Ref, Verdict
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from matrix.inbound import OURS
 
 WORD, FAR = "classified", "far.example"

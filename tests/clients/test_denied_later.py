@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from clients.people import Refused, house, part
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa_governance.config import Config
 from hansa_governance.policy import GovernancePolicy
 from hansa_matrix.proto.hashing import event_id

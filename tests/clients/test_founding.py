@@ -18,7 +18,7 @@ from hansa import (
     RoomCreate,
     Verdict,
 )
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa_governance.config import Config, Rate
 from hansa_governance.policy import GovernancePolicy
 from matrix.inbound import OURS, THEIRS

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from clients.people import house, part
 from hansa import Action, Reason, Verdict
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa.testing import until
 
 

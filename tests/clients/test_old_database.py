@@ -19,12 +19,12 @@ import pytest
 from clients.people import Asks, Person, Refused, part
 from clients.test_sessions import login
 from hansa.app import App
+from hansa.bus.schema import SCHEMA as CORE
 from hansa.environment import Seams, SystemClock, SystemRandom
 from hansa.store.base import Append, Delete, Put, Schema
 from hansa.store.memory import key_names
 from hansa.store.mongo import MongoStore
 from hansa.store.sqlite import SqliteStore
-from hansa.tables import SCHEMA as CORE
 from hansa.testing.harness import running
 from hansa_matrix.client_api import data
 from hansa_matrix.config import Config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from clients.people import Refused, house, part
 from hansa import ALLOW, Action, EventIn, Invite, Join, Message, Reason, Verdict
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import OURS, THEIRS
 

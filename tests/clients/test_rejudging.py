@@ -9,7 +9,7 @@ import pytest
 from clients.people import House, house, part
 from clients.test_crossings import Forbid
 from clients.test_withheld import THEM, WORD, Scene, leaks, scene
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import OURS, THEIRS, V1

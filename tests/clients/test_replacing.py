@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from clients.people import House, Person, Refused, house, part
 from hansa import ALLOW, Action, Custom, EventIn, Invite, Put, Reason, RoomUpgrade, Verdict
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa_matrix.room.aliases import Alias, alias_of, aliases_of, given, moved, taken
 from hansa_matrix.room.directory import listing
 from matrix.inbound import OURS, THEIRS

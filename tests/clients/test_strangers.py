@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from clients.people import House, Person, house, part
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa.http.router import Router
 from matrix.inbound import OURS
 

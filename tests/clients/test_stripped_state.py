@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from clients.people import House, Person, house
 from clients.test_crossings import Forbid
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from matrix.inbound import OURS, THEIRS, V2

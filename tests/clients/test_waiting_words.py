@@ -10,7 +10,7 @@ from clients.test_crypto import cross
 from clients.test_withheld import Censor
 from clients.test_words_elsewhere import FORBID, WORD
 from hansa import Row
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa.testing import until
 from hansa_matrix.federation.lasting import GENERATION, kept, leaving
 from matrix.inbound import OURS, THEIRS

@@ -14,7 +14,7 @@ import orjson
 import pytest
 from clients.people import House, Person, house, part
 from hansa import ALLOW, Action, EventIn, Reason, Verdict
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa.http.router import Router
 from hansa.testing import until
 from hansa_matrix.proto.event import Pdu

@@ -8,7 +8,7 @@ import pytest
 from clients.people import House, Person, house, part
 from clients.test_withheld import Censor
 from clients.test_words_elsewhere import WORD
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa_matrix.proto.hashing import content_hash, event_id
 from hansa_matrix.texts import texts_of_pdu
 from matrix.inbound import OURS, THEIRS, V1

@@ -9,7 +9,7 @@ from clients.people import Person, house, part
 from clients.test_crypto import b64, cross, keys_of, sign
 from clients.test_withheld import WORD, Censor, scene
 from hansa import ALLOW, Action, Reason, Verdict, texts_of
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa_matrix.texts import texts_of_keys, without_texts
 from matrix.inbound import OURS, THEIRS, V1
 from matrix.peering import at

@@ -10,7 +10,7 @@ from clients.people import Refused, house, part
 from clients.test_summaries import said
 from clients.test_words_elsewhere import FORBID, WORD
 from hansa import ALLOW, Action, EventIn, Join, MediaTransfer, MediaUpload, Reason, Verdict
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.versions import VERSIONS
 from matrix.inbound import THEIRS, V1

@@ -22,8 +22,8 @@ from hansa import (
     ViewChange,
 )
 from hansa.admin_gate import FREE, AdminGate
+from hansa.bus.policy_dispatch import Installed
 from hansa.commands import show
-from hansa.dispatch import Installed
 from hansa.environment import Request
 from hansa.model.content import Membership
 from hansa.operations import Operations

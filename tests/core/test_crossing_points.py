@@ -36,7 +36,7 @@ from hansa import (
     ViewChange,
 )
 from hansa.app import App
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa.model.crossing import Crossing
 from hansa.model.view import Person, unread
 from hansa.testing import running

@@ -23,7 +23,7 @@ from hansa import (
     people_of,
     texts_of,
 )
-from hansa.decisions import facts_of
+from hansa.bus.policy_engine import facts_of
 from hansa.model.crossing_parts import ROLES
 from hansa.testing.policy_suite import samples
 

@@ -17,11 +17,11 @@ from hansa import (
     Ref,
     RoomView,
     Verdict,
-    tables,
 )
-from hansa.decision_log import OTHERS, Retention
-from hansa.decisions import Decisions
-from hansa.dispatch import Installed
+from hansa.bus import schema
+from hansa.bus.decision_log import OTHERS, Retention
+from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_engine import Decisions
 from hansa.environment import SystemRandom
 from hansa.store.base import Scoped
 from hansa.store.memory import MemoryDisk, MemoryStore
@@ -43,7 +43,7 @@ class Denies:
 async def opened(disk=None, clock=None, retention=None, policy=None):
     store = MemoryStore(disk or MemoryDisk())
     await store.open()
-    await store.declare("", tables.SCHEMA)
+    await store.declare("", schema.SCHEMA)
     installed = [Installed(name="p", policy=policy or Denies())]
     decisions = Decisions(Scoped(store, ""), clock or ManualClock(), SystemRandom(), installed)
     decisions.kept.retention = retention or Retention()

@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 from hansa import Action, PeerConnect, Verdict
-from hansa.dispatch import Installed, ask
+from hansa.bus.policy_dispatch import Installed, ask
 
 
 class Answers:

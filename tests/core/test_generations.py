@@ -26,7 +26,7 @@ from hansa import (
     hookimpl,
     texts_of,
 )
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa.environment import Seams, SystemRandom
 from hansa.setup import PolicySetup
 from hansa.store.faults import FaultKind

@@ -10,18 +10,18 @@ from dataclasses import replace
 
 import pytest
 from hansa import LocalProtocolError, Ref
-from hansa.core_turn import CoreTurn
+from hansa.bus.large_changes import AT_ONCE
+from hansa.bus.rooms import Rooms
+from hansa.bus.schema import SCHEMA
+from hansa.bus.view_rules import CoreTurn
 from hansa.environment import SystemRandom
-from hansa.large_changes import AT_ONCE
 from hansa.model.content import Membership
 from hansa.model.view import Person, RoomFacts, ViewChange
-from hansa.rooms import Rooms
 from hansa.store.base import Put, Scoped
 from hansa.store.bounds import MAX_BYTES, MAX_WRITES, size_of
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryStore
 from hansa.store.wrapper import StoreAround
-from hansa.tables import SCHEMA
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.clock import ManualClock
 from hansa.testing.harness import running

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from hansa.decisions import Decisions
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_engine import Decisions
 from hansa.environment import SystemRandom
 from hansa.model.crossing import DirectoryQuery, ProfileChange
 from hansa.model.ref import Ref

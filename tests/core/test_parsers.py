@@ -24,7 +24,7 @@ NOT_ROWS = {"request.body", "answer.body", "response.body", "self.body"}
 UNBOUNDED = {
     ("core/hansa/model/bounded_json.py", "data"): "the bounded reader itself",
     ("core/hansa/model/bounded_json.py", "data.decode()"): "the bounded reader itself, up to 64 KiB",
-    ("core/hansa/large_changes.py", "body"): "a row of ours, 256 KiB and one person",
+    ("core/hansa/bus/large_changes.py", "body"): "a row of ours, 256 KiB and one person",
     ("core/hansa/model/lenient_json.py", "data"): "behind check_limits",
     ("core/hansa/model/lenient_json.py", "token"): "one string or number",
     (

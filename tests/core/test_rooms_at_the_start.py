@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hansa import tables
+from hansa.bus import schema
+from hansa.bus.rooms import Rooms
 from hansa.environment import SystemClock, SystemRandom
 from hansa.model.ref import Ref
-from hansa.rooms import Rooms
 from hansa.store.base import Scoped
 from hansa.store.memory import MemoryStore
 
@@ -33,7 +33,7 @@ async def opened() -> Scoped:
     memory = MemoryStore()
     await memory.open()
     store = Scoped(memory, "")
-    await store.declare(tables.SCHEMA)
+    await store.declare(schema.SCHEMA)
     return store
 
 
@@ -42,8 +42,8 @@ async def test_each_link_is_looked_at_a_few_times_and_not_once_for_each_room(mon
     first = Rooms(store, SystemClock(), SystemRandom())
     for number in range(ROOMS):
         await first.open_link(Ref("one" if number % 2 else "two", f"r{number}"))
-    made = tables.link_of
-    monkeypatch.setattr(tables, "link_of", lambda row: Counted(made(row)))
+    made = schema.link_of
+    monkeypatch.setattr(schema, "link_of", lambda row: Counted(made(row)))
     monkeypatch.setattr(Counted, "looks", 0)
     second = Rooms(store, SystemClock(), SystemRandom())
     await second.load()

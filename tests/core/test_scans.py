@@ -22,12 +22,12 @@ _ONE = "the first one"
 _CURSOR = "the next page of a reader who keeps the place"
 _BOUNDED = "writers keep no more: "
 REASONS = {
-    "hansa/decision_log.py _old": _DRAINED,
-    "hansa/decision_log.py newest": "the newest, as many as were asked for",
-    "hansa/decision_log.py open": _BOUNDED + "`Retention.strangers`",
-    "hansa/delivery.py _next": _CURSOR,
+    "hansa/bus/decision_log.py _old": _DRAINED,
+    "hansa/bus/decision_log.py newest": "the newest, as many as were asked for",
+    "hansa/bus/decision_log.py open": _BOUNDED + "`Retention.strangers`",
+    "hansa/bus/delivery.py _next": _CURSOR,
     "hansa/delivery_operations.py _event": _ONE,
-    "hansa/rooms.py _fill": "the last one",
+    "hansa/bus/rooms.py _fill": "the last one",
     "hansa/runtime.py history": _CURSOR,
     "hansa/runtime.py native_id": "the names of one event, of which each network gives a few",
     "hansa_matrix/client_api/closing.py forget_private": _DRAINED,

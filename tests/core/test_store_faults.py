@@ -38,7 +38,7 @@ class House:
 
 @pytest.fixture
 async def house(monkeypatch):
-    monkeypatch.setattr("hansa.delivery._FAULT_MOST", 0.01)
+    monkeypatch.setattr("hansa.bus.delivery._FAULT_MOST", 0.01)
     made: dict[str, Actor] = {}
     plugin = module(made)
     here = House(MemoryDisk(), made)

@@ -6,15 +6,15 @@ import asyncio
 
 import pytest
 from hansa import LocalProtocolError, Ref
+from hansa.bus.rooms import Rooms
+from hansa.bus.schema import SCHEMA
 from hansa.environment import SystemClock, SystemRandom
 from hansa.model.content import Membership
 from hansa.model.view import Person, RoomFacts, ViewChange
-from hansa.rooms import Rooms
 from hansa.store.base import Conflict, Put, Scoped
 from hansa.store.conflict_retry import TRIES, Changed, again_on_conflict, change_row
 from hansa.store.memory import MemoryStore
 from hansa.store.sqlite import SqliteStore
-from hansa.tables import SCHEMA
 from hansa.testing.store_suite import SCHEMA as THINGS
 
 

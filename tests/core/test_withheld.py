@@ -25,7 +25,7 @@ from hansa import (
     hookimpl,
     texts_of,
 )
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 

@@ -57,13 +57,13 @@ def test_files_that_the_architecture_names_exist():
 
 
 def test_the_methods_that_the_architecture_names_exist():
-    import hansa.admission
     import hansa.app
-    import hansa.pipeline
+    import hansa.bus.admission
+    import hansa.bus.pipeline
 
     owners = {
-        "Admission": hansa.admission.Admission,
-        "Pipeline": hansa.pipeline.Pipeline,
+        "Admission": hansa.bus.admission.Admission,
+        "Pipeline": hansa.bus.pipeline.Pipeline,
         "App": hansa.app.App,
     }
     for owner, method in re.findall(r"`(Admission|Pipeline|App)\.(\w+)`", ARCHITECTURE):

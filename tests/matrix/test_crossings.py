@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import hansa_matrix
 from hansa import ALLOW, Action, KeysQuery, PeerConnect, Presence, Reason, SignalOut, Verdict
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa_matrix.proto.devices import Device
 from hansa_matrix.proto.edus import PresenceEdu, ReceiptEdu
 from hansa_matrix.proto.hashing import event_id

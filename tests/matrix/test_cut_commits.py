@@ -10,7 +10,8 @@ import itertools
 
 import hansa_matrix
 import pytest
-from hansa import Ref, large_changes, pieces
+from hansa import Ref, pieces
+from hansa.bus import large_changes
 from hansa.store import bounds
 from hansa.store.base import Put
 from hansa.store.faults import FaultKind, StoreFault

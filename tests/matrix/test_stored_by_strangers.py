@@ -15,7 +15,7 @@ from typing import Any
 import hansa_xmpp.occupants as xmpp
 import pytest
 from hansa import Collection
-from hansa.tables import SCHEMA as CORE
+from hansa.bus.schema import SCHEMA as CORE
 from hansa_matrix.config import Config
 from hansa_matrix.federation.answers import transactions
 from hansa_matrix.room.redactions import Awaited, Waiting

@@ -20,7 +20,7 @@ from hansa import (
     Verdict,
     ViewChange,
 )
-from hansa.dispatch import Installed
+from hansa.bus.policy_dispatch import Installed
 from hansa.setup import PolicySetup
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.room.create import Founding

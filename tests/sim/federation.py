@@ -124,10 +124,10 @@ class Server:
     async def log(self) -> list[Event]:
         app = self.machine.running
         core = app.rooms.of(Ref("matrix", self.room.room_id))
-        from hansa import tables
+        from hansa.bus import schema
 
         rows = await app.core.scan("event", equal=(core.id,), limit=10_000)
-        return [tables.event_of(row) for row in rows]
+        return [schema.event_of(row) for row in rows]
 
     async def texts(self) -> list[str]:
         return [e.content.text for e in await self.log() if isinstance(e.content, Message)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hansa import tables
+from hansa.bus import schema as tables
 from hansa.model.commands import counted
 from hansa.store import catalogue
 from hansa.store.base import Collection, Indexed, Store, StoreError

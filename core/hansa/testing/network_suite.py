@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from hansa import plugins
 from hansa.api.contracts import HasFeatures, LinksRooms, OpenedRoom, Retry
 from hansa.app import App
+from hansa.bus.schema import event_of
 from hansa.model.content import (
     Content,
     Custom,
@@ -38,7 +39,6 @@ from hansa.model.errors import RemoteProtocolError
 from hansa.model.events import Delivery, Event, Inbound
 from hansa.model.features import PLAIN, Features, Level
 from hansa.model.ref import Ref
-from hansa.tables import event_of
 from hansa.testing.actor import Actor, module
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.harness import running

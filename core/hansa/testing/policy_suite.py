@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from hansa import plugins
 from hansa.api.contracts import Policy
 from hansa.api.hookspecs import hookimpl
-from hansa.dispatch import Answer, Installed, ask
+from hansa.bus.policy_dispatch import Answer, Installed, ask
 from hansa.environment import HttpRequest, Seams
 from hansa.model.content import Custom, Encrypted, Member, Membership, Message, Name, Topic
 from hansa.model.crossing import (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hansa.bus.integrity_check import check_rows
+from hansa.bus.schema import SCHEMA as CORE
 from hansa.environment import SystemClock
 from hansa.store import catalogue
 from hansa.store.base import Append, Collection, Delete, Put, Schema, StoreError
@@ -14,7 +15,6 @@ from hansa.store.health import StoreHealth, WatchedStore
 from hansa.store.memory import MemoryStore
 from hansa.store.sqlite import SqliteStore
 from hansa.store.store_copy import NotTheSame, copy_store
-from hansa.tables import SCHEMA as CORE
 from hansa.testing.store_suite import SCHEMA, THING
 
 BIG = Schema(owner="big", version=3, collections=(Collection(name="file", key={"id": str}, heap=True),))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pymongo
 import pytest
 from hansa.bus.integrity_check import check_rows
+from hansa.bus.schema import SCHEMA as CORE
 from hansa.store import catalogue, open_store
 from hansa.store.base import Collection, Indexed, Schema
-from hansa.tables import SCHEMA as CORE
 
 
 def schema(*indexes: tuple[str, ...], name: str = "thing") -> Schema:

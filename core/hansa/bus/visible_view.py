@@ -14,16 +14,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from hansa.decisions import Decisions
-from hansa.dispatch import ENGINE_ERROR
+from hansa.bus.pipeline import Pipeline
+from hansa.bus.policy_dispatch import ENGINE_ERROR
+from hansa.bus.policy_engine import Decisions
+from hansa.bus.rooms import Room, Rooms
 from hansa.environment import Clock
 from hansa.model.content import Content, Member, Name, Topic
 from hansa.model.crossing import EventIn
 from hansa.model.events import Link, NativeFacts
 from hansa.model.ref import Ref
 from hansa.model.view import Person, RoomFacts, ViewChange
-from hansa.pipeline import Pipeline
-from hansa.rooms import Room, Rooms
 from hansa.store.faults import StoreFault
 
 #: People whose names are judged without a pause.

@@ -6,12 +6,12 @@ import logging
 from typing import Protocol
 
 from hansa.api.contracts import Network, Signals
-from hansa.decisions import Decisions
+from hansa.bus.pipeline import Pipeline
+from hansa.bus.policy_engine import Decisions
+from hansa.bus.rooms import Rooms
 from hansa.model.crossing import SignalIn, SignalOut
 from hansa.model.ephemeral import Signal
 from hansa.model.ref import Ref
-from hansa.pipeline import Pipeline
-from hansa.rooms import Rooms
 
 #: With so many events of a room waiting for its turn, what nobody said is dropped first.
 _BUSY = 200

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import orjson
 
-from hansa import tables
+from hansa.bus import schema
 from hansa.environment import Clock, Random
 from hansa.model.errors import LocalProtocolError
 from hansa.store.base import Cas, Delete, Insert, Put, Row, Scoped, Write
@@ -40,7 +40,7 @@ class LargeChanges:
         self._random = random
         self._one = asyncio.Lock()
 
-    async def stage(self, people: Sequence[Put | Delete]) -> tables.Change | None:
+    async def stage(self, people: Sequence[Put | Delete]) -> schema.Change | None:
         """Keep the writes of many people for the commit of the room's row that names what this returns; None
         where they are few, and go into that commit themselves.
         """
@@ -53,14 +53,14 @@ class LargeChanges:
         ]
         for piece in pieces(rows):
             await self._store.commit(piece)
-        return tables.Change(name, len(rows))
+        return schema.Change(name, len(rows))
 
     async def settled(self, room: str) -> Row:
         """A room's row once all that it names is done. Raises LocalProtocolError for a room that is not
         there.
         """
         row = await self._row(room)
-        if tables.room_of(row)[-1].change is None:
+        if schema.room_of(row)[-1].change is None:
             return row
         async with self._one:
             return await again_on_conflict(lambda: self._settle(room))
@@ -73,7 +73,7 @@ class LargeChanges:
 
     async def _settle(self, room: str) -> Row:
         row = await self._row(room)
-        change = tables.room_of(row)[-1].change
+        change = schema.room_of(row)[-1].change
         if change is None:
             return row
         names = [(change.name, part) for part in range(change.parts)]
@@ -83,7 +83,7 @@ class LargeChanges:
             if part is None:
                 raise LocalProtocolError(f"a part of what changed in room {room} is not in the store")
             await self._store.commit([same, *_writes(room, part.body)])
-        done = tables.room_settled(row)
+        done = schema.room_settled(row)
         await self._store.commit([done, *(Delete("people_change", name) for name in names)])
         return await self._row(room)
 

@@ -19,18 +19,18 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from hansa import tables
-from hansa.admission import Admission, Networks, Submission
 from hansa.api.contracts import Countersign, Missing, Prepared, Turn
-from hansa.core_turn import CoreTurn
-from hansa.delivery import Judged
+from hansa.bus import schema
+from hansa.bus.admission import Admission, Networks, Submission
+from hansa.bus.delivery import Judged
+from hansa.bus.rooms import Room, Rooms
+from hansa.bus.view_rules import CoreTurn
 from hansa.model.content import REDACTED, Custom, Member
 from hansa.model.errors import Busy, InternalError, LocalProtocolError
 from hansa.model.events import Event, Inbound, Outcome, Refusal, refusal_by
 from hansa.model.ref import Ref
 from hansa.model.verdict import ALLOW, Action
 from hansa.model.view import ViewChange, change_by, unread
-from hansa.rooms import Room, Rooms
 from hansa.store.base import Conflict, Delete, Insert, Put, TooLarge, Write
 from hansa.store.bounds import Whole
 from hansa.store.conflict_retry import again_on_conflict
@@ -300,7 +300,7 @@ class Pipeline:
                 stored = await self._store.get(
                     "event", (str(row.fields["room"]), int(row.fields["seq"] or 0))
                 )
-                event = tables.event_of(stored) if stored else None
+                event = schema.event_of(stored) if stored else None
                 if not item.done.done():  # who submitted it may have gone meanwhile
                     item.done.set_result(Outcome(verdict=ALLOW, event=event, duplicate=True))
             elif key in first:
@@ -334,7 +334,7 @@ class Pipeline:
                 change = await self._rooms.stage(draft.people)
                 draft.writes += draft.people if change is None else ()
                 facts = room.view.facts
-                row = tables.room_cas(
+                row = schema.room_cas(
                     room.id,
                     room.kept,
                     facts,
@@ -407,7 +407,7 @@ class Pipeline:
             change = unread(change, inbound.content)
         draft.writes += item.writes
         draft.writes += prepared.writes
-        draft.people += tables.people_writes(room.id, change) if change else []
+        draft.people += schema.people_writes(room.id, change) if change else []
         room.view.apply(change)
         for native in prepared.blanked:
             await self._blank(room, native, draft)
@@ -425,11 +425,11 @@ class Pipeline:
         row = await self._store.get("alias", (network, native))
         stored = await self._store.get("event", (room.id, int(row.fields["seq"] or 0))) if row else None
         drafted = next((e for e in draft.events if e.origin == Ref(network, native)), None)
-        event = drafted or (tables.event_of(stored) if stored else None)
+        event = drafted or (schema.event_of(stored) if stored else None)
         if event is None or event.room != room.id:
             return
         blank = replace(event, content=Custom(type=REDACTED))
-        draft.writes.append(tables.event_put(blank))
+        draft.writes.append(schema.event_put(blank))
         if drafted is not None:
             draft.events[draft.events.index(drafted)] = blank
         draft.blanked.append(blank)
@@ -456,13 +456,13 @@ class Pipeline:
             generation=item.generation,
         )
         draft.events.append(event)
-        draft.writes.append(tables.event_insert(event))
-        draft.writes.append(tables.alias_insert(inbound.origin, room.id, event.seq))
+        draft.writes.append(schema.event_insert(event))
+        draft.writes.append(schema.alias_insert(inbound.origin, room.id, event.seq))
         authority = room.authority
         if authority is not None and prepared.native_id:
             alias = Ref(authority.native.network, prepared.native_id)
             if alias != inbound.origin:
-                draft.writes.append(tables.alias_insert(alias, room.id, event.seq))
+                draft.writes.append(schema.alias_insert(alias, room.id, event.seq))
         return event
 
     def _refuse(self, draft: _Draft, item: Submission, refusal: Refusal) -> None:

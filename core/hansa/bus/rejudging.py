@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hansa.decisions import Decisions
+from hansa.bus.policy_engine import Decisions
+from hansa.bus.rooms import Room
 from hansa.model.crossing import EventIn, EventOut
 from hansa.model.events import Event, Link, NativeFacts
 from hansa.model.lru import LruCache
-from hansa.rooms import Room
 
 #: Verdicts that are remembered: what is read again and again is judged, and its decision kept, once.
 _REMEMBERED = 10_000

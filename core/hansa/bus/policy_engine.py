@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from hansa.decision_log import DecisionLog, of_stranger, same_decision
-from hansa.dispatch import Answer, Installed, ask
+from hansa.bus.decision_log import DecisionLog, of_stranger, same_decision
+from hansa.bus.policy_dispatch import Answer, Installed, ask
 from hansa.environment import Clock, Random
 from hansa.model.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
 from hansa.model.crossing_parts import named_by, source_of, weight_of

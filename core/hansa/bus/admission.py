@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from hansa.api.contracts import Authority, Countersign, KnowsServers, Missing, Network
-from hansa.decisions import Decisions
+from hansa.bus.policy_engine import Decisions
+from hansa.bus.rooms import Room
 from hansa.model.content import Member, Membership
 from hansa.model.crossing import EventIn, EventOut
 from hansa.model.errors import Busy
 from hansa.model.events import Inbound, Link, NativeFacts, Outcome, Refusal, RefusalCode
 from hansa.model.verdict import ALLOW, Action, Verdict, strictest
-from hansa.rooms import Room
 from hansa.store.base import Insert, Write
 from hansa.store.faults import StoreFault
 

@@ -16,9 +16,11 @@ from typing import Protocol
 
 import orjson
 
-from hansa import tables
 from hansa.api.contracts import HasFeatures, Network, Refused, Retry
-from hansa.decisions import Decisions
+from hansa.bus import schema
+from hansa.bus.policy_engine import Decisions
+from hansa.bus.rejudging import Rejudging
+from hansa.bus.rooms import Room
 from hansa.environment import Seams
 from hansa.model.content import Kind
 from hansa.model.events import Delivery, Event, Link
@@ -26,8 +28,6 @@ from hansa.model.features import PLAIN, degrade
 from hansa.model.ref import Ref
 from hansa.pacing.backoff import Backoff
 from hansa.pacing.delivery_throttle import Throttle
-from hansa.rejudging import Rejudging
-from hansa.rooms import Room
 from hansa.store.base import Put, Scoped, Write
 from hansa.store.faults import StoreFault
 
@@ -102,7 +102,7 @@ class Consumer:
         self._ending = False
         self._stored = 0
         self._saved = 0.0
-        self._log = logging.getLogger("hansa.delivery")
+        self._log = logging.getLogger("hansa.bus.delivery")
 
     async def load(self, start: int | None = None) -> None:
         """Take the stored position; a new link starts at ``start`` (default: the log's end)."""
@@ -191,7 +191,7 @@ class Consumer:
     async def _save(self, durability: str) -> None:
         position = self.position
         await self._store.commit(
-            [tables.cursor_put(self.link, position)],
+            [schema.cursor_put(self.link, position)],
             durability="full" if durability == "full" else "lazy",
         )
         self._stored, self._saved = position, self._clock.monotonic()
@@ -203,7 +203,7 @@ class Consumer:
         rows = await self._store.scan(
             "event", equal=(self.room.id,), after=self.position, upto=self.room.head, limit=_PAGE
         )
-        return [tables.event_of(row) for row in rows]
+        return [schema.event_of(row) for row in rows]
 
     async def _one(self, event: Event) -> bool:
         """Send an event and move on; False if this link does not get it."""
@@ -298,7 +298,7 @@ class Consumer:
         if not native or self.link.hosted:
             return
         ref = Ref(self.link.native.network, native)
-        write: Write = tables.alias_put(ref, self.room.id, delivery.event.seq)
+        write: Write = schema.alias_put(ref, self.room.id, delivery.event.seq)
         await self._store.commit([write], durability="lazy")
 
     async def _buried(self, delivery: Delivery, reason: str) -> None:

@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from hansa import tables
+from hansa.bus import schema
+from hansa.bus.large_changes import LargeChanges
 from hansa.environment import Clock, Random
-from hansa.large_changes import LargeChanges
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import Direction, Event, Link
 from hansa.model.ref import Ref
@@ -41,7 +41,7 @@ class Room:
     received: int = 0
     stale: bool = False
     generation: int = 0
-    kept: tables.Kept = field(default_factory=tables.Kept)
+    kept: schema.Kept = field(default_factory=schema.Kept)
     tail: deque[Event] = field(default_factory=lambda: deque(maxlen=_TAIL))
 
     @property
@@ -71,12 +71,12 @@ class Rooms:
             name = str(row.key[0])
             self._rooms[name] = Room(name, RoomView(name, RoomFacts()))
         async for row in scan_all(self._store, "link"):
-            link = tables.link_of(row)
+            link = schema.link_of(row)
             if (holder := self._rooms.get(link.room)) is not None:
                 holder.links[link.id] = link
                 self._tie(link)
         for row in rows:
-            whole = tables.room_of(row)[-1].change is None
+            whole = schema.room_of(row)[-1].change is None
             await self._fill(
                 self._rooms[str(row.key[0])], row if whole else await self._changes.settled(str(row.key[0]))
             )
@@ -86,7 +86,7 @@ class Rooms:
         """Make a room's memory what the store holds."""
         await self._fill(room, await self._changes.settled(room.id))
 
-    async def stage(self, people: Sequence[Put | Delete]) -> tables.Change | None:
+    async def stage(self, people: Sequence[Put | Delete]) -> schema.Change | None:
         """See ``LargeChanges.stage``."""
         return await self._changes.stage(people)
 
@@ -100,16 +100,16 @@ class Rooms:
         with suppress(StoreFault, Conflict):
             row = await self._changes.settled(room.id)
             if room.kept.change is not None:  # else it was read anew meanwhile
-                room.kept, room.stale = tables.room_of(row)[-1], False
+                room.kept, room.stale = schema.room_of(row)[-1], False
 
     async def _fill(self, room: Room, row: Row) -> None:
-        facts, room.head, room.received, room.generation, room.kept = tables.room_of(row)
+        facts, room.head, room.received, room.generation, room.kept = schema.room_of(row)
         # COMPAT: a head that versions up to d365809 let fall behind its log would be in the way for ever.
         for event in await self._store.scan("event", equal=(room.id,), limit=1, reverse=True):
             room.head = max(room.head, int(event.key[1]))
             room.received = max(room.received, int(event.fields["received"] or 0))
         view = RoomView(room.id, facts)
-        view.load(tables.person_of(r) for r in await self._people(room.id))
+        view.load(schema.person_of(r) for r in await self._people(room.id))
         view.suspect_as(room.view)
         room.view = view
         room.tail.clear()
@@ -188,10 +188,10 @@ class Rooms:
         held = target
 
         async def turn() -> None:
-            link_row = tables.link_insert(link) if known is None else tables.link_cas(known, link)
+            link_row = schema.link_insert(link) if known is None else schema.link_cas(known, link)
             # In the same commit: a link whose cursor is missing would skip what is committed before it is
             # made.
-            await self._committed([(held, change)], link_row, tables.cursor_put(link, held.head))
+            await self._committed([(held, change)], link_row, schema.cursor_put(link, held.head))
 
         await self._linked(native, turn)
         if known is not None:
@@ -218,8 +218,8 @@ class Rooms:
         moved, taken = replace(before, room=made), replace(before, native=by)
 
         async def turn() -> None:
-            links = tables.link_cas(before, moved), tables.link_insert(taken)
-            cursor = tables.cursor_put(taken, room.head)
+            links = schema.link_cas(before, moved), schema.link_insert(taken)
+            cursor = schema.cursor_put(taken, room.head)
             await self._committed([(room, change), (alone, left)], *links, cursor)
 
         await self._linked(native, turn)
@@ -257,14 +257,14 @@ class Rooms:
 
     async def _committed(self, changed: Sequence[tuple[Room, ViewChange]], *beside: Write) -> None:
         """Commit changes of rooms, and what is beside them, in one moment."""
-        writes, rows = list[Write](), list[tuple[Room, Cas, tables.Change | None]]()
+        writes, rows = list[Write](), list[tuple[Room, Cas, schema.Change | None]]()
         for room, change in changed:
             if room.kept.change is not None:
                 await self.reload(room)
-            people = tables.people_writes(room.id, change)
+            people = schema.people_writes(room.id, change)
             staged = await self._changes.stage(people)
             writes += people if staged is None else ()
-            row = tables.room_cas(
+            row = schema.room_cas(
                 room.id,
                 room.kept,
                 change.facts or room.view.facts,
