@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import hansa
-from hansa import cli, environment, plugins, settings
+from hansa import cli, environment, settings
 from hansa.api import context, contracts, hookspecs
+from hansa.host import loader
 from hansa.http import router
 from hansa.model import commands as plugin_commands
 from hansa.model import content, crossing
@@ -182,7 +183,7 @@ def tables() -> Iterator[tuple[str, type[BaseModel], str]]:
     yield "[policies.<name>]", settings.PolicyTable, "And what the plugin says, below."
     yield "[[rooms]]", settings.RoomTable, ""
     for name in ("matrix", "xmpp", "governance"):
-        yield f'plugin = "{name}"', plugins.find(name).Config, ""
+        yield f'plugin = "{name}"', loader.find(name).Config, ""
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hansa import plugins
 from hansa.api.contracts import (
     Authority,
     FoundsRooms,
@@ -29,16 +28,17 @@ from hansa.bus.policy_engine import Decisions
 from hansa.bus.rejudging import Rejudging
 from hansa.bus.rooms import Room, Rooms
 from hansa.bus.visible_view import Present
+from hansa.host import loader
+from hansa.host.plugin_contexts import Context
+from hansa.host.policies import Policies, digest_of
+from hansa.host.supervisor import Runner
 from hansa.http.router import Router
-from hansa.lifecycle import Runner
 from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.model.events import Delivery, Event, Link
 from hansa.model.ref import Ref
 from hansa.pacing.backoff import Backoff
 from hansa.pacing.delivery_throttle import Throttle
 from hansa.pacing.store_retry import Work, patiently
-from hansa.policies import Policies, digest_of
-from hansa.runtime import Context
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store import catalogue
 from hansa.store.base import Delete, Row, Scoped, StoreError
@@ -95,7 +95,7 @@ class App:
         self.work: dict[tuple[str, str], tuple[int, int]] = {}
         self._consuming: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._manager = plugins.registry()
+        self._manager = loader.registry()
         self._policies = Policies()
         #: The policies of now as they were configured.
         self.policy_setups = tuple(setup.policies)
@@ -250,13 +250,13 @@ class App:
 
     def _fresh(self, context: Context, setup: NetworkSetup) -> Network:
         context.schemas.clear()
-        network = plugins.opened(self._manager, "open_network", setup.module, context)
+        network = loader.opened(self._manager, "open_network", setup.module, context)
         if not isinstance(network, Network):
             raise PluginError(f"network {setup.id!r} lacks start, stop or send")
         name = f"network:{setup.id}"
         if self._manager.has_plugin(name):
             self._manager.unregister(name=name)
-        plugins.register(self._manager, network, name)
+        loader.register(self._manager, network, name)
         host = str(getattr(setup.options, "server_name", "") or "")
         for implementation in self._manager.hook.register_routes.get_hookimpls():
             if implementation.plugin is network:
@@ -295,7 +295,7 @@ class App:
         await each(self._watching("delivery_failed"), self.log, delivery, error)
 
     def _watching(self, hook: str) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
-        return plugins.named(self._manager, hook) + self._policies.observers(hook)
+        return loader.named(self._manager, hook) + self._policies.observers(hook)
 
     async def check_password(self, user: str, password: str) -> bool | None:
         """See the hook ``check_password``."""

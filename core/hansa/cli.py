@@ -172,7 +172,7 @@ def _add(parser: argparse.ArgumentParser, argument: Argument) -> None:
 
 def commands_of(name: str) -> list[Command]:
     """The commands of an installed plugin. Raises ConfigError or PluginError."""
-    from hansa import plugins  # noqa: PLC0415
+    from hansa.host import loader as plugins  # noqa: PLC0415
     from hansa.model.commands import Commands  # noqa: PLC0415
 
     commands = Commands()
@@ -184,7 +184,7 @@ def commands_of(name: str) -> list[Command]:
 
 def _of_plugins() -> str:
     """The commands of every installed plugin, as the help lists them; of one that cannot be loaded, why."""
-    from hansa import plugins  # noqa: PLC0415
+    from hansa.host import loader as plugins  # noqa: PLC0415
     from hansa.model.commands import table  # noqa: PLC0415
 
     rows: list[list[str]] = []
@@ -200,7 +200,7 @@ def _of_plugins() -> str:
 
 def _unknown(word: str) -> NoReturn:
     """Ends the process: what is neither a command nor a plugin is wrong use."""
-    from hansa import plugins  # noqa: PLC0415
+    from hansa.host import loader as plugins  # noqa: PLC0415
 
     added = {name for name in plugins.installed() if _has_commands(name)}
     added |= {short for name in plugins.installed() for short in _short_words(name)}
@@ -225,7 +225,7 @@ def _short_words(plugin: str) -> set[str]:
 
 def _plugin(argv: Sequence[str]) -> int | None:
     """``hansa PLUGIN ...``; None if the first word is no plugin."""
-    from hansa import plugins  # noqa: PLC0415
+    from hansa.host import loader as plugins  # noqa: PLC0415
 
     words = list(argv)
     if argv[0] not in plugins.installed():
@@ -326,9 +326,9 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from hansa import plugins  # noqa: PLC0415
     from hansa.commands.check import exposed  # noqa: PLC0415
     from hansa.config import Mistakes, load  # noqa: PLC0415
+    from hansa.host import loader as plugins  # noqa: PLC0415
     from hansa.model.commands import counted  # noqa: PLC0415
     from hansa.store import missing_driver  # noqa: PLC0415
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import orjson
 
-from hansa import plugins
 from hansa.admin_gate import AdminGate, Work
 from hansa.api.contracts import Operated
 from hansa.app import App
 from hansa.delivery_operations import DeliveryOperations
 from hansa.environment import Request, Response
+from hansa.host import loader
 from hansa.http.router import Endpoint, Router
 from hansa.model.errors import HansaError, RemoteProtocolError
 from hansa.policy_operations import PolicyOperations
@@ -159,7 +159,7 @@ class Operations:
                 "distributions": sorted({e.dist.name for e in entries if e.dist}),
                 "enabled": enabled.get(entries[0].value, []),
             }
-            for name, entries in sorted(plugins.installed().items())
+            for name, entries in sorted(loader.installed().items())
         ]
 
     async def operate(self, request: Request, body: Any) -> Any:
@@ -183,7 +183,7 @@ class Operations:
     def _module(self, plugin: str) -> ModuleType:
         """Looked for once: every look reads the metadata of all that is installed."""
         if plugin not in self._modules:
-            self._modules[plugin] = plugins.find(plugin)
+            self._modules[plugin] = loader.find(plugin)
         return self._modules[plugin]
 
     async def progress(self, _request: Request, _body: Any) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from hansa import plugins, terminal
+from hansa import terminal
 from hansa.api.contracts import RoomWish
 from hansa.app import App
 from hansa.bus.decision_log import Retention
@@ -23,6 +23,7 @@ from hansa.commands.check import exposed
 from hansa.config import Config, Mistakes, PolicyConfig, load
 from hansa.environment import Seams, SystemClock, SystemRandom
 from hansa.file_descriptors import connections_within, raise_limit
+from hansa.host import loader
 from hansa.http.client import Outbound
 from hansa.http.connection_limits import Intake, IntakeLimits
 from hansa.http.listener import Certificate, Dispatcher, Listener, TlsContexts
@@ -254,7 +255,7 @@ class Process:
         What was taken up, and the settings that are other than at the start and wait for a restart. A standby
         checks the certificates, and reads them once it serves.
         """
-        config = load(self._path, plugins.find)
+        config = load(self._path, loader.find)
         tls = self._tls or self._contexts()
         if tls is not None:
             tls.reload()
@@ -358,7 +359,7 @@ def run(path: Path, *, verbose: bool = False) -> int:
     log_to(sys.stderr, logging.INFO if verbose else logging.WARNING)
     say = terminal.announce
     try:
-        config = load(path, plugins.find)
+        config = load(path, loader.find)
     except Mistakes as mistakes:
         for error in mistakes.errors:
             say(f"{path}: {error}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hansa import plugins, serve
+from hansa import serve
 from hansa.config import load
 from hansa.environment import SystemClock
+from hansa.host import loader
 from hansa.store import startup
 from hansa.store.base import InUse
 from hansa.store.faults import FaultKind, StoreFault
@@ -101,5 +102,5 @@ async def test_a_process_whose_database_stays_away_ends_with_a_code_of_its_own(t
     monkeypatch.setattr(startup, "WAITED_FOR", 0.0)
     url = f"postgres://u:a@127.0.0.1:{free_port()}/x"
     house, said = Hansa(tmp_path / "house", PrivateCA(tmp_path / "ca"), store=url), list[str]()
-    assert await serve._run(house.config, load(house.config, plugins.find), said.append) == 6
+    assert await serve._run(house.config, load(house.config, loader.find), said.append) == 6
     assert said[-1].startswith("cannot start: the database is away: PostgreSQL x at 127.0.0.1")

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from hansa import terminal
 from hansa.environment import Seams
-from hansa.lifecycle import Runner
+from hansa.host.supervisor import Runner
 from hansa.pacing.delivery_throttle import Throttle
 from hansa.pacing.store_retry import patiently
 from hansa.store.faults import FaultKind, StoreFault

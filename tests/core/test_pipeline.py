@@ -20,8 +20,8 @@ from hansa import (
     Retry,
     Verdict,
     hookimpl,
-    runtime,
 )
+from hansa.host import plugin_contexts
 from hansa.setup import PolicySetup
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryDisk, MemoryStore
@@ -47,7 +47,7 @@ async def test_an_event_reaches_the_other_network_once_and_in_order():
 
 
 async def test_names_of_people_elsewhere_are_remembered_in_bounded_memory(monkeypatch):
-    monkeypatch.setattr(runtime, "_MOST_GHOSTS", 10)
+    monkeypatch.setattr(plugin_contexts, "_MOST_GHOSTS", 10)
     made: dict[str, Actor] = {}
     async with running(networks(made), rooms=ROOM):
         ctx = made["right"].ctx

@@ -65,7 +65,8 @@ def test_the_help_lists_the_commands_that_plugins_add(words, capsys):
 
 
 def test_a_plugin_that_cannot_be_loaded_does_not_keep_the_help_away(monkeypatch, capsys):
-    from hansa import cli, plugins
+    from hansa import cli
+    from hansa.host import loader
     from hansa.model.errors import PluginError
 
     def found(name: str):
@@ -74,7 +75,7 @@ def test_a_plugin_that_cannot_be_loaded_does_not_keep_the_help_away(monkeypatch,
         return []
 
     monkeypatch.setattr(cli, "commands_of", found)
-    assert "matrix" in plugins.installed()
+    assert "matrix" in loader.installed()
     assert main([]) == 2
     said = capsys.readouterr().out
     assert "(cannot be loaded: it needs " in said and "\x1b[31m" not in said

@@ -7,8 +7,8 @@ import threading
 
 from hansa.commands import client
 from hansa.environment import SystemClock
+from hansa.host.plugin_contexts import BasicContext
 from hansa.metrics import exposition
-from hansa.runtime import BasicContext
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.store.memory import MemoryStore

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from hansa import LocalProtocolError, Ref
 from hansa.environment import SystemRandom
-from hansa.runtime import Context
+from hansa.host.plugin_contexts import Context
 from hansa.store.base import Append, Conflict, Insert, Scoped
 from hansa.store.memory import MemoryStore
 from hansa.store.mongo import MongoStore

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
-from hansa import Ref, plugins
+from hansa import Ref
 from hansa.config import load
+from hansa.host import loader
 from hansa.serve import Process
 from hansa.testing.actor import Actor, module
 from hansa_matrix.network import MatrixNetwork
@@ -56,7 +57,7 @@ class Stage:
         return network
 
     def _find(self, name: str) -> ModuleType:
-        return self._module if name == "actor" else plugins.find(name)
+        return self._module if name == "actor" else loader.find(name)
 
     async def start(self) -> Self:
         """Open everything; a stage that was stopped goes on with what it kept."""

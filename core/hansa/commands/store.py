@@ -197,10 +197,10 @@ def _place(url: str, folder: Path) -> Path | tuple[str, str]:
 
 
 def _config(path: Path) -> Config:
-    from hansa import plugins  # noqa: PLC0415  # only for who asks
+    from hansa.host import loader  # noqa: PLC0415  # only for who asks
 
     try:
-        return load(path, plugins.find)
+        return load(path, loader.find)
     except Mistakes as mistakes:
         text = "; ".join(str(error) for error in mistakes.errors)
         raise LocalProtocolError(f"{path}: {text}") from mistakes

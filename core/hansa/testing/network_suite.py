@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hansa import plugins
 from hansa.api.contracts import HasFeatures, LinksRooms, OpenedRoom, Retry
 from hansa.app import App
 from hansa.bus.schema import event_of
+from hansa.host import loader
 from hansa.model.content import (
     Content,
     Custom,
@@ -251,7 +251,7 @@ class NetworkSuite:
 
     async def test_the_plugin_is_one_that_loads(self) -> None:
         """It says ``api``, and its Config refuses a key that it does not know."""
-        plugins.validated("tested", self.plugin)
+        loader.validated("tested", self.plugin)
         with pytest.raises(ValidationError, match="extra_forbidden"):
             self.plugin.Config.model_validate({**self.options, "no_such_setting": 1})
 

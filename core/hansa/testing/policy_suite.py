@@ -15,11 +15,11 @@ from typing import Any, Never, get_args
 import pytest
 from pydantic import ValidationError
 
-from hansa import plugins
 from hansa.api.contracts import Policy
 from hansa.api.hookspecs import hookimpl
 from hansa.bus.policy_dispatch import Answer, Installed, ask
 from hansa.environment import HttpRequest, Seams
+from hansa.host import loader
 from hansa.model.content import Custom, Encrypted, Member, Membership, Message, Name, Topic
 from hansa.model.crossing import (
     AdminChange,
@@ -276,7 +276,7 @@ class PolicySuite:
 
     async def test_the_plugin_is_one_that_loads(self) -> None:
         """It says ``api``, and its Config refuses a key that it does not know."""
-        plugins.validated("mine", self.plugin)
+        loader.validated("mine", self.plugin)
         with pytest.raises(ValidationError, match="extra_forbidden"):
             self.plugin.Config.model_validate({**self.options, "no_such_setting": 1})
 

@@ -7,12 +7,12 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hansa import plugins
 from hansa.api.contracts import Policy
 from hansa.bus.policy_dispatch import Installed
+from hansa.host import loader
+from hansa.host.plugin_contexts import BasicContext
 from hansa.model.errors import PluginError
 from hansa.pacing.store_retry import Work
-from hansa.runtime import BasicContext
 
 if TYPE_CHECKING:
     from hansa.app import App
@@ -46,7 +46,7 @@ class Policies:
 
     def __init__(self) -> None:
         self.installed: tuple[Installed, ...] = ()
-        self._manager = plugins.registry()
+        self._manager = loader.registry()
         self._contexts: list[PolicyContext] = []
 
     async def open(self, app: App, setups: Sequence[PolicySetup]) -> None:
@@ -61,10 +61,10 @@ class Policies:
     async def _one(self, app: App, setup: PolicySetup) -> Installed:
         context = PolicyContext(app, setup.name, setup.options)
         self._contexts.append(context)
-        policy = plugins.opened(self._manager, "open_policy", setup.module, context)
+        policy = loader.opened(self._manager, "open_policy", setup.module, context)
         if not isinstance(policy, Policy):
             raise PluginError(f"policy {setup.name!r} has no check()")
-        plugins.register(self._manager, policy, f"policy:{setup.name}")
+        loader.register(self._manager, policy, f"policy:{setup.name}")
         for schema in context.schemas:
             await context.store.declare(schema)
         return Installed(
@@ -77,7 +77,7 @@ class Policies:
 
     def observers(self, hook: str) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
         """Who of them implements an observers' hook, by name."""
-        return plugins.named(self._manager, hook)
+        return loader.named(self._manager, hook)
 
     async def close(self) -> None:
         """End everything that they spawned."""

@@ -25,7 +25,7 @@ from hansa.store.conflict_retry import again_on_conflict
 
 if TYPE_CHECKING:
     from hansa.app import App
-    from hansa.lifecycle import Runner
+    from hansa.host.supervisor import Runner
 
 _PAGE = 100
 #: People of other networks whose names here are remembered.

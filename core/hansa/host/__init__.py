@@ -1,0 +1,1 @@
+"""The life of plugins: they are found, opened, started, supervised and stopped."""
