@@ -16,6 +16,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from hansa import terminal
+from hansa.admin.api import Operations
 from hansa.api.contracts import RoomWish
 from hansa.app import App
 from hansa.bus.decision_log import Retention
@@ -31,7 +32,6 @@ from hansa.http.request_bodies import MIB, BodyBudget, BodyLimits
 from hansa.logs import log_to
 from hansa.model.errors import HansaError
 from hansa.model.verdict import Action
-from hansa.operations import Operations
 from hansa.restart import needing_restart
 from hansa.settings import Tls
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup

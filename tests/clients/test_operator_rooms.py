@@ -6,9 +6,9 @@ import pytest
 from clients.people import house, part
 from core.test_admin_gate import request
 from hansa import Delete, LocalProtocolError, RoomWish
+from hansa.admin.room_names import RoomNames
+from hansa.admin.rooms import RoomOperations
 from hansa.cli import commands_of
-from hansa.room_names import RoomNames
-from hansa.room_operations import RoomOperations
 from matrix.inbound import OURS, THEIRS
 
 PUBLISHED = "/publicRooms?limit=1000"

@@ -21,12 +21,12 @@ from hansa import (
     Verdict,
     ViewChange,
 )
-from hansa.admin_gate import FREE, AdminGate
+from hansa.admin.api import Operations
+from hansa.admin.policy_gate import FREE, AdminGate
 from hansa.bus.policy_dispatch import Installed
 from hansa.commands import show
 from hansa.environment import Request
 from hansa.model.content import Membership
-from hansa.operations import Operations
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 from orjson import dumps, loads
@@ -55,7 +55,7 @@ class _Routes:
 
 def routes(operations: Operations, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Any]:
     made = _Routes()
-    monkeypatch.setattr("hansa.operations.Router", lambda: made)
+    monkeypatch.setattr("hansa.admin.api.Router", lambda: made)
     operations.routes()
     return made.found
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from hansa.admin.api import Operations
 from hansa.app import App
 from hansa.cli import commands_of, main
 from hansa.commands import client, show
 from hansa.environment import Request, Seams, SystemClock, SystemRandom
 from hansa.model.commands import counted
-from hansa.operations import Operations
 from hansa.setup import Setup
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryStore

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hansa.metrics import exposition
+from hansa.admin.metrics import exposition
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 

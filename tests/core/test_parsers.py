@@ -36,7 +36,7 @@ UNBOUNDED = {
     ("core/hansa/config.py", "path.read_text(encoding='utf-8')"): "the operator's configuration",
     ("core/hansa/commands/client.py", "config.read_text(encoding='utf-8')"): "the operator's configuration",
     ("core/hansa/commands/client.py", "answer.read()"): "our own server's answer, over its socket",
-    ("core/hansa/operations.py", "request.body"): "the operator's request, over a socket of mode 0600",
+    ("core/hansa/admin/api.py", "request.body"): "the operator's request, over a socket of mode 0600",
     ("core/hansa/store/mongo.py", "mark"): "a name of ours in the store",
     (
         "core/hansa/store/sqlite_backup.py",

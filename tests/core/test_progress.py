@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import threading
 
+from hansa.admin.metrics import exposition
 from hansa.commands import client
 from hansa.environment import SystemClock
 from hansa.host.plugin_contexts import BasicContext
-from hansa.metrics import exposition
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.store.memory import MemoryStore

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from core.test_admin_gate import request
 from hansa import LocalProtocolError, Message, NamesRooms, OpenedRoom, RemoteProtocolError, RoomWish
+from hansa.admin.deliveries import DeliveryOperations
+from hansa.admin.policies import PolicyOperations
+from hansa.admin.room_names import RoomNames
+from hansa.admin.rooms import RoomOperations
 from hansa.app import App
 from hansa.commands import show
-from hansa.delivery_operations import DeliveryOperations
 from hansa.model.commands import plain
-from hansa.policy_operations import PolicyOperations
-from hansa.room_names import RoomNames
-from hansa.room_operations import RoomOperations
 from hansa.testing import Actor, running
 from hansa.testing.actor import Config, module
 

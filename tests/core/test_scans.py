@@ -26,7 +26,7 @@ REASONS = {
     "hansa/bus/decision_log.py newest": "the newest, as many as were asked for",
     "hansa/bus/decision_log.py open": _BOUNDED + "`Retention.strangers`",
     "hansa/bus/delivery.py _next": _CURSOR,
-    "hansa/delivery_operations.py _event": _ONE,
+    "hansa/admin/deliveries.py _event": _ONE,
     "hansa/bus/rooms.py _fill": "the last one",
     "hansa/host/plugin_contexts.py history": _CURSOR,
     "hansa/host/plugin_contexts.py native_id": "the names of one event, of which each network gives a few",

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from hansa.admin.room_names import RoomNames, missing
 from hansa.api.contracts import TracksDelivery
 from hansa.app import App
 from hansa.bus.schema import event_of
@@ -13,7 +14,6 @@ from hansa.environment import Request
 from hansa.model.codec import content_to_json
 from hansa.model.events import Event, Link
 from hansa.model.ref import Ref
-from hansa.room_names import RoomNames, missing
 from hansa.store.paging import scan_all
 
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import orjson
 
-from hansa.admin_gate import AdminGate, Work
+from hansa.admin.deliveries import DeliveryOperations
+from hansa.admin.policies import PolicyOperations
+from hansa.admin.policy_gate import AdminGate, Work
+from hansa.admin.room_names import RoomNames, missing
+from hansa.admin.rooms import RoomOperations
 from hansa.api.contracts import Operated
 from hansa.app import App
-from hansa.delivery_operations import DeliveryOperations
 from hansa.environment import Request, Response
 from hansa.host import loader
 from hansa.http.router import Endpoint, Router
 from hansa.model.errors import HansaError, RemoteProtocolError
-from hansa.policy_operations import PolicyOperations
-from hansa.room_names import RoomNames, missing
-from hansa.room_operations import RoomOperations
 from hansa.standby import Standby
 from hansa.store.faults import StoreFault
 
@@ -139,7 +139,7 @@ class Operations:
 
     async def metrics(self, _request: Request) -> Response:
         """Prometheus text."""
-        from hansa.metrics import exposition  # noqa: PLC0415  # prometheus-client only where it is asked for
+        from hansa.admin.metrics import exposition  # noqa: PLC0415  # prometheus-client only where it is asked for
 
         if self.standby is None:
             await self._app.store.check()

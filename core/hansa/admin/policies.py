@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from hansa.admin.room_names import RoomNames, missing
 from hansa.app import App
 from hansa.bus.policy_dispatch import Answer, ask
 from hansa.bus.policy_engine import facts_of
@@ -15,7 +16,6 @@ from hansa.model.errors import LocalProtocolError
 from hansa.model.events import NativeFacts
 from hansa.model.ref import Ref
 from hansa.model.verdict import strictest
-from hansa.room_names import RoomNames, missing
 
 #: Decisions in one answer.
 _MOST = 1000

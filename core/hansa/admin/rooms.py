@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hansa.admin.room_names import RoomNames, missing
 from hansa.api.contracts import RoomRefused, RoomWish
 from hansa.app import App
 from hansa.bus.rooms import Room
@@ -11,7 +12,6 @@ from hansa.environment import Request
 from hansa.model.crossing import PeerConnect
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.events import Link
-from hansa.room_names import RoomNames, missing
 
 #: Servers of a room that are looked at for denied ones.
 _SERVERS = 500
