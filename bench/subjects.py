@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
-from hansa.commands.client import Failed, call
+from hansa.cli.socket_client import Failed, call
 from peers.ca import PrivateCA
 from peers.hansa import Hansa
 from peers.process import Process, free_port

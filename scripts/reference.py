@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import hansa
-from hansa import cli, environment, settings
+from hansa import environment
 from hansa.api import context, contracts, hookspecs
+from hansa.cli import main as cli
+from hansa.config import settings
 from hansa.host import loader
 from hansa.http import router
 from hansa.model import commands as plugin_commands

@@ -2,6 +2,6 @@
 
 import sys
 
-from hansa.cli import main
+from hansa.cli.main import main
 
 sys.exit(main())

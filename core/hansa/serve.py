@@ -20,8 +20,10 @@ from hansa.admin.api import Operations
 from hansa.api.contracts import RoomWish
 from hansa.app import App
 from hansa.bus.decision_log import Retention
-from hansa.commands.check import exposed
-from hansa.config import Config, Mistakes, PolicyConfig, load
+from hansa.config.private_files import exposed
+from hansa.config.reader import Config, Mistakes, PolicyConfig, load
+from hansa.config.restart import needing_restart
+from hansa.config.settings import Tls
 from hansa.environment import Seams, SystemClock, SystemRandom
 from hansa.file_descriptors import connections_within, raise_limit
 from hansa.host import loader
@@ -32,8 +34,6 @@ from hansa.http.request_bodies import MIB, BodyBudget, BodyLimits
 from hansa.logs import log_to
 from hansa.model.errors import HansaError
 from hansa.model.verdict import Action
-from hansa.restart import needing_restart
-from hansa.settings import Tls
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.standby import ASK_EVERY, Standby, let_go
 from hansa.standstill import Standstill

@@ -8,7 +8,7 @@ from core.test_admin_gate import request
 from hansa import Delete, LocalProtocolError, RoomWish
 from hansa.admin.room_names import RoomNames
 from hansa.admin.rooms import RoomOperations
-from hansa.cli import commands_of
+from hansa.cli.main import commands_of
 from matrix.inbound import OURS, THEIRS
 
 PUBLISHED = "/publicRooms?limit=1000"

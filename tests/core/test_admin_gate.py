@@ -24,7 +24,7 @@ from hansa import (
 from hansa.admin.api import Operations
 from hansa.admin.policy_gate import FREE, AdminGate
 from hansa.bus.policy_dispatch import Installed
-from hansa.commands import show
+from hansa.cli import show
 from hansa.environment import Request
 from hansa.model.content import Membership
 from hansa.testing import running

@@ -7,8 +7,8 @@ import json
 import pytest
 from hansa.admin.api import Operations
 from hansa.app import App
-from hansa.cli import commands_of, main
-from hansa.commands import client, show
+from hansa.cli import show, socket_client
+from hansa.cli.main import commands_of, main
 from hansa.environment import Request, Seams, SystemClock, SystemRandom
 from hansa.model.commands import counted
 from hansa.setup import Setup
@@ -31,7 +31,7 @@ NOTHING = {"missing_prev": [], "missing_auth": [], "missing_state": []}
 )
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_command_that_finds_something_wrong_ends_with_1(words, found, code, as_json, monkeypatch, capsys):
-    monkeypatch.setattr(client, "watched", lambda *_: found)
+    monkeypatch.setattr(socket_client, "watched", lambda *_: found)
     assert main(["matrix", *words, *(["--json"] if as_json else [])]) == code
     said = capsys.readouterr().out
     assert json.loads(said) == found if as_json else said

@@ -16,8 +16,8 @@ import pytest
 from core.test_plugins import plugins
 from core.test_printable import EVIL, FORGED, HARMFUL
 from hansa import terminal
-from hansa.cli import _parser, commands_of
-from hansa.commands import show
+from hansa.cli import show
+from hansa.cli.main import _parser, commands_of
 from hansa.logs import MARK, log_to
 from hansa.model.commands import plain, table
 from hansa.model.printable import columns, printable

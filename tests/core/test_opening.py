@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from hansa import serve
-from hansa.config import load
+from hansa.config.reader import load
 from hansa.environment import SystemClock
 from hansa.host import loader
 from hansa.store import startup

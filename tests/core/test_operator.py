@@ -16,8 +16,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from hansa import __version__
-from hansa.cli import main
-from hansa.commands.init import example
+from hansa.cli.init import example
+from hansa.cli.main import main
 from peers.hansa import CommandFailed
 from peers.process import free_port
 from peers.waiting import until
@@ -73,7 +73,7 @@ async def test_init_makes_what_check_finds_good_and_run_runs(tmp_path):
 
 
 def test_a_name_without_a_port_gets_the_lines_that_a_domain_needs(tmp_path):
-    from hansa.commands.init import init
+    from hansa.cli.init import init
 
     said = init(tmp_path / "a", "example.org")
     for line in ("_matrix-fed._tcp.example.org.  IN SRV", "/.well-known/matrix/server", "fullchain.pem"):
@@ -83,7 +83,7 @@ def test_a_name_without_a_port_gets_the_lines_that_a_domain_needs(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "two words", "x/y", "a:b:c", "x:port"])
 def test_what_is_no_server_name_is_refused(tmp_path, name):
-    from hansa.commands.init import init
+    from hansa.cli.init import init
     from hansa.model.errors import ConfigError
 
     with pytest.raises(ConfigError, match="not a server name"):
@@ -136,7 +136,7 @@ links = ["nowhere:#x"]
 
 @pytest.mark.parametrize(("url", "extra"), [("postgres://h/d", "postgres"), ("mongodb://h/d", "mongo")])
 def test_check_names_the_extra_that_a_store_lacks(tmp_path, monkeypatch, capsys, url, extra):
-    from hansa.cli import main
+    from hansa.cli.main import main
 
     assert main(["init", str(tmp_path / "x")]) == 0
     config = tmp_path / "x" / "hansa.toml"
@@ -149,7 +149,7 @@ def test_check_names_the_extra_that_a_store_lacks(tmp_path, monkeypatch, capsys,
 
 
 def test_status_says_what_there_is_none_of():
-    from hansa.commands.show import status
+    from hansa.cli.show import status
 
     said = status({"networks": [], "policies": [], "rooms": 0, "store": {"state": "up"}})
     assert said == "store: up\n\nnetworks: none\n\npolicies: none\n\nrooms: 0"
@@ -187,7 +187,7 @@ async def test_check_names_every_mistake_with_its_path_and_opens_no_socket(tmp_p
     assert code == 2 and "networks.office.port" in said
     for more, expected in (("", 2), ("import socket; socket.socket()", 9)):
         watched = tmp_path / "watched.py"
-        watched.write_text(f"{NO_SOCKET}{more}\nfrom hansa.cli import main\nsys.exit(main())\n")
+        watched.write_text(f"{NO_SOCKET}{more}\nfrom hansa.cli.main import main\nsys.exit(main())\n")
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             str(watched),
@@ -353,7 +353,7 @@ def test_a_port_that_is_taken_and_a_folder_in_use_are_named(tmp_path):
     import socket
     import subprocess
 
-    from hansa.commands.init import init
+    from hansa.cli.init import init
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -33,9 +33,9 @@ UNBOUNDED = {
     ): "behind check_limits, up to what may be mended at once",
     ("plugins/matrix/hansa_matrix/proto/transactions.py", "body"): "behind check_limits",
     ("core/hansa/model/codec.py", "body"): "a row of the store",
-    ("core/hansa/config.py", "path.read_text(encoding='utf-8')"): "the operator's configuration",
-    ("core/hansa/commands/client.py", "config.read_text(encoding='utf-8')"): "the operator's configuration",
-    ("core/hansa/commands/client.py", "answer.read()"): "our own server's answer, over its socket",
+    ("core/hansa/config/reader.py", "path.read_text(encoding='utf-8')"): "the operator's configuration",
+    ("core/hansa/cli/socket_client.py", "config.read_text(encoding='utf-8')"): "the operator's configuration",
+    ("core/hansa/cli/socket_client.py", "answer.read()"): "our own server's answer, over its socket",
     ("core/hansa/admin/api.py", "request.body"): "the operator's request, over a socket of mode 0600",
     ("core/hansa/store/mongo.py", "mark"): "a name of ours in the store",
     (

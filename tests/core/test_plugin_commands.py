@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 from hansa import Argument, Command
-from hansa.cli import _OWN, _parser, commands_of, main, plugin_parser
+from hansa.cli.main import _OWN, _parser, commands_of, main, plugin_parser
 from hansa.model.commands import Commands
 from peers.ca import PrivateCA
 from peers.hansa import CommandFailed, Hansa
@@ -65,7 +65,7 @@ def test_the_help_lists_the_commands_that_plugins_add(words, capsys):
 
 
 def test_a_plugin_that_cannot_be_loaded_does_not_keep_the_help_away(monkeypatch, capsys):
-    from hansa import cli
+    from hansa.cli import main as cli
     from hansa.host import loader
     from hansa.model.errors import PluginError
 
@@ -95,7 +95,7 @@ async def test_a_running_network_answers_its_plugins_command(tmp_path):
         assert made["room"]
         with pytest.raises(CommandFailed, match="with --network: matrix"):
             await hansa.run("matrix", "rooms", "ls", "--network", "elsewhere")
-        text = await asyncio.to_thread(main, ["matrix", "rooms", "ls", "-c", str(hansa.config)])
+        text = await asyncio.to_thread(main, ["matrix", "rooms", "ls", "-c", str(hansa.config.reader)])
         assert text == 0
     finally:
         await hansa.stop()

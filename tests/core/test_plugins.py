@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from hansa import ConfigError, PluginError, Ref, Router, hookimpl
-from hansa.cli import main
-from hansa.config import Mistakes, parse
+from hansa.cli.main import main
+from hansa.config.reader import Mistakes, parse
 from hansa.host import loader
 from hansa.setup import PolicySetup
 from hansa.store.base import Collection, Put, Schema, StoreError

@@ -6,7 +6,7 @@ import json
 import threading
 
 from hansa.admin.metrics import exposition
-from hansa.commands import client
+from hansa.cli import socket_client
 from hansa.environment import SystemClock
 from hansa.host.plugin_contexts import BasicContext
 from hansa.store.faults import FaultKind, StoreFault
@@ -71,7 +71,7 @@ def test_who_waits_is_told_once_of_each_step(tmp_path, capsys, monkeypatch):
             return steps[0]
         return json.loads(json.dumps(steps.pop(0)))
 
-    monkeypatch.setattr(client, "call", answer)
-    monkeypatch.setattr(client, "_LOOK", 0.01)
-    assert client.watched(tmp_path, "POST", "/long", {}) == {"done": True}
+    monkeypatch.setattr(socket_client, "call", answer)
+    monkeypatch.setattr(socket_client, "_LOOK", 0.01)
+    assert socket_client.watched(tmp_path, "POST", "/long", {}) == {"done": True}
     assert capsys.readouterr().err.splitlines() == ["m: join: 1 of 3", "m: join: 2"]

@@ -8,8 +8,8 @@ import hansa_governance
 import hansa_matrix
 import hansa_xmpp
 import pytest
-from hansa.config import parse
-from hansa.restart import needing_restart
+from hansa.config.reader import parse
+from hansa.config.restart import needing_restart
 
 FIND = {"matrix": hansa_matrix, "xmpp": hansa_xmpp, "governance": hansa_governance}.__getitem__
 SECRET = "correct-horse"

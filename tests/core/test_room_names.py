@@ -13,7 +13,7 @@ from hansa.admin.policies import PolicyOperations
 from hansa.admin.room_names import RoomNames
 from hansa.admin.rooms import RoomOperations
 from hansa.app import App
-from hansa.commands import show
+from hansa.cli import show
 from hansa.model.commands import plain
 from hansa.testing import Actor, running
 from hansa.testing.actor import Config, module

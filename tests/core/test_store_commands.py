@@ -7,7 +7,7 @@ import json
 import shutil
 
 import pytest
-from hansa.cli import main
+from hansa.cli.main import main
 from hansa.store import catalogue, open_store
 from hansa.store.base import Schema
 from peers.ca import PrivateCA

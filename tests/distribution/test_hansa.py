@@ -56,7 +56,7 @@ def test_the_wheel_holds_the_packages_with_their_types_and_nothing_else(wheel):
     assert (
         "[hansa.host.loader]\n" in points
         and "xmpp = hansa_xmpp\n" in points
-        and "hansa = hansa.cli:main\n" in points
+        and "hansa = hansa.cli.main:main\n" in points
     )
     metadata = names[f"{info}/METADATA"].decode()
     assert "Requires-Python: >=3.11\n" in metadata and "License-Expression: Apache-2.0\n" in metadata
@@ -120,7 +120,7 @@ def test_it_installs_and_imports(how, request, tmp_path):
 
 CHECK = """
 import sys
-from hansa.cli import main
+from hansa.cli.main import main
 code = main({arguments!r})
 answer = [code, sorted({{name.partition(".")[0] for name in sys.modules}})]
 """
@@ -147,7 +147,7 @@ PLUGINS = {"canonicaljson", "hansa_governance", "hansa_matrix", "hansa_xmpp", "n
 @pytest.mark.parametrize(("argument", "known"), [("--version", set()), ("--help", PLUGINS)])
 def test_help_imports_nothing_heavy_and_starts_fast(installed, argument, known):
     program = (
-        f"import sys\nfrom hansa.cli import main\ntry:\n    main(['{argument}'])\n"
+        f"import sys\nfrom hansa.cli.main import main\ntry:\n    main(['{argument}'])\n"
         "except SystemExit:\n    pass\n"
     )
     out = installed.run(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hansa import cli
+from hansa.cli import main
 
 ROOT = Path(__file__).parents[2]
 #: Generated from docstrings, which are not held yet.
@@ -44,7 +44,7 @@ def test_a_page_is_plain(page):
 
 
 def test_help_is_plain():
-    texts = [parser.format_help() for parser in _parsers(cli._parser())]
+    texts = [parser.format_help() for parser in _parsers(main._parser())]
     assert len(texts) > 20
     assert [mark for text in texts for mark in _marks(text)] == []
 

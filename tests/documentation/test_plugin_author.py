@@ -11,8 +11,8 @@ import types
 from pathlib import Path
 
 import hansa.testing
-from hansa import cli
-from hansa.settings import PolicyTable
+from hansa.cli import main
+from hansa.config.settings import PolicyTable
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "plugin-author.md").read_text(encoding="utf-8")
@@ -67,7 +67,7 @@ def test_commands_are_commands():
     for line in lines:
         program, *arguments = shlex.split(line)
         assert program == "hansa"
-        cli._parser().parse_args(arguments)
+        main._parser().parse_args(arguments)
 
 
 def test_what_is_imported_is_public():

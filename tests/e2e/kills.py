@@ -15,7 +15,7 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 from aiohttp import web
-from hansa.commands.client import call
+from hansa.cli.socket_client import call
 from hansa.store import catalogue, open_store
 from hansa.store.base import Collection, Row, Store
 from hansa.store.paging import every_page

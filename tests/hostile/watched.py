@@ -60,7 +60,7 @@ def main() -> None:
         _beats(meter)
 
     Process.start = watched  # type: ignore[method-assign]
-    from hansa.cli import main as hansa
+    from hansa.cli.main import main as hansa
 
     sys.exit(hansa(sys.argv[4:]))
 

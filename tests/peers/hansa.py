@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
-from hansa.cli import main
+from hansa.cli.main import main
 
 from peers.ca import PrivateCA
 from peers.process import Process, free_port

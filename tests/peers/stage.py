@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, Self
 
 from hansa import Ref
-from hansa.config import load
+from hansa.config.reader import load
 from hansa.host import loader
 from hansa.serve import Process
 from hansa.testing.actor import Actor, module

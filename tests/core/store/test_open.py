@@ -7,7 +7,7 @@ import sys
 from contextlib import closing
 
 import pytest
-from hansa.config import Mistakes, parse
+from hansa.config.reader import Mistakes, parse
 from hansa.model.errors import ConfigError
 from hansa.store import open_store
 from hansa.store.base import Collection, Schema

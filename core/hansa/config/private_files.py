@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from hansa.config import Config
+from hansa.config.reader import Config
 
 
 def exposed(path: Path, config: Config) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hansa.config import Config, NetworkConfig
+from hansa.config.reader import Config, NetworkConfig
 
 
 def needing_restart(before: Config, after: Config) -> list[str]:

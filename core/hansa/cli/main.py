@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from hansa import __version__, terminal
-from hansa.commands import store_parser
+from hansa.cli import store_parser
 from hansa.model.errors import HansaError, LocalProtocolError
 from hansa.model.printable import printable
 
@@ -233,7 +233,7 @@ def _plugin(argv: Sequence[str]) -> int | None:
         if len(named) != 1:
             return None
         words = [named[0], *argv]
-    from hansa.commands.client import watched  # noqa: PLC0415
+    from hansa.cli.socket_client import watched  # noqa: PLC0415
 
     found_commands = commands_of(words[0])
     if not found_commands:
@@ -326,8 +326,8 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from hansa.commands.check import exposed  # noqa: PLC0415
-    from hansa.config import Mistakes, load  # noqa: PLC0415
+    from hansa.config.private_files import exposed  # noqa: PLC0415
+    from hansa.config.reader import Mistakes, load  # noqa: PLC0415
     from hansa.host import loader as plugins  # noqa: PLC0415
     from hansa.model.commands import counted  # noqa: PLC0415
     from hansa.store import missing_driver  # noqa: PLC0415
@@ -398,16 +398,16 @@ def _main(words: list[str]) -> int:
     if args.command == "check":
         return _check(args)
     if args.command == "init":
-        from hansa.commands.init import init  # noqa: PLC0415
+        from hansa.cli.init import init  # noqa: PLC0415
 
         terminal.page(init(args.folder, args.name))
         return 0
     if args.command == "store":
-        from hansa.commands import store  # noqa: PLC0415
+        from hansa.cli import store  # noqa: PLC0415
 
         return store.run(args)
-    from hansa.commands import show  # noqa: PLC0415
-    from hansa.commands.client import watched  # noqa: PLC0415
+    from hansa.cli import show  # noqa: PLC0415
+    from hansa.cli.socket_client import watched  # noqa: PLC0415
 
     question, shown = _question(args)
     found = watched(args.config, *question)

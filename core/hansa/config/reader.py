@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from hansa.mistakes import confused, describe_mistake
+from hansa.config.mistakes import confused, describe_mistake
+from hansa.config.settings import Media, NetworkTable, PolicyTable, RoomTable, Server, Store, Throttle, Tls
 from hansa.model.errors import ConfigError, PluginError
-from hansa.settings import Media, NetworkTable, PolicyTable, RoomTable, Server, Store, Throttle, Tls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from hansa import __version__, terminal
-from hansa.config import Config, Mistakes, load
+from hansa.config.reader import Config, Mistakes, load
 from hansa.model.commands import counted
 from hansa.model.errors import ConfigError, LocalProtocolError
 from hansa.store import check_url, open_store

@@ -1,0 +1,1 @@
+"""The configuration: its tables, how they are read, and what an error in them says."""
