@@ -16,7 +16,7 @@ from hansa.pacing.delivery_throttle import Throttle
 from hansa.pacing.store_retry import patiently
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.testing.clock import ManualClock
-from hansa.testing.sim.chance import SeededRandom
+from hansa.testing.sim.seeded import SeededRandom
 
 ROOT = Path(__file__).parents[2]
 

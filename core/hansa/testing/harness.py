@@ -21,7 +21,7 @@ from hansa.environment import (
 from hansa.setup import NetworkSetup, PolicySetup, Setup
 from hansa.store.base import Store
 from hansa.store.memory import MemoryStore
-from hansa.testing.answers import WholeAnswers
+from hansa.testing.http import WholeAnswers
 
 
 class NoNetwork(WholeAnswers):

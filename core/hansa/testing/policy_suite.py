@@ -49,9 +49,9 @@ from hansa.model.ref import Ref
 from hansa.model.verdict import Action, Verdict, strictest
 from hansa.model.view import Person, RoomFacts, RoomView, ViewChange
 from hansa.setup import PolicySetup
-from hansa.testing.answers import WholeAnswers
 from hansa.testing.clock import ManualClock
 from hansa.testing.harness import running
+from hansa.testing.http import WholeAnswers
 
 
 class _Silence(WholeAnswers):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from hansa.store.base import Durability, Key, Row, Value, Write
 from hansa.store.memory import MemoryDisk, MemoryStore
-from hansa.testing.sim.chance import SeededRandom
+from hansa.testing.sim.seeded import SeededRandom
 from hansa.testing.sim.trace import Trace
 
 #: A read or a commit takes up to this long (s), and the caller hears of it up to as much later.

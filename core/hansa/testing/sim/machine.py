@@ -17,10 +17,10 @@ from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store.base import Store
 from hansa.store.faults import StoreFault
 from hansa.store.memory import MemoryDisk
-from hansa.testing.sim.chance import SeededRandom, VirtualClock
 from hansa.testing.sim.disk import MortalStore
 from hansa.testing.sim.loop import OWNER
 from hansa.testing.sim.network import VirtualHttp
+from hansa.testing.sim.seeded import SeededRandom, VirtualClock
 
 if TYPE_CHECKING:
     from hansa.testing.sim.simulation import Simulation

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hansa.environment import Failure, HttpError, HttpRequest, HttpResponse, SrvRecord
-from hansa.testing.answers import WholeAnswers
-from hansa.testing.sim.chance import SeededRandom
+from hansa.testing.http import WholeAnswers
+from hansa.testing.sim.seeded import SeededRandom
 from hansa.testing.sim.trace import Trace
 
 

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from hansa.setup import NetworkSetup, PolicySetup
-from hansa.testing.sim.chance import SeededRandom
 from hansa.testing.sim.loop import VirtualLoop
 from hansa.testing.sim.machine import Machine
 from hansa.testing.sim.network import VirtualNetwork
+from hansa.testing.sim.seeded import SeededRandom
 from hansa.testing.sim.trace import Trace
 
 #: A scenario that takes longer than this (virtual seconds) has failed.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from hansa.testing.sim.chance import SeededRandom
 from hansa.testing.sim.machine import Crashed, Machine
 from hansa.testing.sim.network import STORM, Weather
+from hansa.testing.sim.seeded import SeededRandom
 from hansa.testing.sim.simulation import Simulation
 
 
