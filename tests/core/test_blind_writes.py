@@ -177,8 +177,13 @@ REASONS = {
     (f"{MATRIX}users/devices.py", "_vouch", "Put", "'vouched'"): "last: one person's signatures, whole",
     (f"{MATRIX}users/openid.py", "bearer", "Delete", "'openid'"): "gone: it is too old",
     (f"{MATRIX}users/shares.py", "remove", "Delete", "'to_device'"): "guarded: the row that counts them",
-    ("plugins/xmpp/hansa_xmpp/occupants.py", "put", "Put", "'occupant'"): "one: the component's connection",
-    ("plugins/xmpp/hansa_xmpp/occupants.py", "remove", "Delete", "'occupant'"): "one: the component's"
+    (
+        "plugins/xmpp/hansa_xmpp/occupant_store.py",
+        "put",
+        "Put",
+        "'occupant'",
+    ): "one: the component's connection",
+    ("plugins/xmpp/hansa_xmpp/occupant_store.py", "remove", "Delete", "'occupant'"): "one: the component's"
     " connection",
 }
 

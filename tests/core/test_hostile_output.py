@@ -13,11 +13,11 @@ import warnings
 from typing import Any
 
 import pytest
-from core.test_plugins import plugins
 from core.test_printable import EVIL, FORGED, HARMFUL
 from hansa import terminal
 from hansa.cli import show
 from hansa.cli.main import _parser, commands_of
+from hansa.host import loader
 from hansa.logs import MARK, log_to
 from hansa.model.commands import plain, table
 from hansa.model.printable import columns, printable
@@ -104,7 +104,7 @@ def _with(value: Any, text: str) -> Any:
 def test_every_way_to_show_an_answer_is_in_the_table():
     shown = {n for n in show.__all__ if n not in {"plain", "table"}}
     assert shown <= set(CORE)
-    for plugin in plugins.installed():
+    for plugin in loader.installed():
         for command in commands_of(plugin):
             assert command.show is plain or (plugin == "matrix" and command.words in MATRIX), command.words
     asked = {name for group in ("rooms", "deliveries", "policy") for name in _actions(group)}

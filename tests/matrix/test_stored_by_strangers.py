@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hansa_xmpp.occupants as xmpp
+import hansa_xmpp.occupant_store as xmpp
 import pytest
 from hansa import Collection
 from hansa.bus.schema import SCHEMA as CORE

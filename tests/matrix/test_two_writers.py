@@ -32,8 +32,8 @@ from hansa_matrix.room.attendance import Attendance, Stay
 from hansa_matrix.room.signals import RoomSignals
 from hansa_matrix.users.backups import KeyBackups
 from hansa_matrix.users.known import Known
-from hansa_xmpp.occupants import SCHEMA as XMPP
-from hansa_xmpp.occupants import OccupantTable
+from hansa_xmpp.occupant_store import SCHEMA as XMPP
+from hansa_xmpp.occupant_store import OccupantTable
 from matrix.inbound import OURS, THEIRS, inbound
 from matrix.test_devices import keys_of
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from hansa import Action, ProfileQuery, Reason, Verdict
 from hansa.store.memory import MemoryDisk
-from hansa_xmpp import questions
+from hansa_xmpp import password_queries
 from xmpp.house import GW, house
 
 ASKED = "{http://jabber.org/protocol/disco#info}query"
@@ -32,7 +32,7 @@ def _asked(home) -> list[str]:
     ],
 )
 async def test_who_is_nobody(user, absent, asked, monkeypatch):
-    monkeypatch.setattr(questions, "WITHIN", 0.05)
+    monkeypatch.setattr(password_queries, "WITHIN", 0.05)
     async with house(MemoryDisk()) as home:
         home.link.absent, home.link.silent = {"ghost@x.example"}, {"silent@x.example"}
         network = home.networks[-1]
@@ -42,7 +42,7 @@ async def test_who_is_nobody(user, absent, asked, monkeypatch):
 
 
 async def test_an_answer_of_somebody_else_is_none(monkeypatch):
-    monkeypatch.setattr(questions, "WITHIN", 0.2)
+    monkeypatch.setattr(password_queries, "WITHIN", 0.2)
     async with house(MemoryDisk()) as home:
         home.link.silent = {"juliet@x.example"}
         network = home.networks[-1]
@@ -58,12 +58,12 @@ async def test_an_answer_of_somebody_else_is_none(monkeypatch):
 
 
 async def test_few_are_asked_at_a_time(monkeypatch):
-    monkeypatch.setattr(questions, "WITHIN", 0.05)
+    monkeypatch.setattr(password_queries, "WITHIN", 0.05)
     async with house(MemoryDisk()) as home:
         people = [f"p{number}@x.example" for number in range(20)]
         home.link.silent = set(people)
         assert not any(await asyncio.gather(*(home.networks[-1].nobody(one) for one in people)))
-        assert len(_asked(home)) == questions.MOST_OF_DOMAIN
+        assert len(_asked(home)) == password_queries.MOST_OF_DOMAIN
         assert not home.networks[-1]._ingress.service.questions._of_domain
 
 

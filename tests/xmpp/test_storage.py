@@ -82,7 +82,7 @@ async def test_who_cannot_be_kept_as_an_occupant_is_to_come_again_and_is_nowhere
 
 
 async def test_who_leaves_while_nothing_can_be_kept_is_gone_once_it_can(monkeypatch: Any) -> None:
-    monkeypatch.setattr("hansa_xmpp.ingress._LEAVE_AGAIN", 0.01)
+    monkeypatch.setattr("hansa_xmpp.stanza_handler._LEAVE_AGAIN", 0.01)
     async with house() as h:
         await h.enter(MERCUTIO, "Mercutio")
         app = h.app

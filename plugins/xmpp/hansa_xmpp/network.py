@@ -26,9 +26,9 @@ from hansa import (
 )
 from slixmpp.jid import JID, InvalidJID
 
-from hansa_xmpp.ingress import Ingress
-from hansa_xmpp.occupants import SCHEMA
+from hansa_xmpp.occupant_store import SCHEMA
 from hansa_xmpp.proto import convert, jid
+from hansa_xmpp.stanza_handler import Ingress
 from hansa_xmpp.transport import Transport
 
 _FEATURES = Features(

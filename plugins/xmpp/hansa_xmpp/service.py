@@ -18,14 +18,14 @@ from functools import partial
 
 from hansa import Delivery, NetworkContext, Ref, Retry, RoomView, StoreFault
 
-from hansa_xmpp.lanes import Spawn
-from hansa_xmpp.occupants import Kept, OccupantTable, Pings
+from hansa_xmpp.occupant_store import Kept, OccupantTable, Pings
+from hansa_xmpp.password_queries import Questions
 from hansa_xmpp.proto import convert, render
 from hansa_xmpp.proto.commands import Admission, Asked, Command, Enter, Gone, Past, Renamed, Send
 from hansa_xmpp.proto.muc import Muc
 from hansa_xmpp.proto.render import Outgoing, batches
-from hansa_xmpp.questions import Questions
 from hansa_xmpp.transport import LinkDown, Transport
+from hansa_xmpp.user_queues import Spawn
 
 _HISTORY_PAGE, _HISTORY_PAGES = 50, 240
 #: Bytes of words that somebody who comes in is shown.

@@ -20,7 +20,8 @@ from hansa import (
     Topic,
     ViewChange,
 )
-from hansa_xmpp.proto import convert, errors, query, render
+from hansa_xmpp.proto import convert, errors, render
+from hansa_xmpp.proto import iq as query
 from hansa_xmpp.proto.commands import Admission, Asked, Command, Enter, Gone, Ignore, Past, Rename, Say, Send
 from hansa_xmpp.proto.muc import Muc
 from hansa_xmpp.proto.render import Outgoing

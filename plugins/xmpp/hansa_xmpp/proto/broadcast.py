@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from hansa import Event, Member, Ref, Role
 
 from hansa_xmpp.proto import convert, jid, render
+from hansa_xmpp.proto.occupants import Occupant
 from hansa_xmpp.proto.render import Outgoing, element
-from hansa_xmpp.proto.roster import Occupant
 from hansa_xmpp.proto.stanza import DELAY, MUC_USER, NICK, OCCUPANT_ID, STABLE_IDS
 
 #: Status codes of XEP-0045 section 15.6.2.

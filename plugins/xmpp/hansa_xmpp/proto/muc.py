@@ -32,8 +32,8 @@ from hansa_xmpp.proto.commands import (
 )
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.nick import nick_for
+from hansa_xmpp.proto.occupants import Occupant, Roster
 from hansa_xmpp.proto.render import Outgoing
-from hansa_xmpp.proto.roster import Occupant, Roster
 from hansa_xmpp.proto.stanza import MAX_ID, MUC, Stanza
 
 #: People who are looked at in one go.

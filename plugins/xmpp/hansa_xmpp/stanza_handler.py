@@ -28,8 +28,7 @@ from hansa import (
     refusal_by,
 )
 
-from hansa_xmpp.lanes import Lanes, Spawn
-from hansa_xmpp.proto import convert, errors, jid, query
+from hansa_xmpp.proto import convert, errors, iq, jid
 from hansa_xmpp.proto.commands import Command, Enter, Ignore, Rename, Say
 from hansa_xmpp.proto.convert import SentIds
 from hansa_xmpp.proto.errors import Condition
@@ -37,6 +36,7 @@ from hansa_xmpp.proto.parse import Excess
 from hansa_xmpp.proto.stanza import MAX_ID, MUC, Stanza, read
 from hansa_xmpp.service import HostedRoom, MucService
 from hansa_xmpp.transport import Transport
+from hansa_xmpp.user_queues import Lanes, Spawn
 
 _LEAVE_TRIES = 20
 #: Seconds after which a leave is tried again that the database did not take.
@@ -194,13 +194,13 @@ class Ingress:
                 view = self._ctx.view(link.native.id)
                 if link.hosted and view is not None and view.facts.join_rule == "public":
                     rooms.append((link.native.id, view.facts.name or link.native.id.partition("@")[0]))
-            for command in query.to_service(stanza, sorted(rooms)):
+            for command in iq.to_service(stanza, sorted(rooms)):
                 self.service.say(command.stanzas)
         elif stanza.kind == "message":
             self.service.say(errors.error(_short(stanza), errors.UNAVAILABLE))
 
     def _ask(self, stanza: Stanza, room: HostedRoom) -> None:
-        for command in query.to_room(stanza, room.muc, self.service.view(room.muc.room)):
+        for command in iq.to_room(stanza, room.muc, self.service.view(room.muc.room)):
             if not isinstance(command, Say):
                 self.service.say(command.stanzas)
 
@@ -224,7 +224,7 @@ class Ingress:
                 continue
             stanza = item.stanza
             if stanza.kind == "iq":
-                commands: Sequence[Command] = query.to_room(stanza, room.muc, self.service.view(native))
+                commands: Sequence[Command] = iq.to_room(stanza, room.muc, self.service.view(native))
             else:
                 commands = room.muc.receive(stanza)
             for command in commands:
@@ -323,7 +323,7 @@ class Ingress:
                 self._ctx.count("xmpp_refused", why=refused[0].name)
                 self.service.say(errors.error(say.stanza, *refused))
             elif say.stanza.kind == "iq":
-                self.service.say(query.result(say.stanza).stanzas)
+                self.service.say(iq.result(say.stanza).stanzas)
         if room is not None and any(r is not None and r[0] == errors.NOT_ACCEPTABLE for r in answers):
             # The authority does not know this person as joined; then they are not here either.
             occupant = room.muc.roster.of(said[0].user)
