@@ -3,6 +3,7 @@
 from hansa.api.context import NetworkContext, PluginContext
 from hansa.api.contracts import (
     Authority,
+    CarriesEphemeral,
     Countersign,
     Destination,
     FoundsRooms,
@@ -24,7 +25,6 @@ from hansa.api.contracts import (
     RoomRefused,
     RoomWish,
     ShowsPresent,
-    Signals,
     TracksDelivery,
     Turn,
 )
@@ -62,6 +62,8 @@ from hansa.model.crossing import (
     Crossing,
     DirectoryPublish,
     DirectoryQuery,
+    EphemeralIn,
+    EphemeralOut,
     EventIn,
     EventOut,
     Invite,
@@ -76,12 +78,10 @@ from hansa.model.crossing import (
     ProfileQuery,
     RoomCreate,
     RoomUpgrade,
-    SignalIn,
-    SignalOut,
     ToDevice,
 )
 from hansa.model.crossing_parts import peers_of, people_of, texts_of, weight_of
-from hansa.model.ephemeral import Receipt, Signal, Typing
+from hansa.model.ephemeral import EphemeralEvent, Receipt, Typing
 from hansa.model.errors import (
     Busy,
     ConfigError,
@@ -157,6 +157,7 @@ __all__ = [
     "BlobTooLarge",
     "BodyTooLarge",
     "Busy",
+    "CarriesEphemeral",
     "Cas",
     "Changed",
     "CircuitBreaker",
@@ -177,6 +178,9 @@ __all__ = [
     "DirectoryPublish",
     "DirectoryQuery",
     "Encrypted",
+    "EphemeralEvent",
+    "EphemeralIn",
+    "EphemeralOut",
     "Event",
     "EventIn",
     "EventOut",
@@ -260,10 +264,6 @@ __all__ = [
     "Schema",
     "Scoped",
     "ShowsPresent",
-    "Signal",
-    "SignalIn",
-    "SignalOut",
-    "Signals",
     "SrvRecord",
     "StoreError",
     "StoreFault",

@@ -21,7 +21,7 @@ from hansa.api.contracts import (
 )
 from hansa.bus import schema as tables
 from hansa.bus.delivery import Consumer, Judged
-from hansa.bus.ephemeral import SignalRelay
+from hansa.bus.ephemeral import EphemeralRelay
 from hansa.bus.pipeline import Pipeline
 from hansa.bus.policy_dispatch import each
 from hansa.bus.policy_engine import Decisions
@@ -78,7 +78,7 @@ class App:
         self._judged = Judged(self.core, self.decisions, setup.seams, self.rejudging)
         self.pipeline = Pipeline(self.rooms, self._judged, self)
         self.present = Present(self.rooms, self.decisions, self.pipeline, self._server_of, self.seams.clock)
-        self.signals = SignalRelay(self.rooms, self.decisions, self.pipeline, self)
+        self.signals = EphemeralRelay(self.rooms, self.decisions, self.pipeline, self)
         self.runners: dict[str, Runner] = {}
         self.contexts: dict[str, Context] = {}
         self.consumers: dict[str, Consumer] = {}

@@ -11,7 +11,10 @@ from typing import Any, get_args
 import pytest
 from hansa import (
     Action,
+    CarriesEphemeral,
     DirectoryQuery,
+    EphemeralIn,
+    EphemeralOut,
     EventIn,
     EventOut,
     FoundsRooms,
@@ -29,9 +32,6 @@ from hansa import (
     Refused,
     RoomRefused,
     ShowsPresent,
-    SignalIn,
-    SignalOut,
-    Signals,
     Verdict,
     ViewChange,
 )
@@ -104,7 +104,7 @@ def test_every_point_is_in_the_table():
         for kind in (
             NetworkContext,
             Network,
-            Signals,
+            CarriesEphemeral,
             ShowsPresent,
             LinksRooms,
             FoundsRooms,
@@ -146,10 +146,10 @@ async def _send(app: App, made: dict[str, Actor]) -> bool:
 CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[type]]] = {
     "NetworkContext.submit": (_submit, {EventIn, EventOut}),
     "NetworkContext.history": (_history, {EventIn}),
-    "NetworkContext.signal": (_signal, {SignalIn}),
+    "NetworkContext.signal": (_signal, {EphemeralIn}),
     "NetworkContext.open_address": (_open_address, {DirectoryQuery}),
     "Network.send": (_send, {EventIn}),
-    "Signals.signal": (_signal, {SignalIn}),
+    "Signals.signal": (_signal, {EphemeralIn}),
 }
 
 
@@ -259,7 +259,7 @@ async def test_what_goes_out_is_asked_link_by_link():
         out = {c.link.id for c in strict.asked if isinstance(c, EventOut)}
         assert out == {"left:a", "right:b"}
         await made["left"].typing("a", "ann@x")
-        assert [c.link.id for c in strict.asked if isinstance(c, SignalOut)] == ["right:b"]
+        assert [c.link.id for c in strict.asked if isinstance(c, EphemeralOut)] == ["right:b"]
 
 
 def test_a_withheld_member_is_there_without_a_name():

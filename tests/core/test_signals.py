@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hansa import Action, LocalProtocolError, Ref, SignalIn, SignalOut, Typing, Verdict, hookimpl
+from hansa import Action, EphemeralIn, EphemeralOut, LocalProtocolError, Ref, Typing, Verdict, hookimpl
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 
@@ -45,7 +45,7 @@ async def test_a_signal_reaches_the_other_networks_of_the_room_and_not_its_own()
             await made["left"].ctx.signal("a", Typing(user=Ref("right", "bob@y"), typing=True))
 
 
-@pytest.mark.parametrize("kind", [SignalIn, SignalOut])
+@pytest.mark.parametrize("kind", [EphemeralIn, EphemeralOut])
 async def test_policy_stops_it_on_either_side(kind, monkeypatch):
     made: dict[str, Actor] = {}
     async with town(made) as app:

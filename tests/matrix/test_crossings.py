@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import hansa_matrix
-from hansa import ALLOW, Action, KeysQuery, PeerConnect, Presence, Reason, SignalOut, Verdict
+from hansa import ALLOW, Action, EphemeralOut, KeysQuery, PeerConnect, Presence, Reason, Verdict
 from hansa.bus.policy_dispatch import Installed
 from hansa_matrix.proto.devices import Device
 from hansa_matrix.proto.edus import PresenceEdu, ReceiptEdu
@@ -264,8 +264,8 @@ async def test_an_edu_that_a_policy_denies_is_let_fall_and_counted(tmp_path):
 
 #: Every call that tells a server something beside events, and the crossing that it waits for.
 TOLD = {
-    "room/signals.py _spread": "SignalOut",
-    "room/signals.py send": "SignalOut, asked by the core",
+    "room/signals.py _spread": "EphemeralOut",
+    "room/signals.py send": "EphemeralOut, asked by the core",
     "users/presence.py tell": "Presence",
     "users/presence.py introduce": "Presence",
     "users/presence.py _welcome": "Presence",
@@ -297,7 +297,7 @@ def test_every_edu_of_ours_waits_for_a_crossing():
 def reaches_them(crossing: Any) -> bool:
     """Whether something that is told would reach their server."""
     match crossing:
-        case SignalOut():
+        case EphemeralOut():
             return THEIRS in crossing.view.servers()
         case Presence():
             return THEIRS in crossing.servers

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from hansa.environment import Clock, Http, Random
 from hansa.model.crossing import Crossing
-from hansa.model.ephemeral import Signal
+from hansa.model.ephemeral import EphemeralEvent
 from hansa.model.events import Direction, Event, Inbound, Link, Outcome
 from hansa.model.ref import Ref
 from hansa.model.verdict import Verdict
@@ -190,7 +190,7 @@ class NetworkContext(PluginContext, Protocol):
         """The event with this id on this network, None if unknown."""
         ...
 
-    async def signal(self, native: str, signal: Signal) -> None:
+    async def signal(self, native: str, signal: EphemeralEvent) -> None:
         """Tell the other networks of a room that somebody types or has read. Latest wins, nothing is kept,
         and under load it is dropped first.
         """

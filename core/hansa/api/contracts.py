@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from hansa.model.crossing import Crossing
-from hansa.model.ephemeral import Signal
+from hansa.model.ephemeral import EphemeralEvent
 from hansa.model.errors import HansaError
 from hansa.model.events import Delivery, Inbound, Link, NativeFacts, Refusal
 from hansa.model.fast_dataclass import quick
@@ -163,10 +163,10 @@ class RoomRefused(HansaError):  # an answer
 
 
 @runtime_checkable
-class Signals(Protocol):
+class CarriesEphemeral(Protocol):
     """A network that shows who types and who has read."""
 
-    async def signal(self, link: Link, signal: Signal) -> None:
+    async def signal(self, link: Link, signal: EphemeralEvent) -> None:
         """Show a signal of somebody of another network. What is raised is logged and changes nothing."""
         ...
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from hansa.api.contracts import Network, Signals
+from hansa.api.contracts import CarriesEphemeral, Network
 from hansa.bus.pipeline import Pipeline
 from hansa.bus.policy_engine import Decisions
 from hansa.bus.rooms import Rooms
-from hansa.model.crossing import SignalIn, SignalOut
-from hansa.model.ephemeral import Signal
+from hansa.model.crossing import EphemeralIn, EphemeralOut
+from hansa.model.ephemeral import EphemeralEvent
 from hansa.model.ref import Ref
 
 #: With so many events of a room waiting for its turn, what nobody said is dropped first.
 _BUSY = 200
 
 
-class Around(Protocol):
+class EphemeralHost(Protocol):
     """What it needs of the running whole."""
 
     def network(self, network: str) -> Network | None:
@@ -29,17 +29,17 @@ class Around(Protocol):
         ...
 
 
-class SignalRelay:
+class EphemeralRelay:
     """Asks the policies, and every other network of the room that carries signals."""
 
-    def __init__(self, rooms: Rooms, decisions: Decisions, pipeline: Pipeline, around: Around) -> None:
+    def __init__(self, rooms: Rooms, decisions: Decisions, pipeline: Pipeline, around: EphemeralHost) -> None:
         self._rooms = rooms
         self._decisions = decisions
         self._pipeline = pipeline
         self._around = around
         self._log = logging.getLogger("hansa.signals")
 
-    async def relay(self, native: Ref, signal: Signal) -> None:
+    async def relay(self, native: Ref, signal: EphemeralEvent) -> None:
         """Pass on a signal of somebody in a native room."""
         link = self._rooms.link(native)
         if link is None or not link.direction.inward:
@@ -49,7 +49,7 @@ class SignalRelay:
             self._around.count("signals", result="busy")
             return
         server = self._pipeline.server_of(native.network, signal.user.id)
-        inward = SignalIn(
+        inward = EphemeralIn(
             link=link, sender=signal.user, sender_server=server, kind=signal.kind, view=room.view
         )
         if not (await self._decisions.check(inward)).allowed:
@@ -57,9 +57,13 @@ class SignalRelay:
             return
         for other in list(room.links.values()):
             network = self._around.network(other.native.network)
-            if other.id == link.id or not other.direction.outward or not isinstance(network, Signals):
+            if (
+                other.id == link.id
+                or not other.direction.outward
+                or not isinstance(network, CarriesEphemeral)
+            ):
                 continue
-            out = SignalOut(link=other, sender=signal.user, kind=signal.kind, view=room.view)
+            out = EphemeralOut(link=other, sender=signal.user, kind=signal.kind, view=room.view)
             if not (await self._decisions.check(out)).allowed:
                 self._around.count("signals", result="denied")
                 continue

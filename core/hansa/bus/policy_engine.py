@@ -12,7 +12,7 @@ import orjson
 from hansa.bus.decision_log import DecisionLog, of_stranger, same_decision
 from hansa.bus.policy_dispatch import Answer, Installed, ask
 from hansa.environment import Clock, Random
-from hansa.model.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
+from hansa.model.crossing import Crossing, EphemeralIn, EphemeralOut, EventIn, EventOut
 from hansa.model.crossing_parts import named_by, source_of, weight_of
 from hansa.model.lru import LruCache
 from hansa.model.verdict import ALLOW, Action, Verdict, narrowed, strictest
@@ -59,7 +59,7 @@ _LONGEST = 300
 def facts_of(crossing: Crossing) -> dict[str, Any]:
     """What a person needs to see of a crossing to understand a decision. Never the words themselves."""
     kept: dict[str, Any] = {"crossing": type(crossing).__name__}
-    if isinstance(crossing, EventIn | EventOut | SignalIn | SignalOut):
+    if isinstance(crossing, EventIn | EventOut | EphemeralIn | EphemeralOut):
         kept |= {"link": crossing.link.id[:_LONGEST], "room": crossing.link.room}
         kept["room_servers"] = _shown(crossing.view.servers())
     if isinstance(crossing, EventIn | EventOut):

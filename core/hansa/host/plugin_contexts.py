@@ -12,7 +12,7 @@ from hansa.api.contracts import KnowsPeople, LinksRooms, MakesGhosts, RoomRefuse
 from hansa.bus import schema as tables
 from hansa.environment import Clock, Http, Random
 from hansa.model.crossing import Crossing, DirectoryQuery
-from hansa.model.ephemeral import Signal
+from hansa.model.ephemeral import EphemeralEvent
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import Direction, Event, Inbound, Link, Outcome, Refusal, RefusalCode, refusal_by
 from hansa.model.ref import Ref
@@ -278,7 +278,7 @@ class Context(BasicContext):
         """See ``hansa.NetworkContext.event_by``."""
         return await self._app.event_by(self._ref(native_id))
 
-    async def signal(self, native: str, signal: Signal) -> None:
+    async def signal(self, native: str, signal: EphemeralEvent) -> None:
         """See ``hansa.NetworkContext.signal``."""
         if signal.user.network != self.id:
             raise LocalProtocolError(f"{self.id} may not speak for {signal.user}")

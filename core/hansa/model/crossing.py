@@ -273,7 +273,7 @@ class Presence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignalIn:
+class EphemeralIn:
     """Somebody types or has read, in the room of ``link``. ``kind`` is ``typing`` or ``receipt``.
     ``texts`` are what it says where an identifier belongs.
     """
@@ -288,7 +288,7 @@ class SignalIn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignalOut:
+class EphemeralOut:
     """That is about to be told to the people of ``link``."""
 
     link: Link
@@ -357,8 +357,8 @@ Crossing = (
     | KeysQuery
     | ToDevice
     | Presence
-    | SignalIn
-    | SignalOut
+    | EphemeralIn
+    | EphemeralOut
     | MediaTransfer
     | MediaUpload
     | AdminChange

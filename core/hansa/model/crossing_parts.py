@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from hansa.model.content import Content, Custom, Member, Message, Name, Topic
-from hansa.model.crossing import Crossing, EventIn, EventOut, SignalIn, SignalOut
+from hansa.model.crossing import Crossing, EphemeralIn, EphemeralOut, EventIn, EventOut
 from hansa.model.readable_text import readings
 from hansa.model.ref import Ref
 
@@ -69,7 +69,7 @@ def peers_of(crossing: Crossing) -> frozenset[str]:
         case EventOut():
             servers, more = crossing.view.servers(), crossing.facts.room_servers
             return servers if more <= servers else servers | more
-        case SignalOut():
+        case EphemeralOut():
             return crossing.view.servers()
         case _:
             return frozenset(_of(crossing, SERVER))
@@ -83,7 +83,7 @@ def people_of(crossing: Crossing) -> tuple[Ref, ...]:
             if isinstance(crossing.content, Member) and crossing.content.user != crossing.sender:
                 about = (crossing.content.user, *about)
             return (crossing.sender, *about)
-        case EventOut() | SignalOut():
+        case EventOut() | EphemeralOut():
             return ()
         case _:
             return tuple(_of(crossing, PERSON))
@@ -116,7 +116,7 @@ def weight_of(crossing: Crossing) -> int:
 
 def named_by(crossing: Crossing) -> int:
     """The characters of the names in a question that is about names; those of a room are known by now."""
-    if isinstance(crossing, EventIn | EventOut | SignalIn | SignalOut):
+    if isinstance(crossing, EventIn | EventOut | EphemeralIn | EphemeralOut):
         return 0
     people: list[Ref] = _of(crossing, PERSON)
     servers: list[str] = _of(crossing, SERVER)

@@ -28,4 +28,4 @@ class Receipt:
     kind = "receipt"
 
 
-Signal = Typing | Receipt
+EphemeralEvent = Typing | Receipt

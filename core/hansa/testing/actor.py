@@ -14,7 +14,7 @@ from hansa.api.context import NetworkContext
 from hansa.api.contracts import OpenedRoom
 from hansa.api.hookspecs import hookimpl
 from hansa.model.content import Content, Kind, Member, Membership, Message, Name, Style, Topic
-from hansa.model.ephemeral import Receipt, Signal, Typing
+from hansa.model.ephemeral import EphemeralEvent, Receipt, Typing
 from hansa.model.events import Delivery, Event, Inbound, Link, NativeFacts, Outcome
 from hansa.model.features import Features, Level
 from hansa.model.ref import Ref
@@ -39,7 +39,7 @@ class Actor:
         self.ctx = ctx
         self.hosted = hosted
         self.got: dict[str, list[Delivery]] = {}
-        self.signals: dict[str, list[Signal]] = {}
+        self.signals: dict[str, list[EphemeralEvent]] = {}
         self.attempts = 0
         self.before_send: Callable[[Delivery], None] = lambda _: None
         self._keys: dict[str, str] = {}
@@ -68,8 +68,8 @@ class Actor:
                 self._more.notify_all()
         return self._keys[delivery.key]
 
-    async def signal(self, link: Link, signal: Signal) -> None:
-        """See ``hansa.Signals``: kept in ``signals``, by native room."""
+    async def signal(self, link: Link, signal: EphemeralEvent) -> None:
+        """See ``hansa.CarriesEphemeral``: kept in ``signals``, by native room."""
         self.signals.setdefault(link.native.id, []).append(signal)
 
     async def typing(self, room: str, person: str, *, on: bool = True) -> None:

@@ -26,6 +26,8 @@ from hansa.model.crossing import (
     Crossing,
     DirectoryPublish,
     DirectoryQuery,
+    EphemeralIn,
+    EphemeralOut,
     EventIn,
     EventOut,
     Invite,
@@ -40,8 +42,6 @@ from hansa.model.crossing import (
     ProfileQuery,
     RoomCreate,
     RoomUpgrade,
-    SignalIn,
-    SignalOut,
     ToDevice,
 )
 from hansa.model.events import Link, NativeFacts
@@ -170,13 +170,13 @@ def samples() -> list[Crossing]:
     for kind in ("typing", "receipt"):
         for sender, shown in ((ann, view), (nobody, empty)):
             server = "x.example" if shown is view else ""
-            found.append(SignalIn(link=here, sender=sender, sender_server=server, kind=kind, view=shown))
+            found.append(EphemeralIn(link=here, sender=sender, sender_server=server, kind=kind, view=shown))
             found.append(
-                SignalIn(
+                EphemeralIn(
                     link=here, sender=sender, sender_server=server, kind=kind, view=shown, texts=("$a b",)
                 )
             )
-            found.append(SignalOut(link=there, sender=sender, kind=kind, view=shown))
+            found.append(EphemeralOut(link=there, sender=sender, kind=kind, view=shown))
     return found
 
 

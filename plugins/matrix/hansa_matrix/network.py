@@ -10,6 +10,7 @@ from pathlib import Path
 from hansa import (
     Delivery,
     Destination,
+    EphemeralEvent,
     Features,
     Inbound,
     Kind,
@@ -25,7 +26,6 @@ from hansa import (
     Refused,
     RoomWish,
     Router,
-    Signal,
     StoreFault,
     Turn,
     hookimpl,
@@ -302,8 +302,8 @@ class MatrixNetwork:
         """See ``hansa.Network.send``. Events reach Matrix in the room's turn: nothing is delivered here."""
         raise Refused(f"{delivery.link.id} is the authority of its room")
 
-    async def signal(self, link: Link, signal: Signal) -> None:
-        """See ``hansa.Signals.signal``."""
+    async def signal(self, link: Link, signal: EphemeralEvent) -> None:
+        """See ``hansa.CarriesEphemeral.signal``."""
         await self._signals.send(link, signal)
 
     def server_of(self, user: str) -> str:

@@ -12,6 +12,9 @@ import orjson
 from hansa import (
     Cas,
     Delete,
+    EphemeralEvent,
+    EphemeralIn,
+    EphemeralOut,
     Link,
     Membership,
     NetworkContext,
@@ -19,9 +22,6 @@ from hansa import (
     Ref,
     RoomView,
     Row,
-    Signal,
-    SignalIn,
-    SignalOut,
     Typing,
     Write,
     again_on_conflict,
@@ -120,13 +120,13 @@ class RoomSignals:
         person = view.person(Ref(self._ctx.id, user))
         return person is not None and person.membership is Membership.JOIN
 
-    def _inward(self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()) -> SignalIn | None:
+    def _inward(self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()) -> EphemeralIn | None:
         """What the policies are asked of somebody who types or has read."""
         link, view = self._ctx.link(room_id), self._ctx.view(room_id)
         if link is None or view is None:
             return None
         sender, server = Ref(self._ctx.id, user), ids.domain_of(user)
-        return SignalIn(link=link, sender=sender, sender_server=server, kind=kind, view=view, texts=texts)
+        return EphemeralIn(link=link, sender=sender, sender_server=server, kind=kind, view=view, texts=texts)
 
     async def _lets_in(self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()) -> bool:
         """Whether the policies let the people of a room see that somebody types or has read."""
@@ -138,7 +138,7 @@ class RoomSignals:
         link, view = self._ctx.link(room_id), self._ctx.view(room_id)
         if link is None or view is None:
             return
-        out = SignalOut(link=link, sender=Ref(self._ctx.id, user), kind=kind, view=view)
+        out = EphemeralOut(link=link, sender=Ref(self._ctx.id, user), kind=kind, view=view)
         if await passes(self._ctx, out):
             self._sender.tell(self._servers(room_id), name, edu)
 
@@ -290,8 +290,8 @@ class RoomSignals:
             self._receipts.put((room_id, user), f"{room_id} {user}", found, began)
         return found
 
-    async def send(self, link: Link, signal: Signal) -> None:
-        """See ``hansa.Signals.signal``: tell the servers of the room."""
+    async def send(self, link: Link, signal: EphemeralEvent) -> None:
+        """See ``hansa.CarriesEphemeral.signal``: tell the servers of the room."""
         room, view = self._room_of(link.native.id), self._ctx.view(link.native.id)
         if room is None or not room.resident or view is None:
             return
