@@ -98,17 +98,17 @@ from hansa.model.events import (
     Inbound,
     Link,
     NativeFacts,
-    Outcome,
     Placement,
     Refusal,
     RefusalCode,
+    SubmitResult,
     refusal_by,
 )
 from hansa.model.features import Features, Level, cut
 from hansa.model.globs import Glob, glob_expression
 from hansa.model.lru import LruCache, WeightedLruCache
 from hansa.model.readable_text import readings, strings_of
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.model.verdict import ALLOW, Action, Reason, Verdict, decision_fields, strictest
 from hansa.model.view import Person, Role, RoomFacts, RoomView, ViewChange
 from hansa.pacing.backoff import Backoff
@@ -221,13 +221,13 @@ __all__ = [
     "Name",
     "NamesRooms",
     "NativeFacts",
+    "NativeId",
     "Network",
     "NetworkContext",
     "NoBlob",
     "OpenedRoom",
     "Operated",
     "Operation",
-    "Outcome",
     "PeerConnect",
     "Person",
     "Placement",
@@ -242,7 +242,6 @@ __all__ = [
     "Random",
     "Reason",
     "Receipt",
-    "Ref",
     "Refusal",
     "RefusalCode",
     "Refused",
@@ -270,6 +269,7 @@ __all__ = [
     "StoreLost",
     "StreamTail",
     "Style",
+    "SubmitResult",
     "ToDevice",
     "TokenBucket",
     "TokenBuckets",

@@ -35,7 +35,7 @@ from hansa.host.supervisor import Runner
 from hansa.http.router import Router
 from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.model.events import Delivery, Event, Link
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.pacing.backoff import Backoff
 from hansa.pacing.delivery_throttle import Throttle
 from hansa.pacing.store_retry import Work, patiently
@@ -328,7 +328,7 @@ class App:
         self.consumers[link.id] = consumer
         self._consuming[link.id] = self.spawn(consumer.run(), f"deliver {link.id}")
 
-    async def stop_consuming(self, native: Ref) -> None:
+    async def stop_consuming(self, native: NativeId) -> None:
         """End the deliveries to a link that goes away."""
         await self._end_consumer(str(native))
 
@@ -337,7 +337,7 @@ class App:
         if task is not None and consumer is not None:
             await consumer.end(task)
 
-    async def event_by(self, ref: Ref) -> Event | None:
+    async def event_by(self, ref: NativeId) -> Event | None:
         """The event with a native id."""
         row = await self.core.get("alias", (ref.network, ref.id))
         if row is None:

@@ -7,9 +7,9 @@ from hansa import (
     Delivery,
     Inbound,
     Message,
+    NativeId,
     NetworkContext,
     OpenedRoom,
-    Ref,
     Retry,
     Style,
     hookimpl,
@@ -42,7 +42,7 @@ class Echo:
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
         """Every address is a room, and always was."""
         del create
-        return OpenedRoom(native=Ref(self.ctx.id, address))
+        return OpenedRoom(native=NativeId(self.ctx.id, address))
 
     async def send(self, delivery: Delivery) -> str:
         """Hear one event, and answer a message. Answers are notices, which are not answered: two echoes
@@ -61,9 +61,9 @@ class Echo:
     async def say(self, room: str, person: str, content: Message, origin: str) -> None:
         """Tell the core what happened on our side."""
         inbound = Inbound(
-            origin=Ref(self.ctx.id, origin),
-            room=Ref(self.ctx.id, room),
-            sender=Ref(self.ctx.id, person),
+            origin=NativeId(self.ctx.id, origin),
+            room=NativeId(self.ctx.id, room),
+            sender=NativeId(self.ctx.id, person),
             content=content,
             ts=self.ctx.clock.now(),
         )

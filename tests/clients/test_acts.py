@@ -7,7 +7,7 @@ from typing import Any
 import hansa_governance
 import pytest
 from clients.people import House, Person, house, part
-from hansa import Join, Ref
+from hansa import Join, NativeId
 from hansa.bus.policy_dispatch import Installed
 from hansa_governance.config import Config
 from hansa_governance.policy import GovernancePolicy
@@ -96,7 +96,7 @@ async def test_a_join_that_is_asked_about_again_is_no_act():
     from hansa.testing import ManualClock
 
     policy = GovernancePolicy(Config(rate={"events": 1, "seconds": 3600}), "pace", ManualClock())
-    join = {"network": "m", "room": "!r", "user": Ref("m", "@a:x"), "user_server": "x", "outbound": True}
+    join = {"network": "m", "room": "!r", "user": NativeId("m", "@a:x"), "user_server": "x", "outbound": True}
     assert await policy.check(Join(**join)) is None
     assert await policy.check(Join(**join, again=True)) is None
     assert (await policy.check(Join(**join))).retry_after > 0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from clients.people import House, Person, house, part
 from clients.test_withheld import routes
-from hansa import ALLOW, Action, Reason, Ref, Verdict
+from hansa import ALLOW, Action, NativeId, Reason, Verdict
 from hansa.bus.policy_dispatch import Installed
 from matrix.inbound import OURS
 
@@ -24,7 +24,7 @@ def strings(value: Any) -> Iterator[str]:
     """What a crossing says for itself: not the room that it is in, nor who else is there."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Ref):
+    elif isinstance(value, NativeId):
         yield value.id
     elif isinstance(value, tuple | frozenset):
         for one in value:

@@ -11,7 +11,7 @@ from typing import Any
 import hansa_matrix
 import pytest
 from clients.people import Person, Refused, house, part
-from hansa import Membership, Put, Ref, StoreFault, ViewChange
+from hansa import Membership, NativeId, Put, StoreFault, ViewChange
 from hansa import Person as Inhabitant
 from hansa.app import App
 from hansa.store.faults import FaultKind
@@ -27,7 +27,7 @@ from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.levels import closed
 from matrix.inbound import OURS
 
-JULIET = Ref("xmpp", "juliet@example.org")
+JULIET = NativeId("xmpp", "juliet@example.org")
 
 
 class Dying(SqliteStore):

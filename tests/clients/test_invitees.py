@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import hansa_matrix
 import pytest
 from clients.people import House, part
-from hansa import Member, Membership, Ref, hookimpl
+from hansa import Member, Membership, NativeId, hookimpl
 from hansa.testing import Actor, running
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
@@ -89,10 +89,10 @@ async def test_somebody_of_another_network_is_invited_though_nobody_here_met_the
         assert found["membership"] == "invite"
         # And the other way round: who invites from there is told likewise.
         await chat.join("hall", "ann@x.example")
-        refused = await chat.invite("hall", "ann@x.example", Ref("matrix", f"@nobody:{OURS}"))
+        refused = await chat.invite("hall", "ann@x.example", NativeId("matrix", f"@nobody:{OURS}"))
         assert refused.refusal is not None and refused.refusal.code.name == "NOT_FOUND"
         bob = await home.person("bob")
-        assert (await chat.invite("hall", "ann@x.example", Ref("matrix", bob.user))).refusal is None
+        assert (await chat.invite("hall", "ann@x.example", NativeId("matrix", bob.user))).refusal is None
 
 
 def _invites(content, person: str) -> bool:
@@ -104,7 +104,7 @@ def _invites(content, person: str) -> bool:
 def test_who_is_behind_a_ghost_can_be_told(network, person):
     if not person.isprintable():
         return
-    who = Ref(network, person)
+    who = NativeId(network, person)
     found = list(people_behind(localpart(who, "_"), "_"))
     assert who in found
     assert all(localpart(one, "_") == localpart(who, "_") for one in found)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from clients.people import OURS, House, Person, house
-from hansa import Action, MediaTransfer, MediaUpload, Ref, Request, Verdict
+from hansa import Action, MediaTransfer, MediaUpload, NativeId, Request, Verdict
 from hansa.store.blobs import FileBlobs
 from hansa_matrix.client_api import media
 from hansa_matrix.media import library, quotas
@@ -347,7 +347,7 @@ async def test_policies_are_asked_about_what_is_given_and_read(tmp_path):
         upload = asked.pop()
         assert upload == MediaUpload(
             network="matrix",
-            user=Ref("matrix", alice.user),
+            user=NativeId("matrix", alice.user),
             user_server=OURS,
             media=upload.media,
             name="bad.exe",

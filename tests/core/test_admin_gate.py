@@ -13,10 +13,10 @@ from hansa import (
     Argument,
     Command,
     Commands,
+    NativeId,
     PeerConnect,
     Person,
     Reason,
-    Ref,
     RemoteProtocolError,
     Verdict,
     ViewChange,
@@ -97,7 +97,7 @@ async def test_every_change_is_asked_about_and_nothing_else(monkeypatch: pytest.
             changes = [c for c in strict.asked if isinstance(c, AdminChange)]
             assert bool(changes) is (pattern not in free), f"{method} {pattern}"
             assert (refused == "403 policy") is (pattern not in free), f"{method} {pattern}: {refused}"
-        assert app.rooms.link(Ref("left", "a")) is not None, "the link stands that was to be untied"
+        assert app.rooms.link(NativeId("left", "a")) is not None, "the link stands that was to be untied"
 
 
 async def test_a_change_is_refused_with_its_decision_and_done_once_the_policy_allows(
@@ -161,7 +161,7 @@ async def test_a_denied_server_in_a_room_is_named_and_nothing_is_kept_of_looking
             "GET", "/rooms/{room}"
         ]
         people = [
-            Person(user=Ref("left", f"p@{server}"), membership=Membership.JOIN, server=server)
+            Person(user=NativeId("left", f"p@{server}"), membership=Membership.JOIN, server=server)
             for server in ("good", "evil")
         ]
         await made["left"].ctx.reconcile("a", ViewChange(people=tuple(people)))

@@ -24,11 +24,11 @@ from hansa import (
     Membership,
     Message,
     NamesRooms,
+    NativeId,
     Network,
     NetworkContext,
     PluginContext,
     Reason,
-    Ref,
     Refused,
     RoomRefused,
     ShowsPresent,
@@ -263,7 +263,7 @@ async def test_what_goes_out_is_asked_link_by_link():
 
 
 def test_a_withheld_member_is_there_without_a_name():
-    ann, bob = Ref("m", "ann"), Ref("m", "bob")
+    ann, bob = NativeId("m", "ann"), NativeId("m", "bob")
     people = tuple(
         Person(user=user, membership=Membership.JOIN, server="x", name="Classified") for user in (ann, bob)
     )

@@ -16,7 +16,7 @@ from hansa import (
     Member,
     Membership,
     NativeFacts,
-    Ref,
+    NativeId,
     RoomView,
     ToDevice,
     peers_of,
@@ -52,9 +52,9 @@ def test_what_is_kept_of_a_crossing_is_small_and_has_none_of_its_words(crossing)
 
 
 def test_an_event_concerns_its_sender_its_member_and_whom_its_facts_name():
-    ann, eve, mallory = (Ref("matrix", f"@{name}:x.example") for name in ("ann", "eve", "mallory"))
+    ann, eve, mallory = (NativeId("matrix", f"@{name}:x.example") for name in ("ann", "eve", "mallory"))
     crossing = EventIn(
-        link=Link(room="r", native=Ref("matrix", "!a")),
+        link=Link(room="r", native=NativeId("matrix", "!a")),
         sender=ann,
         content=Member(user=eve, membership=Membership.INVITE, name="Eve", reason="hello"),
         view=RoomView("r"),
@@ -66,7 +66,7 @@ def test_an_event_concerns_its_sender_its_member_and_whom_its_facts_name():
 
 
 def test_a_message_between_devices_concerns_both_sides():
-    ann, eve = Ref("matrix", "@ann:x.example"), Ref("matrix", "@eve:y.example")
+    ann, eve = NativeId("matrix", "@ann:x.example"), NativeId("matrix", "@eve:y.example")
     crossing = ToDevice(
         network="matrix",
         sender=ann,
@@ -83,12 +83,12 @@ def test_a_message_between_devices_concerns_both_sides():
 
 @pytest.mark.parametrize("way", [EventIn, EventOut])
 def test_what_nobody_is_kept_from_can_only_be_allowed(way):
-    ann, bob = Ref("one", "ann@x.example"), Ref("one", "bob@x.example")
+    ann, bob = NativeId("one", "ann@x.example"), NativeId("one", "bob@x.example")
 
     def possible(sender, user, membership, **more):
         facts = NativeFacts(texts=more.pop("texts", ()))
         content = Member(user=user, membership=membership, **more)
-        link = Link(room="r", native=Ref("one", "a"))
+        link = Link(room="r", native=NativeId("one", "a"))
         made = way(link=link, sender=sender, content=content, view=RoomView("r"), facts=facts)
         return made.possible
 

@@ -11,10 +11,10 @@ from hansa import (
     Link,
     Message,
     NativeFacts,
+    NativeId,
     PeerConnect,
     ProfileQuery,
     Reason,
-    Ref,
     RoomView,
     Verdict,
 )
@@ -27,7 +27,7 @@ from hansa.store.base import Scoped
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa.testing import ManualClock
 
-ANN = Ref("one", "ann@x.example")
+ANN = NativeId("one", "ann@x.example")
 DAY = 86_400
 
 
@@ -53,7 +53,7 @@ async def opened(disk=None, clock=None, retention=None, policy=None):
 
 def said(content: Content | None = None):
     return EventIn(
-        link=Link(room="r", native=Ref("one", "a")),
+        link=Link(room="r", native=NativeId("one", "a")),
         sender=ANN,
         content=content or Message(text="hello"),
         view=RoomView("r"),

@@ -12,8 +12,8 @@ from hansa import (
     LocalProtocolError,
     Message,
     NativeFacts,
+    NativeId,
     Reason,
-    Ref,
     Verdict,
     hookimpl,
 )
@@ -53,9 +53,9 @@ def clumsy(made: dict[str, Actor]):
 
 def said(text: str) -> Inbound:
     return Inbound(
-        origin=Ref("left", f"o-{text}"),
-        room=Ref("left", "a"),
-        sender=Ref("left", "ann@x"),
+        origin=NativeId("left", f"o-{text}"),
+        room=NativeId("left", "a"),
+        sender=NativeId("left", "ann@x"),
         content=Message(text=text),
         ts=0,
     )

@@ -13,7 +13,7 @@ from hansa import (
     Membership,
     Message,
     Name,
-    Ref,
+    NativeId,
     Style,
     Topic,
 )
@@ -21,7 +21,7 @@ from hansa.model.features import degrade
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 
-ANN = Ref("left", "ann@x")
+ANN = NativeId("left", "ann@x")
 ALL = [
     (Message(text="hello"), "hello"),
     (Name(text="Lobby"), "[the room is called: Lobby]"),

@@ -15,10 +15,10 @@ from hansa import (
     Member,
     Membership,
     Name,
+    NativeId,
     PeerConnect,
     Policy,
     Reason,
-    Ref,
     Retry,
     StoreFault,
     Topic,
@@ -262,10 +262,14 @@ async def _view(app, native="b"):
 
 
 async def _said_of_a_room(actor):
-    await actor.do("a", "ann@x", Member(user=Ref("left", "ann@x"), membership=Membership.JOIN, name="secret"))
-    await actor.do("a", "bob@x", Member(user=Ref("left", "bob@x"), membership=Membership.JOIN, name="Bob"))
     await actor.do(
-        "a", "eve@evil", Member(user=Ref("left", "eve@evil"), membership=Membership.JOIN, name="Eve")
+        "a", "ann@x", Member(user=NativeId("left", "ann@x"), membership=Membership.JOIN, name="secret")
+    )
+    await actor.do(
+        "a", "bob@x", Member(user=NativeId("left", "bob@x"), membership=Membership.JOIN, name="Bob")
+    )
+    await actor.do(
+        "a", "eve@evil", Member(user=NativeId("left", "eve@evil"), membership=Membership.JOIN, name="Eve")
     )
     await actor.do("a", "eve@evil", Name(text="of evil"))
     await actor.do("a", "bob@x", Topic(text="secret"))

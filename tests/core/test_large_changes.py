@@ -9,7 +9,7 @@ import contextlib
 from dataclasses import replace
 
 import pytest
-from hansa import LocalProtocolError, Ref
+from hansa import LocalProtocolError, NativeId
 from hansa.bus.large_changes import AT_ONCE
 from hansa.bus.rooms import Rooms
 from hansa.bus.schema import SCHEMA
@@ -26,7 +26,7 @@ from hansa.testing.actor import Actor, Config, module
 from hansa.testing.clock import ManualClock
 from hansa.testing.harness import running
 
-NATIVE, OTHER, NEW = Ref("x", "room"), Ref("y", "other"), Ref("x", "new")
+NATIVE, OTHER, NEW = NativeId("x", "room"), NativeId("y", "other"), NativeId("x", "new")
 HOUR = 3600.0
 
 
@@ -67,7 +67,10 @@ async def opened(store, clock=None):
 def people(count, name="p", membership=Membership.JOIN):
     return tuple(
         Person(
-            user=Ref("x", f"@{name}{n}:x.example"), membership=membership, server="x.example", name="N" * 60
+            user=NativeId("x", f"@{name}{n}:x.example"),
+            membership=membership,
+            server="x.example",
+            name="N" * 60,
         )
         for n in range(count)
     )
@@ -235,9 +238,11 @@ async def test_a_turn_that_takes_up_thousands_at_once_goes_the_same_way(monkeypa
     inner = MemoryStore()
     measured = Measured(inner)
     async with running(networks, rooms=[("left:a", "right:b")], store=measured) as app:
-        room = app.rooms.of(Ref("left", "a"))
+        room = app.rooms.of(NativeId("left", "a"))
         prepare = CoreTurn.prepare
-        view = ViewChange(people=tuple(replace(p, user=Ref("left", p.user.id)) for p in people(3 * AT_ONCE)))
+        view = ViewChange(
+            people=tuple(replace(p, user=NativeId("left", p.user.id)) for p in people(3 * AT_ONCE))
+        )
 
         async def crowded(turn, inbound, verdict):
             return replace(await prepare(turn, inbound, verdict), view=view)

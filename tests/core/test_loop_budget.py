@@ -9,7 +9,7 @@ from hansa.bus.policy_dispatch import Installed
 from hansa.bus.policy_engine import Decisions
 from hansa.environment import SystemRandom
 from hansa.model.crossing import DirectoryQuery, ProfileChange
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.pacing.loop_budget import ROUND, LoopBudget
 from hansa.store.base import Scoped
 from hansa.store.memory import MemoryStore
@@ -78,7 +78,7 @@ async def test_judging_is_spread_also_over_several_policies():
     installed = [Installed(name=str(n), policy=one) for n, one in enumerate(policies)]
     clock = ManualClock()
     decisions = Decisions(Scoped(MemoryStore(), ""), clock, SystemRandom(), installed)
-    said = ProfileChange(network="m", user=Ref("m", "@a:b"), user_server="b", texts=("x" * ROUND,))
+    said = ProfileChange(network="m", user=NativeId("m", "@a:b"), user_server="b", texts=("x" * ROUND,))
     await asyncio.gather(*(decisions.check(said) for _ in range(20)))
     rounds.next.cancel()
     every = sum((one.read for one in policies), Counter[int]())

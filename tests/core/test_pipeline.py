@@ -14,8 +14,8 @@ from hansa import (
     Inbound,
     LocalProtocolError,
     Message,
+    NativeId,
     Reason,
-    Ref,
     Refused,
     Retry,
     Verdict,
@@ -51,7 +51,7 @@ async def test_names_of_people_elsewhere_are_remembered_in_bounded_memory(monkey
     made: dict[str, Actor] = {}
     async with running(networks(made), rooms=ROOM):
         ctx = made["right"].ctx
-        people = [Ref("left", f"p{n}@x") for n in range(50)]
+        people = [NativeId("left", f"p{n}@x") for n in range(50)]
         names = [await ctx.ghost(person) for person in people]
         assert [await ctx.home_of(name) for name in names] == people
         assert [await ctx.ghost(person) for person in people] == names
@@ -94,9 +94,9 @@ async def test_a_network_may_speak_only_for_its_own():
     made: dict[str, Actor] = {}
     async with running(networks(made), rooms=ROOM):
         stranger = Inbound(
-            origin=Ref("right", "x"),
-            room=Ref("left", "a"),
-            sender=Ref("right", "bob@y"),
+            origin=NativeId("right", "x"),
+            room=NativeId("left", "a"),
+            sender=NativeId("right", "bob@y"),
             content=Message(text="x"),
             ts=0,
         )
@@ -163,9 +163,9 @@ async def test_a_full_room_pushes_back_instead_of_growing():
     async with running(networks(made), rooms=ROOM):
         many = [
             Inbound(
-                origin=Ref("left", f"o{n}"),
-                room=Ref("left", "a"),
-                sender=Ref("left", "ann@x"),
+                origin=NativeId("left", f"o{n}"),
+                room=NativeId("left", "a"),
+                sender=NativeId("left", "ann@x"),
                 content=Message(text="x"),
                 ts=0,
             )

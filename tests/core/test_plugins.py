@@ -10,7 +10,7 @@ import types
 from pathlib import Path
 
 import pytest
-from hansa import ConfigError, PluginError, Ref, Router, hookimpl
+from hansa import ConfigError, NativeId, PluginError, Router, hookimpl
 from hansa.cli.main import main
 from hansa.config.reader import Mistakes, parse
 from hansa.host import loader
@@ -512,4 +512,4 @@ async def test_two_networks_cannot_answer_for_one_name():
             pass
     async with running({"one": (plugin, NoConfig())}) as app:
         assert list(app.routers) == [""]
-        assert app.rooms.link(Ref("one", "x")) is None
+        assert app.rooms.link(NativeId("one", "x")) is None

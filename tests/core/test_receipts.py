@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hansa import Collection, Conflict, Inbound, Insert, InternalError, Message, Ref, Schema
+from hansa import Collection, Conflict, Inbound, Insert, InternalError, Message, NativeId, Schema
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 
@@ -16,9 +16,9 @@ RECEIPT = Insert("receipt", ("r1",), b"taken")
 
 def said(text: str, *, room: str = "a", origin: str = "") -> Inbound:
     return Inbound(
-        origin=Ref("left", origin or text),
-        room=Ref("left", room),
-        sender=Ref("left", "ann@x"),
+        origin=NativeId("left", origin or text),
+        room=NativeId("left", room),
+        sender=NativeId("left", "ann@x"),
         content=Message(text=text),
         ts=0,
     )

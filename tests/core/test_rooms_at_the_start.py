@@ -5,7 +5,7 @@ from __future__ import annotations
 from hansa.bus import schema
 from hansa.bus.rooms import Rooms
 from hansa.environment import SystemClock, SystemRandom
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.store.base import Scoped
 from hansa.store.memory import MemoryStore
 
@@ -21,7 +21,7 @@ class Counted:
         self._link = link
 
     @property
-    def native(self) -> Ref:
+    def native(self) -> NativeId:
         type(self).looks += 1
         return self._link.native
 
@@ -41,7 +41,7 @@ async def test_each_link_is_looked_at_a_few_times_and_not_once_for_each_room(mon
     store = await opened()
     first = Rooms(store, SystemClock(), SystemRandom())
     for number in range(ROOMS):
-        await first.open_link(Ref("one" if number % 2 else "two", f"r{number}"))
+        await first.open_link(NativeId("one" if number % 2 else "two", f"r{number}"))
     made = schema.link_of
     monkeypatch.setattr(schema, "link_of", lambda row: Counted(made(row)))
     monkeypatch.setattr(Counted, "looks", 0)
@@ -54,7 +54,7 @@ async def test_each_link_is_looked_at_a_few_times_and_not_once_for_each_room(mon
 async def test_a_link_that_is_closed_is_gone_and_the_others_stay():
     store = await opened()
     rooms = Rooms(store, SystemClock(), SystemRandom())
-    one, two, other = Ref("one", "a"), Ref("one", "b"), Ref("two", "a")
+    one, two, other = NativeId("one", "a"), NativeId("one", "b"), NativeId("two", "a")
     for native in (one, two, other):
         await rooms.open_link(native)
     await rooms.close_link(one)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hansa import Action, EphemeralIn, EphemeralOut, LocalProtocolError, Ref, Typing, Verdict, hookimpl
+from hansa import Action, EphemeralIn, EphemeralOut, LocalProtocolError, NativeId, Typing, Verdict, hookimpl
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 
@@ -33,7 +33,7 @@ async def test_a_signal_reaches_the_other_networks_of_the_room_and_not_its_own()
     async with town(made) as app:
         await made["left"].join("a", "ann@x")
         await made["left"].typing("a", "ann@x")
-        assert made["right"].signals == {"b": [Typing(user=Ref("left", "ann@x"), typing=True)]}
+        assert made["right"].signals == {"b": [Typing(user=NativeId("left", "ann@x"), typing=True)]}
         assert made["left"].signals == {}
         event = (await made["left"].say("a", "ann@x", "hi")).event
         assert event is not None
@@ -42,7 +42,7 @@ async def test_a_signal_reaches_the_other_networks_of_the_room_and_not_its_own()
         assert app.counters["signals", (("result", "sent"),)] == 2
         await made["left"].typing("nowhere", "ann@x")
         with pytest.raises(LocalProtocolError, match="may not speak for"):
-            await made["left"].ctx.signal("a", Typing(user=Ref("right", "bob@y"), typing=True))
+            await made["left"].ctx.signal("a", Typing(user=NativeId("right", "bob@y"), typing=True))
 
 
 @pytest.mark.parametrize("kind", [EphemeralIn, EphemeralOut])

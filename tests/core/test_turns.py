@@ -6,7 +6,7 @@ import asyncio
 
 from hansa.model.crossing import DirectoryQuery, ProfileChange
 from hansa.model.crossing_parts import source_of
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.pacing.fair_turns import Turns
 
 
@@ -69,6 +69,6 @@ async def test_a_turn_that_comes_to_who_gives_up_goes_on() -> None:
 
 
 def test_a_question_is_caused_by_the_server_and_person_that_it_names() -> None:
-    user = Ref("m", "@a:b")
+    user = NativeId("m", "@a:b")
     assert source_of(ProfileChange(network="m", user=user, user_server="b")) == ("b", str(user))
     assert source_of(DirectoryQuery(network="m", server="c", address="", outbound=False)) == ("c", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hansa import LocalProtocolError, Ref
+from hansa import LocalProtocolError, NativeId
 from hansa.bus.rooms import Rooms
 from hansa.bus.schema import SCHEMA
 from hansa.environment import SystemClock, SystemRandom
@@ -36,10 +36,10 @@ async def opened(store):
 
 
 def person(name: str) -> Person:
-    return Person(user=Ref("x", name), membership=Membership.JOIN, server="x.example")
+    return Person(user=NativeId("x", name), membership=Membership.JOIN, server="x.example")
 
 
-NATIVE = Ref("x", "room")
+NATIVE = NativeId("x", "room")
 
 
 async def test_of_two_who_change_a_room_the_second_reads_it_first(store):
@@ -54,7 +54,7 @@ async def test_of_two_who_change_a_room_the_second_reads_it_first(store):
     await second.reload(room)
     await second.commit_change(room, ViewChange(facts=RoomFacts(name="two")))
     found = (await opened(store)).get(link.room).view
-    assert found.facts.name == "two" and Ref("x", "romeo") in found.people
+    assert found.facts.name == "two" and NativeId("x", "romeo") in found.people
 
 
 async def test_a_native_room_is_linked_once(store):

@@ -15,10 +15,10 @@ from hansa import (
     Membership,
     Message,
     Name,
+    NativeId,
     OpenedRoom,
     Prepared,
     Reason,
-    Ref,
     Topic,
     Verdict,
     ViewChange,
@@ -30,7 +30,7 @@ from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 
 WORD = "classified"
-ANN = Ref("left", "ann@x")
+ANN = NativeId("left", "ann@x")
 
 
 class Ruling(Actor):
@@ -38,7 +38,7 @@ class Ruling(Actor):
 
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
         del create
-        return OpenedRoom(native=Ref(self.ctx.id, address), authority=True)
+        return OpenedRoom(native=NativeId(self.ctx.id, address), authority=True)
 
     async def ready(self, link: Any, inbound: Inbound) -> None:
         del link, inbound
@@ -71,8 +71,8 @@ class Ruling(Actor):
     async def stands(self, content: Any) -> Any:
         self._made += 1
         inbound = Inbound(
-            origin=Ref("left", f"native-{self._made}"),
-            room=Ref("left", "a"),
+            origin=NativeId("left", f"native-{self._made}"),
+            room=NativeId("left", "a"),
             sender=ANN,
             content=content,
             ts=0,
@@ -105,7 +105,7 @@ def ruling(made: dict[str, Any]) -> Any:
         Member(user=ANN, membership=Membership.JOIN, name=WORD),
         Member(user=ANN, membership=Membership.JOIN, name="Ann", reason=WORD),
         Member(user=ANN, membership=Membership.LEAVE, reason=WORD),
-        Member(user=Ref("left", "eve@y"), membership=Membership.BAN, reason=WORD),
+        Member(user=NativeId("left", "eve@y"), membership=Membership.BAN, reason=WORD),
         Name(text=WORD),
         Topic(text=WORD),
         Message(text=WORD),

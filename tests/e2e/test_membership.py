@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from e2e.town import matrix_sees
-from hansa import Kind, Member, Membership, Ref
+from hansa import Kind, Member, Membership, NativeId
 from peers.hansa import CommandFailed
 from peers.stage import Stage
 from peers.synapse import MatrixUser, Refusal
@@ -84,7 +84,7 @@ async def test_kick_ban_unban_and_coming_back(version, hosted, stage, matrix_use
 
     # Theirs out of ours by us, ours by them, each for a while and for good.
     async def act(membership: Membership, reason: str) -> None:
-        home = Ref("matrix", bob.id)
+        home = NativeId("matrix", bob.id)
         content = Member(user=home, membership=membership, reason=reason)
         if hosted == "there":
             outcome = await hansa.actor.do("lobby", JULIET, content)
@@ -131,7 +131,7 @@ async def test_invites_of_theirs_by_us_accepted_and_rejected(version, stage, mat
     for user in (alice, bob):
         with pytest.raises(Refusal):
             await user.join(room, via=hansa.name)
-        assert (await hansa.actor.invite("lobby", JULIET, Ref("matrix", user.id))).refusal is None
+        assert (await hansa.actor.invite("lobby", JULIET, NativeId("matrix", user.id))).refusal is None
 
         async def invited(user: MatrixUser = user) -> bool:
             return room in await user.invites()
@@ -183,11 +183,11 @@ async def test_knocks_of_theirs_on_our_door(version, stage, matrix_user):
             "POST", f"/knock/{quote(room, safe='')}?server_name={hansa.name}", {"reason": "please"}
         )
         await shown(hansa, room, user.id, "knock")
-    assert (await hansa.actor.invite("lobby", JULIET, Ref("matrix", alice.id))).refusal is None
+    assert (await hansa.actor.invite("lobby", JULIET, NativeId("matrix", alice.id))).refusal is None
     await until("Alice is let in", lambda: _joined(alice, room, hansa.name))
     await shown(hansa, room, alice.id, "join")
     body = {"membership": "leave", "reason": "no"}
-    content = Member(user=Ref("matrix", bob.id), membership=Membership.LEAVE)
+    content = Member(user=NativeId("matrix", bob.id), membership=Membership.LEAVE)
     refusal = await hansa.matrix._administration.said(hansa.matrix.bridge_user, room, content, bob.id, body)
     assert refusal is None
     await is_(alice, room, bob.id, "leave")

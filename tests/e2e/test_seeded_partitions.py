@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 from e2e.town import matrix_sees
-from hansa import Member, Membership, Outcome, Ref
+from hansa import Member, Membership, NativeId, SubmitResult
 from peers.cable import Cable
 from peers.stage import Stage
 from peers.synapse import MatrixUser, Refusal, Synapse
@@ -136,11 +136,11 @@ class Schedule:
         return await _allowed(self.alice.call("POST", f"/rooms/{quote(self.room, safe='')}/{action}", body))
 
     async def _put_out(self, membership: Membership) -> bool:
-        content = Member(user=Ref("matrix", self.bob.id), membership=membership)
+        content = Member(user=NativeId("matrix", self.bob.id), membership=membership)
         return await self._ours(self.hansa.actor.do(self.name, JULIET, content))
 
     @staticmethod
-    async def _ours(doing: Coroutine[Any, Any, Outcome]) -> bool:
+    async def _ours(doing: Coroutine[Any, Any, SubmitResult]) -> bool:
         return (await doing).refusal is None
 
     async def agree(self, synapse: Synapse) -> None:

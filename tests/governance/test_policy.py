@@ -28,10 +28,10 @@ from hansa import (
     Message,
     Name,
     NativeFacts,
+    NativeId,
     PeerConnect,
     Person,
     ProfileChange,
-    Ref,
     RefusalCode,
     RoomCreate,
     RoomUpgrade,
@@ -48,15 +48,15 @@ from hansa.testing.actor import module
 from hansa_governance.policy import GovernancePolicy
 from hansa_governance.servers import MOST_NAMED
 
-ANN, BOB = Ref("matrix", "@ann:good.example"), Ref("xmpp", "bob@good.chat")
-EVE = Ref("matrix", "@eve:evil.example")
-IN, OUT = Link(room="r", native=Ref("matrix", "!a")), Link(room="r", native=Ref("xmpp", "b"))
+ANN, BOB = NativeId("matrix", "@ann:good.example"), NativeId("xmpp", "bob@good.chat")
+EVE = NativeId("matrix", "@eve:evil.example")
+IN, OUT = Link(room="r", native=NativeId("matrix", "!a")), Link(room="r", native=NativeId("xmpp", "b"))
 
 
 def room(*servers: str) -> RoomView:
     view = RoomView("r")
     people = [
-        Person(user=Ref("matrix", f"@p:{server}"), membership=Membership.JOIN, server=server)
+        Person(user=NativeId("matrix", f"@p:{server}"), membership=Membership.JOIN, server=server)
         for server in servers
     ]
     view.apply(ViewChange(people=tuple(people)))
@@ -92,7 +92,7 @@ HELLO = Message(text="hello")
 
 
 def join(server="good.example", *others, outbound=False):
-    user = Ref("matrix", f"@x:{server}")
+    user = NativeId("matrix", f"@x:{server}")
     return Join(
         network="matrix",
         room="!a",
@@ -107,7 +107,7 @@ def invite(server="good.example", *others, outbound=False):
     return Invite(
         network="matrix",
         room="!a",
-        sender=Ref("matrix", f"@s:{server}"),
+        sender=NativeId("matrix", f"@s:{server}"),
         sender_server=server,
         user=ANN,
         outbound=outbound,
@@ -180,7 +180,7 @@ async def test_users_are_judged_wherever_they_appear():
     assert await codes(event_in(HELLO), **only) == []
     assert await codes(event_in(HELLO, BOB), **only) == []
     assert await codes(event_in(HELLO, EVE), **only) == ["GOV_USER_NOT_ALLOWED"]
-    assert await codes(event_in(HELLO, Ref("xmpp", "")), **only) == ["GOV_USER_NOT_ALLOWED"]
+    assert await codes(event_in(HELLO, NativeId("xmpp", "")), **only) == ["GOV_USER_NOT_ALLOWED"]
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ async def test_the_reason_of_leaving_is_judged_and_the_refusal_says_how_to_leave
     assert [reason.code for reason in verdict.reasons] == ["GOV_CONTENT"]
     assert "without giving a reason" in verdict.text
     assert await policy.check(event_in(replace(content, reason=""), EVE)) is None
-    odd = Ref("matrix", "@classified person:evil.example")
+    odd = NativeId("matrix", "@classified person:evil.example")
     leave = event_in(Member(user=odd, membership=Membership.LEAVE), odd, texts=(odd.id,))
     assert await policy.check(leave) is None, "nobody is locked in by their own id"
     hidden = event_in(replace(content, reason=""), EVE, texts=("classified",))
@@ -443,7 +443,9 @@ async def test_while_a_denied_server_is_in_the_room_nothing_goes_into_it():
     async with running(networks(made), rooms=[("left:a", "right:b")], policies=policies) as app:
         await made["right"].join("b", "bob@y")
         view = next(iter(app.rooms)).view
-        eve = Person(user=Ref("right", "eve@evil.example"), membership=Membership.JOIN, server="evil.example")
+        eve = Person(
+            user=NativeId("right", "eve@evil.example"), membership=Membership.JOIN, server="evil.example"
+        )
         await app.contexts["right"].reconcile("b", ViewChange(people=(eve,)))
         assert "evil.example" in view.servers()
         said = (await made["left"].say("a", "ann@x", "are we alone?")).event
@@ -519,7 +521,7 @@ async def test_what_nobody_waits_for_is_not_read_on():
 async def test_a_question_about_thousands_of_people_holds_nobody_up():
     options = hansa_governance.Config.model_validate({"deny_users": ["@mal*:*", "@u4999:x.example"]})
     policy, turns = GovernancePolicy(options, "gov", ManualClock()), 0
-    users = tuple(Ref("m", f"@u{number}:x.example") for number in range(5000))
+    users = tuple(NativeId("m", f"@u{number}:x.example") for number in range(5000))
     asking = asyncio.ensure_future(
         policy.check(KeysQuery(network="m", server="x.example", users=users, outbound=False))
     )
@@ -529,7 +531,7 @@ async def test_a_question_about_thousands_of_people_holds_nobody_up():
     verdict = await asking
     assert verdict is not None and [reason.admin_text for reason in verdict.reasons] == ["@u4999:x.example"]
     assert turns > 100
-    crowd = tuple(Ref("m", f"@mal{number}:x.example") for number in range(5000))
+    crowd = tuple(NativeId("m", f"@mal{number}:x.example") for number in range(5000))
     verdict = await policy.check(KeysQuery(network="m", server="x.example", users=crowd, outbound=False))
     assert verdict is not None and len(verdict.reasons) == MOST_NAMED
 

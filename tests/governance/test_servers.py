@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hansa import Membership, Person, Ref, RoomView, ViewChange
+from hansa import Membership, NativeId, Person, RoomView, ViewChange
 from hansa_governance.lists import Globs
 from hansa_governance.servers import MOST_NAMED, Refused, Servers
 
@@ -51,7 +51,7 @@ async def test_a_set_is_judged_once_and_others_have_their_turn_meanwhile(monkeyp
 
 def test_a_view_gives_the_same_set_of_servers_until_it_changes():
     def person(name: str, server: str, membership: Membership = Membership.JOIN) -> Person:
-        return Person(user=Ref("m", name), membership=membership, server=server)
+        return Person(user=NativeId("m", name), membership=membership, server=server)
 
     view = RoomView("r")
     view.apply(ViewChange(people=(person("a", "a.example"), person("b", "b.example"))))
@@ -63,7 +63,7 @@ def test_a_view_gives_the_same_set_of_servers_until_it_changes():
     assert view.servers() == {"a.example", "b.example", "c.example"}
     view.apply(ViewChange(people=(person("b", "b.example", Membership.LEAVE),)))
     assert view.servers() == {"a.example", "c.example"}
-    view.apply(ViewChange(gone=(Ref("m", "a"),)))
+    view.apply(ViewChange(gone=(NativeId("m", "a"),)))
     assert view.servers() == {"a.example", "c.example"}
-    view.apply(ViewChange(gone=(Ref("m", "c"), Ref("m", "d"))))
+    view.apply(ViewChange(gone=(NativeId("m", "c"), NativeId("m", "d"))))
     assert view.servers() == frozenset()

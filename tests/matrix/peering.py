@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hansa import Custom, Member, Membership, Outcome, Ref
+from hansa import Custom, Member, Membership, NativeId, SubmitResult
 from hansa import Inbound as Submitted
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
@@ -23,13 +23,13 @@ def at(*parts: str) -> str:
 
 async def ours(
     house: Inbound, type_: str, state_key: str | None, content: dict[str, Any], what: Any = None
-) -> Outcome:
+) -> SubmitResult:
     """The bridge user of the house sends an event into ``room``; ``what`` it is in the core's words."""
     network = house.app.network("matrix")
     made = Submitted(
-        origin=Ref("matrix", f"ours-{type_}-{len(house.peer.asked)}-{content}"),
-        room=Ref("matrix", house.room.room_id),
-        sender=Ref("matrix", network.bridge_user),
+        origin=NativeId("matrix", f"ours-{type_}-{len(house.peer.asked)}-{content}"),
+        room=NativeId("matrix", house.room.room_id),
+        sender=NativeId("matrix", network.bridge_user),
         content=what or Custom(type=type_),
         ts=0,
         native=(type_, state_key, content),
@@ -37,7 +37,7 @@ async def ours(
     return (await house.app.contexts["matrix"].submit([made]))[0]
 
 
-async def invited(house: Inbound, user: str) -> Outcome:
+async def invited(house: Inbound, user: str) -> SubmitResult:
     """The bridge user invites somebody of another server."""
     home = await house.app.contexts["matrix"].home_of(user)
     what = Member(user=home, membership=Membership.INVITE)

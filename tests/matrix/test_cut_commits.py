@@ -10,7 +10,7 @@ import itertools
 
 import hansa_matrix
 import pytest
-from hansa import Ref, pieces
+from hansa import NativeId, pieces
 from hansa.bus import large_changes
 from hansa.store import bounds
 from hansa.store.base import Put
@@ -106,7 +106,7 @@ class World:
         room = app.network("matrix").get(self.resident.room.room_id)
         found, ours = await room.state(), ("m.room.member", app.network("matrix").bridge_user)
         assert {k: e for k, e in found.items() if k != ours} == self.resident.room.state and ours in found
-        core = app.rooms.of(Ref("matrix", room.room_id))
+        core = app.rooms.of(NativeId("matrix", room.room_id))
         assert len(core.view.people) == PEOPLE + 2 and core.kept.change is None
         assert await room.events.load(found.values(), room.version) != {}
 

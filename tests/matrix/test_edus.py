@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import orjson
 import pytest
-from hansa import Ref
+from hansa import NativeId
 from hansa.testing import until
 from hansa_matrix.proto.edus import parse_receipts, parse_typing
 from hypothesis import given
@@ -48,7 +48,7 @@ async def test_typing_is_told_when_it_changes(tmp_path):
         for on in (True, True, False, False, True):
             assert (await send(house, typing(house, on=on)))[0] == 200
         told = [(native, s.user, s.typing) for native, s in shown.signals]
-        room, user = house.room.room_id, Ref("matrix", USER)
+        room, user = house.room.room_id, NativeId("matrix", USER)
         assert told == [(room, user, True), (room, user, False), (room, user, True)]
 
 

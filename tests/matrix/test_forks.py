@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hansa import Append, Inbound, Member, Membership, Message, Put, Ref, Row, StreamTail
+from hansa import Append, Inbound, Member, Membership, Message, NativeId, Put, Row, StreamTail
 from hansa_matrix.federation import sender
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.room.room import MOST_BRANCHES, MOST_ENDS
@@ -20,9 +20,9 @@ async def spoken(house, text):
     (outcome,) = await ctx.submit(
         [
             Inbound(
-                origin=Ref("matrix", f"own-{text}"),
-                room=Ref("matrix", house.room.room_id),
-                sender=Ref("matrix", f"@hansa:{OURS}"),
+                origin=NativeId("matrix", f"own-{text}"),
+                room=NativeId("matrix", house.room.room_id),
+                sender=NativeId("matrix", f"@hansa:{OURS}"),
                 content=Message(text=text),
                 ts=0,
             )
@@ -175,7 +175,7 @@ async def test_a_flood_of_branches_neither_stops_a_room_nor_undoes_a_ban(tmp_pat
         refusal = await network._administration.said(
             network.bridge_user,
             room.room_id,
-            Member(user=Ref("matrix", "@bad:x"), membership=Membership.BAN),
+            Member(user=NativeId("matrix", "@bad:x"), membership=Membership.BAN),
             "@bad:x",
             {"membership": "ban"},
         )

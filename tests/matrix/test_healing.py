@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hansa import Member, Membership, Ref
+from hansa import Member, Membership, NativeId
 from hansa.testing import until
 from hansa_matrix.room.healing import DUMMY
 from hansa_matrix.room.room import MatrixRoom
@@ -66,7 +66,7 @@ async def test_the_bridge_user_ties_before_anybody_else_does(tmp_path):
         accept(house)
         network = house.app.network("matrix")
         early = f"@aaa:{network.bridge_user.partition(':')[2]}"
-        joins = Member(user=Ref("matrix", early), membership=Membership.JOIN)
+        joins = Member(user=NativeId("matrix", early), membership=Membership.JOIN)
         draft = ("m.room.member", early, {"membership": "join"})
         assert await network._administration.say(early, house.room.room_id, joins, draft) is None
         await forked(house, 12)
@@ -74,7 +74,7 @@ async def test_the_bridge_user_ties_before_anybody_else_does(tmp_path):
         assert dummy["sender"] == network.bridge_user
         room, server = room_of(house), early.partition(":")[2]
         assert [user async for user in room.people_of(server)] == [early, network.bridge_user]
-        leaves = Member(user=Ref("matrix", early), membership=Membership.LEAVE)
+        leaves = Member(user=NativeId("matrix", early), membership=Membership.LEAVE)
         draft = ("m.room.member", early, {"membership": "leave"})
         assert await network._administration.say(early, house.room.room_id, leaves, draft) is None
         assert [user async for user in room.people_of(server)] == [network.bridge_user]

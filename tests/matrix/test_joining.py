@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import orjson
 import pytest
-from hansa import HttpRequest, HttpResponse, Ref, RoomRefused
+from hansa import HttpRequest, HttpResponse, NativeId, RoomRefused
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.signing import event_signable, with_signature
@@ -96,7 +96,7 @@ class Resident:
         self.house.peer.answer = self
         network = self.house.app.network("matrix")
         opened = await network.open_room(ALIAS, create=False)
-        assert opened.native == Ref("matrix", self.room.room_id)
+        assert opened.native == NativeId("matrix", self.room.room_id)
         state = await network.get(self.room.room_id).state()
         return str(state["m.room.member", network.bridge_user])
 
@@ -244,7 +244,7 @@ async def test_the_next_resident_is_asked_when_one_cannot_let_us_in(tmp_path, st
 
         house.peer.answer = answer
         opened = await house.app.network("matrix").open_room(ALIAS, create=False)
-        assert opened.native == Ref("matrix", resident.room.room_id)
+        assert opened.native == NativeId("matrix", resident.room.room_id)
         assert [r.port for r in house.peer.asked if "/make_join/" in r.target] == [2, 3]
 
 

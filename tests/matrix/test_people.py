@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hansa import LocalProtocolError, Ref, RemoteProtocolError
+from hansa import LocalProtocolError, NativeId, RemoteProtocolError
 from hansa_matrix.federation.client import Refused
 from hansa_matrix.proto.edus import PresenceEdu, parse_presence
 from hypothesis import given
@@ -124,6 +124,6 @@ def test_no_presence_makes_the_parser_raise(value: Any) -> None:
 
 async def test_a_ghosts_profile_is_the_name_in_its_room(tmp_path):
     async with inbound(tmp_path) as house:
-        ghost = await house.app.contexts["matrix"].ghost(Ref("elsewhere", "nobody"))
+        ghost = await house.app.contexts["matrix"].ghost(NativeId("elsewhere", "nobody"))
         status, _ = await house.ask("GET", f"{V1}/query/profile?user_id={quote(ghost, safe='')}")
         assert status == 404

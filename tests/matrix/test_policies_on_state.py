@@ -6,7 +6,7 @@ from typing import Any
 
 import hansa_governance
 import pytest
-from hansa import Membership, Ref
+from hansa import Membership, NativeId
 from hansa.setup import PolicySetup
 from hansa.testing import until
 from hansa_matrix.proto.pdu import from_raw
@@ -14,7 +14,7 @@ from hansa_matrix.room.turn import RoomTurn
 from matrix.inbound import THEIRS, Inbound, inbound
 
 WORD = "classified"
-M = Ref("matrix", f"@m:{THEIRS}")
+M = NativeId("matrix", f"@m:{THEIRS}")
 
 
 def policy(**config: Any) -> PolicySetup:

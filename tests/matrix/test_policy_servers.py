@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hansa import Action, Member, Membership, Message, Outcome, Ref, RefusalCode, Verdict
+from hansa import Action, Member, Membership, Message, NativeId, RefusalCode, SubmitResult, Verdict
 from hansa import Inbound as Submitted
 from hansa.testing import until
 from hansa_matrix.crypto import SigningKey, verify
@@ -75,20 +75,20 @@ class Police:
 def said(house: Inbound, text: str = "hello", sender: str = "") -> Submitted:
     user = sender or house.app.network("matrix").bridge_user
     return Submitted(
-        origin=Ref("matrix", f"said-{text}-{user}-{id(text)}"),
-        room=Ref("matrix", house.room.room_id),
-        sender=Ref("matrix", user),
+        origin=NativeId("matrix", f"said-{text}-{user}-{id(text)}"),
+        room=NativeId("matrix", house.room.room_id),
+        sender=NativeId("matrix", user),
         content=Message(text=text),
         ts=0,
     )
 
 
-async def say(house: Inbound, text: str = "hello", sender: str = "") -> Outcome:
+async def say(house: Inbound, text: str = "hello", sender: str = "") -> SubmitResult:
     return (await house.app.contexts["matrix"].submit([said(house, text, sender)]))[0]
 
 
 def shown(house: Inbound) -> list[str]:
-    room = house.app.rooms.of(Ref("matrix", house.room.room_id))
+    room = house.app.rooms.of(NativeId("matrix", house.room.room_id))
     return [e.content.text for e in room.tail if isinstance(e.content, Message)]
 
 
@@ -215,12 +215,12 @@ async def test_nobody_is_kept_in_a_room(tmp_path):
         await say(house, "first", person)
         police.says = (503, {})
         administration = house.app.network("matrix")._administration
-        leave = Member(user=Ref("matrix", person), membership=Membership.LEAVE)
+        leave = Member(user=NativeId("matrix", person), membership=Membership.LEAVE)
         left = await administration.said(person, house.room.room_id, leave, person, {"membership": "leave"})
         assert left is None
         kicked = await administration.said(
             house.app.network("matrix").bridge_user, house.room.room_id,
-            Member(user=Ref("matrix", USER), membership=Membership.LEAVE), USER, {"membership": "leave"},
+            Member(user=NativeId("matrix", USER), membership=Membership.LEAVE), USER, {"membership": "leave"},
         )  # fmt: skip
         assert kicked is not None
 

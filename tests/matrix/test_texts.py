@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hansa import Inbound, Message, Ref
+from hansa import Inbound, Message, NativeId
 from hansa_matrix.facts import facts_of_native
 from hansa_matrix.room.administration import OwnDraft
 from hansa_matrix.room.native import Arrived, Backfilled, Spoken
@@ -127,7 +127,7 @@ class _Pdu:
 
 
 def _facts(native):
-    ref = Ref("matrix", "@ann:x.example")
+    ref = NativeId("matrix", "@ann:x.example")
     return facts_of_native(
         Inbound(origin=ref, room=ref, sender=ref, content=Message(text=""), ts=0, native=native, draft=True),
         "x.example",
@@ -145,9 +145,9 @@ def test_a_draft_and_a_pdu_have_the_same_facts():
 
 
 def _acts(native, sender="@ann:x.example", server="x.example"):
-    ref = Ref("matrix", sender)
+    ref = NativeId("matrix", sender)
     inbound = Inbound(
-        origin=Ref("matrix", "$e"), room=ref, sender=ref, content=Message(text=""), ts=7, native=native
+        origin=NativeId("matrix", "$e"), room=ref, sender=ref, content=Message(text=""), ts=7, native=native
     )
     facts = facts_of_native(inbound, server)
     assert facts.automatic is not bool(facts.act) and facts.ts == 7
@@ -167,4 +167,4 @@ def test_an_act_is_of_who_does_it_now_and_of_nobody_else():
 
 def test_additional_creators_are_concerned():
     draft = ("m.room.create", "", {"additional_creators": ["@eve:y.example", 5]})
-    assert _facts(draft).people == (Ref("matrix", "@eve:y.example"),)
+    assert _facts(draft).people == (NativeId("matrix", "@eve:y.example"),)

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hansa import LocalProtocolError, Ref
+from hansa import LocalProtocolError, NativeId
 from hansa.environment import SystemRandom
 from hansa.host.plugin_contexts import Context
 from hansa.store.base import Append, Conflict, Insert, Scoped
@@ -191,7 +191,7 @@ async def test_a_ghost_is_given_to_one(house, monkeypatch):
     runner = house.app.runners["matrix"]
     two = [Context(house.app, runner, house.app.contexts["matrix"].config) for _ in range(2)]
     monkeypatch.setattr(runner.network, "ghost_id", lambda _user: f"@ghost:{OURS}")
-    people = Ref("xmpp", "romeo@x.example"), Ref("xmpp", "juliet@x.example")
+    people = NativeId("xmpp", "romeo@x.example"), NativeId("xmpp", "juliet@x.example")
     done = await asyncio.gather(
         *(ctx.ghost(user) for ctx, user in zip(two, people, strict=True)), return_exceptions=True
     )

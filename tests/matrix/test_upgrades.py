@@ -12,9 +12,9 @@ from hansa import (
     EventOut,
     LocalProtocolError,
     Membership,
+    NativeId,
     Person,
     Reason,
-    Ref,
     RoomRefused,
     RoomUpgrade,
     Verdict,
@@ -107,7 +107,7 @@ class Denies:
 async def test_people_of_other_networks_come_along_as_far_as_policies_let_them(tmp_path):
     async with inbound(tmp_path, "11") as house:
         network, context = house.app.network("matrix"), house.app.contexts["matrix"]
-        juliet, paris = Ref("xmpp", "juliet@example.org"), Ref("xmpp", "paris@example.org")
+        juliet, paris = NativeId("xmpp", "juliet@example.org"), NativeId("xmpp", "paris@example.org")
         people = tuple(Person(user=user, membership=Membership.JOIN, server="x") for user in (juliet, paris))
         await context.reconcile(house.room.room_id, ViewChange(people=people))
         policy = Denies(paris.id)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
-from hansa import Ref
+from hansa import NativeId
 from hansa.config.reader import load
 from hansa.host import loader
 from hansa.serve import Process
@@ -93,4 +93,4 @@ class Stage:
 
     def ghost(self, person: str) -> str:
         """The Matrix user id of somebody of the scripted network."""
-        return self.matrix.ghost_id(Ref("stage", person))
+        return self.matrix.ghost_id(NativeId("stage", person))

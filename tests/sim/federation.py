@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import hansa_matrix
-from hansa import Busy, Custom, Event, Inbound, LocalProtocolError, Message, Outcome, Ref, StoreFault
+from hansa import (
+    Busy,
+    Custom,
+    Event,
+    Inbound,
+    LocalProtocolError,
+    Message,
+    NativeId,
+    StoreFault,
+    SubmitResult,
+)
 from hansa.setup import NetworkSetup
 from hansa.testing.sim import Crashed, Machine, Simulation
 from hansa_matrix.crypto import SigningKey
@@ -85,7 +95,7 @@ class Server:
     def user(self, local: str) -> str:
         return f"@{local}:{self.server_name}"
 
-    async def _insist(self, make: Callable[[], Inbound], patience: int = 400) -> Outcome | None:
+    async def _insist(self, make: Callable[[], Inbound], patience: int = 400) -> SubmitResult | None:
         for _ in range(patience):
             try:
                 inbound = make()
@@ -95,23 +105,25 @@ class Server:
                 await asyncio.sleep(self.sim.chance.between(0.05, 1.0))
         raise AssertionError(f"{self.name} takes nothing any more")
 
-    async def say(self, person: str, text: str) -> Outcome:
+    async def say(self, person: str, text: str) -> SubmitResult:
         """A person of the scripted network speaks, again and again until it is acknowledged."""
         outcome = await self._insist(lambda: said(self.sim, "chat", "lobby", person, text))
         assert outcome.refusal is None, f"{text} by {person}: {outcome.refusal}"
         self.acknowledged[text] = text
         return outcome
 
-    async def act(self, local: str, type_: str, state_key: str | None, content: dict[str, Any]) -> Outcome:
+    async def act(
+        self, local: str, type_: str, state_key: str | None, content: dict[str, Any]
+    ) -> SubmitResult:
         """A native person of this server sends an event; a refusal by the rules is an outcome."""
         self._made += 1
         origin = f"local-{self._made}"
 
         def make() -> Inbound:
             return Inbound(
-                origin=Ref("matrix", origin),
-                room=Ref("matrix", self.room.room_id),
-                sender=Ref("matrix", self.user(local)),
+                origin=NativeId("matrix", origin),
+                room=NativeId("matrix", self.room.room_id),
+                sender=NativeId("matrix", self.user(local)),
                 content=Message(text=str(content.get("body", "")))
                 if type_ == "m.room.message"
                 else Custom(type=type_),
@@ -123,7 +135,7 @@ class Server:
 
     async def log(self) -> list[Event]:
         app = self.machine.running
-        core = app.rooms.of(Ref("matrix", self.room.room_id))
+        core = app.rooms.of(NativeId("matrix", self.room.room_id))
         from hansa.bus import schema
 
         rows = await app.core.scan("event", equal=(core.id,), limit=10_000)

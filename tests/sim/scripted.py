@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from hansa import Delivery, Inbound, Message, Ref, hookimpl
+from hansa import Delivery, Inbound, Message, NativeId, hookimpl
 from hansa.setup import NetworkSetup
 from hansa.testing.actor import Actor, Config
 from hansa.testing.sim import Simulation
@@ -66,9 +66,9 @@ class Stage(ModuleType):
 def said(sim: Simulation, network: str, room: str, person: str, text: str) -> Inbound:
     """One message; its text is its origin, so that saying it again is the same event."""
     return Inbound(
-        origin=Ref(network, f"o-{text}"),
-        room=Ref(network, room),
-        sender=Ref(network, person),
+        origin=NativeId(network, f"o-{text}"),
+        room=NativeId(network, room),
+        sender=NativeId(network, person),
         content=Message(text=text),
         ts=int(sim.now * 1000),
     )

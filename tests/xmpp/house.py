@@ -20,10 +20,10 @@ from hansa import (
     Member,
     Membership,
     Message,
+    NativeId,
     NetworkContext,
     OpenedRoom,
-    Outcome,
-    Ref,
+    SubmitResult,
     hookimpl,
 )
 from hansa.app import App
@@ -164,13 +164,13 @@ class Other:
         return f"sent-{delivery.event.id}"
 
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
-        return OpenedRoom(native=Ref("matrix", address))
+        return OpenedRoom(native=NativeId("matrix", address))
 
-    async def submit(self, *items: tuple[Ref, Content]) -> list[Outcome]:
+    async def submit(self, *items: tuple[NativeId, Content]) -> list[SubmitResult]:
         made = []
         for sender, content in items:
             self._count += 1
-            origin, room = Ref("matrix", f"${self._life}-{self._count}"), Ref("matrix", "#lobby")
+            origin, room = NativeId("matrix", f"${self._life}-{self._count}"), NativeId("matrix", "#lobby")
             made.append(Inbound(origin=origin, room=room, sender=sender, content=content, ts=0))
         return await self.ctx.submit(made)
 
@@ -178,19 +178,19 @@ class Other:
         await self.submit(*((mx(who), Message(text=text)) for text in texts))
 
     async def member(
-        self, user: Ref, membership: Membership, by: Ref | None = None, name: str | None = None
+        self, user: NativeId, membership: Membership, by: NativeId | None = None, name: str | None = None
     ) -> None:
         content = Member(user=user, membership=membership, name=name, reason="so")
         (outcome,) = await self.submit((by or user, content))
         assert outcome.refusal is None, outcome
 
 
-def mx(name: str) -> Ref:
-    return Ref("matrix", f"@{name}:m.example")
+def mx(name: str) -> NativeId:
+    return NativeId("matrix", f"@{name}:m.example")
 
 
-def xm(name: str, server: str = "x.example") -> Ref:
-    return Ref("xmpp", f"{name}@{server}")
+def xm(name: str, server: str = "x.example") -> NativeId:
+    return NativeId("xmpp", f"{name}@{server}")
 
 
 def _setup(policy: Any) -> PolicySetup:
@@ -245,7 +245,7 @@ class House:
     def ctx(self) -> NetworkContext:
         return self.app.contexts["xmpp"]
 
-    def membership(self, user: Ref) -> Membership | None:
+    def membership(self, user: NativeId) -> Membership | None:
         view = self.ctx.view(ROOM)
         assert view is not None
         return view.membership(user)
@@ -307,7 +307,7 @@ async def house(disk: MemoryDisk | None = None, *, up: bool = True, **options: A
         else:
             made.link.is_up = False
         await made.until(lambda: made.ctx.link(ROOM) is not None or not up)
-        await made.until(lambda: not up or len(made.app.rooms.of(Ref("xmpp", ROOM)).links) == 2)
+        await made.until(lambda: not up or len(made.app.rooms.of(NativeId("xmpp", ROOM)).links) == 2)
         yield made
     finally:
         await made.app.stop()

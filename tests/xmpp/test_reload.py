@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import hansa_governance
 import pytest
-from hansa import Member, Membership, Name, Person, Ref, Topic, ViewChange
+from hansa import Member, Membership, Name, NativeId, Person, Topic, ViewChange
 from hansa.environment import SystemClock
 from hansa.store.memory import MemoryDisk
 from hansa_governance.policy import GovernancePolicy
@@ -74,7 +74,7 @@ async def test_nothing_is_shown_again_where_nothing_is_denied() -> None:
         await h.govern(judge(words=["something"]))
         h.say(ROMEO, "hello")
         await h.link.until(lambda: "hello" in spoken(h, JULIET, since))
-        await h.until(lambda: h.app.rooms.of(Ref("xmpp", ROOM)).generation == h.app.decisions.generation)
+        await h.until(lambda: h.app.rooms.of(NativeId("xmpp", ROOM)).generation == h.app.decisions.generation)
         h.say(ROMEO, "the last")
         await h.link.until(lambda: "the last" in spoken(h, JULIET, since))
         assert [line for line in h.link.lines("juliet@")[-2:] if "body" not in line] == []
@@ -111,7 +111,7 @@ async def test_what_changes_while_the_link_is_down_is_shown_when_it_is_up() -> N
         h.link.down()
         since = len(h.link.sent)
         await h.govern(judge(words=[WORD]))
-        await h.until(lambda: h.app.rooms.of(Ref("xmpp", ROOM)).generation == h.app.decisions.generation)
+        await h.until(lambda: h.app.rooms.of(NativeId("xmpp", ROOM)).generation == h.app.decisions.generation)
         assert told(h, "juliet@", since) == ""
         h.link.up()
         await h.link.until(lambda: "code='104'" in told(h, "juliet@", since).replace('"', "'"))

@@ -13,7 +13,7 @@ from hansa.bus.schema import event_of
 from hansa.environment import Request
 from hansa.model.codec import content_to_json
 from hansa.model.events import Event, Link
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.store.paging import scan_all
 
 
@@ -72,7 +72,7 @@ class DeliveryOperations:
         if rows:
             return event_of(rows[0])
         for network in self._app.runners:
-            event = await self._app.event_by(Ref(network, name))
+            event = await self._app.event_by(NativeId(network, name))
             if event is not None:
                 return event
         raise missing(f"there is no event {name}: give its id here or on one of the networks")

@@ -14,7 +14,7 @@ from hansa.model.content import Message
 from hansa.model.crossing import Crossing, EventIn, EventOut
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import NativeFacts
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.model.verdict import strictest
 
 #: Decisions in one answer.
@@ -37,7 +37,7 @@ class PolicyOperations:
         link = next((one for one in room.links.values() if one.native.network == network), None)
         if link is None:
             raise missing(f"room {room.id} has no link of network {network!r}")
-        sender, text = Ref(network, user), str(body.get("text", ""))
+        sender, text = NativeId(network, user), str(body.get("text", ""))
         server = self._app.pipeline.server_of(network, user)
         facts = NativeFacts(sender_server=server, room_servers=room.view.servers(), texts=(text,))
         crossing = EventIn(link=link, sender=sender, content=Message(text=text), view=room.view, facts=facts)

@@ -9,7 +9,7 @@ from hansa.app import App
 from hansa.bus.rooms import Room
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.events import Link
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 
 
 def missing(text: str) -> RemoteProtocolError:
@@ -36,7 +36,7 @@ class RoomNames:
     async def link(self, name: str) -> Link | None:
         """The link of ``NETWORK:ID``, ``NETWORK:ADDRESS``, or of an address that one network alone knows."""
         network, _, native = name.partition(":")
-        known = self._app.rooms.link(Ref(network, native))
+        known = self._app.rooms.link(NativeId(network, native))
         if known is not None:
             return known
         if network in self._app.runners:
@@ -48,12 +48,12 @@ class RoomNames:
         return found[0] if found else None
 
     async def _at(self, network: str, address: str) -> Link | None:
-        known = self._app.rooms.link(Ref(network, address))
+        known = self._app.rooms.link(NativeId(network, address))
         instance = self._app.network(network)
         if known is not None or not isinstance(instance, NamesRooms):
             return known
         native = await instance.room_at(address)
-        return self._app.rooms.link(Ref(network, native)) if native is not None else None
+        return self._app.rooms.link(NativeId(network, native)) if native is not None else None
 
     async def addresses(self, rooms: Iterable[Room]) -> dict[str, list[str]]:
         """By room, ``NETWORK:ADDRESS`` of each address that its networks have for it."""

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from hansa.environment import Clock, Http, Random
 from hansa.model.crossing import Crossing
 from hansa.model.ephemeral import EphemeralEvent
-from hansa.model.events import Direction, Event, Inbound, Link, Outcome
-from hansa.model.ref import Ref
+from hansa.model.events import Direction, Event, Inbound, Link, SubmitResult
+from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
 from hansa.model.view import RoomView, ViewChange
 from hansa.pacing.store_retry import Work
@@ -65,7 +65,7 @@ class PluginContext(Protocol):
 class NetworkContext(PluginContext, Protocol):
     """What a network may use besides. Native ids are strings of this network; the context adds its id."""
 
-    async def submit(self, items: Sequence[Inbound], *, receipt: Insert | None = None) -> list[Outcome]:
+    async def submit(self, items: Sequence[Inbound], *, receipt: Insert | None = None) -> list[SubmitResult]:
         """Tell the core what happened, in order per room. Returns when each is durable or refused. Raises
         ``Busy`` where the room's queue is full, and LocalProtocolError for a room without a link or a
         sender of a network that is not ours to speak for.
@@ -164,15 +164,15 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
-    async def ghost(self, user: Ref) -> str:
+    async def ghost(self, user: NativeId) -> str:
         """The id under which a person of another network appears on this one; made once, then kept."""
         ...
 
-    async def home_of(self, native_user: str) -> Ref:
+    async def home_of(self, native_user: str) -> NativeId:
         """The person behind an id of this network: themselves, or the one whose ghost it is."""
         ...
 
-    async def nobody(self, user: Ref) -> bool:
+    async def nobody(self, user: NativeId) -> bool:
         """Whether it is known that nobody of another network has an id: see ``hansa.KnowsPeople``. Nobody is
         of a network that there is not.
         """

@@ -12,7 +12,7 @@ from hansa.model.errors import HansaError
 from hansa.model.events import Delivery, Inbound, Link, NativeFacts, Refusal
 from hansa.model.fast_dataclass import quick
 from hansa.model.features import Features
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
 from hansa.model.view import ViewChange
 from hansa.store.base import Write
@@ -83,7 +83,7 @@ class KnowsServers(Protocol):
 class MakesGhosts(Protocol):
     """A network on which people of other networks appear under accounts of ours."""
 
-    def ghost_id(self, user: Ref) -> str:
+    def ghost_id(self, user: NativeId) -> str:
         """The id the person would have here: pure, injective, the same for ever."""
         ...
 
@@ -148,7 +148,7 @@ class NamesRooms(Protocol):
 class OpenedRoom:
     """A native room we are in. ``view`` is its whole present, taken when a link to it is made."""
 
-    native: Ref
+    native: NativeId
     hosted: bool = False
     authority: bool = False
     view: ViewChange = ViewChange()  # noqa: RUF009  # frozen

@@ -17,7 +17,7 @@ from hansa.bus.rooms import Room
 from hansa.model.content import Member, Membership
 from hansa.model.crossing import EventIn, EventOut
 from hansa.model.errors import Busy
-from hansa.model.events import Inbound, Link, NativeFacts, Outcome, Refusal, RefusalCode
+from hansa.model.events import Inbound, Link, NativeFacts, Refusal, RefusalCode, SubmitResult
 from hansa.model.verdict import ALLOW, Action, Verdict, strictest
 from hansa.store.base import Insert, Write
 from hansa.store.faults import StoreFault
@@ -40,7 +40,7 @@ class Networks(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Submission:
+class PendingSubmission:
     """One ``Inbound`` on its way. ``writes`` are the rows of its decisions, ``withheld`` the links it may not
     pass with their decision ids; ``ready`` refuses it at its turn; ``fetches`` counts the turns it left.
     ``generation`` is that of the policies that judged it. ``receipt`` is written with it, if what came
@@ -49,7 +49,7 @@ class Submission:
 
     inbound: Inbound
     link: Link
-    done: asyncio.Future[Outcome]
+    done: asyncio.Future[SubmitResult]
     fetches: int = 0
     judged: bool = False
     generation: int = 0
@@ -58,7 +58,7 @@ class Submission:
     withheld: list[tuple[str, str]] = field(default_factory=list)
     ready: Refusal | None = None
     receipt: Insert | None = None
-    before: tuple[Submission, ...] = ()
+    before: tuple[PendingSubmission, ...] = ()
     stays: bool = False
 
     @property
@@ -80,7 +80,7 @@ class Admission:
         self._networks = networks
         self._log = logging.getLogger("hansa.pipeline")
 
-    async def admit(self, room: Room, items: Sequence[Submission]) -> None:
+    async def admit(self, room: Room, items: Sequence[PendingSubmission]) -> None:
         """Judge and make ready: in parallel where there is somebody to wait for; a task per event is dear."""
         link = room.authority
         authority = self._networks.authority(link.native.network) if link else None
@@ -90,7 +90,7 @@ class Admission:
         for item in items:
             await self._admit(room, authority, item)
 
-    async def _admit(self, room: Room, authority: Authority | None, item: Submission) -> None:
+    async def _admit(self, room: Room, authority: Authority | None, item: PendingSubmission) -> None:
         """Stage 4 and 5: the policies' word on every way, and the authority's preparations."""
         item.writes, item.withheld, item.verdict, item.ready = [], [], ALLOW, None
         item.generation = self._decisions.generation
@@ -107,7 +107,7 @@ class Admission:
                 item.ready = await authority.ready(link, inbound)
         item.judged = True
 
-    async def _govern(self, room: Room, item: Submission, *, immutable: bool) -> None:
+    async def _govern(self, room: Room, item: PendingSubmission, *, immutable: bool) -> None:
         """Ask about the way in and every way out. The speaker's own link is one of them where it is for us to
         say whether the event happens: its people get the words too.
         """
@@ -164,7 +164,7 @@ class Admission:
         network = self._networks.network(network_id)
         return network.server_of(user) if isinstance(network, KnowsServers) else network_id
 
-    async def complete(self, room: Room, item: Submission, needed: Missing | Countersign) -> None:
+    async def complete(self, room: Room, item: PendingSubmission, needed: Missing | Countersign) -> None:
         """Do the I/O that a preparation asked for; if it failed the event is refused at its next turn."""
         authority = room.authority
         network = self._networks.authority(authority.native.network) if authority else None

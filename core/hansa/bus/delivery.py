@@ -25,7 +25,7 @@ from hansa.environment import Seams
 from hansa.model.content import Kind
 from hansa.model.events import Delivery, Event, Link
 from hansa.model.features import PLAIN, degrade
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.pacing.backoff import Backoff
 from hansa.pacing.delivery_throttle import Throttle
 from hansa.store.base import Put, Scoped, Write
@@ -297,7 +297,7 @@ class Consumer:
     async def _alias(self, delivery: Delivery, native: str) -> None:
         if not native or self.link.hosted:
             return
-        ref = Ref(self.link.native.network, native)
+        ref = NativeId(self.link.native.network, native)
         write: Write = schema.alias_put(ref, self.room.id, delivery.event.seq)
         await self._store.commit([write], durability="lazy")
 

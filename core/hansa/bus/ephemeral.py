@@ -11,7 +11,7 @@ from hansa.bus.policy_engine import Decisions
 from hansa.bus.rooms import Rooms
 from hansa.model.crossing import EphemeralIn, EphemeralOut
 from hansa.model.ephemeral import EphemeralEvent
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 
 #: With so many events of a room waiting for its turn, what nobody said is dropped first.
 _BUSY = 200
@@ -39,7 +39,7 @@ class EphemeralRelay:
         self._around = around
         self._log = logging.getLogger("hansa.signals")
 
-    async def relay(self, native: Ref, signal: EphemeralEvent) -> None:
+    async def relay(self, native: NativeId, signal: EphemeralEvent) -> None:
         """Pass on a signal of somebody in a native room."""
         link = self._rooms.link(native)
         if link is None or not link.direction.inward:

@@ -21,14 +21,14 @@ from typing import Any, Protocol
 
 from hansa.api.contracts import Countersign, Missing, Prepared, Turn
 from hansa.bus import schema
-from hansa.bus.admission import Admission, Networks, Submission
+from hansa.bus.admission import Admission, Networks, PendingSubmission
 from hansa.bus.delivery import Judged
 from hansa.bus.rooms import Room, Rooms
 from hansa.bus.view_rules import CoreTurn
 from hansa.model.content import REDACTED, Custom, Member
 from hansa.model.errors import Busy, InternalError, LocalProtocolError
-from hansa.model.events import Event, Inbound, Outcome, Refusal, refusal_by
-from hansa.model.ref import Ref
+from hansa.model.events import Event, Inbound, Refusal, SubmitResult, refusal_by
+from hansa.model.ref import NativeId
 from hansa.model.verdict import ALLOW, Action
 from hansa.model.view import ViewChange, change_by, unread
 from hansa.store.base import Conflict, Delete, Insert, Put, TooLarge, Write
@@ -65,7 +65,7 @@ class _Correction:
 
 @dataclass(slots=True)
 class _Queue:
-    waiting: deque[Submission | _Correction] = field(default_factory=deque)
+    waiting: deque[PendingSubmission | _Correction] = field(default_factory=deque)
     running: bool = False
 
 
@@ -77,9 +77,9 @@ class _Draft:
     #: Those of who came and went, which wait for the end: many take a way of their own.
     people: list[Put | Delete] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-    outcomes: list[tuple[Submission, Outcome]] = field(default_factory=list)
+    outcomes: list[tuple[PendingSubmission, SubmitResult]] = field(default_factory=list)
     #: Those whose receipt is written with them.
-    receipted: list[Submission] = field(default_factory=list)
+    receipted: list[PendingSubmission] = field(default_factory=list)
     #: Events that say nothing any more, as they stand in the log now.
     blanked: list[Event] = field(default_factory=list)
     #: What is counted once it is committed: a turn may be taken again.
@@ -89,7 +89,7 @@ class _Draft:
     head: int = 0
     received: int = 0
 
-    def add(self, item: Submission, outcome: Outcome) -> None:
+    def add(self, item: PendingSubmission, outcome: SubmitResult) -> None:
         """What becomes of one of them. Its receipt is committed with it unless something that came before it
         is not durable then: it left the turn, or failed.
         """
@@ -123,17 +123,17 @@ class Pipeline:
 
     async def submit(
         self, network: str, items: Sequence[Inbound], receipt: Insert | None = None
-    ) -> list[Outcome]:
+    ) -> list[SubmitResult]:
         """See ``NetworkContext.submit``; ``receipt`` names its scope."""
         loop = asyncio.get_running_loop()
-        made: list[Submission] = []
+        made: list[PendingSubmission] = []
         for inbound in items:
             if inbound.origin.network != network or inbound.sender.network != network:
                 raise LocalProtocolError(f"{network} may not speak for {inbound.sender} ({inbound.origin})")
             link = self._rooms.link(inbound.room)
             if link is None:
                 raise LocalProtocolError(f"{inbound.room} is not linked to a room")
-            made.append(Submission(inbound, link, loop.create_future()))
+            made.append(PendingSubmission(inbound, link, loop.create_future()))
         for room in {item.link.room for item in made}:
             if self.waiting(room) + len(made) > _WAITING:
                 self._count("busy")
@@ -168,7 +168,7 @@ class Pipeline:
         self._enqueue(room, _Correction(change, done))
         await done
 
-    def _enqueue(self, room: str, item: Submission | _Correction) -> None:
+    def _enqueue(self, room: str, item: PendingSubmission | _Correction) -> None:
         queue = self._queues.setdefault(room, _Queue())
         queue.waiting.append(item)
         if not queue.running:
@@ -180,7 +180,7 @@ class Pipeline:
             while queue.waiting:
                 room = self._rooms.get(room_id)
                 assert room is not None
-                batch: list[Submission] = []
+                batch: list[PendingSubmission] = []
                 while queue.waiting and len(batch) < _BATCH:
                     first = queue.waiting[0]
                     if isinstance(first, _Correction):
@@ -226,7 +226,7 @@ class Pipeline:
             if not correction.done.done():
                 correction.done.set_result(None)
 
-    async def _batch(self, room: Room, batch: list[Submission]) -> None:
+    async def _batch(self, room: Room, batch: list[PendingSubmission]) -> None:
         try:
             if room.stale:
                 await self._rooms.reload(room)
@@ -273,7 +273,7 @@ class Pipeline:
             elif left:
                 left[0].done.set_exception(InternalError(f"{type(error).__name__}: {error}"))
 
-    def _contended(self, room: Room, batch: list[Submission]) -> None:
+    def _contended(self, room: Room, batch: list[PendingSubmission]) -> None:
         """Others write where a room writes, again and again: who submitted something may try later."""
         self._log.warning("room %s lost %d races in a row", room.id, _RACES)
         for item in batch:
@@ -288,12 +288,12 @@ class Pipeline:
         except StoreFault:
             self._log.warning("room %s is read again at its next turn", room.id)
 
-    async def _unknown(self, batch: list[Submission]) -> list[Submission]:
+    async def _unknown(self, batch: list[PendingSubmission]) -> list[PendingSubmission]:
         """Those not in the log yet; the others are answered as before."""
         keys = [(i.inbound.origin.network, i.inbound.origin.id) for i in batch]
         known = await self._store.get_many("alias", keys)
-        fresh: list[Submission] = []
-        first: dict[tuple[str, str], Submission] = {}
+        fresh: list[PendingSubmission] = []
+        first: dict[tuple[str, str], PendingSubmission] = {}
         for item, key in zip(batch, keys, strict=True):
             row = known.get(key)
             if row is not None:
@@ -302,7 +302,7 @@ class Pipeline:
                 )
                 event = schema.event_of(stored) if stored else None
                 if not item.done.done():  # who submitted it may have gone meanwhile
-                    item.done.set_result(Outcome(verdict=ALLOW, event=event, duplicate=True))
+                    item.done.set_result(SubmitResult(verdict=ALLOW, event=event, duplicate=True))
             elif key in first:
                 twin, mine = first[key], item
                 twin.done.add_done_callback(lambda done, mine=mine: _as_duplicate(done, mine))  # type: ignore[misc]
@@ -311,7 +311,7 @@ class Pipeline:
                 fresh.append(item)
         return fresh
 
-    async def _turn(self, room: Room, batch: list[Submission]) -> None:
+    async def _turn(self, room: Room, batch: list[PendingSubmission]) -> None:
         turn: Turn = CoreTurn(room.view)
         authority = room.authority
         if authority is not None:
@@ -374,7 +374,7 @@ class Pipeline:
             self._around.wake(room, draft.events)
         await self._rooms.settle(room)
 
-    async def _prepare(self, room: Room, turn: Turn, item: Submission, draft: _Draft) -> None:
+    async def _prepare(self, room: Room, turn: Turn, item: PendingSubmission, draft: _Draft) -> None:
         if item.generation != self._decisions.generation:  # the policies changed while it waited
             item.judged = False
             self._enqueue(room.id, item)
@@ -415,7 +415,7 @@ class Pipeline:
         if not shown:
             draft.counts.append("not_shown")
             draft.corrects = draft.corrects or bool(change)
-        draft.add(item, Outcome(verdict=verdict, event=event, native_id=prepared.native_id))
+        draft.add(item, SubmitResult(verdict=verdict, event=event, native_id=prepared.native_id))
 
     async def _blank(self, room: Room, native: str, draft: _Draft) -> None:
         """Take the words of an event out of the log."""
@@ -424,7 +424,7 @@ class Pipeline:
         network = room.authority.native.network
         row = await self._store.get("alias", (network, native))
         stored = await self._store.get("event", (room.id, int(row.fields["seq"] or 0))) if row else None
-        drafted = next((e for e in draft.events if e.origin == Ref(network, native)), None)
+        drafted = next((e for e in draft.events if e.origin == NativeId(network, native)), None)
         event = drafted or (schema.event_of(stored) if stored else None)
         if event is None or event.room != room.id:
             return
@@ -434,7 +434,7 @@ class Pipeline:
             draft.events[draft.events.index(drafted)] = blank
         draft.blanked.append(blank)
 
-    def _event(self, room: Room, item: Submission, draft: _Draft, prepared: Prepared) -> Event:
+    def _event(self, room: Room, item: PendingSubmission, draft: _Draft, prepared: Prepared) -> Event:
         inbound = item.inbound
         draft.head += 1
         draft.received = max(self._clock.now(), draft.received)
@@ -460,17 +460,17 @@ class Pipeline:
         draft.writes.append(schema.alias_insert(inbound.origin, room.id, event.seq))
         authority = room.authority
         if authority is not None and prepared.native_id:
-            alias = Ref(authority.native.network, prepared.native_id)
+            alias = NativeId(authority.native.network, prepared.native_id)
             if alias != inbound.origin:
                 draft.writes.append(schema.alias_insert(alias, room.id, event.seq))
         return event
 
-    def _refuse(self, draft: _Draft, item: Submission, refusal: Refusal) -> None:
+    def _refuse(self, draft: _Draft, item: PendingSubmission, refusal: Refusal) -> None:
         draft.counts.append(f"refused_{refusal.code.value}")
         draft.writes += item.writes
-        draft.add(item, Outcome(verdict=item.verdict, refusal=refusal))
+        draft.add(item, SubmitResult(verdict=item.verdict, refusal=refusal))
 
-    async def _outside(self, room: Room, item: Submission, needed: Missing | Countersign) -> None:
+    async def _outside(self, room: Room, item: PendingSubmission, needed: Missing | Countersign) -> None:
         try:
             await self._admission.complete(room, item, needed)
         except (Busy, StoreFault) as fault:
@@ -482,7 +482,7 @@ class Pipeline:
         self.counts[name] = self.counts.get(name, 0) + by
 
 
-def _receipted(batch: Sequence[Submission], lost: Conflict) -> Submission | None:
+def _receipted(batch: Sequence[PendingSubmission], lost: Conflict) -> PendingSubmission | None:
     """The submission whose receipt is there already, if that is what was lost."""
     for item in batch:
         receipt = item.receipt
@@ -493,20 +493,20 @@ def _receipted(batch: Sequence[Submission], lost: Conflict) -> Submission | None
     return None
 
 
-def _fail(items: Sequence[Submission], error: Exception) -> None:
+def _fail(items: Sequence[PendingSubmission], error: Exception) -> None:
     """Answer who submitted, unless they are answered, or went."""
     for item in items:
         if not item.done.done():
             item.done.set_exception(error)
 
 
-def _known(done: asyncio.Future[Outcome]) -> None:
+def _known(done: asyncio.Future[SubmitResult]) -> None:
     """Nobody waits for a failure any more, which is no mistake."""
     if not done.cancelled():
         done.exception()
 
 
-def _as_duplicate(done: asyncio.Future[Outcome], mine: Submission) -> None:
+def _as_duplicate(done: asyncio.Future[SubmitResult], mine: PendingSubmission) -> None:
     if mine.done.done():
         return
     if done.cancelled():

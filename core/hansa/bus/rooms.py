@@ -14,7 +14,7 @@ from hansa.bus.large_changes import LargeChanges
 from hansa.environment import Clock, Random
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import Direction, Event, Link
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.model.view import RoomFacts, RoomView, ViewChange
 from hansa.store.base import Cas, Conflict, Delete, Put, Row, Scoped, Write
 from hansa.store.conflict_retry import again_on_conflict
@@ -62,7 +62,7 @@ class Rooms:
         self._changes = LargeChanges(store, clock, random)
         self._rooms: dict[str, Room] = {}
         #: Links by network, and there by the native room.
-        self._native: dict[str, dict[Ref, Link]] = {}
+        self._native: dict[str, dict[NativeId, Link]] = {}
 
     async def load(self) -> None:
         """Read every room, link and member from the store."""
@@ -129,20 +129,20 @@ class Rooms:
         """A room by its id."""
         return self._rooms.get(room)
 
-    def link(self, native: Ref) -> Link | None:
+    def link(self, native: NativeId) -> Link | None:
         """The link of a native room."""
         return self._native.get(native.network, {}).get(native)
 
     def _tie(self, link: Link) -> None:
         self._native.setdefault(link.native.network, {})[link.native] = link
 
-    def _untie(self, native: Ref) -> None:
+    def _untie(self, native: NativeId) -> None:
         of_network = self._native[native.network]
         del of_network[native]
         if not of_network:
             del self._native[native.network]
 
-    def of(self, native: Ref) -> Room:
+    def of(self, native: NativeId) -> Room:
         """The room behind a native room. Raises LocalProtocolError where there is no link."""
         link = self.link(native)
         if link is None:
@@ -155,7 +155,7 @@ class Rooms:
 
     async def open_link(
         self,
-        native: Ref,
+        native: NativeId,
         *,
         room: str | None = None,
         hosted: bool = False,
@@ -203,7 +203,7 @@ class Rooms:
         await self.settle(target)
         return link
 
-    async def supersede(self, native: Ref, by: Ref, view: ViewChange) -> None:
+    async def supersede(self, native: NativeId, by: NativeId, view: ViewChange) -> None:
         """Give a native room's link to another native room; the one left gets a room of its own."""
         before = self.link(native)
         if before is None or self.link(by) is not None:
@@ -233,7 +233,7 @@ class Rooms:
         await self.settle(room)
         await self.settle(alone)
 
-    async def close_link(self, native: Ref) -> None:
+    async def close_link(self, native: NativeId) -> None:
         """Remove a link; the room and its log stay."""
         link = self.link(native)
         if link is None:
@@ -279,7 +279,7 @@ class Rooms:
             room.kept = room.kept.by(row, staged)
 
     @staticmethod
-    async def _linked(native: Ref, turn: Callable[[], Awaitable[None]]) -> None:
+    async def _linked(native: NativeId, turn: Callable[[], Awaitable[None]]) -> None:
         """Commit a link, again where a turn of its room came between. Raises LocalProtocolError where another
         made or closed the same.
         """

@@ -11,7 +11,7 @@ import orjson
 from hansa.model.codec import event_from_bytes, event_to_bytes
 from hansa.model.content import Membership
 from hansa.model.events import Direction, Event, Link
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.model.view import Person, Role, RoomFacts, ViewChange
 from hansa.store.base import Cas, Collection, Conflict, Delete, Insert, Put, Row, Schema, Value
 
@@ -121,7 +121,7 @@ def room_of(row: Row) -> tuple[RoomFacts, int, int, int, Kept]:
     head, received, generation = data.pop("head"), data.pop("received"), data.pop("generation", 0)
     change = data.pop("change", None)
     kept = Kept(row.body, data.pop("commits", 0), Change(*change) if change is not None else None)
-    said = {name: Ref(*data[name]) for name in _SAID_BY if name in data}
+    said = {name: NativeId(*data[name]) for name in _SAID_BY if name in data}
     return RoomFacts(**{**data, **said}), head, received, generation, kept
 
 
@@ -155,7 +155,7 @@ def link_of(row: Row) -> Link:
     network, native = row.key
     return Link(
         room=str(row.fields["room"]),
-        native=Ref(str(network), str(native)),
+        native=NativeId(str(network), str(native)),
         direction=Direction(data["direction"]),
         hosted=data["hosted"],
         authority=data["authority"],
@@ -183,7 +183,7 @@ def person_of(row: Row) -> Person:
     """The person in a row."""
     membership, server, name, role = orjson.loads(row.body)
     return Person(
-        user=Ref(intern(str(row.key[1])), str(row.key[2])),
+        user=NativeId(intern(str(row.key[1])), str(row.key[2])),
         membership=Membership(membership),
         server=intern(server),
         name=name,
@@ -208,11 +208,11 @@ def event_of(row: Row) -> Event:
     return event_from_bytes(str(row.key[0]), int(row.key[1]), row.body)
 
 
-def alias_insert(ref: Ref, room: str, seq: int) -> Insert:
+def alias_insert(ref: NativeId, room: str, seq: int) -> Insert:
     """One more name of an event."""
     return Insert("alias", (ref.network, ref.id), b"", {"room": room, "seq": seq})
 
 
-def alias_put(ref: Ref, room: str, seq: int) -> Put:
+def alias_put(ref: NativeId, room: str, seq: int) -> Put:
     """The same, where the name may be written again."""
     return Put("alias", (ref.network, ref.id), b"", {"room": room, "seq": seq})

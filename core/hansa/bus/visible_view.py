@@ -22,7 +22,7 @@ from hansa.environment import Clock
 from hansa.model.content import Content, Member, Name, Topic
 from hansa.model.crossing import EventIn
 from hansa.model.events import Link, NativeFacts
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.model.view import Person, RoomFacts, ViewChange
 from hansa.store.faults import StoreFault
 
@@ -131,13 +131,13 @@ class Present:
             facts = replace(facts, topic="", topic_by=None)
         return facts
 
-    async def _said(self, room: Room, by: Ref | None, content: Content) -> bool:
+    async def _said(self, room: Room, by: NativeId | None, content: Content) -> bool:
         """Who is not known is nobody that a list allows."""
-        sender = by or Ref(_link(room, "").native.network, "")
+        sender = by or NativeId(_link(room, "").native.network, "")
         server = self._server_of(by.network, by.id) if by is not None else ""
         return await self._passes(room, sender, server, content)
 
-    async def _passes(self, room: Room, sender: Ref, server: str, content: Content) -> bool:
+    async def _passes(self, room: Room, sender: NativeId, server: str, content: Content) -> bool:
         asked = EventIn(
             link=_link(room, sender.network),
             sender=sender,
@@ -162,4 +162,4 @@ def _link(room: Room, network: str) -> Link:
     """The link over which something was said."""
     links = list(room.links.values())
     own = next((link for link in links if link.native.network == network), None)
-    return own or room.authority or (links[0] if links else Link(room=room.id, native=Ref("", "")))
+    return own or room.authority or (links[0] if links else Link(room=room.id, native=NativeId("", "")))

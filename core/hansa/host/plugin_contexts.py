@@ -14,8 +14,8 @@ from hansa.environment import Clock, Http, Random
 from hansa.model.crossing import Crossing, DirectoryQuery
 from hansa.model.ephemeral import EphemeralEvent
 from hansa.model.errors import LocalProtocolError
-from hansa.model.events import Direction, Event, Inbound, Link, Outcome, Refusal, RefusalCode, refusal_by
-from hansa.model.ref import Ref
+from hansa.model.events import Direction, Event, Inbound, Link, Refusal, RefusalCode, SubmitResult, refusal_by
+from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
 from hansa.model.view import RoomView, ViewChange
 from hansa.pacing.store_retry import Work
@@ -76,17 +76,17 @@ class Context(BasicContext):
     def __init__(self, app: App, runner: Runner, config: Any) -> None:
         super().__init__(app, runner.id, config)
         self._runner = runner
-        self._ghosts: dict[str, Ref] = {}
-        self._known: dict[Ref, str] = {}
+        self._ghosts: dict[str, NativeId] = {}
+        self._known: dict[NativeId, str] = {}
 
-    def _ref(self, native: str) -> Ref:
-        return Ref(self.id, native)
+    def _ref(self, native: str) -> NativeId:
+        return NativeId(self.id, native)
 
     def spawn(self, work: Work, name: str) -> asyncio.Task[None]:
         """See ``hansa.PluginContext.spawn``."""
         return self._runner.spawn(work, name)
 
-    async def submit(self, items: Sequence[Inbound], *, receipt: Insert | None = None) -> list[Outcome]:
+    async def submit(self, items: Sequence[Inbound], *, receipt: Insert | None = None) -> list[SubmitResult]:
         """See ``hansa.NetworkContext.submit``."""
         owned = self.store.owned(receipt) if receipt is not None else None
         assert owned is None or isinstance(owned, Insert)
@@ -210,7 +210,7 @@ class Context(BasicContext):
         await self._app.consume(made)
         return made
 
-    async def ghost(self, user: Ref) -> str:
+    async def ghost(self, user: NativeId) -> str:
         """See ``hansa.NetworkContext.ghost``."""
         if user.network == self.id:
             return user.id
@@ -225,7 +225,7 @@ class Context(BasicContext):
         self._remember(native, user)
         return native
 
-    async def _given(self, native: str, user: Ref) -> None:
+    async def _given(self, native: str, user: NativeId) -> None:
         """Give a ghost to somebody, who has it alone. Raises ``Conflict`` where somebody was given it just
         now.
         """
@@ -236,7 +236,7 @@ class Context(BasicContext):
         elif _home(row) != user:
             raise LocalProtocolError(f"{native} stands for {_home(row)} already, not for {user}")
 
-    async def home_of(self, native_user: str) -> Ref:
+    async def home_of(self, native_user: str) -> NativeId:
         """See ``hansa.NetworkContext.home_of``."""
         known = self._ghosts.get(native_user)
         if known is not None:
@@ -247,7 +247,7 @@ class Context(BasicContext):
             self._remember(native_user, home)
         return home
 
-    def _remember(self, native: str, home: Ref) -> None:
+    def _remember(self, native: str, home: NativeId) -> None:
         """The oldest is read from the store again where it is asked for."""
         if native not in self._ghosts and len(self._ghosts) >= _MOST_GHOSTS:
             oldest = next(iter(self._ghosts))
@@ -255,7 +255,7 @@ class Context(BasicContext):
         self._ghosts[native] = home
         self._known[home] = native
 
-    async def nobody(self, user: Ref) -> bool:
+    async def nobody(self, user: NativeId) -> bool:
         """See ``hansa.NetworkContext.nobody``."""
         if user.network not in self._app.runners:
             return True
@@ -289,5 +289,5 @@ class Context(BasicContext):
         self._runner.status(state, text)
 
 
-def _home(row: Row) -> Ref:
-    return Ref(str(row.fields["home_network"]), str(row.fields["home_id"]))
+def _home(row: Row) -> NativeId:
+    return NativeId(str(row.fields["home_network"]), str(row.fields["home_id"]))

@@ -20,7 +20,7 @@ from hansa.model.content import (
 )
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import Event, Placement
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 
 
 def content_to_json(content: Content) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def content_from_json(data: dict[str, Any]) -> Content:
             return Message(text=data["text"], style=Style(data["style"]))
         case Kind.MEMBER:
             return Member(
-                user=Ref(*data["user"]),
+                user=NativeId(*data["user"]),
                 membership=Membership(data["membership"]),
                 name=data["name"],
                 reason=data["reason"],
@@ -92,8 +92,8 @@ def event_from_bytes(room: str, seq: int, body: bytes) -> Event:
         id=data["id"],
         room=room,
         seq=seq,
-        origin=Ref(*data["origin"]),
-        sender=Ref(*data["sender"]),
+        origin=NativeId(*data["origin"]),
+        sender=NativeId(*data["sender"]),
         content=content_from_json(data["content"]),
         ts=data["ts"],
         received=data["received"],

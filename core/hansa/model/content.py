@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from hansa.model.ref import Ref
+    from hansa.model.ref import NativeId
 
 
 class Kind(StrEnum):
@@ -56,7 +56,7 @@ class Member:
     ``name`` is the display name or nick, None where none is set.
     """
 
-    user: Ref
+    user: NativeId
     membership: Membership
     name: str | None = None
     reason: str = ""

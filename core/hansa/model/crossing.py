@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from hansa.model.content import Content, Member, Membership
 from hansa.model.events import Link, NativeFacts
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.model.verdict import Action
 from hansa.model.view import RoomView
 
@@ -40,7 +40,7 @@ class EventIn:
     """
 
     link: Link
-    sender: Ref
+    sender: NativeId
     content: Content
     view: RoomView
     facts: NativeFacts = field(default_factory=NativeFacts)
@@ -61,7 +61,7 @@ class EventOut:
     """
 
     link: Link
-    sender: Ref
+    sender: NativeId
     content: Content
     view: RoomView
     facts: NativeFacts = field(default_factory=NativeFacts)
@@ -72,7 +72,7 @@ class EventOut:
         return _FREE if _never_stopped(self.sender, self.content, self.facts) else _GATE
 
 
-def _never_stopped(sender: Ref, content: Content, facts: NativeFacts) -> bool:
+def _never_stopped(sender: NativeId, content: Content, facts: NativeFacts) -> bool:
     """Whether somebody leaves, or is put out, without a word: no policy locks anybody in, nor one that fails.
     With words it can be denied, and be done again without them.
     """
@@ -94,7 +94,7 @@ class Join:
 
     network: str
     room: str
-    user: Ref
+    user: NativeId
     user_server: str
     outbound: bool
     servers: frozenset[str] = field(default_factory=frozenset)
@@ -111,7 +111,7 @@ class Knock:
 
     network: str
     room: str
-    user: Ref
+    user: NativeId
     user_server: str
     outbound: bool
     servers: frozenset[str] = field(default_factory=frozenset)
@@ -128,9 +128,9 @@ class Invite:
 
     network: str
     room: str
-    sender: Ref
+    sender: NativeId
     sender_server: str
-    user: Ref
+    user: NativeId
     outbound: bool
     servers: frozenset[str] = field(default_factory=frozenset)
     texts: tuple[str, ...] = ()
@@ -146,10 +146,10 @@ class RoomCreate:
     """
 
     network: str
-    user: Ref
+    user: NativeId
     user_server: str
     version: str = ""
-    invited: tuple[Ref, ...] = ()
+    invited: tuple[NativeId, ...] = ()
     servers: frozenset[str] = field(default_factory=frozenset)
     federated: bool = True
     texts: tuple[str, ...] = ()
@@ -162,7 +162,7 @@ class RoomUpgrade:
 
     network: str
     room: str
-    user: Ref
+    user: NativeId
     user_server: str
     version: str = ""
     servers: frozenset[str] = field(default_factory=frozenset)
@@ -175,7 +175,7 @@ class ProfileQuery:
 
     network: str
     server: str
-    user: Ref
+    user: NativeId
     outbound: bool
     possible: ClassVar[frozenset[Action]] = _GATE
 
@@ -187,7 +187,7 @@ class ProfileChange:
     """
 
     network: str
-    user: Ref
+    user: NativeId
     user_server: str
     texts: tuple[str, ...] = ()
     again: bool = False
@@ -218,7 +218,7 @@ class DirectoryPublish:
     """
 
     network: str
-    user: Ref
+    user: NativeId
     user_server: str
     room: str
     address: str = ""
@@ -235,7 +235,7 @@ class KeysQuery:
 
     network: str
     server: str
-    users: tuple[Ref, ...]
+    users: tuple[NativeId, ...]
     outbound: bool
     possible: ClassVar[frozenset[Action]] = _GATE
 
@@ -248,9 +248,9 @@ class ToDevice:
     """
 
     network: str
-    sender: Ref
+    sender: NativeId
     sender_server: str
-    users: tuple[Ref, ...] = ()
+    users: tuple[NativeId, ...] = ()
     servers: frozenset[str] = field(default_factory=frozenset)
     type: str = ""
     outbound: bool = False
@@ -264,7 +264,7 @@ class Presence:
     """Whether a person is there, with a status text in ``texts``. ``outbound``: it leaves for ``servers``."""
 
     network: str
-    user: Ref
+    user: NativeId
     user_server: str
     servers: frozenset[str] = field(default_factory=frozenset)
     outbound: bool = False
@@ -279,7 +279,7 @@ class EphemeralIn:
     """
 
     link: Link
-    sender: Ref
+    sender: NativeId
     sender_server: str
     kind: str
     view: RoomView
@@ -292,7 +292,7 @@ class EphemeralOut:
     """That is about to be told to the people of ``link``."""
 
     link: Link
-    sender: Ref
+    sender: NativeId
     kind: str
     view: RoomView
     possible: ClassVar[frozenset[Action]] = _GATE
@@ -320,7 +320,7 @@ class MediaUpload:
     """A person stores a file here. ``media`` is its id to be, ``size`` is in bytes, 0 where unknown."""
 
     network: str
-    user: Ref
+    user: NativeId
     user_server: str
     media: str = ""
     name: str = ""

@@ -13,7 +13,7 @@ from typing import Any, Final
 from hansa.model.content import Content, Custom, Member, Message, Name, Topic
 from hansa.model.crossing import Crossing, EphemeralIn, EphemeralOut, EventIn, EventOut
 from hansa.model.readable_text import readings
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 
 SERVER: Final = "server"
 PERSON: Final = "person"
@@ -75,7 +75,7 @@ def peers_of(crossing: Crossing) -> frozenset[str]:
             return frozenset(_of(crossing, SERVER))
 
 
-def people_of(crossing: Crossing) -> tuple[Ref, ...]:
+def people_of(crossing: Crossing) -> tuple[NativeId, ...]:
     """The users concerned. What leaves was judged by its people where it came in, so those name nobody."""
     match crossing:
         case EventIn():
@@ -118,7 +118,7 @@ def named_by(crossing: Crossing) -> int:
     """The characters of the names in a question that is about names; those of a room are known by now."""
     if isinstance(crossing, EventIn | EventOut | EphemeralIn | EphemeralOut):
         return 0
-    people: list[Ref] = _of(crossing, PERSON)
+    people: list[NativeId] = _of(crossing, PERSON)
     servers: list[str] = _of(crossing, SERVER)
     return sum(map(len, servers)) + sum(len(user.id) for user in people)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hansa.model.events import Event
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Typing:
     """A person began or ceased to write. The last one of a person counts."""
 
-    user: Ref
+    user: NativeId
     typing: bool
     kind = "typing"
 
@@ -21,7 +21,7 @@ class Typing:
 class Receipt:
     """A person has read up to an event, in one thread (empty: in the room). ``ts`` is in ms."""
 
-    user: Ref
+    user: NativeId
     event: Event
     ts: int
     thread: str = ""

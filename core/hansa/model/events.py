@@ -8,7 +8,7 @@ from typing import Any
 
 from hansa.model.content import Content
 from hansa.model.fast_dataclass import quick
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
 
 
@@ -47,7 +47,7 @@ class Link:
     """
 
     room: str
-    native: Ref
+    native: NativeId
     direction: Direction = Direction.BOTH
     hosted: bool = False
     authority: bool = False
@@ -69,9 +69,9 @@ class Inbound:
     ``origin`` makes it a duplicate of itself: the same origin twice is one event.
     """
 
-    origin: Ref
-    room: Ref
-    sender: Ref
+    origin: NativeId
+    room: NativeId
+    sender: NativeId
     content: Content
     ts: int
     placement: Placement = Placement.LIVE
@@ -91,8 +91,8 @@ class Event:
     id: str
     room: str
     seq: int
-    origin: Ref
-    sender: Ref
+    origin: NativeId
+    sender: NativeId
     content: Content
     ts: int
     received: int
@@ -140,7 +140,7 @@ def refusal_by(verdict: Verdict) -> Refusal:
 
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class SubmitResult:
     """What became of one ``Inbound``.
 
     ``event`` is set if it stands in the log (also when it was known already: ``duplicate``).
@@ -188,7 +188,7 @@ class NativeFacts:
     sender_server: str = ""
     room_servers: frozenset[str] = field(default_factory=frozenset)
     texts: tuple[str, ...] = ()
-    people: tuple[Ref, ...] = ()
+    people: tuple[NativeId, ...] = ()
     automatic: bool = False
     act: str = ""
     ts: int = 0

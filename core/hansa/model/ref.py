@@ -9,7 +9,7 @@ from hansa.model.fast_dataclass import quick
 
 @quick
 @dataclass(frozen=True, slots=True)
-class Ref:
+class NativeId:
     """A native id and the network it belongs to. Only that network parses ``id``."""
 
     network: str

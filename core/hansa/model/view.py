@@ -8,7 +8,7 @@ from enum import IntEnum
 from types import MappingProxyType
 
 from hansa.model.content import Content, Member, Membership, Name, Topic
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 
 
 class Role(IntEnum):
@@ -25,7 +25,7 @@ class Role(IntEnum):
 class Person:
     """One row of a room's members. ``server`` is the person's server on their home network."""
 
-    user: Ref
+    user: NativeId
     membership: Membership
     server: str = ""
     name: str | None = None
@@ -43,8 +43,8 @@ class RoomFacts:
     join_rule: str = "public"
     encrypted: bool = False
     version: str = ""
-    name_by: Ref | None = None
-    topic_by: Ref | None = None
+    name_by: NativeId | None = None
+    topic_by: NativeId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class ViewChange:
     """
 
     people: tuple[Person, ...] = ()
-    gone: tuple[Ref, ...] = ()
+    gone: tuple[NativeId, ...] = ()
     facts: RoomFacts | None = None
 
     def __bool__(self) -> bool:
@@ -68,13 +68,13 @@ class RoomView:
 
     room: str
     facts: RoomFacts = field(default_factory=RoomFacts)
-    _people: dict[Ref, Person] = field(default_factory=dict)
+    _people: dict[NativeId, Person] = field(default_factory=dict)
     _joined: dict[tuple[str, str], int] = field(default_factory=dict)
     _servers: frozenset[str] | None = field(default=None, compare=False, repr=False)
     _suspected: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @property
-    def people(self) -> Mapping[Ref, Person]:
+    def people(self) -> Mapping[NativeId, Person]:
         """Everybody with a membership, by user."""
         return MappingProxyType(self._people)
 
@@ -83,11 +83,11 @@ class RoomView:
         """``(network, server)`` -> how many of its people are joined."""
         return MappingProxyType(self._joined)
 
-    def person(self, user: Ref) -> Person | None:
+    def person(self, user: NativeId) -> Person | None:
         """The row of one person, None for a stranger."""
         return self._people.get(user)
 
-    def membership(self, user: Ref) -> Membership | None:
+    def membership(self, user: NativeId) -> Membership | None:
         """The membership of one person, None for a stranger."""
         row = self._people.get(user)
         return row.membership if row else None
@@ -147,7 +147,7 @@ class RoomView:
             self._joined.pop(key, None)
 
 
-def change_by(content: Content, view: RoomView, server: str, sender: Ref | None = None) -> ViewChange:
+def change_by(content: Content, view: RoomView, server: str, sender: NativeId | None = None) -> ViewChange:
     """The change that an event's content makes by itself. ``server`` is the server of a member's user."""
     match content:
         case Member():

@@ -15,9 +15,9 @@ from hansa.api.contracts import OpenedRoom
 from hansa.api.hookspecs import hookimpl
 from hansa.model.content import Content, Kind, Member, Membership, Message, Name, Style, Topic
 from hansa.model.ephemeral import EphemeralEvent, Receipt, Typing
-from hansa.model.events import Delivery, Event, Inbound, Link, NativeFacts, Outcome
+from hansa.model.events import Delivery, Event, Inbound, Link, NativeFacts, SubmitResult
 from hansa.model.features import Features, Level
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 
 _FULL: Mapping[Kind, Level] = MappingProxyType(dict.fromkeys(Kind, Level.FULL))
 
@@ -74,12 +74,12 @@ class Actor:
 
     async def typing(self, room: str, person: str, *, on: bool = True) -> None:
         """Begin or cease to type."""
-        await self.ctx.signal(room, Typing(user=Ref(self.ctx.id, person), typing=on))
+        await self.ctx.signal(room, Typing(user=NativeId(self.ctx.id, person), typing=on))
 
     async def read(self, room: str, person: str, event: Event) -> None:
         """Have read up to an event."""
         now = self.ctx.clock.now()
-        await self.ctx.signal(room, Receipt(user=Ref(self.ctx.id, person), event=event, ts=now))
+        await self.ctx.signal(room, Receipt(user=NativeId(self.ctx.id, person), event=event, ts=now))
 
     def server_of(self, user: str) -> str:
         """See ``hansa.KnowsServers``."""
@@ -89,68 +89,68 @@ class Actor:
         """See ``hansa.KnowsServers``."""
         return NativeFacts(sender_server=self.server_of(inbound.sender.id))
 
-    def ghost_id(self, user: Ref) -> str:
+    def ghost_id(self, user: NativeId) -> str:
         """See ``hansa.MakesGhosts``."""
         return f"ghost.{user.network}.{user.id}"
 
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
         """See ``hansa.LinksRooms``: every address is a room."""
         del create
-        return OpenedRoom(native=Ref(self.ctx.id, address), hosted=self.hosted)
+        return OpenedRoom(native=NativeId(self.ctx.id, address), hosted=self.hosted)
 
-    async def do(self, room: str, person: str, content: Content, *, origin: str = "") -> Outcome:
+    async def do(self, room: str, person: str, content: Content, *, origin: str = "") -> SubmitResult:
         """One event of one person."""
         self._made += 1
         inbound = Inbound(
-            origin=Ref(self.ctx.id, origin or f"{self.ctx.id}-said-{self._made}"),
-            room=Ref(self.ctx.id, room),
-            sender=Ref(self.ctx.id, person),
+            origin=NativeId(self.ctx.id, origin or f"{self.ctx.id}-said-{self._made}"),
+            room=NativeId(self.ctx.id, room),
+            sender=NativeId(self.ctx.id, person),
             content=content,
             ts=self.ctx.clock.now(),
         )
         return (await self.ctx.submit([inbound]))[0]
 
-    async def say(self, room: str, person: str, text: str, *, origin: str = "") -> Outcome:
+    async def say(self, room: str, person: str, text: str, *, origin: str = "") -> SubmitResult:
         """Speak."""
         return await self.do(room, person, Message(text=text), origin=origin)
 
-    async def emote(self, room: str, person: str, text: str) -> Outcome:
+    async def emote(self, room: str, person: str, text: str) -> SubmitResult:
         """Speak of oneself."""
         return await self.do(room, person, Message(text=text, style=Style.EMOTE))
 
-    async def join(self, room: str, person: str, name: str | None = None) -> Outcome:
+    async def join(self, room: str, person: str, name: str | None = None) -> SubmitResult:
         """Enter a room, or change one's name in it."""
-        content = Member(user=Ref(self.ctx.id, person), membership=Membership.JOIN, name=name)
+        content = Member(user=NativeId(self.ctx.id, person), membership=Membership.JOIN, name=name)
         return await self.do(room, person, content)
 
-    async def leave(self, room: str, person: str) -> Outcome:
+    async def leave(self, room: str, person: str) -> SubmitResult:
         """Leave a room."""
-        content = Member(user=Ref(self.ctx.id, person), membership=Membership.LEAVE)
+        content = Member(user=NativeId(self.ctx.id, person), membership=Membership.LEAVE)
         return await self.do(room, person, content)
 
-    async def knock(self, room: str, person: str, reason: str = "") -> Outcome:
+    async def knock(self, room: str, person: str, reason: str = "") -> SubmitResult:
         """Ask to be let in."""
-        user = Ref(self.ctx.id, person)
+        user = NativeId(self.ctx.id, person)
         return await self.do(room, person, Member(user=user, membership=Membership.KNOCK, reason=reason))
 
-    async def invite(self, room: str, person: str, whom: Ref) -> Outcome:
+    async def invite(self, room: str, person: str, whom: NativeId) -> SubmitResult:
         """Ask somebody in, of whatever network."""
         return await self.do(room, person, Member(user=whom, membership=Membership.INVITE))
 
-    async def kick(self, room: str, person: str, whom: Ref, reason: str = "") -> Outcome:
+    async def kick(self, room: str, person: str, whom: NativeId, reason: str = "") -> SubmitResult:
         """Put somebody out."""
         content = Member(user=whom, membership=Membership.LEAVE, reason=reason)
         return await self.do(room, person, content)
 
-    async def ban(self, room: str, person: str, whom: Ref, reason: str = "") -> Outcome:
+    async def ban(self, room: str, person: str, whom: NativeId, reason: str = "") -> SubmitResult:
         """Put somebody out for good."""
         return await self.do(room, person, Member(user=whom, membership=Membership.BAN, reason=reason))
 
-    async def set_topic(self, room: str, person: str, text: str) -> Outcome:
+    async def set_topic(self, room: str, person: str, text: str) -> SubmitResult:
         """Change the topic."""
         return await self.do(room, person, Topic(text=text))
 
-    async def set_name(self, room: str, person: str, text: str) -> Outcome:
+    async def set_name(self, room: str, person: str, text: str) -> SubmitResult:
         """Change the room's name."""
         return await self.do(room, person, Name(text=text))
 

@@ -38,7 +38,7 @@ from hansa.model.content import (
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.events import Delivery, Event, Inbound
 from hansa.model.features import PLAIN, Features, Level
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.testing.actor import Actor, module
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.harness import running
@@ -69,7 +69,7 @@ class Stage:
 
     async def log(self) -> list[Event]:
         """Everything that happened in the room, in order."""
-        room = self.app.rooms.of(Ref("tested", self.room))
+        room = self.app.rooms.of(NativeId("tested", self.room))
         return [event_of(row) for row in await self.app.core.scan("event", equal=(room.id,), limit=10_000)]
 
     async def seen(self, content: Content) -> list[Content]:
@@ -144,9 +144,9 @@ class NetworkSuite:
             if isinstance(net, LinksRooms):
                 opened = await net.open_room(self.address, create=True)
             else:
-                opened = OpenedRoom(native=Ref("tested", self.address))
+                opened = OpenedRoom(native=NativeId("tested", self.address))
             link = await app.attach(opened, None)
-            await app.attach(OpenedRoom(native=Ref("other", "other")), link.room)
+            await app.attach(OpenedRoom(native=NativeId("other", "other")), link.room)
             stage = Stage(app, net, made["other"], link.native.id, self.within)
             with pytest.MonkeyPatch.context() as patch:
                 _record(patch, stage)
@@ -185,9 +185,9 @@ class NetworkSuite:
             delivery, native = stage.sends[0]
             if native and not delivery.link.hosted:
                 echo = Inbound(
-                    origin=Ref("tested", native),
+                    origin=NativeId("tested", native),
                     room=delivery.link.native,
-                    sender=Ref("tested", self.sender),
+                    sender=NativeId("tested", self.sender),
                     content=Message(text="resounds"),
                     ts=0,
                 )
@@ -258,7 +258,7 @@ class NetworkSuite:
     async def test_what_is_declared_full_survives_both_ways(self) -> None:
         """Each kind declared FULL arrives as it was: from the native side, and on the native side."""
         async with self.stage() as stage:
-            own = Ref("tested", self.sender)
+            own = NativeId("tested", self.sender)
             for content in _samples(own):
                 if stage.features.level(content.kind) is not Level.FULL:
                     continue
@@ -270,7 +270,7 @@ class NetworkSuite:
                     continue
                 await stage.seen(content)
             await stage.other.join("other", "zoe@elsewhere", "Zoe")
-            for content in _samples(Ref("other", "zoe@elsewhere")):
+            for content in _samples(NativeId("other", "zoe@elsewhere")):
                 if stage.features.level(content.kind) is Level.FULL:
                     await self._says(stage, content)
                     await stage.until(
@@ -281,7 +281,7 @@ class NetworkSuite:
         """Each kind declared FALLBACK is shown as a message that says something."""
         async with self.stage() as stage:
             await stage.other.join("other", "zoe@elsewhere", "Zoe")
-            for content in _samples(Ref("other", "zoe@elsewhere")):
+            for content in _samples(NativeId("other", "zoe@elsewhere")):
                 if stage.features.level(content.kind) is not Level.FALLBACK:
                     continue
                 before = len(self.shown(stage))
@@ -339,7 +339,7 @@ def _fail(patch: pytest.MonkeyPatch, stage: Stage, failing: list[Exception]) -> 
     patch.setattr(type(stage.net), "send", send)
 
 
-def _samples(person: Ref) -> list[Content]:
+def _samples(person: NativeId) -> list[Content]:
     """One content or more of each kind, by ``person``, in an order that a room allows."""
     found: list[Content] = [
         Member(user=person, membership=Membership.JOIN, name="Known As"),

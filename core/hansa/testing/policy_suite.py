@@ -45,7 +45,7 @@ from hansa.model.crossing import (
     ToDevice,
 )
 from hansa.model.events import Link, NativeFacts
-from hansa.model.ref import Ref
+from hansa.model.ref import NativeId
 from hansa.model.verdict import Action, Verdict, strictest
 from hansa.model.view import Person, RoomFacts, RoomView, ViewChange
 from hansa.setup import PolicySetup
@@ -100,9 +100,9 @@ class _CountsPeople:
 
 def _people() -> tuple[Person, ...]:
     return (
-        Person(user=Ref("one", "ann@x.example"), membership=Membership.JOIN, server="x.example"),
-        Person(user=Ref("two", "bob@y.example"), membership=Membership.JOIN, server="y.example"),
-        Person(user=Ref("two", "cat@z.example"), membership=Membership.BAN, server="z.example"),
+        Person(user=NativeId("one", "ann@x.example"), membership=Membership.JOIN, server="x.example"),
+        Person(user=NativeId("two", "bob@y.example"), membership=Membership.JOIN, server="y.example"),
+        Person(user=NativeId("two", "cat@z.example"), membership=Membership.BAN, server="z.example"),
     )
 
 
@@ -111,8 +111,8 @@ def samples() -> list[Crossing]:
     view = RoomView("r1", RoomFacts(name="Room", topic="", encrypted=True))
     view.apply(ViewChange(people=_people()))
     empty = RoomView("r2")
-    here, there = Link(room="r1", native=Ref("one", "a")), Link(room="r1", native=Ref("two", "b"))
-    ann, bob, nobody = Ref("one", "ann@x.example"), Ref("two", "bob@y.example"), Ref("two", "")
+    here, there = Link(room="r1", native=NativeId("one", "a")), Link(room="r1", native=NativeId("two", "b"))
+    ann, bob, nobody = NativeId("one", "ann@x.example"), NativeId("two", "bob@y.example"), NativeId("two", "")
     contents = (
         Message(text="hello"),
         Message(text=""),
@@ -180,7 +180,7 @@ def samples() -> list[Crossing]:
     return found
 
 
-def _comings(user: Ref, home: str, servers: frozenset[str], *, outbound: bool) -> list[Crossing]:
+def _comings(user: NativeId, home: str, servers: frozenset[str], *, outbound: bool) -> list[Crossing]:
     """Into a room, and from device to device: what has a direction."""
     texts = ("A name", "") if home else ()
     of_user: dict[str, Any] = {"network": "one", "user": user, "user_server": home, "texts": texts}
@@ -188,7 +188,7 @@ def _comings(user: Ref, home: str, servers: frozenset[str], *, outbound: bool) -
     invite = Invite(
         network="one",
         room="a",
-        sender=Ref("two", "bob@y.example"),
+        sender=NativeId("two", "bob@y.example"),
         sender_server=home,
         user=user,
         outbound=outbound,
@@ -209,7 +209,7 @@ def _comings(user: Ref, home: str, servers: frozenset[str], *, outbound: bool) -
     return [Join(**of_user, **of_room), Knock(**of_user, **of_room), invite, device, presence]
 
 
-def _acts(user: Ref, home: str, servers: frozenset[str]) -> list[Crossing]:
+def _acts(user: NativeId, home: str, servers: frozenset[str]) -> list[Crossing]:
     """What a person here does."""
     by: dict[str, Any] = {"network": "one", "user": user, "user_server": home}
     return [

@@ -31,10 +31,10 @@ from hansa import (
     MediaUpload,
     Member,
     Membership,
+    NativeId,
     PeerConnect,
     ProfileChange,
     Reason,
-    Ref,
     RoomCreate,
     RoomUpgrade,
     ToDevice,
@@ -93,7 +93,7 @@ class GovernancePolicy:
         self._rates = Rates(config.rate, clock) if config.rate else None
         self._device_rates = Rates(config.rate, clock, times=_DEVICE_TIMES) if config.rate else None
         self._reader = ThreadPoolExecutor(1, "governance")
-        self._counted: LruCache[tuple[Ref, str], None] = LruCache(_COUNTED)
+        self._counted: LruCache[tuple[NativeId, str], None] = LruCache(_COUNTED)
 
     @hookimpl
     async def check(self, crossing: Crossing) -> Verdict | None:
@@ -146,7 +146,7 @@ class GovernancePolicy:
             for one in await self._servers.refused(peers_of(crossing))
         ]
 
-    async def _people(self, users: Sequence[Ref]) -> list[Verdict]:
+    async def _people(self, users: Sequence[NativeId]) -> list[Verdict]:
         """A question can name thousands of people; the first who are refused are named."""
         found = list[Verdict]()
         if not self._deny_users and not self._allow_users:
@@ -202,7 +202,7 @@ class GovernancePolicy:
         return Verdict(Action.DENY, (reason,))
 
 
-def _actor(crossing: Crossing) -> Ref | None:
+def _actor(crossing: Crossing) -> NativeId | None:
     """Whose act a crossing is; None where it is nobody's, or where an event follows that is counted."""
     asked_again = DirectoryPublish | Invite | Join | ProfileChange | ToDevice
     if isinstance(crossing, asked_again) and crossing.again:
@@ -234,7 +234,7 @@ def _bars(crossing: Crossing) -> bool:
     )
 
 
-def _never_stopped(content: Content, sender: Ref) -> bool:
+def _never_stopped(content: Content, sender: NativeId) -> bool:
     """Leaving, and putting somebody out, can never be denied: nobody may be locked in."""
     if not isinstance(content, Member):
         return False

@@ -16,9 +16,9 @@ from hansa import (
     Membership,
     Message,
     Name,
+    NativeId,
     NetworkContext,
     Person,
-    Ref,
     Role,
     RoomFacts,
     Style,
@@ -58,7 +58,7 @@ _FACT_KEYS = frozenset(
 )
 _NAME, _FACT = 255, 4096
 
-HomeOf = Callable[[str], Awaitable[Ref]]
+HomeOf = Callable[[str], Awaitable[NativeId]]
 
 #: Type, state key and content of an event of ours.
 OwnDraft = tuple[str, str | None, dict[str, Any]]
@@ -174,10 +174,10 @@ class Views:
         self._ctx = ctx
         self._server = server
 
-    async def home_of(self, user: str) -> Ref:
+    async def home_of(self, user: str) -> NativeId:
         """Who a Matrix user is. A ghost is somebody of another network, and a user of our server."""
         if domain_of(user) != self._server:
-            return Ref(self._ctx.id, user)
+            return NativeId(self._ctx.id, user)
         return await self._ctx.home_of(user)
 
     async def whole(
@@ -213,8 +213,8 @@ class Views:
         levels: Levels,
     ) -> ViewChange:
         """What a changed set of keys does to the view. ``around`` holds the events of ``_FACT_KEYS``."""
-        people: dict[Ref, Person] = {}
-        gone: list[Ref] = []
+        people: dict[NativeId, Person] = {}
+        gone: list[NativeId] = []
         view = self._ctx.view(room_id)
         if POWER_LEVELS_KEY in changed and view is not None:
             for person in view.people.values():

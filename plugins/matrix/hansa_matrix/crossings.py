@@ -11,11 +11,11 @@ from hansa import (
     Crossing,
     DirectoryQuery,
     KeysQuery,
+    NativeId,
     NetworkContext,
     Presence,
     ProfileChange,
     ProfileQuery,
-    Ref,
     ToDevice,
     Verdict,
     decision_fields,
@@ -71,14 +71,14 @@ class Crossings:
     def profile_query(self, server: str, user: str, *, outbound: bool) -> ProfileQuery:
         """A profile is asked for."""
         return ProfileQuery(
-            network=self._ctx.id, server=server, user=Ref(self._ctx.id, user), outbound=outbound
+            network=self._ctx.id, server=server, user=NativeId(self._ctx.id, user), outbound=outbound
         )
 
     def profile_change(self, user: str, said_: tuple[str, ...], *, again: bool = False) -> ProfileChange:
         """Somebody says something of themselves, or names a device; ``again`` where others read it."""
         return ProfileChange(
             network=self._ctx.id,
-            user=Ref(self._ctx.id, user),
+            user=NativeId(self._ctx.id, user),
             user_server=ids.domain_of(user),
             texts=said_,
             again=again,
@@ -94,7 +94,7 @@ class Crossings:
 
     def keys_query(self, server: str, users: Iterable[str], *, outbound: bool) -> KeysQuery:
         """Keys of devices are asked for, or claimed."""
-        named = tuple(Ref(self._ctx.id, user) for user in users)
+        named = tuple(NativeId(self._ctx.id, user) for user in users)
         return KeysQuery(network=self._ctx.id, server=server, users=named, outbound=outbound)
 
     def to_device(
@@ -111,9 +111,9 @@ class Crossings:
         found = dict.fromkeys(text for content in contents for text in texts_of_event(type_, None, content))
         return ToDevice(
             network=self._ctx.id,
-            sender=Ref(self._ctx.id, sender),
+            sender=NativeId(self._ctx.id, sender),
             sender_server=ids.domain_of(sender),
-            users=tuple(Ref(self._ctx.id, user) for user in messages),
+            users=tuple(NativeId(self._ctx.id, user) for user in messages),
             servers=frozenset(map(ids.domain_of, messages)),
             type=type_,
             outbound=outbound,
@@ -126,7 +126,7 @@ class Crossings:
         told = frozenset(servers)
         return Presence(
             network=self._ctx.id,
-            user=Ref(self._ctx.id, user),
+            user=NativeId(self._ctx.id, user),
             user_server=ids.domain_of(user),
             servers=told,
             outbound=bool(told),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hansa import Inbound, NativeFacts, Ref
+from hansa import Inbound, NativeFacts, NativeId
 
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.state_content import additional_creators
@@ -43,7 +43,7 @@ def facts_of_native(inbound: Inbound, server: str) -> NativeFacts:
         encrypted=type_ == "m.room.encrypted",
         sender_server=home,
         texts=texts,
-        people=tuple(Ref(inbound.sender.network, one) for one in named[:_CREATORS]),
+        people=tuple(NativeId(inbound.sender.network, one) for one in named[:_CREATORS]),
         automatic=not act,
         act=act,
         ts=inbound.ts,

@@ -6,7 +6,7 @@ import re
 import string
 from collections.abc import Iterator
 
-from hansa import Ref
+from hansa import NativeId
 
 _PLAIN = frozenset(string.ascii_lowercase + string.digits + "._-/+")
 _ESCAPED = re.compile(r"(?:[a-z0-9._/+-]|=[0-9a-f]{2})+")
@@ -17,20 +17,20 @@ def escaped(text: str) -> str:
     return "".join(c if c in _PLAIN else "".join(f"={b:02x}" for b in c.encode()) for c in text)
 
 
-def localpart(user: Ref, prefix: str) -> str:
+def localpart(user: NativeId, prefix: str) -> str:
     """What the id of somebody's ghost has before the server."""
     return f"{prefix}{escaped(user.network)}_{escaped(user.id)}"
 
 
-def people_behind(local: str, prefix: str) -> Iterator[Ref]:
+def people_behind(local: str, prefix: str) -> Iterator[NativeId]:
     """Whoever may have a ghost of a localpart: one person, or one for each place at which the name of a
     network may end.
     """
     rest = local.removeprefix(prefix)
     for match in re.finditer("_", rest):
         network, person = _plain(rest[: match.start()]), _plain(rest[match.end() :])
-        if network and person and localpart(Ref(network, person), prefix) == local:
-            yield Ref(network, person)
+        if network and person and localpart(NativeId(network, person), prefix) == local:
+            yield NativeId(network, person)
 
 
 def _plain(text: str) -> str:

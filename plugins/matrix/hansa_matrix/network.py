@@ -18,10 +18,10 @@ from hansa import (
     Link,
     LocalProtocolError,
     NativeFacts,
+    NativeId,
     NetworkContext,
     OpenedRoom,
     Operation,
-    Ref,
     Refusal,
     Refused,
     RoomWish,
@@ -314,7 +314,7 @@ class MatrixNetwork:
         """See ``hansa.KnowsServers.facts``."""
         return facts_of_native(inbound, self._server)
 
-    def ghost_id(self, user: Ref) -> str:
+    def ghost_id(self, user: NativeId) -> str:
         """See ``hansa.MakesGhosts.ghost_id``."""
         local = localpart(user, self._config.ghost_prefix)
         if len(local) + len(self._server) + 2 > ids.MAX_BYTES:

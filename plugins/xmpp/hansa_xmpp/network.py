@@ -16,10 +16,10 @@ from hansa import (
     Level,
     Link,
     NativeFacts,
+    NativeId,
     NetworkContext,
     OpenedRoom,
     ProfileQuery,
-    Ref,
     Refusal,
     RefusalCode,
     RoomRefused,
@@ -100,7 +100,7 @@ class XmppNetwork:
         heard = inbound.native if isinstance(inbound.native, convert.Heard) else None
         return convert.facts_of(inbound.content, self.server_of(inbound.sender.id), heard)
 
-    def ghost_id(self, user: Ref) -> str:
+    def ghost_id(self, user: NativeId) -> str:
         """See ``MakesGhosts.ghost_id``: the person's puppet (``proto/jid.py``)."""
         return jid.puppet(user, self._ctx.config.component)
 
@@ -122,7 +122,7 @@ class XmppNetwork:
             raise RoomRefused(Refusal(code=RefusalCode.UNSUPPORTED, text=text))
         if not create and self._ctx.link(room.bare) is None:
             raise RoomRefused(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {room.bare}"))
-        return OpenedRoom(native=Ref(self._ctx.id, room.bare), hosted=True)
+        return OpenedRoom(native=NativeId(self._ctx.id, room.bare), hosted=True)
 
     async def room_at(self, address: str) -> str | None:
         """See ``NamesRooms.room_at``: a room's id is its address, whose domain may be left out."""
@@ -147,7 +147,7 @@ class XmppNetwork:
             return True
         if not self._ingress.service.up:
             return False
-        person = Ref(self._ctx.id, user)
+        person = NativeId(self._ctx.id, user)
         asked = ProfileQuery(network=self._ctx.id, server=domain, user=person, outbound=True)
         if not (await self._ctx.check(asked)).allowed:
             return False

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from hansa import Delivery, NetworkContext, Ref, Retry, RoomView, StoreFault
+from hansa import Delivery, NativeId, NetworkContext, Retry, RoomView, StoreFault
 
 from hansa_xmpp.occupant_store import Kept, OccupantTable, Pings
 from hansa_xmpp.password_queries import Questions
@@ -32,7 +32,7 @@ _HISTORY_PAGE, _HISTORY_PAGES = 50, 240
 _HISTORY_BYTES = 4 * 1024 * 1024
 
 #: Told that a person's last connection to a room is gone.
-OnGone = Callable[[str, Ref], None]
+OnGone = Callable[[str, NativeId], None]
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class MucService:
         for link in self._ctx.links():
             if link.hosted and (room := self.room(link.native.id)) is not None:
                 for kept in await self._table.load(link.native.id):
-                    user = Ref(self._ctx.id, kept.jid.partition("/")[0])
+                    user = NativeId(self._ctx.id, kept.jid.partition("/")[0])
                     room.muc.restore(user, kept.nick, kept.jid, kept.joined_seq)
                     room.stale = self._ctx.governed
                 for _ in room.muc.sync(self.view(link.native.id)):  # nobody is told before they were asked
@@ -240,14 +240,14 @@ class MucService:
             await self.done(native, commands)
             await self._transport.drained()
 
-    async def rename(self, native: str, user: Ref, nick: str) -> None:
+    async def rename(self, native: str, user: NativeId, nick: str) -> None:
         """Give somebody another nick, which the core has taken."""
         room = self.room(native)
         if room is not None:
             self.say(room.muc.renamed(user, nick))
             await self._keep_nick(native, user, nick)
 
-    async def _keep_nick(self, native: str, user: Ref, nick: str) -> None:
+    async def _keep_nick(self, native: str, user: NativeId, nick: str) -> None:
         room = self.room(native)
         occupant = room.muc.roster.of(user) if room else None
         if occupant is not None:
@@ -286,8 +286,8 @@ class MucService:
             upto = page[0].seq - 1
         return list(found)
 
-    def _occupant_id(self, native: str) -> Callable[[Ref], str]:
-        def made(user: Ref) -> str:
+    def _occupant_id(self, native: str) -> Callable[[NativeId], str]:
+        def made(user: NativeId) -> str:
             text = f"{native}\0{user.network}\0{user.id}".encode(errors="surrogatepass")
             return hmac.new(self._salt, text, hashlib.sha256).hexdigest()[:32]
 

@@ -20,11 +20,11 @@ from hansa import (
     LogLimit,
     Member,
     Membership,
+    NativeId,
     NetworkContext,
-    Outcome,
-    Ref,
     RemoteProtocolError,
     StoreFault,
+    SubmitResult,
     refusal_by,
 )
 
@@ -53,7 +53,7 @@ _STANZA, _ELEMENT, _ATTRIBUTE = 1024, 320, 150
 class _Leave:
     """The last connection of ``user`` to a room is gone; the core has to be told."""
 
-    user: Ref
+    user: NativeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Ingress:
         else:
             self._ask(stanza, room)
 
-    def left(self, native: str, user: Ref) -> None:
+    def left(self, native: str, user: NativeId) -> None:
         """The core has to be told that somebody left, unless they are back when their turn comes."""
         self._put(native, user.id, _Leave(user), 0, must=True)
 
@@ -330,7 +330,7 @@ class Ingress:
             for full in list(occupant.sessions) if occupant else ():
                 await self.service.done(native, room.muc.gone(full, 307, 333))
 
-    async def _leave(self, native: str, user: Ref) -> None:
+    async def _leave(self, native: str, user: NativeId) -> None:
         room = self.service.room(native)
         if room is None or room.muc.roster.expected(user):
             return
@@ -356,14 +356,14 @@ class Ingress:
                 self._unleft(native, user, outcome.refusal.text)
             return
 
-    def _unleft(self, native: str, user: Ref, why: str) -> None:
+    def _unleft(self, native: str, user: NativeId, why: str) -> None:
         self._told.warning(f"leave {native}", "%s could not leave %s: %s", user, native, why)
 
-    def _inbound(self, native: str, user: Ref, content: Content, ids: SentIds | None = None) -> Inbound:
+    def _inbound(self, native: str, user: NativeId, content: Content, ids: SentIds | None = None) -> Inbound:
         nonce = self._ctx.random.bytes(12).hex()
         return Inbound(
-            origin=Ref(self._ctx.id, convert.origin_id(nonce, ids or SentIds())),
-            room=Ref(self._ctx.id, native),
+            origin=NativeId(self._ctx.id, convert.origin_id(nonce, ids or SentIds())),
+            room=NativeId(self._ctx.id, native),
             sender=user,
             content=content,
             ts=self._ctx.clock.now(),
@@ -397,7 +397,7 @@ class Ingress:
             return [(errors.INTERNAL, "")] * len(items)
 
 
-def _refusal(outcome: Outcome) -> tuple[Condition, str] | None:
+def _refusal(outcome: SubmitResult) -> tuple[Condition, str] | None:
     refusal = outcome.refusal
     if refusal is None and not outcome.verdict.allowed:
         refusal = refusal_by(outcome.verdict)

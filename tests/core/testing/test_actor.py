@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hansa import Member, Membership, Message, Name, Ref, Style, Topic
+from hansa import Member, Membership, Message, Name, NativeId, Style, Topic
 from hansa.testing import Actor, running
 from hansa.testing.actor import Config, module
 
@@ -12,8 +12,8 @@ async def test_what_people_do_is_shown_on_the_other_side():
     plugin = module(made)
     networks = {name: (plugin, Config()) for name in ("left", "right")}
     async with running(networks, rooms=[("left:a", "right:b")]) as app:
-        left, ann, bob = made["left"], Ref("left", "ann@x"), Ref("left", "bob@x")
-        eve = Ref("left", "eve@x")
+        left, ann, bob = made["left"], NativeId("left", "ann@x"), NativeId("left", "bob@x")
+        eve = NativeId("left", "eve@x")
         await left.knock("a", "eve@x", "please")
         await left.join("a", "ann@x", "Ann")
         await left.invite("a", "ann@x", bob)

@@ -19,7 +19,7 @@ from hansa import (
     Member,
     Message,
     Name,
-    Ref,
+    NativeId,
     RemoteProtocolError,
     Style,
     Topic,
@@ -84,9 +84,9 @@ class Wire:
 
     async def submit(self, room, sender, content, origin):
         inbound = Inbound(
-            origin=Ref(self.ctx.id, origin),
-            room=Ref(self.ctx.id, room),
-            sender=Ref(self.ctx.id, sender),
+            origin=NativeId(self.ctx.id, origin),
+            room=NativeId(self.ctx.id, room),
+            sender=NativeId(self.ctx.id, sender),
             content=content,
             ts=0,
         )
@@ -351,5 +351,5 @@ async def test_a_network_without_malformed_is_not_judged_by_it():
 def test_the_samples_hold_every_kind():
     from hansa.testing.network_suite import _samples
 
-    kinds = {type(content) for content in _samples(Ref("a", "b"))}
+    kinds = {type(content) for content in _samples(NativeId("a", "b"))}
     assert kinds == {Message, Member, Name, Topic, Encrypted, Custom}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 import pytest
-from hansa import Content, Custom, Encrypted, Member, Membership, Message, Name, Ref, Style, Topic
+from hansa import Content, Custom, Encrypted, Member, Membership, Message, Name, NativeId, Style, Topic
 from hansa_xmpp.proto import convert, render
 from hansa_xmpp.proto.convert import SentIds
 from hansa_xmpp.proto.stanza import Stanza, read
@@ -121,7 +121,7 @@ def test_parsed_times(text: str, ms: int | None) -> None:
 
 
 def test_facts() -> None:
-    juliet = Ref("x", "juliet@x.example")
+    juliet = NativeId("x", "juliet@x.example")
     member = Member(user=juliet, membership=Membership.JOIN, name="Jülie")
     facts = convert.facts_of(member, "x.example")
     assert (facts.type, facts.texts, facts.size, facts.sender_server) == (

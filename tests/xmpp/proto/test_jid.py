@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hansa import Ref
+from hansa import NativeId
 from hansa_xmpp.proto import jid
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -15,29 +15,31 @@ anything = st.text(st.characters(codec=None), max_size=60)
 hard = st.text("aZ^%\\;0@:/ <>&'\"5c40é😀_-.=", max_size=20)
 matrix_id = st.builds(lambda a, b: f"@{a}:{b}", hard, hard)
 users = st.builds(
-    Ref, st.sampled_from(["matrix", "other", "", "ma%trix"]), anything | hard | matrix_id | st.just("@a:b")
+    NativeId,
+    st.sampled_from(["matrix", "other", "", "ma%trix"]),
+    anything | hard | matrix_id | st.just("@a:b"),
 )
 
 
 @given(users)
-@example(Ref("matrix", "@Alice:example.org"))
-@example(Ref("matrix", "@^a:x"))
-@example(Ref("matrix", "@:x"))
-@example(Ref("matrix", ""))
-@example(Ref("other", "@a:b%c"))
-def test_an_address_turns_back_into_the_person(user: Ref) -> None:
+@example(NativeId("matrix", "@Alice:example.org"))
+@example(NativeId("matrix", "@^a:x"))
+@example(NativeId("matrix", "@:x"))
+@example(NativeId("matrix", ""))
+@example(NativeId("other", "@a:b%c"))
+def test_an_address_turns_back_into_the_person(user: NativeId) -> None:
     address = jid.puppet(user, GW)
     assert jid.person(address, GW) == user
 
 
 @given(users)
-def test_an_address_is_a_jid_that_no_server_changes(user: Ref) -> None:
+def test_an_address_is_a_jid_that_no_server_changes(user: NativeId) -> None:
     address = jid.puppet(user, GW)
     assert JID(address).bare == address
 
 
 @given(users, users)
-def test_two_people_have_two_addresses(one: Ref, other: Ref) -> None:
+def test_two_people_have_two_addresses(one: NativeId, other: NativeId) -> None:
     assert (jid.puppet(one, GW) == jid.puppet(other, GW)) == (one == other)
 
 
@@ -56,20 +58,20 @@ def test_only_what_was_made_is_a_person(text: str) -> None:
 @pytest.mark.parametrize(
     ("user", "address"),
     [
-        (Ref("matrix", "@alice:example.org"), "alice%example.org@gw.example"),
-        (Ref("matrix", "@Alice:example.org:8448"), "^alice%example.org\\3a8448@gw.example"),
-        (Ref("lab", "@alice:example.org"), "alice%example.org%lab@gw.example"),
-        (Ref("lab", "alice"), "%alice%lab@gw.example"),
-        (Ref("matrix", "@a b%:x"), "a^020;b^025;%x@gw.example"),
+        (NativeId("matrix", "@alice:example.org"), "alice%example.org@gw.example"),
+        (NativeId("matrix", "@Alice:example.org:8448"), "^alice%example.org\\3a8448@gw.example"),
+        (NativeId("lab", "@alice:example.org"), "alice%example.org%lab@gw.example"),
+        (NativeId("lab", "alice"), "%alice%lab@gw.example"),
+        (NativeId("matrix", "@a b%:x"), "a^020;b^025;%x@gw.example"),
     ],
 )
-def test_addresses_are_these_for_ever(user: Ref, address: str) -> None:
+def test_addresses_are_these_for_ever(user: NativeId, address: str) -> None:
     assert jid.puppet(user, GW) == address
 
 
 def test_what_is_too_long_is_a_hash_of_its_own() -> None:
-    long, longer = (Ref("matrix", f"@{'a' * n}:x") for n in (1022, 1023))
-    assert len(jid.puppet(Ref("matrix", f"@{'a' * 1021}:x"), GW)) == 1023 + 1 + len(GW)
+    long, longer = (NativeId("matrix", f"@{'a' * n}:x") for n in (1022, 1023))
+    assert len(jid.puppet(NativeId("matrix", f"@{'a' * 1021}:x"), GW)) == 1023 + 1 + len(GW)
     assert jid.puppet(long, GW) != jid.puppet(longer, GW)
     for user in (long, longer):
         assert len(jid.puppet(user, GW)) < 100

@@ -12,8 +12,8 @@ from hansa import (
     Membership,
     Message,
     Name,
+    NativeId,
     Person,
-    Ref,
     Role,
     RoomFacts,
     RoomView,
@@ -30,8 +30,8 @@ from hypothesis import strategies as st
 from xmpp.stanzas import GW, NS, PING, ROOM, X, arrived, elements, groupchat, iq, join, lines
 
 JULIET, ROMEO = "juliet@x.example/a", "romeo@x.example/b"
-J, R = (Ref("xmpp", full.split("/")[0]) for full in (JULIET, ROMEO))
-ALICE, BOB = Ref("matrix", "@alice:m.example"), Ref("matrix", "@bob:m.example")
+J, R = (NativeId("xmpp", full.split("/")[0]) for full in (JULIET, ROMEO))
+ALICE, BOB = NativeId("matrix", "@alice:m.example"), NativeId("matrix", "@bob:m.example")
 
 
 class Room:
@@ -62,9 +62,9 @@ class Room:
             s for some in self.muc.sync(self.view) for c in some if isinstance(c, Send) for s in c.stanzas
         ]
 
-    def event(self, sender: Ref, content: Content, origin: str = "") -> Event:
+    def event(self, sender: NativeId, content: Content, origin: str = "") -> Event:
         self.seq += 1
-        ref = Ref(sender.network, origin or f"o{self.seq}")
+        ref = NativeId(sender.network, origin or f"o{self.seq}")
         return Event(
             id=f"e{self.seq}",
             room="r1",
@@ -76,11 +76,11 @@ class Room:
             received=self.seq * 1000,
         )
 
-    def live(self, sender: Ref, content: Content, origin: str = "") -> list[Command]:
+    def live(self, sender: NativeId, content: Content, origin: str = "") -> list[Command]:
         return self.muc.live(self.event(sender, content, origin), content, self.view)
 
     def member(
-        self, user: Ref, membership: Membership, sender: Ref, name: str = "", reason: str = ""
+        self, user: NativeId, membership: Membership, sender: NativeId, name: str = "", reason: str = ""
     ) -> list[Command]:
         person = Person(user=user, membership=membership, name=name or None)
         self.view.apply(ViewChange(people=(person,)))
@@ -575,10 +575,10 @@ def test_whatever_happens_a_nick_has_one_holder_and_a_person_one_nick(
         elif what == "leave":
             room.receive(f"<presence from='{full}' to='{ROOM}' type='unavailable'/>")
         elif what == "puppet":
-            room.member(Ref("matrix", f"@{bare.split('@')[0]}:m"), Membership.JOIN, ALICE, nick)
+            room.member(NativeId("matrix", f"@{bare.split('@')[0]}:m"), Membership.JOIN, ALICE, nick)
         elif what == "gone":
-            room.member(Ref("matrix", f"@{bare.split('@')[0]}:m"), Membership.LEAVE, ALICE)
-            room.member(Ref("xmpp", bare), Membership.LEAVE, ALICE)
+            room.member(NativeId("matrix", f"@{bare.split('@')[0]}:m"), Membership.LEAVE, ALICE)
+            room.member(NativeId("xmpp", bare), Membership.LEAVE, ALICE)
         occupants = list(room.muc.roster)
         assert len({o.nick for o in occupants}) == len(occupants)
         for occupant in occupants:
@@ -588,13 +588,15 @@ def test_whatever_happens_a_nick_has_one_holder_and_a_person_one_nick(
     for request in pending.values():
         room.muc.refused(request, errors.FORBIDDEN, "")
     held = {o.nick for o in room.muc.roster}
-    assert all(room.muc.roster.free(n, Ref("x", "new")) == (n not in held) for n in ("n1", "n2", "n3"))
+    assert all(room.muc.roster.free(n, NativeId("x", "new")) == (n not in held) for n in ("n1", "n2", "n3"))
 
 
 def test_a_large_room_is_shown_some_people_at_a_time() -> None:
     """Between two of these everybody else is served, and people come and go."""
     people = [
-        Person(user=Ref("matrix", f"@u{number}:m.example"), membership=Membership.JOIN, name=f"U {number}")
+        Person(
+            user=NativeId("matrix", f"@u{number}:m.example"), membership=Membership.JOIN, name=f"U {number}"
+        )
         for number in range(1000)
     ]
     room = Room()
@@ -610,7 +612,9 @@ def test_a_large_room_is_shown_some_people_at_a_time() -> None:
     first = next(shown)
     assert room.muc.roster.session(JULIET) is not None, "with the first stanza they are in"
     room.member(people[900].user, Membership.LEAVE, people[900].user)
-    room.member(Ref("matrix", "@new:m.example"), Membership.JOIN, Ref("matrix", "@new:m.example"), "New")
+    room.member(
+        NativeId("matrix", "@new:m.example"), Membership.JOIN, NativeId("matrix", "@new:m.example"), "New"
+    )
     rest = lines([first, *shown])
     assert len([one for one in rest if "presence:" in one]) == 1001, "all but who left; oneself"
     assert not any("U 900 presence" in one for one in rest)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hansa import Ref
+from hansa import NativeId
 from hansa_xmpp.proto import nick
 from hypothesis import given
 from hypothesis import strategies as st
 from slixmpp.jid import JID
 
 names = st.text(max_size=120) | st.text("abאבج1 😀\u200b\x00é", max_size=12)
-ALICE = Ref("matrix", "@alice:example.org")
+ALICE = NativeId("matrix", "@alice:example.org")
 
 
 @given(names)
@@ -24,7 +24,7 @@ def test_a_sanitised_name_is_a_resource_or_nothing(name: str) -> None:
 
 @given(names | st.none(), st.text(max_size=30), st.sets(st.text(max_size=20)))
 def test_everybody_gets_a_nick_of_their_own(name: str | None, local: str, taken: set[str]) -> None:
-    user = Ref("matrix", f"@{local}:x.example")
+    user = NativeId("matrix", f"@{local}:x.example")
     made = nick.nick_for(user, name, taken.__contains__)
     assert nick.is_valid(made)
     assert made not in taken
@@ -60,4 +60,4 @@ def test_a_taken_name_gets_a_suffix_made_of_the_id() -> None:
 def test_without_a_name_the_id_speaks() -> None:
     assert nick.nick_for(ALICE, None, lambda _: False) == "alice"
     assert nick.nick_for(ALICE, "😀", lambda _: False) == "alice"
-    assert nick.nick_for(Ref("x", "juliet@capulet.example"), None, lambda _: False) == "juliet"
+    assert nick.nick_for(NativeId("x", "juliet@capulet.example"), None, lambda _: False) == "juliet"

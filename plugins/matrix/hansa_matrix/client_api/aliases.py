@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hansa import Conflict, DirectoryPublish, NetworkContext, Ref, Request
+from hansa import Conflict, DirectoryPublish, NativeId, NetworkContext, Request
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Door, Handler, Limited, OpenHandler, text
@@ -102,7 +102,7 @@ class Aliases:
         """
         return DirectoryPublish(
             network=self._ctx.id,
-            user=Ref(self._ctx.id, by or f"@{self._ctx.config.bridge_user}:{self._server}"),
+            user=NativeId(self._ctx.id, by or f"@{self._ctx.config.bridge_user}:{self._server}"),
             user_server=self._server,
             room=room_id,
             address=alias,

@@ -14,8 +14,8 @@ from hansa import (
     BlobTooLarge,
     BodyTooLarge,
     MediaUpload,
+    NativeId,
     NetworkContext,
-    Ref,
     RemoteProtocolError,
     Request,
     Response,
@@ -154,7 +154,7 @@ class Files:
         verdict = await self._ctx.check(
             MediaUpload(
                 network=self._ctx.id,
-                user=Ref(self._ctx.id, caller.user),
+                user=NativeId(self._ctx.id, caller.user),
                 user_server=self._server,
                 media=str(mxc),
                 name=name,

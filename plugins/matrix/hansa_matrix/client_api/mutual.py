@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hansa import Membership, NetworkContext, Ref, Request
+from hansa import Membership, NativeId, NetworkContext, Request
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited
@@ -37,7 +37,7 @@ class MutualRooms:
             raise error(400, "M_INVALID_PARAM", "user_id must be your own")
         if after and not ids.valid_room_id(after):
             raise error(400, "M_INVALID_PARAM", "this token was not issued by this server")
-        who = Ref(self._ctx.id, user)
+        who = NativeId(self._ctx.id, user)
         rooms = [r for r, stay in self._attendance.stays(caller.user).items() if stay.membership == "join"]
         views = ((room_id, self._ctx.view(room_id)) for room_id in sorted(rooms))
         shared = [r for r, view in views if view is not None and view.membership(who) is Membership.JOIN]

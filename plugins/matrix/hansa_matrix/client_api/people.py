@@ -12,8 +12,8 @@ from typing import Any
 from hansa import (
     DirectoryPublish,
     LocalProtocolError,
+    NativeId,
     NetworkContext,
-    Ref,
     RemoteProtocolError,
     Request,
 )
@@ -210,7 +210,7 @@ class People:
             self._ctx,
             DirectoryPublish(
                 network=self._ctx.id,
-                user=Ref(self._ctx.id, user),
+                user=NativeId(self._ctx.id, user),
                 user_server=self._own.server,
                 room=room_id,
                 texts=(view.facts.name, view.facts.topic) if view is not None else (),

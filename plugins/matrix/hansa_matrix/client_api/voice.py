@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hansa import Inbound, Member, Ref
+from hansa import Inbound, Member, NativeId
 
 from hansa_matrix.bridge import OwnDraft, meaning
 from hansa_matrix.client_api.accounts import Caller
@@ -90,9 +90,9 @@ class Voice:
         if isinstance(what, Member) and not ids.valid_user_id(state_key):
             raise error(400, "M_INVALID_PARAM", f"{str(state_key)[:80]!r} is not a user ID")
         inbound = Inbound(
-            origin=Ref(self._ctx.id, origin or f"own-{self._ctx.random.bytes(12).hex()}"),
-            room=Ref(self._ctx.id, room_id),
-            sender=Ref(self._ctx.id, user),
+            origin=NativeId(self._ctx.id, origin or f"own-{self._ctx.random.bytes(12).hex()}"),
+            room=NativeId(self._ctx.id, room_id),
+            sender=NativeId(self._ctx.id, user),
             content=what,
             ts=self._ctx.clock.now(),
             native=Spoken(draft=draft, handle=handle, follows=follows),

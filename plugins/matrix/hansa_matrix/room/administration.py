@@ -11,11 +11,11 @@ from hansa import (
     Custom,
     Inbound,
     LocalProtocolError,
+    NativeId,
     NetworkContext,
     Operation,
-    Outcome,
-    Ref,
     Refusal,
+    SubmitResult,
 )
 
 from hansa_matrix.bridge import OwnDraft
@@ -76,11 +76,11 @@ class Administration:
         """An event by somebody of ours; why it was refused."""
         return (await self._submit(sender, room_id, what, draft)).refusal
 
-    async def _submit(self, sender: str, room_id: str, what: Content, draft: OwnDraft) -> Outcome:
+    async def _submit(self, sender: str, room_id: str, what: Content, draft: OwnDraft) -> SubmitResult:
         inbound = Inbound(
-            origin=Ref(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
-            room=Ref(self._ctx.id, room_id),
-            sender=Ref(self._ctx.id, sender),
+            origin=NativeId(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
+            room=NativeId(self._ctx.id, room_id),
+            sender=NativeId(self._ctx.id, sender),
             content=what,
             ts=self._ctx.clock.now(),
             native=draft,

@@ -11,9 +11,9 @@ from hansa import (
     Conflict,
     Delete,
     Membership,
+    NativeId,
     NetworkContext,
     Put,
-    Ref,
     Remove,
     Row,
     Write,
@@ -103,7 +103,7 @@ class Attendance:
 
     def together(self, user: str, other: str) -> bool:
         """Whether somebody with an account and anybody else are in one room."""
-        who = Ref(self._ctx.id, other)
+        who = NativeId(self._ctx.id, other)
         for stay in self.stays(user).values():
             view = self._ctx.view(stay.room_id) if stay.membership == "join" else None
             if view is not None and view.membership(who) is Membership.JOIN:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hansa import Inbound, Link, LocalProtocolError, Member, Ref, Refusal, RefusalCode
+from hansa import Inbound, Link, LocalProtocolError, Member, NativeId, Refusal, RefusalCode
 from hansa import Membership as Standing
 
 from hansa_matrix.bridge import OwnDraft
@@ -61,7 +61,7 @@ class Consent:
             return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
         if isinstance(draft, FirstWord):
             join = Inbound(
-                origin=Ref(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
+                origin=NativeId(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
                 room=link.native,
                 sender=draft.sender,
                 content=Member(user=draft.sender, membership=Standing.JOIN),

@@ -10,9 +10,9 @@ from hansa import (
     DirectoryPublish,
     Invite,
     LocalProtocolError,
+    NativeId,
     NetworkContext,
     Person,
-    Ref,
     Refusal,
     RefusalCode,
     RemoteProtocolError,
@@ -213,7 +213,7 @@ class Founder:
     async def _judge(self, create: Pdu, alias: str, founding: Founding, steps: Sequence[Step]) -> None:
         """Ask about the room as a whole, everybody it is made for, its address, and each first event."""
         ctx, judging, room_id, creator = self._ctx, self._judging, create.room_id, create.sender
-        who = Ref(ctx.id, creator)
+        who = NativeId(ctx.id, creator)
         drafts: list[Step] = [(CREATE, "", dict(create.content)), *steps]
         drafts += [(MEMBER, user, {**c, "membership": "invite"}) for user, c in founding.invited.items()]
         said = [Said(who, self._own.server, draft) for draft in drafts]

@@ -13,10 +13,10 @@ from hansa import (
     Backoff,
     Conflict,
     LocalProtocolError,
+    NativeId,
     NetworkContext,
     OpenedRoom,
     Operation,
-    Ref,
     Refusal,
     RefusalCode,
     RoomRefused,
@@ -204,7 +204,7 @@ class Entrance:
 
     async def opened(self, room: MatrixRoom, *, anew: bool = False) -> OpenedRoom:
         """A room that we are in, as the core takes it; ``anew`` if what it knows of it is from before."""
-        native = Ref(self._ctx.id, room.room_id)
+        native = NativeId(self._ctx.id, room.room_id)
         linked = self._ctx.link(room.room_id) is not None
         if linked and not anew:
             return OpenedRoom(native=native, authority=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hansa import Outcome, RoomRefused
+from hansa import RoomRefused, SubmitResult
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
@@ -32,7 +32,7 @@ class Granted:
         self._ingest = ingest
         self._gaps = gaps
 
-    async def join(self, room: MatrixRoom, user: str, via: Sequence[str]) -> Outcome:
+    async def join(self, room: MatrixRoom, user: str, via: Sequence[str]) -> SubmitResult:
         """Bring somebody of ours in by another resident, of ``via`` after those whose people may invite.
         Raises ``RoomRefused`` if none lets them in.
         """

@@ -21,12 +21,12 @@ from hansa import (
     Inbound,
     Insert,
     LocalProtocolError,
-    Outcome,
+    NativeId,
     Put,
-    Ref,
     RefusalCode,
     RemoteProtocolError,
     StoreFault,
+    SubmitResult,
     Write,
     again_on_conflict,
     pages,
@@ -546,7 +546,7 @@ class Ingest:
                 await self._settle(items, outcomes)
                 return
 
-    async def _settle(self, items: Sequence[Inbound], outcomes: Sequence[Outcome]) -> None:
+    async def _settle(self, items: Sequence[Inbound], outcomes: Sequence[SubmitResult]) -> None:
         """Remove the staged rows that no turn removed; say what was refused."""
         stale: list[Write] = []
         for item, outcome in zip(items, outcomes, strict=True):
@@ -576,9 +576,9 @@ class Ingest:
         if not pdu.room_id:
             raise LocalProtocolError(f"{pdu.event_id} has no room")
         return Inbound(
-            origin=Ref(self._ctx.id, pdu.event_id),
-            room=Ref(self._ctx.id, pdu.room_id),
-            sender=Ref(self._ctx.id, pdu.sender),
+            origin=NativeId(self._ctx.id, pdu.event_id),
+            room=NativeId(self._ctx.id, pdu.room_id),
+            sender=NativeId(self._ctx.id, pdu.sender),
             content=await content_of(pdu, self._own.views.home_of),
             ts=pdu.origin_server_ts,
             native=Arrived(pdu=pdu, origin=origin, staged=staged, handshake=handshake, unwanted=unwanted),
@@ -592,6 +592,6 @@ def _by_its_own(origin: str, waiting: Entry, pdu: Pdu) -> bool:
     return origin == domain_of(pdu.sender) != waiting.origin and waiting.pdu.wire != pdu.wire
 
 
-def _final(outcome: Outcome) -> bool:
+def _final(outcome: SubmitResult) -> bool:
     """True for a refusal that will be the same at the next start."""
     return outcome.refusal is not None and outcome.refusal.code is not RefusalCode.UNREACHABLE

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hansa import Invite, Member, Ref, Refusal, RefusalCode, RemoteProtocolError, refusal_by
+from hansa import Invite, Member, NativeId, Refusal, RefusalCode, RemoteProtocolError, refusal_by
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unrecognized
@@ -32,7 +32,7 @@ class Invites:
         self._client = client
         self._keyring = keyring
 
-    async def allowed(self, room: str, sender: Ref, content: Member, target: str) -> Refusal | None:
+    async def allowed(self, room: str, sender: NativeId, content: Member, target: str) -> Refusal | None:
         """Ask the policies about an invite to ``target``, a user elsewhere."""
         ctx = self._own.ctx
         view = ctx.view(room)

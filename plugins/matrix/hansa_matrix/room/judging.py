@@ -17,8 +17,8 @@ from hansa import (
     Inbound,
     Link,
     NativeFacts,
+    NativeId,
     NetworkContext,
-    Ref,
     RoomRefused,
     RoomView,
     refusal_by,
@@ -33,7 +33,7 @@ from hansa_matrix.room.native import Spoken
 class Said:
     """Who says something, of which server on their own network, and what."""
 
-    sender: Ref
+    sender: NativeId
     server: str
     draft: OwnDraft
 
@@ -55,8 +55,8 @@ class Judging:
     async def _event(self, room_id: str, said: Said) -> tuple[Content, NativeFacts]:
         """What an event says, and what policies may know of it, as if it were submitted to the core."""
         inbound = Inbound(
-            origin=Ref(self._ctx.id, ""),
-            room=Ref(self._ctx.id, room_id),
+            origin=NativeId(self._ctx.id, ""),
+            room=NativeId(self._ctx.id, room_id),
             sender=said.sender,
             content=await meaning(said.draft, self._views.home_of),
             ts=self._ctx.clock.now(),
@@ -82,7 +82,7 @@ class Judging:
         """
         if not self._ctx.governed:
             return
-        native = Ref(self._ctx.id, room_id)
+        native = NativeId(self._ctx.id, room_id)
         link = self._ctx.link(room_id) or Link(room=view.room, native=native, authority=True)
         for one in said:
             content, facts = await self._event(room_id, one)

@@ -15,8 +15,8 @@ from hansa import (
     DirectoryQuery,
     Join,
     Knock,
+    NativeId,
     NetworkContext,
-    Ref,
     Refusal,
     RefusalCode,
     RemoteProtocolError,
@@ -128,7 +128,7 @@ class Membership:
             Join(
                 network=self._ctx.id,
                 room=room_id,
-                user=Ref(self._ctx.id, user),
+                user=NativeId(self._ctx.id, user),
                 user_server=self._own.server,
                 outbound=True,
                 servers=servers,
@@ -291,7 +291,7 @@ class Membership:
             Knock(
                 network=self._ctx.id,
                 room=room_id,
-                user=Ref(self._ctx.id, user),
+                user=NativeId(self._ctx.id, user),
                 user_server=self._own.server,
                 outbound=True,
                 servers=frozenset(via),

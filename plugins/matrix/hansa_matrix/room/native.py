@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from hansa import NetworkContext, Ref, Refusal, RefusalCode
+from hansa import NativeId, NetworkContext, Refusal, RefusalCode
 from hansa.model.fast_dataclass import quick
 
 from hansa_matrix.bridge import OwnDraft, Views
@@ -81,7 +81,7 @@ class Spoken:
 class FirstWord:
     """What somebody says who has to come in first, where a policy server wants to see both."""
 
-    sender: Ref
+    sender: NativeId
     draft: OwnDraft
 
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from hansa import EventIn, Inbound, Link, LruCache, NativeFacts, NetworkContext, Ref, RoomView
+from hansa import EventIn, Inbound, Link, LruCache, NativeFacts, NativeId, NetworkContext, RoomView
 
 from hansa_matrix.bridge import HomeOf, content_of
 from hansa_matrix.proto.event import Pdu
@@ -59,11 +59,11 @@ class Rejudging:
         return {**found, **denied} if denied else found
 
     async def _decision(self, pdu: Pdu) -> str:
-        room = Ref(self._ctx.id, pdu.room_id)
+        room = NativeId(self._ctx.id, pdu.room_id)
         inbound = Inbound(
-            origin=Ref(self._ctx.id, pdu.event_id),
+            origin=NativeId(self._ctx.id, pdu.event_id),
             room=room,
-            sender=Ref(self._ctx.id, pdu.sender),
+            sender=NativeId(self._ctx.id, pdu.sender),
             content=await content_of(pdu, self._home_of),
             ts=pdu.origin_server_ts,
             native=Backfilled(pdu),

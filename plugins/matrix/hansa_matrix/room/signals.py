@@ -17,9 +17,9 @@ from hansa import (
     EphemeralOut,
     Link,
     Membership,
+    NativeId,
     NetworkContext,
     Receipt,
-    Ref,
     RoomView,
     Row,
     Typing,
@@ -117,7 +117,7 @@ class RoomSignals:
         room, view = self._room_of(room_id), self._ctx.view(room_id)
         if room is None or not room.resident or view is None or not await room.allows(origin):
             return False
-        person = view.person(Ref(self._ctx.id, user))
+        person = view.person(NativeId(self._ctx.id, user))
         return person is not None and person.membership is Membership.JOIN
 
     def _inward(self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()) -> EphemeralIn | None:
@@ -125,7 +125,7 @@ class RoomSignals:
         link, view = self._ctx.link(room_id), self._ctx.view(room_id)
         if link is None or view is None:
             return None
-        sender, server = Ref(self._ctx.id, user), ids.domain_of(user)
+        sender, server = NativeId(self._ctx.id, user), ids.domain_of(user)
         return EphemeralIn(link=link, sender=sender, sender_server=server, kind=kind, view=view, texts=texts)
 
     async def _lets_in(self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()) -> bool:
@@ -138,7 +138,7 @@ class RoomSignals:
         link, view = self._ctx.link(room_id), self._ctx.view(room_id)
         if link is None or view is None:
             return
-        out = EphemeralOut(link=link, sender=Ref(self._ctx.id, user), kind=kind, view=view)
+        out = EphemeralOut(link=link, sender=NativeId(self._ctx.id, user), kind=kind, view=view)
         if await passes(self._ctx, out):
             self._sender.tell(self._servers(room_id), name, edu)
 
@@ -151,7 +151,7 @@ class RoomSignals:
 
     def _here(self, view: RoomView, user: str) -> bool:
         """Whether somebody is in a room; of a ghost the core knows only by another name, it is said so."""
-        person = view.person(Ref(self._ctx.id, user))
+        person = view.person(NativeId(self._ctx.id, user))
         return person is None or person.membership is Membership.JOIN
 
     async def type(self, user: str, room: MatrixRoom, *, typing: bool, seconds: float) -> None:
@@ -200,7 +200,7 @@ class RoomSignals:
         self.told(room_id)
         if (await self._ctx.home_of(user)).network != self._ctx.id:
             return
-        await self._ctx.signal(room_id, Typing(user=Ref(self._ctx.id, user), typing=on))
+        await self._ctx.signal(room_id, Typing(user=NativeId(self._ctx.id, user), typing=on))
 
     def changed(self, name: str) -> None:
         """Something about a room or person is other than before that is not kept."""
@@ -228,7 +228,7 @@ class RoomSignals:
             return
         event = await self._ctx.event_by(receipt.event_id)
         if event is not None:
-            user = Ref(self._ctx.id, receipt.user)
+            user = NativeId(self._ctx.id, receipt.user)
             at = min(receipt.ts, self._ctx.clock.now())
             signal = Receipt(user=user, event=event, ts=at, thread=receipt.thread)
             await self._ctx.signal(receipt.room_id, signal)

@@ -19,8 +19,8 @@ from hansa import (
     Custom,
     LocalProtocolError,
     Membership,
+    NativeId,
     NetworkContext,
-    Ref,
     Refusal,
     RefusalCode,
     RemoteProtocolError,
@@ -113,7 +113,7 @@ class Upgrades:
             RoomUpgrade(
                 network=self._ctx.id,
                 room=old.room_id,
-                user=Ref(self._ctx.id, user),
+                user=NativeId(self._ctx.id, user),
                 user_server=self._own.server,
                 version=version,
                 servers=view.servers() if view is not None else frozenset(),
@@ -121,7 +121,7 @@ class Upgrades:
         )
         body = {"body": "This room has been replaced", "replacement_room": old.room_id}
         if view is not None:
-            tombstone = Said(Ref(self._ctx.id, user), self._own.server, (TOMBSTONE, "", body))
+            tombstone = Said(NativeId(self._ctx.id, user), self._own.server, (TOMBSTONE, "", body))
             await self._judging.drafts(old.room_id, view, [tombstone])
         names = await aliases_of(self._ctx.store, old.room_id)
         said = [key for key, event in state.items() if speaks(event)]
@@ -293,7 +293,7 @@ class Upgrades:
             RoomUpgrade(
                 network=self._ctx.id,
                 room=old.room_id,
-                user=Ref(self._ctx.id, sender),
+                user=NativeId(self._ctx.id, sender),
                 user_server=server,
                 version=new.version.id,
                 servers=frozenset({*servers, server}),

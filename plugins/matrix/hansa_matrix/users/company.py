@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from hansa import Membership, NetworkContext, Ref, RoomView
+from hansa import Membership, NativeId, NetworkContext, RoomView
 
 from hansa_matrix.proto import ids
 
@@ -17,7 +17,7 @@ class Company:
         self.server = server
 
     def _rooms(self, user: str) -> Iterator[RoomView]:
-        person_id = Ref(self._ctx.id, user)
+        person_id = NativeId(self._ctx.id, user)
         for link in self._ctx.links():
             view = self._ctx.view(link.native.id)
             person = view.person(person_id) if view is not None else None
@@ -45,7 +45,7 @@ class Company:
     def inside(self, room_id: str, user: str) -> bool:
         """Whether somebody is in a room."""
         view = self._ctx.view(room_id)
-        return view is not None and view.membership(Ref(self._ctx.id, user)) is Membership.JOIN
+        return view is not None and view.membership(NativeId(self._ctx.id, user)) is Membership.JOIN
 
     def shared(self, user: str) -> bool:
         """Whether somebody is in a room that we are in too: then their server tells us of them."""
@@ -53,7 +53,7 @@ class Company:
 
     def rooms(self, user: str) -> list[str]:
         """The ids of somebody's rooms."""
-        who = Ref(self._ctx.id, user)
+        who = NativeId(self._ctx.id, user)
         views = ((link.native.id, self._ctx.view(link.native.id)) for link in self._ctx.links())
         return [room for room, view in views if view and view.membership(who) is Membership.JOIN]
 

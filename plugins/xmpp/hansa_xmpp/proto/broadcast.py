@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from hansa import Event, Member, Ref, Role
+from hansa import Event, Member, NativeId, Role
 
 from hansa_xmpp.proto import convert, jid, render
 from hansa_xmpp.proto.occupants import Occupant
@@ -43,7 +43,7 @@ class Parting:
 class Broadcast:
     """Makes a room's stanzas. ``occupant_id`` is XEP-0421's: the same person, the same id, for ever."""
 
-    def __init__(self, room: str, occupant_id: Callable[[Ref], str]) -> None:
+    def __init__(self, room: str, occupant_id: Callable[[NativeId], str]) -> None:
         self.room = room
         self._occupant_id = occupant_id
 
@@ -117,5 +117,5 @@ class Broadcast:
     def _x(self, item: str, codes: Iterable[int]) -> str:
         return element("x", MUC_USER, item + "".join(element("status", code=str(c)) for c in codes))
 
-    def _mark(self, user: Ref) -> str:
+    def _mark(self, user: NativeId) -> str:
         return element("occupant-id", OCCUPANT_ID, id=self._occupant_id(user))

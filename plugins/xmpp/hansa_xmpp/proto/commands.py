@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hansa import Content, Event, Ref
+from hansa import Content, Event, NativeId
 
 from hansa_xmpp.proto.convert import SentIds
 from hansa_xmpp.proto.render import Outgoing
@@ -39,7 +39,7 @@ class Enter:
     """``user`` wants to come in on one more connection, under ``nick``."""
 
     stanza: Stanza
-    user: Ref
+    user: NativeId
     nick: str
     history: Asked
 
@@ -49,7 +49,7 @@ class Rename:
     """``user``, who is here, wants ``nick``."""
 
     stanza: Stanza
-    user: Ref
+    user: NativeId
     nick: str
 
 
@@ -58,7 +58,7 @@ class Say:
     """``user`` wants ``content`` to happen."""
 
     stanza: Stanza
-    user: Ref
+    user: NativeId
     content: Content
     ids: SentIds = SentIds()  # noqa: RUF009  # frozen
 
@@ -67,7 +67,7 @@ class Say:
 class Gone:
     """A connection is out. ``last``: it was the person's last one here."""
 
-    user: Ref
+    user: NativeId
     full: str
     last: bool
 
@@ -83,7 +83,7 @@ class Ignore:
 class Renamed:
     """One of our own network's people has another nick, which they did not ask for."""
 
-    user: Ref
+    user: NativeId
     nick: str
 
 

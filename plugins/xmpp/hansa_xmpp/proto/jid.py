@@ -22,7 +22,7 @@ import base64
 import hashlib
 import re
 
-from hansa import Ref
+from hansa import NativeId
 
 SHORT_FORM = "matrix"
 MAX_PART = 1023
@@ -72,7 +72,7 @@ def unescape(text: str) -> str | None:
     return part if escape(part) == text else None
 
 
-def puppet(user: Ref, gateway: str) -> str:
+def puppet(user: NativeId, gateway: str) -> str:
     """The bare JID of a person of another network. Injective, and the same for ever."""
     match = _USER.fullmatch(user.id)
     if match is None:
@@ -88,7 +88,7 @@ def puppet(user: Ref, gateway: str) -> str:
     return f"{local}@{gateway}"
 
 
-def person(jid: str, gateway: str) -> Ref | None:
+def person(jid: str, gateway: str) -> NativeId | None:
     """The person behind a puppet's bare JID; None for a hash and for what ``puppet`` never writes."""
     local, at, domain = jid.rpartition("@")
     if not at or domain != gateway:
@@ -96,11 +96,11 @@ def person(jid: str, gateway: str) -> Ref | None:
     parts = [unescape(part) for part in local.split("%")]
     match parts:
         case [str(name), str(server)]:
-            user = Ref(SHORT_FORM, f"@{name}:{server}")
+            user = NativeId(SHORT_FORM, f"@{name}:{server}")
         case ["", str(whole), str(network)]:
-            user = Ref(network, whole)
+            user = NativeId(network, whole)
         case [str(name), str(server), str(network)]:
-            user = Ref(network, f"@{name}:{server}")
+            user = NativeId(network, f"@{name}:{server}")
         case _:
             return None
     return user if puppet(user, gateway) == jid else None

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from hansa import Content, Event, Member, Membership, Name, Person, Ref, Role, RoomView, Topic
+from hansa import Content, Event, Member, Membership, Name, NativeId, Person, Role, RoomView, Topic
 
 from hansa_xmpp.proto import broadcast, convert, errors, jid, render
 from hansa_xmpp.proto.broadcast import Broadcast, Parting
@@ -44,7 +44,7 @@ class Muc:
     """One room. ``network`` is our own network's id: its people come by stanzas, all others by events."""
 
     def __init__(
-        self, room: str, network: str, occupant_id: Callable[[Ref], str], *, max_sessions: int
+        self, room: str, network: str, occupant_id: Callable[[NativeId], str], *, max_sessions: int
     ) -> None:
         self.room = room
         self.roster = Roster()
@@ -55,9 +55,9 @@ class Muc:
         self._topic: str | None = None
         self._name: str | None = None
 
-    def user(self, stanza: Stanza) -> Ref:
+    def user(self, stanza: Stanza) -> NativeId:
         """The person who sent a stanza."""
-        return Ref(self._network, stanza.sender.bare)
+        return NativeId(self._network, stanza.sender.bare)
 
     def receive(self, stanza: Stanza) -> list[Command]:
         """A message or presence to the room or one of its occupants."""
@@ -103,7 +103,9 @@ class Muc:
         if self.roster.session(stanza.sender.full) is None:
             return _refuse(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
         if stanza.type in {"", "normal"} and (invite := convert.invite_of(stanza)) is not None:
-            invited = jid.person(invite.user, jid.domain_of(self.room)) or Ref(self._network, invite.user)
+            invited = jid.person(invite.user, jid.domain_of(self.room)) or NativeId(
+                self._network, invite.user
+            )
             member = Member(user=invited, membership=Membership.INVITE, reason=invite.reason)
             return [Say(stanza, self.user(stanza), member)]
         if stanza.type != "groupchat":
@@ -198,7 +200,7 @@ class Muc:
             self.roster.release(request.user)
         return errors.error(request.stanza, condition, text)
 
-    def renamed(self, user: Ref, nick: str, name: str = "") -> list[Outgoing]:
+    def renamed(self, user: NativeId, nick: str, name: str = "") -> list[Outgoing]:
         """Somebody has another nick (XEP-0045 section 7.6); nothing if it is the same."""
         occupant = self.roster.of(user)
         if occupant is None:
@@ -224,7 +226,7 @@ class Muc:
         said.append(self._say.present(occupant, own, [broadcast.SELF, *codes]))
         return said
 
-    def restore(self, user: Ref, nick: str, full: str, upto: int) -> None:
+    def restore(self, user: NativeId, nick: str, full: str, upto: int) -> None:
         """A connection that is known from before; nothing is said of it."""
         occupant = self.roster.of(user)
         if occupant is None:
@@ -323,7 +325,7 @@ class Muc:
         name = person.name if person else None
         return nick_for(event.sender, name, lambda n: not self.roster.free(n, event.sender))
 
-    def _present_speaker(self, user: Ref, view: RoomView) -> list[Outgoing]:
+    def _present_speaker(self, user: NativeId, view: RoomView) -> list[Outgoing]:
         person = view.person(user)
         known = user.network == self._network or self.roster.of(user) is not None
         if known or person is None or person.membership is not Membership.JOIN:
@@ -380,7 +382,7 @@ class Muc:
         self.roster.remove(occupant.user)
         return said
 
-    def _others(self, user: Ref) -> tuple[str, ...]:
+    def _others(self, user: NativeId) -> tuple[str, ...]:
         own = self.roster.of(user)
         return tuple(f for f in self.roster.receivers() if own is None or f not in own.sessions)
 

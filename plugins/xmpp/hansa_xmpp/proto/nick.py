@@ -13,7 +13,7 @@ import stringprep
 import unicodedata
 from collections.abc import Callable
 
-from hansa import Ref, cut
+from hansa import NativeId, cut
 from slixmpp.jid import JID, InvalidJID
 
 #: Far below the 1023 bytes of a resource, so that a suffix always fits (bytes).
@@ -72,12 +72,12 @@ def _left_to_right(text: str) -> str:
     return " ".join("".join(c for c in text if not stringprep.in_table_d1(c)).split())
 
 
-def local_name(user: Ref) -> str:
+def local_name(user: NativeId) -> str:
     """The readable first part of a user id: ``alice`` of ``@alice:example.org`` and ``alice@example.org``."""
     return user.id.removeprefix("@").partition(":")[0].partition("@")[0]
 
 
-def nick_for(user: Ref, name: str | None, taken: Callable[[str], bool]) -> str:
+def nick_for(user: NativeId, name: str | None, taken: Callable[[str], bool]) -> str:
     """The nick of a person who cannot choose it here: the name, else the id's first part; with a suffix made
     of the id where that is taken. The same people in the same room give the same nicks.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hansa import Ref, Role
+from hansa import NativeId, Role
 
 #: A ``seq`` that no event has: who was given the log up to it is given nothing.
 _NOTHING = 2**63 - 1
@@ -21,7 +21,7 @@ class Occupant:
     ``taken``: their nick was taken from them.
     """
 
-    user: Ref
+    user: NativeId
     nick: str
     name: str = ""
     role: Role = Role.MEMBER
@@ -33,10 +33,10 @@ class Roster:
     """The occupants of one room. A nick has one holder; all connections of a person share one nick."""
 
     def __init__(self) -> None:
-        self._occupants: dict[Ref, Occupant] = {}
-        self._nicks: dict[str, Ref] = {}
+        self._occupants: dict[NativeId, Occupant] = {}
+        self._nicks: dict[str, NativeId] = {}
         self._sessions: dict[str, Occupant] = {}
-        self._reserved: dict[Ref, str] = {}
+        self._reserved: dict[NativeId, str] = {}
 
     def __iter__(self) -> Iterator[Occupant]:
         return iter(list(self._occupants.values()))
@@ -44,7 +44,7 @@ class Roster:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def of(self, user: Ref) -> Occupant | None:
+    def of(self, user: NativeId) -> Occupant | None:
         """The occupant who is ``user``."""
         return self._occupants.get(user)
 
@@ -57,21 +57,21 @@ class Roster:
         """The occupant whose connection ``full`` is."""
         return self._sessions.get(full)
 
-    def free(self, nick: str, user: Ref) -> bool:
+    def free(self, nick: str, user: NativeId) -> bool:
         """True if ``user`` may have ``nick``: nobody else holds it or is about to."""
         return self._nicks.get(nick, user) == user
 
-    def expected(self, user: Ref) -> bool:
+    def expected(self, user: NativeId) -> bool:
         """True if ``user`` is here or about to be."""
         return user in self._occupants or user in self._reserved
 
-    def reserve(self, user: Ref, nick: str) -> None:
+    def reserve(self, user: NativeId, nick: str) -> None:
         """Keep ``nick`` for somebody who is about to take it."""
         self.release(user)
         self._reserved[user] = nick
         self._nicks.setdefault(nick, user)
 
-    def release(self, user: Ref) -> None:
+    def release(self, user: NativeId) -> None:
         """End a reservation that was not used."""
         nick = self._reserved.pop(user, None)
         occupant = self._occupants.get(user)
@@ -89,7 +89,7 @@ class Roster:
         for full in occupant.sessions:
             self._sessions[full] = occupant
 
-    def remove(self, user: Ref) -> Occupant | None:
+    def remove(self, user: NativeId) -> Occupant | None:
         """Take somebody out, with all connections."""
         occupant = self._occupants.pop(user, None)
         if occupant is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from hansa import Join, Knock, NetworkContext, Ref, RemoteProtocolError, Request
+from hansa import Join, Knock, NativeId, NetworkContext, RemoteProtocolError, Request
 from orjson import Fragment
 
 from hansa_matrix.crossings import require, words_of
@@ -219,7 +219,7 @@ async def may_join(ctx: NetworkContext, room_id: str, user: str, event: Pdu | No
         Join(
             network=ctx.id,
             room=room_id,
-            user=Ref(ctx.id, user),
+            user=NativeId(ctx.id, user),
             user_server=ids.domain_of(user),
             outbound=False,
             servers=view.servers() if view else frozenset(),
@@ -236,7 +236,7 @@ async def may_knock(ctx: NetworkContext, room_id: str, user: str, event: Pdu | N
         Knock(
             network=ctx.id,
             room=room_id,
-            user=Ref(ctx.id, user),
+            user=NativeId(ctx.id, user),
             user_server=ids.domain_of(user),
             outbound=False,
             servers=view.servers() if view else frozenset(),

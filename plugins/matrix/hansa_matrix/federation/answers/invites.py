@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hansa import Invite, Member, Membership, NetworkContext, Ref, RemoteProtocolError, Request
+from hansa import Invite, Member, Membership, NativeId, NetworkContext, RemoteProtocolError, Request
 
 from hansa_matrix.crossings import require
 from hansa_matrix.crypto import verify
@@ -92,7 +92,7 @@ class Invited:
             Invite(
                 network=self._ctx.id,
                 room=pdu.room_id,
-                sender=Ref(self._ctx.id, pdu.sender),
+                sender=NativeId(self._ctx.id, pdu.sender),
                 sender_server=origin,
                 user=await self._ctx.home_of(target),
                 outbound=False,
