@@ -5,13 +5,13 @@ from __future__ import annotations
 from hansa import (
     Busy,
     Delivery,
-    Inbound,
     Message,
     NativeId,
     NetworkContext,
     OpenedRoom,
     Retry,
     Style,
+    Submission,
     hookimpl,
 )
 from pydantic import BaseModel, ConfigDict, Field
@@ -60,7 +60,7 @@ class Echo:
 
     async def say(self, room: str, person: str, content: Message, origin: str) -> None:
         """Tell the core what happened on our side."""
-        inbound = Inbound(
+        inbound = Submission(
             origin=NativeId(self.ctx.id, origin),
             room=NativeId(self.ctx.id, room),
             sender=NativeId(self.ctx.id, person),

@@ -8,12 +8,12 @@ import pytest
 from hansa import (
     Action,
     EventIn,
-    Inbound,
     LocalProtocolError,
     Message,
     NativeFacts,
     NativeId,
     Reason,
+    Submission,
     Verdict,
     hookimpl,
 )
@@ -51,8 +51,8 @@ def clumsy(made: dict[str, Actor]):
     return plugin
 
 
-def said(text: str) -> Inbound:
-    return Inbound(
+def said(text: str) -> Submission:
+    return Submission(
         origin=NativeId("left", f"o-{text}"),
         room=NativeId("left", "a"),
         sender=NativeId("left", "ann@x"),

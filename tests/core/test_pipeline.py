@@ -11,13 +11,13 @@ from hansa import (
     Crossing,
     EventIn,
     EventOut,
-    Inbound,
     LocalProtocolError,
     Message,
     NativeId,
     Reason,
     Refused,
     Retry,
+    Submission,
     Verdict,
     hookimpl,
 )
@@ -93,7 +93,7 @@ async def test_a_hosted_room_gets_its_own_events_back_in_log_order():
 async def test_a_network_may_speak_only_for_its_own():
     made: dict[str, Actor] = {}
     async with running(networks(made), rooms=ROOM):
-        stranger = Inbound(
+        stranger = Submission(
             origin=NativeId("right", "x"),
             room=NativeId("left", "a"),
             sender=NativeId("right", "bob@y"),
@@ -162,7 +162,7 @@ async def test_a_full_room_pushes_back_instead_of_growing():
     made: dict[str, Actor] = {}
     async with running(networks(made), rooms=ROOM):
         many = [
-            Inbound(
+            Submission(
                 origin=NativeId("left", f"o{n}"),
                 room=NativeId("left", "a"),
                 sender=NativeId("left", "ann@x"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hansa import Collection, Conflict, Inbound, Insert, InternalError, Message, NativeId, Schema
+from hansa import Collection, Conflict, Insert, InternalError, Message, NativeId, Schema, Submission
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 
@@ -14,8 +14,8 @@ RECEIPTS = Schema(owner="left", version=1, collections=(Collection(name="receipt
 RECEIPT = Insert("receipt", ("r1",), b"taken")
 
 
-def said(text: str, *, room: str = "a", origin: str = "") -> Inbound:
-    return Inbound(
+def said(text: str, *, room: str = "a", origin: str = "") -> Submission:
+    return Submission(
         origin=NativeId("left", origin or text),
         room=NativeId("left", room),
         sender=NativeId("left", "ann@x"),

@@ -10,7 +10,6 @@ import pytest
 from hansa import (
     Action,
     EventIn,
-    Inbound,
     Member,
     Membership,
     Message,
@@ -19,6 +18,7 @@ from hansa import (
     OpenedRoom,
     Prepared,
     Reason,
+    Submission,
     Topic,
     Verdict,
     ViewChange,
@@ -40,7 +40,7 @@ class Ruling(Actor):
         del create
         return OpenedRoom(native=NativeId(self.ctx.id, address), authority=True)
 
-    async def ready(self, link: Any, inbound: Inbound) -> None:
+    async def ready(self, link: Any, inbound: Submission) -> None:
         del link, inbound
 
     async def fetch(self, link: Any, refs: Any) -> bool:
@@ -55,7 +55,7 @@ class Ruling(Actor):
         del link, batch
         return self
 
-    async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared:
+    async def prepare(self, inbound: Submission, verdict: Verdict) -> Prepared:
         del inbound
         return Prepared(shown=verdict.allowed)
 
@@ -70,7 +70,7 @@ class Ruling(Actor):
 
     async def stands(self, content: Any) -> Any:
         self._made += 1
-        inbound = Inbound(
+        inbound = Submission(
             origin=NativeId("left", f"native-{self._made}"),
             room=NativeId("left", "a"),
             sender=ANN,

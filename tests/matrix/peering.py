@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from hansa import Custom, Member, Membership, NativeId, SubmitResult
-from hansa import Inbound as Submitted
+from hansa import Submission as Submitted
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from matrix.inbound import THEIRS, Inbound

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hansa import Append, Inbound, Member, Membership, Message, NativeId, Put, Row, StreamTail
+from hansa import Append, Member, Membership, Message, NativeId, Put, Row, StreamTail, Submission
 from hansa_matrix.federation import sender
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.room.room import MOST_BRANCHES, MOST_ENDS
@@ -19,7 +19,7 @@ async def spoken(house, text):
     ctx = house.app.contexts["matrix"]
     (outcome,) = await ctx.submit(
         [
-            Inbound(
+            Submission(
                 origin=NativeId("matrix", f"own-{text}"),
                 room=NativeId("matrix", house.room.room_id),
                 sender=NativeId("matrix", f"@hansa:{OURS}"),

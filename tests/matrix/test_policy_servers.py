@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from hansa import Action, Member, Membership, Message, NativeId, RefusalCode, SubmitResult, Verdict
-from hansa import Inbound as Submitted
+from hansa import Submission as Submitted
 from hansa.testing import until
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.federation.client import Refused

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hansa import Inbound, Message, NativeId
+from hansa import Message, NativeId, Submission
 from hansa_matrix.facts import facts_of_native
 from hansa_matrix.room.administration import OwnDraft
 from hansa_matrix.room.native import Arrived, Backfilled, Spoken
@@ -129,7 +129,9 @@ class _Pdu:
 def _facts(native):
     ref = NativeId("matrix", "@ann:x.example")
     return facts_of_native(
-        Inbound(origin=ref, room=ref, sender=ref, content=Message(text=""), ts=0, native=native, draft=True),
+        Submission(
+            origin=ref, room=ref, sender=ref, content=Message(text=""), ts=0, native=native, draft=True
+        ),
         "x.example",
     )
 
@@ -146,7 +148,7 @@ def test_a_draft_and_a_pdu_have_the_same_facts():
 
 def _acts(native, sender="@ann:x.example", server="x.example"):
     ref = NativeId("matrix", sender)
-    inbound = Inbound(
+    inbound = Submission(
         origin=NativeId("matrix", "$e"), room=ref, sender=ref, content=Message(text=""), ts=7, native=native
     )
     facts = facts_of_native(inbound, server)

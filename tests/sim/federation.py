@@ -12,11 +12,11 @@ from hansa import (
     Busy,
     Custom,
     Event,
-    Inbound,
     LocalProtocolError,
     Message,
     NativeId,
     StoreFault,
+    Submission,
     SubmitResult,
 )
 from hansa.setup import NetworkSetup
@@ -95,7 +95,7 @@ class Server:
     def user(self, local: str) -> str:
         return f"@{local}:{self.server_name}"
 
-    async def _insist(self, make: Callable[[], Inbound], patience: int = 400) -> SubmitResult | None:
+    async def _insist(self, make: Callable[[], Submission], patience: int = 400) -> SubmitResult | None:
         for _ in range(patience):
             try:
                 inbound = make()
@@ -119,8 +119,8 @@ class Server:
         self._made += 1
         origin = f"local-{self._made}"
 
-        def make() -> Inbound:
-            return Inbound(
+        def make() -> Submission:
+            return Submission(
                 origin=NativeId("matrix", origin),
                 room=NativeId("matrix", self.room.room_id),
                 sender=NativeId("matrix", self.user(local)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from hansa import Delivery, Inbound, Message, NativeId, hookimpl
+from hansa import Delivery, Message, NativeId, Submission, hookimpl
 from hansa.setup import NetworkSetup
 from hansa.testing.actor import Actor, Config
 from hansa.testing.sim import Simulation
@@ -63,9 +63,9 @@ class Stage(ModuleType):
         return NetworkSetup(id=network, module=self, options=Config(), **more)
 
 
-def said(sim: Simulation, network: str, room: str, person: str, text: str) -> Inbound:
+def said(sim: Simulation, network: str, room: str, person: str, text: str) -> Submission:
     """One message; its text is its origin, so that saying it again is the same event."""
-    return Inbound(
+    return Submission(
         origin=NativeId(network, f"o-{text}"),
         room=NativeId(network, room),
         sender=NativeId(network, person),

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from hansa import Busy, Delivery, Inbound, Retry, StoreFault, SubmitResult
+from hansa import Busy, Delivery, Retry, StoreFault, Submission, SubmitResult
 from hansa.store.base import Store
 from hansa.testing.faulty_store import Fault, FaultyStore
 from hansa.testing.sim import Crashed, Havoc, Machine, Simulation, havoc, seeds, simulate
@@ -18,7 +18,7 @@ _LINKS = ("a:r", "b:r", "c:r")
 _EACH = 25
 
 
-async def _insist(sim: Simulation, machine: Machine, inbound: Inbound) -> SubmitResult:
+async def _insist(sim: Simulation, machine: Machine, inbound: Submission) -> SubmitResult:
     """Submit until it is acknowledged, as a network does with what it may not lose."""
     while True:
         try:

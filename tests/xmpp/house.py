@@ -14,7 +14,6 @@ from hansa import (
     Delivery,
     Event,
     Features,
-    Inbound,
     Kind,
     Level,
     Member,
@@ -23,6 +22,7 @@ from hansa import (
     NativeId,
     NetworkContext,
     OpenedRoom,
+    Submission,
     SubmitResult,
     hookimpl,
 )
@@ -171,7 +171,7 @@ class Other:
         for sender, content in items:
             self._count += 1
             origin, room = NativeId("matrix", f"${self._life}-{self._count}"), NativeId("matrix", "#lobby")
-            made.append(Inbound(origin=origin, room=room, sender=sender, content=content, ts=0))
+            made.append(Submission(origin=origin, room=room, sender=sender, content=content, ts=0))
         return await self.ctx.submit(made)
 
     async def say(self, who: str, *texts: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from hansa.environment import Clock, Http, Random
 from hansa.model.crossing import Crossing
 from hansa.model.ephemeral import EphemeralEvent
-from hansa.model.events import Direction, Event, Inbound, Link, SubmitResult
+from hansa.model.events import Direction, Event, Link, Submission, SubmitResult
 from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
 from hansa.model.view import RoomView, ViewChange
@@ -65,7 +65,9 @@ class PluginContext(Protocol):
 class NetworkContext(PluginContext, Protocol):
     """What a network may use besides. Native ids are strings of this network; the context adds its id."""
 
-    async def submit(self, items: Sequence[Inbound], *, receipt: Insert | None = None) -> list[SubmitResult]:
+    async def submit(
+        self, items: Sequence[Submission], *, receipt: Insert | None = None
+    ) -> list[SubmitResult]:
         """Tell the core what happened, in order per room. Returns when each is durable or refused. Raises
         ``Busy`` where the room's queue is full, and LocalProtocolError for a room without a link or a
         sender of a network that is not ours to speak for.

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from hansa.model.crossing import Crossing
 from hansa.model.ephemeral import EphemeralEvent
 from hansa.model.errors import HansaError
-from hansa.model.events import Delivery, Inbound, Link, NativeFacts, Refusal
+from hansa.model.events import Delivery, Link, NativeFacts, Refusal, Submission
 from hansa.model.fast_dataclass import quick
 from hansa.model.features import Features
 from hansa.model.ref import NativeId
@@ -74,7 +74,7 @@ class KnowsServers(Protocol):
         """The server of a user id of this network. Pure."""
         ...
 
-    def facts(self, inbound: Inbound) -> NativeFacts:
+    def facts(self, inbound: Submission) -> NativeFacts:
         """What policies may know of an event this network submits. Pure."""
         ...
 
@@ -223,7 +223,9 @@ class Countersign:
 class Turn(Protocol):
     """One batch of one room, prepared in order. Later drafts see the effect of earlier ones."""
 
-    async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared | Missing | Countersign | Refusal:
+    async def prepare(
+        self, inbound: Submission, verdict: Verdict
+    ) -> Prepared | Missing | Countersign | Refusal:
         """Judge by native rules and draft the writes: store reads and CPU only. ``verdict`` that is not
         ALLOW comes only with an event that stands in native history: it is accepted but not shown.
         """
@@ -246,7 +248,7 @@ class Turn(Protocol):
 class Authority(Protocol):
     """A network whose native rules decide in a room."""
 
-    async def ready(self, link: Link, inbound: Inbound) -> Refusal | None:
+    async def ready(self, link: Link, inbound: Submission) -> Refusal | None:
         """Outside the turn, may do I/O: what must exist before the event can be prepared."""
         ...
 
@@ -260,7 +262,7 @@ class Authority(Protocol):
         """
         ...
 
-    async def turn(self, link: Link, batch: Sequence[Inbound]) -> Turn:
+    async def turn(self, link: Link, batch: Sequence[Submission]) -> Turn:
         """Begin a batch: reads in one go what preparing it will need. There is at most one open turn per
         link.
         """

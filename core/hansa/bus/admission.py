@@ -17,7 +17,7 @@ from hansa.bus.rooms import Room
 from hansa.model.content import Member, Membership
 from hansa.model.crossing import EventIn, EventOut
 from hansa.model.errors import Busy
-from hansa.model.events import Inbound, Link, NativeFacts, Refusal, RefusalCode, SubmitResult
+from hansa.model.events import Link, NativeFacts, Refusal, RefusalCode, Submission, SubmitResult
 from hansa.model.verdict import ALLOW, Action, Verdict, strictest
 from hansa.store.base import Insert, Write
 from hansa.store.faults import StoreFault
@@ -41,13 +41,13 @@ class Networks(Protocol):
 
 @dataclass(slots=True, eq=False)
 class PendingSubmission:
-    """One ``Inbound`` on its way. ``writes`` are the rows of its decisions, ``withheld`` the links it may not
-    pass with their decision ids; ``ready`` refuses it at its turn; ``fetches`` counts the turns it left.
+    """One ``Submission`` on its way. ``writes`` are the rows of its decisions, ``withheld`` the links it may
+    not pass with their decision ids; ``ready`` refuses it at its turn; ``fetches`` counts the turns it left.
     ``generation`` is that of the policies that judged it. ``receipt`` is written with it, if what came
     ``before`` it is durable by then. One that ``stays`` never leaves its turn: it fails instead.
     """
 
-    inbound: Inbound
+    inbound: Submission
     link: Link
     done: asyncio.Future[SubmitResult]
     fetches: int = 0
@@ -146,14 +146,14 @@ class Admission:
             item.writes += judged.writes
         item.verdict = _merged([j.verdict for j in asked], immutable=immutable)
 
-    def _reached(self, inbound: Inbound) -> frozenset[str]:
+    def _reached(self, inbound: Submission) -> frozenset[str]:
         """The server that gets it besides those in the room: of somebody who is asked in."""
         content = inbound.content
         if not isinstance(content, Member) or content.membership is not Membership.INVITE:
             return frozenset()
         return frozenset({self.server_of(content.user.network, content.user.id)})
 
-    def _facts(self, inbound: Inbound) -> NativeFacts:
+    def _facts(self, inbound: Submission) -> NativeFacts:
         network = self._networks.network(inbound.sender.network)
         if isinstance(network, KnowsServers):
             return network.facts(inbound)

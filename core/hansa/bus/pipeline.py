@@ -27,7 +27,7 @@ from hansa.bus.rooms import Room, Rooms
 from hansa.bus.view_rules import CoreTurn
 from hansa.model.content import REDACTED, Custom, Member
 from hansa.model.errors import Busy, InternalError, LocalProtocolError
-from hansa.model.events import Event, Inbound, Refusal, SubmitResult, refusal_by
+from hansa.model.events import Event, Refusal, Submission, SubmitResult, refusal_by
 from hansa.model.ref import NativeId
 from hansa.model.verdict import ALLOW, Action
 from hansa.model.view import ViewChange, change_by, unread
@@ -122,7 +122,7 @@ class Pipeline:
         return len(queue.waiting) if queue else 0
 
     async def submit(
-        self, network: str, items: Sequence[Inbound], receipt: Insert | None = None
+        self, network: str, items: Sequence[Submission], receipt: Insert | None = None
     ) -> list[SubmitResult]:
         """See ``NetworkContext.submit``; ``receipt`` names its scope."""
         loop = asyncio.get_running_loop()

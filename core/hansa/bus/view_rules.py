@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hansa.api.contracts import Missing, Prepared
 from hansa.model.content import Custom, Encrypted, Member, Membership, Message
-from hansa.model.events import Inbound, Refusal, RefusalCode
+from hansa.model.events import Refusal, RefusalCode, Submission
 from hansa.model.verdict import Verdict
 from hansa.model.view import RoomView
 from hansa.store.base import Write
@@ -21,7 +21,7 @@ class CoreTurn:
         self._view = view
         self._drafts: dict[object, Membership] = {}
 
-    async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared | Missing | Refusal:
+    async def prepare(self, inbound: Submission, verdict: Verdict) -> Prepared | Missing | Refusal:
         """See ``Turn.prepare``."""
         content, sender = inbound.content, inbound.sender
         standing = self._drafts.get(sender) or self._view.membership(sender)

@@ -14,7 +14,16 @@ from hansa.environment import Clock, Http, Random
 from hansa.model.crossing import Crossing, DirectoryQuery
 from hansa.model.ephemeral import EphemeralEvent
 from hansa.model.errors import LocalProtocolError
-from hansa.model.events import Direction, Event, Inbound, Link, Refusal, RefusalCode, SubmitResult, refusal_by
+from hansa.model.events import (
+    Direction,
+    Event,
+    Link,
+    Refusal,
+    RefusalCode,
+    Submission,
+    SubmitResult,
+    refusal_by,
+)
 from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
 from hansa.model.view import RoomView, ViewChange
@@ -86,7 +95,9 @@ class Context(BasicContext):
         """See ``hansa.PluginContext.spawn``."""
         return self._runner.spawn(work, name)
 
-    async def submit(self, items: Sequence[Inbound], *, receipt: Insert | None = None) -> list[SubmitResult]:
+    async def submit(
+        self, items: Sequence[Submission], *, receipt: Insert | None = None
+    ) -> list[SubmitResult]:
         """See ``hansa.NetworkContext.submit``."""
         owned = self.store.owned(receipt) if receipt is not None else None
         assert owned is None or isinstance(owned, Insert)

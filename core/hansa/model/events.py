@@ -60,7 +60,7 @@ class Link:
 
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inbound:
+class Submission:
     """What a network submits. ``room`` is the native room; ``ts`` is the sender's claim in ms.
 
     ``native`` is opaque to the core (an arrived PDU, a client's JSON) and reaches only the authority. An
@@ -141,7 +141,7 @@ def refusal_by(verdict: Verdict) -> Refusal:
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitResult:
-    """What became of one ``Inbound``.
+    """What became of one ``Submission``.
 
     ``event`` is set if it stands in the log (also when it was known already: ``duplicate``).
     ``refusal`` is set if it did not happen. Neither is set for what was taken but has no place in the

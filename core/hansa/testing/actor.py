@@ -15,7 +15,7 @@ from hansa.api.contracts import OpenedRoom
 from hansa.api.hookspecs import hookimpl
 from hansa.model.content import Content, Kind, Member, Membership, Message, Name, Style, Topic
 from hansa.model.ephemeral import EphemeralEvent, Receipt, Typing
-from hansa.model.events import Delivery, Event, Inbound, Link, NativeFacts, SubmitResult
+from hansa.model.events import Delivery, Event, Link, NativeFacts, Submission, SubmitResult
 from hansa.model.features import Features, Level
 from hansa.model.ref import NativeId
 
@@ -85,7 +85,7 @@ class Actor:
         """See ``hansa.KnowsServers``."""
         return user.partition("@")[2] or self.ctx.id
 
-    def facts(self, inbound: Inbound) -> NativeFacts:
+    def facts(self, inbound: Submission) -> NativeFacts:
         """See ``hansa.KnowsServers``."""
         return NativeFacts(sender_server=self.server_of(inbound.sender.id))
 
@@ -101,7 +101,7 @@ class Actor:
     async def do(self, room: str, person: str, content: Content, *, origin: str = "") -> SubmitResult:
         """One event of one person."""
         self._made += 1
-        inbound = Inbound(
+        inbound = Submission(
             origin=NativeId(self.ctx.id, origin or f"{self.ctx.id}-said-{self._made}"),
             room=NativeId(self.ctx.id, room),
             sender=NativeId(self.ctx.id, person),

@@ -36,7 +36,7 @@ from hansa.model.content import (
     Topic,
 )
 from hansa.model.errors import RemoteProtocolError
-from hansa.model.events import Delivery, Event, Inbound
+from hansa.model.events import Delivery, Event, Submission
 from hansa.model.features import PLAIN, Features, Level
 from hansa.model.ref import NativeId
 from hansa.testing.actor import Actor, module
@@ -184,7 +184,7 @@ class NetworkSuite:
             await self._says(stage, Message(text="resounds"))
             delivery, native = stage.sends[0]
             if native and not delivery.link.hosted:
-                echo = Inbound(
+                echo = Submission(
                     origin=NativeId("tested", native),
                     room=delivery.link.native,
                     sender=NativeId("tested", self.sender),

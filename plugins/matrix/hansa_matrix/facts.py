@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hansa import Inbound, NativeFacts, NativeId
+from hansa import NativeFacts, NativeId, Submission
 
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.state_content import additional_creators
@@ -14,7 +14,7 @@ from hansa_matrix.texts import texts_of_event, texts_of_pdu
 _CREATORS = 1000
 
 
-def facts_of_native(inbound: Inbound, server: str) -> NativeFacts:
+def facts_of_native(inbound: Submission, server: str) -> NativeFacts:
     """What a policy may know of an event: the same of a PDU that arrived and of what somebody here says.
 
     An act is what a person does with a client of ours, and a PDU of another server's person. What we do in

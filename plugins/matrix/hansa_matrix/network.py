@@ -12,7 +12,6 @@ from hansa import (
     Destination,
     EphemeralEvent,
     Features,
-    Inbound,
     Kind,
     Level,
     Link,
@@ -27,6 +26,7 @@ from hansa import (
     RoomWish,
     Router,
     StoreFault,
+    Submission,
     Turn,
     hookimpl,
     scan_all,
@@ -310,7 +310,7 @@ class MatrixNetwork:
         """See ``hansa.KnowsServers.server_of``."""
         return ids.domain_of(user)
 
-    def facts(self, inbound: Inbound) -> NativeFacts:
+    def facts(self, inbound: Submission) -> NativeFacts:
         """See ``hansa.KnowsServers.facts``."""
         return facts_of_native(inbound, self._server)
 
@@ -339,7 +339,7 @@ class MatrixNetwork:
         """See ``entitled.Rooms.alias``."""
         return await self._entrance.alias(alias)
 
-    async def ready(self, link: Link, inbound: Inbound) -> Refusal | None:
+    async def ready(self, link: Link, inbound: Submission) -> Refusal | None:
         """See ``hansa.Authority.ready``: the accounts of everybody concerned exist."""
         await self._opening.wait()
         return await self._consent.ready(link, inbound)
@@ -354,7 +354,7 @@ class MatrixNetwork:
         """See ``hansa.Authority.countersign``."""
         return await self._consent.countersign(link, draft)
 
-    async def turn(self, link: Link, batch: Sequence[Inbound]) -> Turn:
+    async def turn(self, link: Link, batch: Sequence[Submission]) -> Turn:
         """See ``hansa.Authority.turn``."""
         await self._opening.wait()
         room = self._rooms.get(link.native.id)

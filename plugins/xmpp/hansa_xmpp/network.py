@@ -11,7 +11,6 @@ from typing import Any
 from hansa import (
     Delivery,
     Features,
-    Inbound,
     Kind,
     Level,
     Link,
@@ -23,6 +22,7 @@ from hansa import (
     Refusal,
     RefusalCode,
     RoomRefused,
+    Submission,
 )
 from slixmpp.jid import JID, InvalidJID
 
@@ -95,7 +95,7 @@ class XmppNetwork:
         """See ``KnowsServers.server_of``: the domain of a JID."""
         return jid.domain_of(user)
 
-    def facts(self, inbound: Inbound) -> NativeFacts:
+    def facts(self, inbound: Submission) -> NativeFacts:
         """See ``KnowsServers.facts``."""
         heard = inbound.native if isinstance(inbound.native, convert.Heard) else None
         return convert.facts_of(inbound.content, self.server_of(inbound.sender.id), heard)

@@ -14,7 +14,6 @@ from hansa import (
     Busy,
     Content,
     DirectoryQuery,
-    Inbound,
     Join,
     LocalProtocolError,
     LogLimit,
@@ -24,6 +23,7 @@ from hansa import (
     NetworkContext,
     RemoteProtocolError,
     StoreFault,
+    Submission,
     SubmitResult,
     refusal_by,
 )
@@ -304,7 +304,7 @@ class Ingress:
         """Submit and empty ``words``; who is refused is told. What is taken is shown by the log, not here."""
         if not words:
             return
-        said, items = list(words), list[Inbound]()
+        said, items = list(words), list[Submission]()
         words.clear()
         for say in said:
             inbound = self._inbound(native, say.user, say.content, say.ids)
@@ -359,9 +359,11 @@ class Ingress:
     def _unleft(self, native: str, user: NativeId, why: str) -> None:
         self._told.warning(f"leave {native}", "%s could not leave %s: %s", user, native, why)
 
-    def _inbound(self, native: str, user: NativeId, content: Content, ids: SentIds | None = None) -> Inbound:
+    def _inbound(
+        self, native: str, user: NativeId, content: Content, ids: SentIds | None = None
+    ) -> Submission:
         nonce = self._ctx.random.bytes(12).hex()
-        return Inbound(
+        return Submission(
             origin=NativeId(self._ctx.id, convert.origin_id(nonce, ids or SentIds())),
             room=NativeId(self._ctx.id, native),
             sender=user,
@@ -369,14 +371,14 @@ class Ingress:
             ts=self._ctx.clock.now(),
         )
 
-    def _heard(self, inbound: Inbound, stanza: Stanza) -> Inbound:
+    def _heard(self, inbound: Submission, stanza: Stanza) -> Submission:
         """With all that its stanza says, for policies alone."""
         if not self._ctx.governed:
             return inbound
         return replace(inbound, native=convert.Heard(convert.texts_of(stanza)))
 
     async def _refused(
-        self, inbound: Inbound, *, policy: Condition = errors.POLICY_VIOLATION
+        self, inbound: Submission, *, policy: Condition = errors.POLICY_VIOLATION
     ) -> tuple[Condition, str] | None:
         """``policy`` is the condition of what a policy denies."""
         (refused,) = await self._submit([inbound])
@@ -384,7 +386,7 @@ class Ingress:
             return policy, refused[1]
         return refused
 
-    async def _submit(self, items: Sequence[Inbound]) -> list[tuple[Condition, str] | None]:
+    async def _submit(self, items: Sequence[Submission]) -> list[tuple[Condition, str] | None]:
         """Submit; for each what it is refused with, None where it happened."""
         try:
             return [_refusal(outcome) for outcome in await self._ctx.submit(items)]

@@ -13,7 +13,6 @@ from hansa import (
     Encrypted,
     Features,
     HansaError,
-    Inbound,
     Kind,
     Level,
     Member,
@@ -22,6 +21,7 @@ from hansa import (
     NativeId,
     RemoteProtocolError,
     Style,
+    Submission,
     Topic,
     hookimpl,
 )
@@ -83,7 +83,7 @@ class Wire:
         await self.submit(room, sender, content, f"heard-{self.heard}")
 
     async def submit(self, room, sender, content, origin):
-        inbound = Inbound(
+        inbound = Submission(
             origin=NativeId(self.ctx.id, origin),
             room=NativeId(self.ctx.id, room),
             sender=NativeId(self.ctx.id, sender),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from urllib.parse import quote
 
 import pytest
-from hansa import Inbound, Name, NativeId, StoreFault, Topic
+from hansa import Name, NativeId, StoreFault, Submission, Topic
 from hansa.store.base import Cas, Conflict
 from hansa.store.faults import FaultKind
 from hansa.store.memory import MemoryStore
@@ -20,7 +20,7 @@ from matrix.inbound import OURS, THEIRS, V1, V2, inbound
 
 async def said(house, content, origin, native=None):
     """What our bridge user does; the id on Matrix."""
-    inbound = Inbound(
+    inbound = Submission(
         origin=NativeId("matrix", origin),
         room=NativeId("matrix", house.room.room_id),
         sender=NativeId("matrix", f"@hansa:{OURS}"),

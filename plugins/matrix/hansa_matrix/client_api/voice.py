@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hansa import Inbound, Member, NativeId
+from hansa import Member, NativeId, Submission
 
 from hansa_matrix.bridge import OwnDraft, meaning
 from hansa_matrix.client_api.accounts import Caller
@@ -89,7 +89,7 @@ class Voice:
         what = await meaning(draft, self._own.views.home_of)
         if isinstance(what, Member) and not ids.valid_user_id(state_key):
             raise error(400, "M_INVALID_PARAM", f"{str(state_key)[:80]!r} is not a user ID")
-        inbound = Inbound(
+        inbound = Submission(
             origin=NativeId(self._ctx.id, origin or f"own-{self._ctx.random.bytes(12).hex()}"),
             room=NativeId(self._ctx.id, room_id),
             sender=NativeId(self._ctx.id, user),

@@ -9,12 +9,12 @@ import orjson
 from hansa import (
     Content,
     Custom,
-    Inbound,
     LocalProtocolError,
     NativeId,
     NetworkContext,
     Operation,
     Refusal,
+    Submission,
     SubmitResult,
 )
 
@@ -77,7 +77,7 @@ class Administration:
         return (await self._submit(sender, room_id, what, draft)).refusal
 
     async def _submit(self, sender: str, room_id: str, what: Content, draft: OwnDraft) -> SubmitResult:
-        inbound = Inbound(
+        inbound = Submission(
             origin=NativeId(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
             room=NativeId(self._ctx.id, room_id),
             sender=NativeId(self._ctx.id, sender),

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from hansa import Inbound, LocalProtocolError, NetworkContext, RemoteProtocolError
+from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Submission
 
 from hansa_matrix.federation.client import Unreachable, path
 from hansa_matrix.proto.event import Pdu
@@ -167,7 +167,7 @@ class Backfill:
         """Judge them in their order; how many have a place now."""
         assert self._gaps.ingest is not None
         inside = {p.event_id for p in ordered}
-        items: list[Inbound] = []
+        items: list[Submission] = []
         size = 0
         for pdu in ordered:
             if not inside.issuperset(pdu.auth_events):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hansa import Inbound, Link, LocalProtocolError, Member, NativeId, Refusal, RefusalCode
+from hansa import Link, LocalProtocolError, Member, NativeId, Refusal, RefusalCode, Submission
 from hansa import Membership as Standing
 
 from hansa_matrix.bridge import OwnDraft
@@ -31,7 +31,7 @@ class Consent:
         self._invites = invites
         self._room_of = room_of
 
-    async def ready(self, link: Link, inbound: Inbound) -> Refusal | None:
+    async def ready(self, link: Link, inbound: Submission) -> Refusal | None:
         """See ``hansa.Authority.ready``: the accounts of everybody concerned exist."""
         room = self._room_of(link.native.id)
         if room is None or not room.resident:
@@ -60,7 +60,7 @@ class Consent:
         if room is None:
             return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
         if isinstance(draft, FirstWord):
-            join = Inbound(
+            join = Submission(
                 origin=NativeId(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
                 room=link.native,
                 sender=draft.sender,

@@ -18,7 +18,6 @@ from hansa import (
     Busy,
     Conflict,
     Delete,
-    Inbound,
     Insert,
     LocalProtocolError,
     NativeId,
@@ -26,6 +25,7 @@ from hansa import (
     RefusalCode,
     RemoteProtocolError,
     StoreFault,
+    Submission,
     SubmitResult,
     Write,
     again_on_conflict,
@@ -259,7 +259,7 @@ class Ingest:
 
     async def _judged_at_once(self, room: MatrixRoom, receipt: Insert, entries: Sequence[Entry]) -> bool:
         await self._foresee(room, entries)
-        items: list[Inbound] = []
+        items: list[Submission] = []
         expected: set[str] = set()
         policed = await self._policing.of(room) is not None
         for entry in entries:
@@ -474,7 +474,7 @@ class Ingest:
 
     async def _judge(self, room: MatrixRoom, batch: Sequence[Entry]) -> int:
         """Judge from the front of the line; how many are done with."""
-        items: list[Inbound] = []
+        items: list[Submission] = []
         drops: list[Write] = []
         expected: set[str] = set()
         taken = 0
@@ -524,7 +524,7 @@ class Ingest:
         self._ctx.count("matrix_pdus", status="failed")
         self._ctx.log.error("%s could not be judged", event_id, exc_info=error)
 
-    async def submit(self, items: Sequence[Inbound]) -> None:
+    async def submit(self, items: Sequence[Submission]) -> None:
         """Into the core, patiently: what is acknowledged is not given up for load."""
         while True:
             try:
@@ -546,7 +546,7 @@ class Ingest:
                 await self._settle(items, outcomes)
                 return
 
-    async def _settle(self, items: Sequence[Inbound], outcomes: Sequence[SubmitResult]) -> None:
+    async def _settle(self, items: Sequence[Submission], outcomes: Sequence[SubmitResult]) -> None:
         """Remove the staged rows that no turn removed; say what was refused."""
         stale: list[Write] = []
         for item, outcome in zip(items, outcomes, strict=True):
@@ -571,11 +571,11 @@ class Ingest:
         *,
         handshake: bool = False,
         unwanted: str = "",
-    ) -> Inbound:
+    ) -> Submission:
         """What the core is told of a PDU."""
         if not pdu.room_id:
             raise LocalProtocolError(f"{pdu.event_id} has no room")
-        return Inbound(
+        return Submission(
             origin=NativeId(self._ctx.id, pdu.event_id),
             room=NativeId(self._ctx.id, pdu.room_id),
             sender=NativeId(self._ctx.id, pdu.sender),

@@ -14,13 +14,13 @@ from hansa import (
     Crossing,
     EventIn,
     EventOut,
-    Inbound,
     Link,
     NativeFacts,
     NativeId,
     NetworkContext,
     RoomRefused,
     RoomView,
+    Submission,
     refusal_by,
 )
 
@@ -54,7 +54,7 @@ class Judging:
 
     async def _event(self, room_id: str, said: Said) -> tuple[Content, NativeFacts]:
         """What an event says, and what policies may know of it, as if it were submitted to the core."""
-        inbound = Inbound(
+        inbound = Submission(
             origin=NativeId(self._ctx.id, ""),
             room=NativeId(self._ctx.id, room_id),
             sender=said.sender,

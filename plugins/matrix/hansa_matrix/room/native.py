@@ -23,8 +23,8 @@ from hansa_matrix.room.sent import Handle
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrived:
-    """``Inbound.native`` of a PDU from elsewhere. ``staged`` is its row to remove. ``handshake``: it came by
-    send_join or the like, or is ours with another's signature: a failed check is an answer, and we send it
+    """``Submission.native`` of a PDU from elsewhere. ``staged`` is its row to remove. ``handshake``: it came
+    by send_join or the like, or is ours with another's signature: a failed check is an answer, and we send it
     on to the other servers of the room.
     """
 
@@ -45,9 +45,9 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopted:
-    """``Inbound.native`` of an event whose past is not to be had: ``state`` is what another server says was
-    before it. It becomes something to build on, and is not shown. ``depth`` is its depth by our count if it
-    is of the past, 0 for one of now, which is held against the present too.
+    """``Submission.native`` of an event whose past is not to be had: ``state`` is what another server says
+    was before it. It becomes something to build on, and is not shown. ``depth`` is its depth by our count if
+    it is of the past, 0 for one of now, which is held against the present too.
     """
 
     pdu: Pdu
@@ -57,8 +57,8 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class Backfilled:
-    """``Inbound.native`` of an event of the past that what we have follows. It is not shown. ``depth`` is by
-    our count.
+    """``Submission.native`` of an event of the past that what we have follows. It is not shown. ``depth`` is
+    by our count.
     """
 
     pdu: Pdu

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from hansa import EventIn, Inbound, Link, LruCache, NativeFacts, NativeId, NetworkContext, RoomView
+from hansa import EventIn, Link, LruCache, NativeFacts, NativeId, NetworkContext, RoomView, Submission
 
 from hansa_matrix.bridge import HomeOf, content_of
 from hansa_matrix.proto.event import Pdu
@@ -26,7 +26,9 @@ _DECIDED = frozenset({Status.WITHHELD, Status.REJECTED})
 class Rejudging:
     """See ``Events.judge``."""
 
-    def __init__(self, ctx: NetworkContext, home_of: HomeOf, facts: Callable[[Inbound], NativeFacts]) -> None:
+    def __init__(
+        self, ctx: NetworkContext, home_of: HomeOf, facts: Callable[[Submission], NativeFacts]
+    ) -> None:
         self._ctx = ctx
         self._home_of = home_of
         self._facts = facts
@@ -60,7 +62,7 @@ class Rejudging:
 
     async def _decision(self, pdu: Pdu) -> str:
         room = NativeId(self._ctx.id, pdu.room_id)
-        inbound = Inbound(
+        inbound = Submission(
             origin=NativeId(self._ctx.id, pdu.event_id),
             room=room,
             sender=NativeId(self._ctx.id, pdu.sender),

@@ -8,7 +8,6 @@ from typing import Any
 
 from hansa import (
     Countersign,
-    Inbound,
     LocalProtocolError,
     Member,
     Membership,
@@ -17,6 +16,7 @@ from hansa import (
     Prepared,
     Refusal,
     RefusalCode,
+    Submission,
     ViewChange,
     Write,
 )
@@ -58,7 +58,7 @@ class Speech:
             raise LocalProtocolError(f"{type_}: {made.text}")
         return made[1]
 
-    async def said(self, inbound: Inbound) -> Prepared | Missing | Countersign | Refusal:
+    async def said(self, inbound: Submission) -> Prepared | Missing | Countersign | Refusal:
         """An event of one of our people, native or ghost, drafted on the current state. Raises
         ``RemoteProtocolError`` for one that is too large.
         """

@@ -12,12 +12,12 @@ from collections.abc import Collection, Iterable, Mapping
 from hansa import (
     Countersign,
     Delete,
-    Inbound,
     Missing,
     Prepared,
     Refusal,
     RefusalCode,
     RemoteProtocolError,
+    Submission,
     Verdict,
     Write,
     refusal_by,
@@ -44,7 +44,7 @@ class RoomTurn:
         self._draft = Uncommitted(room, own)
         self._speech = Speech(self._draft, policing)
 
-    async def expect(self, batch: Iterable[Inbound]) -> None:
+    async def expect(self, batch: Iterable[Submission]) -> None:
         """Read in one go what the arrived events of a batch need."""
         arrived = [one.native for one in batch if isinstance(one.native, Arrived)]
         fresh = {one.pdu.event_id for one in arrived if one.at_once}
@@ -62,14 +62,16 @@ class RoomTurn:
         """See ``hansa.Turn.abandoned``."""
         self._draft.abandoned()
 
-    async def prepare(self, inbound: Inbound, verdict: Verdict) -> Prepared | Missing | Countersign | Refusal:
+    async def prepare(
+        self, inbound: Submission, verdict: Verdict
+    ) -> Prepared | Missing | Countersign | Refusal:
         """See ``hansa.Turn.prepare``."""
         prepared = await self._prepared(inbound, verdict)
         await self._draft.room.groups.ahead()
         return prepared
 
     async def _prepared(
-        self, inbound: Inbound, verdict: Verdict
+        self, inbound: Submission, verdict: Verdict
     ) -> Prepared | Missing | Countersign | Refusal:
         if isinstance(inbound.native, Arrived):
             return await self._arrived(inbound.native, verdict)

@@ -115,7 +115,7 @@ def ids_of(origin: str) -> SentIds:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """``Inbound.native`` of what came in a stanza: every string of it that a person may read."""
+    """``Submission.native`` of what came in a stanza: every string of it that a person may read."""
 
     texts: tuple[str, ...] = ()
 
