@@ -110,7 +110,7 @@ from hansa.model.lru import LruCache, WeightedLruCache
 from hansa.model.readable_text import readings, strings_of
 from hansa.model.ref import NativeId
 from hansa.model.verdict import ALLOW, Action, Reason, Verdict, decision_fields, strictest
-from hansa.model.view import Person, Role, RoomFacts, RoomView, ViewChange
+from hansa.model.view import Role, RoomInfo, RoomMember, RoomView, ViewDelta
 from hansa.pacing.backoff import Backoff
 from hansa.pacing.circuit_breaker import CircuitBreaker
 from hansa.pacing.log_limit import LogLimit
@@ -228,7 +228,6 @@ __all__ = [
     "Operated",
     "Operation",
     "PeerConnect",
-    "Person",
     "Placement",
     "PluginContext",
     "PluginError",
@@ -252,7 +251,8 @@ __all__ = [
     "Retry",
     "Role",
     "RoomCreate",
-    "RoomFacts",
+    "RoomInfo",
+    "RoomMember",
     "RoomRefused",
     "RoomUpgrade",
     "RoomView",
@@ -279,7 +279,7 @@ __all__ = [
     "Typing",
     "Value",
     "Verdict",
-    "ViewChange",
+    "ViewDelta",
     "WeightedLruCache",
     "Whole",
     "Write",

@@ -11,8 +11,8 @@ from typing import Any
 import hansa_matrix
 import pytest
 from clients.people import Person, Refused, house, part
-from hansa import Membership, NativeId, Put, StoreFault, ViewChange
-from hansa import Person as Inhabitant
+from hansa import Membership, NativeId, Put, StoreFault, ViewDelta
+from hansa import RoomMember as Inhabitant
 from hansa.app import App
 from hansa.store.faults import FaultKind
 from hansa.store.sqlite import SqliteStore
@@ -109,7 +109,7 @@ async def cut_off(folder: Path, commits: int) -> bool:
         room = await alice.create(room_alias_name="verona", preset="public_chat", visibility="public")
         await app.link_room([f"matrix:{room}", "xmpp:verona"])
         context = app.contexts["matrix"]
-        come = ViewChange(people=(Inhabitant(user=JULIET, membership=Membership.JOIN, server="x"),))
+        come = ViewDelta(people=(Inhabitant(user=JULIET, membership=Membership.JOIN, server="x"),))
         await context.reconcile(room, come)
         core, token = context.link(room).room, alice.token
         store.left = commits

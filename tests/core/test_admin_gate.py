@@ -15,11 +15,11 @@ from hansa import (
     Commands,
     NativeId,
     PeerConnect,
-    Person,
     Reason,
     RemoteProtocolError,
+    RoomMember,
     Verdict,
-    ViewChange,
+    ViewDelta,
 )
 from hansa.admin.api import Operations
 from hansa.admin.policy_gate import FREE, AdminGate
@@ -161,10 +161,10 @@ async def test_a_denied_server_in_a_room_is_named_and_nothing_is_kept_of_looking
             "GET", "/rooms/{room}"
         ]
         people = [
-            Person(user=NativeId("left", f"p@{server}"), membership=Membership.JOIN, server=server)
+            RoomMember(user=NativeId("left", f"p@{server}"), membership=Membership.JOIN, server=server)
             for server in ("good", "evil")
         ]
-        await made["left"].ctx.reconcile("a", ViewChange(people=tuple(people)))
+        await made["left"].ctx.reconcile("a", ViewDelta(people=tuple(people)))
         assert loads((await room_of(request(room="left:a"))).body)["denied"] == []
         strict = Strict()
         app.decisions.replace([Installed(name="strict", policy=strict)])

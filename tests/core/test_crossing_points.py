@@ -33,12 +33,12 @@ from hansa import (
     RoomRefused,
     ShowsPresent,
     Verdict,
-    ViewChange,
+    ViewDelta,
 )
 from hansa.app import App
 from hansa.bus.policy_dispatch import Installed
 from hansa.model.crossing import Crossing
-from hansa.model.view import Person, unread
+from hansa.model.view import RoomMember, unread
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.policy_suite import samples
@@ -265,9 +265,10 @@ async def test_what_goes_out_is_asked_link_by_link():
 def test_a_withheld_member_is_there_without_a_name():
     ann, bob = NativeId("m", "ann"), NativeId("m", "bob")
     people = tuple(
-        Person(user=user, membership=Membership.JOIN, server="x", name="Classified") for user in (ann, bob)
+        RoomMember(user=user, membership=Membership.JOIN, server="x", name="Classified")
+        for user in (ann, bob)
     )
     member = Member(user=ann, membership=Membership.JOIN, name="Classified")
-    shown = {p.user: p.name for p in unread(ViewChange(people=people), member).people}
+    shown = {p.user: p.name for p in unread(ViewDelta(people=people), member).people}
     assert shown == {ann: None, bob: "Classified"}
-    assert unread(ViewChange(people=people), Message(text="x")) == ViewChange(people=people)
+    assert unread(ViewDelta(people=people), Message(text="x")) == ViewDelta(people=people)

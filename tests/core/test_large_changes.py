@@ -16,7 +16,7 @@ from hansa.bus.schema import SCHEMA
 from hansa.bus.view_rules import CoreTurn
 from hansa.environment import SystemRandom
 from hansa.model.content import Membership
-from hansa.model.view import Person, RoomFacts, ViewChange
+from hansa.model.view import RoomInfo, RoomMember, ViewDelta
 from hansa.store.base import Put, Scoped
 from hansa.store.bounds import MAX_BYTES, MAX_WRITES, size_of
 from hansa.store.faults import FaultKind, StoreFault
@@ -66,7 +66,7 @@ async def opened(store, clock=None):
 
 def people(count, name="p", membership=Membership.JOIN):
     return tuple(
-        Person(
+        RoomMember(
             user=NativeId("x", f"@{name}{n}:x.example"),
             membership=membership,
             server="x.example",
@@ -77,7 +77,7 @@ def people(count, name="p", membership=Membership.JOIN):
 
 
 def many(count=3 * AT_ONCE, **more):
-    return ViewChange(people=people(count), facts=RoomFacts(name="many"), **more)
+    return ViewDelta(people=people(count), facts=RoomInfo(name="many"), **more)
 
 
 async def same_as_kept(store, rooms):
@@ -97,8 +97,8 @@ async def test_no_commit_of_a_room_of_twenty_thousand_is_over_the_bounds(store):
     rooms = await opened(measured)
     await rooms.open_link(NATIVE, view=many(20_000))
     room = rooms.of(NATIVE)
-    await rooms.commit_change(room, ViewChange(gone=tuple(p.user for p in people(6000))))
-    await rooms.supersede(NATIVE, NEW, ViewChange(people=people(7000, "q")))
+    await rooms.commit_change(room, ViewDelta(gone=tuple(p.user for p in people(6000))))
+    await rooms.supersede(NATIVE, NEW, ViewDelta(people=people(7000, "q")))
     assert max(rows for rows, _ in measured.sizes) <= AT_ONCE + 10 < MAX_WRITES
     assert max(size for _, size in measured.sizes) <= MAX_BYTES / 4
     await same_as_kept(store, rooms)
@@ -110,16 +110,16 @@ async def linked(rooms):
 
 
 async def changed(rooms):
-    change = ViewChange(
+    change = ViewDelta(
         people=people(AT_ONCE, "new"),
         gone=tuple(p.user for p in people(AT_ONCE)),
-        facts=RoomFacts(name="changed"),
+        facts=RoomInfo(name="changed"),
     )
     await rooms.commit_change(rooms.of(NATIVE), change)
 
 
 async def superseded(rooms):
-    await rooms.supersede(NATIVE, NEW, ViewChange(people=people(AT_ONCE + 1, "q")))
+    await rooms.supersede(NATIVE, NEW, ViewDelta(people=people(AT_ONCE + 1, "q")))
 
 
 def shape(rooms):
@@ -187,7 +187,7 @@ async def test_what_is_half_done_is_ended_before_anything_else_happens_in_the_ro
     assert await other.count("", "person") < 2 * AT_ONCE
     measured._last = 0
     one = replace(people(1)[0], name="other")
-    await rooms.commit_change(room, ViewChange(people=(one,)))
+    await rooms.commit_change(room, ViewDelta(people=(one,)))
     assert room.view.people[one.user].name == "other"
     anew = await same_as_kept(other, rooms)
     assert len(anew.of(NATIVE).view.people) == 2 * AT_ONCE + 1
@@ -240,7 +240,7 @@ async def test_a_turn_that_takes_up_thousands_at_once_goes_the_same_way(monkeypa
     async with running(networks, rooms=[("left:a", "right:b")], store=measured) as app:
         room = app.rooms.of(NativeId("left", "a"))
         prepare = CoreTurn.prepare
-        view = ViewChange(
+        view = ViewDelta(
             people=tuple(replace(p, user=NativeId("left", p.user.id)) for p in people(3 * AT_ONCE))
         )
 

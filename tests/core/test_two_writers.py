@@ -10,7 +10,7 @@ from hansa.bus.rooms import Rooms
 from hansa.bus.schema import SCHEMA
 from hansa.environment import SystemClock, SystemRandom
 from hansa.model.content import Membership
-from hansa.model.view import Person, RoomFacts, ViewChange
+from hansa.model.view import RoomInfo, RoomMember, ViewDelta
 from hansa.store.base import Conflict, Put, Scoped
 from hansa.store.conflict_retry import TRIES, Changed, again_on_conflict, change_row
 from hansa.store.memory import MemoryStore
@@ -35,8 +35,8 @@ async def opened(store):
     return rooms
 
 
-def person(name: str) -> Person:
-    return Person(user=NativeId("x", name), membership=Membership.JOIN, server="x.example")
+def person(name: str) -> RoomMember:
+    return RoomMember(user=NativeId("x", name), membership=Membership.JOIN, server="x.example")
 
 
 NATIVE = NativeId("x", "room")
@@ -44,15 +44,15 @@ NATIVE = NativeId("x", "room")
 
 async def test_of_two_who_change_a_room_the_second_reads_it_first(store):
     first = await opened(store)
-    link = await first.open_link(NATIVE, view=ViewChange(facts=RoomFacts(name="one")))
+    link = await first.open_link(NATIVE, view=ViewDelta(facts=RoomInfo(name="one")))
     second = await opened(store)
-    await first.commit_change(first.of(NATIVE), ViewChange(people=(person("romeo"),)))
+    await first.commit_change(first.of(NATIVE), ViewDelta(people=(person("romeo"),)))
     room = second.of(NATIVE)
     with pytest.raises(Conflict):
-        await second.commit_change(room, ViewChange(facts=RoomFacts(name="two")))
+        await second.commit_change(room, ViewDelta(facts=RoomInfo(name="two")))
     assert room.stale and room.view.facts.name == "one"
     await second.reload(room)
-    await second.commit_change(room, ViewChange(facts=RoomFacts(name="two")))
+    await second.commit_change(room, ViewDelta(facts=RoomInfo(name="two")))
     found = (await opened(store)).get(link.room).view
     assert found.facts.name == "two" and NativeId("x", "romeo") in found.people
 

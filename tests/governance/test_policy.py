@@ -30,15 +30,15 @@ from hansa import (
     NativeFacts,
     NativeId,
     PeerConnect,
-    Person,
     ProfileChange,
     RefusalCode,
     RoomCreate,
+    RoomMember,
     RoomUpgrade,
     RoomView,
     ToDevice,
     Topic,
-    ViewChange,
+    ViewDelta,
 )
 from hansa.environment import Seams, SystemRandom
 from hansa.setup import PolicySetup
@@ -56,10 +56,10 @@ IN, OUT = Link(room="r", native=NativeId("matrix", "!a")), Link(room="r", native
 def room(*servers: str) -> RoomView:
     view = RoomView("r")
     people = [
-        Person(user=NativeId("matrix", f"@p:{server}"), membership=Membership.JOIN, server=server)
+        RoomMember(user=NativeId("matrix", f"@p:{server}"), membership=Membership.JOIN, server=server)
         for server in servers
     ]
-    view.apply(ViewChange(people=tuple(people)))
+    view.apply(ViewDelta(people=tuple(people)))
     return view
 
 
@@ -443,10 +443,10 @@ async def test_while_a_denied_server_is_in_the_room_nothing_goes_into_it():
     async with running(networks(made), rooms=[("left:a", "right:b")], policies=policies) as app:
         await made["right"].join("b", "bob@y")
         view = next(iter(app.rooms)).view
-        eve = Person(
+        eve = RoomMember(
             user=NativeId("right", "eve@evil.example"), membership=Membership.JOIN, server="evil.example"
         )
-        await app.contexts["right"].reconcile("b", ViewChange(people=(eve,)))
+        await app.contexts["right"].reconcile("b", ViewDelta(people=(eve,)))
         assert "evil.example" in view.servers()
         said = (await made["left"].say("a", "ann@x", "are we alone?")).event
         assert [link for link, _ in said.withheld_from] == ["right:b"]

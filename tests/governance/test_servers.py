@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hansa import Membership, NativeId, Person, RoomView, ViewChange
+from hansa import Membership, NativeId, RoomMember, RoomView, ViewDelta
 from hansa_governance.lists import Globs
 from hansa_governance.servers import MOST_NAMED, Refused, Servers
 
@@ -50,20 +50,20 @@ async def test_a_set_is_judged_once_and_others_have_their_turn_meanwhile(monkeyp
 
 
 def test_a_view_gives_the_same_set_of_servers_until_it_changes():
-    def person(name: str, server: str, membership: Membership = Membership.JOIN) -> Person:
-        return Person(user=NativeId("m", name), membership=membership, server=server)
+    def person(name: str, server: str, membership: Membership = Membership.JOIN) -> RoomMember:
+        return RoomMember(user=NativeId("m", name), membership=membership, server=server)
 
     view = RoomView("r")
-    view.apply(ViewChange(people=(person("a", "a.example"), person("b", "b.example"))))
+    view.apply(ViewDelta(people=(person("a", "a.example"), person("b", "b.example"))))
     assert view.servers() == {"a.example", "b.example"}
     before = view.servers()
-    view.apply(ViewChange(people=(person("c", "a.example"),)))
+    view.apply(ViewDelta(people=(person("c", "a.example"),)))
     assert view.servers() is before
-    view.apply(ViewChange(people=(person("d", "c.example"),)))
+    view.apply(ViewDelta(people=(person("d", "c.example"),)))
     assert view.servers() == {"a.example", "b.example", "c.example"}
-    view.apply(ViewChange(people=(person("b", "b.example", Membership.LEAVE),)))
+    view.apply(ViewDelta(people=(person("b", "b.example", Membership.LEAVE),)))
     assert view.servers() == {"a.example", "c.example"}
-    view.apply(ViewChange(gone=(NativeId("m", "a"),)))
+    view.apply(ViewDelta(gone=(NativeId("m", "a"),)))
     assert view.servers() == {"a.example", "c.example"}
-    view.apply(ViewChange(gone=(NativeId("m", "c"), NativeId("m", "d"))))
+    view.apply(ViewDelta(gone=(NativeId("m", "c"), NativeId("m", "d"))))
     assert view.servers() == frozenset()

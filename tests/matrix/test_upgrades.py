@@ -13,12 +13,12 @@ from hansa import (
     LocalProtocolError,
     Membership,
     NativeId,
-    Person,
     Reason,
+    RoomMember,
     RoomRefused,
     RoomUpgrade,
     Verdict,
-    ViewChange,
+    ViewDelta,
 )
 from hansa.bus.policy_dispatch import Installed
 from hansa.setup import PolicySetup
@@ -108,8 +108,10 @@ async def test_people_of_other_networks_come_along_as_far_as_policies_let_them(t
     async with inbound(tmp_path, "11") as house:
         network, context = house.app.network("matrix"), house.app.contexts["matrix"]
         juliet, paris = NativeId("xmpp", "juliet@example.org"), NativeId("xmpp", "paris@example.org")
-        people = tuple(Person(user=user, membership=Membership.JOIN, server="x") for user in (juliet, paris))
-        await context.reconcile(house.room.room_id, ViewChange(people=people))
+        people = tuple(
+            RoomMember(user=user, membership=Membership.JOIN, server="x") for user in (juliet, paris)
+        )
+        await context.reconcile(house.room.room_id, ViewDelta(people=people))
         policy = Denies(paris.id)
         house.app.decisions.replace([Installed(name="denies", policy=policy)])
         made = await network.operations()["rooms upgrade"]({"room": house.room.room_id, "version": "12"})

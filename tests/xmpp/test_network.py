@@ -11,11 +11,11 @@ from hansa import (
     Membership,
     Message,
     Name,
-    Person,
     Reason,
+    RoomMember,
     Topic,
     Verdict,
-    ViewChange,
+    ViewDelta,
 )
 from xmpp.house import House, house, mx, xm
 from xmpp.stanzas import ROOM, join
@@ -229,8 +229,8 @@ async def test_the_people_of_one_domain_leave_room_for_others() -> None:
 async def test_who_the_core_does_not_know_as_joined_is_not_here() -> None:
     async with house() as h:
         await h.enter(JULIET, "Jule")
-        gone = Person(user=xm("juliet"), membership=Membership.LEAVE)
-        h.ctx.view(ROOM).apply(ViewChange(people=(gone,)))
+        gone = RoomMember(user=xm("juliet"), membership=Membership.LEAVE)
+        h.ctx.view(ROOM).apply(ViewDelta(people=(gone,)))
         h.say(JULIET, "hello?")
         await h.link.line("juliet/a < * message error: modify not-acceptable")
         await h.link.line("juliet/a < Jule presence unavailable: [110 307 333]")
@@ -250,8 +250,8 @@ async def test_an_error_from_an_occupant_ends_its_stay() -> None:
 async def test_people_found_by_the_core_without_an_event_appear() -> None:
     async with house() as h:
         await h.enter(ROMEO, "Romeo")
-        person = Person(user=mx("bob"), membership=Membership.JOIN, name="Bob")
-        await h.ctx.reconcile(ROOM, ViewChange(people=(person,)))
+        person = RoomMember(user=mx("bob"), membership=Membership.JOIN, name="Bob")
+        await h.ctx.reconcile(ROOM, ViewDelta(people=(person,)))
         await h.enter(JULIET, "Jule")
         assert "juliet/a < Bob presence:" in h.link.lines()
         assert "romeo/b < Bob presence:" in h.link.lines()

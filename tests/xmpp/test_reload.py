@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import hansa_governance
 import pytest
-from hansa import Member, Membership, Name, NativeId, Person, Topic, ViewChange
+from hansa import Member, Membership, Name, NativeId, RoomMember, Topic, ViewDelta
 from hansa.environment import SystemClock
 from hansa.store.memory import MemoryDisk
 from hansa_governance.policy import GovernancePolicy
@@ -168,8 +168,8 @@ async def test_who_is_out_by_what_nobody_is_told_is_out_of_the_room() -> None:
     async with house() as h:
         await h.enter(JULIET, "Jule")
         await h.enter(ROMEO, "Romeo")
-        banned = Person(user=xm("juliet"), membership=Membership.BAN, server="x.example", name="Jule")
-        await h.ctx.reconcile(ROOM, ViewChange(people=(banned,)))
+        banned = RoomMember(user=xm("juliet"), membership=Membership.BAN, server="x.example", name="Jule")
+        await h.ctx.reconcile(ROOM, ViewDelta(people=(banned,)))
         await h.link.line("juliet/a < Jule presence unavailable: [110 301]")
         await h.link.line("romeo/b < Jule presence unavailable: [301]")
         h.say(ROMEO, "they are gone")

@@ -13,7 +13,7 @@ from hansa.model.ephemeral import EphemeralEvent
 from hansa.model.events import Direction, Event, Link, Submission, SubmitResult
 from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
-from hansa.model.view import RoomView, ViewChange
+from hansa.model.view import RoomView, ViewDelta
 from hansa.pacing.store_retry import Work
 from hansa.store.base import Insert, Scoped
 from hansa.store.blobs import ScopedBlobs
@@ -112,14 +112,14 @@ class NetworkContext(PluginContext, Protocol):
         hosted: bool = False,
         authority: bool = False,
         direction: Direction = Direction.BOTH,
-        view: ViewChange | None = None,
+        view: ViewDelta | None = None,
     ) -> Link:
         """Make a native room known: a core room of its own if it has none yet. Known: the same link.
         ``view`` becomes the room's whole present if it is the authority's.
         """
         ...
 
-    async def supersede(self, native: str, by: str, view: ViewChange) -> None:
+    async def supersede(self, native: str, by: str, view: ViewDelta) -> None:
         """Another native room takes a native room's place: what was linked with the one is linked with the
         other, whose whole present is ``view``. The one left goes on alone.
         """
@@ -146,7 +146,7 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
-    async def reconcile(self, native: str, change: ViewChange) -> None:
+    async def reconcile(self, native: str, change: ViewDelta) -> None:
         """Correct the room's present, in the room's turn, after the native state was found to differ."""
         ...
 

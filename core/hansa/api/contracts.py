@@ -14,7 +14,7 @@ from hansa.model.fast_dataclass import quick
 from hansa.model.features import Features
 from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
-from hansa.model.view import ViewChange
+from hansa.model.view import ViewDelta
 from hansa.store.base import Write
 
 
@@ -151,7 +151,7 @@ class OpenedRoom:
     native: NativeId
     hosted: bool = False
     authority: bool = False
-    view: ViewChange = ViewChange()  # noqa: RUF009  # frozen
+    view: ViewDelta = ViewDelta()  # noqa: RUF009  # frozen
 
 
 class RoomRefused(HansaError):  # an answer
@@ -198,7 +198,7 @@ class Prepared:
     writes: Sequence[Write] = ()
     native_id: str = ""
     shown: bool = True
-    view: ViewChange | None = None
+    view: ViewDelta | None = None
     blanked: Sequence[str] = ()
 
 

@@ -30,7 +30,7 @@ from hansa.model.errors import Busy, InternalError, LocalProtocolError
 from hansa.model.events import Event, Refusal, Submission, SubmitResult, refusal_by
 from hansa.model.ref import NativeId
 from hansa.model.verdict import ALLOW, Action
-from hansa.model.view import ViewChange, change_by, unread
+from hansa.model.view import ViewDelta, unread, view_delta_of
 from hansa.store.base import Conflict, Delete, Insert, Put, TooLarge, Write
 from hansa.store.bounds import Whole
 from hansa.store.conflict_retry import again_on_conflict
@@ -59,7 +59,7 @@ class Surroundings(Networks, Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Correction:
-    change: ViewChange | Callable[[], Awaitable[ViewChange]]
+    change: ViewDelta | Callable[[], Awaitable[ViewDelta]]
     done: asyncio.Future[None]
 
 
@@ -162,7 +162,7 @@ class Pipeline:
         """A room's present is another one in memory, and no event says so."""
         self._around.corrected(room)
 
-    async def correct(self, room: str, change: ViewChange | Callable[[], Awaitable[ViewChange]]) -> None:
+    async def correct(self, room: str, change: ViewDelta | Callable[[], Awaitable[ViewDelta]]) -> None:
         """Apply a change to a room's view in the room's turn, in which it is made if it is a function."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._enqueue(room, _Correction(change, done))
@@ -206,7 +206,7 @@ class Pipeline:
             queue.running = False
 
     async def _correct(self, room: Room, correction: _Correction) -> None:
-        change = ViewChange()
+        change = ViewDelta()
 
         async def turn() -> None:
             nonlocal change
@@ -402,7 +402,7 @@ class Pipeline:
             server = ""
             if isinstance(inbound.content, Member):
                 server = self._admission.server_of(inbound.content.user.network, inbound.content.user.id)
-            change = change_by(inbound.content, room.view, server, inbound.sender)
+            change = view_delta_of(inbound.content, room.view, server, inbound.sender)
         if not shown:
             change = unread(change, inbound.content)
         draft.writes += item.writes

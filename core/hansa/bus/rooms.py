@@ -15,7 +15,7 @@ from hansa.environment import Clock, Random
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import Direction, Event, Link
 from hansa.model.ref import NativeId
-from hansa.model.view import RoomFacts, RoomView, ViewChange
+from hansa.model.view import RoomInfo, RoomView, ViewDelta
 from hansa.store.base import Cas, Conflict, Delete, Put, Row, Scoped, Write
 from hansa.store.conflict_retry import again_on_conflict
 from hansa.store.faults import StoreFault
@@ -69,7 +69,7 @@ class Rooms:
         rows = [row async for row in scan_all(self._store, "room")]
         for row in rows:
             name = str(row.key[0])
-            self._rooms[name] = Room(name, RoomView(name, RoomFacts()))
+            self._rooms[name] = Room(name, RoomView(name, RoomInfo()))
         async for row in scan_all(self._store, "link"):
             link = schema.link_of(row)
             if (holder := self._rooms.get(link.room)) is not None:
@@ -161,7 +161,7 @@ class Rooms:
         hosted: bool = False,
         authority: bool = False,
         direction: Direction = Direction.BOTH,
-        view: ViewChange | None = None,
+        view: ViewDelta | None = None,
     ) -> Link:
         """Make a link, and its room unless ``room`` names one. A known native room keeps its link, unless
         it is alone in its room and ``room`` names another: then it moves there.
@@ -182,7 +182,7 @@ class Rooms:
         if authority and target.authority is not None:
             raise LocalProtocolError(f"room {target.id} has an authority already: {target.authority.id}")
         link = Link(room=target.id, native=native, direction=direction, hosted=hosted, authority=authority)
-        change = view or ViewChange()
+        change = view or ViewDelta()
         if known is not None:
             change = _merged(self._rooms[known.room].view, change)
         held = target
@@ -203,7 +203,7 @@ class Rooms:
         await self.settle(target)
         return link
 
-    async def supersede(self, native: NativeId, by: NativeId, view: ViewChange) -> None:
+    async def supersede(self, native: NativeId, by: NativeId, view: ViewDelta) -> None:
         """Give a native room's link to another native room; the one left gets a room of its own."""
         before = self.link(native)
         if before is None or self.link(by) is not None:
@@ -214,7 +214,7 @@ class Rooms:
         natives = tuple(p for p in room.view.people.values() if p.user.network == native.network)
         present = {person.user for person in view.people}
         change = replace(view, gone=tuple(user for user in room.view.people if user not in present))
-        left = ViewChange(people=natives, facts=room.view.facts)
+        left = ViewDelta(people=natives, facts=room.view.facts)
         moved, taken = replace(before, room=made), replace(before, native=by)
 
         async def turn() -> None:
@@ -242,7 +242,7 @@ class Rooms:
         self._untie(native)
         self._rooms[link.room].links.pop(link.id, None)
 
-    async def commit_change(self, room: Room, change: ViewChange) -> None:
+    async def commit_change(self, room: Room, change: ViewDelta) -> None:
         """Store and apply a change that belongs to no event. Raises ``Conflict`` where another writer came
         between: then the room's next turn reads it again.
         """
@@ -255,7 +255,7 @@ class Rooms:
             room.view.apply(change)
             await self.settle(room)
 
-    async def _committed(self, changed: Sequence[tuple[Room, ViewChange]], *beside: Write) -> None:
+    async def _committed(self, changed: Sequence[tuple[Room, ViewDelta]], *beside: Write) -> None:
         """Commit changes of rooms, and what is beside them, in one moment."""
         writes, rows = list[Write](), list[tuple[Room, Cas, schema.Change | None]]()
         for room, change in changed:
@@ -291,7 +291,7 @@ class Rooms:
             raise LocalProtocolError(f"the link of {native} was made or closed at this moment") from lost
 
 
-def _merged(old: RoomView, change: ViewChange) -> ViewChange:
+def _merged(old: RoomView, change: ViewDelta) -> ViewDelta:
     taken = {person.user for person in change.people}
     people = tuple(p for p in old.people.values() if p.user not in taken)
-    return ViewChange(people=people + change.people, facts=change.facts)
+    return ViewDelta(people=people + change.people, facts=change.facts)

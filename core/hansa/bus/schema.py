@@ -12,7 +12,7 @@ from hansa.model.codec import event_from_bytes, event_to_bytes
 from hansa.model.content import Membership
 from hansa.model.events import Direction, Event, Link
 from hansa.model.ref import NativeId
-from hansa.model.view import Person, Role, RoomFacts, ViewChange
+from hansa.model.view import Role, RoomInfo, RoomMember, ViewDelta
 from hansa.store.base import Cas, Collection, Conflict, Delete, Insert, Put, Row, Schema, Value
 
 SCHEMA = Schema(
@@ -83,7 +83,7 @@ class Kept:
 def room_cas(
     room: str,
     kept: Kept,
-    facts: RoomFacts,
+    facts: RoomInfo,
     *,
     head: int,
     received: int,
@@ -115,14 +115,14 @@ def room_cas(
     return Cas("room", (room,), kept.body, orjson.dumps(body))
 
 
-def room_of(row: Row) -> tuple[RoomFacts, int, int, int, Kept]:
+def room_of(row: Row) -> tuple[RoomInfo, int, int, int, Kept]:
     """``(facts, head, received, generation, kept)`` of a room's row."""
     data: dict[str, Any] = orjson.loads(row.body)
     head, received, generation = data.pop("head"), data.pop("received"), data.pop("generation", 0)
     change = data.pop("change", None)
     kept = Kept(row.body, data.pop("commits", 0), Change(*change) if change is not None else None)
     said = {name: NativeId(*data[name]) for name in _SAID_BY if name in data}
-    return RoomFacts(**{**data, **said}), head, received, generation, kept
+    return RoomInfo(**{**data, **said}), head, received, generation, kept
 
 
 def room_settled(row: Row) -> Cas:
@@ -167,22 +167,22 @@ def cursor_put(link: Link, seq: int) -> Put:
     return Put("cursor", (link.id,), b"", {"seq": seq})
 
 
-def person_put(room: str, person: Person) -> Put:
+def person_put(room: str, person: RoomMember) -> Put:
     """The row of one person of a room."""
     body = [person.membership.value, person.server, person.name, int(person.role)]
     return Put("person", (room, person.user.network, person.user.id), orjson.dumps(body))
 
 
-def people_writes(room: str, change: ViewChange) -> list[Put | Delete]:
+def people_writes(room: str, change: ViewDelta) -> list[Put | Delete]:
     """The writes of who came and went, for a commit that has the room's row too, or names them."""
     gone = [Delete("person", (room, user.network, user.id)) for user in change.gone]
     return [*(person_put(room, person) for person in change.people), *gone]
 
 
-def person_of(row: Row) -> Person:
+def person_of(row: Row) -> RoomMember:
     """The person in a row."""
     membership, server, name, role = orjson.loads(row.body)
-    return Person(
+    return RoomMember(
         user=NativeId(intern(str(row.key[1])), str(row.key[2])),
         membership=Membership(membership),
         server=intern(server),

@@ -23,7 +23,7 @@ from hansa.model.content import Content, Member, Name, Topic
 from hansa.model.crossing import EventIn
 from hansa.model.events import Link, NativeFacts
 from hansa.model.ref import NativeId
-from hansa.model.view import Person, RoomFacts, ViewChange
+from hansa.model.view import RoomInfo, RoomMember, ViewDelta
 from hansa.store.faults import StoreFault
 
 #: People whose names are judged without a pause.
@@ -78,13 +78,13 @@ class Present:
         """Under the policies of a generation; False if they could not answer, or the store did not take the
         change.
         """
-        before, found = room.generation, ViewChange()
+        before, found = room.generation, ViewDelta()
         under, again = self._hidden.get(room.id, (0, 0.0))
         if under == generation and self._clock.monotonic() < again:
             room.view.apply(_nameless(room))
             return False
 
-        async def change() -> ViewChange:
+        async def change() -> ViewDelta:
             nonlocal found
             if room.id in self._hidden:
                 await self._rooms.reload(room)  # the names as they were
@@ -111,9 +111,9 @@ class Present:
             return False
         return True
 
-    async def _denied(self, room: Room) -> ViewChange:
+    async def _denied(self, room: Room) -> ViewDelta:
         """The change that takes out what the policies of now deny."""
-        people: list[Person] = []
+        people: list[RoomMember] = []
         for number, person in enumerate(list(room.view.people.values()), 1):
             if person.name:
                 said = Member(user=person.user, membership=person.membership, name=person.name)
@@ -121,9 +121,9 @@ class Present:
                     people.append(replace(person, name=None))
             if not number % _STEP:
                 await asyncio.sleep(0)
-        return ViewChange(people=tuple(people), facts=await self._facts(room))
+        return ViewDelta(people=tuple(people), facts=await self._facts(room))
 
-    async def _facts(self, room: Room) -> RoomFacts:
+    async def _facts(self, room: Room) -> RoomInfo:
         facts = room.view.facts
         if facts.name and not await self._said(room, facts.name_by, Name(text=facts.name)):
             facts = replace(facts, name="", name_by=None)
@@ -152,10 +152,10 @@ class Present:
         return verdict.allowed
 
 
-def _nameless(room: Room) -> ViewChange:
+def _nameless(room: Room) -> ViewDelta:
     people = tuple(replace(person, name=None) for person in room.view.people.values() if person.name)
     facts = replace(room.view.facts, name="", topic="", name_by=None, topic_by=None)
-    return ViewChange(people=people, facts=facts)
+    return ViewDelta(people=people, facts=facts)
 
 
 def _link(room: Room, network: str) -> Link:

@@ -26,7 +26,7 @@ from hansa.model.events import (
 )
 from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
-from hansa.model.view import RoomView, ViewChange
+from hansa.model.view import RoomView, ViewDelta
 from hansa.pacing.store_retry import Work
 from hansa.store.base import Insert, Row, Schema, Scoped
 from hansa.store.blobs import ScopedBlobs
@@ -132,7 +132,7 @@ class Context(BasicContext):
         hosted: bool = False,
         authority: bool = False,
         direction: Direction = Direction.BOTH,
-        view: ViewChange | None = None,
+        view: ViewDelta | None = None,
     ) -> Link:
         """See ``hansa.NetworkContext.open_link``."""
         link = await self._app.rooms.open_link(
@@ -141,7 +141,7 @@ class Context(BasicContext):
         await self._app.consume(link)
         return link
 
-    async def supersede(self, native: str, by: str, view: ViewChange) -> None:
+    async def supersede(self, native: str, by: str, view: ViewDelta) -> None:
         """See ``hansa.NetworkContext.supersede``."""
         await self._app.rooms.supersede(self._ref(native), self._ref(by), view)
 
@@ -169,7 +169,7 @@ class Context(BasicContext):
         if (view := self.view(native)) is not None:
             view.suspect(self.id, servers)
 
-    async def reconcile(self, native: str, change: ViewChange) -> None:
+    async def reconcile(self, native: str, change: ViewDelta) -> None:
         """See ``hansa.NetworkContext.reconcile``."""
         await self._app.pipeline.correct(self._app.rooms.of(self._ref(native)).id, change)
 

@@ -22,7 +22,7 @@ class Role(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Person:
+class RoomMember:
     """One row of a room's members. ``server`` is the person's server on their home network."""
 
     user: NativeId
@@ -33,7 +33,7 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoomFacts:
+class RoomInfo:
     """The small part of a view. ``join_rule`` is ``public``, ``invite``, ``knock`` or ``restricted``.
     ``name_by`` and ``topic_by`` are who said the name and the topic, None where that is not known.
     """
@@ -48,15 +48,15 @@ class RoomFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ViewChange:
+class ViewDelta:
     """What one event, or a reconciliation after a join or a state resolution, does to a view.
 
     ``people`` replace rows by user; ``gone`` removes rows; ``facts`` replaces the small part.
     """
 
-    people: tuple[Person, ...] = ()
+    people: tuple[RoomMember, ...] = ()
     gone: tuple[NativeId, ...] = ()
-    facts: RoomFacts | None = None
+    facts: RoomInfo | None = None
 
     def __bool__(self) -> bool:
         return bool(self.people or self.gone or self.facts is not None)
@@ -67,14 +67,14 @@ class RoomView:
     """A read-only handle on a room's present, never copied. Only the core's room calls ``apply``."""
 
     room: str
-    facts: RoomFacts = field(default_factory=RoomFacts)
-    _people: dict[NativeId, Person] = field(default_factory=dict)
+    facts: RoomInfo = field(default_factory=RoomInfo)
+    _people: dict[NativeId, RoomMember] = field(default_factory=dict)
     _joined: dict[tuple[str, str], int] = field(default_factory=dict)
     _servers: frozenset[str] | None = field(default=None, compare=False, repr=False)
     _suspected: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @property
-    def people(self) -> Mapping[NativeId, Person]:
+    def people(self) -> Mapping[NativeId, RoomMember]:
         """Everybody with a membership, by user."""
         return MappingProxyType(self._people)
 
@@ -83,7 +83,7 @@ class RoomView:
         """``(network, server)`` -> how many of its people are joined."""
         return MappingProxyType(self._joined)
 
-    def person(self, user: NativeId) -> Person | None:
+    def person(self, user: NativeId) -> RoomMember | None:
         """The row of one person, None for a stranger."""
         return self._people.get(user)
 
@@ -92,7 +92,7 @@ class RoomView:
         row = self._people.get(user)
         return row.membership if row else None
 
-    def joined(self) -> Iterator[Person]:
+    def joined(self) -> Iterator[RoomMember]:
         """Everybody who is joined, in no order."""
         return (p for p in self._people.values() if p.membership is Membership.JOIN)
 
@@ -119,7 +119,7 @@ class RoomView:
         for network, servers in before.suspected.items():
             self.suspect(network, servers)
 
-    def apply(self, change: ViewChange) -> None:
+    def apply(self, change: ViewDelta) -> None:
         """Take a change in place."""
         if change.facts is not None:
             self.facts = change.facts
@@ -130,11 +130,11 @@ class RoomView:
             self._people[person.user] = person
             self._count(person, +1)
 
-    def load(self, people: Iterable[Person]) -> None:
+    def load(self, people: Iterable[RoomMember]) -> None:
         """Fill an empty view from the store."""
-        self.apply(ViewChange(people=tuple(people)))
+        self.apply(ViewDelta(people=tuple(people)))
 
-    def _count(self, person: Person | None, by: int) -> None:
+    def _count(self, person: RoomMember | None, by: int) -> None:
         if person is None or person.membership is not Membership.JOIN:
             return
         key = (person.user.network, person.server)
@@ -147,28 +147,28 @@ class RoomView:
             self._joined.pop(key, None)
 
 
-def change_by(content: Content, view: RoomView, server: str, sender: NativeId | None = None) -> ViewChange:
+def view_delta_of(content: Content, view: RoomView, server: str, sender: NativeId | None = None) -> ViewDelta:
     """The change that an event's content makes by itself. ``server`` is the server of a member's user."""
     match content:
         case Member():
             before = view.person(content.user)
-            row = Person(
+            row = RoomMember(
                 user=content.user,
                 membership=content.membership,
                 server=server,
                 name=content.name,
                 role=before.role if before else Role.MEMBER,
             )
-            return ViewChange(people=(row,)) if row != before else ViewChange()
+            return ViewDelta(people=(row,)) if row != before else ViewDelta()
         case Name():
-            return ViewChange(facts=replace(view.facts, name=content.text, name_by=sender))
+            return ViewDelta(facts=replace(view.facts, name=content.text, name_by=sender))
         case Topic():
-            return ViewChange(facts=replace(view.facts, topic=content.text, topic_by=sender))
+            return ViewDelta(facts=replace(view.facts, topic=content.text, topic_by=sender))
         case _:
-            return ViewChange()
+            return ViewDelta()
 
 
-def unread(change: ViewChange, content: Content) -> ViewChange:
+def unread(change: ViewDelta, content: Content) -> ViewDelta:
     """What an event changes that is withheld: who is there, but no name and no topic of it is read."""
     match content:
         case Name() | Topic():

@@ -47,7 +47,7 @@ from hansa.model.crossing import (
 from hansa.model.events import Link, NativeFacts
 from hansa.model.ref import NativeId
 from hansa.model.verdict import Action, Verdict, strictest
-from hansa.model.view import Person, RoomFacts, RoomView, ViewChange
+from hansa.model.view import RoomInfo, RoomMember, RoomView, ViewDelta
 from hansa.setup import PolicySetup
 from hansa.testing.clock import ManualClock
 from hansa.testing.harness import running
@@ -98,18 +98,18 @@ class _CountsPeople:
         return None
 
 
-def _people() -> tuple[Person, ...]:
+def _people() -> tuple[RoomMember, ...]:
     return (
-        Person(user=NativeId("one", "ann@x.example"), membership=Membership.JOIN, server="x.example"),
-        Person(user=NativeId("two", "bob@y.example"), membership=Membership.JOIN, server="y.example"),
-        Person(user=NativeId("two", "cat@z.example"), membership=Membership.BAN, server="z.example"),
+        RoomMember(user=NativeId("one", "ann@x.example"), membership=Membership.JOIN, server="x.example"),
+        RoomMember(user=NativeId("two", "bob@y.example"), membership=Membership.JOIN, server="y.example"),
+        RoomMember(user=NativeId("two", "cat@z.example"), membership=Membership.BAN, server="z.example"),
     )
 
 
 def samples() -> list[Crossing]:
     """Crossings of every kind there is, made anew: usual ones and ones at the edge of their type."""
-    view = RoomView("r1", RoomFacts(name="Room", topic="", encrypted=True))
-    view.apply(ViewChange(people=_people()))
+    view = RoomView("r1", RoomInfo(name="Room", topic="", encrypted=True))
+    view.apply(ViewDelta(people=_people()))
     empty = RoomView("r2")
     here, there = Link(room="r1", native=NativeId("one", "a")), Link(room="r1", native=NativeId("two", "b"))
     ann, bob, nobody = NativeId("one", "ann@x.example"), NativeId("two", "bob@y.example"), NativeId("two", "")

@@ -18,12 +18,12 @@ from hansa import (
     Name,
     NativeId,
     NetworkContext,
-    Person,
     Role,
-    RoomFacts,
+    RoomInfo,
+    RoomMember,
     Style,
     Topic,
-    ViewChange,
+    ViewDelta,
     cut,
 )
 
@@ -132,14 +132,14 @@ def role_of(levels: Levels, user: str) -> Role:
     return Role.MEMBER
 
 
-def facts_of(state: Mapping[StateKey, Pdu], version: str) -> RoomFacts:
+def facts_of(state: Mapping[StateKey, Pdu], version: str) -> RoomInfo:
     """The small part of a view, from the events that matter to it."""
 
     def said(key: StateKey) -> Said:
         event = state.get(key)
         return event.content if event is not None else None
 
-    return RoomFacts(
+    return RoomInfo(
         name=_text(room_name(said(("m.room.name", ""))), _FACT),
         topic=_text(room_topic(said(("m.room.topic", ""))), _FACT),
         join_rule=_text(join_rule(said(JOIN_RULES_KEY)), _FACT) or "invite",
@@ -148,7 +148,7 @@ def facts_of(state: Mapping[StateKey, Pdu], version: str) -> RoomFacts:
     )
 
 
-async def person_of(pdu: Pdu, levels: Levels, home_of: HomeOf) -> Person:
+async def person_of(pdu: Pdu, levels: Levels, home_of: HomeOf) -> RoomMember:
     """The row of a member event's target. A ghost is counted at its person's home, not at our server."""
     user_id = pdu.state_key or ""
     home = await home_of(user_id)
@@ -157,7 +157,7 @@ async def person_of(pdu: Pdu, levels: Levels, home_of: HomeOf) -> Person:
         server = home.id.partition("@")[2].partition("/")[0] if "@" in home.id else home.network
     is_ = _MEMBERSHIPS.get(pdu.membership or "", Membership.LEAVE)
     called = _text(display_name(pdu.content), _NAME) or None
-    return Person(
+    return RoomMember(
         user=home, membership=is_, server=intern(server), name=called, role=role_of(levels, user_id)
     )
 
@@ -182,9 +182,9 @@ class Views:
 
     async def whole(
         self, state: AsyncIterator[Mapping[StateKey, Pdu]], version: str, levels: Levels
-    ) -> ViewChange:
+    ) -> ViewDelta:
         """The view of a whole state, some keys of it at a time: people, and ``_FACT_KEYS``."""
-        people: list[Person] = []
+        people: list[RoomMember] = []
         facts: dict[StateKey, Pdu] = {}
         async for some in state:
             for key, pdu in some.items():
@@ -193,9 +193,9 @@ class Views:
                 elif key in _FACT_KEYS:
                     facts[key] = pdu
             await asyncio.sleep(0)
-        return ViewChange(people=tuple(people), facts=await self._facts(facts, version))
+        return ViewDelta(people=tuple(people), facts=await self._facts(facts, version))
 
-    async def _facts(self, state: Mapping[StateKey, Pdu], version: str) -> RoomFacts:
+    async def _facts(self, state: Mapping[StateKey, Pdu], version: str) -> RoomInfo:
         """The small part of a view, with who said what it says."""
         name, topic = state.get(("m.room.name", "")), state.get(("m.room.topic", ""))
         return replace(
@@ -211,9 +211,9 @@ class Views:
         around: Mapping[StateKey, Pdu],
         version: str,
         levels: Levels,
-    ) -> ViewChange:
+    ) -> ViewDelta:
         """What a changed set of keys does to the view. ``around`` holds the events of ``_FACT_KEYS``."""
-        people: dict[NativeId, Person] = {}
+        people: dict[NativeId, RoomMember] = {}
         gone: list[NativeId] = []
         view = self._ctx.view(room_id)
         if POWER_LEVELS_KEY in changed and view is not None:
@@ -235,7 +235,7 @@ class Views:
                 person = await person_of(pdu, levels, self.home_of)
                 people[person.user] = person
         facts = await self._facts(around, version) if any(key in _FACT_KEYS for key in changed) else None
-        return ViewChange(people=tuple(people.values()), gone=tuple(gone), facts=facts)
+        return ViewDelta(people=tuple(people.values()), gone=tuple(gone), facts=facts)
 
 
 def fact_keys() -> frozenset[StateKey]:

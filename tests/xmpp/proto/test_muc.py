@@ -13,12 +13,12 @@ from hansa import (
     Message,
     Name,
     NativeId,
-    Person,
     Role,
-    RoomFacts,
+    RoomInfo,
+    RoomMember,
     RoomView,
     Topic,
-    ViewChange,
+    ViewDelta,
 )
 from hansa_xmpp.proto import convert, errors, render
 from hansa_xmpp.proto import iq as query
@@ -37,9 +37,9 @@ ALICE, BOB = NativeId("matrix", "@alice:m.example"), NativeId("matrix", "@bob:m.
 class Room:
     """A MUC with a view, and the core's part played: every request is granted."""
 
-    def __init__(self, *people: Person) -> None:
+    def __init__(self, *people: RoomMember) -> None:
         self.muc = Muc(ROOM, "xmpp", lambda ref: f"o-{ref}", max_sessions=5)
-        self.view = RoomView("r1", RoomFacts(topic="welcome"))
+        self.view = RoomView("r1", RoomInfo(topic="welcome"))
         self.view.load(people)
         self.seq = 10
         self.sync()
@@ -50,8 +50,8 @@ class Room:
     def enter(self, full: str, nick: str, *history: Event) -> list[Outgoing]:
         (request,) = self.receive(join(full, nick))
         assert isinstance(request, Enter)
-        person = Person(user=request.user, membership=Membership.JOIN, name=nick)
-        self.view.apply(ViewChange(people=(person,)))
+        person = RoomMember(user=request.user, membership=Membership.JOIN, name=nick)
+        self.view.apply(ViewDelta(people=(person,)))
         bodies = [(event, convert.body_of(event.content)) for event in history]
         past = [Past(event, render.text(body)) for event, body in bodies if body is not None]
         admission = Admission(upto=self.seq, history=past, subject=self.view.facts.topic)
@@ -82,8 +82,8 @@ class Room:
     def member(
         self, user: NativeId, membership: Membership, sender: NativeId, name: str = "", reason: str = ""
     ) -> list[Command]:
-        person = Person(user=user, membership=membership, name=name or None)
-        self.view.apply(ViewChange(people=(person,)))
+        person = RoomMember(user=user, membership=membership, name=name or None)
+        self.view.apply(ViewDelta(people=(person,)))
         return self.live(sender, Member(user=user, membership=membership, name=name or None, reason=reason))
 
 
@@ -95,8 +95,8 @@ def others(commands: list[Command]) -> list[Command]:
     return [c for c in commands if not isinstance(c, Send)]
 
 
-def alice(name: str | None = "Alice", role: Role = Role.MEMBER) -> Person:
-    return Person(user=ALICE, membership=Membership.JOIN, name=name, role=role)
+def alice(name: str | None = "Alice", role: Role = Role.MEMBER) -> RoomMember:
+    return RoomMember(user=ALICE, membership=Membership.JOIN, name=name, role=role)
 
 
 def test_a_join_shows_occupants_oneself_history_and_the_subject_last() -> None:
@@ -115,7 +115,7 @@ def test_a_join_shows_occupants_oneself_history_and_the_subject_last() -> None:
 
 def test_the_subject_is_sent_even_when_it_is_empty() -> None:
     room = Room()
-    room.view.apply(ViewChange(facts=RoomFacts()))
+    room.view.apply(ViewDelta(facts=RoomInfo()))
     last = elements(room.enter(JULIET, "juliet"))[-1]
     assert [c.tag for c in last] == [f"{{{NS}}}subject"]
 
@@ -408,12 +408,12 @@ def test_an_error_from_a_dead_connection_evicts_it(kind: str) -> None:
 def test_people_unknown_to_events_are_found_in_the_view() -> None:
     room = Room()
     room.enter(JULIET, "juliet")
-    room.view.apply(ViewChange(people=(alice(),)))
+    room.view.apply(ViewDelta(people=(alice(),)))
     assert said(room.live(ALICE, Message(text="hi"))) == [
         "juliet/a < Alice presence:",
         "juliet/a < Alice message groupchat: body=hi",
     ]
-    room.view.apply(ViewChange(gone=(ALICE,), people=(Person(user=BOB, membership=Membership.JOIN),)))
+    room.view.apply(ViewDelta(gone=(ALICE,), people=(RoomMember(user=BOB, membership=Membership.JOIN),)))
     assert lines(room.sync()) == [
         "juliet/a < Alice presence unavailable:",
         "juliet/a < bob presence:",
@@ -465,7 +465,7 @@ DISCO = "<query xmlns='http://jabber.org/protocol/disco#info'/>"
 
 def test_disco_says_conference_at_the_room_and_at_the_service() -> None:
     room = Room()
-    room.view.apply(ViewChange(facts=RoomFacts(name="The & Lobby")))
+    room.view.apply(ViewDelta(facts=RoomInfo(name="The & Lobby")))
     answers = [
         *ask(room, iq(JULIET, ROOM, DISCO)),
         *query.to_service(arrived(iq(JULIET, GW, DISCO)), []),
@@ -480,7 +480,7 @@ def test_disco_says_conference_at_the_room_and_at_the_service() -> None:
     assert all(
         f'var="{v}"' in text for v in ("muc_open", "muc_public", "urn:xmpp:occupant-id:0", "urn:xmpp:sid:0")
     )
-    room.view.apply(ViewChange(facts=RoomFacts(join_rule="invite")))
+    room.view.apply(ViewDelta(facts=RoomInfo(join_rule="invite")))
     (answer,) = ask(room, iq(JULIET, ROOM, DISCO))
     assert isinstance(answer, Send)
     text = ET.tostring(elements(answer.stanzas)[0], encoding="unicode")
@@ -501,7 +501,7 @@ FORM = "<x xmlns='jabber:x:data' type='submit'><field var='{}'><value>{}</value>
 
 def test_the_rooms_name_by_the_owner_form() -> None:
     room = Room()
-    room.view.apply(ViewChange(facts=RoomFacts(name="Old <name>")))
+    room.view.apply(ViewDelta(facts=RoomInfo(name="Old <name>")))
     named = OWNER.format(FORM.format("muc#roomconfig_roomname", "New"))
     assert said(ask(room, iq(JULIET, ROOM, named, "set"))) == ["juliet/a < * iq error: auth forbidden"]
     room.enter(JULIET, "juliet")
@@ -594,7 +594,7 @@ def test_whatever_happens_a_nick_has_one_holder_and_a_person_one_nick(
 def test_a_large_room_is_shown_some_people_at_a_time() -> None:
     """Between two of these everybody else is served, and people come and go."""
     people = [
-        Person(
+        RoomMember(
             user=NativeId("matrix", f"@u{number}:m.example"), membership=Membership.JOIN, name=f"U {number}"
         )
         for number in range(1000)
@@ -606,8 +606,8 @@ def test_a_large_room_is_shown_some_people_at_a_time() -> None:
     assert not any(some for some in room.muc.sync(room.view))
     (request,) = room.receive(join(JULIET, "juliet"))
     assert isinstance(request, Enter)
-    person = Person(user=request.user, membership=Membership.JOIN, name="juliet")
-    room.view.apply(ViewChange(people=(person,)))
+    person = RoomMember(user=request.user, membership=Membership.JOIN, name="juliet")
+    room.view.apply(ViewDelta(people=(person,)))
     shown = room.muc.admit(request, Admission(upto=0), room.view)
     first = next(shown)
     assert room.muc.roster.session(JULIET) is not None, "with the first stanza they are in"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hansa import Membership, NetworkContext, Person, Request
+from hansa import Membership, NetworkContext, Request, RoomMember
 
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.door import Handler, Limited
@@ -157,7 +157,7 @@ class UserDirectory:
                 yield user, profile
 
 
-def _matches(user: str, person: Person, wanted: str) -> bool:
+def _matches(user: str, person: RoomMember, wanted: str) -> bool:
     return wanted in user.casefold() or wanted in (person.name or "").casefold()
 
 

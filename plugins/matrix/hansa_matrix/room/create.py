@@ -12,14 +12,14 @@ from hansa import (
     LocalProtocolError,
     NativeId,
     NetworkContext,
-    Person,
     Refusal,
     RefusalCode,
     RemoteProtocolError,
     RoomCreate,
+    RoomMember,
     RoomRefused,
     RoomView,
-    ViewChange,
+    ViewDelta,
     Write,
 )
 from hansa import Membership as Standing
@@ -260,7 +260,9 @@ class Founder:
                 )
             )
         view = RoomView("")
-        view.apply(ViewChange(people=(Person(user=who, membership=Standing.JOIN, server=self._own.server),)))
+        view.apply(
+            ViewDelta(people=(RoomMember(user=who, membership=Standing.JOIN, server=self._own.server),))
+        )
         await judging.drafts(room_id, view, said)
 
 

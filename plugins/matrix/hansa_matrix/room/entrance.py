@@ -21,7 +21,7 @@ from hansa import (
     RefusalCode,
     RoomRefused,
     RoomWish,
-    ViewChange,
+    ViewDelta,
 )
 
 from hansa_matrix.bridge import fact_keys
@@ -213,7 +213,7 @@ class Entrance:
         levels = room.levels(powers[CREATE_KEY], powers.get(POWER_LEVELS_KEY), room.version)
         wanted = [*fact_keys(), *(key for key in present if key[0] == MEMBER)]
         shown = room.shown_in_steps(present, wanted)
-        view: ViewChange = await self._own.views.whole(shown, room.version.id, levels)
+        view: ViewDelta = await self._own.views.whole(shown, room.version.id, levels)
         if linked:  # we had left: what is known of the room's people is from then
             before = self._ctx.view(room.room_id)
             here = {person.user for person in view.people}

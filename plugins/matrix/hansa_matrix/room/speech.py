@@ -17,7 +17,7 @@ from hansa import (
     Refusal,
     RefusalCode,
     Submission,
-    ViewChange,
+    ViewDelta,
     Write,
 )
 
@@ -86,7 +86,7 @@ class Speech:
             self._sent(signed, handle)
             return Countersign(draft=signed)
         writes: list[Write] = []
-        view, undo = ViewChange(), None
+        view, undo = ViewDelta(), None
         if not spoken and isinstance(content, Message) and await self._absent(sender):
             joined = Member(user=inbound.sender, membership=Membership.JOIN)
             entry = draft_of(joined, sender)
@@ -103,7 +103,7 @@ class Speech:
             return made
         pdu, more, change = made
         self._sent(pdu, handle)
-        both = ViewChange(people=view.people + change.people, gone=change.gone, facts=change.facts)
+        both = ViewDelta(people=view.people + change.people, gone=change.gone, facts=change.facts)
         return self._draft.prepared([*writes, *more], native_id=pdu.event_id, view=both)
 
     def _sent(self, pdu: Pdu, handle: Handle | None) -> None:
@@ -124,7 +124,7 @@ class Speech:
 
     async def _made(
         self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
-    ) -> tuple[Pdu, list[Write], ViewChange] | Refusal:
+    ) -> tuple[Pdu, list[Write], ViewDelta] | Refusal:
         pdu = await self._signed(sender, type_, state_key, content)
         if isinstance(pdu, Refusal):
             return pdu

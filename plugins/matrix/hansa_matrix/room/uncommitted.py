@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from hansa import Prepared, ViewChange, Whole, Write
+from hansa import Prepared, ViewDelta, Whole, Write
 
 from hansa_matrix.bridge import fact_keys
 from hansa_matrix.proto import ids
@@ -29,7 +29,7 @@ from hansa_matrix.room.spread import Spread
 from hansa_matrix.room.state import StateIds
 
 #: What an event that is no state, and takes nothing back, does to the view.
-_SAME = ViewChange()
+_SAME = ViewDelta()
 #: Events of a room that are looked for after one was taken for new and was not: to find that out at the
 #: commit costs far more, and a peer could do it with every transaction.
 _DOUBTED = 1000
@@ -244,7 +244,7 @@ class Uncommitted:
         *,
         passed: int = 0,
         since: int = 0,
-    ) -> tuple[list[Write], ViewChange]:
+    ) -> tuple[list[Write], ViewDelta]:
         """Put an event into the DAG and make the current state of what follows. Where others were put behind
         it before, ``passed`` is the group that they took for the state there, and ``since`` the depth by our
         count of the first of them; where they are too many to change it is a branch of its own.
@@ -445,7 +445,7 @@ class Uncommitted:
         old = await self.room.groups.load(old_group)
         return keys if old is current else keys | set(differing(old, current))
 
-    async def _seen(self, keys: set[StateKey], current: StateIds) -> ViewChange:
+    async def _seen(self, keys: set[StateKey], current: StateIds) -> ViewDelta:
         powers = await self.view_of(current, [POWER_LEVELS_KEY])
         levels = self.room.levels(powers[CREATE_KEY], powers.get(POWER_LEVELS_KEY), self.room.version)
         wanted = {*keys, *fact_keys(), POWER_LEVELS_KEY}
@@ -488,11 +488,11 @@ class Uncommitted:
         *,
         native_id: str = "",
         shown: bool = True,
-        view: ViewChange | None = None,
+        view: ViewDelta | None = None,
     ) -> Prepared:
         """What the turn says of one event, with everything redacted by it."""
         owned = [self.ctx.store.owned(write) for write in writes]
         blanked, self._blanked = tuple(self._blanked), []
         return Prepared(
-            writes=owned, native_id=native_id, shown=shown, view=view or ViewChange(), blanked=blanked
+            writes=owned, native_id=native_id, shown=shown, view=view or ViewDelta(), blanked=blanked
         )

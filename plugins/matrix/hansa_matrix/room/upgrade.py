@@ -28,7 +28,7 @@ from hansa import (
     RoomRefused,
     RoomUpgrade,
     RoomView,
-    ViewChange,
+    ViewDelta,
     Write,
 )
 
@@ -333,7 +333,7 @@ class Upgrades:
         view.apply(await self._whole(new))
         return view
 
-    async def _whole(self, new: MatrixRoom) -> ViewChange:
+    async def _whole(self, new: MatrixRoom) -> ViewDelta:
         state = await new.state()
         rules = await new.events_of(state, [POWER_LEVELS_KEY])
         levels = new.levels(rules[CREATE_KEY], rules.get(POWER_LEVELS_KEY), new.version)

@@ -17,8 +17,8 @@ from hansa import (
     Membership,
     NativeId,
     NetworkContext,
-    Person,
     RemoteProtocolError,
+    RoomMember,
     Row,
     change_row,
 )
@@ -91,7 +91,7 @@ class Profiles:
         rows = await self._ctx.store.get_many("profile", [(user,) for user in users])
         return {str(key[0]): orjson.loads(row.body) for key, row in rows.items()}
 
-    def _person(self, home: NativeId) -> Person | None:
+    def _person(self, home: NativeId) -> RoomMember | None:
         for link in self._ctx.links():
             view = self._ctx.view(link.native.id)
             person = view.person(home) if view else None

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from hansa import Content, Event, Member, Membership, Name, NativeId, Person, Role, RoomView, Topic
+from hansa import Content, Event, Member, Membership, Name, NativeId, Role, RoomMember, RoomView, Topic
 
 from hansa_xmpp.proto import broadcast, convert, errors, jid, render
 from hansa_xmpp.proto.broadcast import Broadcast, Parting
@@ -252,7 +252,7 @@ class Muc:
                     said += self._puppet(person)
             yield [Send(tuple(said))]
 
-    def _is_missing(self, person: Person) -> bool:
+    def _is_missing(self, person: RoomMember) -> bool:
         """Somebody of another network who is not shown as they are."""
         if person.user.network == self._network:
             return False
@@ -338,7 +338,9 @@ class Muc:
         if content.user.network != self._network:
             if joined:
                 role = person.role if person else Role.MEMBER
-                shown = Person(user=content.user, membership=Membership.JOIN, name=content.name, role=role)
+                shown = RoomMember(
+                    user=content.user, membership=Membership.JOIN, name=content.name, role=role
+                )
                 return [Send(tuple(self._puppet(shown)))]
             return [Send(tuple(self._out(occupant, self._parting(event, content))))] if occupant else []
         if content.membership is Membership.INVITE and occupant is None:
@@ -361,7 +363,7 @@ class Muc:
         nick = actor.nick if actor else ""
         return Parting(codes=codes, actor=nick, reason=content.reason, banned=banned)
 
-    def _puppet(self, person: Person) -> list[Outgoing]:
+    def _puppet(self, person: RoomMember) -> list[Outgoing]:
         """Somebody of another network is here, perhaps under another name."""
         name, occupant = person.name or "", self.roster.of(person.user)
         if occupant is not None and occupant.name == name:
