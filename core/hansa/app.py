@@ -11,11 +11,11 @@ from typing import Any
 
 from hansa.api.contracts import (
     Authority,
+    CannotOpenRoom,
     FoundsRooms,
     LinksRooms,
     Network,
     OpenedRoom,
-    RoomRefused,
     RoomWish,
     ShowsPresent,
 )
@@ -369,7 +369,7 @@ class App:
         wish: RoomWish | None = None,
     ) -> str:
         """Open every ``NETWORK:ADDRESS`` and tie them together; the room's id. ``wish`` is how what is made
-        should be. Raises ``RoomRefused``.
+        should be. Raises ``CannotOpenRoom``.
         """
         for spec, instance in [(one, self._opening(one)) for one in specs]:  # all of them, before any is made
             address = spec.partition(":")[2]
@@ -406,7 +406,7 @@ class App:
                     if runner is not None:
                         await runner.up()
                 await self.link_room(specs, create=True, wish=wanted.wish)
-            except (RoomRefused, LocalProtocolError, StoreFault, OSError) as error:
+            except (CannotOpenRoom, LocalProtocolError, StoreFault, OSError) as error:
                 failures += 1
                 self.log.warning("room %s waits: %s", " ".join(specs), error)
                 await asyncio.sleep(backoff.delay(failures, self.seams.random.uniform()))

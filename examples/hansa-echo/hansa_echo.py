@@ -9,7 +9,7 @@ from hansa import (
     NativeId,
     NetworkContext,
     OpenedRoom,
-    Retry,
+    RetryLater,
     Style,
     Submission,
     hookimpl,
@@ -55,7 +55,7 @@ class Echo:
                 # The same delivery again makes the same origin, and the same origin is the same event.
                 await self.say(delivery.link.native.id, "echo", answer, f"answer to {delivery.key}")
             except Busy as error:
-                raise Retry(error.reason, after=error.after) from error
+                raise RetryLater(error.reason, after=error.after) from error
         return f"heard {delivery.key}"
 
     async def say(self, room: str, person: str, content: Message, origin: str) -> None:

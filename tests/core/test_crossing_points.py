@@ -11,7 +11,9 @@ from typing import Any, get_args
 import pytest
 from hansa import (
     Action,
+    CannotOpenRoom,
     CarriesEphemeral,
+    DeliveryRejected,
     DirectoryQuery,
     EphemeralIn,
     EphemeralOut,
@@ -29,8 +31,6 @@ from hansa import (
     NetworkContext,
     PluginContext,
     Reason,
-    Refused,
-    RoomRefused,
     ShowsPresent,
     Verdict,
     ViewDelta,
@@ -134,7 +134,7 @@ async def _signal(_: App, made: dict[str, Actor]) -> bool:
 async def _open_address(_: App, made: dict[str, Actor]) -> bool:
     try:
         await made["right"].ctx.open_address("left", "z@far.example", "c")
-    except RoomRefused as error:
+    except CannotOpenRoom as error:
         return not error.refusal.decision
     return True
 
@@ -166,7 +166,7 @@ async def with_dead_letter() -> AsyncIterator[tuple[App, dict[str, Actor]]]:
     async with running(networks, rooms=[("left:a", "right:b")]) as app:
 
         def refuse(_: object) -> None:
-            raise Refused("not now")
+            raise DeliveryRejected("not now")
 
         made["right"].before_send = refuse
         await made["left"].say("a", "ann@x", "said before")

@@ -19,7 +19,7 @@ from hansa import (
     PeerConnect,
     Policy,
     Reason,
-    Retry,
+    RetryLater,
     StoreFault,
     Topic,
     Verdict,
@@ -94,7 +94,7 @@ async def test_a_reload_reaches_what_waits_to_be_delivered():
 
         def fail(_):
             if away:
-                raise Retry("away", after=0.01)
+                raise RetryLater("away", after=0.01)
 
         made["right"].before_send = fail
         for text in ("first", "secret", "fine"):
@@ -136,10 +136,10 @@ async def test_a_reload_reaches_what_is_read_as_history_of_everybody():
 async def test_a_reload_reaches_dead_letters_that_are_tried_again():
     made: dict[str, Actor] = {}
     async with running(networks(made), rooms=ROOM) as app:
-        from hansa import Refused
+        from hansa import DeliveryRejected
 
         def refuse(_):
-            raise Refused("no")
+            raise DeliveryRejected("no")
 
         made["right"].before_send = refuse
         await made["left"].say("a", "ann@x", "secret")

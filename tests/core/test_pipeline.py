@@ -9,14 +9,14 @@ from hansa import (
     Action,
     Busy,
     Crossing,
+    DeliveryRejected,
     EventIn,
     EventOut,
     LocalProtocolError,
     Message,
     NativeId,
     Reason,
-    Refused,
-    Retry,
+    RetryLater,
     Submission,
     Verdict,
     hookimpl,
@@ -109,7 +109,9 @@ async def test_a_network_may_speak_only_for_its_own():
 async def test_a_retry_keeps_order_and_loses_nothing():
     made: dict[str, Actor] = {}
     async with running(networks(made), rooms=ROOM):
-        failures = iter([Retry("away", after=0.01), Retry("still", after=0.01), RuntimeError("bug")])
+        failures = iter(
+            [RetryLater("away", after=0.01), RetryLater("still", after=0.01), RuntimeError("bug")]
+        )
 
         def fail(_):
             for error in failures:
@@ -128,7 +130,7 @@ async def test_what_is_refused_for_good_becomes_a_dead_letter_and_the_next_goes_
 
         def refuse(delivery):
             if delivery.content.text == "poison":
-                raise Refused("too bitter")
+                raise DeliveryRejected("too bitter")
 
         made["right"].before_send = refuse
         await made["left"].say("a", "ann@x", "poison")
@@ -149,7 +151,7 @@ async def test_after_a_restart_delivery_goes_on_where_it_stood():
         await made["right"].until("b", 1)
 
         def away(_):
-            raise Retry("away", after=60)
+            raise RetryLater("away", after=60)
 
         made["right"].before_send = away
         await made["left"].say("a", "ann@x", "waits")

@@ -472,7 +472,7 @@ async def test_policies_observe_keep_rows_of_their_own_and_end_when_they_are_rep
 
 
 async def test_dead_letters_are_told_to_observers():
-    from hansa import Refused
+    from hansa import DeliveryRejected
 
     actors: dict[str, Actor] = {}
     made: dict[str, Watching] = {}
@@ -481,7 +481,7 @@ async def test_dead_letters_are_told_to_observers():
     setups = [PolicySetup(name="watch", module=watching(made), options=NoConfig())]
 
     def refuse(delivery):
-        raise Refused("too bitter")
+        raise DeliveryRejected("too bitter")
 
     async with running(networks, rooms=[("left:a", "right:b")], policies=setups):
         actors["right"].before_send = refuse

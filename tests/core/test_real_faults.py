@@ -57,7 +57,7 @@ class Scene:
     ssl: ssl.SSLContext
 
     async def say(self, text: str) -> tuple[int, dict[str, Any], str]:
-        """What Alice's client is answered: status, body, ``Retry-After``."""
+        """What Alice's client is answered: status, body, ``RetryLater-After``."""
         path = f"/_matrix/client/v3/rooms/{self.room}/send/m.room.message/{text[:40]}"
         headers = {"Authorization": f"Bearer {self.alice.token}"}
         async with (

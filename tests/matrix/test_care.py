@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hansa import Delete, LocalProtocolError, Put, RoomRefused, pieces
+from hansa import CannotOpenRoom, Delete, LocalProtocolError, Put, pieces
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.room import care
@@ -105,7 +105,7 @@ async def test_a_blocked_room_is_none_of_our_business(tmp_path):
         create = house.forger.created[room]
         body = {"room_version": "12", "event": invite, "invite_room_state": [create]}
         assert (await house.ask("PUT", f"{V2}/invite/{where}", body))[0] == 403
-        with pytest.raises(RoomRefused, match="is blocked"):
+        with pytest.raises(CannotOpenRoom, match="is blocked"):
             await house.app.network("matrix").open_room(f"{room}?via={THEIRS}", create=False)
         network = house.app.network("matrix")
         network._care.blocked.clear()

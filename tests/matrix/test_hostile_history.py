@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import orjson
 import pytest
-from hansa import Backoff, HttpRequest, RemoteProtocolError, RoomRefused
+from hansa import Backoff, CannotOpenRoom, HttpRequest, RemoteProtocolError
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.room import line, membership, outliers
@@ -175,7 +175,7 @@ async def test_an_answer_that_invents_servers_causes_few_look_ups(tmp_path, monk
         )
         house.peer.answer = resident
         network = house.app.network("matrix")
-        with suppress(RoomRefused):
+        with suppress(CannotOpenRoom):
             await network.open_room(ALIAS, create=False)
         looked = {r.host_header for r in house.peer.asked if r.target == "/_matrix/key/v2/server"}
         assert outliers.MOST_IN_VAIN < len(looked) <= outliers.MOST_IN_VAIN + 251
@@ -211,7 +211,7 @@ async def test_so_many_rooms_are_entered_at_a_time_and_one_server_has_its_share(
         assert network._membership._places.taken == len(reached)
         held.set()
         for one in await asyncio.gather(*joins, return_exceptions=True):
-            assert isinstance(one, RoomRefused)
+            assert isinstance(one, CannotOpenRoom)
         assert sorted(reached) == sorted(one.room.room_id for one in rooms)
 
 

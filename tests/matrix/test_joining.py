@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import orjson
 import pytest
-from hansa import HttpRequest, HttpResponse, NativeId, RoomRefused
+from hansa import CannotOpenRoom, HttpRequest, HttpResponse, NativeId
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.signing import event_signable, with_signature
@@ -103,7 +103,7 @@ class Resident:
     async def refused(self) -> None:
         self.house.peer.answer = self
         network = self.house.app.network("matrix")
-        with pytest.raises(RoomRefused):
+        with pytest.raises(CannotOpenRoom):
             await network.open_room(ALIAS, create=False)
         assert network.get(self.room.room_id) is None
         assert await network._ctx.store.get("room", (self.room.room_id,)) is None
@@ -317,7 +317,7 @@ async def test_an_old_answer_that_is_none_is_no_room(tmp_path, body):
             return (200, body) if "/v1/send_join/" in request.target else resident(request)
 
         house.peer.answer = answer
-        with pytest.raises(RoomRefused):
+        with pytest.raises(CannotOpenRoom):
             await house.app.network("matrix").open_room(ALIAS, create=False)
         assert house.app.network("matrix").get(resident.room.room_id) is None
 

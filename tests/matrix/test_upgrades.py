@@ -7,6 +7,7 @@ import pytest
 from hansa import (
     ALLOW,
     Action,
+    CannotOpenRoom,
     Custom,
     EventIn,
     EventOut,
@@ -15,7 +16,6 @@ from hansa import (
     NativeId,
     Reason,
     RoomMember,
-    RoomRefused,
     RoomUpgrade,
     Verdict,
     ViewDelta,
@@ -161,7 +161,7 @@ async def test_a_policy_may_deny_that_others_replace_a_room(tmp_path):
         new = await network._entrance._founder.create(network.bridge_user, "11", "", founding)
         home = house.app.contexts["matrix"].link(old.room_id).room
         house.app.decisions.replace([Installed(name="stays", policy=Stays())])
-        with pytest.raises(RoomRefused, match="no"):
+        with pytest.raises(CannotOpenRoom, match="no"):
             await network._upgrades.follow(old, new, f"@m:{THEIRS}")
         assert house.app.contexts["matrix"].link(old.room_id).room == home
         assert [(c.user.id, c.user_server, c.version) for c in asked] == [(f"@m:{THEIRS}", THEIRS, "11")]

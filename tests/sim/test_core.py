@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from hansa import Busy, Delivery, Retry, StoreFault, Submission, SubmitResult
+from hansa import Busy, Delivery, RetryLater, StoreFault, Submission, SubmitResult
 from hansa.store.base import Store
 from hansa.testing.faulty_store import Fault, FaultyStore
 from hansa.testing.sim import Crashed, Havoc, Machine, Simulation, havoc, seeds, simulate
@@ -97,7 +97,7 @@ def test_every_link_gets_everything_once_and_in_log_order(seed: int):
             worst[delivery.key] = worst.get(delivery.key, 0) + 1
             if worst[delivery.key] < 8 and sim.chance.happens(0.3):
                 raise (
-                    Retry("not now", after=sim.chance.between(0.0, 3.0))
+                    RetryLater("not now", after=sim.chance.between(0.0, 3.0))
                     if sim.chance.happens(0.5)
                     else OSError("gone")
                 )
@@ -122,7 +122,7 @@ def test_power_cuts_lose_nothing_and_reorder_nothing(seed: int):
 
         def stumble(_: Delivery) -> None:
             if sim.chance.happens(0.1):
-                raise Retry("not now")
+                raise RetryLater("not now")
 
         for screen in town.screens().values():
             screen.before_send = stumble
@@ -164,7 +164,7 @@ def test_a_graceful_stop_repeats_nothing(seed: int):
 
         def stumble(_: Delivery) -> None:
             if sim.chance.happens(0.3):
-                raise Retry("not now")
+                raise RetryLater("not now")
 
         for screen in town.screens().values():
             screen.before_send = stumble

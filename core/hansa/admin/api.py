@@ -13,7 +13,7 @@ from hansa.admin.policies import PolicyOperations
 from hansa.admin.policy_gate import AdminGate, Work
 from hansa.admin.room_names import RoomNames, missing
 from hansa.admin.rooms import RoomOperations
-from hansa.api.contracts import Operated
+from hansa.api.contracts import HasAdminCommands
 from hansa.app import App
 from hansa.environment import Request, Response
 from hansa.host import loader
@@ -175,7 +175,9 @@ class Operations:
                 else f"no network of this configuration uses plugin {plugin!r}"
             )
         network = self._app.network(ids[0])
-        operation = network.operations().get(str(body["words"])) if isinstance(network, Operated) else None
+        operation = (
+            network.operations().get(str(body["words"])) if isinstance(network, HasAdminCommands) else None
+        )
         if operation is None:
             raise missing(f"network {ids[0]} has no {body['words']!r}")
         return await operation(body["arguments"])

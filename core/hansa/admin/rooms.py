@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hansa.admin.room_names import RoomNames, missing
-from hansa.api.contracts import RoomRefused, RoomWish
+from hansa.api.contracts import CannotOpenRoom, RoomWish
 from hansa.app import App
 from hansa.bus.rooms import Room
 from hansa.environment import Request
@@ -103,7 +103,7 @@ class RoomOperations:
     async def _linked(self, links: list[str], room: str | None, wish: RoomWish) -> str:
         try:
             return await self._app.link_room(links, room, create=True, wish=wish)
-        except RoomRefused as error:
+        except CannotOpenRoom as error:
             raise RemoteProtocolError(error.refusal.text, hint=409, code=error.refusal.code.value) from error
 
     async def unlink(self, _request: Request, body: Any) -> Any:

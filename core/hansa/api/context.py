@@ -162,7 +162,7 @@ class NetworkContext(PluginContext, Protocol):
 
     async def open_address(self, network: str, address: str, native: str) -> Link:
         """Open the room at another network's ``address`` and link our hosted room ``native`` to it.
-        Raises ``RoomRefused``.
+        Raises ``CannotOpenRoom``.
         """
         ...
 

@@ -18,7 +18,7 @@ from hansa.model.view import ViewDelta
 from hansa.store.base import Write
 
 
-class Retry(HansaError):  # it is an answer, not a fault
+class RetryLater(HansaError):  # it is an answer, not a fault
     """``Network.send`` could not send now. ``after`` is in seconds, 0 leaves it to the core's backoff."""
 
     def __init__(self, reason: str, *, after: float = 0.0) -> None:
@@ -27,7 +27,7 @@ class Retry(HansaError):  # it is an answer, not a fault
         self.after = after
 
 
-class Refused(HansaError):  # likewise
+class DeliveryRejected(HansaError):  # likewise
     """``Network.send`` will never succeed with this delivery: it becomes a dead letter."""
 
     def __init__(self, reason: str) -> None:
@@ -51,7 +51,8 @@ class Network(Protocol):
 
     async def send(self, delivery: Delivery) -> str:
         """Send one event; the native id of what was sent (``""`` if there is none). The same
-        ``delivery.key`` may come again and must not be shown twice. Raises ``Retry`` or ``Refused``.
+        ``delivery.key`` may come again and must not be shown twice. Raises ``RetryLater`` or
+        ``DeliveryRejected``.
         """
         ...
 
@@ -94,7 +95,7 @@ class LinksRooms(Protocol):
 
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
         """Join the room at ``address``, or make it (``create``) where it is ours and absent. The same
-        address again gives the same room. Raises ``RoomRefused``.
+        address again gives the same room. Raises ``CannotOpenRoom``.
         """
         ...
 
@@ -126,7 +127,7 @@ class FoundsRooms(Protocol):
 
     async def found_room(self, address: str, wish: RoomWish) -> OpenedRoom:
         """As ``LinksRooms.open_room`` that may make the room. One of ours that exists is published if that is
-        wished, and gets a wished name if it has none. Raises ``RoomRefused``.
+        wished, and gets a wished name if it has none. Raises ``CannotOpenRoom``.
         """
         ...
 
@@ -154,7 +155,7 @@ class OpenedRoom:
     view: ViewDelta = ViewDelta()  # noqa: RUF009  # frozen
 
 
-class RoomRefused(HansaError):  # an answer
+class CannotOpenRoom(HansaError):  # an answer
     """``open_room`` cannot: ``refusal`` says why, in every network's terms."""
 
     def __init__(self, refusal: Refusal) -> None:
@@ -270,7 +271,7 @@ class Authority(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
+class DestinationStatus:
     """Where one event, or all there is, stands with one server. ``state`` is ``delivered``, ``waiting`` or
     ``failed``; ``since`` is in ms, 0 where nothing waits; ``reason`` says why it waits, ``failures`` how many
     attempts in a row have failed, ``waiting`` how many events wait (counted up to 1,000).
@@ -288,24 +289,24 @@ class Destination:
 class TracksDelivery(Protocol):
     """A network that sends to servers of its own accord and knows how far each is."""
 
-    async def where(self, native_id: str) -> Sequence[Destination]:
+    async def where(self, native_id: str) -> Sequence[DestinationStatus]:
         """Where one of this network's events stands with each server it was meant for."""
         ...
 
-    async def destinations(self) -> Sequence[Destination]:
+    async def destinations(self) -> Sequence[DestinationStatus]:
         """Every server that this network sends to, with what waits for it."""
         ...
 
 
 #: Answers a command: its arguments by name, the answer as JSON values. Raises ``HansaError`` to refuse.
-Operation = Callable[[Mapping[str, Any]], Awaitable[Any]]
+AdminCommand = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
 
 @runtime_checkable
-class Operated(Protocol):
+class HasAdminCommands(Protocol):
     """A network with commands of its own (``register_commands``)."""
 
-    def operations(self) -> Mapping[str, Operation]:
+    def operations(self) -> Mapping[str, AdminCommand]:
         """What to run for the words of a command."""
         ...
 

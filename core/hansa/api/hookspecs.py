@@ -51,7 +51,7 @@ class Hooks:
     @hookspec
     def register_commands(self, commands: Commands) -> None:
         """Add commands under ``hansa PLUGIN``. Implemented by the plugin's module, which is imported for it
-        alone: nothing heavy. The network answers them as ``hansa.Operated``.
+        alone: nothing heavy. The network answers them as ``hansa.HasAdminCommands``.
 
         :param commands: takes ``add(Command(...))``.
         """

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import orjson
 
-from hansa.api.contracts import HasFeatures, Network, Refused, Retry
+from hansa.api.contracts import DeliveryRejected, HasFeatures, Network, RetryLater
 from hansa.bus import schema
 from hansa.bus.policy_engine import Decisions
 from hansa.bus.rejudging import Rejudging
@@ -252,12 +252,12 @@ class Consumer:
             network = self._gate.network
             try:
                 if network is None:
-                    raise Retry("the network is restarting")  # one place decides what follows
+                    raise RetryLater("the network is restarting")  # one place decides what follows
                 self._idle.clear()
                 native = await network.send(delivery)
-            except Retry as error:
+            except RetryLater as error:
                 after, self.reason = error.after, error.reason
-            except Refused as error:
+            except DeliveryRejected as error:
                 await self._buried(delivery, error.reason)
                 return
             except StoreFault:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hansa.api.contracts import KnowsPeople, LinksRooms, MakesGhosts, RoomRefused
+from hansa.api.contracts import CannotOpenRoom, KnowsPeople, LinksRooms, MakesGhosts
 from hansa.bus import schema as tables
 from hansa.environment import Clock, Http, Random
 from hansa.model.crossing import Crossing, DirectoryQuery
@@ -209,12 +209,12 @@ class Context(BasicContext):
         instance = other.network if other else None
         if not isinstance(instance, LinksRooms):
             refusal = Refusal(code=RefusalCode.NOT_FOUND, text=f"no network {network} to look on")
-            raise RoomRefused(refusal)
+            raise CannotOpenRoom(refusal)
         server = self._app.pipeline.server_of(network, address)
         asked = DirectoryQuery(network=network, server=server, address=address, outbound=True)
         verdict = await self.check(asked)
         if not verdict.allowed:
-            raise RoomRefused(refusal_by(verdict))
+            raise CannotOpenRoom(refusal_by(verdict))
         opened = await instance.open_room(address, create=False)
         link = await self._app.attach(opened, None)
         made = await self._app.rooms.open_link(self._ref(native), room=link.room, hosted=True)

@@ -1,7 +1,7 @@
 """Commands that a plugin adds to ``hansa``: what they are called and take, and how their answer is printed.
 
 They are declared without opening a network: ``hansa PLUGIN WORDS...`` only asks the running Hansa, whose
-network does the work (``hansa.Operated``).
+network does the work (``hansa.HasAdminCommands``).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hansa.api.contracts import HasFeatures, LinksRooms, OpenedRoom, Retry
+from hansa.api.contracts import HasFeatures, LinksRooms, OpenedRoom, RetryLater
 from hansa.app import App
 from hansa.bus.schema import event_of
 from hansa.host import loader
@@ -222,9 +222,9 @@ class NetworkSuite:
             assert [c for c in self.shown(stage) if c in gone] == gone
 
     async def test_a_raised_send_is_sent_again(self) -> None:
-        """After ``Retry`` the same delivery comes again with a higher ``attempt``, and is shown then."""
+        """After ``RetryLater`` the same delivery comes again with a higher ``attempt``, and is shown then."""
         async with self.stage() as stage:
-            failing: list[Exception] = [Retry("away", after=0.01), Retry("still away", after=0.01)]
+            failing: list[Exception] = [RetryLater("away", after=0.01), RetryLater("still away", after=0.01)]
             with pytest.MonkeyPatch.context() as patch:
                 _fail(patch, stage, failing)
                 await self._says(stage, Message(text="at last"), Message(text="fence"))

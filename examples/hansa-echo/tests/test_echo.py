@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 import hansa_echo
-from hansa import Message, Refused, Style
+from hansa import DeliveryRejected, Message, Style
 from hansa.testing import NetworkSuite
 
 _NUMBERS = count()
@@ -39,7 +39,7 @@ class TestEcho(NetworkSuite):
         async with self.stage() as stage:
 
             def refuse(_):
-                raise Refused("too loud")
+                raise DeliveryRejected("too loud")
 
             stage.other.before_send = refuse
             await self.inject(stage.net, stage.room, "echo", "AHOY")

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from hansa import (
+    AdminCommand,
     Delivery,
-    Destination,
+    DeliveryRejected,
+    DestinationStatus,
     EphemeralEvent,
     Features,
     Kind,
@@ -20,9 +22,7 @@ from hansa import (
     NativeId,
     NetworkContext,
     OpenedRoom,
-    Operation,
     Refusal,
-    Refused,
     RoomWish,
     Router,
     StoreFault,
@@ -300,7 +300,7 @@ class MatrixNetwork:
 
     async def send(self, delivery: Delivery) -> str:
         """See ``hansa.Network.send``. Events reach Matrix in the room's turn: nothing is delivered here."""
-        raise Refused(f"{delivery.link.id} is the authority of its room")
+        raise DeliveryRejected(f"{delivery.link.id} is the authority of its room")
 
     async def signal(self, link: Link, signal: EphemeralEvent) -> None:
         """See ``hansa.CarriesEphemeral.signal``."""
@@ -400,8 +400,8 @@ class MatrixNetwork:
         """See ``entitled.Rooms.invited``."""
         self._entrance.invited(pdu, origin)
 
-    def operations(self) -> Mapping[str, Operation]:
-        """See ``hansa.Operated.operations``; ``commands.py`` declares them."""
+    def operations(self) -> Mapping[str, AdminCommand]:
+        """See ``hansa.HasAdminCommands.operations``; ``commands.py`` declares them."""
         return self._addresses.addressed(
             {
                 **self._operations.table(),
@@ -417,10 +417,10 @@ class MatrixNetwork:
             }
         )
 
-    async def where(self, native_id: str) -> list[Destination]:
+    async def where(self, native_id: str) -> list[DestinationStatus]:
         """See ``hansa.TracksDelivery.where``."""
         return await self._sender.where(native_id)
 
-    async def destinations(self) -> list[Destination]:
+    async def destinations(self) -> list[DestinationStatus]:
         """See ``hansa.TracksDelivery.destinations``."""
         return await self._sender.destinations()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from hansa import LocalProtocolError, NetworkContext, Operation
+from hansa import AdminCommand, LocalProtocolError, NetworkContext
 
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.own_keys import OwnKeys
@@ -22,8 +22,8 @@ class Operations:
         self._sender = sender
         self._ingest = ingest
 
-    def table(self) -> Mapping[str, Operation]:
-        """See ``hansa.Operated.operations``."""
+    def table(self) -> Mapping[str, AdminCommand]:
+        """See ``hansa.HasAdminCommands.operations``."""
         return {
             "keys ls": self.keys,
             "keys rotate": self.rotate,

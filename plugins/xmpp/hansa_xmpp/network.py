@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hansa import (
+    CannotOpenRoom,
     Delivery,
     Features,
     Kind,
@@ -21,7 +22,6 @@ from hansa import (
     ProfileQuery,
     Refusal,
     RefusalCode,
-    RoomRefused,
     Submission,
 )
 from slixmpp.jid import JID, InvalidJID
@@ -113,15 +113,15 @@ class XmppNetwork:
             refusal = Refusal(
                 code=RefusalCode.INVALID, text=f"{address!r} is not the address of a room: {error}"
             )
-            raise RoomRefused(refusal) from None
+            raise CannotOpenRoom(refusal) from None
         if not room.local or room.resource or "%" in room.local:
             refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is not the address of a room")
-            raise RoomRefused(refusal)
+            raise CannotOpenRoom(refusal)
         if room.domain != domain:
             text = f"rooms of {room.domain} are not ours to host; ours are ROOM@{domain}"
-            raise RoomRefused(Refusal(code=RefusalCode.UNSUPPORTED, text=text))
+            raise CannotOpenRoom(Refusal(code=RefusalCode.UNSUPPORTED, text=text))
         if not create and self._ctx.link(room.bare) is None:
-            raise RoomRefused(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {room.bare}"))
+            raise CannotOpenRoom(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {room.bare}"))
         return OpenedRoom(native=NativeId(self._ctx.id, room.bare), hosted=True)
 
     async def room_at(self, address: str) -> str | None:

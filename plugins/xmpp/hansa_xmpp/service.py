@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from hansa import Delivery, NativeId, NetworkContext, Retry, RoomView, StoreFault
+from hansa import Delivery, NativeId, NetworkContext, RetryLater, RoomView, StoreFault
 
 from hansa_xmpp.occupant_store import Kept, OccupantTable, Pings
 from hansa_xmpp.password_queries import Questions
@@ -183,18 +183,20 @@ class MucService:
                 self._on_gone(native, left.user)
 
     async def show(self, delivery: Delivery) -> str:
-        """One event of the log to everybody in the room; the room's stable id of it. Raises ``Retry``."""
+        """One event of the log to everybody in the room; the room's stable id of it. Raises
+        ``RetryLater``.
+        """
         native = delivery.link.native.id
         room = self.room(native)
         if room is None or not self.up:
-            raise Retry("the component is not connected")
+            raise RetryLater("the component is not connected")
         if not await asyncio.shield(room.gate):
-            raise Retry("the component lost its connection")
+            raise RetryLater("the component lost its connection")
         event = delivery.event
         await self._ctx.present(native)
         async with room.lock:
             if not self.up:
-                raise Retry("the component lost its connection")
+                raise RetryLater("the component lost its connection")
             if event.seq > room.sent:
                 commands = room.muc.live(event, delivery.content, self.view(native))
                 room.sent = event.seq

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from hansa import Retry
+from hansa import RetryLater
 from hansa.store.base import (
     Append,
     Collection,
@@ -161,7 +161,7 @@ class ServerStoreSuite(StoreSuite):
             await people["right"].until("b", 1)
 
             def away(_):
-                raise Retry("away", after=60)
+                raise RetryLater("away", after=60)
 
             people["right"].before_send = away
             for number in range(20):

@@ -363,7 +363,7 @@ class Accounts:
         await forget_private(self._ctx, user)
 
     def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
-        """See ``hansa.Operated.operations``."""
+        """See ``hansa.HasAdminCommands.operations``."""
         return {
             "user add": self._add,
             "user ls": self._list,

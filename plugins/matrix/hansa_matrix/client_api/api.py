@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
-from hansa import NetworkContext, Operation, Request, Response, RoomRefused, Router
+from hansa import AdminCommand, CannotOpenRoom, NetworkContext, Request, Response, Router
 
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.aliases import Aliases
@@ -224,8 +224,8 @@ class ClientApi:
             await self.accounts.finish_closing(account.user)
             await self._entering.leave_all(account.user)
 
-    def operations(self) -> Mapping[str, Operation]:
-        """See ``hansa.Operated.operations``."""
+    def operations(self) -> Mapping[str, AdminCommand]:
+        """See ``hansa.HasAdminCommands.operations``."""
         return {
             **self.accounts.operations(),
             **self.tokens.operations(),
@@ -301,7 +301,7 @@ class ClientApi:
         creators = user_ids(body, "additional_creators") if supported else []
         try:
             replacement = await self._upgrades.replace(room, version, caller.user, creators)
-        except RoomRefused as problem:
+        except CannotOpenRoom as problem:
             raise refused(problem.refusal) from problem
         await self._inheritance.take(caller.user, replacement)
         return {"replacement_room": replacement}

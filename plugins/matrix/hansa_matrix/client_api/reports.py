@@ -28,7 +28,7 @@ class Reports:
         self._attendance = attendance
 
     def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
-        """See ``hansa.Operated.operations``."""
+        """See ``hansa.HasAdminCommands.operations``."""
         return {"reports ls": self._list}
 
     async def _list(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -8,13 +8,13 @@ from typing import Any
 
 from hansa import (
     Busy,
+    CannotOpenRoom,
     Conflict,
     InternalError,
     LocalProtocolError,
     NetworkContext,
     RemoteProtocolError,
     Request,
-    RoomRefused,
 )
 
 from hansa_matrix.client_api.accounts import Caller
@@ -137,7 +137,7 @@ class Rooms:
             await check_state(step, self._own.server, leads_here)
         try:
             room = await self._founder.create(caller.user, version.id, alias, begun)
-        except RoomRefused as problem:
+        except CannotOpenRoom as problem:
             raise refused(problem.refusal) from problem
         except InternalError:
             raise
@@ -191,7 +191,7 @@ class Rooms:
                 raise error(400, "M_INVALID_PARAM", f"{address[:80]!r} is not a room ID or alias")
             if ids.domain_of(address) != self._own.server:
                 return await self._membership.resolve(address)
-        except RoomRefused as problem:
+        except CannotOpenRoom as problem:
             raise refused(problem.refusal) from problem
         known = await self._entrance.alias(address)
         if known is None:
@@ -213,7 +213,7 @@ class Rooms:
         if room is None or not room.resident or self._ctx.link(room_id) is None:
             try:
                 opened = await self._entrance.enter(room_id, servers, user, more)
-            except RoomRefused as problem:
+            except CannotOpenRoom as problem:
                 raise passed_on(problem) from problem
             await self._ctx.open_link(room_id, authority=True, view=opened.view)
             room = self._rooms[room_id]
@@ -259,7 +259,7 @@ class Rooms:
         """Into a restricted room where another resident has to say that somebody may."""
         try:
             outcome = await self._granted.join(room, user, via)
-        except RoomRefused as problem:
+        except CannotOpenRoom as problem:
             raise refused(problem.refusal) from problem
         if outcome.refusal is not None:
             raise refused(outcome.refusal)
@@ -279,7 +279,7 @@ class Rooms:
             event, server, version, shown_state = await self._membership.knock(
                 room_id, caller.user, servers, more
             )
-        except RoomRefused as problem:
+        except CannotOpenRoom as problem:
             raise passed_on(problem) from problem
         await self._pending.keep(event, server, shown_state, version, generation=generation)
         return {"room_id": room_id}
@@ -378,7 +378,7 @@ class Rooms:
         return {"joined_rooms": [stay.room_id for stay in stays if stay.membership == "join"]}
 
 
-def passed_on(problem: RoomRefused) -> RemoteProtocolError:
+def passed_on(problem: CannotOpenRoom) -> RemoteProtocolError:
     """Why somebody is not let in, as the server said that was asked: its error code where it is of use to a
     client, and never one by which the client would think that its own token, or this endpoint, is bad.
     """

@@ -20,7 +20,7 @@ class Tokens:
         self._ctx = ctx
 
     def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
-        """See ``hansa.Operated.operations``."""
+        """See ``hansa.HasAdminCommands.operations``."""
         return {"tokens add": self._add, "tokens ls": self._list, "tokens rm": self._remove}
 
     async def _add(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from hansa import (
+    AdminCommand,
     Failure,
     HttpError,
     HttpResponse,
     LocalProtocolError,
     NetworkContext,
-    Operation,
     RemoteProtocolError,
 )
 from hansa.model.commands import counted
@@ -53,8 +53,8 @@ class Doctor:
         self._client = client
         self._routes = routes
 
-    def operations(self) -> Mapping[str, Operation]:
-        """See ``hansa.Operated.operations``."""
+    def operations(self) -> Mapping[str, AdminCommand]:
+        """See ``hansa.HasAdminCommands.operations``."""
         return {"doctor": self.examine}
 
     async def examine(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,16 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from hansa import Backoff, Delete, Destination, NetworkContext, Put, RemoteProtocolError, Row, StreamTail
+from hansa import (
+    Backoff,
+    Delete,
+    DestinationStatus,
+    NetworkContext,
+    Put,
+    RemoteProtocolError,
+    Row,
+    StreamTail,
+)
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.federation.lasting import leaving
@@ -374,11 +383,11 @@ class Outbox:
         """Whether it has not been reached for an hour."""
         return bool(self.failures) and self._ctx.clock.now() - self.failing_since > _EARLY * 1000
 
-    def standing(self, waiting: int) -> Destination:
+    def standing(self, waiting: int) -> DestinationStatus:
         """For an operator; ``waiting`` are the events of which it is asked."""
         if not waiting:
-            return Destination(name=self.server, state="delivered")
-        return Destination(
+            return DestinationStatus(name=self.server, state="delivered")
+        return DestinationStatus(
             name=self.server,
             state="failed" if self.failures else "waiting",
             since=self.waiting_since,

@@ -13,7 +13,7 @@ import orjson
 from hansa import (
     Append,
     Delete,
-    Destination,
+    DestinationStatus,
     LocalProtocolError,
     NetworkContext,
     Put,
@@ -310,9 +310,9 @@ class Sender:
         await self._ctx.store.commit(writes, durability="lazy")
         return max((int(mark.fields["position"] or 0) for mark in old), default=0)
 
-    async def where(self, event_id: str) -> list[Destination]:
+    async def where(self, event_id: str) -> list[DestinationStatus]:
         """How far each server is that an event was meant for."""
-        found: list[Destination] = []
+        found: list[DestinationStatus] = []
         rows = await self._ctx.store.scan("out", index=("event_id",), equal=(event_id,))
         await self._read_sets(rows)
         for row in rows:
@@ -321,7 +321,7 @@ class Sender:
                 found.append(peer.standing(int(peer.position < row.position)))
         return found
 
-    async def destinations(self) -> list[Destination]:
+    async def destinations(self) -> list[DestinationStatus]:
         """Every destination with its backlog and trouble."""
         found = [peer.standing(await peer.behind()) for peer in self._peers.values()]
         return sorted(found, key=lambda one: one.name)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hansa import BlobTooLarge, Busy, LocalProtocolError, NoBlob, Operation, RemoteProtocolError
+from hansa import AdminCommand, BlobTooLarge, Busy, LocalProtocolError, NoBlob, RemoteProtocolError
 
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.media.fetch import Fetcher
@@ -26,8 +26,8 @@ class MediaOperations:
         self._library = library
         self._fetcher = fetcher
 
-    def table(self) -> Mapping[str, Operation]:
-        """See ``hansa.Operated.operations``."""
+    def table(self) -> Mapping[str, AdminCommand]:
+        """See ``hansa.HasAdminCommands.operations``."""
         return {
             "media add": self.add,
             "media get": self.get,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from hansa import LocalProtocolError, NetworkContext, Operation, RoomRefused, scan_all
+from hansa import AdminCommand, CannotOpenRoom, LocalProtocolError, NetworkContext, scan_all
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.state_content import alias
@@ -49,7 +49,7 @@ class Addresses:
             return known.room_id if known is not None else None
         try:
             return (await self._membership.resolve(alias))[0]
-        except RoomRefused as refused:
+        except CannotOpenRoom as refused:
             raise LocalProtocolError(refused.refusal.text) from refused
 
     async def of(self, natives: Collection[str]) -> dict[str, list[str]]:
@@ -76,14 +76,14 @@ class Addresses:
         # Names of this server are rows of ours, whatever a room says of itself.
         return said if said and ids.valid_alias(said) and ids.domain_of(said) != self._server else ""
 
-    def addressed(self, operations: Mapping[str, Operation]) -> dict[str, Operation]:
+    def addressed(self, operations: Mapping[str, AdminCommand]) -> dict[str, AdminCommand]:
         """The same commands, whose room may be named by its address."""
         return {
             words: operation if words in _ABROAD else self._with_room(operation)
             for words, operation in operations.items()
         }
 
-    def _with_room(self, operation: Operation) -> Operation:
+    def _with_room(self, operation: AdminCommand) -> AdminCommand:
         async def found(arguments: Mapping[str, Any]) -> Any:
             named = arguments.get("room")
             if not isinstance(named, str) or not named.startswith("#"):

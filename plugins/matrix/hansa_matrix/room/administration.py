@@ -7,12 +7,12 @@ from typing import Any
 
 import orjson
 from hansa import (
+    AdminCommand,
     Content,
     Custom,
     LocalProtocolError,
     NativeId,
     NetworkContext,
-    Operation,
     Refusal,
     Submission,
     SubmitResult,
@@ -35,8 +35,8 @@ class Administration:
         self._user = user
         self._room_of = room_of
 
-    def operations(self) -> Mapping[str, Operation]:
-        """See ``hansa.Operated.operations``."""
+    def operations(self) -> Mapping[str, AdminCommand]:
+        """See ``hansa.HasAdminCommands.operations``."""
         return {"rooms set": self._set, "rooms level": self._level, "rooms redact": self._redact}
 
     def room(self, room_id: str) -> MatrixRoom:

@@ -8,13 +8,13 @@ from contextlib import suppress
 from typing import Any
 
 from hansa import (
+    AdminCommand,
     Conflict,
     Delete,
     LocalProtocolError,
     Member,
     Membership,
     NetworkContext,
-    Operation,
     Put,
     RemoteProtocolError,
     StoreError,
@@ -63,8 +63,8 @@ class Care:
         async for row in scan_all(self._ctx.store, "blocked"):
             self.blocked.add(str(row.key[0]))
 
-    def operations(self) -> Mapping[str, Operation]:
-        """See ``hansa.Operated.operations``."""
+    def operations(self) -> Mapping[str, AdminCommand]:
+        """See ``hansa.HasAdminCommands.operations``."""
         return {
             "rooms check": self.check,
             "rooms leave": self.leave,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hansa import (
+    CannotOpenRoom,
     DirectoryPublish,
     Invite,
     LocalProtocolError,
@@ -17,7 +18,6 @@ from hansa import (
     RemoteProtocolError,
     RoomCreate,
     RoomMember,
-    RoomRefused,
     RoomView,
     ViewDelta,
     Write,
@@ -149,12 +149,12 @@ class Founder:
         """A room with an alias (none if it is empty), all its first events in one commit, after every policy
         was asked about each of them.
 
-        Raises ``RoomRefused`` where a policy denies the room or an event is too large, LocalProtocolError for
-        events that its rules forbid, ``Conflict`` for an alias that there is, or a room that is being
+        Raises ``CannotOpenRoom`` where a policy denies the room or an event is too large, LocalProtocolError
+        for events that its rules forbid, ``Conflict`` for an alias that there is, or a room that is being
         replaced already. Nothing is left behind then.
         """
         if founding.published and await full(self._ctx.store):
-            raise RoomRefused(Refusal(code=RefusalCode.BUSY, text=f"{MOST} rooms are published already"))
+            raise CannotOpenRoom(Refusal(code=RefusalCode.BUSY, text=f"{MOST} rooms are published already"))
         version, generation = VERSIONS[version_id], self._ctx.policy_generation
         made_up = "!" + self._ctx.random.bytes(12).hex() + ":" + self._own.server
         try:
@@ -164,7 +164,7 @@ class Founder:
             room = MatrixRoom(create.room_id, version, self._ctx.store, self._events)
             draft, writes = await self._drafted(room, create, steps, generation)
         except RemoteProtocolError as problem:  # of a size that nobody may send
-            raise RoomRefused(Refusal(code=RefusalCode.TOO_LARGE, text=problem.reason)) from problem
+            raise CannotOpenRoom(Refusal(code=RefusalCode.TOO_LARGE, text=problem.reason)) from problem
         if alias:
             writes.append(given(alias, room.room_id, creator))
         if founding.replaces:

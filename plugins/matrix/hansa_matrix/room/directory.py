@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hansa import Delete, LocalProtocolError, NetworkContext, Operation, Put, Scoped, scan_all
+from hansa import AdminCommand, Delete, LocalProtocolError, NetworkContext, Put, Scoped, scan_all
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.room.events import Stored, is_shown
@@ -34,8 +34,8 @@ class Directory:
         self._ctx = ctx
         self._room = room
 
-    def operations(self) -> Mapping[str, Operation]:
-        """See ``hansa.Operated.operations``."""
+    def operations(self) -> Mapping[str, AdminCommand]:
+        """See ``hansa.HasAdminCommands.operations``."""
         return {"rooms publish": self._publish, "rooms unpublish": self._unpublish}
 
     async def publish(self, room_id: str, *, listed: bool, by: str = "") -> None:

@@ -10,16 +10,16 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from hansa import (
+    AdminCommand,
     Backoff,
+    CannotOpenRoom,
     Conflict,
     LocalProtocolError,
     NativeId,
     NetworkContext,
     OpenedRoom,
-    Operation,
     Refusal,
     RefusalCode,
-    RoomRefused,
     RoomWish,
     ViewDelta,
 )
@@ -87,8 +87,8 @@ class Entrance:
         self.blocked: Callable[[str], bool] = lambda _: False
         self.waiting: Callable[[str], int] = lambda _: 0
 
-    def operations(self) -> Mapping[str, Operation]:
-        """See ``hansa.Operated.operations``."""
+    def operations(self) -> Mapping[str, AdminCommand]:
+        """See ``hansa.HasAdminCommands.operations``."""
         return {
             "rooms ls": self._list_rooms,
             "rooms create": self._create_room,
@@ -99,14 +99,14 @@ class Entrance:
         }
 
     async def open(self, address: str, *, create: bool) -> OpenedRoom:
-        """``#name`` is ours, ``#name:server`` and ``!id`` anybody's. Raises ``RoomRefused``."""
+        """``#name`` is ours, ``#name:server`` and ``!id`` anybody's. Raises ``CannotOpenRoom``."""
         alias = address if ":" in address or address.startswith("!") else f"{address}:{self._own.server}"
         if alias.startswith("!"):
             room_id, via = named(alias)
             return await self.enter(room_id, via)
         if not ids.valid_alias(alias):
             refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is not a room alias")
-            raise RoomRefused(refusal)
+            raise CannotOpenRoom(refusal)
         if ids.domain_of(alias) != self._own.server:
             room_id, via = await self._membership.resolve(alias)
             return await self.enter(room_id, via)
@@ -114,7 +114,7 @@ class Entrance:
         if known is not None and known in self._rooms:
             return await self.opened(self._rooms[known])
         if not create or known is not None:  # a name of a room that is forgotten is not free
-            raise RoomRefused(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {alias}"))
+            raise CannotOpenRoom(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {alias}"))
         return await self._made(alias, self._ctx.config.room_version)
 
     async def found(self, address: str, wish: RoomWish) -> OpenedRoom:
@@ -161,11 +161,11 @@ class Entrance:
         self, room_id: str, via: Sequence[str], user: str = "", more: Mapping[str, Any] | None = None
     ) -> OpenedRoom:
         """Be in a room with somebody of ours, the bridge user if nobody is named, unless one of ours is in it
-        already. ``more`` is further content of the join. Raises ``RoomRefused``.
+        already. ``more`` is further content of the join. Raises ``CannotOpenRoom``.
         """
         if self.blocked(room_id):
             text = f"{room_id} is blocked: `hansa matrix rooms unblock` ends that"
-            raise RoomRefused(Refusal(code=RefusalCode.FORBIDDEN, text=text))
+            raise CannotOpenRoom(Refusal(code=RefusalCode.FORBIDDEN, text=text))
         user = user or self._user
         room = self._rooms.get(room_id)
         anew = room is None or not room.resident
@@ -245,7 +245,7 @@ class Entrance:
             try:
                 opened = await self.enter(pdu.room_id, [origin])
                 break
-            except RoomRefused as error:
+            except CannotOpenRoom as error:
                 if error.refusal.code in {RefusalCode.INVITE_ONLY, RefusalCode.BUSY} and tried < _MAX_TRIES:
                     # Their server asks for our signature before the invite is a part of the room.
                     await asyncio.sleep(_ACCEPT_BACKOFF.delay(tried))
@@ -293,7 +293,7 @@ class Entrance:
                     await self.enter(replacement, [server])
                 await self._upgrades.follow(old, self._rooms[replacement], tombstone.sender)
                 return
-            except RoomRefused as error:
+            except CannotOpenRoom as error:
                 if tried == _MAX_TRIES or error.refusal.decision:
                     text = error.refusal.text
                     self._ctx.log.warning("%s, which replaces %s: %s", replacement, old.room_id, text)
@@ -320,7 +320,7 @@ class Entrance:
         waiting = await self._invite_of(arguments)
         try:
             opened = await self.enter(waiting.room_id, [waiting.origin], waiting.user)
-        except RoomRefused as error:
+        except CannotOpenRoom as error:
             raise LocalProtocolError(error.refusal.text) from error
         await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)
         return {"room": waiting.room_id, "joined": waiting.user}
@@ -340,7 +340,7 @@ class Entrance:
             )
             generation = self._ctx.policy_generation
             event, server, version, shown = await self._membership.knock(room_id, self._user, via)
-        except RoomRefused as error:
+        except CannotOpenRoom as error:
             raise LocalProtocolError(error.refusal.text) from error
         await self._pending.keep(event, server, shown, version, generation=generation)
         return {"room": room_id, "knocked": self._user}
@@ -356,7 +356,7 @@ class Entrance:
         try:
             wish = RoomWish(name=str(arguments.get("name") or ""), published=bool(arguments.get("published")))
             opened = await self._made(alias, version or self._ctx.config.room_version, wish)
-        except RoomRefused as error:
+        except CannotOpenRoom as error:
             raise LocalProtocolError(error.refusal.text) from error
         await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)
         return {"room": opened.native.id, "alias": alias}

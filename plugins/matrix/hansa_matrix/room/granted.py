@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hansa import RoomRefused, SubmitResult
+from hansa import CannotOpenRoom, SubmitResult
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
@@ -34,12 +34,12 @@ class Granted:
 
     async def join(self, room: MatrixRoom, user: str, via: Sequence[str]) -> SubmitResult:
         """Bring somebody of ours in by another resident, of ``via`` after those whose people may invite.
-        Raises ``RoomRefused`` if none lets them in.
+        Raises ``CannotOpenRoom`` if none lets them in.
         """
         servers = list(dict.fromkeys([*await self._residents(room), *via]))[:_MOST]
         try:
             join, server = await self._membership.granted(room.room_id, user, servers)
-        except RoomRefused:
+        except CannotOpenRoom:
             self._ctx.count("matrix_joins_granted", result="refused")
             raise
         self._ctx.count("matrix_joins_granted", result="granted")

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from hansa import (
+    CannotOpenRoom,
     Content,
     Crossing,
     EventIn,
@@ -18,7 +19,6 @@ from hansa import (
     NativeFacts,
     NativeId,
     NetworkContext,
-    RoomRefused,
     RoomView,
     Submission,
     refusal_by,
@@ -46,11 +46,11 @@ class Judging:
         self._views = views
 
     async def check(self, crossing: Crossing) -> None:
-        """Raises ``RoomRefused`` if a policy denies the crossing."""
+        """Raises ``CannotOpenRoom`` if a policy denies the crossing."""
         verdict = await self._ctx.check(crossing)
         if verdict.allowed:
             return
-        raise RoomRefused(refusal_by(verdict))
+        raise CannotOpenRoom(refusal_by(verdict))
 
     async def _event(self, room_id: str, said: Said) -> tuple[Content, NativeFacts]:
         """What an event says, and what policies may know of it, as if it were submitted to the core."""
@@ -77,7 +77,7 @@ class Judging:
         return tuple(found)
 
     async def drafts(self, room_id: str, view: RoomView, said: Iterable[Said]) -> None:
-        """Ask about events on their way in, and out to the servers in ``view``. Raises ``RoomRefused`` for
+        """Ask about events on their way in, and out to the servers in ``view``. Raises ``CannotOpenRoom`` for
         the first that a policy denies.
         """
         if not self._ctx.governed:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from hansa import (
     Busy,
+    CannotOpenRoom,
     Crossing,
     DirectoryQuery,
     Join,
@@ -20,7 +21,6 @@ from hansa import (
     Refusal,
     RefusalCode,
     RemoteProtocolError,
-    RoomRefused,
     Write,
     again_on_conflict,
     refusal_by,
@@ -69,15 +69,15 @@ class _Offer(NamedTuple):
     event: Pdu
 
 
-def _gave_up(problem: Exception) -> RoomRefused:
+def _gave_up(problem: Exception) -> CannotOpenRoom:
     code = RefusalCode.UNREACHABLE
     if isinstance(problem, Refused):
         code = RefusalCode.NOT_FOUND if problem.hint == 404 else RefusalCode.INVITE_ONLY
     return _refused(code, str(problem))
 
 
-def _refused(code: RefusalCode, text: str) -> RoomRefused:
-    return RoomRefused(Refusal(code=code, text=text))
+def _refused(code: RefusalCode, text: str) -> CannotOpenRoom:
+    return CannotOpenRoom(Refusal(code=code, text=text))
 
 
 class Membership:
@@ -95,7 +95,7 @@ class Membership:
         self._joining: dict[str, asyncio.Task[MatrixRoom]] = {}
 
     async def resolve(self, alias: str) -> tuple[str, list[str]]:
-        """The room id and servers behind an alias elsewhere. Raises ``RoomRefused``."""
+        """The room id and servers behind an alias elsewhere. Raises ``CannotOpenRoom``."""
         server = ids.domain_of(alias)
         await self._permitted(
             DirectoryQuery(network=self._ctx.id, server=server, address=alias, outbound=True)
@@ -121,7 +121,7 @@ class Membership:
     async def _permitted(self, crossing: Crossing) -> None:
         verdict = await self._ctx.check(crossing)
         if not verdict.allowed:
-            raise RoomRefused(refusal_by(verdict))
+            raise CannotOpenRoom(refusal_by(verdict))
 
     async def _may(self, room_id: str, user: str, servers: frozenset[str], *, again: bool = False) -> None:
         await self._permitted(
@@ -140,7 +140,7 @@ class Membership:
         self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
     ) -> MatrixRoom:
         """Be in the room with this user. One join of a room at a time. ``more`` is further content of the
-        member event, such as a reason. Raises ``RoomRefused``.
+        member event, such as a reason. Raises ``CannotOpenRoom``.
 
         Asked of policy twice: the address before anybody is asked, the room's servers before anything is
         kept; a denial then is followed by a leave at once.
@@ -242,7 +242,7 @@ class Membership:
             servers = {ids.domain_of(p.sender) for p in parsed.state if p.type == "m.room.member"}
             try:
                 await self._may(room_id, user, frozenset(servers | set(parsed.servers)), again=True)
-            except RoomRefused:
+            except CannotOpenRoom:
                 await self.leave_remote(room_id, user, [server])
                 raise
             return await self._keep(event, parsed, version, checks)
@@ -251,7 +251,7 @@ class Membership:
 
     async def granted(self, room_id: str, user: str, via: Sequence[str]) -> tuple[Pdu, str]:
         """A join of a room that we are in, with the signature of the resident that lets the user in, and that
-        resident, which has it in the room by now. Raises ``RoomRefused``.
+        resident, which has it in the room by now. Raises ``CannotOpenRoom``.
         """
         await self._may(room_id, user, frozenset(via))
         problem: Exception = Unreachable("no other server of the room is known")
@@ -285,7 +285,7 @@ class Membership:
         self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
     ) -> tuple[Pdu, str, str, list[Any]]:
         """Knock by the first server that takes it: ``(event, server, room version, what is shown of the
-        room)``. Raises ``RoomRefused``.
+        room)``. Raises ``CannotOpenRoom``.
         """
         await self._permitted(
             Knock(

@@ -15,6 +15,7 @@ from typing import Any
 
 from hansa import (
     Busy,
+    CannotOpenRoom,
     Conflict,
     Custom,
     LocalProtocolError,
@@ -25,7 +26,6 @@ from hansa import (
     RefusalCode,
     RemoteProtocolError,
     Remove,
-    RoomRefused,
     RoomUpgrade,
     RoomView,
     ViewDelta,
@@ -80,14 +80,14 @@ class Upgrades:
             raise LocalProtocolError(f"there is no room version {version!r}: {', '.join(VERSIONS)}")
         try:
             new = await self.replace(old, version, self._user)
-        except RoomRefused as error:
+        except CannotOpenRoom as error:
             raise LocalProtocolError(error.refusal.text) from error
         return {"room": new, "version": version, "replaces": old.room_id}
 
     async def replace(self, old: MatrixRoom, version: str, user: str, creators: Sequence[str] = ()) -> str:
         """Put a new room in an old one's place, in the name of somebody of ours; its id. ``creators`` are
-        further ones, where the version has them. Raises ``RoomRefused`` where a policy or the old room denies
-        it, LocalProtocolError where the rules of either room do.
+        further ones, where the version has them. Raises ``CannotOpenRoom`` where a policy or the old room
+        denies it, LocalProtocolError where the rules of either room do.
         """
         if old.room_id in self._closing:
             raise LocalProtocolError(f"{old.room_id} is being replaced")
@@ -143,7 +143,7 @@ class Upgrades:
             raise
         if refusal is not None:
             await self._undo(begun)
-            raise RoomRefused(replace(refusal, text=f"{TOMBSTONE} was refused: {refusal.text}"))
+            raise CannotOpenRoom(replace(refusal, text=f"{TOMBSTONE} was refused: {refusal.text}"))
         await self._finish(old, new, user)
         return new.room_id
 
@@ -166,7 +166,7 @@ class Upgrades:
         for begun in await all_unfinished(self._ctx.store):
             try:
                 await self._resume(begun)
-            except (LocalProtocolError, RemoteProtocolError, RoomRefused, Busy) as error:
+            except (LocalProtocolError, RemoteProtocolError, CannotOpenRoom, Busy) as error:
                 self._ctx.log.warning("the upgrade of %s to %s waits: %s", begun.old, begun.new, error)
 
     async def _resume(self, begun: Unfinished) -> None:
@@ -243,7 +243,7 @@ class Upgrades:
             needed = max(needed, levels.required(POWER_LEVELS, True))
         if levels.user(user) < needed:
             text = f"{user} may not replace {old.room_id} by version {version.id}: that takes level {needed}"
-            raise RoomRefused(Refusal(code=RefusalCode.FORBIDDEN, text=text))
+            raise CannotOpenRoom(Refusal(code=RefusalCode.FORBIDDEN, text=text))
 
     async def _ours(self, old: MatrixRoom, new: MatrixRoom, closed: Pdu) -> bool:
         """Whether who says that a room replaces the old one is of ours, and has made it for that."""
@@ -273,7 +273,7 @@ class Upgrades:
 
     async def follow(self, old: MatrixRoom, new: MatrixRoom, sender: str) -> None:
         """Somebody replaced a room that we are in, and we have entered the new one. Raises LocalProtocolError
-        if that does not say that it replaces the old one, ``RoomRefused`` where a policy denies it.
+        if that does not say that it replaces the old one, ``CannotOpenRoom`` where a policy denies it.
         """
         server = ids.domain_of(sender)
         state = await new.state()
@@ -321,7 +321,7 @@ class Upgrades:
                 said = Said(person.user, person.server, (MEMBER, ghost, content))
                 await self._judging.drafts(new.room_id, present, [said])
                 writes += await speech.own_event(ghost, MEMBER, ghost, content)
-            except (LocalProtocolError, RemoteProtocolError, RoomRefused) as error:
+            except (LocalProtocolError, RemoteProtocolError, CannotOpenRoom) as error:
                 self._ctx.count("matrix_upgrade_left_behind")
                 self._ctx.log.info("%s stays behind: %s", ghost, error)
         if writes:
