@@ -117,8 +117,8 @@ from hansa.pacing.log_limit import LogLimit
 from hansa.pacing.token_buckets import TokenBucket, TokenBuckets
 from hansa.store.base import (
     Append,
-    Cas,
     Collection,
+    CompareAndSwap,
     Conflict,
     Delete,
     Insert,
@@ -126,12 +126,12 @@ from hansa.store.base import (
     Remove,
     Row,
     Schema,
-    Scoped,
+    ScopedStore,
     StoreError,
     Value,
     Write,
 )
-from hansa.store.blobs import Blob, BlobTooLarge, NoBlob
+from hansa.store.blobs import Blob, BlobNotFound, BlobTooLarge
 from hansa.store.bounds import Whole, pieces
 from hansa.store.conflict_retry import Changed, again_on_conflict, change_row
 from hansa.store.faults import ResultUnknown, StoreFault, StoreLost
@@ -155,18 +155,19 @@ __all__ = [
     "Authority",
     "Backoff",
     "Blob",
+    "BlobNotFound",
     "BlobTooLarge",
     "BodyTooLarge",
     "Busy",
     "CannotOpenRoom",
     "CarriesEphemeral",
-    "Cas",
     "Changed",
     "CircuitBreaker",
     "Clock",
     "Collection",
     "Command",
     "Commands",
+    "CompareAndSwap",
     "ConfigError",
     "Conflict",
     "Content",
@@ -227,7 +228,6 @@ __all__ = [
     "NativeId",
     "Network",
     "NetworkContext",
-    "NoBlob",
     "OpenedRoom",
     "PeerConnect",
     "Placement",
@@ -260,7 +260,7 @@ __all__ = [
     "Router",
     "Row",
     "Schema",
-    "Scoped",
+    "ScopedStore",
     "ShowsPresent",
     "SrvRecord",
     "StoreError",

@@ -41,7 +41,7 @@ from hansa.pacing.delivery_throttle import Throttle
 from hansa.pacing.store_retry import Work, patiently
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store import catalogue
-from hansa.store.base import Delete, Row, Scoped, StoreError
+from hansa.store.base import Delete, Row, ScopedStore, StoreError
 from hansa.store.bounds import pieces
 from hansa.store.faults import StoreFault
 from hansa.store.health import StoreHealth, WatchedStore
@@ -69,7 +69,7 @@ class App:
         self.store = WatchedStore(setup.store, StoreHealth(setup.seams.clock))
         self.http = setup.http
         self.seams = setup.seams
-        self.core = Scoped(self.store, "")
+        self.core = ScopedStore(self.store, "")
         self.log = logging.getLogger("hansa")
         self.rooms = Rooms(self.core, setup.seams.clock, setup.seams.random)
         self.decisions = Decisions(self.core, setup.seams.clock, setup.seams.random, ())

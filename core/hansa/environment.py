@@ -223,7 +223,7 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Seams:
+class Environment:
     """Clock and randomness together, as the core's own parts take them."""
 
     clock: Clock

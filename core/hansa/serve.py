@@ -24,7 +24,7 @@ from hansa.config.private_files import exposed
 from hansa.config.reader import Config, Mistakes, PolicyConfig, load
 from hansa.config.restart import needing_restart
 from hansa.config.settings import Tls
-from hansa.environment import Seams, SystemClock, SystemRandom
+from hansa.environment import Environment, SystemClock, SystemRandom
 from hansa.file_descriptors import connections_within, raise_limit
 from hansa.host import loader
 from hansa.http.client import Outbound
@@ -100,7 +100,7 @@ class Process:
             Setup(
                 store=open_store(config.store.url, folder),
                 http=self._http,
-                seams=Seams(SystemClock(), SystemRandom()),
+                seams=Environment(SystemClock(), SystemRandom()),
                 blobs=self._blobs,
                 networks=networks,
                 policies=_policies(config.policies),

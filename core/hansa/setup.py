@@ -9,7 +9,7 @@ from typing import Any
 
 from hansa.api.contracts import RoomWish
 from hansa.bus.decision_log import Retention
-from hansa.environment import Http, Seams
+from hansa.environment import Environment, Http
 from hansa.model.verdict import Action
 from hansa.store.base import Store
 from hansa.store.blobs import Blobs, MemoryBlobs
@@ -52,7 +52,7 @@ class Setup:
 
     store: Store
     http: Http
-    seams: Seams
+    seams: Environment
     blobs: Blobs = field(default_factory=MemoryBlobs)
     networks: Sequence[NetworkSetup] = ()
     policies: Sequence[PolicySetup] = ()

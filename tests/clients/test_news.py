@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from hansa import Scoped
+from hansa import ScopedStore
 from hansa.testing.harness import MemoryStore
 from hansa_matrix.room import news as module
 from hansa_matrix.room.news import News, told
 from hansa_matrix.schema import SCHEMA
 
 
-async def filled(count: int) -> tuple[Scoped, list[int]]:
+async def filled(count: int) -> tuple[ScopedStore, list[int]]:
     store = MemoryStore()
     await store.open()
-    scoped = Scoped(store, "matrix")
+    scoped = ScopedStore(store, "matrix")
     await scoped.declare(SCHEMA)
     positions = []
     for number in range(count):

@@ -20,7 +20,7 @@ from clients.people import Asks, Person, Refused, part
 from clients.test_sessions import login
 from hansa.app import App
 from hansa.bus.schema import SCHEMA as CORE
-from hansa.environment import Seams, SystemClock, SystemRandom
+from hansa.environment import Environment, SystemClock, SystemRandom
 from hansa.store.base import Append, Delete, Put, Schema
 from hansa.store.memory import key_names
 from hansa.store.mongo import MongoStore
@@ -104,7 +104,7 @@ async def opened(request, tmp_path):
     @asynccontextmanager
     async def opening():
         store = MongoStore(url) if request.param == "mongodb" else SqliteStore(file)
-        seams = Seams(Then(), SystemRandom())
+        seams = Environment(Then(), SystemRandom())
         async with running({"matrix": (hansa_matrix, config)}, store=store, seams=seams) as app:
             await app.network("matrix")._opening.wait()
             await app.contexts["matrix"].blobs.put(chunks(), 100)

@@ -1,6 +1,6 @@
 """Every write that does not look at what is there: each stands here with the reason why it need not.
 
-``Insert``, ``Cas`` and ``Remove`` fail where another writer came between the read and the commit; ``Put`` and
+``Insert``, ``CompareAndSwap`` and ``Remove`` fail where another writer came between the read and the commit; ``Put`` and
 ``Delete`` do not, and what the other wrote is lost. A new one fails this test until it says why that is right.
 """
 

@@ -23,7 +23,7 @@ from hansa.bus.decision_log import OTHERS, Retention
 from hansa.bus.policy_dispatch import Installed
 from hansa.bus.policy_engine import Decisions
 from hansa.environment import SystemRandom
-from hansa.store.base import Scoped
+from hansa.store.base import ScopedStore
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa.testing import ManualClock
 
@@ -45,10 +45,10 @@ async def opened(disk=None, clock=None, retention=None, policy=None):
     await store.open()
     await store.declare("", schema.SCHEMA)
     installed = [Installed(name="p", policy=policy or Denies())]
-    decisions = Decisions(Scoped(store, ""), clock or ManualClock(), SystemRandom(), installed)
+    decisions = Decisions(ScopedStore(store, ""), clock or ManualClock(), SystemRandom(), installed)
     decisions.kept.retention = retention or Retention()
     await decisions.kept.open()
-    return decisions, Scoped(store, "")
+    return decisions, ScopedStore(store, "")
 
 
 def said(content: Content | None = None):

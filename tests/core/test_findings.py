@@ -9,7 +9,7 @@ from hansa.admin.api import Operations
 from hansa.app import App
 from hansa.cli import show, socket_client
 from hansa.cli.main import commands_of, main
-from hansa.environment import Request, Seams, SystemClock, SystemRandom
+from hansa.environment import Environment, Request, SystemClock, SystemRandom
 from hansa.model.commands import counted
 from hansa.setup import Setup
 from hansa.store.faults import FaultKind, StoreFault
@@ -38,7 +38,7 @@ def test_a_command_that_finds_something_wrong_ends_with_1(words, found, code, as
 
 
 async def test_health_is_200_while_the_store_is_slow_and_503_while_it_fails():
-    seams = Seams(SystemClock(), SystemRandom())
+    seams = Environment(SystemClock(), SystemRandom())
     app = App(Setup(store=MemoryStore(), http=None, seams=seams))
     await app.start()
 

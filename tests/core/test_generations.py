@@ -27,7 +27,7 @@ from hansa import (
     texts_of,
 )
 from hansa.bus.policy_dispatch import Installed
-from hansa.environment import Seams, SystemRandom
+from hansa.environment import Environment, SystemRandom
 from hansa.setup import PolicySetup
 from hansa.store.faults import FaultKind
 from hansa.store.memory import MemoryDisk, MemoryStore
@@ -344,7 +344,7 @@ async def test_a_policy_that_cannot_answer_hides_names_and_loses_none():
     made: dict[str, Actor] = {}
     disk = MemoryDisk()
     clock = ManualClock()
-    seams = Seams(clock, SystemRandom())
+    seams = Environment(clock, SystemRandom())
     async with running(networks(made), rooms=ROOM, store=MemoryStore(disk), seams=seams) as app:
         await _said_of_a_room(made["left"])
         before = await _view(app)

@@ -17,7 +17,7 @@ from hansa.bus.view_rules import CoreTurn
 from hansa.environment import SystemRandom
 from hansa.model.content import Membership
 from hansa.model.view import RoomInfo, RoomMember, ViewDelta
-from hansa.store.base import Put, Scoped
+from hansa.store.base import Put, ScopedStore
 from hansa.store.bounds import MAX_BYTES, MAX_WRITES, size_of
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryStore
@@ -59,7 +59,7 @@ async def store():
 
 
 async def opened(store, clock=None):
-    rooms = Rooms(Scoped(store, ""), clock or ManualClock(), SystemRandom())
+    rooms = Rooms(ScopedStore(store, ""), clock or ManualClock(), SystemRandom())
     await rooms.load()
     return rooms
 

@@ -11,7 +11,7 @@ from hansa.environment import SystemRandom
 from hansa.model.crossing import DirectoryQuery, ProfileChange
 from hansa.model.ref import NativeId
 from hansa.pacing.loop_budget import ROUND, LoopBudget
-from hansa.store.base import Scoped
+from hansa.store.base import ScopedStore
 from hansa.store.memory import MemoryStore
 from hansa.testing import ManualClock
 
@@ -77,7 +77,7 @@ async def test_judging_is_spread_also_over_several_policies():
     policies = [Reader(rounds) for _ in range(3)]
     installed = [Installed(name=str(n), policy=one) for n, one in enumerate(policies)]
     clock = ManualClock()
-    decisions = Decisions(Scoped(MemoryStore(), ""), clock, SystemRandom(), installed)
+    decisions = Decisions(ScopedStore(MemoryStore(), ""), clock, SystemRandom(), installed)
     said = ProfileChange(network="m", user=NativeId("m", "@a:b"), user_server="b", texts=("x" * ROUND,))
     await asyncio.gather(*(decisions.check(said) for _ in range(20)))
     rounds.next.cancel()
@@ -95,7 +95,7 @@ async def test_names_take_room_too():
             asked[rounds.now] += len(crossing.server)
 
     installed = [Installed(name="p", policy=Asked())]
-    decisions = Decisions(Scoped(MemoryStore(), ""), ManualClock(), SystemRandom(), installed)
+    decisions = Decisions(ScopedStore(MemoryStore(), ""), ManualClock(), SystemRandom(), installed)
     query = DirectoryQuery(network="m", server="x" * 255, address="", outbound=False)
     await asyncio.gather(*(decisions.check(query) for _ in range(200)))
     rounds.next.cancel()

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from hansa import terminal
-from hansa.environment import Seams
+from hansa.environment import Environment
 from hansa.host.supervisor import Runner
 from hansa.pacing.delivery_throttle import Throttle
 from hansa.pacing.store_retry import patiently
@@ -53,8 +53,8 @@ def slept(monkeypatch):
     return found
 
 
-def seams() -> Seams:
-    return Seams(ManualClock(), SeededRandom(1, "backoff"))
+def seams() -> Environment:
+    return Environment(ManualClock(), SeededRandom(1, "backoff"))
 
 
 async def test_a_function_is_called_until_the_database_works(slept):
@@ -81,7 +81,7 @@ async def test_what_is_broken_is_not_called_again(slept):
 
 async def test_a_fault_in_a_task_restarts_no_network(slept):
     clock = ManualClock()
-    runner = Runner("left", Seams(clock, SeededRandom(1, "backoff")), Throttle(clock, 1000.0, 1000))
+    runner = Runner("left", Environment(clock, SeededRandom(1, "backoff")), Throttle(clock, 1000.0, 1000))
     done, calls = asyncio.Event(), []
 
     async def work() -> None:

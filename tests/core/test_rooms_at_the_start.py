@@ -6,7 +6,7 @@ from hansa.bus import schema
 from hansa.bus.rooms import Rooms
 from hansa.environment import SystemClock, SystemRandom
 from hansa.model.ref import NativeId
-from hansa.store.base import Scoped
+from hansa.store.base import ScopedStore
 from hansa.store.memory import MemoryStore
 
 ROOMS = 60
@@ -29,10 +29,10 @@ class Counted:
         return getattr(self._link, name)
 
 
-async def opened() -> Scoped:
+async def opened() -> ScopedStore:
     memory = MemoryStore()
     await memory.open()
-    store = Scoped(memory, "")
+    store = ScopedStore(memory, "")
     await store.declare(schema.SCHEMA)
     return store
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hansa import BlobTooLarge, Failure, HttpError, HttpRequest, NoBlob, Request, Response, Router
+from hansa import BlobNotFound, BlobTooLarge, Failure, HttpError, HttpRequest, Request, Response, Router
 from hansa.http import listener as listen
 from hansa.http.client import Outbound
 from hansa.http.listener import Dispatcher, Listener
@@ -159,13 +159,13 @@ async def test_a_file_is_kept_by_what_is_in_it(blobs):
     assert one == again and one.size == len(large) == await blobs.size("a", one.digest)
     assert await whole(blobs, "a", one.digest) == large
     for scope, digest in (("b", one.digest), ("a", "0" * 64), ("a", "../" + one.digest), ("a", "")):
-        with pytest.raises(NoBlob):
+        with pytest.raises(BlobNotFound):
             await blobs.size(scope, digest)
-        with pytest.raises(NoBlob):
+        with pytest.raises(BlobNotFound):
             await whole(blobs, scope, digest)
     await blobs.remove("a", one.digest)
     await blobs.remove("a", one.digest)
-    with pytest.raises(NoBlob):
+    with pytest.raises(BlobNotFound):
         await blobs.size("a", one.digest)
 
 

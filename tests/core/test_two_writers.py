@@ -11,7 +11,7 @@ from hansa.bus.schema import SCHEMA
 from hansa.environment import SystemClock, SystemRandom
 from hansa.model.content import Membership
 from hansa.model.view import RoomInfo, RoomMember, ViewDelta
-from hansa.store.base import Conflict, Put, Scoped
+from hansa.store.base import Conflict, Put, ScopedStore
 from hansa.store.conflict_retry import TRIES, Changed, again_on_conflict, change_row
 from hansa.store.memory import MemoryStore
 from hansa.store.sqlite import SqliteStore
@@ -24,7 +24,7 @@ async def store(request, tmp_path):
     await made.open()
     await made.declare("", SCHEMA)
     await made.declare("s", THINGS)
-    yield Scoped(made, "")
+    yield ScopedStore(made, "")
     await made.close()
 
 
@@ -76,7 +76,7 @@ async def test_a_head_that_fell_behind_its_log_is_put_right(store):
 
 
 async def test_what_many_change_in_one_row_is_all_there(store):
-    things = Scoped(store._store, "s")
+    things = ScopedStore(store._store, "s")
 
     def more(row):
         return Changed(body=b"%d" % (int(row.body if row else b"0") + 1), fields={"size": 1})

@@ -40,7 +40,7 @@ from hansa import (
     Topic,
     ViewDelta,
 )
-from hansa.environment import Seams, SystemRandom
+from hansa.environment import Environment, SystemRandom
 from hansa.setup import PolicySetup
 from hansa.testing import Actor, ManualClock, PolicySuite, running
 from hansa.testing.actor import Config as ActorConfig
@@ -411,7 +411,7 @@ def networks(made):
 async def test_what_is_refused_carries_a_decision_that_explains_itself():
     made, clock = dict[str, Actor](), ManualClock()
     policies = [setup(words=["classified"], rate={"events": 2, "seconds": 10})]
-    seams = Seams(clock, SystemRandom())
+    seams = Environment(clock, SystemRandom())
     async with running(networks(made), rooms=[("left:a", "right:b")], policies=policies, seams=seams) as app:
         left = made["left"]
         refusal = (await left.say("a", "ann@x", "Classified!")).refusal

@@ -14,7 +14,7 @@ import pytest
 from hansa import LocalProtocolError, NativeId
 from hansa.environment import SystemRandom
 from hansa.host.plugin_contexts import Context
-from hansa.store.base import Append, Conflict, Insert, Scoped
+from hansa.store.base import Append, Conflict, Insert, ScopedStore
 from hansa.store.memory import MemoryStore
 from hansa.store.mongo import MongoStore
 from hansa.store.postgres import PostgresStore
@@ -204,7 +204,7 @@ async def test_occupant_ids_have_one_salt():
     store = MemoryStore()
     await store.open()
     await store.declare("x", XMPP)
-    two = [OccupantTable(Scoped(store, "x")) for _ in range(2)]
+    two = [OccupantTable(ScopedStore(store, "x")) for _ in range(2)]
     first, second = await at_once(*(one.salt(SystemRandom()) for one in two))
     assert first == second == (await store.get("x", "secret", ("occupant-id",))).body
 

@@ -27,7 +27,7 @@ from hansa import (
     hookimpl,
 )
 from hansa.app import App
-from hansa.environment import Seams, SystemClock, SystemRandom
+from hansa.environment import Environment, SystemClock, SystemRandom
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa.testing import until
@@ -214,7 +214,7 @@ class House:
             Setup(
                 store=MemoryStore(disk),
                 http=None,  # type: ignore[arg-type]
-                seams=Seams(clock=SystemClock(), random=SystemRandom()),
+                seams=Environment(clock=SystemClock(), random=SystemRandom()),
                 networks=setups,
                 policies=policies,
                 rooms=[RoomSetup(links=["xmpp:lobby", "matrix:#lobby"])],

@@ -15,7 +15,7 @@ from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
 from hansa.model.view import RoomView, ViewDelta
 from hansa.pacing.store_retry import Work
-from hansa.store.base import Insert, Scoped
+from hansa.store.base import Insert, ScopedStore
 from hansa.store.blobs import ScopedBlobs
 
 
@@ -33,7 +33,7 @@ class PluginContext(Protocol):
     clock: Clock
     random: Random
     http: Http
-    store: Scoped
+    store: ScopedStore
     blobs: ScopedBlobs
 
     def declare(self, schema: Any) -> None:

@@ -19,7 +19,7 @@ import orjson
 from hansa.environment import Clock, Random
 from hansa.model.crossing import Crossing, DirectoryQuery, KeysQuery, PeerConnect, ProfileQuery
 from hansa.model.errors import LocalProtocolError
-from hansa.store.base import Delete, Put, Row, Scoped, Write
+from hansa.store.base import Delete, Put, Row, ScopedStore, Write
 
 _DAY = 86_400_000
 #: A row of strangers is written at most once in this time (ms); what it counted since then a crash loses.
@@ -47,7 +47,7 @@ class _Tally:
 class DecisionLog:
     """Makes the rows, reads them, and lets go of old ones."""
 
-    def __init__(self, store: Scoped, clock: Clock, random: Random) -> None:
+    def __init__(self, store: ScopedStore, clock: Clock, random: Random) -> None:
         self._store = store
         self._clock = clock
         self._random = random

@@ -21,14 +21,14 @@ from hansa.bus import schema
 from hansa.bus.policy_engine import Decisions
 from hansa.bus.rejudging import Rejudging
 from hansa.bus.rooms import Room
-from hansa.environment import Seams
+from hansa.environment import Environment
 from hansa.model.content import Kind
 from hansa.model.events import Delivery, Event, Link
 from hansa.model.features import PLAIN, degrade
 from hansa.model.ref import NativeId
 from hansa.pacing.backoff import Backoff
 from hansa.pacing.delivery_throttle import Throttle
-from hansa.store.base import Put, Scoped, Write
+from hansa.store.base import Put, ScopedStore, Write
 from hansa.store.faults import StoreFault
 
 _PAGE = 100
@@ -74,9 +74,9 @@ class Gate(Protocol):
 class Judged:
     """What every consumer shares: the log, the policies, the time."""
 
-    store: Scoped
+    store: ScopedStore
     decisions: Decisions
-    seams: Seams
+    seams: Environment
     rejudging: Rejudging
 
 

@@ -18,7 +18,7 @@ import orjson
 from hansa.bus import schema
 from hansa.environment import Clock, Random
 from hansa.model.errors import LocalProtocolError
-from hansa.store.base import Cas, Delete, Insert, Put, Row, Scoped, Write
+from hansa.store.base import CompareAndSwap, Delete, Insert, Put, Row, ScopedStore, Write
 from hansa.store.bounds import pieces, size_of
 from hansa.store.conflict_retry import again_on_conflict
 from hansa.store.paging import pages
@@ -34,7 +34,7 @@ _ORPHANED_AFTER = 3_600_000
 class LargeChanges:
     """Those of all rooms of this process."""
 
-    def __init__(self, store: Scoped, clock: Clock, random: Random) -> None:
+    def __init__(self, store: ScopedStore, clock: Clock, random: Random) -> None:
         self._store = store
         self._clock = clock
         self._random = random
@@ -77,7 +77,9 @@ class LargeChanges:
         if change is None:
             return row
         names = [(change.name, part) for part in range(change.parts)]
-        same = Cas("room", (room,), row.body, row.body)  # another process may have done it meanwhile
+        same = CompareAndSwap(
+            "room", (room,), row.body, row.body
+        )  # another process may have done it meanwhile
         for name in names:
             part = await self._store.get("people_change", name)
             if part is None:

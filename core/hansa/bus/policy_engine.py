@@ -18,7 +18,7 @@ from hansa.model.lru import LruCache
 from hansa.model.verdict import ALLOW, Action, Verdict, narrowed, strictest
 from hansa.pacing.fair_turns import Turns
 from hansa.pacing.loop_budget import LoopBudget
-from hansa.store.base import Cas, Conflict, Put, Scoped, Write
+from hansa.store.base import CompareAndSwap, Conflict, Put, ScopedStore, Write
 
 #: Refusals of the same peer for the same reasons within this time (ms) share one decision, so that a peer
 #: that hammers at the door cannot fill the disk.
@@ -94,7 +94,9 @@ def _reasons(verdict: Verdict) -> list[dict[str, str]]:
 class Decisions:
     """Asks every policy, merges, narrows, and keeps what was not a plain ALLOW."""
 
-    def __init__(self, store: Scoped, clock: Clock, random: Random, policies: Sequence[Installed]) -> None:
+    def __init__(
+        self, store: ScopedStore, clock: Clock, random: Random, policies: Sequence[Installed]
+    ) -> None:
         self._store = store
         self._clock = clock
         self._policies = tuple(policies)
@@ -131,7 +133,9 @@ class Decisions:
                 return int(number)
             body = orjson.dumps([number + 1, digest])
             try:
-                await self._store.commit([Cas("generation", (_POLICIES,), row.body if row else None, body)])
+                await self._store.commit(
+                    [CompareAndSwap("generation", (_POLICIES,), row.body if row else None, body)]
+                )
             except Conflict:  # another process took the number
                 if attempt == _TRIES - 1:
                     raise

@@ -16,7 +16,7 @@ from hansa.model.errors import LocalProtocolError
 from hansa.model.events import Direction, Event, Link
 from hansa.model.ref import NativeId
 from hansa.model.view import RoomInfo, RoomView, ViewDelta
-from hansa.store.base import Cas, Conflict, Delete, Put, Row, Scoped, Write
+from hansa.store.base import CompareAndSwap, Conflict, Delete, Put, Row, ScopedStore, Write
 from hansa.store.conflict_retry import again_on_conflict
 from hansa.store.faults import StoreFault
 from hansa.store.paging import pages, scan_all
@@ -56,7 +56,7 @@ class Room:
 class Rooms:
     """All rooms of this process."""
 
-    def __init__(self, store: Scoped, clock: Clock, random: Random) -> None:
+    def __init__(self, store: ScopedStore, clock: Clock, random: Random) -> None:
         self._store = store
         self._random = random
         self._changes = LargeChanges(store, clock, random)
@@ -257,7 +257,7 @@ class Rooms:
 
     async def _committed(self, changed: Sequence[tuple[Room, ViewDelta]], *beside: Write) -> None:
         """Commit changes of rooms, and what is beside them, in one moment."""
-        writes, rows = list[Write](), list[tuple[Room, Cas, schema.Change | None]]()
+        writes, rows = list[Write](), list[tuple[Room, CompareAndSwap, schema.Change | None]]()
         for room, change in changed:
             if room.kept.change is not None:
                 await self.reload(room)

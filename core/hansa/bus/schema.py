@@ -13,7 +13,7 @@ from hansa.model.content import Membership
 from hansa.model.events import Direction, Event, Link
 from hansa.model.ref import NativeId
 from hansa.model.view import Role, RoomInfo, RoomMember, ViewDelta
-from hansa.store.base import Cas, Collection, Conflict, Delete, Insert, Put, Row, Schema, Value
+from hansa.store.base import Collection, CompareAndSwap, Conflict, Delete, Insert, Put, Row, Schema, Value
 
 SCHEMA = Schema(
     owner="core",
@@ -75,7 +75,7 @@ class Kept:
     commits: int = 0
     change: Change | None = None
 
-    def by(self, row: Cas, change: Change | None = None) -> Kept:
+    def by(self, row: CompareAndSwap, change: Change | None = None) -> Kept:
         """Once a row in its place is committed, which names a ``change``."""
         return Kept(row.body, self.commits + 1, change)
 
@@ -89,7 +89,7 @@ def room_cas(
     received: int,
     generation: int = 0,
     change: Change | None = None,
-) -> Cas:
+) -> CompareAndSwap:
     """The row of a room, in place of ``kept``: its facts, where its log ends, and the policies that judged
     its view. Whatever belongs to the room is committed with it, so that of two writers one meets a
     ``Conflict``; ``change`` is what many of its people are from then on. Raises ``Conflict`` for a room
@@ -112,7 +112,7 @@ def room_cas(
     if change is not None:
         body["change"] = [change.name, change.parts]
     body |= {name: [by.network, by.id] for name in _SAID_BY if (by := getattr(facts, name)) is not None}
-    return Cas("room", (room,), kept.body, orjson.dumps(body))
+    return CompareAndSwap("room", (room,), kept.body, orjson.dumps(body))
 
 
 def room_of(row: Row) -> tuple[RoomInfo, int, int, int, Kept]:
@@ -125,12 +125,12 @@ def room_of(row: Row) -> tuple[RoomInfo, int, int, int, Kept]:
     return RoomInfo(**{**data, **said}), head, received, generation, kept
 
 
-def room_settled(row: Row) -> Cas:
+def room_settled(row: Row) -> CompareAndSwap:
     """The write by which a room's row names no change any more."""
     data: dict[str, Any] = orjson.loads(row.body)
     del data["change"]
     data["commits"] += 1
-    return Cas("room", row.key, row.body, orjson.dumps(data))
+    return CompareAndSwap("room", row.key, row.body, orjson.dumps(data))
 
 
 def link_insert(link: Link) -> Insert:
@@ -138,10 +138,10 @@ def link_insert(link: Link) -> Insert:
     return Insert("link", (link.native.network, link.native.id), _link_body(link), {"room": link.room})
 
 
-def link_cas(before: Link, link: Link) -> Cas:
+def link_cas(before: Link, link: Link) -> CompareAndSwap:
     """The row of a link that becomes another: a ``Conflict`` if it was closed meanwhile."""
     key = (link.native.network, link.native.id)
-    return Cas("link", key, _link_body(before), _link_body(link), {"room": link.room})
+    return CompareAndSwap("link", key, _link_body(before), _link_body(link), {"room": link.room})
 
 
 def _link_body(link: Link) -> bytes:

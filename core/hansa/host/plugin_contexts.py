@@ -28,7 +28,7 @@ from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
 from hansa.model.view import RoomView, ViewDelta
 from hansa.pacing.store_retry import Work
-from hansa.store.base import Insert, Row, Schema, Scoped
+from hansa.store.base import Insert, Row, Schema, ScopedStore
 from hansa.store.blobs import ScopedBlobs
 from hansa.store.conflict_retry import again_on_conflict
 
@@ -52,7 +52,7 @@ class BasicContext:
         self.clock: Clock = app.seams.clock
         self.random: Random = app.seams.random
         self.http: Http = app.http
-        self.store = Scoped(app.store, scope or plugin_id)
+        self.store = ScopedStore(app.store, scope or plugin_id)
         self.blobs = ScopedBlobs(app.setup.blobs, scope or plugin_id)
         self.schemas: list[Schema] = []
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from hansa.api.contracts import Authority, Network
-from hansa.environment import Seams
+from hansa.environment import Environment
 from hansa.model.content import Kind
 from hansa.model.events import Delivery
 from hansa.pacing.backoff import Backoff
@@ -33,7 +33,7 @@ class Opened(Protocol):
 class Runner:
     """Supervises one network and is its gate for deliveries."""
 
-    def __init__(self, network_id: str, seams: Seams, throttle: Throttle) -> None:
+    def __init__(self, network_id: str, seams: Environment, throttle: Throttle) -> None:
         self.id = network_id
         self.throttle = throttle
         self.state = "starting"

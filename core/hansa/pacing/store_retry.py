@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from hansa.environment import Seams
+from hansa.environment import Environment
 from hansa.pacing.backoff import Backoff
 from hansa.store.faults import StoreFault
 
@@ -20,12 +20,12 @@ Work = Coroutine[Any, Any, None] | Callable[[], Coroutine[Any, Any, None]]
 _log = logging.getLogger("hansa.store")
 
 
-def patiently(work: Work, name: str, seams: Seams) -> Coroutine[Any, Any, None]:
+def patiently(work: Work, name: str, seams: Environment) -> Coroutine[Any, Any, None]:
     """``work`` as a coroutine; a function's is begun again after each ``StoreFault``, 5 s later at most."""
     return _again(work, name, seams) if callable(work) else work
 
 
-async def _again(work: Callable[[], Coroutine[Any, Any, None]], name: str, seams: Seams) -> None:
+async def _again(work: Callable[[], Coroutine[Any, Any, None]], name: str, seams: Environment) -> None:
     backoff, faults = Backoff(most=MOST), 0
     while True:
         began = seams.clock.monotonic()

@@ -70,8 +70,8 @@ class InUse(HeldElsewhere):
 
 
 class Conflict(StoreError):
-    """The batch met another writer: an ``Insert`` of a key that exists, a ``Cas`` or ``Remove`` whose row
-    changed or is gone.
+    """The batch met another writer: an ``Insert`` of a key that exists, a ``CompareAndSwap`` or ``Remove``
+    whose row changed or is gone.
 
     Nothing of the batch was written. ``collection`` and ``key`` name the row; the caller reads again and
     decides: a duplicate is answered as before, a lost race is done again.
@@ -144,7 +144,7 @@ class Insert:
 
 
 @dataclass(frozen=True, slots=True)
-class Cas:
+class CompareAndSwap:
     """Write a row only if its body is still ``expect`` (None: it must not exist), else ``Conflict``."""
 
     collection: str
@@ -181,7 +181,7 @@ class Append:
     fields: Mapping[str, Value] = field(default_factory=dict)
 
 
-Write = Put | Insert | Cas | Delete | Remove | Append
+Write = Put | Insert | CompareAndSwap | Delete | Remove | Append
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +211,7 @@ Durability = Literal["full", "lazy"]
 
 
 class Store(Protocol):
-    """The whole database. ``scope`` is the first argument everywhere; ``Scoped`` binds it.
+    """The whole database. ``scope`` is the first argument everywhere; ``ScopedStore`` binds it.
 
     A read sees every commit that returned before it was begun, also after a failover of the database. Of a
     commit that has not returned it sees all or nothing.
@@ -325,7 +325,7 @@ class Indexed(Protocol):
         ...
 
 
-class Scoped:
+class ScopedStore:
     """A store as one owner sees it: ``ctx.store``."""
 
     def __init__(self, store: Store, scope: str) -> None:
@@ -387,8 +387,8 @@ class Scoped:
                 return Put(name, key, body, fields)
             case Insert(key=key, body=body, fields=fields):
                 return Insert(name, key, body, fields)
-            case Cas(key=key, expect=expect, body=body, fields=fields):
-                return Cas(name, key, expect, body, fields)
+            case CompareAndSwap(key=key, expect=expect, body=body, fields=fields):
+                return CompareAndSwap(name, key, expect, body, fields)
             case Delete(key=key):
                 return Delete(name, key)
             case Remove(key=key, expect=expect):

@@ -28,7 +28,7 @@ class BlobTooLarge(HansaError):
     """A file is over what it may have; nothing of it was kept."""
 
 
-class NoBlob(HansaError):
+class BlobNotFound(HansaError):
     """There is no such file, or not any more."""
 
 
@@ -60,11 +60,11 @@ class Blobs(Protocol):
         ...
 
     async def size(self, scope: str, digest: str) -> int:
-        """Its size. Raises ``NoBlob``."""
+        """Its size. Raises ``BlobNotFound``."""
         ...
 
     def read(self, scope: str, digest: str, start: int = 0) -> AsyncIterator[bytes]:
-        """Its bytes from the one at ``start`` on, in chunks. Raises ``NoBlob`` before the first."""
+        """Its bytes from the one at ``start`` on, in chunks. Raises ``BlobNotFound`` before the first."""
         ...
 
     async def remove(self, scope: str, digest: str) -> None:
@@ -137,7 +137,7 @@ class MemoryBlobs:
     def _get(self, scope: str, digest: str) -> bytes:
         found = self._kept.get((scope, digest))
         if found is None:
-            raise NoBlob("there is no such file")
+            raise BlobNotFound("there is no such file")
         return found
 
     async def read(self, scope: str, digest: str, start: int = 0) -> AsyncIterator[bytes]:
@@ -170,7 +170,7 @@ class FileBlobs:
 
     def _path(self, scope: str, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):
-            raise NoBlob("that names no file")
+            raise BlobNotFound("that names no file")
         return self._folder / (scope or "core") / digest[:2] / digest
 
     async def put(self, scope: str, chunks: AsyncIterator[bytes], most: int) -> Blob:
@@ -217,7 +217,7 @@ class FileBlobs:
         try:
             return (await asyncio.to_thread(path.stat)).st_size
         except FileNotFoundError:
-            raise NoBlob("there is no such file") from None
+            raise BlobNotFound("there is no such file") from None
 
     async def read(self, scope: str, digest: str, start: int = 0) -> AsyncIterator[bytes]:
         """See ``Blobs.read``."""
@@ -225,7 +225,7 @@ class FileBlobs:
         try:
             file = await asyncio.to_thread(path.open, "rb")
         except FileNotFoundError:
-            raise NoBlob("there is no such file") from None
+            raise BlobNotFound("there is no such file") from None
         try:
             if start:
                 await asyncio.to_thread(file.seek, start)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from hansa.store.base import Cas, Conflict, Key, Remove, Row, Scoped, Value, Write
+from hansa.store.base import CompareAndSwap, Conflict, Key, Remove, Row, ScopedStore, Value, Write
 
 T = TypeVar("T")
 
@@ -17,9 +17,9 @@ TRIES = 8
 async def again_on_conflict(
     turn: Callable[[], Awaitable[T]], *, collections: Container[str] | None = None
 ) -> T:
-    """The result of ``turn``, which reads, decides and commits what it decided with ``Insert``, ``Cas`` or
-    ``Remove``. It is called again, from its reads, where that is a ``Conflict`` (of one of ``collections``,
-    if they are given), ``TRIES`` times in all; the last one is raised.
+    """The result of ``turn``, which reads, decides and commits what it decided with ``Insert``,
+    ``CompareAndSwap`` or ``Remove``. It is called again, from its reads, where that is a ``Conflict`` (of one
+    of ``collections``, if they are given), ``TRIES`` times in all; the last one is raised.
     """
     for _ in range(TRIES - 1):
         try:
@@ -40,7 +40,7 @@ class Changed:
 
 
 async def change_row(
-    store: Scoped, collection: str, key: Key, change: Callable[[Row | None], Changed | None]
+    store: ScopedStore, collection: str, key: Key, change: Callable[[Row | None], Changed | None]
 ) -> Row | None:
     """Make a row what ``change`` makes of it as it is (None: it is not there), whoever else changes it at the
     same time. ``change`` is called again for each race that was lost; None from it leaves the row as it is.
@@ -54,7 +54,7 @@ async def change_row(
             return row
         before = row.body if row is not None else None
         if made.body is not None:
-            write: tuple[Write, ...] = (Cas(collection, key, before, made.body, made.fields),)
+            write: tuple[Write, ...] = (CompareAndSwap(collection, key, before, made.body, made.fields),)
         else:
             write = (Remove(collection, key, before),) if row is not None else ()
         await store.commit([*write, *made.beside])

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from hansa.store.base import (
     MAX_BODY,
     Append,
-    Cas,
     Collection,
+    CompareAndSwap,
     Conflict,
     Delete,
     Durability,
@@ -192,7 +192,7 @@ class MemoryStore:
             return size
         if isinstance(write, Insert) and before is not None:
             raise Conflict(name, key)
-        if isinstance(write, Cas) and (before.body if before else None) != write.expect:
+        if isinstance(write, CompareAndSwap) and (before.body if before else None) != write.expect:
             raise Conflict(name, key)
         undo.append((owner, key, before, name))
         fields = {f: write.fields.get(f) for f in collection.fields}

@@ -18,7 +18,7 @@ from pymongo import DeleteOne, InsertOne, ReadPreference, ReplaceOne, WriteConce
 from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from hansa.store.base import Append, Cas, Collection, Conflict, Delete, Insert, Key, Remove, Write
+from hansa.store.base import Append, Collection, CompareAndSwap, Conflict, Delete, Insert, Key, Remove, Write
 from hansa.store.faults import ResultUnknown
 from hansa.store.mongo_lease import Lease, reason, settled
 from hansa.store.mongo_rows import Document, Rows, key_text
@@ -63,14 +63,16 @@ class Keyed:
         if isinstance(self.write, Delete):
             return DeleteOne({"_id": key_text(self.key)})
         document = self.document()
-        if isinstance(self.write, Append | Insert | Cas):
+        if isinstance(self.write, Append | Insert | CompareAndSwap):
             return InsertOne(document)
         return ReplaceOne({"_id": document["_id"]}, document, upsert=True)
 
     def compared(self) -> Document | None:
         """What must be there for a step that compares; None for one that does not."""
         write = self.write
-        if not isinstance(write, Cas | Remove) or (isinstance(write, Cas) and write.expect is None):
+        if not isinstance(write, CompareAndSwap | Remove) or (
+            isinstance(write, CompareAndSwap) and write.expect is None
+        ):
             return None
         there: Document = {"_id": key_text(self.key)}
         return there if write.expect is None else {**there, "B": write.expect}

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from hansa.store.base import Collection, Key, Row, Scoped, Store, StoreError, Value
+from hansa.store.base import Collection, Key, Row, ScopedStore, Store, StoreError, Value
 from hansa.store.memory import key_names
 
 #: Rows of a page, and of the largest answer of a store.
@@ -17,7 +17,7 @@ PAGE, MOST = 1000, 10_000
 class _Search:
     """What is looked for: see ``Store.scan``, whose arguments these are."""
 
-    store: Scoped
+    store: ScopedStore
     collection: str
     index: tuple[str, ...]
     equal: tuple[Value, ...]
@@ -36,7 +36,7 @@ class _Search:
 
 
 def pages(
-    store: Scoped,
+    store: ScopedStore,
     collection: str,
     *,
     index: tuple[str, ...] = (),
@@ -58,7 +58,7 @@ def pages(
 
 
 async def first_page(
-    store: Scoped,
+    store: ScopedStore,
     collection: str,
     *,
     index: tuple[str, ...] = (),
@@ -77,7 +77,7 @@ async def first_page(
 
 
 async def scan_all(
-    store: Scoped,
+    store: ScopedStore,
     collection: str,
     *,
     index: tuple[str, ...] = (),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hansa.store.base import Append, Cas, Collection, Delete, Put, Remove, Write
+from hansa.store.base import Append, Collection, CompareAndSwap, Delete, Put, Remove, Write
 from hansa.store.batches import Batch
 from hansa.store.postgres_function import Kind, code
 from hansa.store.postgres_tables import Table, Values
@@ -39,7 +39,7 @@ class Step:
         else:
             kind = Kind.PUT if isinstance(write, Put) else Kind.INSERT
             table.row_values(values, scope, write.key, write.fields, write.body)
-            if isinstance(write, Cas) and write.expect is not None:
+            if isinstance(write, CompareAndSwap) and write.expect is not None:
                 kind = Kind.CAS
                 values.bodies.append(bytes(write.expect))
         values.codes.append(code(table, kind))

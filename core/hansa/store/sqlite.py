@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from hansa.store.base import (
     Append,
-    Cas,
+    CompareAndSwap,
     Conflict,
     Delete,
     Durability,
@@ -415,12 +415,12 @@ class SqliteStore:
             found = self._db.execute(table.remove, (scope, *write.key, write.expect))
             if not found.rowcount:
                 raise Conflict(name, write.key)
-        elif isinstance(write, Insert) or (isinstance(write, Cas) and write.expect is None):
+        elif isinstance(write, Insert) or (isinstance(write, CompareAndSwap) and write.expect is None):
             try:
                 self._db.execute(table.insert, table.values(scope, write.key, write.fields, write.body))
             except sqlite3.IntegrityError:
                 raise Conflict(name, write.key) from None
-        elif isinstance(write, Cas):
+        elif isinstance(write, CompareAndSwap):
             values = table.values(scope, write.key, write.fields, write.body)[1 + len(table.keys) :]
             found = self._db.execute(table.update, (*values, scope, *write.key, write.expect))
             if not found.rowcount:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from hansa.store.base import Row, Scoped
+from hansa.store.base import Row, ScopedStore
 
 #: Rows that are read at once, where nothing else is said.
 _PAGE_SIZE = 500
@@ -34,7 +34,7 @@ class StreamTail(Generic[T]):
 
     def __init__(
         self,
-        store: Scoped,
+        store: ScopedStore,
         stream: str,
         max_items: int,
         parse: Callable[[Row], T],

@@ -9,11 +9,11 @@ from typing import Any
 
 from hansa.app import App
 from hansa.environment import (
+    Environment,
     Http,
     HttpError,
     HttpRequest,
     HttpResponse,
-    Seams,
     SrvRecord,
     SystemClock,
     SystemRandom,
@@ -44,7 +44,7 @@ async def running(
     rooms: Sequence[Sequence[str]] = (),
     policies: Sequence[PolicySetup] = (),
     store: Store | None = None,
-    seams: Seams | None = None,
+    seams: Environment | None = None,
     http: Http | None = None,
 ) -> AsyncIterator[App]:
     """Start, and stop at the end. ``networks`` maps an id to a plugin module and its options."""
@@ -52,7 +52,7 @@ async def running(
         Setup(
             store=store or MemoryStore(),
             http=http or NoNetwork(),
-            seams=seams or Seams(SystemClock(), SystemRandom()),
+            seams=seams or Environment(SystemClock(), SystemRandom()),
             networks=[NetworkSetup(id=k, module=m, options=o) for k, (m, o) in networks.items()],
             policies=policies,
         )

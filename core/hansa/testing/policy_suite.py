@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from hansa.api.contracts import Policy
 from hansa.api.hookspecs import hookimpl
 from hansa.bus.policy_dispatch import Answer, Installed, ask
-from hansa.environment import HttpRequest, Seams
+from hansa.environment import Environment, HttpRequest
 from hansa.host import loader
 from hansa.model.content import Custom, Encrypted, Member, Membership, Message, Name, Topic
 from hansa.model.crossing import (
@@ -248,7 +248,7 @@ class PolicySuite:
             PolicySetup(name=name, module=self.plugin, options=self._config(), timeout=self.timeout)
             for name in names
         ]
-        seams = Seams(ManualClock(self.now), _Numbers())
+        seams = Environment(ManualClock(self.now), _Numbers())
         async with running({}, policies=setups, seams=seams, http=_Silence()) as app:
             yield list(app.decisions.policies)
 

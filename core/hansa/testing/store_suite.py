@@ -10,8 +10,8 @@ import pytest
 from hansa.store.base import (
     MAX_BODY,
     Append,
-    Cas,
     Collection,
+    CompareAndSwap,
     Conflict,
     Delete,
     Insert,
@@ -20,7 +20,7 @@ from hansa.store.base import (
     Remove,
     Row,
     Schema,
-    Scoped,
+    ScopedStore,
     Store,
     StoreError,
     TooLarge,
@@ -140,11 +140,11 @@ class StoreSuite:
     async def test_cas_writes_only_what_it_expected(self, store: Store) -> None:
         """Compare and set, with None for a row that must not be."""
         await store.declare("s", SCHEMA)
-        await store.commit("s", [Cas("thing", ("a", 1), None, b"one")])
-        await store.commit("s", [Cas("thing", ("a", 1), b"one", b"two")])
+        await store.commit("s", [CompareAndSwap("thing", ("a", 1), None, b"one")])
+        await store.commit("s", [CompareAndSwap("thing", ("a", 1), b"one", b"two")])
         for expect in (None, b"one"):
             with pytest.raises(Conflict):
-                await store.commit("s", [Cas("thing", ("a", 1), expect, b"three")])
+                await store.commit("s", [CompareAndSwap("thing", ("a", 1), expect, b"three")])
         row = await store.get("s", "thing", ("a", 1))
         assert row is not None
         assert row.body == b"two"
@@ -153,7 +153,7 @@ class StoreSuite:
         """What is not given is None, as with ``Put``."""
         await store.declare("s", SCHEMA)
         await store.commit("s", [_thing("a", 1, "blue", 7, b"one")])
-        await store.commit("s", [Cas("thing", ("a", 1), b"one", b"one", {"size": 8})])
+        await store.commit("s", [CompareAndSwap("thing", ("a", 1), b"one", b"one", {"size": 8})])
         row = await store.get("s", "thing", ("a", 1))
         assert row == Row(key=("a", 1), fields={"color": None, "size": 8}, body=b"one")
 
@@ -161,10 +161,10 @@ class StoreSuite:
         """``b""`` and None are two expectations."""
         await store.declare("s", SCHEMA)
         with pytest.raises(Conflict):
-            await store.commit("s", [Cas("thing", ("a", 1), b"", b"two")])
+            await store.commit("s", [CompareAndSwap("thing", ("a", 1), b"", b"two")])
         await store.commit("s", [Put("thing", ("a", 1), b"")])
         with pytest.raises(Conflict):
-            await store.commit("s", [Cas("thing", ("a", 1), None, b"two")])
+            await store.commit("s", [CompareAndSwap("thing", ("a", 1), None, b"two")])
         with pytest.raises(Conflict):
             await store.commit("s", [Remove("thing", ("a", 1), b"two")])
         await store.commit("s", [Remove("thing", ("a", 1), b"")])
@@ -243,7 +243,7 @@ class StoreSuite:
         colors = ["red", "blue", "red"]
         await store.commit("s", [_thing(*key, colors[n % 3], n // 4) for n, key in enumerate(things)])
         await store.commit("s", [Append("line", b"", {"who": n % 2}) for n in range(9)])
-        scoped = Scoped(store, "s")
+        scoped = ScopedStore(store, "s")
         searches: list[tuple[str, dict[str, Any]]] = [
             ("thing", {}),
             ("thing", {"reverse": True}),
@@ -275,7 +275,7 @@ class StoreSuite:
         await store.commit("s", [Put("thing", ("a", n), b"", {"color": "red"}) for n in range(3)])
         for search in ({"index": ("size",)}, {"index": ("color", "size"), "equal": ("red",)}):
             with pytest.raises(StoreError, match="without size"):
-                [row async for row in pages(Scoped(store, "s"), "thing", size=2, **search)]
+                [row async for row in pages(ScopedStore(store, "s"), "thing", size=2, **search)]
 
     async def test_an_index_bounds_exactly_and_none_comes_first(self, store: Store) -> None:
         """Rows equal in the index come by key; None is below everything and within no bound."""
@@ -371,7 +371,9 @@ class StoreSuite:
                 row = await store.get("s", "thing", ("a", 0))
                 assert row is not None
                 try:
-                    await store.commit("s", [Cas("thing", ("a", 0), row.body, b"%d" % (int(row.body) + 1))])
+                    await store.commit(
+                        "s", [CompareAndSwap("thing", ("a", 0), row.body, b"%d" % (int(row.body) + 1))]
+                    )
                 except Conflict:
                     continue
                 return
@@ -388,7 +390,7 @@ class StoreSuite:
         writes: list[Write] = [
             Delete("thing", ("a", 1)),
             Insert("thing", ("a", 1), b"new"),
-            Cas("thing", ("a", 1), b"new", b"newer"),
+            CompareAndSwap("thing", ("a", 1), b"new", b"newer"),
             Put("thing", ("a", 2), b"one"),
             Put("thing", ("a", 2), b"two"),
             Put("thing", ("a", 3)),
@@ -398,7 +400,7 @@ class StoreSuite:
         ]
         await asyncio.gather(
             store.commit("s", writes),
-            store.commit("s", [Cas("thing", ("a", 2), b"two", b"three")]),
+            store.commit("s", [CompareAndSwap("thing", ("a", 2), b"two", b"three")]),
             store.commit("s", [Insert("thing", ("a", 3), b"again")]),
         )
         bodies = [(row.key[1], row.body) for row in await store.scan("s", "thing")]

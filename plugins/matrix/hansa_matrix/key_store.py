@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from hansa import (
-    Cas,
+    CompareAndSwap,
     Delete,
     LruCache,
     NetworkContext,
@@ -131,7 +131,9 @@ class KeyStore:
             held[key_id] = key
             if key_id in kept:
                 body = orjson.dumps([key.public, key.valid_until])
-                writes.append(Cas("key", (server, key_id), row.body if row is not None else None, body))
+                writes.append(
+                    CompareAndSwap("key", (server, key_id), row.body if row is not None else None, body)
+                )
         writes += [Delete("key", row.key) for row in rows if str(row.key[1]) not in kept]
         fields = {"fetched": document.fetched, "valid_until": document.valid_until}
         writes.append(Put("key_document", (server,), document.body, fields))

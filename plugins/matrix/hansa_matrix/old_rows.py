@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from hansa import Cas, Conflict, Insert, NetworkContext, Row, Value, Whole, Write, pages
+from hansa import CompareAndSwap, Conflict, Insert, NetworkContext, Row, Value, Whole, Write, pages
 
 from hansa_matrix.media.quotas import COPIES
 from hansa_matrix.proto import ids
@@ -25,7 +25,7 @@ _TRIES = 8
 
 #: What a row counts for: ``(collection, key) -> [number, bytes]``.
 _Counts = dict[tuple[str, tuple[str, ...]], list[int]]
-_Completed = Callable[[Row, _Counts], Cas]
+_Completed = Callable[[Row, _Counts], CompareAndSwap]
 
 
 class OldRows:
@@ -67,13 +67,13 @@ class OldRows:
                 continue
             return
 
-    async def _counted(self, collection: str, key: tuple[str, ...], more: Sequence[int]) -> Cas:
+    async def _counted(self, collection: str, key: tuple[str, ...], more: Sequence[int]) -> CompareAndSwap:
         row = await self._ctx.store.get(collection, key)
         known = orjson.loads(row.body) if row is not None else [0, 0]
         body = orjson.dumps([known[0] + more[0], known[1] + more[1]])
-        return Cas(collection, key, row.body if row is not None else None, body)
+        return CompareAndSwap(collection, key, row.body if row is not None else None, body)
 
-    def _file(self, row: Row, counts: _Counts) -> Cas:
+    def _file(self, row: Row, counts: _Counts) -> CompareAndSwap:
         """A file, which counts for its server's copies; who gave one of ours is not known."""
         kept, server = orjson.loads(row.body), str(row.key[0])
         remote = server != self._server
@@ -82,9 +82,9 @@ class OldRows:
             count = counts["media_usage", (name,)]
             count[0], count[1] = count[0] + int(kept["size"]), count[1] + 1
         fields: Mapping[str, Value] = {**row.fields, "remote": int(remote)}
-        return Cas("media", row.key, row.body, orjson.dumps({**kept, "owner": owner}), fields)
+        return CompareAndSwap("media", row.key, row.body, orjson.dumps({**kept, "owner": owner}), fields)
 
-    def _message(self, row: Row, counts: _Counts) -> Cas:
+    def _message(self, row: Row, counts: _Counts) -> CompareAndSwap:
         """A message that waits for a device, from now on for as long as a new one."""
         sender = str(orjson.loads(row.body)["sender"])
         server = ids.domain_of(sender)
@@ -93,25 +93,25 @@ class OldRows:
         count = counts["to_device_usage", key]
         count[0], count[1] = count[0] + 1, count[1] + len(row.body)
         fields: Mapping[str, Value] = {**row.fields, "peer": peer, "ts": self._ctx.clock.now()}
-        return Cas("to_device", row.key, row.body, row.body, fields)
+        return CompareAndSwap("to_device", row.key, row.body, row.body, fields)
 
-    def _invite(self, row: Row, _counts: _Counts) -> Cas:
+    def _invite(self, row: Row, _counts: _Counts) -> CompareAndSwap:
         """An invite or a knock, from now on for as long as a new one."""
         body: dict[str, Any] = orjson.loads(row.body)
         event = body["event"]
         invited = (membership(event["content"]) or "invite") == "invite"
         origin = body.get("origin") or ids.domain_of(event["sender"])
         fields: Mapping[str, Value] = {"peer": origin if invited else "", "at": self._ctx.clock.now()}
-        return Cas("invite", row.key, row.body, row.body, fields)
+        return CompareAndSwap("invite", row.key, row.body, row.body, fields)
 
     @staticmethod
-    def _report(row: Row, _counts: _Counts) -> Cas:
+    def _report(row: Row, _counts: _Counts) -> CompareAndSwap:
         told = orjson.loads(row.body)
-        return Cas("report", row.key, row.body, row.body, {"by": told["by"], "ts": told["at"]})
+        return CompareAndSwap("report", row.key, row.body, row.body, {"by": told["by"], "ts": told["at"]})
 
-    def _left(self, row: Row, _counts: _Counts) -> Cas:
+    def _left(self, row: Row, _counts: _Counts) -> CompareAndSwap:
         """The end of an invite, from now on for as long as a new one."""
-        return Cas("left", row.key, row.body, row.body, {"at": self._ctx.clock.now()})
+        return CompareAndSwap("left", row.key, row.body, row.body, {"at": self._ctx.clock.now()})
 
     async def _lists(self) -> int:
         """Count the lists of devices of others where no list was ever counted."""

@@ -13,7 +13,7 @@ from hansa import (
     Put,
     Random,
     Schema,
-    Scoped,
+    ScopedStore,
     again_on_conflict,
     scan_all,
 )
@@ -49,7 +49,7 @@ class Kept:
 class OccupantTable:
     """The stored occupants."""
 
-    def __init__(self, store: Scoped) -> None:
+    def __init__(self, store: ScopedStore) -> None:
         self._store = store
 
     async def load(self, room: str) -> list[Kept]:

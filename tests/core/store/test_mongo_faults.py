@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pymongo
 import pytest
 from hansa.store import mongo, mongo_writer
-from hansa.store.base import Append, Cas, Conflict, Insert, Put, StoreError
+from hansa.store.base import Append, CompareAndSwap, Conflict, Insert, Put, StoreError
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
 from hansa.store.mongo import MongoStore
 from hansa.store.mongo_lease import settled
@@ -212,7 +212,7 @@ async def test_an_insert_and_a_cas_are_judged_anew_when_a_transaction_goes_again
             rows = client.get_default_database()["network.s.suite.thing"]
             change(rows)
 
-    cas = Cas("thing", ("old", 0), b"old", b"ours")
+    cas = CompareAndSwap("thing", ("old", 0), b"old", b"ours")
     made.driver.plan.append(("commit", "rolled back", rolled_back()))
     under_way = asyncio.ensure_future(made.store.commit("s", [Append("line"), cas]))
     while made.driver.plan:

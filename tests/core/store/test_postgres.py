@@ -11,8 +11,8 @@ from core.store.elsewhere import ServerStoreSuite
 from hansa.store import postgres, postgres_lease
 from hansa.store.base import (
     Append,
-    Cas,
     Collection,
+    CompareAndSwap,
     Conflict,
     Delete,
     Insert,
@@ -54,7 +54,7 @@ class TestPostgres(ServerStoreSuite):
             assert await store.count("s", "pair", equal={"c": text}) == 1
             with pytest.raises(Conflict):
                 await store.commit("s", [Insert("pair", (text, n, text))])
-            await store.commit("s", [Cas("pair", row.key, row.body, b"new", row.fields)])
+            await store.commit("s", [CompareAndSwap("pair", row.key, row.body, b"new", row.fields)])
         keys = [(text, n, text) for n, text in enumerate(texts)]
         assert (await store.get_many("s", "pair", keys)).keys() == set(keys)
         first = await store.scan("s", "pair", limit=5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import orjson
-from hansa.store.base import Scoped
+from hansa.store.base import ScopedStore
 from hansa.store.memory import MemoryStore
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.versions import VERSIONS
@@ -28,7 +28,7 @@ def event(number: int, size: int) -> Stored:
 
 
 def test_many_small_and_few_large_events_are_kept_and_the_newest_last_longest():
-    events = Events(Scoped(MemoryStore(), "m"))
+    events = Events(ScopedStore(MemoryStore(), "m"))
     small = [event(n, 10) for n in range(6000)]
     events.keep(small)
     assert [s.pdu.event_id for s in small if events.at_hand(s.pdu.event_id)] == [
@@ -47,7 +47,7 @@ def test_many_small_and_few_large_events_are_kept_and_the_newest_last_longest():
 
 def test_few_events_of_many_small_objects_are_kept():
     """64 KiB of these take 2 MiB once they are parsed: 8 MiB of them would be 270."""
-    events = Events(Scoped(MemoryStore(), "m"))
+    events = Events(ScopedStore(MemoryStore(), "m"))
     made = []
     with peak_memory() as peak:
         for number in range(200):

@@ -7,7 +7,7 @@ import random
 import orjson
 import pytest
 from hansa.model.errors import LocalProtocolError
-from hansa.store.base import MAX_BODY, Conflict, Scoped
+from hansa.store.base import MAX_BODY, Conflict, ScopedStore
 from hansa.store.memory import MemoryStore
 from hansa_matrix.room.state import Groups
 from hansa_matrix.schema import SCHEMA
@@ -18,7 +18,7 @@ async def store():
     made = MemoryStore()
     await made.open()
     await made.declare("m", SCHEMA)
-    return Scoped(made, "m")
+    return ScopedStore(made, "m")
 
 
 def members(count: int) -> dict[tuple[str, str], str]:

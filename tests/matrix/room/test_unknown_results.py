@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 from hansa import Name, NativeId, StoreFault, Submission, Topic
-from hansa.store.base import Cas, Conflict
+from hansa.store.base import CompareAndSwap, Conflict
 from hansa.store.faults import FaultKind
 from hansa.store.memory import MemoryStore
 from hansa_matrix.proto.hashing import event_id
@@ -39,7 +39,10 @@ def failing(monkeypatch, *, kept):
     whole, failed = MemoryStore.commit, []
 
     async def commit(self, scope, writes, *, durability="full"):
-        ours = any(isinstance(w, Cas) and w.collection.endswith("/room") for w in writes) and not failed
+        ours = (
+            any(isinstance(w, CompareAndSwap) and w.collection.endswith("/room") for w in writes)
+            and not failed
+        )
         if ours:
             failed.append(True)
         if ours and not kept:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 from hansa.app import App
-from hansa.environment import HttpRequest, HttpResponse, Request, Seams
+from hansa.environment import Environment, HttpRequest, HttpResponse, Request
 from hansa.http.listener import Dispatcher
 from hansa.http.router import Router
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
@@ -91,7 +91,7 @@ class Machine:
         self._gone = loop.create_future()
         self.alive = True
         sim.network.ended.discard(self.name)
-        seams = Seams(VirtualClock(loop, self.skew), SeededRandom(sim.seed, boot))
+        seams = Environment(VirtualClock(loop, self.skew), SeededRandom(sim.seed, boot))
 
         async def boot_up() -> App:
             app = App(

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 from hansa import (
-    Cas,
+    CompareAndSwap,
     NetworkContext,
     Request,
     again_on_conflict,
@@ -96,9 +96,13 @@ class UserData:
         size = max(0, used + len(body) - len(before or b""))
         if size > MOST_BYTES and len(body) > len(before or b""):
             raise error(413, "M_TOO_LARGE", f"account data must have at most {MOST_BYTES} bytes in all")
-        counted = Cas("account_data_usage", (user,), expected, str(size).encode())
+        counted = CompareAndSwap("account_data_usage", (user,), expected, str(size).encode())
         await store.commit(
-            [Cas("account_data", key, before, body), counted, told(user, f"data {room_id} {type_}")]
+            [
+                CompareAndSwap("account_data", key, before, body),
+                counted,
+                told(user, f"data {room_id} {type_}"),
+            ]
         )
 
     async def _used(self, user: str) -> tuple[bytes | None, int]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import orjson
-from hansa import Busy, Cas, Conflict, Delete, NetworkContext, Put, Row, Write
+from hansa import Busy, CompareAndSwap, Conflict, Delete, NetworkContext, Put, Row, Write
 
 from hansa_matrix.federation.server import error
 
@@ -52,7 +52,7 @@ class KeptFilters:
             return None
         now = self._ctx.clock.now()
         if now - _at(row) > _NOTED_EVERY:
-            noted = Cas("filter", row.key, row.body, row.body, {"at": now})
+            noted = CompareAndSwap("filter", row.key, row.body, row.body, {"at": now})
             with suppress(Conflict):  # it is gone, which the next request is told
                 await self._ctx.store.commit([noted], durability="lazy")
         return row.body

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from hansa import Cas, Delete, Insert, LocalProtocolError, NetworkContext, Write, scan_all
+from hansa import CompareAndSwap, Delete, Insert, LocalProtocolError, NetworkContext, Write, scan_all
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{1,64}", re.ASCII)
 
@@ -59,4 +59,4 @@ class Tokens:
         if kept["uses"] and kept["used"] >= kept["uses"]:
             return None
         body = orjson.dumps(kept | {"used": kept["used"] + 1})
-        return Cas("registration_token", (token,), row.body, body)
+        return CompareAndSwap("registration_token", (token,), row.body, body)

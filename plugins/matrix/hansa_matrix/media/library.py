@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import orjson
 from hansa import (
     Blob,
+    BlobNotFound,
     BlobTooLarge,
     Busy,
-    Cas,
+    CompareAndSwap,
     Conflict,
     Delete,
     Insert,
     NetworkContext,
-    NoBlob,
     Remove,
     Row,
     Value,
@@ -141,7 +141,7 @@ class Library:
                 await self.quotas.still(item.owner, item.blob.size)
             if reserved:
                 row = await self._reserved(item.mxc, item.owner)
-                writes.append(Cas("media_reserved", row.key, row.body, _FILLED, row.fields))
+                writes.append(CompareAndSwap("media_reserved", row.key, row.body, _FILLED, row.fields))
             try:
                 await self._ctx.store.commit(writes)
             except Conflict as conflict:
@@ -163,7 +163,7 @@ class Library:
         """Raises OSError where the bytes were removed since they came."""
         try:
             await self._ctx.blobs.size(item.blob.digest)
-        except NoBlob as error:
+        except BlobNotFound as error:
             raise OSError("the same file was removed at this moment: try again") from error
 
     async def _reserved(self, mxc: Mxc, owner: str) -> Row:
@@ -219,7 +219,7 @@ class Library:
             return None
         try:
             await self._ctx.blobs.size(found.blob.digest)
-        except NoBlob:
+        except BlobNotFound:
             self._ctx.count("matrix_media_lost")
             if mxc.server != self._server:
                 await self.remove(mxc)
@@ -232,7 +232,7 @@ class Library:
             return None
         now = self._ctx.clock.now()
         if now - int(row.fields["used"] or 0) > _NOTED_EVERY:
-            noted = Cas("media", row.key, row.body, row.body, {**row.fields, "used": now})
+            noted = CompareAndSwap("media", row.key, row.body, row.body, {**row.fields, "used": now})
             try:
                 await self._ctx.store.commit([noted], durability="lazy")
             except Conflict:  # it is gone, or noted already
@@ -240,7 +240,7 @@ class Library:
         return _item(row) if row is not None else None
 
     def read(self, item: Item, start: int = 0) -> AsyncIterator[bytes]:
-        """Its bytes from the one at ``start`` on. Raises ``NoBlob``."""
+        """Its bytes from the one at ``start`` on. Raises ``BlobNotFound``."""
         return self._ctx.blobs.read(item.blob.digest, start)
 
     async def all(self, server: str = "") -> list[Item]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hansa import AdminCommand, BlobTooLarge, Busy, LocalProtocolError, NoBlob, RemoteProtocolError
+from hansa import AdminCommand, BlobNotFound, BlobTooLarge, Busy, LocalProtocolError, RemoteProtocolError
 
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.media.fetch import Fetcher
@@ -68,7 +68,7 @@ class MediaOperations:
                 file.close()
         except OSError as error:
             raise LocalProtocolError(f"{path}: {error.strerror or error}") from error
-        except NoBlob as error:
+        except BlobNotFound as error:
             raise LocalProtocolError(f"the bytes of {mxc} are gone: `hansa matrix media rm {mxc}`") from error
         return _shown(item) | {"file": str(path)}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import orjson
 from hansa import (
-    Cas,
+    CompareAndSwap,
     Conflict,
     HansaError,
     NetworkContext,
@@ -104,7 +104,7 @@ class Quotas:
         if owner == COPIES:
             self._ctx.gauge("matrix_media_copies_bytes", now.size)
             self._ctx.gauge("matrix_media_copies", now.files)
-        counted = Cas("media_usage", (owner,), body, orjson.dumps([now.size, now.files]))
+        counted = CompareAndSwap("media_usage", (owner,), body, orjson.dumps([now.size, now.files]))
         if now.files or body is None:
             return [counted]
         return [Remove("media_usage", (owner,), body)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hansa import LruCache, NetworkContext, NoBlob, RemoteProtocolError, Request, WeightedLruCache
+from hansa import BlobNotFound, LruCache, NetworkContext, RemoteProtocolError, Request, WeightedLruCache
 
 from hansa_matrix.federation.server import error
 from hansa_matrix.media.decoder import Decoder, Small, TooLarge, Unreadable
@@ -82,7 +82,7 @@ class Thumbnails:
         except TooLarge:
             problem = error(413, "M_TOO_LARGE", "the picture is too large for a thumbnail")
             raise self._fails(item, problem) from None
-        except NoBlob as problem:
+        except BlobNotFound as problem:
             raise error(404, "M_NOT_FOUND", "the file is gone") from problem
 
     def _fails(self, item: Item, problem: RemoteProtocolError) -> RemoteProtocolError:

@@ -9,11 +9,11 @@ from typing import Any
 
 import orjson
 from hansa import (
-    Cas,
+    CompareAndSwap,
     Insert,
     Remove,
     Row,
-    Scoped,
+    ScopedStore,
     Write,
     scan_all,
 )
@@ -43,13 +43,13 @@ def _body(room_id: str, by: str) -> bytes:
     return orjson.dumps({"by": by, "room_id": room_id})
 
 
-async def alias_of(store: Scoped, name: str) -> Alias | None:
+async def alias_of(store: ScopedStore, name: str) -> Alias | None:
     """A name of a room here, None if there is no such name."""
     row = await store.get(_ALIAS, (name,))
     return _read(row) if row is not None else None
 
 
-async def aliases_of(store: Scoped, room_id: str) -> list[Alias]:
+async def aliases_of(store: ScopedStore, room_id: str) -> list[Alias]:
     """The names of one room."""
     return [_read(row) async for row in scan_all(store, _ALIAS, index=("room_id",), equal=(room_id,))]
 
@@ -59,12 +59,12 @@ def given(name: str, room_id: str, by: str) -> Insert:
     return Insert(_ALIAS, (name,), _body(room_id, by), {"room_id": room_id})
 
 
-def moved(alias: Alias, room_id: str) -> Cas:
+def moved(alias: Alias, room_id: str) -> CompareAndSwap:
     """The write by which a name becomes another room's; a ``Conflict`` if it was given to another room, or
     taken away, meanwhile.
     """
     fields: dict[str, Any] = {"room_id": room_id}
-    return Cas(_ALIAS, (alias.name,), alias.body, _body(room_id, alias.by), fields)
+    return CompareAndSwap(_ALIAS, (alias.name,), alias.body, _body(room_id, alias.by), fields)
 
 
 def taken(alias: Alias) -> list[Write]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hansa import Scoped
+from hansa import ScopedStore
 
 from hansa_matrix.room.relations import Relations, event_ids_of, relation_of
 from hansa_matrix.room.room import MatrixRoom
@@ -16,7 +16,7 @@ _MOST_COMPARED = 500
 
 
 async def annotates_again(
-    store: Scoped, room: MatrixRoom, user: str, draft: tuple[str, str | None, Mapping[str, Any]]
+    store: ScopedStore, room: MatrixRoom, user: str, draft: tuple[str, str | None, Mapping[str, Any]]
 ) -> bool:
     """Whether somebody says of an event, by an annotation, what they say of it already. SPEC: "Avoiding
     duplicate annotations".

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 from hansa import (
-    Cas,
+    CompareAndSwap,
     Conflict,
     Delete,
     Membership,
@@ -172,7 +172,7 @@ class Attendance:
     @staticmethod
     def _moves(user: str, stay: Stay, before: bytes | None) -> list[Write]:
         """The same, in place of the row that was read."""
-        return [Cas("stay", (user, stay.room_id), before, _body(stay)), told(user, stay.room_id)]
+        return [CompareAndSwap("stay", (user, stay.room_id), before, _body(stay)), told(user, stay.room_id)]
 
     def moved(self, user: str, stay: Stay) -> None:
         """``writes`` are durable."""

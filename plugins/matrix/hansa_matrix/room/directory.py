@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hansa import AdminCommand, Delete, LocalProtocolError, NetworkContext, Put, Scoped, scan_all
+from hansa import AdminCommand, Delete, LocalProtocolError, NetworkContext, Put, ScopedStore, scan_all
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.room.events import Stored, is_shown
@@ -17,7 +17,7 @@ MOST = 5000
 _AROUND = 50
 
 
-async def full(store: Scoped) -> bool:
+async def full(store: ScopedStore) -> bool:
     """Whether no further room can be published."""
     return await store.count("published") >= MOST
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Protocol
 
-from hansa import Insert, Put, Row, Scoped, Value, WeightedLruCache
+from hansa import Insert, Put, Row, ScopedStore, Value, WeightedLruCache
 from hansa.model.bounded_json import values_in
 from hansa.model.fast_dataclass import quick
 
@@ -172,7 +172,7 @@ class Judge(Protocol):
 class Events:
     """Reads through a bounded memory. ``version`` is asked per event's room."""
 
-    def __init__(self, store: Scoped) -> None:
+    def __init__(self, store: ScopedStore) -> None:
         self._store = store
         #: Asked of what somebody is to read.
         self.judge: Judge | None = None

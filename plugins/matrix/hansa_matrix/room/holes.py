@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
-from hansa import Backoff, Clock, Delete, Put, Row, Scoped, Write, scan_all
+from hansa import Backoff, Clock, Delete, Put, Row, ScopedStore, Write, scan_all
 
 from hansa_matrix.proto.event import StateKey
 
@@ -154,7 +154,7 @@ class Holes:
         self._room_id = room_id
         self.by_id: dict[str, Hole] = {}
 
-    async def load(self, store: Scoped) -> None:
+    async def load(self, store: ScopedStore) -> None:
         """Take up what was known before a restart."""
         rows = scan_all(store, "hole", equal=(self._room_id,))
         self.by_id = {hole.event_id: hole async for row in rows if (hole := hole_of(row))}

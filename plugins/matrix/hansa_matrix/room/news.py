@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from hansa import Append, Delete, Row, Scoped, StreamTail, scan_all
+from hansa import Append, Delete, Row, ScopedStore, StreamTail, scan_all
 
 #: What the topics of receipts begin with, and the topic of devices and keys.
 RECEIPTS, DEVICES = "receipts", "*"
@@ -51,7 +51,7 @@ class Topics(Protocol):
 class News:
     """The end of the stream in memory, the rest in the store, and who waits for more."""
 
-    def __init__(self, store: Scoped) -> None:
+    def __init__(self, store: ScopedStore) -> None:
         self._store = store
         self._by_topic: dict[str, deque[Item]] = {}
         self._tail = StreamTail(

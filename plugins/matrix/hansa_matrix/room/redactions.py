@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
-from hansa import Delete, Put, Scoped, Write, scan_all
+from hansa import Delete, Put, ScopedStore, Write, scan_all
 
 from hansa_matrix.proto.auth import redaction_allowed
 from hansa_matrix.proto.event import Pdu, StateKey
@@ -47,7 +47,7 @@ class Awaited:
     room_id: str
     by_target: dict[str, tuple[Waiting, ...]] = field(default_factory=dict)
 
-    async def load(self, store: Scoped) -> None:
+    async def load(self, store: ScopedStore) -> None:
         """Take up what waited before a restart."""
         rows = scan_all(store, "redaction", equal=(self.room_id,))
         self.by_target = {str(row.key[1]): tuple(map(_waiting, orjson.loads(row.body))) async for row in rows}

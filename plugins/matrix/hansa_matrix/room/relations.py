@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hansa import Delete, Put, Row, Scoped, Value, Write
+from hansa import Delete, Put, Row, ScopedStore, Value, Write
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
@@ -87,7 +87,7 @@ def _spelled(at: int, depth: int, event_id: str) -> str:
 class Relations:
     """Events that relate to one of a room, in the order of their places."""
 
-    def __init__(self, store: Scoped) -> None:
+    def __init__(self, store: ScopedStore) -> None:
         self._store = store
 
     async def page(

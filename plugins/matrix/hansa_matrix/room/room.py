@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import orjson
-from hansa import Cas, LocalProtocolError, LruCache, Remove, Scoped, Write
+from hansa import CompareAndSwap, LocalProtocolError, LruCache, Remove, ScopedStore, Write
 from hansa.model.fast_dataclass import quick
 
 from hansa_matrix.proto.acl import acl_of
@@ -122,7 +122,7 @@ class MatrixRoom:
     happens in it before ``fresh``.
     """
 
-    def __init__(self, room_id: str, version: RoomVersion, store: Scoped, events: Events) -> None:
+    def __init__(self, room_id: str, version: RoomVersion, store: ScopedStore, events: Events) -> None:
         self.room_id = room_id
         self.version = version
         self.kept: bytes | None = None
@@ -173,14 +173,16 @@ class MatrixRoom:
             "gap": head.gap,
             "commits": self.commits + 1,
         }
-        row = Cas("room", (self.room_id,), self.kept, orjson.dumps(body))
+        row = CompareAndSwap("room", (self.room_id,), self.kept, orjson.dumps(body))
         return [row, *self.groups.drafts()]
 
     def unchanged(self) -> list[Write]:
         """The write that only compares: for what is kept beside the room's row, in parts. Nothing where the
         room has no row yet.
         """
-        return [Cas("room", (self.room_id,), self.kept, self.kept)] if self.kept is not None else []
+        return (
+            [CompareAndSwap("room", (self.room_id,), self.kept, self.kept)] if self.kept is not None else []
+        )
 
     def remove(self) -> Remove:
         """The write that ends the room: a ``Conflict`` where somebody has entered it meanwhile."""
@@ -189,7 +191,7 @@ class MatrixRoom:
     def committed(self, writes: Sequence[Write]) -> None:
         """Writes of ``keeping`` are durable."""
         for write in writes:
-            if isinstance(write, Cas):
+            if isinstance(write, CompareAndSwap):
                 self.kept = compact(write.body)
                 self.commits += 1
         self.groups.committed()
@@ -216,7 +218,7 @@ class MatrixRoom:
             self.stale = False
 
     @classmethod
-    def load(cls, room_id: str, body: bytes, store: Scoped, events: Events) -> MatrixRoom:
+    def load(cls, room_id: str, body: bytes, store: ScopedStore, events: Events) -> MatrixRoom:
         """A room out of its row."""
         room = cls(room_id, VERSIONS[orjson.loads(body)["version"]], store, events)
         room._take(body)

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 from hansa import (
-    Cas,
+    CompareAndSwap,
     Delete,
     EphemeralEvent,
     EphemeralIn,
@@ -244,7 +244,7 @@ class RoomSignals:
         key, at = (receipt.room_id, receipt.user, receipt.thread), min(receipt.ts, self._ctx.clock.now())
         known = await self._ctx.store.get("receipt", key)
         before = known.body if known is not None else None
-        writes: list[Write] = [Cas("receipt", key, before, orjson.dumps([receipt.event_id, at]))]
+        writes: list[Write] = [CompareAndSwap("receipt", key, before, orjson.dumps([receipt.event_id, at]))]
         if known is not None:
             event_id, ts = orjson.loads(known.body)
             if ts > at or event_id == receipt.event_id:

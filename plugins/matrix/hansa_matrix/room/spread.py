@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 
-from hansa import Scoped, Write, pages
+from hansa import ScopedStore, Write, pages
 
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_conflict import differing
@@ -30,7 +30,7 @@ class Spread:
     def __init__(
         self,
         room: MatrixRoom,
-        store: Scoped,
+        store: ScopedStore,
         drafted: Mapping[str, Stored],
         holes: Iterable[Hole],
         since: int = 0,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from sys import intern
 
 import orjson
-from hansa import Insert, LocalProtocolError, Row, Scoped, pieces
+from hansa import Insert, LocalProtocolError, Row, ScopedStore, pieces
 
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.state_conflict import differing
@@ -39,7 +39,7 @@ class Groups:
     turn was not committed, because nobody may know that it was not.
     """
 
-    def __init__(self, room_id: str, store: Scoped, last: int) -> None:
+    def __init__(self, room_id: str, store: ScopedStore, last: int) -> None:
         self._room_id = room_id
         self._store = store
         self.last = last

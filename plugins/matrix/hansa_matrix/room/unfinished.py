@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import orjson
-from hansa import Delete, Insert, Row, Scoped, scan_all
+from hansa import Delete, Insert, Row, ScopedStore, scan_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +32,12 @@ def _read(row: Row) -> Unfinished:
     return Unfinished(old=str(row.key[0]), **orjson.loads(row.body))
 
 
-async def unfinished_of(store: Scoped, room_id: str) -> Unfinished | None:
+async def unfinished_of(store: ScopedStore, room_id: str) -> Unfinished | None:
     """What was begun with one room."""
     row = await store.get("upgrade", (room_id,))
     return _read(row) if row is not None else None
 
 
-async def all_unfinished(store: Scoped) -> list[Unfinished]:
+async def all_unfinished(store: ScopedStore) -> list[Unfinished]:
     """Everything that was begun."""
     return [_read(row) async for row in scan_all(store, "upgrade")]

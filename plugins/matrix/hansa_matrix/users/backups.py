@@ -13,7 +13,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
-from hansa import Cas, Conflict, Delete, Insert, NetworkContext, Put, RemoteProtocolError, Row, Write
+from hansa import (
+    CompareAndSwap,
+    Conflict,
+    Delete,
+    Insert,
+    NetworkContext,
+    Put,
+    RemoteProtocolError,
+    Row,
+    Write,
+)
 
 from hansa_matrix.federation.server import error
 from hansa_matrix.key_locks import KeyLocks
@@ -231,5 +241,5 @@ def _backup(row: Row) -> Backup:
     return Backup(version=int(str(row.key[1])), **orjson.loads(row.body))
 
 
-def _changed(user: str, before: Backup, after: Backup) -> Cas:
-    return Cas("key_backup", (user, before.version), before.body(), after.body())
+def _changed(user: str, before: Backup, after: Backup) -> CompareAndSwap:
+    return CompareAndSwap("key_backup", (user, before.version), before.body(), after.body())

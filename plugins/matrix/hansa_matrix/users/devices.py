@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 from hansa import (
-    Cas,
+    CompareAndSwap,
     Delete,
     Insert,
     LocalProtocolError,
@@ -165,7 +165,9 @@ class Devices:
             raise LocalProtocolError(f"the identity keys of {device.device_id} are set and stay")
         body = orjson.dumps({"keys": device.keys, "name": device.name})
         was = row.body if row is not None else None
-        await self._change(user, [Cas("device", (user, device.device_id), was, body)], [(device, False)])
+        await self._change(
+            user, [CompareAndSwap("device", (user, device.device_id), was, body)], [(device, False)]
+        )
 
     async def remove(self, user: str, device_ids: Sequence[str]) -> None:
         """Devices that are gone, with their keys and with what waits for them."""
@@ -228,7 +230,7 @@ class Devices:
             stream_id += 1
             all_writes += self._sender.lasting(device_list_edu(update), servers)
         was = last.body if last is not None else None
-        all_writes.append(Cas("device_list", (user,), was, str(stream_id).encode()))
+        all_writes.append(CompareAndSwap("device_list", (user,), was, str(stream_id).encode()))
         all_writes.append(told(DEVICES, user))
         await self._ctx.store.commit(all_writes)
         self._sender.sent(servers)
@@ -278,7 +280,7 @@ class Devices:
         for usage, key in keys.items():
             at, body = (user, usage), orjson.dumps(key)
             put = Put("cross_signing_key", at, body)
-            writes.append(Cas("cross_signing_key", at, was[usage], body) if usage in was else put)
+            writes.append(CompareAndSwap("cross_signing_key", at, was[usage], body) if usage in was else put)
         writes.append(told(DEVICES, user))
         shown = {usage: key for usage, key in keys.items() if usage in SHOWN_USAGES}
         if shown:
@@ -424,7 +426,7 @@ class Devices:
             known = {row.key: row.body for row in rows}
             if len(bodies.keys() | known.keys()) > MOST_ALGORITHMS:
                 raise LocalProtocolError(f"{device_id} has fallback keys of {len(known)} algorithms already")
-            kept = [Cas("fallback_key", key, known.get(key), body) for key, body in bodies.items()]
+            kept = [CompareAndSwap("fallback_key", key, known.get(key), body) for key, body in bodies.items()]
             await self._ctx.store.commit([_unchanged(device), *kept])
 
         async with self._one:
@@ -488,7 +490,7 @@ class Devices:
         if row is None:
             return {}, []
         kept = orjson.loads(row.body)
-        used = Cas("fallback_key", row.key, row.body, orjson.dumps(kept | {"used": True}))
+        used = CompareAndSwap("fallback_key", row.key, row.body, orjson.dumps(kept | {"used": True}))
         return {kept["key_id"]: kept["key"]}, [] if kept["used"] else [used]
 
 
@@ -497,9 +499,9 @@ def _device(device_id: str, body: bytes) -> Device:
     return Device(device_id=device_id, keys=kept["keys"], name=kept["name"])
 
 
-def _unchanged(row: Row) -> Cas:
+def _unchanged(row: Row) -> CompareAndSwap:
     """The write that only compares: for what must not outlive the device."""
-    return Cas("device", row.key, row.body, row.body)
+    return CompareAndSwap("device", row.key, row.body, row.body)
 
 
 def _same_identity(known: Mapping[str, Any], keys: Mapping[str, Any] | None) -> bool:

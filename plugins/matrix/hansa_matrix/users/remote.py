@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from hansa import (
     Busy,
-    Cas,
+    CompareAndSwap,
     NetworkContext,
     RemoteProtocolError,
     Remove,
@@ -208,9 +208,9 @@ class RemoteDevices:
         ):
             self._ctx.count("matrix_device_lists_not_kept")
             return False
-        counted = Cas("remote_devices_usage", (server,), usage, orjson.dumps([lists, size]))
+        counted = CompareAndSwap("remote_devices_usage", (server,), usage, orjson.dumps([lists, size]))
         was = before.body if before is not None else None
-        row = Cas("remote_devices", (user,), was, body, {"stale": int(stale)})
+        row = CompareAndSwap("remote_devices", (user,), was, body, {"stale": int(stale)})
         await self._ctx.store.commit([row, counted])
         self._counted(in_all)
         return True
@@ -222,7 +222,7 @@ class RemoteDevices:
         server = ids.domain_of(user)
         usage, lists, size = await self._usage(server)
         left = [max(0, lists - 1), max(0, size - len(before.body))]
-        counted: Write = Cas("remote_devices_usage", (server,), usage, orjson.dumps(left))
+        counted: Write = CompareAndSwap("remote_devices_usage", (server,), usage, orjson.dumps(left))
         if not left[0] and usage is not None:
             counted = Remove("remote_devices_usage", (server,), usage)
         in_all = await self._in_all() - len(before.body)

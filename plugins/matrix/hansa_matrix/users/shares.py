@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from hansa import (
     Append,
-    Cas,
+    CompareAndSwap,
     Delete,
     NetworkContext,
     Remove,
@@ -168,4 +168,4 @@ class Batch:
         usage: Any = self._used[user, device_id][peer]
         if not usage[0] and key in self._rows:
             return Remove("to_device_usage", key, self._rows[key])
-        return Cas("to_device_usage", key, self._rows.get(key), orjson.dumps(usage))
+        return CompareAndSwap("to_device_usage", key, self._rows.get(key), orjson.dumps(usage))
