@@ -20,14 +20,14 @@ from hansa.api.contracts import (
     ShowsPresent,
 )
 from hansa.bus import schema as tables
-from hansa.bus.delivery import Consumer, Judged
+from hansa.bus.delivery import BusServices, Consumer
 from hansa.bus.ephemeral import EphemeralRelay
 from hansa.bus.pipeline import Pipeline
-from hansa.bus.policy_dispatch import each
-from hansa.bus.policy_engine import Decisions
-from hansa.bus.rejudging import Rejudging
+from hansa.bus.policy_dispatch import notify_observers
+from hansa.bus.policy_engine import PolicyEngine
+from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Room, Rooms
-from hansa.bus.visible_view import Present
+from hansa.bus.visible_view import VisibleViews
 from hansa.host import loader
 from hansa.host.plugin_contexts import Context
 from hansa.host.policies import Policies, digest_of
@@ -72,12 +72,14 @@ class App:
         self.core = ScopedStore(self.store, "")
         self.log = logging.getLogger("hansa")
         self.rooms = Rooms(self.core, setup.seams.clock, setup.seams.random)
-        self.decisions = Decisions(self.core, setup.seams.clock, setup.seams.random, ())
+        self.decisions = PolicyEngine(self.core, setup.seams.clock, setup.seams.random, ())
         self.decisions.kept.retention = setup.retention
-        self.rejudging = Rejudging(self.decisions, self._server_of)
-        self._judged = Judged(self.core, self.decisions, setup.seams, self.rejudging)
+        self.rejudging = PolicyRecheck(self.decisions, self._server_of)
+        self._judged = BusServices(self.core, self.decisions, setup.seams, self.rejudging)
         self.pipeline = Pipeline(self.rooms, self._judged, self)
-        self.present = Present(self.rooms, self.decisions, self.pipeline, self._server_of, self.seams.clock)
+        self.present = VisibleViews(
+            self.rooms, self.decisions, self.pipeline, self._server_of, self.seams.clock
+        )
         self.signals = EphemeralRelay(self.rooms, self.decisions, self.pipeline, self)
         self.runners: dict[str, Runner] = {}
         self.contexts: dict[str, Context] = {}
@@ -292,7 +294,7 @@ class App:
 
     async def _delivery_failed(self, delivery: Delivery, error: str) -> None:
         self.count("dead_letters", network=delivery.link.native.network)
-        await each(self._watching("delivery_failed"), self.log, delivery, error)
+        await notify_observers(self._watching("delivery_failed"), self.log, delivery, error)
 
     def _watching(self, hook: str) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
         return loader.named(self._manager, hook) + self._policies.observers(hook)
@@ -314,7 +316,7 @@ class App:
     async def _observe(self) -> None:
         while True:
             event = await self._observers.queue.get()
-            await each(self._watching("event_committed"), self.log, event)
+            await notify_observers(self._watching("event_committed"), self.log, event)
 
     async def consume(self, link: Link, start: int | None = None) -> None:
         """Begin delivering to a link; the authority's link needs none."""

@@ -8,7 +8,7 @@ import hansa_governance
 import pytest
 from clients.people import House, Person, house, part
 from hansa import Join, NativeId
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_governance.config import Config
 from hansa_governance.policy import GovernancePolicy
 from matrix.inbound import OURS
@@ -21,7 +21,7 @@ def paced(home: House) -> None:
     policy = GovernancePolicy(
         Config(rate={"events": MOST, "seconds": 3600}), "pace", home.app.contexts["matrix"].clock
     )
-    home.app.decisions.replace([Installed(name="pace", policy=policy)])
+    home.app.decisions.replace([InstalledPolicy(name="pace", policy=policy)])
 
 
 async def left(person: Person, room: str) -> int:

@@ -14,7 +14,7 @@ import pytest
 from clients.people import House, Person, house, part
 from clients.test_withheld import routes
 from hansa import ALLOW, Action, NativeId, Reason, Verdict
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from matrix.inbound import OURS
 
 WORD, FAR = "classified", "far.example"
@@ -226,7 +226,7 @@ async def test_what_a_policy_denies_is_answered_with_its_decision(tmp_path, what
             if what == "word" and not one.worded:
                 continue
             policy = Forbid("@mallory:" if what == "person" else WORD)
-            home.app.decisions.replace([Installed(name="forbid", policy=policy)])
+            home.app.decisions.replace([InstalledPolicy(name="forbid", policy=policy)])
             status, answer = await made.mallory.ask(name.split(" ", 1)[0], one.target(made), one.body(made))
             assert (status, answer.get("errcode")) == (403, "M_FORBIDDEN"), (name, answer)
             # What is said leaves by the speaker's own link too, which is asked about as well.
@@ -255,7 +255,7 @@ async def test_no_other_server_is_asked_where_a_policy_says_no(tmp_path):
     async with house(tmp_path) as home:
         made = await scene(home)
         policy = Forbid(FAR)
-        home.app.decisions.replace([Installed(name="forbid", policy=policy)])
+        home.app.decisions.replace([InstalledPolicy(name="forbid", policy=policy)])
         for name, (method, target, body, crossing) in ABROAD.items():
             policy.denied.clear()
             status, answer = await made.alice.ask(method, target, body)
@@ -280,7 +280,7 @@ async def test_a_message_goes_to_those_whom_a_policy_lets_have_it(tmp_path):
         sender = home.app.network("matrix")._known.messages._sender
         lasting = sender.lasting
         sender.lasting = lambda edu, servers: told.append(tuple(servers)) or lasting(edu, servers)
-        home.app.decisions.replace([Installed(name="forbid", policy=Forbid(FAR))])
+        home.app.decisions.replace([InstalledPolicy(name="forbid", policy=Forbid(FAR))])
         messages = {f"@a:{FAR}": {"*": {}}, "@a:near.example": {"*": {}}, made.alice.user: {"*": {"x": 1}}}
         await made.mallory.call("PUT", "/sendToDevice/test.x/7", {"messages": messages})
         assert told == [("near.example",)]

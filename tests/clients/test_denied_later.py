@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from clients.people import Refused, house, part
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_governance.config import Config
 from hansa_governance.policy import GovernancePolicy
 from hansa_matrix.proto.hashing import event_id
@@ -38,7 +38,7 @@ async def test_nothing_reaches_a_server_that_is_denied_later(tmp_path):
         policy = GovernancePolicy(
             Config(deny_servers=["127.0.0.2:*"]), "gov", home.app.contexts["matrix"].clock
         )
-        home.app.decisions.replace([Installed(name="gov", policy=policy)])
+        home.app.decisions.replace([InstalledPolicy(name="gov", policy=policy)])
         sent.clear()
         before = len(home.wire.peer.asked)
         with pytest.raises(Refused) as refused:

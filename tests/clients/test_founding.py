@@ -18,7 +18,7 @@ from hansa import (
     RoomCreate,
     Verdict,
 )
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_governance.config import Config, Rate
 from hansa_governance.policy import GovernancePolicy
 from matrix.inbound import OURS, THEIRS
@@ -42,7 +42,7 @@ class Strict:
 
 
 def under(home: House, policy: Any) -> Any:
-    home.app.decisions.replace([Installed(name="strict", policy=policy)])
+    home.app.decisions.replace([InstalledPolicy(name="strict", policy=policy)])
     return policy
 
 

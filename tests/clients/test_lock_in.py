@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from clients.people import house, part
 from hansa import Action, Reason, Verdict
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.testing import until
 
 
@@ -40,7 +40,7 @@ async def test_who_says_nothing_may_go_and_may_put_others_out(tmp_path, policy):
         for person in (bob, carol):
             await person.join(room)
         invited = await alice.create(invite=[bob.user])
-        home.app.decisions.replace([Installed(name="p", policy=policy, timeout=0.01)])
+        home.app.decisions.replace([InstalledPolicy(name="p", policy=policy, timeout=0.01)])
         where = f"/rooms/{part(room)}"
         for person, path, body in (
             (bob, f"{where}/leave", {"reason": "with words"}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from clients.people import Refused, house, part
 from hansa import ALLOW, Action, EventIn, Invite, Join, Message, Reason, Verdict
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import OURS, THEIRS
 
@@ -28,7 +28,7 @@ class Strict:
 
 async def test_policies_decide_about_clients_too(tmp_path):
     async with house(tmp_path) as home:
-        home.app.decisions.replace([Installed(name="strict", policy=Strict())])
+        home.app.decisions.replace([InstalledPolicy(name="strict", policy=Strict())])
         alice, eve = await home.person("alice"), await home.person("eve")
         room = await alice.create(preset="public_chat")
         await alice.say(room, "fair")
@@ -51,7 +51,7 @@ async def test_what_is_withheld_is_shown_to_no_client(tmp_path):
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.join(f"#one:{OURS}")
-        home.app.decisions.replace([Installed(name="strict", policy=Strict())])
+        home.app.decisions.replace([InstalledPolicy(name="strict", policy=Strict())])
         raw = home.wire.forger.message(home.wire.room, "foul play")
         assert await home.wire.fate(raw) == "accepted"
         assert await alice.texts(room) == []

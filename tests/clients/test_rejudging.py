@@ -9,7 +9,7 @@ import pytest
 from clients.people import House, house, part
 from clients.test_crossings import Forbid
 from clients.test_withheld import THEM, WORD, Scene, leaks, scene
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import OURS, THEIRS, V1
@@ -29,7 +29,7 @@ class Words(Forbid):
 
 
 def under(home: House, *policies: Any) -> None:
-    home.app.decisions.replace([Installed(name=f"p{n}", policy=p) for n, p in enumerate(policies)])
+    home.app.decisions.replace([InstalledPolicy(name=f"p{n}", policy=p) for n, p in enumerate(policies)])
 
 
 @pytest.mark.parametrize("version", ["7", "12"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from clients.people import House, Person, Refused, house, part
 from hansa import ALLOW, Action, Custom, EventIn, Invite, Put, Reason, RoomUpgrade, Verdict
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.room.aliases import Alias, alias_of, aliases_of, given, moved, taken
 from hansa_matrix.room.directory import listing
 from matrix.inbound import OURS, THEIRS
@@ -187,7 +187,7 @@ async def test_what_a_policy_denies_replaces_nothing_and_leaves_nothing(tmp_path
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_alias_name="verona", preset="public_chat")
         network = home.app.network("matrix")
-        home.app.decisions.replace([Installed(name="strict", policy=Strict(forbids))])
+        home.app.decisions.replace([InstalledPolicy(name="strict", policy=Strict(forbids))])
         before = set(network._rooms), await alice.get("/joined_rooms")
         body = {"new_version": "12", "additional_creators": [bob.user]}
         status, answer = await alice.ask("POST", f"/rooms/{part(room)}/upgrade", body)

@@ -146,7 +146,7 @@ async def test_a_bug_under_what_somebody_says_is_not_told_to_them(tmp_path, monk
         def broken(*_args, **_options):
             raise TypeError(WORDS)
 
-        monkeypatch.setattr("hansa.bus.view_rules.CoreTurn.__init__", broken)
+        monkeypatch.setattr("hansa.bus.view_rules.ViewRulesTurn.__init__", broken)
         for method, target, body in (
             ("PUT", f"/rooms/{part(room)}/send/m.room.message/1", {"msgtype": "m.text", "body": "hark"}),
             ("PUT", f"/rooms/{part(room)}/state/m.room.topic/", {"topic": "hark"}),

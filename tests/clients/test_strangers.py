@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from clients.people import House, Person, house, part
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.http.router import Router
 from matrix.inbound import OURS
 
@@ -184,7 +184,7 @@ async def test_what_is_published_is_for_who_has_an_account_unless_an_operator_op
         alice = await home.person("alice")
         await alice.create(room_alias_name="open", visibility="public", preset="public_chat")
         if governed:
-            home.app.decisions.replace([Installed(name="nothing", policy=Nothing())])
+            home.app.decisions.replace([InstalledPolicy(name="nothing", policy=Nothing())])
         opened = options.get("public_reading", False)
         for path, needs in (
             ("/publicRooms", not opened),

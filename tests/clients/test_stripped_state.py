@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from clients.people import House, Person, house
 from clients.test_crossings import Forbid
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from matrix.inbound import OURS, THEIRS, V2
@@ -100,7 +100,7 @@ async def test_what_it_says_is_judged(tmp_path):
     async with house(tmp_path, "11") as home:
         alice, room = await home.person("alice"), foreign_room(home.wire, "11")
         policy = Forbid("classified")
-        home.app.decisions.replace([Installed(name="forbid", policy=policy)])
+        home.app.decisions.replace([InstalledPolicy(name="forbid", policy=policy)])
         status, answer, shown = await asked(
             home, alice, room, [stripped("m.room.topic", {"topic": "classified"})]
         )
@@ -134,11 +134,11 @@ async def test_an_invite_that_waits_is_judged_by_the_policies_of_now(tmp_path):
         alice.since = ""
         assert room.room_id in (await alice.sync())["rooms"]["invite"]
         policy = Forbid("classified")
-        home.app.decisions.replace([Installed(name="forbid", policy=policy)])
+        home.app.decisions.replace([InstalledPolicy(name="forbid", policy=policy)])
         for _ in range(2):
             alice.since = ""
             assert "rooms" not in await alice.sync()
         assert policy.denied == {"Invite"}
-        home.app.decisions.replace([Installed(name="forbid", policy=Forbid("else"))])
+        home.app.decisions.replace([InstalledPolicy(name="forbid", policy=Forbid("else"))])
         alice.since = ""
         assert room.room_id in (await alice.sync())["rooms"]["invite"]

@@ -10,7 +10,7 @@ from clients.test_crypto import cross
 from clients.test_withheld import Censor
 from clients.test_words_elsewhere import FORBID, WORD
 from hansa import Row
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.testing import until
 from hansa_matrix.federation.lasting import GENERATION, kept, leaving
 from matrix.inbound import OURS, THEIRS
@@ -57,7 +57,7 @@ async def test_what_is_tried_again_after_a_reload_is_judged_again(tmp_path):
         await alice.say(room, f"it is {WORD}")
         await post.until("tried", WORD)
         tried = set(post.names)
-        home.app.decisions.replace([*FORBID, Installed(name="censor", policy=Censor())])
+        home.app.decisions.replace([*FORBID, InstalledPolicy(name="censor", policy=Censor())])
         post.open = True
         fair = await alice.say(room, "it is fair")
         home.app.network("matrix")._sender.heard_from(THEIRS)

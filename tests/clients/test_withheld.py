@@ -14,7 +14,7 @@ import orjson
 import pytest
 from clients.people import House, Person, house, part
 from hansa import ALLOW, Action, EventIn, Reason, Verdict
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.http.router import Router
 from hansa.testing import until
 from hansa_matrix.proto.event import Pdu
@@ -180,7 +180,7 @@ async def scene(home: House, *, censored: bool) -> Scene:
     fair = {"msgtype": "m.text", "body": "fair"}
     root, target = await made.tell("m.room.message", fair), await made.tell("m.room.message", fair)
     if censored:
-        home.app.decisions.replace([Installed(name="censor", policy=Censor())])
+        home.app.decisions.replace([InstalledPolicy(name="censor", policy=Censor())])
     await made.tell_all(root, target)
     return made
 

@@ -8,7 +8,7 @@ import pytest
 from clients.people import House, Person, house, part
 from clients.test_withheld import Censor
 from clients.test_words_elsewhere import WORD
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.proto.hashing import content_hash, event_id
 from hansa_matrix.texts import texts_of_pdu
 from matrix.inbound import OURS, THEIRS, V1
@@ -48,7 +48,7 @@ async def test_what_stands_beside_the_content_is_read_too(tmp_path, beside):
 
         before = await told(home, alice, **beside)
         assert WORD in await everywhere(before), "with no policy it is handed on as it came"
-        home.app.decisions.replace([Installed(name="censor", policy=Censor())])
+        home.app.decisions.replace([InstalledPolicy(name="censor", policy=Censor())])
         assert WORD not in await everywhere(before)
         assert WORD not in await everywhere(await told(home, alice, **beside))
         fair = await told(home, alice, origin=THEIRS)

@@ -9,7 +9,7 @@ from clients.people import Person, house, part
 from clients.test_crypto import b64, cross, keys_of, sign
 from clients.test_withheld import WORD, Censor, scene
 from hansa import ALLOW, Action, Reason, Verdict, texts_of
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.texts import texts_of_keys, without_texts
 from matrix.inbound import OURS, THEIRS, V1
 from matrix.peering import at
@@ -25,7 +25,7 @@ class Forbid:
         return Verdict(Action.DENY, (Reason(code="GOV_TEST", policy="forbid", text="not here"),))
 
 
-FORBID = [Installed(name="forbid", policy=Forbid())]
+FORBID = [InstalledPolicy(name="forbid", policy=Forbid())]
 
 
 def with_word(person: Person, key: SigningKey) -> dict:
@@ -175,7 +175,7 @@ async def test_receipts_and_names_of_before_are_shown_without_words(tmp_path):
 async def test_what_a_redaction_leaves_of_a_rule_says_nothing_to_people(tmp_path):
     """The types that have a level, and the conditions of a join rule, are chosen by who sends them."""
     async with house(tmp_path) as home:
-        home.app.decisions.replace([Installed(name="censor", policy=Censor())])
+        home.app.decisions.replace([InstalledPolicy(name="censor", policy=Censor())])
         made = await scene(home, censored=True)
         where = f"/rooms/{part(made.room)}"
         levels = await made.alice.get(f"{where}/state/m.room.power_levels/")

@@ -10,7 +10,7 @@ from clients.people import Refused, house, part
 from clients.test_summaries import said
 from clients.test_words_elsewhere import FORBID, WORD
 from hansa import ALLOW, Action, EventIn, Join, MediaTransfer, MediaUpload, Reason, Verdict
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.versions import VERSIONS
 from matrix.inbound import THEIRS, V1
@@ -153,8 +153,8 @@ class Slow:
         return Verdict(Action.DENY, (reason,), retry_after=7.0)
 
 
-def slow(*what: type) -> list[Installed]:
-    return [Installed(name="slow", policy=Slow(*what))]
+def slow(*what: type) -> list[InstalledPolicy]:
+    return [InstalledPolicy(name="slow", policy=Slow(*what))]
 
 
 async def limited(home, status: int, answer: Any, crossing: str) -> None:
@@ -204,7 +204,7 @@ async def test_a_join_elsewhere_is_one_act_however_often_it_is_asked_about(tmp_p
                 return ALLOW
 
         alice = await home.person("alice")
-        home.app.decisions.replace([Installed(name="notes", policy=Notes())])
+        home.app.decisions.replace([InstalledPolicy(name="notes", policy=Notes())])
         with pytest.raises(Refused):
             await alice.call("POST", f"/join/{part(f'!a:{THEIRS}')}?via={THEIRS}", {})
         assert [one.again for one in asked] == [False]

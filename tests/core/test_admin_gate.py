@@ -23,7 +23,7 @@ from hansa import (
 )
 from hansa.admin.api import Operations
 from hansa.admin.policy_gate import FREE, AdminGate
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.cli import show
 from hansa.environment import Request
 from hansa.model.content import Membership
@@ -78,7 +78,7 @@ async def test_every_change_is_asked_about_and_nothing_else(monkeypatch: pytest.
     strict = Strict()
     async with running(networks(made), rooms=[("left:a", "right:b")]) as app:
         found = routes(Operations(app, _nothing_to_reload, lambda: None), monkeypatch)
-        app.decisions.replace([Installed(name="strict", policy=strict)])
+        app.decisions.replace([InstalledPolicy(name="strict", policy=strict)])
         free = {pattern for method, pattern in found if method != "POST"} | FREE
         assert {"/reload", "/policy/test", "/drain", "/promote"} == FREE, (
             "or an operator is locked out, or a change slips by"
@@ -108,7 +108,7 @@ async def test_a_change_is_refused_with_its_decision_and_done_once_the_policy_al
         unlink = routes(Operations(app, _nothing_to_reload, lambda: None), monkeypatch)[
             "POST", "/rooms/unlink"
         ]
-        app.decisions.replace([Installed(name="strict", policy=Strict())])
+        app.decisions.replace([InstalledPolicy(name="strict", policy=Strict())])
         with pytest.raises(RemoteProtocolError, match=r"two persons are needed \[d-"):
             await unlink(request({"link": "right:b"}))
         (decided,) = await app.decisions.log(5)
@@ -167,7 +167,7 @@ async def test_a_denied_server_in_a_room_is_named_and_nothing_is_kept_of_looking
         await made["left"].ctx.reconcile("a", ViewDelta(people=tuple(people)))
         assert loads((await room_of(request(room="left:a"))).body)["denied"] == []
         strict = Strict()
-        app.decisions.replace([Installed(name="strict", policy=strict)])
+        app.decisions.replace([InstalledPolicy(name="strict", policy=strict)])
         found = loads((await room_of(request(room="left:a"))).body)
         assert found["denied"] == [{"network": "left", "server": "evil", "because": "strict: r"}]
         assert "evil" in show.room(found).partition("Denied servers")[2]

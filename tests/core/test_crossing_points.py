@@ -36,7 +36,7 @@ from hansa import (
     ViewDelta,
 )
 from hansa.app import App
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.model.crossing import Crossing
 from hansa.model.view import RoomMember, unread
 from hansa.testing import running
@@ -183,7 +183,7 @@ async def test_a_point_asks_and_lets_nothing_through_that_is_denied(point: str, 
     async with with_dead_letter() as (app, made):
         strict = Strict()
         strict.denies = denies
-        app.decisions.replace([Installed(name="strict", policy=strict)])
+        app.decisions.replace([InstalledPolicy(name="strict", policy=strict)])
         assert await act(app, made) is not denies
         kinds = {type(crossing) for crossing in strict.asked}
         assert asked & kinds, f"{point} asked about {kinds}"
@@ -226,7 +226,7 @@ class Faulty:
 async def test_a_policy_that_fails_lets_nothing_through_at_any_point(point: str, fault: str) -> None:
     async with with_dead_letter() as (app, made):
         faulty = Faulty(FAULTS[fault])
-        app.decisions.replace([Installed(name="faulty", policy=faulty, timeout=0.01)])
+        app.decisions.replace([InstalledPolicy(name="faulty", policy=faulty, timeout=0.01)])
         act, _ = CHECKS[point]
         faulty.broken = True
         assert not await act(app, made)
@@ -237,7 +237,7 @@ async def test_a_policy_that_fails_denies_every_crossing(fault: str) -> None:
     async with running({}) as app:
         faulty = Faulty(FAULTS[fault])
         faulty.broken = True
-        app.decisions.replace([Installed(name="faulty", policy=faulty, timeout=0.01)])
+        app.decisions.replace([InstalledPolicy(name="faulty", policy=faulty, timeout=0.01)])
         asked = {type(crossing): crossing for crossing in samples()}
         assert set(asked) == set(get_args(Crossing))
         for kind, crossing in asked.items():
@@ -254,7 +254,7 @@ async def test_what_goes_out_is_asked_link_by_link():
         {name: (plugin, Config()) for name in ("left", "right")}, rooms=[("left:a", "right:b")]
     ) as app:
         strict = Strict()
-        app.decisions.replace([Installed(name="strict", policy=strict)])
+        app.decisions.replace([InstalledPolicy(name="strict", policy=strict)])
         await made["left"].say("a", "ann@x", "hello")
         out = {c.link.id for c in strict.asked if isinstance(c, EventOut)}
         assert out == {"left:a", "right:b"}

@@ -23,7 +23,7 @@ from hansa import (
     people_of,
     texts_of,
 )
-from hansa.bus.policy_engine import facts_of
+from hansa.bus.policy_engine import crossing_facts
 from hansa.model.crossing_parts import ROLES
 from hansa.testing.policy_suite import samples
 
@@ -44,7 +44,7 @@ def test_the_samples_have_every_kind():
 
 @pytest.mark.parametrize("crossing", samples(), ids=lambda crossing: type(crossing).__name__)
 def test_what_is_kept_of_a_crossing_is_small_and_has_none_of_its_words(crossing):
-    kept = orjson.dumps(facts_of(crossing))
+    kept = orjson.dumps(crossing_facts(crossing))
     assert len(kept) < 8_000
     for text in texts_of(crossing):
         if len(text) > 4 and text not in (getattr(crossing, "type", ""), getattr(crossing, "server", "")):

@@ -20,8 +20,8 @@ from hansa import (
 )
 from hansa.bus import schema
 from hansa.bus.decision_log import OTHERS, Retention
-from hansa.bus.policy_dispatch import Installed
-from hansa.bus.policy_engine import Decisions
+from hansa.bus.policy_dispatch import InstalledPolicy
+from hansa.bus.policy_engine import PolicyEngine
 from hansa.environment import SystemRandom
 from hansa.store.base import ScopedStore
 from hansa.store.memory import MemoryDisk, MemoryStore
@@ -44,8 +44,8 @@ async def opened(disk=None, clock=None, retention=None, policy=None):
     store = MemoryStore(disk or MemoryDisk())
     await store.open()
     await store.declare("", schema.SCHEMA)
-    installed = [Installed(name="p", policy=policy or Denies())]
-    decisions = Decisions(ScopedStore(store, ""), clock or ManualClock(), SystemRandom(), installed)
+    installed = [InstalledPolicy(name="p", policy=policy or Denies())]
+    decisions = PolicyEngine(ScopedStore(store, ""), clock or ManualClock(), SystemRandom(), installed)
     decisions.kept.retention = retention or Retention()
     await decisions.kept.open()
     return decisions, ScopedStore(store, "")

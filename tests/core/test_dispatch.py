@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 from hansa import Action, PeerConnect, Verdict
-from hansa.bus.policy_dispatch import Installed, ask
+from hansa.bus.policy_dispatch import InstalledPolicy, ask_policy
 
 
 class Answers:
@@ -30,8 +30,8 @@ async def swallows_and_has_no_opinion(crossing):
 @pytest.mark.parametrize("late", [swallows, swallows_and_has_no_opinion])
 @pytest.mark.parametrize("on_error", [Action.DENY, Action.ALLOW])
 async def test_an_answer_after_the_time_out_is_too_late(late, on_error):
-    installed = Installed(name="late", policy=Answers(late), on_error=on_error, timeout=0.01)
-    answer = await ask(installed, PeerConnect(network="n", server="s"))
+    installed = InstalledPolicy(name="late", policy=Answers(late), on_error=on_error, timeout=0.01)
+    answer = await ask_policy(installed, PeerConnect(network="n", server="s"))
     assert answer.failed == "no answer within 0.01 s"
     assert answer.verdict.action is on_error
 
@@ -40,8 +40,8 @@ async def test_a_cancellation_of_the_asker_is_no_answer():
     async def forever(crossing):
         await asyncio.Event().wait()
 
-    installed = Installed(name="slow", policy=Answers(forever), timeout=60)
-    asking = asyncio.ensure_future(ask(installed, PeerConnect(network="n", server="s")))
+    installed = InstalledPolicy(name="slow", policy=Answers(forever), timeout=60)
+    asking = asyncio.ensure_future(ask_policy(installed, PeerConnect(network="n", server="s")))
     await asyncio.sleep(0)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):

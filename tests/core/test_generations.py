@@ -26,7 +26,7 @@ from hansa import (
     hookimpl,
     texts_of,
 )
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.environment import Environment, SystemRandom
 from hansa.setup import PolicySetup
 from hansa.store.faults import FaultKind
@@ -364,7 +364,7 @@ async def test_a_policy_that_cannot_answer_hides_names_and_loses_none():
                     raise ConnectionError("the service is away")
 
         away = Away()
-        app.decisions.replace([Installed(name="away", policy=away)])
+        app.decisions.replace([InstalledPolicy(name="away", policy=away)])
         hidden = await _view(app)
         assert hidden[:2] == ("", "") and set(hidden[2].values()) == {None}
         assert asked == 1, "not about each name in turn"

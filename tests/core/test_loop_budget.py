@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from hansa.bus.policy_dispatch import Installed
-from hansa.bus.policy_engine import Decisions
+from hansa.bus.policy_dispatch import InstalledPolicy
+from hansa.bus.policy_engine import PolicyEngine
 from hansa.environment import SystemRandom
 from hansa.model.crossing import DirectoryQuery, ProfileChange
 from hansa.model.ref import NativeId
@@ -75,9 +75,9 @@ class Reader:
 async def test_judging_is_spread_also_over_several_policies():
     rounds = Rounds()
     policies = [Reader(rounds) for _ in range(3)]
-    installed = [Installed(name=str(n), policy=one) for n, one in enumerate(policies)]
+    installed = [InstalledPolicy(name=str(n), policy=one) for n, one in enumerate(policies)]
     clock = ManualClock()
-    decisions = Decisions(ScopedStore(MemoryStore(), ""), clock, SystemRandom(), installed)
+    decisions = PolicyEngine(ScopedStore(MemoryStore(), ""), clock, SystemRandom(), installed)
     said = ProfileChange(network="m", user=NativeId("m", "@a:b"), user_server="b", texts=("x" * ROUND,))
     await asyncio.gather(*(decisions.check(said) for _ in range(20)))
     rounds.next.cancel()
@@ -94,8 +94,8 @@ async def test_names_take_room_too():
         async def check(self, crossing: DirectoryQuery) -> None:
             asked[rounds.now] += len(crossing.server)
 
-    installed = [Installed(name="p", policy=Asked())]
-    decisions = Decisions(ScopedStore(MemoryStore(), ""), ManualClock(), SystemRandom(), installed)
+    installed = [InstalledPolicy(name="p", policy=Asked())]
+    decisions = PolicyEngine(ScopedStore(MemoryStore(), ""), ManualClock(), SystemRandom(), installed)
     query = DirectoryQuery(network="m", server="x" * 255, address="", outbound=False)
     await asyncio.gather(*(decisions.check(query) for _ in range(200)))
     rounds.next.cancel()

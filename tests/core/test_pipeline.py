@@ -350,7 +350,7 @@ class Failing:
 
 @pytest.mark.parametrize("collection", ["alias", "cursor"])
 async def test_a_database_that_fails_ends_no_delivery_and_buries_nothing(collection, monkeypatch):
-    monkeypatch.setattr("hansa.bus.delivery._BROKEN", 1)
+    monkeypatch.setattr("hansa.bus.delivery._MAX_UNKNOWN_FAILURES", 1)
     made: dict[str, Actor] = {}
     async with running(networks(made), rooms=ROOM) as app:
         await made["left"].say("a", "ann@x", "before")

@@ -25,7 +25,7 @@ from hansa import (
     hookimpl,
     texts_of,
 )
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.testing import running
 from hansa.testing.actor import Actor, Config, module
 
@@ -118,7 +118,7 @@ async def test_what_is_withheld_takes_effect_and_names_nothing(content: Any) -> 
     async with running(networks, rooms=[("left:a", "right:b")]) as app:
         await made["left"].stands(Member(user=ANN, membership=Membership.JOIN, name="Ann"))
         await made["left"].stands(Name(text="Plaza"))
-        app.decisions.replace([Installed(name="censor", policy=Censor())])
+        app.decisions.replace([InstalledPolicy(name="censor", policy=Censor())])
         outcome = await made["left"].stands(content)
         assert outcome.event is None and outcome.verdict.action is Action.WITHHOLD
         assert outcome.verdict.decision
@@ -147,7 +147,7 @@ async def test_a_network_is_told_of_a_present_that_no_event_says() -> None:
         view = made["right"].ctx.view("b")
         made["right"].show_present = show_present
         await made["left"].stands(Member(user=ANN, membership=Membership.JOIN, name="Ann"))
-        app.decisions.replace([Installed(name="censor", policy=Censor())])
+        app.decisions.replace([InstalledPolicy(name="censor", policy=Censor())])
         await made["left"].stands(Message(text=WORD))
         await made["left"].stands(Topic(text=WORD))
         await made["left"].stands(Message(text="hello"))

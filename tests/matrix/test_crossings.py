@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import hansa_matrix
 from hansa import ALLOW, Action, EphemeralOut, KeysQuery, PeerConnect, Presence, Reason, Verdict
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.proto.devices import Device
 from hansa_matrix.proto.edus import PresenceEdu, ReceiptEdu
 from hansa_matrix.proto.hashing import event_id
@@ -44,7 +44,7 @@ class Deny:
 
 def under(house: Inbound, what: Callable[[Any], bool]) -> Deny:
     policy = Deny(what)
-    house.app.decisions.replace([Installed(name="deny", policy=policy)])
+    house.app.decisions.replace([InstalledPolicy(name="deny", policy=policy)])
     return policy
 
 

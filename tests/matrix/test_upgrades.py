@@ -20,7 +20,7 @@ from hansa import (
     Verdict,
     ViewDelta,
 )
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.setup import PolicySetup
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.room.create import Founding
@@ -113,7 +113,7 @@ async def test_people_of_other_networks_come_along_as_far_as_policies_let_them(t
         )
         await context.reconcile(house.room.room_id, ViewDelta(people=people))
         policy = Denies(paris.id)
-        house.app.decisions.replace([Installed(name="denies", policy=policy)])
+        house.app.decisions.replace([InstalledPolicy(name="denies", policy=policy)])
         made = await network.operations()["rooms upgrade"]({"room": house.room.room_id, "version": "12"})
         state = await network.get(made["room"]).state()
         assert ("m.room.member", await context.ghost(juliet)) in state
@@ -160,7 +160,7 @@ async def test_a_policy_may_deny_that_others_replace_a_room(tmp_path):
         founding = Founding(create={"predecessor": {"room_id": old.room_id}})
         new = await network._entrance._founder.create(network.bridge_user, "11", "", founding)
         home = house.app.contexts["matrix"].link(old.room_id).room
-        house.app.decisions.replace([Installed(name="stays", policy=Stays())])
+        house.app.decisions.replace([InstalledPolicy(name="stays", policy=Stays())])
         with pytest.raises(CannotOpenRoom, match="no"):
             await network._upgrades.follow(old, new, f"@m:{THEIRS}")
         assert house.app.contexts["matrix"].link(old.room_id).room == home

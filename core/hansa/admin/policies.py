@@ -7,8 +7,8 @@ from typing import Any
 
 from hansa.admin.room_names import RoomNames, missing
 from hansa.app import App
-from hansa.bus.policy_dispatch import Answer, ask
-from hansa.bus.policy_engine import facts_of
+from hansa.bus.policy_dispatch import PolicyAnswer, ask_policy
+from hansa.bus.policy_engine import crossing_facts
 from hansa.environment import Request
 from hansa.model.content import Message
 from hansa.model.crossing import Crossing, EventIn, EventOut
@@ -47,7 +47,7 @@ class PolicyOperations:
                 out = EventOut(link=one, sender=sender, content=crossing.content, view=room.view, facts=facts)
                 ways.append((f"out to {one.id}", out))
         answers = [
-            (way, await ask(installed, asked))
+            (way, await ask_policy(installed, asked))
             for way, asked in ways
             for installed in self._app.decisions.policies
         ]
@@ -57,7 +57,7 @@ class PolicyOperations:
             "out": {
                 way.removeprefix("out to "): _merged(a for w, a in answers if w == way) for way, _ in ways[1:]
             },
-            "facts": facts_of(crossing),
+            "facts": crossing_facts(crossing),
             "policies": [
                 {
                     "policy": a.name,
@@ -83,5 +83,5 @@ class PolicyOperations:
         return await self._app.decisions.log(_MOST)
 
 
-def _merged(answers: Iterable[Answer]) -> str:
+def _merged(answers: Iterable[PolicyAnswer]) -> str:
     return strictest(a.verdict for a in answers if not a.shadow).action.name.lower()

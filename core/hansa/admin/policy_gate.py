@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Any
 
-from hansa.bus.policy_engine import Decisions
+from hansa.bus.policy_engine import PolicyEngine
 from hansa.environment import Request
 from hansa.model.commands import Command, Commands
 from hansa.model.crossing import AdminChange
@@ -28,7 +28,7 @@ _VALUE = 200
 class AdminGate:
     """``module_of`` finds a plugin's module by its name."""
 
-    def __init__(self, decisions: Decisions, module_of: Callable[[str], ModuleType]) -> None:
+    def __init__(self, decisions: PolicyEngine, module_of: Callable[[str], ModuleType]) -> None:
         self._decisions = decisions
         self._module_of = module_of
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from hansa.api.contracts import Authority, Countersign, KnowsServers, Missing, Network
-from hansa.bus.policy_engine import Decisions
+from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rooms import Room
 from hansa.model.content import Member, Membership
 from hansa.model.crossing import EventIn, EventOut
@@ -27,7 +27,7 @@ _FETCHES = 3
 _STRING, _BYTES = 4, 16
 
 
-class Networks(Protocol):
+class NetworkLookup(Protocol):
     """The open networks."""
 
     def network(self, network: str) -> Network | None:
@@ -75,7 +75,7 @@ class PendingSubmission:
 class Admission:
     """Judges submissions and makes them ready for their turn."""
 
-    def __init__(self, decisions: Decisions, networks: Networks) -> None:
+    def __init__(self, decisions: PolicyEngine, networks: NetworkLookup) -> None:
         self._decisions = decisions
         self._networks = networks
         self._log = logging.getLogger("hansa.pipeline")
@@ -144,7 +144,7 @@ class Admission:
                     item.withheld.append((link.id, judged.verdict.decision))
         for judged in asked:
             item.writes += judged.writes
-        item.verdict = _merged([j.verdict for j in asked], immutable=immutable)
+        item.verdict = _merge_verdicts([j.verdict for j in asked], immutable=immutable)
 
     def _reached(self, inbound: Submission) -> frozenset[str]:
         """The server that gets it besides those in the room: of somebody who is asked in."""
@@ -171,9 +171,9 @@ class Admission:
         item.fetches += 1
         try:
             if authority is None or network is None or item.fetches > _FETCHES:
-                item.ready = _not_had()
+                item.ready = _unavailable()
             elif isinstance(needed, Missing):
-                item.ready = None if await network.fetch(authority, needed.refs) else _not_had()
+                item.ready = None if await network.fetch(authority, needed.refs) else _unavailable()
             else:
                 signed = await network.countersign(authority, needed.draft)
                 if isinstance(signed, Refusal):
@@ -184,15 +184,15 @@ class Admission:
             raise
         except Exception:  # noqa: BLE001  # a network's bug must be an answer to who submitted
             self._log.exception("%s could not be completed", item.inbound.origin)
-            item.ready = _not_had()
+            item.ready = _unavailable()
 
 
-def _not_had() -> Refusal:
+def _unavailable() -> Refusal:
     text = "the events that this event cites could not be fetched"
     return Refusal(code=RefusalCode.UNREACHABLE, text=text, retry_after=5.0)
 
 
-def _merged(verdicts: Sequence[Verdict], *, immutable: bool) -> Verdict:
+def _merge_verdicts(verdicts: Sequence[Verdict], *, immutable: bool) -> Verdict:
     """The strictest; an event that stands in native history can only be withheld."""
     merged = strictest(verdicts)
     if merged.allowed:

@@ -18,8 +18,8 @@ import orjson
 
 from hansa.api.contracts import DeliveryRejected, HasFeatures, Network, RetryLater
 from hansa.bus import schema
-from hansa.bus.policy_engine import Decisions
-from hansa.bus.rejudging import Rejudging
+from hansa.bus.policy_engine import PolicyEngine
+from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Room
 from hansa.environment import Environment
 from hansa.model.content import Kind
@@ -33,16 +33,16 @@ from hansa.store.faults import StoreFault
 
 _PAGE = 100
 #: A network that fails in a way its contract does not know is asked this often before the event is buried.
-_BROKEN = 10
+_MAX_UNKNOWN_FAILURES = 10
 #: Seconds that a send under way is given when its consumer ends.
-_END_WITHIN = 2.0
+_END_TIMEOUT_S = 2.0
 _LAZY = 1.0
 #: The longest wait, in seconds, before a database that fails is tried again.
 _FAULT_MOST = 5.0
 _FAULT = "the database fails"
 
 
-class Gate(Protocol):
+class DeliveryTarget(Protocol):
     """A network as delivery sees it."""
 
     id: str
@@ -71,19 +71,19 @@ class Gate(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class BusServices:
     """What every consumer shares: the log, the policies, the time."""
 
     store: ScopedStore
-    decisions: Decisions
+    decisions: PolicyEngine
     seams: Environment
-    rejudging: Rejudging
+    rejudging: PolicyRecheck
 
 
 class Consumer:
     """One link's cursor. ``position`` is the seq of the last event that needs no more sending."""
 
-    def __init__(self, room: Room, link: Link, gate: Gate, judged: Judged) -> None:
+    def __init__(self, room: Room, link: Link, gate: DeliveryTarget, judged: BusServices) -> None:
         self.room = room
         self.link = link
         self.position = 0
@@ -178,7 +178,7 @@ class Consumer:
         """
         self._ending = True
         try:
-            async with asyncio.timeout(_END_WITHIN):
+            async with asyncio.timeout(_END_TIMEOUT_S):
                 await self._idle.wait()
         except TimeoutError:
             self._log.warning("%s: a send was cut off", self.link.id)
@@ -266,7 +266,7 @@ class Consumer:
                 broken += 1
                 after, self.reason = 0.0, f"{type(error).__name__}: {error}"
                 self._log.warning("%s failed to send %s: %s", self.link.id, delivery.key, self.reason)
-                if broken >= _BROKEN:
+                if broken >= _MAX_UNKNOWN_FAILURES:
                     await self._buried(delivery, self.reason)
                     return
             else:

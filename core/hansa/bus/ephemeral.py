@@ -7,7 +7,7 @@ from typing import Protocol
 
 from hansa.api.contracts import CarriesEphemeral, Network
 from hansa.bus.pipeline import Pipeline
-from hansa.bus.policy_engine import Decisions
+from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rooms import Rooms
 from hansa.model.crossing import EphemeralIn, EphemeralOut
 from hansa.model.ephemeral import EphemeralEvent
@@ -32,7 +32,9 @@ class EphemeralHost(Protocol):
 class EphemeralRelay:
     """Asks the policies, and every other network of the room that carries signals."""
 
-    def __init__(self, rooms: Rooms, decisions: Decisions, pipeline: Pipeline, around: EphemeralHost) -> None:
+    def __init__(
+        self, rooms: Rooms, decisions: PolicyEngine, pipeline: Pipeline, around: EphemeralHost
+    ) -> None:
         self._rooms = rooms
         self._decisions = decisions
         self._pipeline = pipeline

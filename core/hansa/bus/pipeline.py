@@ -21,10 +21,10 @@ from typing import Any, Protocol
 
 from hansa.api.contracts import Countersign, Missing, Prepared, Turn
 from hansa.bus import schema
-from hansa.bus.admission import Admission, Networks, PendingSubmission
-from hansa.bus.delivery import Judged
+from hansa.bus.admission import Admission, NetworkLookup, PendingSubmission
+from hansa.bus.delivery import BusServices
 from hansa.bus.rooms import Room, Rooms
-from hansa.bus.view_rules import CoreTurn
+from hansa.bus.view_rules import ViewRulesTurn
 from hansa.model.content import REDACTED, Custom, Member
 from hansa.model.errors import Busy, InternalError, LocalProtocolError
 from hansa.model.events import Event, Refusal, Submission, SubmitResult, refusal_by
@@ -38,10 +38,10 @@ from hansa.store.faults import StoreFault
 
 _BATCH = 50
 _WAITING = 1000
-_RACES = 5
+_MAX_RACES = 5
 
 
-class Surroundings(Networks, Protocol):
+class BusHost(NetworkLookup, Protocol):
     """What the pipeline asks of the running whole."""
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> object:
@@ -58,14 +58,14 @@ class Surroundings(Networks, Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class _Correction:
+class _Reconcile:
     change: ViewDelta | Callable[[], Awaitable[ViewDelta]]
     done: asyncio.Future[None]
 
 
 @dataclass(slots=True)
 class _Queue:
-    waiting: deque[PendingSubmission | _Correction] = field(default_factory=deque)
+    waiting: deque[PendingSubmission | _Reconcile] = field(default_factory=deque)
     running: bool = False
 
 
@@ -104,7 +104,7 @@ class _Draft:
 class Pipeline:
     """Takes what networks submit. ``rooms``, ``decisions`` and the store are the core's own."""
 
-    def __init__(self, rooms: Rooms, judged: Judged, around: Surroundings) -> None:
+    def __init__(self, rooms: Rooms, judged: BusServices, around: BusHost) -> None:
         self._store = judged.store
         self._rooms = rooms
         self._decisions = judged.decisions
@@ -148,7 +148,7 @@ class Pipeline:
             outcomes = [await item.done for item in made]
         except BaseException:  # of several that failed the first is told
             for item in made:
-                item.done.add_done_callback(_known)
+                item.done.add_done_callback(_is_duplicate)
             raise
         if made and made[-1].receipt is not None:
             await self._store.commit([made[-1].receipt])
@@ -165,10 +165,10 @@ class Pipeline:
     async def correct(self, room: str, change: ViewDelta | Callable[[], Awaitable[ViewDelta]]) -> None:
         """Apply a change to a room's view in the room's turn, in which it is made if it is a function."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._enqueue(room, _Correction(change, done))
+        self._enqueue(room, _Reconcile(change, done))
         await done
 
-    def _enqueue(self, room: str, item: PendingSubmission | _Correction) -> None:
+    def _enqueue(self, room: str, item: PendingSubmission | _Reconcile) -> None:
         queue = self._queues.setdefault(room, _Queue())
         queue.waiting.append(item)
         if not queue.running:
@@ -183,7 +183,7 @@ class Pipeline:
                 batch: list[PendingSubmission] = []
                 while queue.waiting and len(batch) < _BATCH:
                     first = queue.waiting[0]
-                    if isinstance(first, _Correction):
+                    if isinstance(first, _Reconcile):
                         if batch:
                             break
                         queue.waiting.popleft()
@@ -205,7 +205,7 @@ class Pipeline:
         finally:
             queue.running = False
 
-    async def _correct(self, room: Room, correction: _Correction) -> None:
+    async def _correct(self, room: Room, correction: _Reconcile) -> None:
         change = ViewDelta()
 
         async def turn() -> None:
@@ -235,7 +235,7 @@ class Pipeline:
             if not all(item.inbound.draft or item.immutable for item in batch):
                 batch = await self._unknown(batch)
             await self._admission.admit(room, [item for item in batch if not item.judged])
-            for race in range(_RACES):
+            for race in range(_MAX_RACES):
                 try:
                     await self._turn(room, batch)
                     return
@@ -275,7 +275,7 @@ class Pipeline:
 
     def _contended(self, room: Room, batch: list[PendingSubmission]) -> None:
         """Others write where a room writes, again and again: who submitted something may try later."""
-        self._log.warning("room %s lost %d races in a row", room.id, _RACES)
+        self._log.warning("room %s lost %d races in a row", room.id, _MAX_RACES)
         for item in batch:
             if not item.done.done():
                 item.done.set_exception(Busy("the room is busy", after=1.0))
@@ -312,7 +312,7 @@ class Pipeline:
         return fresh
 
     async def _turn(self, room: Room, batch: list[PendingSubmission]) -> None:
-        turn: Turn = CoreTurn(room.view)
+        turn: Turn = ViewRulesTurn(room.view)
         authority = room.authority
         if authority is not None:
             network = self._around.authority(authority.native.network)
@@ -500,7 +500,7 @@ def _fail(items: Sequence[PendingSubmission], error: Exception) -> None:
             item.done.set_exception(error)
 
 
-def _known(done: asyncio.Future[SubmitResult]) -> None:
+def _is_duplicate(done: asyncio.Future[SubmitResult]) -> None:
     """Nobody waits for a failure any more, which is no mistake."""
     if not done.cancelled():
         done.exception()

@@ -19,7 +19,7 @@ ENGINE_ERROR = "GOV_ENGINE_ERROR"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Installed:
+class InstalledPolicy:
     """One configured policy: what to ask, and what counts when it does not answer."""
 
     name: str
@@ -30,7 +30,7 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class PolicyAnswer:
     """What one policy said of one crossing."""
 
     name: str
@@ -39,7 +39,7 @@ class Answer:
     failed: str = ""
 
 
-async def ask(installed: Installed, crossing: Crossing) -> Answer:
+async def ask_policy(installed: InstalledPolicy, crossing: Crossing) -> PolicyAnswer:
     """One policy's answer. An exception, a time-out, a cancellation inside it or an answer that is no
     ``Verdict`` counts as its ``on_error``.
     """
@@ -60,7 +60,7 @@ async def ask(installed: Installed, crossing: Crossing) -> Answer:
     except Exception as error:  # noqa: BLE001  # a policy's fault of any kind is its on_error, never a hole
         failed = f"{type(error).__name__}: {error}"
     if verdict is None and not failed:
-        return Answer(name=installed.name, verdict=ALLOW, shadow=installed.shadow)
+        return PolicyAnswer(name=installed.name, verdict=ALLOW, shadow=installed.shadow)
     if not failed and not isinstance(verdict, Verdict):
         failed = f"answered {type(verdict).__name__} instead of a Verdict"
     if failed:
@@ -72,10 +72,10 @@ async def ask(installed: Installed, crossing: Crossing) -> Answer:
         )
         verdict = Verdict(installed.on_error, (reason,))
     assert isinstance(verdict, Verdict)
-    return Answer(name=installed.name, verdict=verdict, shadow=installed.shadow, failed=failed)
+    return PolicyAnswer(name=installed.name, verdict=verdict, shadow=installed.shadow, failed=failed)
 
 
-async def each(
+async def notify_observers(
     observers: Sequence[tuple[str, Callable[..., Awaitable[Any]]]],
     log: logging.Logger,
     *args: Any,

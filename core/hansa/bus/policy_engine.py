@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from hansa.bus.decision_log import DecisionLog, of_stranger, same_decision
-from hansa.bus.policy_dispatch import Answer, Installed, ask
+from hansa.bus.policy_dispatch import InstalledPolicy, PolicyAnswer, ask_policy
 from hansa.environment import Clock, Random
 from hansa.model.crossing import Crossing, EphemeralIn, EphemeralOut, EventIn, EventOut
 from hansa.model.crossing_parts import named_by, source_of, weight_of
@@ -34,7 +34,7 @@ _NOBODY = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class JudgedCrossing:
     """A merged verdict and the row that explains it (none for a plain ALLOW)."""
 
     verdict: Verdict
@@ -42,7 +42,7 @@ class Judgement:
 
 
 @dataclass(slots=True)
-class _Recent:
+class _RecentVerdict:
     """A decision that others share; ``writes`` until they are known to be committed."""
 
     at: int
@@ -56,7 +56,7 @@ _LISTED = 100
 _LONGEST = 300
 
 
-def facts_of(crossing: Crossing) -> dict[str, Any]:
+def crossing_facts(crossing: Crossing) -> dict[str, Any]:
     """What a person needs to see of a crossing to understand a decision. Never the words themselves."""
     kept: dict[str, Any] = {"crossing": type(crossing).__name__}
     if isinstance(crossing, EventIn | EventOut | EphemeralIn | EphemeralOut):
@@ -91,18 +91,18 @@ def _reasons(verdict: Verdict) -> list[dict[str, str]]:
     ]
 
 
-class Decisions:
+class PolicyEngine:
     """Asks every policy, merges, narrows, and keeps what was not a plain ALLOW."""
 
     def __init__(
-        self, store: ScopedStore, clock: Clock, random: Random, policies: Sequence[Installed]
+        self, store: ScopedStore, clock: Clock, random: Random, policies: Sequence[InstalledPolicy]
     ) -> None:
         self._store = store
         self._clock = clock
         self._policies = tuple(policies)
-        self._recent: LruCache[tuple[Any, ...], _Recent] = LruCache(_REMEMBERED)
+        self._recent: LruCache[tuple[Any, ...], _RecentVerdict] = LruCache(_REMEMBERED)
         #: Those of them whose rows are not known to be committed, by decision.
-        self._unwritten: LruCache[str, _Recent] = LruCache(_REMEMBERED)
+        self._unwritten: LruCache[str, _RecentVerdict] = LruCache(_REMEMBERED)
         self.kept = DecisionLog(store, clock, random)
         #: What judging, and making ready for it, takes of a round of the event loop.
         self.budget = LoopBudget()
@@ -112,11 +112,11 @@ class Decisions:
         self.generation = 0
 
     @property
-    def policies(self) -> tuple[Installed, ...]:
+    def policies(self) -> tuple[InstalledPolicy, ...]:
         """What is asked, in no meaningful order."""
         return self._policies
 
-    async def adopt(self, policies: Sequence[Installed], digest: str, *, restart: bool = False) -> None:
+    async def adopt(self, policies: Sequence[InstalledPolicy], digest: str, *, restart: bool = False) -> None:
         """Take policies of a configuration with this digest, under a durable generation. A ``restart`` with
         the digest of last time goes on with the generation of last time.
         """
@@ -143,24 +143,24 @@ class Decisions:
             break
         return int(number) + 1
 
-    def replace(self, policies: Sequence[Installed]) -> None:
+    def replace(self, policies: Sequence[InstalledPolicy]) -> None:
         """Take other policies until the next start."""
         self._policies = tuple(policies)
         self.generation += 1
         self._recent.clear()
 
-    async def judge(self, crossing: Crossing) -> Judgement:
+    async def judge(self, crossing: Crossing) -> JudgedCrossing:
         """The merged verdict and the row to commit with what it decides."""
         if not self._policies:
-            return Judgement(verdict=ALLOW)
+            return JudgedCrossing(verdict=ALLOW)
         answers = await self._asked(crossing)
         enforced = strictest(a.verdict for a in answers if not a.shadow)
         would = strictest(a.verdict for a in answers if a.shadow)
         if enforced.action is Action.ALLOW and would.action is Action.ALLOW:
-            return Judgement(verdict=ALLOW)
+            return JudgedCrossing(verdict=ALLOW)
         enforced, would = narrowed(enforced, crossing.possible), narrowed(would, crossing.possible)
         if enforced.action is Action.ALLOW and would.action is Action.ALLOW:  # what nobody can be kept from
-            return Judgement(verdict=ALLOW)
+            return JudgedCrossing(verdict=ALLOW)
         return self._keep(crossing, answers, enforced, would)
 
     async def check(self, crossing: Crossing) -> Verdict:
@@ -185,7 +185,7 @@ class Decisions:
         verdicts = await self._asked(crossing)
         return narrowed(strictest(a.verdict for a in verdicts if not a.shadow), crossing.possible)
 
-    async def _asked(self, crossing: Crossing) -> list[Answer]:
+    async def _asked(self, crossing: Crossing) -> list[PolicyAnswer]:
         """What each policy says, in a round of the loop that has room for it."""
         weight = weight_of(crossing)
         if weight > _HEAVY:
@@ -193,12 +193,12 @@ class Decisions:
                 return await self._in_turn(crossing, weight)
         return await self._in_turn(crossing, weight)
 
-    async def _in_turn(self, crossing: Crossing, weight: int) -> list[Answer]:
+    async def _in_turn(self, crossing: Crossing, weight: int) -> list[PolicyAnswer]:
         answers = []
         for installed in self._policies:
             await self.budget.enter()
             self.budget.spend(weight + named_by(crossing))
-            answers.append(await ask(installed, crossing))
+            answers.append(await ask_policy(installed, crossing))
         return answers
 
     async def explain(self, decision: str) -> dict[str, Any]:
@@ -210,9 +210,9 @@ class Decisions:
         return await self.kept.newest(limit)
 
     def _keep(
-        self, crossing: Crossing, answers: Sequence[Answer], enforced: Verdict, would: Verdict
-    ) -> Judgement:
-        now, facts = self._clock.now(), facts_of(crossing)
+        self, crossing: Crossing, answers: Sequence[PolicyAnswer], enforced: Verdict, would: Verdict
+    ) -> JudgedCrossing:
+        now, facts = self._clock.now(), crossing_facts(crossing)
         same = same_decision(facts, (enforced.reasons, would.reasons))
         # An event has a decision of its own, but one who goes on too fast has one for all of them.
         once = of_stranger(crossing) or (
@@ -220,7 +220,7 @@ class Decisions:
         )
         known = None if once else self._recent.get(same)
         if known is not None and now - known.at < _SAME_DECISION:
-            return Judgement(verdict=self._shown(enforced, known.decision), writes=known.writes)
+            return JudgedCrossing(verdict=self._shown(enforced, known.decision), writes=known.writes)
         body = {
             "mode": "enforce" if enforced.action is not Action.ALLOW else "shadow",
             "action": enforced.action.name.lower(),
@@ -233,10 +233,10 @@ class Decisions:
         }
         decision, writes = self.kept.note(crossing, body)
         if not once:
-            recent = _Recent(now, decision, writes)
+            recent = _RecentVerdict(now, decision, writes)
             self._recent.put(same, recent)
             self._unwritten.put(decision, recent)
-        return Judgement(verdict=self._shown(enforced, decision), writes=writes)
+        return JudgedCrossing(verdict=self._shown(enforced, decision), writes=writes)
 
     @staticmethod
     def _shown(enforced: Verdict, decision: str) -> Verdict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hansa.bus.policy_engine import Decisions
+from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rooms import Room
 from hansa.model.crossing import EventIn, EventOut
 from hansa.model.events import Event, Link, NativeFacts
@@ -14,10 +14,10 @@ from hansa.model.lru import LruCache
 _REMEMBERED = 10_000
 
 
-class Rejudging:
+class PolicyRecheck:
     """``server_of`` is a network's own rule for the server of a user."""
 
-    def __init__(self, decisions: Decisions, server_of: Callable[[str, str], str]) -> None:
+    def __init__(self, decisions: PolicyEngine, server_of: Callable[[str, str], str]) -> None:
         self._decisions = decisions
         self._server_of = server_of
         self._known: LruCache[tuple[str, str], tuple[int, bool]] = LruCache(_REMEMBERED)

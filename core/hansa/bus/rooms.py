@@ -41,7 +41,7 @@ class Room:
     received: int = 0
     stale: bool = False
     generation: int = 0
-    kept: schema.Kept = field(default_factory=schema.Kept)
+    kept: schema.StoredAlias = field(default_factory=schema.StoredAlias)
     tail: deque[Event] = field(default_factory=lambda: deque(maxlen=_TAIL))
 
     @property

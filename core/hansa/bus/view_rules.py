@@ -12,7 +12,7 @@ from hansa.model.view import RoomView
 from hansa.store.base import Write
 
 
-class CoreTurn:
+class ViewRulesTurn:
     """A ``Turn`` without a native room. A ban holds; whoever has a membership must be joined to speak;
     a network without memberships (nobody of it ever joined) may speak as it is.
     """

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from hansa.bus.pipeline import Pipeline
 from hansa.bus.policy_dispatch import ENGINE_ERROR
-from hansa.bus.policy_engine import Decisions
+from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rooms import Room, Rooms
 from hansa.environment import Clock
 from hansa.model.content import Content, Member, Name, Topic
@@ -36,13 +36,13 @@ class _UnsureError(Exception):
     """A policy could not answer, which denies."""
 
 
-class Present:
+class VisibleViews:
     """``server_of`` is a network's own rule for the server of a user."""
 
     def __init__(
         self,
         rooms: Rooms,
-        decisions: Decisions,
+        decisions: PolicyEngine,
         pipeline: Pipeline,
         server_of: Callable[[str, str], str],
         clock: Clock,

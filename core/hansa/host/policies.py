@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hansa.api.contracts import Policy
-from hansa.bus.policy_dispatch import Installed
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.host import loader
 from hansa.host.plugin_contexts import BasicContext
 from hansa.model.errors import PluginError
@@ -45,7 +45,7 @@ class Policies:
     """One opened set."""
 
     def __init__(self) -> None:
-        self.installed: tuple[Installed, ...] = ()
+        self.installed: tuple[InstalledPolicy, ...] = ()
         self._manager = loader.registry()
         self._contexts: list[PolicyContext] = []
 
@@ -58,7 +58,7 @@ class Policies:
             raise
         self.installed = tuple(opened)
 
-    async def _one(self, app: App, setup: PolicySetup) -> Installed:
+    async def _one(self, app: App, setup: PolicySetup) -> InstalledPolicy:
         context = PolicyContext(app, setup.name, setup.options)
         self._contexts.append(context)
         policy = loader.opened(self._manager, "open_policy", setup.module, context)
@@ -67,7 +67,7 @@ class Policies:
         loader.register(self._manager, policy, f"policy:{setup.name}")
         for schema in context.schemas:
             await context.store.declare(schema)
-        return Installed(
+        return InstalledPolicy(
             name=setup.name,
             policy=policy,
             on_error=setup.on_error,

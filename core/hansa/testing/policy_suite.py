@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from hansa.api.contracts import Policy
 from hansa.api.hookspecs import hookimpl
-from hansa.bus.policy_dispatch import Answer, Installed, ask
+from hansa.bus.policy_dispatch import InstalledPolicy, PolicyAnswer, ask_policy
 from hansa.environment import Environment, HttpRequest
 from hansa.host import loader
 from hansa.model.content import Custom, Encrypted, Member, Membership, Message, Name, Topic
@@ -242,7 +242,7 @@ class PolicySuite:
         return samples()
 
     @asynccontextmanager
-    async def opened(self, *names: str) -> AsyncIterator[list[Installed]]:
+    async def opened(self, *names: str) -> AsyncIterator[list[InstalledPolicy]]:
         """Fresh instances under these names."""
         setups = [
             PolicySetup(name=name, module=self.plugin, options=self._config(), timeout=self.timeout)
@@ -259,16 +259,16 @@ class PolicySuite:
         async with self.opened("mine") as installed:
             return [(await self._ask(installed[0], crossing)).verdict for crossing in self.crossings()]
 
-    async def _ask(self, installed: Installed, crossing: Crossing) -> Answer:
+    async def _ask(self, installed: InstalledPolicy, crossing: Crossing) -> PolicyAnswer:
         """What a policy says; also of one that cannot be stopped, which only one test is about."""
-        asking = asyncio.ensure_future(ask(installed, crossing))
+        asking = asyncio.ensure_future(ask_policy(installed, crossing))
         await asyncio.wait({asking}, timeout=self.timeout * 3)
         if not asking.done():
             await _end(asking)
-            return Answer(name=installed.name, verdict=Verdict(installed.on_error), shadow=False)
+            return PolicyAnswer(name=installed.name, verdict=Verdict(installed.on_error), shadow=False)
         return asking.result()
 
-    async def _merge(self, asked: Sequence[Installed], crossing: Crossing) -> Verdict:
+    async def _merge(self, asked: Sequence[InstalledPolicy], crossing: Crossing) -> Verdict:
         before = deepcopy(crossing)
         merged = strictest([(await self._ask(installed, crossing)).verdict for installed in asked])
         assert crossing == before, "a policy changed what it was asked about"
@@ -301,7 +301,7 @@ class PolicySuite:
         for reverse in (False, True):
             async with self.opened("first", "second") as installed:
                 witness: Policy = _CountsPeople()
-                asked = [*installed, Installed(name="witness", policy=witness)]
+                asked = [*installed, InstalledPolicy(name="witness", policy=witness)]
                 if reverse:
                     asked.reverse()
                 merged.append([await self._merge(asked, crossing) for crossing in self.crossings()])
@@ -311,7 +311,7 @@ class PolicySuite:
         """When nobody answers the policy, it ends within its time-out, and its ``on_error`` counts."""
         async with self.opened("mine") as installed:
             for crossing in self.crossings():
-                asking = asyncio.ensure_future(ask(installed[0], crossing))
+                asking = asyncio.ensure_future(ask_policy(installed[0], crossing))
                 began = asyncio.get_running_loop().time()
                 done, _ = await asyncio.wait({asking}, timeout=self.timeout * 3)
                 took = asyncio.get_running_loop().time() - began
