@@ -185,7 +185,7 @@ def tables() -> Iterator[tuple[str, type[BaseModel], str]]:
     yield "[policies.<name>]", settings.PolicyTable, "And what the plugin says, below."
     yield "[[rooms]]", settings.RoomTable, ""
     for name in ("matrix", "xmpp", "governance"):
-        yield f'plugin = "{name}"', loader.find(name).Config, ""
+        yield f'plugin = "{name}"', loader.load_plugin(name).Config, ""
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:

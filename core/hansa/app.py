@@ -29,9 +29,9 @@ from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Room, Rooms
 from hansa.bus.visible_view import VisibleViews
 from hansa.host import loader
-from hansa.host.plugin_contexts import Context
+from hansa.host.plugin_contexts import NetworkContextImpl
 from hansa.host.policies import Policies, digest_of
-from hansa.host.supervisor import Runner
+from hansa.host.supervisor import NetworkSupervisor
 from hansa.http.router import Router
 from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.model.events import Delivery, Event, Link
@@ -81,8 +81,8 @@ class App:
             self.rooms, self.decisions, self.pipeline, self._server_of, self.seams.clock
         )
         self.signals = EphemeralRelay(self.rooms, self.decisions, self.pipeline, self)
-        self.runners: dict[str, Runner] = {}
-        self.contexts: dict[str, Context] = {}
+        self.runners: dict[str, NetworkSupervisor] = {}
+        self.contexts: dict[str, NetworkContextImpl] = {}
         self.consumers: dict[str, Consumer] = {}
         #: Routes per server name; ``""`` holds those of networks without one.
         self.routers: dict[str, Router] = {}
@@ -97,7 +97,7 @@ class App:
         self.work: dict[tuple[str, str], tuple[int, int]] = {}
         self._consuming: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._manager = loader.registry()
+        self._manager = loader.new_manager()
         self._policies = Policies()
         #: The policies of now as they were configured.
         self.policy_setups = tuple(setup.policies)
@@ -240,8 +240,8 @@ class App:
         if setup.id in self.runners:
             raise ConfigError("a network of this name is open already", path=f"networks.{setup.id}")
         clock = self.seams.clock
-        runner = Runner(setup.id, self.seams, Throttle(clock, setup.rate, setup.burst))
-        context = Context(self, runner, setup.options)
+        runner = NetworkSupervisor(setup.id, self.seams, Throttle(clock, setup.rate, setup.burst))
+        context = NetworkContextImpl(self, runner, setup.options)
         self.runners[setup.id], self.contexts[setup.id] = runner, context
         runner.opened = lambda: self._fresh(context, setup)
         runner.on_failed = self._delivery_failed
@@ -250,9 +250,9 @@ class App:
         runner.on_ended = lambda: self._closed(setup.id)
         runner.open()
 
-    def _fresh(self, context: Context, setup: NetworkSetup) -> Network:
+    def _fresh(self, context: NetworkContextImpl, setup: NetworkSetup) -> Network:
         context.schemas.clear()
-        network = loader.opened(self._manager, "open_network", setup.module, context)
+        network = loader.open_plugin(self._manager, "open_network", setup.module, context)
         if not isinstance(network, Network):
             raise PluginError(f"network {setup.id!r} lacks start, stop or send")
         name = f"network:{setup.id}"
@@ -297,7 +297,7 @@ class App:
         await notify_observers(self._watching("delivery_failed"), self.log, delivery, error)
 
     def _watching(self, hook: str) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
-        return loader.named(self._manager, hook) + self._policies.observers(hook)
+        return loader.hook_implementations(self._manager, hook) + self._policies.observers(hook)
 
     async def check_password(self, user: str, password: str) -> bool | None:
         """See the hook ``check_password``."""

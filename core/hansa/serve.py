@@ -255,7 +255,7 @@ class Process:
         What was taken up, and the settings that are other than at the start and wait for a restart. A standby
         checks the certificates, and reads them once it serves.
         """
-        config = load(self._path, loader.find)
+        config = load(self._path, loader.load_plugin)
         tls = self._tls or self._contexts()
         if tls is not None:
             tls.reload()
@@ -359,7 +359,7 @@ def run(path: Path, *, verbose: bool = False) -> int:
     log_to(sys.stderr, logging.INFO if verbose else logging.WARNING)
     say = terminal.announce
     try:
-        config = load(path, loader.find)
+        config = load(path, loader.load_plugin)
     except Mistakes as mistakes:
         for error in mistakes.errors:
             say(f"{path}: {error}")

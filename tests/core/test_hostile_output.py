@@ -104,7 +104,7 @@ def _with(value: Any, text: str) -> Any:
 def test_every_way_to_show_an_answer_is_in_the_table():
     shown = {n for n in show.__all__ if n not in {"plain", "table"}}
     assert shown <= set(CORE)
-    for plugin in loader.installed():
+    for plugin in loader.installed_plugins():
         for command in commands_of(plugin):
             assert command.show is plain or (plugin == "matrix" and command.words in MATRIX), command.words
     asked = {name for group in ("rooms", "deliveries", "policy") for name in _actions(group)}

@@ -75,7 +75,7 @@ def test_a_plugin_that_cannot_be_loaded_does_not_keep_the_help_away(monkeypatch,
         return []
 
     monkeypatch.setattr(cli, "commands_of", found)
-    assert "matrix" in loader.installed()
+    assert "matrix" in loader.installed_plugins()
     assert main([]) == 2
     said = capsys.readouterr().out
     assert "(cannot be loaded: it needs " in said and "\x1b[31m" not in said

@@ -81,7 +81,7 @@ def shelf(tmp_path, monkeypatch):
 
 def mistakes(data) -> dict[str, str]:
     with pytest.raises(Mistakes) as caught:
-        parse(data, Path("/nowhere"), loader.find)
+        parse(data, Path("/nowhere"), loader.load_plugin)
     return {error.path: error.reason for error in caught.value.errors}
 
 
@@ -91,8 +91,8 @@ HTTP = {"listen": ["http://127.0.0.1:8008"]}
 def test_installed_is_not_enabled(shelf):
     quiet = shelf.put("acme-quiet", "quiet", source="raise RuntimeError('nobody asked for me')")
     loud = shelf.put("acme-loud", "loud")
-    assert {"quiet", "loud", "matrix", "xmpp", "governance"} <= set(loader.installed())
-    parse({"server": HTTP, "networks": {"one": {"plugin": "loud"}}}, shelf.folder, loader.find)
+    assert {"quiet", "loud", "matrix", "xmpp", "governance"} <= set(loader.installed_plugins())
+    parse({"server": HTTP, "networks": {"one": {"plugin": "loud"}}}, shelf.folder, loader.load_plugin)
     assert loud in sys.modules and quiet not in sys.modules
 
 
@@ -107,7 +107,7 @@ def test_two_distributions_with_one_name_are_refused_and_both_named(shelf):
     shelf.put("acme-loud", "loud")
     shelf.put("other-loud", "loud")
     with pytest.raises(ConfigError) as caught:
-        loader.find("loud")
+        loader.load_plugin("loud")
     assert "acme-loud (acme_loud)" in str(caught.value) and "other-loud (other_loud)" in str(caught.value)
     assert "acme_loud" not in sys.modules
 
@@ -118,7 +118,7 @@ def test_the_same_distribution_seen_twice_is_no_quarrel(shelf, tmp_path, monkeyp
     again.mkdir()
     monkeypatch.syspath_prepend(again)
     Shelf(again).put("acme-loud", "loud")
-    assert loader.find("loud").__name__ == "acme_loud"
+    assert loader.load_plugin("loud").__name__ == "acme_loud"
     del sys.modules["acme_loud"]
 
 
@@ -135,7 +135,7 @@ def test_a_hook_of_the_wrong_colour_or_name_is_refused_with_file_and_line(shelf,
     shelf.put("acme-good", "good")
     name = shelf.put("acme-bad", "bad", source=source)
     with pytest.raises(PluginError) as caught:
-        loader.find("bad")
+        loader.load_plugin("bad")
     assert wanted in str(caught.value)
     assert f"{shelf.folder / name}.py:{line}" in str(caught.value)
 
@@ -146,7 +146,7 @@ def test_a_method_of_what_is_opened_is_held_to_the_same(shelf):
         def check(self, crossing):
             return None
 
-    manager = loader.registry()
+    manager = loader.new_manager()
     with pytest.raises(PluginError, match=rf"'check' must be async def \({__file__}:\d+\)"):
         loader.register(manager, Wrong(), "wrong")
     assert not manager.has_plugin("wrong")
@@ -158,7 +158,7 @@ def test_an_argument_that_the_hook_lacks_is_refused_and_nothing_stays_registered
         async def event_committed(self, event, mood):
             return None
 
-    manager = loader.registry()
+    manager = loader.new_manager()
     with pytest.raises(PluginError, match="mood"):
         loader.register(manager, Wrong(), "wrong")
     assert not manager.has_plugin("wrong")
@@ -170,19 +170,19 @@ def test_a_name_that_is_taken_is_refused_and_its_owner_stays():
         async def event_committed(self, event):
             return None
 
-    manager, first = loader.registry(), Watches()
+    manager, first = loader.new_manager(), Watches()
     loader.register(manager, first, "one")
     with pytest.raises(PluginError, match="'one'"):
         loader.register(manager, Watches(), "one")
     assert manager.get_plugin("one") is first
-    assert [name for name, _ in loader.named(manager, "event_committed")] == ["one"]
+    assert [name for name, _ in loader.hook_implementations(manager, "event_committed")] == ["one"]
 
 
 @pytest.mark.parametrize("api", ["0", "2", "'1'", "None", "True", "1.0"])
 def test_another_api_number_is_refused(shelf, api):
     shelf.put("acme-old", "old", source=SOUND.replace("api = 1", f"api = {api}"))
     with pytest.raises(PluginError, match=r"plugin 'old' is written for api .*; this Hansa speaks \[1\]"):
-        loader.find("old")
+        loader.load_plugin("old")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_config_that_is_none_or_takes_anything_is_refused(shelf, was, becomes,
     assert was in SOUND
     shelf.put("acme-lax", "lax", source=SOUND.replace(was, becomes))
     with pytest.raises(PluginError, match=says):
-        loader.find("lax")
+        loader.load_plugin("lax")
 
 
 def test_a_missing_extra_says_what_to_install(shelf):
@@ -219,22 +219,22 @@ def test_a_missing_extra_says_what_to_install(shelf):
 
 @pytest.mark.parametrize(("plugin", "gone"), [("xmpp", "slixmpp"), ("matrix", "pynacl")])
 def test_the_extras_of_hansa_itself_are_named_so(plugin, gone, monkeypatch):
-    present = loader._present
+    present = loader._is_installed
     monkeypatch.setattr(loader, "_present", lambda name: name != gone and present(name))
     with pytest.raises(ConfigError, match=rf"needs {gone}: install hansa\[{plugin}\]"):
-        loader.find(plugin)
+        loader.load_plugin(plugin)
 
 
 def test_an_import_that_fails_says_what_is_missing(shelf):
     shelf.put("acme-chat", "irc", source="import no_such_module\n" + SOUND)
     with pytest.raises(ConfigError, match=r"'irc' needs no_such_module, .*reinstall acme-chat"):
-        loader.find("irc")
+        loader.load_plugin("irc")
 
 
 async def test_an_import_that_fails_while_opening_says_what_is_missing(shelf):
     lazy = SOUND.replace("    return Network()", "    import no_such_module\n    return Network()")
     shelf.put("acme-chat", "irc", source=lazy)
-    plugin = loader.find("irc")
+    plugin = loader.load_plugin("irc")
     with pytest.raises(PluginError, match="acme_chat needs no_such_module"):
         async with running({"one": (plugin, plugin.Config())}):
             pass
@@ -340,7 +340,7 @@ def test_a_part_is_not_larger_than_its_whole(tmp_path, part, whole):
     said = f"{part} is more than {whole}, of which it is a part"
     assert mistakes({"server": HTTP, "networks": {"matrix": table}}) == {"networks.matrix": said}
     good = {"server": HTTP, "networks": {"matrix": {**table, whole: 500}}}
-    assert getattr(parse(good, tmp_path, loader.find).networks[0].options, whole) == 500
+    assert getattr(parse(good, tmp_path, loader.load_plugin).networks[0].options, whole) == 500
 
 
 @pytest.mark.parametrize(
@@ -372,12 +372,12 @@ def test_names_and_globs_of_every_kind_are_taken():
     ]
     users = ["@mallory:*", "*@evil.example", "*", "@a b:x".replace(" ", "_"), "@*:evil.example"]
     table = {"plugin": "governance", "deny_servers": servers, "deny_users": users}
-    parse({"server": HTTP, "policies": {"p": table}}, Path.cwd(), loader.find)
+    parse({"server": HTTP, "policies": {"p": table}}, Path.cwd(), loader.load_plugin)
 
 
 async def test_a_module_without_the_opener_is_refused(shelf):
     shelf.put("acme-loud", "loud")
-    plugin = loader.find("loud")
+    plugin = loader.load_plugin("loud")
     setup = PolicySetup(name="p", module=plugin, options=plugin.Config())
     with pytest.raises(PluginError, match="acme_loud does not implement open_policy"):
         async with running({}, policies=[setup]):

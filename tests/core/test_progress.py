@@ -8,7 +8,7 @@ import threading
 from hansa.admin.metrics import exposition
 from hansa.cli import socket_client
 from hansa.environment import SystemClock
-from hansa.host.plugin_contexts import BasicContext
+from hansa.host.plugin_contexts import BaseContext
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.store.memory import MemoryStore
@@ -22,8 +22,8 @@ class Whole:
         raise NotImplementedError
 
 
-def context(whole) -> BasicContext:
-    made = object.__new__(BasicContext)
+def context(whole) -> BaseContext:
+    made = object.__new__(BaseContext)
     made.id, made._app = "matrix", whole
     return made
 

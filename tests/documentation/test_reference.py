@@ -66,7 +66,7 @@ def test_settings_say_what_they_are():
 def test_the_tables_are_all_there_are():
     from hansa.host import loader
 
-    ours = {name for name, entries in loader.installed().items() if entries[0].dist.name == "hansa"}
+    ours = {name for name, entries in loader.installed_plugins().items() if entries[0].dist.name == "hansa"}
     assert {f'plugin = "{name}"' for name in ours} == {
         t for t, _, _ in reference.tables() if t.startswith("plugin")
     }

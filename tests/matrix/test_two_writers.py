@@ -13,7 +13,7 @@ import orjson
 import pytest
 from hansa import LocalProtocolError, NativeId
 from hansa.environment import SystemRandom
-from hansa.host.plugin_contexts import Context
+from hansa.host.plugin_contexts import NetworkContextImpl
 from hansa.store.base import Append, Conflict, Insert, ScopedStore
 from hansa.store.memory import MemoryStore
 from hansa.store.mongo import MongoStore
@@ -189,7 +189,7 @@ async def test_backups_have_a_number_each_and_count_their_keys(house):
 
 async def test_a_ghost_is_given_to_one(house, monkeypatch):
     runner = house.app.runners["matrix"]
-    two = [Context(house.app, runner, house.app.contexts["matrix"].config) for _ in range(2)]
+    two = [NetworkContextImpl(house.app, runner, house.app.contexts["matrix"].config) for _ in range(2)]
     monkeypatch.setattr(runner.network, "ghost_id", lambda _user: f"@ghost:{OURS}")
     people = NativeId("xmpp", "romeo@x.example"), NativeId("xmpp", "juliet@x.example")
     done = await asyncio.gather(

@@ -57,7 +57,7 @@ class Stage:
         return network
 
     def _find(self, name: str) -> ModuleType:
-        return self._module if name == "actor" else loader.find(name)
+        return self._module if name == "actor" else loader.load_plugin(name)
 
     async def start(self) -> Self:
         """Open everything; a stage that was stopped goes on with what it kept."""

@@ -159,7 +159,7 @@ class Operations:
                 "distributions": sorted({e.dist.name for e in entries if e.dist}),
                 "enabled": enabled.get(entries[0].value, []),
             }
-            for name, entries in sorted(loader.installed().items())
+            for name, entries in sorted(loader.installed_plugins().items())
         ]
 
     async def operate(self, request: Request, body: Any) -> Any:
@@ -185,7 +185,7 @@ class Operations:
     def _module(self, plugin: str) -> ModuleType:
         """Looked for once: every look reads the metadata of all that is installed."""
         if plugin not in self._modules:
-            self._modules[plugin] = loader.find(plugin)
+            self._modules[plugin] = loader.load_plugin(plugin)
         return self._modules[plugin]
 
     async def progress(self, _request: Request, _body: Any) -> Any:

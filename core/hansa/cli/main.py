@@ -176,7 +176,7 @@ def commands_of(name: str) -> list[Command]:
     from hansa.model.commands import Commands  # noqa: PLC0415
 
     commands = Commands()
-    hook = getattr(plugins.find(name), "register_commands", None)
+    hook = getattr(plugins.load_plugin(name), "register_commands", None)
     if hook is not None:
         hook(commands)
     return list(commands.found.values())
@@ -188,7 +188,7 @@ def _of_plugins() -> str:
     from hansa.model.commands import table  # noqa: PLC0415
 
     rows: list[list[str]] = []
-    for name in sorted(plugins.installed()):
+    for name in sorted(plugins.installed_plugins()):
         try:
             found = commands_of(name)
         except HansaError as error:
@@ -202,8 +202,8 @@ def _unknown(word: str) -> NoReturn:
     """Ends the process: what is neither a command nor a plugin is wrong use."""
     from hansa.host import loader as plugins  # noqa: PLC0415
 
-    added = {name for name in plugins.installed() if _has_commands(name)}
-    added |= {short for name in plugins.installed() for short in _short_words(name)}
+    added = {name for name in plugins.installed_plugins() if _has_commands(name)}
+    added |= {short for name in plugins.installed_plugins() for short in _short_words(name)}
     known = ", ".join([*sorted(_OWN), *sorted(added)])
     _parser().error(f"invalid choice: {printable(word)!r} (choose from {known})")
 
@@ -228,8 +228,8 @@ def _plugin(argv: Sequence[str]) -> int | None:
     from hansa.host import loader as plugins  # noqa: PLC0415
 
     words = list(argv)
-    if argv[0] not in plugins.installed():
-        named = [name for name in sorted(plugins.installed()) if argv[0] in _short_words(name)]
+    if argv[0] not in plugins.installed_plugins():
+        named = [name for name in sorted(plugins.installed_plugins()) if argv[0] in _short_words(name)]
         if len(named) != 1:
             return None
         words = [named[0], *argv]
@@ -333,7 +333,7 @@ def _check(args: argparse.Namespace) -> int:
     from hansa.store import missing_driver  # noqa: PLC0415
 
     try:
-        config = load(args.config, plugins.find)
+        config = load(args.config, plugins.load_plugin)
         if (missing := missing_driver(config.store.url)) is not None:
             raise Mistakes([missing])
     except Mistakes as mistakes:

@@ -200,7 +200,7 @@ def _config(path: Path) -> Config:
     from hansa.host import loader  # noqa: PLC0415  # only for who asks
 
     try:
-        return load(path, loader.find)
+        return load(path, loader.load_plugin)
     except Mistakes as mistakes:
         text = "; ".join(str(error) for error in mistakes.errors)
         raise LocalProtocolError(f"{path}: {text}") from mistakes

@@ -19,54 +19,56 @@ GROUP = "hansa.plugins"
 _API = (1,)
 
 
-def installed() -> dict[str, list[EntryPoint]]:
+def installed_plugins() -> dict[str, list[EntryPoint]]:
     """Every installed plugin by name; more than one entry for a name is a quarrel of distributions."""
     found: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
         same = found.setdefault(entry.name, [])
-        if not any(_home(entry) == _home(other) and entry.value == other.value for other in same):
+        if not any(
+            _distribution(entry) == _distribution(other) and entry.value == other.value for other in same
+        ):
             same.append(entry)
     return found
 
 
-def _home(entry: EntryPoint) -> str:
+def _distribution(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else "an unknown distribution"
 
 
-def find(name: str) -> ModuleType:
+def load_plugin(name: str) -> ModuleType:
     """The module of an enabled plugin. Raises ConfigError if there is none, two, or one that cannot be."""
-    entries = installed().get(name, [])
+    entries = installed_plugins().get(name, [])
     if not entries:
-        known = ", ".join(sorted(installed())) or "none"
+        known = ", ".join(sorted(installed_plugins())) or "none"
         raise ConfigError(f"no plugin named {name!r} is installed (installed: {known})")
     if len(entries) > 1:
-        homes = " and ".join(sorted(f"{_home(e)} ({e.value})" for e in entries))
+        homes = " and ".join(sorted(f"{_distribution(e)} ({e.value})" for e in entries))
         raise ConfigError(f"two distributions bring a plugin named {name!r}: {homes}; uninstall one")
     entry = entries[0]
-    missing = [need for need in _needs(entry) if not _present(need)]
+    missing = [need for need in _extra_requirements(entry) if not _is_installed(need)]
     if missing:
-        text = f"plugin {name!r} needs {', '.join(missing)}: install {_home(entry)}[{entry.name}]"
+        text = f"plugin {name!r} needs {', '.join(missing)}: install {_distribution(entry)}[{entry.name}]"
         raise ConfigError(text)
     try:
         module = entry.load()
     except ModuleNotFoundError as error:
-        text = f"plugin {name!r} needs {error.name}, which is not installed: reinstall {_home(entry)}"
+        text = f"plugin {name!r} needs {error.name}, which is not installed: reinstall {_distribution(entry)}"
         raise ConfigError(text) from error
-    return validated(name, module)
+    return validate_module(name, module)
 
 
 #: A requirement of an extra, as metadata writes it: ``slixmpp>=1.8; extra == "xmpp"``.
 _OF_EXTRA = re.compile(r"\s*([A-Za-z0-9._-]+)[^;]*;\s*extra\s*==\s*[\"']([A-Za-z0-9._-]+)[\"']\s*")
 
 
-def _needs(entry: EntryPoint) -> list[str]:
+def _extra_requirements(entry: EntryPoint) -> list[str]:
     """The distributions of the extra that is named like the plugin, without importing anything."""
     requires = entry.dist.requires if entry.dist is not None else None
     found = [_OF_EXTRA.fullmatch(requirement) for requirement in requires or []]
     return [match[1] for match in found if match is not None and match[2] == entry.name]
 
 
-def _present(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     try:
         distribution(name)
     except PackageNotFoundError:
@@ -74,7 +76,7 @@ def _present(name: str) -> bool:
     return True
 
 
-def validated(name: str, module: ModuleType) -> ModuleType:
+def validate_module(name: str, module: ModuleType) -> ModuleType:
     """A module that keeps the plugin contract: ``api`` and ``Config``. Raises PluginError."""
     api = getattr(module, "api", None)
     if type(api) is not int or api not in _API:
@@ -84,11 +86,11 @@ def validated(name: str, module: ModuleType) -> ModuleType:
         raise PluginError(f"plugin {name!r} has no Config model")
     if config.model_config.get("extra") != "forbid":
         raise PluginError(f"plugin {name!r}: its Config must forbid unknown keys (extra='forbid')")
-    check_colours(name, module)
+    check_async_signatures(name, module)
     return module
 
 
-def check_colours(name: str, plugin: object) -> None:
+def check_async_signatures(name: str, plugin: object) -> None:
     """A hook is ``def`` or ``async def`` as its specification is. Raises PluginError with file and line."""
     for hook, method in _implementations(plugin):
         spec = getattr(specs.Hooks, hook, None)
@@ -116,7 +118,7 @@ def _place(method: Any) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}"
 
 
-def registry() -> pluggy.PluginManager:
+def new_manager() -> pluggy.PluginManager:
     """An empty registry with the specifications."""
     manager = pluggy.PluginManager(specs.PROJECT)
     manager.add_hookspecs(specs.Hooks)
@@ -125,7 +127,7 @@ def registry() -> pluggy.PluginManager:
 
 def register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
     """Register with every check; a plugin that fails one is not left behind. Raises PluginError."""
-    check_colours(name, plugin)
+    check_async_signatures(name, plugin)
     try:
         manager.register(plugin, name)
         manager.check_pending()
@@ -135,7 +137,7 @@ def register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
         raise PluginError(f"plugin {name!r}: {error}") from error
 
 
-def opened(manager: pluggy.PluginManager, hook: str, module: ModuleType, context: object) -> Any:
+def open_plugin(manager: pluggy.PluginManager, hook: str, module: ModuleType, context: object) -> Any:
     """What a module's own ``open_network`` or ``open_policy`` makes of a context. Raises PluginError, also
     where something that the plugin needs is not installed.
     """
@@ -152,7 +154,9 @@ def opened(manager: pluggy.PluginManager, hook: str, module: ModuleType, context
     raise PluginError(f"plugin {module.__name__} does not implement {hook}")
 
 
-def named(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
+def hook_implementations(
+    manager: pluggy.PluginManager, hook: str
+) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
     """The implementations of a hook with their plugins' names, in the order in which they are called."""
     found = getattr(manager.hook, hook).get_hookimpls()
     return [(implementation.plugin_name, implementation.function) for implementation in found]

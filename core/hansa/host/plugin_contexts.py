@@ -34,14 +34,14 @@ from hansa.store.conflict_retry import again_on_conflict
 
 if TYPE_CHECKING:
     from hansa.app import App
-    from hansa.host.supervisor import Runner
+    from hansa.host.supervisor import NetworkSupervisor
 
 _PAGE = 100
 #: People of other networks whose names here are remembered.
 _MOST_GHOSTS = 20_000
 
 
-class BasicContext:
+class BaseContext:
     """What every plugin gets: see ``hansa.PluginContext``. ``scope`` is where the store keeps its rows."""
 
     def __init__(self, app: App, plugin_id: str, config: Any, *, scope: str = "") -> None:
@@ -79,10 +79,10 @@ class BasicContext:
             self._app.work[self.id, work] = (done, total)
 
 
-class Context(BasicContext):
+class NetworkContextImpl(BaseContext):
     """What a network gets: see ``hansa.NetworkContext``."""
 
-    def __init__(self, app: App, runner: Runner, config: Any) -> None:
+    def __init__(self, app: App, runner: NetworkSupervisor, config: Any) -> None:
         super().__init__(app, runner.id, config)
         self._runner = runner
         self._ghosts: dict[str, NativeId] = {}

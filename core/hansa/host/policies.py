@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hansa.api.contracts import Policy
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.host import loader
-from hansa.host.plugin_contexts import BasicContext
+from hansa.host.plugin_contexts import BaseContext
 from hansa.model.errors import PluginError
 from hansa.pacing.store_retry import Work
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hansa.setup import PolicySetup
 
 
-class PolicyContext(BasicContext):
+class PolicyContext(BaseContext):
     """What a policy gets: see ``hansa.PluginContext``. Its rows are apart from those of any network."""
 
     def __init__(self, app: App, name: str, config: Any) -> None:
@@ -46,7 +46,7 @@ class Policies:
 
     def __init__(self) -> None:
         self.installed: tuple[InstalledPolicy, ...] = ()
-        self._manager = loader.registry()
+        self._manager = loader.new_manager()
         self._contexts: list[PolicyContext] = []
 
     async def open(self, app: App, setups: Sequence[PolicySetup]) -> None:
@@ -61,7 +61,7 @@ class Policies:
     async def _one(self, app: App, setup: PolicySetup) -> InstalledPolicy:
         context = PolicyContext(app, setup.name, setup.options)
         self._contexts.append(context)
-        policy = loader.opened(self._manager, "open_policy", setup.module, context)
+        policy = loader.open_plugin(self._manager, "open_policy", setup.module, context)
         if not isinstance(policy, Policy):
             raise PluginError(f"policy {setup.name!r} has no check()")
         loader.register(self._manager, policy, f"policy:{setup.name}")
@@ -77,7 +77,7 @@ class Policies:
 
     def observers(self, hook: str) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
         """Who of them implements an observers' hook, by name."""
-        return loader.named(self._manager, hook)
+        return loader.hook_implementations(self._manager, hook)
 
     async def close(self) -> None:
         """End everything that they spawned."""

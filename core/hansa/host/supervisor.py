@@ -22,7 +22,7 @@ _STOP_WITHIN = 5.0
 _DEGRADED = 5
 
 
-class Opened(Protocol):
+class NetworkFactory(Protocol):
     """How a network is made anew, and told about what failed."""
 
     def __call__(self) -> Network:
@@ -30,7 +30,7 @@ class Opened(Protocol):
         ...
 
 
-class Runner:
+class NetworkSupervisor:
     """Supervises one network and is its gate for deliveries."""
 
     def __init__(self, network_id: str, seams: Environment, throttle: Throttle) -> None:
@@ -40,7 +40,7 @@ class Runner:
         self.text = ""
         self.crashes = 0
         self.restarts = 0
-        self.opened: Opened | None = None
+        self.opened: NetworkFactory | None = None
         self.on_failed: Callable[[Delivery, str], Awaitable[None]] | None = None
         self.on_not_carried: Callable[[Kind], None] | None = None
         self.on_up: Callable[[], None] | None = None

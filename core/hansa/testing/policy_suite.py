@@ -276,7 +276,7 @@ class PolicySuite:
 
     async def test_the_plugin_is_one_that_loads(self) -> None:
         """It says ``api``, and its Config refuses a key that it does not know."""
-        loader.validated("mine", self.plugin)
+        loader.validate_module("mine", self.plugin)
         with pytest.raises(ValidationError, match="extra_forbidden"):
             self.plugin.Config.model_validate({**self.options, "no_such_setting": 1})
 
