@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
-from hansa.cli.socket_client import Failed, call
+from hansa.cli.socket_client import AdminRequestFailed, call
 from peers.ca import PrivateCA
 from peers.hansa import Hansa
 from peers.process import Process, free_port
@@ -100,7 +100,7 @@ class HansaSubject:
             try:
                 for event_id in last:
                     await self._ask("GET", f"/where/{event_id}")
-            except Failed:
+            except AdminRequestFailed:
                 return False
             return True
 

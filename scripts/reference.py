@@ -178,9 +178,9 @@ def commands() -> str:
 
 def tables() -> Iterator[tuple[str, type[BaseModel], str]]:
     """``(TOML table, model, what else there is to say)``, the core's and those of our plugins."""
-    yield "[server]", settings.Server, ""
-    yield "[store]", settings.Store, ""
-    yield "[media]", settings.Media, ""
+    yield "[server]", settings.ServerConfig, ""
+    yield "[store]", settings.StoreConfig, ""
+    yield "[media]", settings.MediaConfig, ""
     yield "[networks.<id>]", settings.NetworkTable, "And what the plugin says, below."
     yield "[policies.<name>]", settings.PolicyTable, "And what the plugin says, below."
     yield "[[rooms]]", settings.RoomTable, ""

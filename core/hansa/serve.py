@@ -21,9 +21,9 @@ from hansa.api.contracts import RoomWish
 from hansa.app import App
 from hansa.bus.decision_log import Retention
 from hansa.config.private_files import exposed
-from hansa.config.reader import Config, Mistakes, PolicyConfig, load
+from hansa.config.reader import Config, ConfigErrors, PolicyConfig, load
 from hansa.config.restart import needing_restart
-from hansa.config.settings import Tls
+from hansa.config.settings import TlsConfig
 from hansa.environment import Environment, SystemClock, SystemRandom
 from hansa.file_descriptors import connections_within, raise_limit
 from hansa.host import loader
@@ -53,7 +53,7 @@ AWAY = 6
 _LOOK_AT_STORE = 10.0
 #: Connections that the command line and the metrics have for themselves.
 _LOCAL = IntakeLimits(total=64, per_address=64, per_group=64)
-Say = Callable[[str], None]
+Printer = Callable[[str], None]
 
 
 def _policies(configs: Sequence[PolicyConfig]) -> list[PolicySetup]:
@@ -70,14 +70,14 @@ def _policies(configs: Sequence[PolicyConfig]) -> list[PolicySetup]:
     ]
 
 
-def _certificate(folder: Path, tls: Tls) -> Certificate:
+def _certificate(folder: Path, tls: TlsConfig) -> Certificate:
     return Certificate(certificate=folder / tls.certificate, key=folder / tls.key)
 
 
 class Process:
     """A running configuration. ``say`` prints what a person should see; ``end`` has the process stopped."""
 
-    def __init__(self, path: Path, config: Config, say: Say, end: Callable[[], None]) -> None:
+    def __init__(self, path: Path, config: Config, say: Printer, end: Callable[[], None]) -> None:
         self._path = path
         self._end = end
         self._config = config
@@ -281,7 +281,7 @@ class Process:
             self._say(f"policy {policy.name}: {'shadow' if policy.shadow else 'enforced'}")
 
 
-async def _run(path: Path, config: Config, say: Say) -> int:
+async def _run(path: Path, config: Config, say: Printer) -> int:
     loop = asyncio.get_running_loop()
     ended, ready, awaited = asyncio.Event(), asyncio.Event(), asyncio.Event()
     process = Process(path, config, say, ended.set)
@@ -339,7 +339,7 @@ async def _run(path: Path, config: Config, say: Say) -> int:
     return 0
 
 
-def _end(fault: StoreFault, say: Say) -> NoReturn:
+def _end(fault: StoreFault, say: Printer) -> NoReturn:
     """End at once: no farewell to a peer, nothing released, since all of it may be another's by now."""
     say(f"stopped: {fault}")
     sys.stdout.flush()
@@ -360,7 +360,7 @@ def run(path: Path, *, verbose: bool = False) -> int:
     say = terminal.announce
     try:
         config = load(path, loader.load_plugin)
-    except Mistakes as mistakes:
+    except ConfigErrors as mistakes:
         for error in mistakes.errors:
             say(f"{path}: {error}")
         return 2

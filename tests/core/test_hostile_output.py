@@ -19,7 +19,7 @@ from hansa.cli import show
 from hansa.cli.main import _parser, commands_of
 from hansa.host import loader
 from hansa.logs import MARK, log_to
-from hansa.model.commands import plain, table
+from hansa.model.commands import format_pairs, format_table
 from hansa.model.printable import columns, printable
 
 WIDE, LONG = "日本語" * 40 + "👩\u200d🚀", "x" * 1_000_000
@@ -50,7 +50,7 @@ CORE: dict[str, list[Any]] = {
          "policies": [], "rooms": 1},
     ],
     "plugins": [[{"name": WORD, "module": WORD, "distributions": [WORD], "enabled": [WORD]}]],
-    "plain": [{"a": WORD, "b": [WORD, WORD], "c": {"d": WORD}, "e": None, "f": True}],
+    "format_pairs": [{"a": WORD, "b": [WORD, WORD], "c": {"d": WORD}, "e": None, "f": True}],
     "where": [{"event": WORD, "room": WORD, "seq": 1, "sender": WORD, "content": WORD, "destinations": [
         {"destination": WORD, "state": WORD, "since": 5, "reason": WORD}]}],
     "rooms": [[_ROOM, _ROOM]],
@@ -85,7 +85,7 @@ CASES = [
     *(
         (f"hansa matrix {c.words}", c.show, answer)
         for c in commands_of("matrix")
-        for answer in MATRIX.get(c.words, CORE["plain"])
+        for answer in MATRIX.get(c.words, CORE["format_pairs"])
     ),
 ]
 
@@ -102,11 +102,13 @@ def _with(value: Any, text: str) -> Any:
 
 
 def test_every_way_to_show_an_answer_is_in_the_table():
-    shown = {n for n in show.__all__ if n not in {"plain", "table"}}
+    shown = {n for n in show.__all__ if n not in {"format_pairs", "format_table"}}
     assert shown <= set(CORE)
     for plugin in loader.installed_plugins():
         for command in commands_of(plugin):
-            assert command.show is plain or (plugin == "matrix" and command.words in MATRIX), command.words
+            assert command.show is format_pairs or (plugin == "matrix" and command.words in MATRIX), (
+                command.words
+            )
     asked = {name for group in ("rooms", "deliveries", "policy") for name in _actions(group)}
     assert asked == {"ls", "show", "create", "link", "unlink", "retry", "drop", "test", "explain", "log"}
 
@@ -136,18 +138,18 @@ def test_every_command_prints_words_of_others_as_words(kind, name, shown, answer
 @pytest.mark.parametrize("answer", [_FACTS_KEYED, {"named": 1}])
 def test_names_of_members_are_words_of_others_too(answer, capsys):
     evil = json.loads(json.dumps(answer).replace("named", json.dumps(EVIL)[1:-1]))
-    terminal.show(evil, show.explanation if "facts" in answer else plain)
+    terminal.show(evil, show.explanation if "facts" in answer else format_pairs)
     said = capsys.readouterr().out
     assert "\\x1b[2J" in said and not HARMFUL.search(said) and f"\n{FORGED}" not in said
 
 
 def test_columns_are_straight_whatever_the_script():
     rows = [["日本語", "end"], ["a\u0300bc", "end"], ["👩\u200d🚀", "end"], ["plain", "end"]]
-    lines = table(["head", "more"], rows).splitlines()
+    lines = format_table(["head", "more"], rows).splitlines()
     assert {columns(line.partition("end")[0]) for line in lines[1:]} == {
         columns(lines[0].partition("more")[0])
     }
-    cut = table(["a", "b"], [["x" * 5_000, "y"]]).splitlines()[1]
+    cut = format_table(["a", "b"], [["x" * 5_000, "y"]]).splitlines()[1]
     assert len(cut) < 400 and "…" in cut and cut.endswith("y")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hansa import ConfigError, NativeId, PluginError, Router, hookimpl
 from hansa.cli.main import main
-from hansa.config.reader import Mistakes, parse
+from hansa.config.reader import ConfigErrors, parse
 from hansa.host import loader
 from hansa.setup import PolicySetup
 from hansa.store.base import Collection, Put, Schema, StoreError
@@ -80,7 +80,7 @@ def shelf(tmp_path, monkeypatch):
 
 
 def mistakes(data) -> dict[str, str]:
-    with pytest.raises(Mistakes) as caught:
+    with pytest.raises(ConfigErrors) as caught:
         parse(data, Path("/nowhere"), loader.load_plugin)
     return {error.path: error.reason for error in caught.value.errors}
 

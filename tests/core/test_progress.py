@@ -73,5 +73,5 @@ def test_who_waits_is_told_once_of_each_step(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(socket_client, "call", answer)
     monkeypatch.setattr(socket_client, "_LOOK", 0.01)
-    assert socket_client.watched(tmp_path, "POST", "/long", {}) == {"done": True}
+    assert socket_client.call_with_progress(tmp_path, "POST", "/long", {}) == {"done": True}
     assert capsys.readouterr().err.splitlines() == ["m: join: 1 of 3", "m: join: 2"]

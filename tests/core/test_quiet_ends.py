@@ -57,7 +57,7 @@ def test_who_may_not_read_a_configuration_is_not_sent_to_look_for_it(monkeypatch
     [(_of_another_version, 1, "of another version"), (_enough, 1, ""), (_interrupted, 130, "")],
 )
 def test_an_answer_that_cannot_be_shown_is_one_line_or_none(asked, code, said, monkeypatch, capsys):
-    monkeypatch.setattr("hansa.cli.socket_client.watched", asked)
+    monkeypatch.setattr("hansa.cli.socket_client.call_with_progress", asked)
     monkeypatch.setattr("hansa.terminal.give_up", lambda: None)
     assert main(["rooms", "ls"]) == code
     err = capsys.readouterr().err

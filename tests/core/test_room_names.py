@@ -14,7 +14,7 @@ from hansa.admin.room_names import RoomNames
 from hansa.admin.rooms import RoomOperations
 from hansa.app import App
 from hansa.cli import show
-from hansa.model.commands import plain
+from hansa.model.commands import format_pairs
 from hansa.testing import Actor, running
 from hansa.testing.actor import Config, module
 
@@ -111,8 +111,8 @@ async def test_a_wish_reaches_the_network_that_makes_the_room() -> None:
 
 def test_small_answers_are_in_words() -> None:
     found = {"user": "@a:x", "admin": True, "reloaded": ["policy a", "certificates"], "needs_restart": []}
-    assert plain(found) == "user: @a:x\nadmin: yes\nreloaded: policy a, certificates"
-    assert plain({"left": None, "counts": {"a": 1, "b": False}, "seq": 0}) == (
+    assert format_pairs(found) == "user: @a:x\nadmin: yes\nreloaded: policy a, certificates"
+    assert format_pairs({"left": None, "counts": {"a": 1, "b": False}, "seq": 0}) == (
         "left: none\ncounts: a: 1, b: no\nseq: 0"
     )
 

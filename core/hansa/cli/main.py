@@ -185,7 +185,7 @@ def commands_of(name: str) -> list[Command]:
 def _of_plugins() -> str:
     """The commands of every installed plugin, as the help lists them; of one that cannot be loaded, why."""
     from hansa.host import loader as plugins  # noqa: PLC0415
-    from hansa.model.commands import table  # noqa: PLC0415
+    from hansa.model.commands import format_table  # noqa: PLC0415
 
     rows: list[list[str]] = []
     for name in sorted(plugins.installed_plugins()):
@@ -195,7 +195,7 @@ def _of_plugins() -> str:
             rows.append([f"  {name}", f"(cannot be loaded: {error})"])
             continue
         rows += [[f"  {one.words if one.short else f'{name} {one.words}'}", one.help] for one in found]
-    return table(["commands of plugins:", ""], sorted(rows)) if rows else ""
+    return format_table(["commands of plugins:", ""], sorted(rows)) if rows else ""
 
 
 def _unknown(word: str) -> NoReturn:
@@ -233,7 +233,7 @@ def _plugin(argv: Sequence[str]) -> int | None:
         if len(named) != 1:
             return None
         words = [named[0], *argv]
-    from hansa.cli.socket_client import watched  # noqa: PLC0415
+    from hansa.cli.socket_client import call_with_progress  # noqa: PLC0415
 
     found_commands = commands_of(words[0])
     if not found_commands:
@@ -245,7 +245,7 @@ def _plugin(argv: Sequence[str]) -> int | None:
         "words": command.words,
         "arguments": {_named(argument): _given(argument, args) for argument in command.arguments},
     }
-    found = watched(args.config, "POST", f"/operate/{words[0]}", body)
+    found = call_with_progress(args.config, "POST", f"/operate/{words[0]}", body)
     _answered(found, command.show, as_json=args.json)
     return 1 if command.failed(found) else 0
 
@@ -299,7 +299,7 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
         case "status" | "plugins":
             return ("GET", f"/{name}", None), name
         case "reload" | "drain" | "promote":
-            return ("POST", f"/{name}", {}), "plain"
+            return ("POST", f"/{name}", {}), "format_pairs"
         case "where":
             return ("GET", f"/where/{quote(args.event, safe='')}", None), "where"
         case "rooms ls":
@@ -307,15 +307,19 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
         case "rooms show":
             return ("GET", f"/rooms/{quote(args.room, safe='')}", None), "room"
         case "rooms create":
-            return ("POST", "/rooms/create", _wanted(args)), "plain"
+            return ("POST", "/rooms/create", _wanted(args)), "format_pairs"
         case "rooms link":
-            return ("POST", "/rooms/link", {"room": args.room, "links": args.links}), "plain"
+            return ("POST", "/rooms/link", {"room": args.room, "links": args.links}), "format_pairs"
         case "rooms unlink":
-            return ("POST", "/rooms/unlink", {"link": args.link}), "plain"
+            return ("POST", "/rooms/unlink", {"link": args.link}), "format_pairs"
         case "deliveries ls":
             return ("GET", "/deliveries", None), "deliveries"
         case "deliveries retry" | "deliveries drop":
-            return ("POST", f"/deliveries/{args.action}", {"link": args.link, "seq": args.seq}), "plain"
+            return (
+                "POST",
+                f"/deliveries/{args.action}",
+                {"link": args.link, "seq": args.seq},
+            ), "format_pairs"
         case "policy test":
             body = {"room": args.room, "sender": args.sender, "text": args.text}
             return ("POST", "/policy/test", body), "tested"
@@ -327,7 +331,7 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
 
 def _check(args: argparse.Namespace) -> int:
     from hansa.config.private_files import exposed  # noqa: PLC0415
-    from hansa.config.reader import Mistakes, load  # noqa: PLC0415
+    from hansa.config.reader import ConfigErrors, load  # noqa: PLC0415
     from hansa.host import loader as plugins  # noqa: PLC0415
     from hansa.model.commands import counted  # noqa: PLC0415
     from hansa.store import missing_driver  # noqa: PLC0415
@@ -335,8 +339,8 @@ def _check(args: argparse.Namespace) -> int:
     try:
         config = load(args.config, plugins.load_plugin)
         if (missing := missing_driver(config.store.url)) is not None:
-            raise Mistakes([missing])
-    except Mistakes as mistakes:
+            raise ConfigErrors([missing])
+    except ConfigErrors as mistakes:
         if args.json:
             found = [{"path": e.path, "reason": e.reason} for e in mistakes.errors]
             terminal.show_json({"ok": False, "mistakes": found})
@@ -407,9 +411,9 @@ def _main(words: list[str]) -> int:
 
         return store.run(args)
     from hansa.cli import show  # noqa: PLC0415
-    from hansa.cli.socket_client import watched  # noqa: PLC0415
+    from hansa.cli.socket_client import call_with_progress  # noqa: PLC0415
 
     question, shown = _question(args)
-    found = watched(args.config, *question)
+    found = call_with_progress(args.config, *question)
     _answered(found, getattr(show, shown), as_json=args.json)
     return 0

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from hansa.model.commands import counted, plain, table, when
+from hansa.model.commands import counted, format_pairs, format_table, format_time
 
 __all__ = [
     "decisions",
     "deliveries",
     "explanation",
-    "plain",
+    "format_pairs",
+    "format_table",
     "plugins",
     "room",
     "rooms",
     "status",
-    "table",
     "tested",
     "where",
 ]
@@ -26,7 +26,7 @@ def plugins(found: Any) -> str:
     rows = [
         [p["name"], ", ".join(p["distributions"]), ", ".join(p["enabled"]) or "not enabled"] for p in found
     ]
-    return table(["plugin", "from", "enabled as"], rows)
+    return format_table(["plugin", "from", "enabled as"], rows)
 
 
 def rooms(found: Any) -> str:
@@ -42,7 +42,7 @@ def rooms(found: Any) -> str:
         ]
         for r in found
     ]
-    return table(["room", "name", "addresses", "events", "joined", "links"], rows)
+    return format_table(["room", "name", "addresses", "events", "joined", "links"], rows)
 
 
 def room(found: Any) -> str:
@@ -57,11 +57,11 @@ def room(found: Any) -> str:
         head += f"\n{', '.join(found['addresses'])}"
     if found["topic"]:
         head += f"\ntopic: {found['topic']}"
-    parts = [head, table(["link", ""], links), table(["user", "is", "role", "name"], people)]
+    parts = [head, format_table(["link", ""], links), format_table(["user", "is", "role", "name"], people)]
     if found.get("denied"):
         denied = [[d["network"], d["server"], d["because"]] for d in found["denied"]]
         parts.append("Denied servers are in this room. Nothing is sent into it as long as they are:")
-        parts.append(table(["network", "server", "because"], denied))
+        parts.append(format_table(["network", "server", "because"], denied))
     return "\n\n".join(parts)
 
 
@@ -71,23 +71,23 @@ def deliveries(found: Any) -> str:
         [
             d["destination"],
             str(d["waiting"]),
-            when(d["since"]) if d["since"] else "",
+            format_time(d["since"]) if d["since"] else "",
             str(len(d["dead"])),
             d["reason"],
         ]
         for d in found
     ]
-    return table(["destination", "waiting", "since", "dead", "why it waits"], rows)
+    return format_table(["destination", "waiting", "since", "dead", "why it waits"], rows)
 
 
 def where(found: Any) -> str:
     """``hansa where``."""
     rows = [
-        [d["destination"], d["state"], when(d["since"]) if d.get("since") else "", d.get("reason", "")]
+        [d["destination"], d["state"], format_time(d["since"]) if d.get("since") else "", d.get("reason", "")]
         for d in found["destinations"]
     ]
     head = f"{found['event']}  a {found['content']} by {found['sender']}"
-    return f"{head}\n{table(['destination', 'state', 'since', 'reason'], rows)}"
+    return f"{head}\n{format_table(['destination', 'state', 'since', 'reason'], rows)}"
 
 
 def decisions(found: Any) -> str:
@@ -102,9 +102,9 @@ def decisions(found: Any) -> str:
         why = ", ".join(f"{r['policy']}: {r['rule']}" for r in reasons)
         times = f" x {one['count']}" if one.get("count", 1) > 1 else ""
         rows.append(
-            [when(one.get("last", one["ts"])), one["id"], verdict + times, facts["crossing"], who, why]
+            [format_time(one.get("last", one["ts"])), one["id"], verdict + times, facts["crossing"], who, why]
         )
-    return table(["when", "decision", "verdict", "crossing", "who", "because"], rows)
+    return format_table(["when", "decision", "verdict", "crossing", "who", "because"], rows)
 
 
 def status(found: Any) -> str:
@@ -113,26 +113,26 @@ def status(found: Any) -> str:
         waits = found["store"]
         why = f"\nit cannot be requested: {waits['text']}" if waits["text"] else ""
         who = f"process {waits['pid']} on {waits['host']}"
-        return f"standby since {when(waits['since'])}: {who} has the database{why}"
+        return f"standby since {format_time(waits['since'])}: {who} has the database{why}"
     networks = [[n["id"], n["state"], str(n["restarts"]), n["text"]] for n in found["networks"]]
     policies = [[p["name"], "shadow" if p["shadow"] else "enforced"] for p in found["policies"]]
     tables = [
-        table(["network", "is", "restarts", ""], networks) if networks else "networks: none",
-        table(["policy", ""], policies) if policies else "policies: none",
+        format_table(["network", "is", "restarts", ""], networks) if networks else "networks: none",
+        format_table(["policy", ""], policies) if policies else "policies: none",
     ]
     store = found["store"]
     if store["state"] == "up":
         slow = store.get("slow_since", 0)
-        said = f"store: slow since {when(slow)}" if slow else "store: up"
+        said = f"store: slow since {format_time(slow)}" if slow else "store: up"
     else:
-        said = f"store: degraded, {store['kind']} since {when(store['since'])}: {store['text']}"
+        said = f"store: degraded, {store['kind']} since {format_time(store['since'])}: {store['text']}"
     return "\n\n".join([said, *tables, f"rooms: {found['rooms']}"])
 
 
 def explanation(found: Any) -> str:
     """``hansa policy explain``."""
     shadow = found["mode"] == "shadow"
-    lines = [f"{found['id']}  {when(found['ts'])}  {found['would'] if shadow else found['action']}"]
+    lines = [f"{found['id']}  {format_time(found['ts'])}  {found['would'] if shadow else found['action']}"]
     if shadow:
         lines.append("in shadow mode: nothing was stopped")
     lines += [f"  {r['code']}  {r['policy']}: {r['rule']}  {r['admin_text']}" for r in found["reasons"]]
@@ -155,4 +155,4 @@ def tested(found: Any) -> str:
     ]
     out = [f"out to {link}: {action}" for link, action in found["out"].items() if action != "allow"]
     said = "\n".join([found["action"], *out])
-    return f"{said}\n{table(['policy', '', 'way', 'says', 'because'], rows)}"
+    return f"{said}\n{format_table(['policy', '', 'way', 'says', 'because'], rows)}"

@@ -14,8 +14,8 @@ from hansa import terminal
 from hansa.model.errors import ConfigError, HansaError
 
 #: Seconds; entering a large room takes minutes.
-_PATIENCE = 3600
-_LOOK = 0.5
+_TIMEOUT_S = 3600
+_POLL_S = 0.5
 
 
 #: Why a running Hansa lacks a path: a standby has few, and one that serves lacks what a standby has.
@@ -26,13 +26,13 @@ _STANDS_BY = (
 _UNKNOWN_HERE = {"/promote": "the Hansa that runs here does not stand by: promote one that does"}
 
 
-class Failed(HansaError):
+class AdminRequestFailed(HansaError):
     """The running Hansa said no. The text says why."""
 
 
 class _OverUnix(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_PATIENCE)
+        super().__init__("localhost", timeout=_TIMEOUT_S)
         self._path = path
 
     def connect(self) -> None:
@@ -56,7 +56,7 @@ def socket_of(config: Path) -> Path:
 
 
 def call(config: Path, method: str, path: str, body: Any = None) -> Any:
-    """Ask the running Hansa. Raises ``Failed``."""
+    """Ask the running Hansa. Raises ``AdminRequestFailed``."""
     where = socket_of(config)
     connection = _OverUnix(str(where))
     try:
@@ -64,21 +64,25 @@ def call(config: Path, method: str, path: str, body: Any = None) -> Any:
         answer = connection.getresponse()
         value = json.loads(answer.read())
     except PermissionError as error:
-        raise Failed(f"{where} is another user's: ask as the user who runs Hansa, or as root") from error
+        raise AdminRequestFailed(
+            f"{where} is another user's: ask as the user who runs Hansa, or as root"
+        ) from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise Failed(f"no Hansa is running on {where}: start one with `hansa run -c {config}`") from error
+        raise AdminRequestFailed(
+            f"no Hansa is running on {where}: start one with `hansa run -c {config}`"
+        ) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise Failed(f"{where}: {error}") from error
+        raise AdminRequestFailed(f"{where}: {error}") from error
     finally:
         connection.close()
     if answer.status == 404 and value.get("errcode") == "M_UNRECOGNIZED":
-        raise Failed(_UNKNOWN_HERE.get(path, _STANDS_BY))
+        raise AdminRequestFailed(_UNKNOWN_HERE.get(path, _STANDS_BY))
     if answer.status != 200:
-        raise Failed(str(value.get("error", value)))
+        raise AdminRequestFailed(str(value.get("error", value)))
     return value
 
 
-def watched(config: Path, method: str, path: str, body: Any = None) -> Any:
+def call_with_progress(config: Path, method: str, path: str, body: Any = None) -> Any:
     """As ``call``, saying on stderr how far long work is meanwhile."""
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(config, done), daemon=True)
@@ -92,7 +96,7 @@ def watched(config: Path, method: str, path: str, body: Any = None) -> Any:
 
 def _watch(config: Path, done: threading.Event) -> None:
     said: dict[str, str] = {}
-    while not done.wait(_LOOK):
+    while not done.wait(_POLL_S):
         try:
             found = call(config, "GET", "/progress")
         except HansaError:

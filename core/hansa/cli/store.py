@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from hansa import __version__, terminal
-from hansa.config.reader import Config, Mistakes, load
+from hansa.config.reader import Config, ConfigErrors, load
 from hansa.model.commands import counted
 from hansa.model.errors import ConfigError, LocalProtocolError
 from hansa.store import check_url, open_store
@@ -201,7 +201,7 @@ def _config(path: Path) -> Config:
 
     try:
         return load(path, loader.load_plugin)
-    except Mistakes as mistakes:
+    except ConfigErrors as mistakes:
         text = "; ".join(str(error) for error in mistakes.errors)
         raise LocalProtocolError(f"{path}: {text}") from mistakes
 

@@ -14,7 +14,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from hansa.config.mistakes import confused, describe_mistake
-from hansa.config.settings import Media, NetworkTable, PolicyTable, RoomTable, Server, Store, Throttle, Tls
+from hansa.config.settings import (
+    MediaConfig,
+    NetworkTable,
+    PolicyTable,
+    RoomTable,
+    ServerConfig,
+    StoreConfig,
+    ThrottleConfig,
+    TlsConfig,
+)
 from hansa.model.errors import ConfigError, PluginError
 
 
@@ -26,8 +35,8 @@ class NetworkConfig:
     plugin: str
     module: ModuleType
     options: Any
-    throttle: Throttle
-    tls: Tls | None
+    throttle: ThrottleConfig
+    tls: TlsConfig | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +57,18 @@ class Config:
     """A whole configuration; paths are relative to ``folder``."""
 
     folder: Path
-    server: Server
-    store: Store
-    media: Media
+    server: ServerConfig
+    store: StoreConfig
+    media: MediaConfig
     networks: tuple[NetworkConfig, ...]
     policies: tuple[PolicyConfig, ...]
     rooms: tuple[RoomTable, ...]
 
 
-Find = Callable[[str], ModuleType]
+PluginFinder = Callable[[str], ModuleType]
 
 
-class Mistakes(ConfigError):
+class ConfigErrors(ConfigError):
     """All that is wrong with one configuration."""
 
     def __init__(self, errors: list[ConfigError]) -> None:
@@ -67,8 +76,8 @@ class Mistakes(ConfigError):
         self.errors = errors
 
 
-class _Reader:
-    def __init__(self, folder: Path, find: Find) -> None:
+class _ConfigReader:
+    def __init__(self, folder: Path, find: PluginFinder) -> None:
         self.folder = folder
         self.find = find
         self.errors: list[ConfigError] = []
@@ -136,34 +145,34 @@ class _Reader:
         return self.table(module.Config, placed, path)
 
 
-def load(path: Path, find: Find) -> Config:
-    """The configuration in a file. Raises ``Mistakes`` with all of them."""
+def load(path: Path, find: PluginFinder) -> Config:
+    """The configuration in a file. Raises ``ConfigErrors`` with all of them."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         hint = "" if isinstance(error, PermissionError) else "; say with -c where the configuration is"
-        raise Mistakes([ConfigError(f"{error.strerror}{hint}")]) from error
+        raise ConfigErrors([ConfigError(f"{error.strerror}{hint}")]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Mistakes([ConfigError(f"not TOML: {error}")]) from error
+        raise ConfigErrors([ConfigError(f"not TOML: {error}")]) from error
     return parse(data, path.parent.resolve(), find)
 
 
-def parse(data: Mapping[str, Any], folder: Path, find: Find) -> Config:
+def parse(data: Mapping[str, Any], folder: Path, find: PluginFinder) -> Config:
     """The same from parsed TOML."""
-    reader = _Reader(folder, find)
+    reader = _ConfigReader(folder, find)
     for name in set(data) - {"server", "store", "media", "networks", "policies", "rooms"}:
         reader.errors.append(ConfigError("there is no such table", path=name))
-    server = reader.table(Server, data.get("server", {}), "server")
-    store = reader.table(Store, data.get("store", {}), "store")
-    media = reader.table(Media, data.get("media", {}), "media")
-    networks = [n for n in _each(reader, data, "networks", _network) if n]
-    policies = [p for p in _each(reader, data, "policies", _policy) if p]
+    server = reader.table(ServerConfig, data.get("server", {}), "server")
+    store = reader.table(StoreConfig, data.get("store", {}), "store")
+    media = reader.table(MediaConfig, data.get("media", {}), "media")
+    networks = [n for n in _for_each(reader, data, "networks", _network) if n]
+    policies = [p for p in _for_each(reader, data, "policies", _policy) if p]
     rooms = _rooms(reader, data.get("rooms", []), {n.id for n in networks})
     if server is not None and server.tls is None and any(u.startswith("https:") for u in server.listen):
         reader.errors.append(ConfigError("an https:// address needs [server] tls", path="server.tls"))
     _certificates(reader, data)
     if reader.errors:
-        raise Mistakes(reader.errors)
+        raise ConfigErrors(reader.errors)
     return Config(
         folder=folder,
         server=server,
@@ -175,7 +184,7 @@ def parse(data: Mapping[str, Any], folder: Path, find: Find) -> Config:
     )
 
 
-def _certificates(reader: _Reader, data: Mapping[str, Any]) -> None:
+def _certificates(reader: _ConfigReader, data: Mapping[str, Any]) -> None:
     """Every certificate that is named can be served."""
     tables = data.get("networks", {})
     named = {"server": data.get("server", {})}
@@ -183,13 +192,13 @@ def _certificates(reader: _Reader, data: Mapping[str, Any]) -> None:
         named |= {f"networks.{key}": table for key, table in tables.items()}
     for path, table in named.items():
         try:
-            tls = Tls.model_validate(table["tls"])
+            tls = TlsConfig.model_validate(table["tls"])
         except (KeyError, TypeError, ValidationError):
             continue  # absent, or named as a mistake of its table already
         reader.errors += [ConfigError(text, path=f"{path}.tls") for text in _unreadable(reader.folder, tls)]
 
 
-def _unreadable(folder: Path, tls: Tls) -> list[str]:
+def _unreadable(folder: Path, tls: TlsConfig) -> list[str]:
     """What keeps a certificate from being served."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(folder / tls.certificate, folder / tls.key)
@@ -201,7 +210,9 @@ def _unreadable(folder: Path, tls: Tls) -> list[str]:
     return []
 
 
-def _each(reader: _Reader, data: Mapping[str, Any], name: str, make: Callable[..., Any]) -> list[Any]:
+def _for_each(
+    reader: _ConfigReader, data: Mapping[str, Any], name: str, make: Callable[..., Any]
+) -> list[Any]:
     tables = data.get(name, {})
     if not isinstance(tables, Mapping):
         reader.errors.append(ConfigError("must be a table of tables", path=name))
@@ -209,7 +220,9 @@ def _each(reader: _Reader, data: Mapping[str, Any], name: str, make: Callable[..
     return [make(reader, key, table) for key, table in tables.items()]
 
 
-def _parts(reader: _Reader, model: type[BaseModel], table: Any, path: str) -> tuple[Any, dict[str, Any]]:
+def _section(
+    reader: _ConfigReader, model: type[BaseModel], table: Any, path: str
+) -> tuple[Any, dict[str, Any]]:
     own = set(model.model_fields)
     if not isinstance(table, Mapping):
         return reader.table(model, table, path), {}
@@ -222,11 +235,11 @@ def _plugin_name(table: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _network(reader: _Reader, key: str, table: Any) -> NetworkConfig | None:
+def _network(reader: _ConfigReader, key: str, table: Any) -> NetworkConfig | None:
     path = f"networks.{key}"
     if not key.isidentifier() or key != key.lower():
         reader.errors.append(ConfigError("a network's name is lower-case letters, digits and _", path=path))
-    mine, rest = _parts(reader, NetworkTable, table, path)
+    mine, rest = _section(reader, NetworkTable, table, path)
     module = reader.plugin(name, path) if (name := _plugin_name(table)) else None
     options = reader.options(module, rest, path) if module else None
     if mine is None or module is None or options is None:
@@ -236,9 +249,9 @@ def _network(reader: _Reader, key: str, table: Any) -> NetworkConfig | None:
     )
 
 
-def _policy(reader: _Reader, key: str, table: Any) -> PolicyConfig | None:
+def _policy(reader: _ConfigReader, key: str, table: Any) -> PolicyConfig | None:
     path = f"policies.{key}"
-    mine, rest = _parts(reader, PolicyTable, table, path)
+    mine, rest = _section(reader, PolicyTable, table, path)
     module = reader.plugin(name, path) if (name := _plugin_name(table)) else None
     options = reader.options(module, rest, path) if module else None
     if mine is None or module is None or options is None:
@@ -254,7 +267,7 @@ def _policy(reader: _Reader, key: str, table: Any) -> PolicyConfig | None:
     )
 
 
-def _rooms(reader: _Reader, tables: Any, networks: set[str]) -> list[RoomTable]:
+def _rooms(reader: _ConfigReader, tables: Any, networks: set[str]) -> list[RoomTable]:
     if not isinstance(tables, list):
         reader.errors.append(ConfigError("must be [[rooms]]", path="rooms"))
         return []

@@ -26,20 +26,20 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Tls(_Strict):
+class TlsConfig(_Strict):
     """A certificate."""
 
     certificate: Path = Field(description="PEM file: the certificate, then its chain")
     key: Path = Field(description="PEM file: the private key")
 
 
-class Server(_Strict):
+class ServerConfig(_Strict):
     """The ``[server]`` table."""
 
     listen: list[str] = Field(
         default=["https://127.0.0.1:8448"], description="public addresses; http:// is for behind a proxy"
     )
-    tls: Tls | None = Field(default=None, description="certificate of the https:// addresses")
+    tls: TlsConfig | None = Field(default=None, description="certificate of the https:// addresses")
     admin: str = Field(default="unix:hansa.sock", description="socket of the command line; mode 0600")
     metrics: str = Field(default="", description="HOST:PORT for /health and /metrics; empty: none")
     ca_file: Path | None = Field(
@@ -119,7 +119,7 @@ class Server(_Strict):
         return value
 
 
-class Store(_Strict):
+class StoreConfig(_Strict):
     """The ``[store]`` table."""
 
     url: str = Field(
@@ -141,13 +141,13 @@ class Store(_Strict):
         return value
 
 
-class Media(_Strict):
+class MediaConfig(_Strict):
     """The ``[media]`` table."""
 
     folder: Path = Field(default=Path("media"), description="folder for uploaded and fetched files")
 
 
-class Throttle(_Strict):
+class ThrottleConfig(_Strict):
     """How fast deliveries to one network may be."""
 
     rate: float = Field(default=0.0, ge=0, description="events a second; 0 means without a limit")
@@ -170,8 +170,12 @@ class NetworkTable(_Strict):
     """What Hansa itself takes of a ``[networks.<id>]`` table; the rest is the plugin's."""
 
     plugin: str = Field(description="the plugin's name, as `hansa plugins` shows it")
-    throttle: Throttle = Field(default=Throttle(), description="limit of deliveries to this network")
-    tls: Tls | None = Field(default=None, description="certificate for this network's server name alone")
+    throttle: ThrottleConfig = Field(
+        default=ThrottleConfig(), description="limit of deliveries to this network"
+    )
+    tls: TlsConfig | None = Field(
+        default=None, description="certificate for this network's server name alone"
+    )
 
 
 class PolicyTable(_Strict):

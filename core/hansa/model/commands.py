@@ -17,7 +17,7 @@ from hansa.model.printable import columns
 _MOST_CELL = 300
 
 
-def plain(found: Any) -> str:
+def format_pairs(found: Any) -> str:
     """Small answers: a key and a value a line. A list that is empty is left out."""
     return "\n".join(
         f"{key.replace('_', ' ')}: {_said(value)}" for key, value in found.items() if value not in ([], {})
@@ -37,7 +37,7 @@ def _said(value: Any) -> str:
     return str(value)
 
 
-def when(ms: int) -> str:
+def format_time(ms: int) -> str:
     """A time in ms since 1970, in UTC."""
     return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
@@ -47,7 +47,7 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns, as wide as they must be. A cell of over 300 characters is cut; ``--json`` has all of it."""
     if not rows:
         return "(none)"
@@ -95,7 +95,7 @@ class Command:
     words: str
     help: str
     arguments: tuple[Argument, ...] = ()
-    show: Callable[[Any], str] = plain
+    show: Callable[[Any], str] = format_pairs
     short: bool = False
     changes: bool = True
     failed: Callable[[Any], bool] = _good

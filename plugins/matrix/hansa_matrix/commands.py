@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hansa import Argument, Command, Commands
-from hansa.model.commands import counted, table, when
+from hansa.model.commands import counted, format_table, format_time
 
 
 def _rooms(found: Any) -> str:
@@ -13,17 +13,17 @@ def _rooms(found: Any) -> str:
         [r["room"], r["version"], "yes" if r["resident"] else "no", str(r["extremities"]), str(r["waiting"])]
         for r in found
     ]
-    return table(["room", "version", "joined", "extremities", "waiting"], rows)
+    return format_table(["room", "version", "joined", "extremities", "waiting"], rows)
 
 
 def _keys(found: Any) -> str:
-    rows = [[k["key"], k["public"], when(k["expired"]) if k["expired"] else "signs"] for k in found]
-    return table(["key", "public", "until"], rows)
+    rows = [[k["key"], k["public"], format_time(k["expired"]) if k["expired"] else "signs"] for k in found]
+    return format_table(["key", "public", "until"], rows)
 
 
 def _invites(found: Any) -> str:
     rows = [[w["user"], w["is"], w["room"], w["by"], w["server"]] for w in found]
-    return table(["user", "", "room", "by", "answered by"], rows)
+    return format_table(["user", "", "room", "by", "answered by"], rows)
 
 
 def _destinations(found: Any) -> str:
@@ -33,16 +33,16 @@ def _destinations(found: Any) -> str:
             d["state"],
             str(d["waiting"]),
             str(d["failures"]),
-            when(d["since"]) if d["since"] else "",
+            format_time(d["since"]) if d["since"] else "",
             d["reason"],
         ]
         for d in found
     ]
-    return table(["server", "", "waiting", "failures", "since", "why"], rows)
+    return format_table(["server", "", "waiting", "failures", "since", "why"], rows)
 
 
 def _stuck(found: Any) -> str:
-    return table(
+    return format_table(
         ["event", "from", "attempts"], [[e["event"], e["origin"], str(e["attempts"])] for e in found]
     )
 
@@ -80,8 +80,8 @@ def _backfilled(found: Any) -> str:
 
 
 def _files(found: Any) -> str:
-    rows = [[m["media"], str(m["size"]), m["type"], m["name"], when(m["used"])] for m in found]
-    return table(["media", "bytes", "type", "name", "last used"], rows)
+    rows = [[m["media"], str(m["size"]), m["type"], m["name"], format_time(m["used"])] for m in found]
+    return format_table(["media", "bytes", "type", "name", "last used"], rows)
 
 
 def _users(found: Any) -> str:
@@ -90,24 +90,24 @@ def _users(found: Any) -> str:
             u["user"],
             "closed" if u["deactivated"] else "admin" if u["admin"] else "",
             str(u["devices"]),
-            when(u["created"]),
+            format_time(u["created"]),
         ]
         for u in found
     ]
-    return table(["user", "", "devices", "since"], rows)
+    return format_table(["user", "", "devices", "since"], rows)
 
 
 def _tokens(found: Any) -> str:
     rows = [[t["token"], str(t["used"]), str(t["uses"] or "always")] for t in found]
-    return table(["token", "used", "of"], rows)
+    return format_table(["token", "used", "of"], rows)
 
 
 def _reports(found: Any) -> str:
     rows = [
-        [when(r["at"]), r["by"], r.get("event") or r.get("room") or r.get("user", ""), r["reason"]]
+        [format_time(r["at"]), r["by"], r.get("event") or r.get("room") or r.get("user", ""), r["reason"]]
         for r in found
     ]
-    return table(["at", "by", "of", "reason"], rows)
+    return format_table(["at", "by", "of", "reason"], rows)
 
 
 def _examined(found: Any) -> str:

@@ -7,7 +7,7 @@ import sys
 from contextlib import closing
 
 import pytest
-from hansa.config.reader import Mistakes, parse
+from hansa.config.reader import ConfigErrors, parse
 from hansa.model.errors import ConfigError
 from hansa.store import open_store
 from hansa.store.base import Collection, Schema
@@ -90,7 +90,7 @@ def test_the_url_may_be_a_secret_and_is_in_no_representation(url, tmp_path, monk
 
 def test_a_missing_variable_is_a_mistake(tmp_path, monkeypatch):
     monkeypatch.delenv("HANSA_STORE", raising=False)
-    with pytest.raises(Mistakes, match="no HANSA_STORE"):
+    with pytest.raises(ConfigErrors, match="no HANSA_STORE"):
         configured({"env": "HANSA_STORE"}, tmp_path)
 
 
