@@ -37,7 +37,7 @@ from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.model.events import Delivery, Event, Link
 from hansa.model.ref import NativeId
 from hansa.pacing.backoff import Backoff
-from hansa.pacing.delivery_throttle import Throttle
+from hansa.pacing.delivery_throttle import DeliveryThrottle
 from hansa.pacing.store_retry import Work, patiently
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store import catalogue
@@ -240,7 +240,7 @@ class App:
         if setup.id in self.runners:
             raise ConfigError("a network of this name is open already", path=f"networks.{setup.id}")
         clock = self.seams.clock
-        runner = NetworkSupervisor(setup.id, self.seams, Throttle(clock, setup.rate, setup.burst))
+        runner = NetworkSupervisor(setup.id, self.seams, DeliveryThrottle(clock, setup.rate, setup.burst))
         context = NetworkContextImpl(self, runner, setup.options)
         self.runners[setup.id], self.contexts[setup.id] = runner, context
         runner.opened = lambda: self._fresh(context, setup)

@@ -16,7 +16,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from hansa import terminal
-from hansa.admin.api import Operations
+from hansa.admin.api import AdminApi
 from hansa.api.contracts import RoomWish
 from hansa.app import App
 from hansa.bus.decision_log import Retention
@@ -27,8 +27,8 @@ from hansa.config.settings import TlsConfig
 from hansa.environment import Environment, SystemClock, SystemRandom
 from hansa.file_descriptors import connections_within, raise_limit
 from hansa.host import loader
-from hansa.http.client import Outbound
-from hansa.http.connection_limits import Intake, IntakeLimits
+from hansa.http.client import HttpClient
+from hansa.http.connection_limits import ConnectionLimiter, ConnectionLimits
 from hansa.http.listener import Certificate, Dispatcher, Listener, TlsContexts
 from hansa.http.request_bodies import MIB, BodyBudget, BodyLimits
 from hansa.logs import log_to
@@ -52,7 +52,7 @@ AWAY = 6
 #: Seconds between looks at the database while nobody asks how it is.
 _LOOK_AT_STORE = 10.0
 #: Connections that the command line and the metrics have for themselves.
-_LOCAL = IntakeLimits(total=64, per_address=64, per_group=64)
+_LOCAL = ConnectionLimits(total=64, per_address=64, per_group=64)
 Printer = Callable[[str], None]
 
 
@@ -84,7 +84,7 @@ class Process:
         self._say = say
         folder, server = config.folder, config.server
         ca = folder / server.ca_file if server.ca_file else None
-        self._http = Outbound(ca_file=ca, private_networks=server.private_networks, count=self._count)
+        self._http = HttpClient(ca_file=ca, private_networks=server.private_networks, count=self._count)
         networks = [
             NetworkSetup(
                 id=n.id,
@@ -115,7 +115,7 @@ class Process:
                 ),
             )
         )
-        self._operations = Operations(self.app, self.reload, end)
+        self._operations = AdminApi(self.app, self.reload, end)
         self.app.measures.append(self._http.measures)
         self._tls: TlsContexts | None = None
         self._starting = False
@@ -183,11 +183,11 @@ class Process:
         """The socket of the command line, and the address of the metrics."""
         socket = str(self._config.folder / self._config.server.admin.removeprefix("unix:"))
         local = Dispatcher({"": self._operations.routes()}, self.app.count)
-        listeners = [Listener(local, socket, 0, intake=Intake(_LOCAL, self.app.count))]
+        listeners = [Listener(local, socket, 0, intake=ConnectionLimiter(_LOCAL, self.app.count))]
         if self._config.server.metrics:
             host, _, port = self._config.server.metrics.rpartition(":")
             watched = Dispatcher({"": self._operations.watched()}, self.app.count)
-            apart = Intake(_LOCAL, self.app.count)
+            apart = ConnectionLimiter(_LOCAL, self.app.count)
             listeners.append(Listener(watched, host.strip("[]"), int(port), intake=apart))
         return listeners
 
@@ -218,18 +218,18 @@ class Process:
                 self._say(f"store: degraded, {now}" if now else "store: up")
             was = now
 
-    def _shares(self) -> tuple[Intake, BodyBudget]:
+    def _shares(self) -> tuple[ConnectionLimiter, BodyBudget]:
         """What all public addresses have together: connections, as far as there are descriptors for them, and
         memory for bodies. The socket of the command line and the metrics have their own.
         """
         server = self._config.server
-        limits = IntakeLimits(
+        limits = ConnectionLimits(
             total=server.connections,
             per_address=server.connections_per_address,
             per_group=server.connections_per_subnet,
         )
         most = connections_within(raise_limit(), server.connections)
-        intake = Intake(limits.within(most), self.app.count)
+        intake = ConnectionLimiter(limits.within(most), self.app.count)
         budget = BodyBudget(BodyLimits.of(server.body_memory * MIB), self.app.count)
         self.app.measures += [intake.measures, budget.measures]
         return intake, budget

@@ -7,7 +7,7 @@ from clients.people import house, part
 from core.test_admin_gate import request
 from hansa import Delete, LocalProtocolError, RoomWish
 from hansa.admin.room_names import RoomNames
-from hansa.admin.rooms import RoomOperations
+from hansa.admin.rooms import RoomCommands
 from hansa.cli.main import commands_of
 from matrix.inbound import OURS, THEIRS
 
@@ -119,7 +119,7 @@ async def test_rooms_are_listed_with_their_addresses(tmp_path):
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(room_alias_name="balcony", name="Balcony")
-        rooms, shed = RoomOperations(home.app, RoomNames(home.app)), await _made(home, RoomWish(), "shed")
+        rooms, shed = RoomCommands(home.app, RoomNames(home.app)), await _made(home, RoomWish(), "shed")
         listed = {r["name"]: r["addresses"] for r in await rooms.rooms(request(), None)}
         assert listed["Balcony"] == [f"matrix:#balcony:{OURS}"]
         assert listed["shed"] == [f"matrix:#shed:{OURS}"]

@@ -21,7 +21,7 @@ from hansa import (
     Verdict,
     ViewDelta,
 )
-from hansa.admin.api import Operations
+from hansa.admin.api import AdminApi
 from hansa.admin.policy_gate import FREE, AdminGate
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.cli import show
@@ -53,7 +53,7 @@ class _Routes:
         self.found[method, pattern] = endpoint
 
 
-def routes(operations: Operations, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Any]:
+def routes(operations: AdminApi, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Any]:
     made = _Routes()
     monkeypatch.setattr("hansa.admin.api.Router", lambda: made)
     operations.routes()
@@ -77,7 +77,7 @@ async def test_every_change_is_asked_about_and_nothing_else(monkeypatch: pytest.
     made: dict[str, Actor] = {}
     strict = Strict()
     async with running(networks(made), rooms=[("left:a", "right:b")]) as app:
-        found = routes(Operations(app, _nothing_to_reload, lambda: None), monkeypatch)
+        found = routes(AdminApi(app, _nothing_to_reload, lambda: None), monkeypatch)
         app.decisions.replace([InstalledPolicy(name="strict", policy=strict)])
         free = {pattern for method, pattern in found if method != "POST"} | FREE
         assert {"/reload", "/policy/test", "/drain", "/promote"} == FREE, (
@@ -105,9 +105,7 @@ async def test_a_change_is_refused_with_its_decision_and_done_once_the_policy_al
 ) -> None:
     made: dict[str, Actor] = {}
     async with running(networks(made), rooms=[("left:a", "right:b")]) as app:
-        unlink = routes(Operations(app, _nothing_to_reload, lambda: None), monkeypatch)[
-            "POST", "/rooms/unlink"
-        ]
+        unlink = routes(AdminApi(app, _nothing_to_reload, lambda: None), monkeypatch)["POST", "/rooms/unlink"]
         app.decisions.replace([InstalledPolicy(name="strict", policy=Strict())])
         with pytest.raises(RemoteProtocolError, match=r"two persons are needed \[d-"):
             await unlink(request({"link": "right:b"}))
@@ -157,9 +155,7 @@ async def test_a_denied_server_in_a_room_is_named_and_nothing_is_kept_of_looking
 ) -> None:
     made: dict[str, Actor] = {}
     async with running(networks(made), rooms=[("left:a", "right:b")]) as app:
-        room_of = routes(Operations(app, _nothing_to_reload, lambda: None), monkeypatch)[
-            "GET", "/rooms/{room}"
-        ]
+        room_of = routes(AdminApi(app, _nothing_to_reload, lambda: None), monkeypatch)["GET", "/rooms/{room}"]
         people = [
             RoomMember(user=NativeId("left", f"p@{server}"), membership=Membership.JOIN, server=server)
             for server in ("good", "evil")

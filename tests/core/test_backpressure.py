@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from hansa import Busy, Request, Router
 from hansa.http.listener import Dispatcher, Listener
-from hansa.pacing.delivery_throttle import Throttle
+from hansa.pacing.delivery_throttle import DeliveryThrottle
 from hansa.setup import NetworkSetup
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.sim import Simulation, VirtualClock, simulate
@@ -38,7 +38,7 @@ async def test_a_busy_endpoint_answers_429_and_says_when_to_come_back(after, sec
 
 def test_a_throttle_lets_a_burst_pass_and_then_its_rate():
     async def scenario(sim: Simulation) -> None:
-        throttle = Throttle(VirtualClock(asyncio.get_running_loop(), 0), rate=2.0, burst=5)
+        throttle = DeliveryThrottle(VirtualClock(asyncio.get_running_loop(), 0), rate=2.0, burst=5)
         times = list[float]()
         for _ in range(9):
             await throttle.pass_one()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hansa.admin.api import Operations
+from hansa.admin.api import AdminApi
 from hansa.app import App
 from hansa.cli import show, socket_client
 from hansa.cli.main import commands_of, main
@@ -43,7 +43,7 @@ async def test_health_is_200_while_the_store_is_slow_and_503_while_it_fails():
     await app.start()
 
     async def asked() -> tuple[int, str, bool]:
-        answer = await Operations(app, None, None).health(Request(method="GET", target="/health", host=""))
+        answer = await AdminApi(app, None, None).health(Request(method="GET", target="/health", host=""))
         body = json.loads(answer.body)
         return answer.status, body["store"], body["ok"]
 

@@ -9,9 +9,9 @@ from typing import Any, Self
 import pytest
 from hansa import Request, Response, Router
 from hansa.http import acceptor, tls_handshakes
-from hansa.http.connection_limits import Intake, IntakeLimits
+from hansa.http.connection_limits import ConnectionLimiter, ConnectionLimits
 from hansa.http.listener import Certificate, Dispatcher, Listener, TlsContexts
-from hansa.http.tls_handshakes import HandshakeLimits, HandshakeRates, Turns
+from hansa.http.tls_handshakes import HandshakeLimits, HandshakeRates, HandshakeTurns
 from hansa.testing import until
 from peers.ca import PrivateCA
 
@@ -45,7 +45,7 @@ class Secure:
 
         router.add("GET", "/here", here)
         dispatcher = Dispatcher({"": router}, self.counts, ["127.8.0.0/16"])
-        intake = Intake(IntakeLimits(), self.counts)
+        intake = ConnectionLimiter(ConnectionLimits(), self.counts)
         self.listener = Listener(dispatcher, "127.0.0.1", 0, self.contexts, intake=intake)
 
     async def __aenter__(self) -> Self:
@@ -110,13 +110,13 @@ async def test_hellos_that_come_together_are_read_one_a_round(tmp_path):
 
 async def test_nothing_is_made_for_who_only_connects_or_ends_no_hello(tmp_path, monkeypatch):
     begun: list[str] = []
-    mine = Turns.mine
+    mine = HandshakeTurns.mine
 
-    async def noted(self: Turns, group: str) -> None:
+    async def noted(self: HandshakeTurns, group: str) -> None:
         begun.append(group)
         await mine(self, group)
 
-    monkeypatch.setattr(Turns, "mine", noted)
+    monkeypatch.setattr(HandshakeTurns, "mine", noted)
     async with Secure(tmp_path) as server:
         silent, slow = await server.connect(), await server.connect()
         first = hello()
@@ -151,7 +151,7 @@ async def test_an_address_that_shakes_hands_too_often_is_turned_away_and_no_othe
 
 async def test_networks_take_turns():
     """A thousand hellos of one network do not stand before the one of another."""
-    turns, order = Turns(), []
+    turns, order = HandshakeTurns(), []
 
     async def take(group: str) -> None:
         await turns.mine(group)
@@ -162,7 +162,7 @@ async def test_networks_take_turns():
 
 
 async def test_who_gives_up_leaves_the_turn_to_the_next():
-    turns = Turns()
+    turns = HandshakeTurns()
     tasks = [asyncio.get_running_loop().create_task(turns.mine(f"g{n % 3}")) for n in range(9)]
     await asyncio.sleep(0)
     for task in tasks[1:8]:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from hansa import Request, Response, Router
 from hansa.http import acceptor, connection
-from hansa.http.connection_limits import Entry, Intake, IntakeLimits, RequestShares
+from hansa.http.connection_limits import ConnectionEntry, ConnectionLimiter, ConnectionLimits, RequestShares
 from hansa.http.listener import Certificate, Dispatcher, Listener, TlsContexts
-from hansa.http.unread_responses import Untaken
+from hansa.http.unread_responses import UnreadResponses
 from hansa.testing import until
 from peers.ca import PrivateCA
 
@@ -33,10 +33,10 @@ class Counts(dict[str, int]):
 class Server:
     """``/here`` answers at once, ``/wait`` when told, ``/large`` with more than sockets hold."""
 
-    def __init__(self, limits: IntakeLimits, **more: Any) -> None:
+    def __init__(self, limits: ConnectionLimits, **more: Any) -> None:
         self.counts = Counts()
         self.clients: list[Client] = []
-        self.intake = Intake(limits, self.counts)
+        self.intake = ConnectionLimiter(limits, self.counts)
         self.released = asyncio.Event()
         self.waiting = self.cancelled = 0
         router = self.router = Router()
@@ -72,7 +72,7 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(limits: IntakeLimits, **more: Any) -> AsyncIterator[Server]:
+async def serving(limits: ConnectionLimits, **more: Any) -> AsyncIterator[Server]:
     server = Server(limits, **more)
     await server.listener.start()
     try:
@@ -124,7 +124,7 @@ def certificate(tmp_path):
     return TlsContexts(Certificate(certificate=chain, key=key), {})
 
 
-SMALL = IntakeLimits(total=64, per_address=16, per_group=32)
+SMALL = ConnectionLimits(total=64, per_address=16, per_group=32)
 
 
 async def test_a_thousand_idle_connections_keep_nobody_out():
@@ -183,7 +183,7 @@ async def test_where_all_are_busy_newcomers_of_the_same_address_are_turned_away(
 
 
 async def test_the_command_line_has_connections_of_its_own(tmp_path):
-    async with serving(IntakeLimits(total=4, per_address=4, per_group=4)) as public:
+    async with serving(ConnectionLimits(total=4, per_address=4, per_group=4)) as public:
         busy = [await connected(public) for _ in range(4)]
         for client in busy:
             client.send("/wait")
@@ -237,7 +237,7 @@ async def test_who_takes_no_answer_is_let_go(monkeypatch):
 
 async def test_answers_that_nobody_takes_have_a_share_of_the_memory():
     async with serving(SMALL) as server:
-        server.intake.untaken = Untaken(100 * 1024 * 1024, 150 * 1024 * 1024)
+        server.intake.untaken = UnreadResponses(100 * 1024 * 1024, 150 * 1024 * 1024)
         greedy = [await connected(server, "127.0.0.1") for _ in range(2)]
         for client in greedy:
             client.writer.transport.pause_reading()
@@ -331,7 +331,7 @@ async def test_a_large_answer_has_its_length_and_leaves_the_connection_open():
 
 
 async def test_an_answer_under_way_is_not_idle():
-    limits = IntakeLimits(total=2, per_address=1, per_group=2)
+    limits = ConnectionLimits(total=2, per_address=1, per_group=2)
     async with serving(limits) as server:
         client = await connected(server)
         client.send("/large")
@@ -393,7 +393,7 @@ async def test_few_requests_wait_behind_one_that_is_answered():
 
 
 async def test_a_proxy_brings_as_many_as_it_likes_and_its_clients_have_shares():
-    limits = IntakeLimits(total=64, per_address=4, per_group=8)
+    limits = ConnectionLimits(total=64, per_address=4, per_group=8)
     async with serving(limits, proxies=["127.0.0.1"]) as server:
         proxy = [await connected(server) for _ in range(30)]
         for client in proxy[:4]:
@@ -433,7 +433,7 @@ _POOR = """
 import asyncio, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 from hansa import Response, Router
-from hansa.http.connection_limits import Intake, IntakeLimits
+from hansa.http.connection_limits import Intake, ConnectionLimits
 from hansa.http.listener import Dispatcher, Listener
 import time
 
@@ -446,7 +446,7 @@ async def main():
     async def told(_):
         return Response(body=f"{counts.get('http_no_descriptors', 0)} {time.process_time()}".encode())
     router.add("GET", "/here", told)
-    listener = Listener(Dispatcher({"": router}, count), "127.0.0.1", 0, intake=Intake(IntakeLimits(), count))
+    listener = Listener(Dispatcher({"": router}, count), "127.0.0.1", 0, intake=Intake(ConnectionLimits(), count))
     await listener.start()
     print(listener.port, flush=True)
     await asyncio.Event().wait()
@@ -493,8 +493,8 @@ class Connected:
 def test_the_accounts_hold_whatever_comes_and_goes():
     chance = random.Random(14)
     counts = Counts()
-    intake = Intake(IntakeLimits(total=60, per_address=6, per_group=20), counts)
-    inside: list[Entry] = []
+    intake = ConnectionLimiter(ConnectionLimits(total=60, per_address=6, per_group=20), counts)
+    inside: list[ConnectionEntry] = []
     for _ in range(20_000):
         if inside and chance.random() < 0.3:
             entry = inside.pop(chance.randrange(len(inside)))
@@ -525,13 +525,13 @@ def test_the_accounts_hold_whatever_comes_and_goes():
 
 @pytest.mark.parametrize("descriptors", [60, 100, 1000, 5000])
 def test_no_group_has_more_than_half_however_few_there_are(descriptors):
-    limits = IntakeLimits().within(descriptors)
+    limits = ConnectionLimits().within(descriptors)
     assert limits.total <= max(16, descriptors)
     assert limits.per_address <= limits.per_group <= limits.total // 2
 
 
 def test_requests_that_proxies_bring_are_counted_by_subnet_too():
-    shares = RequestShares(IntakeLimits(per_address=2, per_group=3), Counts())
+    shares = RequestShares(ConnectionLimits(per_address=2, per_group=3), Counts())
     assert [shares.enter(f"192.0.2.{n}") for n in (1, 1, 1, 2, 2)] == [True, True, False, True, False]
     for n in (1, 1, 2):
         shares.leave(f"192.0.2.{n}")
@@ -541,9 +541,9 @@ def test_requests_that_proxies_bring_are_counted_by_subnet_too():
 def test_who_has_a_wide_ipv6_network_has_no_more_than_half():
     """A share for each /64 bounded nobody who has 65,536 or 4 billion of them."""
     counts = Counts()
-    intake = Intake(IntakeLimits(total=256, per_address=8, per_group=16), counts)
+    intake = ConnectionLimiter(ConnectionLimits(total=256, per_address=8, per_group=16), counts)
 
-    def enter(address: str, **how: bool) -> Entry | None:
+    def enter(address: str, **how: bool) -> ConnectionEntry | None:
         entry = intake.enter(address)
         if entry is not None:
             entry.held = Connected(**how)
@@ -566,6 +566,6 @@ def test_who_has_a_wide_ipv6_network_has_no_more_than_half():
 
 
 def test_requests_that_proxies_bring_are_counted_by_wide_ipv6_networks_too():
-    shares = RequestShares(IntakeLimits(total=64, per_address=2, per_group=3), Counts())
+    shares = RequestShares(ConnectionLimits(total=64, per_address=2, per_group=3), Counts())
     assert sum(shares.enter(f"2a00:1:2:{n:x}::1") for n in range(50)) == 6
     assert sum(shares.enter(f"2a00:1:{n:x}::1") for n in range(100, 150)) == 12 - 6

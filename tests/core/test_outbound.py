@@ -17,7 +17,7 @@ import pytest
 from aiohttp.resolver import AsyncResolver
 from hansa import Failure, HttpError, HttpRequest
 from hansa.http import client
-from hansa.http.client import Outbound
+from hansa.http.client import HttpClient
 from hansa.http.client_slots import Cause, SlotLimits, Slots
 from hansa.testing import until
 
@@ -74,8 +74,8 @@ async def peers(*served: Peer) -> AsyncIterator[list[int]]:
 
 
 @asynccontextmanager
-async def way_out(**more: Any) -> AsyncIterator[Outbound]:
-    http = Outbound(**{"private_networks": ["127.0.0.0/8"], **more})
+async def way_out(**more: Any) -> AsyncIterator[HttpClient]:
+    http = HttpClient(**{"private_networks": ["127.0.0.0/8"], **more})
     try:
         yield http
     finally:

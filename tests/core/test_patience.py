@@ -12,7 +12,7 @@ import pytest
 from hansa import terminal
 from hansa.environment import Environment
 from hansa.host.supervisor import NetworkSupervisor
-from hansa.pacing.delivery_throttle import Throttle
+from hansa.pacing.delivery_throttle import DeliveryThrottle
 from hansa.pacing.store_retry import patiently
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.testing.clock import ManualClock
@@ -82,7 +82,7 @@ async def test_what_is_broken_is_not_called_again(slept):
 async def test_a_fault_in_a_task_restarts_no_network(slept):
     clock = ManualClock()
     runner = NetworkSupervisor(
-        "left", Environment(clock, SeededRandom(1, "backoff")), Throttle(clock, 1000.0, 1000)
+        "left", Environment(clock, SeededRandom(1, "backoff")), DeliveryThrottle(clock, 1000.0, 1000)
     )
     done, calls = asyncio.Event(), []
 

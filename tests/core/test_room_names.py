@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from core.test_admin_gate import request
 from hansa import LocalProtocolError, Message, NamesRooms, OpenedRoom, RemoteProtocolError, RoomWish
-from hansa.admin.deliveries import DeliveryOperations
-from hansa.admin.policies import PolicyOperations
+from hansa.admin.deliveries import DeliveryCommands
+from hansa.admin.policies import PolicyCommands
 from hansa.admin.room_names import RoomNames
-from hansa.admin.rooms import RoomOperations
+from hansa.admin.rooms import RoomCommands
 from hansa.app import App
 from hansa.cli import show
 from hansa.model.commands import format_pairs
@@ -51,7 +51,7 @@ def named(made: dict[str, Actor], addresses: Mapping[str, str]) -> Any:
 async def _everything(app: App, name: str) -> set[str]:
     """What each command finds under a name, as the id of its room or link."""
     names = RoomNames(app)
-    rooms, policies = RoomOperations(app, names), PolicyOperations(app, names)
+    rooms, policies = RoomCommands(app, names), PolicyCommands(app, names)
     shown = await rooms.room(request(room=name), None)
     tested = await policies.test(request(), {"room": name, "sender": "right:ann@x", "text": "hi"})
     assert tested["action"] == "allow"
@@ -69,8 +69,8 @@ async def test_every_command_takes_any_name(name: str) -> None:
         assert isinstance(made["left"], NamesRooms)
         (room,) = app.rooms
         assert await _everything(app, name or room.id) == {room.id}
-        rooms = RoomOperations(app, RoomNames(app))
-        deliveries = DeliveryOperations(app, RoomNames(app))
+        rooms = RoomCommands(app, RoomNames(app))
+        deliveries = DeliveryCommands(app, RoomNames(app))
         (listed,) = await rooms.rooms(request(), None)
         assert listed["addresses"] == ["left:#lobby"]
         assert "left:#lobby" in show.rooms([listed])
@@ -101,7 +101,7 @@ async def test_a_wish_reaches_the_network_that_makes_the_room() -> None:
     made: dict[str, Actor] = {}
     plugin = named(made, {})
     async with running({"left": (plugin, Config()), "right": (plugin, Config())}) as app:
-        rooms = RoomOperations(app, RoomNames(app))
+        rooms = RoomCommands(app, RoomNames(app))
         body = {"links": ["left:a", "right:b"], "name": "Lobby", "published": True}
         await rooms.create(request(), body)
         assert made["left"].wished == dict.fromkeys(("a", "b"), RoomWish(name="Lobby", published=True))

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from hansa.environment import Failure, HttpError, HttpRequest
-from hansa.http.client import Outbound
+from hansa.http.client import HttpClient
 from hansa.standstill import Standstill
 from hansa.store.base import StoreError
 
@@ -78,7 +78,7 @@ async def test_who_stood_still_while_it_asked_asks_again(bench):
 async def test_who_lost_its_database_says_nothing(bench):
     bench.now += 5.1
     bench.answer = bench.lost
-    http = Outbound(private_networks=["127.0.0.0/8"])
+    http = HttpClient(private_networks=["127.0.0.0/8"])
     http.may_speak = bench.standstill.may_speak
     heard: list[object] = []
     server = await asyncio.start_server(lambda _reader, writer: heard.append(writer), "127.0.0.1", 0)

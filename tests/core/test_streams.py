@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hansa import BlobNotFound, BlobTooLarge, Failure, HttpError, HttpRequest, Request, Response, Router
 from hansa.http import listener as listen
-from hansa.http.client import Outbound
+from hansa.http.client import HttpClient
 from hansa.http.listener import Dispatcher, Listener
 from hansa.store.blobs import CHUNK, FileBlobs, MemoryBlobs
 
@@ -52,7 +52,7 @@ async def giving(source: Source, counts: dict[str, int] | None = None) -> AsyncI
     router.add("GET", "/file", give)
     listener = Listener(Dispatcher({"": router}, count), "127.0.0.1", 0)
     await listener.start()
-    http = Outbound(private_networks=["127.0.0.0/8"])
+    http = HttpClient(private_networks=["127.0.0.0/8"])
     try:
         yield lambda **more: http.stream(
             HttpRequest(method="GET", host="127.0.0.1", port=listener.port, target="/file", **more)

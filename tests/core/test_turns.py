@@ -7,14 +7,14 @@ import asyncio
 from hansa.model.crossing import DirectoryQuery, ProfileChange
 from hansa.model.crossing_parts import source_of
 from hansa.model.ref import NativeId
-from hansa.pacing.fair_turns import Turns
+from hansa.pacing.fair_turns import FairTurns
 
 
 class Log:
     """Who had a turn, in order; never two at once."""
 
     def __init__(self) -> None:
-        self.turns = Turns()
+        self.turns = FairTurns()
         self.order: list[str] = []
         self.within = 0
 
@@ -53,7 +53,7 @@ async def test_who_gives_up_keeps_nobody_waiting() -> None:
 
 
 async def test_a_turn_that_comes_to_who_gives_up_goes_on() -> None:
-    turns, order = Turns(), list[str]()
+    turns, order = FairTurns(), list[str]()
 
     async def work(name: str) -> None:
         async with turns.of(name):

@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-from hansa.admin.deliveries import DeliveryOperations
-from hansa.admin.policies import PolicyOperations
+from hansa.admin.deliveries import DeliveryCommands
+from hansa.admin.policies import PolicyCommands
 from hansa.admin.policy_gate import AdminGate, Work
 from hansa.admin.room_names import RoomNames, missing
-from hansa.admin.rooms import RoomOperations
+from hansa.admin.rooms import RoomCommands
 from hansa.api.contracts import HasAdminCommands
 from hansa.app import App
 from hansa.environment import Request, Response
@@ -29,7 +29,7 @@ _STANDBY = frozenset({"/status", "/plugins", "/progress", "/reload", "/drain", "
 Reload = Callable[[], Awaitable[tuple[list[str], list[str]]]]
 
 
-class Operations:
+class AdminApi:
     """The endpoints. ``reload`` is given by whoever read the configuration; ``end`` stops the process."""
 
     def __init__(self, app: App, reload: Reload, end: Callable[[], None]) -> None:
@@ -44,8 +44,8 @@ class Operations:
     def routes(self) -> Router:
         """The admin socket's router."""
         router, names = Router(), RoomNames(self._app)
-        rooms, deliveries = RoomOperations(self._app, names), DeliveryOperations(self._app, names)
-        policies = PolicyOperations(self._app, names)
+        rooms, deliveries = RoomCommands(self._app, names), DeliveryCommands(self._app, names)
+        policies = PolicyCommands(self._app, names)
         for method, pattern, work in (
             ("GET", "/status", self.status),
             ("GET", "/plugins", self.plugins),

@@ -17,7 +17,7 @@ from hansa.model.ref import NativeId
 from hansa.store.paging import scan_all
 
 
-class DeliveryOperations:
+class DeliveryCommands:
     """``hansa deliveries ...`` and ``hansa where``."""
 
     def __init__(self, app: App, names: RoomNames) -> None:

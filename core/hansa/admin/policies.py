@@ -21,7 +21,7 @@ from hansa.model.verdict import strictest
 _MOST = 1000
 
 
-class PolicyOperations:
+class PolicyCommands:
     """``hansa policy ...``."""
 
     def __init__(self, app: App, names: RoomNames) -> None:

@@ -17,7 +17,7 @@ from hansa.model.events import Link
 _SERVERS = 500
 
 
-class RoomOperations:
+class RoomCommands:
     """``hansa rooms ...``."""
 
     def __init__(self, app: App, names: RoomNames) -> None:

@@ -27,7 +27,7 @@ from hansa.model.events import Delivery, Event, Link
 from hansa.model.features import PLAIN, degrade
 from hansa.model.ref import NativeId
 from hansa.pacing.backoff import Backoff
-from hansa.pacing.delivery_throttle import Throttle
+from hansa.pacing.delivery_throttle import DeliveryThrottle
 from hansa.store.base import Put, ScopedStore, Write
 from hansa.store.faults import StoreFault
 
@@ -46,7 +46,7 @@ class DeliveryTarget(Protocol):
     """A network as delivery sees it."""
 
     id: str
-    throttle: Throttle
+    throttle: DeliveryThrottle
 
     @property
     def network(self) -> Network | None:

@@ -16,7 +16,7 @@ from hansa.model.crossing import Crossing, EphemeralIn, EphemeralOut, EventIn, E
 from hansa.model.crossing_parts import named_by, source_of, weight_of
 from hansa.model.lru import LruCache
 from hansa.model.verdict import ALLOW, Action, Verdict, narrowed, strictest
-from hansa.pacing.fair_turns import Turns
+from hansa.pacing.fair_turns import FairTurns
 from hansa.pacing.loop_budget import LoopBudget
 from hansa.store.base import CompareAndSwap, Conflict, Put, ScopedStore, Write
 
@@ -106,7 +106,7 @@ class PolicyEngine:
         self.kept = DecisionLog(store, clock, random)
         #: What judging, and making ready for it, takes of a round of the event loop.
         self.budget = LoopBudget()
-        self._heavy = Turns()
+        self._heavy = FairTurns()
         #: The number of the policies that judge now. It rises with every change of them, also while nothing
         #: ran; 0 where there has never been one. A verdict belongs to the generation that gave it.
         self.generation = 0

@@ -13,7 +13,7 @@ from hansa.environment import Environment
 from hansa.model.content import Kind
 from hansa.model.events import Delivery
 from hansa.pacing.backoff import Backoff
-from hansa.pacing.delivery_throttle import Throttle
+from hansa.pacing.delivery_throttle import DeliveryThrottle
 from hansa.pacing.store_retry import MOST, Work, patiently
 from hansa.store.faults import StoreFault
 
@@ -33,7 +33,7 @@ class NetworkFactory(Protocol):
 class NetworkSupervisor:
     """Supervises one network and is its gate for deliveries."""
 
-    def __init__(self, network_id: str, seams: Environment, throttle: Throttle) -> None:
+    def __init__(self, network_id: str, seams: Environment, throttle: DeliveryThrottle) -> None:
         self.id = network_id
         self.throttle = throttle
         self.state = "starting"

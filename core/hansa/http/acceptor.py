@@ -12,8 +12,8 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hansa.http.connection_limits import Entry, Intake
-from hansa.http.tls_handshakes import HandshakeLimits, HandshakeRates, Turns, hello_received
+from hansa.http.connection_limits import ConnectionEntry, ConnectionLimiter
+from hansa.http.tls_handshakes import HandshakeLimits, HandshakeRates, HandshakeTurns, hello_received
 from hansa.model.addresses import neighbourhood
 from hansa.pacing.log_limit import LogLimit
 
@@ -50,12 +50,14 @@ class _Handshake:
 
 
 class Acceptor:
-    """Accepts connections of one address for an ``Intake``. ``trusted`` says whose address is a proxy's."""
+    """Accepts connections of one address for an ``ConnectionLimiter``. ``trusted`` says whose address is a
+    proxy's.
+    """
 
     def __init__(
         self,
-        intake: Intake,
-        connection: Callable[[Entry], Connection],
+        intake: ConnectionLimiter,
+        connection: Callable[[ConnectionEntry], Connection],
         count: Callable[..., None],
         *,
         trusted: Callable[[str], bool],
@@ -70,7 +72,7 @@ class Acceptor:
         self._taking: set[asyncio.Task[None]] = set()
         self._pauses: set[asyncio.TimerHandle] = set()
         self._told = LogLimit(_log)
-        self._turns = Turns()
+        self._turns = HandshakeTurns()
         self._rates = HandshakeRates(HandshakeLimits(), lambda: asyncio.get_running_loop().time())
 
     @property
@@ -150,7 +152,7 @@ class Acceptor:
         self._taking.add(task)
         task.add_done_callback(self._taking.discard)
 
-    def _too_often(self, accepted: socket.socket, entry: Entry) -> None:
+    def _too_often(self, accepted: socket.socket, entry: ConnectionEntry) -> None:
         self._count("http_turned_away", share="handshakes")
         self._told.warning(
             entry.group, "connections from %s are turned away: it makes too many a second", entry.group
@@ -158,7 +160,7 @@ class Acceptor:
         self._intake.leave(entry)
         accepted.close()
 
-    async def _connect(self, accepted: socket.socket, entry: Entry) -> None:
+    async def _connect(self, accepted: socket.socket, entry: ConnectionEntry) -> None:
         secure = self._tls is not None
         try:
             if secure:

@@ -64,7 +64,7 @@ class _Guarded(OSError):
     """The guard lets nobody connect there."""
 
 
-class Outbound:
+class HttpClient:
     """See ``hansa.environment.Http``. ``count`` is told what is refused and what fails."""
 
     def __init__(

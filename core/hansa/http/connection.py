@@ -10,7 +10,7 @@ import orjson
 from aiohttp import StreamReader, web
 
 from hansa.environment import Admitted, Response
-from hansa.http.connection_limits import Entry, Intake
+from hansa.http.connection_limits import ConnectionEntry, ConnectionLimiter
 from hansa.http.router import Route
 from hansa.pacing.log_limit import LogLimit
 
@@ -26,7 +26,7 @@ _LARGEST_HEAD, _PIPELINED = 64 * 1024, 2
 _log = logging.getLogger("hansa.http")
 
 
-def fault(status: int, code: str, text: str, headers: Mapping[str, str] | None = None) -> Response:
+def error_response(status: int, code: str, text: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error answer in the form that Matrix gave the web."""
     body = orjson.dumps({"errcode": code, "error": text.encode(errors="replace").decode()})
     return Response(status=status, body=body, headers=headers or {})
@@ -39,7 +39,7 @@ def out_of_order() -> Response:
 
 def come_again(text: str, seconds: int) -> Response:
     """The answer to what is to be asked again later, by clients and servers."""
-    return fault(503, "M_UNKNOWN", text, {"Retry-After": str(seconds)})
+    return error_response(503, "M_UNKNOWN", text, {"Retry-After": str(seconds)})
 
 
 class _Answer(web.Response):
@@ -53,7 +53,7 @@ class _Answer(web.Response):
             self._body = None
 
 
-def bound(answer: Response) -> web.Response:
+def bind_protocol(answer: Response) -> web.Response:
     """An answer as the server library wants it."""
     return _Answer(
         status=answer.status,
@@ -68,11 +68,11 @@ class Connection(web.RequestHandler):
 
     def __init__(
         self,
-        server: Server,
+        server: HttpProtocolFactory,
         count: Callable[..., None],
         loop: asyncio.AbstractEventLoop,
-        intake: Intake,
-        entry: Entry,
+        intake: ConnectionLimiter,
+        entry: ConnectionEntry,
     ) -> None:
         super().__init__(
             server,
@@ -105,15 +105,15 @@ class Connection(web.RequestHandler):
         self.reads_only = False
 
     def idle(self) -> bool:
-        """See ``hansa.http.connection_limits.Held``."""
+        """See ``hansa.http.connection_limits.LimitedConnection``."""
         return not self._request_in_progress and not self._messages
 
     def heard(self) -> bool:
-        """See ``hansa.http.connection_limits.Held``."""
+        """See ``hansa.http.connection_limits.LimitedConnection``."""
         return self._request_count > 0
 
     def abort(self) -> None:
-        """See ``hansa.http.connection_limits.Held``."""
+        """See ``hansa.http.connection_limits.LimitedConnection``."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -157,7 +157,7 @@ class Connection(web.RequestHandler):
         self.abort()
 
     def let_go(self) -> None:
-        """See ``hansa.http.unread_responses.Waiting``."""
+        """See ``hansa.http.unread_responses.UnreadHolder``."""
         self._count("http_not_taken")
         self.abort()
 
@@ -221,33 +221,33 @@ class Connection(web.RequestHandler):
         if status < 500:
             self._count("http_malformed")
             self._told.info(self.entry.group, "%s sent invalid HTTP: %s", request.remote, type(exc).__name__)
-            answer = fault(status, "M_UNKNOWN", "this is not HTTP as it has to be")
+            answer = error_response(status, "M_UNKNOWN", "this is not HTTP as it has to be")
         else:
             self._count("http_internal_errors")
             failure = exc or RuntimeError("no error was given")
             self._told.exception(failure, "a request of %s failed", request.remote)
-            answer = fault(status, "M_UNKNOWN", "an internal error, which was logged")
+            answer = error_response(status, "M_UNKNOWN", "an internal error, which was logged")
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
-        response = bound(answer)
+        response = bind_protocol(answer)
         response.force_close()
         return response
 
 
-class Server(web.Server):
+class HttpProtocolFactory(web.Server):
     """Makes a ``Connection`` of every client. ``count`` is told what goes wrong before there is a request."""
 
     def __init__(
         self,
         answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         count: Callable[..., None],
-        intake: Intake,
+        intake: ConnectionLimiter,
     ) -> None:
         super().__init__(answer)
         self._count = count
         self._intake = intake
         self.told = LogLimit(_log)
 
-    def connection(self, entry: Entry) -> Connection:
+    def connection(self, entry: ConnectionEntry) -> Connection:
         """A connection that was let in."""
         return Connection(self, self._count, self._loop, self._intake, entry)

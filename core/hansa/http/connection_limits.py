@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from hansa.http.unread_responses import Untaken
+from hansa.http.unread_responses import UnreadResponses
 from hansa.model.addresses import network_share, networks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IntakeLimits:
+class ConnectionLimits:
     """Connections in all, from one address, and from one group of neighbours (IPv4 /24, IPv6 /64). An IPv6
     /48 may have twice as many as a /64, a /32 four times as many, and none more than half of all.
     """
@@ -21,18 +21,18 @@ class IntakeLimits:
     per_address: int = 256
     per_group: int = 512
 
-    def within(self, total: int) -> IntakeLimits:
+    def within(self, total: int) -> ConnectionLimits:
         """The same for fewer connections in all: no group has more than half of them."""
         total = max(16, min(self.total, total))
         group = max(8, min(self.per_group, total // 2))
-        return IntakeLimits(total=total, per_address=min(self.per_address, group), per_group=group)
+        return ConnectionLimits(total=total, per_address=min(self.per_address, group), per_group=group)
 
     def of_network(self, wider: int) -> int:
         """Connections of the ``wider``-th of the ``networks`` of an address, from 0."""
         return network_share(self.per_group, wider, self.total)
 
 
-class Held(Protocol):
+class LimitedConnection(Protocol):
     """A connection, as far as it can be let go."""
 
     def idle(self) -> bool:
@@ -49,7 +49,7 @@ class Held(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class ConnectionEntry:
     """One connection that was let in. ``held`` is set once there is something to close. ``trusted`` is a
     proxy's: it counts in all and against no share.
     """
@@ -57,7 +57,7 @@ class Entry:
     address: str
     networks: tuple[str, ...]
     trusted: bool = False
-    held: Held | None = None
+    held: LimitedConnection | None = None
     gone: bool = False
 
     @property
@@ -99,22 +99,22 @@ class _Ranking:
         return next(iter(self._by_size[self._top])) if self._top else None
 
 
-class Intake:
+class ConnectionLimiter:
     """Lets connections in. Where a share is used up, the one that has been idle longest in it makes room, and
     a newcomer is refused only where all are busy. So one address can use up what is its own, and no more.
     """
 
-    def __init__(self, limits: IntakeLimits, count: Callable[..., None]) -> None:
+    def __init__(self, limits: ConnectionLimits, count: Callable[..., None]) -> None:
         self.limits = limits
         self._count = count
         self._all = 0
-        self._trusted: dict[Entry, None] = {}
+        self._trusted: dict[ConnectionEntry, None] = {}
         self._groups = _Ranking()
         self._wider = _Ranking()
         self._addresses = _Ranking()
-        self._members: dict[str, dict[Entry, None]] = {}
+        self._members: dict[str, dict[ConnectionEntry, None]] = {}
         #: What is held of answers for connections that do not take them.
-        self.untaken = Untaken()
+        self.untaken = UnreadResponses()
 
     def measures(self) -> Iterator[tuple[str, dict[str, str], float]]:
         """Gauges: connections, and those of the largest group."""
@@ -123,9 +123,9 @@ class Intake:
         yield "http_connections_largest_group", {}, self._groups.size(largest) if largest else 0
         yield "http_untaken_bytes", {}, self.untaken.total
 
-    def enter(self, address: str, *, trusted: bool = False) -> Entry | None:
+    def enter(self, address: str, *, trusted: bool = False) -> ConnectionEntry | None:
         """A place for a connection from an address; None if it has to be refused."""
-        entry = Entry(address, networks(address), trusted)
+        entry = ConnectionEntry(address, networks(address), trusted)
         if not trusted:
             if self._addresses.size(address) >= self.limits.per_address and not self._relieve(
                 entry.group, address
@@ -151,13 +151,13 @@ class Intake:
     def _size(self, network: str) -> int:
         return len(self._members.get(network, ()))
 
-    def _change(self, entry: Entry, by: int) -> None:
+    def _change(self, entry: ConnectionEntry, by: int) -> None:
         self._addresses.change(entry.address, by)
         self._groups.change(entry.group, by)
         for network in entry.networks[1:]:
             self._wider.change(network, by)
 
-    def leave(self, entry: Entry) -> None:
+    def leave(self, entry: ConnectionEntry) -> None:
         """The connection is closed, or being closed."""
         if entry.gone:
             return
@@ -211,7 +211,7 @@ class Intake:
 class RequestShares:
     """Requests under way that proxies brought, by whose they are: a connection of a proxy is everybody's."""
 
-    def __init__(self, limits: IntakeLimits, count: Callable[..., None]) -> None:
+    def __init__(self, limits: ConnectionLimits, count: Callable[..., None]) -> None:
         self._limits = limits
         self._count = count
         self._addresses: Counter[str] = Counter()

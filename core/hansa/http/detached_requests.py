@@ -18,7 +18,7 @@ class Late(Exception):
     """The work goes on, and nobody waits for it: what becomes of it is found by whoever asks again."""
 
 
-class InTime:
+class DetachedRequests:
     """``away`` says whether the database is. Work whose commit may have been kept is never cut off: its
     client is told to come again and repeats it under the same transaction id.
     """

@@ -19,11 +19,18 @@ from multidict import CIMultiDictProxy
 
 from hansa.environment import Admitted, Request, Response
 from hansa.http.acceptor import Acceptor
-from hansa.http.connection import Connection, Server, bound, come_again, fault, out_of_order
-from hansa.http.connection_limits import Intake, IntakeLimits, RequestShares
-from hansa.http.detached_requests import InTime, Late
+from hansa.http.connection import (
+    Connection,
+    HttpProtocolFactory,
+    bind_protocol,
+    come_again,
+    error_response,
+    out_of_order,
+)
+from hansa.http.connection_limits import ConnectionLimiter, ConnectionLimits, RequestShares
+from hansa.http.detached_requests import DetachedRequests, Late
 from hansa.http.request_bodies import Body, BodyBudget, BodyLimits
-from hansa.http.router import BodyTooLarge, Found, Route, Router
+from hansa.http.router import BodyTooLarge, Route, RouteMatch, Router
 from hansa.model.addresses import networks
 from hansa.model.errors import Busy, RemoteProtocolError
 from hansa.model.verdict import decision_fields
@@ -103,7 +110,7 @@ class Dispatcher:
     ) -> None:
         """``away``: whether the database is, so that what waits for it is answered in time."""
         self._routers = routers
-        self._in_time = InTime(away) if away is not None else None
+        self._in_time = DetachedRequests(away) if away is not None else None
         self.count = count
         self._told = LogLimit(_log)
         self._proxies = [ipaddress.ip_network(one, strict=False) for one in proxies]
@@ -127,7 +134,7 @@ class Dispatcher:
             return False
         return any(parsed in network for network in self._proxies)
 
-    def _found(self, request: Request) -> tuple[Router | None, Found | None]:
+    def _found(self, request: Request) -> tuple[Router | None, RouteMatch | None]:
         """Who answers: the router of the ``Host`` header, else that of networks without a server name, else
         the only named one, which serves every host; the first of them that knows the path.
         """
@@ -167,16 +174,16 @@ class Dispatcher:
 
     async def _answer(
         self,
-        found: Found | None,
+        found: RouteMatch | None,
         request: Request,
         read: Callable[[int], object],
         stream: Callable[[int], AsyncIterator[bytes]] | None,
         wire: Wire | None,
     ) -> Response:
         if found is None:
-            return fault(404, "M_UNRECOGNIZED", "there is nothing at this path")
+            return error_response(404, "M_UNRECOGNIZED", "there is nothing at this path")
         if found.route is None:
-            return fault(405, "M_UNRECOGNIZED", f"{request.method} is not for this path")
+            return error_response(405, "M_UNRECOGNIZED", f"{request.method} is not for this path")
         admitted: Admitted | None = None
         try:
             if wire is not None:
@@ -193,11 +200,11 @@ class Dispatcher:
                 return await found.route.endpoint(replace(found.request, chunks=chunks, admitted=admitted))
             body = await read(found.route.max_body)  # type: ignore[misc]  # a coroutine of bytes | None
             if body is None:
-                return fault(413, "M_TOO_LARGE", f"the body is over {found.route.max_body} bytes")
+                return error_response(413, "M_TOO_LARGE", f"the body is over {found.route.max_body} bytes")
             asked = replace(found.request, body=body, admitted=admitted)
             return await self._done(found.route.endpoint(asked))
         except RemoteProtocolError as error:
-            return fault(error.hint, error.code or "M_UNKNOWN", error.reason)
+            return error_response(error.hint, error.code or "M_UNKNOWN", error.reason)
         except Busy as busy:
             self.count("http_busy")
             wait = {"Retry-After": str(max(1, round(busy.after)))}
@@ -217,16 +224,16 @@ class Dispatcher:
         except Conflict:  # what was read changed before it was written, as often as that was tried
             self.count("http_conflicts")
             text = "the same was changed by another request at the same time"
-            return fault(503, "M_UNKNOWN", text, {"Retry-After": "1"})
+            return error_response(503, "M_UNKNOWN", text, {"Retry-After": "1"})
         except BodyTooLarge as error:
-            return fault(413, "M_TOO_LARGE", str(error))
+            return error_response(413, "M_TOO_LARGE", str(error))
         except (ConnectionError, TimeoutError):
-            return fault(408, "M_UNKNOWN", "the body did not come in time")
+            return error_response(408, "M_UNKNOWN", "the body did not come in time")
         except Exception as error:  # noqa: BLE001  # a bug here must be one answer and one log line, not a broken connection
             target = request.target.partition("?")[0][:200]
             self._told.exception(error, "%s %s failed", request.method, target)
             self.count("http_internal_errors")
-            return fault(500, "M_UNKNOWN", "an internal error, which was logged")
+            return error_response(500, "M_UNKNOWN", "an internal error, which was logged")
 
     async def _done(self, work: Awaitable[T]) -> T:
         return await (work if self._in_time is None else self._in_time.of(work))
@@ -280,22 +287,22 @@ class Listener:
         port: int,
         tls: TlsContexts | None = None,
         *,
-        intake: Intake | None = None,
+        intake: ConnectionLimiter | None = None,
         budget: BodyBudget | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._host, self._port, self._tls = host, port, tls
-        self._intake = intake or Intake(IntakeLimits(), dispatcher.count)
+        self._intake = intake or ConnectionLimiter(ConnectionLimits(), dispatcher.count)
         self._budget = budget or BodyBudget(BodyLimits(), dispatcher.count)
         self._forwarded = RequestShares(self._intake.limits, dispatcher.count)
         self._told = LogLimit(_log)
-        self._server: Server | None = None
+        self._server: HttpProtocolFactory | None = None
         self._acceptor: Acceptor | None = None
         self.port = port
 
     async def start(self) -> None:
         """Bind. Raises OSError."""
-        self._server = Server(self._serve, self._dispatcher.count, self._intake)
+        self._server = HttpProtocolFactory(self._serve, self._dispatcher.count, self._intake)
         self._acceptor = Acceptor(
             self._intake,
             self._server.connection,
@@ -321,7 +328,9 @@ class Listener:
         if not connection.entry.trusted:
             return await self._answered(raw, connection, remote)
         if not self._forwarded.enter(remote):
-            return bound(fault(429, "M_LIMIT_EXCEEDED", "too many requests are under way from your address"))
+            return bind_protocol(
+                error_response(429, "M_LIMIT_EXCEEDED", "too many requests are under way from your address")
+            )
         try:
             return await self._answered(raw, connection, remote)
         finally:
@@ -336,7 +345,9 @@ class Listener:
             pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
         except ValueError:
             self._dispatcher.count("http_refused", status="400")
-            return bound(fault(400, "M_INVALID_PARAM", f"the query has over {_MOST_PARAMETERS} parameters"))
+            return bind_protocol(
+                error_response(400, "M_INVALID_PARAM", f"the query has over {_MOST_PARAMETERS} parameters")
+            )
         request = Request(
             method=raw.method,
             target=target,
@@ -361,7 +372,7 @@ class Listener:
             return await self._stream(raw, connection, answer, answer.chunks)
         if len(answer.body) > _AT_ONCE:
             return await _in_pieces(raw, connection, answer)
-        response = bound(answer)
+        response = bind_protocol(answer)
         if connection.broken:
             response.force_close()
         return response

@@ -47,7 +47,7 @@ class _Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RouteMatch:
     """What a router knows of a request: the route, or that the path or only the method is unknown."""
 
     route: Route | None
@@ -115,32 +115,32 @@ class Router:
             cancel_on_disconnect=cancel_on_disconnect,
         )
 
-    def find(self, request: Request) -> Found:
+    def find(self, request: Request) -> RouteMatch:
         """The route of a request, with the request's ``path`` filled in."""
         if len(request.target) > _MAX_TARGET:
-            return Found(None, request)
+            return RouteMatch(None, request)
         node, values = self._root, {}
         first, *parts = request.target.partition("?")[0].split("/")
         if parts and not parts[-1]:  # one slash at the end is let pass, empty segments are nowhere else
             parts.pop()
         if first or not all(parts):
-            return Found(None, request)
+            return RouteMatch(None, request)
         for part in parts:
             following = node.child.get(part)
             if following is None:
                 following = node.wild
                 if following is None:
-                    return Found(None, request)
+                    return RouteMatch(None, request)
                 try:
                     values[following.name] = unquote_to_bytes(part).decode()
                 except UnicodeError:  # bytes that are no UTF-8, escaped or as they are
-                    return Found(None, request)
+                    return RouteMatch(None, request)
             node = following
         # Who may get something may ask for the head of it: RFC 9110, 9.3.2.
         route = node.methods.get("GET" if request.method == "HEAD" else request.method)
         if not node.methods:
-            return Found(None, request)
-        return Found(route, replace(request, path=values), path_known=True)
+            return RouteMatch(None, request)
+        return RouteMatch(route, replace(request, path=values), path_known=True)
 
 
-__all__ = ["Admit", "BodyTooLarge", "Endpoint", "Found", "Route", "Router"]
+__all__ = ["Admit", "BodyTooLarge", "Endpoint", "Route", "RouteMatch", "Router"]

@@ -93,7 +93,7 @@ def _used(bucket: TokenBucket, now: float) -> bool:
     return bucket.at == now or bucket.left + (now - bucket.at) * bucket.rate < bucket.burst
 
 
-class Turns:
+class HandshakeTurns:
     """One for each round of the loop: the key exchange and the signature of a handshake take about a
     millisecond, and as many as arrive together would be made in one round. Networks take turns.
     """

@@ -10,7 +10,7 @@ OF_NETWORK: Final = 64 * 1024 * 1024
 IN_ALL: Final = 256 * 1024 * 1024
 
 
-class Waiting(Protocol):
+class UnreadHolder(Protocol):
     """A connection whose client takes less than it is sent."""
 
     def let_go(self) -> None:
@@ -18,7 +18,7 @@ class Waiting(Protocol):
         ...
 
 
-class Untaken:
+class UnreadResponses:
     """What is held of answers, in bytes: at most so much for one network, and so much in all. The one that
     has waited for longest makes room, in its own network first.
     """
@@ -26,11 +26,11 @@ class Untaken:
     def __init__(self, per_group: int = OF_NETWORK, total: int = IN_ALL) -> None:
         self._per_group = per_group
         self._most = total
-        self._held: OrderedDict[Waiting, tuple[str, int]] = OrderedDict()
+        self._held: OrderedDict[UnreadHolder, tuple[str, int]] = OrderedDict()
         self._of: Counter[str] = Counter()
         self.total = 0
 
-    def hold(self, waiting: Waiting, group: str, size: int) -> None:
+    def hold(self, waiting: UnreadHolder, group: str, size: int) -> None:
         """A client does not take ``size`` bytes. ``group`` is empty for one that counts in all alone."""
         self.release(waiting)
         self._held[waiting] = group, size
@@ -42,7 +42,7 @@ class Untaken:
             most = self._of.most_common(1)[0][0]
             self._let_go(next(one for one, (name, _) in self._held.items() if name == most))
 
-    def release(self, waiting: Waiting) -> None:
+    def release(self, waiting: UnreadHolder) -> None:
         """It takes them, or is gone."""
         group, size = self._held.pop(waiting, ("", 0))
         self.total -= size
@@ -50,6 +50,6 @@ class Untaken:
         if self._of[group] <= 0:
             del self._of[group]
 
-    def _let_go(self, waiting: Waiting) -> None:
+    def _let_go(self, waiting: UnreadHolder) -> None:
         self.release(waiting)
         waiting.let_go()

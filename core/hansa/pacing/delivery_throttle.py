@@ -8,7 +8,7 @@ from hansa.environment import Clock
 from hansa.pacing.token_buckets import TokenBucket
 
 
-class Throttle:
+class DeliveryThrottle:
     """At most ``rate`` a second with bursts of ``burst``; a rate of 0 lets everything pass."""
 
     def __init__(self, clock: Clock, rate: float = 0.0, burst: int = 50) -> None:

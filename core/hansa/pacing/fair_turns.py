@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 _Queue = deque[asyncio.Future[None]]
 
 
-class Turns:
+class FairTurns:
     """Whoever has much to do holds up others by one piece of it."""
 
     def __init__(self) -> None:
