@@ -21,7 +21,7 @@ from hansa.store.base import Put, ScopedStore
 from hansa.store.bounds import MAX_BYTES, MAX_WRITES, size_of
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryStore
-from hansa.store.wrapper import StoreAround
+from hansa.store.wrapper import StoreWrapper
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.clock import ManualClock
 from hansa.testing.harness import running
@@ -30,7 +30,7 @@ NATIVE, OTHER, NEW = NativeId("x", "room"), NativeId("y", "other"), NativeId("x"
 HOUR = 3600.0
 
 
-class Measured(StoreAround):
+class Measured(StoreWrapper):
     """Notes how large each commit is, and ends at the ``last``-th one; ``kept``: after it was kept."""
 
     def __init__(self, store, last=0, *, kept=False):

@@ -16,7 +16,7 @@ from hansa.store import bounds
 from hansa.store.base import Put
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryStore
-from hansa.store.wrapper import StoreAround
+from hansa.store.wrapper import StoreWrapper
 from hansa.testing.harness import running
 from hansa_matrix.config import Config
 from hansa_matrix.room import care, membership, state
@@ -26,7 +26,7 @@ from matrix.test_joining import ALIAS, Resident
 PEOPLE, BOUND = 90, 40
 
 
-class Dying(StoreAround):
+class Dying(StoreWrapper):
     """Takes so many commits more, and nothing from then on; ``kept``: the next one is kept, and nobody knows."""
 
     def __init__(self, disk, left=None, *, kept=False):

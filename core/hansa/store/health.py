@@ -14,7 +14,7 @@ from hansa.environment import Clock
 from hansa.store import catalogue
 from hansa.store.base import MAX_BODY, Delete, Durability, Put, Remove, Schema, Store, Write
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
-from hansa.store.wrapper import StoreAround
+from hansa.store.wrapper import StoreWrapper
 
 T = TypeVar("T")
 _log = logging.getLogger("hansa.store")
@@ -115,7 +115,7 @@ class StoreHealth:
         return self.degraded is None and self._clock.monotonic() - self._wrote < _FRESH
 
 
-class WatchedStore(StoreAround):
+class WatchedStore(StoreWrapper):
     """See ``hansa.store.base.Store``: another store, whose faults and successes become ``health``.
 
     After ``StoreLost`` and ``ResultUnknown`` it neither reads nor writes, whatever is asked of it: what the

@@ -25,7 +25,7 @@ def _namespace() -> str:
         return ""
 
 
-def _born(pid: int) -> str:
+def _process_start(pid: int) -> str:
     """When a process started, in ticks since boot, which tells a reused id apart; empty if it is gone."""
     state = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return state[19] if state and state[0] not in "ZX" else ""
@@ -34,7 +34,7 @@ def _born(pid: int) -> str:
 def this_process() -> dict[str, Any]:
     """``host``, ``pid``, ``born`` and ``namespace`` of this process."""
     pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "born": _born(pid), "namespace": _namespace()}
+    return {"host": socket.gethostname(), "pid": pid, "born": _process_start(pid), "namespace": _namespace()}
 
 
 def is_self(owner: Mapping[str, Any]) -> bool:
@@ -47,7 +47,7 @@ def is_dead(owner: Mapping[str, Any]) -> bool:
     if not owner.get("namespace") or owner["namespace"] != _namespace():
         return False
     pid = int(owner["pid"])
-    born = _born(pid)
+    born = _process_start(pid)
     if not born and not _is_gone(pid):
         return False  # another user's, which /proc hides (hidepid): nothing tells whether it is this one
     return bool(owner["born"] != born)

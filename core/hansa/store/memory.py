@@ -238,12 +238,16 @@ class MemoryStore:
                     continue
                 low, high = (upto, after) if reverse else (after, upto)
                 if reverse:
-                    if (low is not None and _less(here, low)) or (high is not None and not _less(here, high)):
+                    if (low is not None and _is_less(here, low)) or (
+                        high is not None and not _is_less(here, high)
+                    ):
                         continue
-                elif (low is not None and not _less(low, here)) or (high is not None and _less(high, here)):
+                elif (low is not None and not _is_less(low, here)) or (
+                    high is not None and _is_less(high, here)
+                ):
                     continue
             found.append(row)
-        found.sort(key=lambda r: ([_rank(value(r, n)) for n in order], r.key), reverse=reverse)
+        found.sort(key=lambda r: ([_sort_key(value(r, n)) for n in order], r.key), reverse=reverse)
         return found[: min(limit, 10_000)]
 
     async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
@@ -279,11 +283,11 @@ def key_names(collection: Collection) -> tuple[str, ...]:
     return ("position",) if collection.stream else tuple(collection.key)
 
 
-def _rank(value: Value) -> tuple[int, int, str]:
+def _sort_key(value: Value) -> tuple[int, int, str]:
     if value is None:
         return (0, 0, "")
     return (1, value, "") if isinstance(value, int) else (2, 0, value)
 
 
-def _less(left: Value, right: Value) -> bool:
-    return _rank(left) < _rank(right)
+def _is_less(left: Value, right: Value) -> bool:
+    return _sort_key(left) < _sort_key(right)

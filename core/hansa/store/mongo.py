@@ -42,11 +42,11 @@ from hansa.store.bounds import Whole
 from hansa.store.credentials import Credentials
 from hansa.store.faults import FaultKind, StoreFault, StoreLost, mongo_kind
 from hansa.store.memory import split
-from hansa.store.mongo_lease import SECONDS, Lease, reason, settled
-from hansa.store.mongo_reads import Reads
-from hansa.store.mongo_rows import Rows, key_text, rows_of
-from hansa.store.mongo_transaction import ANSWER_WITHIN, DURABLE, Step
-from hansa.store.mongo_writer import CLOSING, Writer
+from hansa.store.mongo_lease import SECONDS, MongoLease, await_if_needed, reason
+from hansa.store.mongo_reads import MongoReads
+from hansa.store.mongo_rows import MongoCollection, encode_key, rows_of
+from hansa.store.mongo_transaction import ANSWER_WITHIN, DURABLE, MongoStep
+from hansa.store.mongo_writer import CLOSING, MongoWriter
 
 T = TypeVar("T")
 
@@ -77,12 +77,12 @@ class MongoStore:
         self._credentials = Credentials(url)
         self._named = parts.path.strip("/")
         self._place = f"{self._named} at {parts.netloc.rpartition('@')[2]}"
-        self._rows: dict[tuple[str, str], Rows] = {}
+        self._rows: dict[tuple[str, str], MongoCollection] = {}
         self._client: Any = None
         self._database: Any = None
-        self._lease: Lease | None = None
-        self._writer: Writer | None = None
-        self._reads: Reads | None = None
+        self._lease: MongoLease | None = None
+        self._writer: MongoWriter | None = None
+        self._reads: MongoReads | None = None
         self._wire = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -104,11 +104,11 @@ class MongoStore:
             self._client = self._connect(self._url)
             self._database = self._of_client(self._client)
             await self._fit()
-            lease = Lease(self._database)
-            self._writer = writer = Writer(self._client, self._database, lease)
+            lease = MongoLease(self._database)
+            self._writer = writer = MongoWriter(self._client, self._database, lease)
             writer.position = await lease.take(await writer.session())
             self._lease = lease
-            self._reads = Reads(self._client, self.probe, self._usable)
+            self._reads = MongoReads(self._client, self.probe, self._usable)
             await self._make([_SCHEMAS])
         except (PyMongoError, ValueError) as error:
             await self._disconnect()
@@ -134,7 +134,7 @@ class MongoStore:
         except PyMongoError as error:
             raise self._failed(error) from None
         finally:
-            await settled(client.close())
+            await await_if_needed(client.close())
 
     async def wished(self) -> str:
         """See ``Shared.wished``."""
@@ -178,7 +178,7 @@ class MongoStore:
         if reads is not None:
             await reads.close()
         if client is not None:
-            await settled(client.close())
+            await await_if_needed(client.close())
             await asyncio.sleep(0)  # sockets are closed in the next turn of the loop
 
     async def declare(self, scope: str, schema: Schema) -> None:
@@ -203,9 +203,9 @@ class MongoStore:
             await self._migrate(scope, schema, version, mark)
             version, mark = version + 1, b""
         if kept is None:
-            await self._write([Step(_SCHEMAS, Put("schema", (name,), b"", {"version": version}))])
+            await self._write([MongoStep(_SCHEMAS, Put("schema", (name,), b"", {"version": version}))])
 
-    async def _make(self, every: Sequence[Rows]) -> None:
+    async def _make(self, every: Sequence[MongoCollection]) -> None:
         present = set(await self._database.list_collection_names())
         for rows in every:
             if rows.name not in present:
@@ -249,18 +249,18 @@ class MongoStore:
                 after = found[-1]["_id"]
                 put = Put("schema", key, json.dumps([name, after]).encode(), {"version": version})
                 writes = [w for document in found for w in step(name, rows.row(document))]
-                await self._write([*self._steps(scope, writes), Step(_SCHEMAS, put)], whole=True)
+                await self._write([*self._steps(scope, writes), MongoStep(_SCHEMAS, put)], whole=True)
             after = ""
-        await self._write([Step(_SCHEMAS, Put("schema", key, b"", {"version": version + 1}))])
+        await self._write([MongoStep(_SCHEMAS, Put("schema", key, b"", {"version": version + 1}))])
 
-    def _of(self, scope: str, name: str) -> Rows:
+    def _of(self, scope: str, name: str) -> MongoCollection:
         rows = self._rows.get((scope, name))
         if rows is None:
             raise NotDeclared(scope, name)
         return rows
 
-    def _steps(self, scope: str, writes: Sequence[Write]) -> list[Step]:
-        return [Step(self._of(*split(scope, write.collection)), write) for write in writes]
+    def _steps(self, scope: str, writes: Sequence[Write]) -> list[MongoStep]:
+        return [MongoStep(self._of(*split(scope, write.collection)), write) for write in writes]
 
     async def commit(
         self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
@@ -273,7 +273,7 @@ class MongoStore:
             return []
         return await self._write(self._steps(scope, writes), whole=isinstance(writes, Whole))
 
-    async def _write(self, steps: Sequence[Step], *, whole: bool = False) -> list[int]:
+    async def _write(self, steps: Sequence[MongoStep], *, whole: bool = False) -> list[int]:
         self._usable()
         assert self._writer is not None
         batch = batch_of(steps, asyncio.get_running_loop().create_future(), whole=whole)
@@ -281,7 +281,7 @@ class MongoStore:
         return await batch.done
 
     async def _find(
-        self, rows: Rows, where: Mapping[str, Any], order: list[tuple[str, int]] | None, limit: int
+        self, rows: MongoCollection, where: Mapping[str, Any], order: list[tuple[str, int]] | None, limit: int
     ) -> list[dict[str, Any]]:
         async def found() -> list[dict[str, Any]]:
             cursor = self._database[rows.name].find(where, sort=order, limit=limit, batch_size=limit)
@@ -308,8 +308,8 @@ class MongoStore:
         if self._writer.lost.is_set():
             raise StoreLost
 
-    async def _one(self, rows: Rows, key: Key) -> Row | None:
-        found = await self._find(rows, {"_id": key_text(key)}, None, 1)
+    async def _one(self, rows: MongoCollection, key: Key) -> Row | None:
+        found = await self._find(rows, {"_id": encode_key(key)}, None, 1)
         return rows.row(found[0]) if found else None
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
@@ -320,7 +320,7 @@ class MongoStore:
         """See ``Store.get_many``."""
         rows, found = self._of(scope, collection), dict[Key, Row]()
         for at in range(0, len(keys), 1000):
-            wanted = list({key_text(key) for key in keys[at : at + 1000]})
+            wanted = list({encode_key(key) for key in keys[at : at + 1000]})
             for document in await self._find(rows, {"_id": {"$in": wanted}}, None, len(wanted)):
                 row = rows.row(document)
                 found[row.key] = row

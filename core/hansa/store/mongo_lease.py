@@ -33,7 +33,7 @@ NOW = {"$toLong": "$$NOW"}
 _COMMAND = re.compile(r"to execute command \{ (\w+): .*", re.DOTALL)
 
 
-async def settled(value: Any) -> Any:
+async def await_if_needed(value: Any) -> Any:
     """What Motor answers at once and PyMongo's own asyncio client only when awaited."""
     return await value if inspect.isawaitable(value) else value
 
@@ -54,7 +54,7 @@ def _taken(owner: Mapping[str, Any]) -> InUse:
     return InUse(str(owner.get("host", "")), int(owner.get("pid", 0)), SECONDS, own=is_self(owner))
 
 
-class Lease:
+class MongoLease:
     """Who may write to a database. ``rows`` is the collection of ``database`` that keeps the lease."""
 
     def __init__(self, database: Any, rows: str = ROWS) -> None:

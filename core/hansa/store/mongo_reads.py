@@ -26,7 +26,7 @@ _FIRST, _MOST, _END_WITHIN = 0.05, 1.0, 1.0
 _AGAIN = {6, 7, 43, 50, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436}
 
 
-class Reads:
+class MongoReads:
     """``confirm`` writes something of no meaning; ``usable`` raises StoreError where nothing may be read."""
 
     def __init__(

@@ -27,36 +27,36 @@ _SCOPE, _OTHER = 64, re.compile(r"[^A-Za-z0-9_]")
 _MIDDLE = 1 << 63
 
 
-def part_text(part: str | int) -> str:
+def encode_part(part: str | int) -> str:
     """A key part as text in the part's order: an integer as 16 digits, a string nearly as it is."""
     if isinstance(part, int):
         return f"{part + _MIDDLE:016x}"
     return part.translate(_ESCAPES) if _LOW.search(part) else part
 
 
-def key_text(key: Sequence[str | int]) -> str:
+def encode_key(key: Sequence[str | int]) -> str:
     """``_id`` of a key, or what the ``_id`` of every key with these leading parts begins with."""
-    return "".join([part_text(part) + _END for part in key])
+    return "".join([encode_part(part) + _END for part in key])
 
 
 def key_range(
     equal: Sequence[str | int], after: str | int | None, upto: str | int | None, *, reverse: bool
 ) -> Document:
     """What ``_id`` is compared with for the range that ``Store.scan`` describes. Empty: no bound at all."""
-    prefix = key_text(equal)
+    prefix = encode_key(equal)
     low = prefix or None
     high = prefix[:-1] + _PAST if prefix else None
     if reverse:
         if after is not None:
-            high = prefix + part_text(after)
+            high = prefix + encode_part(after)
         if upto is not None:
-            low = prefix + part_text(upto)
+            low = prefix + encode_part(upto)
     else:
         if after is not None:
-            low = prefix + part_text(after) + _PAST
+            low = prefix + encode_part(after) + _PAST
         if upto is not None:
-            high = prefix + part_text(upto) + _PAST
-    return _given({"$gte": low, "$lt": high})
+            high = prefix + encode_part(upto) + _PAST
+    return _without_none({"$gte": low, "$lt": high})
 
 
 def _field_range(after: Value, upto: Value, *, reverse: bool) -> Document:
@@ -64,19 +64,19 @@ def _field_range(after: Value, upto: Value, *, reverse: bool) -> Document:
     where the index goes on behind the field: ``$lt`` of the next value is the same.
     """
     if reverse:
-        return _given({"$gte": upto, "$lt": after})
+        return _without_none({"$gte": upto, "$lt": after})
     if upto == _MIDDLE - 1:
         return {"$gte": -_MIDDLE} if after is None else {"$gt": after}
     following = upto + 1 if isinstance(upto, int) else None if upto is None else upto + "\x00"
-    return _given({"$gt": after, "$lt": following})
+    return _without_none({"$gt": after, "$lt": following})
 
 
-def _given(bounds: Document) -> Document:
+def _without_none(bounds: Document) -> Document:
     return {sign: bound for sign, bound in bounds.items() if bound is not None}
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class MongoQuery:
     """A search in MongoDB's terms. ``nothing``: no row can match."""
 
     where: Document
@@ -85,7 +85,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class MongoCollection:
     """One declared collection of one scope. ``name`` is that of the MongoDB collection."""
 
     collection: Collection
@@ -94,7 +94,7 @@ class Rows:
 
     def document(self, key: Key, fields: Mapping[str, Value], body: bytes) -> Document:
         """A row as it is kept."""
-        found: Document = {"_id": key_text(key), **dict(zip(self.keys, key, strict=True))}
+        found: Document = {"_id": encode_key(key), **dict(zip(self.keys, key, strict=True))}
         found.update((name, fields.get(name)) for name in self.collection.fields)
         found["B"] = bytes(body)
         return found
@@ -123,7 +123,7 @@ class Rows:
 
     def search(
         self, index: tuple[str, ...], equal: Sequence[Value], after: Value, upto: Value, *, reverse: bool
-    ) -> Search:
+    ) -> MongoQuery:
         """The arguments of ``Store.scan``."""
         way = -1 if reverse else 1
         order = index or self.keys
@@ -133,12 +133,12 @@ class Rows:
             parts = [part for part in equal if part is not None]
             bounds = key_range(parts, after, upto, reverse=reverse)
             where: Document = {"_id": bounds} if bounds else {}
-            return Search(where, [("_id", way)], nothing=len(parts) < len(equal))
+            return MongoQuery(where, [("_id", way)], nothing=len(parts) < len(equal))
         where = dict(zip(order, equal, strict=False))
         bounds = _field_range(after, upto, reverse=reverse)
         if bounds:
             where[order[len(equal)]] = bounds
-        return Search(where, [*((name, way) for name in order), ("_id", way)])
+        return MongoQuery(where, [*((name, way) for name in order), ("_id", way)])
 
     def counted(self, equal: Mapping[str, Value]) -> Document:
         """The condition of ``Store.count``."""
@@ -150,11 +150,11 @@ class Rows:
         return dict(equal)
 
 
-def rows_of(scope: str, owner: str, collection: Collection) -> Rows:
+def rows_of(scope: str, owner: str, collection: Collection) -> MongoCollection:
     """Where a declared collection lies. Raises StoreError for names that MongoDB could not tell apart."""
     keys = checked_names(owner, collection)
     if len(scope) > _SCOPE:
         raise StoreError(f"{scope[:_SCOPE]!r}... is not a name for a scope: at most {_SCOPE} characters")
     plain = _OTHER.sub(lambda found: f"-{ord(found.group()):x}-", scope)
     place = f"network.{plain}" if scope else "core"
-    return Rows(collection, f"{place}.{owner}.{collection.name}", keys)
+    return MongoCollection(collection, f"{place}.{owner}.{collection.name}", keys)

@@ -20,8 +20,8 @@ from pymongo.read_concern import ReadConcern
 
 from hansa.store.base import Append, Collection, CompareAndSwap, Conflict, Delete, Insert, Key, Remove, Write
 from hansa.store.faults import ResultUnknown
-from hansa.store.mongo_lease import Lease, reason, settled
-from hansa.store.mongo_rows import Document, Rows, key_text
+from hansa.store.mongo_lease import MongoLease, await_if_needed, reason
+from hansa.store.mongo_rows import Document, MongoCollection, encode_key
 
 #: An acknowledged write is in the journal of most members.
 DURABLE = WriteConcern("majority", j=True, wtimeout=10_000)
@@ -33,15 +33,15 @@ _DUPLICATE = 11000
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class MongoStep:
     """One write and where it goes."""
 
-    rows: Rows
+    rows: MongoCollection
     write: Write
 
     @property
     def collection(self) -> Collection:
-        """See ``batches.Step``."""
+        """See ``batches.MongoStep``."""
         return self.rows.collection
 
 
@@ -49,7 +49,7 @@ class Step:
 class Keyed:
     """A step whose key is known: an ``Append`` has been given its position."""
 
-    rows: Rows
+    rows: MongoCollection
     write: Write
     key: Key
 
@@ -61,7 +61,7 @@ class Keyed:
     def operation(self) -> Any:
         """The driver's operation for a step that compares nothing."""
         if isinstance(self.write, Delete):
-            return DeleteOne({"_id": key_text(self.key)})
+            return DeleteOne({"_id": encode_key(self.key)})
         document = self.document()
         if isinstance(self.write, Append | Insert | CompareAndSwap):
             return InsertOne(document)
@@ -74,7 +74,7 @@ class Keyed:
             isinstance(write, CompareAndSwap) and write.expect is None
         ):
             return None
-        there: Document = {"_id": key_text(self.key)}
+        there: Document = {"_id": encode_key(self.key)}
         return there if write.expect is None else {**there, "B": write.expect}
 
 
@@ -86,7 +86,7 @@ class NotKept(Exception):
         self.error = error
 
 
-class Transactions:
+class MongoTransactions:
     """Runs one transaction at a time. ``troubled`` is told each error while it is asked what was kept, and
     ``giving_up`` says whether to stop asking, because the process ends.
     """
@@ -95,7 +95,7 @@ class Transactions:
         self,
         client: Any,
         database: Any,
-        lease: Lease,
+        lease: MongoLease,
         troubled: Callable[[Exception], None],
         giving_up: Callable[[], bool],
     ) -> None:
@@ -111,7 +111,7 @@ class Transactions:
     async def session(self) -> Any:
         """The session of all transactions. A new transaction of it ends one that is still open."""
         if self._session is None:
-            self._session = await settled(self._client.start_session())
+            self._session = await await_if_needed(self._client.start_session())
         return self._session
 
     async def close(self) -> None:
@@ -225,7 +225,7 @@ class Transactions:
 
 
 async def _begin(session: Any) -> None:
-    await settled(
+    await await_if_needed(
         session.start_transaction(
             read_concern=ReadConcern("snapshot"),
             write_concern=DURABLE,

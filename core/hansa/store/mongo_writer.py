@@ -20,8 +20,8 @@ from pymongo.errors import PyMongoError
 from hansa.store.base import Append, Conflict, Key, StoreError
 from hansa.store.batches import Batch, answer, fail, next_group, place
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost, mongo_kind
-from hansa.store.mongo_lease import Lease
-from hansa.store.mongo_transaction import ANSWER_WITHIN, Keyed, NotKept, Step, Transactions, told
+from hansa.store.mongo_lease import MongoLease
+from hansa.store.mongo_transaction import ANSWER_WITHIN, Keyed, MongoStep, MongoTransactions, NotKept, told
 
 #: Seconds that the writer goes on when the store is being closed.
 CLOSING = 3.0
@@ -32,16 +32,16 @@ _BEGIN, _STILL = 10.0, 1.0
 _CONFLICTS = {24, 112, 246, 251, 16777220}
 
 
-class Writer:
+class MongoWriter:
     """The one who writes. ``transactions`` counts those that were committed, for tests and metrics."""
 
-    def __init__(self, client: Any, database: Any, lease: Lease) -> None:
+    def __init__(self, client: Any, database: Any, lease: MongoLease) -> None:
         self.position = 0
         self.transactions = 0
-        self._waiting: deque[Batch[Step]] = deque()
+        self._waiting: deque[Batch[MongoStep]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closed_at: float | None = None
-        self._transactions = Transactions(client, database, lease, self._troubled, self._closing)
+        self._transactions = MongoTransactions(client, database, lease, self._troubled, self._closing)
         #: When the group of now was begun, and the last trouble that it met.
         self._began = 0.0
         self._trouble: Exception | None = None
@@ -55,7 +55,7 @@ class Writer:
         """The session in which all is written."""
         return await self._transactions.session()
 
-    def add(self, batch: Batch[Step]) -> None:
+    def add(self, batch: Batch[MongoStep]) -> None:
         """Queue a batch; its future gets positions or an error."""
         self._waiting.append(batch)
         loop = asyncio.get_running_loop()
@@ -110,7 +110,7 @@ class Writer:
         finally:
             self._task = None
 
-    async def _group(self, group: Sequence[Batch[Step]]) -> None:
+    async def _group(self, group: Sequence[Batch[MongoStep]]) -> None:
         try:
             await self._transact(group)
         except Conflict as conflict:
@@ -137,7 +137,7 @@ class Writer:
             return ResultUnknown(f"it is unknown whether MongoDB stored it: {why}")
         return StoreFault(FaultKind.FAILING, why)
 
-    async def _transact(self, group: Sequence[Batch[Step]]) -> None:
+    async def _transact(self, group: Sequence[Batch[MongoStep]]) -> None:
         """One transaction, again and again while that can help. Raises Conflict, StoreError."""
         now = asyncio.get_running_loop().time
         self._began, self._trouble = now(), None
@@ -176,7 +176,7 @@ def _transient(error: PyMongoError) -> bool:
     return error.has_error_label("TransientTransactionError") or getattr(error, "code", None) in _CONFLICTS
 
 
-def _placed(group: Sequence[Batch[Step]], position: int) -> dict[str, list[Keyed]]:
+def _placed(group: Sequence[Batch[MongoStep]], position: int) -> dict[str, list[Keyed]]:
     """The steps by MongoDB collection, in their order, the appends with positions up to ``position``."""
     place(group, position)
     found: dict[str, list[Keyed]] = {}

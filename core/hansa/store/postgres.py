@@ -29,13 +29,13 @@ from hansa.store.base import (
 from hansa.store.batches import batch_of, heartbeat
 from hansa.store.bounds import Whole
 from hansa.store.memory import split
-from hansa.store.postgres_batches import Step
+from hansa.store.postgres_batches import PostgresStep
 from hansa.store.postgres_lease import MAKE, SECONDS, NoLease
 from hansa.store.postgres_options import WISHED, wish
 from hansa.store.postgres_rights import ALLOWED, MISSING, lacking, refused
-from hansa.store.postgres_session import ERRORS, Place, Readers, is_cut, sqlstate
-from hansa.store.postgres_tables import Table, table, value
-from hansa.store.postgres_writer import Writer
+from hansa.store.postgres_session import ERRORS, PostgresReaders, PostgresServer, is_cut, sqlstate
+from hansa.store.postgres_tables import PostgresTable, table, value
+from hansa.store.postgres_writer import PostgresWriter
 
 #: Sessions that read.
 _READERS = 4
@@ -68,12 +68,12 @@ class PostgresStore:
     """See ``hansa.store.base.Store``."""
 
     def __init__(self, url: str) -> None:
-        self._place = Place(url)
-        self._tables: list[Table] = []
-        self._of_scope: dict[tuple[str, str], Table] = {}
-        self._targets: dict[tuple[str, str], tuple[str, Table]] = {}
-        self._readers: Readers | None = None
-        self._writer: Writer | None = None
+        self._place = PostgresServer(url)
+        self._tables: list[PostgresTable] = []
+        self._of_scope: dict[tuple[str, str], PostgresTable] = {}
+        self._targets: dict[tuple[str, str], tuple[str, PostgresTable]] = {}
+        self._readers: PostgresReaders | None = None
+        self._writer: PostgresWriter | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reading: set[asyncio.Task[Any]] = set()
 
@@ -87,8 +87,8 @@ class PostgresStore:
 
     async def open(self) -> None:
         """See ``Store.open``."""
-        readers = Readers(self._place, _READERS, _ANSWER_WITHIN)
-        writer = Writer(self._place, self._tables, readers.moved)
+        readers = PostgresReaders(self._place, _READERS, _ANSWER_WITHIN)
+        writer = PostgresWriter(self._place, self._tables, readers.moved)
         schemas = self._table("hansa", _SCHEMAS)
         try:
             await self._make_first(schemas)
@@ -115,7 +115,7 @@ class PostgresStore:
         found = await self._fetch(WISHED)
         return str(found[0][0]) if found else ""
 
-    def _table(self, owner: str, collection: Collection) -> Table:
+    def _table(self, owner: str, collection: Collection) -> PostgresTable:
         """The table of a collection, which scopes share. One that has fields or indexes more replaces what
         was known of it.
         """
@@ -126,7 +126,7 @@ class PostgresStore:
         self._tables.append(made)
         return made
 
-    async def _make_first(self, schemas: Table) -> None:
+    async def _make_first(self, schemas: PostgresTable) -> None:
         """Create what every database has. Two processes that meet an empty one may both try. Raises what
         ``ERRORS`` names, StoreError.
         """
@@ -140,7 +140,7 @@ class PostgresStore:
             else:
                 return
 
-    async def _make(self, tables: Sequence[Table], first: str = "") -> None:
+    async def _make(self, tables: Sequence[PostgresTable], first: str = "") -> None:
         """Create what is missing. Raises what ``ERRORS`` names."""
         session = await self._place.connect()
         connection = session.connection
@@ -233,9 +233,9 @@ class PostgresStore:
         if kept is None:
             await self._version(name, version, b"", [])
 
-    async def _version(self, name: str, version: int, mark: bytes, steps: Sequence[Step]) -> None:
+    async def _version(self, name: str, version: int, mark: bytes, steps: Sequence[PostgresStep]) -> None:
         put = Put("schema", (name,), mark, {"version": version})
-        await self._write([*steps, Step(self._of("", "schema"), "", put)], whole=True)
+        await self._write([*steps, PostgresStep(self._of("", "schema"), "", put)], whole=True)
 
     async def _migrate(self, scope: str, schema: Schema, version: int, mark: bytes) -> None:
         step = schema.migrations.get(version)
@@ -257,20 +257,20 @@ class PostgresStore:
             after = b""
         await self._version(owner, version + 1, b"", [])
 
-    def _of(self, scope: str, name: str) -> Table:
+    def _of(self, scope: str, name: str) -> PostgresTable:
         found = self._of_scope.get((scope, name))
         if found is None:
             raise NotDeclared(scope, name)
         return found
 
-    def _steps(self, scope: str, writes: Sequence[Write]) -> list[Step]:
+    def _steps(self, scope: str, writes: Sequence[Write]) -> list[PostgresStep]:
         steps = []
         for write in writes:
             target = self._targets.get((scope, write.collection))
             if target is None:
                 owner, name = split(scope, write.collection)
                 target = self._targets[scope, write.collection] = owner, self._of(owner, name)
-            steps.append(Step(target[1], target[0], write))
+            steps.append(PostgresStep(target[1], target[0], write))
         return steps
 
     async def commit(
@@ -284,7 +284,7 @@ class PostgresStore:
         return await self._write(self._steps(scope, writes), durability, whole=isinstance(writes, Whole))
 
     async def _write(
-        self, steps: Sequence[Step], durability: Durability = "full", *, whole: bool = False
+        self, steps: Sequence[PostgresStep], durability: Durability = "full", *, whole: bool = False
     ) -> list[int]:
         writer = self._writer
         if writer is None:
@@ -327,7 +327,7 @@ class PostgresStore:
             await asyncio.sleep(wait)
             wait = min(2 * wait, 1.0)
 
-    async def _rows(self, one: Table, sql: str, *values: Value | list[Value]) -> list[Row]:
+    async def _rows(self, one: PostgresTable, sql: str, *values: Value | list[Value]) -> list[Row]:
         return [one.row(got) for got in await self._fetch(sql, *values)]
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
-from hansa.store.postgres_tables import Table
+from hansa.store.postgres_tables import PostgresTable
 
 #: What the function raises: a step met another writer (the text is its number, from 1); the lease is gone;
 #: the last commit is not the one before this, since a backup was put in the place of what was there.
@@ -22,7 +22,7 @@ CALL = "SELECT pg_temp.hansa_write($1, $2, $3, $4, $5, $6, $7, $8)"
 _MANY = 500
 
 
-class Kind(IntEnum):
+class _WriteKind(IntEnum):
     """What a step does. Its code is the table's number times eight and this."""
 
     PUT = 0
@@ -34,7 +34,7 @@ class Kind(IntEnum):
     APPEND = 6
 
 
-def code(table: Table, kind: Kind) -> int:
+def code(table: PostgresTable, kind: _WriteKind) -> int:
     """The code of a step."""
     return table.number * 8 + kind
 
@@ -64,13 +64,13 @@ class _Taken:
         )
 
 
-def _row(table: Table, taken: _Taken, *, position: bool) -> list[str]:
+def _row(table: PostgresTable, taken: _Taken, *, position: bool) -> list[str]:
     scope = taken.text()
     keys = ["pos1"] if position else [taken.of(kind) for kind in table.key_types]
     return [scope, *keys, *(taken.of(kind) for _, kind in table.fields), taken.body(), taken.body()]
 
 
-def _where(table: Table, values: Sequence[str]) -> str:
+def _where(table: PostgresTable, values: Sequence[str]) -> str:
     return " AND ".join(
         f'"{name}" = {given}' for name, given in zip(("scope", *table.keys), values, strict=True)
     )
@@ -79,17 +79,17 @@ def _where(table: Table, values: Sequence[str]) -> str:
 _OR_CONFLICT = f"IF NOT FOUND THEN RAISE EXCEPTION USING ERRCODE = '{CONFLICT}', MESSAGE = i1::text; END IF;"
 
 
-def _step(table: Table, kind: Kind) -> str:
+def _step(table: PostgresTable, kind: _WriteKind) -> str:
     """What a step of a table does."""
     taken = _Taken()
-    if kind in {Kind.DELETE, Kind.REMOVE, Kind.REMOVE_IF}:
+    if kind in {_WriteKind.DELETE, _WriteKind.REMOVE, _WriteKind.REMOVE_IF}:
         where = _where(table, [taken.text(), *map(taken.of, table.key_types)])
-        there = f" AND body = {taken.body()}" if kind is Kind.REMOVE_IF else ""
-        checked = "" if kind is Kind.DELETE else _OR_CONFLICT
+        there = f" AND body = {taken.body()}" if kind is _WriteKind.REMOVE_IF else ""
+        checked = "" if kind is _WriteKind.DELETE else _OR_CONFLICT
         return f'DELETE FROM "{table.name}" WHERE {where}{there}; {checked} {taken.past()}'
-    values = _row(table, taken, position=kind is Kind.APPEND)
+    values = _row(table, taken, position=kind is _WriteKind.APPEND)
     names = [name for name, _ in table.fields] + ["body", "L"]
-    if kind is Kind.CAS:
+    if kind is _WriteKind.CAS:
         count = 1 + len(table.keys)
         sets = ", ".join(f'"{n}" = {v}' for n, v in zip(names, values[count:], strict=True))
         where = _where(table, values[:count])
@@ -97,9 +97,9 @@ def _step(table: Table, kind: Kind) -> str:
         return f"{sql} {taken.past()}"
     columns = ", ".join(f'"{name}"' for name in ("scope", *table.keys, *names))
     sql = f'INSERT INTO "{table.name}" ({columns}) VALUES ({", ".join(values)})'
-    if kind is Kind.APPEND:
+    if kind is _WriteKind.APPEND:
         return f"pos1 := pos1 + 1; {sql}; {taken.past()}"
-    if kind is Kind.INSERT:
+    if kind is _WriteKind.INSERT:
         return f"{sql} ON CONFLICT DO NOTHING; {_OR_CONFLICT} {taken.past()}"
     primary = ", ".join(f'"{name}"' for name in ("scope", *table.keys))
     sets = ", ".join(f'"{name}" = EXCLUDED."{name}"' for name in names)
@@ -115,12 +115,12 @@ def _choose(variable: str, cases: Sequence[tuple[int, Callable[[], str]]]) -> st
     return f"IF {variable} < {cases[half][0]} THEN {low} ELSE {high} END IF;"
 
 
-def _of(table: Table) -> Callable[[], str]:
-    kinds = [kind for kind in Kind if table.collection.stream or kind is not Kind.APPEND]
+def _of(table: PostgresTable) -> Callable[[], str]:
+    kinds = [kind for kind in _WriteKind if table.collection.stream or kind is not _WriteKind.APPEND]
     return lambda: _choose("kind1", [(kind, lambda kind=kind: _step(table, kind)) for kind in kinds])  # type: ignore[misc]
 
 
-def function(lease: str, tables: Sequence[Table], seconds: int) -> str:
+def function(lease: str, tables: Sequence[PostgresTable], seconds: int) -> str:
     """The statement that makes it, for tables in the order of their numbers. ``lease``: the lease's table;
     ``seconds``: for how long it is extended.
     """

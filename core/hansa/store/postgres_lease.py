@@ -64,7 +64,7 @@ class NoLease(StoreError):
         )
 
 
-class Lease:
+class PostgresLease:
     """Who may write to a database: ``token`` is this process's."""
 
     def __init__(self) -> None:

@@ -101,7 +101,7 @@ _BY_INDEX = {
 }
 
 
-class Session:
+class PostgresSession:
     """A connection, and the server it is with. ``warned``: the server did what it was asked, but warned, as
     it does when somebody ends its wait for a standby.
     """
@@ -122,7 +122,7 @@ class Session:
         return asyncio.get_running_loop().call_later(seconds, self.connection.terminate)
 
 
-class Place:
+class PostgresServer:
     """Where a database is. Its text, and that of its errors, has no password."""
 
     def __init__(self, url: str) -> None:
@@ -155,7 +155,7 @@ class Place:
             kind = FaultKind.FAILING  # no waiting mends what is configured
         return StoreFault(kind, f"PostgreSQL {self._name}: {text}")
 
-    async def connect(self, **settings: str) -> Session:
+    async def connect(self, **settings: str) -> PostgresSession:
         """A session with the host that takes writes. Raises what ``ERRORS`` names, StoreError."""
         error: BaseException | None = None
         hosts: list[tuple[str | None, int | None]] = [*self._hosts] or [(None, None)]
@@ -173,7 +173,7 @@ class Place:
         assert error is not None
         raise error
 
-    async def _one(self, host: str | None, port: int | None, settings: Mapping[str, str]) -> Session:
+    async def _one(self, host: str | None, port: int | None, settings: Mapping[str, str]) -> PostgresSession:
         connection = await asyncpg.connect(
             self._url,
             host=host,
@@ -191,7 +191,7 @@ class Place:
             connection.terminate()
             raise
 
-    async def _usable(self, connection: Any) -> Session:
+    async def _usable(self, connection: Any) -> PostgresSession:
         version = connection.get_server_version().major
         if version < _OLDEST:
             raise StoreError(f"PostgreSQL {self._name} is too old: {version}; {_OLDEST} is the least")
@@ -207,17 +207,17 @@ class Place:
         if fsync == "off" and not self._told:
             self._told = True
             _log.warning("PostgreSQL %s runs with fsync = off: a crash may lose or damage all", self._name)
-        return Session(connection, server)
+        return PostgresSession(connection, server)
 
 
-class Readers:
+class PostgresReaders:
     """A few sessions that read, with the server that the writer is with: another may be one of before."""
 
-    def __init__(self, place: Place, most: int, seconds: float) -> None:
+    def __init__(self, place: PostgresServer, most: int, seconds: float) -> None:
         self._place = place
         self._free = asyncio.Semaphore(most)
-        self._idle: list[Session] = []
-        self._every: set[Session] = set()
+        self._idle: list[PostgresSession] = []
+        self._every: set[PostgresSession] = set()
         self._seconds = seconds
         self._server = ""
 
@@ -242,7 +242,7 @@ class Readers:
             finally:
                 cut.cancel()
 
-    async def _take(self) -> Session:
+    async def _take(self) -> PostgresSession:
         while self._idle:
             session = self._idle.pop()
             if session.server == self._server and not session.connection.is_closed():
@@ -256,7 +256,7 @@ class Readers:
             raise ConnectionError("another server than the one that is written to")
         return session
 
-    def _drop(self, session: Session) -> None:
+    def _drop(self, session: PostgresSession) -> None:
         self._every.discard(session)
         session.connection.terminate()
 

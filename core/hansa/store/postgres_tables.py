@@ -90,7 +90,7 @@ class Values:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PostgresTable:
     """One collection as SQL. ``number`` tells the tables of one store apart."""
 
     collection: Collection
@@ -285,11 +285,11 @@ class Table:
         return sorted(name for name in of_this if name.startswith(begins))
 
 
-def table(owner: str, collection: Collection, number: int) -> Table:
+def table(owner: str, collection: Collection, number: int) -> PostgresTable:
     """The table of a collection. Raises StoreError for a name that is none."""
     keys = checked_names(owner, collection)
     types: dict[str, type] = {"position": int} if collection.stream else dict(collection.key)
-    return Table(
+    return PostgresTable(
         collection=collection,
         number=number,
         name=fitted(f"{owner}_{collection.name}"),

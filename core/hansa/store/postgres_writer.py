@@ -21,11 +21,11 @@ from typing import Any
 from hansa.store.base import Append, Conflict, StoreError
 from hansa.store.batches import Batch, answer, fail, next_group, place
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
-from hansa.store.postgres_batches import Step, values_of
+from hansa.store.postgres_batches import PostgresStep, values_of
 from hansa.store.postgres_function import BEHIND, CALL, CONFLICT, GONE, function
-from hansa.store.postgres_lease import SECONDS, TABLE, Lease
-from hansa.store.postgres_session import ERRORS, Place, Session, is_cut, reason, sqlstate
-from hansa.store.postgres_tables import Table, Values
+from hansa.store.postgres_lease import SECONDS, TABLE, PostgresLease
+from hansa.store.postgres_session import ERRORS, PostgresServer, PostgresSession, is_cut, reason, sqlstate
+from hansa.store.postgres_tables import PostgresTable, Values
 
 #: Seconds that one answer may take, and that closing waits for the database.
 _ANSWER_WITHIN, CLOSING = 30.0, 3.0
@@ -58,25 +58,27 @@ class _Call:
     values: Values
 
 
-class Writer:
+class PostgresWriter:
     """The one who writes. ``transactions`` counts those that were committed, for tests and metrics.
 
     ``tables`` are those of the store, which may become more. ``moved`` is told of the server that is written
     to.
     """
 
-    def __init__(self, place: Place, tables: Sequence[Table], moved: Callable[[str], None]) -> None:
+    def __init__(
+        self, place: PostgresServer, tables: Sequence[PostgresTable], moved: Callable[[str], None]
+    ) -> None:
         self._place = place
         self._tables = tables
         self._moved = moved
-        self._lease = Lease()
-        self._session: Session | None = None
+        self._lease = PostgresLease()
+        self._session: PostgresSession | None = None
         self._call: Any = None
         self._known = -1
         self.position = 0
         self._number = 0
         self.transactions = 0
-        self._waiting: deque[Batch[Step]] = deque()
+        self._waiting: deque[Batch[PostgresStep]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._unsure: list[_Call] = []
@@ -99,17 +101,17 @@ class Writer:
             session.connection.terminate()
             raise
 
-    async def _connected(self) -> Session:
+    async def _connected(self) -> PostgresSession:
         settings = {"plan_cache_mode": "force_generic_plan", "statement_timeout": f"{_AT_MOST}s"}
         return await self._place.connect(**settings)
 
-    async def _use(self, session: Session) -> None:
+    async def _use(self, session: PostgresSession) -> None:
         self._session, self._known, self._trouble = session, -1, None
         await self._make(session)
         self._call = await session.connection.prepare(CALL)
         self._moved(session.server)
 
-    async def _make(self, session: Session) -> None:
+    async def _make(self, session: PostgresSession) -> None:
         """The function for all tables that there are."""
         known = len(self._tables)
         if known != self._known:
@@ -121,7 +123,7 @@ class Writer:
         if session is not None:
             session.connection.terminate()
 
-    def add(self, batch: Batch[Step]) -> None:
+    def add(self, batch: Batch[PostgresStep]) -> None:
         """Queue a batch; its future gets positions or an error."""
         self._waiting.append(batch)
         if self._task is None:
@@ -183,7 +185,7 @@ class Writer:
         self._waiting.clear()
         self._watch(_STILL)
 
-    async def _group(self, group: Sequence[Batch[Step]]) -> None:
+    async def _group(self, group: Sequence[Batch[PostgresStep]]) -> None:
         try:
             await self._transact(group)
         except (Conflict, _Refused) as error:
@@ -211,7 +213,7 @@ class Writer:
         fail(self._waiting, fault)
         self._waiting.clear()
 
-    async def _transact(self, group: Sequence[Batch[Step]]) -> None:
+    async def _transact(self, group: Sequence[Batch[PostgresStep]]) -> None:
         """One transaction, again while that can help. Raises Conflict, StoreError."""
         if self.fault is not None:
             raise self.fault
@@ -248,7 +250,7 @@ class Writer:
         held = sum(call.size for call in self._unsure)
         return len(self._unsure) < _LAZY and held + size <= _LAZY_BYTES
 
-    def _kept(self, call: _Call, group: Sequence[Batch[Step]], position: int, *, lazy: bool) -> None:
+    def _kept(self, call: _Call, group: Sequence[Batch[PostgresStep]], position: int, *, lazy: bool) -> None:
         place(group, position)
         self.position, self._number = position, call.number
         self.transactions += 1
@@ -258,7 +260,7 @@ class Writer:
         else:
             self._unsure.clear()  # what is durable has all before it
 
-    def _explain(self, error: BaseException, group: Sequence[Batch[Step]]) -> None:
+    def _explain(self, error: BaseException, group: Sequence[Batch[PostgresStep]]) -> None:
         """Raise what an answer of the function means, if it is one."""
         state = sqlstate(error)
         if state == CONFLICT:

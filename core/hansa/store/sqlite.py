@@ -41,9 +41,9 @@ from hansa.store.base import (
 from hansa.store.bounds import Whole, bounded
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, faulting, sqlite_fault
 from hansa.store.memory import checked, split
-from hansa.store.sqlite_files import Files
-from hansa.store.sqlite_tables import Table, make, reads, surplus, table
-from hansa.store.sqlite_unknown_result import InDoubt, Settling, leaves_doubt
+from hansa.store.sqlite_files import SqliteFiles
+from hansa.store.sqlite_tables import SqliteTable, make, reads, surplus, table
+from hansa.store.sqlite_unknown_result import InDoubt, UnknownResults, leaves_doubt
 
 T = TypeVar("T")
 _GROUP = 64
@@ -79,10 +79,10 @@ class SqliteStore:
         """``busy``: seconds that a write waits for another process's lock."""
         self._path = Path(path)
         self._busy = self._waits = round(busy * 1000)
-        self._files: Files | None = None
+        self._files: SqliteFiles | None = None
         self._synchronous = synchronous
-        self._tables: dict[tuple[str, str], Table] = {}
-        self._named: dict[tuple[str, str], tuple[str, Table]] = {}
+        self._tables: dict[tuple[str, str], SqliteTable] = {}
+        self._named: dict[tuple[str, str], tuple[str, SqliteTable]] = {}
         self._writer = ThreadPoolExecutor(1, "hansa-writer")
         self._readers = ThreadPoolExecutor(2, "hansa-reader")
         self._lock: IO[bytes] | None = None
@@ -93,7 +93,7 @@ class SqliteStore:
         #: Whether the disk took something no more.
         self._full = False
         #: What is asked of a group of which it is not known whether it is kept. Nothing is begun meanwhile.
-        self._settling: Settling | None = None
+        self._settling: UnknownResults | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self.transactions = 0
@@ -143,7 +143,7 @@ class SqliteStore:
         row = self._db.execute("SELECT value FROM hansa_meta WHERE name = 'position'").fetchone()
         self._position = self._committed = row[0] if row else 0
         self._turn()  # the log is there from the first write
-        self._files = Files(self._path)
+        self._files = SqliteFiles(self._path)
 
     async def undeclared(self, scope: str, schema: Schema) -> list[str]:
         """See ``Indexed``."""
@@ -245,13 +245,13 @@ class SqliteStore:
         assert self._db is not None
         self._db.execute("INSERT OR REPLACE INTO hansa_meta VALUES (?, ?)", (name, value))
 
-    def _of(self, scope: str, name: str) -> Table:
+    def _of(self, scope: str, name: str) -> SqliteTable:
         table = self._tables.get((scope, name))
         if table is None:
             raise NotDeclared(scope, name)
         return table
 
-    def _target(self, scope: str, collection: str) -> tuple[str, Table]:
+    def _target(self, scope: str, collection: str) -> tuple[str, SqliteTable]:
         """The scope and the table that a write names."""
         found = self._named.get((scope, collection))
         if found is None:
@@ -294,7 +294,7 @@ class SqliteStore:
                     batch.done.set_exception(self._behind(failed.fault))
             self._waiting.clear()
             ask = faulting(partial(self._ask, kept=failed.kept), self._why)
-            self._settling = Settling(
+            self._settling = UnknownResults(
                 failed, partial(self._writer.submit, ask), partial(self._told, loop, group)
             )
             return

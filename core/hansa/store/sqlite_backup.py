@@ -32,7 +32,7 @@ Told = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backup:
+class SqliteBackup:
     """What a backup holds. ``made`` is a time in UTC; ``damaged`` are files whose bytes are not those that
     their names say, which were copied as they are.
     """
@@ -60,7 +60,7 @@ def check_file(path: Path) -> list[str]:
     return [str(row[0]) for row in rows if row[0] != "ok"]
 
 
-def back_up(database: Path, media: Path, folder: Path, version: str, told: Told) -> Backup:
+def back_up(database: Path, media: Path, folder: Path, version: str, told: Told) -> SqliteBackup:
     """Copy a database and its files into a folder that is not there yet, or is empty, and verify the copy.
     Raises StoreError, OSError.
     """
@@ -84,7 +84,7 @@ def back_up(database: Path, media: Path, folder: Path, version: str, told: Told)
         position = _position(db)
     files, damaged = _copy_files(media, folder / _MEDIA, lambda n, of: told("copying files", n, of))
     _sync(copy)
-    found = Backup(
+    found = SqliteBackup(
         made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         hansa=version,
         position=position,
@@ -100,7 +100,7 @@ def back_up(database: Path, media: Path, folder: Path, version: str, told: Told)
     return found
 
 
-def restore(folder: Path, database: Path, media: Path, told: Told, *, replace: bool) -> Backup:
+def restore(folder: Path, database: Path, media: Path, told: Told, *, replace: bool) -> SqliteBackup:
     """Put a backup in its place, verified before anything is touched. A database that is there is kept beside
     it under another name. Raises StoreError, OSError.
     """
@@ -150,10 +150,10 @@ def _keep(database: Path) -> None:
             database.with_name(database.name + end).rename(database.with_name(kept + end))
 
 
-def _manifest(folder: Path) -> Backup:
+def _manifest(folder: Path) -> SqliteBackup:
     try:
         data = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        return Backup(**{**data, "damaged": tuple(data["damaged"])})
+        return SqliteBackup(**{**data, "damaged": tuple(data["damaged"])})
     except FileNotFoundError:
         raise StoreError(
             f"{folder} is not a backup, or is one that was broken off: it has no {_MANIFEST}"

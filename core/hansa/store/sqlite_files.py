@@ -15,7 +15,7 @@ LOG_LARGE = 256 * 1024 * 1024
 _log = logging.getLogger("hansa.store")
 
 
-class Files:
+class SqliteFiles:
     """The database and its log, which is there once something was written."""
 
     def __init__(self, path: Path) -> None:

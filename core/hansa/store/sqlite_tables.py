@@ -15,7 +15,7 @@ _MOST_KEYS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class SqliteTable:
     """One collection as SQL. ``update`` takes fields and body, the key, and the body that must be there;
     ``remove`` the key, and that body or None for any.
     """
@@ -43,7 +43,7 @@ class Table:
         return Row(key=key, fields=fields, body=bytes(got[-1]))  # type: ignore[call-overload]
 
 
-def table(owner: str, collection: Collection) -> Table:
+def table(owner: str, collection: Collection) -> SqliteTable:
     """The table of a collection. Raises StoreError for a name that is none."""
     keys = checked_names(owner, collection)
     fields = tuple(collection.fields)
@@ -54,7 +54,7 @@ def table(owner: str, collection: Collection) -> Table:
     keyed = f"scope = ? AND {where}"
     set_ = ", ".join(f'"{c}" = ?' for c in (*fields, "body"))
     into = f'INTO "{name}" (scope, {columns}) VALUES ({marks})'
-    return Table(
+    return SqliteTable(
         collection,
         name,
         keys,
@@ -68,7 +68,7 @@ def table(owner: str, collection: Collection) -> Table:
     )
 
 
-def reads(table: Table, scope: str, keys: Sequence[Key]) -> Iterator[tuple[str, Sequence[object]]]:
+def reads(table: SqliteTable, scope: str, keys: Sequence[Key]) -> Iterator[tuple[str, Sequence[object]]]:
     """Statements that read these keys, each with its values.
 
     Keys that differ in their last part alone are one list behind IN, which SQLite looks up one by one in the
@@ -89,7 +89,7 @@ def reads(table: Table, scope: str, keys: Sequence[Key]) -> Iterator[tuple[str, 
             yield f'SELECT {table.columns} FROM "{table.name}" WHERE {where}', (scope, *first, *part)
 
 
-def make(db: sqlite3.Connection, tables: Sequence[Table]) -> None:
+def make(db: sqlite3.Connection, tables: Sequence[SqliteTable]) -> None:
     """Create what is missing: tables, columns of fields that came later, indexes. An index that is declared
     no more is dropped: each costs every commit a page.
     """
@@ -114,7 +114,7 @@ def make(db: sqlite3.Connection, tables: Sequence[Table]) -> None:
             db.execute(f'DROP INDEX "{name}"')
 
 
-def _indexes(one: Table) -> dict[str, tuple[str, ...]]:
+def _indexes(one: SqliteTable) -> dict[str, tuple[str, ...]]:
     """Those that are declared, by name; what the key serves needs none."""
     return {
         f"{one.name}_by_{'_'.join(index)}": index
@@ -123,7 +123,7 @@ def _indexes(one: Table) -> dict[str, tuple[str, ...]]:
     }
 
 
-def surplus(db: sqlite3.Connection, tables: Sequence[Table]) -> list[str]:
+def surplus(db: sqlite3.Connection, tables: Sequence[SqliteTable]) -> list[str]:
     """Indexes that were made for these tables and are declared no more."""
     found = list[str]()
     for one in tables:

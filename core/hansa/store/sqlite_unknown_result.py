@@ -34,7 +34,7 @@ def leaves_doubt(error: BaseException) -> bool:
     return code & 0xFF == _IOERR and code not in _NOT_WHOLE
 
 
-class Settling:
+class UnknownResults:
     """Asks until it is known. ``ask`` is run in the writer's thread and raises StoreFault while it is not;
     ``settled`` is told afterwards what became of the group.
     """

@@ -11,7 +11,7 @@ from hansa.store.base import Durability, Key, Row, Schema, Store, StoreError, Va
 T = TypeVar("T")
 
 
-class StoreAround:
+class StoreWrapper:
     """See ``hansa.store.base.Store``: what is asked of it, ``_store`` is asked. A subclass overrides
     ``_asked``, which makes every call but ``close`` and ``lost``, and what it does otherwise.
     """

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from hansa.store.base import Durability, Key, Row, Store, StoreError, Write
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
-from hansa.store.wrapper import StoreAround
+from hansa.store.wrapper import StoreWrapper
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Fault(StrEnum):
     LOST = "lost"
 
 
-class FaultyStore(StoreAround):
+class FaultyStore(StoreWrapper):
     """See ``hansa.store.base.Store``. ``choose`` is asked at every commit what becomes of it, None for what
     should; ``away`` makes everything fail that is begun; ``stale`` is asked at every ``get`` whether it gives
     the row from before the last commit that changed it.

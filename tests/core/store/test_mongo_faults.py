@@ -15,7 +15,7 @@ from hansa.store import mongo, mongo_writer
 from hansa.store.base import Append, CompareAndSwap, Conflict, Insert, Put, StoreError
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
 from hansa.store.mongo import MongoStore
-from hansa.store.mongo_lease import settled
+from hansa.store.mongo_lease import await_if_needed
 from hansa.testing.store_suite import SCHEMA
 from motor.motor_asyncio import AsyncIOMotorClient
 from peers.mongo import Mongo, url_with
@@ -73,7 +73,7 @@ class Driver:
         return _Database(self, self._client.get_database(name, **options))
 
     async def start_session(self):
-        session = await settled(self._client.start_session())
+        session = await await_if_needed(self._client.start_session())
         commit = session.commit_transaction
 
         async def planned():

@@ -17,7 +17,7 @@ def sleeper():
 
 
 def _owner(pid: int) -> dict[str, object]:
-    return {**lease_owner.this_process(), "pid": pid, "born": lease_owner._born(pid)}
+    return {**lease_owner.this_process(), "pid": pid, "born": lease_owner._process_start(pid)}
 
 
 def test_a_process_is_dead_once_it_has_ended(sleeper):
