@@ -19,7 +19,7 @@ from hansa.store.sqlite import SqliteStore
 from hansa.testing import until
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
-from hansa.testing.harness import running
+from hansa.testing.harness import run_hansa
 from hansa_matrix.config import Config
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.levels import level_of
@@ -62,7 +62,7 @@ async def up(folder: Path) -> AsyncIterator[tuple[App, Dying]]:
     store = Dying(folder / "hansa.db", synchronous="OFF")
     networks = {"matrix": (hansa_matrix, config), "xmpp": (module({}), ActorConfig())}
     with suppress(StoreFault):  # a database that fails cannot keep how far deliveries are
-        async with running(networks, store=store) as app:
+        async with run_hansa(networks, store=store) as app:
             await app.network("matrix")._opening.wait()
             yield app, store
     await store.close()

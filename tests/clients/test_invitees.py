@@ -10,7 +10,7 @@ import hansa_matrix
 import pytest
 from clients.people import House, part
 from hansa import Member, Membership, NativeId, hookimpl
-from hansa.testing import Actor, running
+from hansa.testing import Actor, run_hansa
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
 from hansa_matrix.config import Config
@@ -50,7 +50,7 @@ async def bridged(folder):
 
     plugin.open_network = open_network
     networks = {"matrix": (hansa_matrix, config), "chat": (plugin, ActorConfig())}
-    async with running(networks, rooms=[["matrix:#hall", "chat:hall"]]) as app:
+    async with run_hansa(networks, rooms=[["matrix:#hall", "chat:hall"]]) as app:
         yield House(SimpleNamespace(app=app)), made["chat"]
 
 

@@ -25,7 +25,7 @@ from hansa.store.base import Append, Delete, Put, Schema
 from hansa.store.memory import key_names
 from hansa.store.mongo import MongoStore
 from hansa.store.sqlite import SqliteStore
-from hansa.testing.harness import running
+from hansa.testing.harness import run_hansa
 from hansa_matrix.client_api import data
 from hansa_matrix.config import Config
 from hansa_matrix.proto.media import Mxc
@@ -105,7 +105,7 @@ async def opened(request, tmp_path):
     async def opening():
         store = MongoStore(url) if request.param == "mongodb" else SqliteStore(file)
         seams = Environment(Then(), SystemRandom())
-        async with running({"matrix": (hansa_matrix, config)}, store=store, seams=seams) as app:
+        async with run_hansa({"matrix": (hansa_matrix, config)}, store=store, seams=seams) as app:
             await app.network("matrix")._opening.wait()
             await app.contexts["matrix"].blobs.put(chunks(), 100)
             yield app

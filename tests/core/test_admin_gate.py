@@ -27,7 +27,7 @@ from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.cli import show
 from hansa.environment import Request
 from hansa.model.content import Membership
-from hansa.testing import running
+from hansa.testing import run_hansa
 from hansa.testing.actor import Actor, Config, module
 from orjson import dumps, loads
 
@@ -76,7 +76,7 @@ async def _nothing_to_reload() -> tuple[list[str], list[str]]:
 async def test_every_change_is_asked_about_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     made: dict[str, Actor] = {}
     strict = Strict()
-    async with running(networks(made), rooms=[("left:a", "right:b")]) as app:
+    async with run_hansa(networks(made), rooms=[("left:a", "right:b")]) as app:
         found = routes(AdminApi(app, _nothing_to_reload, lambda: None), monkeypatch)
         app.decisions.replace([InstalledPolicy(name="strict", policy=strict)])
         free = {pattern for method, pattern in found if method != "POST"} | FREE
@@ -104,7 +104,7 @@ async def test_a_change_is_refused_with_its_decision_and_done_once_the_policy_al
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=[("left:a", "right:b")]) as app:
+    async with run_hansa(networks(made), rooms=[("left:a", "right:b")]) as app:
         unlink = routes(AdminApi(app, _nothing_to_reload, lambda: None), monkeypatch)["POST", "/rooms/unlink"]
         app.decisions.replace([InstalledPolicy(name="strict", policy=Strict())])
         with pytest.raises(RemoteProtocolError, match=r"two persons are needed \[d-"):
@@ -154,7 +154,7 @@ async def test_a_denied_server_in_a_room_is_named_and_nothing_is_kept_of_looking
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=[("left:a", "right:b")]) as app:
+    async with run_hansa(networks(made), rooms=[("left:a", "right:b")]) as app:
         room_of = routes(AdminApi(app, _nothing_to_reload, lambda: None), monkeypatch)["GET", "/rooms/{room}"]
         people = [
             RoomMember(user=NativeId("left", f"p@{server}"), membership=Membership.JOIN, server=server)

@@ -9,7 +9,7 @@ import pytest
 from hansa.model.errors import Busy
 from hansa.store.base import Conflict
 from hansa.testing.actor import Actor, Config, module
-from hansa.testing.harness import running
+from hansa.testing.harness import run_hansa
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +52,7 @@ async def test_a_room_that_loses_every_race_says_that_it_is_busy():
     made: dict[str, Actor] = {}
     plugin = module(made)
     networks = {name: (plugin, Config()) for name in ("left", "right")}
-    async with running(networks, rooms=[("left:a", "right:b")]) as app:
+    async with run_hansa(networks, rooms=[("left:a", "right:b")]) as app:
         inner = app.store._store
 
         class Contended:

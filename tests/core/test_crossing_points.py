@@ -39,7 +39,7 @@ from hansa.app import App
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.model.crossing import Crossing
 from hansa.model.view import RoomMember, unread
-from hansa.testing import running
+from hansa.testing import run_hansa
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.policy_suite import samples
 
@@ -163,7 +163,7 @@ async def with_dead_letter() -> AsyncIterator[tuple[App, dict[str, Actor]]]:
     made: dict[str, Actor] = {}
     plugin = module(made)
     networks = {name: (plugin, Config()) for name in ("left", "right")}
-    async with running(networks, rooms=[("left:a", "right:b")]) as app:
+    async with run_hansa(networks, rooms=[("left:a", "right:b")]) as app:
 
         def refuse(_: object) -> None:
             raise DeliveryRejected("not now")
@@ -234,7 +234,7 @@ async def test_a_policy_that_fails_lets_nothing_through_at_any_point(point: str,
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_policy_that_fails_denies_every_crossing(fault: str) -> None:
-    async with running({}) as app:
+    async with run_hansa({}) as app:
         faulty = Faulty(FAULTS[fault])
         faulty.broken = True
         app.decisions.replace([InstalledPolicy(name="faulty", policy=faulty, timeout=0.01)])
@@ -250,7 +250,7 @@ async def test_a_policy_that_fails_denies_every_crossing(fault: str) -> None:
 async def test_what_goes_out_is_asked_link_by_link():
     made: dict[str, Actor] = {}
     plugin = module(made, hosted=True)
-    async with running(
+    async with run_hansa(
         {name: (plugin, Config()) for name in ("left", "right")}, rooms=[("left:a", "right:b")]
     ) as app:
         strict = Strict()

@@ -18,7 +18,7 @@ from hansa import (
     hookimpl,
 )
 from hansa.setup import PolicySetup
-from hansa.testing import running
+from hansa.testing import run_hansa
 from hansa.testing.actor import Actor, Config, module
 
 
@@ -80,7 +80,7 @@ def denying() -> PolicySetup:
 async def house():
     made: dict[str, Actor] = {}
     networks = {"left": (clumsy(made), Config()), "right": (module(made), Config())}
-    async with running(networks, rooms=(("left:a", "right:b"),), policies=[denying()]):
+    async with run_hansa(networks, rooms=(("left:a", "right:b"),), policies=[denying()]):
         yield made
 
 

@@ -18,7 +18,7 @@ from hansa import (
     Topic,
 )
 from hansa.model.features import degrade
-from hansa.testing import running
+from hansa.testing import run_hansa
 from hansa.testing.actor import Actor, Config, module
 
 ANN = NativeId("left", "ann@x")
@@ -76,7 +76,7 @@ async def test_what_a_network_cannot_show_is_counted(monkeypatch):
     monkeypatch.setattr(Actor, "features", Features(levels={Kind.MESSAGE: Level.FULL}))
     made: dict[str, Actor] = {}
     networks = dict.fromkeys(("left", "right"), (module(made), Config()))
-    async with running(networks, rooms=(("left:a", "right:b"),)) as app:
+    async with run_hansa(networks, rooms=(("left:a", "right:b"),)) as app:
         await made["left"].set_topic("a", "ann@x", "unseen")
         await made["left"].say("a", "ann@x", "seen")
         assert await made["right"].until("b", 1) == ["seen"]

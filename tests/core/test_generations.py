@@ -31,7 +31,7 @@ from hansa.environment import Environment, SystemRandom
 from hansa.setup import PolicySetup
 from hansa.store.faults import FaultKind
 from hansa.store.memory import MemoryDisk, MemoryStore
-from hansa.testing import ManualClock, running, until
+from hansa.testing import ManualClock, run_hansa, until
 from hansa.testing.actor import Actor, Config, module
 from pydantic import BaseModel, ConfigDict
 
@@ -89,7 +89,7 @@ def networks(made, hosted=False):
 
 async def test_a_reload_reaches_what_waits_to_be_delivered():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM) as app:
+    async with run_hansa(networks(made), rooms=ROOM) as app:
         away = True
 
         def fail(_):
@@ -112,7 +112,7 @@ async def test_a_reload_reaches_what_waits_to_be_delivered():
 
 async def test_a_reload_reaches_what_is_read_as_history_of_everybody():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM) as app:
+    async with run_hansa(networks(made), rooms=ROOM) as app:
         for person, text in (("ann@x", "secret"), ("ann@x", "fine"), ("eve@evil", "hello")):
             await made["left"].say("a", person, text)
 
@@ -135,7 +135,7 @@ async def test_a_reload_reaches_what_is_read_as_history_of_everybody():
 
 async def test_a_reload_reaches_dead_letters_that_are_tried_again():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM) as app:
+    async with run_hansa(networks(made), rooms=ROOM) as app:
         from hansa import DeliveryRejected
 
         def refuse(_):
@@ -156,7 +156,7 @@ async def test_a_reload_reaches_dead_letters_that_are_tried_again():
 async def test_a_submission_judged_under_older_policies_is_judged_again_at_its_turn():
     made: dict[str, Actor] = {}
     setups, _ = censor()
-    async with running(networks(made), rooms=ROOM, policies=setups) as app:
+    async with run_hansa(networks(made), rooms=ROOM, policies=setups) as app:
         admit = app.pipeline._admission.admit
         reloaded = 0
 
@@ -177,27 +177,27 @@ async def test_a_restart_with_the_same_policies_judges_nothing_again():
     disk = MemoryDisk()
     made: dict[str, Actor] = {}
     setups, _ = censor(words=["secret"])
-    async with running(networks(made), rooms=ROOM, policies=setups, store=MemoryStore(disk)) as app:
+    async with run_hansa(networks(made), rooms=ROOM, policies=setups, store=MemoryStore(disk)) as app:
         await made["left"].say("a", "ann@x", "hello")
         first = app.decisions.generation
         assert first > 0
     setups, opened = censor(words=["secret"])
-    async with running(networks(made), policies=setups, store=MemoryStore(disk)) as app:
+    async with run_hansa(networks(made), policies=setups, store=MemoryStore(disk)) as app:
         assert app.decisions.generation == first
         assert len(await made["left"].ctx.history("a", limit=5)) == 1
         assert opened[0].asked == []
     setups, opened = censor(words=["hello"])
-    async with running(networks(made), policies=setups, store=MemoryStore(disk)) as app:
+    async with run_hansa(networks(made), policies=setups, store=MemoryStore(disk)) as app:
         assert app.decisions.generation == first + 1
         assert await made["left"].ctx.history("a", limit=5) == []
-    async with running(networks(made), store=MemoryStore(disk)) as app:
+    async with run_hansa(networks(made), store=MemoryStore(disk)) as app:
         assert app.decisions.generation == first + 2
         assert len(await made["left"].ctx.history("a", limit=5)) == 1
 
 
 async def test_without_policies_there_is_no_generation():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM) as app:
+    async with run_hansa(networks(made), rooms=ROOM) as app:
         assert (await made["left"].say("a", "ann@x", "hello")).event.generation == 0
         assert made["left"].ctx.policy_generation == app.decisions.generation == 0
         await app.reload_policies([])
@@ -207,7 +207,7 @@ async def test_without_policies_there_is_no_generation():
 async def test_what_is_judged_again_is_nobodys_act():
     made: dict[str, Actor] = {}
     setups, opened = censor()
-    async with running(networks(made), rooms=ROOM, policies=setups) as app:
+    async with run_hansa(networks(made), rooms=ROOM, policies=setups) as app:
         await made["left"].say("a", "ann@x", "hello")
         (said,) = [c for c in opened[0].asked if isinstance(c, EventIn)]
         assert said.facts.act == "left:left-said-1"
@@ -223,7 +223,7 @@ async def test_what_is_judged_again_is_nobodys_act():
 async def test_the_speakers_own_link_is_judged_where_it_is_ours(hosted):
     made: dict[str, Actor] = {}
     setups, _ = censor(servers=["evil"])
-    async with running(networks(made, hosted=hosted), rooms=ROOM) as app:
+    async with run_hansa(networks(made, hosted=hosted), rooms=ROOM) as app:
         await made["left"].join("a", "eve@evil")
         await made["left"].join("a", "ann@x")
         await app.reload_policies(setups)
@@ -237,7 +237,7 @@ async def test_the_speakers_own_link_is_judged_where_it_is_ours(hosted):
 async def test_a_topic_that_is_withheld_is_not_in_the_view():
     made: dict[str, Actor] = {}
     setups, _ = censor(words=["secret"])
-    async with running(networks(made), rooms=ROOM, policies=setups) as app:
+    async with run_hansa(networks(made), rooms=ROOM, policies=setups) as app:
         refused = await made["left"].do("a", "ann@x", Topic(text="secret"))
         assert refused.refusal is not None
         assert next(iter(app.rooms)).view.facts.topic == ""
@@ -248,8 +248,8 @@ async def test_two_processes_never_give_one_number_to_different_policies():
     made: dict[str, Actor] = {}
     one, two = censor(words=["one"])[0], censor(words=["two"])[0]
     async with (
-        running(networks(made), policies=one, store=MemoryStore(disk)) as first,
-        running(networks({}), policies=two, store=MemoryStore(disk)) as second,
+        run_hansa(networks(made), policies=one, store=MemoryStore(disk)) as first,
+        run_hansa(networks({}), policies=two, store=MemoryStore(disk)) as second,
     ):
         await asyncio.gather(first.reload_policies(one), second.reload_policies(two))
         assert first.decisions.generation != second.decisions.generation
@@ -281,7 +281,7 @@ HIDDEN = ("", "", {"ann@x": None, "bob@x": "Bob", "eve@evil": None})
 async def test_a_reload_reaches_the_name_the_topic_and_what_people_are_called():
     made: dict[str, Actor] = {}
     disk = MemoryDisk()
-    async with running(networks(made), rooms=ROOM, store=MemoryStore(disk)) as app:
+    async with run_hansa(networks(made), rooms=ROOM, store=MemoryStore(disk)) as app:
         await _said_of_a_room(made["left"])
         assert (await _view(app))[:2] == ("of evil", "secret")
         decided = len(await app.decisions.log(100))
@@ -297,7 +297,7 @@ async def test_a_reload_reaches_the_name_the_topic_and_what_people_are_called():
             person.membership is Membership.JOIN for person in next(iter(app.rooms)).view.people.values()
         )
     setups, opened = censor(words=["secret"], servers=["evil"])
-    async with running(networks(made), policies=setups, store=MemoryStore(disk)) as app:
+    async with run_hansa(networks(made), policies=setups, store=MemoryStore(disk)) as app:
         assert await _view(app) == HIDDEN
         assert opened[0].asked == [], "the same policies judged it before the restart"
 
@@ -305,16 +305,16 @@ async def test_a_reload_reaches_the_name_the_topic_and_what_people_are_called():
 async def test_a_restart_under_other_policies_reaches_what_a_room_says():
     made: dict[str, Actor] = {}
     disk = MemoryDisk()
-    async with running(networks(made), rooms=ROOM, store=MemoryStore(disk)) as app:
+    async with run_hansa(networks(made), rooms=ROOM, store=MemoryStore(disk)) as app:
         await _said_of_a_room(made["left"])
     setups, _ = censor(words=["secret"], servers=["evil"])
-    async with running(networks(made), policies=setups, store=MemoryStore(disk)) as app:
+    async with run_hansa(networks(made), policies=setups, store=MemoryStore(disk)) as app:
         assert await _view(app) == HIDDEN
 
 
 async def test_a_reload_reaches_every_room_in_the_background():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM) as app:
+    async with run_hansa(networks(made), rooms=ROOM) as app:
         await _said_of_a_room(made["left"])
         await app.reload_policies(censor(words=["secret"], servers=["evil"])[0])
         room = next(iter(app.rooms))
@@ -323,7 +323,7 @@ async def test_a_reload_reaches_every_room_in_the_background():
 
 async def test_what_a_room_says_is_hidden_also_while_the_store_takes_nothing():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM) as app:
+    async with run_hansa(networks(made), rooms=ROOM) as app:
         await _said_of_a_room(made["left"])
         commit = app.rooms.commit_change
 
@@ -345,7 +345,7 @@ async def test_a_policy_that_cannot_answer_hides_names_and_loses_none():
     disk = MemoryDisk()
     clock = ManualClock()
     seams = Environment(clock, SystemRandom())
-    async with running(networks(made), rooms=ROOM, store=MemoryStore(disk), seams=seams) as app:
+    async with run_hansa(networks(made), rooms=ROOM, store=MemoryStore(disk), seams=seams) as app:
         await _said_of_a_room(made["left"])
         before = await _view(app)
         assert before[0] and before[1]
@@ -375,5 +375,5 @@ async def test_a_policy_that_cannot_answer_hides_names_and_loses_none():
         clock.advance(60)
         assert await _view(app) == before
         assert room.generation == app.decisions.generation
-    async with running(networks(made), store=MemoryStore(disk)) as app:
+    async with run_hansa(networks(made), store=MemoryStore(disk)) as app:
         assert await _view(app) == before

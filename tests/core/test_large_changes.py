@@ -24,7 +24,7 @@ from hansa.store.memory import MemoryStore
 from hansa.store.wrapper import StoreWrapper
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.clock import ManualClock
-from hansa.testing.harness import running
+from hansa.testing.harness import run_hansa
 
 NATIVE, OTHER, NEW = NativeId("x", "room"), NativeId("y", "other"), NativeId("x", "new")
 HOUR = 3600.0
@@ -237,7 +237,7 @@ async def test_a_turn_that_takes_up_thousands_at_once_goes_the_same_way(monkeypa
     networks = dict.fromkeys(("left", "right"), (module(made), Config()))
     inner = MemoryStore()
     measured = Measured(inner)
-    async with running(networks, rooms=[("left:a", "right:b")], store=measured) as app:
+    async with run_hansa(networks, rooms=[("left:a", "right:b")], store=measured) as app:
         room = app.rooms.of(NativeId("left", "a"))
         prepare = ViewRulesTurn.prepare
         view = ViewDelta(
@@ -264,7 +264,7 @@ async def test_turns_that_are_too_much_together_are_taken_one_by_one(monkeypatch
     """Each event whose writes alone are within the bounds gets through."""
     made: dict[str, Actor] = {}
     networks = dict.fromkeys(("left", "right"), (module(made), Config()))
-    async with running(networks, rooms=[("left:a", "right:b")]) as app:
+    async with run_hansa(networks, rooms=[("left:a", "right:b")]) as app:
         prepare = ViewRulesTurn.prepare
 
         async def heavy(turn, inbound, verdict):
@@ -282,7 +282,7 @@ async def test_turns_that_are_too_much_together_are_taken_one_by_one(monkeypatch
 async def test_one_event_may_do_more_than_fits_a_usual_commit(monkeypatch):
     made: dict[str, Actor] = {}
     networks = dict.fromkeys(("left", "right"), (module(made), Config()))
-    async with running(networks, rooms=[("left:a", "right:b")]):
+    async with run_hansa(networks, rooms=[("left:a", "right:b")]):
         prepare = ViewRulesTurn.prepare
 
         async def heavy(turn, inbound, verdict):

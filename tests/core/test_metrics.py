@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from hansa.admin.metrics import exposition
-from hansa.testing import running
+from hansa.testing import run_hansa
 from hansa.testing.actor import Actor, Config, module
 
 
 async def test_invented_labels_fill_neither_memory_nor_metrics():
     made: dict[str, Actor] = {}
-    async with running({"left": (module(made), Config())}) as app:
+    async with run_hansa({"left": (module(made), Config())}) as app:
         ctx = made["left"].ctx
         for n in range(10_000):
             ctx.count("invented", who=f"server{n}.example", why="asked")

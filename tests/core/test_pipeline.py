@@ -25,7 +25,7 @@ from hansa.host import plugin_contexts
 from hansa.setup import PolicySetup
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryDisk, MemoryStore
-from hansa.testing import running, until
+from hansa.testing import run_hansa, until
 from hansa.testing.actor import Actor, Config, module
 
 ROOM = (("left:a", "right:b"),)
@@ -38,7 +38,7 @@ def networks(made: dict[str, Actor], hosted: bool = False):
 
 async def test_an_event_reaches_the_other_network_once_and_in_order():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM):
+    async with run_hansa(networks(made), rooms=ROOM):
         for number in range(30):
             outcome = await made["left"].say("a", "ann@x", f"m{number}")
             assert outcome.event is not None and outcome.event.seq == number + 1
@@ -49,7 +49,7 @@ async def test_an_event_reaches_the_other_network_once_and_in_order():
 async def test_names_of_people_elsewhere_are_remembered_in_bounded_memory(monkeypatch):
     monkeypatch.setattr(plugin_contexts, "_MOST_GHOSTS", 10)
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM):
+    async with run_hansa(networks(made), rooms=ROOM):
         ctx = made["right"].ctx
         people = [NativeId("left", f"p{n}@x") for n in range(50)]
         names = [await ctx.ghost(person) for person in people]
@@ -60,7 +60,7 @@ async def test_names_of_people_elsewhere_are_remembered_in_bounded_memory(monkey
 
 async def test_the_same_origin_twice_is_one_event_also_within_a_batch():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM) as app:
+    async with run_hansa(networks(made), rooms=ROOM) as app:
         said = [made["left"].say("a", "ann@x", "once", origin="o1") for _ in range(3)]
         outcomes = await asyncio.gather(*said)
         again = await made["left"].say("a", "ann@x", "once", origin="o1")
@@ -72,7 +72,7 @@ async def test_the_same_origin_twice_is_one_event_also_within_a_batch():
 
 async def test_an_echo_under_the_native_id_of_a_sent_event_is_no_new_event():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM) as app:
+    async with run_hansa(networks(made), rooms=ROOM) as app:
         await made["left"].say("a", "ann@x", "hello")
         await made["right"].until("b", 1)
         await made["right"].ctx.store.position()
@@ -83,7 +83,7 @@ async def test_an_echo_under_the_native_id_of_a_sent_event_is_no_new_event():
 
 async def test_a_hosted_room_gets_its_own_events_back_in_log_order():
     made: dict[str, Actor] = {}
-    async with running(networks(made, hosted=True), rooms=ROOM):
+    async with run_hansa(networks(made, hosted=True), rooms=ROOM):
         await made["left"].say("a", "ann@x", "one")
         await made["right"].say("b", "bob@y", "two")
         assert await made["left"].until("a", 2) == ["one", "two"]
@@ -92,7 +92,7 @@ async def test_a_hosted_room_gets_its_own_events_back_in_log_order():
 
 async def test_a_network_may_speak_only_for_its_own():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM):
+    async with run_hansa(networks(made), rooms=ROOM):
         stranger = Submission(
             origin=NativeId("right", "x"),
             room=NativeId("left", "a"),
@@ -108,7 +108,7 @@ async def test_a_network_may_speak_only_for_its_own():
 
 async def test_a_retry_keeps_order_and_loses_nothing():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM):
+    async with run_hansa(networks(made), rooms=ROOM):
         failures = iter(
             [RetryLater("away", after=0.01), RetryLater("still", after=0.01), RuntimeError("bug")]
         )
@@ -126,7 +126,7 @@ async def test_a_retry_keeps_order_and_loses_nothing():
 
 async def test_what_is_refused_for_good_becomes_a_dead_letter_and_the_next_goes_on():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM) as app:
+    async with run_hansa(networks(made), rooms=ROOM) as app:
 
         def refuse(delivery):
             if delivery.content.text == "poison":
@@ -146,7 +146,7 @@ async def test_what_is_refused_for_good_becomes_a_dead_letter_and_the_next_goes_
 
 async def test_after_a_restart_delivery_goes_on_where_it_stood():
     disk, made = MemoryDisk(), dict[str, Actor]()
-    async with running(networks(made), rooms=ROOM, store=MemoryStore(disk)):
+    async with run_hansa(networks(made), rooms=ROOM, store=MemoryStore(disk)):
         await made["left"].say("a", "ann@x", "before")
         await made["right"].until("b", 1)
 
@@ -155,14 +155,14 @@ async def test_after_a_restart_delivery_goes_on_where_it_stood():
 
         made["right"].before_send = away
         await made["left"].say("a", "ann@x", "waits")
-    async with running(networks(made), store=MemoryStore(disk)) as app:
+    async with run_hansa(networks(made), store=MemoryStore(disk)) as app:
         assert await made["right"].until("b", 1) == ["waits"]
         assert next(iter(app.rooms)).head == 2
 
 
 async def test_a_full_room_pushes_back_instead_of_growing():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM):
+    async with run_hansa(networks(made), rooms=ROOM):
         many = [
             Submission(
                 origin=NativeId("left", f"o{n}"),
@@ -207,7 +207,7 @@ def denies_word(crossing):
 
 async def test_a_denied_event_never_happens_and_its_decision_explains_itself():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM, policies=[policy(denies_word)]) as app:
+    async with run_hansa(networks(made), rooms=ROOM, policies=[policy(denies_word)]) as app:
         outcome = await made["left"].say("a", "ann@x", "bad")
         assert outcome.event is None and outcome.refusal is not None
         assert outcome.refusal.decision in outcome.refusal.text
@@ -220,7 +220,7 @@ async def test_a_denied_event_never_happens_and_its_decision_explains_itself():
 
 async def test_in_shadow_mode_nothing_is_stopped_and_the_log_says_what_would_be():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM, policies=[policy(denies_word, shadow=True)]) as app:
+    async with run_hansa(networks(made), rooms=ROOM, policies=[policy(denies_word, shadow=True)]) as app:
         assert (await made["left"].say("a", "ann@x", "bad")).event is not None
         assert await made["right"].until("b", 1) == ["bad"]
         rows = await app.core.scan("decision")
@@ -236,7 +236,7 @@ async def test_a_policy_that_cannot_answer_counts_as_its_on_error(failure):
 
     for on_error, happens in ((Action.DENY, False), (Action.ALLOW, True)):
         made: dict[str, Actor] = {}
-        async with running(networks(made), rooms=ROOM, policies=[policy(broken, on_error=on_error)]):
+        async with run_hansa(networks(made), rooms=ROOM, policies=[policy(broken, on_error=on_error)]):
             outcome = await made["left"].say("a", "ann@x", "x")
             assert (outcome.event is not None) is happens
 
@@ -251,7 +251,7 @@ async def test_a_policy_that_takes_too_long_counts_as_its_on_error():
     made: dict[str, Actor] = {}
     setup = policy(lambda _: None, timeout=0.01)
     setup.module.open_policy = hookimpl(lambda ctx: Slow())
-    async with running(networks(made), rooms=ROOM, policies=[setup]):
+    async with run_hansa(networks(made), rooms=ROOM, policies=[setup]):
         outcome = await made["left"].say("a", "ann@x", "x")
         assert outcome.event is None and outcome.refusal is not None
 
@@ -260,7 +260,7 @@ async def test_a_policy_that_takes_too_long_counts_as_its_on_error():
 async def test_the_order_of_policies_changes_nothing(order):
     both = [policy(denies_word, name="one"), policy(lambda _: None, name="two")]
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM, policies=[both[i] for i in order]):
+    async with run_hansa(networks(made), rooms=ROOM, policies=[both[i] for i in order]):
         assert (await made["left"].say("a", "ann@x", "bad")).refusal is not None
 
 
@@ -274,7 +274,7 @@ async def test_a_denial_on_one_way_out_decides_that_link_alone():
     plugin = module(made)
     three = {name: (plugin, Config()) for name in ("left", "right", "third")}
     rooms = (("left:a", "right:b", "third:c"),)
-    async with running(three, rooms=rooms, policies=[policy(not_right)]):
+    async with run_hansa(three, rooms=rooms, policies=[policy(not_right)]):
         outcome = await made["left"].say("a", "ann@x", "x")
         assert outcome.event is not None
         assert [link for link, _ in outcome.event.withheld_from] == ["right:b"]
@@ -284,7 +284,7 @@ async def test_a_denial_on_one_way_out_decides_that_link_alone():
 
 async def test_a_crashing_network_restarts_and_the_others_do_not_notice():
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM) as app:
+    async with run_hansa(networks(made), rooms=ROOM) as app:
         first = made["right"]
 
         async def crash():
@@ -301,7 +301,7 @@ async def test_a_crashing_network_restarts_and_the_others_do_not_notice():
 
 async def test_who_gives_up_on_what_happened_already_takes_nobody_along(caplog):
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM) as app:
+    async with run_hansa(networks(made), rooms=ROOM) as app:
         await made["left"].say("a", "ann@x", "once", origin="o1")
         inner, reached, go_on = app.store._store, asyncio.Event(), asyncio.Event()
 
@@ -352,7 +352,7 @@ class Failing:
 async def test_a_database_that_fails_ends_no_delivery_and_buries_nothing(collection, monkeypatch):
     monkeypatch.setattr("hansa.bus.delivery._MAX_UNKNOWN_FAILURES", 1)
     made: dict[str, Actor] = {}
-    async with running(networks(made), rooms=ROOM) as app:
+    async with run_hansa(networks(made), rooms=ROOM) as app:
         await made["left"].say("a", "ann@x", "before")
         await made["right"].until("b", 1)
         failing = Failing(app, collection)

@@ -16,7 +16,7 @@ from hansa.config.reader import ConfigErrors, parse
 from hansa.host import loader
 from hansa.setup import PolicySetup
 from hansa.store.base import Collection, Put, Schema, StoreError
-from hansa.testing import Actor, running
+from hansa.testing import Actor, run_hansa
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
 from pydantic import BaseModel, ConfigDict
@@ -236,7 +236,7 @@ async def test_an_import_that_fails_while_opening_says_what_is_missing(shelf):
     shelf.put("acme-chat", "irc", source=lazy)
     plugin = loader.load_plugin("irc")
     with pytest.raises(PluginError, match="acme_chat needs no_such_module"):
-        async with running({"one": (plugin, plugin.Config())}):
+        async with run_hansa({"one": (plugin, plugin.Config())}):
             pass
 
 
@@ -380,7 +380,7 @@ async def test_a_module_without_the_opener_is_refused(shelf):
     plugin = loader.load_plugin("loud")
     setup = PolicySetup(name="p", module=plugin, options=plugin.Config())
     with pytest.raises(PluginError, match="acme_loud does not implement open_policy"):
-        async with running({}, policies=[setup]):
+        async with run_hansa({}, policies=[setup]):
             pass
 
 
@@ -444,7 +444,7 @@ async def test_policies_observe_keep_rows_of_their_own_and_end_when_they_are_rep
     def setup(name):
         return PolicySetup(name=name, module=policy, options=NoConfig())
 
-    async with running(networks, rooms=[("left:a", "right:b")], policies=[setup("left")]) as app:
+    async with run_hansa(networks, rooms=[("left:a", "right:b")], policies=[setup("left")]) as app:
         first = made["left"]
         await actors["left"].say("a", "ann@x", "one")
         await first.until(lambda: first.seen == ["one"])
@@ -483,7 +483,7 @@ async def test_dead_letters_are_told_to_observers():
     def refuse(delivery):
         raise DeliveryRejected("too bitter")
 
-    async with running(networks, rooms=[("left:a", "right:b")], policies=setups):
+    async with run_hansa(networks, rooms=[("left:a", "right:b")], policies=setups):
         actors["right"].before_send = refuse
         await actors["left"].say("a", "ann@x", "poison")
         await made["watch"].until(lambda: made["watch"].failed == [("poison", "too bitter")])
@@ -508,8 +508,8 @@ async def test_two_networks_cannot_answer_for_one_name():
     plugin = types.ModuleType("web")
     plugin.api, plugin.Config, plugin.open_network = 1, NoConfig, hookimpl(lambda ctx: Web(ctx))
     with pytest.raises(ConfigError, match=r"networks.two: networks.one answers requests for .* already"):
-        async with running({"one": (plugin, NoConfig()), "two": (plugin, NoConfig())}):
+        async with run_hansa({"one": (plugin, NoConfig()), "two": (plugin, NoConfig())}):
             pass
-    async with running({"one": (plugin, NoConfig())}) as app:
+    async with run_hansa({"one": (plugin, NoConfig())}) as app:
         assert list(app.routers) == [""]
         assert app.rooms.link(NativeId("one", "x")) is None

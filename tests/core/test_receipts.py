@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from hansa import Collection, Conflict, Insert, InternalError, Message, NativeId, Schema, Submission
-from hansa.testing import running
+from hansa.testing import run_hansa
 from hansa.testing.actor import Actor, Config, module
 
 ROOM = (("left:a", "right:b"), ("left:c", "right:d"))
@@ -44,7 +44,7 @@ class Watched:
 
 def house(made):
     plugin = module(made)
-    return running({"left": (plugin, Config()), "right": (plugin, Config())}, rooms=ROOM)
+    return run_hansa({"left": (plugin, Config()), "right": (plugin, Config())}, rooms=ROOM)
 
 
 async def test_a_receipt_is_committed_with_the_last_event():

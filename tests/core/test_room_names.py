@@ -15,7 +15,7 @@ from hansa.admin.rooms import RoomCommands
 from hansa.app import App
 from hansa.cli import show
 from hansa.model.commands import format_pairs
-from hansa.testing import Actor, running
+from hansa.testing import Actor, run_hansa
 from hansa.testing.actor import Config, module
 
 
@@ -63,7 +63,7 @@ async def _everything(app: App, name: str) -> set[str]:
 async def test_every_command_takes_any_name(name: str) -> None:
     made: dict[str, Actor] = {}
     plugin = named(made, {"#lobby": "a"})
-    async with running(
+    async with run_hansa(
         {"left": (plugin, Config()), "right": (plugin, Config())}, rooms=[["left:a", "right:b"]]
     ) as app:
         assert isinstance(made["left"], NamesRooms)
@@ -85,7 +85,7 @@ async def test_every_command_takes_any_name(name: str) -> None:
 async def test_a_name_that_leads_nowhere_or_to_several_rooms_is_told() -> None:
     made: dict[str, Actor] = {}
     plugin = named(made, {"#lobby": "a"})
-    async with running(
+    async with run_hansa(
         {"left": (plugin, Config()), "right": (plugin, Config())}, rooms=[["left:a"], ["right:a"]]
     ) as app:
         names = RoomNames(app)
@@ -100,7 +100,7 @@ async def test_a_name_that_leads_nowhere_or_to_several_rooms_is_told() -> None:
 async def test_a_wish_reaches_the_network_that_makes_the_room() -> None:
     made: dict[str, Actor] = {}
     plugin = named(made, {})
-    async with running({"left": (plugin, Config()), "right": (plugin, Config())}) as app:
+    async with run_hansa({"left": (plugin, Config()), "right": (plugin, Config())}) as app:
         rooms = RoomCommands(app, RoomNames(app))
         body = {"links": ["left:a", "right:b"], "name": "Lobby", "published": True}
         await rooms.create(request(), body)
@@ -119,7 +119,7 @@ def test_small_answers_are_in_words() -> None:
 
 async def test_nothing_is_made_where_one_of_the_links_cannot_be() -> None:
     made: dict[str, Actor] = {}
-    async with running({"left": (module(made), Config())}) as app:
+    async with run_hansa({"left": (module(made), Config())}) as app:
         for bad in ("nowhere:#y", "lobby", "left:"):
             with pytest.raises(LocalProtocolError, match=bad.partition(":")[0]):
                 await app.link_room(["left:a", bad], create=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from hansa import Action, EphemeralIn, EphemeralOut, LocalProtocolError, NativeId, Typing, Verdict, hookimpl
-from hansa.testing import running
+from hansa.testing import run_hansa
 from hansa.testing.actor import Actor, Config, module
 
 
@@ -25,7 +25,7 @@ def town(made: dict[str, Actor]):
     """Two networks with one room."""
     plugin = module(made)
     networks = {"left": (plugin, Config()), "right": (plugin, Config())}
-    return running(networks, rooms=[("left:a", "right:b")])
+    return run_hansa(networks, rooms=[("left:a", "right:b")])
 
 
 async def test_a_signal_reaches_the_other_networks_of_the_room_and_not_its_own():

@@ -10,9 +10,9 @@ from hansa.model.view import ViewDelta
 from hansa.store.base import Conflict
 from hansa.store.faults import FaultKind, ResultUnknown
 from hansa.store.memory import MemoryDisk, MemoryStore
-from hansa.testing import running
+from hansa.testing import run_hansa
 from hansa.testing.actor import Actor, Config, module
-from hansa.testing.faulty_store import Fault, FaultyStore
+from hansa.testing.faulty_store import FaultyStore, InjectedFault
 
 
 class House:
@@ -43,12 +43,12 @@ async def house(monkeypatch):
     plugin = module(made)
     here = House(MemoryDisk(), made)
     networks = {"left": (plugin, Config()), "right": (plugin, Config())}
-    async with running(networks, rooms=(("left:a", "right:b"),), store=here.store) as app:
+    async with run_hansa(networks, rooms=(("left:a", "right:b"),), store=here.store) as app:
         here.app = app
         yield here
 
 
-def once(fault: Fault):
+def once(fault: InjectedFault):
     """That fault for the next commit of an event."""
     left = [fault]
     return lambda writes: left.pop() if left and any(w.collection == "event" for w in writes) else None
@@ -59,7 +59,7 @@ async def test_a_kept_commit_of_unknown_result_ends_the_process_and_the_next_one
     await house.say("one")
     ended = []
     house.app.store.on_lost = ended.append
-    house.store.choose = once(Fault.UNKNOWN_KEPT)
+    house.store.choose = once(InjectedFault.UNKNOWN_KEPT)
     with pytest.raises(ResultUnknown):
         await house.say("two")
     assert [type(fault) for fault in ended] == [ResultUnknown]
@@ -74,7 +74,7 @@ async def test_a_kept_commit_of_unknown_result_ends_the_process_and_the_next_one
     made: dict[str, Actor] = {}
     plugin = module(made)
     networks = {"left": (plugin, Config()), "right": (plugin, Config())}
-    async with running(networks, store=MemoryStore(house.disk)) as again:
+    async with run_hansa(networks, store=MemoryStore(house.disk)) as again:
         room = next(iter(again.rooms))
         assert room.head == 2
         repeated = await made["left"].say("a", "ann@x", "two", origin="o-two")
@@ -130,7 +130,7 @@ async def test_what_is_submitted_while_the_database_is_away_is_answered_and_all_
 
 async def test_a_submission_whose_commit_is_acknowledged_late_is_answered_then(house):
     house.store.back.clear()
-    house.store.choose = once(Fault.LATE)
+    house.store.choose = once(InjectedFault.LATE)
     first = asyncio.ensure_future(house.say("one"))
     second = asyncio.ensure_future(house.say("two"))
     await asyncio.wait({first, second}, timeout=0.05)
@@ -146,7 +146,7 @@ async def test_deliveries_go_on_after_the_database_was_away_and_no_letter_is_dea
 
     def choose(writes):
         lazy = any(write.collection in {"cursor", "alias"} for write in writes) and len(writes) == 1
-        return Fault.AWAY if lazy and next(away, False) else None
+        return InjectedFault.AWAY if lazy and next(away, False) else None
 
     house.store.choose = choose
     for number in range(4):
@@ -162,7 +162,7 @@ async def test_a_lost_database_ends_everything_and_nothing_is_sent_any_more(hous
     await house.made["right"].until("b", 1)
     ended = []
     house.app.store.on_lost = ended.append
-    house.store.choose = once(Fault.LOST)
+    house.store.choose = once(InjectedFault.LOST)
     with pytest.raises(StoreFault):
         await house.say("two")
     assert len(ended) == 1

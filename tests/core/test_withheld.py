@@ -26,7 +26,7 @@ from hansa import (
     texts_of,
 )
 from hansa.bus.policy_dispatch import InstalledPolicy
-from hansa.testing import running
+from hansa.testing import run_hansa
 from hansa.testing.actor import Actor, Config, module
 
 WORD = "classified"
@@ -115,7 +115,7 @@ def ruling(made: dict[str, Any]) -> Any:
 async def test_what_is_withheld_takes_effect_and_names_nothing(content: Any) -> None:
     made: dict[str, Any] = {}
     networks = {"left": (ruling(made), Config()), "right": (module(made), Config())}
-    async with running(networks, rooms=[("left:a", "right:b")]) as app:
+    async with run_hansa(networks, rooms=[("left:a", "right:b")]) as app:
         await made["left"].stands(Member(user=ANN, membership=Membership.JOIN, name="Ann"))
         await made["left"].stands(Name(text="Plaza"))
         app.decisions.replace([InstalledPolicy(name="censor", policy=Censor())])
@@ -137,7 +137,7 @@ async def test_what_is_withheld_takes_effect_and_names_nothing(content: Any) -> 
 async def test_a_network_is_told_of_a_present_that_no_event_says() -> None:
     made: dict[str, Any] = {}
     networks = {"left": (ruling(made), Config()), "right": (module(made), Config())}
-    async with running(networks, rooms=[("left:a", "right:b")]) as app:
+    async with run_hansa(networks, rooms=[("left:a", "right:b")]) as app:
         told: list[Any] = []
 
         async def show_present(link: Any) -> None:

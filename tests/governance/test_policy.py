@@ -42,7 +42,7 @@ from hansa import (
 )
 from hansa.environment import Environment, SystemRandom
 from hansa.setup import PolicySetup
-from hansa.testing import Actor, ManualClock, PolicySuite, running
+from hansa.testing import Actor, ManualClock, PolicySuite, run_hansa
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
 from hansa_governance.policy import GovernancePolicy
@@ -412,7 +412,9 @@ async def test_what_is_refused_carries_a_decision_that_explains_itself():
     made, clock = dict[str, Actor](), ManualClock()
     policies = [setup(words=["classified"], rate={"events": 2, "seconds": 10})]
     seams = Environment(clock, SystemRandom())
-    async with running(networks(made), rooms=[("left:a", "right:b")], policies=policies, seams=seams) as app:
+    async with run_hansa(
+        networks(made), rooms=[("left:a", "right:b")], policies=policies, seams=seams
+    ) as app:
         left = made["left"]
         refusal = (await left.say("a", "ann@x", "Classified!")).refusal
         assert refusal.code is RefusalCode.POLICY
@@ -429,7 +431,7 @@ async def test_what_is_refused_carries_a_decision_that_explains_itself():
 async def test_in_shadow_mode_all_passes_and_the_log_says_what_would_not():
     made = dict[str, Actor]()
     policies = [setup("shadow", words=["classified"], deny_servers=["evil.example"])]
-    async with running(networks(made), rooms=[("left:a", "right:b")], policies=policies) as app:
+    async with run_hansa(networks(made), rooms=[("left:a", "right:b")], policies=policies) as app:
         assert (await made["left"].say("a", "eve@evil.example", "classified")).refusal is None
         assert await made["right"].until("b", 1) == ["classified"]
         (decided,) = await app.decisions.log(10)
@@ -440,7 +442,7 @@ async def test_in_shadow_mode_all_passes_and_the_log_says_what_would_not():
 async def test_while_a_denied_server_is_in_the_room_nothing_goes_into_it():
     made = dict[str, Actor]()
     policies = [setup(deny_servers=["evil.example"])]
-    async with running(networks(made), rooms=[("left:a", "right:b")], policies=policies) as app:
+    async with run_hansa(networks(made), rooms=[("left:a", "right:b")], policies=policies) as app:
         await made["right"].join("b", "bob@y")
         view = next(iter(app.rooms)).view
         eve = RoomMember(

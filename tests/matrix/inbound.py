@@ -18,7 +18,7 @@ from hansa.app import App
 from hansa.http.listener import Dispatcher
 from hansa.setup import PolicySetup
 from hansa.store.base import Store
-from hansa.testing.harness import NoNetwork, running
+from hansa.testing.harness import UnreachableHttp, run_hansa
 from hansa_matrix.config import Config
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.canonical import dumps
@@ -36,7 +36,7 @@ V1, V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
 Answer = Callable[[HttpRequest], tuple[int, Any] | HttpResponse | None]
 
 
-class _Peer(NoNetwork):
+class _Peer(UnreachableHttp):
     """Everybody answers with the forger's keys, and with nothing else but what ``answer`` says."""
 
     def __init__(self, forger: Forger) -> None:
@@ -153,7 +153,7 @@ async def inbound(
     rooms = (["matrix:#one", *linked], ["matrix:#two"])
     peer = _Peer(forger)
     networks = {"matrix": (hansa_matrix, config), **beside}
-    async with running(networks, rooms=rooms, policies=policies, store=store, http=peer) as app:
+    async with run_hansa(networks, rooms=rooms, policies=policies, store=store, http=peer) as app:
         made = Inbound(app, forger, peer)
         made.room, made.other = await made.join("one"), await made.join("two")
         yield made

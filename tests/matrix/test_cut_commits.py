@@ -17,7 +17,7 @@ from hansa.store.base import Put
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryStore
 from hansa.store.wrapper import StoreWrapper
-from hansa.testing.harness import running
+from hansa.testing.harness import run_hansa
 from hansa_matrix.config import Config
 from hansa_matrix.room import care, membership, state
 from matrix.inbound import OURS, THEIRS, inbound
@@ -91,7 +91,7 @@ class World:
     @contextlib.asynccontextmanager
     async def running(self, store):
         networks = {"matrix": (hansa_matrix, self._options)}
-        async with running(networks, store=store, http=self.house.peer) as app:
+        async with run_hansa(networks, store=store, http=self.house.peer) as app:
             self.house.app = app
             await app.link_room(["matrix:#two"], create=True)  # it has started
             yield app

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from hansa.store.memory import MemoryStore
-from hansa.testing.faulty_store import Fault, FaultyStore
+from hansa.testing.faulty_store import FaultyStore, InjectedFault
 from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import inbound
 
@@ -20,7 +20,7 @@ async def test_what_was_acknowledged_is_judged_once_the_database_is_back(tmp_pat
         def choose(writes):
             if len(failed) < 20 and any(write.collection == "event" for write in writes):
                 failed.append(writes)
-                return Fault.AWAY
+                return InjectedFault.AWAY
             return None
 
         store.choose = choose

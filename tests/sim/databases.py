@@ -9,18 +9,18 @@ from typing import Any
 import orjson
 from hansa import StoreFault
 from hansa.store.base import Durability, Store, Write
-from hansa.testing.faulty_store import Fault, FaultyStore
+from hansa.testing.faulty_store import FaultyStore, InjectedFault
 from hansa.testing.sim import Crashed, Machine, Simulation
 
 #: What becomes of a commit that does not go well; ``AWAY`` twice, as it is the one that ends no process.
 FAULTS = (
-    Fault.UNKNOWN_KEPT,
-    Fault.UNKNOWN_NOT_KEPT,
-    Fault.LOST,
-    Fault.AWAY,
-    Fault.AWAY,
-    Fault.LATE,
-    Fault.HELD,
+    InjectedFault.UNKNOWN_KEPT,
+    InjectedFault.UNKNOWN_NOT_KEPT,
+    InjectedFault.LOST,
+    InjectedFault.AWAY,
+    InjectedFault.AWAY,
+    InjectedFault.LATE,
+    InjectedFault.HELD,
 )
 #: What such a database says of itself in the log.
 TOLD = "hansa.store: the database is "
@@ -51,14 +51,14 @@ class Database:
         self.often = often
         self.trouble = False
         #: What befell its commits.
-        self.met: list[Fault] = []
+        self.met: list[InjectedFault] = []
         self.outages = 0
         self._heads: dict[tuple[str, str], int] = {}
         self._supervisor: asyncio.Task[None] | None = None
         self._store: FaultyStore | None = None
         machine.between = self._between
 
-    def _choose(self, _: Sequence[Write]) -> Fault | None:
+    def _choose(self, _: Sequence[Write]) -> InjectedFault | None:
         if not self.trouble or not self.sim.chance.happens(self.often):
             return None
         self.met.append(FAULTS[self.sim.chance.below(len(FAULTS))])

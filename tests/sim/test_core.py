@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from hansa import Busy, Delivery, RetryLater, StoreFault, Submission, SubmitResult
 from hansa.store.base import Store
-from hansa.testing.faulty_store import Fault, FaultyStore
+from hansa.testing.faulty_store import FaultyStore, InjectedFault
 from hansa.testing.sim import Crashed, Havoc, Machine, Simulation, havoc, seeds, simulate
 from sim.scripted import Stage, said
 
@@ -190,11 +190,17 @@ def test_a_database_that_does_not_say_what_it_kept_loses_nothing_and_doubles_not
     async def scenario(sim: Simulation) -> None:
         town = _Town(sim)
         machine, chance = town.machine, sim.chance
-        faults = [Fault.UNKNOWN_KEPT, Fault.UNKNOWN_NOT_KEPT, Fault.AWAY, Fault.AWAY, Fault.LATE]
+        faults = [
+            InjectedFault.UNKNOWN_KEPT,
+            InjectedFault.UNKNOWN_NOT_KEPT,
+            InjectedFault.AWAY,
+            InjectedFault.AWAY,
+            InjectedFault.LATE,
+        ]
         trouble = True
-        met: list[Fault] = []
+        met: list[InjectedFault] = []
 
-        def choose(_: object) -> Fault | None:
+        def choose(_: object) -> InjectedFault | None:
             if not trouble or not chance.happens(0.04):
                 return None
             met.append(faults[int(chance.between(0.0, len(faults) - 0.001))])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hansa.testing.actor import Actor
     from hansa.testing.asking import judged, requested
     from hansa.testing.clock import ManualClock
-    from hansa.testing.harness import running
+    from hansa.testing.harness import run_hansa
     from hansa.testing.network_suite import NetworkSuite
     from hansa.testing.policy_suite import PolicySuite
     from hansa.testing.store_suite import StoreSuite
@@ -29,7 +29,7 @@ __all__ = [
     "StoreSuite",
     "judged",
     "requested",
-    "running",
+    "run_hansa",
     "until",
 ]
 
@@ -43,7 +43,7 @@ _HOMES = {
     "StoreSuite": "testing.store_suite",
     "judged": "testing.asking",
     "requested": "testing.asking",
-    "running": "testing.harness",
+    "run_hansa": "testing.harness",
     "until": "testing.waiting",
 }
 

@@ -12,13 +12,13 @@ from hansa.http.listener import Dispatcher
 from hansa.model.crossing import Crossing
 from hansa.model.verdict import Verdict
 from hansa.setup import PolicySetup
-from hansa.testing.harness import running
+from hansa.testing.harness import run_hansa
 
 
 async def judged(plugin: ModuleType, crossing: Crossing, **options: Any) -> Verdict:
     """What a policy says of a crossing, as a running Hansa asks it. ``options`` are its table."""
     setup = PolicySetup(name=plugin.__name__, module=plugin, options=plugin.Config.model_validate(options))
-    async with running({}, policies=[setup]) as app:
+    async with run_hansa({}, policies=[setup]) as app:
         return await app.decisions.check(crossing)
 
 

@@ -14,7 +14,7 @@ from hansa.store.wrapper import StoreWrapper
 T = TypeVar("T")
 
 
-class Fault(StrEnum):
+class InjectedFault(StrEnum):
     """What becomes of one commit."""
 
     #: It is kept, and what it answered is lost for good: the process has to end.
@@ -40,7 +40,7 @@ class FaultyStore(StoreWrapper):
     def __init__(
         self,
         store: Store,
-        choose: Callable[[Sequence[Write]], Fault | None] = lambda _: None,
+        choose: Callable[[Sequence[Write]], InjectedFault | None] = lambda _: None,
         stale: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(store)
@@ -52,7 +52,7 @@ class FaultyStore(StoreWrapper):
         self.back = asyncio.Event()
         self.back.set()
         #: Faults that were met, in order.
-        self.met: list[Fault] = []
+        self.met: list[InjectedFault] = []
         self._before: dict[tuple[str, str, Key], Row | None] = {}
         self._lost = asyncio.Event()
 
@@ -69,19 +69,19 @@ class FaultyStore(StoreWrapper):
         if fault is not None:
             self.met.append(fault)
         match fault:
-            case Fault.AWAY:
+            case InjectedFault.AWAY:
                 raise StoreFault(FaultKind.AWAY, "nothing was begun")
-            case Fault.LOST:
+            case InjectedFault.LOST:
                 self._lost.set()
                 raise StoreLost
-            case Fault.UNKNOWN_NOT_KEPT:
+            case InjectedFault.UNKNOWN_NOT_KEPT:
                 raise ResultUnknown("the answer was lost")
-        if fault is Fault.HELD:
+        if fault is InjectedFault.HELD:
             await self.back.wait()
         found = await self._keep(scope, writes, durability)
-        if fault is Fault.UNKNOWN_KEPT:
+        if fault is InjectedFault.UNKNOWN_KEPT:
             raise ResultUnknown("the answer was lost")
-        if fault is Fault.LATE:
+        if fault is InjectedFault.LATE:
             await self.back.wait()
         return found
 

@@ -21,10 +21,10 @@ from hansa.environment import (
 from hansa.setup import NetworkSetup, PolicySetup, Setup
 from hansa.store.base import Store
 from hansa.store.memory import MemoryStore
-from hansa.testing.http import WholeAnswers
+from hansa.testing.http import BufferedHttp
 
 
-class NoNetwork(WholeAnswers):
+class UnreachableHttp(BufferedHttp):
     """An ``Http`` that reaches nobody."""
 
     async def request(self, request: HttpRequest) -> HttpResponse:
@@ -38,7 +38,7 @@ class NoNetwork(WholeAnswers):
 
 
 @asynccontextmanager
-async def running(
+async def run_hansa(
     networks: Mapping[str, tuple[ModuleType, Any]],
     *,
     rooms: Sequence[Sequence[str]] = (),
@@ -51,7 +51,7 @@ async def running(
     app = App(
         Setup(
             store=store or MemoryStore(),
-            http=http or NoNetwork(),
+            http=http or UnreachableHttp(),
             seams=seams or Environment(SystemClock(), SystemRandom()),
             networks=[NetworkSetup(id=k, module=m, options=o) for k, (m, o) in networks.items()],
             policies=policies,

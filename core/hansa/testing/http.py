@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from hansa.environment import HttpRequest, HttpResponse, HttpStream
 
 
-class WholeAnswers:
+class BufferedHttp:
     """The half of an ``Http`` that follows from its ``request``."""
 
     async def request(self, request: HttpRequest) -> HttpResponse:

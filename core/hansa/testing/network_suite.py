@@ -41,7 +41,7 @@ from hansa.model.features import PLAIN, Features, Level
 from hansa.model.ref import NativeId
 from hansa.testing.actor import Actor, module
 from hansa.testing.actor import Config as ActorConfig
-from hansa.testing.harness import running
+from hansa.testing.harness import run_hansa
 from hansa.testing.waiting import until
 
 _MANY = 20
@@ -136,7 +136,7 @@ class NetworkSuite:
             "tested": (self.plugin, self.plugin.Config.model_validate(self.options)),
             "other": (module(made), ActorConfig()),
         }
-        async with running(networks) as app:
+        async with run_hansa(networks) as app:
             async with asyncio.timeout(self.within):
                 await app.runners["tested"].up()
                 await app.runners["other"].up()

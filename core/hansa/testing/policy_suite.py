@@ -50,11 +50,11 @@ from hansa.model.verdict import Action, Verdict, strictest
 from hansa.model.view import RoomInfo, RoomMember, RoomView, ViewDelta
 from hansa.setup import PolicySetup
 from hansa.testing.clock import ManualClock
-from hansa.testing.harness import running
-from hansa.testing.http import WholeAnswers
+from hansa.testing.harness import run_hansa
+from hansa.testing.http import BufferedHttp
 
 
-class _Silence(WholeAnswers):
+class _Silence(BufferedHttp):
     """An ``Http`` on which no answer ever comes."""
 
     async def request(self, request: HttpRequest) -> Never:
@@ -249,7 +249,7 @@ class PolicySuite:
             for name in names
         ]
         seams = Environment(ManualClock(self.now), _Numbers())
-        async with running({}, policies=setups, seams=seams, http=_Silence()) as app:
+        async with run_hansa({}, policies=setups, seams=seams, http=_Silence()) as app:
             yield list(app.decisions.policies)
 
     def _config(self) -> Any:

@@ -8,17 +8,17 @@ import hansa_directory
 import pytest
 from hansa import HttpError, HttpResponse
 from hansa.setup import PolicySetup
-from hansa.testing import Actor, PolicySuite, running
+from hansa.testing import Actor, PolicySuite, run_hansa
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
-from hansa.testing.harness import NoNetwork
+from hansa.testing.harness import UnreachableHttp
 
 
 class TestContract(PolicySuite):
     plugin = hansa_directory
 
 
-class Service(NoNetwork):
+class Service(UnreachableHttp):
     def __init__(self, status):
         self.status, self.asked = status, []
 
@@ -37,7 +37,7 @@ async def test_what_the_service_says_counts(status, said):
     options = hansa_directory.Config(url="https://login.example.org/check?x=1")
     policy = PolicySetup(name="directory", module=hansa_directory, options=options)
     networks = {"left": (module(dict[str, Actor]()), ActorConfig())}
-    async with running(networks, policies=[policy], http=service) as app:
+    async with run_hansa(networks, policies=[policy], http=service) as app:
         assert await app.contexts["left"].check_password("@ann:example.org", "in fair verona") is said
     (request,) = service.asked
     assert (request.host, request.target, request.tls_name) == (

@@ -20,7 +20,7 @@ from hansa.store.base import (
     Schema,
     StoreError,
 )
-from hansa.testing import running
+from hansa.testing import run_hansa
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.store_suite import LINE, SCHEMA, THING, StoreSuite
 
@@ -156,7 +156,7 @@ class ServerStoreSuite(StoreSuite):
         people: dict[str, Actor] = {}
         plugin = module(people)
         networks = {"left": (plugin, Config()), "right": (plugin, Config())}
-        async with running(networks, rooms=(("left:a", "right:b"),), store=self.made(url)):
+        async with run_hansa(networks, rooms=(("left:a", "right:b"),), store=self.made(url)):
             await people["left"].say("a", "ann@x", "before")
             await people["right"].until("b", 1)
 
@@ -166,7 +166,7 @@ class ServerStoreSuite(StoreSuite):
             people["right"].before_send = away
             for number in range(20):
                 await people["left"].say("a", "ann@x", f"waits {number}", origin=f"o{number}")
-        async with running(networks, store=self.made(url)) as app:
+        async with run_hansa(networks, store=self.made(url)) as app:
             assert await people["right"].until("b", 20) == [f"waits {n}" for n in range(20)]
             assert next(iter(app.rooms)).head == 21
             assert (await people["left"].say("a", "ann@x", "waits 3", origin="o3")).duplicate

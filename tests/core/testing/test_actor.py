@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hansa import Member, Membership, Message, Name, NativeId, Style, Topic
-from hansa.testing import Actor, running
+from hansa.testing import Actor, run_hansa
 from hansa.testing.actor import Config, module
 
 
@@ -11,7 +11,7 @@ async def test_what_people_do_is_shown_on_the_other_side():
     made: dict[str, Actor] = {}
     plugin = module(made)
     networks = {name: (plugin, Config()) for name in ("left", "right")}
-    async with running(networks, rooms=[("left:a", "right:b")]) as app:
+    async with run_hansa(networks, rooms=[("left:a", "right:b")]) as app:
         left, ann, bob = made["left"], NativeId("left", "ann@x"), NativeId("left", "bob@x")
         eve = NativeId("left", "eve@x")
         await left.knock("a", "eve@x", "please")

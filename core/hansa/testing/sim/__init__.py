@@ -31,7 +31,7 @@ through ``ctx.http``, tasks by ``ctx.spawn``, everything that must last in ``ctx
 The rules of this world:
 
 - **Time** is the loop's. It stands still while anything is ready and jumps to the next timer when nothing
-  is. ``Stuck`` is raised where no timer is left, or where no time passes any more.
+  is. ``Deadlock`` is raised where no timer is left, or where no time passes any more.
 - **Randomness** is ``Environment.random``, one stream per machine and boot, one per way between two machines.
 - **Network**: ``sim.network`` carries ``ctx.http`` to the routes of other machines, by the addresses they
   listen on. ``weather`` says how often a request or its answer is lost, comes twice or stalls and is

@@ -15,7 +15,7 @@ from hansa.testing.sim.trace import Trace
 _SLOWEST = 0.002
 
 
-class MortalStore(MemoryStore):
+class CrashableStore(MemoryStore):
     """A ``MemoryStore`` that stops in the middle of its process's life: what is asked of it after
     ``power_off`` is never answered, just as a dead process never sees its commit return.
 

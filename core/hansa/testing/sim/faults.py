@@ -6,18 +6,18 @@ import asyncio
 from dataclasses import dataclass
 
 from hansa.testing.sim.machine import Crashed, Machine
-from hansa.testing.sim.network import STORM, Weather
+from hansa.testing.sim.network import STORM, NetworkConditions
 from hansa.testing.sim.seeded import SeededRandom
 from hansa.testing.sim.simulation import Simulation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Havoc:
+class FaultPlan:
     """How bad it gets. Every ``every`` seconds (a range) one of the troubles that are switched on begins; a
     crashed machine boots again after ``down`` seconds, a partition lasts ``parted`` seconds.
     """
 
-    weather: Weather = STORM
+    weather: NetworkConditions = STORM
     crashes: bool = True
     partitions: bool = True
     slow: bool = True
@@ -26,9 +26,9 @@ class Havoc:
     parted: tuple[float, float] = (1.0, 90.0)
 
 
-async def havoc(sim: Simulation, seconds: float, how: Havoc | None = None) -> None:
+async def inject_faults(sim: Simulation, seconds: float, how: FaultPlan | None = None) -> None:
     """Trouble for so many virtual seconds; then the network is healed and every machine is up."""
-    how = how or Havoc()
+    how = how or FaultPlan()
     chance = SeededRandom(sim.seed, "havoc")
     kinds = [k for k, on in (("crash", how.crashes), ("part", how.partitions), ("slow", how.slow)) if on]
     sim.network.weather = how.weather
@@ -56,7 +56,7 @@ async def havoc(sim: Simulation, seconds: float, how: Havoc | None = None) -> No
     await sim.everybody_up()
 
 
-async def _power_cut(machine: Machine, chance: SeededRandom, how: Havoc) -> None:
+async def _power_cut(machine: Machine, chance: SeededRandom, how: FaultPlan) -> None:
     """At once, or at one of the next commits; the reboot may meet the next cut already."""
     if not machine.alive:
         return

@@ -15,7 +15,7 @@ _Ts = TypeVarTuple("_Ts")
 _ROUNDS = 1_000_000
 
 
-class Stuck(RuntimeError):
+class Deadlock(RuntimeError):
     """Nothing can ever happen again (no timer, nothing ready), or everything happens without time passing."""
 
 
@@ -41,10 +41,10 @@ class _NoSelector:
     def select(self, timeout: float | None) -> list[Any]:
         """Pass ``timeout`` seconds. None means that no timer is left."""
         if timeout is None:
-            raise Stuck(f"at {self._loop.time():.3f} s nothing is left that could ever happen")
+            raise Deadlock(f"at {self._loop.time():.3f} s nothing is left that could ever happen")
         self._rounds = 0 if timeout > 0 else self._rounds + 1
         if self._rounds > _ROUNDS:
-            raise Stuck(f"at {self._loop.time():.3f} s no time passes any more")
+            raise Deadlock(f"at {self._loop.time():.3f} s no time passes any more")
         self._loop.passed += max(timeout, 0.0)
         return []
 

@@ -17,7 +17,7 @@ from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store.base import Store
 from hansa.store.faults import StoreFault
 from hansa.store.memory import MemoryDisk
-from hansa.testing.sim.disk import MortalStore
+from hansa.testing.sim.disk import CrashableStore
 from hansa.testing.sim.loop import OWNER
 from hansa.testing.sim.network import VirtualHttp
 from hansa.testing.sim.seeded import SeededRandom, VirtualClock
@@ -56,7 +56,7 @@ class Machine:
         self.alive = False
         self.app: App | None = None
         self._sim = sim
-        self._store: MortalStore | None = None
+        self._store: CrashableStore | None = None
         self._lose = 0
         self._tasks: dict[Task[Any], None] = {}
         self._gone: Future[None] | None = None
@@ -84,7 +84,7 @@ class Machine:
         self.boots += 1
         boot = f"{self.name} boot {self.boots}"
         sim.trace.note(self.name, f"boot {self.boots}")
-        store = MortalStore(self.disk, sim.trace, self.name, SeededRandom(sim.seed, f"disk of {boot}"))
+        store = CrashableStore(self.disk, sim.trace, self.name, SeededRandom(sim.seed, f"disk of {boot}"))
         store.died = self.crash
         self._store = store
         self._lose = 0

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hansa.environment import Failure, HttpError, HttpRequest, HttpResponse, SrvRecord
-from hansa.testing.http import WholeAnswers
+from hansa.testing.http import BufferedHttp
 from hansa.testing.sim.seeded import SeededRandom
 from hansa.testing.sim.trace import Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weather:
+class NetworkConditions:
     """What the network does to a request. Probabilities are per request; times in seconds.
 
     ``latency`` is the range of one way. A stalled request waits a time out of ``stall_for`` before it
@@ -32,8 +32,8 @@ class Weather:
     stall_for: tuple[float, float] = (0.5, 15.0)
 
 
-CALM = Weather()
-STORM = Weather(latency=(0.005, 0.4), lose_request=0.1, lose_answer=0.1, duplicate=0.1, stall=0.1)
+CALM = NetworkConditions()
+STORM = NetworkConditions(latency=(0.005, 0.4), lose_request=0.1, lose_answer=0.1, duplicate=0.1, stall=0.1)
 
 
 class Peer(Protocol):
@@ -59,7 +59,7 @@ class VirtualNetwork:
 
     seed: int
     trace: Trace
-    weather: Weather = CALM
+    weather: NetworkConditions = CALM
     peers: dict[tuple[str, int], Peer] = field(default_factory=dict)
     #: DNS: SRV records by name.
     srv: dict[str, list[SrvRecord]] = field(default_factory=dict)
@@ -183,7 +183,7 @@ def _heeded(way: Task[HttpResponse]) -> None:
         way.exception()
 
 
-class VirtualHttp(WholeAnswers):
+class VirtualHttp(BufferedHttp):
     """See ``hansa.Http``: one machine's way into the network. A dead machine gets no answer any more."""
 
     def __init__(self, network: VirtualNetwork, source: str) -> None:
