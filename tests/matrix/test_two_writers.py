@@ -33,7 +33,7 @@ from hansa_matrix.room.signals import RoomSignals
 from hansa_matrix.users.backups import KeyBackups
 from hansa_matrix.users.known import Known
 from hansa_xmpp.occupant_store import SCHEMA as XMPP
-from hansa_xmpp.occupant_store import OccupantTable
+from hansa_xmpp.occupant_store import OccupantStore
 from matrix.inbound import OURS, THEIRS, inbound
 from matrix.test_devices import keys_of
 
@@ -204,7 +204,7 @@ async def test_occupant_ids_have_one_salt():
     store = MemoryStore()
     await store.open()
     await store.declare("x", XMPP)
-    two = [OccupantTable(ScopedStore(store, "x")) for _ in range(2)]
+    two = [OccupantStore(ScopedStore(store, "x")) for _ in range(2)]
     first, second = await at_once(*(one.salt(SystemRandom()) for one in two))
     assert first == second == (await store.get("x", "secret", ("occupant-id",))).body
 

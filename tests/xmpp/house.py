@@ -34,8 +34,8 @@ from hansa.testing import until
 from hansa_xmpp import Config
 from hansa_xmpp.network import XmppNetwork
 from hansa_xmpp.proto.jid import domain_of
-from hansa_xmpp.proto.render import Outgoing
-from hansa_xmpp.transport import LinkDown, Listener
+from hansa_xmpp.proto.render import OutboundStanza
+from hansa_xmpp.transport import NotConnected, StanzaListener
 from peers.waiting import came
 from xmpp.stanzas import GW, ROOM, element, groupchat, join, line, local
 
@@ -53,11 +53,11 @@ class Script:
         self.silent: set[str] = set()
         #: Bare JIDs of which their server says that there is nobody; of all others it says nothing.
         self.absent: set[str] = set()
-        self.listener: Listener | None = None
+        self.listener: StanzaListener | None = None
         self.is_up = False
         self._news = asyncio.Event()
 
-    async def run(self, listener: Listener) -> None:
+    async def run(self, listener: StanzaListener) -> None:
         self.listener = listener
         self._tell()
         await asyncio.Event().wait()
@@ -68,9 +68,9 @@ class Script:
     async def drained(self) -> None:
         await asyncio.sleep(0)
 
-    def send(self, stanzas: Iterable[Outgoing]) -> None:
+    def send(self, stanzas: Iterable[OutboundStanza]) -> None:
         if not self.is_up:
-            raise LinkDown("down")
+            raise NotConnected("down")
         for stanza in stanzas:
             assert domain_of(stanza.sender) == GW
             for text in stanza.texts():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from xml.etree import ElementTree as ET
 
-from hansa_xmpp.proto.render import Outgoing
+from hansa_xmpp.proto.render import OutboundStanza
 from hansa_xmpp.proto.stanza import STANZAS, Stanza, local, read
 
 NS = "jabber:component:accept"
@@ -40,11 +40,11 @@ def iq(full: str, to: str, inner: str, type_: str = "get", id_: str = "q") -> st
 PING = "<ping xmlns='urn:xmpp:ping'/>"
 
 
-def elements(stanzas: Iterable[Outgoing]) -> list[ET.Element]:
+def elements(stanzas: Iterable[OutboundStanza]) -> list[ET.Element]:
     return [element(text) for stanza in stanzas for text in stanza.texts()]
 
 
-def lines(stanzas: Iterable[Outgoing]) -> list[str]:
+def lines(stanzas: Iterable[OutboundStanza]) -> list[str]:
     return [line(e) for e in elements(stanzas)]
 
 

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 from hansa.environment import SystemClock, SystemRandom
-from hansa_xmpp.component import ComponentLink
+from hansa_xmpp.component import ComponentConnection
 from peers.rogue import RogueServer
 from pydantic import SecretStr
 from xmpp.house import House, house
@@ -78,7 +78,7 @@ async def test_the_link_passes_stanzas_on_and_tells_of_what_is_none() -> None:
     options = SimpleNamespace(
         component=GW, host="127.0.0.1", port=server.port, secret=SecretStr(server.secret)
     )
-    link = ComponentLink(options, SystemClock(), SystemRandom())
+    link = ComponentConnection(options, SystemClock(), SystemRandom())
     task = asyncio.get_running_loop().create_task(link.run(heard))
     try:
         async with asyncio.timeout(5):

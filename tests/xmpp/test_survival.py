@@ -201,9 +201,9 @@ async def test_a_backlog_a_crash_and_a_rejoin_since() -> None:
         for n in range(150, 300, 10):
             await h.other.say("alice", *(f"t{k}" for k in range(n, n + 10)))
         h.link.up()
-        from hansa_xmpp.proto.convert import stamp
+        from hansa_xmpp.proto.convert import format_timestamp
 
-        await h.enter(JULIET, "Jule", inner=history(f"since='{stamp(since)}'"))
+        await h.enter(JULIET, "Jule", inner=history(f"since='{format_timestamp(since)}'"))
         await h.other.say("alice", "end")
         await h.link.until(lambda: "end" in h.link.bodies(JULIET))
         assert h.link.bodies(JULIET) == [*(f"t{k}" for k in range(300)), "end"]

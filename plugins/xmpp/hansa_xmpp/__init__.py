@@ -71,7 +71,7 @@ class Config(BaseModel):
 @hookimpl
 def open_network(ctx: NetworkContext) -> XmppNetwork:
     """Make the network of one table; slixmpp is imported here and not before."""
-    from hansa_xmpp.component import ComponentLink  # noqa: PLC0415  # only where it is enabled
+    from hansa_xmpp.component import ComponentConnection  # noqa: PLC0415  # only where it is enabled
     from hansa_xmpp.network import XmppNetwork  # noqa: PLC0415  # likewise
 
-    return XmppNetwork(ctx, ComponentLink(ctx.config, ctx.clock, ctx.random))
+    return XmppNetwork(ctx, ComponentConnection(ctx.config, ctx.clock, ctx.random))

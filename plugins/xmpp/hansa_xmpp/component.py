@@ -23,10 +23,10 @@ from slixmpp.xmlstream.matcher.base import MatcherBase
 from slixmpp.xmlstream.tostring import tostring
 
 from hansa_xmpp.proto.jid import domain_of
-from hansa_xmpp.proto.parse import BoundedParser, Bounds
-from hansa_xmpp.proto.render import Outgoing
+from hansa_xmpp.proto.parse import BoundedParser, StanzaLimits
+from hansa_xmpp.proto.render import OutboundStanza
 from hansa_xmpp.proto.stanza import KINDS, local
-from hansa_xmpp.transport import LinkDown, Listener
+from hansa_xmpp.transport import NotConnected, StanzaListener
 
 _NS = "jabber:component:accept"
 _CLIENT = "{jabber:client}"
@@ -70,7 +70,7 @@ class Options(Protocol):
         ...
 
 
-class _Tag(MatcherBase):
+class _TagMatcher(MatcherBase):
     def match(self, xml: StanzaBase) -> bool:
         return bool(xml.xml.tag == self._criteria)
 
@@ -78,7 +78,7 @@ class _Tag(MatcherBase):
 class _Stream(ComponentXMPP):
     """One connection."""
 
-    def __init__(self, options: Options, listener: Listener) -> None:
+    def __init__(self, options: Options, listener: StanzaListener) -> None:
         secret = options.secret.get_secret_value()
         super().__init__(options.component, secret, options.host, options.port)  # type: ignore[no-untyped-call]
         # The link has no TLS; a context would hold every authority of the system until garbage is collected.
@@ -105,7 +105,7 @@ class _Stream(ComponentXMPP):
         self.add_event_handler("session_start", self._session_start)
 
     def _on(self, tag: str, act: Callable[[StanzaBase], None]) -> None:
-        self.register_handler(Callback(tag, _Tag(tag), act))
+        self.register_handler(Callback(tag, _TagMatcher(tag), act))
 
     def _spawn_event(self, xml: Element) -> None:
         """Stanzas go straight to the listener, the link's own elements to slixmpp."""
@@ -130,7 +130,7 @@ class _Stream(ComponentXMPP):
     def init_parser(self) -> None:
         """Bounds on everything that is read (``proto/parse.py``) in place of slixmpp's parser."""
         super().init_parser()
-        self.parser = BoundedParser(Bounds(), self._listener.on_excess)  # type: ignore[assignment]
+        self.parser = BoundedParser(StanzaLimits(), self._listener.on_excess)  # type: ignore[assignment]
         assert self.transport is not None
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
 
@@ -206,7 +206,7 @@ class _Stream(ComponentXMPP):
         if not self.closed.done():
             self.closed.set_result(reason)
 
-    def put(self, stanza: Outgoing) -> None:
+    def put(self, stanza: OutboundStanza) -> None:
         """Write a stanza after those that were put before; ``writable`` is set once all are written."""
         self._unsent.append(iter(stanza.texts()))
         if self._pumping is None and not self._paused:
@@ -262,7 +262,7 @@ class _Stream(ComponentXMPP):
             self._pumping = self.loop.call_soon(self._pump)
 
 
-class ComponentLink:
+class ComponentConnection:
     """Implements ``hansa_xmpp.transport.Transport``."""
 
     def __init__(self, options: Options, clock: Clock, random: Random) -> None:
@@ -271,7 +271,7 @@ class ComponentLink:
         self._random = random
         self._stream: _Stream | None = None
 
-    async def run(self, listener: Listener) -> None:
+    async def run(self, listener: StanzaListener) -> None:
         """See ``Transport.run``."""
         failures = 0
         while True:
@@ -281,7 +281,7 @@ class ComponentLink:
             failures = 1 if self._clock.monotonic() - began > _BACKOFF.most else failures + 1
             await asyncio.sleep(_BACKOFF.delay(failures, self._random.uniform()))
 
-    async def _live(self, listener: Listener) -> str:
+    async def _live(self, listener: StanzaListener) -> str:
         """One connection from beginning to end; why it ended."""
         options, stream = self._options, _Stream(self._options, listener)
         where = f"{options.host}:{options.port}"
@@ -320,10 +320,10 @@ class ComponentLink:
                 await asyncio.shield(stream.closed)
         stream.abort()
 
-    def send(self, stanzas: Iterable[Outgoing]) -> None:
+    def send(self, stanzas: Iterable[OutboundStanza]) -> None:
         """See ``Transport.send``. What is sent in one tick of the loop is one write, if it is not much."""
         if self._stream is None or self._stream.transport is None:
-            raise LinkDown("the component is not connected")
+            raise NotConnected("the component is not connected")
         for stanza in stanzas:
             if domain_of(stanza.sender) != self._options.component:
                 raise LocalProtocolError(f"{stanza.sender!r} is not ours to send from")

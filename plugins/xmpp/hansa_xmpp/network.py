@@ -28,7 +28,7 @@ from slixmpp.jid import JID, InvalidJID
 
 from hansa_xmpp.occupant_store import SCHEMA
 from hansa_xmpp.proto import convert, jid
-from hansa_xmpp.stanza_handler import Ingress
+from hansa_xmpp.stanza_handler import StanzaHandler
 from hansa_xmpp.transport import Transport
 
 _FEATURES = Features(
@@ -59,7 +59,7 @@ class XmppNetwork:
         self._ctx = ctx
         self._transport = transport
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ingress = Ingress(ctx, transport, self._spawn)
+        self._ingress = StanzaHandler(ctx, transport, self._spawn)
         ctx.declare(SCHEMA)
 
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
@@ -97,8 +97,8 @@ class XmppNetwork:
 
     def facts(self, inbound: Submission) -> NativeFacts:
         """See ``KnowsServers.facts``."""
-        heard = inbound.native if isinstance(inbound.native, convert.Heard) else None
-        return convert.facts_of(inbound.content, self.server_of(inbound.sender.id), heard)
+        heard = inbound.native if isinstance(inbound.native, convert.ParsedMessage) else None
+        return convert.policy_facts(inbound.content, self.server_of(inbound.sender.id), heard)
 
     def ghost_id(self, user: NativeId) -> str:
         """See ``MakesGhosts.ghost_id``: the person's puppet (``proto/jid.py``)."""

@@ -19,7 +19,7 @@ from hansa import (
 )
 
 from hansa_xmpp.proto import render
-from hansa_xmpp.proto.render import Outgoing, element
+from hansa_xmpp.proto.render import OutboundStanza, xml_element
 from hansa_xmpp.proto.stanza import PING, Stanza
 
 SCHEMA = Schema(
@@ -37,7 +37,7 @@ SCHEMA = Schema(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class StoredSession:
     """One connection as stored. ``joined_seq`` is the event up to which it was given the log."""
 
     room: str
@@ -46,16 +46,16 @@ class Kept:
     joined_seq: int
 
 
-class OccupantTable:
+class OccupantStore:
     """The stored occupants."""
 
     def __init__(self, store: ScopedStore) -> None:
         self._store = store
 
-    async def load(self, room: str) -> list[Kept]:
+    async def load(self, room: str) -> list[StoredSession]:
         """Those of one room."""
         return [
-            Kept(
+            StoredSession(
                 room=room,
                 jid=str(row.key[1]),
                 nick=str(row.fields["nick"]),
@@ -64,7 +64,7 @@ class OccupantTable:
             async for row in scan_all(self._store, "occupant", equal=(room,))
         ]
 
-    async def put(self, kept: Iterable[Kept]) -> None:
+    async def put(self, kept: Iterable[StoredSession]) -> None:
         """Write connections, known or new."""
         await self._store.commit(
             [
@@ -93,7 +93,7 @@ class OccupantTable:
         return await again_on_conflict(made)
 
 
-class Pings:
+class SelfPing:
     """Pings (XEP-0199) under way."""
 
     def __init__(self, random: Random, timeout: float) -> None:
@@ -101,13 +101,13 @@ class Pings:
         self._timeout = timeout
         self._waiting: dict[tuple[str, str], asyncio.Future[bool]] = {}
 
-    def make(self, room: str, full: str) -> tuple[Outgoing, asyncio.Future[bool]]:
+    def make(self, room: str, full: str) -> tuple[OutboundStanza, asyncio.Future[bool]]:
         """A ping of a connection by a room, and what will become of it."""
         name = "ping-" + self._random.bytes(9).hex()
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[full, name] = future
         future.add_done_callback(lambda _: self._waiting.pop((full, name), None))
-        return render.stanza("iq", room, [full], element("ping", PING), type_="get", id_=name), future
+        return render.stanza("iq", room, [full], xml_element("ping", PING), type_="get", id_=name), future
 
     async def alive(self, future: asyncio.Future[bool]) -> bool:
         """Wait for the answer; an error and none in time both mean that nobody is there."""

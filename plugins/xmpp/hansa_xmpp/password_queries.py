@@ -13,7 +13,7 @@ from hansa import Clock, LruCache, Random
 
 from hansa_xmpp.proto import render
 from hansa_xmpp.proto.jid import domain_of
-from hansa_xmpp.proto.render import Outgoing, element
+from hansa_xmpp.proto.render import OutboundStanza, xml_element
 from hansa_xmpp.proto.stanza import DISCO_INFO, Stanza
 
 #: Questions under way in all and of one domain, and the seconds that each has.
@@ -27,7 +27,7 @@ class Questions:
     """Of one component, which asks as ``asker``."""
 
     def __init__(
-        self, asker: str, clock: Clock, random: Random, say: Callable[[Iterable[Outgoing]], None]
+        self, asker: str, clock: Clock, random: Random, say: Callable[[Iterable[OutboundStanza]], None]
     ) -> None:
         self._asker = asker
         self._clock = clock
@@ -53,7 +53,7 @@ class Questions:
         self._waiting[person, name] = future
         self._of_domain[domain] += 1
         try:
-            query = element("query", DISCO_INFO)
+            query = xml_element("query", DISCO_INFO)
             self._say([render.stanza("iq", self._asker, [person], query, type_="get", id_=name)])
             async with asyncio.timeout(WITHIN):
                 found = await future

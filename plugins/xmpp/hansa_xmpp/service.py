@@ -18,14 +18,23 @@ from functools import partial
 
 from hansa import Delivery, NativeId, NetworkContext, RetryLater, RoomView, StoreFault
 
-from hansa_xmpp.occupant_store import Kept, OccupantTable, Pings
+from hansa_xmpp.occupant_store import OccupantStore, SelfPing, StoredSession
 from hansa_xmpp.password_queries import Questions
 from hansa_xmpp.proto import convert, render
-from hansa_xmpp.proto.commands import Admission, Asked, Command, Enter, Gone, Past, Renamed, Send
+from hansa_xmpp.proto.commands import (
+    Command,
+    HistoryEntry,
+    HistoryRequest,
+    JoinGrant,
+    JoinRequest,
+    NickForced,
+    SendStanzas,
+    SessionClosed,
+)
 from hansa_xmpp.proto.muc import Muc
-from hansa_xmpp.proto.render import Outgoing, batches
-from hansa_xmpp.transport import LinkDown, Transport
-from hansa_xmpp.user_queues import Spawn
+from hansa_xmpp.proto.render import OutboundStanza, batches
+from hansa_xmpp.transport import NotConnected, Transport
+from hansa_xmpp.user_queues import TaskSpawner
 
 _HISTORY_PAGE, _HISTORY_PAGES = 50, 240
 #: Bytes of words that somebody who comes in is shown.
@@ -52,15 +61,17 @@ class HostedRoom:
 class MucService:
     """All hosted rooms of one component."""
 
-    def __init__(self, ctx: NetworkContext, transport: Transport, spawn: Spawn, on_gone: OnGone) -> None:
+    def __init__(
+        self, ctx: NetworkContext, transport: Transport, spawn: TaskSpawner, on_gone: OnGone
+    ) -> None:
         self._ctx = ctx
         self._transport = transport
         self._spawn = spawn
         self._on_gone = on_gone
-        self._table = OccupantTable(ctx.store)
+        self._table = OccupantStore(ctx.store)
         self._rooms: dict[str, HostedRoom] = {}
         self._salt = b""
-        self.pings = Pings(ctx.random, ctx.config.ping_timeout)
+        self.pings = SelfPing(ctx.random, ctx.config.ping_timeout)
         self.questions = Questions(ctx.config.component, ctx.clock, ctx.random, self.say)
         #: True while the link is up; ``epoch`` counts how often it came up.
         self.up = False
@@ -112,9 +123,9 @@ class MucService:
         if not room.gate.done():
             room.muc.roster.suspend(full)
 
-    def say(self, stanzas: Iterable[Outgoing]) -> None:
+    def say(self, stanzas: Iterable[OutboundStanza]) -> None:
         """Send answers and presences; nothing where the link is down, nobody would get them."""
-        with contextlib.suppress(LinkDown):
+        with contextlib.suppress(NotConnected):
             self._transport.send(stanzas)
 
     def changed(self, up: bool) -> None:
@@ -164,13 +175,13 @@ class MucService:
 
     async def done(self, native: str, commands: Iterable[Command]) -> None:
         """Carry out what needs no answer from the core."""
-        gone, renamed = list[Gone](), list[Renamed]()
+        gone, renamed = list[SessionClosed](), list[NickForced]()
         for command in commands:
-            if isinstance(command, Send):
+            if isinstance(command, SendStanzas):
                 self.say(command.stanzas)
-            elif isinstance(command, Gone):
+            elif isinstance(command, SessionClosed):
                 gone.append(command)
-            elif isinstance(command, Renamed):
+            elif isinstance(command, NickForced):
                 renamed.append(command)
         try:
             for one in renamed:
@@ -204,7 +215,7 @@ class MucService:
         await self._transport.drained()
         return event.id
 
-    async def admit(self, native: str, enter: Enter) -> None:
+    async def admit(self, native: str, enter: JoinRequest) -> None:
         """Let somebody in whom the core has let in: history, then live, without a seam."""
         room = self.room(native)
         if room is None:
@@ -216,8 +227,8 @@ class MucService:
             full, view = enter.stanza.sender.full, self.view(native)
             await self._sync(native, room)
             # Kept before they are told: whoever believes to be here is asked after a crash.
-            await self._table.put([Kept(room=native, jid=full, nick=enter.nick, joined_seq=upto)])
-            admission = Admission(upto=upto, history=history, subject=view.facts.topic)
+            await self._table.put([StoredSession(room=native, jid=full, nick=enter.nick, joined_seq=upto)])
+            admission = JoinGrant(upto=upto, history=history, subject=view.facts.topic)
             for some in batches(room.muc.admit(enter, admission, view)):
                 self.say(some)
                 await self._transport.drained()  # what comes next is not made before
@@ -254,11 +265,11 @@ class MucService:
         occupant = room.muc.roster.of(user) if room else None
         if occupant is not None:
             await self._table.put(
-                Kept(room=native, jid=full, nick=nick, joined_seq=seq)
+                StoredSession(room=native, jid=full, nick=nick, joined_seq=seq)
                 for full, seq in occupant.sessions.items()
             )
 
-    async def _history(self, native: str, asked: Asked, upto: int) -> list[Past]:
+    async def _history(self, native: str, asked: HistoryRequest, upto: int) -> list[HistoryEntry]:
         config = self._ctx.config
         if asked.chars == 0:
             return []
@@ -271,18 +282,18 @@ class MucService:
             most = min(asked.stanzas, config.history_most)
         if not most or upto < 1:
             return []
-        found, left = deque[Past](), _HISTORY_BYTES
+        found, left = deque[HistoryEntry](), _HISTORY_BYTES
         for _ in range(_HISTORY_PAGES):
             page = await self._ctx.history(native, limit=_HISTORY_PAGE, since=since, upto_seq=upto)
             for event in reversed(page):
-                body = convert.body_of(event.content)
+                body = convert.body_from_content(event.content)
                 if body is None:
                     continue
-                words = render.text(body)
+                words = render.xml_text(body)
                 left -= len(words.encode())
                 if len(found) >= most or left < 0:
                     return list(found)
-                found.appendleft(Past(event, words))
+                found.appendleft(HistoryEntry(event, words))
             if len(page) < _HISTORY_PAGE or page[0].seq <= 1:
                 break
             upto = page[0].seq - 1

@@ -29,14 +29,14 @@ from hansa import (
 )
 
 from hansa_xmpp.proto import convert, errors, iq, jid
-from hansa_xmpp.proto.commands import Command, Enter, Ignore, Rename, Say
-from hansa_xmpp.proto.convert import SentIds
+from hansa_xmpp.proto.commands import Command, GroupchatMessage, Ignored, JoinRequest, NickChange
+from hansa_xmpp.proto.convert import StanzaIds
 from hansa_xmpp.proto.errors import Condition
-from hansa_xmpp.proto.parse import Excess
+from hansa_xmpp.proto.parse import OversizedStanza
 from hansa_xmpp.proto.stanza import MAX_ID, MUC, Stanza, read
 from hansa_xmpp.service import HostedRoom, MucService
 from hansa_xmpp.transport import Transport
-from hansa_xmpp.user_queues import Lanes, Spawn
+from hansa_xmpp.user_queues import KeyedQueues, TaskSpawner
 
 _LEAVE_TRIES = 20
 #: Seconds after which a leave is tried again that the database did not take.
@@ -50,14 +50,14 @@ _STANZA, _ELEMENT, _ATTRIBUTE = 1024, 320, 150
 
 
 @dataclass(frozen=True, slots=True)
-class _Leave:
+class _LeaveTask:
     """The last connection of ``user`` to a room is gone; the core has to be told."""
 
     user: NativeId
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrived:
+class _StanzaTask:
     """A stanza, and in which life of the link it came."""
 
     stanza: Stanza
@@ -71,15 +71,15 @@ class _Question:
     stanza: Stanza
 
 
-class Ingress:
-    """Implements ``hansa_xmpp.transport.Listener``."""
+class StanzaHandler:
+    """Implements ``hansa_xmpp.transport.StanzaListener``."""
 
-    def __init__(self, ctx: NetworkContext, transport: Transport, spawn: Spawn) -> None:
+    def __init__(self, ctx: NetworkContext, transport: Transport, spawn: TaskSpawner) -> None:
         config = ctx.config
         self._ctx = ctx
         self._told = LogLimit(ctx.log)
         self.service = MucService(ctx, transport, spawn, self.left)
-        self._lanes: Lanes[_Arrived | _Leave | _Question] = Lanes(
+        self._lanes: KeyedQueues[_StanzaTask | _LeaveTask | _Question] = KeyedQueues(
             self._work, spawn, most=config.queue, most_bytes=config.queue_bytes
         )
 
@@ -88,12 +88,12 @@ class Ingress:
         self.service.changed(up)
         self._ctx.status("up" if up else "down", text)
 
-    def on_excess(self, excess: Excess) -> None:
+    def on_excess(self, excess: OversizedStanza) -> None:
         """See ``Listener.on_excess``."""
         self._ctx.count("xmpp_refused", why="excess")
         stanza = self._read(excess.element)
         if stanza is not None:
-            self.service.say(errors.error(_short(stanza), errors.POLICY_VIOLATION, excess.reason))
+            self.service.say(errors.error_reply(_truncate_id(stanza), errors.POLICY_VIOLATION, excess.reason))
 
     def on_unknown(self, element: Element) -> None:
         """See ``Listener.on_unknown``."""
@@ -118,16 +118,18 @@ class Ingress:
         native = stanza.to.bare
         room = self.service.room(native)
         if room is None:
-            self.service.say(errors.error(_short(stanza), errors.NOT_FOUND, "there is no such room"))
+            self.service.say(
+                errors.error_reply(_truncate_id(stanza), errors.NOT_FOUND, "there is no such room")
+            )
         elif stanza.kind == "iq" and stanza.type != "set":
             self._ask(stanza, room)
         else:
             must = stanza.type in {"unavailable", "error"}
-            arrived = _Arrived(stanza, self.service.epoch)
+            arrived = _StanzaTask(stanza, self.service.epoch)
             if not self._put(native, stanza.sender.bare, arrived, _size(element), must=must):
                 self._ctx.count("xmpp_refused", why="queue")
                 text = "too much waits; try again later"
-                self.service.say(errors.error(_short(stanza), errors.RESOURCE_CONSTRAINT, text))
+                self.service.say(errors.error_reply(_truncate_id(stanza), errors.RESOURCE_CONSTRAINT, text))
             elif stanza.kind == "presence" and not stanza.type and stanza.child("x", MUC) is not None:
                 self.service.begins_anew(room, stanza.sender.full)
 
@@ -137,7 +139,7 @@ class Ingress:
         if not self._put(self._ctx.config.component, stanza.sender.bare, asked, _size(element), must=False):
             self._ctx.count("xmpp_refused", why="queue")
             text = "too much waits; try again later"
-            self.service.say(errors.error(_short(stanza), errors.RESOURCE_CONSTRAINT, text))
+            self.service.say(errors.error_reply(_truncate_id(stanza), errors.RESOURCE_CONSTRAINT, text))
 
     async def _answer(self, stanza: Stanza) -> None:
         """A question to the service, a room or an occupant, unless a policy denies its server."""
@@ -154,20 +156,22 @@ class Ingress:
                 await self._ctx.present(link.native.id)
         if not verdict.allowed:
             self._ctx.count("xmpp_refused", why=errors.FORBIDDEN.name)
-            self.service.say(errors.error(_short(stanza), errors.FORBIDDEN, verdict.text))
+            self.service.say(errors.error_reply(_truncate_id(stanza), errors.FORBIDDEN, verdict.text))
         elif not stanza.to.local:
             self._to_service(stanza)
         elif (room := self.service.room(stanza.to.bare)) is None:
-            self.service.say(errors.error(_short(stanza), errors.NOT_FOUND, "there is no such room"))
+            self.service.say(
+                errors.error_reply(_truncate_id(stanza), errors.NOT_FOUND, "there is no such room")
+            )
         else:
             self._ask(stanza, room)
 
     def left(self, native: str, user: NativeId) -> None:
         """The core has to be told that somebody left, unless they are back when their turn comes."""
-        self._put(native, user.id, _Leave(user), 0, must=True)
+        self._put(native, user.id, _LeaveTask(user), 0, must=True)
 
     def _put(
-        self, native: str, bare: str, item: _Arrived | _Leave | _Question, size: int, *, must: bool
+        self, native: str, bare: str, item: _StanzaTask | _LeaveTask | _Question, size: int, *, must: bool
     ) -> bool:
         return self._lanes.put(native, bare, item, size, must=must)
 
@@ -183,8 +187,8 @@ class Ingress:
                 return None
         self._ctx.count("xmpp_refused", why=errors.JID_MALFORMED.name)
         # Nobody has the address that it was sent to, so the service speaks for it.
-        stanza = _short(read(Element(element.tag, {**element.attrib, "to": component}), component))
-        self.service.say(errors.error(stanza, errors.JID_MALFORMED, "the address is malformed"))
+        stanza = _truncate_id(read(Element(element.tag, {**element.attrib, "to": component}), component))
+        self.service.say(errors.error_reply(stanza, errors.JID_MALFORMED, "the address is malformed"))
         return None
 
     def _to_service(self, stanza: Stanza) -> None:
@@ -197,28 +201,28 @@ class Ingress:
             for command in iq.to_service(stanza, sorted(rooms)):
                 self.service.say(command.stanzas)
         elif stanza.kind == "message":
-            self.service.say(errors.error(_short(stanza), errors.UNAVAILABLE))
+            self.service.say(errors.error_reply(_truncate_id(stanza), errors.UNAVAILABLE))
 
     def _ask(self, stanza: Stanza, room: HostedRoom) -> None:
         for command in iq.to_room(stanza, room.muc, self.service.view(room.muc.room)):
-            if not isinstance(command, Say):
+            if not isinstance(command, GroupchatMessage):
                 self.service.say(command.stanzas)
 
-    async def _work(self, native: str, items: Sequence[_Arrived | _Leave | _Question]) -> None:
+    async def _work(self, native: str, items: Sequence[_StanzaTask | _LeaveTask | _Question]) -> None:
         """One person's turn in one room. Words that follow each other are submitted together."""
-        words: list[Say] = []
+        words: list[GroupchatMessage] = []
         for item in items:
             if isinstance(item, _Question):
                 try:
                     await self._answer(item.stanza)
                 except StoreFault:
-                    self.service.say(errors.error(_short(item.stanza), *_FAULT))
+                    self.service.say(errors.error_reply(_truncate_id(item.stanza), *_FAULT))
                 continue
             room = self.service.room(native)
             if room is None:
                 return
             await self.service.opened(room)
-            if isinstance(item, _Leave):
+            if isinstance(item, _LeaveTask):
                 await self._say(native, words)
                 await self._leave(native, item.user)
                 continue
@@ -228,22 +232,22 @@ class Ingress:
             else:
                 commands = room.muc.receive(stanza)
             for command in commands:
-                if isinstance(command, Say):
+                if isinstance(command, GroupchatMessage):
                     words.append(command)
                     continue
                 await self._say(native, words)
-                if isinstance(command, Enter):
+                if isinstance(command, JoinRequest):
                     await self._enter(native, room, command, item.epoch)
-                elif isinstance(command, Rename):
+                elif isinstance(command, NickChange):
                     await self._rename(native, room, command)
-                elif isinstance(command, Ignore):
+                elif isinstance(command, Ignored):
                     self._ctx.count("xmpp_ignored", why=command.why)
             await self.service.done(native, commands)
             if room.muc.roster.suspended(stanza.sender.full):  # and was not let in again
                 await self.service.done(native, room.muc.lost([stanza.sender.full]))
         await self._say(native, words)
 
-    async def _enter(self, native: str, room: HostedRoom, enter: Enter, epoch: int) -> None:
+    async def _enter(self, native: str, room: HostedRoom, enter: JoinRequest, epoch: int) -> None:
         if not await self._still_there(native, enter, epoch):
             room.muc.roster.release(enter.user)
             return
@@ -271,7 +275,7 @@ class Ingress:
             room.muc.roster.release(enter.user)
             await self._leave(native, enter.user)
 
-    async def _unwelcome(self, native: str, enter: Enter) -> tuple[Condition, str] | None:
+    async def _unwelcome(self, native: str, enter: JoinRequest) -> tuple[Condition, str] | None:
         """Who has joined and enters on one more connection joins no second time, and may be denied since."""
         if not self._ctx.governed:
             return None
@@ -286,11 +290,11 @@ class Ingress:
         verdict = await self._ctx.check(crossing)
         return None if verdict.allowed else (errors.FORBIDDEN, verdict.text)
 
-    async def _still_there(self, native: str, enter: Enter, epoch: int) -> bool:
+    async def _still_there(self, native: str, enter: JoinRequest, epoch: int) -> bool:
         """Who asked over a link that has broken since may be gone, and nobody would tell us."""
         return epoch == self.service.epoch or await self.service.alive(native, enter.stanza.sender.full)
 
-    async def _rename(self, native: str, room: HostedRoom, rename: Rename) -> None:
+    async def _rename(self, native: str, room: HostedRoom, rename: NickChange) -> None:
         content = Member(user=rename.user, membership=Membership.JOIN, name=rename.nick)
         asked = self._heard(self._inbound(native, rename.user, content), rename.stanza)
         refused = await self._refused(asked)
@@ -300,7 +304,7 @@ class Ingress:
         else:
             self.service.say(room.muc.refused(rename, *refused))
 
-    async def _say(self, native: str, words: list[Say]) -> None:
+    async def _say(self, native: str, words: list[GroupchatMessage]) -> None:
         """Submit and empty ``words``; who is refused is told. What is taken is shown by the log, not here."""
         if not words:
             return
@@ -321,7 +325,7 @@ class Ingress:
                 refused = (errors.FORBIDDEN, refused[1])  # an invite: of persons, not of words
             if refused is not None:
                 self._ctx.count("xmpp_refused", why=refused[0].name)
-                self.service.say(errors.error(say.stanza, *refused))
+                self.service.say(errors.error_reply(say.stanza, *refused))
             elif say.stanza.kind == "iq":
                 self.service.say(iq.result(say.stanza).stanzas)
         if room is not None and any(r is not None and r[0] == errors.NOT_ACCEPTABLE for r in answers):
@@ -360,11 +364,11 @@ class Ingress:
         self._told.warning(f"leave {native}", "%s could not leave %s: %s", user, native, why)
 
     def _inbound(
-        self, native: str, user: NativeId, content: Content, ids: SentIds | None = None
+        self, native: str, user: NativeId, content: Content, ids: StanzaIds | None = None
     ) -> Submission:
         nonce = self._ctx.random.bytes(12).hex()
         return Submission(
-            origin=NativeId(self._ctx.id, convert.origin_id(nonce, ids or SentIds())),
+            origin=NativeId(self._ctx.id, convert.submission_id(nonce, ids or StanzaIds())),
             room=NativeId(self._ctx.id, native),
             sender=user,
             content=content,
@@ -375,7 +379,7 @@ class Ingress:
         """With all that its stanza says, for policies alone."""
         if not self._ctx.governed:
             return inbound
-        return replace(inbound, native=convert.Heard(convert.texts_of(stanza)))
+        return replace(inbound, native=convert.ParsedMessage(convert.texts_of(stanza)))
 
     async def _refused(
         self, inbound: Submission, *, policy: Condition = errors.POLICY_VIOLATION
@@ -406,7 +410,7 @@ def _refusal(outcome: SubmitResult) -> tuple[Condition, str] | None:
     return None if refusal is None else (errors.BY_REFUSAL[refusal.code], refusal.text)
 
 
-def _short(stanza: Stanza) -> Stanza:
+def _truncate_id(stanza: Stanza) -> Stanza:
     return stanza if len(stanza.id.encode()) <= MAX_ID else replace(stanza, id="")
 
 

@@ -8,15 +8,15 @@ from xml.etree.ElementTree import Element
 
 from hansa import HansaError
 
-from hansa_xmpp.proto.parse import Excess
-from hansa_xmpp.proto.render import Outgoing
+from hansa_xmpp.proto.parse import OversizedStanza
+from hansa_xmpp.proto.render import OutboundStanza
 
 
-class LinkDown(HansaError):  # an answer, not a fault
+class NotConnected(HansaError):  # an answer, not a fault
     """Nothing can be sent now."""
 
 
-class Listener(Protocol):
+class StanzaListener(Protocol):
     """Who is told what arrives. None of these may raise, or wait."""
 
     def on_stanza(self, element: Element) -> None:
@@ -27,7 +27,7 @@ class Listener(Protocol):
         """An element that is no stanza (RFC 6120 section 4.9.3.24); the link goes on."""
         ...
 
-    def on_excess(self, excess: Excess) -> None:
+    def on_excess(self, excess: OversizedStanza) -> None:
         """A stanza over the bounds, without its content."""
         ...
 
@@ -39,7 +39,7 @@ class Listener(Protocol):
 class Transport(Protocol):
     """Carries stanzas from and to one domain."""
 
-    async def run(self, listener: Listener) -> None:
+    async def run(self, listener: StanzaListener) -> None:
         """Keep the link up until cancelled."""
         ...
 
@@ -47,8 +47,8 @@ class Transport(Protocol):
         """Close the link; what was sent before still goes out."""
         ...
 
-    def send(self, stanzas: Iterable[Outgoing]) -> None:
-        """Send, in order. Raises ``LinkDown`` where there is no link, and LocalProtocolError for a sender
+    def send(self, stanzas: Iterable[OutboundStanza]) -> None:
+        """Send, in order. Raises ``NotConnected`` where there is no link, and LocalProtocolError for a sender
         that is not of our domain: one such stanza would end the link for everybody.
         """
         ...

@@ -10,10 +10,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from hansa_xmpp.proto.jid import domain_of
 
-Item = TypeVar("Item")
+QueuedTask = TypeVar("QueuedTask")
 
 
-class Spawn(Protocol):
+class TaskSpawner(Protocol):
     """Runs a task that ends with the network."""
 
     def __call__(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> object:
@@ -28,12 +28,12 @@ _OF_PERSON, _OF_DOMAIN = 8, 2
 
 
 @dataclass(slots=True)
-class _Lane(Generic[Item]):
+class _KeyedQueue(Generic[QueuedTask]):
     shares: tuple[str, ...]
-    waiting: deque[tuple[Item, int]] = field(default_factory=deque)
+    waiting: deque[tuple[QueuedTask, int]] = field(default_factory=deque)
 
 
-class Lanes(Generic[Item]):
+class KeyedQueues(Generic[QueuedTask]):
     """Queues by room and person. ``work`` is given the room and all that waits there of one person, and is
     not called for the same meanwhile.
 
@@ -42,8 +42,8 @@ class Lanes(Generic[Item]):
 
     def __init__(
         self,
-        work: Callable[[str, Sequence[Item]], Awaitable[None]],
-        spawn: Spawn,
+        work: Callable[[str, Sequence[QueuedTask]], Awaitable[None]],
+        spawn: TaskSpawner,
         *,
         most: int,
         most_bytes: int,
@@ -54,14 +54,14 @@ class Lanes(Generic[Item]):
         self._most_bytes = most_bytes
         #: By person, by domain (after an ``@``) and in all (under the empty name).
         self._held: dict[str, int] = defaultdict(int)
-        self._lanes: dict[tuple[str, str], _Lane[Item]] = {}
+        self._lanes: dict[tuple[str, str], _KeyedQueue[QueuedTask]] = {}
 
     @property
     def held(self) -> int:
         """Bytes of all that waits or is worked on."""
         return self._held.get("", 0)
 
-    def put(self, room: str, person: str, item: Item, size: int, *, must: bool = False) -> bool:
+    def put(self, room: str, person: str, item: QueuedTask, size: int, *, must: bool = False) -> bool:
         """Queue ``item`` of ``size`` bytes of a person (a bare JID) to a room; False if there is no place for
         it. ``must`` is for what has to be taken, small things that cannot be many.
         """
@@ -76,7 +76,7 @@ class Lanes(Generic[Item]):
         ):
             return False
         if lane is None:
-            lane = self._lanes[room, person] = _Lane(shares)
+            lane = self._lanes[room, person] = _KeyedQueue(shares)
             self._spawn(partial(self._run, room, person, lane), f"lane {room} {person}")
         lane.waiting.append((item, size))
         for share in shares:
@@ -88,13 +88,13 @@ class Lanes(Generic[Item]):
         held = self._held.get(share, 0)
         return held > 0 and held + more > self._most_bytes // part
 
-    def _free(self, lane: _Lane[Item], size: int) -> None:
+    def _free(self, lane: _KeyedQueue[QueuedTask], size: int) -> None:
         for share in lane.shares:
             self._held[share] -= size
             if not self._held[share]:
                 del self._held[share]
 
-    async def _run(self, room: str, person: str, lane: _Lane[Item]) -> None:
+    async def _run(self, room: str, person: str, lane: _KeyedQueue[QueuedTask]) -> None:
         try:
             while lane.waiting:
                 batch = list(lane.waiting)

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from hansa import Content, Custom, Encrypted, Member, Membership, Message, Name, NativeId, Style, Topic
 from hansa_xmpp.proto import convert, render
-from hansa_xmpp.proto.convert import SentIds
+from hansa_xmpp.proto.convert import StanzaIds
 from hansa_xmpp.proto.stanza import Stanza, read
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 NS = "jabber:component:accept"
 GW = "gw.example"
 xml_text = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1).filter(
-    lambda t: render.text(t).find("\ufffd") < 0
+    lambda t: render.xml_text(t).find("\ufffd") < 0
 )
 
 
@@ -29,16 +29,16 @@ def message(inner: str, more: str = "") -> Stanza:
 @given(xml_text, st.sampled_from([Style.TEXT, Style.EMOTE]))
 def test_words_survive_the_way_there_and_back(text: str, style: Style) -> None:
     content = Message(text=text, style=style)
-    body = convert.body_of(content)
+    body = convert.body_from_content(content)
     assert body is not None
-    back = convert.content_of(message(f"<body>{render.text(body)}</body>"))
+    back = convert.content_of(message(f"<body>{render.xml_text(body)}</body>"))
     expected = " " + text if style is Style.TEXT and text.startswith("/me ") else text
     assert back == Message(text=expected, style=style)
 
 
 @given(st.text(st.characters(codec=None)))
 def test_any_text_is_well_formed_in_a_body_and_in_an_attribute(text: str) -> None:
-    made = f"<m a='{render.attribute(text)}'>{render.text(text)}</m>"
+    made = f"<m a='{render.xml_attribute(text)}'>{render.xml_text(text)}</m>"
     parsed = ET.fromstring(made.encode())
     assert (parsed.text or "") == parsed.get("a")
 
@@ -77,31 +77,31 @@ def test_what_a_message_says(inner: str, expected: Content | None) -> None:
     ],
 )
 def test_bodies(content: Content, body: str | None) -> None:
-    assert convert.body_of(content) == body
+    assert convert.body_from_content(content) == body
 
 
 def test_a_body_is_bounded() -> None:
-    body = convert.body_of(Message(text="é" * convert.MAX_TEXT, style=Style.EMOTE))
+    body = convert.body_from_content(Message(text="é" * convert.MAX_TEXT, style=Style.EMOTE))
     assert body is not None
     assert len(body.encode()) <= convert.MAX_TEXT
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_the_senders_ids_ride_in_the_origin(own: str, origin: str) -> None:
-    ids = SentIds(own, origin)
-    assert convert.ids_of(convert.origin_id("n", ids)) == ids
-    assert convert.ids_of(own.replace(" ", "")) == SentIds()
+    ids = StanzaIds(own, origin)
+    assert convert.stanza_ids_of(convert.submission_id("n", ids)) == ids
+    assert convert.stanza_ids_of(own.replace(" ", "")) == StanzaIds()
 
 
 def test_the_ids_of_a_message() -> None:
     stanza = message("<body>x</body><origin-id xmlns='urn:xmpp:sid:0' id='o1'/>", " id='m1'")
-    assert convert.sent_ids(stanza) == SentIds("m1", "o1")
-    assert convert.sent_ids(message("<body>x</body>")) == SentIds()
+    assert convert.parse_ids(stanza) == StanzaIds("m1", "o1")
+    assert convert.parse_ids(message("<body>x</body>")) == StanzaIds()
 
 
 @given(st.integers(0, 4_102_444_800_000))
 def test_times(ms: int) -> None:
-    assert convert.parse_stamp(convert.stamp(ms)) == ms
+    assert convert.parse_timestamp(convert.format_timestamp(ms)) == ms
 
 
 @pytest.mark.parametrize(
@@ -117,19 +117,19 @@ def test_times(ms: int) -> None:
     ],
 )
 def test_parsed_times(text: str, ms: int | None) -> None:
-    assert convert.parse_stamp(text) == ms
+    assert convert.parse_timestamp(text) == ms
 
 
 def test_facts() -> None:
     juliet = NativeId("x", "juliet@x.example")
     member = Member(user=juliet, membership=Membership.JOIN, name="Jülie")
-    facts = convert.facts_of(member, "x.example")
+    facts = convert.policy_facts(member, "x.example")
     assert (facts.type, facts.texts, facts.size, facts.sender_server) == (
         "presence",
         ("Jülie",),
         6,
         "x.example",
     )
-    assert convert.facts_of(Encrypted(), "x").encrypted
+    assert convert.policy_facts(Encrypted(), "x").encrypted
     for content in (Message(text="t"), Topic(text="t"), Name(text="t"), Custom(type="c", text="t")):
-        assert convert.facts_of(content, "x").texts == ("t",)
+        assert convert.policy_facts(content, "x").texts == ("t",)

@@ -22,9 +22,20 @@ from hansa import (
 )
 from hansa_xmpp.proto import convert, errors, render
 from hansa_xmpp.proto import iq as query
-from hansa_xmpp.proto.commands import Admission, Asked, Command, Enter, Gone, Ignore, Past, Rename, Say, Send
+from hansa_xmpp.proto.commands import (
+    Command,
+    GroupchatMessage,
+    HistoryEntry,
+    HistoryRequest,
+    Ignored,
+    JoinGrant,
+    JoinRequest,
+    NickChange,
+    SendStanzas,
+    SessionClosed,
+)
 from hansa_xmpp.proto.muc import Muc
-from hansa_xmpp.proto.render import Outgoing
+from hansa_xmpp.proto.render import OutboundStanza
 from hypothesis import given
 from hypothesis import strategies as st
 from xmpp.stanzas import GW, NS, PING, ROOM, X, arrived, elements, groupchat, iq, join, lines
@@ -47,19 +58,23 @@ class Room:
     def receive(self, text: str) -> list[Command]:
         return self.muc.receive(arrived(text))
 
-    def enter(self, full: str, nick: str, *history: Event) -> list[Outgoing]:
+    def enter(self, full: str, nick: str, *history: Event) -> list[OutboundStanza]:
         (request,) = self.receive(join(full, nick))
-        assert isinstance(request, Enter)
+        assert isinstance(request, JoinRequest)
         person = RoomMember(user=request.user, membership=Membership.JOIN, name=nick)
         self.view.apply(ViewDelta(people=(person,)))
-        bodies = [(event, convert.body_of(event.content)) for event in history]
-        past = [Past(event, render.text(body)) for event, body in bodies if body is not None]
-        admission = Admission(upto=self.seq, history=past, subject=self.view.facts.topic)
+        bodies = [(event, convert.body_from_content(event.content)) for event in history]
+        past = [HistoryEntry(event, render.xml_text(body)) for event, body in bodies if body is not None]
+        admission = JoinGrant(upto=self.seq, history=past, subject=self.view.facts.topic)
         return list(self.muc.admit(request, admission, self.view))
 
-    def sync(self) -> list[Outgoing]:
+    def sync(self) -> list[OutboundStanza]:
         return [
-            s for some in self.muc.sync(self.view) for c in some if isinstance(c, Send) for s in c.stanzas
+            s
+            for some in self.muc.sync(self.view)
+            for c in some
+            if isinstance(c, SendStanzas)
+            for s in c.stanzas
         ]
 
     def event(self, sender: NativeId, content: Content, origin: str = "") -> Event:
@@ -88,11 +103,11 @@ class Room:
 
 
 def said(commands: list[Command]) -> list[str]:
-    return lines(s for c in commands if isinstance(c, Send) for s in c.stanzas)
+    return lines(s for c in commands if isinstance(c, SendStanzas) for s in c.stanzas)
 
 
 def others(commands: list[Command]) -> list[Command]:
-    return [c for c in commands if not isinstance(c, Send)]
+    return [c for c in commands if not isinstance(c, SendStanzas)]
 
 
 def alice(name: str | None = "Alice", role: Role = Role.MEMBER) -> RoomMember:
@@ -137,8 +152,8 @@ def test_nothing_is_said_of_a_join_before_it_is_granted() -> None:
     room = Room()
     room.enter(ROMEO, "romeo")
     (request,) = room.receive(join(JULIET, "juliet"))
-    assert isinstance(request, Enter)
-    assert (request.user, request.nick, request.history) == (J, "juliet", Asked())
+    assert isinstance(request, JoinRequest)
+    assert (request.user, request.nick, request.history) == (J, "juliet", HistoryRequest())
     assert room.muc.roster.session(JULIET) is None
     refused = elements(room.muc.refused(request, errors.FORBIDDEN, "no [d1]"))
     text = ET.tostring(refused[0], encoding="unicode")
@@ -157,10 +172,10 @@ def test_a_taken_nick_is_a_conflict_and_a_refused_one_is_free_again() -> None:
         answer = room.receive(join(JULIET, nick))
         assert said(answer) == [f"juliet/a < {nick} presence error: cancel conflict"]
     (request,) = room.receive(join(JULIET, "capulet"))
-    assert isinstance(request, Enter)
+    assert isinstance(request, JoinRequest)
     assert said(room.receive(join("nurse@x.example/n", "capulet")))[0].endswith("cancel conflict")
     room.muc.refused(request, errors.FORBIDDEN, "")
-    assert isinstance(room.receive(join("nurse@x.example/n", "capulet"))[0], Enter)
+    assert isinstance(room.receive(join("nurse@x.example/n", "capulet"))[0], JoinRequest)
 
 
 def test_a_second_connection_of_one_account_shares_its_nick() -> None:
@@ -175,13 +190,13 @@ def test_a_second_connection_of_one_account_shares_its_nick() -> None:
     ]
     left = room.receive(f"<presence from='{JULIET}' to='{ROOM}/juliet' type='unavailable'/>")
     assert said(left) == ["juliet/a < juliet presence unavailable: [110]"]
-    assert others(left) == [Gone(J, JULIET, last=False)]
+    assert others(left) == [SessionClosed(J, JULIET, last=False)]
     left = room.receive(f"<presence from='juliet@x.example/phone' to='{ROOM}' type='unavailable'/>")
     assert said(left) == [
         "juliet/phone < juliet presence unavailable: [110]",
         "romeo/b < juliet presence unavailable:",
     ]
-    assert others(left) == [Gone(J, "juliet@x.example/phone", last=True)]
+    assert others(left) == [SessionClosed(J, "juliet@x.example/phone", last=True)]
     assert room.muc.roster.of(J) is None
 
 
@@ -210,7 +225,7 @@ def test_a_nick_change() -> None:
     room.enter(ROMEO, "romeo")
     room.enter(JULIET, "juliet")
     (request,) = room.receive(join(JULIET, "capulet", inner=""))
-    assert isinstance(request, Rename)
+    assert isinstance(request, NickChange)
     assert request.nick == "capulet"
     assert lines(room.muc.renamed(J, "capulet")) == [
         "romeo/b < juliet presence unavailable: -> capulet [303]",
@@ -220,7 +235,7 @@ def test_a_nick_change() -> None:
     ]
     assert room.muc.roster.at("juliet") is None
     assert said(room.receive(join(JULIET, "Alice", inner="")))[0].endswith("cancel conflict")
-    assert room.receive(join(JULIET, "capulet", inner="<show>away</show>")) == [Ignore("status")]
+    assert room.receive(join(JULIET, "capulet", inner="<show>away</show>")) == [Ignored("status")]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +290,7 @@ def test_what_an_occupant_is_refused(text: str, answer: str) -> None:
 )
 def test_what_is_never_answered(text: str) -> None:
     (ignored,) = Room().receive(text)
-    assert isinstance(ignored, Ignore)
+    assert isinstance(ignored, Ignored)
 
 
 def test_a_full_room() -> None:
@@ -284,7 +299,7 @@ def test_a_full_room() -> None:
         room.enter(f"u{n}@x.example/r", f"u{n}")
     assert said(room.receive(join(JULIET, "juliet")))[0].endswith("wait service-unavailable")
     room.receive(f"<presence from='u0@x.example/r' to='{ROOM}' type='unavailable'/>")
-    assert isinstance(room.receive(join(JULIET, "juliet"))[0], Enter)
+    assert isinstance(room.receive(join(JULIET, "juliet"))[0], JoinRequest)
 
 
 def test_words_are_a_request_and_shown_only_by_the_log() -> None:
@@ -292,14 +307,14 @@ def test_words_are_a_request_and_shown_only_by_the_log() -> None:
     room.enter(ROMEO, "romeo")
     room.enter(JULIET, "juliet")
     (request,) = room.receive(groupchat(JULIET, "<body>hi</body>", id_="m7"))
-    assert isinstance(request, Say)
+    assert isinstance(request, GroupchatMessage)
     assert (request.user, request.content, request.ids.id) == (J, Message(text="hi"), "m7")
     shown = room.live(J, Message(text="hi"), "n m7 o7")
     assert said(shown) == [
         "romeo/b < juliet message groupchat: body=hi",
         "juliet/a < juliet message groupchat: body=hi",
     ]
-    reflected = elements(s for c in shown if isinstance(c, Send) for s in c.stanzas)[1]
+    reflected = elements(s for c in shown if isinstance(c, SendStanzas) for s in c.stanzas)[1]
     assert reflected.get("id") == "m7"
     by = {c.tag: (c.get("id"), c.get("by")) for c in reflected if c.tag.startswith("{urn:xmpp")}
     assert by == {
@@ -313,7 +328,7 @@ def test_words_of_another_network_carry_the_events_id() -> None:
     room = Room(alice())
     room.enter(JULIET, "juliet")
     (send,) = room.live(ALICE, Message(text="hello"))
-    assert isinstance(send, Send)
+    assert isinstance(send, SendStanzas)
     (shown,) = elements(send.stanzas)
     assert (shown.get("id"), shown.get("from")) == ("e11", f"{ROOM}/Alice")
 
@@ -372,8 +387,11 @@ def test_a_kick_and_a_ban_reach_every_connection(membership: Membership, code: s
         f"juliet/a < juliet presence unavailable: [110 {code}]",
         f"juliet/phone < juliet presence unavailable: [110 {code}]",
     ]
-    assert others(commands) == [Gone(J, JULIET, False), Gone(J, "juliet@x.example/phone", False)]
-    sent = [s for c in commands if isinstance(c, Send) for s in c.stanzas]
+    assert others(commands) == [
+        SessionClosed(J, JULIET, False),
+        SessionClosed(J, "juliet@x.example/phone", False),
+    ]
+    sent = [s for c in commands if isinstance(c, SendStanzas) for s in c.stanzas]
     text = ET.tostring(elements(sent)[0], encoding="unicode")
     assert "enough" in text
     assert 'nick="Alice"' in text
@@ -396,13 +414,13 @@ def test_an_error_from_a_dead_connection_evicts_it(kind: str) -> None:
     room.enter(JULIET, "juliet")
     error = "<error type='cancel'><{} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>"
     start = f"<{kind} from='{JULIET}' to='{ROOM}/romeo' type='error'>"
-    assert room.receive(start + error.format("not-allowed") + f"</{kind}>") == [Ignore("error")]
+    assert room.receive(start + error.format("not-allowed") + f"</{kind}>") == [Ignored("error")]
     commands = room.receive(start + error.format("recipient-unavailable") + f"</{kind}>")
     assert said(commands) == [
         "juliet/a < juliet presence unavailable: [110 307 333]",
         "romeo/b < juliet presence unavailable: [307 333]",
     ]
-    assert others(commands) == [Gone(J, JULIET, last=True)]
+    assert others(commands) == [SessionClosed(J, JULIET, last=True)]
 
 
 def test_people_unknown_to_events_are_found_in_the_view() -> None:
@@ -431,16 +449,19 @@ def test_somebody_who_left_does_not_speak_under_anothers_nick() -> None:
 @pytest.mark.parametrize(
     ("history", "asked"),
     [
-        ("<history maxstanzas='7' maxchars='0' seconds='60'/>", Asked(stanzas=7, chars=0, seconds=60)),
-        ("<history since='1970-01-01T00:00:01.5Z'/>", Asked(since=1500)),
-        ("<history since='tomorrow' maxstanzas='-1' seconds='٣'/>", Asked()),
-        ("<history maxstanzas='99999999999999'/>", Asked()),
+        (
+            "<history maxstanzas='7' maxchars='0' seconds='60'/>",
+            HistoryRequest(stanzas=7, chars=0, seconds=60),
+        ),
+        ("<history since='1970-01-01T00:00:01.5Z'/>", HistoryRequest(since=1500)),
+        ("<history since='tomorrow' maxstanzas='-1' seconds='٣'/>", HistoryRequest()),
+        ("<history maxstanzas='99999999999999'/>", HistoryRequest()),
     ],
 )
-def test_the_history_asked_for(history: str, asked: Asked) -> None:
+def test_the_history_asked_for(history: str, asked: HistoryRequest) -> None:
     x = f"<x xmlns='http://jabber.org/protocol/muc'>{history}</x>"
     (request,) = Room().receive(join(JULIET, "j", inner=x))
-    assert isinstance(request, Enter)
+    assert isinstance(request, JoinRequest)
     assert request.history == asked
 
 
@@ -471,7 +492,7 @@ def test_disco_says_conference_at_the_room_and_at_the_service() -> None:
         *query.to_service(arrived(iq(JULIET, GW, DISCO)), []),
     ]
     for answer in answers:
-        assert isinstance(answer, Send)
+        assert isinstance(answer, SendStanzas)
         text = ET.tostring(elements(answer.stanzas)[0], encoding="unicode")
         assert 'category="conference" type="text"' in text
         assert 'var="http://jabber.org/protocol/muc"' in text
@@ -482,7 +503,7 @@ def test_disco_says_conference_at_the_room_and_at_the_service() -> None:
     )
     room.view.apply(ViewDelta(facts=RoomInfo(join_rule="invite")))
     (answer,) = ask(room, iq(JULIET, ROOM, DISCO))
-    assert isinstance(answer, Send)
+    assert isinstance(answer, SendStanzas)
     text = ET.tostring(elements(answer.stanzas)[0], encoding="unicode")
     assert 'var="muc_membersonly"' in text
     assert 'var="muc_hidden"' in text
@@ -491,7 +512,7 @@ def test_disco_says_conference_at_the_room_and_at_the_service() -> None:
 def test_the_service_lists_rooms() -> None:
     items = "<query xmlns='http://jabber.org/protocol/disco#items'/>"
     (answer,) = query.to_service(arrived(iq(JULIET, GW, items)), [(ROOM, "Lobby")])
-    assert isinstance(answer, Send)
+    assert isinstance(answer, SendStanzas)
     assert f'jid="{ROOM}" name="Lobby"' in ET.tostring(elements(answer.stanzas)[0], encoding="unicode")
 
 
@@ -506,11 +527,11 @@ def test_the_rooms_name_by_the_owner_form() -> None:
     assert said(ask(room, iq(JULIET, ROOM, named, "set"))) == ["juliet/a < * iq error: auth forbidden"]
     room.enter(JULIET, "juliet")
     (form,) = ask(room, iq(JULIET, ROOM, OWNER.format("")))
-    assert isinstance(form, Send)
+    assert isinstance(form, SendStanzas)
     values = [v.text for v in elements(form.stanzas)[0].iter("{jabber:x:data}value")]
     assert values == ["http://jabber.org/protocol/muc#roomconfig", "Old <name>"]
     (request,) = ask(room, iq(JULIET, ROOM, named, "set"))
-    assert isinstance(request, Say)
+    assert isinstance(request, GroupchatMessage)
     assert (request.user, request.content) == (J, Name(text="New"))
     cancel = OWNER.format("<x xmlns='jabber:x:data' type='cancel'/>")
     other = OWNER.format(FORM.format("muc#roomconfig_maxusers", "5"))
@@ -546,7 +567,7 @@ def test_results_are_not_answered() -> None:
     room = Room()
     for type_ in ("result", "error"):
         assert ask(room, iq(JULIET, ROOM, PING, type_)) == []
-        assert query.unknown_room(arrived(iq(JULIET, ROOM, PING, type_))) == [Send(())]
+        assert query.unknown_room(arrived(iq(JULIET, ROOM, PING, type_))) == [SendStanzas(())]
 
 
 steps = st.tuples(
@@ -560,18 +581,18 @@ steps = st.tuples(
 def test_whatever_happens_a_nick_has_one_holder_and_a_person_one_nick(
     history: list[tuple[str, str, str]],
 ) -> None:
-    room, pending = Room(), dict[str, Enter | Rename]()
+    room, pending = Room(), dict[str, JoinRequest | NickChange]()
     for what, full, nick in history:
         bare = full.split("/")[0]
         request = pending.pop(bare, None)
         if request is not None:  # one person's requests are answered in order
-            if what == "refuse" or isinstance(request, Rename):
+            if what == "refuse" or isinstance(request, NickChange):
                 room.muc.refused(request, errors.FORBIDDEN, "")
             else:
-                list(room.muc.admit(request, Admission(upto=0), room.view))
+                list(room.muc.admit(request, JoinGrant(upto=0), room.view))
         if what in {"join", "nick"}:
             commands = room.receive(join(full, nick, X if what == "join" else ""))
-            pending.update((bare, c) for c in commands if isinstance(c, Enter | Rename))
+            pending.update((bare, c) for c in commands if isinstance(c, JoinRequest | NickChange))
         elif what == "leave":
             room.receive(f"<presence from='{full}' to='{ROOM}' type='unavailable'/>")
         elif what == "puppet":
@@ -601,14 +622,16 @@ def test_a_large_room_is_shown_some_people_at_a_time() -> None:
     ]
     room = Room()
     room.view.load(people)
-    steps = [sum(len(c.stanzas) for c in some if isinstance(c, Send)) for some in room.muc.sync(room.view)]
+    steps = [
+        sum(len(c.stanzas) for c in some if isinstance(c, SendStanzas)) for some in room.muc.sync(room.view)
+    ]
     assert sum(steps) == 1000 and max(steps) <= 200
     assert not any(some for some in room.muc.sync(room.view))
     (request,) = room.receive(join(JULIET, "juliet"))
-    assert isinstance(request, Enter)
+    assert isinstance(request, JoinRequest)
     person = RoomMember(user=request.user, membership=Membership.JOIN, name="juliet")
     room.view.apply(ViewDelta(people=(person,)))
-    shown = room.muc.admit(request, Admission(upto=0), room.view)
+    shown = room.muc.admit(request, JoinGrant(upto=0), room.view)
     first = next(shown)
     assert room.muc.roster.session(JULIET) is not None, "with the first stanza they are in"
     room.member(people[900].user, Membership.LEAVE, people[900].user)
@@ -624,8 +647,8 @@ def test_a_large_room_is_shown_some_people_at_a_time() -> None:
 def test_who_leaves_while_they_are_let_in_is_shown_nothing_more() -> None:
     room = Room(*(alice(),))
     (request,) = room.receive(join(JULIET, "juliet"))
-    assert isinstance(request, Enter)
-    shown = room.muc.admit(request, Admission(upto=0), room.view)
+    assert isinstance(request, JoinRequest)
+    shown = room.muc.admit(request, JoinGrant(upto=0), room.view)
     next(shown)
     room.receive(f"<presence from='{JULIET}' to='{ROOM}' type='unavailable'/>")
     assert list(shown) == []

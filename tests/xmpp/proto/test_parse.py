@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from hansa import RemoteProtocolError
-from hansa_xmpp.proto.parse import BoundedParser, Bounds, Excess
+from hansa_xmpp.proto.parse import BoundedParser, OversizedStanza, StanzaLimits
 from hansa_xmpp.proto.stanza import read
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,11 +15,11 @@ from memory import peak_memory
 
 NS = "jabber:component:accept"
 OPEN = f"<?xml version='1.0'?><stream:stream xmlns='{NS}' xmlns:stream='http://etherx.jabber.org/streams' id='s'>"
-SMALL = Bounds(stanza=2000, token=5000, depth=5, elements=20)
+SMALL = StanzaLimits(stanza=2000, token=5000, depth=5, elements=20)
 
 
-def parser(bounds: Bounds = SMALL) -> tuple[BoundedParser, list[Excess]]:
-    over: list[Excess] = []
+def parser(bounds: StanzaLimits = SMALL) -> tuple[BoundedParser, list[OversizedStanza]]:
+    over: list[OversizedStanza] = []
     made = BoundedParser(bounds, over.append)
     made.feed(OPEN.encode())
     (event,) = made.read_events()
@@ -154,9 +154,9 @@ def test_addresses_that_cannot_be_answered(attributes: str, code: str) -> None:
 @pytest.mark.parametrize("where", ["root", "child"])
 def test_a_stanza_of_attributes_is_excess(where: str) -> None:
     """A tag may have 1 MiB, of which 150,000 attributes were kept twice."""
-    many = " ".join(f"a{n}=''" for n in range(Bounds().attributes + 1))
+    many = " ".join(f"a{n}=''" for n in range(StanzaLimits().attributes + 1))
     root, child = (many, "") if where == "root" else ("", many)
-    made, over = parser(Bounds())
+    made, over = parser(StanzaLimits())
     made.feed(f"<message from='m@x' to='a@b' {root}><y {child}/></message><message id='2'/>".encode())
     assert [e.get("id") for e in map(ET.fromstring, whole(made))] == ["2"]
     (excess,) = over
@@ -167,8 +167,8 @@ def test_a_stanza_of_attributes_is_excess(where: str) -> None:
 def test_a_large_tag_takes_little_memory() -> None:
     many = " ".join(f"a{n}=''" for n in range(90_000))
     data = f"<message from='m@x' {many}/>".encode()
-    assert len(data) < Bounds().token
-    made, over = parser(Bounds())
+    assert len(data) < StanzaLimits().token
+    made, over = parser(StanzaLimits())
     with peak_memory() as peak:
         made.feed(data)
     assert [one.element.attrib for one in over] == [{"from": "m@x"}]

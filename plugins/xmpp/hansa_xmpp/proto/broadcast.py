@@ -13,7 +13,7 @@ from hansa import Event, Member, NativeId, Role
 
 from hansa_xmpp.proto import convert, jid, render
 from hansa_xmpp.proto.occupants import Occupant
-from hansa_xmpp.proto.render import Outgoing, element
+from hansa_xmpp.proto.render import OutboundStanza, xml_element
 from hansa_xmpp.proto.stanza import DELAY, MUC_USER, NICK, OCCUPANT_ID, STABLE_IDS
 
 #: Status codes of XEP-0045 section 15.6.2.
@@ -30,7 +30,7 @@ _STANDING = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parting:
+class LeaveReason:
     """Why somebody is not there any more: status codes, who did it (a nick) and what they said."""
 
     codes: tuple[int, ...] = ()
@@ -47,24 +47,24 @@ class Broadcast:
         self.room = room
         self._occupant_id = occupant_id
 
-    def present(self, who: Occupant, to: Iterable[str], codes: Iterable[int] = ()) -> Outgoing:
+    def present(self, who: Occupant, to: Iterable[str], codes: Iterable[int] = ()) -> OutboundStanza:
         """``who`` is here."""
         affiliation, role = _STANDING[who.role]
-        item = element("item", affiliation=affiliation, role=role, jid=self._address(who))
+        item = xml_element("item", affiliation=affiliation, role=role, jid=self._address(who))
         inner = self._x(item, codes) + self._mark(who.user)
         if who.name and who.name != who.nick:
-            inner += element("nick", NICK, render.text(who.name))
+            inner += xml_element("nick", NICK, render.xml_text(who.name))
         return render.stanza("presence", f"{self.room}/{who.nick}", to, inner)
 
     def absent(
-        self, who: Occupant, to: Iterable[str], parting: Parting, codes: Iterable[int] = ()
-    ) -> Outgoing:
+        self, who: Occupant, to: Iterable[str], parting: LeaveReason, codes: Iterable[int] = ()
+    ) -> OutboundStanza:
         """``who`` is not here (under this nick) any more."""
         affiliation, role = _STANDING[who.role]
-        inner = element("actor", nick=parting.actor) if parting.actor else ""
+        inner = xml_element("actor", nick=parting.actor) if parting.actor else ""
         if parting.reason:
-            inner += element("reason", "", render.text(parting.reason))
-        item = element(
+            inner += xml_element("reason", "", render.xml_text(parting.reason))
+        item = xml_element(
             "item",
             "",
             inner,
@@ -77,35 +77,37 @@ class Broadcast:
 
     def words(
         self, event: Event, body: str, nick: str, to: Iterable[str], *, delayed: bool = False
-    ) -> Outgoing:
+    ) -> OutboundStanza:
         """A message of the log; ``body`` is XML already. It carries the id its sender gave it, or else the
         event's, and the event's id as the room's stable id (XEP-0359).
         """
-        ids = convert.ids_of(event.origin.id)
-        inner = element("body", "", body)
-        inner += element("stanza-id", STABLE_IDS, id=event.id, by=self.room)
+        ids = convert.stanza_ids_of(event.origin.id)
+        inner = xml_element("body", "", body)
+        inner += xml_element("stanza-id", STABLE_IDS, id=event.id, by=self.room)
         inner += self._mark(event.sender)
         if ids.origin:
-            inner += element("origin-id", STABLE_IDS, id=ids.origin)
+            inner += xml_element("origin-id", STABLE_IDS, id=ids.origin)
         if delayed:
-            inner += element("delay", DELAY, stamp=convert.stamp(event.received), **{"from": self.room})
+            inner += xml_element(
+                "delay", DELAY, stamp=convert.format_timestamp(event.received), **{"from": self.room}
+            )
         sender = f"{self.room}/{nick}"
         return render.stanza("message", sender, to, inner, type_="groupchat", id_=ids.id or event.id)
 
-    def subject(self, text: str, to: Iterable[str], *, nick: str = "", id_: str = "") -> Outgoing:
+    def subject(self, text: str, to: Iterable[str], *, nick: str = "", id_: str = "") -> OutboundStanza:
         """The subject, also when it is empty."""
         sender = f"{self.room}/{nick}" if nick else self.room
-        inner = f"<subject>{render.text(text)}</subject>"
+        inner = f"<subject>{render.xml_text(text)}</subject>"
         return render.stanza("message", sender, to, inner, type_="groupchat", id_=id_)
 
-    def invite(self, content: Member, nick: str) -> Outgoing:
+    def invite(self, content: Member, nick: str) -> OutboundStanza:
         """A mediated invite (XEP-0045 section 7.8.2) to one of our own network's people, by an occupant."""
-        reason = element("reason", "", render.text(content.reason)) if content.reason else ""
+        reason = xml_element("reason", "", render.xml_text(content.reason)) if content.reason else ""
         sender = f"{self.room}/{nick}" if nick else self.room
-        inner = element("x", MUC_USER, element("invite", "", reason, **{"from": sender}))
+        inner = xml_element("x", MUC_USER, xml_element("invite", "", reason, **{"from": sender}))
         return render.stanza("message", self.room, [content.user.id], inner)
 
-    def configured(self, to: Iterable[str]) -> Outgoing:
+    def configured(self, to: Iterable[str]) -> OutboundStanza:
         """The room's name changed: clients ask for it again (XEP-0045 section 10.2)."""
         return render.stanza("message", self.room, to, self._x("", [CONFIGURED]), type_="groupchat")
 
@@ -115,7 +117,7 @@ class Broadcast:
         return jid.puppet(who.user, jid.domain_of(self.room))
 
     def _x(self, item: str, codes: Iterable[int]) -> str:
-        return element("x", MUC_USER, item + "".join(element("status", code=str(c)) for c in codes))
+        return xml_element("x", MUC_USER, item + "".join(xml_element("status", code=str(c)) for c in codes))
 
     def _mark(self, user: NativeId) -> str:
-        return element("occupant-id", OCCUPANT_ID, id=self._occupant_id(user))
+        return xml_element("occupant-id", OCCUPANT_ID, id=self._occupant_id(user))

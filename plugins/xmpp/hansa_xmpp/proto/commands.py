@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from hansa import Content, Event, NativeId
 
-from hansa_xmpp.proto.convert import SentIds
-from hansa_xmpp.proto.render import Outgoing
+from hansa_xmpp.proto.convert import StanzaIds
+from hansa_xmpp.proto.render import OutboundStanza
 from hansa_xmpp.proto.stanza import Stanza
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class HistoryRequest:
     """The history a client wants (XEP-0045 section 7.2.15); None where it did not say. ``since`` in ms,
     ``seconds`` before now. ``chars`` counts the characters of the stanzas.
     """
@@ -28,24 +28,24 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
+class SendStanzas:
     """Stanzas to be sent."""
 
-    stanzas: tuple[Outgoing, ...]
+    stanzas: tuple[OutboundStanza, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Enter:
+class JoinRequest:
     """``user`` wants to come in on one more connection, under ``nick``."""
 
     stanza: Stanza
     user: NativeId
     nick: str
-    history: Asked
+    history: HistoryRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Rename:
+class NickChange:
     """``user``, who is here, wants ``nick``."""
 
     stanza: Stanza
@@ -54,17 +54,17 @@ class Rename:
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class GroupchatMessage:
     """``user`` wants ``content`` to happen."""
 
     stanza: Stanza
     user: NativeId
     content: Content
-    ids: SentIds = SentIds()  # noqa: RUF009  # frozen
+    ids: StanzaIds = StanzaIds()  # noqa: RUF009  # frozen
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class SessionClosed:
     """A connection is out. ``last``: it was the person's last one here."""
 
     user: NativeId
@@ -73,25 +73,25 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
-class Ignore:
+class Ignored:
     """Nothing is done about a stanza; ``why`` is one of a few words, to be counted."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Renamed:
+class NickForced:
     """One of our own network's people has another nick, which they did not ask for."""
 
     user: NativeId
     nick: str
 
 
-Command = Send | Enter | Rename | Say | Gone | Renamed | Ignore
+Command = SendStanzas | JoinRequest | NickChange | GroupchatMessage | SessionClosed | NickForced | Ignored
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class HistoryEntry:
     """An event of the log that has words; ``body`` is XML already."""
 
     event: Event
@@ -99,9 +99,9 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class JoinGrant:
     """What somebody who comes in is shown: the log up to ``upto`` in ``history``, the subject."""
 
     upto: int
-    history: Sequence[Past] = ()
+    history: Sequence[HistoryEntry] = ()
     subject: str = ""

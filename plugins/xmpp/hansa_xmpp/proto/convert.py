@@ -48,7 +48,7 @@ def content_of(stanza: Stanza) -> Content | None:
     return Message(text=body)
 
 
-def body_of(content: Content) -> str | None:
+def body_from_content(content: Content) -> str | None:
     """The body that shows ``content``; None where there is nothing to show. Plain text that would be taken
     for an emote is moved away from the start by a space.
     """
@@ -71,7 +71,7 @@ class MediatedInvite:
     reason: str = ""
 
 
-def invite_of(stanza: Stanza) -> MediatedInvite | None:
+def parse_invite(stanza: Stanza) -> MediatedInvite | None:
     """The mediated invite in a message to a room (XEP-0045 section 7.8.2); None where none names a person."""
     x = stanza.child("x", MUC_USER)
     invite = None if x is None else x.find(f"{{{MUC_USER}}}invite")
@@ -87,34 +87,34 @@ def invite_of(stanza: Stanza) -> MediatedInvite | None:
 
 
 @dataclass(frozen=True, slots=True)
-class SentIds:
+class StanzaIds:
     """The ids its sender gave a message: the stanza's ``id`` and XEP-0359's origin-id, empty if none."""
 
     id: str = ""
     origin: str = ""
 
 
-def sent_ids(stanza: Stanza) -> SentIds:
+def parse_ids(stanza: Stanza) -> StanzaIds:
     """The ids of a message that arrived."""
     origin = stanza.child("origin-id", STABLE_IDS)
-    return SentIds(stanza.id, "" if origin is None else origin.get("id", ""))
+    return StanzaIds(stanza.id, "" if origin is None else origin.get("id", ""))
 
 
-def origin_id(nonce: str, ids: SentIds) -> str:
+def submission_id(nonce: str, ids: StanzaIds) -> str:
     """The id under which an event is submitted. ``nonce`` makes it unique: clients use an id again and again;
     the ids ride along, because the reflection must carry them, also after a restart.
     """
     return f"{nonce} {quote(ids.id, safe='')} {quote(ids.origin, safe='')}"
 
 
-def ids_of(origin: str) -> SentIds:
-    """The ids within an id made by ``origin_id``."""
+def stanza_ids_of(origin: str) -> StanzaIds:
+    """The ids within an id made by ``submission_id``."""
     parts = origin.split(" ")
-    return SentIds(unquote(parts[1]), unquote(parts[2])) if len(parts) == 3 else SentIds()
+    return StanzaIds(unquote(parts[1]), unquote(parts[2])) if len(parts) == 3 else StanzaIds()
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ParsedMessage:
     """``Submission.native`` of what came in a stanza: every string of it that a person may read."""
 
     texts: tuple[str, ...] = ()
@@ -156,7 +156,7 @@ def texts_of(stanza: Stanza) -> tuple[str, ...]:
     return tuple(text for text in found if text.strip())
 
 
-def facts_of(content: Content, server: str, heard: Heard | None = None) -> NativeFacts:
+def policy_facts(content: Content, server: str, heard: ParsedMessage | None = None) -> NativeFacts:
     """What a policy may know of an event of ours. ``size`` is that of the words."""
     match content:
         case Message(text=text):
@@ -182,13 +182,13 @@ def facts_of(content: Content, server: str, heard: Heard | None = None) -> Nativ
     )
 
 
-def stamp(ms: int) -> str:
+def format_timestamp(ms: int) -> str:
     """A time of XEP-0082, with milliseconds, from ms since 1970."""
     moment = datetime.fromtimestamp(ms / 1000, tz=UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
 
 
-def parse_stamp(text: str) -> int | None:
+def parse_timestamp(text: str) -> int | None:
     """The ms since 1970 of a time of XEP-0082 (the old form of XEP-0091 included); None if it is none."""
     try:
         moment = datetime.fromisoformat(text[:40])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hansa import RefusalCode
 
 from hansa_xmpp.proto import render
-from hansa_xmpp.proto.render import Outgoing
+from hansa_xmpp.proto.render import OutboundStanza
 from hansa_xmpp.proto.stanza import MUC, STANZAS, Stanza
 
 
@@ -48,7 +48,7 @@ BY_REFUSAL = {
 }
 
 #: Errors from an occupant that mean it is not there any more (XEP-0045 section 14.4 names the practice).
-EVICTING = frozenset(
+KICKABLE = frozenset(
     {
         "gone",
         "item-not-found",
@@ -62,17 +62,17 @@ EVICTING = frozenset(
 )
 
 
-def error(to: Stanza, condition: Condition, text: str = "") -> list[Outgoing]:
+def error_reply(to: Stanza, condition: Condition, text: str = "") -> list[OutboundStanza]:
     """The answer to ``to``; nothing where an error or a result would be answered (RFC 6120 section 8.3.1).
 
     ``by`` names the room, and a refused join carries ``<x/>``, without which clients do not know their own.
     """
     if to.type in {"error", "result"}:
         return []
-    inner = render.element(condition.name, STANZAS)
+    inner = render.xml_element(condition.name, STANZAS)
     if text:
-        inner += render.element("text", STANZAS, render.text(text))
-    answer = render.element("error", "", inner, type=condition.type, by=to.to.bare)
+        inner += render.xml_element("text", STANZAS, render.xml_text(text))
+    answer = render.xml_element("error", "", inner, type=condition.type, by=to.to.bare)
     if to.kind == "presence":
-        answer = render.element("x", MUC) + answer
+        answer = render.xml_element("x", MUC) + answer
     return [render.stanza(to.kind, to.to.full, [to.sender.full], answer, type_="error", id_=to.id)]

@@ -13,10 +13,10 @@ from xml.etree.ElementTree import Element
 from hansa import Name, RoomView
 
 from hansa_xmpp.proto import errors, render
-from hansa_xmpp.proto.commands import Say, Send
+from hansa_xmpp.proto.commands import GroupchatMessage, SendStanzas
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.muc import Muc
-from hansa_xmpp.proto.render import element
+from hansa_xmpp.proto.render import xml_element
 from hansa_xmpp.proto.stanza import (
     DATA_FORM,
     DISCO_INFO,
@@ -51,12 +51,12 @@ _ROOM_FEATURES = (
 )
 
 
-def result(to: Stanza, inner: str = "") -> Send:
+def result(to: Stanza, inner: str = "") -> SendStanzas:
     """The result of an IQ."""
-    return Send((render.stanza("iq", to.to.full, [to.sender.full], inner, type_="result", id_=to.id),))
+    return SendStanzas((render.stanza("iq", to.to.full, [to.sender.full], inner, type_="result", id_=to.id),))
 
 
-def to_service(stanza: Stanza, rooms: Iterable[tuple[str, str]]) -> list[Send]:
+def to_service(stanza: Stanza, rooms: Iterable[tuple[str, str]]) -> list[SendStanzas]:
     """An IQ to the service itself; ``rooms`` are the address and name of those anybody may see."""
     asked = _payload(stanza)
     if isinstance(asked, list):
@@ -64,12 +64,12 @@ def to_service(stanza: Stanza, rooms: Iterable[tuple[str, str]]) -> list[Send]:
     if asked.tag == f"{{{DISCO_INFO}}}query" and not asked.get("node"):
         return [result(stanza, _info("Hansa", (DISCO_INFO, DISCO_ITEMS, MUC, PING)))]
     if asked.tag == f"{{{DISCO_ITEMS}}}query" and not asked.get("node"):
-        items = "".join(element("item", jid=address, name=name) for address, name in rooms)
-        return [result(stanza, element("query", DISCO_ITEMS, items))]
+        items = "".join(xml_element("item", jid=address, name=name) for address, name in rooms)
+        return [result(stanza, xml_element("query", DISCO_ITEMS, items))]
     return [result(stanza)] if asked.tag == f"{{{PING}}}ping" else _refuse(stanza, errors.UNAVAILABLE)
 
 
-def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> Sequence[Send | Say]:
+def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> Sequence[SendStanzas | GroupchatMessage]:
     """An IQ to a room of ours or one of its occupants."""
     asked = _payload(stanza)
     if isinstance(asked, list):
@@ -79,7 +79,7 @@ def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> Sequence[Send | Say]:
     if asked.tag == f"{{{DISCO_INFO}}}query":
         return _room_info(stanza, asked, view)
     if asked.tag == f"{{{DISCO_ITEMS}}}query":
-        return [result(stanza, element("query", DISCO_ITEMS))]
+        return [result(stanza, xml_element("query", DISCO_ITEMS))]
     if asked.tag == f"{{{PING}}}ping":
         return [result(stanza)]
     if asked.tag == f"{{{MUC_OWNER}}}query":
@@ -87,12 +87,12 @@ def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> Sequence[Send | Say]:
     return _refuse(stanza, errors.UNAVAILABLE)
 
 
-def unknown_room(stanza: Stanza) -> list[Send]:
+def unknown_room(stanza: Stanza) -> list[SendStanzas]:
     """Anything that is sent to an address of ours where there is no room."""
     return _refuse(stanza, errors.NOT_FOUND, "there is no such room")
 
 
-def _payload(stanza: Stanza) -> Element | list[Send]:
+def _payload(stanza: Stanza) -> Element | list[SendStanzas]:
     """The one child of a get or set (RFC 6120 section 8.2.3), or the answer to what is none."""
     if stanza.type in {"result", "error"}:
         return []
@@ -104,7 +104,7 @@ def _payload(stanza: Stanza) -> Element | list[Send]:
     return children[0]
 
 
-def _to_occupant(stanza: Stanza, asked: Element, muc: Muc) -> Sequence[Send | Say]:
+def _to_occupant(stanza: Stanza, asked: Element, muc: Muc) -> Sequence[SendStanzas | GroupchatMessage]:
     """XEP-0410: the answer to a ping of oneself says whether one is still in the room."""
     here = muc.roster.session(stanza.sender.full)
     if here is None:
@@ -116,10 +116,10 @@ def _to_occupant(stanza: Stanza, asked: Element, muc: Muc) -> Sequence[Send | Sa
     return _refuse(stanza, errors.UNAVAILABLE)
 
 
-def _room_info(stanza: Stanza, asked: Element, view: RoomView) -> Sequence[Send | Say]:
+def _room_info(stanza: Stanza, asked: Element, view: RoomView) -> Sequence[SendStanzas | GroupchatMessage]:
     node = asked.get("node", "")
     if node == "x-roomuser-item":  # XEP-0045 section 7.12: no nick is registered here
-        return [result(stanza, element("query", DISCO_INFO, node=node))]
+        return [result(stanza, xml_element("query", DISCO_INFO, node=node))]
     if node:
         return _refuse(stanza, errors.NOT_FOUND)
     public = view.facts.join_rule == "public"
@@ -128,17 +128,19 @@ def _room_info(stanza: Stanza, asked: Element, view: RoomView) -> Sequence[Send 
 
 
 def _info(name: str, features: Iterable[str]) -> str:
-    inner = element("identity", category="conference", type="text", name=name)
-    inner += "".join(element("feature", var=feature) for feature in sorted(features))
-    return element("query", DISCO_INFO, inner)
+    inner = xml_element("identity", category="conference", type="text", name=name)
+    inner += "".join(xml_element("feature", var=feature) for feature in sorted(features))
+    return xml_element("query", DISCO_INFO, inner)
 
 
-def _owner(stanza: Stanza, asked: Element, muc: Muc, view: RoomView) -> Sequence[Send | Say]:
+def _owner(
+    stanza: Stanza, asked: Element, muc: Muc, view: RoomView
+) -> Sequence[SendStanzas | GroupchatMessage]:
     """Who may change the name is for the room's authority to say, not for us."""
     if muc.roster.session(stanza.sender.full) is None:
         return _refuse(stanza, errors.FORBIDDEN, "you are not in this room")
     if stanza.type == "get":
-        return [result(stanza, element("query", MUC_OWNER, _form(view.facts.name)))]
+        return [result(stanza, xml_element("query", MUC_OWNER, _form(view.facts.name)))]
     form = asked.find(f"{{{DATA_FORM}}}x")
     if form is None or len(asked) != 1:
         return _refuse(stanza, errors.NOT_IMPLEMENTED, "only the room's name can be set")
@@ -149,17 +151,17 @@ def _owner(stanza: Stanza, asked: Element, muc: Muc, view: RoomView) -> Sequence
             text = field.findtext(f"{{{DATA_FORM}}}value") or ""
             if len(text.encode()) > MAX_NAME:
                 return _refuse(stanza, errors.POLICY_VIOLATION, f"the name has over {MAX_NAME} bytes")
-            return [Say(stanza, muc.user(stanza), Name(text=text))]
+            return [GroupchatMessage(stanza, muc.user(stanza), Name(text=text))]
     return [result(stanza)]
 
 
 def _form(name: str) -> str:
     def field(var: str, type_: str, value: str) -> str:
-        return element("field", "", element("value", "", render.text(value)), var=var, type=type_)
+        return xml_element("field", "", xml_element("value", "", render.xml_text(value)), var=var, type=type_)
 
     fields = field("FORM_TYPE", "hidden", "http://jabber.org/protocol/muc#roomconfig")
-    return element("x", DATA_FORM, fields + field(_ROOM_NAME, "text-single", name), type="form")
+    return xml_element("x", DATA_FORM, fields + field(_ROOM_NAME, "text-single", name), type="form")
 
 
-def _refuse(stanza: Stanza, condition: Condition, text: str = "") -> list[Send]:
-    return [Send(tuple(errors.error(stanza, condition, text)))]
+def _refuse(stanza: Stanza, condition: Condition, text: str = "") -> list[SendStanzas]:
+    return [SendStanzas(tuple(errors.error_reply(stanza, condition, text)))]

@@ -1,8 +1,9 @@
 """A hosted MUC (XEP-0045) without I/O.
 
 ``receive`` takes one stanza and says what is to be done about it. What changes the room is a request
-(``Enter``, ``Rename``, ``Say``): its caller asks the core first and comes back with ``admit``, ``renamed`` or
-an error. Leaving is done at once. ``live`` shows one event of the log; nothing said is shown before that.
+(``JoinRequest``, ``NickChange``, ``GroupchatMessage``): its caller asks the core first and comes back with
+``admit``, ``renamed`` or an error. Leaving is done at once. ``live`` shows one event of the log; nothing said
+is shown before that.
 
 Nobody is announced by a request that may still be refused, a nick asked for is kept for the asker meanwhile.
 
@@ -17,23 +18,23 @@ from dataclasses import replace
 from hansa import Content, Event, Member, Membership, Name, NativeId, Role, RoomMember, RoomView, Topic
 
 from hansa_xmpp.proto import broadcast, convert, errors, jid, render
-from hansa_xmpp.proto.broadcast import Broadcast, Parting
+from hansa_xmpp.proto.broadcast import Broadcast, LeaveReason
 from hansa_xmpp.proto.commands import (
-    Admission,
-    Asked,
     Command,
-    Enter,
-    Gone,
-    Ignore,
-    Rename,
-    Renamed,
-    Say,
-    Send,
+    GroupchatMessage,
+    HistoryRequest,
+    Ignored,
+    JoinGrant,
+    JoinRequest,
+    NickChange,
+    NickForced,
+    SendStanzas,
+    SessionClosed,
 )
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.nick import nick_for
-from hansa_xmpp.proto.occupants import Occupant, Roster
-from hansa_xmpp.proto.render import Outgoing
+from hansa_xmpp.proto.occupants import Occupant, OccupantList
+from hansa_xmpp.proto.render import OutboundStanza
 from hansa_xmpp.proto.stanza import MAX_ID, MUC, Stanza
 
 #: People who are looked at in one go.
@@ -47,7 +48,7 @@ class Muc:
         self, room: str, network: str, occupant_id: Callable[[NativeId], str], *, max_sessions: int
     ) -> None:
         self.room = room
-        self.roster = Roster()
+        self.roster = OccupantList()
         self._network = network
         self._max_sessions = max_sessions
         self._say = Broadcast(room, occupant_id)
@@ -62,9 +63,9 @@ class Muc:
     def receive(self, stanza: Stanza) -> list[Command]:
         """A message or presence to the room or one of its occupants."""
         if stanza.type == "error":
-            if stanza.condition in errors.EVICTING:
+            if stanza.condition in errors.KICKABLE:
                 return self.gone(stanza.sender.full, broadcast.KICKED, broadcast.SERVICE_ERROR)
-            return [Ignore("error")]
+            return [Ignored("error")]
         if len(stanza.id.encode()) > MAX_ID:
             return _refuse(replace(stanza, id=""), errors.BAD_REQUEST, f"the id has over {MAX_ID} bytes")
         if stanza.kind == "message":
@@ -72,7 +73,7 @@ class Muc:
         if stanza.type == "unavailable":
             return self.gone(stanza.sender.full)
         if stanza.type:
-            return [Ignore("presence type")]
+            return [Ignored("presence type")]
         return self._presence(stanza)
 
     def _presence(self, stanza: Stanza) -> list[Command]:
@@ -87,27 +88,29 @@ class Muc:
         if here is None and x is None:
             return _refuse(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
         if x is None and here is not None and here.nick == nick:
-            return [Ignore("status")]
+            return [Ignored("status")]
         if x is not None and here is None and len(self.roster) >= self._max_sessions:
             return _refuse(stanza, errors.ROOM_FULL, "the room is full")
         occupant = self.roster.of(user)
         if x is not None and occupant is not None and set(occupant.sessions) - {stanza.sender.full}:
             self.roster.reserve(user, occupant.nick)
-            return [Enter(stanza, user, occupant.nick, _asked(stanza))]
+            return [JoinRequest(stanza, user, occupant.nick, _asked(stanza))]
         if not self.roster.free(nick, user):
             return _refuse(stanza, errors.CONFLICT, "this nick is taken")
         self.roster.reserve(user, nick)
-        return [Rename(stanza, user, nick) if x is None else Enter(stanza, user, nick, _asked(stanza))]
+        return [
+            NickChange(stanza, user, nick) if x is None else JoinRequest(stanza, user, nick, _asked(stanza))
+        ]
 
     def _message(self, stanza: Stanza) -> list[Command]:
         if self.roster.session(stanza.sender.full) is None:
             return _refuse(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
-        if stanza.type in {"", "normal"} and (invite := convert.invite_of(stanza)) is not None:
+        if stanza.type in {"", "normal"} and (invite := convert.parse_invite(stanza)) is not None:
             invited = jid.person(invite.user, jid.domain_of(self.room)) or NativeId(
                 self._network, invite.user
             )
             member = Member(user=invited, membership=Membership.INVITE, reason=invite.reason)
-            return [Say(stanza, self.user(stanza), member)]
+            return [GroupchatMessage(stanza, self.user(stanza), member)]
         if stanza.type != "groupchat":
             return _refuse(stanza, errors.NOT_IMPLEMENTED, "only messages to the whole room are carried")
         if stanza.to.resource:
@@ -116,26 +119,26 @@ class Muc:
             if len((stanza.text_of(name) or "").encode()) > convert.MAX_TEXT:
                 why = f"the {name} has over {convert.MAX_TEXT} bytes"
                 return _refuse(stanza, errors.POLICY_VIOLATION, why)
-        ids = convert.sent_ids(stanza)
+        ids = convert.parse_ids(stanza)
         if len(ids.origin.encode()) > MAX_ID:
             return _refuse(stanza, errors.BAD_REQUEST, f"the origin-id has over {MAX_ID} bytes")
         content = convert.content_of(stanza)
         if content is None:
-            return [Ignore("no words")]
-        return [Say(stanza, self.user(stanza), content, ids)]
+            return [Ignored("no words")]
+        return [GroupchatMessage(stanza, self.user(stanza), content, ids)]
 
     def gone(self, full: str, *codes: int) -> list[Command]:
         """A connection left, or was found dead."""
         occupant = self.roster.session(full)
         if occupant is None:
-            return [Ignore("not here")]
-        itself = self._say.absent(occupant, [full], Parting(codes=codes), [broadcast.SELF])
+            return [Ignored("not here")]
+        itself = self._say.absent(occupant, [full], LeaveReason(codes=codes), [broadcast.SELF])
         self.roster.part(full)
         last = not occupant.sessions
         stanzas = [itself]
         if last:
-            stanzas.append(self._say.absent(occupant, self.roster.receivers(), Parting(codes=codes)))
-        return [Send(tuple(stanzas)), Gone(occupant.user, full, last)]
+            stanzas.append(self._say.absent(occupant, self.roster.receivers(), LeaveReason(codes=codes)))
+        return [SendStanzas(tuple(stanzas)), SessionClosed(occupant.user, full, last)]
 
     def lost(self, fulls: Iterable[str]) -> list[Command]:
         """Connections that are gone and get nothing any more; the others are told of the people who left."""
@@ -144,18 +147,18 @@ class Muc:
             occupant = self.roster.part(full)
             if occupant is not None:
                 last = not occupant.sessions
-                commands.append(Gone(occupant.user, full, last))
+                commands.append(SessionClosed(occupant.user, full, last))
                 if last:
                     left.append(occupant)
-        parting = Parting(codes=(broadcast.KICKED, broadcast.SERVICE_ERROR))
+        parting = LeaveReason(codes=(broadcast.KICKED, broadcast.SERVICE_ERROR))
         to = self.roster.receivers()
-        return [Send(tuple(self._say.absent(o, to, parting) for o in left)), *commands]
+        return [SendStanzas(tuple(self._say.absent(o, to, parting) for o in left)), *commands]
 
-    def admit(self, enter: Enter, admission: Admission, view: RoomView) -> Iterator[Outgoing]:
+    def admit(self, enter: JoinRequest, admission: JoinGrant, view: RoomView) -> Iterator[OutboundStanza]:
         """``enter`` is granted: everybody else, then themselves, then history, then the subject. It can be
         many stanzas: with the first they are in, the others are made as they are taken.
         """
-        full, said = enter.stanza.sender.full, list[Outgoing]()
+        full, said = enter.stanza.sender.full, list[OutboundStanza]()
         person = view.person(enter.user)
         occupant = self.roster.of(enter.user)
         if not len(self.roster):
@@ -182,8 +185,8 @@ class Muc:
         yield from self._history(enter, admission, view)
         yield self._say.subject(admission.subject, [full])
 
-    def _history(self, enter: Enter, admission: Admission, view: RoomView) -> list[Outgoing]:
-        to, said = [enter.stanza.sender.full], list[Outgoing]()
+    def _history(self, enter: JoinRequest, admission: JoinGrant, view: RoomView) -> list[OutboundStanza]:
+        to, said = [enter.stanza.sender.full], list[OutboundStanza]()
         for past in admission.history:
             nick = self._nick(past.event, view)
             said.append(self._say.words(past.event, past.body, nick, to, delayed=True))
@@ -194,13 +197,15 @@ class Muc:
             del said[:first]
         return said
 
-    def refused(self, request: Enter | Rename | Say, condition: Condition, text: str) -> list[Outgoing]:
+    def refused(
+        self, request: JoinRequest | NickChange | GroupchatMessage, condition: Condition, text: str
+    ) -> list[OutboundStanza]:
         """``request`` did not happen: its error."""
-        if not isinstance(request, Say):
+        if not isinstance(request, GroupchatMessage):
             self.roster.release(request.user)
-        return errors.error(request.stanza, condition, text)
+        return errors.error_reply(request.stanza, condition, text)
 
-    def renamed(self, user: NativeId, nick: str, name: str = "") -> list[Outgoing]:
+    def renamed(self, user: NativeId, nick: str, name: str = "") -> list[OutboundStanza]:
         """Somebody has another nick (XEP-0045 section 7.6); nothing if it is the same."""
         occupant = self.roster.of(user)
         if occupant is None:
@@ -209,12 +214,12 @@ class Muc:
 
     def _renamed(
         self, occupant: Occupant, nick: str, name: str, own: tuple[str, ...], *codes: int
-    ) -> list[Outgoing]:
+    ) -> list[OutboundStanza]:
         if (occupant.nick, occupant.name) == (nick, name):
             return []
-        others, said = self._others(occupant.user), list[Outgoing]()
+        others, said = self._others(occupant.user), list[OutboundStanza]()
         if occupant.nick != nick:
-            parting = Parting(codes=(broadcast.NICK_CHANGED,), new_nick=nick)
+            parting = LeaveReason(codes=(broadcast.NICK_CHANGED,), new_nick=nick)
             said += [
                 self._say.absent(occupant, others, parting),
                 self._say.absent(occupant, own, parting, [broadcast.SELF]),
@@ -246,11 +251,11 @@ class Muc:
         missing.sort(key=lambda person: (person.user.network, person.user.id))
         yield []
         for at in range(0, len(missing), _STEP):
-            said = list[Outgoing]()
+            said = list[OutboundStanza]()
             for person in missing[at : at + _STEP]:
                 if view.membership(person.user) is Membership.JOIN:
                     said += self._puppet(person)
-            yield [Send(tuple(said))]
+            yield [SendStanzas(tuple(said))]
 
     def _is_missing(self, person: RoomMember) -> bool:
         """Somebody of another network who is not shown as they are."""
@@ -265,7 +270,7 @@ class Muc:
             return []
         if user.network != self._network:
             if person is None or person.membership is not Membership.JOIN:
-                return [Send(tuple(self._out(occupant, Parting())))]
+                return [SendStanzas(tuple(self._out(occupant, LeaveReason())))]
             return []
         if person is None:
             return []
@@ -278,16 +283,16 @@ class Muc:
             else:
                 return []
             said = self._renamed(occupant, nick, "", tuple(occupant.sessions), broadcast.RENAMED_BY_ROOM)
-            return [Send(tuple(said)), Renamed(user, nick)] if said else []
+            return [SendStanzas(tuple(said)), NickForced(user, nick)] if said else []
         banned = person.membership is Membership.BAN
         sessions = tuple(occupant.sessions)
         code = broadcast.BANNED if banned else broadcast.KICKED
-        out = self._out(occupant, Parting(codes=(code,), banned=banned))
-        return [Send(tuple(out)), *(Gone(user, full, False) for full in sessions)]
+        out = self._out(occupant, LeaveReason(codes=(code,), banned=banned))
+        return [SendStanzas(tuple(out)), *(SessionClosed(user, full, False) for full in sessions)]
 
-    def renewed(self, view: RoomView) -> list[Outgoing]:
+    def renewed(self, view: RoomView) -> list[OutboundStanza]:
         """The topic and the name, where everybody here was shown others."""
-        to, said, facts = self.roster.receivers(), list[Outgoing](), view.facts
+        to, said, facts = self.roster.receivers(), list[OutboundStanza](), view.facts
         if self._topic != facts.topic:
             said.append(self._say.subject(facts.topic, to))
         if self._name != facts.name:
@@ -303,7 +308,7 @@ class Muc:
                 return self._member(event, content, view)
             case Topic(text=text):
                 sender = self.roster.of(event.sender)
-                ids = convert.ids_of(event.origin.id)
+                ids = convert.stanza_ids_of(event.origin.id)
                 nick = sender.nick if sender else ""
                 said = [self._say.subject(text, to, nick=nick, id_=ids.id or event.id)]
                 self._topic = text
@@ -312,10 +317,10 @@ class Muc:
                 self._name = text
             case _:
                 said = self._present_speaker(event.sender, view)
-                body = convert.body_of(content)
+                body = convert.body_from_content(content)
                 if body is not None:
-                    said.append(self._say.words(event, render.text(body), self._nick(event, view), to))
-        return [Send(tuple(said))]
+                    said.append(self._say.words(event, render.xml_text(body), self._nick(event, view), to))
+        return [SendStanzas(tuple(said))]
 
     def _nick(self, event: Event, view: RoomView) -> str:
         """Under which the person who said an event is known."""
@@ -325,7 +330,7 @@ class Muc:
         name = person.name if person else None
         return nick_for(event.sender, name, lambda n: not self.roster.free(n, event.sender))
 
-    def _present_speaker(self, user: NativeId, view: RoomView) -> list[Outgoing]:
+    def _present_speaker(self, user: NativeId, view: RoomView) -> list[OutboundStanza]:
         person = view.person(user)
         known = user.network == self._network or self.roster.of(user) is not None
         if known or person is None or person.membership is not Membership.JOIN:
@@ -341,29 +346,31 @@ class Muc:
                 shown = RoomMember(
                     user=content.user, membership=Membership.JOIN, name=content.name, role=role
                 )
-                return [Send(tuple(self._puppet(shown)))]
-            return [Send(tuple(self._out(occupant, self._parting(event, content))))] if occupant else []
+                return [SendStanzas(tuple(self._puppet(shown)))]
+            return (
+                [SendStanzas(tuple(self._out(occupant, self._parting(event, content))))] if occupant else []
+            )
         if content.membership is Membership.INVITE and occupant is None:
             sender = self.roster.of(event.sender)
-            return [Send((self._say.invite(content, sender.nick if sender else ""),))]
+            return [SendStanzas((self._say.invite(content, sender.nick if sender else ""),))]
         # A leave of one of ours that a later join has undone, or that they told us of themselves, is done.
         still = person is not None and person.membership is Membership.JOIN
         if occupant is None or joined or still or event.sender == content.user:
             return []
         sessions = tuple(occupant.sessions)
         said = self._out(occupant, self._parting(event, content))
-        return [Send(tuple(said)), *(Gone(content.user, full, False) for full in sessions)]
+        return [SendStanzas(tuple(said)), *(SessionClosed(content.user, full, False) for full in sessions)]
 
-    def _parting(self, event: Event, content: Member) -> Parting:
+    def _parting(self, event: Event, content: Member) -> LeaveReason:
         actor = self.roster.of(event.sender)
         banned = content.membership is Membership.BAN
         if not banned and event.sender == content.user:
-            return Parting(reason=content.reason)
+            return LeaveReason(reason=content.reason)
         codes = (broadcast.BANNED if banned else broadcast.KICKED,)
         nick = actor.nick if actor else ""
-        return Parting(codes=codes, actor=nick, reason=content.reason, banned=banned)
+        return LeaveReason(codes=codes, actor=nick, reason=content.reason, banned=banned)
 
-    def _puppet(self, person: RoomMember) -> list[Outgoing]:
+    def _puppet(self, person: RoomMember) -> list[OutboundStanza]:
         """Somebody of another network is here, perhaps under another name."""
         name, occupant = person.name or "", self.roster.of(person.user)
         if occupant is not None and occupant.name == name:
@@ -376,7 +383,7 @@ class Muc:
         self.roster.put(occupant)
         return [self._say.present(occupant, self.roster.receivers())]
 
-    def _out(self, occupant: Occupant, parting: Parting) -> list[Outgoing]:
+    def _out(self, occupant: Occupant, parting: LeaveReason) -> list[OutboundStanza]:
         own, others = tuple(occupant.sessions), self._others(occupant.user)
         said = [self._say.absent(occupant, others, parting)]
         if own:
@@ -390,17 +397,17 @@ class Muc:
 
 
 def _refuse(stanza: Stanza, condition: Condition, text: str) -> list[Command]:
-    return [Send(tuple(errors.error(stanza, condition, text)))]
+    return [SendStanzas(tuple(errors.error_reply(stanza, condition, text)))]
 
 
-def _asked(stanza: Stanza) -> Asked:
+def _asked(stanza: Stanza) -> HistoryRequest:
     x = stanza.child("x", MUC)
     history = None if x is None else x.find(f"{{{MUC}}}history")
     if history is None:
-        return Asked()
+        return HistoryRequest()
     stanzas, chars, seconds = (_number(history.get(n)) for n in ("maxstanzas", "maxchars", "seconds"))
-    since = convert.parse_stamp(history.get("since", ""))
-    return Asked(stanzas=stanzas, chars=chars, seconds=seconds, since=since)
+    since = convert.parse_timestamp(history.get("since", ""))
+    return HistoryRequest(stanzas=stanzas, chars=chars, seconds=seconds, since=since)
 
 
 def _number(text: str | None) -> int | None:

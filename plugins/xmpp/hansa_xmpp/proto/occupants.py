@@ -29,7 +29,7 @@ class Occupant:
     sessions: dict[str, int] = field(default_factory=dict)
 
 
-class Roster:
+class OccupantList:
     """The occupants of one room. A nick has one holder; all connections of a person share one nick."""
 
     def __init__(self) -> None:

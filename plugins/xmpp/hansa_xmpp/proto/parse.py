@@ -3,7 +3,7 @@
 * Comments, processing instructions, a DOCTYPE and entity declarations end the stream (RFC 6120 section 11.1,
   ``restricted-xml``): the host server never forwards one, so who sends it is not a host server.
 * A stanza that is too large, too deep or has too many elements is a person's fault and must not take the link
-  down for everybody: it is read to its end without being kept and handed out as ``Excess``.
+  down for everybody: it is read to its end without being kept and handed out as ``OversizedStanza``.
 
 SPEC: RFC 6120 section 4.9.3.18 (restricted-xml), section 11.1 (what XML may not hold).
 """
@@ -23,7 +23,7 @@ _ADDRESSING = ("from", "to", "id", "type")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class StanzaLimits:
     """``stanza`` and ``token`` (one tag with its attributes) in bytes; the others are counted per stanza."""
 
     stanza: int = 256 * 1024
@@ -34,7 +34,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Excess:
+class OversizedStanza:
     """A stanza over the bounds: its root without children, and which bound it broke."""
 
     element: Element
@@ -44,7 +44,7 @@ class Excess:
 class BoundedParser:
     """Feed it the bytes of one stream. ``on_excess`` is told of stanzas over the bounds."""
 
-    def __init__(self, bounds: Bounds, on_excess: Callable[[Excess], None]) -> None:
+    def __init__(self, bounds: StanzaLimits, on_excess: Callable[[OversizedStanza], None]) -> None:
         self._bounds = bounds
         self._on_excess = on_excess
         self._events: list[tuple[str, Element]] = []
@@ -150,7 +150,7 @@ class BoundedParser:
     def _complete(self) -> None:
         element, self._stack = self._stack[0], []
         if self._reason:
-            self._on_excess(Excess(element=element, reason=self._reason))
+            self._on_excess(OversizedStanza(element=element, reason=self._reason))
         else:
             self._events += [("start", element), ("end", element)]
 

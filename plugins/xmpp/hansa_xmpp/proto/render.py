@@ -16,28 +16,28 @@ _TEXT = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord("\r"): "&#13
 _ATTRIBUTE = _TEXT | {ord("'"): "&apos;", ord("\n"): "&#10;", ord("\t"): "&#9;"}
 
 
-def text(value: str) -> str:
+def xml_text(value: str) -> str:
     """Character data. What XML cannot hold becomes U+FFFD: one such character would end the stream."""
     return _NOT_XML.sub("\ufffd", value).translate(_TEXT)
 
 
-def attribute(value: str) -> str:
+def xml_attribute(value: str) -> str:
     """The inside of an attribute in single quotes."""
     return _NOT_XML.sub("\ufffd", value).translate(_ATTRIBUTE)
 
 
-def element(name: str, xmlns: str = "", inner: str = "", /, **attributes: str) -> str:
+def xml_element(name: str, xmlns: str = "", inner: str = "", /, **attributes: str) -> str:
     """One element. ``inner`` is XML already; attributes with an empty value are left out."""
     parts = [name]
     if xmlns:
-        parts.append(f"xmlns='{attribute(xmlns)}'")
-    parts += [f"{key}='{attribute(value)}'" for key, value in attributes.items() if value]
+        parts.append(f"xmlns='{xml_attribute(xmlns)}'")
+    parts += [f"{key}='{xml_attribute(value)}'" for key, value in attributes.items() if value]
     start = " ".join(parts)
     return f"<{start}>{inner}</{name}>" if inner else f"<{start}/>"
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class OutboundStanza:
     """One stanza for one receiver or many. ``sender`` is checked by the transport against our domain."""
 
     sender: str
@@ -47,27 +47,27 @@ class Outgoing:
 
     def texts(self) -> Iterable[str]:
         """The stanza for each receiver."""
-        return (f"{self.head}{attribute(to)}{self.tail}" for to in self.to)
+        return (f"{self.head}{xml_attribute(to)}{self.tail}" for to in self.to)
 
 
 def stanza(
     kind: str, sender: str, to: Iterable[str], inner: str = "", *, type_: str = "", id_: str = ""
-) -> Outgoing:
+) -> OutboundStanza:
     """A ``message``, ``presence`` or ``iq`` of the stream's own namespace. ``inner`` is XML already."""
-    head = f"<{kind} from='{attribute(sender)}'"
+    head = f"<{kind} from='{xml_attribute(sender)}'"
     if type_:
         head += f" type='{type_}'"
     if id_:
-        head += f" id='{attribute(id_)}'"
+        head += f" id='{xml_attribute(id_)}'"
     tail = f"'>{inner}</{kind}>" if inner else "'/>"
-    return Outgoing(sender, tuple(to), head + " to='", tail)
+    return OutboundStanza(sender, tuple(to), head + " to='", tail)
 
 
 #: Stanzas that are made in one go.
 _TOGETHER = 50
 
 
-def batches(stanzas: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
+def batches(stanzas: Iterable[OutboundStanza]) -> Iterator[list[OutboundStanza]]:
     """Stanzas that are made as they are taken, some at a time."""
     each = iter(stanzas)
     while some := list(islice(each, _TOGETHER)):
