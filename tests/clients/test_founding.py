@@ -19,7 +19,7 @@ from hansa import (
     Verdict,
 )
 from hansa.bus.policy_dispatch import InstalledPolicy
-from hansa_governance.config import Config, Rate
+from hansa_governance.config import Config, RateConfig
 from hansa_governance.policy import GovernancePolicy
 from matrix.inbound import OURS, THEIRS
 
@@ -174,7 +174,7 @@ async def test_who_is_invited_is_judged_by_the_invite_itself_before_there_is_a_r
 async def test_a_room_is_one_act_of_its_maker_for_a_rate(tmp_path):
     async with house(tmp_path) as home:
         alice = await home.person("alice")
-        rate = Config(rate=Rate(events=2, seconds=1000))
+        rate = Config(rate=RateConfig(events=2, seconds=1000))
         under(home, GovernancePolicy(rate, "gov", home.app.contexts["matrix"].clock))
         assert await alice.create(name="Verona", topic="a feud")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 from hansa.testing import ManualClock
-from hansa_governance.config import Rate
-from hansa_governance.rate import _SENDERS, Rates
+from hansa_governance.config import RateConfig
+from hansa_governance.rate import _SENDERS, SenderRates
 
 
 def test_a_burst_passes_then_one_for_each_share_of_the_time():
     clock = ManualClock()
-    rates = Rates(Rate(events=5, seconds=10), clock)
+    rates = SenderRates(RateConfig(events=5, seconds=10), clock)
     assert [rates.take("ann") for _ in range(5)] == [0.0] * 5
     assert rates.take("ann") == pytest.approx(2.0)
     clock.advance(1.9)
@@ -24,7 +24,7 @@ def test_a_burst_passes_then_one_for_each_share_of_the_time():
 
 def test_each_sender_has_a_bucket_of_their_own_and_being_refused_costs_nothing():
     clock = ManualClock()
-    rates = Rates(Rate(events=1, seconds=1), clock)
+    rates = SenderRates(RateConfig(events=1, seconds=1), clock)
     assert rates.take("ann") == 0.0 and rates.take("bob") == 0.0
     for _ in range(50):
         assert rates.take("ann") > 0
@@ -34,7 +34,7 @@ def test_each_sender_has_a_bucket_of_their_own_and_being_refused_costs_nothing()
 
 def test_memory_is_bounded_and_who_is_active_is_not_forgotten():
     clock = ManualClock()
-    rates = Rates(Rate(events=1, seconds=3600), clock)
+    rates = SenderRates(RateConfig(events=1, seconds=3600), clock)
     assert rates.take("ann") == 0.0
     for n in range(3 * _SENDERS):
         rates.take(f"flood-{n}")
@@ -51,17 +51,17 @@ def hour_ago(clock, minutes):
 
 def test_what_arrives_late_together_is_counted_by_the_times_at_which_it_was_done():
     clock = ManualClock(1_700_000_000_000)
-    rates = Rates(Rate(events=20, seconds=60), clock)
+    rates = SenderRates(RateConfig(events=20, seconds=60), clock)
     waits = [rates.take("ann", hour_ago(clock, n * 1.2)) for n in range(50)]
     assert waits == [0.0] * 50
-    crowd = Rates(Rate(events=20, seconds=60), clock)
+    crowd = SenderRates(RateConfig(events=20, seconds=60), clock)
     waits = [crowd.take("bob", hour_ago(clock, 0)) for n in range(50)]
     assert waits[:20] == [0.0] * 20 and all(wait > 0 for wait in waits[20:])
 
 
 def test_what_arrives_late_passes_also_after_something_of_now():
     clock = ManualClock(1_700_000_000_000)
-    rates = Rates(Rate(events=5, seconds=60), clock)
+    rates = SenderRates(RateConfig(events=5, seconds=60), clock)
     assert [rates.take("ann") for _ in range(5)] == [0.0] * 5
     assert rates.take("ann") > 0
     assert [rates.take("ann", hour_ago(clock, n)) for n in range(30)] == [0.0] * 30
@@ -71,7 +71,7 @@ def test_what_arrives_late_passes_also_after_something_of_now():
 
 def test_a_flood_of_old_claims_does_not_keep_the_sender_from_speaking_now():
     clock = ManualClock(1_700_000_000_000)
-    rates = Rates(Rate(events=5, seconds=60), clock)
+    rates = SenderRates(RateConfig(events=5, seconds=60), clock)
     for n in range(5_000):
         rates.take("ann", clock.now() - 80_000_000 + n * 15_000)
     assert rates.take("ann") == 0.0
@@ -79,7 +79,7 @@ def test_a_flood_of_old_claims_does_not_keep_the_sender_from_speaking_now():
 
 def test_claiming_old_times_gains_ten_times_the_burst_at_most_and_once():
     clock = ManualClock(1_700_000_000_000)
-    rates = Rates(Rate(events=5, seconds=10), clock)
+    rates = SenderRates(RateConfig(events=5, seconds=10), clock)
 
     def flood():
         begin = clock.now() - 10 * 365 * 86_400_000
@@ -94,7 +94,7 @@ def test_claiming_old_times_gains_ten_times_the_burst_at_most_and_once():
 
 def test_times_ahead_and_times_that_run_back_gain_nothing():
     clock = ManualClock(1_700_000_000_000)
-    rates = Rates(Rate(events=5, seconds=10), clock)
+    rates = SenderRates(RateConfig(events=5, seconds=10), clock)
     ahead = [rates.take("eve", clock.now() + n * 60_000) for n in range(1, 20)]
     assert ahead[:5] == [0.0] * 5 and all(wait > 0 for wait in ahead[5:])
     back = [rates.take("bob", clock.now() - n * 60_000) for n in range(1, 30)]
@@ -102,6 +102,6 @@ def test_times_ahead_and_times_that_run_back_gain_nothing():
 
 
 def test_what_cannot_be_refused_counts():
-    rates = Rates(Rate(events=2, seconds=10), ManualClock())
+    rates = SenderRates(RateConfig(events=2, seconds=10), ManualClock())
     assert [rates.take("ann", always=True) for _ in range(50)] == [0.0] * 50
     assert rates.take("ann") > 0

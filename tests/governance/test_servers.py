@@ -6,7 +6,7 @@ import asyncio
 
 from hansa import Membership, NativeId, RoomMember, RoomView, ViewDelta
 from hansa_governance.lists import Globs
-from hansa_governance.servers import MOST_NAMED, Refused, Servers
+from hansa_governance.servers import MOST_NAMED, RefusedServers, Servers
 
 MANY = frozenset(f"s{number}.example" for number in range(5000))
 
@@ -14,15 +14,17 @@ MANY = frozenset(f"s{number}.example" for number in range(5000))
 async def test_those_of_no_list_and_those_that_are_denied_are_refused():
     servers = Servers(["evil.*"], ["*.example"])
     assert await servers.refused(frozenset({"a.example", "evil.example", "b.org"})) == (
-        Refused("b.org", ""),
-        Refused("evil.example", "evil.*"),
+        RefusedServers("b.org", ""),
+        RefusedServers("evil.example", "evil.*"),
     )
     assert await Servers([], []).refused(MANY) == ()
-    assert await servers.refused(frozenset({""})) == (Refused("", ""),)
+    assert await servers.refused(frozenset({""})) == (RefusedServers("", ""),)
 
 
 async def test_one_among_many_is_found_and_few_of_many_are_named():
-    assert await Servers(["s4999.example"], []).refused(MANY) == (Refused("s4999.example", "s4999.example"),)
+    assert await Servers(["s4999.example"], []).refused(MANY) == (
+        RefusedServers("s4999.example", "s4999.example"),
+    )
     assert len(await Servers(["*"], []).refused(MANY)) == MOST_NAMED
 
 

@@ -33,7 +33,7 @@ Users = Annotated[Glob, AfterValidator(_user)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
 
 
-class Rate(BaseModel):
+class RateConfig(BaseModel):
     """How much one sender may say: everything but coming and going counts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +61,6 @@ class Config(BaseModel):
         max_length=10_000,
         description="words or phrases that no message, name or topic may contain",
     )
-    rate: Rate | None = Field(
+    rate: RateConfig | None = Field(
         default=None, description="messages allowed for one sender, as events and seconds"
     )

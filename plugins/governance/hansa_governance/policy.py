@@ -50,9 +50,9 @@ from hansa import (
 from hansa_governance.config import Config
 from hansa_governance.folding import always
 from hansa_governance.lists import Globs, user_forms
-from hansa_governance.rate import Rates
+from hansa_governance.rate import SenderRates
 from hansa_governance.servers import MOST_NAMED, Servers
-from hansa_governance.words import Words
+from hansa_governance.words import PhraseList
 
 #: What a Matrix room's list of barred servers is called.
 _SERVER_ACL = "m.room.server_acl"
@@ -89,9 +89,9 @@ class GovernancePolicy:
         self._servers = Servers(config.deny_servers, config.allow_servers)
         self._deny_users = Globs(config.deny_users, user_forms)
         self._allow_users = Globs(config.allow_users, user_forms)
-        self._words = Words(config.words)
-        self._rates = Rates(config.rate, clock) if config.rate else None
-        self._device_rates = Rates(config.rate, clock, times=_DEVICE_TIMES) if config.rate else None
+        self._words = PhraseList(config.words)
+        self._rates = SenderRates(config.rate, clock) if config.rate else None
+        self._device_rates = SenderRates(config.rate, clock, times=_DEVICE_TIMES) if config.rate else None
         self._reader = ThreadPoolExecutor(1, "governance")
         self._counted: LruCache[tuple[NativeId, str], None] = LruCache(_COUNTED)
 
@@ -100,7 +100,9 @@ class GovernancePolicy:
         """See ``hansa.Policy.check``. Every kind by one rule: the servers, the people and the texts that it
         concerns.
         """
-        free = isinstance(crossing, EventIn | EventOut) and _never_stopped(crossing.content, crossing.sender)
+        free = isinstance(crossing, EventIn | EventOut) and _is_always_allowed(
+            crossing.content, crossing.sender
+        )
         found: list[Verdict] = []
         if not free and not _bars(crossing):
             found += await self._peers(crossing)
@@ -234,7 +236,7 @@ def _bars(crossing: Crossing) -> bool:
     )
 
 
-def _never_stopped(content: Content, sender: NativeId) -> bool:
+def _is_always_allowed(content: Content, sender: NativeId) -> bool:
     """Leaving, and putting somebody out, can never be denied: nobody may be locked in."""
     if not isinstance(content, Member):
         return False

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hansa import Clock, LruCache, TokenBucket
 
-from hansa_governance.config import Rate
+from hansa_governance.config import RateConfig
 
 _SENDERS = 10_000
 #: The most that a claimed time is believed to lie back, in seconds.
@@ -32,10 +32,10 @@ class _Sender:
     whole: TokenBucket
 
 
-class Rates:
+class SenderRates:
     """``take`` one token of a sender's bucket."""
 
-    def __init__(self, rate: Rate, clock: Clock, *, times: int = 1) -> None:
+    def __init__(self, rate: RateConfig, clock: Clock, *, times: int = 1) -> None:
         self._most = float(rate.events * times)
         self._per_second = rate.events * times / rate.seconds
         self._clock = clock

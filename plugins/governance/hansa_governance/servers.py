@@ -21,7 +21,7 @@ _STEP = 50
 _REMEMBERED, _LARGE = 32, 16
 
 
-class Refused(NamedTuple):
+class RefusedServers(NamedTuple):
     """A server that may not take part; ``glob`` is the one that denies it, empty where none allows it."""
 
     server: str
@@ -34,12 +34,12 @@ class Servers:
     def __init__(self, deny: Iterable[str], allow: Iterable[str]) -> None:
         self._deny = Globs(deny, server_forms)
         self._allow = Globs(allow, server_forms)
-        self._known: LruCache[frozenset[str], tuple[Refused, ...]] = LruCache(_REMEMBERED)
+        self._known: LruCache[frozenset[str], tuple[RefusedServers, ...]] = LruCache(_REMEMBERED)
 
     def __bool__(self) -> bool:
         return bool(self._deny or self._allow)
 
-    async def refused(self, servers: frozenset[str]) -> tuple[Refused, ...]:
+    async def refused(self, servers: frozenset[str]) -> tuple[RefusedServers, ...]:
         """Those that may not take part, ``MOST_NAMED`` of them at most."""
         if not self:
             return ()
@@ -51,17 +51,17 @@ class Servers:
             self._known.put(servers, known)
         return known
 
-    async def _judge(self, servers: frozenset[str]) -> tuple[Refused, ...]:
-        found, every = list[Refused](), list(servers)
+    async def _judge(self, servers: frozenset[str]) -> tuple[RefusedServers, ...]:
+        found, every = list[RefusedServers](), list(servers)
         for at in range(0, len(every), _STEP):
             found += self._of(every[at : at + _STEP])
             await asyncio.sleep(0)
         return tuple(sorted(found)[:MOST_NAMED])
 
-    def _of(self, servers: Collection[str]) -> Iterator[Refused]:
+    def _of(self, servers: Collection[str]) -> Iterator[RefusedServers]:
         for server in servers:
             glob = self._deny.denies(server)
             if glob:
-                yield Refused(server, glob)
+                yield RefusedServers(server, glob)
             elif self._allow and not self._allow.allows(server):
-                yield Refused(server, "")
+                yield RefusedServers(server, "")

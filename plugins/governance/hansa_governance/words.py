@@ -88,7 +88,7 @@ def _each(parts: Iterable[str], made: Callable[[str], str]) -> str:
     return "".join(map(made, parts))
 
 
-class Words:
+class PhraseList:
     """Found by their first word and their length."""
 
     def __init__(self, words: Iterable[str]) -> None:
