@@ -142,13 +142,13 @@ class App:
         runner = self.runners.get(network)
         return runner.authority if runner and runner.network is not None else None
 
-    def wake(self, room: Room, events: Sequence[Event]) -> None:
+    def on_committed(self, room: Room, events: Sequence[Event]) -> None:
         """Events of a room were committed: wake its consumers, tell the observers."""
         for name in room.links:
             consumer = self.consumers.get(name)
             if consumer is not None:
                 consumer.wake()
-        if not self._watching("event_committed"):
+        if not self._hook_implementations("event_committed"):
             return
         for event in events:
             try:
@@ -195,8 +195,8 @@ class App:
         await self.rooms.load()
         for room in self.rooms:
             for link in room.links.values():
-                await self.consume(link)
-        self.spawn(self._observe(), "observers")
+                await self.start_consumer(link)
+        self.spawn(self._run_observers(), "observers")
         self.spawn(self._prune_decisions(), "decisions")
         self.spawn(self.present.every(), "views")
         for runner in self.runners.values():
@@ -243,14 +243,14 @@ class App:
         runner = NetworkSupervisor(setup.id, self.seams, DeliveryThrottle(clock, setup.rate, setup.burst))
         context = NetworkContextImpl(self, runner, setup.options)
         self.runners[setup.id], self.contexts[setup.id] = runner, context
-        runner.opened = lambda: self._fresh(context, setup)
+        runner.opened = lambda: self._make_network(context, setup)
         runner.on_failed = self._delivery_failed
         runner.on_not_carried = lambda kind: self.count("not_carried", network=setup.id, kind=kind.value)
-        runner.on_up = lambda: self._risen(setup.id)
+        runner.on_up = lambda: self._on_reconnected(setup.id)
         runner.on_ended = lambda: self._closed(setup.id)
         runner.open()
 
-    def _fresh(self, context: NetworkContextImpl, setup: NetworkSetup) -> Network:
+    def _make_network(self, context: NetworkContextImpl, setup: NetworkSetup) -> Network:
         context.schemas.clear()
         network = loader.open_plugin(self._manager, "open_network", setup.module, context)
         if not isinstance(network, Network):
@@ -287,21 +287,21 @@ class App:
                     self.log.info("%d old decisions were let go", gone)
             await asyncio.sleep(_PRUNE_EVERY)
 
-    def _risen(self, network: str) -> None:
+    def _on_reconnected(self, network: str) -> None:
         for link in self.rooms.links(network):
             if (consumer := self.consumers.get(link.id)) is not None:
                 consumer.wake()
 
     async def _delivery_failed(self, delivery: Delivery, error: str) -> None:
         self.count("dead_letters", network=delivery.link.native.network)
-        await notify_observers(self._watching("delivery_failed"), self.log, delivery, error)
+        await notify_observers(self._hook_implementations("delivery_failed"), self.log, delivery, error)
 
-    def _watching(self, hook: str) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
+    def _hook_implementations(self, hook: str) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
         return loader.hook_implementations(self._manager, hook) + self._policies.observers(hook)
 
     async def check_password(self, user: str, password: str) -> bool | None:
         """See the hook ``check_password``."""
-        for name, asked in self._watching("check_password"):
+        for name, asked in self._hook_implementations("check_password"):
             try:
                 async with asyncio.timeout(_DIRECTORY_WITHIN):
                     answer = await asked(user, password)
@@ -313,19 +313,19 @@ class App:
                 return answer
         return None
 
-    async def _observe(self) -> None:
+    async def _run_observers(self) -> None:
         while True:
             event = await self._observers.queue.get()
-            await notify_observers(self._watching("event_committed"), self.log, event)
+            await notify_observers(self._hook_implementations("event_committed"), self.log, event)
 
-    async def consume(self, link: Link, start: int | None = None) -> None:
+    async def start_consumer(self, link: Link, start: int | None = None) -> None:
         """Begin delivering to a link; the authority's link needs none."""
         if link.authority or link.id in self._consuming or self._stopping:
             return
         runner = self.runners.get(link.native.network)
         if runner is None:
             return
-        consumer = Consumer(self.rooms.of(link.native), link, runner, self._judged)
+        consumer = Consumer(self.rooms.room_of(link.native), link, runner, self._judged)
         await consumer.load(start)
         self.consumers[link.id] = consumer
         self._consuming[link.id] = self.spawn(consumer.run(), f"deliver {link.id}")
@@ -347,7 +347,7 @@ class App:
         stored = await self.core.get("event", (str(row.fields["room"]), int(row.fields["seq"] or 0)))
         return tables.event_of(stored) if stored else None
 
-    async def attach(self, opened: OpenedRoom, room: str | None) -> Link:
+    async def link_opened(self, opened: OpenedRoom, room: str | None) -> Link:
         """Link a native room that is open, to ``room`` or to a core room of its own."""
         known = self.rooms.link(opened.native)
         if known is not None and room not in {None, known.room}:
@@ -359,7 +359,7 @@ class App:
             authority=opened.authority,
             view=opened.view if opened.authority and opened.view else None,
         )
-        await self.consume(link)
+        await self.start_consumer(link)
         return link
 
     async def link_room(
@@ -383,7 +383,7 @@ class App:
             if known is not None and room is None:
                 room = known.room
                 continue
-            link = await self.attach(opened, room)
+            link = await self.link_opened(opened, room)
             room = link.room
         if room is None:
             raise LocalProtocolError("name at least one NETWORK:ADDRESS")
@@ -415,28 +415,28 @@ class App:
             else:
                 return
 
-    async def _dead(self, link: str, seq: int | None) -> list[Row]:
+    async def _dead_letters(self, link: str, seq: int | None) -> list[Row]:
         rows = scan_all(self.core, "dead", equal=(link,))
         return [row async for row in rows if seq is None or row.key[1] == seq]
 
-    async def retry_dead(self, link: str, seq: int | None) -> dict[str, int]:
+    async def retry_dead_letters(self, link: str, seq: int | None) -> dict[str, int]:
         """Send dead letters of a link again; how many went, how many stay."""
         consumer = self.consumers.get(link)
         if consumer is None:
             raise LocalProtocolError(f"there is no link {link} that is delivered to")
         sent = failed = 0
-        for row in await self._dead(link, seq):
+        for row in await self._dead_letters(link, seq):
             stored = await self.core.get("event", (consumer.room.id, row.key[1]))
-            if stored is not None and await consumer.again(tables.event_of(stored)):
+            if stored is not None and await consumer.retry_dead_letter(tables.event_of(stored)):
                 await self.core.commit([Delete("dead", row.key)])
                 sent += 1
             else:
                 failed += 1
         return {"sent": sent, "failed": failed}
 
-    async def drop_dead(self, link: str, seq: int | None) -> int:
+    async def drop_dead_letters(self, link: str, seq: int | None) -> int:
         """Forget dead letters of a link; how many."""
-        rows = await self._dead(link, seq)
+        rows = await self._dead_letters(link, seq)
         for piece in pieces([Delete("dead", row.key) for row in rows]):
             await self.core.commit(piece)
         return len(rows)

@@ -151,7 +151,7 @@ class Process:
     async def start(self) -> None:
         """Open everything, once the database is held; networks go on connecting afterwards."""
         self._starting = True
-        await asyncio.to_thread(self._blobs.tidy)
+        await asyncio.to_thread(self._blobs.remove_unfinished)
         self._tls = self._contexts()
         await self.app.start()
         for runner in self.app.runners.values():

@@ -109,7 +109,7 @@ async def cut_off(folder: Path, commits: int) -> bool:
         room = await alice.create(room_alias_name="verona", preset="public_chat", visibility="public")
         await app.link_room([f"matrix:{room}", "xmpp:verona"])
         context = app.contexts["matrix"]
-        come = ViewDelta(people=(Inhabitant(user=JULIET, membership=Membership.JOIN, server="x"),))
+        come = ViewDelta(upserts=(Inhabitant(user=JULIET, membership=Membership.JOIN, server="x"),))
         await context.reconcile(room, come)
         core, token = context.link(room).room, alice.token
         store.left = commits

@@ -35,8 +35,8 @@ KINDS = {
 
 #: ``(file, function, write, collection) -> kind: why``.
 REASONS = {
-    ("core/hansa/app.py", "retry_dead", "Delete", "'dead'"): "gone: what was sent waits no more",
-    ("core/hansa/app.py", "drop_dead", "Delete", "'dead'"): "gone: an operator wants it forgotten",
+    ("core/hansa/app.py", "retry_dead_letters", "Delete", "'dead'"): "gone: what was sent waits no more",
+    ("core/hansa/app.py", "drop_dead_letters", "Delete", "'dead'"): "gone: an operator wants it forgotten",
     ("core/hansa/bus/decision_log.py", "note", "Put", "'decision'"): "own: an id by chance",
     (
         "core/hansa/bus/decision_log.py",
@@ -46,14 +46,19 @@ REASONS = {
     ): "own: the tally of this process, by chance",
     ("core/hansa/bus/decision_log.py", "prune", "Delete", "'decision'"): "gone: it is old",
     ("core/hansa/bus/decision_log.py", "prune", "Delete", "'stranger'"): "gone: it is old",
-    ("core/hansa/bus/delivery.py", "_bury", "Put", "'dead'"): "last: why an event could not be delivered",
+    (
+        "core/hansa/bus/delivery.py",
+        "_dead_letter",
+        "Put",
+        "'dead'",
+    ): "last: why an event could not be delivered",
     ("core/hansa/bus/large_changes.py", "_writes", "Put", "'person'"): "guarded: the room's row",
     ("core/hansa/bus/large_changes.py", "_writes", "Delete", "'person'"): "guarded: the room's row",
     ("core/hansa/bus/large_changes.py", "_settle", "Delete", "'people_change'"): "guarded: the room's row",
     ("core/hansa/bus/large_changes.py", "sweep", "Delete", "'people_change'"): "gone: nobody names it",
     ("core/hansa/bus/rooms.py", "close_link", "Delete", "'link'"): "gone: a link ends once",
-    ("core/hansa/store/base.py", "owned", "Put", "name"): "seam",
-    ("core/hansa/store/base.py", "owned", "Delete", "name"): "seam",
+    ("core/hansa/store/base.py", "with_scope", "Put", "name"): "seam",
+    ("core/hansa/store/base.py", "with_scope", "Delete", "name"): "seam",
     (
         "core/hansa/store/health.py",
         "_room",

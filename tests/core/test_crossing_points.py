@@ -140,7 +140,7 @@ async def _open_address(_: App, made: dict[str, Actor]) -> bool:
 
 
 async def _send(app: App, made: dict[str, Actor]) -> bool:
-    return (await app.retry_dead("right:b", None))["sent"] > 0
+    return (await app.retry_dead_letters("right:b", None))["sent"] > 0
 
 
 CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[type]]] = {
@@ -269,6 +269,6 @@ def test_a_withheld_member_is_there_without_a_name():
         for user in (ann, bob)
     )
     member = Member(user=ann, membership=Membership.JOIN, name="Classified")
-    shown = {p.user: p.name for p in unread(ViewDelta(people=people), member).people}
+    shown = {p.user: p.name for p in unread(ViewDelta(upserts=people), member).upserts}
     assert shown == {ann: None, bob: "Classified"}
-    assert unread(ViewDelta(people=people), Message(text="x")) == ViewDelta(people=people)
+    assert unread(ViewDelta(upserts=people), Message(text="x")) == ViewDelta(upserts=people)

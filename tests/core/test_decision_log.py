@@ -159,12 +159,12 @@ async def test_who_goes_on_too_fast_has_one_decision_a_minute():
 async def test_an_id_that_a_failed_commit_left_is_written_with_the_next_refusal():
     """Whoever goes on too fast has one decision: its row is given to each until it is known to be stored."""
     decisions, store = await opened(policy=Denies(retry_after=5.0))
-    first, second = await decisions.judge(said()), await decisions.judge(said())
+    first, second = await decisions.evaluate(said()), await decisions.evaluate(said())
     assert first.verdict.decision == second.verdict.decision
     assert first.writes == second.writes != ()
     await store.commit(second.writes)  # the first one's commit failed
     decisions.committed(second.writes)
-    third = await decisions.judge(said())
+    third = await decisions.evaluate(said())
     assert (third.verdict.decision, third.writes) == (first.verdict.decision, ())
     assert (await decisions.explain(third.verdict.decision))["reasons"][0]["text"] == "no"
 
@@ -174,4 +174,4 @@ async def test_a_decision_that_is_asked_for_alone_is_written_once():
     verdicts = [await decisions.check(said()) for _ in range(3)]
     assert len({verdict.decision for verdict in verdicts}) == 1
     assert await store.count("decision") == 1
-    assert (await decisions.judge(said())).writes == ()
+    assert (await decisions.evaluate(said())).writes == ()

@@ -148,9 +148,9 @@ async def test_a_reload_reaches_dead_letters_that_are_tried_again():
             await asyncio.sleep(0)
         made["right"].before_send = lambda _: None
         await app.reload_policies(censor(words=["secret"])[0])
-        assert await app.retry_dead("right:b", None) == {"sent": 0, "failed": 1}
+        assert await app.retry_dead_letters("right:b", None) == {"sent": 0, "failed": 1}
         await app.reload_policies([])
-        assert await app.retry_dead("right:b", None) == {"sent": 1, "failed": 0}
+        assert await app.retry_dead_letters("right:b", None) == {"sent": 1, "failed": 0}
 
 
 async def test_a_submission_judged_under_older_policies_is_judged_again_at_its_turn():

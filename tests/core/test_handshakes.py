@@ -31,7 +31,7 @@ class Secure:
         self.round = 0
         chain, key = PrivateCA(folder / "ca").issue("h", "h")
         self.contexts = TlsContexts(Certificate(certificate=chain, key=key), {})
-        choose = self.contexts._choose
+        choose = self.contexts._select_by_sni
 
         def noted(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
             self.hellos.append(self.round)

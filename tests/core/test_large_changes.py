@@ -77,7 +77,7 @@ def people(count, name="p", membership=Membership.JOIN):
 
 
 def many(count=3 * AT_ONCE, **more):
-    return ViewDelta(people=people(count), facts=RoomInfo(name="many"), **more)
+    return ViewDelta(upserts=people(count), info=RoomInfo(name="many"), **more)
 
 
 async def same_as_kept(store, rooms):
@@ -97,8 +97,8 @@ async def test_no_commit_of_a_room_of_twenty_thousand_is_over_the_bounds(store):
     rooms = await opened(measured)
     await rooms.open_link(NATIVE, view=many(20_000))
     room = rooms.of(NATIVE)
-    await rooms.commit_change(room, ViewDelta(gone=tuple(p.user for p in people(6000))))
-    await rooms.supersede(NATIVE, NEW, ViewDelta(people=people(7000, "q")))
+    await rooms.commit_change(room, ViewDelta(removed=tuple(p.user for p in people(6000))))
+    await rooms.supersede(NATIVE, NEW, ViewDelta(upserts=people(7000, "q")))
     assert max(rows for rows, _ in measured.sizes) <= AT_ONCE + 10 < MAX_WRITES
     assert max(size for _, size in measured.sizes) <= MAX_BYTES / 4
     await same_as_kept(store, rooms)
@@ -111,15 +111,15 @@ async def linked(rooms):
 
 async def changed(rooms):
     change = ViewDelta(
-        people=people(AT_ONCE, "new"),
-        gone=tuple(p.user for p in people(AT_ONCE)),
-        facts=RoomInfo(name="changed"),
+        upserts=people(AT_ONCE, "new"),
+        removed=tuple(p.user for p in people(AT_ONCE)),
+        info=RoomInfo(name="changed"),
     )
     await rooms.commit_change(rooms.of(NATIVE), change)
 
 
 async def superseded(rooms):
-    await rooms.supersede(NATIVE, NEW, ViewDelta(people=people(AT_ONCE + 1, "q")))
+    await rooms.supersede(NATIVE, NEW, ViewDelta(upserts=people(AT_ONCE + 1, "q")))
 
 
 def shape(rooms):
@@ -187,7 +187,7 @@ async def test_what_is_half_done_is_ended_before_anything_else_happens_in_the_ro
     assert await other.count("", "person") < 2 * AT_ONCE
     measured._last = 0
     one = replace(people(1)[0], name="other")
-    await rooms.commit_change(room, ViewDelta(people=(one,)))
+    await rooms.commit_change(room, ViewDelta(upserts=(one,)))
     assert room.view.people[one.user].name == "other"
     anew = await same_as_kept(other, rooms)
     assert len(anew.of(NATIVE).view.people) == 2 * AT_ONCE + 1
@@ -238,14 +238,14 @@ async def test_a_turn_that_takes_up_thousands_at_once_goes_the_same_way(monkeypa
     inner = MemoryStore()
     measured = Measured(inner)
     async with run_hansa(networks, rooms=[("left:a", "right:b")], store=measured) as app:
-        room = app.rooms.of(NativeId("left", "a"))
+        room = app.rooms.room_of(NativeId("left", "a"))
         prepare = ViewRulesTurn.prepare
         view = ViewDelta(
-            people=tuple(replace(p, user=NativeId("left", p.user.id)) for p in people(3 * AT_ONCE))
+            upserts=tuple(replace(p, user=NativeId("left", p.user.id)) for p in people(3 * AT_ONCE))
         )
 
         async def crowded(turn, inbound, verdict):
-            return replace(await prepare(turn, inbound, verdict), view=view)
+            return replace(await prepare(turn, inbound, verdict), view_delta=view)
 
         monkeypatch.setattr(ViewRulesTurn, "prepare", crowded)
         measured.sizes.clear()

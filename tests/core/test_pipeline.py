@@ -139,7 +139,7 @@ async def test_what_is_refused_for_good_becomes_a_dead_letter_and_the_next_goes_
         dead = await app.core.scan("dead", equal=("right:b",))
         assert len(dead) == 1 and b"too bitter" in dead[0].body
         made["right"].before_send = lambda _: None
-        assert await app.retry_dead("right:b", None) == {"sent": 1, "failed": 0}
+        assert await app.retry_dead_letters("right:b", None) == {"sent": 1, "failed": 0}
         assert made["right"].texts("b") == ["fine", "poison"]
         assert await app.core.scan("dead", equal=("right:b",)) == []
 
@@ -292,7 +292,7 @@ async def test_a_crashing_network_restarts_and_the_others_do_not_notice():
 
         await app.runners["right"].up()
         app.runners["right"].spawn(crash(), "crash")
-        await app.runners["right"].up_again()
+        await app.runners["right"].wait_reconnected()
         assert made["right"] is not first and app.runners["right"].restarts == 1
         assert app.runners["left"].restarts == 0
         await made["left"].say("a", "ann@x", "still here")

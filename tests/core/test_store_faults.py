@@ -66,7 +66,7 @@ async def test_a_kept_commit_of_unknown_result_ends_the_process_and_the_next_one
     commits = house.disk.commits
     for call in (
         house.say("three"),
-        house.app.pipeline.correct(house.room.id, ViewDelta(facts=RoomInfo(name="other"))),
+        house.app.pipeline.correct(house.room.id, ViewDelta(info=RoomInfo(name="other"))),
     ):
         with pytest.raises(StoreFault):
             await call
@@ -90,10 +90,10 @@ async def test_no_write_of_a_room_goes_back_behind_what_is_kept(house):
     await house.say("two")
     house.room.head, house.room.received, house.room.kept = older
     with pytest.raises(Conflict):
-        await house.app.rooms.commit_change(house.room, ViewDelta(facts=RoomInfo(name="other")))
+        await house.app.rooms.commit_change(house.room, ViewDelta(info=RoomInfo(name="other")))
     house.room.head, house.room.received, house.room.kept = older
     house.room.stale = False
-    await house.app.pipeline.correct(house.room.id, ViewDelta(facts=RoomInfo(name="other")))
+    await house.app.pipeline.correct(house.room.id, ViewDelta(info=RoomInfo(name="other")))
     assert house.room.head == 2
     assert house.room.view.facts.name == "other"
     assert (await house.say("three")).event.seq == 3
@@ -121,10 +121,10 @@ async def test_what_is_submitted_while_the_database_is_away_is_answered_and_all_
     done = await asyncio.gather(*(house.say(f"away {n}") for n in range(5)), return_exceptions=True)
     assert [one.kind for one in done] == [FaultKind.AWAY] * 5
     with pytest.raises(StoreFault):
-        await house.app.pipeline.correct(house.room.id, ViewDelta(facts=RoomInfo(name="other")))
+        await house.app.pipeline.correct(house.room.id, ViewDelta(info=RoomInfo(name="other")))
     house.store.away = False
     assert (await house.say("two")).event.seq == 2
-    await house.app.pipeline.correct(house.room.id, ViewDelta(facts=RoomInfo(name="other")))
+    await house.app.pipeline.correct(house.room.id, ViewDelta(info=RoomInfo(name="other")))
     assert await house.made["right"].until("b", 2) == ["one", "two"]
 
 

@@ -189,7 +189,7 @@ async def test_files_are_the_owners_alone_and_what_a_crash_left_is_removed(tmp_p
     assert modes == {0}
     left = tmp_path / "media" / "a" / "incoming" / "left"
     left.write_bytes(b"half")
-    blobs.tidy()
+    blobs.remove_unfinished()
     assert not left.exists() and await whole(blobs, "a", blob.digest) == b"x"
 
 

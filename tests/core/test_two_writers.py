@@ -44,15 +44,15 @@ NATIVE = NativeId("x", "room")
 
 async def test_of_two_who_change_a_room_the_second_reads_it_first(store):
     first = await opened(store)
-    link = await first.open_link(NATIVE, view=ViewDelta(facts=RoomInfo(name="one")))
+    link = await first.open_link(NATIVE, view=ViewDelta(info=RoomInfo(name="one")))
     second = await opened(store)
-    await first.commit_change(first.of(NATIVE), ViewDelta(people=(person("romeo"),)))
-    room = second.of(NATIVE)
+    await first.commit_change(first.room_of(NATIVE), ViewDelta(upserts=(person("romeo"),)))
+    room = second.room_of(NATIVE)
     with pytest.raises(Conflict):
-        await second.commit_change(room, ViewDelta(facts=RoomInfo(name="two")))
+        await second.commit_change(room, ViewDelta(info=RoomInfo(name="two")))
     assert room.stale and room.view.facts.name == "one"
     await second.reload(room)
-    await second.commit_change(room, ViewDelta(facts=RoomInfo(name="two")))
+    await second.commit_change(room, ViewDelta(info=RoomInfo(name="two")))
     found = (await opened(store)).get(link.room).view
     assert found.facts.name == "two" and NativeId("x", "romeo") in found.people
 
@@ -71,7 +71,7 @@ async def test_a_head_that_fell_behind_its_log_is_put_right(store):
     link = await rooms.open_link(NATIVE)
     events = [Put("event", (link.room, n), b"{}", {"id": f"e{n}", "received": 10 * n}) for n in (1, 2)]
     await store.commit(events)
-    room = (await opened(store)).of(NATIVE)
+    room = (await opened(store)).room_of(NATIVE)
     assert (room.head, room.received) == (2, 20)
 
 

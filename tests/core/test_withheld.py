@@ -57,7 +57,7 @@ class Ruling(Actor):
 
     async def prepare(self, inbound: Submission, verdict: Verdict) -> Prepared:
         del inbound
-        return Prepared(shown=verdict.allowed)
+        return Prepared(visible=verdict.allowed)
 
     def closing(self) -> list[Any]:
         return []
@@ -157,7 +157,7 @@ async def test_a_network_is_told_of_a_present_that_no_event_says() -> None:
         await made["left"].stands(Message(text="the last"))
         await made["right"].until("b", 2)
         assert told == [("right:b", Membership.BAN)]
-        await made["left"].ctx.reconcile("a", ViewDelta(gone=(ANN,)))
+        await made["left"].ctx.reconcile("a", ViewDelta(removed=(ANN,)))
         await made["left"].stands(Message(text="and on"))
         await made["right"].until("b", 3)
         assert told[1:] == [("right:b", None)]

@@ -59,7 +59,7 @@ def room(*servers: str) -> RoomView:
         RoomMember(user=NativeId("matrix", f"@p:{server}"), membership=Membership.JOIN, server=server)
         for server in servers
     ]
-    view.apply(ViewDelta(people=tuple(people)))
+    view.apply(ViewDelta(upserts=tuple(people)))
     return view
 
 
@@ -448,7 +448,7 @@ async def test_while_a_denied_server_is_in_the_room_nothing_goes_into_it():
         eve = RoomMember(
             user=NativeId("right", "eve@evil.example"), membership=Membership.JOIN, server="evil.example"
         )
-        await app.contexts["right"].reconcile("b", ViewDelta(people=(eve,)))
+        await app.contexts["right"].reconcile("b", ViewDelta(upserts=(eve,)))
         assert "evil.example" in view.servers()
         said = (await made["left"].say("a", "ann@x", "are we alone?")).event
         assert [link for link, _ in said.withheld_from] == ["right:b"]
@@ -494,7 +494,7 @@ async def test_what_nobody_waits_for_is_not_read_on():
     """One text that takes longer than a policy has does not hold up the next one."""
     options = hansa_governance.Config.model_validate({"words": ["classified"]})
     policy, steps, go_on, ended = GovernancePolicy(options, "gov", ManualClock()), [], threading.Event(), []
-    hit = policy._words.hit
+    hit = policy._words.find
 
     def slow(texts, going):
         def step():
@@ -507,14 +507,14 @@ async def test_what_nobody_waits_for_is_not_read_on():
         finally:
             ended.append(len(steps))
 
-    policy._words.hit = slow
+    policy._words.find = slow
     asking = asyncio.ensure_future(policy.check(event_in(Message(text="\u00e9 " * 50_000))))
     while not steps:
         await asyncio.sleep(0)
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     go_on.set()
-    policy._words.hit = hit
+    policy._words.find = hit
     verdict = await policy.check(event_in(Message(text="x " * 20_000 + "classified")))
     assert verdict is not None and verdict.action is Action.DENY
     assert ended == [1]

@@ -102,7 +102,7 @@ async def test_the_whole_past_gets_its_place(tmp_path, version):
             head.extremities, head.group, head.depth,
         )  # fmt: skip
         assert list(room.head.extremities) == [join] and room.head.behind == ()
-        core = house.app.rooms.of(NativeId("matrix", past.room.room_id))
+        core = house.app.rooms.room_of(NativeId("matrix", past.room.room_id))
         assert [e for e in core.tail if isinstance(e.content, Message)] == []
         assert core.view.facts.topic == "old"
         # Each knows the state before it.

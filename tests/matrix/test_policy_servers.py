@@ -88,7 +88,7 @@ async def say(house: Inbound, text: str = "hello", sender: str = "") -> SubmitRe
 
 
 def shown(house: Inbound) -> list[str]:
-    room = house.app.rooms.of(NativeId("matrix", house.room.room_id))
+    room = house.app.rooms.room_of(NativeId("matrix", house.room.room_id))
     return [e.content.text for e in room.tail if isinstance(e.content, Message)]
 
 
@@ -410,7 +410,7 @@ async def test_what_comes_again_with_its_signature_is_still_judged_by_our_polici
         turn = RoomTurn(room, network._own, network._policing)
         prepared = await turn.prepare(await network._ingest.inbound(again, THEIRS), Verdict(action=action))
         allowed = action is Action.ALLOW
-        assert prepared.shown is allowed
+        assert prepared.visible is allowed
         (write,) = (w for w in prepared.writes if w.collection.endswith("pdu"))
         assert write.fields["status"] == ("accepted" if allowed else "withheld")
 

@@ -23,7 +23,7 @@ async def test_what_comes_while_a_network_starts_again_is_to_come_again(tmp_path
         answer = await house.whole("PUT", f"{V1}/send/t1", {"pdus": [raw]})
         assert answer.status == 503
         assert int(answer.headers["Retry-After"]) > 0
-        await runner.up_again()
+        await runner.wait_reconnected()
         assert await house.fate(raw) == "accepted"
 
 

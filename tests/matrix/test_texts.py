@@ -130,7 +130,7 @@ def _facts(native):
     ref = NativeId("matrix", "@ann:x.example")
     return facts_of_native(
         Submission(
-            origin=ref, room=ref, sender=ref, content=Message(text=""), ts=0, native=native, draft=True
+            origin=ref, room=ref, sender=ref, content=Message(text=""), ts=0, native=native, local=True
         ),
         "x.example",
     )

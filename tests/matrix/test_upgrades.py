@@ -111,7 +111,7 @@ async def test_people_of_other_networks_come_along_as_far_as_policies_let_them(t
         people = tuple(
             RoomMember(user=user, membership=Membership.JOIN, server="x") for user in (juliet, paris)
         )
-        await context.reconcile(house.room.room_id, ViewDelta(people=people))
+        await context.reconcile(house.room.room_id, ViewDelta(upserts=people))
         policy = Denies(paris.id)
         house.app.decisions.replace([InstalledPolicy(name="denies", policy=policy)])
         made = await network.operations()["rooms upgrade"]({"room": house.room.room_id, "version": "12"})

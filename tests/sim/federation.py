@@ -135,7 +135,7 @@ class Server:
 
     async def log(self) -> list[Event]:
         app = self.machine.running
-        core = app.rooms.of(NativeId("matrix", self.room.room_id))
+        core = app.rooms.room_of(NativeId("matrix", self.room.room_id))
         from hansa.bus import schema
 
         rows = await app.core.scan("event", equal=(core.id,), limit=10_000)
@@ -173,9 +173,9 @@ class Server:
             yield state
 
         change = await network._views.whole(at_once(), room.version.id, levels)
-        found: dict[str, tuple[Any, ...]] = {"": (change.facts,)}
+        found: dict[str, tuple[Any, ...]] = {"": (change.info,)}
         context = self.machine.running.contexts["matrix"]
-        for person in change.people:
+        for person in change.upserts:
             found[await context.ghost(person.user)] = (person.membership, person.name, person.role)
         return found
 

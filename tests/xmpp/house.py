@@ -307,7 +307,7 @@ async def house(disk: MemoryDisk | None = None, *, up: bool = True, **options: A
         else:
             made.link.is_up = False
         await made.until(lambda: made.ctx.link(ROOM) is not None or not up)
-        await made.until(lambda: not up or len(made.app.rooms.of(NativeId("xmpp", ROOM)).links) == 2)
+        await made.until(lambda: not up or len(made.app.rooms.room_of(NativeId("xmpp", ROOM)).links) == 2)
         yield made
     finally:
         await made.app.stop()

@@ -230,7 +230,7 @@ async def test_who_the_core_does_not_know_as_joined_is_not_here() -> None:
     async with house() as h:
         await h.enter(JULIET, "Jule")
         gone = RoomMember(user=xm("juliet"), membership=Membership.LEAVE)
-        h.ctx.view(ROOM).apply(ViewDelta(people=(gone,)))
+        h.ctx.view(ROOM).apply(ViewDelta(upserts=(gone,)))
         h.say(JULIET, "hello?")
         await h.link.line("juliet/a < * message error: modify not-acceptable")
         await h.link.line("juliet/a < Jule presence unavailable: [110 307 333]")
@@ -251,7 +251,7 @@ async def test_people_found_by_the_core_without_an_event_appear() -> None:
     async with house() as h:
         await h.enter(ROMEO, "Romeo")
         person = RoomMember(user=mx("bob"), membership=Membership.JOIN, name="Bob")
-        await h.ctx.reconcile(ROOM, ViewDelta(people=(person,)))
+        await h.ctx.reconcile(ROOM, ViewDelta(upserts=(person,)))
         await h.enter(JULIET, "Jule")
         assert "juliet/a < Bob presence:" in h.link.lines()
         assert "romeo/b < Bob presence:" in h.link.lines()

@@ -74,7 +74,9 @@ async def test_nothing_is_shown_again_where_nothing_is_denied() -> None:
         await h.govern(judge(words=["something"]))
         h.say(ROMEO, "hello")
         await h.link.until(lambda: "hello" in spoken(h, JULIET, since))
-        await h.until(lambda: h.app.rooms.of(NativeId("xmpp", ROOM)).generation == h.app.decisions.generation)
+        await h.until(
+            lambda: h.app.rooms.room_of(NativeId("xmpp", ROOM)).generation == h.app.decisions.generation
+        )
         h.say(ROMEO, "the last")
         await h.link.until(lambda: "the last" in spoken(h, JULIET, since))
         assert [line for line in h.link.lines("juliet@")[-2:] if "body" not in line] == []
@@ -111,7 +113,9 @@ async def test_what_changes_while_the_link_is_down_is_shown_when_it_is_up() -> N
         h.link.down()
         since = len(h.link.sent)
         await h.govern(judge(words=[WORD]))
-        await h.until(lambda: h.app.rooms.of(NativeId("xmpp", ROOM)).generation == h.app.decisions.generation)
+        await h.until(
+            lambda: h.app.rooms.room_of(NativeId("xmpp", ROOM)).generation == h.app.decisions.generation
+        )
         assert told(h, "juliet@", since) == ""
         h.link.up()
         await h.link.until(lambda: "code='104'" in told(h, "juliet@", since).replace('"', "'"))
@@ -169,7 +173,7 @@ async def test_who_is_out_by_what_nobody_is_told_is_out_of_the_room() -> None:
         await h.enter(JULIET, "Jule")
         await h.enter(ROMEO, "Romeo")
         banned = RoomMember(user=xm("juliet"), membership=Membership.BAN, server="x.example", name="Jule")
-        await h.ctx.reconcile(ROOM, ViewDelta(people=(banned,)))
+        await h.ctx.reconcile(ROOM, ViewDelta(upserts=(banned,)))
         await h.link.line("juliet/a < Jule presence unavailable: [110 301]")
         await h.link.line("romeo/b < Jule presence unavailable: [301]")
         h.say(ROMEO, "they are gone")

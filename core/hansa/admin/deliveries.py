@@ -56,11 +56,11 @@ class DeliveryCommands:
 
     async def retry(self, _request: Request, body: Any) -> Any:
         """Send dead letters of a link again, now; those that fail stay dead."""
-        return await self._app.retry_dead(await self._named(body), body.get("seq"))
+        return await self._app.retry_dead_letters(await self._named(body), body.get("seq"))
 
     async def drop(self, _request: Request, body: Any) -> Any:
         """Forget dead letters of a link."""
-        return {"dropped": await self._app.drop_dead(await self._named(body), body.get("seq"))}
+        return {"dropped": await self._app.drop_dead_letters(await self._named(body), body.get("seq"))}
 
     async def _named(self, body: Any) -> str:
         """The link that is meant; one that is gone by its id, as dead letters of it may be there."""

@@ -147,7 +147,7 @@ class NamesRooms(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedRoom:
-    """A native room we are in. ``view`` is its whole present, taken when a link to it is made."""
+    """A native room we are in. ``view_delta`` is its whole present, taken when a link to it is made."""
 
     native: NativeId
     hosted: bool = False
@@ -189,18 +189,18 @@ class ShowsPresent(Protocol):
 class Prepared:
     """The authority takes the event. ``writes`` (already naming their scope) go into the turn's commit.
 
-    ``native_id`` becomes an alias of the event. ``shown`` False: it has no place in the log (a rejected,
-    soft-failed or policy-withheld PDU), only ``writes`` and ``view`` are committed. ``view`` is what it
-    does to the room's present; None lets the core derive that from the content. ``blanked`` are native ids
-    of events that were redacted, of earlier ones or of this one: what they said leaves the log, or does not
-    enter it; their place in it stays.
+    ``native_id`` becomes an alias of the event. ``visible`` False: it has no place in the log (a rejected,
+    soft-failed or policy-withheld PDU), only ``writes`` and ``view_delta`` are committed. ``view_delta`` is
+    what it does to the room's present; None lets the core derive that from the content. ``redacted`` are
+    native ids of events that were redacted, of earlier ones or of this one: what they said leaves the log, or
+    does not enter it; their place in it stays.
     """
 
     writes: Sequence[Write] = ()
     native_id: str = ""
-    shown: bool = True
-    view: ViewDelta | None = None
-    blanked: Sequence[str] = ()
+    visible: bool = True
+    view_delta: ViewDelta | None = None
+    redacted: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

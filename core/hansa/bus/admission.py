@@ -64,7 +64,7 @@ class PendingSubmission:
     @property
     def immutable(self) -> bool:
         """Whether it stands in the native history of the room's authority already."""
-        return self.link.authority and self.inbound.native is not None and not self.inbound.draft
+        return self.link.authority and self.inbound.native is not None and not self.inbound.local
 
     @property
     def taken(self) -> bool:
@@ -97,7 +97,7 @@ class Admission:
         inbound, arrived, link = item.inbound, item.link, room.authority
         immutable = item.immutable
         if self._decisions.policies:
-            await self._govern(room, item, immutable=immutable)
+            await self._ask_policies(room, item, immutable=immutable)
         if not arrived.direction.inward and not immutable:
             item.ready = Refusal(code=RefusalCode.FORBIDDEN, text="this link is for listening only")
         elif item.verdict.allowed and link is not None:
@@ -107,7 +107,7 @@ class Admission:
                 item.ready = await authority.ready(link, inbound)
         item.judged = True
 
-    async def _govern(self, room: Room, item: PendingSubmission, *, immutable: bool) -> None:
+    async def _ask_policies(self, room: Room, item: PendingSubmission, *, immutable: bool) -> None:
         """Ask about the way in and every way out. The speaker's own link is one of them where it is for us to
         say whether the event happens: its people get the words too.
         """
@@ -127,15 +127,15 @@ class Admission:
             facts=facts,
             immutable=immutable,
         )
-        asked = [await self._decisions.judge(way_in)]
-        ours = not immutable and (inbound.draft or arrived.hosted or arrived.authority)
+        asked = [await self._decisions.evaluate(way_in)]
+        ours = not immutable and (inbound.local or arrived.hosted or arrived.authority)
         for link in list(room.links.values()):
             if not link.direction.outward or (link.id == arrived.id and not ours):
                 continue
             out = EventOut(
                 link=link, sender=inbound.sender, content=inbound.content, view=room.view, facts=facts
             )
-            judged = await self._decisions.judge(out)
+            judged = await self._decisions.evaluate(out)
             if link.authority or link.id == arrived.id:
                 asked.append(judged)
             else:
@@ -164,7 +164,9 @@ class Admission:
         network = self._networks.network(network_id)
         return network.server_of(user) if isinstance(network, KnowsServers) else network_id
 
-    async def complete(self, room: Room, item: PendingSubmission, needed: Missing | Countersign) -> None:
+    async def fetch_or_countersign(
+        self, room: Room, item: PendingSubmission, needed: Missing | Countersign
+    ) -> None:
         """Do the I/O that a preparation asked for; if it failed the event is refused at its next turn."""
         authority = room.authority
         network = self._networks.authority(authority.native.network) if authority else None

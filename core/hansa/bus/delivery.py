@@ -57,7 +57,7 @@ class DeliveryTarget(Protocol):
         """Wait until the network is up."""
         ...
 
-    async def up_again(self) -> None:
+    async def wait_reconnected(self) -> None:
         """Wait until the network next changes to up."""
         ...
 
@@ -65,7 +65,7 @@ class DeliveryTarget(Protocol):
         """A delivery went to the dead letters."""
         ...
 
-    def not_carried(self, kind: Kind) -> None:
+    def on_unsupported(self, kind: Kind) -> None:
         """The network cannot show an event, and nothing is sent in its place."""
         ...
 
@@ -135,20 +135,20 @@ class Consumer:
         """Wait for something to send, or send a page of it."""
         self._wake.clear()
         if self.position >= self.room.head:
-            await self._rest()
+            await self._wait_for_events()
             return
         await self._gate.up()
         sent = False
         for event in await self._next():
             if self._ending:
                 return
-            sent |= await self._one(event)
+            sent |= await self._deliver(event)
         if sent or self._clock.monotonic() - self._saved > _LAZY:
             await self._save("lazy")
 
     async def _fault(self, faults: int) -> None:
         self.waiting_since, self.reason = self.waiting_since or self._clock.now(), _FAULT
-        await self._pause(min(_FAULT_MOST, self._backoff.delay(faults, self._random.uniform())))
+        await self._wait_retry(min(_FAULT_MOST, self._backoff.delay(faults, self._random.uniform())))
 
     async def _kept(self, keep: Callable[[], Awaitable[None]]) -> None:
         """Keep what became of a send, which is not done again because the database fails."""
@@ -162,7 +162,7 @@ class Consumer:
             else:
                 return
 
-    async def _rest(self) -> None:
+    async def _wait_for_events(self) -> None:
         """Wait for the next event. What was only passed over is stored after a second: to pass it over again
         costs nothing, a commit for each event of a link that gets none does.
         """
@@ -205,9 +205,9 @@ class Consumer:
         )
         return [schema.event_of(row) for row in rows]
 
-    async def _one(self, event: Event) -> bool:
+    async def _deliver(self, event: Event) -> bool:
         """Send an event and move on; False if this link does not get it."""
-        passes = await self._passes(event)
+        passes = await self._may_deliver(event)
         if passes:
             features = PLAIN
             network = self._gate.network
@@ -218,27 +218,27 @@ class Consumer:
                 key = f"{self.link.id}#{event.seq}"
                 await self._send(Delivery(key=key, link=self.link, event=event, content=content))
             else:
-                self._gate.not_carried(event.content.kind)
+                self._gate.on_unsupported(event.content.kind)
         self.position = event.seq
         self.waiting_since, self.reason = 0, ""
         return passes
 
-    async def again(self, event: Event) -> bool:
+    async def retry_dead_letter(self, event: Event) -> bool:
         """One more attempt at a dead letter; False if it fails as before."""
         network = self._gate.network
         features = network.features if isinstance(network, HasFeatures) else PLAIN
         content = degrade(event.content, features)
-        if network is None or content is None or not await self._passes(event):
+        if network is None or content is None or not await self._may_deliver(event):
             return False
         delivery = Delivery(key=f"{self.link.id}#{event.seq}", link=self.link, event=event, content=content)
         try:
-            await self._alias(delivery, await network.send(delivery))
+            await self._store_alias(delivery, await network.send(delivery))
         except Exception as error:  # noqa: BLE001  # it stays a dead letter, whatever broke
             self._log.warning("%s failed again: %s", delivery.key, error)
             return False
         return True
 
-    async def _passes(self, event: Event) -> bool:
+    async def _may_deliver(self, event: Event) -> bool:
         if not self.link.direction.outward:
             return False
         if not self.link.hosted and event.origin.network == self.link.native.network:
@@ -270,7 +270,7 @@ class Consumer:
                     await self._buried(delivery, self.reason)
                     return
             else:
-                await self._kept(partial(self._alias, delivery, native))
+                await self._kept(partial(self._store_alias, delivery, native))
                 return
             finally:
                 self._idle.set()
@@ -284,17 +284,17 @@ class Consumer:
                 content=delivery.content,
                 attempt=failures + 1,
             )
-            await self._pause(wait)
+            await self._wait_retry(wait)
 
-    async def _pause(self, seconds: float) -> None:
+    async def _wait_retry(self, seconds: float) -> None:
         """Wait, but no longer than until the network comes up again."""
-        up = asyncio.ensure_future(self._gate.up_again())
+        up = asyncio.ensure_future(self._gate.wait_reconnected())
         try:
             await asyncio.wait({up}, timeout=seconds)
         finally:
             up.cancel()
 
-    async def _alias(self, delivery: Delivery, native: str) -> None:
+    async def _store_alias(self, delivery: Delivery, native: str) -> None:
         if not native or self.link.hosted:
             return
         ref = NativeId(self.link.native.network, native)
@@ -302,10 +302,10 @@ class Consumer:
         await self._store.commit([write], durability="lazy")
 
     async def _buried(self, delivery: Delivery, reason: str) -> None:
-        await self._kept(partial(self._bury, delivery, reason))
+        await self._kept(partial(self._dead_letter, delivery, reason))
         await self._gate.failed(delivery, reason)
 
-    async def _bury(self, delivery: Delivery, reason: str) -> None:
+    async def _dead_letter(self, delivery: Delivery, reason: str) -> None:
         body = {
             "key": delivery.key,
             "event": delivery.event.id,

@@ -46,7 +46,7 @@ class EphemeralRelay:
         link = self._rooms.link(native)
         if link is None or not link.direction.inward:
             return
-        room = self._rooms.of(native)
+        room = self._rooms.room_of(native)
         if self._pipeline.waiting(room.id) > _BUSY:
             self._around.count("signals", result="busy")
             return

@@ -48,7 +48,7 @@ class BusHost(NetworkLookup, Protocol):
         """Run a task of the core's own."""
         ...
 
-    def wake(self, room: Room, events: Sequence[Event]) -> None:
+    def on_committed(self, room: Room, events: Sequence[Event]) -> None:
         """Events were committed."""
         ...
 
@@ -173,9 +173,9 @@ class Pipeline:
         queue.waiting.append(item)
         if not queue.running:
             queue.running = True
-            self._around.spawn(self._work(room, queue), f"room {room}")
+            self._around.spawn(self._run_room(room, queue), f"room {room}")
 
-    async def _work(self, room_id: str, queue: _Queue) -> None:
+    async def _run_room(self, room_id: str, queue: _Queue) -> None:
         try:
             while queue.waiting:
                 room = self._rooms.get(room_id)
@@ -232,8 +232,8 @@ class Pipeline:
                 await self._rooms.reload(room)
             # A draft is hardly ever repeated, and the authority knows what it has already; one of either that
             # is repeated nevertheless meets its own alias at the commit.
-            if not all(item.inbound.draft or item.immutable for item in batch):
-                batch = await self._unknown(batch)
+            if not all(item.inbound.local or item.immutable for item in batch):
+                batch = await self._drop_duplicates(batch)
             await self._admission.admit(room, [item for item in batch if not item.judged])
             for race in range(_MAX_RACES):
                 try:
@@ -245,7 +245,7 @@ class Pipeline:
                     self._count("lost_race")
                     self._log.info("room %s lost a race (%d)", room.id, race + 1)
                     await self._rooms.reload(room)
-                    batch = await self._unknown([i for i in batch if not i.done.done()])
+                    batch = await self._drop_duplicates([i for i in batch if not i.done.done()])
             self._contended(room, batch)
         except asyncio.CancelledError:
             for item in batch:
@@ -288,7 +288,7 @@ class Pipeline:
         except StoreFault:
             self._log.warning("room %s is read again at its next turn", room.id)
 
-    async def _unknown(self, batch: list[PendingSubmission]) -> list[PendingSubmission]:
+    async def _drop_duplicates(self, batch: list[PendingSubmission]) -> list[PendingSubmission]:
         """Those not in the log yet; the others are answered as before."""
         keys = [(i.inbound.origin.network, i.inbound.origin.id) for i in batch]
         known = await self._store.get_many("alias", keys)
@@ -371,7 +371,7 @@ class Pipeline:
             self._around.corrected(room)
         if draft.events:
             self._count("committed", len(draft.events))
-            self._around.wake(room, draft.events)
+            self._around.on_committed(room, draft.events)
         await self._rooms.settle(room)
 
     async def _prepare(self, room: Room, turn: Turn, item: PendingSubmission, draft: _Draft) -> None:
@@ -391,13 +391,13 @@ class Pipeline:
             _fail([item], Busy("what it stands on has to be asked for", after=1.0))
             return
         if isinstance(prepared, Missing | Countersign):
-            self._around.spawn(self._outside(room, item, prepared), "outside the turn")
+            self._around.spawn(self._leave_turn(room, item, prepared), "outside the turn")
             return
         if isinstance(prepared, Refusal):
             self._refuse(draft, item, prepared)
             return
-        shown = prepared.shown and verdict.allowed
-        change = prepared.view
+        shown = prepared.visible and verdict.allowed
+        change = prepared.view_delta
         if change is None:
             server = ""
             if isinstance(inbound.content, Member):
@@ -409,15 +409,15 @@ class Pipeline:
         draft.writes += prepared.writes
         draft.people += schema.people_writes(room.id, change) if change else []
         room.view.apply(change)
-        for native in prepared.blanked:
-            await self._blank(room, native, draft)
+        for native in prepared.redacted:
+            await self._redact_in_log(room, native, draft)
         event = self._event(room, item, draft, prepared) if shown else None
         if not shown:
             draft.counts.append("not_shown")
             draft.corrects = draft.corrects or bool(change)
         draft.add(item, SubmitResult(verdict=verdict, event=event, native_id=prepared.native_id))
 
-    async def _blank(self, room: Room, native: str, draft: _Draft) -> None:
+    async def _redact_in_log(self, room: Room, native: str, draft: _Draft) -> None:
         """Take the words of an event out of the log."""
         if room.authority is None:
             return
@@ -439,7 +439,7 @@ class Pipeline:
         draft.head += 1
         draft.received = max(self._clock.now(), draft.received)
         content = inbound.content
-        if prepared.native_id and prepared.native_id in prepared.blanked:  # it was taken back before it came
+        if prepared.native_id and prepared.native_id in prepared.redacted:  # it was taken back before it came
             content = Custom(type=REDACTED)
         event = Event(
             # By time, so that the store puts neighbours beside each other.
@@ -470,9 +470,9 @@ class Pipeline:
         draft.writes += item.writes
         draft.add(item, SubmitResult(verdict=item.verdict, refusal=refusal))
 
-    async def _outside(self, room: Room, item: PendingSubmission, needed: Missing | Countersign) -> None:
+    async def _leave_turn(self, room: Room, item: PendingSubmission, needed: Missing | Countersign) -> None:
         try:
-            await self._admission.complete(room, item, needed)
+            await self._admission.fetch_or_countersign(room, item, needed)
         except (Busy, StoreFault) as fault:
             _fail([item], fault)
             return

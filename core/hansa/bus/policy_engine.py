@@ -149,7 +149,7 @@ class PolicyEngine:
         self.generation += 1
         self._recent.clear()
 
-    async def judge(self, crossing: Crossing) -> JudgedCrossing:
+    async def evaluate(self, crossing: Crossing) -> JudgedCrossing:
         """The merged verdict and the row to commit with what it decides."""
         if not self._policies:
             return JudgedCrossing(verdict=ALLOW)
@@ -161,11 +161,11 @@ class PolicyEngine:
         enforced, would = narrowed(enforced, crossing.possible), narrowed(would, crossing.possible)
         if enforced.action is Action.ALLOW and would.action is Action.ALLOW:  # what nobody can be kept from
             return JudgedCrossing(verdict=ALLOW)
-        return self._keep(crossing, answers, enforced, would)
+        return self._record(crossing, answers, enforced, would)
 
     async def check(self, crossing: Crossing) -> Verdict:
         """The merged verdict, its row committed already."""
-        judgement = await self.judge(crossing)
+        judgement = await self.evaluate(crossing)
         if judgement.writes:
             await self._store.commit(judgement.writes, durability="lazy")
             self.committed(judgement.writes)
@@ -209,7 +209,7 @@ class PolicyEngine:
         """The newest, oldest first: at most ``limit`` about acts, and of strangers a quarter of that."""
         return await self.kept.newest(limit)
 
-    def _keep(
+    def _record(
         self, crossing: Crossing, answers: Sequence[PolicyAnswer], enforced: Verdict, would: Verdict
     ) -> JudgedCrossing:
         now, facts = self._clock.now(), crossing_facts(crossing)
@@ -220,7 +220,7 @@ class PolicyEngine:
         )
         known = None if once else self._recent.get(same)
         if known is not None and now - known.at < _SAME_DECISION:
-            return JudgedCrossing(verdict=self._shown(enforced, known.decision), writes=known.writes)
+            return JudgedCrossing(verdict=self._public_verdict(enforced, known.decision), writes=known.writes)
         body = {
             "mode": "enforce" if enforced.action is not Action.ALLOW else "shadow",
             "action": enforced.action.name.lower(),
@@ -236,8 +236,8 @@ class PolicyEngine:
             recent = _RecentVerdict(now, decision, writes)
             self._recent.put(same, recent)
             self._unwritten.put(decision, recent)
-        return JudgedCrossing(verdict=self._shown(enforced, decision), writes=writes)
+        return JudgedCrossing(verdict=self._public_verdict(enforced, decision), writes=writes)
 
     @staticmethod
-    def _shown(enforced: Verdict, decision: str) -> Verdict:
+    def _public_verdict(enforced: Verdict, decision: str) -> Verdict:
         return ALLOW if enforced.action is Action.ALLOW else replace(enforced, decision=decision)

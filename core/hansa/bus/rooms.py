@@ -142,7 +142,7 @@ class Rooms:
         if not of_network:
             del self._native[native.network]
 
-    def of(self, native: NativeId) -> Room:
+    def room_of(self, native: NativeId) -> Room:
         """The room behind a native room. Raises LocalProtocolError where there is no link."""
         link = self.link(native)
         if link is None:
@@ -212,9 +212,9 @@ class Rooms:
         made = "r" + base64.b32encode(self._random.bytes(10)).decode().lower()
         alone = Room(made, RoomView(made))
         natives = tuple(p for p in room.view.people.values() if p.user.network == native.network)
-        present = {person.user for person in view.people}
-        change = replace(view, gone=tuple(user for user in room.view.people if user not in present))
-        left = ViewDelta(people=natives, facts=room.view.facts)
+        present = {person.user for person in view.upserts}
+        change = replace(view, removed=tuple(user for user in room.view.people if user not in present))
+        left = ViewDelta(upserts=natives, info=room.view.facts)
         moved, taken = replace(before, room=made), replace(before, native=by)
 
         async def turn() -> None:
@@ -267,7 +267,7 @@ class Rooms:
             row = schema.room_cas(
                 room.id,
                 room.kept,
-                change.facts or room.view.facts,
+                change.info or room.view.facts,
                 head=room.head,
                 received=room.received,
                 generation=room.generation,
@@ -292,6 +292,6 @@ class Rooms:
 
 
 def _merged(old: RoomView, change: ViewDelta) -> ViewDelta:
-    taken = {person.user for person in change.people}
+    taken = {person.user for person in change.upserts}
     people = tuple(p for p in old.people.values() if p.user not in taken)
-    return ViewDelta(people=people + change.people, facts=change.facts)
+    return ViewDelta(upserts=people + change.upserts, info=change.info)

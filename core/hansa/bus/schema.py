@@ -175,8 +175,8 @@ def person_put(room: str, person: RoomMember) -> Put:
 
 def people_writes(room: str, change: ViewDelta) -> list[Put | Delete]:
     """The writes of who came and went, for a commit that has the room's row too, or names them."""
-    gone = [Delete("person", (room, user.network, user.id)) for user in change.gone]
-    return [*(person_put(room, person) for person in change.people), *gone]
+    gone = [Delete("person", (room, user.network, user.id)) for user in change.removed]
+    return [*(person_put(room, person) for person in change.upserts), *gone]
 
 
 def person_of(row: Row) -> RoomMember:

@@ -35,7 +35,7 @@ class ViewRulesTurn:
             if isinstance(content, Message | Encrypted | Custom):
                 return Refusal(code=RefusalCode.NOT_JOINED, text="join the room before you speak")
             return Refusal(code=RefusalCode.FORBIDDEN, text="only those who are in the room may change it")
-        return Prepared(shown=verdict.allowed)
+        return Prepared(visible=verdict.allowed)
 
     def _keeps_members(self, network: str) -> bool:
         return any(user.network == network for user in self._view.people)

@@ -121,7 +121,7 @@ class VisibleViews:
                     people.append(replace(person, name=None))
             if not number % _STEP:
                 await asyncio.sleep(0)
-        return ViewDelta(people=tuple(people), facts=await self._facts(room))
+        return ViewDelta(upserts=tuple(people), info=await self._facts(room))
 
     async def _facts(self, room: Room) -> RoomInfo:
         facts = room.view.facts
@@ -155,7 +155,7 @@ class VisibleViews:
 def _nameless(room: Room) -> ViewDelta:
     people = tuple(replace(person, name=None) for person in room.view.people.values() if person.name)
     facts = replace(room.view.facts, name="", topic="", name_by=None, topic_by=None)
-    return ViewDelta(people=people, facts=facts)
+    return ViewDelta(upserts=people, info=facts)
 
 
 def _link(room: Room, network: str) -> Link:

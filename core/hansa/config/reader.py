@@ -87,7 +87,7 @@ class _ConfigReader:
         if not isinstance(data, Mapping):
             self.errors.append(ConfigError("must be a table", path=path))
             return None
-        given = self.resolved(dict(data), path)
+        given = self.resolve_secrets(dict(data), path)
         mistakes = dict(confused(given, model, path))
         taken = None
         try:
@@ -99,10 +99,10 @@ class _ConfigReader:
         self.errors += [ConfigError(text, path=where) for where, text in mistakes.items()]
         return None if mistakes else taken
 
-    def resolved(self, value: Any, path: str) -> Any:
+    def resolve_secrets(self, value: Any, path: str) -> Any:
         """Secrets put in place: ``{ env = NAME }`` and ``{ file = PATH }``."""
         if isinstance(value, list):
-            return [self.resolved(v, f"{path}.{i}") for i, v in enumerate(value)]
+            return [self.resolve_secrets(v, f"{path}.{i}") for i, v in enumerate(value)]
         if not isinstance(value, dict):
             return value
         if set(value) == {"env"}:
@@ -120,7 +120,7 @@ class _ConfigReader:
             except OSError as error:
                 self.errors.append(ConfigError(f"{file}: {error.strerror}", path=path))
                 return ""
-        return {k: self.resolved(v, f"{path}.{k}") for k, v in value.items()}
+        return {k: self.resolve_secrets(v, f"{path}.{k}") for k, v in value.items()}
 
     def plugin(self, name: str, path: str) -> ModuleType | None:
         """A plugin's module."""

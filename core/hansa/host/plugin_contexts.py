@@ -99,7 +99,7 @@ class NetworkContextImpl(BaseContext):
         self, items: Sequence[Submission], *, receipt: Insert | None = None
     ) -> list[SubmitResult]:
         """See ``hansa.NetworkContext.submit``."""
-        owned = self.store.owned(receipt) if receipt is not None else None
+        owned = self.store.with_scope(receipt) if receipt is not None else None
         assert owned is None or isinstance(owned, Insert)
         return await self._app.pipeline.submit(self.id, items, owned)
 
@@ -138,7 +138,7 @@ class NetworkContextImpl(BaseContext):
         link = await self._app.rooms.open_link(
             self._ref(native), hosted=hosted, authority=authority, direction=direction, view=view
         )
-        await self._app.consume(link)
+        await self._app.start_consumer(link)
         return link
 
     async def supersede(self, native: str, by: str, view: ViewDelta) -> None:
@@ -153,14 +153,14 @@ class NetworkContextImpl(BaseContext):
     def view(self, native: str) -> RoomView | None:
         """See ``hansa.NetworkContext.view``."""
         link = self.link(native)
-        return self._app.rooms.of(link.native).view if link else None
+        return self._app.rooms.room_of(link.native).view if link else None
 
     async def present(self, native: str) -> RoomView | None:
         """See ``hansa.NetworkContext.present``."""
         link = self.link(native)
         if link is None:
             return None
-        room = self._app.rooms.of(link.native)
+        room = self._app.rooms.room_of(link.native)
         await self._app.present.settle(room)
         return room.view
 
@@ -171,13 +171,13 @@ class NetworkContextImpl(BaseContext):
 
     async def reconcile(self, native: str, change: ViewDelta) -> None:
         """See ``hansa.NetworkContext.reconcile``."""
-        await self._app.pipeline.correct(self._app.rooms.of(self._ref(native)).id, change)
+        await self._app.pipeline.correct(self._app.rooms.room_of(self._ref(native)).id, change)
 
     async def history(
         self, native: str, *, limit: int, since: int = 0, upto_seq: int | None = None
     ) -> list[Event]:
         """See ``hansa.NetworkContext.history``."""
-        room = self._app.rooms.of(self._ref(native))
+        room = self._app.rooms.room_of(self._ref(native))
         link = room.links[str(self._ref(native))]
         upto = room.head if upto_seq is None else upto_seq
         found: list[Event] = []
@@ -216,9 +216,9 @@ class NetworkContextImpl(BaseContext):
         if not verdict.allowed:
             raise CannotOpenRoom(refusal_by(verdict))
         opened = await instance.open_room(address, create=False)
-        link = await self._app.attach(opened, None)
+        link = await self._app.link_opened(opened, None)
         made = await self._app.rooms.open_link(self._ref(native), room=link.room, hosted=True)
-        await self._app.consume(made)
+        await self._app.start_consumer(made)
         return made
 
     async def ghost(self, user: NativeId) -> str:

@@ -75,7 +75,7 @@ class NetworkSupervisor:
         """Wait until the network is up."""
         await self._up.wait()
 
-    async def up_again(self) -> None:
+    async def wait_reconnected(self) -> None:
         """Wait until the network next changes to up."""
         await self._rise.wait()
 
@@ -84,7 +84,7 @@ class NetworkSupervisor:
         if self.on_failed is not None:
             await self.on_failed(delivery, error)
 
-    def not_carried(self, kind: Kind) -> None:
+    def on_unsupported(self, kind: Kind) -> None:
         """Count what the network cannot show."""
         if self.on_not_carried is not None:
             self.on_not_carried(kind)
@@ -132,14 +132,14 @@ class NetworkSupervisor:
         while True:
             began = self._seams.clock.monotonic()
             network = self._network or self.open()
-            crash = await self._live(network)
+            crash = await self._run_once(network)
             self.crashes += 1
             lasted = self._seams.clock.monotonic() - began
             failures = 1 if lasted > self._backoff.most else failures + 1
             self._network = None
             if self.on_ended is not None:
                 self.on_ended()
-            await self._end(network)
+            await self._stop_network(network)
             state = "degraded" if failures >= _DEGRADED else "down"
             wait = self._backoff.delay(failures, self._seams.random.uniform())
             if self._fault:  # it is not the network that is broken
@@ -150,7 +150,7 @@ class NetworkSupervisor:
             self.restarts += 1
             self.status("starting")
 
-    async def _live(self, network: Network) -> str:
+    async def _run_once(self, network: Network) -> str:
         self._crashed.clear()
         self._fault = False
         try:
@@ -169,11 +169,11 @@ class NetworkSupervisor:
 
     async def stop(self) -> None:
         """End within 5 s; whatever still runs then is cancelled and named in the log."""
-        await self._end(self._network)
+        await self._stop_network(self._network)
         self.state, self.text = "stopped", ""
         self._up.clear()
 
-    async def _end(self, network: Network | None) -> None:
+    async def _stop_network(self, network: Network | None) -> None:
         if network is not None:
             try:
                 async with asyncio.timeout(_STOP_WITHIN):

@@ -120,7 +120,7 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The first head has to come in time, too."""
         super().connection_made(transport)
-        self._deadline = self._loop.call_later(_HEAD_WITHIN, self._expired)
+        self._deadline = self._loop.call_later(_HEAD_WITHIN, self._on_head_timeout)
         if self.entry.gone:  # let go while it shook hands
             self.abort()
 
@@ -182,13 +182,13 @@ class Connection(web.RequestHandler):
             self.broken = True
             request.content.feed_eof()  # nothing more of it can come
         if not self._in_head():
-            self._relax()
+            self._cancel_deadline()
         elif self._deadline is None:
-            self._deadline = self._loop.call_later(_HEAD_WITHIN, self._expired)
+            self._deadline = self._loop.call_later(_HEAD_WITHIN, self._on_head_timeout)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone, and with it what only it waited for."""
-        self._relax()
+        self._cancel_deadline()
         if self._untaken is not None:
             self._untaken.cancel()
         self._intake.untaken.release(self)
@@ -199,12 +199,12 @@ class Connection(web.RequestHandler):
             self._count("http_abandoned")
             work.cancel()
 
-    def _relax(self) -> None:
+    def _cancel_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _expired(self) -> None:
+    def _on_head_timeout(self) -> None:
         self._deadline = None
         if self._in_head():
             self._count("http_slow")

@@ -66,7 +66,7 @@ class TlsContexts:
         self._default, self._named = default, dict(named)
         self._contexts: dict[str, ssl.SSLContext] = {}
         self.front = self._context(default)
-        self.front.sni_callback = self._choose
+        self.front.sni_callback = self._select_by_sni
         self.reload()
 
     @staticmethod
@@ -82,7 +82,7 @@ class TlsContexts:
         fresh[""] = self._context(self._default)
         self._contexts = fresh
 
-    def _choose(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+    def _select_by_sni(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._contexts.get(name or "") or self._contexts[""]
 
 

@@ -65,7 +65,7 @@ class Submission:
 
     ``native`` is opaque to the core (an arrived PDU, a client's JSON) and reaches only the authority. An
     authority's own event with one stands in the native history already, and policy can only keep it from
-    being shown; ``draft`` says that it does not: somebody here wants to say it, and may be refused.
+    being shown; ``local`` says that it does not: somebody here wants to say it, and may be refused.
     ``origin`` makes it a duplicate of itself: the same origin twice is one event.
     """
 
@@ -76,7 +76,7 @@ class Submission:
     ts: int
     placement: Placement = Placement.LIVE
     native: Any = None
-    draft: bool = False
+    local: bool = False
 
 
 @quick

@@ -51,15 +51,15 @@ class RoomInfo:
 class ViewDelta:
     """What one event, or a reconciliation after a join or a state resolution, does to a view.
 
-    ``people`` replace rows by user; ``gone`` removes rows; ``facts`` replaces the small part.
+    ``upserts`` replace rows by user; ``removed`` removes rows; ``info`` replaces the small part.
     """
 
-    people: tuple[RoomMember, ...] = ()
-    gone: tuple[NativeId, ...] = ()
-    facts: RoomInfo | None = None
+    upserts: tuple[RoomMember, ...] = ()
+    removed: tuple[NativeId, ...] = ()
+    info: RoomInfo | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.people or self.gone or self.facts is not None)
+        return bool(self.upserts or self.removed or self.info is not None)
 
 
 @dataclass(slots=True)
@@ -121,18 +121,18 @@ class RoomView:
 
     def apply(self, change: ViewDelta) -> None:
         """Take a change in place."""
-        if change.facts is not None:
-            self.facts = change.facts
-        for user in change.gone:
+        if change.info is not None:
+            self.facts = change.info
+        for user in change.removed:
             self._count(self._people.pop(user, None), -1)
-        for person in change.people:
+        for person in change.upserts:
             self._count(self._people.get(person.user), -1)
             self._people[person.user] = person
             self._count(person, +1)
 
     def load(self, people: Iterable[RoomMember]) -> None:
         """Fill an empty view from the store."""
-        self.apply(ViewDelta(people=tuple(people)))
+        self.apply(ViewDelta(upserts=tuple(people)))
 
     def _count(self, person: RoomMember | None, by: int) -> None:
         if person is None or person.membership is not Membership.JOIN:
@@ -159,11 +159,11 @@ def view_delta_of(content: Content, view: RoomView, server: str, sender: NativeI
                 name=content.name,
                 role=before.role if before else Role.MEMBER,
             )
-            return ViewDelta(people=(row,)) if row != before else ViewDelta()
+            return ViewDelta(upserts=(row,)) if row != before else ViewDelta()
         case Name():
-            return ViewDelta(facts=replace(view.facts, name=content.text, name_by=sender))
+            return ViewDelta(info=replace(view.facts, name=content.text, name_by=sender))
         case Topic():
-            return ViewDelta(facts=replace(view.facts, topic=content.text, topic_by=sender))
+            return ViewDelta(info=replace(view.facts, topic=content.text, topic_by=sender))
         case _:
             return ViewDelta()
 
@@ -172,9 +172,9 @@ def unread(change: ViewDelta, content: Content) -> ViewDelta:
     """What an event changes that is withheld: who is there, but no name and no topic of it is read."""
     match content:
         case Name() | Topic():
-            return replace(change, facts=None)
+            return replace(change, info=None)
         case Member():
-            people = (replace(p, name=None) if p.user == content.user else p for p in change.people)
-            return replace(change, people=tuple(people))
+            people = (replace(p, name=None) if p.user == content.user else p for p in change.upserts)
+            return replace(change, upserts=tuple(people))
         case _:
             return change

@@ -379,7 +379,7 @@ class ScopedStore:
         """See ``Store.position``."""
         return await self._store.position()
 
-    def owned(self, write: Write) -> Write:
+    def with_scope(self, write: Write) -> Write:
         """The same write, naming its scope, so that another owner's batch can carry it."""
         name = f"{self.scope}/{write.collection}"
         match write:

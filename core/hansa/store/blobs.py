@@ -259,7 +259,7 @@ class FileBlobs:
                         found.append(one.name)
         return found
 
-    def tidy(self) -> None:
+    def remove_unfinished(self) -> None:
         """Remove what was begun and never ended, as by a crash; before anything is put."""
         for incoming in self._folder.glob("*/incoming"):
             for left in incoming.iterdir():

@@ -69,7 +69,7 @@ class Stage:
 
     async def log(self) -> list[Event]:
         """Everything that happened in the room, in order."""
-        room = self.app.rooms.of(NativeId("tested", self.room))
+        room = self.app.rooms.room_of(NativeId("tested", self.room))
         return [event_of(row) for row in await self.app.core.scan("event", equal=(room.id,), limit=10_000)]
 
     async def seen(self, content: Content) -> list[Content]:
@@ -145,8 +145,8 @@ class NetworkSuite:
                 opened = await net.open_room(self.address, create=True)
             else:
                 opened = OpenedRoom(native=NativeId("tested", self.address))
-            link = await app.attach(opened, None)
-            await app.attach(OpenedRoom(native=NativeId("other", "other")), link.room)
+            link = await app.link_opened(opened, None)
+            await app.link_opened(OpenedRoom(native=NativeId("other", "other")), link.room)
             stage = Stage(app, net, made["other"], link.native.id, self.within)
             with pytest.MonkeyPatch.context() as patch:
                 _record(patch, stage)

@@ -109,7 +109,7 @@ def _people() -> tuple[RoomMember, ...]:
 def samples() -> list[Crossing]:
     """Crossings of every kind there is, made anew: usual ones and ones at the edge of their type."""
     view = RoomView("r1", RoomInfo(name="Room", topic="", encrypted=True))
-    view.apply(ViewDelta(people=_people()))
+    view.apply(ViewDelta(upserts=_people()))
     empty = RoomView("r2")
     here, there = Link(room="r1", native=NativeId("one", "a")), Link(room="r1", native=NativeId("two", "b"))
     ann, bob, nobody = NativeId("one", "ann@x.example"), NativeId("two", "bob@y.example"), NativeId("two", "")

@@ -138,7 +138,7 @@ class Globs:
     def __bool__(self) -> bool:
         return bool(self._plain or self._wild)
 
-    def denies(self, name: str) -> str:
+    def matching_glob(self, name: str) -> str:
         """The first glob that covers a spelling of the name, empty if none does."""
         if not self:
             return ""
@@ -151,7 +151,7 @@ class Globs:
         each = dict.fromkeys((*canonical, *others))
         return next((hit for form in each if (hit := self._hit(form))), "")
 
-    def allows(self, name: str) -> bool:
+    def covers(self, name: str) -> bool:
         """True if a glob covers the canonical spelling. A name that is not known is not covered."""
         return 0 < len(name) <= MAX_NAME and self._allowed(name)
 

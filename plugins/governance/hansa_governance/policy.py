@@ -109,8 +109,8 @@ class GovernancePolicy:
         if not free:
             found += await self._people(people_of(crossing))
         if self._words:
-            found += self._said(await self._phrase(crossing, free=free), free=free)
-        found += self._paced(crossing, free=free)
+            found += self._check_words(await self._phrase(crossing, free=free), free=free)
+        found += self._check_rate(crossing, free=free)
         return strictest(found) if found else None
 
     async def _phrase(self, crossing: Crossing, *, free: bool) -> str:
@@ -135,7 +135,7 @@ class GovernancePolicy:
         if free:  # whose id holds a word is not locked in by it
             ids = {user.id for user in people_of(crossing)}
             texts = tuple(text for text in texts if text not in ids)
-        return self._words.hit(texts, going)
+        return self._words.find(texts, going)
 
     async def _peers(self, crossing: Crossing) -> list[Verdict]:
         if not self._servers:
@@ -154,12 +154,12 @@ class GovernancePolicy:
         if not self._deny_users and not self._allow_users:
             return found
         for number, user in enumerate(users, 1):
-            glob = self._deny_users.denies(user.id)
+            glob = self._deny_users.matching_glob(user.id)
             if glob:
                 found.append(
                     self._deny("GOV_USER_DENIED", f"deny_users: {glob}", "you are not allowed here", user.id)
                 )
-            elif self._allow_users and not self._allow_users.allows(user.id):
+            elif self._allow_users and not self._allow_users.covers(user.id):
                 found.append(
                     self._deny("GOV_USER_NOT_ALLOWED", "allow_users", "you are not allowed here", user.id)
                 )
@@ -169,14 +169,14 @@ class GovernancePolicy:
                 await asyncio.sleep(0)
         return found
 
-    def _said(self, phrase: str, *, free: bool) -> Iterator[Verdict]:
+    def _check_words(self, phrase: str, *, free: bool) -> Iterator[Verdict]:
         """What can never be stopped may be done without the words: nobody is locked in by them."""
         if phrase:
             why = "it contains a forbidden word"
             text = f"{why}: do it without giving a reason" if free else why
             yield self._deny("GOV_CONTENT", f"words: {phrase}", text, "")
 
-    def _paced(self, crossing: Crossing, *, free: bool) -> Iterator[Verdict]:
+    def _check_rate(self, crossing: Crossing, *, free: bool) -> Iterator[Verdict]:
         actor = _actor(crossing)
         rates = self._device_rates if isinstance(crossing, ToDevice) else self._rates
         if rates is None or actor is None:

@@ -60,8 +60,8 @@ class Servers:
 
     def _of(self, servers: Collection[str]) -> Iterator[RefusedServers]:
         for server in servers:
-            glob = self._deny.denies(server)
+            glob = self._deny.matching_glob(server)
             if glob:
                 yield RefusedServers(server, glob)
-            elif self._allow and not self._allow.allows(server):
+            elif self._allow and not self._allow.covers(server):
                 yield RefusedServers(server, "")

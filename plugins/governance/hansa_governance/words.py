@@ -121,7 +121,7 @@ class PhraseList:
     def __bool__(self) -> bool:
         return bool(self._phrases)
 
-    def hit(self, texts: Iterable[str], going: Callable[[], None] = always) -> str:
+    def find(self, texts: Iterable[str], going: Callable[[], None] = always) -> str:
         """The first forbidden phrase, as configured but for case and signs, empty if there is none. ``going``
         is called again and again meanwhile; what it raises ends the reading.
         """

@@ -193,7 +193,7 @@ class Views:
                 elif key in _FACT_KEYS:
                     facts[key] = pdu
             await asyncio.sleep(0)
-        return ViewDelta(people=tuple(people), facts=await self._facts(facts, version))
+        return ViewDelta(upserts=tuple(people), info=await self._facts(facts, version))
 
     async def _facts(self, state: Mapping[StateKey, Pdu], version: str) -> RoomInfo:
         """The small part of a view, with who said what it says."""
@@ -235,7 +235,7 @@ class Views:
                 person = await person_of(pdu, levels, self.home_of)
                 people[person.user] = person
         facts = await self._facts(around, version) if any(key in _FACT_KEYS for key in changed) else None
-        return ViewDelta(people=tuple(people.values()), gone=tuple(gone), facts=facts)
+        return ViewDelta(upserts=tuple(people.values()), removed=tuple(gone), info=facts)
 
 
 def fact_keys() -> frozenset[StateKey]:

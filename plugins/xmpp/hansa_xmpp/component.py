@@ -130,7 +130,7 @@ class _Stream(ComponentXMPP):
     def init_parser(self) -> None:
         """Bounds on everything that is read (``proto/parse.py``) in place of slixmpp's parser."""
         super().init_parser()
-        self.parser = BoundedParser(StanzaLimits(), self._listener.on_excess)  # type: ignore[assignment]
+        self.parser = BoundedParser(StanzaLimits(), self._listener.on_oversized)  # type: ignore[assignment]
         assert self.transport is not None
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
 
@@ -276,12 +276,12 @@ class ComponentConnection:
         failures = 0
         while True:
             began = self._clock.monotonic()
-            reason = await self._live(listener)
+            reason = await self._run_connection(listener)
             listener.on_state(False, reason)
             failures = 1 if self._clock.monotonic() - began > _BACKOFF.most else failures + 1
             await asyncio.sleep(_BACKOFF.delay(failures, self._random.uniform()))
 
-    async def _live(self, listener: StanzaListener) -> str:
+    async def _run_connection(self, listener: StanzaListener) -> str:
         """One connection from beginning to end; why it ended."""
         options, stream = self._options, _Stream(self._options, listener)
         where = f"{options.host}:{options.port}"
@@ -330,8 +330,8 @@ class ComponentConnection:
             if stanza.to:
                 self._stream.put(stanza)
 
-    async def drained(self) -> None:
-        """See ``Transport.drained``."""
+    async def wait_drained(self) -> None:
+        """See ``Transport.wait_drained``."""
         stream = self._stream
         if stream is not None:
             await asyncio.sleep(0)  # what was put in this tick is written first

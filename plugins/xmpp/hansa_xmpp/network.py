@@ -84,7 +84,7 @@ class XmppNetwork:
 
     async def send(self, delivery: Delivery) -> str:
         """See ``Network.send``."""
-        return await self._ingress.service.show(delivery)
+        return await self._ingress.service.deliver(delivery)
 
     async def show_present(self, link: Link) -> None:
         """See ``ShowsPresent.show_present``."""

@@ -46,14 +46,14 @@ OnGone = Callable[[str, NativeId], None]
 
 @dataclass(slots=True)
 class HostedRoom:
-    """One room. ``sent`` is the ``seq`` of the newest event shown, ``log`` the core room it counts in.
-    ``stale``: what its occupants were shown of it may not be what it is.
+    """One room. ``last_seq`` is the ``seq`` of the newest event shown, ``room_id`` the core room it counts
+    in. ``stale``: what its occupants were shown of it may not be what it is.
     """
 
     muc: Muc
-    log: str
-    gate: asyncio.Future[bool]
-    sent: int = 0
+    room_id: str
+    occupants_verified: asyncio.Future[bool]
+    last_seq: int = 0
     stale: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -72,7 +72,7 @@ class MucService:
         self._rooms: dict[str, HostedRoom] = {}
         self._salt = b""
         self.pings = SelfPing(ctx.random, ctx.config.ping_timeout)
-        self.questions = Questions(ctx.config.component, ctx.clock, ctx.random, self.say)
+        self.questions = Questions(ctx.config.component, ctx.clock, ctx.random, self.send_stanzas)
         #: True while the link is up; ``epoch`` counts how often it came up.
         self.up = False
         self.epoch = 0
@@ -84,9 +84,11 @@ class MucService:
             if link.hosted and (room := self.room(link.native.id)) is not None:
                 for kept in await self._table.load(link.native.id):
                     user = NativeId(self._ctx.id, kept.jid.partition("/")[0])
-                    room.muc.restore(user, kept.nick, kept.jid, kept.joined_seq)
+                    room.muc.restore_session(user, kept.nick, kept.jid, kept.joined_seq)
                     room.stale = self._ctx.governed
-                for _ in room.muc.sync(self.view(link.native.id)):  # nobody is told before they were asked
+                for _ in room.muc.sync_occupants(
+                    self.view(link.native.id)
+                ):  # nobody is told before they were asked
                     await asyncio.sleep(0)
 
     def room(self, native: str) -> HostedRoom | None:
@@ -103,8 +105,8 @@ class MucService:
             if self.up:  # a room that is new has no occupants to ask
                 gate.set_result(True)
             room = self._rooms[native] = HostedRoom(muc, link.room, gate)
-        if room.log != link.room:  # tied to another core room: its log counts anew
-            room.log, room.sent = link.room, 0
+        if room.room_id != link.room:  # tied to another core room: its log counts anew
+            room.room_id, room.last_seq = link.room, 0
             for occupant in room.muc.roster:
                 occupant.sessions = dict.fromkeys(occupant.sessions, 0)
         return room
@@ -116,69 +118,69 @@ class MucService:
         return view
 
     @staticmethod
-    def begins_anew(room: HostedRoom, full: str) -> None:
+    def mark_rejoining(room: HostedRoom, full: str) -> None:
         """A connection asks to come in. If it is known from before and the room is not open again yet, what
         waits is history to it and not live, or it would see the backlog twice.
         """
-        if not room.gate.done():
+        if not room.occupants_verified.done():
             room.muc.roster.suspend(full)
 
-    def say(self, stanzas: Iterable[OutboundStanza]) -> None:
+    def send_stanzas(self, stanzas: Iterable[OutboundStanza]) -> None:
         """Send answers and presences; nothing where the link is down, nobody would get them."""
         with contextlib.suppress(NotConnected):
             self._transport.send(stanzas)
 
-    def changed(self, up: bool) -> None:
+    def on_link_state(self, up: bool) -> None:
         """The link came up or went down."""
         self.up = up
         if up:
             self.epoch += 1
             for native in list(self._rooms):
-                self._spawn(partial(self._validate, native), f"ask the occupants of {native}")
+                self._spawn(partial(self._ping_occupants, native), f"ask the occupants of {native}")
             return
         for room in self._rooms.values():
-            old, room.gate = room.gate, asyncio.get_running_loop().create_future()
+            old, room.occupants_verified = room.occupants_verified, asyncio.get_running_loop().create_future()
             if not old.done():
                 old.set_result(False)
 
-    async def opened(self, room: HostedRoom) -> None:
+    async def wait_verified(self, room: HostedRoom) -> None:
         """Wait until the room may be sent to."""
-        while not await asyncio.shield(room.gate):
+        while not await asyncio.shield(room.occupants_verified):
             pass
 
-    async def _validate(self, native: str) -> None:
+    async def _ping_occupants(self, native: str) -> None:
         """Ask every known connection of a room, forget those that are gone, open the gate."""
         room, epoch = self.room(native), self.epoch
         if room is None:
             return
-        asked = room.muc.roster.receivers()
-        answers = await asyncio.gather(*(self.alive(native, full) for full in asked))
+        asked = room.muc.roster.session_jids()
+        answers = await asyncio.gather(*(self.is_session_alive(native, full) for full in asked))
         if epoch != self.epoch or not self.up:
             return
         dead = [full for full, alive in zip(asked, answers, strict=True) if not alive]
         async with room.lock:
-            await self.done(native, room.muc.lost(dead))
-            if not room.gate.done():
-                room.gate.set_result(True)
+            await self.apply_commands(native, room.muc.close_sessions(dead))
+            if not room.occupants_verified.done():
+                room.occupants_verified.set_result(True)
         if room.stale:
             await self.show_present(native)
         for person in list(self.view(native).joined()):
             user = person.user
-            if user.network == self._ctx.id and not room.muc.roster.expected(user):
+            if user.network == self._ctx.id and not room.muc.roster.is_present_or_joining(user):
                 self._on_gone(native, user)
 
-    async def alive(self, native: str, full: str) -> bool:
+    async def is_session_alive(self, native: str, full: str) -> bool:
         """True if a connection answers a ping of the room."""
         ping, answer = self.pings.make(native, full)
-        self.say([ping])
+        self.send_stanzas([ping])
         return await self.pings.alive(answer)
 
-    async def done(self, native: str, commands: Iterable[Command]) -> None:
+    async def apply_commands(self, native: str, commands: Iterable[Command]) -> None:
         """Carry out what needs no answer from the core."""
         gone, renamed = list[SessionClosed](), list[NickForced]()
         for command in commands:
             if isinstance(command, SendStanzas):
-                self.say(command.stanzas)
+                self.send_stanzas(command.stanzas)
             elif isinstance(command, SessionClosed):
                 gone.append(command)
             elif isinstance(command, NickForced):
@@ -193,7 +195,7 @@ class MucService:
             if left.last:
                 self._on_gone(native, left.user)
 
-    async def show(self, delivery: Delivery) -> str:
+    async def deliver(self, delivery: Delivery) -> str:
         """One event of the log to everybody in the room; the room's stable id of it. Raises
         ``RetryLater``.
         """
@@ -201,27 +203,27 @@ class MucService:
         room = self.room(native)
         if room is None or not self.up:
             raise RetryLater("the component is not connected")
-        if not await asyncio.shield(room.gate):
+        if not await asyncio.shield(room.occupants_verified):
             raise RetryLater("the component lost its connection")
         event = delivery.event
         await self._ctx.present(native)
         async with room.lock:
             if not self.up:
                 raise RetryLater("the component lost its connection")
-            if event.seq > room.sent:
-                commands = room.muc.live(event, delivery.content, self.view(native))
-                room.sent = event.seq
-                await self.done(native, commands)
-        await self._transport.drained()
+            if event.seq > room.last_seq:
+                commands = room.muc.broadcast_event(event, delivery.content, self.view(native))
+                room.last_seq = event.seq
+                await self.apply_commands(native, commands)
+        await self._transport.wait_drained()
         return event.id
 
-    async def admit(self, native: str, enter: JoinRequest) -> None:
+    async def complete_join(self, native: str, enter: JoinRequest) -> None:
         """Let somebody in whom the core has let in: history, then live, without a seam."""
         room = self.room(native)
         if room is None:
             return
         async with room.lock:
-            upto = max(self._ctx.delivered(native), room.sent)
+            upto = max(self._ctx.delivered(native), room.last_seq)
             history = await self._history(native, enter.history, upto)
             await self._ctx.present(native)
             full, view = enter.stanza.sender.full, self.view(native)
@@ -229,9 +231,9 @@ class MucService:
             # Kept before they are told: whoever believes to be here is asked after a crash.
             await self._table.put([StoredSession(room=native, jid=full, nick=enter.nick, joined_seq=upto)])
             admission = JoinGrant(upto=upto, history=history, subject=view.facts.topic)
-            for some in batches(room.muc.admit(enter, admission, view)):
-                self.say(some)
-                await self._transport.drained()  # what comes next is not made before
+            for some in batches(room.muc.complete_join(enter, admission, view)):
+                self.send_stanzas(some)
+                await self._transport.wait_drained()  # what comes next is not made before
 
     async def show_present(self, native: str) -> None:
         """A room is not what its occupants were shown, and no event will say so."""
@@ -239,30 +241,30 @@ class MucService:
         if room is None:
             return
         room.stale = True
-        if not self.up or not await asyncio.shield(room.gate):
+        if not self.up or not await asyncio.shield(room.occupants_verified):
             return  # once they were asked whether they are there
         await self._ctx.present(native)
         async with room.lock:
             if room.stale and self.up:
                 room.stale = False
                 await self._sync(native, room)
-                self.say(room.muc.renewed(self.view(native)))
+                self.send_stanzas(room.muc.renewed(self.view(native)))
 
     async def _sync(self, native: str, room: HostedRoom) -> None:
-        for commands in room.muc.sync(self.view(native)):
-            await self.done(native, commands)
-            await self._transport.drained()
+        for commands in room.muc.sync_occupants(self.view(native)):
+            await self.apply_commands(native, commands)
+            await self._transport.wait_drained()
 
     async def rename(self, native: str, user: NativeId, nick: str) -> None:
         """Give somebody another nick, which the core has taken."""
         room = self.room(native)
         if room is not None:
-            self.say(room.muc.renamed(user, nick))
+            self.send_stanzas(room.muc.announce_nick(user, nick))
             await self._keep_nick(native, user, nick)
 
     async def _keep_nick(self, native: str, user: NativeId, nick: str) -> None:
         room = self.room(native)
-        occupant = room.muc.roster.of(user) if room else None
+        occupant = room.muc.roster.by_user(user) if room else None
         if occupant is not None:
             await self._table.put(
                 StoredSession(room=native, jid=full, nick=nick, joined_seq=seq)

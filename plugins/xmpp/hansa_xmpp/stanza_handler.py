@@ -78,22 +78,24 @@ class StanzaHandler:
         config = ctx.config
         self._ctx = ctx
         self._told = LogLimit(ctx.log)
-        self.service = MucService(ctx, transport, spawn, self.left)
+        self.service = MucService(ctx, transport, spawn, self.on_last_session_closed)
         self._lanes: KeyedQueues[_StanzaTask | _LeaveTask | _Question] = KeyedQueues(
-            self._work, spawn, most=config.queue, most_bytes=config.queue_bytes
+            self._run_lane, spawn, most=config.queue, most_bytes=config.queue_bytes
         )
 
     def on_state(self, up: bool, text: str) -> None:
         """See ``Listener.on_state``."""
-        self.service.changed(up)
+        self.service.on_link_state(up)
         self._ctx.status("up" if up else "down", text)
 
-    def on_excess(self, excess: OversizedStanza) -> None:
+    def on_oversized(self, excess: OversizedStanza) -> None:
         """See ``Listener.on_excess``."""
         self._ctx.count("xmpp_refused", why="excess")
-        stanza = self._read(excess.element)
+        stanza = self._parse(excess.element)
         if stanza is not None:
-            self.service.say(errors.error_reply(_truncate_id(stanza), errors.POLICY_VIOLATION, excess.reason))
+            self.service.send_stanzas(
+                errors.error_reply(_truncate_id(stanza), errors.POLICY_VIOLATION, excess.reason)
+            )
 
     def on_unknown(self, element: Element) -> None:
         """See ``Listener.on_unknown``."""
@@ -102,7 +104,7 @@ class StanzaHandler:
 
     def on_stanza(self, element: Element) -> None:
         """See ``Listener.on_stanza``."""
-        stanza = self._read(element)
+        stanza = self._parse(element)
         if stanza is None:
             return
         if stanza.kind == "iq" and stanza.type in {"result", "error"}:
@@ -118,28 +120,34 @@ class StanzaHandler:
         native = stanza.to.bare
         room = self.service.room(native)
         if room is None:
-            self.service.say(
+            self.service.send_stanzas(
                 errors.error_reply(_truncate_id(stanza), errors.NOT_FOUND, "there is no such room")
             )
         elif stanza.kind == "iq" and stanza.type != "set":
-            self._ask(stanza, room)
+            self._handle_iq(stanza, room)
         else:
             must = stanza.type in {"unavailable", "error"}
             arrived = _StanzaTask(stanza, self.service.epoch)
-            if not self._put(native, stanza.sender.bare, arrived, _size(element), must=must):
+            if not self._enqueue(native, stanza.sender.bare, arrived, _size(element), must=must):
                 self._ctx.count("xmpp_refused", why="queue")
                 text = "too much waits; try again later"
-                self.service.say(errors.error_reply(_truncate_id(stanza), errors.RESOURCE_CONSTRAINT, text))
+                self.service.send_stanzas(
+                    errors.error_reply(_truncate_id(stanza), errors.RESOURCE_CONSTRAINT, text)
+                )
             elif stanza.kind == "presence" and not stanza.type and stanza.child("x", MUC) is not None:
-                self.service.begins_anew(room, stanza.sender.full)
+                self.service.mark_rejoining(room, stanza.sender.full)
 
     def _queue_question(self, stanza: Stanza, element: Element) -> None:
         """A question of anybody, which policies are asked about first."""
         asked = _Question(stanza)
-        if not self._put(self._ctx.config.component, stanza.sender.bare, asked, _size(element), must=False):
+        if not self._enqueue(
+            self._ctx.config.component, stanza.sender.bare, asked, _size(element), must=False
+        ):
             self._ctx.count("xmpp_refused", why="queue")
             text = "too much waits; try again later"
-            self.service.say(errors.error_reply(_truncate_id(stanza), errors.RESOURCE_CONSTRAINT, text))
+            self.service.send_stanzas(
+                errors.error_reply(_truncate_id(stanza), errors.RESOURCE_CONSTRAINT, text)
+            )
 
     async def _answer(self, stanza: Stanza) -> None:
         """A question to the service, a room or an occupant, unless a policy denies its server."""
@@ -156,26 +164,28 @@ class StanzaHandler:
                 await self._ctx.present(link.native.id)
         if not verdict.allowed:
             self._ctx.count("xmpp_refused", why=errors.FORBIDDEN.name)
-            self.service.say(errors.error_reply(_truncate_id(stanza), errors.FORBIDDEN, verdict.text))
+            self.service.send_stanzas(
+                errors.error_reply(_truncate_id(stanza), errors.FORBIDDEN, verdict.text)
+            )
         elif not stanza.to.local:
             self._to_service(stanza)
         elif (room := self.service.room(stanza.to.bare)) is None:
-            self.service.say(
+            self.service.send_stanzas(
                 errors.error_reply(_truncate_id(stanza), errors.NOT_FOUND, "there is no such room")
             )
         else:
-            self._ask(stanza, room)
+            self._handle_iq(stanza, room)
 
-    def left(self, native: str, user: NativeId) -> None:
+    def on_last_session_closed(self, native: str, user: NativeId) -> None:
         """The core has to be told that somebody left, unless they are back when their turn comes."""
-        self._put(native, user.id, _LeaveTask(user), 0, must=True)
+        self._enqueue(native, user.id, _LeaveTask(user), 0, must=True)
 
-    def _put(
+    def _enqueue(
         self, native: str, bare: str, item: _StanzaTask | _LeaveTask | _Question, size: int, *, must: bool
     ) -> bool:
         return self._lanes.put(native, bare, item, size, must=must)
 
-    def _read(self, element: Element) -> Stanza | None:
+    def _parse(self, element: Element) -> Stanza | None:
         component = self._ctx.config.component
         try:
             return read(element, component)
@@ -188,7 +198,9 @@ class StanzaHandler:
         self._ctx.count("xmpp_refused", why=errors.JID_MALFORMED.name)
         # Nobody has the address that it was sent to, so the service speaks for it.
         stanza = _truncate_id(read(Element(element.tag, {**element.attrib, "to": component}), component))
-        self.service.say(errors.error_reply(stanza, errors.JID_MALFORMED, "the address is malformed"))
+        self.service.send_stanzas(
+            errors.error_reply(stanza, errors.JID_MALFORMED, "the address is malformed")
+        )
         return None
 
     def _to_service(self, stanza: Stanza) -> None:
@@ -199,16 +211,16 @@ class StanzaHandler:
                 if link.hosted and view is not None and view.facts.join_rule == "public":
                     rooms.append((link.native.id, view.facts.name or link.native.id.partition("@")[0]))
             for command in iq.to_service(stanza, sorted(rooms)):
-                self.service.say(command.stanzas)
+                self.service.send_stanzas(command.stanzas)
         elif stanza.kind == "message":
-            self.service.say(errors.error_reply(_truncate_id(stanza), errors.UNAVAILABLE))
+            self.service.send_stanzas(errors.error_reply(_truncate_id(stanza), errors.UNAVAILABLE))
 
-    def _ask(self, stanza: Stanza, room: HostedRoom) -> None:
+    def _handle_iq(self, stanza: Stanza, room: HostedRoom) -> None:
         for command in iq.to_room(stanza, room.muc, self.service.view(room.muc.room)):
             if not isinstance(command, GroupchatMessage):
-                self.service.say(command.stanzas)
+                self.service.send_stanzas(command.stanzas)
 
-    async def _work(self, native: str, items: Sequence[_StanzaTask | _LeaveTask | _Question]) -> None:
+    async def _run_lane(self, native: str, items: Sequence[_StanzaTask | _LeaveTask | _Question]) -> None:
         """One person's turn in one room. Words that follow each other are submitted together."""
         words: list[GroupchatMessage] = []
         for item in items:
@@ -216,39 +228,39 @@ class StanzaHandler:
                 try:
                     await self._answer(item.stanza)
                 except StoreFault:
-                    self.service.say(errors.error_reply(_truncate_id(item.stanza), *_FAULT))
+                    self.service.send_stanzas(errors.error_reply(_truncate_id(item.stanza), *_FAULT))
                 continue
             room = self.service.room(native)
             if room is None:
                 return
-            await self.service.opened(room)
+            await self.service.wait_verified(room)
             if isinstance(item, _LeaveTask):
-                await self._say(native, words)
+                await self._submit_messages(native, words)
                 await self._leave(native, item.user)
                 continue
             stanza = item.stanza
             if stanza.kind == "iq":
                 commands: Sequence[Command] = iq.to_room(stanza, room.muc, self.service.view(native))
             else:
-                commands = room.muc.receive(stanza)
+                commands = room.muc.handle_stanza(stanza)
             for command in commands:
                 if isinstance(command, GroupchatMessage):
                     words.append(command)
                     continue
-                await self._say(native, words)
+                await self._submit_messages(native, words)
                 if isinstance(command, JoinRequest):
                     await self._enter(native, room, command, item.epoch)
                 elif isinstance(command, NickChange):
                     await self._rename(native, room, command)
                 elif isinstance(command, Ignored):
                     self._ctx.count("xmpp_ignored", why=command.why)
-            await self.service.done(native, commands)
+            await self.service.apply_commands(native, commands)
             if room.muc.roster.suspended(stanza.sender.full):  # and was not let in again
-                await self.service.done(native, room.muc.lost([stanza.sender.full]))
-        await self._say(native, words)
+                await self.service.apply_commands(native, room.muc.close_sessions([stanza.sender.full]))
+        await self._submit_messages(native, words)
 
     async def _enter(self, native: str, room: HostedRoom, enter: JoinRequest, epoch: int) -> None:
-        if not await self._still_there(native, enter, epoch):
+        if not await self._is_still_connected(native, enter, epoch):
             room.muc.roster.release(enter.user)
             return
         person = self.service.view(native).person(enter.user)
@@ -261,16 +273,16 @@ class StanzaHandler:
             refused = await self._unwelcome(native, enter)
         if refused is not None:
             self._ctx.count("xmpp_refused", why=refused[0].name)
-            self.service.say(room.muc.refused(enter, *refused))
+            self.service.send_stanzas(room.muc.reply_error(enter, *refused))
             return
-        await self.service.opened(room)
-        if await self._still_there(native, enter, epoch):
+        await self.service.wait_verified(room)
+        if await self._is_still_connected(native, enter, epoch):
             try:
-                await self.service.admit(native, enter)
+                await self.service.complete_join(native, enter)
             except StoreFault:
                 self._ctx.count("xmpp_refused", why=errors.RESOURCE_CONSTRAINT.name)
-                self.service.say(room.muc.refused(enter, *_FAULT))
-                self.left(native, enter.user)
+                self.service.send_stanzas(room.muc.reply_error(enter, *_FAULT))
+                self.on_last_session_closed(native, enter.user)
         else:
             room.muc.roster.release(enter.user)
             await self._leave(native, enter.user)
@@ -290,9 +302,11 @@ class StanzaHandler:
         verdict = await self._ctx.check(crossing)
         return None if verdict.allowed else (errors.FORBIDDEN, verdict.text)
 
-    async def _still_there(self, native: str, enter: JoinRequest, epoch: int) -> bool:
+    async def _is_still_connected(self, native: str, enter: JoinRequest, epoch: int) -> bool:
         """Who asked over a link that has broken since may be gone, and nobody would tell us."""
-        return epoch == self.service.epoch or await self.service.alive(native, enter.stanza.sender.full)
+        return epoch == self.service.epoch or await self.service.is_session_alive(
+            native, enter.stanza.sender.full
+        )
 
     async def _rename(self, native: str, room: HostedRoom, rename: NickChange) -> None:
         content = Member(user=rename.user, membership=Membership.JOIN, name=rename.nick)
@@ -302,9 +316,9 @@ class StanzaHandler:
             with suppress(StoreFault):  # it is only a restart that has them under the nick of before
                 await self.service.rename(native, rename.user, rename.nick)
         else:
-            self.service.say(room.muc.refused(rename, *refused))
+            self.service.send_stanzas(room.muc.reply_error(rename, *refused))
 
-    async def _say(self, native: str, words: list[GroupchatMessage]) -> None:
+    async def _submit_messages(self, native: str, words: list[GroupchatMessage]) -> None:
         """Submit and empty ``words``; who is refused is told. What is taken is shown by the log, not here."""
         if not words:
             return
@@ -325,18 +339,18 @@ class StanzaHandler:
                 refused = (errors.FORBIDDEN, refused[1])  # an invite: of persons, not of words
             if refused is not None:
                 self._ctx.count("xmpp_refused", why=refused[0].name)
-                self.service.say(errors.error_reply(say.stanza, *refused))
+                self.service.send_stanzas(errors.error_reply(say.stanza, *refused))
             elif say.stanza.kind == "iq":
-                self.service.say(iq.result(say.stanza).stanzas)
+                self.service.send_stanzas(iq.result(say.stanza).stanzas)
         if room is not None and any(r is not None and r[0] == errors.NOT_ACCEPTABLE for r in answers):
             # The authority does not know this person as joined; then they are not here either.
-            occupant = room.muc.roster.of(said[0].user)
+            occupant = room.muc.roster.by_user(said[0].user)
             for full in list(occupant.sessions) if occupant else ():
-                await self.service.done(native, room.muc.gone(full, 307, 333))
+                await self.service.apply_commands(native, room.muc.close_session(full, 307, 333))
 
     async def _leave(self, native: str, user: NativeId) -> None:
         room = self.service.room(native)
-        if room is None or room.muc.roster.expected(user):
+        if room is None or room.muc.roster.is_present_or_joining(user):
             return
         person = self.service.view(native).person(user)
         if person is None or person.membership is not Membership.JOIN:

@@ -27,7 +27,7 @@ class StanzaListener(Protocol):
         """An element that is no stanza (RFC 6120 section 4.9.3.24); the link goes on."""
         ...
 
-    def on_excess(self, excess: OversizedStanza) -> None:
+    def on_oversized(self, excess: OversizedStanza) -> None:
         """A stanza over the bounds, without its content."""
         ...
 
@@ -53,6 +53,6 @@ class Transport(Protocol):
         """
         ...
 
-    async def drained(self) -> None:
+    async def wait_drained(self) -> None:
         """Wait until what was sent is mostly written, or the link is down."""
         ...

@@ -56,22 +56,22 @@ class Room:
         self.sync()
 
     def receive(self, text: str) -> list[Command]:
-        return self.muc.receive(arrived(text))
+        return self.muc.handle_stanza(arrived(text))
 
     def enter(self, full: str, nick: str, *history: Event) -> list[OutboundStanza]:
         (request,) = self.receive(join(full, nick))
         assert isinstance(request, JoinRequest)
         person = RoomMember(user=request.user, membership=Membership.JOIN, name=nick)
-        self.view.apply(ViewDelta(people=(person,)))
+        self.view.apply(ViewDelta(upserts=(person,)))
         bodies = [(event, convert.body_from_content(event.content)) for event in history]
         past = [HistoryEntry(event, render.xml_text(body)) for event, body in bodies if body is not None]
         admission = JoinGrant(upto=self.seq, history=past, subject=self.view.facts.topic)
-        return list(self.muc.admit(request, admission, self.view))
+        return list(self.muc.complete_join(request, admission, self.view))
 
     def sync(self) -> list[OutboundStanza]:
         return [
             s
-            for some in self.muc.sync(self.view)
+            for some in self.muc.sync_occupants(self.view)
             for c in some
             if isinstance(c, SendStanzas)
             for s in c.stanzas
@@ -92,13 +92,13 @@ class Room:
         )
 
     def live(self, sender: NativeId, content: Content, origin: str = "") -> list[Command]:
-        return self.muc.live(self.event(sender, content, origin), content, self.view)
+        return self.muc.broadcast_event(self.event(sender, content, origin), content, self.view)
 
     def member(
         self, user: NativeId, membership: Membership, sender: NativeId, name: str = "", reason: str = ""
     ) -> list[Command]:
         person = RoomMember(user=user, membership=membership, name=name or None)
-        self.view.apply(ViewDelta(people=(person,)))
+        self.view.apply(ViewDelta(upserts=(person,)))
         return self.live(sender, Member(user=user, membership=membership, name=name or None, reason=reason))
 
 
@@ -130,7 +130,7 @@ def test_a_join_shows_occupants_oneself_history_and_the_subject_last() -> None:
 
 def test_the_subject_is_sent_even_when_it_is_empty() -> None:
     room = Room()
-    room.view.apply(ViewDelta(facts=RoomInfo()))
+    room.view.apply(ViewDelta(info=RoomInfo()))
     last = elements(room.enter(JULIET, "juliet"))[-1]
     assert [c.tag for c in last] == [f"{{{NS}}}subject"]
 
@@ -154,13 +154,13 @@ def test_nothing_is_said_of_a_join_before_it_is_granted() -> None:
     (request,) = room.receive(join(JULIET, "juliet"))
     assert isinstance(request, JoinRequest)
     assert (request.user, request.nick, request.history) == (J, "juliet", HistoryRequest())
-    assert room.muc.roster.session(JULIET) is None
-    refused = elements(room.muc.refused(request, errors.FORBIDDEN, "no [d1]"))
+    assert room.muc.roster.by_session(JULIET) is None
+    refused = elements(room.muc.reply_error(request, errors.FORBIDDEN, "no [d1]"))
     text = ET.tostring(refused[0], encoding="unicode")
     assert "http://jabber.org/protocol/muc" in text
     assert f'by="{ROOM}"' in text
     assert "no [d1]" in text
-    assert lines(room.muc.refused(request, errors.FORBIDDEN, "")) == [
+    assert lines(room.muc.reply_error(request, errors.FORBIDDEN, "")) == [
         "juliet/a < juliet presence error: auth forbidden"
     ]
 
@@ -174,7 +174,7 @@ def test_a_taken_nick_is_a_conflict_and_a_refused_one_is_free_again() -> None:
     (request,) = room.receive(join(JULIET, "capulet"))
     assert isinstance(request, JoinRequest)
     assert said(room.receive(join("nurse@x.example/n", "capulet")))[0].endswith("cancel conflict")
-    room.muc.refused(request, errors.FORBIDDEN, "")
+    room.muc.reply_error(request, errors.FORBIDDEN, "")
     assert isinstance(room.receive(join("nurse@x.example/n", "capulet"))[0], JoinRequest)
 
 
@@ -197,14 +197,14 @@ def test_a_second_connection_of_one_account_shares_its_nick() -> None:
         "romeo/b < juliet presence unavailable:",
     ]
     assert others(left) == [SessionClosed(J, "juliet@x.example/phone", last=True)]
-    assert room.muc.roster.of(J) is None
+    assert room.muc.roster.by_user(J) is None
 
 
 def test_the_same_join_twice_is_answered_twice() -> None:
     room = Room()
     first = lines(room.enter(JULIET, "juliet"))
     assert lines(room.enter(JULIET, "juliet")) == first
-    assert room.muc.roster.receivers() == (JULIET,)
+    assert room.muc.roster.session_jids() == (JULIET,)
 
 
 def test_coming_back_under_another_nick_is_a_rename_and_a_whole_join() -> None:
@@ -227,13 +227,13 @@ def test_a_nick_change() -> None:
     (request,) = room.receive(join(JULIET, "capulet", inner=""))
     assert isinstance(request, NickChange)
     assert request.nick == "capulet"
-    assert lines(room.muc.renamed(J, "capulet")) == [
+    assert lines(room.muc.announce_nick(J, "capulet")) == [
         "romeo/b < juliet presence unavailable: -> capulet [303]",
         "juliet/a < juliet presence unavailable: -> capulet [110 303]",
         "romeo/b < capulet presence:",
         "juliet/a < capulet presence: [110]",
     ]
-    assert room.muc.roster.at("juliet") is None
+    assert room.muc.roster.by_nick("juliet") is None
     assert said(room.receive(join(JULIET, "Alice", inner="")))[0].endswith("cancel conflict")
     assert room.receive(join(JULIET, "capulet", inner="<show>away</show>")) == [Ignored("status")]
 
@@ -339,7 +339,7 @@ def test_nobody_is_given_twice_what_was_history() -> None:
     room.seq += 1
     event = room.event(ALICE, Message(text="hello"))
     room.enter(JULIET, "juliet", event)
-    assert said(room.muc.live(event, event.content, room.view)) == [
+    assert said(room.muc.broadcast_event(event, event.content, room.view)) == [
         "romeo/b < Alice message groupchat: body=hello"
     ]
 
@@ -404,7 +404,7 @@ def test_a_leave_that_a_later_join_undid_moves_nobody() -> None:
     leave = Member(user=J, membership=Membership.LEAVE)
     assert room.live(J, leave) == []
     assert room.live(ALICE, leave) == []
-    assert room.muc.roster.session(JULIET) is not None
+    assert room.muc.roster.by_session(JULIET) is not None
 
 
 @pytest.mark.parametrize("kind", ["message", "presence"])
@@ -426,12 +426,12 @@ def test_an_error_from_a_dead_connection_evicts_it(kind: str) -> None:
 def test_people_unknown_to_events_are_found_in_the_view() -> None:
     room = Room()
     room.enter(JULIET, "juliet")
-    room.view.apply(ViewDelta(people=(alice(),)))
+    room.view.apply(ViewDelta(upserts=(alice(),)))
     assert said(room.live(ALICE, Message(text="hi"))) == [
         "juliet/a < Alice presence:",
         "juliet/a < Alice message groupchat: body=hi",
     ]
-    room.view.apply(ViewDelta(gone=(ALICE,), people=(RoomMember(user=BOB, membership=Membership.JOIN),)))
+    room.view.apply(ViewDelta(removed=(ALICE,), upserts=(RoomMember(user=BOB, membership=Membership.JOIN),)))
     assert lines(room.sync()) == [
         "juliet/a < Alice presence unavailable:",
         "juliet/a < bob presence:",
@@ -486,7 +486,7 @@ DISCO = "<query xmlns='http://jabber.org/protocol/disco#info'/>"
 
 def test_disco_says_conference_at_the_room_and_at_the_service() -> None:
     room = Room()
-    room.view.apply(ViewDelta(facts=RoomInfo(name="The & Lobby")))
+    room.view.apply(ViewDelta(info=RoomInfo(name="The & Lobby")))
     answers = [
         *ask(room, iq(JULIET, ROOM, DISCO)),
         *query.to_service(arrived(iq(JULIET, GW, DISCO)), []),
@@ -501,7 +501,7 @@ def test_disco_says_conference_at_the_room_and_at_the_service() -> None:
     assert all(
         f'var="{v}"' in text for v in ("muc_open", "muc_public", "urn:xmpp:occupant-id:0", "urn:xmpp:sid:0")
     )
-    room.view.apply(ViewDelta(facts=RoomInfo(join_rule="invite")))
+    room.view.apply(ViewDelta(info=RoomInfo(join_rule="invite")))
     (answer,) = ask(room, iq(JULIET, ROOM, DISCO))
     assert isinstance(answer, SendStanzas)
     text = ET.tostring(elements(answer.stanzas)[0], encoding="unicode")
@@ -522,7 +522,7 @@ FORM = "<x xmlns='jabber:x:data' type='submit'><field var='{}'><value>{}</value>
 
 def test_the_rooms_name_by_the_owner_form() -> None:
     room = Room()
-    room.view.apply(ViewDelta(facts=RoomInfo(name="Old <name>")))
+    room.view.apply(ViewDelta(info=RoomInfo(name="Old <name>")))
     named = OWNER.format(FORM.format("muc#roomconfig_roomname", "New"))
     assert said(ask(room, iq(JULIET, ROOM, named, "set"))) == ["juliet/a < * iq error: auth forbidden"]
     room.enter(JULIET, "juliet")
@@ -587,9 +587,9 @@ def test_whatever_happens_a_nick_has_one_holder_and_a_person_one_nick(
         request = pending.pop(bare, None)
         if request is not None:  # one person's requests are answered in order
             if what == "refuse" or isinstance(request, NickChange):
-                room.muc.refused(request, errors.FORBIDDEN, "")
+                room.muc.reply_error(request, errors.FORBIDDEN, "")
             else:
-                list(room.muc.admit(request, JoinGrant(upto=0), room.view))
+                list(room.muc.complete_join(request, JoinGrant(upto=0), room.view))
         if what in {"join", "nick"}:
             commands = room.receive(join(full, nick, X if what == "join" else ""))
             pending.update((bare, c) for c in commands if isinstance(c, JoinRequest | NickChange))
@@ -603,13 +603,15 @@ def test_whatever_happens_a_nick_has_one_holder_and_a_person_one_nick(
         occupants = list(room.muc.roster)
         assert len({o.nick for o in occupants}) == len(occupants)
         for occupant in occupants:
-            assert room.muc.roster.at(occupant.nick) is occupant
+            assert room.muc.roster.by_nick(occupant.nick) is occupant
             assert occupant.sessions or occupant.user.network == "matrix"
-            assert all(room.muc.roster.session(f) is occupant for f in occupant.sessions)
+            assert all(room.muc.roster.by_session(f) is occupant for f in occupant.sessions)
     for request in pending.values():
-        room.muc.refused(request, errors.FORBIDDEN, "")
+        room.muc.reply_error(request, errors.FORBIDDEN, "")
     held = {o.nick for o in room.muc.roster}
-    assert all(room.muc.roster.free(n, NativeId("x", "new")) == (n not in held) for n in ("n1", "n2", "n3"))
+    assert all(
+        room.muc.roster.is_nick_free(n, NativeId("x", "new")) == (n not in held) for n in ("n1", "n2", "n3")
+    )
 
 
 def test_a_large_room_is_shown_some_people_at_a_time() -> None:
@@ -623,17 +625,18 @@ def test_a_large_room_is_shown_some_people_at_a_time() -> None:
     room = Room()
     room.view.load(people)
     steps = [
-        sum(len(c.stanzas) for c in some if isinstance(c, SendStanzas)) for some in room.muc.sync(room.view)
+        sum(len(c.stanzas) for c in some if isinstance(c, SendStanzas))
+        for some in room.muc.sync_occupants(room.view)
     ]
     assert sum(steps) == 1000 and max(steps) <= 200
-    assert not any(some for some in room.muc.sync(room.view))
+    assert not any(some for some in room.muc.sync_occupants(room.view))
     (request,) = room.receive(join(JULIET, "juliet"))
     assert isinstance(request, JoinRequest)
     person = RoomMember(user=request.user, membership=Membership.JOIN, name="juliet")
-    room.view.apply(ViewDelta(people=(person,)))
-    shown = room.muc.admit(request, JoinGrant(upto=0), room.view)
+    room.view.apply(ViewDelta(upserts=(person,)))
+    shown = room.muc.complete_join(request, JoinGrant(upto=0), room.view)
     first = next(shown)
-    assert room.muc.roster.session(JULIET) is not None, "with the first stanza they are in"
+    assert room.muc.roster.by_session(JULIET) is not None, "with the first stanza they are in"
     room.member(people[900].user, Membership.LEAVE, people[900].user)
     room.member(
         NativeId("matrix", "@new:m.example"), Membership.JOIN, NativeId("matrix", "@new:m.example"), "New"
@@ -648,7 +651,7 @@ def test_who_leaves_while_they_are_let_in_is_shown_nothing_more() -> None:
     room = Room(*(alice(),))
     (request,) = room.receive(join(JULIET, "juliet"))
     assert isinstance(request, JoinRequest)
-    shown = room.muc.admit(request, JoinGrant(upto=0), room.view)
+    shown = room.muc.complete_join(request, JoinGrant(upto=0), room.view)
     next(shown)
     room.receive(f"<presence from='{JULIET}' to='{ROOM}' type='unavailable'/>")
     assert list(shown) == []

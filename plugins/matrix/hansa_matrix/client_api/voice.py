@@ -96,7 +96,7 @@ class Voice:
             content=what,
             ts=self._ctx.clock.now(),
             native=Spoken(draft=draft, handle=handle, follows=follows),
-            draft=True,
+            local=True,
         )
         (outcome,) = await self._ctx.submit([inbound])
         if outcome.refusal is not None:

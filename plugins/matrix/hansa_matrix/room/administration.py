@@ -84,7 +84,7 @@ class Administration:
             content=what,
             ts=self._ctx.clock.now(),
             native=draft,
-            draft=True,
+            local=True,
         )
         return (await self._ctx.submit([inbound]))[0]
 

@@ -261,7 +261,7 @@ class Founder:
             )
         view = RoomView("")
         view.apply(
-            ViewDelta(people=(RoomMember(user=who, membership=Standing.JOIN, server=self._own.server),))
+            ViewDelta(upserts=(RoomMember(user=who, membership=Standing.JOIN, server=self._own.server),))
         )
         await judging.drafts(room_id, view, said)
 

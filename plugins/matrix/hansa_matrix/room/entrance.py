@@ -216,9 +216,9 @@ class Entrance:
         view: ViewDelta = await self._own.views.whole(shown, room.version.id, levels)
         if linked:  # we had left: what is known of the room's people is from then
             before = self._ctx.view(room.room_id)
-            here = {person.user for person in view.people}
+            here = {person.user for person in view.upserts}
             gone = [user for user in (before.people if before else ()) if user not in here]
-            await self._ctx.reconcile(room.room_id, replace(view, gone=tuple(gone)))
+            await self._ctx.reconcile(room.room_id, replace(view, removed=tuple(gone)))
         return OpenedRoom(native=native, authority=True, view=view)
 
     async def complete(self, room: MatrixRoom) -> None:

@@ -61,7 +61,7 @@ class Judging:
             content=await meaning(said.draft, self._views.home_of),
             ts=self._ctx.clock.now(),
             native=Spoken(draft=said.draft),
-            draft=True,
+            local=True,
         )
         facts = replace(facts_of_native(inbound, said.server), sender_server=said.server, automatic=True)
         return inbound.content, facts

@@ -103,7 +103,7 @@ class Speech:
             return made
         pdu, more, change = made
         self._sent(pdu, handle)
-        both = ViewDelta(people=view.people + change.people, gone=change.gone, facts=change.facts)
+        both = ViewDelta(upserts=view.upserts + change.upserts, removed=change.removed, info=change.info)
         return self._draft.prepared([*writes, *more], native_id=pdu.event_id, view=both)
 
     def _sent(self, pdu: Pdu, handle: Handle | None) -> None:

@@ -91,7 +91,7 @@ class Uncommitted:
         if self.head is self.room.head and not self.stored and self._resident == self.room.resident:
             return []
         self._keeping = self.room.keeping(self.head, resident=self._resident, attended=self._attended)
-        return [self.ctx.store.owned(write) for write in (*self._keeping, *self.passing.closing())]
+        return [self.ctx.store.with_scope(write) for write in (*self._keeping, *self.passing.closing())]
 
     async def commit(self, writes: Sequence[Write]) -> None:
         """Commit events outside a turn of the core: of a room that nobody else writes to yet. It is one
@@ -491,8 +491,8 @@ class Uncommitted:
         view: ViewDelta | None = None,
     ) -> Prepared:
         """What the turn says of one event, with everything redacted by it."""
-        owned = [self.ctx.store.owned(write) for write in writes]
+        owned = [self.ctx.store.with_scope(write) for write in writes]
         blanked, self._blanked = tuple(self._blanked), []
         return Prepared(
-            writes=owned, native_id=native_id, shown=shown, view=view or ViewDelta(), blanked=blanked
+            writes=owned, native_id=native_id, visible=shown, view_delta=view or ViewDelta(), redacted=blanked
         )

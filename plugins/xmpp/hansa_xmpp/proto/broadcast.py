@@ -47,7 +47,9 @@ class Broadcast:
         self.room = room
         self._occupant_id = occupant_id
 
-    def present(self, who: Occupant, to: Iterable[str], codes: Iterable[int] = ()) -> OutboundStanza:
+    def available_presence(
+        self, who: Occupant, to: Iterable[str], codes: Iterable[int] = ()
+    ) -> OutboundStanza:
         """``who`` is here."""
         affiliation, role = _STANDING[who.role]
         item = xml_element("item", affiliation=affiliation, role=role, jid=self._address(who))
@@ -56,7 +58,7 @@ class Broadcast:
             inner += xml_element("nick", NICK, render.xml_text(who.name))
         return render.stanza("presence", f"{self.room}/{who.nick}", to, inner)
 
-    def absent(
+    def unavailable_presence(
         self, who: Occupant, to: Iterable[str], parting: LeaveReason, codes: Iterable[int] = ()
     ) -> OutboundStanza:
         """``who`` is not here (under this nick) any more."""
@@ -75,7 +77,7 @@ class Broadcast:
         x = self._x(item, (*parting.codes, *codes)) + self._mark(who.user)
         return render.stanza("presence", f"{self.room}/{who.nick}", to, x, type_="unavailable")
 
-    def words(
+    def groupchat_message(
         self, event: Event, body: str, nick: str, to: Iterable[str], *, delayed: bool = False
     ) -> OutboundStanza:
         """A message of the log; ``body`` is XML already. It carries the id its sender gave it, or else the
@@ -94,7 +96,9 @@ class Broadcast:
         sender = f"{self.room}/{nick}"
         return render.stanza("message", sender, to, inner, type_="groupchat", id_=ids.id or event.id)
 
-    def subject(self, text: str, to: Iterable[str], *, nick: str = "", id_: str = "") -> OutboundStanza:
+    def subject_message(
+        self, text: str, to: Iterable[str], *, nick: str = "", id_: str = ""
+    ) -> OutboundStanza:
         """The subject, also when it is empty."""
         sender = f"{self.room}/{nick}" if nick else self.room
         inner = f"<subject>{render.xml_text(text)}</subject>"
@@ -107,7 +111,7 @@ class Broadcast:
         inner = xml_element("x", MUC_USER, xml_element("invite", "", reason, **{"from": sender}))
         return render.stanza("message", self.room, [content.user.id], inner)
 
-    def configured(self, to: Iterable[str]) -> OutboundStanza:
+    def config_changed(self, to: Iterable[str]) -> OutboundStanza:
         """The room's name changed: clients ask for it again (XEP-0045 section 10.2)."""
         return render.stanza("message", self.room, to, self._x("", [CONFIGURED]), type_="groupchat")
 

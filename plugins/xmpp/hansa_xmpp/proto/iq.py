@@ -106,10 +106,10 @@ def _payload(stanza: Stanza) -> Element | list[SendStanzas]:
 
 def _to_occupant(stanza: Stanza, asked: Element, muc: Muc) -> Sequence[SendStanzas | GroupchatMessage]:
     """XEP-0410: the answer to a ping of oneself says whether one is still in the room."""
-    here = muc.roster.session(stanza.sender.full)
+    here = muc.roster.by_session(stanza.sender.full)
     if here is None:
         return _refuse(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
-    if muc.roster.at(stanza.to.resource) is None:
+    if muc.roster.by_nick(stanza.to.resource) is None:
         return _refuse(stanza, errors.NOT_FOUND, "no occupant has this nick")
     if asked.tag == f"{{{PING}}}ping" and here.nick == stanza.to.resource:
         return [result(stanza)]
@@ -137,7 +137,7 @@ def _owner(
     stanza: Stanza, asked: Element, muc: Muc, view: RoomView
 ) -> Sequence[SendStanzas | GroupchatMessage]:
     """Who may change the name is for the room's authority to say, not for us."""
-    if muc.roster.session(stanza.sender.full) is None:
+    if muc.roster.by_session(stanza.sender.full) is None:
         return _refuse(stanza, errors.FORBIDDEN, "you are not in this room")
     if stanza.type == "get":
         return [result(stanza, xml_element("query", MUC_OWNER, _form(view.facts.name)))]

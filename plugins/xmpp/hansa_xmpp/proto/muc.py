@@ -1,9 +1,9 @@
 """A hosted MUC (XEP-0045) without I/O.
 
-``receive`` takes one stanza and says what is to be done about it. What changes the room is a request
+``handle_stanza`` takes one stanza and says what is to be done about it. What changes the room is a request
 (``JoinRequest``, ``NickChange``, ``GroupchatMessage``): its caller asks the core first and comes back with
-``admit``, ``renamed`` or an error. Leaving is done at once. ``live`` shows one event of the log; nothing said
-is shown before that.
+``complete_join``, ``announce_nick`` or an error. Leaving is done at once. ``broadcast_event`` shows one event
+of the log; nothing said is shown before that.
 
 Nobody is announced by a request that may still be refused, a nick asked for is kept for the asker meanwhile.
 
@@ -60,18 +60,18 @@ class Muc:
         """The person who sent a stanza."""
         return NativeId(self._network, stanza.sender.bare)
 
-    def receive(self, stanza: Stanza) -> list[Command]:
+    def handle_stanza(self, stanza: Stanza) -> list[Command]:
         """A message or presence to the room or one of its occupants."""
         if stanza.type == "error":
             if stanza.condition in errors.KICKABLE:
-                return self.gone(stanza.sender.full, broadcast.KICKED, broadcast.SERVICE_ERROR)
+                return self.close_session(stanza.sender.full, broadcast.KICKED, broadcast.SERVICE_ERROR)
             return [Ignored("error")]
         if len(stanza.id.encode()) > MAX_ID:
             return _refuse(replace(stanza, id=""), errors.BAD_REQUEST, f"the id has over {MAX_ID} bytes")
         if stanza.kind == "message":
             return self._message(stanza)
         if stanza.type == "unavailable":
-            return self.gone(stanza.sender.full)
+            return self.close_session(stanza.sender.full)
         if stanza.type:
             return [Ignored("presence type")]
         return self._presence(stanza)
@@ -79,7 +79,7 @@ class Muc:
     def _presence(self, stanza: Stanza) -> list[Command]:
         nick = stanza.to.resource
         user = self.user(stanza)
-        here = self.roster.session(stanza.sender.full)
+        here = self.roster.by_session(stanza.sender.full)
         x = stanza.child("x", MUC)
         if not nick.strip():  # XEP-0045 section 17.1: nor one that nobody can see
             return _refuse(stanza, errors.JID_MALFORMED, "a nick is needed: room@service/nick")
@@ -91,11 +91,11 @@ class Muc:
             return [Ignored("status")]
         if x is not None and here is None and len(self.roster) >= self._max_sessions:
             return _refuse(stanza, errors.ROOM_FULL, "the room is full")
-        occupant = self.roster.of(user)
+        occupant = self.roster.by_user(user)
         if x is not None and occupant is not None and set(occupant.sessions) - {stanza.sender.full}:
             self.roster.reserve(user, occupant.nick)
             return [JoinRequest(stanza, user, occupant.nick, _asked(stanza))]
-        if not self.roster.free(nick, user):
+        if not self.roster.is_nick_free(nick, user):
             return _refuse(stanza, errors.CONFLICT, "this nick is taken")
         self.roster.reserve(user, nick)
         return [
@@ -103,7 +103,7 @@ class Muc:
         ]
 
     def _message(self, stanza: Stanza) -> list[Command]:
-        if self.roster.session(stanza.sender.full) is None:
+        if self.roster.by_session(stanza.sender.full) is None:
             return _refuse(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
         if stanza.type in {"", "normal"} and (invite := convert.parse_invite(stanza)) is not None:
             invited = jid.person(invite.user, jid.domain_of(self.room)) or NativeId(
@@ -127,69 +127,73 @@ class Muc:
             return [Ignored("no words")]
         return [GroupchatMessage(stanza, self.user(stanza), content, ids)]
 
-    def gone(self, full: str, *codes: int) -> list[Command]:
+    def close_session(self, full: str, *codes: int) -> list[Command]:
         """A connection left, or was found dead."""
-        occupant = self.roster.session(full)
+        occupant = self.roster.by_session(full)
         if occupant is None:
             return [Ignored("not here")]
-        itself = self._say.absent(occupant, [full], LeaveReason(codes=codes), [broadcast.SELF])
-        self.roster.part(full)
+        itself = self._say.unavailable_presence(occupant, [full], LeaveReason(codes=codes), [broadcast.SELF])
+        self.roster.remove_session(full)
         last = not occupant.sessions
         stanzas = [itself]
         if last:
-            stanzas.append(self._say.absent(occupant, self.roster.receivers(), LeaveReason(codes=codes)))
+            stanzas.append(
+                self._say.unavailable_presence(occupant, self.roster.session_jids(), LeaveReason(codes=codes))
+            )
         return [SendStanzas(tuple(stanzas)), SessionClosed(occupant.user, full, last)]
 
-    def lost(self, fulls: Iterable[str]) -> list[Command]:
+    def close_sessions(self, fulls: Iterable[str]) -> list[Command]:
         """Connections that are gone and get nothing any more; the others are told of the people who left."""
         commands, left = list[Command](), list[Occupant]()
         for full in fulls:
-            occupant = self.roster.part(full)
+            occupant = self.roster.remove_session(full)
             if occupant is not None:
                 last = not occupant.sessions
                 commands.append(SessionClosed(occupant.user, full, last))
                 if last:
                     left.append(occupant)
         parting = LeaveReason(codes=(broadcast.KICKED, broadcast.SERVICE_ERROR))
-        to = self.roster.receivers()
-        return [SendStanzas(tuple(self._say.absent(o, to, parting) for o in left)), *commands]
+        to = self.roster.session_jids()
+        return [SendStanzas(tuple(self._say.unavailable_presence(o, to, parting) for o in left)), *commands]
 
-    def admit(self, enter: JoinRequest, admission: JoinGrant, view: RoomView) -> Iterator[OutboundStanza]:
+    def complete_join(
+        self, enter: JoinRequest, admission: JoinGrant, view: RoomView
+    ) -> Iterator[OutboundStanza]:
         """``enter`` is granted: everybody else, then themselves, then history, then the subject. It can be
         many stanzas: with the first they are in, the others are made as they are taken.
         """
         full, said = enter.stanza.sender.full, list[OutboundStanza]()
         person = view.person(enter.user)
-        occupant = self.roster.of(enter.user)
+        occupant = self.roster.by_user(enter.user)
         if not len(self.roster):
             self._topic, self._name = admission.subject, view.facts.name
         if occupant is None:
             occupant = Occupant(enter.user, enter.nick, role=person.role if person else Role.MEMBER)
-            self.roster.put(occupant)
-            self.roster.enter(occupant, full, admission.upto)
-            said.append(self._say.present(occupant, self._others(enter.user)))
+            self.roster.add(occupant)
+            self.roster.add_session(occupant, full, admission.upto)
+            said.append(self._say.available_presence(occupant, self._others(enter.user)))
         else:
             said += self._renamed(occupant, enter.nick, "", ())
-            self.roster.enter(occupant, full, admission.upto)
+            self.roster.add_session(occupant, full, admission.upto)
         self.roster.release(enter.user)
         yield from said
         for other in self.roster:
-            if self.roster.session(full) is None:
+            if self.roster.by_session(full) is None:
                 return
-            if other is not occupant and self.roster.of(other.user) is other:
-                yield self._say.present(other, [full])
+            if other is not occupant and self.roster.by_user(other.user) is other:
+                yield self._say.available_presence(other, [full])
         codes = [broadcast.SELF, broadcast.NON_ANONYMOUS, broadcast.LOGGED]
         if enter.stanza.to.resource != occupant.nick:
             codes.append(broadcast.RENAMED_BY_ROOM)
-        yield self._say.present(occupant, [full], codes)
+        yield self._say.available_presence(occupant, [full], codes)
         yield from self._history(enter, admission, view)
-        yield self._say.subject(admission.subject, [full])
+        yield self._say.subject_message(admission.subject, [full])
 
     def _history(self, enter: JoinRequest, admission: JoinGrant, view: RoomView) -> list[OutboundStanza]:
         to, said = [enter.stanza.sender.full], list[OutboundStanza]()
         for past in admission.history:
             nick = self._nick(past.event, view)
-            said.append(self._say.words(past.event, past.body, nick, to, delayed=True))
+            said.append(self._say.groupchat_message(past.event, past.body, nick, to, delayed=True))
         if enter.history.chars is not None:
             left, first = enter.history.chars, len(said)
             while first and (left := left - sum(map(len, said[first - 1].texts()))) >= 0:
@@ -197,7 +201,7 @@ class Muc:
             del said[:first]
         return said
 
-    def refused(
+    def reply_error(
         self, request: JoinRequest | NickChange | GroupchatMessage, condition: Condition, text: str
     ) -> list[OutboundStanza]:
         """``request`` did not happen: its error."""
@@ -205,9 +209,9 @@ class Muc:
             self.roster.release(request.user)
         return errors.error_reply(request.stanza, condition, text)
 
-    def renamed(self, user: NativeId, nick: str, name: str = "") -> list[OutboundStanza]:
+    def announce_nick(self, user: NativeId, nick: str, name: str = "") -> list[OutboundStanza]:
         """Somebody has another nick (XEP-0045 section 7.6); nothing if it is the same."""
-        occupant = self.roster.of(user)
+        occupant = self.roster.by_user(user)
         if occupant is None:
             return []
         return self._renamed(occupant, nick, name, tuple(occupant.sessions))
@@ -221,25 +225,25 @@ class Muc:
         if occupant.nick != nick:
             parting = LeaveReason(codes=(broadcast.NICK_CHANGED,), new_nick=nick)
             said += [
-                self._say.absent(occupant, others, parting),
-                self._say.absent(occupant, own, parting, [broadcast.SELF]),
+                self._say.unavailable_presence(occupant, others, parting),
+                self._say.unavailable_presence(occupant, own, parting, [broadcast.SELF]),
             ]
         self.roster.remove(occupant.user)
         occupant.nick, occupant.name = nick, name
-        self.roster.put(occupant)
-        said.append(self._say.present(occupant, others))
-        said.append(self._say.present(occupant, own, [broadcast.SELF, *codes]))
+        self.roster.add(occupant)
+        said.append(self._say.available_presence(occupant, others))
+        said.append(self._say.available_presence(occupant, own, [broadcast.SELF, *codes]))
         return said
 
-    def restore(self, user: NativeId, nick: str, full: str, upto: int) -> None:
+    def restore_session(self, user: NativeId, nick: str, full: str, upto: int) -> None:
         """A connection that is known from before; nothing is said of it."""
-        occupant = self.roster.of(user)
+        occupant = self.roster.by_user(user)
         if occupant is None:
             occupant = Occupant(user, nick)
-            self.roster.put(occupant)
-        self.roster.enter(occupant, full, upto)
+            self.roster.add(occupant)
+        self.roster.add_session(occupant, full, upto)
 
-    def sync(self, view: RoomView) -> Iterator[list[Command]]:
+    def sync_occupants(self, view: RoomView) -> Iterator[list[Command]]:
         """Make the people here those of the view, where events did not tell (a state that was found to
         differ, an event that is withheld, a name that was taken back, a start), some of them at a time.
         """
@@ -254,31 +258,31 @@ class Muc:
             said = list[OutboundStanza]()
             for person in missing[at : at + _STEP]:
                 if view.membership(person.user) is Membership.JOIN:
-                    said += self._puppet(person)
+                    said += self._upsert_puppet(person)
             yield [SendStanzas(tuple(said))]
 
     def _is_missing(self, person: RoomMember) -> bool:
         """Somebody of another network who is not shown as they are."""
         if person.user.network == self._network:
             return False
-        occupant = self.roster.of(person.user)
+        occupant = self.roster.by_user(person.user)
         return occupant is None or (occupant.name, occupant.role) != (person.name or "", person.role)
 
     def _checked(self, occupant: Occupant, view: RoomView) -> list[Command]:
         person, user = view.person(occupant.user), occupant.user
-        if self.roster.of(user) is not occupant:
+        if self.roster.by_user(user) is not occupant:
             return []
         if user.network != self._network:
             if person is None or person.membership is not Membership.JOIN:
-                return [SendStanzas(tuple(self._out(occupant, LeaveReason())))]
+                return [SendStanzas(tuple(self._remove(occupant, LeaveReason())))]
             return []
         if person is None:
             return []
         if person.membership is Membership.JOIN:
             if person.name is None:
-                nick = nick_for(user, None, lambda n: not self.roster.free(n, user))
+                nick = nick_for(user, None, lambda n: not self.roster.is_nick_free(n, user))
                 occupant.taken = True
-            elif occupant.taken and self.roster.free(person.name, user):
+            elif occupant.taken and self.roster.is_nick_free(person.name, user):
                 nick, occupant.taken = person.name, False
             else:
                 return []
@@ -287,58 +291,60 @@ class Muc:
         banned = person.membership is Membership.BAN
         sessions = tuple(occupant.sessions)
         code = broadcast.BANNED if banned else broadcast.KICKED
-        out = self._out(occupant, LeaveReason(codes=(code,), banned=banned))
+        out = self._remove(occupant, LeaveReason(codes=(code,), banned=banned))
         return [SendStanzas(tuple(out)), *(SessionClosed(user, full, False) for full in sessions)]
 
     def renewed(self, view: RoomView) -> list[OutboundStanza]:
         """The topic and the name, where everybody here was shown others."""
-        to, said, facts = self.roster.receivers(), list[OutboundStanza](), view.facts
+        to, said, facts = self.roster.session_jids(), list[OutboundStanza](), view.facts
         if self._topic != facts.topic:
-            said.append(self._say.subject(facts.topic, to))
+            said.append(self._say.subject_message(facts.topic, to))
         if self._name != facts.name:
-            said.append(self._say.configured(to))
+            said.append(self._say.config_changed(to))
         self._topic, self._name = facts.topic, facts.name
         return said if to else []
 
-    def live(self, event: Event, content: Content, view: RoomView) -> list[Command]:
+    def broadcast_event(self, event: Event, content: Content, view: RoomView) -> list[Command]:
         """One event of the log, for everybody who was not given it as history."""
-        to = self.roster.receivers(event.seq)
+        to = self.roster.session_jids(event.seq)
         match content:
             case Member():
                 return self._member(event, content, view)
             case Topic(text=text):
-                sender = self.roster.of(event.sender)
+                sender = self.roster.by_user(event.sender)
                 ids = convert.stanza_ids_of(event.origin.id)
                 nick = sender.nick if sender else ""
-                said = [self._say.subject(text, to, nick=nick, id_=ids.id or event.id)]
+                said = [self._say.subject_message(text, to, nick=nick, id_=ids.id or event.id)]
                 self._topic = text
             case Name(text=text):
-                said = [self._say.configured(to)]
+                said = [self._say.config_changed(to)]
                 self._name = text
             case _:
                 said = self._present_speaker(event.sender, view)
                 body = convert.body_from_content(content)
                 if body is not None:
-                    said.append(self._say.words(event, render.xml_text(body), self._nick(event, view), to))
+                    said.append(
+                        self._say.groupchat_message(event, render.xml_text(body), self._nick(event, view), to)
+                    )
         return [SendStanzas(tuple(said))]
 
     def _nick(self, event: Event, view: RoomView) -> str:
         """Under which the person who said an event is known."""
-        occupant, person = self.roster.of(event.sender), view.person(event.sender)
+        occupant, person = self.roster.by_user(event.sender), view.person(event.sender)
         if occupant is not None:
             return occupant.nick
         name = person.name if person else None
-        return nick_for(event.sender, name, lambda n: not self.roster.free(n, event.sender))
+        return nick_for(event.sender, name, lambda n: not self.roster.is_nick_free(n, event.sender))
 
     def _present_speaker(self, user: NativeId, view: RoomView) -> list[OutboundStanza]:
         person = view.person(user)
-        known = user.network == self._network or self.roster.of(user) is not None
+        known = user.network == self._network or self.roster.by_user(user) is not None
         if known or person is None or person.membership is not Membership.JOIN:
             return []
-        return self._puppet(person)
+        return self._upsert_puppet(person)
 
     def _member(self, event: Event, content: Member, view: RoomView) -> list[Command]:
-        person, occupant = view.person(content.user), self.roster.of(content.user)
+        person, occupant = view.person(content.user), self.roster.by_user(content.user)
         joined = content.membership is Membership.JOIN
         if content.user.network != self._network:
             if joined:
@@ -346,23 +352,25 @@ class Muc:
                 shown = RoomMember(
                     user=content.user, membership=Membership.JOIN, name=content.name, role=role
                 )
-                return [SendStanzas(tuple(self._puppet(shown)))]
+                return [SendStanzas(tuple(self._upsert_puppet(shown)))]
             return (
-                [SendStanzas(tuple(self._out(occupant, self._parting(event, content))))] if occupant else []
+                [SendStanzas(tuple(self._remove(occupant, self._parting(event, content))))]
+                if occupant
+                else []
             )
         if content.membership is Membership.INVITE and occupant is None:
-            sender = self.roster.of(event.sender)
+            sender = self.roster.by_user(event.sender)
             return [SendStanzas((self._say.invite(content, sender.nick if sender else ""),))]
         # A leave of one of ours that a later join has undone, or that they told us of themselves, is done.
         still = person is not None and person.membership is Membership.JOIN
         if occupant is None or joined or still or event.sender == content.user:
             return []
         sessions = tuple(occupant.sessions)
-        said = self._out(occupant, self._parting(event, content))
+        said = self._remove(occupant, self._parting(event, content))
         return [SendStanzas(tuple(said)), *(SessionClosed(content.user, full, False) for full in sessions)]
 
     def _parting(self, event: Event, content: Member) -> LeaveReason:
-        actor = self.roster.of(event.sender)
+        actor = self.roster.by_user(event.sender)
         banned = content.membership is Membership.BAN
         if not banned and event.sender == content.user:
             return LeaveReason(reason=content.reason)
@@ -370,30 +378,30 @@ class Muc:
         nick = actor.nick if actor else ""
         return LeaveReason(codes=codes, actor=nick, reason=content.reason, banned=banned)
 
-    def _puppet(self, person: RoomMember) -> list[OutboundStanza]:
+    def _upsert_puppet(self, person: RoomMember) -> list[OutboundStanza]:
         """Somebody of another network is here, perhaps under another name."""
-        name, occupant = person.name or "", self.roster.of(person.user)
+        name, occupant = person.name or "", self.roster.by_user(person.user)
         if occupant is not None and occupant.name == name:
             occupant.role = person.role
             return []
-        nick = nick_for(person.user, person.name, lambda n: not self.roster.free(n, person.user))
+        nick = nick_for(person.user, person.name, lambda n: not self.roster.is_nick_free(n, person.user))
         if occupant is not None:
-            return self.renamed(person.user, nick, name)
+            return self.announce_nick(person.user, nick, name)
         occupant = Occupant(person.user, nick, name, person.role)
-        self.roster.put(occupant)
-        return [self._say.present(occupant, self.roster.receivers())]
+        self.roster.add(occupant)
+        return [self._say.available_presence(occupant, self.roster.session_jids())]
 
-    def _out(self, occupant: Occupant, parting: LeaveReason) -> list[OutboundStanza]:
+    def _remove(self, occupant: Occupant, parting: LeaveReason) -> list[OutboundStanza]:
         own, others = tuple(occupant.sessions), self._others(occupant.user)
-        said = [self._say.absent(occupant, others, parting)]
+        said = [self._say.unavailable_presence(occupant, others, parting)]
         if own:
-            said.append(self._say.absent(occupant, own, parting, [broadcast.SELF]))
+            said.append(self._say.unavailable_presence(occupant, own, parting, [broadcast.SELF]))
         self.roster.remove(occupant.user)
         return said
 
     def _others(self, user: NativeId) -> tuple[str, ...]:
-        own = self.roster.of(user)
-        return tuple(f for f in self.roster.receivers() if own is None or f not in own.sessions)
+        own = self.roster.by_user(user)
+        return tuple(f for f in self.roster.session_jids() if own is None or f not in own.sessions)
 
 
 def _refuse(stanza: Stanza, condition: Condition, text: str) -> list[Command]:

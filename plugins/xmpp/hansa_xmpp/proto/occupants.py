@@ -44,24 +44,24 @@ class OccupantList:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def of(self, user: NativeId) -> Occupant | None:
+    def by_user(self, user: NativeId) -> Occupant | None:
         """The occupant who is ``user``."""
         return self._occupants.get(user)
 
-    def at(self, nick: str) -> Occupant | None:
+    def by_nick(self, nick: str) -> Occupant | None:
         """The occupant under ``nick``."""
         user = self._nicks.get(nick)
         return self._occupants.get(user) if user is not None else None
 
-    def session(self, full: str) -> Occupant | None:
+    def by_session(self, full: str) -> Occupant | None:
         """The occupant whose connection ``full`` is."""
         return self._sessions.get(full)
 
-    def free(self, nick: str, user: NativeId) -> bool:
+    def is_nick_free(self, nick: str, user: NativeId) -> bool:
         """True if ``user`` may have ``nick``: nobody else holds it or is about to."""
         return self._nicks.get(nick, user) == user
 
-    def expected(self, user: NativeId) -> bool:
+    def is_present_or_joining(self, user: NativeId) -> bool:
         """True if ``user`` is here or about to be."""
         return user in self._occupants or user in self._reserved
 
@@ -78,7 +78,7 @@ class OccupantList:
         if nick is not None and (occupant is None or occupant.nick != nick):
             self._nicks.pop(nick, None)
 
-    def put(self, occupant: Occupant) -> None:
+    def add(self, occupant: Occupant) -> None:
         """Add somebody, or give them another nick. The nick must be free."""
         reserved = self._reserved.pop(occupant.user, None)
         if reserved is not None and reserved != occupant.nick:
@@ -99,7 +99,7 @@ class OccupantList:
                 self._sessions.pop(full, None)
         return occupant
 
-    def enter(self, occupant: Occupant, full: str, upto: int) -> None:
+    def add_session(self, occupant: Occupant, full: str, upto: int) -> None:
         """Add a connection, which was given the log up to ``upto``."""
         occupant.sessions[full] = upto
         self._sessions[full] = occupant
@@ -115,7 +115,7 @@ class OccupantList:
         occupant = self._sessions.get(full)
         return occupant is not None and occupant.sessions[full] == _NOTHING
 
-    def part(self, full: str) -> Occupant | None:
+    def remove_session(self, full: str) -> Occupant | None:
         """Take one connection out; the person goes with the last."""
         occupant = self._sessions.pop(full, None)
         if occupant is not None:
@@ -124,7 +124,7 @@ class OccupantList:
                 self.remove(occupant.user)
         return occupant
 
-    def receivers(self, seq: int | None = None) -> tuple[str, ...]:
+    def session_jids(self, seq: int | None = None) -> tuple[str, ...]:
         """Every connection; with ``seq``, those that were not given the event of that ``seq`` before."""
         if seq is None:
             return tuple(self._sessions)
