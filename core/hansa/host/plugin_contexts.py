@@ -33,7 +33,7 @@ from hansa.store.blobs import ScopedBlobs
 from hansa.store.conflict_retry import again_on_conflict
 
 if TYPE_CHECKING:
-    from hansa.app import App
+    from hansa.host.plugin_host import PluginHost
     from hansa.host.supervisor import NetworkSupervisor
 
 _PAGE = 100
@@ -44,7 +44,7 @@ _MOST_GHOSTS = 20_000
 class BaseContext:
     """What every plugin gets: see ``hansa.PluginContext``. ``scope`` is where the store keeps its rows."""
 
-    def __init__(self, app: App, plugin_id: str, config: Any, *, scope: str = "") -> None:
+    def __init__(self, app: PluginHost, plugin_id: str, config: Any, *, scope: str = "") -> None:
         self._app = app
         self.id = plugin_id
         self.config = config
@@ -82,7 +82,7 @@ class BaseContext:
 class NetworkContextImpl(BaseContext):
     """What a network gets: see ``hansa.NetworkContext``."""
 
-    def __init__(self, app: App, runner: NetworkSupervisor, config: Any) -> None:
+    def __init__(self, app: PluginHost, runner: NetworkSupervisor, config: Any) -> None:
         super().__init__(app, runner.id, config)
         self._runner = runner
         self._ghosts: dict[str, NativeId] = {}

@@ -15,14 +15,14 @@ from hansa.model.errors import PluginError
 from hansa.pacing.store_retry import Work
 
 if TYPE_CHECKING:
-    from hansa.app import App
+    from hansa.host.plugin_host import PluginHost
     from hansa.setup import PolicySetup
 
 
 class PolicyContext(BaseContext):
     """What a policy gets: see ``hansa.PluginContext``. Its rows are apart from those of any network."""
 
-    def __init__(self, app: App, name: str, config: Any) -> None:
+    def __init__(self, app: PluginHost, name: str, config: Any) -> None:
         super().__init__(app, name, config, scope=f"policy:{name}")
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -49,7 +49,7 @@ class Policies:
         self._manager = loader.new_manager()
         self._contexts: list[PolicyContext] = []
 
-    async def open(self, app: App, setups: Sequence[PolicySetup]) -> None:
+    async def open(self, app: PluginHost, setups: Sequence[PolicySetup]) -> None:
         """Open all, or none: what raises leaves nothing running. Raises PluginError."""
         try:
             opened = [await self._one(app, setup) for setup in setups]
@@ -58,7 +58,7 @@ class Policies:
             raise
         self.installed = tuple(opened)
 
-    async def _one(self, app: App, setup: PolicySetup) -> InstalledPolicy:
+    async def _one(self, app: PluginHost, setup: PolicySetup) -> InstalledPolicy:
         context = PolicyContext(app, setup.name, setup.options)
         self._contexts.append(context)
         policy = loader.open_plugin(self._manager, "open_policy", setup.module, context)
