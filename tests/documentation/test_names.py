@@ -1,0 +1,65 @@
+"""Names of classes: each has one meaning in its package, and a plugin does not reuse a public one."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import hansa
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {
+    "hansa": ROOT / "core/hansa",
+    **{p.name: p for p in sorted((ROOT / "plugins").glob("*/hansa_*")) if p.is_dir()},
+}
+#: Every plugin, and the scripted network of the tests, has a class of this name: the contract asks for it.
+CONTRACT = {"Config"}
+#: What is still wrong. Lines are only ever removed.
+REPEATED: dict[str, set[str]] = {
+    "hansa_matrix": {
+        "Bounds",
+        "Files",
+        "Item",
+        "Pace",
+        "People",
+        "Place",
+        "Reading",
+        "Rooms",
+        "Shares",
+        "TooLarge",
+        "Visibility",
+        "Waiting",
+        "_Known",
+    }
+}
+REUSED: dict[str, set[str]] = {"hansa_matrix": {"Membership", "ToDevice"}}
+
+
+def classes(folder: Path) -> dict[str, list[Path]]:
+    """Every top-level class of a package, with the files that define one of that name."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                found[node.name].append(path)
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_class_name_is_unique_in_its_package(package):
+    repeated = {name for name, paths in classes(PACKAGES[package]).items() if len(paths) > 1} - CONTRACT
+    assert repeated == REPEATED.get(package, set())
+
+
+@pytest.mark.parametrize("package", [name for name in PACKAGES if name != "hansa"])
+def test_a_plugin_does_not_reuse_a_public_name(package):
+    reused = set(classes(PACKAGES[package])) & set(hansa.__all__)
+    assert reused == REUSED.get(package, set())
+
+
+def test_a_repeated_name_is_found(tmp_path):
+    (tmp_path / "a.py").write_text("class Room: ...\n")
+    (tmp_path / "b.py").write_text("class Room: ...\n")
+    assert len(classes(tmp_path)["Room"]) == 2
