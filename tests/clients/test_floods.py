@@ -16,9 +16,9 @@ from clients.people import House, Person, house, part
 from hansa import Delete, Insert
 from hansa.store.blobs import FileBlobs, ScopedBlobs
 from hansa.testing import until
+from hansa_matrix.bounds.fair_shares import FairShares
 from hansa_matrix.client_api import kept_filters
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.fair import FairShares
 from hansa_matrix.media import library
 from hansa_matrix.proto.pdu import parse
 from hansa_matrix.room import directory, ended

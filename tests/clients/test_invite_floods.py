@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 from clients.people import House, Person, house
-from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.stripped import MOST_STRIPPED, stripped_state
+from hansa_matrix.ratelimit import Allowance
 from hansa_matrix.room import pending
 from matrix.inbound import V2
 from matrix.peering import USER, at

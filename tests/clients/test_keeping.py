@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from clients.people import OURS, House, Person, house, part
 from hansa_matrix.client_api import aliases, data, reports
-from hansa_matrix.room.sweep import COUNTED, swept
+from hansa_matrix.retention import COUNTED, swept
 from hansa_matrix.users import devices, openid
 
 

@@ -14,7 +14,7 @@ from hansa.store.blobs import FileBlobs
 from hansa_matrix.client_api import media
 from hansa_matrix.media import library, quotas
 from hansa_matrix.proto.media import Mxc
-from hansa_matrix.room.sweep import swept
+from hansa_matrix.retention import swept
 from matrix.inbound import THEIRS
 
 UPLOAD, CREATE = "/_matrix/media/v3/upload", "/_matrix/media/v1/create"

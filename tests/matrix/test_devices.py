@@ -12,7 +12,7 @@ from hansa import LocalProtocolError, NativeId, StoreError
 from hansa.testing import until
 from hansa_matrix.proto import devices as proto
 from hansa_matrix.proto.devices import Device, ToDevice
-from hansa_matrix.room.sweep import swept
+from hansa_matrix.retention import swept
 from hansa_matrix.users.known import Known
 from hansa_matrix.users.remote import ANEW_BURST
 from hypothesis import given

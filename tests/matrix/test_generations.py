@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import hansa_matrix
-from hansa_matrix.generations import Generations
+from hansa_matrix.bounds.generations import Generations
 
 HOME = Path(hansa_matrix.__file__).parent
 
@@ -26,7 +26,7 @@ def test_what_was_revoked_while_it_was_read_is_not_kept():
 
 
 def test_it_is_bounded_and_forgets_no_revocation_that_matters(monkeypatch):
-    monkeypatch.setattr("hansa_matrix.generations._MOST_OWNERS", 3)
+    monkeypatch.setattr("hansa_matrix.bounds.generations._MOST_OWNERS", 3)
     cache: Generations[int, int] = Generations(5)
     for n in range(20):
         assert cache.put(n, f"@{n}", n, cache.began())

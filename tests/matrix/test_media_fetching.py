@@ -21,10 +21,10 @@ from hansa import (
 )
 from hansa.http.listener import Dispatcher, Listener
 from hansa.testing import until
+from hansa_matrix.bounds.fair_slots import Bounds
 from hansa_matrix.federation.client import Refused, Unreachable
 from hansa_matrix.media import fetch
 from hansa_matrix.proto.media import Mxc, after_file, before_file
-from hansa_matrix.slots import Bounds
 from matrix.inbound import OURS, THEIRS, Inbound, inbound
 from matrix.test_media import MXC, bytes_of, fetcher, in_parts, targets
 

@@ -10,9 +10,9 @@ import orjson
 import pytest
 from hansa import LocalProtocolError
 from hansa.testing import until
-from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.ratelimit import Allowance
 from matrix.inbound import THEIRS, V1, Inbound, inbound
 from peers.forger import Forger
 

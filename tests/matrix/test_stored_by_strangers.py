@@ -18,8 +18,8 @@ from hansa import Collection
 from hansa.bus.schema import SCHEMA as CORE
 from hansa_matrix.config import Config
 from hansa_matrix.federation.answers import transactions
+from hansa_matrix.retention import COUNTED
 from hansa_matrix.room.redactions import Awaited, Waiting
-from hansa_matrix.room.sweep import COUNTED
 from hansa_matrix.schema import SCHEMA
 from hansa_matrix.users import devices
 from matrix.inbound import THEIRS, V1, Inbound, inbound
@@ -84,7 +84,7 @@ MATRIX: dict[str, Kept] = {
         who="other servers",
         peer="hansa_matrix.users.messages:MOST_SEEN",
         within="rows of messages that a device here got",
-        age="hansa_matrix.room.sweep:_SEEN_FOR",
+        age="hansa_matrix.retention:_SEEN_FOR",
         metric="matrix_stored_rows",
         flood="matrix/test_message_floods.py::test_of_very_many_it_is_known_only_of_the_last_that_they_came",
     ),
@@ -92,7 +92,7 @@ MATRIX: dict[str, Kept] = {
         who="other servers",
         peer="hansa_matrix.federation.answers.transactions:MOST_TRANSACTIONS",
         within="servers whose requests are signed, at most so many of each, for a day",
-        age="hansa_matrix.room.sweep:_TXN_FOR",
+        age="hansa_matrix.retention:_TXN_FOR",
         metric="matrix_stored_rows",
         flood="matrix/test_stored_by_strangers.py::test_answers_to_transactions_are_kept_of_the_last",
     ),
@@ -295,7 +295,7 @@ MATRIX: dict[str, Kept] = {
         who="people here",
         peer="hansa_matrix.client_api.reports:MOST_OF_USER",
         in_all="hansa_matrix.client_api.reports:MOST_IN_ALL",
-        age="hansa_matrix.room.sweep:_REPORTS_FOR",
+        age="hansa_matrix.retention:_REPORTS_FOR",
         metric="matrix_stored_rows",
         flood="clients/test_keeping.py::test_reports_take_the_place_of_the_first",
     ),

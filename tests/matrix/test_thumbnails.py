@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from hansa import Busy, RemoteProtocolError
+from hansa_matrix.bounds.fair_slots import Bounds, Shares
 from hansa_matrix.media import decoder, shrinking
 from hansa_matrix.media.library import Item
-from hansa_matrix.slots import Bounds, Shares
 from matrix.inbound import THEIRS, Inbound, inbound
 from matrix.test_media import kept
 from PIL import Image

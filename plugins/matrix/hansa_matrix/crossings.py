@@ -22,7 +22,7 @@ from hansa import (
     strings_of,
 )
 
-from hansa_matrix.federation.server import denial
+from hansa_matrix.errors import denial
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.texts import FORMS, NAMES, texts_of_event, texts_of_pdu

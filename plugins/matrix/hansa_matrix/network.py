@@ -32,9 +32,9 @@ from hansa import (
     scan_all,
 )
 
-from hansa_matrix.bridge import OwnDraft, Views
 from hansa_matrix.client_api.api import ClientApi
 from hansa_matrix.config import Config
+from hansa_matrix.conversion import OwnDraft, Views
 from hansa_matrix.facts import facts_of_native
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.answers.handshakes import Handshakes
@@ -65,6 +65,7 @@ from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import RECEIPT, TYPING
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.retention import Swept, sweep
 from hansa_matrix.room.addresses import Addresses
 from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.attendance import Attendance
@@ -92,7 +93,6 @@ from hansa_matrix.room.relations import Relations
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.shares import Shares
 from hansa_matrix.room.signals import RoomSignals
-from hansa_matrix.room.sweep import Swept, sweep
 from hansa_matrix.room.turn import RoomTurn
 from hansa_matrix.room.upgrade import Upgrades
 from hansa_matrix.schema import SCHEMA

@@ -31,13 +31,13 @@ from hansa import (
     scan_all,
 )
 
+from hansa_matrix.bounds.generations import Generations
+from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.client_api.closing import forget_private
 from hansa_matrix.client_api.last_seen import LastSeen
 from hansa_matrix.client_api.passwords import Passwords
 from hansa_matrix.crossings import Crossings, passes, require, said
-from hansa_matrix.federation.server import error
-from hansa_matrix.generations import Generations
-from hansa_matrix.key_locks import KeyLocks
+from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import Device, shortened, valid_device_id
 from hansa_matrix.room.attendance import Attendance

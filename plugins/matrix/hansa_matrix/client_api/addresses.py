@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hansa_matrix.client_api.door import text
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 
 _NEEDED = ("medium", "address", "id_server", "id_access_token")
 

@@ -12,7 +12,7 @@ from hansa_matrix.client_api.door import Door, Handler, Limited, OpenHandler, te
 from hansa_matrix.client_api.rooms import Rooms
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.crossings import passes, require
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.room.aliases import alias_of, aliases_of, given, taken
 

@@ -39,11 +39,11 @@ from hansa_matrix.client_api.user_directory import UserDirectory
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.client_api.whois import Whois
+from hansa_matrix.errors import error
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.answers.restricted import Restricted
 from hansa_matrix.federation.answers.spaces import Spaces
 from hansa_matrix.federation.client import Client
-from hansa_matrix.federation.server import error
 from hansa_matrix.media.fetch import Fetcher
 from hansa_matrix.media.library import Library
 from hansa_matrix.media.thumbnails import Thumbnails

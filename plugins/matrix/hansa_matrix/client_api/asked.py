@@ -16,7 +16,7 @@ from typing import Any
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.data import IGNORED
 from hansa_matrix.client_api.filters import SyncFilter
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.room.attendance import Stay
 from hansa_matrix.room.news import DEVICES, RECEIPTS, Item
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 from hansa import Busy, LruCache, NetworkContext, Request
 
 from hansa_matrix.client_api.shares import address_group
-from hansa_matrix.federation.allowance import Allowance
+from hansa_matrix.ratelimit import Allowance
 
 #: Pairs of a person and an address that are remembered as known.
 _MOST_KNOWN = 10_000

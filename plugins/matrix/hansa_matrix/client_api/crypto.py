@@ -17,7 +17,7 @@ from hansa_matrix.client_api.sessions import Sessions
 from hansa_matrix.client_api.sync import Sync
 from hansa_matrix.crossings import Crossings, require
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
     USAGES,

@@ -17,12 +17,12 @@ from hansa import (
     scan_all,
 )
 
+from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited, own
 from hansa_matrix.client_api.filters import SyncFilter, in_body
 from hansa_matrix.client_api.kept_filters import KeptFilters
-from hansa_matrix.federation.server import error
-from hansa_matrix.key_locks import KeyLocks
+from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import within
 from hansa_matrix.room.news import News, told

@@ -26,9 +26,9 @@ from hansa import (
 
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.places import Places
-from hansa_matrix.federation.allowance import Allowance
-from hansa_matrix.federation.server import error, error_response, json_response
+from hansa_matrix.errors import error, error_response, json_response
 from hansa_matrix.proto.canonical import CLIENT_BODY, CLIENT_DEPTH, check_depth, decode
+from hansa_matrix.ratelimit import Allowance
 
 #: ``(who, request, body) -> answer``.
 Handler = Callable[[Caller, Request, Any], Awaitable[Any]]

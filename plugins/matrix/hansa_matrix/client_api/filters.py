@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import orjson
 from hansa import Glob
 
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.push_rules import path_of
 from hansa_matrix.proto.state_content import word

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hansa_matrix.client_api.door import text
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.proto.versions import RoomVersion

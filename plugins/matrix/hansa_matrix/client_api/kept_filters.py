@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from hansa import Busy, CompareAndSwap, Conflict, Delete, NetworkContext, Put, Row, Write
 
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 
 #: Filters of one person, and bytes of one.
 MOST_OF_USER, MOST_BYTES = 200, 16 * 1024

@@ -16,7 +16,7 @@ from hansa import Request, Response
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited, text
-from hansa_matrix.federation.server import error, json_response
+from hansa_matrix.errors import error, json_response
 from hansa_matrix.proto.devices import within
 from hansa_matrix.proto.key_backup import valid_key, valid_place
 from hansa_matrix.users.backups import Backup, KeyBackups

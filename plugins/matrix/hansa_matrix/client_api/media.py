@@ -22,10 +22,11 @@ from hansa import (
     Router,
 )
 
+from hansa_matrix.bounds.fair_slots import Bounds, Shares
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import ROOT, Door, Handler, Limited
+from hansa_matrix.errors import denial, error, error_response, json_response
 from hansa_matrix.federation.client import Refused, Unreachable
-from hansa_matrix.federation.server import denial, error, error_response, json_response
 from hansa_matrix.media.fetch import Fetcher, transfer
 from hansa_matrix.media.library import HasFile, Item, Library, NotReserved
 from hansa_matrix.media.pace import paced
@@ -41,7 +42,6 @@ from hansa_matrix.proto.media import (
     valid_media_id,
     with_charset,
 )
-from hansa_matrix.slots import Bounds, Shares
 
 _OLD = "/_matrix/media"
 _SAFE = {

@@ -9,7 +9,7 @@ from hansa import Membership, NativeId, NetworkContext, Request
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.room.attendance import Attendance
 

@@ -26,9 +26,9 @@ from hansa_matrix.client_api.told import Told
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.crossings import Crossings, require, said
+from hansa_matrix.errors import error
 from hansa_matrix.federation.answers.spaces import SPACE, Spaces
 from hansa_matrix.federation.client import Client, Refused, Unreachable
-from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import PresenceEdu
 from hansa_matrix.proto.state_content import space_child

@@ -12,7 +12,7 @@ from hansa import Request
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.data import PUSH_RULES, UserData
 from hansa_matrix.client_api.door import Handler, Limited
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.push_rules import (
     KINDS,

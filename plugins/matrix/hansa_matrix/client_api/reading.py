@@ -17,8 +17,8 @@ from hansa_matrix.client_api.relating import Relating
 from hansa_matrix.client_api.shapes import Shapes
 from hansa_matrix.client_api.timeline import Asks, Place, Timeline, place_of
 from hansa_matrix.client_api.visibility import Visibility, without
+from hansa_matrix.errors import error
 from hansa_matrix.federation.answers.spaces import nearest
-from hansa_matrix.federation.server import error
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_content import avatar_url, display_name
 from hansa_matrix.proto.state_keys import MEMBER

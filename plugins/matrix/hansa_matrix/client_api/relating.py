@@ -14,14 +14,14 @@ from typing import Any
 
 from hansa import Request, Row
 
+from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.door import Handler, Limited, number
 from hansa_matrix.client_api.shapes import Shapes
 from hansa_matrix.client_api.timeline import Place, Timeline, place_of
 from hansa_matrix.client_api.visibility import Visibility, without
-from hansa_matrix.federation.server import error
-from hansa_matrix.key_locks import KeyLocks
+from hansa_matrix.errors import error
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.relations import THREAD, event_ids_of, relation

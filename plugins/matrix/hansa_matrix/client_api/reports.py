@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 from hansa import Append, Delete, NetworkContext, Request, Value
 
+from hansa_matrix.bounds.bounded_rows import oldest_over
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import text
-from hansa_matrix.crowding import oldest_over
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.room.attendance import Attendance
 

@@ -23,10 +23,10 @@ from hansa_matrix.client_api.door import Handler, Limited, reason, refused, text
 from hansa_matrix.client_api.founding import founding, user_ids
 from hansa_matrix.client_api.state_rules import check_state
 from hansa_matrix.client_api.voice import Voice
+from hansa_matrix.errors import error
 from hansa_matrix.federation.answers.handshakes import may_join, may_knock
 from hansa_matrix.federation.answers.restricted import UNABLE, Restricted
 from hansa_matrix.federation.client import Refused
-from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_values
 from hansa_matrix.proto.event import Pdu

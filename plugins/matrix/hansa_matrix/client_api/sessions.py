@@ -20,7 +20,7 @@ from hansa_matrix.client_api.shares import Shares, address_group
 from hansa_matrix.client_api.stages import DUMMY, PASSWORD, TOKEN, Check, Stages
 from hansa_matrix.client_api.tokens import Tokens
 from hansa_matrix.crossings import Crossings, require, said
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.proto.devices import Device, shortened
 from hansa_matrix.users.devices import Devices
 

@@ -17,7 +17,7 @@ from hansa_matrix.client_api.state_rules import check_state
 from hansa_matrix.client_api.threads import belongs
 from hansa_matrix.client_api.unread import Unread
 from hansa_matrix.client_api.voice import Voice
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import ReceiptEdu
 from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, MEMBER

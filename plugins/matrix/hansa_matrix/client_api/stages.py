@@ -11,7 +11,7 @@ from typing import Any
 from hansa import Clock, Random, Request
 
 from hansa_matrix.client_api.shares import Shares
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 
 DUMMY, PASSWORD, TOKEN = "m.login.dummy", "m.login.password", "m.login.registration_token"
 _MOST, _EACH, _FOR = 10_000, 100, 900.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.canonical import check_values

@@ -18,7 +18,7 @@ from hansa_matrix.client_api.filters import SyncFilter, in_query
 from hansa_matrix.client_api.kept_filters import KeptFilters
 from hansa_matrix.client_api.sync_devices import DevicesPart
 from hansa_matrix.client_api.sync_rooms import RoomsPart
-from hansa_matrix.federation.server import error, json_response
+from hansa_matrix.errors import error, json_response
 from hansa_matrix.proto.edus import PresenceEdu
 from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.news import Item

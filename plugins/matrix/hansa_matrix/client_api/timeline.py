@@ -17,9 +17,9 @@ from typing import Any
 
 from hansa import LocalProtocolError, LruCache, NetworkContext, RemoteProtocolError, Row, first_page
 
+from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.client_api.absences import Absence, Absences, since_return
-from hansa_matrix.federation.server import error
-from hansa_matrix.key_locks import KeyLocks
+from hansa_matrix.errors import error
 from hansa_matrix.room.events import Stored, is_live, is_shown
 from hansa_matrix.room.news import News
 from hansa_matrix.room.room import MAX_COUNT, MatrixRoom

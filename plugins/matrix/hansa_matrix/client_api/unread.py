@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 
 from hansa import Membership, NetworkContext
 
+from hansa_matrix.bounds.generations import Generations
 from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.push import PushRules
 from hansa_matrix.client_api.threads import MAIN, threads_of
 from hansa_matrix.client_api.visibility import without
-from hansa_matrix.generations import Generations
 from hansa_matrix.proto.push_rules import Judgement, Situation, judge
 from hansa_matrix.proto.state_content import display_name
 from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY

@@ -11,7 +11,7 @@ from hansa import Membership, NetworkContext, Request, RoomMember
 
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.door import Handler, Limited
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import avatar_url, display_name, join_rule
 from hansa_matrix.proto.state_keys import JOIN_RULES_KEY, MEMBER

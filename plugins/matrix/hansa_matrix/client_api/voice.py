@@ -9,11 +9,11 @@ from typing import Any
 
 from hansa import Member, NativeId, Submission
 
-from hansa_matrix.bridge import OwnDraft, meaning
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import refused
 from hansa_matrix.client_api.invitees import Invitees
-from hansa_matrix.federation.server import error
+from hansa_matrix.conversion import OwnDraft, meaning
+from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import check_values
 from hansa_matrix.proto.event import Pdu

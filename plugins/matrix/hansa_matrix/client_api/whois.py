@@ -10,7 +10,7 @@ from hansa import Request
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.door import Handler, Limited
 from hansa_matrix.client_api.last_seen import NEVER
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.users.devices import Devices
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from hansa import Busy, NetworkContext, StoreError
 
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.proto.devices import DEVICE_LIST, SIGNING_KEYS, TO_DEVICE
 
 #: What the peer has to send again if it could not be stored.

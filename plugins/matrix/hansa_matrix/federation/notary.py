@@ -14,7 +14,7 @@ from typing import Any
 from hansa import Busy, Clock, RemoteProtocolError, Request, Response, Router
 from hansa.model.bounded_json import Limits
 
-from hansa_matrix.federation.server import json_response
+from hansa_matrix.errors import json_response
 from hansa_matrix.federation.strangers import Strangers
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids

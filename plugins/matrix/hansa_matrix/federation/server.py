@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import orjson
 from hansa import (
     Admitted,
     Busy,
@@ -17,18 +16,17 @@ from hansa import (
     Request,
     Response,
     Router,
-    Verdict,
     __version__,
-    decision_fields,
 )
 from hansa.model.bounded_json import Limits
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.allowance import Allowance
+from hansa_matrix.errors import denial, error, error_response, json_response
 from hansa_matrix.federation.strangers import Strangers
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.canonical import TRANSACTION, parse
 from hansa_matrix.proto.xmatrix import XMatrix, parse_header, signing_bytes
+from hansa_matrix.ratelimit import Allowance
 
 #: A PDU of 64 KiB as it may be written, with the stripped state of an invite.
 _BODY = Limits(bytes=128 * 1024)
@@ -48,37 +46,6 @@ class Heard(Protocol):
     def __call__(self, server: str) -> None:
         """``server`` made an authenticated request."""
         ...
-
-
-def error(status: int, code: str, text: str, **more: Any) -> RemoteProtocolError:
-    """An error answer; ``more`` are further keys of its body."""
-    problem = RemoteProtocolError(text, hint=status, code=code)
-    problem.more = more  # type: ignore[attr-defined]
-    return problem
-
-
-def forbidden(text: str, decision: str = "") -> RemoteProtocolError:
-    """The error answer 403, with the decision where a policy made it."""
-    return error(403, "M_FORBIDDEN", text, **decision_fields(decision))
-
-
-def denial(verdict: Verdict) -> Exception:
-    """The error answer of a denial: 403 with the decision, or ``Busy`` where a rate would allow it later."""
-    if verdict.retry_after:
-        return Busy(verdict.text, after=verdict.retry_after, decision=verdict.decision)
-    return forbidden(verdict.text, verdict.decision)
-
-
-def json_response(value: Any, status: int = 200) -> Response:
-    """An answer."""
-    return Response(status=status, body=value if isinstance(value, bytes) else orjson.dumps(value))
-
-
-def error_response(problem: RemoteProtocolError) -> Response:
-    """An error as the answer that says so. SPEC: client-server API, "Standard error response"."""
-    more = getattr(problem, "more", {})
-    value = {"errcode": problem.code or "M_UNKNOWN", "error": problem.reason, **more}
-    return json_response(value, problem.hint)
 
 
 class Gate:

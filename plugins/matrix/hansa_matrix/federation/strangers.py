@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from hansa import Busy, Clock
 from hansa.model.addresses import networks
 
-from hansa_matrix.federation.allowance import Allowance
+from hansa_matrix.ratelimit import Allowance
 
 #: Pieces of such work under way: in all, and for one /24 or /64. A /48 has twice as many, a /32 four times.
 MOST, MOST_EACH = 16, 2

@@ -28,12 +28,12 @@ from hansa import (
     decision_fields,
 )
 
+from hansa_matrix.bounds.fair_slots import Bounds, Shares
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unreached
 from hansa_matrix.media.library import Item, Library
 from hansa_matrix.media.pace import Pace, paced
 from hansa_matrix.media.quotas import DiskFull, OverQuota
 from hansa_matrix.proto.media import FileInParts, Mxc, file_name, media_type
-from hansa_matrix.slots import Bounds, Shares
 
 #: Seconds for a whole file.
 _WITHIN = 300.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from hansa import BlobNotFound, LruCache, NetworkContext, RemoteProtocolError, Request, WeightedLruCache
 
-from hansa_matrix.federation.server import error
+from hansa_matrix.bounds.fair_slots import Bounds, Shares
+from hansa_matrix.errors import error
 from hansa_matrix.media.decoder import Decoder, Small, TooLarge, Unreadable
 from hansa_matrix.media.library import Item, Library
 from hansa_matrix.media.shrinking import FORMATS
-from hansa_matrix.slots import Bounds, Shares
 
 #: Bytes of a file that is unpacked.
 _MOST_BYTES = 30 * 1024 * 1024

@@ -18,7 +18,7 @@ from hansa import (
     SubmitResult,
 )
 
-from hansa_matrix.bridge import OwnDraft
+from hansa_matrix.conversion import OwnDraft
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.acl import acl_of
 from hansa_matrix.proto.levels import levels_said

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hansa import Link, LocalProtocolError, Member, NativeId, Refusal, RefusalCode, Submission
 from hansa import Membership as Standing
 
-from hansa_matrix.bridge import OwnDraft
+from hansa_matrix.conversion import OwnDraft
 from hansa_matrix.federation.client import Refused, Unreachable
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from hansa import Delete, NetworkContext, Put, Write
 
-from hansa_matrix.crowding import oldest_over
+from hansa_matrix.bounds.bounded_rows import oldest_over
 from hansa_matrix.proto.event import Pdu
 
 #: Events of one person, and in all; a further one takes the place of the oldest.

@@ -24,7 +24,7 @@ from hansa import (
     ViewDelta,
 )
 
-from hansa_matrix.bridge import fact_keys
+from hansa_matrix.conversion import fact_keys
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import replacement_room

@@ -32,7 +32,7 @@ from hansa import (
     pages,
 )
 
-from hansa_matrix.bridge import content_of
+from hansa_matrix.conversion import content_of
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.keyring import Keyring

@@ -24,7 +24,7 @@ from hansa import (
     refusal_by,
 )
 
-from hansa_matrix.bridge import OwnDraft, Views, meaning
+from hansa_matrix.conversion import OwnDraft, Views, meaning
 from hansa_matrix.facts import facts_of_native
 from hansa_matrix.room.native import Spoken
 

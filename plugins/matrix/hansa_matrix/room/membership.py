@@ -26,6 +26,7 @@ from hansa import (
     refusal_by,
 )
 
+from hansa_matrix.bounds.fair_slots import Bounds, Shares
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.keyring import Keyring
@@ -40,7 +41,6 @@ from hansa_matrix.room.events import Events, RoomEvents, Status, Stored
 from hansa_matrix.room.handing_over import send_join, send_leave
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import BEHIND, FIRST, GAP, Head, MatrixRoom
-from hansa_matrix.slots import Bounds, Shares
 
 _NOTHING: Mapping[str, Any] = {}
 INCOMPATIBLE = "M_INCOMPATIBLE_ROOM_VERSION"

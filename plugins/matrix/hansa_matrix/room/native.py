@@ -9,7 +9,7 @@ from functools import partial
 from hansa import NativeId, NetworkContext, Refusal, RefusalCode
 from hansa.model.fast_dataclass import quick
 
-from hansa_matrix.bridge import OwnDraft, Views
+from hansa_matrix.conversion import OwnDraft, Views
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.own_keys import OwnKeys

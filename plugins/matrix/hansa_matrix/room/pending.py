@@ -29,7 +29,6 @@ from hansa import (
 )
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.allowance import Allowance
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
@@ -37,6 +36,7 @@ from hansa_matrix.proto.pdu import key_ids, needed_at, parse, required_servers, 
 from hansa_matrix.proto.state_content import membership
 from hansa_matrix.proto.stripped import stripped_state
 from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.ratelimit import Allowance
 from hansa_matrix.room.attendance import Attendance, stay_of
 from hansa_matrix.room.ended import Ended
 from hansa_matrix.room.outside import Outside

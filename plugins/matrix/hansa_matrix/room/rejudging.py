@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from hansa import EventIn, Link, LruCache, NativeFacts, NativeId, NetworkContext, RoomView, Submission
 
-from hansa_matrix.bridge import HomeOf, content_of
+from hansa_matrix.conversion import HomeOf, content_of
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.room.events import DECISION, Status, Stored
 from hansa_matrix.room.native import Backfilled

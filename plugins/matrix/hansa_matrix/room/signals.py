@@ -28,10 +28,10 @@ from hansa import (
     scan_all,
 )
 
+from hansa_matrix.bounds.fair_shares import FairShares
+from hansa_matrix.bounds.generations import Generations
 from hansa_matrix.crossings import passes, require, said
-from hansa_matrix.fair import FairShares
 from hansa_matrix.federation.sender import Sender
-from hansa_matrix.generations import Generations
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import (
     RECEIPT,

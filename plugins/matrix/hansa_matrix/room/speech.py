@@ -21,7 +21,7 @@ from hansa import (
     Write,
 )
 
-from hansa_matrix.bridge import OwnDraft, draft_of
+from hansa_matrix.conversion import OwnDraft, draft_of
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth import selected_keys
 from hansa_matrix.proto.event import Pdu

@@ -8,7 +8,7 @@ from functools import partial
 
 from hansa import Prepared, ViewDelta, Whole, Write
 
-from hansa_matrix.bridge import fact_keys
+from hansa_matrix.conversion import fact_keys
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth import check_state, selected_for
 from hansa_matrix.proto.event import Pdu, StateKey

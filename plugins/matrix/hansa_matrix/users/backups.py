@@ -25,8 +25,8 @@ from hansa import (
     Write,
 )
 
-from hansa_matrix.federation.server import error
-from hansa_matrix.key_locks import KeyLocks
+from hansa_matrix.bounds.key_locks import KeyLocks
+from hansa_matrix.errors import error
 from hansa_matrix.proto.key_backup import better
 
 #: Backups of one person, and bytes of all keys in them: each takes some beside its own.

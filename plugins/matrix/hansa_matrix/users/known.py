@@ -11,7 +11,7 @@ from hansa_matrix.federation.edus import Taker
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto.devices import DEVICE_LIST, SIGNING_KEYS, TO_DEVICE
 from hansa_matrix.proto.edus import PRESENCE
-from hansa_matrix.room.sweep import Swept
+from hansa_matrix.retention import Swept
 from hansa_matrix.users.company import Company
 from hansa_matrix.users.devices import Devices
 from hansa_matrix.users.keys import KeyDirectory

@@ -12,12 +12,12 @@ from typing import Any
 import orjson
 from hansa import Busy, Conflict, Insert, LocalProtocolError, LruCache, NetworkContext, Row, Whole, Write
 
+from hansa_matrix.bounds.bounded_rows import Trimmed
+from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.crossings import Crossings, passes
-from hansa_matrix.crowding import Trimmed
+from hansa_matrix.errors import denial
 from hansa_matrix.federation.lasting import GENERATION
 from hansa_matrix.federation.sender import Sender
-from hansa_matrix.federation.server import denial
-from hansa_matrix.key_locks import KeyLocks
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import MAX_MESSAGE_SIZE, ToDevice, parse_to_device, to_device_edu, within
 from hansa_matrix.users.company import Company

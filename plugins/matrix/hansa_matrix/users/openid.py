@@ -9,7 +9,7 @@ from urllib.parse import quote
 import orjson
 from hansa import Delete, Insert, NetworkContext, RemoteProtocolError, Value
 
-from hansa_matrix.crowding import oldest_over
+from hansa_matrix.bounds.bounded_rows import oldest_over
 from hansa_matrix.federation.client import Client
 from hansa_matrix.proto import ids
 

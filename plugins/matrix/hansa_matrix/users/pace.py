@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hansa import Clock
 
-from hansa_matrix.federation.allowance import Allowance
+from hansa_matrix.ratelimit import Allowance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

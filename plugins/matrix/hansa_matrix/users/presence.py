@@ -12,8 +12,8 @@ from typing import Any
 
 from hansa import NetworkContext
 
+from hansa_matrix.bounds.fair_shares import FairShares
 from hansa_matrix.crossings import Crossings, passes, require
-from hansa_matrix.fair import FairShares
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import PRESENCE, PresenceEdu, parse_presence, presence_edu

@@ -23,9 +23,9 @@ from hansa import (
     change_row,
 )
 
+from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.crossings import Crossings, said
 from hansa_matrix.federation.client import Client
-from hansa_matrix.key_locks import KeyLocks
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import within
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import orjson
 from hansa import Busy, NetworkContext
 
-from hansa_matrix.federation.server import error
+from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.room.events import Stored

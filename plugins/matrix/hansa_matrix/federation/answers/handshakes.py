@@ -11,10 +11,11 @@ from hansa import Join, Knock, NativeId, NetworkContext, RemoteProtocolError, Re
 from orjson import Fragment
 
 from hansa_matrix.crossings import require, words_of
+from hansa_matrix.errors import error, forbidden
 from hansa_matrix.federation.answers.entitled import Entitled, raw, wire
 from hansa_matrix.federation.answers.restricted import Restricted
 from hansa_matrix.federation.client import Unreachable
-from hansa_matrix.federation.server import Answerer, error, forbidden
+from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth import check_state, selected_keys
 from hansa_matrix.proto.event import Pdu

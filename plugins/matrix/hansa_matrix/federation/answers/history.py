@@ -8,8 +8,9 @@ from typing import Any
 
 from hansa import Request
 
+from hansa_matrix.errors import error
 from hansa_matrix.federation.answers.entitled import Entitled, wire
-from hansa_matrix.federation.server import Answerer, error
+from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.room import MatrixRoom

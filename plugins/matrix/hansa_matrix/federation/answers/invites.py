@@ -9,8 +9,9 @@ from hansa import Invite, Member, Membership, NativeId, NetworkContext, RemotePr
 
 from hansa_matrix.crossings import require
 from hansa_matrix.crypto import verify
+from hansa_matrix.errors import error, forbidden
 from hansa_matrix.federation.answers.entitled import Entitled
-from hansa_matrix.federation.server import Answerer, error, forbidden
+from hansa_matrix.federation.server import Answerer
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical import usable

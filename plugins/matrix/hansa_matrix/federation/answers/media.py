@@ -7,7 +7,8 @@ from typing import Any
 
 from hansa import NetworkContext, Request, Response
 
-from hansa_matrix.federation.server import Answerer, denial, error
+from hansa_matrix.errors import denial, error
+from hansa_matrix.federation.server import Answerer
 from hansa_matrix.media.fetch import transfer
 from hansa_matrix.media.library import Item, Library
 from hansa_matrix.media.thumbnails import Thumbnails, wanted

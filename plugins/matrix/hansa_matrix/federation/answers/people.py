@@ -8,8 +8,9 @@ from typing import Any
 from hansa import NetworkContext, Request, Response, Router
 
 from hansa_matrix.crossings import Crossings, require
+from hansa_matrix.errors import error, json_response
 from hansa_matrix.federation.answers.entitled import Entitled
-from hansa_matrix.federation.server import Answerer, error, json_response
+from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import UserDevices
 from hansa_matrix.users.known import Known

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hansa_matrix.errors import error
 from hansa_matrix.federation.answers.entitled import Entitled
-from hansa_matrix.federation.server import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_content import allowed_rooms, join_rule

@@ -11,8 +11,9 @@ from typing import Any
 from hansa import Membership, NetworkContext, Request
 
 from hansa_matrix.crossings import Crossings, require
+from hansa_matrix.errors import error
 from hansa_matrix.federation.answers.entitled import Entitled
-from hansa_matrix.federation.server import Answerer, error
+from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_content import (
