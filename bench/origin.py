@@ -13,11 +13,11 @@ import aiohttp
 import orjson
 from aiohttp import web
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.canonical_json import dumps
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.keys import DAY, key_document
+from hansa_matrix.proto.servers.key_document import DAY, key_document
+from hansa_matrix.proto.servers.xmatrix import header
 from hansa_matrix.proto.signing import signable, with_signature
-from hansa_matrix.proto.xmatrix import header
 from peers.ca import PrivateCA
 from peers.process import free_port
 from yarl import URL

@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 import uvloop
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.xmatrix import header
+from hansa_matrix.proto.servers.xmatrix import header
 from yarl import URL
 
 _BODY = orjson.dumps({"origin": "floor", "origin_server_ts": 1, "pdus": [], "padding": "x" * 800})

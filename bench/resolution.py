@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.state_res import resolving
-from hansa_matrix.proto.versions import DEFAULT_VERSION
+from hansa_matrix.proto.room_versions import DEFAULT_VERSION
+from hansa_matrix.proto.state_res.v2 import resolving
 from matrix.oracle.client import Oracle
 
 from bench.room import FakeRoom, FakeServer

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from hansa_matrix.crypto import SigningKey
+from hansa_matrix.proto.auth_rules.state_keys import selected_keys
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import finish, from_raw
-from hansa_matrix.proto.state_keys import selected_keys
-from hansa_matrix.proto.versions import DEFAULT_VERSION
+from hansa_matrix.proto.room_versions import DEFAULT_VERSION
 
 _VERSION = DEFAULT_VERSION
 _TEXT = "Two households, both alike in dignity, in fair Verona, where we lay our scene. "

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import orjson
 from hansa_matrix.proto.pdu import finish
-from hansa_matrix.proto.versions import DEFAULT_VERSION
+from hansa_matrix.proto.room_versions import DEFAULT_VERSION
 from peers.ca import PrivateCA
 
 from bench.measure import cpu_seconds

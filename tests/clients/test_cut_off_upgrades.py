@@ -22,8 +22,8 @@ from hansa.testing.actor import module
 from hansa.testing.harness import run_hansa
 from hansa_matrix.config import Config
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.levels import level_of
-from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.auth_rules.levels import level_of
+from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.room.levels import closed
 from matrix.inbound import OURS
 

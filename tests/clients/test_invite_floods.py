@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from clients.people import House, Person, house
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.stripped import MOST_STRIPPED, stripped_state
+from hansa_matrix.proto.stripped_state import MOST_STRIPPED, stripped_state
 from hansa_matrix.ratelimit import Allowance
 from hansa_matrix.room import pending
 from matrix.inbound import V2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from clients.people import Refused, house, part
-from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.room_versions import VERSIONS
 from matrix.inbound import OURS, THEIRS
 
 

@@ -12,7 +12,7 @@ from clients.test_words_elsewhere import FORBID, WORD
 from hansa import ALLOW, Action, EventIn, Join, MediaTransfer, MediaUpload, Reason, Verdict
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.proto.pdu import from_raw
-from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.room_versions import VERSIONS
 from matrix.inbound import THEIRS, V1
 from matrix.peering import at
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 from e2e.siege import Case, Run, Siege, asked, escaped
-from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.canonical_json import dumps
 from hansa_matrix.proto.hashing import event_id
 from peers.forger import JoinedRoom
 from peers.stranger import V1, V2

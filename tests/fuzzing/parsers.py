@@ -14,21 +14,10 @@ import orjson
 from hansa.model.errors import RemoteProtocolError
 
 with atheris.instrument_imports(include=["hansa_matrix.proto"]):
-    from hansa_matrix.proto import (
-        acl,
-        auth,
-        canonical,
-        devices,
-        discovery,
-        edus,
-        joins,
-        keys,
-        media,
-        pdu,
-        policy,
-        xmatrix,
-    )
-    from hansa_matrix.proto.versions import VERSIONS
+    from hansa_matrix.proto import canonical_json, devices, edus, media, pdu, send_join
+    from hansa_matrix.proto.auth_rules import rules
+    from hansa_matrix.proto.room_versions import VERSIONS
+    from hansa_matrix.proto.servers import discovery, key_document, policy_server, server_acl, xmatrix
 
 _VERSIONS = tuple(VERSIONS.values())
 _TEXT, _WELL_KNOWN = 0, 1
@@ -99,9 +88,9 @@ def _event(value: Any, version: Any) -> None:
     key = pdu.VerifyKey(public="A" * 43, valid_until=2**60)
     _tried(pdu.unsigned_by, event, version, lambda *_: key, _never)
     _tried(pdu.checked_hash, event, version)
-    auth.check_state(event, {}, version)
+    rules.check_state(event, {}, version)
     if not event.auth_events:
-        auth.check_own(event, [], version)
+        rules.check_own(event, [], version)
 
 
 def one(data: bytes) -> None:
@@ -115,11 +104,11 @@ def one(data: bytes) -> None:
     if kind == _WELL_KNOWN:
         _tried(discovery.parse_well_known, data)
         return
-    value, version = _tried(canonical.decode, data), _VERSIONS[kind % len(_VERSIONS)]
+    value, version = _tried(canonical_json.decode, data), _VERSIONS[kind % len(_VERSIONS)]
     _event(value, version)
-    _tried(keys.check_key_document, value, "x", _never, 0)
-    _tried(joins.check_answer, value, "!r:x", version)
-    _tried(joins.check_template, value, "!r:x", "@a:x", "join", version)
+    _tried(key_document.check_key_document, value, "x", _never, 0)
+    _tried(send_join.check_answer, value, "!r:x", version)
+    _tried(send_join.check_template, value, "!r:x", "@a:x", "join", version)
     _tried(devices.parse_user_devices, value, "@a:x")
     if not isinstance(value, dict):
         return
@@ -132,8 +121,8 @@ def one(data: bytes) -> None:
         devices.parse_signing_keys,
     ):
         _tried(reads, value, "x")
-    _tried(acl.acl_of, value)
-    _tried(policy.policy_server, value)
+    _tried(server_acl.acl_of, value)
+    _tried(policy_server.policy_server, value)
 
 
 if __name__ == "__main__":

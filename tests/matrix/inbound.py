@@ -21,9 +21,9 @@ from hansa.store.base import Store
 from hansa.testing.harness import UnreachableHttp, run_hansa
 from hansa_matrix.config import Config
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.canonical_json import dumps
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.room_versions import VERSIONS
 from peers.forger import Forger, JoinedRoom
 
 OURS, THEIRS = "127.0.0.1:1", "127.0.0.2:2"

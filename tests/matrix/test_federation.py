@@ -8,8 +8,8 @@ from typing import Any
 from hansa.testing import until
 from hansa_matrix.crypto import verify
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.keys import DAY, check_key_document
 from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.servers.key_document import DAY, check_key_document
 from matrix.inbound import OURS, THEIRS, V1, V2, inbound
 from matrix.peering import (
     OTHER,

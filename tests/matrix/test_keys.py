@@ -13,7 +13,7 @@ import pytest
 from hansa import Action, ConfigError, LocalProtocolError, PeerConnect, Verdict
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.own_keys import OwnKeys
-from hansa_matrix.proto.keys import DAY, check_key_document, key_document
+from hansa_matrix.proto.servers.key_document import DAY, check_key_document, key_document
 from hansa_matrix.proto.signing import signable, signatures_of, with_signature
 from matrix.inbound import OURS, THEIRS, Inbound, inbound
 from peers.forger import now

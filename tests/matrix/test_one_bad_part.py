@@ -9,7 +9,7 @@ import orjson
 import pytest
 from hansa import HttpResponse
 from hansa.testing import until
-from hansa_matrix.proto.canonical import parse
+from hansa_matrix.proto.canonical_json import parse
 from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from hansa_matrix.federation.client import Client
+from hansa_matrix.proto.auth_rules.levels import Levels
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.levels import Levels
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.room import outliers
 from matrix.inbound import THEIRS, Inbound, inbound

@@ -14,9 +14,15 @@ from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.federation.client import Refused
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw, key_ids
-from hansa_matrix.proto.policy import KEY_ID, PolicyServer, policy_server, recommended, with_recommendation
+from hansa_matrix.proto.room_versions import VERSIONS
+from hansa_matrix.proto.servers.policy_server import (
+    KEY_ID,
+    PolicyServer,
+    policy_server,
+    recommended,
+    with_recommendation,
+)
 from hansa_matrix.proto.signing import event_signable, with_signature
-from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.turn import RoomTurn
 from hypothesis import given
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound

@@ -15,9 +15,9 @@ from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.server import Gate
 from hansa_matrix.federation.strangers import MOST, MOST_EACH
 from hansa_matrix.key_store import MOST_DOCUMENT, MOST_KEYS
-from hansa_matrix.proto.keys import DAY, key_document
+from hansa_matrix.proto.servers.key_document import DAY, key_document
+from hansa_matrix.proto.servers.xmatrix import header, signing_bytes
 from hansa_matrix.proto.signing import signable, with_signature
-from hansa_matrix.proto.xmatrix import header, signing_bytes
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
 from memory import peak_memory
 from peers.forger import now

@@ -13,7 +13,12 @@ import pytest
 
 ROOT = Path(hansa_matrix.__file__).parent
 #: The typed readers.
-READERS = ("proto/state_content.py", "proto/acl.py", "proto/levels.py", "proto/policy.py")
+READERS = (
+    "proto/state_content.py",
+    "proto/servers/server_acl.py",
+    "proto/auth_rules/levels.py",
+    "proto/servers/policy_server.py",
+)
 #: Functions that take a content as a whole, and read no field of it, or by the readers.
 TAKERS = {
     "texts_of_event": "every string there is",
@@ -49,21 +54,21 @@ EXCEPTIONS = {
     "federation/answers/spaces.py _listed": "answered as it is",
     "bridge.py said": "handed to the readers",
     "client_api/summaries.py _may_know": "handed to the readers",
-    "proto/auth.py _check_create": "rule 1: a wrong type is refused, not read as the default",
-    "proto/auth.py redaction_allowed": "compared with an event id",
-    "proto/auth_members.py check_member": "rule 5: what is there, of whatever type, is judged",
-    "proto/auth_power.py check_power_levels": "rule 10: what is there, of whatever type, is judged",
-    "proto/auth_power.py _check_shape": "rule 10: a wrong type is refused",
-    "proto/auth_power.py _scalars": "rule 10: what is there, of whatever type, is judged by `level_of`",
-    "proto/auth_power.py _entries": "rule 10: an object or nothing",
-    "proto/joins.py check_template": "compared with a membership",
+    "proto/auth_rules/rules.py _check_create": "rule 1: a wrong type is refused, not read as the default",
+    "proto/auth_rules/rules.py redaction_allowed": "compared with an event id",
+    "proto/auth_rules/membership.py check_member": "rule 5: what is there, of whatever type, is judged",
+    "proto/auth_rules/power_levels.py check_power_levels": "rule 10: what is there, of whatever type, is judged",
+    "proto/auth_rules/power_levels.py _check_shape": "rule 10: a wrong type is refused",
+    "proto/auth_rules/power_levels.py _scalars": "rule 10: what is there, of whatever type, is judged by `level_of`",
+    "proto/auth_rules/power_levels.py _entries": "rule 10: an object or nothing",
+    "proto/send_join.py check_template": "compared with a membership",
     "proto/pdu.py required_servers": "whether a key is there: the signature rules ask no more",
     "proto/push_rules.py judge": "whether a key is there",
     "proto/push_rules.py _fits": "a message's text, its type checked",
     "proto/push_rules.py _holds": "a message's text, its type checked",
     "proto/push_rules.py _property": "a path through any JSON, each step checked",
     "proto/redact.py _content": "keys are left out",
-    "proto/stripped.py stripped_state": "strings are kept, all else is left out",
+    "proto/stripped_state.py stripped_state": "strings are kept, all else is left out",
     "room/administration.py _level": "set here",
     "room/annotations.py _key": "an annotation, each step checked",
     "room/create.py _create_event": "made here",

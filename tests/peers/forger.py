@@ -9,15 +9,15 @@ from typing import Any
 
 import orjson
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.auth_rules.state_keys import selected_keys
+from hansa_matrix.proto.canonical_json import dumps
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import content_hash
-from hansa_matrix.proto.keys import DAY, key_document
 from hansa_matrix.proto.pdu import finish, from_raw
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
+from hansa_matrix.proto.servers.key_document import DAY, key_document
+from hansa_matrix.proto.servers.xmatrix import header
 from hansa_matrix.proto.signing import event_signable, signable, with_signature
-from hansa_matrix.proto.state_keys import selected_keys
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion
-from hansa_matrix.proto.xmatrix import header
 
 
 def now() -> int:

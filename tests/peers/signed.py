@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import aiohttp
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.canonical import dumps
-from hansa_matrix.proto.xmatrix import header, signing_bytes
+from hansa_matrix.proto.canonical_json import dumps
+from hansa_matrix.proto.servers.xmatrix import header, signing_bytes
 from yarl import URL
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 from aiohttp import web
-from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.canonical_json import dumps
 from hansa_matrix.proto.pdu import from_raw
 from yarl import URL
 

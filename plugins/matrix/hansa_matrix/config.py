@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto.ids import valid_server_name, valid_user_id
-from hansa_matrix.proto.versions import DEFAULT_VERSION, VERSIONS
+from hansa_matrix.proto.room_versions import DEFAULT_VERSION, VERSIONS
 
 
 def _server_name(value: str) -> str:

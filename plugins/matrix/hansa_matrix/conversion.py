@@ -27,9 +27,10 @@ from hansa import (
     cut,
 )
 
+from hansa_matrix.proto.auth_rules.levels import Levels
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
-from hansa_matrix.proto.levels import Levels
 from hansa_matrix.proto.state_content import (
     Content as Said,
 )
@@ -42,7 +43,6 @@ from hansa_matrix.proto.state_content import (
     room_topic,
     word,
 )
-from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
 
 _STYLES = {"m.text": Style.TEXT, "m.emote": Style.EMOTE, "m.notice": Style.NOTICE}
 _MSGTYPES = {style: msgtype for msgtype, style in _STYLES.items()}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hansa import NativeFacts, NativeId, Submission
 
+from hansa_matrix.proto.auth_rules.state_keys import CREATE
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.state_content import additional_creators
-from hansa_matrix.proto.state_keys import CREATE
 from hansa_matrix.room.native import Arrived, Spoken
 from hansa_matrix.texts import texts_of_event, texts_of_pdu
 

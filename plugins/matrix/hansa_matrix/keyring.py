@@ -18,9 +18,15 @@ from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Crowded, Unreachable
 from hansa_matrix.key_store import Document, KeyStore
 from hansa_matrix.own_keys import OwnKeys
-from hansa_matrix.proto.canonical import KEY_DOCUMENT, parse
-from hansa_matrix.proto.keys import DAY, check_key_document, key_document, keys_named, notarised
+from hansa_matrix.proto.canonical_json import KEY_DOCUMENT, parse
 from hansa_matrix.proto.pdu import VerifyKey
+from hansa_matrix.proto.servers.key_document import (
+    DAY,
+    check_key_document,
+    key_document,
+    keys_named,
+    notarised,
+)
 from hansa_matrix.proto.signing import signable, with_signature
 
 #: Seconds until a server that gave no keys is asked again, doubled each time.

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
 
 #: type, sender, state key, content
 Act = tuple[str, str, str | None, dict[str, Any]]

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from hansa_matrix.proto.auth import check_own, check_state, selected_keys
+from hansa_matrix.proto.auth_rules.rules import check_own, check_state, selected_keys
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.hashing import event_id as reference_id
 from hansa_matrix.proto.ids import domain_of
-from hansa_matrix.proto.state_res import resolve
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
+from hansa_matrix.proto.state_res.v2 import resolve
 from matrix.oracle.acts import ACTIONS, RULES, USERS, Act, People, first_levels, rules_content
 
 State = dict[StateKey, str]

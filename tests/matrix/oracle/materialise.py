@@ -9,7 +9,7 @@ from typing import Any
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.ids import domain_of
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
 from matrix.oracle.graphs import cited
 
 

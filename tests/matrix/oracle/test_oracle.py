@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 from hansa_matrix.crypto import SigningKey, verify
-from hansa_matrix.proto.auth import check_state
+from hansa_matrix.proto.auth_rules.rules import check_state
+from hansa_matrix.proto.auth_rules.third_party import third_party_verifier
 from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches
 from hansa_matrix.proto.pdu import VerifyKey, finish, from_raw, unsigned_by
 from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.signing import signable
-from hansa_matrix.proto.third_party import third_party_verifier
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from matrix.oracle.client import Oracle
 from matrix.oracle.graphs import Graph, random_graph
 from matrix.oracle.materialise import materialise

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
 from matrix.proto.room_graph import create_event, load_vectors, make, state_of
 
 VECTORS = load_vectors("auth_rules.json")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 V10, V11, V12 = (VERSIONS[name] for name in ("10", "11", "12"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
 from matrix.proto.room_graph import from_vector, ids_of, load_vectors
 
 VECTORS = load_vectors("state_resolution.json")

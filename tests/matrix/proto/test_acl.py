@@ -6,7 +6,7 @@ import fnmatch
 import time
 
 import pytest
-from hansa_matrix.proto.acl import acl_of
+from hansa_matrix.proto.servers.server_acl import acl_of
 from hypothesis import given
 from hypothesis import strategies as st
 from yardstick import yardstick

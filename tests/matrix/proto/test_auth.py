@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import hansa_matrix.proto.auth as auth_module
+import hansa_matrix.proto.auth_rules.rules as auth_module
 import pytest
 from hansa.model.errors import LocalProtocolError
-from hansa_matrix.proto.auth import (
+from hansa_matrix.proto.auth_rules.levels import LevelsMemo
+from hansa_matrix.proto.auth_rules.rules import (
     check_own,
     check_state,
     redaction_allowed,
@@ -18,8 +19,7 @@ from hansa_matrix.proto.auth import (
     selected_keys,
 )
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.levels import LevelsMemo
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from matrix.proto.auth_cases import VECTORS, build
 from matrix.proto.room_graph import ALL_VERSIONS, V10, V11, create_event, make, state_of
 
@@ -126,7 +126,7 @@ def own_event(version: RoomVersion, case: Mapping[str, Any]) -> tuple[Pdu, dict[
 
 
 def test_every_rule_has_a_vector_that_it_refuses_and_accepted_neighbours() -> None:
-    sources = Path(auth_module.__file__).parent.glob("auth*.py")
+    sources = Path(auth_module.__file__).parent.glob("*.py")
     rules = {rule for path in sources for rule in re.findall(r'Reject\(\s*f?"([\w.{}]+)"', path.read_text())}
     rules -= {"10.{name}"}
     rules |= {"10.events", "10.notifications"}

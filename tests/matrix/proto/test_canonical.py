@@ -9,7 +9,7 @@ import pytest
 from canonicaljson import encode_canonical_json
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.lenient_json import unreadable_in
-from hansa_matrix.proto.canonical import (
+from hansa_matrix.proto.canonical_json import (
     MAX_DEPTH,
     check_depth,
     check_values,

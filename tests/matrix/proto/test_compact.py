@@ -7,7 +7,7 @@ import tracemalloc
 import orjson
 import pytest
 from hansa_matrix.proto.pdu import finish, from_raw, from_wire, parse, redacted
-from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.room_versions import VERSIONS
 
 COUNT = 200
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hansa.model.errors import RemoteProtocolError
-from hansa_matrix.proto.discovery import (
+from hansa_matrix.proto.servers.discovery import (
     MAX_WELL_KNOWN,
     Command,
     Discovery,

@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 import pytest
 from hansa_matrix.crypto import SigningKey, verify
-from hansa_matrix.proto import canonical
+from hansa_matrix.proto import canonical_json
 from hansa_matrix.proto.pdu import VerifyKey, checked_hash, finish, parse, unsigned_by
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.signing import event_signable
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 
 KEY = SigningKey.from_seed("ed25519:1", b"e" * 32)
 DRAFT: dict[str, Any] = {
@@ -50,7 +50,7 @@ def test_an_arriving_event_is_encoded_three_times(
 ) -> None:
     raw = finish(DRAFT, version, "x", (KEY.key_id, KEY.sign)).raw
     counting = Counting()
-    monkeypatch.setattr(canonical, "orjson", counting)
+    monkeypatch.setattr(canonical_json, "orjson", counting)
     pdu = parse(dict(raw), version)
     assert unsigned_by(pdu, version, key_of, verify) is None
     assert checked_hash(pdu, version) is pdu

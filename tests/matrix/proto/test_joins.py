@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.crypto import SigningKey, verify
-from hansa_matrix.proto import joins
+from hansa_matrix.proto import send_join
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.joins import MAX_EVENTS, check_answer, check_shown, check_template, joined
 from hansa_matrix.proto.pdu import VerifyKey, countersigned, finish, parse, unsigned_by
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
+from hansa_matrix.proto.send_join import MAX_EVENTS, check_answer, check_shown, check_template, joined
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.json_values import json_values
@@ -202,7 +202,7 @@ def test_what_is_in_the_chain_again_is_parsed_once(version: RoomVersion, monkeyp
         asked.append(one)
         return parse(one, *rest, **named)
 
-    monkeypatch.setattr(joins, "parse", watched)
+    monkeypatch.setattr(send_join, "parse", watched)
     found = check_answer(answer, room.room_id, version)
     assert asked == [room.create.raw, room.member.raw, topic.raw, other, more, resigned, lacking]
     assert found.chain[:2] == (room.create, topic)

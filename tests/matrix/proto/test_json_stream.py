@@ -9,7 +9,7 @@ import orjson
 import pytest
 from hansa.model.bounded_json import Limits
 from hansa.model.errors import RemoteProtocolError
-from hansa_matrix.proto.json_stream import Splitter
+from hansa_matrix.proto.streaming.json_stream import Splitter
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.json_values import json_values, texts
@@ -36,9 +36,9 @@ def cut(data: bytes, sizes: list[int] | None = None, *, numbered: bool = False) 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     """Every chunk is looked at, however small, and in windows that cut it anywhere."""
-    monkeypatch.setattr("hansa_matrix.proto.json_stream._WINDOW", 5)
-    monkeypatch.setattr("hansa_matrix.proto.json_stream._CHUNK", 1)
-    monkeypatch.setattr("hansa_matrix.proto.json_stream._FIRST", 40)
+    monkeypatch.setattr("hansa_matrix.proto.streaming.json_stream._WINDOW", 5)
+    monkeypatch.setattr("hansa_matrix.proto.streaming.json_stream._CHUNK", 1)
+    monkeypatch.setattr("hansa_matrix.proto.streaming.json_stream._FIRST", 40)
 
 
 documents = st.dictionaries(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.crypto import SigningKey, verify
-from hansa_matrix.proto.keys import DAY, check_key_document, key_document
+from hansa_matrix.proto.servers.key_document import DAY, check_key_document, key_document
 from hansa_matrix.proto.signing import signable, with_signature
 from hypothesis import given
 from matrix.proto.json_values import json_values

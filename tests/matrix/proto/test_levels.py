@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hansa_matrix.proto.levels import INFINITE, Levels, LevelsMemo, creators_of
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.auth_rules.levels import INFINITE, Levels, LevelsMemo, creators_of
+from hansa_matrix.proto.room_versions import RoomVersion
 from matrix.proto.room_graph import ALL_VERSIONS, V10, V11, V12, create_event, make
 
 each_version = pytest.mark.parametrize("version", ALL_VERSIONS, ids=lambda v: f"v{v.id}")

@@ -8,9 +8,9 @@ import orjson
 import pytest
 from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.crypto import SigningKey, verify
-from hansa_matrix.proto.auth import check_state
+from hansa_matrix.proto.auth_rules.levels import level_of
+from hansa_matrix.proto.auth_rules.rules import check_state
 from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches, reference_hash
-from hansa_matrix.proto.levels import level_of
 from hansa_matrix.proto.pdu import (
     VerifyKey,
     checked_hash,
@@ -23,8 +23,8 @@ from hansa_matrix.proto.pdu import (
     required_servers,
     unsigned_by,
 )
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.signing import decode64, event_signable
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.json_values import json_values

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.gathered import GatheredPdus
-from hansa_matrix.proto.packed import Unpacking, packed, unpacked
 from hansa_matrix.proto.pdu import finish, parse
-from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.room_versions import VERSIONS
+from hansa_matrix.proto.streaming.gathered_pdus import GatheredPdus
+from hansa_matrix.proto.streaming.packed_pdus import Unpacking, packed, unpacked
 
 KEY = SigningKey.from_seed("ed25519:a", secrets.token_bytes(32))
 V11 = VERSIONS["11"]

@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 from hansa.model.errors import RemoteProtocolError
-from hansa_matrix.proto.auth import check_own
-from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.auth_rules.rules import check_own
+from hansa_matrix.proto.canonical_json import dumps
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import content_hash, event_id
 from hansa_matrix.proto.pdu import (
@@ -22,7 +22,7 @@ from hansa_matrix.proto.pdu import (
     from_wire,
     parse,
 )
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion, version_of
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.json_values import json_values, objects

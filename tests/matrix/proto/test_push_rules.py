@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hansa_matrix.proto.auth_rules.levels import Levels
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.levels import Levels
 from hansa_matrix.proto.push_rules import Judgement, Situation, default_rules, judge, valid_rule
-from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.room_versions import VERSIONS
 
 ME = "@juliet:capulet"
 NOTHING, TOLD, LOUD = Judgement(), Judgement(notify=True), Judgement(notify=True, highlight=True)

@@ -6,12 +6,12 @@ import copy
 from typing import Any
 
 import pytest
-from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.canonical_json import dumps
 from hansa_matrix.proto.hashing import event_id, hash_matches
 from hansa_matrix.proto.pdu import checked_hash, finish, from_raw
 from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.signing import event_signable
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.json_values import json_values, objects

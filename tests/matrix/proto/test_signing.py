@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from hansa_matrix.crypto import SigningKey, verify
-from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.canonical_json import dumps
 from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches, room_id_of_create
 from hansa_matrix.proto.pdu import VerifyKey, countersigned, finish, key_ids, required_servers, unsigned_by
 from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.signing import (
     decode64,
     encode64,
@@ -18,7 +19,6 @@ from hansa_matrix.proto.signing import (
     signatures_of,
     with_signature,
 )
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.json_values import json_values, objects

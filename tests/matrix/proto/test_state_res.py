@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.state_res import MissingEvents, resolve
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
+from hansa_matrix.proto.state_res.v2 import MissingEvents, resolve
 from matrix.proto.room_graph import ALL_VERSIONS
 from matrix.proto.state_cases import VECTORS, expected, load
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from random import Random
 
 import pytest
-from hansa_matrix.proto.auth import check_state
+from hansa_matrix.proto.auth_rules.rules import check_state
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.state_res import MissingEvents, resolve
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
+from hansa_matrix.proto.state_res.v2 import MissingEvents, resolve
 from matrix.oracle.graphs import Graph, State, random_graph
 from matrix.proto.room_graph import HASHED, create_event, ids_of, make
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hansa_matrix.proto.auth_rules.third_party import third_party_verifier
 from hansa_matrix.proto.signing import signable
-from hansa_matrix.proto.third_party import third_party_verifier
 
 BODY = {"mxid": "@d:w", "token": "tok"}
 

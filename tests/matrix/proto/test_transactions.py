@@ -9,9 +9,9 @@ import orjson
 import pytest
 from hansa.model.bounded_json import MAX_VALUES, values_in
 from hansa.model.errors import RemoteProtocolError
-from hansa_matrix.proto import json_stream
 from hansa_matrix.proto.pdu import parse
-from hansa_matrix.proto.transactions import MAX_EDUS, MAX_PDUS, _one_by_one, parse_transaction
+from hansa_matrix.proto.streaming import json_stream
+from hansa_matrix.proto.streaming.transactions import MAX_EDUS, MAX_PDUS, _one_by_one, parse_transaction
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.json_values import json_values

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.crypto import SigningKey, verify
-from hansa_matrix.proto.xmatrix import header, parse_header, signing_bytes
+from hansa_matrix.proto.servers.xmatrix import header, parse_header, signing_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.vectors import each, vectors

@@ -6,7 +6,7 @@ import orjson
 from hansa.store.base import ScopedStore
 from hansa.store.memory import MemoryStore
 from hansa_matrix.proto.pdu import from_raw
-from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.room.events import Events, Status, Stored
 from memory import peak_memory
 

@@ -47,7 +47,7 @@ from hansa_matrix.federation.client import Client
 from hansa_matrix.media.fetch import Fetcher
 from hansa_matrix.media.library import Library
 from hansa_matrix.media.thumbnails import Thumbnails
-from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.room.backfill import Backfill
 from hansa_matrix.room.create import Founder
 from hansa_matrix.room.directory import Directory

@@ -27,7 +27,7 @@ from hansa import (
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.places import Places
 from hansa_matrix.errors import error, error_response, json_response
-from hansa_matrix.proto.canonical import CLIENT_BODY, CLIENT_DEPTH, check_depth, decode
+from hansa_matrix.proto.canonical_json import CLIENT_BODY, CLIENT_DEPTH, check_depth, decode
 from hansa_matrix.ratelimit import Allowance
 
 #: ``(who, request, body) -> answer``.

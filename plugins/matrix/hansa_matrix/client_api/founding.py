@@ -8,8 +8,8 @@ from typing import Any
 from hansa_matrix.client_api.door import text
 from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.state_keys import MEMBER
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
+from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.room.create import Founding, Step
 
 _PRESETS = {

@@ -30,9 +30,9 @@ from hansa_matrix.errors import error
 from hansa_matrix.federation.answers.spaces import SPACE, Spaces
 from hansa_matrix.federation.client import Client, Refused, Unreachable
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.edus import PresenceEdu
 from hansa_matrix.proto.state_content import space_child
-from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import MatrixRoom

@@ -28,10 +28,10 @@ from hansa_matrix.federation.answers.handshakes import may_join, may_knock
 from hansa_matrix.federation.answers.restricted import UNABLE, Restricted
 from hansa_matrix.federation.client import Refused
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical import check_values
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
+from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.state_keys import MEMBER
-from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.room.attendance import Stay, stay_of
 from hansa_matrix.room.create import Founder
 from hansa_matrix.room.entrance import Entrance, named

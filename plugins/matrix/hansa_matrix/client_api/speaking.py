@@ -19,8 +19,8 @@ from hansa_matrix.client_api.unread import Unread
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE, MEMBER
 from hansa_matrix.proto.edus import ReceiptEdu
-from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, MEMBER
 from hansa_matrix.room.annotations import annotates_again
 from hansa_matrix.room.redactions import REDACTION
 from hansa_matrix.room.room import MatrixRoom

@@ -9,10 +9,10 @@ from typing import Any
 
 from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.acl import acl_of
-from hansa_matrix.proto.canonical import check_values
+from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE
+from hansa_matrix.proto.canonical_json import check_values
+from hansa_matrix.proto.servers.server_acl import acl_of
 from hansa_matrix.proto.state_content import alias, alt_aliases
-from hansa_matrix.proto.state_keys import ACL_KEY, CREATE
 from hansa_matrix.room.create import Step
 
 CANONICAL_ALIAS = "m.room.canonical_alias"

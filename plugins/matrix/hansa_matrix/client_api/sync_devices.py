@@ -9,7 +9,7 @@ from typing import Any
 from hansa import NetworkContext
 
 from hansa_matrix.client_api.asked import MOST_NEWS, Asked
-from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.news import DEVICES, Item

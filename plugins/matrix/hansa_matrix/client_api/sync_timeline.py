@@ -16,8 +16,8 @@ from hansa_matrix.client_api.asked import Asked
 from hansa_matrix.client_api.shapes import Shapes
 from hansa_matrix.client_api.timeline import Place
 from hansa_matrix.client_api.visibility import Visibility, without
+from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
 from hansa_matrix.proto.event import StateKey
-from hansa_matrix.proto.state_keys import CREATE, MEMBER
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.news import News
 from hansa_matrix.room.room import MatrixRoom

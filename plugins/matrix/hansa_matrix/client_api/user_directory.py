@@ -12,9 +12,9 @@ from hansa import Membership, NetworkContext, Request, RoomMember
 from hansa_matrix.client_api.accounts import Accounts, Caller
 from hansa_matrix.client_api.door import Handler, Limited
 from hansa_matrix.errors import error
+from hansa_matrix.proto.auth_rules.state_keys import JOIN_RULES_KEY, MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import avatar_url, display_name, join_rule
-from hansa_matrix.proto.state_keys import JOIN_RULES_KEY, MEMBER
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import MatrixRoom

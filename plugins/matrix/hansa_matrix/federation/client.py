@@ -27,10 +27,10 @@ from hansa.model.lenient_json import MENDED_AT_ONCE
 
 from hansa_matrix.federation.routes import Routes
 from hansa_matrix.own_keys import OwnKeys
-from hansa_matrix.proto.canonical import DOCUMENT, ERROR_ANSWER, dumps, parse
-from hansa_matrix.proto.discovery import Route
-from hansa_matrix.proto.json_stream import Piece, Splitter
-from hansa_matrix.proto.xmatrix import header, signing_bytes
+from hansa_matrix.proto.canonical_json import DOCUMENT, ERROR_ANSWER, dumps, parse
+from hansa_matrix.proto.servers.discovery import Route
+from hansa_matrix.proto.servers.xmatrix import header, signing_bytes
+from hansa_matrix.proto.streaming.json_stream import Piece, Splitter
 
 #: Bytes of an answer that holds a room's whole state, which is read as it comes.
 LARGE_ANSWER = 128 * 1024 * 1024

@@ -23,9 +23,9 @@ from hansa_matrix.federation.client import Client, Refused, Unreachable
 from hansa_matrix.federation.routes import Routes
 from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical import parse
-from hansa_matrix.proto.discovery import Route
-from hansa_matrix.proto.keys import check_key_document
+from hansa_matrix.proto.canonical_json import parse
+from hansa_matrix.proto.servers.discovery import Route
+from hansa_matrix.proto.servers.key_document import check_key_document
 
 _HOUR = 3_600_000
 _CLOCK_WARN, _CLOCK_FAIL = 10.0, 60.0

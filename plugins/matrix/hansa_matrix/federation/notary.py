@@ -18,8 +18,8 @@ from hansa_matrix.errors import json_response
 from hansa_matrix.federation.strangers import Strangers
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical import KEY_DOCUMENT, decode, parse
-from hansa_matrix.proto.keys import keys_named
+from hansa_matrix.proto.canonical_json import KEY_DOCUMENT, decode, parse
+from hansa_matrix.proto.servers.key_document import keys_named
 
 _SERVERS = 100
 _BODY = Limits(bytes=128 * 1024)

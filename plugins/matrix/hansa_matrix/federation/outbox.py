@@ -27,7 +27,7 @@ from hansa import (
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.federation.lasting import leaving
-from hansa_matrix.proto.transactions import MAX_EDUS, MAX_PDUS
+from hansa_matrix.proto.streaming.transactions import MAX_EDUS, MAX_PDUS
 from hansa_matrix.room.events import is_withheld
 
 _EARLY = 3600.0

@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 import orjson
 from hansa import Backoff, Clock, Failure, Http, HttpError, HttpRequest, HttpResponse, LruCache, Random
 
-from hansa_matrix.proto.discovery import (
+from hansa_matrix.proto.servers.discovery import (
     MAX_WELL_KNOWN,
     Discovery,
     FetchWellKnown,

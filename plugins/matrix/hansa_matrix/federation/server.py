@@ -24,8 +24,8 @@ from hansa_matrix.crypto import verify
 from hansa_matrix.errors import denial, error, error_response, json_response
 from hansa_matrix.federation.strangers import Strangers
 from hansa_matrix.keyring import Keyring
-from hansa_matrix.proto.canonical import TRANSACTION, parse
-from hansa_matrix.proto.xmatrix import XMatrix, parse_header, signing_bytes
+from hansa_matrix.proto.canonical_json import TRANSACTION, parse
+from hansa_matrix.proto.servers.xmatrix import XMatrix, parse_header, signing_bytes
 from hansa_matrix.ratelimit import Allowance
 
 #: A PDU of 64 KiB as it may be written, with the stripped state of an invite.

@@ -13,7 +13,7 @@ from typing import Any
 from hansa.model.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical import check_depth, dumps
+from hansa_matrix.proto.canonical_json import check_depth, dumps
 from hansa_matrix.proto.signing import signatures_of
 
 DEVICE_LIST, TO_DEVICE, SIGNING_KEYS = (

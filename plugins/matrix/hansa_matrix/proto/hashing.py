@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from hansa_matrix.proto.canonical import canonical
+from hansa_matrix.proto.canonical_json import canonical
 from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.signing import decode64
-from hansa_matrix.proto.versions import RoomVersion
 
 _NOT_HASHED = frozenset({"unsigned", "signatures", "hashes"})
 

@@ -15,13 +15,13 @@ import orjson
 from hansa.model.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical import canonical, check_lax_values, check_values, compact
+from hansa_matrix.proto.canonical_json import canonical, check_lax_values, check_values, compact
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import content_hash, event_id, event_id_of, hash_matches, reference_hash
 from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.signing import event_signable, signatures_of, with_signature
 from hansa_matrix.proto.state_content import authorising_user
-from hansa_matrix.proto.versions import RoomVersion
 
 MAX_PDU = 65_536
 MAX_PREV = 20

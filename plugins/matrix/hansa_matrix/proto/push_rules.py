@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from hansa_matrix.proto.auth_rules.levels import Levels
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.globs import finds, is_glob, matches, of_words
-from hansa_matrix.proto.levels import Levels
 
 #: The rule that comes before all others, and turns everything off where it is on.
 MASTER = ".m.rule.master"

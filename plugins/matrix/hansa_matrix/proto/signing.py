@@ -7,9 +7,9 @@ from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
-from hansa_matrix.proto.canonical import canonical, dumps
+from hansa_matrix.proto.canonical_json import canonical, dumps
 from hansa_matrix.proto.redact import redact
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
 
 _MOST_SIGNATURES = 50
 _PADDING = ("", "===", "==", "=")

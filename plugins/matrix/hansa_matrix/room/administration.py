@@ -20,9 +20,9 @@ from hansa import (
 
 from hansa_matrix.conversion import OwnDraft
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.acl import acl_of
-from hansa_matrix.proto.levels import levels_said
-from hansa_matrix.proto.state_keys import ACL_KEY, CREATE, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
+from hansa_matrix.proto.auth_rules.levels import levels_said
+from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
+from hansa_matrix.proto.servers.server_acl import acl_of
 from hansa_matrix.room.redactions import REDACTION
 from hansa_matrix.room.room import MatrixRoom
 

@@ -21,8 +21,8 @@ from hansa import (
     scan_all,
 )
 
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.news import News, told
 from hansa_matrix.room.sent import Sent
 

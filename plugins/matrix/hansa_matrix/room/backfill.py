@@ -16,7 +16,7 @@ from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Submi
 
 from hansa_matrix.federation.client import Unreachable, path
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.packed import unpacked
+from hansa_matrix.proto.streaming.packed_pdus import unpacked
 from hansa_matrix.room.errand import Errand
 from hansa_matrix.room.fetched import Notes
 from hansa_matrix.room.gaps import GapFiller

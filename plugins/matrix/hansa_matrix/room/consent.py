@@ -10,9 +10,9 @@ from hansa import Membership as Standing
 from hansa_matrix.conversion import OwnDraft
 from hansa_matrix.federation.client import Refused, Unreachable
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import federates
-from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER
 from hansa_matrix.room.invites import Invites
 from hansa_matrix.room.native import Arrived, FirstWord, Own
 from hansa_matrix.room.policing import Policing

@@ -25,12 +25,12 @@ from hansa import (
 from hansa import Membership as Standing
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.auth import check_own
+from hansa_matrix.proto.auth_rules.rules import check_own
+from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER, POWER_LEVELS
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import finish
+from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.proto.state_content import federates, room_version
-from hansa_matrix.proto.state_keys import CREATE, MEMBER, POWER_LEVELS
-from hansa_matrix.proto.versions import VERSIONS
 from hansa_matrix.room.aliases import given
 from hansa_matrix.room.directory import MOST, full, listing
 from hansa_matrix.room.events import Events, Status, Stored

@@ -11,7 +11,7 @@ from hansa import RemoteProtocolError
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.room import outliers
 from hansa_matrix.room.outliers import Signed
 

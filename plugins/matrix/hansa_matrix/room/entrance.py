@@ -26,10 +26,10 @@ from hansa import (
 
 from hansa_matrix.conversion import fact_keys
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.room_versions import VERSIONS, version_of
 from hansa_matrix.proto.state_content import replacement_room
-from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
-from hansa_matrix.proto.versions import VERSIONS, version_of
 from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.aliases import alias_of
 from hansa_matrix.room.create import PUBLIC, Founder, Founding

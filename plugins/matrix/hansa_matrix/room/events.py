@@ -12,12 +12,12 @@ from hansa import Insert, Put, Row, ScopedStore, Value, WeightedLruCache
 from hansa.model.bounded_json import values_in
 from hansa.model.fast_dataclass import quick
 
+from hansa_matrix.proto.auth_rules.state_keys import CREATE
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import reference_hash
-from hansa_matrix.proto.packed import unpacked
 from hansa_matrix.proto.pdu import from_wire
-from hansa_matrix.proto.state_keys import CREATE
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
+from hansa_matrix.proto.streaming.packed_pdus import unpacked
 
 #: Events kept, and bytes of them as they were on the wire; parsed they take several times that.
 _KEPT = 5000

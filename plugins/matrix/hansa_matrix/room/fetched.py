@@ -15,11 +15,11 @@ from hansa import Conflict, NetworkContext, PeerConnect, RemoteProtocolError
 
 from hansa_matrix.federation.client import Refused, Unreachable, path
 from hansa_matrix.keyring import Keyring
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.gathered import GatheredIds, GatheredPdus
-from hansa_matrix.proto.packed import unpacked
 from hansa_matrix.proto.pdu import key_ids, oversized, required_servers
-from hansa_matrix.proto.state_keys import CREATE_KEY
+from hansa_matrix.proto.streaming.gathered_pdus import GatheredIds, GatheredPdus
+from hansa_matrix.proto.streaming.packed_pdus import unpacked
 from hansa_matrix.room import outliers
 from hansa_matrix.room.early_checks import EarlyChecks
 from hansa_matrix.room.errand import Errand, Errands

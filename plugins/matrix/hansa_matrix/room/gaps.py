@@ -17,8 +17,8 @@ from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
-from hansa_matrix.proto.packed import unpacked
 from hansa_matrix.proto.pdu import required_servers
+from hansa_matrix.proto.streaming.packed_pdus import unpacked
 from hansa_matrix.room.errand import Errand, Errands
 from hansa_matrix.room.fetched import Fetched, Notes, listed
 from hansa_matrix.room.holes import DEFINITE, TRIES, Hole, Suspects, Why

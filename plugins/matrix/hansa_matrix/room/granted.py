@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from hansa import CannotOpenRoom, SubmitResult
 
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.room.ingest import Gaps, Ingest
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.native import Own

@@ -9,7 +9,7 @@ from typing import Any
 
 from hansa_matrix.federation.client import Client, Refused, path, unrecognized
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.joins import JOIN_ARRAYS
+from hansa_matrix.proto.send_join import JOIN_ARRAYS
 
 
 async def send_join(

@@ -15,11 +15,11 @@ from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unrecognized
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import key_ids, needed_at, parse, unsigned_by
-from hansa_matrix.proto.state_keys import MEMBER
-from hansa_matrix.proto.stripped import STRIPPED_KEYS
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
+from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
 from hansa_matrix.room.native import Arrived, Own
 from hansa_matrix.room.room import MatrixRoom
 

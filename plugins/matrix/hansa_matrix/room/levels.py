@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from hansa_matrix.proto.levels import Levels, level_of
-from hansa_matrix.proto.state_keys import MEMBER, POWER_LEVELS
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.auth_rules.levels import Levels, level_of
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER, POWER_LEVELS
+from hansa_matrix.proto.room_versions import RoomVersion
 
 #: What an owner has where a version has no creators above everybody.
 _OWNER = 100

@@ -32,9 +32,9 @@ from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.joins import JoinAnswer, JoinReader, check_template, joined
 from hansa_matrix.proto.pdu import finish, key_ids, needed_at, required_servers, unsigned_by
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion, version_of
+from hansa_matrix.proto.send_join import JoinAnswer, JoinReader, check_template, joined
 from hansa_matrix.room import outliers
 from hansa_matrix.room.early_checks import EarlyChecks
 from hansa_matrix.room.events import Events, RoomEvents, Status, Stored

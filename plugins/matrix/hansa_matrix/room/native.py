@@ -13,8 +13,8 @@ from hansa_matrix.conversion import OwnDraft, Views
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.own_keys import OwnKeys
+from hansa_matrix.proto.auth_rules.reject import Reject
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.reject import Reject
 from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.sent import Handle

@@ -14,8 +14,8 @@ from heapq import heapify, heappop, heappush
 from hansa import NetworkContext, Row, StoreError, Write, pages
 
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.state_keys import MEMBER
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.room import FIRST, MatrixRoom
 

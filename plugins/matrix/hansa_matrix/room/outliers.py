@@ -11,12 +11,12 @@ from hansa import NetworkContext
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.keyring import Keyring
-from hansa_matrix.proto.auth import check_own, check_state
+from hansa_matrix.proto.auth_rules.rules import check_own, check_state
+from hansa_matrix.proto.auth_rules.state_keys import CREATE, CREATE_KEY
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.packed import Unpacking, packed, unpacked
 from hansa_matrix.proto.pdu import checked_hash, key_ids, needed_at, required_servers, unsigned_by
-from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
+from hansa_matrix.proto.streaming.packed_pdus import Unpacking, packed, unpacked
 from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import RoomEvents, Status, Stored
 

@@ -33,9 +33,9 @@ from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import key_ids, needed_at, parse, required_servers, unsigned_by
+from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.proto.state_content import membership
-from hansa_matrix.proto.stripped import stripped_state
-from hansa_matrix.proto.versions import VERSIONS
+from hansa_matrix.proto.stripped_state import stripped_state
 from hansa_matrix.ratelimit import Allowance
 from hansa_matrix.room.attendance import Attendance, stay_of
 from hansa_matrix.room.ended import Ended

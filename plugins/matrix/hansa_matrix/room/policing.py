@@ -10,9 +10,9 @@ from hansa import CircuitBreaker, LruCache, RemoteProtocolError
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.policy import PolicyServer, exempt, recommended, with_recommendation
-from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.proto.servers.policy_server import PolicyServer, exempt, recommended, with_recommendation
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import MatrixRoom
 

@@ -14,10 +14,10 @@ from typing import Any
 import orjson
 from hansa import Delete, Put, ScopedStore, Write, scan_all
 
-from hansa_matrix.proto.auth import redaction_allowed
+from hansa_matrix.proto.auth_rules.rules import redaction_allowed
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import redacted
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.room.events import NO_REDACTION, Status, Stored
 
 REDACTION = "m.room.redaction"

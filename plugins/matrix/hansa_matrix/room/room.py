@@ -20,15 +20,15 @@ import orjson
 from hansa import CompareAndSwap, LocalProtocolError, LruCache, Remove, ScopedStore, Write
 from hansa.model.fast_dataclass import quick
 
-from hansa_matrix.proto.acl import acl_of
-from hansa_matrix.proto.auth import LevelsMemo
-from hansa_matrix.proto.canonical import compact
+from hansa_matrix.proto.auth_rules.rules import LevelsMemo
+from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE_KEY, MEMBER
+from hansa_matrix.proto.canonical_json import compact
 from hansa_matrix.proto.event import MAX_DEPTH, Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
-from hansa_matrix.proto.policy import POLICY_KEY, PolicyServer, policy_server
-from hansa_matrix.proto.state_keys import ACL_KEY, CREATE_KEY, MEMBER
-from hansa_matrix.proto.state_res import MissingEvents, resolving
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
+from hansa_matrix.proto.servers.policy_server import POLICY_KEY, PolicyServer, policy_server
+from hansa_matrix.proto.servers.server_acl import acl_of
+from hansa_matrix.proto.state_res.v2 import MissingEvents, resolving
 from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Events, RoomEvents, Status, Stored
 from hansa_matrix.room.holes import Holes

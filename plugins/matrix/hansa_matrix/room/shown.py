@@ -11,10 +11,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
+from hansa_matrix.proto.auth_rules.state_keys import (
+    CREATE,
+    HISTORY_VISIBILITY,
+    JOIN_RULES,
+    MEMBER,
+    POWER_LEVELS,
+)
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import redacted
-from hansa_matrix.proto.state_keys import CREATE, HISTORY_VISIBILITY, JOIN_RULES, MEMBER, POWER_LEVELS
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.state import Groups, StateIds
 from hansa_matrix.texts import without_texts

@@ -23,11 +23,11 @@ from hansa import (
 
 from hansa_matrix.conversion import OwnDraft, draft_of
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.auth import selected_keys
+from hansa_matrix.proto.auth_rules.rules import selected_keys
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import finish, reference
-from hansa_matrix.proto.policy import exempt
-from hansa_matrix.proto.state_keys import MEMBER
+from hansa_matrix.proto.servers.policy_server import exempt
 from hansa_matrix.room.events import Status
 from hansa_matrix.room.native import FirstWord, Spoken, refusal_of
 from hansa_matrix.room.policing import Policing

@@ -12,7 +12,7 @@ from dataclasses import replace
 from hansa import ScopedStore, Write, pages
 
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.state_conflict import differing
+from hansa_matrix.proto.state_res.conflicts import differing
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.holes import Hole
 from hansa_matrix.room.room import MAX_COUNT, Head, MatrixRoom

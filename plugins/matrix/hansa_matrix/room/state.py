@@ -13,7 +13,7 @@ import orjson
 from hansa import Insert, LocalProtocolError, Row, ScopedStore, pieces
 
 from hansa_matrix.proto.event import StateKey
-from hansa_matrix.proto.state_conflict import differing
+from hansa_matrix.proto.state_res.conflicts import differing
 
 StateIds = Mapping[StateKey, str]
 #: ``(type, state key, event id)``; None where the piece of state is gone.

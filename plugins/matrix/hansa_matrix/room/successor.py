@@ -9,11 +9,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.acl import acl_of
+from hansa_matrix.proto.auth_rules.state_keys import (
+    ACL_KEY,
+    CREATE_KEY,
+    MEMBER,
+    POWER_LEVELS,
+    POWER_LEVELS_KEY,
+)
 from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.room_versions import RoomVersion
+from hansa_matrix.proto.servers.server_acl import acl_of
 from hansa_matrix.proto.state_content import alias, alt_aliases, federates, room_type
-from hansa_matrix.proto.state_keys import ACL_KEY, CREATE_KEY, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
-from hansa_matrix.proto.versions import RoomVersion
 from hansa_matrix.room.aliases import Alias
 from hansa_matrix.room.create import PUBLIC, Founding, Step
 from hansa_matrix.room.levels import inherited, raised

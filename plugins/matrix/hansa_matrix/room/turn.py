@@ -23,10 +23,10 @@ from hansa import (
     refusal_by,
 )
 
-from hansa_matrix.proto.auth import check_own
+from hansa_matrix.proto.auth_rules.reject import Reject
+from hansa_matrix.proto.auth_rules.rules import check_own
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.reject import Reject
-from hansa_matrix.proto.state_keys import CREATE_KEY
 from hansa_matrix.room.events import DECISION, Status, Stored
 from hansa_matrix.room.native import Adopted, Arrived, Backfilled, Own, refusal_of
 from hansa_matrix.room.policing import Policing

@@ -33,11 +33,11 @@ from hansa import (
 )
 
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.levels import Levels
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.levels import Levels
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.state_content import predecessor, replacement_room
-from hansa_matrix.proto.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion
 from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.aliases import aliases_of, moved
 from hansa_matrix.room.create import Founder

@@ -10,8 +10,8 @@ from __future__ import annotations
 from hansa import LruCache
 
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import HISTORY_VISIBILITY_KEY, MEMBER
 from hansa_matrix.proto.history_visibility import memberships_that_read, visibility_of
-from hansa_matrix.proto.state_keys import HISTORY_VISIBILITY_KEY, MEMBER
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.room import MatrixRoom
 

@@ -17,11 +17,11 @@ from hansa_matrix.federation.answers.restricted import Restricted
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.auth import check_state, selected_keys
+from hansa_matrix.proto.auth_rules.rules import check_state, selected_keys
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import countersigned, from_raw, parse, reference
 from hansa_matrix.proto.state_content import AUTHORISING_USER, authorising_user
-from hansa_matrix.proto.stripped import STRIPPED_KEYS
+from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
 from hansa_matrix.room.ingest import Ingest
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.room import MatrixRoom

@@ -14,15 +14,15 @@ from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.server import Answerer
 from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical import usable
+from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
+from hansa_matrix.proto.canonical_json import usable
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import hash_matches
-from hansa_matrix.proto.joins import check_shown, senders_of
 from hansa_matrix.proto.pdu import countersigned, key_ids, needed_at, parse, required_servers, unsigned_by
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion, version_of
+from hansa_matrix.proto.send_join import check_shown, senders_of
 from hansa_matrix.proto.state_content import membership
-from hansa_matrix.proto.state_keys import CREATE, MEMBER
-from hansa_matrix.proto.stripped import TYPES, stripped_state
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion, version_of
+from hansa_matrix.proto.stripped_state import TYPES, stripped_state
 from hansa_matrix.room.administration import Administration
 from hansa_matrix.room.pending import Pending
 from hansa_matrix.texts import texts_of_event

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from hansa_matrix.errors import error
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_content import allowed_rooms, join_rule
-from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.state import StateIds
 

@@ -15,6 +15,15 @@ from hansa_matrix.errors import error
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import (
+    CREATE,
+    CREATE_KEY,
+    HISTORY_VISIBILITY,
+    HISTORY_VISIBILITY_KEY,
+    JOIN_RULES,
+    JOIN_RULES_KEY,
+    MEMBER,
+)
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_content import (
     Content,
@@ -30,16 +39,7 @@ from hansa_matrix.proto.state_content import (
     room_type,
     space_child,
 )
-from hansa_matrix.proto.state_keys import (
-    CREATE,
-    CREATE_KEY,
-    HISTORY_VISIBILITY,
-    HISTORY_VISIBILITY_KEY,
-    JOIN_RULES,
-    JOIN_RULES_KEY,
-    MEMBER,
-)
-from hansa_matrix.proto.stripped import STRIPPED_KEYS
+from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.room import MatrixRoom
 

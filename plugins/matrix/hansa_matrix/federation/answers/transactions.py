@@ -12,7 +12,7 @@ from hansa_matrix.bounds.bounded_rows import Trimmed
 from hansa_matrix.errors import error
 from hansa_matrix.federation.edus import Edus
 from hansa_matrix.federation.server import Answerer
-from hansa_matrix.proto.transactions import parse_transaction
+from hansa_matrix.proto.streaming.transactions import parse_transaction
 from hansa_matrix.room.ingest import Ingest
 
 _LONGEST_TXN = 255

@@ -8,10 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hansa_matrix.proto.auth_rules.levels import Levels, LevelsSource
+from hansa_matrix.proto.auth_rules.reject import Reject
+from hansa_matrix.proto.auth_rules.state_keys import (
+    JOIN_RULES_KEY,
+    MEMBER,
+    POWER_LEVELS_KEY,
+    THIRD_PARTY_INVITE,
+    StateReader,
+)
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import domain_of
-from hansa_matrix.proto.levels import Levels, LevelsSource
-from hansa_matrix.proto.reject import Reject
+from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.state_content import (
     AUTHORISING_USER,
     authorising_user,
@@ -22,14 +30,6 @@ from hansa_matrix.proto.state_content import (
     third_party_signed,
     third_party_token,
 )
-from hansa_matrix.proto.state_keys import (
-    JOIN_RULES_KEY,
-    MEMBER,
-    POWER_LEVELS_KEY,
-    THIRD_PARTY_INVITE,
-    StateReader,
-)
-from hansa_matrix.proto.versions import RoomVersion
 
 #: Whether the event carries a valid signature of the server of that name.
 SignedBy = Callable[[str], bool]

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from hansa.model.errors import HansaError
 
+from hansa_matrix.proto.auth_rules.state_keys import POWER_LEVELS
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.state_keys import POWER_LEVELS
 
 T = TypeVar("T")
 Fetch = Callable[[str], Pdu | None]

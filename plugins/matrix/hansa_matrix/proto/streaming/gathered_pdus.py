@@ -12,9 +12,9 @@ from hansa.model.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.packed import packed
 from hansa_matrix.proto.pdu import parse
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
+from hansa_matrix.proto.streaming.packed_pdus import packed
 
 #: So many elements may fail receipt check 1, or be of another room, before there are as many that do not.
 MAX_DROPPED = 100

@@ -15,7 +15,7 @@ from hansa import WeightedLruCache
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import from_wire
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
 
 #: Events that are kept unpacked, however small they are.
 _MAX_UNPACKED = 10_000

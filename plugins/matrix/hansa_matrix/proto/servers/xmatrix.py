@@ -10,7 +10,7 @@ import orjson
 from hansa.model.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical import dumps
+from hansa_matrix.proto.canonical_json import dumps
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAM = re.compile(rf'({_WORD})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^",\s]*))[ \t]*(?:,[ \t,]*|$)')

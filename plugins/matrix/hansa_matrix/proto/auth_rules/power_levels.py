@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from hansa_matrix.proto.auth_rules.levels import Level, Levels, level_of
+from hansa_matrix.proto.auth_rules.reject import Reject
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import valid_user_id
-from hansa_matrix.proto.levels import Level, Levels, level_of
-from hansa_matrix.proto.reject import Reject
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
 
 SCALARS: Final = ("users_default", "events_default", "state_default", "ban", "redact", "kick", "invite")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, product
 from typing import Any, Final
 
-from hansa_matrix.proto.auth_members import ThirdPartyOk
+from hansa_matrix.proto.auth_rules.membership import ThirdPartyOk
 from hansa_matrix.proto.signing import signable
 
 #: ``verify(public key, signature, message)``, two in unpadded base64; false for whatever is malformed.

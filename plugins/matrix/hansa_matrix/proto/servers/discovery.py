@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hansa.model.errors import RemoteProtocolError
 
-from hansa_matrix.proto.canonical import CLIENT_DEPTH, check_depth, decode
+from hansa_matrix.proto.canonical_json import CLIENT_DEPTH, check_depth, decode
 from hansa_matrix.proto.ids import parse_server_name
 
 MAX_WELL_KNOWN = 50 * 1024

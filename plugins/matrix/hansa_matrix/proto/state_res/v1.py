@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from hashlib import sha1
 
-from hansa_matrix.proto.auth import check_state
-from hansa_matrix.proto.auth_members import ThirdPartyOk
+from hansa_matrix.proto.auth_rules.membership import ThirdPartyOk
+from hansa_matrix.proto.auth_rules.rules import check_state
+from hansa_matrix.proto.auth_rules.state_keys import (
+    CREATE_KEY,
+    JOIN_RULES,
+    MEMBER,
+    POWER_LEVELS_KEY,
+    selected_for,
+)
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.state_graph import MissingEvents
-from hansa_matrix.proto.state_keys import CREATE_KEY, JOIN_RULES, MEMBER, POWER_LEVELS_KEY, selected_for
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
+from hansa_matrix.proto.state_res.auth_graph import MissingEvents
 
 StateIds = Mapping[StateKey, str]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
 from hansa_matrix.proto.event import StateKey
-from hansa_matrix.proto.state_graph import AuthGraph
+from hansa_matrix.proto.state_res.auth_graph import AuthGraph
 
 StateIds = Mapping[StateKey, str]
 

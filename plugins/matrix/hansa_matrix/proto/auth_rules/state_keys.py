@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.state_content import authorising_user, membership, third_party_token
-from hansa_matrix.proto.versions import RoomVersion
 
 CREATE: Final = "m.room.create"
 MEMBER: Final = "m.room.member"

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from heapq import heapify, heappop, heappush
 
+from hansa_matrix.proto.auth_rules.levels import Level
+from hansa_matrix.proto.auth_rules.state_keys import JOIN_RULES, MEMBER, POWER_LEVELS
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.levels import Level
-from hansa_matrix.proto.state_graph import AuthGraph
-from hansa_matrix.proto.state_keys import JOIN_RULES, MEMBER, POWER_LEVELS
+from hansa_matrix.proto.state_res.auth_graph import AuthGraph
 
 
 def is_power_event(pdu: Pdu) -> bool:

@@ -11,8 +11,8 @@ from math import inf, isfinite
 from typing import Any, Final
 
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.state_content import additional_creators, creator
-from hansa_matrix.proto.versions import RoomVersion
 
 #: An integer as in the power levels event, or ``INFINITE``.
 Level = int | float

@@ -11,16 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hansa_matrix.proto.auth import check_state
-from hansa_matrix.proto.auth_members import ThirdPartyOk
+from hansa_matrix.proto.auth_rules.levels import Level, LevelsMemo
+from hansa_matrix.proto.auth_rules.membership import ThirdPartyOk
+from hansa_matrix.proto.auth_rules.rules import check_state
+from hansa_matrix.proto.auth_rules.state_keys import CREATE, CREATE_KEY, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.levels import Level, LevelsMemo
-from hansa_matrix.proto.state_conflict import StateIds, full_conflicted_set, separate
-from hansa_matrix.proto.state_graph import AuthGraph, MissingEvents, finished
-from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY, POWER_LEVELS_KEY
-from hansa_matrix.proto.state_order import is_power_event, mainline_order, power_order, with_auth_events
-from hansa_matrix.proto.state_res_v1 import resolve_v1
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
+from hansa_matrix.proto.state_res.auth_graph import AuthGraph, MissingEvents, finished
+from hansa_matrix.proto.state_res.conflicts import StateIds, full_conflicted_set, separate
+from hansa_matrix.proto.state_res.ordering import (
+    is_power_event,
+    mainline_order,
+    power_order,
+    with_auth_events,
+)
+from hansa_matrix.proto.state_res.v1 import resolve_v1
 
 __all__ = ["MissingEvents", "resolve", "resolving"]
 

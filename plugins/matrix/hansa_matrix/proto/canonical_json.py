@@ -15,7 +15,7 @@ from hansa.model.bounded_json import Limits, deeper, read_json
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.lenient_json import MENDED_AT_ONCE, cut_deep, read_parts, unreadable_in
 
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.room_versions import RoomVersion
 
 _MOST = 2**53 - 1
 #: Levels of an event or of anything else that others say. Synapse takes events of 127 levels; orjson encodes

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical import canonical, compact
+from hansa_matrix.proto.canonical_json import canonical, compact
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import with_raw
+from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.signing import decode64, event_signable, signatures_of, with_signature
-from hansa_matrix.proto.versions import RoomVersion
 
 POLICY_KEY: Final[StateKey] = ("m.room.policy", "")
 #: Always the same, and never a key that the server publishes (K-6).

@@ -9,16 +9,16 @@ from typing import Any
 from hansa.model.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.auth import check_own
-from hansa_matrix.proto.canonical import check_depth, check_values
+from hansa_matrix.proto.auth_rules.rules import check_own
+from hansa_matrix.proto.auth_rules.state_keys import CREATE, CREATE_KEY
+from hansa_matrix.proto.canonical_json import check_depth, check_values
 from hansa_matrix.proto.event import MAX_DEPTH, Pdu, StateKey
-from hansa_matrix.proto.gathered import MAX_DROPPED
-from hansa_matrix.proto.packed import packed, unpacked
 from hansa_matrix.proto.pdu import MAX_AUTH, MAX_PREV, NOT_KEPT, cites, from_raw, parse, required_servers
+from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.signing import signatures_of
 from hansa_matrix.proto.state_content import room_version
-from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY
-from hansa_matrix.proto.versions import RoomVersion
+from hansa_matrix.proto.streaming.gathered_pdus import MAX_DROPPED
+from hansa_matrix.proto.streaming.packed_pdus import packed, unpacked
 
 #: A resident may answer with this many events of state and chain together.
 MAX_EVENTS = 200_000

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import orjson
 
+from hansa_matrix.proto.auth_rules.state_keys import CREATE, CREATE_KEY, MEMBER
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.ids import domain_of, valid_user_id
-from hansa_matrix.proto.state_keys import CREATE, CREATE_KEY, MEMBER
 
 #: Types of the events that are shown, the most important first, with the strings of their content that are.
 _SAYS: Final[Mapping[str, frozenset[str]]] = {

@@ -10,8 +10,8 @@ from hansa.model.bounded_json import MAX_VALUES, Limits, check_limits, values_in
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.lenient_json import unreadable_in
 
-from hansa_matrix.proto.canonical import TRANSACTION
-from hansa_matrix.proto.json_stream import Piece, Splitter
+from hansa_matrix.proto.canonical_json import TRANSACTION
+from hansa_matrix.proto.streaming.json_stream import Piece, Splitter
 
 MAX_PDUS = 50
 MAX_EDUS = 100

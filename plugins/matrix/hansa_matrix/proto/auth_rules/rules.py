@@ -14,14 +14,11 @@ from typing import Any
 
 from hansa.model.errors import LocalProtocolError
 
-from hansa_matrix.proto.auth_members import SignedBy, ThirdPartyOk, check_member
-from hansa_matrix.proto.auth_power import check_power_levels
-from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.ids import domain_of, fits, valid_user_id
-from hansa_matrix.proto.levels import Levels, LevelsMemo, LevelsSource
-from hansa_matrix.proto.reject import Reject
-from hansa_matrix.proto.state_content import federates, membership
-from hansa_matrix.proto.state_keys import (
+from hansa_matrix.proto.auth_rules.levels import Levels, LevelsMemo, LevelsSource
+from hansa_matrix.proto.auth_rules.membership import SignedBy, ThirdPartyOk, check_member
+from hansa_matrix.proto.auth_rules.power_levels import check_power_levels
+from hansa_matrix.proto.auth_rules.reject import Reject
+from hansa_matrix.proto.auth_rules.state_keys import (
     CREATE,
     CREATE_KEY,
     MEMBER,
@@ -32,7 +29,10 @@ from hansa_matrix.proto.state_keys import (
     selected_for,
     selected_keys,
 )
-from hansa_matrix.proto.versions import VERSIONS, RoomVersion
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.ids import domain_of, fits, valid_user_id
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
+from hansa_matrix.proto.state_content import federates, membership
 
 __all__ = [
     "Levels",

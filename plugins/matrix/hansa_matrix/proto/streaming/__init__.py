@@ -1,0 +1,1 @@
+"""Large bodies of peers, read piece by piece."""
