@@ -12,7 +12,7 @@ from clients.test_words_elsewhere import FORBID, WORD
 from hansa import Row
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.testing import until
-from hansa_matrix.federation.lasting import GENERATION, kept, leaving
+from hansa_matrix.federation.durable_edus import GENERATION, kept, leaving
 from matrix.inbound import OURS, THEIRS
 from nacl.signing import SigningKey
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 OTHERS = {
     "core/hansa/http/tls_handshakes.py": "a queue, of which the first one has its turn",
     "core/hansa/pacing/token_buckets.py": "two tables of one thing, on the way of every request",
-    "plugins/matrix/hansa_matrix/federation/outbox.py": "a queue, of which each drop is counted",
+    "plugins/matrix/hansa_matrix/federation/destination_queue.py": "a queue, of which each drop is counted",
     "plugins/matrix/hansa_matrix/bounds/generations.py": "what it forgets stays as the floor for all others",
 }
 STEPS = st.lists(st.tuples(st.sampled_from(["get", "put", "pop"]), st.integers(0, 6), st.integers(0, 5)))

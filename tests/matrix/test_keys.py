@@ -12,7 +12,7 @@ import orjson
 import pytest
 from hansa import Action, ConfigError, LocalProtocolError, PeerConnect, Verdict
 from hansa_matrix.crypto import SigningKey, verify
-from hansa_matrix.own_keys import OwnKeys
+from hansa_matrix.federation.signing_keys import OwnKeys
 from hansa_matrix.proto.servers.key_document import DAY, check_key_document, key_document
 from hansa_matrix.proto.signing import signable, signatures_of, with_signature
 from matrix.inbound import OURS, THEIRS, Inbound, inbound
@@ -319,7 +319,7 @@ async def test_one_key_of_a_server_is_asked_for_by_its_id(tmp_path, monkeypatch)
         current = second
         assert await query("ed25519:two") == []
         assert len(asked) == 1
-        monkeypatch.setattr("hansa_matrix.keyring._AS_GOOD_AS_NEW", 0)
+        monkeypatch.setattr("hansa_matrix.federation.keyring._AS_GOOD_AS_NEW", 0)
         assert await query("ed25519:two", "ed25519:none") == ["ed25519:two"]
         assert len(asked) == 2
         assert await query("ed25519:two") == ["ed25519:two"]

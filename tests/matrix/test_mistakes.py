@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from hansa import LocalProtocolError, Row
 from hansa_matrix.federation.client import Refused
-from hansa_matrix.federation.outbox import Outbox
+from hansa_matrix.federation.destination_queue import Outbox
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.room.events import Status, Stored

@@ -113,6 +113,6 @@ def test_stored_bytes_leave_by_two_functions():
     assert found == {
         "federation/answers/entitled.py raw",
         "federation/answers/handshakes.py send_knock",  # of `shown_of`
-        "federation/sender.py _wire_of",  # None for what is withheld, or judged by other policies
-        "federation/sender.py _wires",
+        "room/outbound_pdus.py cached",  # None for what is withheld, or judged by other policies
+        "room/outbound_pdus.py load",
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hansa import Failure, HttpError, HttpRequest, HttpResponse, SrvRecord
-from hansa_matrix.federation.routes import Routes
+from hansa_matrix.federation.server_discovery import Routes
 from hansa_matrix.proto.servers.discovery import Route
 
 

@@ -119,8 +119,8 @@ MATRIX: dict[str, Kept] = {
     ),
     "key_document": Kept(
         who="other servers",
-        peer="hansa_matrix.key_store:MOST_KEYS",
-        in_all="hansa_matrix.key_store:MOST_BYTES",
+        peer="hansa_matrix.federation.key_store:MOST_KEYS",
+        in_all="hansa_matrix.federation.key_store:MOST_BYTES",
         within="servers, of which those fetched longest ago go first",
         metric="matrix_known_servers_bytes",
         flood="matrix/test_strangers.py::test_the_servers_fetched_longest_ago_go_when_there_are_too_many",

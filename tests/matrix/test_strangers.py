@@ -12,9 +12,9 @@ import pytest
 from hansa import Action, Failure, HttpError, HttpResponse, Put, Request, Verdict
 from hansa.testing import until
 from hansa_matrix.crypto import SigningKey
+from hansa_matrix.federation.key_store import MOST_DOCUMENT, MOST_KEYS
 from hansa_matrix.federation.server import Gate
 from hansa_matrix.federation.strangers import MOST, MOST_EACH
-from hansa_matrix.key_store import MOST_DOCUMENT, MOST_KEYS
 from hansa_matrix.proto.servers.key_document import DAY, key_document
 from hansa_matrix.proto.servers.xmatrix import header, signing_bytes
 from hansa_matrix.proto.signing import signable, with_signature
@@ -278,11 +278,11 @@ async def test_the_servers_fetched_longest_ago_go_when_there_are_too_many(tmp_pa
             house.peer.keys = lambda _, n=n: (200, document(f"s{n}.example:1", key))
             await keyring.need([(f"s{n}.example:1", "ed25519:x")], 5)
             await _later(house, f"s{n}.example:1", at - (8 - n) * 1000)
-        monkeypatch.setattr("hansa_matrix.key_store.MOST_SERVERS", 5)
+        monkeypatch.setattr("hansa_matrix.federation.key_store.MOST_SERVERS", 5)
         await keyring.sweep()
         left = [n for n in range(8) if await stored(house, f"s{n}.example:1") == (1, True)]
         assert left == [4, 5, 6, 7] and await stored(house, THEIRS) != (0, False)
-        monkeypatch.setattr("hansa_matrix.key_store.MOST_BYTES", 1000)
+        monkeypatch.setattr("hansa_matrix.federation.key_store.MOST_BYTES", 1000)
         await keyring.sweep()
         assert await stored(house, "s4.example:1") == (0, False)
 

@@ -21,8 +21,8 @@ from hansa.store.postgres import PostgresStore
 from hansa.store.sqlite import SqliteStore
 from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.kept_filters import KeptFilters
-from hansa_matrix.federation.outbox import set_of
-from hansa_matrix.key_store import KeyStore
+from hansa_matrix.federation.destination_queue import set_of
+from hansa_matrix.federation.key_store import KeyStore
 from hansa_matrix.media.library import Library
 from hansa_matrix.proto.devices import Device
 from hansa_matrix.proto.edus import ReceiptEdu
@@ -353,7 +353,9 @@ async def test_of_recipients_that_nobody_here_knows_nothing_is_swept(house, monk
     assert [row.fields["recipients"] for row in await rows(house, "lasting_edu")] == [set_id]
     assert house.counted("matrix_recipients_unknown")
     ran = []
-    monkeypatch.setattr("hansa_matrix.federation.outbox.Outbox.run", lambda peer: ran.append(peer.server))
+    monkeypatch.setattr(
+        "hansa_matrix.federation.destination_queue.Outbox.run", lambda peer: ran.append(peer.server)
+    )
     await ctx.store.commit([Insert("recipients", (set_id,), orjson.dumps(names))])
     await sender._sweep("lasting_edu", None, lambda peer: peer.lasting)
     assert [row.fields["recipients"] for row in await rows(house, "lasting_edu")] == [set_id]

@@ -34,7 +34,7 @@ TAKERS = {
     "dict": "a copy, which is sent on as it is",
 }
 #: Parts of the code whose contents are no state: of EDUs, which have parsers of their own.
-ELSEWHERE = ("proto/edus.py", "proto/devices.py", "federation/edus.py", "federation/lasting.py")
+ELSEWHERE = ("proto/edus.py", "proto/devices.py", "federation/edus.py", "federation/durable_edus.py")
 _ACCESS = {"get", "items", "keys", "values", "pop", "setdefault"}
 
 EXCEPTIONS = {

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from hansa import ConfigError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from hansa_matrix.own_keys import OwnKeys
+from hansa_matrix.federation.signing_keys import OwnKeys
 from hansa_matrix.proto.ids import valid_server_name, valid_user_id
 from hansa_matrix.proto.room_versions import DEFAULT_VERSION, VERSIONS
 

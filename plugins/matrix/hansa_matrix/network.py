@@ -36,6 +36,7 @@ from hansa_matrix.client_api.api import ClientApi
 from hansa_matrix.config import Config
 from hansa_matrix.conversion import OwnDraft, Views
 from hansa_matrix.facts import facts_of_native
+from hansa_matrix.federation.announce import greet
 from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.answers.handshakes import Handshakes
 from hansa_matrix.federation.answers.history import History
@@ -47,21 +48,20 @@ from hansa_matrix.federation.answers.transactions import Transactions
 from hansa_matrix.federation.client import Client
 from hansa_matrix.federation.doctor import Doctor
 from hansa_matrix.federation.edus import Edus, Taker
-from hansa_matrix.federation.greeting import greet
+from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.federation.notary import Notary
-from hansa_matrix.federation.routes import Routes
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.federation.server import Gate, add_routes
+from hansa_matrix.federation.server_discovery import Routes
+from hansa_matrix.federation.signing_keys import OwnKeys
 from hansa_matrix.federation.strangers import Strangers
 from hansa_matrix.ghosts import localpart
-from hansa_matrix.keyring import Keyring
 from hansa_matrix.media.fetch import Fetcher
 from hansa_matrix.media.library import Library
 from hansa_matrix.media.operations import MediaOperations
 from hansa_matrix.media.thumbnails import Thumbnails
 from hansa_matrix.old_rows import OldRows
 from hansa_matrix.operations import Operations
-from hansa_matrix.own_keys import OwnKeys
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import RECEIPT, TYPING
 from hansa_matrix.proto.event import Pdu
@@ -86,6 +86,7 @@ from hansa_matrix.room.judging import Judging
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.native import Arrived, FirstWord, Own
 from hansa_matrix.room.old_depths import count_anew
+from hansa_matrix.room.outbound_pdus import StoredPdus
 from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.rejudging import Rejudging
@@ -126,7 +127,7 @@ class MatrixNetwork:
         self._client.network = ctx.id
         self._keyring = Keyring(ctx, self._server, self._keys, self._client)
         self._events = Events(ctx.store)
-        self._sender = Sender(ctx, self._client, self._server, self._events)
+        self._sender = Sender(ctx, self._client, self._server, StoredPdus(ctx, self._events, self.get))
         self._views = Views(ctx, self._server)
         self._attendance = Attendance(ctx)
         self._own = Own(
@@ -142,7 +143,6 @@ class MatrixNetwork:
         self._gaps.ingest = self._ingest
         self._ingest.room_of = self.get
         self._ingest.unverified = self._gaps.unverified.note
-        self._sender.room_of = self.get
         self._events.judge = Rejudging(ctx, self._views.home_of, self.facts)
         self._rooms: dict[str, MatrixRoom] = {}
         self._filler = HoleFiller(ctx, self._keyring, self._gaps, self._rooms.values)

@@ -9,7 +9,7 @@ from typing import Any
 from hansa import AdminCommand, LocalProtocolError, NetworkContext
 
 from hansa_matrix.federation.sender import Sender
-from hansa_matrix.own_keys import OwnKeys
+from hansa_matrix.federation.signing_keys import OwnKeys
 from hansa_matrix.room.ingest import Ingest
 
 

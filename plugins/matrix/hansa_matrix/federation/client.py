@@ -25,8 +25,8 @@ from hansa import (
 from hansa.model.bounded_json import Limits
 from hansa.model.lenient_json import MENDED_AT_ONCE
 
-from hansa_matrix.federation.routes import Routes
-from hansa_matrix.own_keys import OwnKeys
+from hansa_matrix.federation.server_discovery import Routes
+from hansa_matrix.federation.signing_keys import OwnKeys
 from hansa_matrix.proto.canonical_json import DOCUMENT, ERROR_ANSWER, dumps, parse
 from hansa_matrix.proto.servers.discovery import Route
 from hansa_matrix.proto.servers.xmatrix import header, signing_bytes

@@ -20,8 +20,8 @@ from hansa.model.commands import counted
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable
-from hansa_matrix.federation.routes import Routes
-from hansa_matrix.own_keys import OwnKeys
+from hansa_matrix.federation.server_discovery import Routes
+from hansa_matrix.federation.signing_keys import OwnKeys
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical_json import parse
 from hansa_matrix.proto.servers.discovery import Route

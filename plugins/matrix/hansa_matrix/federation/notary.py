@@ -15,8 +15,8 @@ from hansa import Busy, Clock, RemoteProtocolError, Request, Response, Router
 from hansa.model.bounded_json import Limits
 
 from hansa_matrix.errors import json_response
+from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.federation.strangers import Strangers
-from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical_json import KEY_DOCUMENT, decode, parse
 from hansa_matrix.proto.servers.key_document import keys_named

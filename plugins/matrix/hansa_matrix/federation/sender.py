@@ -28,11 +28,9 @@ from hansa import (
 )
 
 from hansa_matrix.federation.client import Client
-from hansa_matrix.federation.lasting import kept
-from hansa_matrix.federation.outbox import Outbox, Post, set_of
-from hansa_matrix.room.events import Events, Stored
-from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.shown import for_servers
+from hansa_matrix.federation.destination_queue import Outbox, Post, set_of
+from hansa_matrix.federation.durable_edus import kept
+from hansa_matrix.federation.outbound_pdus import OutboundPdus
 
 #: Failing servers that are tried at a time, however many there are: the others are not kept waiting by them.
 _MOST_PROBES = 50
@@ -46,10 +44,9 @@ _KEPT_AFTER = 1.0
 class Sender:
     """All destinations of one server."""
 
-    def __init__(self, ctx: NetworkContext, client: Client, server: str, events: Events) -> None:
+    def __init__(self, ctx: NetworkContext, client: Client, server: str, pdus: OutboundPdus) -> None:
         self._ctx = ctx
         self._server = server
-        self._events = events
         self._peers: dict[str, Outbox] = {}
         self._sets: dict[int, tuple[str, ...]] = {}
         #: Those whose row is committed.
@@ -70,29 +67,10 @@ class Sender:
                 stream: StreamTail(ctx.store, stream, most, lambda row: row)
                 for stream, most in (("out", 1000), ("lasting_edu", 50))
             },
-            wire_of=self._wire_of,
-            wires=self._wires,
+            pdus=pdus,
         )
-        #: A room by its id.
-        self.room_of: Callable[[str], MatrixRoom | None] = lambda _: None
         #: Whose cursor is further than its row says.
         self._ahead: dict[str, Outbox] = {}
-
-    def _wire_of(self, event_id: str) -> bytes | None:
-        stored = self._events.at_hand(event_id)
-        if stored is None or stored.by_policy or self._outdated(stored):
-            return None
-        return stored.pdu.wire
-
-    def _outdated(self, stored: Stored) -> bool:
-        return self._ctx.governed and stored.generation != self._ctx.policy_generation
-
-    async def _wires(self, room_id: str, event_ids: Sequence[str]) -> dict[str, bytes]:
-        room = self.room_of(room_id)
-        if room is None:
-            return {}
-        stored = await room.readable(event_ids)
-        return {e: for_servers(one, room.version).pdu.wire for e, one in stored.items()}
 
     async def load(self) -> None:
         """Take up every destination where it stood."""

@@ -22,8 +22,8 @@ from hansa.model.bounded_json import Limits
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.errors import denial, error, error_response, json_response
+from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.federation.strangers import Strangers
-from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto.canonical_json import TRANSACTION, parse
 from hansa_matrix.proto.servers.xmatrix import XMatrix, parse_header, signing_bytes
 from hansa_matrix.ratelimit import Allowance

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from hansa import RemoteProtocolError
 
-from hansa_matrix.keyring import Keyring
+from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import RoomVersion

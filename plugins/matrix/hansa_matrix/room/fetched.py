@@ -14,7 +14,7 @@ from urllib.parse import quote
 from hansa import Conflict, NetworkContext, PeerConnect, RemoteProtocolError
 
 from hansa_matrix.federation.client import Refused, Unreachable, path
-from hansa_matrix.keyring import Keyring
+from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import key_ids, oversized, required_servers

@@ -10,7 +10,7 @@ from dataclasses import replace
 from hansa import Conflict, NetworkContext, RemoteProtocolError, StoreFault
 
 from hansa_matrix.federation.client import Unreachable
-from hansa_matrix.keyring import Keyring
+from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.room.events import Status
 from hansa_matrix.room.fetched import Notes

@@ -14,7 +14,7 @@ from dataclasses import replace
 from hansa import NetworkContext, Placement, RemoteProtocolError
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
-from hansa_matrix.keyring import Keyring
+from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.pdu import required_servers

@@ -35,7 +35,7 @@ from hansa import (
 from hansa_matrix.conversion import content_of
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Unreachable
-from hansa_matrix.keyring import Keyring
+from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.pdu import Signers, checked_hash, parse, signers, unsigned_by

@@ -13,7 +13,7 @@ from hansa import Invite, Member, NativeId, Refusal, RefusalCode, RemoteProtocol
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unrecognized
-from hansa_matrix.keyring import Keyring
+from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu

@@ -29,7 +29,7 @@ from hansa import (
 from hansa_matrix.bounds.fair_slots import Bounds, Shares
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
-from hansa_matrix.keyring import Keyring
+from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import finish, key_ids, needed_at, required_servers, unsigned_by

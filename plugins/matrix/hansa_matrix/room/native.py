@@ -12,7 +12,7 @@ from hansa.model.fast_dataclass import quick
 from hansa_matrix.conversion import OwnDraft, Views
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.sender import Sender
-from hansa_matrix.own_keys import OwnKeys
+from hansa_matrix.federation.signing_keys import OwnKeys
 from hansa_matrix.proto.auth_rules.reject import Reject
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.room.attendance import Attendance

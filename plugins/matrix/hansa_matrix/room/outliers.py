@@ -10,7 +10,7 @@ from typing import TypeVar
 from hansa import NetworkContext
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.keyring import Keyring
+from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.auth_rules.rules import check_own, check_state
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, CREATE_KEY
 from hansa_matrix.proto.event import Pdu

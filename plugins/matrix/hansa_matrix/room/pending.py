@@ -29,7 +29,7 @@ from hansa import (
 )
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.keyring import Keyring
+from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import key_ids, needed_at, parse, required_servers, unsigned_by

@@ -16,7 +16,7 @@ from hansa_matrix.bounds.bounded_rows import Trimmed
 from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.errors import denial
-from hansa_matrix.federation.lasting import GENERATION
+from hansa_matrix.federation.durable_edus import GENERATION
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import MAX_MESSAGE_SIZE, ToDevice, parse_to_device, to_device_edu, within

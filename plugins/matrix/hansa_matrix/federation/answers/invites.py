@@ -11,8 +11,8 @@ from hansa_matrix.crossings import require
 from hansa_matrix.crypto import verify
 from hansa_matrix.errors import error, forbidden
 from hansa_matrix.federation.answers.entitled import Entitled
+from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.federation.server import Answerer
-from hansa_matrix.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
 from hansa_matrix.proto.canonical_json import usable

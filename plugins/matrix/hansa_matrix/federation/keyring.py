@@ -16,8 +16,8 @@ from hansa import Backoff, LruCache, NetworkContext, RemoteProtocolError
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Crowded, Unreachable
-from hansa_matrix.key_store import Document, KeyStore
-from hansa_matrix.own_keys import OwnKeys
+from hansa_matrix.federation.key_store import Document, KeyStore
+from hansa_matrix.federation.signing_keys import OwnKeys
 from hansa_matrix.proto.canonical_json import KEY_DOCUMENT, parse
 from hansa_matrix.proto.pdu import VerifyKey
 from hansa_matrix.proto.servers.key_document import (

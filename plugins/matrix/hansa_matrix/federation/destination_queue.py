@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,9 +26,9 @@ from hansa import (
 )
 
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path
-from hansa_matrix.federation.lasting import leaving
+from hansa_matrix.federation.durable_edus import leaving
+from hansa_matrix.federation.outbound_pdus import OutboundPdus
 from hansa_matrix.proto.streaming.transactions import MAX_EDUS, MAX_PDUS
-from hansa_matrix.room.events import is_withheld
 
 _EARLY = 3600.0
 _EARLY_BACKOFF, _LATE_BACKOFF = Backoff(first=1.0, most=60.0), Backoff(first=1.0, most=3600.0)
@@ -58,7 +58,7 @@ class Post:
     """What the outboxes of one server have in common. ``boot`` makes transaction ids differ from those of
     earlier starts; ``probes`` bounds how many failing servers are tried at a time; ``changed`` is told when a
     server begins or ceases to fail, ``moved`` when a cursor is to be kept: soon, with those of others.
-    ``recent`` has the end of each stream, ``wire_of`` an event that is in memory.
+    ``recent`` has the end of each stream, ``pdus`` the events that are sent.
     """
 
     ctx: NetworkContext
@@ -68,9 +68,7 @@ class Post:
     changed: Callable[[], None]
     moved: Callable[[Outbox], None]
     recent: Mapping[str, StreamTail[Row]]
-    wire_of: Callable[[str], bytes | None]
-    #: Events of a room as other servers may have them.
-    wires: Callable[[str, Sequence[str]], Awaitable[Mapping[str, bytes]]]
+    pdus: OutboundPdus
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +259,7 @@ class Outbox:
 
     async def _body(self, parcel: _Parcel, passing: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ids = [str(row.fields["event_id"]) for row in parcel.events]
-        wires = {event_id: self._post.wire_of(event_id) for event_id in ids}
+        wires = {event_id: self._post.pdus.cached(event_id) for event_id in ids}
         absent = [(event_id,) for event_id, wire in wires.items() if wire is None]
         if absent:
             rows = await self._ctx.store.get_many("pdu", absent)
@@ -280,11 +278,11 @@ class Outbox:
         """Those of the stored events that servers may not have whole, as they may have them."""
         looked: dict[str, list[str]] = {}
         for row in rows:
-            if self._ctx.governed or is_withheld(row):
+            if self._ctx.governed or self._post.pdus.is_withheld(row):
                 looked.setdefault(str(row.fields["room_id"]), []).append(str(row.key[0]))
         found: dict[str, bytes] = {}
         for room_id, event_ids in looked.items():
-            found |= await self._post.wires(room_id, event_ids)
+            found |= await self._post.pdus.load(room_id, event_ids)
         return found
 
     async def _put(self, txn: str, body: dict[str, Any], seconds: float) -> None:
