@@ -15,7 +15,7 @@ from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
 from hansa_matrix.config import Config
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.ghosts import escaped, localpart, people_behind
+from hansa_matrix.local.ghosts import escaped, localpart, people_behind
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.inbound import OURS

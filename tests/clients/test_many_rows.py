@@ -13,11 +13,11 @@ import pytest
 from clients.people import House, house, part
 from hansa import Delete, Put, Write
 from hansa_matrix.client_api.accounts import Accounts
+from hansa_matrix.local.client_stream import DEVICES, RECEIPTS, told
+from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.room import ingest
-from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.care import Care
 from hansa_matrix.room.line import Line
-from hansa_matrix.room.news import DEVICES, RECEIPTS, told
 from hansa_matrix.users import shares
 from matrix.inbound import THEIRS
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hansa import ScopedStore
 from hansa.testing.harness import MemoryStore
-from hansa_matrix.room import news as module
-from hansa_matrix.room.news import News, told
+from hansa_matrix.local import client_stream as module
+from hansa_matrix.local.client_stream import News, told
 from hansa_matrix.schema import SCHEMA
 
 

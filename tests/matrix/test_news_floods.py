@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 from hansa.testing import until
-from hansa_matrix.room.news import DEVICES, RECEIPTS
+from hansa_matrix.local.client_stream import DEVICES, RECEIPTS
 from hansa_matrix.users import remote
 from matrix.inbound import THEIRS, Inbound, inbound
 from matrix.test_devices import THEM, Their, cached, devices_of, edus, known, listed, update

@@ -23,12 +23,12 @@ from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.kept_filters import KeptFilters
 from hansa_matrix.federation.destination_queue import set_of
 from hansa_matrix.federation.key_store import KeyStore
+from hansa_matrix.local.memberships import Attendance, Stay
 from hansa_matrix.media.library import Library
 from hansa_matrix.proto.devices import Device
 from hansa_matrix.proto.edus import ReceiptEdu
 from hansa_matrix.proto.pdu import VerifyKey, parse
 from hansa_matrix.room.aliases import given
-from hansa_matrix.room.attendance import Attendance, Stay
 from hansa_matrix.room.signals import RoomSignals
 from hansa_matrix.users.backups import KeyBackups
 from hansa_matrix.users.known import Known

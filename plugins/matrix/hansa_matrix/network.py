@@ -55,7 +55,8 @@ from hansa_matrix.federation.server import Gate, add_routes
 from hansa_matrix.federation.server_discovery import Routes
 from hansa_matrix.federation.signing_keys import OwnKeys
 from hansa_matrix.federation.strangers import Strangers
-from hansa_matrix.ghosts import localpart
+from hansa_matrix.local.ghosts import localpart
+from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.media.fetch import Fetcher
 from hansa_matrix.media.library import Library
 from hansa_matrix.media.operations import MediaOperations
@@ -68,7 +69,6 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.retention import Swept, sweep
 from hansa_matrix.room.addresses import Addresses
 from hansa_matrix.room.administration import Administration
-from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.backfill import Backfill
 from hansa_matrix.room.care import Care
 from hansa_matrix.room.consent import Consent

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from hansa.model.errors import RemoteProtocolError
-from hansa_matrix.ghosts import escaped
+from hansa_matrix.local.ghosts import escaped
 from hansa_matrix.proto import ids
 from hypothesis import given
 from hypothesis import strategies as st

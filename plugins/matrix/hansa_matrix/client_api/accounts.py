@@ -38,9 +38,9 @@ from hansa_matrix.client_api.last_seen import LastSeen
 from hansa_matrix.client_api.passwords import Passwords
 from hansa_matrix.crossings import Crossings, passes, require, said
 from hansa_matrix.errors import error
+from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import Device, shortened, valid_device_id
-from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.texts import texts_of_keys
 from hansa_matrix.users.devices import Devices
 

@@ -17,8 +17,8 @@ from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.data import IGNORED
 from hansa_matrix.client_api.filters import SyncFilter
 from hansa_matrix.errors import error
-from hansa_matrix.room.attendance import Stay
-from hansa_matrix.room.news import DEVICES, RECEIPTS, Item
+from hansa_matrix.local.client_stream import DEVICES, RECEIPTS, Item
+from hansa_matrix.local.memberships import Stay
 
 _TOKEN = re.compile(
     r"s(?P<position>[0-9]{1,18})(?:_(?P<typing>[0-9]{1,18}))?(?:_(?P<device>[0-9]{1,18}))?"

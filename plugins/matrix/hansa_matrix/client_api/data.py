@@ -23,9 +23,9 @@ from hansa_matrix.client_api.door import Handler, Limited, own
 from hansa_matrix.client_api.filters import SyncFilter, in_body
 from hansa_matrix.client_api.kept_filters import KeptFilters
 from hansa_matrix.errors import error
+from hansa_matrix.local.client_stream import News, told
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import within
-from hansa_matrix.room.news import News, told
 
 FULLY_READ, PUSH_RULES, IGNORED = "m.fully_read", "m.push_rules", "m.ignored_user_list"
 _TAGS = "m.tag"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hansa import LocalProtocolError, NetworkContext
 
 from hansa_matrix.errors import error
-from hansa_matrix.ghosts import people_behind
+from hansa_matrix.local.ghosts import people_behind
 from hansa_matrix.room.native import Own
 
 

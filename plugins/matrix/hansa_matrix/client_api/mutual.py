@@ -10,8 +10,8 @@ from hansa import Membership, NativeId, NetworkContext, Request
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import Handler, Limited
 from hansa_matrix.errors import error
+from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto import ids
-from hansa_matrix.room.attendance import Attendance
 
 #: Rooms of one answer.
 _MOST = 200

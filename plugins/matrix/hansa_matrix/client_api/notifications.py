@@ -16,7 +16,7 @@ from hansa_matrix.client_api.threads import threads_of
 from hansa_matrix.client_api.unread import Count, Unread
 from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.errors import error
-from hansa_matrix.room.attendance import Attendance
+from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.room.room import MatrixRoom
 
 _DEFAULT, _MOST = 20, 100

@@ -17,7 +17,7 @@ from hansa_matrix.client_api.shapes import Shapes
 from hansa_matrix.client_api.timeline import Place, Timeline, place_of
 from hansa_matrix.client_api.visibility import Visibility, without
 from hansa_matrix.errors import error
-from hansa_matrix.room.news import News
+from hansa_matrix.local.client_stream import News
 from hansa_matrix.room.room import MatrixRoom
 
 #: Seconds that a request waits at most, and events of one answer.

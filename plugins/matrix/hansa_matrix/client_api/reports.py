@@ -12,8 +12,8 @@ from hansa_matrix.bounds.bounded_rows import oldest_over
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import text
 from hansa_matrix.errors import error
+from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto import ids
-from hansa_matrix.room.attendance import Attendance
 
 _MOST_REASON, _PAGE = 4000, 1000
 #: Reports of one person, and of all: a further one takes the place of the first.

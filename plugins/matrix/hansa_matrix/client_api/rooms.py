@@ -27,18 +27,18 @@ from hansa_matrix.errors import error
 from hansa_matrix.federation.answers.handshakes import may_join, may_knock
 from hansa_matrix.federation.answers.restricted import UNABLE, Restricted
 from hansa_matrix.federation.client import Refused
+from hansa_matrix.local.client_stream import told
+from hansa_matrix.local.memberships import Stay, stay_of
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import VERSIONS
-from hansa_matrix.room.attendance import Stay, stay_of
 from hansa_matrix.room.create import Founder
 from hansa_matrix.room.entrance import Entrance, named
 from hansa_matrix.room.granted import Granted
 from hansa_matrix.room.membership import Membership
 from hansa_matrix.room.native import Own
-from hansa_matrix.room.news import told
 from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.users.profiles import Profiles

@@ -10,10 +10,10 @@ from hansa import NetworkContext
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.replaced import MOST_BYTES, Replaced
 from hansa_matrix.client_api.visibility import Visibility
+from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.redactions import REDACTION, target_of
 from hansa_matrix.room.relations import REFERENCE, REPLACE, THREAD, Relations, event_ids_of, relation

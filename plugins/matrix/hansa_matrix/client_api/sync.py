@@ -19,9 +19,9 @@ from hansa_matrix.client_api.kept_filters import KeptFilters
 from hansa_matrix.client_api.sync_devices import DevicesPart
 from hansa_matrix.client_api.sync_rooms import RoomsPart
 from hansa_matrix.errors import error, json_response
+from hansa_matrix.local.client_stream import Item
+from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto.edus import PresenceEdu
-from hansa_matrix.room.attendance import Attendance
-from hansa_matrix.room.news import Item
 from hansa_matrix.room.signals import RoomSignals
 from hansa_matrix.users.known import Known
 

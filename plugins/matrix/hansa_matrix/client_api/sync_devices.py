@@ -9,10 +9,10 @@ from typing import Any
 from hansa import NetworkContext
 
 from hansa_matrix.client_api.asked import MOST_NEWS, Asked
+from hansa_matrix.local.client_stream import DEVICES, Item
+from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
-from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.events import Stored
-from hansa_matrix.room.news import DEVICES, Item
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.users.known import Known
 

@@ -20,8 +20,8 @@ from hansa import LocalProtocolError, LruCache, NetworkContext, RemoteProtocolEr
 from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.client_api.absences import Absence, Absences, since_return
 from hansa_matrix.errors import error
+from hansa_matrix.local.client_stream import News
 from hansa_matrix.room.events import Stored, is_live, is_shown
-from hansa_matrix.room.news import News
 from hansa_matrix.room.room import MAX_COUNT, MatrixRoom
 
 _TOKEN = re.compile(

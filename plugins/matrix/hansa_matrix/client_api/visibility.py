@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+from hansa_matrix.local.memberships import Attendance, Stay
 from hansa_matrix.proto.auth_rules.state_keys import HISTORY_VISIBILITY_KEY, MEMBER
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.history_visibility import user_can_read, visibility_of
-from hansa_matrix.room.attendance import Attendance, Stay
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.room import MAX_COUNT, MatrixRoom
 

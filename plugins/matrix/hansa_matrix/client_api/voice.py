@@ -14,6 +14,7 @@ from hansa_matrix.client_api.door import refused
 from hansa_matrix.client_api.invitees import Invitees
 from hansa_matrix.conversion import OwnDraft, meaning
 from hansa_matrix.errors import error
+from hansa_matrix.local.transaction_ids import Handle
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.levels import Levels
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
@@ -22,7 +23,6 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import AUTHORISING_USER, membership
 from hansa_matrix.room.native import Own, Spoken
 from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.sent import Handle
 
 
 class Voice:

@@ -24,6 +24,7 @@ from hansa import (
 )
 from hansa import Membership as Standing
 
+from hansa_matrix.local.client_stream import told
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.rules import check_own
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER, POWER_LEVELS
@@ -36,7 +37,6 @@ from hansa_matrix.room.directory import MOST, full, listing
 from hansa_matrix.room.events import Events, Status, Stored
 from hansa_matrix.room.judging import Judging, Said
 from hansa_matrix.room.native import Own
-from hansa_matrix.room.news import told
 from hansa_matrix.room.room import Head, MatrixRoom
 from hansa_matrix.room.speech import Speech
 from hansa_matrix.room.uncommitted import Uncommitted

@@ -13,11 +13,11 @@ from hansa_matrix.conversion import OwnDraft, Views
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.federation.signing_keys import OwnKeys
+from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.local.transaction_ids import Handle
 from hansa_matrix.proto.auth_rules.reject import Reject
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.room.attendance import Attendance
 from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.sent import Handle
 
 
 @quick

@@ -30,6 +30,7 @@ from hansa import (
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.keyring import Keyring
+from hansa_matrix.local.memberships import Attendance, stay_of
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import key_ids, needed_at, parse, required_servers, unsigned_by
@@ -37,7 +38,6 @@ from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.proto.state_content import membership
 from hansa_matrix.proto.stripped_state import stripped_state
 from hansa_matrix.ratelimit import Allowance
-from hansa_matrix.room.attendance import Attendance, stay_of
 from hansa_matrix.room.ended import Ended
 from hansa_matrix.room.outside import Outside
 from hansa_matrix.texts import texts_of_event

@@ -32,6 +32,8 @@ from hansa_matrix.bounds.fair_shares import FairShares
 from hansa_matrix.bounds.generations import Generations
 from hansa_matrix.crossings import passes, require, said
 from hansa_matrix.federation.sender import Sender
+from hansa_matrix.local.client_stream import RECEIPTS
+from hansa_matrix.local.latest_rows import Latest
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import (
     RECEIPT,
@@ -43,8 +45,6 @@ from hansa_matrix.proto.edus import (
     receipt_edu,
     typing_edu,
 )
-from hansa_matrix.room.latest import Latest
-from hansa_matrix.room.news import RECEIPTS
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.texts import FORMS
 

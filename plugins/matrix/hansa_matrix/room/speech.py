@@ -22,6 +22,7 @@ from hansa import (
 )
 
 from hansa_matrix.conversion import OwnDraft, draft_of
+from hansa_matrix.local.transaction_ids import Handle
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.rules import selected_keys
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
@@ -32,7 +33,6 @@ from hansa_matrix.room.events import Status
 from hansa_matrix.room.native import FirstWord, Spoken, refusal_of
 from hansa_matrix.room.policing import Policing
 from hansa_matrix.room.redactions import REDACTION
-from hansa_matrix.room.sent import Handle
 from hansa_matrix.room.uncommitted import Uncommitted
 
 _MAX_PREV = 20

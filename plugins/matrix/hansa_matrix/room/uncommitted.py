@@ -9,17 +9,17 @@ from functools import partial
 from hansa import Prepared, ViewDelta, Whole, Write
 
 from hansa_matrix.conversion import fact_keys
+from hansa_matrix.local.client_stream import told
+from hansa_matrix.local.memberships import Stay, stay_of
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.reject import Reject
 from hansa_matrix.proto.auth_rules.rules import check_state, selected_for
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_res.conflicts import differing
-from hansa_matrix.room.attendance import Stay, stay_of
 from hansa_matrix.room.checks import THIRD_PARTY_OK
 from hansa_matrix.room.events import Status, Stored
 from hansa_matrix.room.native import Own
-from hansa_matrix.room.news import told
 from hansa_matrix.room.passing import Passing
 from hansa_matrix.room.redactions import REDACTION, Waiting, applied, kept, problem, target_of, withheld
 from hansa_matrix.room.relations import related, unrelated

@@ -32,6 +32,7 @@ from hansa import (
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.sender import Sender
+from hansa_matrix.local.client_stream import DEVICES, told
 from hansa_matrix.proto.devices import (
     MAX_DEVICES,
     MAX_KEYS_SIZE,
@@ -51,7 +52,6 @@ from hansa_matrix.proto.devices import (
     within,
 )
 from hansa_matrix.proto.signing import signable, signatures_of
-from hansa_matrix.room.news import DEVICES, told
 from hansa_matrix.users.company import Company
 from hansa_matrix.users.key_texts import KeyTexts
 

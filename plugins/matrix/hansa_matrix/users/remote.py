@@ -30,6 +30,8 @@ from hansa import (
 from hansa_matrix.bounds.fair_slots import Bounds, Shares
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.federation.client import Client, Unreachable, path
+from hansa_matrix.local.client_stream import DEVICES
+from hansa_matrix.local.latest_rows import Latest
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
     MAX_DEVICES,
@@ -41,8 +43,6 @@ from hansa_matrix.proto.devices import (
     parse_user_devices,
 )
 from hansa_matrix.ratelimit import Allowance
-from hansa_matrix.room.latest import Latest
-from hansa_matrix.room.news import DEVICES
 from hansa_matrix.users.company import Company
 from hansa_matrix.users.key_texts import KeyTexts
 

@@ -21,10 +21,10 @@ from hansa import (
     scan_all,
 )
 
+from hansa_matrix.local.client_stream import News, told
+from hansa_matrix.local.transaction_ids import Sent
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.room.news import News, told
-from hansa_matrix.room.sent import Sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hansa import Delete, LruCache, Write
 
-from hansa_matrix.room.news import told
+from hansa_matrix.local.client_stream import told
 
 _MOST = 50_000
 

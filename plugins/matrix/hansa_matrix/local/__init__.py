@@ -1,0 +1,1 @@
+"""What the users of this server are told: their stream, their memberships, their transaction ids."""
