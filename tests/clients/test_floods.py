@@ -19,7 +19,7 @@ from hansa.testing import until
 from hansa_matrix.bounds.fair_shares import FairShares
 from hansa_matrix.client_api import kept_filters
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.media import library
+from hansa_matrix.media import repository
 from hansa_matrix.proto.pdu import parse
 from hansa_matrix.room import directory, ended
 from hansa_matrix.users import devices
@@ -179,11 +179,11 @@ async def test_of_who_has_no_files_no_row_is_kept(tmp_path):
             yield b"a file"
 
         for number in range(5):
-            mxc = library.Mxc(f"s{number}.example", "a")
+            mxc = repository.Mxc(f"s{number}.example", "a")
             await shelf.add(chunks(), "text/plain", "a", mxc=mxc)
         assert len(await rows(home, "media_usage")) == 6
         for number in range(5):
-            await shelf.remove(library.Mxc(f"s{number}.example", "a"))
+            await shelf.remove(repository.Mxc(f"s{number}.example", "a"))
         assert await rows(home, "media_usage") == []
         store = home.app.contexts["matrix"].store
         await store.commit([Insert("media_usage", ("old.example",), b"[0,0]")])
@@ -201,10 +201,10 @@ async def test_bytes_that_a_crash_left_without_an_address_go(tmp_path, monkeypat
 
         kept = await shelf.add(chunks(b"kept"), "text/plain", "a", owner="@a:x")
         orphan = await context.blobs.put(chunks(b"orphan"), 100)
-        monkeypatch.setattr(library, "_PARTS_AT_ONCE", 256)
+        monkeypatch.setattr(repository, "_PARTS_AT_ONCE", 256)
         await shelf.sweep()
         assert await context.blobs.size(orphan.digest)  # it may be on its way to its address
-        moved(home, library.ORPHAN_AFTER + 60_000)
+        moved(home, repository.ORPHAN_AFTER + 60_000)
         await shelf.sweep()
         assert await context.blobs.size(kept.blob.digest)
         found = [one.name for one in Path(tmp_path / "files").rglob("*") if one.is_file()]
@@ -225,7 +225,7 @@ async def test_bytes_whose_removal_a_crash_cut_off_go_too(tmp_path, moved):
             await shelf.add(chunks(), "text/plain", "a", owner="@a:x")
         await shelf.sweep()
         assert len(await rows(home, "media_going")) == 1  # it may be under way
-        moved(home, library.ORPHAN_AFTER + 60_000)
+        moved(home, repository.ORPHAN_AFTER + 60_000)
         await shelf.sweep()
         assert await rows(home, "media_going") == []
         kept = await shelf.add(chunks(), "text/plain", "a", owner="@a:x")
@@ -240,7 +240,7 @@ async def test_a_file_whose_bytes_are_lost_is_none_and_a_copy_is_fetched_again(t
             yield b"a file"
 
         ours = await shelf.add(chunks(), "text/plain", "a", owner=alice.user)
-        copy = await shelf.add(chunks(), "text/plain", "a", mxc=library.Mxc(THEIRS, "b"))
+        copy = await shelf.add(chunks(), "text/plain", "a", mxc=repository.Mxc(THEIRS, "b"))
         await home.app.contexts["matrix"].blobs.remove(ours.blob.digest)
         for mxc in (ours.mxc, copy.mxc):
             path = f"/_matrix/client/v1/media/download/{mxc.server}/{mxc.media_id}"

@@ -12,7 +12,7 @@ from clients.people import OURS, House, Person, house
 from hansa import Action, MediaTransfer, MediaUpload, NativeId, Request, Verdict
 from hansa.store.blobs import FileBlobs
 from hansa_matrix.client_api import media
-from hansa_matrix.media import library, quotas
+from hansa_matrix.media import quotas, repository
 from hansa_matrix.proto.media import Mxc
 from hansa_matrix.retention import swept
 from matrix.inbound import THEIRS
@@ -108,7 +108,7 @@ async def test_two_processes_keep_one_quota(tmp_path):
     """What one process does not know of another, the store does."""
     async with house(tmp_path, media_quota_per_user=2500) as home:
         alice = await home.person("alice")
-        shelves = [library.Library(home.app.contexts["matrix"], OURS) for _ in range(2)]
+        shelves = [repository.Library(home.app.contexts["matrix"], OURS) for _ in range(2)]
 
         async def chunks(number: int) -> AsyncIterator[bytes]:
             yield bytes([number]) * 1000
@@ -117,10 +117,10 @@ async def test_two_processes_keep_one_quota(tmp_path):
             *(shelves[n % 2].add(chunks(n), "a/b", "", owner=alice.user) for n in range(6)),
             return_exceptions=True,
         )
-        assert sum(isinstance(answer, library.Item) for answer in answers) == 2
+        assert sum(isinstance(answer, repository.Item) for answer in answers) == 2
         assert (await shelves[0].quotas.used(alice.user))[0] == quotas.Usage(2000, 2)
         assert kept(home) == 2000
-        given = [answer.mxc for answer in answers if isinstance(answer, library.Item)]
+        given = [answer.mxc for answer in answers if isinstance(answer, repository.Item)]
         removed = await asyncio.gather(*(shelf_.remove(mxc) for shelf_ in shelves for mxc in given))
         assert (await shelves[0].quotas.used(alice.user))[0] == quotas.Usage(0, 0)
         assert sum(removed) == 2 and kept(home) == 0
@@ -293,8 +293,8 @@ async def test_an_address_waits_for_a_day(tmp_path, monkeypatch):
 
 
 async def test_addresses_that_wait_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(library, "MOST_RESERVED", 3)
-    monkeypatch.setattr(library, "MOST_RESERVED_IN_ALL", 8)
+    monkeypatch.setattr(repository, "MOST_RESERVED", 3)
+    monkeypatch.setattr(repository, "MOST_RESERVED_IN_ALL", 8)
     async with house(tmp_path) as home:
         alice, now = await home.person("alice"), at_times(home, monkeypatch)
         answers = await asyncio.gather(*(alice.ask("POST", CREATE, {}) for _ in range(6)))

@@ -146,7 +146,12 @@ REASONS = {
     ): "last: the document that was fetched last",
     (f"{MATRIX}federation/key_store.py", "sweep", "Delete", "'key_document'"): "gone: it can be fetched",
     (f"{MATRIX}federation/key_store.py", "sweep", "Delete", "'key'"): "gone: it can be fetched",
-    (f"{MATRIX}media/library.py", "_gone", "Delete", "_GOING"): "gone: the bytes are, or somebody has them",
+    (
+        f"{MATRIX}media/repository.py",
+        "_gone",
+        "Delete",
+        "_GOING",
+    ): "gone: the bytes are, or somebody has them",
     (f"{MATRIX}local/memberships.py", "writes", "Put", "'stay'"): "guarded: the Matrix room's row",
     (f"{MATRIX}local/memberships.py", "forget", "Delete", "'left'"): "gone: with the stay that it told of",
     (f"{MATRIX}room/care.py", "block", "Put", "'blocked'"): "same: there is nothing in it",

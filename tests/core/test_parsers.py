@@ -61,11 +61,11 @@ UNBOUNDED = {
     ("plugins/matrix/hansa_matrix/room/room.py", "body"): "a row of the store",
     ("plugins/matrix/hansa_matrix/users/devices.py", "body"): "a row of the store",
     (
-        "plugins/matrix/hansa_matrix/media/decoder.py",
+        "plugins/matrix/hansa_matrix/media/image_process.py",
         "await process.stdout.readline()",
     ): "a line of the process that makes pictures smaller, which the stream's limit bounds",
     (
-        "plugins/matrix/hansa_matrix/media/shrinking.py",
+        "plugins/matrix/hansa_matrix/media/image_worker.py",
         "line",
     ): "a line of the process that asks for pictures",
     ("plugins/xmpp/hansa_xmpp/proto/parse.py", "'UTF-8'"): "the bounded parser of stanzas itself",

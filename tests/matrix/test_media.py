@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hansa import Action, HttpResponse, LocalProtocolError, MediaTransfer, RemoteProtocolError, Verdict
 from hansa_matrix.federation.client import Refused, Unreachable
-from hansa_matrix.media.library import Item
+from hansa_matrix.media.repository import Item
 from hansa_matrix.proto import media as proto
 from hansa_matrix.proto.media import FileInParts, Mxc, after_file, before_file, parse_mxc
 from hypothesis import given

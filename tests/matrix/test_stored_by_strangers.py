@@ -184,15 +184,15 @@ MATRIX: dict[str, Kept] = {
     ),
     "media_going": Kept(
         who="people here; other servers, whose files are let go of",
-        age="hansa_matrix.media.library:ORPHAN_AFTER",
+        age="hansa_matrix.media.repository:ORPHAN_AFTER",
         within="a row of each file whose bytes are removed at this moment, or were as a crash came",
         metric="matrix_stored_rows",
         flood="clients/test_floods.py::test_bytes_whose_removal_a_crash_cut_off_go_too",
     ),
     "media_reserved": Kept(
         who="people here",
-        peer="hansa_matrix.media.library:MOST_RESERVED",
-        in_all="hansa_matrix.media.library:MOST_RESERVED_IN_ALL",
+        peer="hansa_matrix.media.repository:MOST_RESERVED",
+        in_all="hansa_matrix.media.repository:MOST_RESERVED_IN_ALL",
         age="hansa_matrix.client_api.media:_RESERVED_FOR",
         metric="matrix_media_reserved",
         flood="clients/test_uploads.py::test_addresses_that_wait_are_bounded",

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from hansa import Busy, RemoteProtocolError
 from hansa_matrix.bounds.fair_slots import Bounds, Shares
-from hansa_matrix.media import decoder, shrinking
-from hansa_matrix.media.library import Item
+from hansa_matrix.media import image_process, image_worker
+from hansa_matrix.media.repository import Item
 from matrix.inbound import THEIRS, Inbound, inbound
 from matrix.test_media import kept
 from PIL import Image
@@ -156,7 +156,7 @@ async def test_a_process_that_dies_or_hangs_is_begun_anew(tmp_path, monkeypatch)
         assert await made(house, item, 32) == 200
         first = thumbnails(house)._decoder.pid
         os.kill(first, signal.SIGSTOP)
-        monkeypatch.setattr(decoder, "_WITHIN", 0.01)
+        monkeypatch.setattr(image_process, "_WITHIN", 0.01)
         assert await made(house, other, 32) == 413
         monkeypatch.undo()
         other = await kept(house, png(902, 900))
@@ -185,17 +185,17 @@ async def test_the_process_ends_with_the_network(tmp_path):
 def test_the_canvas_of_a_webp_file_is_known_before_it_is_opened():
     for size in ((3, 5), (300, 200)):
         for options in ({"lossless": True}, {"quality": 50}, {"exif": b"Exif\0\0x"}):
-            assert shrinking.webp_size(saved(Image.new("RGB", size), "WEBP", **options)) == size
+            assert image_worker.webp_size(saved(Image.new("RGB", size), "WEBP", **options)) == size
     for data in (b"", b"RIFF", b"RIFF1234WEBPVP8 ", b"RIFF1234WEBPABCD" + bytes(20)):
         with pytest.raises(ValueError, match="no WebP"):
-            shrinking.webp_size(data)
+            image_worker.webp_size(data)
 
 
 def test_a_picture_is_cut_in_its_middle():
     for width, height in ((6000, 2000), (600, 200)):
         wide = Image.new("RGB", (width, height), "red")
         wide.paste((0, 0, 250), (width // 3, 0, 2 * width // 3, height))
-        _, data = shrinking.shrunk(saved(wide, "PNG"), "image/png", (96, 96), crop=True) or ("", b"")
+        _, data = image_worker.shrunk(saved(wide, "PNG"), "image/png", (96, 96), crop=True) or ("", b"")
         with Image.open(io.BytesIO(data)) as small:
             assert small.size == (96, 96)
             for x in (4, 48, 92):
@@ -208,7 +208,9 @@ def test_a_turned_picture_stands_upright_and_colours_stay():
     exif = turned.getexif()
     exif[0x0112] = 6
     for size, shown in (((320, 320), (213, 320)), ((1600, 1600), (1067, 1600))):
-        kind, data = shrinking.shrunk(saved(turned, "JPEG", exif=exif), "image/jpeg", size, crop=False) or (
+        kind, data = image_worker.shrunk(
+            saved(turned, "JPEG", exif=exif), "image/jpeg", size, crop=False
+        ) or (
             "",
             b"",
         )
@@ -217,7 +219,7 @@ def test_a_turned_picture_stands_upright_and_colours_stay():
             red, green, blue = small.convert("RGB").getpixel((100, 100))
             assert red > 240 and green < 15 and blue < 15
     clear = Image.new("RGBA", (3000, 3000), (0, 199, 0, 128))
-    kind, data = shrinking.shrunk(saved(clear, "PNG"), "image/png", (96, 96), crop=True) or ("", b"")
+    kind, data = image_worker.shrunk(saved(clear, "PNG"), "image/png", (96, 96), crop=True) or ("", b"")
     with Image.open(io.BytesIO(data)) as small:
         assert (kind, small.size, small.getpixel((50, 50))) == ("image/png", (96, 96), (0, 199, 0, 128))
 

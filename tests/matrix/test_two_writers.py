@@ -24,7 +24,7 @@ from hansa_matrix.client_api.kept_filters import KeptFilters
 from hansa_matrix.federation.destination_queue import set_of
 from hansa_matrix.federation.key_store import KeyStore
 from hansa_matrix.local.memberships import Attendance, Stay
-from hansa_matrix.media.library import Library
+from hansa_matrix.media.repository import Library
 from hansa_matrix.proto.devices import Device
 from hansa_matrix.proto.edus import ReceiptEdu
 from hansa_matrix.proto.pdu import VerifyKey, parse

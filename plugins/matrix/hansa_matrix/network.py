@@ -57,9 +57,9 @@ from hansa_matrix.federation.signing_keys import OwnKeys
 from hansa_matrix.federation.strangers import Strangers
 from hansa_matrix.local.ghosts import localpart
 from hansa_matrix.local.memberships import Attendance
-from hansa_matrix.media.fetch import Fetcher
-from hansa_matrix.media.library import Library
 from hansa_matrix.media.operations import MediaOperations
+from hansa_matrix.media.remote import Fetcher
+from hansa_matrix.media.repository import Library
 from hansa_matrix.media.thumbnails import Thumbnails
 from hansa_matrix.old_rows import OldRows
 from hansa_matrix.operations import Operations

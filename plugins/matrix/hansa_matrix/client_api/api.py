@@ -44,8 +44,8 @@ from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.answers.restricted import Restricted
 from hansa_matrix.federation.answers.spaces import Spaces
 from hansa_matrix.federation.client import Client
-from hansa_matrix.media.fetch import Fetcher
-from hansa_matrix.media.library import Library
+from hansa_matrix.media.remote import Fetcher
+from hansa_matrix.media.repository import Library
 from hansa_matrix.media.thumbnails import Thumbnails
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.room.backfill import Backfill

@@ -27,10 +27,10 @@ from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.door import ROOT, Door, Handler, Limited
 from hansa_matrix.errors import denial, error, error_response, json_response
 from hansa_matrix.federation.client import Refused, Unreachable
-from hansa_matrix.media.fetch import Fetcher, transfer
-from hansa_matrix.media.library import HasFile, Item, Library, NotReserved
-from hansa_matrix.media.pace import paced
+from hansa_matrix.media.minimum_rate import paced
 from hansa_matrix.media.quotas import DiskFull, OverQuota
+from hansa_matrix.media.remote import Fetcher, transfer
+from hansa_matrix.media.repository import HasFile, Item, Library, NotReserved
 from hansa_matrix.media.thumbnails import Thumbnails, wanted
 from hansa_matrix.proto.ids import valid_server_name
 from hansa_matrix.proto.media import (

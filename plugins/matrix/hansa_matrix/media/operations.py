@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 from hansa import AdminCommand, BlobNotFound, BlobTooLarge, Busy, LocalProtocolError, RemoteProtocolError
 
 from hansa_matrix.federation.client import Unreachable
-from hansa_matrix.media.fetch import Fetcher
-from hansa_matrix.media.library import Item, Library
 from hansa_matrix.media.quotas import DiskFull
+from hansa_matrix.media.remote import Fetcher
+from hansa_matrix.media.repository import Item, Library
 from hansa_matrix.proto.media import Mxc, parse_mxc
 
 _CHUNK = 256 * 1024

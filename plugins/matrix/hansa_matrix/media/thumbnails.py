@@ -6,9 +6,9 @@ from hansa import BlobNotFound, LruCache, NetworkContext, RemoteProtocolError, R
 
 from hansa_matrix.bounds.fair_slots import Bounds, Shares
 from hansa_matrix.errors import error
-from hansa_matrix.media.decoder import Decoder, Small, TooLarge, Unreadable
-from hansa_matrix.media.library import Item, Library
-from hansa_matrix.media.shrinking import FORMATS
+from hansa_matrix.media.image_process import Decoder, Small, TooLarge, Unreadable
+from hansa_matrix.media.image_worker import FORMATS
+from hansa_matrix.media.repository import Item, Library
 
 #: Bytes of a file that is unpacked.
 _MOST_BYTES = 30 * 1024 * 1024

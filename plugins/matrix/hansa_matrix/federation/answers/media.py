@@ -9,8 +9,8 @@ from hansa import NetworkContext, Request, Response
 
 from hansa_matrix.errors import denial, error
 from hansa_matrix.federation.server import Answerer
-from hansa_matrix.media.fetch import transfer
-from hansa_matrix.media.library import Item, Library
+from hansa_matrix.media.remote import transfer
+from hansa_matrix.media.repository import Item, Library
 from hansa_matrix.media.thumbnails import Thumbnails, wanted
 from hansa_matrix.proto.media import Mxc, after_file, before_file, valid_media_id, with_charset
 

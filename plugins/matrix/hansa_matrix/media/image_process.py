@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 from hansa import NetworkContext
 
-from hansa_matrix.media import shrinking
+from hansa_matrix.media import image_worker
 
 #: Seconds for one picture, and bytes of a smaller one.
 _WITHIN, _LARGEST = 20.0, 16 * 1024 * 1024
@@ -97,7 +97,7 @@ class Decoder:
         return head, await process.stdout.readexactly(head["size"])
 
     async def _begin(self) -> Process:
-        program = str(Path(shrinking.__file__))
+        program = str(Path(image_worker.__file__))
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",

@@ -30,9 +30,9 @@ from hansa import (
 
 from hansa_matrix.bounds.fair_slots import Bounds, Shares
 from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unreached
-from hansa_matrix.media.library import Item, Library
-from hansa_matrix.media.pace import Pace, paced
+from hansa_matrix.media.minimum_rate import Pace, paced
 from hansa_matrix.media.quotas import DiskFull, OverQuota
+from hansa_matrix.media.repository import Item, Library
 from hansa_matrix.proto.media import FileInParts, Mxc, file_name, media_type
 
 #: Seconds for a whole file.
