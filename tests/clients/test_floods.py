@@ -23,7 +23,7 @@ from hansa_matrix.media import repository
 from hansa_matrix.proto.pdu import parse
 from hansa_matrix.room import directory, ended
 from hansa_matrix.users import devices
-from hansa_matrix.users.pace import Pace, Rate
+from hansa_matrix.users.to_device_rate import Pace, Rate
 from matrix.inbound import THEIRS, V1, inbound
 from matrix.test_forks import spoken
 

@@ -192,10 +192,15 @@ REASONS = {
     (f"{MATRIX}retention.py", "_swept_transactions", "Delete", "'txn'"): "gone: it is old",
     (f"{MATRIX}room/turn.py", "_arrived", "Delete", "'staged'"): "gone: it is judged",
     (f"{MATRIX}room/unfinished.py", "end", "Delete", "'upgrade'"): "gone: what was begun is done",
-    (f"{MATRIX}users/backups.py", "create", "Delete", "'key_backup'"): "guarded: the next number is inserted",
-    (f"{MATRIX}users/backups.py", "_emptied", "Delete", "'key_backup_key'"): "gone: of a deleted backup",
-    (f"{MATRIX}users/backups.py", "_put", "Put", "'key_backup_key'"): "guarded: the backup's row",
-    (f"{MATRIX}users/backups.py", "_remove", "Delete", "'key_backup_key'"): "guarded: the backup's row",
+    (
+        f"{MATRIX}users/key_backups.py",
+        "create",
+        "Delete",
+        "'key_backup'",
+    ): "guarded: the next number is inserted",
+    (f"{MATRIX}users/key_backups.py", "_emptied", "Delete", "'key_backup_key'"): "gone: of a deleted backup",
+    (f"{MATRIX}users/key_backups.py", "_put", "Put", "'key_backup_key'"): "guarded: the backup's row",
+    (f"{MATRIX}users/key_backups.py", "_remove", "Delete", "'key_backup_key'"): "guarded: the backup's row",
     (f"{MATRIX}users/devices.py", "_belongings", "Delete", "collection"): "gone: with the device",
     (f"{MATRIX}users/devices.py", "_belongings", "Delete", "'to_device'"): "gone: with the device",
     (
@@ -206,7 +211,12 @@ REASONS = {
     ): "last: whole keys, by who has proven to be that person",
     (f"{MATRIX}users/devices.py", "_vouch", "Put", "'vouched'"): "last: one person's signatures, whole",
     (f"{MATRIX}users/openid.py", "bearer", "Delete", "'openid'"): "gone: it is too old",
-    (f"{MATRIX}users/shares.py", "remove", "Delete", "'to_device'"): "guarded: the row that counts them",
+    (
+        f"{MATRIX}users/to_device_shares.py",
+        "remove",
+        "Delete",
+        "'to_device'",
+    ): "guarded: the row that counts them",
     (
         "plugins/xmpp/hansa_xmpp/occupant_store.py",
         "put",

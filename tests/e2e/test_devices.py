@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from hansa_matrix.proto.devices import Device, ToDevice
-from hansa_matrix.users.known import Known
+from hansa_matrix.users.user_services import Known
 from peers.stage import Stage
 from peers.synapse import MatrixUser
 from peers.waiting import until

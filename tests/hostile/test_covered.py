@@ -46,10 +46,10 @@ TABLE: dict[str, str] = {
     "room/membership.py:knock": "send_knock",
     "room/membership.py:resolve": "directory",
     "room/policing.py:signed": "policy",
-    "users/keys.py:_ask": "key query",
+    "users/key_queries.py:_ask": "key query",
     "users/openid.py:verify": "- the server whose person asks gives it, to us alone: the same reader as profile",
     "users/profiles.py:of": "profile",
-    "users/remote.py:_fetch": "devices",
+    "users/remote_devices.py:_fetch": "devices",
 }
 
 

@@ -269,7 +269,7 @@ TOLD = {
     "users/presence.py tell": "Presence",
     "users/presence.py introduce": "Presence",
     "users/presence.py _welcome": "Presence",
-    "users/messages.py send": "ToDevice",
+    "users/to_device.py send": "ToDevice",
     "users/devices.py _change": "KeysQuery",
     "users/devices.py introduce": "KeysQuery",
     "users/devices.py set_cross_signing": "KeysQuery",

@@ -13,8 +13,8 @@ from hansa.testing import until
 from hansa_matrix.proto import devices as proto
 from hansa_matrix.proto.devices import Device, ToDevice
 from hansa_matrix.retention import swept
-from hansa_matrix.users.known import Known
-from hansa_matrix.users.remote import ANEW_BURST
+from hansa_matrix.users.remote_devices import ANEW_BURST
+from hansa_matrix.users.user_services import Known
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
@@ -415,7 +415,7 @@ async def test_what_is_no_message_is_counted_and_the_others_are_taken(tmp_path, 
 
 
 async def test_no_more_waits_for_a_device_than_it_may(tmp_path, monkeypatch):
-    monkeypatch.setattr("hansa_matrix.users.shares.MOST_OF_PEER", 3)
+    monkeypatch.setattr("hansa_matrix.users.to_device_shares.MOST_OF_PEER", 3)
     async with inbound(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         for number in range(5):

@@ -43,12 +43,12 @@ def test_it_is_bounded_and_forgets_no_revocation_that_matters(monkeypatch):
 #: ``self.x[...] = `` after an await, and why nothing can be taken back there.
 ALLOWED = {
     ("client_api/sync.py", "_seen"): "a time, of who asks",
-    ("users/remote.py", "_fetching"): "a number of what is under way",
-    ("users/shares.py", "_rows"): "of one batch, whose commit compares them with what is stored",
-    ("users/shares.py", "_evicted"): "a count within one batch",
-    ("users/shares.py", "_sums"): "a count within one batch",
+    ("users/remote_devices.py", "_fetching"): "a number of what is under way",
+    ("users/to_device_shares.py", "_rows"): "of one batch, whose commit compares them with what is stored",
+    ("users/to_device_shares.py", "_evicted"): "a count within one batch",
+    ("users/to_device_shares.py", "_sums"): "a count within one batch",
     ("users/profiles.py", "_judged"): "kept with the generation from before the await, and compared with it",
-    ("users/messages.py", "_judged"): "kept with the generation from before the await, and compared with it",
+    ("users/to_device.py", "_judged"): "kept with the generation from before the await, and compared with it",
 }
 
 

@@ -10,8 +10,8 @@ import orjson
 from hansa import Conflict
 from hansa.store import paging
 from hansa_matrix.proto.devices import Device
-from hansa_matrix.users import messages as module
-from hansa_matrix.users import shares
+from hansa_matrix.users import to_device as module
+from hansa_matrix.users import to_device_shares
 from matrix.inbound import THEIRS, Inbound, inbound
 from matrix.test_devices import THEM, US, edus, known, to_device
 
@@ -46,8 +46,8 @@ async def test_one_server_s_flood_is_small(tmp_path):
         await known(house).devices.put(US, Device(device_id="A"))
         await flood(house, THEIRS, 2400, 56_000)
         rows = await house.app.contexts["matrix"].store.scan("to_device", limit=10_000)
-        assert sum(len(row.body) for row in rows) <= shares.BYTES_OF_PEER
-        assert len(rows) == shares.BYTES_OF_PEER // len(rows[0].body)
+        assert sum(len(row.body) for row in rows) <= to_device_shares.BYTES_OF_PEER
+        assert len(rows) == to_device_shares.BYTES_OF_PEER // len(rows[0].body)
         await flood(house, "honest.example", 1)
         assert (await waiting(house))["honest.example"] == 1
         discarded = sum(
@@ -80,7 +80,7 @@ async def test_many_servers_at_once_count_right(tmp_path):
 
 
 async def test_a_full_device_has_the_greediest_give_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(shares, "MOST_OF_DEVICE", 10)
+    monkeypatch.setattr(to_device_shares, "MOST_OF_DEVICE", 10)
     async with inbound(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         await flood(house, "greedy.example", 10)
@@ -96,7 +96,7 @@ async def test_a_full_device_has_the_greediest_give_way(tmp_path, monkeypatch):
 
 
 async def test_a_server_has_a_share_over_all_devices(tmp_path, monkeypatch):
-    monkeypatch.setattr(shares, "BYTES_FOR_ALL", 3000)
+    monkeypatch.setattr(to_device_shares, "BYTES_FOR_ALL", 3000)
     async with inbound(tmp_path) as house:
         for device in ("A", "B"):
             await known(house).devices.put(US, Device(device_id=device))
@@ -109,8 +109,8 @@ async def test_a_server_has_a_share_over_all_devices(tmp_path, monkeypatch):
         await flood(house, "many.example", 10, 100)  # together there is place, so that one may have most
         assert (await waiting(house))["many.example"] == 10
         # Where all together have too much, nobody has more than the least that each may have.
-        monkeypatch.setattr(shares, "BYTES_IN_ALL", 1)
-        monkeypatch.setattr(shares, "LEAST", 1000)
+        monkeypatch.setattr(to_device_shares, "BYTES_IN_ALL", 1)
+        monkeypatch.setattr(to_device_shares, "LEAST", 1000)
         await flood(house, "third.example", 50, 100)
         assert sum(s for key, (_, s) in (await usage(house)).items() if key[2] == "third.example") <= 1000
 

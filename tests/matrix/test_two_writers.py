@@ -30,8 +30,8 @@ from hansa_matrix.proto.edus import ReceiptEdu
 from hansa_matrix.proto.pdu import VerifyKey, parse
 from hansa_matrix.room.aliases import given
 from hansa_matrix.room.signals import RoomSignals
-from hansa_matrix.users.backups import KeyBackups
-from hansa_matrix.users.known import Known
+from hansa_matrix.users.key_backups import KeyBackups
+from hansa_matrix.users.user_services import Known
 from hansa_xmpp.occupant_store import SCHEMA as XMPP
 from hansa_xmpp.occupant_store import OccupantStore
 from matrix.inbound import OURS, THEIRS, inbound

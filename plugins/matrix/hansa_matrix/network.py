@@ -47,7 +47,7 @@ from hansa_matrix.federation.answers.spaces import Spaces
 from hansa_matrix.federation.answers.transactions import Transactions
 from hansa_matrix.federation.client import Client
 from hansa_matrix.federation.doctor import Doctor
-from hansa_matrix.federation.edus import Edus, Taker
+from hansa_matrix.federation.edus import Edus
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.federation.notary import Notary
 from hansa_matrix.federation.sender import Sender
@@ -97,7 +97,8 @@ from hansa_matrix.room.signals import RoomSignals
 from hansa_matrix.room.turn import RoomTurn
 from hansa_matrix.room.upgrade import Upgrades
 from hansa_matrix.schema import SCHEMA
-from hansa_matrix.users.known import Known
+from hansa_matrix.users.edu_handler import Taker
+from hansa_matrix.users.user_services import Known
 
 _FEATURES = Features(
     levels={

@@ -59,8 +59,8 @@ from hansa_matrix.room.pending import Pending
 from hansa_matrix.room.room import MatrixRoom
 from hansa_matrix.room.signals import RoomSignals
 from hansa_matrix.room.upgrade import Upgrades
-from hansa_matrix.users.backups import KeyBackups
-from hansa_matrix.users.known import Known
+from hansa_matrix.users.key_backups import KeyBackups
+from hansa_matrix.users.user_services import Known
 
 _SPEC_VERSIONS = ["r0.6.1", *(f"v1.{minor}" for minor in range(1, 13))]
 

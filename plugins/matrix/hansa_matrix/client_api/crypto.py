@@ -28,7 +28,7 @@ from hansa_matrix.proto.devices import (
 )
 from hansa_matrix.proto.signing import signable, signatures_of
 from hansa_matrix.texts import texts_of_keys
-from hansa_matrix.users.known import Known
+from hansa_matrix.users.user_services import Known
 
 _MOST_USERS, _MOST_SIGNED = 10_000, 200
 _WITHIN = 10.0

@@ -19,7 +19,7 @@ from hansa_matrix.client_api.door import Handler, Limited, text
 from hansa_matrix.errors import error, json_response
 from hansa_matrix.proto.devices import within
 from hansa_matrix.proto.key_backup import valid_key, valid_place
-from hansa_matrix.users.backups import Backup, KeyBackups
+from hansa_matrix.users.key_backups import Backup, KeyBackups
 
 #: Bytes of what says how a backup is encrypted, and of one key in it.
 MOST_AUTH_DATA, MOST_KEY = 64 * 1024, 16 * 1024

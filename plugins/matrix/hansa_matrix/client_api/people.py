@@ -36,7 +36,7 @@ from hansa_matrix.proto.state_content import space_child
 from hansa_matrix.room.directory import Directory
 from hansa_matrix.room.native import Own
 from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.users.known import Known
+from hansa_matrix.users.user_services import Known
 
 _SHOWN_IN_ROOMS = frozenset({"displayname", "avatar_url"})
 _STATES = ("online", "unavailable", "offline")

@@ -23,7 +23,7 @@ from hansa_matrix.local.client_stream import Item
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto.edus import PresenceEdu
 from hansa_matrix.room.signals import RoomSignals
-from hansa_matrix.users.known import Known
+from hansa_matrix.users.user_services import Known
 
 _LONGEST = 120.0
 #: Seconds after the last sync until somebody counts as gone.

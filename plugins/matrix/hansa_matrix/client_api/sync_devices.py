@@ -14,7 +14,7 @@ from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.room.events import Stored
 from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.users.known import Known
+from hansa_matrix.users.user_services import Known
 
 _TO_DEVICE = 100
 

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from hansa import Busy, NetworkContext, StoreError
 
 from hansa_matrix.errors import error
 from hansa_matrix.proto.devices import DEVICE_LIST, SIGNING_KEYS, TO_DEVICE
+from hansa_matrix.users.edu_handler import Taker
 
 #: What the peer has to send again if it could not be stored.
 LASTING = frozenset({DEVICE_LIST, SIGNING_KEYS, TO_DEVICE})
-
-
-class Taker(Protocol):
-    """Takes the EDUs of one kind."""
-
-    async def __call__(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
-        """How many were not well formed, or not for ``origin`` to say."""
-        ...
 
 
 class Edus:

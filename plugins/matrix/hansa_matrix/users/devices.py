@@ -52,8 +52,8 @@ from hansa_matrix.proto.devices import (
     within,
 )
 from hansa_matrix.proto.signing import signable, signatures_of
-from hansa_matrix.users.company import Company
 from hansa_matrix.users.key_texts import KeyTexts
+from hansa_matrix.users.shared_rooms import Company
 
 _MOST_ONE_TIME = 5000
 #: One-time keys of all devices of one person, fallback keys of one device, and signatures of one person on

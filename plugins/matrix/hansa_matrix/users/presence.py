@@ -17,7 +17,7 @@ from hansa_matrix.crossings import Crossings, passes, require
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import PRESENCE, PresenceEdu, parse_presence, presence_edu
-from hansa_matrix.users.company import Company
+from hansa_matrix.users.shared_rooms import Company
 
 #: Strangers of whom it is remembered what was said, and for how long (s): their server may have heard that
 #: somebody of ours came into a room before that is taken up here.

@@ -13,8 +13,8 @@ from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import UserDevices
-from hansa_matrix.users.known import Known
 from hansa_matrix.users.openid import OpenId
+from hansa_matrix.users.user_services import Known
 
 
 class People:

@@ -43,8 +43,8 @@ from hansa_matrix.proto.devices import (
     parse_user_devices,
 )
 from hansa_matrix.ratelimit import Allowance
-from hansa_matrix.users.company import Company
 from hansa_matrix.users.key_texts import KeyTexts
+from hansa_matrix.users.shared_rooms import Company
 
 #: A list in more bytes is not kept: it is asked for each time.
 _LARGEST = 768 * 1024

@@ -23,10 +23,10 @@ from hansa_matrix.proto.devices import (
     one_time_key,
     valid_device_id,
 )
-from hansa_matrix.users.company import Company
 from hansa_matrix.users.devices import Devices
 from hansa_matrix.users.key_texts import KeyTexts
-from hansa_matrix.users.remote import RemoteDevices
+from hansa_matrix.users.remote_devices import RemoteDevices
+from hansa_matrix.users.shared_rooms import Company
 
 #: Seconds for one server, and servers that are asked at a time.
 WITHIN, _AT_A_TIME = 10.0, 50

@@ -7,19 +7,19 @@ from collections.abc import Iterable
 from hansa import NetworkContext
 
 from hansa_matrix.federation.client import Client
-from hansa_matrix.federation.edus import Taker
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto.devices import DEVICE_LIST, SIGNING_KEYS, TO_DEVICE
 from hansa_matrix.proto.edus import PRESENCE
 from hansa_matrix.retention import Swept
-from hansa_matrix.users.company import Company
 from hansa_matrix.users.devices import Devices
-from hansa_matrix.users.keys import KeyDirectory
-from hansa_matrix.users.messages import DeviceMessages
+from hansa_matrix.users.edu_handler import Taker
+from hansa_matrix.users.key_queries import KeyDirectory
 from hansa_matrix.users.openid import OpenId
 from hansa_matrix.users.presence import Presences
 from hansa_matrix.users.profiles import Profiles
-from hansa_matrix.users.remote import RemoteDevices
+from hansa_matrix.users.remote_devices import RemoteDevices
+from hansa_matrix.users.shared_rooms import Company
+from hansa_matrix.users.to_device import DeviceMessages
 
 
 class Known:

@@ -20,10 +20,10 @@ from hansa_matrix.federation.durable_edus import GENERATION
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import MAX_MESSAGE_SIZE, ToDevice, parse_to_device, to_device_edu, within
-from hansa_matrix.users.company import Company
 from hansa_matrix.users.devices import Devices
-from hansa_matrix.users.pace import OF_PERSON, OF_SERVER, Pace
-from hansa_matrix.users.shares import Batch, WaitingShares
+from hansa_matrix.users.shared_rooms import Company
+from hansa_matrix.users.to_device_rate import OF_PERSON, OF_SERVER, Pace
+from hansa_matrix.users.to_device_shares import Batch, WaitingShares
 
 #: How long a message waits for its device (ms).
 KEPT_FOR = 180 * 86_400_000

@@ -1,0 +1,14 @@
+"""Who handles the EDUs of one kind. SPEC: server-server API, "EDUs"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+
+class Taker(Protocol):
+    """Takes the EDUs of one kind."""
+
+    async def __call__(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
+        """How many were not well formed, or not for ``origin`` to say."""
+        ...
