@@ -24,7 +24,7 @@ from hansa_matrix.config import Config
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.auth_rules.levels import level_of
 from hansa_matrix.proto.room_versions import VERSIONS
-from hansa_matrix.room.levels import closed
+from hansa_matrix.rooms.upgrade.inherited_levels import closed
 from matrix.inbound import OURS
 
 JULIET = NativeId("xmpp", "juliet@example.org")

@@ -21,7 +21,8 @@ from hansa_matrix.client_api import kept_filters
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.media import repository
 from hansa_matrix.proto.pdu import parse
-from hansa_matrix.room import directory, ended
+from hansa_matrix.rooms.directory import public_rooms
+from hansa_matrix.rooms.membership import ended_invites
 from hansa_matrix.users import devices
 from hansa_matrix.users.to_device_rate import Pace, Rate
 from matrix.inbound import THEIRS, V1, inbound
@@ -108,7 +109,7 @@ async def test_cross_signing_keys_are_bounded(tmp_path):
 
 
 async def test_published_rooms_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(directory, "MOST", 3)
+    monkeypatch.setattr(public_rooms, "MOST", 3)
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         before = len(await rows(home, "published"))
@@ -157,16 +158,16 @@ async def leaves(home: House, alice: Person, count: int, size: int = 0) -> None:
 
 
 async def test_the_ends_of_invites_are_bounded(tmp_path, monkeypatch, moved):
-    monkeypatch.setattr(ended, "MOST_OF_USER", 3)
-    monkeypatch.setattr(ended, "MOST_IN_ALL", 4)
+    monkeypatch.setattr(ended_invites, "MOST_OF_USER", 3)
+    monkeypatch.setattr(ended_invites, "MOST_IN_ALL", 4)
     async with house(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         await leaves(home, alice, 5)
         assert {row.key[1] for row in await rows(home, "left")} == {f"!{n}:{THEIRS}" for n in (2, 3, 4)}
         await leaves(home, bob, 3, size=20_000)
         kept = await rows(home, "left")
-        assert len(kept) == 4 and max(len(row.body) for row in kept) < ended.MOST_BYTES
-        moved(home, ended.KEPT_FOR + 1)
+        assert len(kept) == 4 and max(len(row.body) for row in kept) < ended_invites.MOST_BYTES
+        moved(home, ended_invites.KEPT_FOR + 1)
         await home.app.network("matrix")._pending.sweep()
         assert await rows(home, "left") == []
 

@@ -17,7 +17,7 @@ from hansa import HttpRequest
 from hansa.testing import until
 from hansa_matrix.client_api import timeline
 from hansa_matrix.client_api.timeline import Timeline
-from hansa_matrix.room.backfill import Backfill
+from hansa_matrix.rooms.inbound.backfill import Backfill
 from matrix.test_joining import ALIAS
 
 

@@ -10,7 +10,7 @@ from clients.people import House, Person, house
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.stripped_state import MOST_STRIPPED, stripped_state
 from hansa_matrix.ratelimit import Allowance
-from hansa_matrix.room import pending
+from hansa_matrix.rooms.membership import pending_invites
 from matrix.inbound import V2
 from matrix.peering import USER, at
 from peers.forger import JoinedRoom
@@ -85,8 +85,8 @@ async def test_of_one_server_the_oldest_gives_way(tmp_path, monkeypatch):
 
 
 async def test_what_gave_way_is_gone_for_clients_and_forgotten(tmp_path, monkeypatch):
-    monkeypatch.setattr(pending, "MOST_OF_PEER", 2)
-    monkeypatch.setattr(pending, "_MOST_GONE", 3)
+    monkeypatch.setattr(pending_invites, "MOST_OF_PEER", 2)
+    monkeypatch.setattr(pending_invites, "_MOST_GONE", 3)
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         unlimited(home, monkeypatch)
@@ -103,18 +103,18 @@ async def test_what_gave_way_is_gone_for_clients_and_forgotten(tmp_path, monkeyp
 
 
 async def test_of_many_servers_who_has_most_gives_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(pending, "MOST_OF_USER", 6)
+    monkeypatch.setattr(pending_invites, "MOST_OF_USER", 6)
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         unlimited(home, monkeypatch)
         for n in range(5):
             await ask_in(home, n, alice.user)
         rows = await kept(home)
-        signed = pending.parse(
+        signed = pending_invites.parse(
             {**orjson.loads(rows[0].body)["event"], "room_id": "!other:x"}, home.wire.room.version
         )
         for peer in ("a.example", "b.example", "c.example"):
-            moved = pending.parse({**signed.raw, "room_id": f"!{peer}:x"}, home.wire.room.version)
+            moved = pending_invites.parse({**signed.raw, "room_id": f"!{peer}:x"}, home.wire.room.version)
             await pendings(home).keep(moved, peer, [], "12", generation=0)
         peers = [str(row.fields["peer"]) for row in await kept(home)]
         assert sorted(peers)[3:] == ["a.example", "b.example", "c.example"]
@@ -122,15 +122,15 @@ async def test_of_many_servers_who_has_most_gives_way(tmp_path, monkeypatch):
 
 
 async def test_of_one_server_and_in_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(pending, "MOST_OF_SERVER", 3)
+    monkeypatch.setattr(pending_invites, "MOST_OF_SERVER", 3)
     async with house(tmp_path) as home:
         people = [await home.person(f"p{n}") for n in range(5)]
         unlimited(home, monkeypatch)
         for n, person in enumerate(people):
             await ask_in(home, n, person.user)
         assert {row.key[1] for row in await kept(home)} == {p.user for p in people[2:]}
-        monkeypatch.setattr(pending, "MOST_OF_SERVER", 100)
-        monkeypatch.setattr(pending, "MOST_IN_ALL", 3)
+        monkeypatch.setattr(pending_invites, "MOST_OF_SERVER", 100)
+        monkeypatch.setattr(pending_invites, "MOST_IN_ALL", 3)
         await ask_in(home, 9, people[0].user)
         assert {row.key[1] for row in await kept(home)} == {p.user for p in (*people[3:], people[0])}
 
@@ -142,7 +142,7 @@ async def test_nobody_answers_for_half_a_year(tmp_path, monkeypatch):
         await pendings(home).sweep()
         assert len(await kept(home)) == 1
         clock = home.app.contexts["matrix"].clock
-        later = clock.now() + pending.KEPT_FOR
+        later = clock.now() + pending_invites.KEPT_FOR
         monkeypatch.setattr(type(clock), "now", lambda _: later)
         await pendings(home).sweep()
         assert await kept(home) == [] and await shown(alice) == {}

@@ -15,9 +15,9 @@ from hansa import Delete, Put, Write
 from hansa_matrix.client_api.accounts import Accounts
 from hansa_matrix.local.client_stream import DEVICES, RECEIPTS, told
 from hansa_matrix.local.memberships import Attendance
-from hansa_matrix.room import ingest
-from hansa_matrix.room.care import Care
-from hansa_matrix.room.line import Line
+from hansa_matrix.rooms.care import Care
+from hansa_matrix.rooms.inbound import pdu_staging
+from hansa_matrix.rooms.inbound.room_queue import Line
 from hansa_matrix.users import to_device_shares
 from matrix.inbound import THEIRS
 
@@ -130,7 +130,7 @@ async def test_all_blocked_rooms_are_known_after_a_start(tmp_path):
 
 
 async def test_all_that_waits_to_be_judged_is_taken_up_after_a_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(ingest, "_LOADED", 2)
+    monkeypatch.setattr(pdu_staging, "_LOADED", 2)
     async with house(tmp_path) as home:
         wire = home.wire
         room = home.app.network("matrix").get(wire.room.room_id)

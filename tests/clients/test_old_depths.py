@@ -10,9 +10,9 @@ from clients.people import House
 from clients.test_absences import There, has, pages, there
 from hansa import Put, scan_all
 from hansa.testing import until
-from hansa_matrix.room import old_depths
-from hansa_matrix.room.old_depths import count_anew, ordered
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.state import depth_migration
+from hansa_matrix.rooms.state.depth_migration import count_anew, ordered
 from matrix.inbound import OURS
 from matrix.test_joining import ALIAS
 
@@ -80,7 +80,7 @@ async def test_old_rows_are_read_in_our_order(tmp_path: Path, depth: int | None)
 async def test_a_room_whose_events_all_have_one_depth_is_counted(tmp_path, monkeypatch) -> None:
     """More of them than a search of one depth gives."""
     monkeypatch.setattr("hansa.store.paging.MOST", 40)
-    monkeypatch.setattr(old_depths, "_PAGE", 20)
+    monkeypatch.setattr(depth_migration, "_PAGE", 20)
     async with there(tmp_path, "12") as (home, past, juliet):
         room, expected = await written(home, past, juliet, 1, 70)
         old = await as_before(home, room)
@@ -92,7 +92,7 @@ async def test_what_was_counted_half_is_counted_from_the_beginning(tmp_path, mon
     class Gone(Exception):
         pass
 
-    monkeypatch.setattr(old_depths, "_PAGE", 10)
+    monkeypatch.setattr(depth_migration, "_PAGE", 10)
     async with there(tmp_path, "12") as (home, past, juliet):
         room, expected = await written(home, past, juliet, MOST, 40)
         old = await as_before(home, room)
@@ -118,8 +118,8 @@ async def test_what_was_counted_half_is_counted_from_the_beginning(tmp_path, mon
 
 
 def test_events_that_follow_each_other_in_a_circle_have_an_order() -> None:
-    def known(*prev: str) -> old_depths._Known:
-        return old_depths._Known(prev, False, 0, False)
+    def known(*prev: str) -> depth_migration._Known:
+        return depth_migration._Known(prev, False, 0, False)
 
     assert ordered({"a": known("b"), "b": known("a"), "c": known()}) == ["c", "a", "b"]
     assert ordered({"a": known("a"), "b": known("a", "elsewhere")}) == ["a", "b"]

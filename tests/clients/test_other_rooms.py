@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from clients.people import House, Person, house, part
 from hansa import Put
-from hansa_matrix.room.relations import Relations
+from hansa_matrix.rooms.relations import Relations
 
 SECRET, FOREIGN = "sealed with wax", "from outside"
 KINDS = ("m.thread", "m.replace", "m.reference", "m.annotation")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from clients.people import Person, Refused, house, part
 from hansa import Put
-from hansa_matrix.room.relations import Relations
+from hansa_matrix.rooms.relations import Relations
 
 V1 = "/_matrix/client/v1"
 

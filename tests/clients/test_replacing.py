@@ -8,8 +8,8 @@ import pytest
 from clients.people import House, Person, Refused, house, part
 from hansa import ALLOW, Action, Custom, EventIn, Invite, Put, Reason, RoomUpgrade, Verdict
 from hansa.bus.policy_dispatch import InstalledPolicy
-from hansa_matrix.room.aliases import Alias, alias_of, aliases_of, given, moved, taken
-from hansa_matrix.room.directory import listing
+from hansa_matrix.rooms.directory.aliases import Alias, alias_of, aliases_of, given, moved, taken
+from hansa_matrix.rooms.directory.public_rooms import listing
 from matrix.inbound import OURS, THEIRS
 
 

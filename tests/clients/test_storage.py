@@ -110,7 +110,7 @@ class BrokenTurns(Broken):
 
 
 async def test_what_was_acknowledged_before_the_database_failed_happens_once_it_works(tmp_path, monkeypatch):
-    monkeypatch.setattr("hansa_matrix.room.ingest._FAULT_WAIT", 0.01)
+    monkeypatch.setattr("hansa_matrix.rooms.inbound.pdu_staging._FAULT_WAIT", 0.01)
     async with house(tmp_path) as home:
         app, wire = home.app, home.wire
         whole = app.store._store

@@ -17,7 +17,7 @@ from hansa import Response, hookimpl
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
-from hansa_matrix.room.events import Status
+from hansa_matrix.rooms.event_store import Status
 from hansa_xmpp import Config as XmppConfig
 from hansa_xmpp.network import XmppNetwork
 from matrix.inbound import OURS, THEIRS, V1

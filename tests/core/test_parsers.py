@@ -57,8 +57,8 @@ UNBOUNDED = {
         "text",
     ): "a part of a request target, 8 KiB at the most",
     ("plugins/matrix/hansa_matrix/client_api/data.py", "found"): "a row of the store",
-    ("plugins/matrix/hansa_matrix/room/administration.py", "arguments['content']"): "the operator's command",
-    ("plugins/matrix/hansa_matrix/room/room.py", "body"): "a row of the store",
+    ("plugins/matrix/hansa_matrix/rooms/local_events.py", "arguments['content']"): "the operator's command",
+    ("plugins/matrix/hansa_matrix/rooms/room.py", "body"): "a row of the store",
     ("plugins/matrix/hansa_matrix/users/devices.py", "body"): "a row of the store",
     (
         "plugins/matrix/hansa_matrix/media/image_process.py",

@@ -9,8 +9,8 @@ import pytest
 from hansa.store.faults import FaultKind, StoreFault
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.room import backlog, ingest
-from hansa_matrix.room.gaps import GapFiller
+from hansa_matrix.rooms.inbound import backlog, pdu_staging
+from hansa_matrix.rooms.inbound.missing_events import GapFiller
 from matrix.inbound import THEIRS, V1, inbound
 
 
@@ -199,7 +199,7 @@ async def test_what_is_judged_counts_as_what_waits(tmp_path, monkeypatch):
         watched = Watched(house.app)
         reached, go_on = watched.held()
         one, other = (house.forger.message(house.room, text) for text in ("one", "other"))
-        monkeypatch.setattr(ingest, "weight", lambda _: 100)
+        monkeypatch.setattr(pdu_staging, "weight", lambda _: 100)
         monkeypatch.setattr(backlog, "MOST_EACH", 150)
         monkeypatch.setattr(backlog, "LITTLE", 0)
         first = asyncio.ensure_future(house.send(one))

@@ -10,8 +10,8 @@ import pytest
 from hansa import CannotOpenRoom, Delete, LocalProtocolError, Put, pieces
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
-from hansa_matrix.room import care
-from hansa_matrix.room.create import Founding
+from hansa_matrix.rooms import care
+from hansa_matrix.rooms.create_room import Founding
 from matrix.inbound import OURS, THEIRS, V1, V2, Inbound, inbound
 from peers.forger import now
 

@@ -264,8 +264,8 @@ async def test_an_edu_that_a_policy_denies_is_let_fall_and_counted(tmp_path):
 
 #: Every call that tells a server something beside events, and the crossing that it waits for.
 TOLD = {
-    "room/signals.py _spread": "EphemeralOut",
-    "room/signals.py send": "EphemeralOut, asked by the core",
+    "rooms/typing_and_receipts.py _spread": "EphemeralOut",
+    "rooms/typing_and_receipts.py send": "EphemeralOut, asked by the core",
     "users/presence.py tell": "Presence",
     "users/presence.py introduce": "Presence",
     "users/presence.py _welcome": "Presence",

@@ -19,7 +19,9 @@ from hansa.store.memory import MemoryStore
 from hansa.store.wrapper import StoreWrapper
 from hansa.testing.harness import run_hansa
 from hansa_matrix.config import Config
-from hansa_matrix.room import care, membership, state
+from hansa_matrix.rooms import care
+from hansa_matrix.rooms.membership import remote_membership
+from hansa_matrix.rooms.state import state_groups
 from matrix.inbound import OURS, THEIRS, inbound
 from matrix.test_joining import ALIAS, Resident
 
@@ -50,9 +52,9 @@ def lowered(monkeypatch):
     """Pieces of 20 rows, and a bound of 40 that no commit of a room of 90 people may pass."""
     monkeypatch.setattr(bounds, "MAX_WRITES", BOUND)
     monkeypatch.setattr(bounds, "MAX_WRITES_WHOLE", BOUND)
-    monkeypatch.setattr(membership, "_AT_ONCE", 20)
-    monkeypatch.setattr(state, "_AHEAD", 20)
-    monkeypatch.setattr(state, "_ROW", 2)
+    monkeypatch.setattr(remote_membership, "_AT_ONCE", 20)
+    monkeypatch.setattr(state_groups, "_AHEAD", 20)
+    monkeypatch.setattr(state_groups, "_ROW", 2)
     monkeypatch.setattr(bounds, "_PIECE", 20)
     monkeypatch.setattr(large_changes, "AT_ONCE", 20)
     monkeypatch.setattr(large_changes, "_PART", 20)

@@ -68,7 +68,7 @@ async def test_typing_that_is_not_for_them_to_say(tmp_path, over):
 
 
 async def test_who_says_nothing_more_types_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr("hansa_matrix.room.signals.TYPES_FOR", 0.05)
+    monkeypatch.setattr("hansa_matrix.rooms.typing_and_receipts.TYPES_FOR", 0.05)
     async with inbound(tmp_path) as house:
         shown = Shown(house)
         await send(house, typing(house))
@@ -170,7 +170,7 @@ async def test_an_older_receipt_replaces_no_newer_one(tmp_path):
 
 
 async def test_of_a_person_with_receipts_in_very_many_threads_the_oldest_goes(tmp_path, monkeypatch):
-    monkeypatch.setattr("hansa_matrix.room.signals.MOST_THREADS", 3)
+    monkeypatch.setattr("hansa_matrix.rooms.typing_and_receipts.MOST_THREADS", 3)
     async with inbound(tmp_path) as house:
         kept = await receipts(house, *((f"$e{n}", 100 - n, f"$t{n}") for n in range(5)))
         assert set(kept) == {"$t0", "$t1", "$t4"}
@@ -193,7 +193,7 @@ async def test_what_is_no_receipt_is_counted(tmp_path, content):
 
 
 async def test_no_more_type_than_are_remembered_and_who_is_forgotten_types_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr("hansa_matrix.room.signals.MOST_TYPING", 1)
+    monkeypatch.setattr("hansa_matrix.rooms.typing_and_receipts.MOST_TYPING", 1)
     async with inbound(tmp_path) as house:
         shown = Shown(house)
         await send(house, typing(house), typing(house, room_id=house.other.room_id))

@@ -11,7 +11,7 @@ import pytest
 from hansa import HttpRequest
 from hansa.testing import ManualClock, until
 from hansa_matrix.federation.client import Unreachable
-from hansa_matrix.room.errand import Bounds, Errands
+from hansa_matrix.rooms.inbound.bounded_fetch import Bounds, Errands
 from matrix.inbound import THEIRS, Inbound, inbound
 from matrix.test_gaps import History
 

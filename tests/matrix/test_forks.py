@@ -10,7 +10,7 @@ import pytest
 from hansa import Append, Member, Membership, Message, NativeId, Put, Row, StreamTail, Submission
 from hansa_matrix.federation import sender
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.room.room import MOST_BRANCHES, MOST_ENDS
+from hansa_matrix.rooms.room import MOST_BRANCHES, MOST_ENDS
 from matrix.inbound import OURS, THEIRS, V1, inbound
 
 

@@ -10,7 +10,7 @@ import orjson
 from hansa import HttpRequest
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
-from hansa_matrix.room import gaps
+from hansa_matrix.rooms.inbound import missing_events
 from matrix.inbound import Inbound, inbound
 
 
@@ -74,8 +74,8 @@ async def test_a_gap_of_more_than_one_answer_is_filled(tmp_path):
 
 
 async def test_a_gap_of_more_than_a_thousand_events_is_skipped_and_counted(tmp_path, monkeypatch):
-    assert gaps._MOST == 1_000
-    monkeypatch.setattr(gaps, "_MOST", 100)
+    assert missing_events._MOST == 1_000
+    monkeypatch.setattr(missing_events, "_MOST", 100)
     async with inbound(tmp_path) as house:
         history = History(house, 130)
         found = await history.arrived()

@@ -9,8 +9,8 @@ import orjson
 import pytest
 from hansa import Member, Membership, NativeId
 from hansa.testing import until
-from hansa_matrix.room.healing import DUMMY
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.inbound.extremity_merge import DUMMY
+from hansa_matrix.rooms.room import MatrixRoom
 from matrix.inbound import Inbound, inbound
 
 

@@ -16,9 +16,10 @@ from hansa.setup import PolicySetup
 from hansa.testing import ManualClock, until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.signing import with_signature
-from hansa_matrix.room import holes as known_holes
-from hansa_matrix.room import line, spread
-from hansa_matrix.room.holes import MOST, MOST_OF_ONE, TRIES, Hole, Holes, Suspects, Why
+from hansa_matrix.rooms.inbound import room_queue
+from hansa_matrix.rooms.state import holes as known_holes
+from hansa_matrix.rooms.state import state_propagation
+from hansa_matrix.rooms.state.holes import MOST, MOST_OF_ONE, TRIES, Hole, Holes, Suspects, Why
 from matrix.inbound import THEIRS, V1, Inbound, inbound
 from peers.forger import Forger, JoinedRoom
 
@@ -158,7 +159,7 @@ def _options(how: str) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch):
-    monkeypatch.setattr(line, "RETRY", Backoff(first=0.01, most=0.01))
+    monkeypatch.setattr(room_queue, "RETRY", Backoff(first=0.01, most=0.01))
 
 
 @pytest.mark.parametrize("version", ["1", "6", "12"])
@@ -329,8 +330,8 @@ async def test_a_key_that_is_known_later_fills_the_hole(tmp_path, version):
 @pytest.mark.parametrize("most", [20, 5000])
 async def test_late_state_counts_however_much_follows_it(tmp_path, monkeypatch, version, most):
     """What follows is changed where it is not too much; where it is, the late event is a branch of its own."""
-    monkeypatch.setattr(spread, "_MOST", most)
-    monkeypatch.setattr(spread, "_PAGE", 10)
+    monkeypatch.setattr(state_propagation, "_MOST", most)
+    monkeypatch.setattr(state_propagation, "_PAGE", 10)
     async with inbound(tmp_path, version, gap_patience=0.0) as house:
         world = World(house)
         network = house.app.network("matrix")

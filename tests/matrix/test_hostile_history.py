@@ -15,8 +15,9 @@ import pytest
 from hansa import Backoff, CannotOpenRoom, HttpRequest, RemoteProtocolError
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.room import line, membership, outliers
-from hansa_matrix.room.outliers import in_auth_order
+from hansa_matrix.rooms.inbound import outliers, room_queue
+from hansa_matrix.rooms.inbound.outliers import in_auth_order
+from hansa_matrix.rooms.membership import remote_membership
 from matrix.inbound import THEIRS, V1, Inbound, inbound
 from matrix.peering import status_of
 from matrix.test_joining import ALIAS, Resident
@@ -160,7 +161,7 @@ async def test_a_spoiled_copy_that_waits_gives_way_to_the_one_of_its_own_server(
 
 
 async def test_an_answer_that_invents_servers_causes_few_look_ups(tmp_path, monkeypatch):
-    monkeypatch.setattr(membership, "_KEY_PAUSES", (0.0,))
+    monkeypatch.setattr(remote_membership, "_KEY_PAUSES", (0.0,))
     async with inbound(tmp_path, "11") as house:
         resident = Resident(house, "11")
         for number in range(3000):
@@ -207,7 +208,9 @@ async def test_so_many_rooms_are_entered_at_a_time_and_one_server_has_its_share(
             for one in rooms
         ]
         await until(lambda: network._membership._places.waiting >= 2)
-        assert len(reached) == membership.JOINS.each["server"] == membership.JOINS.each["person"]
+        assert (
+            len(reached) == remote_membership.JOINS.each["server"] == remote_membership.JOINS.each["person"]
+        )
         assert network._membership._places.taken == len(reached)
         held.set()
         for one in await asyncio.gather(*joins, return_exceptions=True):
@@ -219,7 +222,7 @@ async def test_so_many_rooms_are_entered_at_a_time_and_one_server_has_its_share(
 @pytest.mark.parametrize("ring", [1, 2])
 async def test_what_follows_a_ring_goes_on(tmp_path, monkeypatch, version, ring):
     """Events that follow each other wait for each other; whoever follows them does not wait for ever."""
-    monkeypatch.setattr(line, "RETRY", Backoff(first=0.01, most=0.01))
+    monkeypatch.setattr(room_queue, "RETRY", Backoff(first=0.01, most=0.01))
     async with inbound(tmp_path, version, gap_patience=0.0) as house:
         forger, room = house.forger, house.room
         tips = list(room.tips)

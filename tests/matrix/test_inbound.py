@@ -11,7 +11,7 @@ import pytest
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw, parse
-from hansa_matrix.room.backlog import weight
+from hansa_matrix.rooms.inbound.backlog import weight
 from matrix.inbound import OURS, THEIRS, V1, V2, inbound
 from peers.forger import JoinedRoom
 
@@ -182,9 +182,9 @@ async def test_events_that_wait_take_so_much_memory_of_one_server(tmp_path, monk
 
         raw = heavy()
         assert weight(parse(raw, house.room.version)) > 1_500_000
-        monkeypatch.setattr("hansa_matrix.room.backlog.MOST_EACH", 1_000_000)
+        monkeypatch.setattr("hansa_matrix.rooms.inbound.backlog.MOST_EACH", 1_000_000)
         status, answer = await house.send(raw)
         assert (status, answer["errcode"]) == (429, "M_LIMIT_EXCEEDED")
         assert (await house.send(house.forger.message(house.room, "small")))[0] == 200
-        monkeypatch.setattr("hansa_matrix.room.backlog.MOST_EACH", 64 * 1024 * 1024)
+        monkeypatch.setattr("hansa_matrix.rooms.inbound.backlog.MOST_EACH", 64 * 1024 * 1024)
         assert await house.fate(heavy()) == "accepted"

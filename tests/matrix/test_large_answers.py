@@ -11,7 +11,7 @@ import orjson
 import pytest
 from hansa import CannotOpenRoom, HttpRequest, HttpStream
 from hansa_matrix.federation.client import LARGE_ANSWER
-from hansa_matrix.room.early_checks import MOST_LOST, MOST_UNVERIFIED
+from hansa_matrix.rooms.inbound.early_checks import MOST_LOST, MOST_UNVERIFIED
 from matrix.inbound import THEIRS, inbound
 from memory import peak_memory
 

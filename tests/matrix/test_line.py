@@ -6,9 +6,9 @@ import asyncio
 
 from hansa import Backoff
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.room import line as lines
-from hansa_matrix.room.backlog import MOST_EACH, Backlog
-from hansa_matrix.room.line import Entry, Line
+from hansa_matrix.rooms.inbound import room_queue as lines
+from hansa_matrix.rooms.inbound.backlog import MOST_EACH, Backlog
+from hansa_matrix.rooms.inbound.room_queue import Entry, Line
 
 
 class Hand:

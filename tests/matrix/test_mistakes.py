@@ -12,7 +12,7 @@ from hansa_matrix.federation.client import Refused
 from hansa_matrix.federation.destination_queue import Outbox
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
-from hansa_matrix.room.events import Status, Stored
+from hansa_matrix.rooms.event_store import Status, Stored
 from matrix.inbound import OURS, THEIRS, V2, Inbound, inbound
 
 USER = f"@m:{THEIRS}"

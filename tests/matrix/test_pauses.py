@@ -12,7 +12,7 @@ from hansa_matrix.federation.client import Client
 from hansa_matrix.proto.auth_rules.levels import Levels
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import from_raw
-from hansa_matrix.room import outliers
+from hansa_matrix.rooms.inbound import outliers
 from matrix.inbound import THEIRS, Inbound, inbound
 
 MANY = 1000

@@ -10,7 +10,7 @@ from hansa import Membership, NativeId
 from hansa.setup import PolicySetup
 from hansa.testing import until
 from hansa_matrix.proto.pdu import from_raw
-from hansa_matrix.room.turn import RoomTurn
+from hansa_matrix.rooms.pdu_receipt import RoomTurn
 from matrix.inbound import THEIRS, Inbound, inbound
 
 WORD = "classified"

@@ -23,7 +23,7 @@ from hansa_matrix.proto.servers.policy_server import (
     with_recommendation,
 )
 from hansa_matrix.proto.signing import event_signable, with_signature
-from hansa_matrix.room.turn import RoomTurn
+from hansa_matrix.rooms.pdu_receipt import RoomTurn
 from hypothesis import given
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
 from matrix.peering import OTHER, at, invited

@@ -18,12 +18,12 @@ ANSWERS = ("client_api", "federation")
 REASONS = {
     "client_api/absences.py of": "depths",
     "client_api/user_directory.py _open_to": "join rules",
-    "client_api/visibility.py was_in": "a membership, of which nothing but the membership is looked at",
-    "client_api/visibility.py beside": "every event goes through `of`",
-    "client_api/visibility.py _until": "the depth of a leave",
-    "client_api/visibility.py _at": "a visibility and a membership, by the real state",
-    "client_api/visibility.py of_state": "the visibility and a membership: the answer is ids of events given to it",
-    "client_api/visibility.py peeks": "the visibility, by the real state",
+    "rooms/access/user_visibility.py was_in": "a membership, of which nothing but the membership is looked at",
+    "rooms/access/user_visibility.py beside": "every event goes through `of`",
+    "rooms/access/user_visibility.py _until": "the depth of a leave",
+    "rooms/access/user_visibility.py _at": "a visibility and a membership, by the real state",
+    "rooms/access/user_visibility.py of_state": "the visibility and a membership: the answer is ids of events given to it",
+    "rooms/access/user_visibility.py peeks": "the visibility, by the real state",
     "client_api/reading.py _present": "the state group after a leave",
     "client_api/reading.py _one": "gives the event only if `Visibility` shows it",
     "client_api/relating.py _lies_behind": "the place of an event, for no answer",
@@ -61,10 +61,10 @@ REASONS = {
     "federation/answers/history.py state_ids": "ids",
     "federation/answers/history.py event_auth": "goes through `judged` and `wire`",
     "federation/answers/history.py get_missing_events": "the ids before some events",
-    "federation/answers/restricted.py authoriser": "join rules, levels and a membership",
-    "federation/answers/restricted.py _satisfied": "a membership",
-    "federation/answers/spaces.py _known": "join rules",
-    "federation/answers/spaces.py _invited": "memberships",
+    "rooms/access/restricted_joins.py authoriser": "join rules, levels and a membership",
+    "rooms/access/restricted_joins.py _satisfied": "a membership",
+    "rooms/directory/room_summaries.py _known": "join rules",
+    "rooms/directory/room_summaries.py _invited": "memberships",
 }
 
 
@@ -111,8 +111,8 @@ def test_stored_bytes_leave_by_two_functions():
         if isinstance(node, ast.Attribute) and node.attr == "wire"
     }
     assert found == {
-        "federation/answers/entitled.py raw",
+        "rooms/access/server_access.py raw",
         "federation/answers/handshakes.py send_knock",  # of `shown_of`
-        "room/outbound_pdus.py cached",  # None for what is withheld, or judged by other policies
-        "room/outbound_pdus.py load",
+        "rooms/access/outbound_pdus.py cached",  # None for what is withheld, or judged by other policies
+        "rooms/access/outbound_pdus.py load",
     }

@@ -14,8 +14,8 @@ from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.redact import redact
 from hansa_matrix.retention import swept
-from hansa_matrix.room.events import Status, Stored, is_live
-from hansa_matrix.room.redactions import Awaited, Waiting
+from hansa_matrix.rooms.event_store import Status, Stored, is_live
+from hansa_matrix.rooms.redactions import Awaited, Waiting
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
 
 each_version = pytest.mark.parametrize("version", ["1", "9", "10", "11", "12"])

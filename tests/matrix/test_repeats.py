@@ -8,7 +8,7 @@ from hansa import Conflict, Insert
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import parse
 from hansa_matrix.retention import _TXN_FOR, swept
-from hansa_matrix.room.events import Status, Stored
+from hansa_matrix.rooms.event_store import Status, Stored
 from matrix.inbound import THEIRS, V1, inbound
 
 

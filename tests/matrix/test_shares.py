@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hansa.testing import until
 from hansa_matrix.federation.client import Unreachable
-from hansa_matrix.room.backlog import LITTLE, MOST, MOST_EACH, Backlog
-from hansa_matrix.room.shares import Shares
+from hansa_matrix.rooms.inbound.backlog import LITTLE, MOST, MOST_EACH, Backlog
+from hansa_matrix.rooms.inbound.staging_shares import Shares
 from matrix.inbound import THEIRS, V1, Inbound, inbound
 from peers.forger import Forger, JoinedRoom
 

@@ -12,7 +12,7 @@ from matrix.inbound import inbound
 
 async def test_what_was_acknowledged_is_judged_once_the_database_is_back(tmp_path, monkeypatch):
     """Fault G: it stayed where it was until the next start."""
-    monkeypatch.setattr("hansa_matrix.room.ingest._FAULT_WAIT", 0.001)
+    monkeypatch.setattr("hansa_matrix.rooms.inbound.pdu_staging._FAULT_WAIT", 0.001)
     store = FaultyStore(MemoryStore())
     async with inbound(tmp_path, store=store) as house:
         failed = []

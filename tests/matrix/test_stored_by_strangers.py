@@ -19,7 +19,7 @@ from hansa.bus.schema import SCHEMA as CORE
 from hansa_matrix.config import Config
 from hansa_matrix.federation.answers import transactions
 from hansa_matrix.retention import COUNTED
-from hansa_matrix.room.redactions import Awaited, Waiting
+from hansa_matrix.rooms.redactions import Awaited, Waiting
 from hansa_matrix.schema import SCHEMA
 from hansa_matrix.users import devices
 from matrix.inbound import THEIRS, V1, Inbound, inbound
@@ -60,9 +60,9 @@ MATRIX: dict[str, Kept] = {
     # Other servers.
     "invite": Kept(
         who="other servers; people here who knock",
-        peer="hansa_matrix.room.pending:MOST_OF_PEER",
-        in_all="hansa_matrix.room.pending:MOST_IN_ALL",
-        age="hansa_matrix.room.pending:KEPT_FOR",
+        peer="hansa_matrix.rooms.membership.pending_invites:MOST_OF_PEER",
+        in_all="hansa_matrix.rooms.membership.pending_invites:MOST_IN_ALL",
+        age="hansa_matrix.rooms.membership.pending_invites:KEPT_FOR",
         metric="matrix_invites_waiting",
         flood="clients/test_invite_floods.py::test_one_server_s_flood_is_small",
     ),
@@ -112,7 +112,7 @@ MATRIX: dict[str, Kept] = {
     ),
     "receipt": Kept(
         who="members of rooms that we are in",
-        peer="hansa_matrix.room.signals:MOST_THREADS",
+        peer="hansa_matrix.rooms.typing_and_receipts:MOST_THREADS",
         within="members of rooms, each so many threads",
         metric="matrix_stored_rows",
         flood="matrix/test_edus.py::test_of_a_person_with_receipts_in_very_many_threads_the_oldest_goes",
@@ -141,15 +141,15 @@ MATRIX: dict[str, Kept] = {
     ),
     "hole": Kept(
         who="members of rooms that we are in",
-        peer="hansa_matrix.room.holes:MOST_OF_ONE",
-        in_all="hansa_matrix.room.holes:MOST",
+        peer="hansa_matrix.rooms.state.holes:MOST_OF_ONE",
+        in_all="hansa_matrix.rooms.state.holes:MOST",
         metric="matrix_holes_open",
         flood="matrix/test_holes.py::test_the_holes_of_a_room_are_bounded_and_the_greediest_gives_way",
     ),
     "redaction": Kept(
         who="members of rooms that we are in",
-        peer="hansa_matrix.room.redactions:_MOST_OF_SERVER",
-        in_all="hansa_matrix.room.redactions:_MOST",
+        peer="hansa_matrix.rooms.redactions:_MOST_OF_SERVER",
+        in_all="hansa_matrix.rooms.redactions:_MOST",
         metric="matrix_stored_rows",
         flood="matrix/test_stored_by_strangers.py::test_redactions_that_wait_are_bounded",
     ),
@@ -213,9 +213,9 @@ MATRIX: dict[str, Kept] = {
     ),
     "left": Kept(
         who="other servers, whose invites are taken back; people here who decline",
-        peer="hansa_matrix.room.ended:MOST_OF_USER",
-        in_all="hansa_matrix.room.ended:MOST_IN_ALL",
-        age="hansa_matrix.room.ended:KEPT_FOR",
+        peer="hansa_matrix.rooms.membership.ended_invites:MOST_OF_USER",
+        in_all="hansa_matrix.rooms.membership.ended_invites:MOST_IN_ALL",
+        age="hansa_matrix.rooms.membership.ended_invites:KEPT_FOR",
         metric="matrix_stored_rows",
         flood="clients/test_floods.py::test_the_ends_of_invites_are_bounded",
     ),
@@ -308,7 +308,7 @@ MATRIX: dict[str, Kept] = {
     ),
     "published": Kept(
         who="people here",
-        in_all="hansa_matrix.room.directory:MOST",
+        in_all="hansa_matrix.rooms.directory.public_rooms:MOST",
         within="one of each room here",
         metric="matrix_stored_rows",
         flood="clients/test_floods.py::test_published_rooms_are_bounded",

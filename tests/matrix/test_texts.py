@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from hansa import Message, NativeId, Submission
-from hansa_matrix.facts import facts_of_native
-from hansa_matrix.room.administration import OwnDraft
-from hansa_matrix.room.native import Arrived, Backfilled, Spoken
+from hansa_matrix.rooms.local_events import OwnDraft
+from hansa_matrix.rooms.native_events import Arrived, Backfilled, Spoken
+from hansa_matrix.rooms.policy.policy_facts import facts_of_native
 from hansa_matrix.texts import NAMES, texts_of_event
 
 WORD = "classified"

@@ -28,8 +28,8 @@ from hansa_matrix.media.repository import Library
 from hansa_matrix.proto.devices import Device
 from hansa_matrix.proto.edus import ReceiptEdu
 from hansa_matrix.proto.pdu import VerifyKey, parse
-from hansa_matrix.room.aliases import given
-from hansa_matrix.room.signals import RoomSignals
+from hansa_matrix.rooms.directory.aliases import given
+from hansa_matrix.rooms.typing_and_receipts import RoomSignals
 from hansa_matrix.users.key_backups import KeyBackups
 from hansa_matrix.users.user_services import Known
 from hansa_xmpp.occupant_store import SCHEMA as XMPP

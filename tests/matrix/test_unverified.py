@@ -10,14 +10,14 @@ import pytest
 from clients.people import Person, house, part
 from hansa import Backoff
 from hansa.testing import until
-from hansa_matrix.room import line
+from hansa_matrix.rooms.inbound import room_queue
 from matrix.inbound import OURS
 from matrix.test_holes import MUTE, World, _options, denied
 
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch):
-    monkeypatch.setattr(line, "RETRY", Backoff(first=0.01, most=0.01))
+    monkeypatch.setattr(room_queue, "RETRY", Backoff(first=0.01, most=0.01))
 
 
 @asynccontextmanager

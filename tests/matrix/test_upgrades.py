@@ -23,7 +23,7 @@ from hansa import (
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.setup import PolicySetup
 from hansa_matrix.proto.pdu import from_raw
-from hansa_matrix.room.create import Founding
+from hansa_matrix.rooms.create_room import Founding
 from matrix.inbound import OURS, THEIRS, inbound
 
 

@@ -24,26 +24,30 @@ from peers.forger import JoinedRoom
 
 #: Every call that can put an event into the store, and why what it puts is checked. One more needs a reason.
 CHECKED = {
-    "room/create.py _drafted": "first events: `_judge` asks policies, then each is held against the rules",
-    "room/fetched.py _insert": "outliers of `checked`: signature, hash, size, room and own auth; shown to nobody",
-    "room/membership.py _kept": "the state of a join: signature, hash, size, room and own auth; no timeline",
-    "room/old_depths.py _written": "an event that is stored, with another depth",
-    "room/spread.py go": "an event that is stored, with another state at it",
-    "room/turn.py _adopted": "`checked`, then own auth, the state given, the present, policies",
-    "room/turn.py _arrived": "`verified` or `checked`, then checks 4 to 6 and policies",
-    "room/turn.py _backfilled": "`checked`, then checks 4 and 5 and policies",
-    "room/uncommitted.py _redacts": "an event that is stored, with less in it",
-    "room/uncommitted.py accept": "the caller judged it: `_arrived`, and what our own people say",
-    "room/uncommitted.py late": "an event that is stored, with another status",
+    "rooms/create_room.py _drafted": "first events: `_judge` asks policies, then each is held against the rules",
+    "rooms/inbound/fetched_events.py _insert": "outliers of `checked`: signature, hash, size, room and own auth; shown to nobody",
+    "rooms/membership/remote_membership.py _kept": "the state of a join: signature, hash, size, room and own auth; no timeline",
+    "rooms/state/depth_migration.py _written": "an event that is stored, with another depth",
+    "rooms/state/state_propagation.py go": "an event that is stored, with another state at it",
+    "rooms/pdu_receipt.py _adopted": "`checked`, then own auth, the state given, the present, policies",
+    "rooms/pdu_receipt.py _arrived": "`verified` or `checked`, then checks 4 to 6 and policies",
+    "rooms/pdu_receipt.py _backfilled": "`checked`, then checks 4 and 5 and policies",
+    "rooms/room_draft.py _redacts": "an event that is stored, with less in it",
+    "rooms/room_draft.py accept": "the caller judged it: `_arrived`, and what our own people say",
+    "rooms/room_draft.py late": "an event that is stored, with another status",
 }
 #: Every call that says something in the name of our people beside the pipeline, and who asks the policies.
 BESIDE = {
-    "room/create.py _drafted": "`Founder._judge`, before anything is made",
-    "room/upgrade.py _bring": "`Judging.drafts`, for each person",
-    "room/upgrade.py _undo": "nobody is kept from leaving, and nobody else is in the room",
+    "rooms/create_room.py _drafted": "`Founder._judge`, before anything is made",
+    "rooms/upgrade/upgrade_room.py _bring": "`Judging.drafts`, for each person",
+    "rooms/upgrade/upgrade_room.py _undo": "nobody is kept from leaving, and nobody else is in the room",
 }
 #: What makes the write that others ask for.
-MADE = {("room/events.py", "put"), ("room/events.py", "insert"), ("room/uncommitted.py", "storing")}
+MADE = {
+    ("rooms/event_store.py", "put"),
+    ("rooms/event_store.py", "insert"),
+    ("rooms/room_draft.py", "storing"),
+}
 SOURCE = Path(hansa_matrix.__file__).parent
 
 
@@ -93,10 +97,10 @@ def test_a_new_way_into_history_is_seen(tmp_path):
 #: Who reads events without saying of which room: the others ask ``room.events``, where another room's event is
 #: not found whatever id a peer names.
 UNBOUND = {
-    "room/events.py foreign": "it is what tells them apart",
-    "room/events.py load": "it leaves out those of other rooms",
-    "room/events.py taken": "it says which ids are those of other events, of whatever room",
-    "room/membership.py _kept": "the room is not here yet: `_placeless` looks at the room of each",
+    "rooms/event_store.py foreign": "it is what tells them apart",
+    "rooms/event_store.py load": "it leaves out those of other rooms",
+    "rooms/event_store.py taken": "it says which ids are those of other events, of whatever room",
+    "rooms/membership/remote_membership.py _kept": "the room is not here yet: `_placeless` looks at the room of each",
 }
 
 

@@ -23,8 +23,8 @@ from hansa.setup import NetworkSetup
 from hansa.testing.sim import Crashed, Machine, Simulation
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.network import MatrixNetwork
-from hansa_matrix.room.events import Status
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.event_store import Status
+from hansa_matrix.rooms.room import MatrixRoom
 from sim.scripted import Stage, said
 
 ALIAS = "#lobby"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hansa import Message, StoreFault
 from hansa.testing.sim import Crashed, Havoc, Simulation, havoc, seeds, simulate
-from hansa_matrix.room.redactions import target_of
+from hansa_matrix.rooms.redactions import target_of
 from sim.federation import Server, same_everywhere, tie_together
 from sim.test_divergence import _done, _mischief, _speak, _town
 

@@ -35,15 +35,13 @@ from hansa import (
 from hansa_matrix.client_api.api import ClientApi
 from hansa_matrix.config import Config
 from hansa_matrix.conversion import OwnDraft, Views
-from hansa_matrix.facts import facts_of_native
 from hansa_matrix.federation.announce import greet
-from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.answers.handshakes import Handshakes
 from hansa_matrix.federation.answers.history import History
 from hansa_matrix.federation.answers.invites import Invited
 from hansa_matrix.federation.answers.media import Files
 from hansa_matrix.federation.answers.people import People, add_userinfo
-from hansa_matrix.federation.answers.spaces import Spaces
+from hansa_matrix.federation.answers.space_endpoints import SpaceEndpoints
 from hansa_matrix.federation.answers.transactions import Transactions
 from hansa_matrix.federation.client import Client
 from hansa_matrix.federation.doctor import Doctor
@@ -67,35 +65,37 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import RECEIPT, TYPING
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.retention import Swept, sweep
-from hansa_matrix.room.addresses import Addresses
-from hansa_matrix.room.administration import Administration
-from hansa_matrix.room.backfill import Backfill
-from hansa_matrix.room.care import Care
-from hansa_matrix.room.consent import Consent
-from hansa_matrix.room.create import Founder
-from hansa_matrix.room.directory import Directory
-from hansa_matrix.room.entrance import Entrance
-from hansa_matrix.room.events import Events
-from hansa_matrix.room.filling import HoleFiller
-from hansa_matrix.room.gaps import GapFiller
-from hansa_matrix.room.granted import Granted
-from hansa_matrix.room.healing import Healing
-from hansa_matrix.room.ingest import Ingest
-from hansa_matrix.room.invites import Invites
-from hansa_matrix.room.judging import Judging
-from hansa_matrix.room.membership import Membership
-from hansa_matrix.room.native import Arrived, FirstWord, Own
-from hansa_matrix.room.old_depths import count_anew
-from hansa_matrix.room.outbound_pdus import StoredPdus
-from hansa_matrix.room.pending import Pending
-from hansa_matrix.room.policing import Policing
-from hansa_matrix.room.rejudging import Rejudging
-from hansa_matrix.room.relations import Relations
-from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.shares import Shares
-from hansa_matrix.room.signals import RoomSignals
-from hansa_matrix.room.turn import RoomTurn
-from hansa_matrix.room.upgrade import Upgrades
+from hansa_matrix.rooms.access.outbound_pdus import StoredPdus
+from hansa_matrix.rooms.access.server_access import Entitled
+from hansa_matrix.rooms.care import Care
+from hansa_matrix.rooms.countersigning import Consent
+from hansa_matrix.rooms.create_room import Founder
+from hansa_matrix.rooms.directory.public_rooms import Directory
+from hansa_matrix.rooms.directory.room_addresses import Addresses
+from hansa_matrix.rooms.event_store import Events
+from hansa_matrix.rooms.inbound.backfill import Backfill
+from hansa_matrix.rooms.inbound.extremity_merge import Healing
+from hansa_matrix.rooms.inbound.hole_filler import HoleFiller
+from hansa_matrix.rooms.inbound.missing_events import GapFiller
+from hansa_matrix.rooms.inbound.pdu_staging import Ingest
+from hansa_matrix.rooms.inbound.policy_server import Policing
+from hansa_matrix.rooms.inbound.staging_shares import Shares
+from hansa_matrix.rooms.local_events import Administration
+from hansa_matrix.rooms.membership.join_by_resident import Granted
+from hansa_matrix.rooms.membership.join_rooms import Entrance
+from hansa_matrix.rooms.membership.pending_invites import Pending
+from hansa_matrix.rooms.membership.remote_membership import Membership
+from hansa_matrix.rooms.membership.send_invite import Invites
+from hansa_matrix.rooms.native_events import Arrived, FirstWord, Own
+from hansa_matrix.rooms.pdu_receipt import RoomTurn
+from hansa_matrix.rooms.policy.policy_checks import Judging
+from hansa_matrix.rooms.policy.policy_facts import facts_of_native
+from hansa_matrix.rooms.policy.policy_rechecks import Rejudging
+from hansa_matrix.rooms.relations import Relations
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.state.depth_migration import count_anew
+from hansa_matrix.rooms.typing_and_receipts import RoomSignals
+from hansa_matrix.rooms.upgrade.upgrade_room import Upgrades
 from hansa_matrix.schema import SCHEMA
 from hansa_matrix.users.edu_handler import Taker
 from hansa_matrix.users.user_services import Known
@@ -236,7 +236,7 @@ class MatrixNetwork:
             Invited(entitled, self._keyring, self._pending, self._administration),
             History(entitled),
             People(entitled, self._known),
-            Spaces(entitled, self._directory),
+            SpaceEndpoints(entitled, self._directory),
             Files(self._ctx, self._server, self._library, self._thumbnails),
         )
         add_routes(router, gate, answers, self._keyring, self._config.well_known_server)

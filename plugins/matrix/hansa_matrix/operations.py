@@ -10,7 +10,7 @@ from hansa import AdminCommand, LocalProtocolError, NetworkContext
 
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.federation.signing_keys import OwnKeys
-from hansa_matrix.room.ingest import Ingest
+from hansa_matrix.rooms.inbound.pdu_staging import Ingest
 
 
 class Operations:

@@ -7,7 +7,7 @@ from hansa.store.base import ScopedStore
 from hansa.store.memory import MemoryStore
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.room_versions import VERSIONS
-from hansa_matrix.room.events import Events, Status, Stored
+from hansa_matrix.rooms.event_store import Events, Status, Stored
 from memory import peak_memory
 
 

@@ -9,7 +9,7 @@ import pytest
 from hansa.model.errors import LocalProtocolError
 from hansa.store.base import MAX_BODY, Conflict, ScopedStore
 from hansa.store.memory import MemoryStore
-from hansa_matrix.room.state import Groups
+from hansa_matrix.rooms.state.state_groups import Groups
 from hansa_matrix.schema import SCHEMA
 
 

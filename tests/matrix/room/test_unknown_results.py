@@ -13,8 +13,8 @@ from hansa.store.base import CompareAndSwap, Conflict
 from hansa.store.faults import FaultKind
 from hansa.store.memory import MemoryStore
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.room.events import Events
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.event_store import Events
+from hansa_matrix.rooms.room import MatrixRoom
 from matrix.inbound import OURS, THEIRS, V1, V2, inbound
 
 

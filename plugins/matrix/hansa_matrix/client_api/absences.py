@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hansa import LruCache
 
 from hansa_matrix.local.client_stream import Item, News
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.room import MatrixRoom
 
 #: Absences that are remembered, of all rooms.
 _KNOWN = 1000

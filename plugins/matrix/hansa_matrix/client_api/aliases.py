@@ -14,7 +14,7 @@ from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.crossings import passes, require
 from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
-from hansa_matrix.room.aliases import alias_of, aliases_of, given, taken
+from hansa_matrix.rooms.directory.aliases import alias_of, aliases_of, given, taken
 
 #: Names that one room may be given here.
 MOST_OF_ROOM = 100

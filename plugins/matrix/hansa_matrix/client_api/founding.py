@@ -10,7 +10,7 @@ from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.room.create import Founding, Step
+from hansa_matrix.rooms.create_room import Founding, Step
 
 _PRESETS = {
     "private_chat": ("invite", "shared", "can_join"),

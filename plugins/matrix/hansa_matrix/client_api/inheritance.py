@@ -14,8 +14,8 @@ from hansa_matrix.client_api.push import PushRules
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
 from hansa_matrix.proto.state_content import predecessor, replacement_room
-from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.upgrade import TOMBSTONE
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.upgrade.upgrade_room import TOMBSTONE
 
 TAGS, DIRECT = "m.tag", "m.direct"
 

@@ -6,7 +6,7 @@ from hansa import LocalProtocolError, NetworkContext
 
 from hansa_matrix.errors import error
 from hansa_matrix.local.ghosts import people_behind
-from hansa_matrix.room.native import Own
+from hansa_matrix.rooms.native_events import Own
 
 
 class Invitees:

@@ -14,10 +14,10 @@ from hansa_matrix.client_api.door import Handler, Limited, number
 from hansa_matrix.client_api.shapes import Shapes
 from hansa_matrix.client_api.threads import threads_of
 from hansa_matrix.client_api.unread import Count, Unread
-from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.errors import error
 from hansa_matrix.local.memberships import Attendance
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.room import MatrixRoom
 
 _DEFAULT, _MOST = 20, 100
 #: Pages of the stream that are looked through before one is answered that has few, and rows of each.

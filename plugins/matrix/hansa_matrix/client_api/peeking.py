@@ -15,10 +15,10 @@ from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.door import Handler, Limited, number
 from hansa_matrix.client_api.shapes import Shapes
 from hansa_matrix.client_api.timeline import Place, Timeline, place_of
-from hansa_matrix.client_api.visibility import Visibility, without
 from hansa_matrix.errors import error
 from hansa_matrix.local.client_stream import News
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.access.user_visibility import Visibility, without
+from hansa_matrix.rooms.room import MatrixRoom
 
 #: Seconds that a request waits at most, and events of one answer.
 _LONGEST, _MOST = 120.0, 100

@@ -23,19 +23,19 @@ from hansa_matrix.client_api.door import Handler, Limited, OpenHandler, number, 
 from hansa_matrix.client_api.rooms import Rooms
 from hansa_matrix.client_api.summaries import Summaries
 from hansa_matrix.client_api.told import Told
-from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.crossings import Crossings, require, said
 from hansa_matrix.errors import error
-from hansa_matrix.federation.answers.spaces import SPACE, Spaces
 from hansa_matrix.federation.client import Client, Refused, Unreachable
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.edus import PresenceEdu
 from hansa_matrix.proto.state_content import space_child
-from hansa_matrix.room.directory import Directory
-from hansa_matrix.room.native import Own
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.directory.public_rooms import Directory
+from hansa_matrix.rooms.directory.room_summaries import SPACE, Spaces
+from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.user_services import Known
 
 _SHOWN_IN_ROOMS = frozenset({"displayname", "avatar_url"})

@@ -16,16 +16,16 @@ from hansa_matrix.client_api.peeking import Peeking
 from hansa_matrix.client_api.relating import Relating
 from hansa_matrix.client_api.shapes import Shapes
 from hansa_matrix.client_api.timeline import Asks, Place, Timeline, place_of
-from hansa_matrix.client_api.visibility import Visibility, without
 from hansa_matrix.errors import error
-from hansa_matrix.federation.answers.spaces import nearest
 from hansa_matrix.local.memberships import Attendance, Stay
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_content import avatar_url, display_name
-from hansa_matrix.room.directory import Directory
-from hansa_matrix.room.events import Stored
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.access.user_visibility import Visibility, without
+from hansa_matrix.rooms.directory.public_rooms import Directory
+from hansa_matrix.rooms.directory.room_summaries import nearest
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.room import MatrixRoom
 
 _MOST, _DEFAULT = 500, 10
 _MEMBERSHIPS = frozenset({"", "join", "invite", "knock", "leave", "ban"})

@@ -20,12 +20,12 @@ from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.door import Handler, Limited, number
 from hansa_matrix.client_api.shapes import Shapes
 from hansa_matrix.client_api.timeline import Place, Timeline, place_of
-from hansa_matrix.client_api.visibility import Visibility, without
 from hansa_matrix.errors import error
 from hansa_matrix.proto.pdu import redacted
-from hansa_matrix.room.events import Stored
-from hansa_matrix.room.relations import THREAD, event_ids_of, relation
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.access.user_visibility import Visibility, without
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.relations import THREAD, event_ids_of, relation
+from hansa_matrix.rooms.room import MatrixRoom
 
 _TOKEN = re.compile(r"[0-9]{16}_[0-9]{16}_[0-9a-f]{16}~?", re.ASCII)
 #: What comes after everything in a token.

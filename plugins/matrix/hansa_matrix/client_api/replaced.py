@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.room.events import Stored
-from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.shown import of_erased
+from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.access.visible_events import of_erased
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.room import MatrixRoom
 
 #: Events whose predecessors are read together, and the bytes of all that one answer has: behind that it names
 #: them and no longer says what they said.

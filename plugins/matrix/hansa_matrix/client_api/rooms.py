@@ -24,8 +24,6 @@ from hansa_matrix.client_api.founding import founding, user_ids
 from hansa_matrix.client_api.state_rules import check_state
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.errors import error
-from hansa_matrix.federation.answers.handshakes import may_join, may_knock
-from hansa_matrix.federation.answers.restricted import UNABLE, Restricted
 from hansa_matrix.federation.client import Refused
 from hansa_matrix.local.client_stream import told
 from hansa_matrix.local.memberships import Stay, stay_of
@@ -34,13 +32,15 @@ from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import VERSIONS
-from hansa_matrix.room.create import Founder
-from hansa_matrix.room.entrance import Entrance, named
-from hansa_matrix.room.granted import Granted
-from hansa_matrix.room.membership import Membership
-from hansa_matrix.room.native import Own
-from hansa_matrix.room.pending import Pending
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.access.join_policy import may_join, may_knock
+from hansa_matrix.rooms.access.restricted_joins import UNABLE, Restricted
+from hansa_matrix.rooms.create_room import Founder
+from hansa_matrix.rooms.membership.join_by_resident import Granted
+from hansa_matrix.rooms.membership.join_rooms import Entrance, named
+from hansa_matrix.rooms.membership.pending_invites import Pending
+from hansa_matrix.rooms.membership.remote_membership import Membership
+from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.profiles import Profiles
 
 #: Error codes of ``make_join`` and its like that a client is told. SPEC: server-server API, "Joining Rooms".

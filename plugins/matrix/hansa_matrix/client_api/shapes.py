@@ -9,16 +9,16 @@ from hansa import NetworkContext
 
 from hansa_matrix.client_api.accounts import Caller
 from hansa_matrix.client_api.replaced import MOST_BYTES, Replaced
-from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.room.events import Stored
-from hansa_matrix.room.redactions import REDACTION, target_of
-from hansa_matrix.room.relations import REFERENCE, REPLACE, THREAD, Relations, event_ids_of, relation
-from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.shown import nameless, of_erased, unspoken
+from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.access.visible_events import nameless, of_erased, unspoken
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.redactions import REDACTION, target_of
+from hansa_matrix.rooms.relations import REFERENCE, REPLACE, THREAD, Relations, event_ids_of, relation
+from hansa_matrix.rooms.room import MatrixRoom
 
 #: Relations of one kind that are looked at for an event's summary.
 _MOST_RELATED = 1000

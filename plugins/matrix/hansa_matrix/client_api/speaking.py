@@ -21,10 +21,10 @@ from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE, MEMBER
 from hansa_matrix.proto.edus import ReceiptEdu
-from hansa_matrix.room.annotations import annotates_again
-from hansa_matrix.room.redactions import REDACTION
-from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.signals import PRIVATE, RoomSignals
+from hansa_matrix.rooms.annotations import annotates_again
+from hansa_matrix.rooms.redactions import REDACTION
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.typing_and_receipts import PRIVATE, RoomSignals
 
 #: What a room stands on: without its words the rules of the room are others, or let nobody in.
 _NEVER_REDACTED = frozenset({CREATE, ACL_KEY[0]})

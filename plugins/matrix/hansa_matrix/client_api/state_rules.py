@@ -13,7 +13,7 @@ from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE
 from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.servers.server_acl import acl_of
 from hansa_matrix.proto.state_content import alias, alt_aliases
-from hansa_matrix.room.create import Step
+from hansa_matrix.rooms.create_room import Step
 
 CANONICAL_ALIAS = "m.room.canonical_alias"
 #: Names that a room may call itself by.

@@ -11,15 +11,15 @@ from urllib.parse import quote, urlencode
 from hansa import RemoteProtocolError
 
 from hansa_matrix.client_api.told import Told
-from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.client_api.voice import Voice
 from hansa_matrix.crossings import Crossings, passes
-from hansa_matrix.federation.answers.spaces import Spaces
 from hansa_matrix.federation.client import Client, Unreachable
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.state_content import allowed_rooms, join_rule
-from hansa_matrix.room.native import Own
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.directory.room_summaries import Spaces
+from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.room import MatrixRoom
 
 #: Join rules under which anybody may know of a room.
 _OPEN = frozenset({"public", "knock", "knock_restricted"})

@@ -22,7 +22,7 @@ from hansa_matrix.errors import error, json_response
 from hansa_matrix.local.client_stream import Item
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto.edus import PresenceEdu
-from hansa_matrix.room.signals import RoomSignals
+from hansa_matrix.rooms.typing_and_receipts import RoomSignals
 from hansa_matrix.users.user_services import Known
 
 _LONGEST = 120.0

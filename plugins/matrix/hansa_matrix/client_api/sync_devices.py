@@ -12,8 +12,8 @@ from hansa_matrix.client_api.asked import MOST_NEWS, Asked
 from hansa_matrix.local.client_stream import DEVICES, Item
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
-from hansa_matrix.room.events import Stored
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.user_services import Known
 
 _TO_DEVICE = 100

@@ -17,17 +17,17 @@ from hansa_matrix.client_api.sync_timeline import RoomTimelines, Span, states_af
 from hansa_matrix.client_api.threads import MAIN
 from hansa_matrix.client_api.timeline import Place
 from hansa_matrix.client_api.unread import Unread
-from hansa_matrix.client_api.visibility import Visibility
 from hansa_matrix.local.client_stream import RECEIPTS
 from hansa_matrix.local.memberships import Attendance, Stay
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.stripped_state import STRIPPED_FIELDS, STRIPPED_KEYS, stripped_event
-from hansa_matrix.room.events import Stored
-from hansa_matrix.room.pending import Pending
-from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.shown import unspoken
-from hansa_matrix.room.signals import PRIVATE, RoomSignals
+from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.access.visible_events import unspoken
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.membership.pending_invites import Pending
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.typing_and_receipts import PRIVATE, RoomSignals
 
 _HEROES = 5
 #: Members that are looked at together for heroes, and in all.

@@ -15,12 +15,12 @@ from hansa_matrix.client_api.absences import since_return
 from hansa_matrix.client_api.asked import Asked
 from hansa_matrix.client_api.shapes import Shapes
 from hansa_matrix.client_api.timeline import Place
-from hansa_matrix.client_api.visibility import Visibility, without
 from hansa_matrix.local.client_stream import News
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
 from hansa_matrix.proto.event import StateKey
-from hansa_matrix.room.events import Stored
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.access.user_visibility import Visibility, without
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.room import MatrixRoom
 
 #: Pages of the stream that are looked through for events that a client wants, and items of the largest.
 _MOST_LOOKS, _MOST_OF_PAGE = 12, 500

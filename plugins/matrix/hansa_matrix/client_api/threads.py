@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hansa_matrix.room.events import Stored
-from hansa_matrix.room.relations import THREAD, relation
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.relations import THREAD, relation
+from hansa_matrix.rooms.room import MatrixRoom
 
 #: What the events are in that are in no thread.
 MAIN = "main"

@@ -21,8 +21,8 @@ from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.client_api.absences import Absence, Absences, since_return
 from hansa_matrix.errors import error
 from hansa_matrix.local.client_stream import News
-from hansa_matrix.room.events import Stored, is_live, is_shown
-from hansa_matrix.room.room import MAX_COUNT, MatrixRoom
+from hansa_matrix.rooms.event_store import Stored, is_live, is_shown
+from hansa_matrix.rooms.room import MAX_COUNT, MatrixRoom
 
 _TOKEN = re.compile(
     r"(?:(?P<s>s)(?P<position>[0-9]{1,18})(?:_[0-9]{1,18}){0,2}(?:_[0-9a-f]{8})?"

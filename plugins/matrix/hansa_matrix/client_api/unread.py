@@ -14,15 +14,15 @@ from hansa_matrix.bounds.generations import Generations
 from hansa_matrix.client_api.data import UserData
 from hansa_matrix.client_api.push import PushRules
 from hansa_matrix.client_api.threads import MAIN, threads_of
-from hansa_matrix.client_api.visibility import without
 from hansa_matrix.local.client_stream import Item, News
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.push_rules import Judgement, Situation, judge
 from hansa_matrix.proto.state_content import display_name
-from hansa_matrix.room.events import Stored
-from hansa_matrix.room.redactions import REDACTION, target_of
-from hansa_matrix.room.room import MatrixRoom
-from hansa_matrix.room.signals import PRIVATE, RoomSignals
+from hansa_matrix.rooms.access.user_visibility import without
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.redactions import REDACTION, target_of
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.typing_and_receipts import PRIVATE, RoomSignals
 
 _REMEMBERED = 20_000
 #: More is not counted: a client shows "99+" long before.

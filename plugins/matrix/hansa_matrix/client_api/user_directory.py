@@ -15,9 +15,9 @@ from hansa_matrix.errors import error
 from hansa_matrix.proto.auth_rules.state_keys import JOIN_RULES_KEY, MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import avatar_url, display_name, join_rule
-from hansa_matrix.room.directory import Directory
-from hansa_matrix.room.native import Own
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.directory.public_rooms import Directory
+from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.profiles import Profiles
 
 #: People in one answer, and those whose profile is read for it.

@@ -21,8 +21,8 @@ from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_L
 from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import AUTHORISING_USER, membership
-from hansa_matrix.room.native import Own, Spoken
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.native_events import Own, Spoken
+from hansa_matrix.rooms.room import MatrixRoom
 
 
 class Voice:

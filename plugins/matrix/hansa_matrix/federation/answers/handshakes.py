@@ -7,13 +7,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from hansa import Join, Knock, NativeId, NetworkContext, RemoteProtocolError, Request
+from hansa import NetworkContext, RemoteProtocolError, Request
 from orjson import Fragment
 
-from hansa_matrix.crossings import require, words_of
 from hansa_matrix.errors import error, forbidden
-from hansa_matrix.federation.answers.entitled import Entitled, raw, wire
-from hansa_matrix.federation.answers.restricted import Restricted
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto import ids
@@ -22,9 +19,12 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import countersigned, from_raw, parse, reference
 from hansa_matrix.proto.state_content import AUTHORISING_USER, authorising_user
 from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
-from hansa_matrix.room.ingest import Ingest
-from hansa_matrix.room.policing import Policing
-from hansa_matrix.room.room import MatrixRoom
+from hansa_matrix.rooms.access.join_policy import may_join, may_knock
+from hansa_matrix.rooms.access.restricted_joins import Restricted
+from hansa_matrix.rooms.access.server_access import Entitled, raw, wire
+from hansa_matrix.rooms.inbound.pdu_staging import Ingest
+from hansa_matrix.rooms.inbound.policy_server import Policing
+from hansa_matrix.rooms.room import MatrixRoom
 
 
 class Handshakes:
@@ -210,37 +210,3 @@ class Handshakes:
         refusal = outcome.refusal
         if refusal is not None:
             raise forbidden(refusal.text, refusal.decision)
-
-
-async def may_join(ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None) -> None:
-    """Raises the error answer of a join that policy does not have. ``event`` is the join, if there is one."""
-    view = ctx.view(room_id)
-    await require(
-        ctx,
-        Join(
-            network=ctx.id,
-            room=room_id,
-            user=NativeId(ctx.id, user),
-            user_server=ids.domain_of(user),
-            outbound=False,
-            servers=view.servers() if view else frozenset(),
-            texts=words_of(event) if event is not None else (),
-        ),
-    )
-
-
-async def may_knock(ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None) -> None:
-    """As ``may_join``, of a knock."""
-    view = ctx.view(room_id)
-    await require(
-        ctx,
-        Knock(
-            network=ctx.id,
-            room=room_id,
-            user=NativeId(ctx.id, user),
-            user_server=ids.domain_of(user),
-            outbound=False,
-            servers=view.servers() if view else frozenset(),
-            texts=words_of(event) if event is not None else (),
-        ),
-    )

@@ -10,7 +10,6 @@ from hansa import Invite, Member, Membership, NativeId, NetworkContext, RemotePr
 from hansa_matrix.crossings import require
 from hansa_matrix.crypto import verify
 from hansa_matrix.errors import error, forbidden
-from hansa_matrix.federation.answers.entitled import Entitled
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto import ids
@@ -23,8 +22,9 @@ from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.proto.send_join import check_shown, senders_of
 from hansa_matrix.proto.state_content import membership
 from hansa_matrix.proto.stripped_state import TYPES, stripped_state
-from hansa_matrix.room.administration import Administration
-from hansa_matrix.room.pending import Pending
+from hansa_matrix.rooms.access.server_access import Entitled
+from hansa_matrix.rooms.local_events import Administration
+from hansa_matrix.rooms.membership.pending_invites import Pending
 from hansa_matrix.texts import texts_of_event
 
 

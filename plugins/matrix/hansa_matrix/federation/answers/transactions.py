@@ -13,7 +13,7 @@ from hansa_matrix.errors import error
 from hansa_matrix.federation.edus import Edus
 from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto.streaming.transactions import parse_transaction
-from hansa_matrix.room.ingest import Ingest
+from hansa_matrix.rooms.inbound.pdu_staging import Ingest
 
 _LONGEST_TXN = 255
 #: Transactions of one server of which the answer is known.

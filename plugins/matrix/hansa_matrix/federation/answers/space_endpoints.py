@@ -1,0 +1,63 @@
+"""The public list, spaces and events by their time, for other servers.
+
+SPEC: server-server API, "Public Room Directory", "Spaces", "Retrieving the event at a time".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hansa import NetworkContext, Request
+
+from hansa_matrix.crossings import Crossings, require
+from hansa_matrix.federation.server import Answerer
+from hansa_matrix.rooms.access.server_access import Entitled
+from hansa_matrix.rooms.directory.public_rooms import Directory
+from hansa_matrix.rooms.directory.room_summaries import MAX_PUBLIC_ROOMS, Spaces, nearest
+
+
+class SpaceEndpoints:
+    """What other servers may know of rooms that they are not in."""
+
+    def __init__(self, entitled: Entitled, directory: Directory) -> None:
+        self._entitled = entitled
+        self._ctx: NetworkContext = entitled.own.ctx
+        self._directory = directory
+        self._spaces = Spaces(entitled, directory)
+        self._crossings = Crossings(entitled.own.ctx)
+
+    def table(self) -> Mapping[tuple[str, str], Answerer]:
+        """See ``auth.Answers.table``."""
+        return {
+            ("GET", "/v1/publicRooms"): self.public,
+            ("POST", "/v1/publicRooms"): self.filtered,
+            ("GET", "/v1/hierarchy/{room}"): self.hierarchy,
+            ("GET", "/v1/timestamp_to_event/{room}"): self.at,
+        }
+
+    async def public(self, origin: str, request: Request, _body: Any) -> Any:
+        """``GET /publicRooms``."""
+        await require(self._ctx, self._crossings.directory_query(origin, "", outbound=False))
+        limit = request.first("limit")
+        most = int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 6 else MAX_PUBLIC_ROOMS
+        return await self._spaces.page(most, request.first("since"), {})
+
+    async def filtered(self, origin: str, _request: Request, body: Any) -> Any:
+        """``POST /publicRooms``."""
+        await require(self._ctx, self._crossings.directory_query(origin, "", outbound=False))
+        return await self._spaces.listed(body)
+
+    async def hierarchy(self, origin: str, request: Request, _body: Any) -> Any:
+        """``GET /hierarchy``."""
+        room = request.path["room"]
+        await require(self._ctx, self._crossings.directory_query(origin, room[:255], outbound=False))
+        suggested = request.first("suggested_only") == "true"
+        return await self._spaces.hierarchy(room, origin, suggested=suggested)
+
+    async def at(self, origin: str, request: Request, _body: Any) -> Any:
+        """``GET /timestamp_to_event``."""
+        room = await self._entitled.admitted(request.path["room"], origin)
+        await require(self._ctx, self._crossings.directory_query(origin, room.room_id, outbound=False))
+        found = await nearest(self._directory, room, request)
+        return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}

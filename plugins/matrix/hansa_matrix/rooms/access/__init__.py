@@ -1,0 +1,1 @@
+"""What servers and users may read of a room, and who may enter it."""

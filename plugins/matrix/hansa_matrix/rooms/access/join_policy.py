@@ -1,0 +1,43 @@
+"""Whether policies let a user join a room, or knock on it."""
+
+from __future__ import annotations
+
+from hansa import Join, Knock, NativeId, NetworkContext
+
+from hansa_matrix.crossings import require, words_of
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu
+
+
+async def may_join(ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None) -> None:
+    """Raises the error answer of a join that policy does not have. ``event`` is the join, if there is one."""
+    view = ctx.view(room_id)
+    await require(
+        ctx,
+        Join(
+            network=ctx.id,
+            room=room_id,
+            user=NativeId(ctx.id, user),
+            user_server=ids.domain_of(user),
+            outbound=False,
+            servers=view.servers() if view else frozenset(),
+            texts=words_of(event) if event is not None else (),
+        ),
+    )
+
+
+async def may_knock(ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None) -> None:
+    """As ``may_join``, of a knock."""
+    view = ctx.view(room_id)
+    await require(
+        ctx,
+        Knock(
+            network=ctx.id,
+            room=room_id,
+            user=NativeId(ctx.id, user),
+            user_server=ids.domain_of(user),
+            outbound=False,
+            servers=view.servers() if view else frozenset(),
+            texts=words_of(event) if event is not None else (),
+        ),
+    )

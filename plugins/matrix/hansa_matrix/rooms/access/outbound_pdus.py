@@ -1,0 +1,44 @@
+"""Stored events on their way to other servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from hansa import NetworkContext, Row
+
+from hansa_matrix.rooms.access.visible_events import for_servers
+from hansa_matrix.rooms.event_store import Events, Stored, is_withheld
+from hansa_matrix.rooms.room import MatrixRoom
+
+
+class StoredPdus:
+    """See ``federation.outbound_pdus.OutboundPdus``."""
+
+    def __init__(
+        self, ctx: NetworkContext, events: Events, room_of: Callable[[str], MatrixRoom | None]
+    ) -> None:
+        self._ctx = ctx
+        self._events = events
+        self._room_of = room_of
+
+    def cached(self, event_id: str) -> bytes | None:
+        """See ``OutboundPdus.cached``."""
+        stored = self._events.at_hand(event_id)
+        if stored is None or stored.by_policy or self._outdated(stored):
+            return None
+        return stored.pdu.wire
+
+    def _outdated(self, stored: Stored) -> bool:
+        return self._ctx.governed and stored.generation != self._ctx.policy_generation
+
+    def is_withheld(self, row: Row) -> bool:
+        """See ``OutboundPdus.is_withheld``."""
+        return is_withheld(row)
+
+    async def load(self, room_id: str, event_ids: Sequence[str]) -> dict[str, bytes]:
+        """See ``OutboundPdus.load``."""
+        room = self._room_of(room_id)
+        if room is None:
+            return {}
+        stored = await room.readable(event_ids)
+        return {e: for_servers(one, room.version).pdu.wire for e, one in stored.items()}

@@ -1,0 +1,73 @@
+"""Who lets a user into a restricted room. SPEC: server-server API, "Restricted rooms"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hansa_matrix.errors import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.state_content import allowed_rooms, join_rule
+from hansa_matrix.rooms.access.server_access import Entitled
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.state.state_groups import StateIds
+
+_NOT_GRANTED, _NOT_KNOWN = "M_UNABLE_TO_GRANT_JOIN", "M_UNABLE_TO_AUTHORISE_JOIN"
+#: The codes of what another resident of the room may allow.
+UNABLE = frozenset([_NOT_GRANTED, _NOT_KNOWN])
+
+
+class Restricted:
+    """The conditions of restricted rooms, as far as they are ours to check."""
+
+    def __init__(self, entitled: Entitled) -> None:
+        self._rooms = entitled.rooms
+        self._server = entitled.own.server
+
+    async def authoriser(self, room: MatrixRoom, user: str) -> str | None:
+        """The user of ours in whose name ``user`` may join; None if the join needs none, be it that other
+        rules decide. Raises the error answer of a join that we cannot authorise.
+        """
+        state = await room.state()
+        keys = [JOIN_RULES_KEY, POWER_LEVELS_KEY, (MEMBER, user)]
+        known = await room.events_of(state, keys)
+        rules = known.get(JOIN_RULES_KEY)
+        rule = join_rule(rules.content) if rules is not None else None
+        if not _restricts(rule, room) or rules is None:
+            return None
+        own = known.get((MEMBER, user))
+        if own is not None and own.membership in {"join", "invite", "ban"}:
+            return None
+        await self._satisfied(rules, user)
+        granting = await self._granting(room, state, known)
+        if granting is None:
+            raise error(400, _NOT_GRANTED, "no user of this server may invite into that room")
+        return granting
+
+    async def _satisfied(self, rules: Pdu, user: str) -> None:
+        named = allowed_rooms(rules.content)
+        rooms = [self._rooms.get(name) for name in named]
+        ours = [room for room in rooms if room is not None and room.resident]
+        for room in ours:
+            member = (await room.events_of(await room.state(), [(MEMBER, user)])).get((MEMBER, user))
+            if member is not None and member.membership == "join":
+                return
+        if len(ours) < len(named):
+            text = "this server is not in every room whose members may join"
+            raise error(400, _NOT_KNOWN, text)
+        raise error(403, "M_FORBIDDEN", f"{user} is in none of the rooms whose members may join")
+
+    async def _granting(self, room: MatrixRoom, state: StateIds, known: Mapping[StateKey, Pdu]) -> str | None:
+        """Somebody of ours who is joined and may invite, the mightiest first."""
+        levels = room.levels(known[CREATE_KEY], known.get(POWER_LEVELS_KEY), room.version)
+        ours = [k[1] for k in state if k[0] == MEMBER and ids.domain_of(k[1]) == self._server]
+        ours = [user for user in ours if levels.user(user) >= levels.invite]
+        ours.sort(key=lambda user: (-levels.user(user), user))
+        return await anext(room.joined_of(state, ours), None)
+
+
+def _restricts(rule: str | None, room: MatrixRoom) -> bool:
+    return (rule == "restricted" and room.version.restricted) or (
+        rule == "knock_restricted" and room.version.knock_restricted
+    )

@@ -1,0 +1,107 @@
+"""What a server may ask about, and what every answer about a room begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any, Protocol
+
+import orjson
+from hansa import Busy, NetworkContext
+
+from hansa_matrix.errors import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.rooms.access.visible_events import for_servers, nameless
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.room import MatrixRoom
+
+
+class Rooms(Protocol):
+    """The rooms of this server."""
+
+    def get(self, room_id: str) -> MatrixRoom | None:
+        """A room we are or were in."""
+        ...
+
+    def blocked(self, room_id: str) -> bool:
+        """Whether an operator wants nothing to do with a room."""
+        ...
+
+    async def alias(self, alias: str) -> str | None:
+        """The room id behind one of our aliases."""
+        ...
+
+    async def invited(self, pdu: Pdu, origin: str) -> None:
+        """One of ours was invited to a room that we are not in."""
+        ...
+
+
+class Entitled:
+    """The rooms and events that a server may ask about; anything else is an error answer."""
+
+    def __init__(self, own: Own, rooms: Rooms) -> None:
+        self.own = own
+        self.rooms = rooms
+        self._ctx: NetworkContext = own.ctx
+
+    def room(self, room_id: str, origin: str, *, member: bool = True) -> MatrixRoom:
+        """A room that we are in and, if ``member``, ``origin`` too. ``Busy`` while it is entered."""
+        room = self.rooms.get(room_id)
+        if self.rooms.blocked(room_id):
+            raise error(403, "M_FORBIDDEN", "this server is not in that room")
+        if room is None or not room.resident:
+            raise error(404, "M_NOT_FOUND", "this server is not in that room")
+        if self._ctx.link(room_id) is None:  # so that it is not known yet who is in
+            raise Busy("the room is being entered", after=5.0)
+        if member and not self.inside(room, origin):
+            raise error(403, "M_FORBIDDEN", f"{origin} is not in that room")
+        return room
+
+    async def admitted(self, room_id: str, origin: str, *, member: bool = True) -> MatrixRoom:
+        """As ``room``, and the room's server ACL lets ``origin`` take part."""
+        room = self.room(room_id, origin, member=member)
+        if not await room.allows(origin):
+            self._ctx.count("matrix_acl_refused", what="request")
+            raise error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")
+        return room
+
+    def inside(self, room: MatrixRoom, server: str) -> bool:
+        """Whether somebody of a server is joined."""
+        view = self._ctx.view(room.room_id)
+        return view is not None and (self._ctx.id, server) in view.joined_servers
+
+    @staticmethod
+    def own_user(user: str, origin: str) -> str:
+        """A user of the server that asks."""
+        if not ids.valid_user_id(user) or ids.domain_of(user) != origin:
+            raise error(403, "M_FORBIDDEN", f"{user[:255]} is not of {origin}")
+        return user
+
+    async def served(self, origin: str, event_id: str, room_id: str = "") -> tuple[MatrixRoom, Stored]:
+        """An event that ``origin`` may have, with its room."""
+        rows = await self._ctx.store.get_many("pdu", [(event_id,)])
+        row = rows.get((event_id,))
+        if row is None or (room_id and row.fields["room_id"] != room_id):
+            raise error(404, "M_NOT_FOUND", "no such event here")
+        room = self.room(str(row.fields["room_id"]), origin)
+        return room, (await room.readable([event_id]))[event_id]
+
+    def transaction(self, room: MatrixRoom, stored: Iterable[Stored]) -> dict[str, Any]:
+        """Events in the shape of a transaction."""
+        now = self._ctx.clock.now()
+        return {"origin": self.own.server, "origin_server_ts": now, "pdus": wire(room, stored)}
+
+
+def raw(room: MatrixRoom, stored: Stored) -> Any:
+    """An event as the bytes that it hashes to, never encoded again; one that a policy of ours withholds as
+    a redaction would leave it.
+    """
+    return orjson.Fragment(for_servers(stored, room.version).pdu.wire)
+
+
+def wire(room: MatrixRoom, stored: Iterable[Stored], erased: Collection[str] = ()) -> list[Any]:
+    """Events of a room as the bytes they hash to; those of a state without the names of the ``erased``."""
+    if erased:
+        stored = [nameless(one, room.version, erased) for one in stored]
+    return [raw(room, one) for one in stored]

@@ -1,0 +1,69 @@
+"""Which of a room's events the people of a server may read. SPEC: client-server API, "Room History
+Visibility".
+
+A server in the room gets what any of its people could read; of the rest it gets what a redaction would leave,
+since it needs every event to go on.
+"""
+
+from __future__ import annotations
+
+from hansa import LruCache
+
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import HISTORY_VISIBILITY_KEY, MEMBER
+from hansa_matrix.proto.history_visibility import memberships_that_read, visibility_of
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.room import MatrixRoom
+
+_MOST = 2000
+_AT_ONCE = 100
+
+
+class Visibility:
+    """Answers are remembered by the state that an event stood in."""
+
+    def __init__(self) -> None:
+        self._known: LruCache[tuple[str, int, str], bool] = LruCache(_MOST)
+
+    async def seen(self, room: MatrixRoom, stored: Stored, server: str) -> bool:
+        """Whether somebody of ``server``, which is in the room, could read an event. What changes the
+        visibility itself, or a membership, is read by whom either side of the change lets.
+        """
+        if ids.domain_of(stored.pdu.sender) == server:
+            return True
+        if await self._in(room, stored.after, server):
+            return True
+        return stored.before != stored.after and await self._in(room, stored.before, server)
+
+    async def there(self, room: MatrixRoom, stored: Stored, server: str) -> bool:
+        """Whether somebody of ``server`` was in the room when an event happened."""
+        if await _any_of(room, stored.after, server, frozenset({"join"})):
+            return True
+        return stored.before != stored.after and await _any_of(
+            room, stored.before, server, frozenset({"join"})
+        )
+
+    async def _in(self, room: MatrixRoom, group: int, server: str) -> bool:
+        key = (room.room_id, group, server)
+        known = self._known.get(key)
+        if known is None:
+            known = await self._lets(room, group, server)
+            self._known.put(key, known)
+        return known
+
+    async def _lets(self, room: MatrixRoom, group: int, server: str) -> bool:
+        state = await room.groups.load(group)
+        found = await room.events_of(state, [HISTORY_VISIBILITY_KEY])
+        enough = memberships_that_read(visibility_of(found.get(HISTORY_VISIBILITY_KEY)))
+        return enough is None or await _any_of(room, group, server, enough)
+
+
+async def _any_of(room: MatrixRoom, group: int, server: str, memberships: frozenset[str]) -> bool:
+    """Whether anybody of a server has one of some memberships in a state."""
+    state = await room.groups.load(group)
+    theirs = [key for key in state if key[0] == MEMBER and ids.domain_of(key[1]) == server]
+    for at in range(0, len(theirs), _AT_ONCE):
+        members = await room.events_of(state, theirs[at : at + _AT_ONCE])
+        if any(p.membership in memberships for k, p in members.items() if k[0] == MEMBER):
+            return True
+    return False

@@ -1,0 +1,112 @@
+"""What may be read of stored events: by people, and by other servers.
+
+An event that a policy of ours withholds counts in its room's state, since every server has it there. People
+are shown what was there before it: the last value of its key that they may see, or of an event on which the
+room's rules stand, a membership for one, what a redaction would leave. Other servers need the event itself to
+go on: they get it as a redaction would leave it, whose hash and signatures hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+
+from hansa_matrix.proto.auth_rules.state_keys import (
+    CREATE,
+    HISTORY_VISIBILITY,
+    JOIN_RULES,
+    MEMBER,
+    POWER_LEVELS,
+)
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.pdu import redacted
+from hansa_matrix.proto.room_versions import RoomVersion
+from hansa_matrix.rooms.event_store import Status, Stored
+from hansa_matrix.rooms.state.state_groups import Groups, StateIds
+from hansa_matrix.texts import without_texts
+
+#: Events by their ids, as far as they are here.
+Load = Callable[[Iterable[str]], Awaitable[Mapping[str, Stored]]]
+
+#: Types of which people have to know what a redaction leaves, however it came about.
+_RULES = frozenset({CREATE, MEMBER, JOIN_RULES, POWER_LEVELS, HISTORY_VISIBILITY})
+#: What people are shown of a withheld create event, whose content no redaction touches since version 11.
+_OF_CREATE = frozenset({"creator", "room_version", "m.federate", "additional_creators"})
+_WITHHELD = Status.WITHHELD
+#: Earlier events of a key that are looked at.
+_BACK = 20
+
+
+def for_servers(stored: Stored, version: RoomVersion) -> Stored:
+    """An event as other servers may have it."""
+    return replace(stored, pdu=redacted(stored.pdu, version)) if stored.by_policy else stored
+
+
+def is_of(pdu: Pdu, people: Collection[str]) -> bool:
+    """Whether some of these people said an event, or it is what somebody else made of a membership of theirs,
+    an invite that names them for one.
+    """
+    return pdu.sender in people or (pdu.type == MEMBER and pdu.state_key in people)
+
+
+def nameless(stored: Stored, version: RoomVersion, erased: Collection[str]) -> Stored:
+    """An event of a state for who was not there: of the erased there are memberships, and no names."""
+    pdu = stored.pdu
+    if pdu.type != MEMBER or pdu.state_key not in erased or "third_party_invite" in pdu.content:
+        return stored
+    return replace(stored, pdu=redacted(pdu, version))
+
+
+def of_erased(pdu: Pdu, version: RoomVersion, erased: Collection[str]) -> Pdu:
+    """An event for who was not there: of the erased what a redaction leaves."""
+    return redacted(pdu, version) if is_of(pdu, erased) else pdu
+
+
+def unspoken(pdu: Pdu, version: RoomVersion) -> Pdu:
+    """What a withheld event did, without what it says: a redaction alone leaves words too, as types
+    that have a level, or what a join rule asks for.
+    """
+    bare = redacted(pdu, version)
+    content = without_texts(bare.content)
+    if pdu.type == CREATE:
+        content = {key: value for key, value in content.items() if key in _OF_CREATE}
+    return replace(bare, content=content, raw={**bare.raw, "content": content})
+
+
+async def shown_of(
+    state: StateIds, keys: Iterable[StateKey] | None, load: Load, groups: Groups, version: RoomVersion
+) -> dict[StateKey, Pdu]:
+    """The events of some keys of a state, of all without ``keys``, as people may be shown them. A key is left
+    out whose event may not be shown, and none before it.
+    """
+    return {key: one.pdu for key, one in (await places_of(state, keys, load, groups, version)).items()}
+
+
+async def places_of(
+    state: StateIds, keys: Iterable[StateKey] | None, load: Load, groups: Groups, version: RoomVersion
+) -> dict[StateKey, Stored]:
+    """As ``shown_of``, with the places of the events in the room."""
+    wanted = state if keys is None else {key: state[key] for key in keys if key in state}
+    stored = await load(wanted.values())
+    found = {key: stored[event_id] for key, event_id in wanted.items() if event_id in stored}
+    for one in [one for one in stored.values() if one.status is _WITHHELD and one.by_policy]:
+        instead = await _instead(one, load, groups, version)
+        if instead is not None:
+            found[one.pdu.key] = instead
+        else:
+            found.pop(one.pdu.key, None)
+    return found
+
+
+async def _instead(one: Stored, load: Load, groups: Groups, version: RoomVersion) -> Stored | None:
+    """What people see in the place of a state event that is withheld."""
+    if one.pdu.type in _RULES and (one.pdu.type == MEMBER or not one.pdu.state_key):
+        return replace(one, pdu=unspoken(one.pdu, version))
+    key, at = one.pdu.key, one
+    for _ in range(_BACK):
+        before = (await groups.load(at.before)).get(key)
+        earlier = (await load([before])).get(before) if before is not None else None
+        if earlier is None or not earlier.by_policy:
+            return earlier
+        at = earlier
+    return None

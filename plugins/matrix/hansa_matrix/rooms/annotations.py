@@ -1,0 +1,39 @@
+"""Whether somebody said the same of an event before. SPEC: client-server API, "Event annotations"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hansa import ScopedStore
+
+from hansa_matrix.rooms.relations import Relations, event_ids_of, relation_of
+from hansa_matrix.rooms.room import MatrixRoom
+
+_ANNOTATION = "m.annotation"
+#: Annotations of one event by one person in which one is looked for that says the same.
+_MOST_COMPARED = 500
+
+
+async def annotates_again(
+    store: ScopedStore, room: MatrixRoom, user: str, draft: tuple[str, str | None, Mapping[str, Any]]
+) -> bool:
+    """Whether somebody says of an event, by an annotation, what they say of it already. SPEC: "Avoiding
+    duplicate annotations".
+    """
+    type_, _, content = draft
+    target, kind = relation_of(content) or ("", "")
+    if kind != _ANNOTATION:
+        return False
+    rows = await Relations(store).page(
+        room.room_id, target, _MOST_COMPARED, kind=_ANNOTATION, sender=user, newest_first=True
+    )
+    own = event_ids_of([row for row in rows if row.fields["type"] == type_])
+    before = (await room.events.load(own, room.version)).values() if own else ()
+    return any(_key(one.pdu.content) == _key(content) for one in before)
+
+
+def _key(content: Mapping[str, Any]) -> Any:
+    """What an annotation says; None of one whose words were taken back."""
+    said = content.get("m.relates_to")
+    return said.get("key") if isinstance(said, dict) else None

@@ -1,0 +1,216 @@
+"""What an operator does with a whole room: look whether all of it is there, leave, block and remove it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from hansa import (
+    AdminCommand,
+    Conflict,
+    Delete,
+    LocalProtocolError,
+    Member,
+    Membership,
+    NetworkContext,
+    Put,
+    RemoteProtocolError,
+    StoreError,
+    pages,
+    scan_all,
+)
+
+from hansa_matrix.federation.client import Unreachable
+from hansa_matrix.rooms.directory.aliases import aliases_of, taken
+from hansa_matrix.rooms.event_store import Status, Stored
+from hansa_matrix.rooms.inbound.missing_events import GapFiller
+from hansa_matrix.rooms.local_events import Administration
+from hansa_matrix.rooms.room import MatrixRoom
+
+_PAGE = 500
+_NAMED = 20
+
+
+class Care:
+    """``hansa matrix rooms check|leave|block|unblock|purge``."""
+
+    def __init__(
+        self,
+        ctx: NetworkContext,
+        server: str,
+        room_of: Callable[[str], MatrixRoom | None],
+        administration: Administration,
+        gaps: GapFiller,
+    ) -> None:  # five parts, each used
+        self._ctx = ctx
+        self._server = server
+        self._room_of = room_of
+        self._administration = administration
+        self._gaps = gaps
+        #: Rooms that nobody here takes part in, whatever others send.
+        self.blocked: set[str] = set()
+        #: Takes a room away from those with an account who were in it.
+        self.forgotten: Callable[[str], Awaitable[None]]
+        #: Takes a room out of the network.
+        self.forget: Callable[[str], None] = lambda _: None
+        #: Puts back a room that is not removed to its last row.
+        self.restore: Callable[[MatrixRoom], None] = lambda _: None
+
+    async def load(self) -> None:
+        """Take up what was blocked before a restart."""
+        async for row in scan_all(self._ctx.store, "blocked"):
+            self.blocked.add(str(row.key[0]))
+
+    def operations(self) -> Mapping[str, AdminCommand]:
+        """See ``hansa.HasAdminCommands.operations``."""
+        return {
+            "rooms check": self.check,
+            "rooms leave": self.leave,
+            "rooms block": self.block,
+            "rooms unblock": self.unblock,
+            "rooms purge": self.purge,
+        }
+
+    def _known(self, room_id: str) -> MatrixRoom:
+        room = self._room_of(room_id)
+        if room is None:
+            raise LocalProtocolError(f"there is no room {room_id}: `hansa matrix rooms ls` lists rooms")
+        return room
+
+    async def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether everything that the room's events name is here; with ``repair`` others are asked for it."""
+        room = self._known(str(arguments["room"]))
+        found = await self._checked(room)
+        if arguments.get("repair") and found["missing_auth"]:
+            found["repaired"] = await self._repair(room)
+            found |= await self._checked(room)
+        for name in ("missing_prev", "missing_auth", "missing_state"):
+            found[name] = found[name][:_NAMED]
+        return found
+
+    async def _checked(self, room: MatrixRoom) -> dict[str, Any]:
+        statuses: Counter[str] = Counter()
+        rejected: dict[str, str] = {}
+        present: set[str] = set()
+        prev: set[str] = set()
+        auth: set[str] = set()
+        work = f"checking {room.room_id}"
+        async for stored in self._pages(room):
+            for event_id, one in stored.items():
+                present.add(event_id)
+                statuses[one.status.value] += 1
+                auth.update(one.pdu.auth_events)
+                if one.after and one.depth > room.head.floor:
+                    prev.update(one.pdu.prev_events)
+                if one.status is Status.REJECTED:
+                    rejected[event_id] = one.reason
+            self._ctx.progress(work, len(present))
+        self._ctx.progress(work, 1, 1)
+        state = await room.state()
+        holes = {hole.event_id: hole.told() for hole in room.holes.listed()}
+        return {
+            "room": room.room_id,
+            "events": len(present),
+            "statuses": dict(statuses),
+            "extremities": len(room.head.extremities),
+            "missing_prev": sorted(prev - present - set(room.head.behind) - holes.keys()),
+            "missing_auth": sorted(auth - present - holes.keys()),
+            "missing_state": sorted(set(state.values()) - present),
+            "rejected": rejected,
+            "holes": list(holes.values()),
+        }
+
+    async def _pages(self, room: MatrixRoom) -> AsyncIterator[dict[str, Stored]]:
+        """Everything that is stored of a room, by depth as we count it."""
+        found = pages(self._ctx.store, "pdu", index=("room_id", "depth"), equal=(room.room_id,), size=_PAGE)
+        async for rows in found:
+            yield await room.events.load([str(row.key[0]) for row in rows], room.version)
+
+    async def _repair(self, room: MatrixRoom) -> int:
+        """Ask the servers of the room for auth events that are missing; how many came."""
+        before = set((await self._checked(room))["missing_auth"])
+        view = self._ctx.view(room.room_id)
+        servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
+        lacking = [
+            one.pdu
+            async for stored in self._pages(room)
+            for one in stored.values()
+            if not before.isdisjoint(one.pdu.auth_events)
+        ]
+        for pdu in lacking:
+            for server in sorted(servers - {self._server})[:3]:
+                try:
+                    async with self._gaps.errands.to(server) as errand:
+                        await self._gaps.fetched.auth(room, pdu, errand)
+                    break
+                except (Unreachable, RemoteProtocolError) as error:
+                    self._ctx.log.info("repair of %s by %s: %s", room.room_id, server, error)
+        return len(before) - len((await self._checked(room))["missing_auth"])
+
+    async def leave(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """All of ours go out."""
+        room = self._administration.room(str(arguments["room"]))
+        left = 0
+        for user in [user async for user in room.people_of(self._server)]:
+            person = Member(user=await self._ctx.home_of(user), membership=Membership.LEAVE)
+            body = {"membership": "leave"}
+            refusal = await self._administration.said(user, room.room_id, person, user, body)
+            left += refusal is None
+        return {"room": room.room_id, "left": left}
+
+    async def block(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """Take nothing more of a room, from nobody."""
+        room_id = str(arguments["room"])
+        await self._ctx.store.commit([Put("blocked", (room_id,))])
+        self.blocked.add(room_id)
+        return {"blocked": room_id}
+
+    async def unblock(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """Take part again."""
+        room_id = str(arguments["room"])
+        await self._ctx.store.commit([Delete("blocked", (room_id,))])
+        self.blocked.discard(room_id)
+        return {"unblocked": room_id}
+
+    async def purge(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Remove a room that nobody of ours is in, in steps between which others write. Its own row goes
+        last: what is cut off is done to its end by the same command, also after a crash.
+        """
+        room = self._known(str(arguments["room"]))
+        if room.resident:
+            text = f"{room.room_id} still has local members: `hansa matrix rooms leave` first"
+            raise LocalProtocolError(text)
+        self.forget(room.room_id)
+        try:
+            return await self._purged(room)
+        except StoreError:
+            self.restore(room)
+            raise
+
+    async def _purged(self, room: MatrixRoom) -> dict[str, Any]:
+        if self._ctx.link(room.room_id) is not None:
+            await self._ctx.close_link(room.room_id)
+        removed, work = 0, f"purging {room.room_id}"
+        for collection, index in (
+            ("pdu", ("room_id", "depth")),
+            ("state_group", ()),
+            ("staged", ()),
+            ("receipt", ()),
+            ("redaction", ()),
+            ("hole", ()),
+        ):
+            while rows := await self._ctx.store.scan(
+                collection, index=index, equal=(room.room_id,), limit=_PAGE
+            ):
+                await self._ctx.store.commit([Delete(collection, row.key) for row in rows])
+                removed += len(rows)
+                self._ctx.progress(work, removed)
+        await self.forgotten(room.room_id)
+        for alias in await aliases_of(self._ctx.store, room.room_id):
+            with suppress(Conflict):  # it was given to another room just now
+                await self._ctx.store.commit(taken(alias))
+        await self._ctx.store.commit([room.remove(), Delete("published", (room.room_id,))])
+        self._ctx.progress(work, 1, 1)
+        return {"room": room.room_id, "removed": removed}

@@ -1,0 +1,81 @@
+"""What an event of ours needs of others before it is a part of its room: accounts, and signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hansa import Link, LocalProtocolError, Member, NativeId, Refusal, RefusalCode, Submission
+from hansa import Membership as Standing
+
+from hansa_matrix.conversion import OwnDraft
+from hansa_matrix.federation.client import Refused, Unreachable
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.state_content import federates
+from hansa_matrix.rooms.inbound.policy_server import Policing
+from hansa_matrix.rooms.membership.send_invite import Invites
+from hansa_matrix.rooms.native_events import Arrived, FirstWord, Own
+from hansa_matrix.rooms.room import MatrixRoom
+
+
+class Consent:
+    """``room_of`` finds the rooms of the network."""
+
+    def __init__(
+        self, own: Own, policing: Policing, invites: Invites, room_of: Callable[[str], MatrixRoom | None]
+    ) -> None:
+        self._own = own
+        self._ctx = own.ctx
+        self._policing = policing
+        self._invites = invites
+        self._room_of = room_of
+
+    async def ready(self, link: Link, inbound: Submission) -> Refusal | None:
+        """See ``hansa.Authority.ready``: the accounts of everybody concerned exist."""
+        room = self._room_of(link.native.id)
+        if room is None or not room.resident:
+            return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
+        content, target = inbound.content, ""
+        try:
+            await self._ctx.ghost(inbound.sender)
+            if isinstance(content, Member):
+                target = await self._ctx.ghost(content.user)
+        except LocalProtocolError as error:
+            return Refusal(code=RefusalCode.INVALID, text=str(error))
+        invite = isinstance(content, Member) and content.membership is Standing.INVITE
+        if invite and await self._own.nobody(target):
+            return Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no {target}")
+        if isinstance(content, Member) and invite and ids.domain_of(target) != self._own.server:
+            create = (await room.events_of(await room.state(), [CREATE_KEY])).get(CREATE_KEY)
+            if create is not None and not federates(create.content):
+                text = "the room accepts no members of other servers"
+                return Refusal(code=RefusalCode.FORBIDDEN, text=text)
+            return await self._invites.allowed(link.native.id, inbound.sender, content, target)
+        return None
+
+    async def countersign(self, link: Link, draft: Pdu | FirstWord) -> Arrived | OwnDraft | Refusal:
+        """See ``hansa.Authority.countersign``: the room's policy server, and the server of who is invited."""
+        room = self._room_of(link.native.id)
+        if room is None:
+            return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
+        if isinstance(draft, FirstWord):
+            join = Submission(
+                origin=NativeId(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
+                room=link.native,
+                sender=draft.sender,
+                content=Member(user=draft.sender, membership=Standing.JOIN),
+                ts=self._ctx.clock.now(),
+            )
+            (entered,) = await self._ctx.submit([join])
+            return entered.refusal or draft.draft
+        try:
+            signed = await self._policing.sent(room, draft)
+        except Refused as error:
+            return Refusal(code=RefusalCode.FORBIDDEN, text=error.reason)
+        except Unreachable as error:
+            return Refusal(code=RefusalCode.UNREACHABLE, text=str(error))
+        invite = draft.type == MEMBER and draft.membership == "invite"
+        if invite and ids.domain_of(draft.state_key or "") != self._own.server:
+            return await self._invites.countersigned(room, signed)
+        return Arrived(pdu=signed, origin=self._own.server, handshake=True)

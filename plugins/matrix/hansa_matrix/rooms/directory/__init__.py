@@ -1,0 +1,1 @@
+"""Room aliases, the public list and summaries. SPEC: client-server API, "Listing rooms"."""

@@ -1,0 +1,97 @@
+"""Which rooms are published, and where in a room a time lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hansa import AdminCommand, Delete, LocalProtocolError, NetworkContext, Put, ScopedStore, scan_all
+
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.rooms.event_store import Stored, is_shown
+from hansa_matrix.rooms.room import MatrixRoom
+
+#: Rooms in the public list.
+MOST = 5000
+#: Events around the place that a search by depth finds, among which the nearest in time is.
+_AROUND = 50
+
+
+async def full(store: ScopedStore) -> bool:
+    """Whether no further room can be published."""
+    return await store.count("published") >= MOST
+
+
+def listing(room_id: str, by: str) -> Put:
+    """The write that publishes a room. ``by`` is who does, empty for an operator."""
+    return Put("published", (room_id,), by.encode())
+
+
+class Directory:
+    """The public list: a room is in it because a row of ours says so, which its state cannot change."""
+
+    def __init__(self, ctx: NetworkContext, room: Callable[[str], MatrixRoom]) -> None:
+        self._ctx = ctx
+        self._room = room
+
+    def operations(self) -> Mapping[str, AdminCommand]:
+        """See ``hansa.HasAdminCommands.operations``."""
+        return {"rooms publish": self._publish, "rooms unpublish": self._unpublish}
+
+    async def publish(self, room_id: str, *, listed: bool, by: str = "") -> None:
+        """List a room, or list it no more. ``by`` is who wants it, empty for an operator. Raises
+        LocalProtocolError if too many are listed.
+        """
+        if listed and await full(self._ctx.store):
+            raise LocalProtocolError(f"{MOST} rooms are published already")
+        write = listing(room_id, by) if listed else Delete("published", (room_id,))
+        await self._ctx.store.commit([write])
+
+    async def _publish(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        room = self._room(str(arguments["room"]))
+        await self.publish(room.room_id, listed=True)
+        return {"published": room.room_id}
+
+    async def _unpublish(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        room_id = str(arguments["room"])
+        await self.publish(room_id, listed=False)
+        return {"unpublished": room_id}
+
+    async def published(self) -> list[str]:
+        """Their ids."""
+        return [str(row.key[0]) async for row in scan_all(self._ctx.store, "published")]
+
+    async def nearest(self, room: MatrixRoom, ts: int, *, forwards: bool) -> Pdu | None:
+        """The event of a room that is nearest to a time (ms) on one side of it. Times rise with the depth
+        that we count but for clocks that are wrong, so the place is searched by depth and its neighbours are
+        compared.
+        """
+        low, high = 0, room.head.last + 1
+        while low < high:
+            middle = (low + high) // 2
+            at = await self._some(room, middle - 1, 1)
+            if at and at[0].pdu.origin_server_ts < ts:
+                low = middle + 1
+            else:
+                high = middle
+        found = await self._some(room, max(0, low - _AROUND), 2 * _AROUND)
+        if forwards:
+            later = [one for one in found if one.pdu.origin_server_ts >= ts]
+            return _pdu(min(later, key=_when, default=None))
+        earlier = [one for one in found if one.pdu.origin_server_ts <= ts]
+        return _pdu(max(earlier, key=_when, default=None))
+
+    async def _some(self, room: MatrixRoom, after: int, limit: int) -> list[Stored]:
+        rows = await self._ctx.store.scan(
+            "pdu", index=("room_id", "depth"), equal=(room.room_id,), after=after, limit=limit
+        )
+        shown = {str(row.key[0]) for row in rows if is_shown(row)}
+        return list((await room.events.load(sorted(shown), room.version)).values())
+
+
+def _when(stored: Stored) -> tuple[int, int]:
+    return stored.pdu.origin_server_ts, stored.depth
+
+
+def _pdu(stored: Stored | None) -> Pdu | None:
+    return stored.pdu if stored is not None else None

@@ -1,0 +1,181 @@
+"""What our own people say, as events on the current state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+from hansa import (
+    Countersign,
+    LocalProtocolError,
+    Member,
+    Membership,
+    Message,
+    Missing,
+    Prepared,
+    Refusal,
+    RefusalCode,
+    Submission,
+    ViewDelta,
+    Write,
+)
+
+from hansa_matrix.conversion import OwnDraft, draft_of
+from hansa_matrix.local.transaction_ids import Handle
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.rules import selected_keys
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.pdu import finish, reference
+from hansa_matrix.proto.servers.policy_server import exempt
+from hansa_matrix.rooms.event_store import Status
+from hansa_matrix.rooms.inbound.policy_server import Policing
+from hansa_matrix.rooms.native_events import FirstWord, Spoken, refusal_of
+from hansa_matrix.rooms.redactions import REDACTION
+from hansa_matrix.rooms.room_draft import Uncommitted
+
+_MAX_PREV = 20
+
+
+class Speech:
+    """Makes events of ours, signs them and puts them into the DAG. Without ``policing`` no policy server is
+    asked: an event that founds a room, say.
+    """
+
+    def __init__(self, draft: Uncommitted, policing: Policing | None = None) -> None:
+        self._draft = draft
+        self._policing = policing
+
+    async def own_event(
+        self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
+    ) -> list[Write]:
+        """The writes of an event that we send for ourselves. Raises ``LocalProtocolError`` if the rules
+        forbid it.
+        """
+        made = await self._made(sender, type_, state_key, content)
+        if isinstance(made, Refusal):
+            raise LocalProtocolError(f"{type_}: {made.text}")
+        return made[1]
+
+    async def said(self, inbound: Submission) -> Prepared | Missing | Countersign | Refusal:
+        """An event of one of our people, native or ghost, drafted on the current state. Raises
+        ``RemoteProtocolError`` for one that is too large.
+        """
+        content = inbound.content
+        sender = await self._draft.ctx.ghost(inbound.sender)
+        target = await self._draft.ctx.ghost(content.user) if isinstance(content, Member) else ""
+        spoken = isinstance(inbound.native, Spoken)
+        handle = inbound.native.handle if isinstance(inbound.native, Spoken) else None
+        if isinstance(inbound.native, Spoken):
+            draft: OwnDraft | None = inbound.native.draft
+        elif isinstance(inbound.native, tuple):
+            draft = inbound.native
+        else:
+            draft = draft_of(content, target)
+        if draft is None:
+            return Refusal(code=RefusalCode.UNSUPPORTED, text="this cannot be sent to a Matrix room")
+        invite = isinstance(content, Member) and content.membership is Membership.INVITE
+        abroad = invite and ids.domain_of(target) != self._draft.own.server
+        if abroad or await self._policed(*draft[:2]):
+            if not spoken and isinstance(content, Message) and await self._absent(sender):
+                return Countersign(draft=FirstWord(inbound.sender, draft))
+            signed = await self._signed(sender, *draft)
+            if isinstance(signed, Refusal):
+                return signed
+            self._sent(signed, handle)
+            return Countersign(draft=signed)
+        writes: list[Write] = []
+        view, undo = ViewDelta(), None
+        if not spoken and isinstance(content, Message) and await self._absent(sender):
+            joined = Member(user=inbound.sender, membership=Membership.JOIN)
+            entry = draft_of(joined, sender)
+            assert entry is not None
+            undo = self._draft.mark()
+            made = await self._made(sender, *entry)
+            if isinstance(made, Refusal):
+                return made
+            writes, view = made[1], made[2]
+        made = await self._made(sender, *draft)
+        if isinstance(made, Refusal):
+            if undo is not None:  # neither the entry nor the word happened
+                undo()
+            return made
+        pdu, more, change = made
+        self._sent(pdu, handle)
+        both = ViewDelta(upserts=view.upserts + change.upserts, removed=change.removed, info=change.info)
+        return self._draft.prepared([*writes, *more], native_id=pdu.event_id, view=both)
+
+    def _sent(self, pdu: Pdu, handle: Handle | None) -> None:
+        if handle is not None:
+            self._draft.own.attendance.sent.keep(pdu.event_id, handle)
+
+    async def _policed(self, type_: str, state_key: str | None) -> bool:
+        """Whether the room's policy server has to sign such an event of ours before anybody has it."""
+        if self._policing is None or exempt(type_, state_key):
+            return False
+        return await self._policing.of(self._draft.room) is not None
+
+    async def _absent(self, user: str) -> bool:
+        state = await self._draft.room.groups.load(self._draft.head.group)
+        key = (MEMBER, user)
+        member = (await self._draft.view_of(state, [key])).get(key)
+        return member is None or member.membership not in {"join", "ban"}
+
+    async def _made(
+        self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
+    ) -> tuple[Pdu, list[Write], ViewDelta] | Refusal:
+        pdu = await self._signed(sender, type_, state_key, content)
+        if isinstance(pdu, Refusal):
+            return pdu
+        servers, groups = self._draft.servers(), (await self._followed()).values()
+        group, state = await self._draft.room.joined(groups, next(iter(groups)), self._draft.drafted)
+        writes, view = await self._draft.accept(pdu, Status.ACCEPTED, group, state)
+        return pdu, [*writes, *self._draft.out(pdu, servers)], view
+
+    async def _followed(self) -> dict[str, int]:
+        """The forward extremities that an event of ours follows, 20 at most, with the groups after them: of
+        several the head may say what they came to together.
+        """
+        ends = dict(islice(self._draft.head.extremities.items(), _MAX_PREV))
+        if len(ends) == 1:
+            return ends
+        return {e: one.after for e, one in (await self._draft.load(ends)).items()}
+
+    async def _signed(
+        self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
+    ) -> Pdu | Refusal:
+        """An event of ours on the current state, which lets it pass; not a part of the DAG yet."""
+        room, head = self._draft.room, self._draft.head
+        version = room.version
+        followed = await self._followed()
+        _, state = await room.resolved(followed.values(), self._draft.drafted)
+        keys = selected_keys(type_, sender, state_key, content, version)
+        cited = await self._draft.view_of(state, keys)
+        before = await self._draft.load(followed)
+        auth = sorted((cited[key] for key in keys if key in cited), key=lambda one: one.event_id)
+        event = {
+            "type": type_,
+            "room_id": room.room_id,
+            "sender": sender,
+            "content": content,
+            "prev_events": [reference(before[e].pdu, version) for e in followed],
+            "auth_events": [reference(one, version) for one in auth],
+            "depth": head.next_depth,
+            "origin_server_ts": self._draft.ctx.clock.now(),
+        }
+        if state_key is not None:
+            event["state_key"] = state_key
+        if type_ == REDACTION and not version.redacts_in_content:
+            event["content"] = {k: v for k, v in content.items() if k != "redacts"}
+            event["redacts"] = content.get("redacts")
+        if version.named_event_ids:
+            event["event_id"] = self._draft.own.event_id()
+        signer: tuple[str, Callable[[bytes], str]] = (self._draft.own.key.key_id, self._draft.own.key.sign)
+        pdu = finish(event, version, self._draft.own.server, signer)
+        reject = self._draft.check(pdu, cited)
+        if reject is not None:
+            return refusal_of(reject)
+        if type_ == REDACTION and (why := await self._draft.no_redaction(pdu, state)):
+            return Refusal(code=RefusalCode.FORBIDDEN, text=f"the redaction does not apply: {why}")
+        return pdu

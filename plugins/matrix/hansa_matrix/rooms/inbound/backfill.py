@@ -1,0 +1,224 @@
+"""What was said before we came, from those who were there. SPEC: server-server API, "Backfilling and
+retrieving missing events".
+
+It gets its place in the DAG behind what we have, is judged by the state of its time, and serves others and
+readers of the past; the present and the core's log stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Submission
+
+from hansa_matrix.federation.client import Unreachable, path
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.streaming.packed_pdus import unpacked
+from hansa_matrix.rooms.inbound.bounded_fetch import Errand
+from hansa_matrix.rooms.inbound.fetched_events import Notes
+from hansa_matrix.rooms.inbound.missing_events import GapFiller
+from hansa_matrix.rooms.inbound.ordering import oldest_first
+from hansa_matrix.rooms.native_events import Backfilled
+from hansa_matrix.rooms.room import MAX_COUNT, Head, MatrixRoom
+from hansa_matrix.rooms.state.holes import Why
+
+_LIMIT = 1000
+_MOST = 100_000
+_PAGE = 100
+#: Bytes of events that are judged at a time: parsed they take up to 30 times that.
+_TAKEN_BYTES = 256 * 1024
+#: Events named in one request.
+_NAMED = 20
+#: Events that cannot be verified and are passed over in one run.
+_MOST_PASSED = 10_000
+
+
+class Backfill:
+    """``hansa matrix rooms backfill``."""
+
+    def __init__(
+        self,
+        ctx: NetworkContext,
+        gaps: GapFiller,
+        room_of: Callable[[str], MatrixRoom | None],
+    ) -> None:
+        self._ctx = ctx
+        self._gaps = gaps
+        self._room_of = room_of
+        self._running: set[str] = set()
+
+    async def backfill(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Fetch up to ``limit`` events, newest first; ``failed`` says which servers gave none, and why.
+        ``within``: only behind events that we lack between two depths by our count.
+        """
+        room_id = str(arguments["room"])
+        room = self._room_of(room_id)
+        if room is None or not room.resident:
+            raise LocalProtocolError(f"we are not in {room_id}: `hansa matrix rooms ls` lists rooms")
+        given = arguments.get("limit")
+        limit = _LIMIT if given is None else int(given)
+        if not 0 < limit <= _MOST:
+            raise LocalProtocolError(f"the limit is a number from 1 to {_MOST}")
+        if room_id in self._running:
+            raise LocalProtocolError(f"the past of {room_id} is being fetched already")
+        self._running.add(room_id)
+        work = f"fetching the past of {room_id}"
+        failed: dict[str, str] = {}
+        beyond: dict[str, tuple[str, ...]] = {}
+        first, taken, within = str(arguments.get("server") or ""), 0, arguments.get("within")
+        try:
+            while taken < limit:
+                passed = len(beyond)
+                ends = await self._ends(room, beyond, within)
+                came = await self._page(room, first, limit - taken, failed, beyond, ends=ends)
+                if not came and not passed < len(beyond) < _MOST_PASSED:
+                    break
+                taken += came
+                self._ctx.progress(work, taken, limit)
+        finally:
+            self._ctx.progress(work, 1, 1)
+            self._running.discard(room_id)
+        ends = await self._ends(room, beyond, within)
+        return {"room": room_id, "events": taken, "complete": not ends, "failed": failed}
+
+    async def _ends(
+        self, room: MatrixRoom, beyond: Mapping[str, tuple[str, ...]], within: tuple[int, int] | None
+    ) -> list[str]:
+        """What is not here and comes next: behind events that cannot be verified, what these follow."""
+        ends: dict[str, None] = {}
+        edge, seen = list(room.head.behind), set[str]()
+        if within is not None:
+            edge = [e for e in edge if within[0] < room.head.below.get(e, 0) <= within[1]]
+        while edge:
+            event_id = edge.pop(0)
+            if event_id not in seen:
+                seen.add(event_id)
+                ends |= {} if event_id in beyond else {event_id: None}
+                edge += beyond.get(event_id, ())
+        placed = await self._placed(room, ends)
+        return [e for e in ends if e not in placed]
+
+    async def _page(  # what a run has come to
+        self,
+        room: MatrixRoom,
+        first: str,
+        most: int,
+        failed: dict[str, str],
+        beyond: dict[str, tuple[str, ...]],
+        *,
+        ends: Sequence[str],
+    ) -> int:
+        """One page from the first server that has one; how many events came."""
+        passed = len(beyond)
+        for at in range(0, len(ends), _NAMED):
+            for server in self._gaps.candidates(room, first):
+                try:
+                    async with self._gaps.errands.to(server) as errand:
+                        named = ends[at : at + _NAMED]
+                        came = await self._from(room, errand, named, min(most, _PAGE), beyond)
+                except (Unreachable, RemoteProtocolError) as error:
+                    failed[server] = getattr(error, "detail", str(error))[:200]
+                    self._ctx.log.info("the past of %s by %s: %s", room.room_id, server, error)
+                    continue
+                if came or len(beyond) > passed:
+                    return came
+        return 0
+
+    async def _from(  # what a run has come to
+        self,
+        room: MatrixRoom,
+        errand: Errand,
+        ends: Sequence[str],
+        limit: int,
+        beyond: dict[str, tuple[str, ...]],
+    ) -> int:
+        target = path("_matrix", "federation", "v1", "backfill", room.room_id)
+        named = "&".join(f"v={quote(event_id, safe='')}" for event_id in ends)
+        target, notes = f"{target}?{named}&limit={limit}", Notes(errand.server)
+        came = await self._gaps.fetched.members(room, errand, target, ["pdus"], notes)
+        found = {p.event_id: p for p in came[:limit]}
+        wanted = _reached(found | self._doubtful(room, notes), ends)
+        beyond |= {p.event_id: p.prev_events for p in wanted if p.event_id not in found}
+        wanted = [p for p in wanted if p.event_id in found]
+        placed = await self._placed(room, (e for p in wanted for e in (p.event_id, *p.prev_events)))
+        ordered = oldest_first(p for p in wanted if p.event_id not in placed)
+        inside = {p.event_id for p in ordered}
+        depths = _depths(room.head, ordered, beyond)
+        for pdu in ordered:
+            if not placed.issuperset(e for e in pdu.prev_events if e not in inside):
+                await self._gaps.adopt(room, pdu.event_id, errand, depth=depths[pdu.event_id])
+        return await self._take(room, errand, ordered, depths)
+
+    def _doubtful(self, room: MatrixRoom, notes: Notes) -> dict[str, Pdu]:
+        """What cannot be verified: it gets no place, and where ids are hashes it says for certain what stands
+        behind it. Raises ``Unreachable`` while its keys may still come.
+        """
+        for event_id, why in notes.why.items():
+            if why is Why.KEYLESS and not self._gaps.passable(room, event_id, notes):
+                raise Unreachable(f"the keys for {event_id} cannot be fetched now")
+        return {} if room.version.named_event_ids else notes.doubtful
+
+    async def _take(
+        self, room: MatrixRoom, errand: Errand, ordered: Sequence[Pdu], depths: Mapping[str, int]
+    ) -> int:
+        """Judge them in their order; how many have a place now."""
+        assert self._gaps.ingest is not None
+        inside = {p.event_id for p in ordered}
+        items: list[Submission] = []
+        size = 0
+        for pdu in ordered:
+            if not inside.issuperset(pdu.auth_events):
+                await self._gaps.fetched.auth(room, pdu, errand)
+            whole = unpacked(pdu, room.version)
+            inbound = await self._gaps.ingest.inbound(whole, errand.server)
+            items.append(replace(inbound, native=Backfilled(whole, depths[pdu.event_id])))
+            size += len(whole.wire)
+            if size > _TAKEN_BYTES:
+                await self._gaps.ingest.submit(items)
+                items, size = [], 0
+        if items:
+            await self._gaps.ingest.submit(items)
+        return len(await self._placed(room, inside))
+
+    async def _placed(self, room: MatrixRoom, ids: Iterable[str]) -> set[str]:
+        found = await room.events.load(set(ids), room.version)
+        return {event_id for event_id, one in found.items() if one.after}
+
+
+def _reached(found: Mapping[str, Pdu], ends: Iterable[str]) -> list[Pdu]:
+    """Those of ``found`` that lie behind ``ends``: nobody gets a place for what nothing here follows."""
+    seen: dict[str, Pdu] = {}
+    edge = [e for e in ends if e in found]
+    while edge:
+        event_id = edge.pop()
+        if event_id in seen:
+            continue
+        seen[event_id] = found[event_id]
+        edge += [e for e in found[event_id].prev_events if e in found]
+    return list(seen.values())
+
+
+def _depths(head: Head, ordered: Sequence[Pdu], beyond: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """The depths by our count of events of the past: each less deep than what follows it. What their senders
+    say is taken only for rooms that were joined when nothing else was kept.
+    """
+    limits, edge = dict(head.below), list(head.below)
+    while edge:
+        event_id = edge.pop()
+        for before in beyond.get(event_id, ()):
+            if limits[event_id] < limits.get(before, MAX_COUNT):
+                limits[before] = limits[event_id]
+                edge.append(before)
+    depths, used = dict[str, int](), set[int]()
+    for pdu in reversed(ordered):
+        at = limits.get(pdu.event_id, min(pdu.depth + 1, head.floor)) - 1
+        while at in used:  # all of one depth are read together
+            at -= 1
+        at = depths[pdu.event_id] = max(1, at)
+        used.add(at)
+        for event_id in pdu.prev_events:
+            limits[event_id] = min(at, limits.get(event_id, at))
+    return depths

@@ -1,0 +1,83 @@
+"""Signatures of a large answer's events, looked at while it is still read: what nobody signed is not held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hansa import RemoteProtocolError
+
+from hansa_matrix.federation.keyring import Keyring
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.room_versions import RoomVersion
+from hansa_matrix.rooms.inbound import outliers
+from hansa_matrix.rooms.inbound.outliers import Signed
+
+#: Events that are held without having been verified: some 10 MB. So many again may wait for their keys.
+MOST_UNVERIFIED = 1000
+#: So many events, and four times as many as those that are signed, may be by servers without keys: in an old
+#: room most people may be of servers that are gone.
+MOST_LOST, _LOST_TO_GOOD = 5000, 4
+
+
+class Reading(Protocol):
+    """The reader of an answer."""
+
+    #: What it has taken since this was looked at.
+    fresh: list[Pdu]
+
+    def drop(self, pdus: Sequence[Pdu]) -> None:
+        """Let go of events that nobody vouches for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked(Signed):
+    """``good`` are all of the answer, ``bad`` those that were looked at last; ``lost`` counts all that are
+    not good.
+    """
+
+    lost: int
+
+
+class EarlyChecks:
+    """The checks 2 and 3 of everything that one reader takes, each event once."""
+
+    def __init__(self, reader: Reading, version: RoomVersion, keyring: Keyring) -> None:
+        self._reader = reader
+        self._version = version
+        self._keyring = keyring
+        self._lookups = outliers.KeyLookups(keyring)
+        self._good: list[Pdu] = []
+        self._waiting: list[Pdu] = []
+        self._lost = 0
+
+    async def between(self) -> None:
+        """Between two pieces of the answer. Raises RemoteProtocolError once most of it is by nobody."""
+        if len(self._reader.fresh) >= MOST_UNVERIFIED:
+            fresh, self._reader.fresh = self._reader.fresh, []
+            await self._look(fresh)
+
+    async def finished(self) -> Checked:
+        """Once the answer is there; again, to look anew at those whose keys were not to be had."""
+        fresh, self._reader.fresh = [*self._waiting, *self._reader.fresh], []
+        self._waiting = []
+        seen = await self._look(fresh)
+        lost = self._lost + len(self._waiting)
+        return Checked(good=self._good, bad=seen.bad, awaited=seen.awaited, lost=lost)
+
+    async def _look(self, pdus: Sequence[Pdu]) -> Signed:
+        seen = await outliers.signed(pdus, self._version, self._keyring, self._lookups)
+        self._good += seen.good
+        awaited = frozenset(seen.awaited)
+        waiting = [p for p in seen.bad if ids.domain_of(p.sender) in awaited]
+        self._waiting += waiting[: MOST_UNVERIFIED - len(self._waiting)]
+        kept = {id(p) for p in self._waiting}
+        lost = [p for p in seen.bad if id(p) not in kept]
+        self._reader.drop(lost)
+        self._lost += len(lost)
+        if self._lost > MOST_LOST + _LOST_TO_GOOD * len(self._good):
+            raise RemoteProtocolError("most of the answer's events are unsigned")
+        return seen

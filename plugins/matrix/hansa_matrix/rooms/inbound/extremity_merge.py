@@ -1,0 +1,66 @@
+"""Rooms whose branches do not come together by themselves: each further one makes every resolution dearer.
+
+An event of ours that says nothing follows up to 20 ends at once. Its type is the one that others use for
+this, which clients do not show.
+"""
+
+from __future__ import annotations
+
+from hansa import Busy, Custom, LocalProtocolError
+
+from hansa_matrix.rooms.local_events import Administration
+from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.room import MatrixRoom
+
+DUMMY = "org.matrix.dummy_event"
+#: Forward extremities that a room may have for long.
+_ENDS = 10
+#: So many of ours are tried; who may not speak in the room cannot help.
+_SPEAKERS = 5
+#: Seconds until it is tried again in a room where nobody of ours could.
+_PATIENCE = 3600.0
+
+
+class Healing:
+    """See the module."""
+
+    def __init__(self, own: Own, administration: Administration, bridge_user: str) -> None:
+        self._ctx = own.ctx
+        self._server = own.server
+        self._administration = administration
+        self._bridge_user = bridge_user
+        self._in_vain: dict[str, float] = {}
+
+    async def heal(self, room: MatrixRoom) -> None:
+        """Tie the ends of a room together if they are too many and somebody of ours may speak there."""
+        now = self._ctx.clock.monotonic()
+        if len(room.head.extremities) <= _ENDS or now < self._in_vain.get(room.room_id, now):
+            return
+        self._in_vain.pop(room.room_id, None)
+        try:
+            await self._heal(room)
+        except (Busy, LocalProtocolError) as error:  # it has better things to do, or is being taken down
+            self._ctx.log.info("%s is not healed: %s", room.room_id, error)
+
+    async def _heal(self, room: MatrixRoom) -> None:
+        speakers = await self._speakers(room)
+        while speakers and len(room.head.extremities) > _ENDS:
+            refusal = await self._administration.say(
+                speakers[0], room.room_id, Custom(type=DUMMY), (DUMMY, None, {})
+            )
+            if refusal is None:
+                self._ctx.count("matrix_forks_healed")
+            else:
+                self._ctx.log.info("%s is not healed by %s: %s", room.room_id, speakers[0], refusal.text)
+                speakers = speakers[1:]
+        if not speakers:
+            self._in_vain[room.room_id] = self._ctx.clock.monotonic() + _PATIENCE
+
+    async def _speakers(self, room: MatrixRoom) -> list[str]:
+        """Some people of ours who are in the room, the bridge user first."""
+        found: list[str] = []
+        async for user in room.people_of(self._server, first=self._bridge_user):
+            found.append(user)
+            if len(found) == _SPEAKERS:
+                break
+        return found

@@ -1,0 +1,266 @@
+"""What other servers give of a room's past: each event passes the same checks, whatever answer it comes in.
+
+SPEC: server-server API, "Retrieving events", "Checks performed on receipt of a PDU".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote
+
+from hansa import Conflict, NetworkContext, PeerConnect, RemoteProtocolError
+
+from hansa_matrix.federation.client import Refused, Unreachable, path
+from hansa_matrix.federation.keyring import Keyring
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.pdu import key_ids, oversized, required_servers
+from hansa_matrix.proto.streaming.gathered_pdus import GatheredIds, GatheredPdus
+from hansa_matrix.proto.streaming.packed_pdus import unpacked
+from hansa_matrix.rooms.event_store import Status, Stored
+from hansa_matrix.rooms.inbound import outliers
+from hansa_matrix.rooms.inbound.bounded_fetch import Errand, Errands
+from hansa_matrix.rooms.inbound.early_checks import EarlyChecks
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.state.holes import Why
+
+_SINGLY = 50
+#: Events that are stored in one commit.
+_AT_ONCE = 200
+
+
+@dataclass(slots=True)
+class Notes:
+    """What came of one attempt to fetch: why some events could not be taken, those of them that are
+    well-formed, and who was asked.
+    """
+
+    origin: str
+    why: dict[str, Why] = field(default_factory=dict)
+    doubtful: dict[str, Pdu] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    #: Those that were had and have no place afterwards.
+    taken: set[str] = field(default_factory=set)
+    counted: set[str] = field(default_factory=set)
+
+    def of(self, event_id: str) -> Why:
+        """Why an event is not here."""
+        if event_id in self.taken:
+            return Why.REFUSED
+        return self.why.get(event_id, Why.NOT_FOUND)
+
+
+class Fetched:
+    """Asks, checks and keeps outliers."""
+
+    def __init__(self, ctx: NetworkContext, errands: Errands, keyring: Keyring) -> None:
+        self._ctx = ctx
+        self.errands = errands
+        self._keyring = keyring
+
+    async def checked(
+        self, room: MatrixRoom, objects: Iterable[Any], notes: Notes | None = None
+    ) -> list[Pdu]:
+        """Those that are well-formed, signed and of the room, packed; the others are counted, and noted.
+        Without ``notes`` it raises ``Unreachable`` where keys are not to be had at the moment.
+        """
+        gathered = GatheredPdus(room.room_id, room.version)
+        gathered.take("", list(objects))
+        return await self._signed(room, gathered, notes)
+
+    async def members(
+        self,
+        room: MatrixRoom,
+        errand: Errand,
+        target: str,
+        names: Sequence[str],
+        notes: Notes | None = None,
+    ) -> list[Pdu]:
+        """As ``checked``, of an answer that is read as it comes."""
+        gathered = GatheredPdus(room.room_id, room.version)
+        checks = EarlyChecks(gathered, room.version, self._keyring)
+        answer = await errand.members(target, names, gathered.take, checks.between)
+        for name in names:
+            listed(answer, name)
+        return await self._signed(room, gathered, notes, checks)
+
+    async def _signed(
+        self, room: MatrixRoom, gathered: GatheredPdus, notes: Notes | None, checks: EarlyChecks | None = None
+    ) -> list[Pdu]:
+        for _ in range(gathered.dropped):
+            self._ctx.count("matrix_pdus", status="dropped")
+        if notes is not None:
+            notes.why |= dict.fromkeys(gathered.foreign, Why.WRONG_ROOM)
+        seen = await (checks or EarlyChecks(gathered, room.version, self._keyring)).finished()
+        if notes is None and seen.awaited:
+            raise Unreachable(f"the keys of {', '.join(seen.awaited[:5])} cannot be fetched now")
+        for _ in range(seen.lost):
+            self._ctx.count("matrix_pdus", status="dropped")
+        for pdu in {p.event_id: p for p in (*gathered.unsigned, *seen.bad)}.values():
+            if notes is not None:
+                notes.why[pdu.event_id] = await self._why(room, pdu)
+                notes.doubtful[pdu.event_id] = pdu
+        if notes is not None:
+            for pdu in seen.good:
+                notes.why.pop(pdu.event_id, None)
+                notes.doubtful.pop(pdu.event_id, None)
+        return seen.good
+
+    async def _why(self, room: MatrixRoom, pdu: Pdu) -> Why:
+        """What is wrong with the signatures of an event."""
+        for server in sorted(required_servers(pdu, room.version)):
+            keys = key_ids(pdu, [server])
+            if any(self._keyring.distrusts(*key) for key in keys):
+                return Why.DISTRUSTED
+            if not keys or any(self._keyring.get(*key) is not None for key in keys):
+                continue
+            wanted = PeerConnect(network=self._ctx.id, server=server, outbound=True)
+            if not (await self._ctx.check(wanted)).allowed:
+                return Why.DENIED
+            return Why.KEYLESS
+        return Why.UNSIGNED
+
+    def keys_of(self, room: MatrixRoom, pdu: Pdu) -> tuple[tuple[str, str], ...]:
+        """``(server, key id)`` of what signed an event and has to, 10 at most."""
+        return tuple(sorted(key_ids(pdu, required_servers(pdu, room.version)))[:10])
+
+    async def auth(self, room: MatrixRoom, pdu: Pdu, errand: Errand, notes: Notes | None = None) -> None:
+        """Have the auth events of an event, as outliers at least."""
+        found = await room.events.load(pdu.auth_events, room.version)
+        if all(a in found or a in room.holes for a in pdu.auth_events):
+            return
+        target = path("_matrix", "federation", "v1", "event_auth", room.room_id, pdu.event_id)
+        await self.keep(room, await self.members(room, errand, target, ["auth_chain"], notes), notes)
+
+    async def keep(self, room: MatrixRoom, pdus: list[Pdu], notes: Notes | None = None) -> None:
+        """Store events without a place."""
+        known = await room.events.load((p.event_id for p in pdus), room.version)
+        taken = await room.events.taken([p for p in pdus if p.event_id not in known], room.version)
+        fresh = [p for p in pdus if p.event_id not in known and p.event_id not in taken]
+        state = await room.state()
+        create = (await room.events_of(state, ())).get(CREATE_KEY)
+        made = await outliers.judged(self._ctx, fresh, room.version, room.events, create)
+        if notes is not None:
+            notes.why |= {p.event_id: Why.UNVERIFIABLE for p in fresh if p.event_id not in made}
+        whole = list(made.values())
+        for at in range(0, len(whole), _AT_ONCE):
+            await self._insert(room, whole[at : at + _AT_ONCE])
+
+    async def _insert(self, room: MatrixRoom, some: Sequence[Stored]) -> None:
+        left = {one.pdu.event_id: one for one in some}
+        while left:
+            try:
+                await self._ctx.store.commit([one.insert() for one in left.values()])
+            except Conflict as conflict:  # it was pushed and judged meanwhile, which counts for more
+                left.pop(str(conflict.key[0]), None)
+            else:
+                version = room.version
+                room.events.keep(replace(one, pdu=unpacked(one.pdu, version)) for one in left.values())
+                return
+
+    async def one(
+        self, room: MatrixRoom, event_id: str, errand: Errand, notes: Notes | None = None
+    ) -> Pdu | None:
+        """One event. Raises ``Refused`` where the server does not give it."""
+        known = (await room.events.load([event_id], room.version)).get(event_id)
+        if known is not None:
+            return known.pdu
+        answer = await errand.get(path("_matrix", "federation", "v1", "event", event_id))
+        objects = listed(answer, "pdus")[:1]
+        found = await self.checked(room, objects, notes)
+        if not found and notes is not None and objects and event_id not in notes.why:
+            notes.why[event_id] = Why.OVERSIZED if oversized(objects[0], room.version) else Why.MALFORMED
+        return next((unpacked(p, room.version) for p in found if p.event_id == event_id), None)
+
+    async def state_ids(self, room: MatrixRoom, event_id: str, errand: Errand) -> tuple[list[str], list[str]]:
+        """What a server says was the state before an event, and the auth chain of that, by ids."""
+        target = path("_matrix", "federation", "v1", "state_ids", room.room_id)
+        gathered, names = GatheredIds(), ["pdu_ids", "auth_chain_ids"]
+        answer = await errand.members(f"{target}?event_id={quote(event_id, safe='')}", names, gathered.take)
+        for name in names:
+            listed(answer, name)
+        return gathered.of("pdu_ids"), gathered.of("auth_chain_ids")
+
+    async def state(
+        self, room: MatrixRoom, event_id: str, errand: Errand, given: tuple[list[str], list[str]]
+    ) -> dict[StateKey, str]:
+        """The events of ``given`` (see ``state_ids``) that are of the room and passed the checks, by key."""
+        state_ids, chain_ids = given
+        known = await room.events.load([*state_ids, *chain_ids], room.version)
+        foreign = await room.events.foreign([*state_ids, *chain_ids], room.version)
+        wanted = [e for e in (*chain_ids, *state_ids) if e not in known and e not in foreign]
+        await self.keep(room, await self._fetched(room, event_id, errand, wanted))
+        loaded = await room.events.load(state_ids, room.version)
+        return {
+            one.pdu.key: e
+            for e, one in loaded.items()
+            if one.pdu.state_key is not None and one.status is not Status.REJECTED
+        }
+
+    async def _fetched(self, room: MatrixRoom, event_id: str, errand: Errand, wanted: list[str]) -> list[Pdu]:
+        """What a state needs; it is without what cannot be had or verified."""
+        notes = Notes(errand.server)
+        if len(wanted) > _SINGLY:
+            target = path("_matrix", "federation", "v1", "state", room.room_id)
+            target = f"{target}?event_id={quote(event_id, safe='')}"
+            return await self.members(room, errand, target, ["auth_chain", "pdus"], notes)
+        found: list[Pdu] = []
+        for event in wanted:
+            try:
+                pdu = await self.one(room, event, errand, notes)
+            except Refused:
+                continue
+            found += [pdu] if pdu is not None else []
+        return found
+
+    async def agreed(
+        self, room: MatrixRoom, event_id: str, asked: Sequence[Errand], *, strict: bool = True
+    ) -> dict[StateKey, str] | None:
+        """The state before an event as servers of the room say alike. None where they do not: where fewer
+        than two say the same, or no more than half of those that answer; without ``strict`` the answer of
+        one counts if no other contradicts it. An answer that there is no such event is one, if ``strict``.
+        Raises ``Unreachable`` if nobody answers.
+        """
+        answers: list[tuple[Errand, tuple[list[str], list[str]]]] = []
+        denials, silent = 0, list[str]()
+        for errand in asked:
+            try:
+                answers.append((errand, await self.state_ids(room, event_id, errand)))
+            except Refused:
+                if not strict and errand is asked[0]:
+                    return None  # it gave the event, and nobody else is bothered with what it does not know
+                denials += strict
+            except (Unreachable, RemoteProtocolError) as error:
+                silent.append(str(error))
+        if silent and len(silent) == len(asked):
+            raise Unreachable(silent[0])
+        said = Counter(frozenset(state) for _, (state, _) in answers)
+        if not said:
+            return None
+        (most, times), *_ = said.most_common(1)
+        alone = len(answers) == 1 and (len(asked) == 1 or not strict)
+        if (times < 2 and not alone) or 2 * times <= len(answers) + denials:
+            return None
+        problem: Exception = Unreachable("no server is left to ask")
+        for errand, given in answers:
+            if frozenset(given[0]) != most:
+                continue
+            try:
+                state = await self.state(room, event_id, errand, given)
+            except (Unreachable, RemoteProtocolError) as error:
+                problem = error
+                continue
+            same = state.get(CREATE_KEY) == (await room.state()).get(CREATE_KEY)
+            return state if same else None
+        raise Unreachable(str(problem))
+
+
+def listed(answer: Any, key: str) -> list[Any]:
+    """A list in an answer. Raises RemoteProtocolError if there is none."""
+    value = answer.get(key) if isinstance(answer, dict) else None
+    if not isinstance(value, list):
+        raise RemoteProtocolError(f"the answer has no list of {key}")
+    return value

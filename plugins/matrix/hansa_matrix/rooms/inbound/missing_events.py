@@ -1,0 +1,358 @@
+"""Filling gaps before an event is judged.
+
+Missing ``prev_events`` are asked for by ``get_missing_events``, again and again up to 1,000 events; what is
+still missing then is replaced by the state at that point, and the skipped gap is counted. What can never be
+had or verified is passed over. SPEC: server-server API, "Retrieving missing events"; ADR 0013.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+from hansa import NetworkContext, Placement, RemoteProtocolError
+
+from hansa_matrix.federation.client import Client, Refused, Unreachable, path
+from hansa_matrix.federation.keyring import Keyring
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.ids import domain_of
+from hansa_matrix.proto.pdu import required_servers
+from hansa_matrix.proto.streaming.packed_pdus import unpacked
+from hansa_matrix.rooms.inbound.bounded_fetch import Errand, Errands
+from hansa_matrix.rooms.inbound.fetched_events import Fetched, Notes, listed
+from hansa_matrix.rooms.inbound.pdu_staging import Ingest
+from hansa_matrix.rooms.inbound.unverified_servers import Unverified
+from hansa_matrix.rooms.native_events import Adopted
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.state.holes import DEFINITE, TRIES, Hole, Suspects, Why
+
+_MOST = 1000
+_ASK = 20
+#: So many servers of the room are asked besides the one that sent an event.
+_OTHERS = 2
+#: So many holes before one event are looked for once more, and the state there asked for.
+_LOOKED_AT = 3
+#: Tries after which an event that is to be had, and gets no place, is passed over.
+_HAD_IN_VAIN = 4 * TRIES
+#: Rooms, reasons and servers that a hole was said of.
+_TOLD = 10_000
+
+
+def _stands(room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> bool:
+    """Whether all that an event cites is in memory, or coming: nothing is read for most."""
+    at_hand = room.events.at_hand
+    for event_id in pdu.prev_events:
+        if event_id not in coming and ((one := at_hand(event_id)) is None or not one.after):
+            return False
+    return all(event_id in coming or at_hand(event_id) is not None for event_id in pdu.auth_events)
+
+
+class GapFiller:
+    """See ``ingest.Gaps``. ``ingest`` is set once both exist."""
+
+    def __init__(self, ctx: NetworkContext, client: Client, keyring: Keyring) -> None:
+        self._ctx = ctx
+        self._server = client.server
+        self._keyring = keyring
+        self.fetched = Fetched(ctx, Errands(ctx, client), keyring)
+        self._suspects = Suspects(ctx.clock, ctx.config.gap_patience)
+        self._told: set[tuple[str, str, str]] = set()
+        self.unverified = Unverified(ctx, client.server)
+        self.ingest: Ingest | None = None
+
+    @property
+    def errands(self) -> Errands:
+        """Where others are asked."""
+        return self.fetched.errands
+
+    @errands.setter
+    def errands(self, errands: Errands) -> None:
+        """Ask through others from now on."""
+        self.fetched.errands = errands
+
+    async def lacking(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
+        """See ``ingest.Gaps.lacking``."""
+        if _stands(room, pdu, coming):
+            return []
+        prev = [e for e in pdu.prev_events if e not in coming]
+        auth = [e for e in pdu.auth_events if e not in coming]
+        found = await room.events.load([*prev, *auth], room.version)
+        unplaced = [e for e in prev if e not in found or not found[e].after]
+        lacking = [*unplaced, *(e for e in auth if e not in found)]
+        if not lacking:
+            return []
+        foreign = await room.events.foreign(lacking, room.version)  # the room's turn says what that means
+        return [e for e in lacking if e not in foreign and e not in room.holes]
+
+    async def fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
+        """See ``ingest.Gaps.fill``. Who sent the event is asked first, then others of the room."""
+        notes = Notes(origin)
+        for server in self.candidates(room, origin):
+            notes.asked.append(server)
+            try:
+                async with self.errands.to(server) as errand:
+                    if await self._unplaced(room, pdu.prev_events):
+                        await self._fill(room, pdu, errand, notes, skip=server == origin)
+                    await self.fetched.auth(room, pdu, errand, notes)
+            except (Unreachable, Refused, RemoteProtocolError) as error:
+                self._ctx.log.info("the gap before %s waits: %s", pdu.event_id, error)
+                continue
+            if not await self.lacking(room, pdu, ()):
+                return True
+        return await self._pass_over(room, pdu, notes)
+
+    def candidates(self, room: MatrixRoom, origin: str) -> list[str]:
+        """``origin``, and some others of the room at random."""
+        view = self._ctx.view(room.room_id)
+        others = {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
+        listed_ = sorted(others - {origin, self._server})
+        at = int(self._ctx.random.uniform() * len(listed_))
+        return [*([origin] if origin else []), *(listed_[at:] + listed_[:at])[:_OTHERS]]
+
+    async def _unplaced(self, room: MatrixRoom, ids: Iterable[str]) -> list[str]:
+        wanted = [e for e in ids if e not in room.holes]
+        found = await room.events.load(wanted, room.version)
+        return [e for e in wanted if e not in found or not found[e].after]
+
+    async def _fill(self, room: MatrixRoom, pdu: Pdu, errand: Errand, notes: Notes, *, skip: bool) -> None:
+        """Only who sent the event is believed that there is nothing before it to be had (``skip``): others
+        may just not have the event yet.
+        """
+        got: dict[str, Pdu] = {}
+        needed, ends = await self._traced(room, pdu, got)
+        latest = [pdu.event_id]
+        while any(e not in got for e in ends) and len(got) < _MOST:
+            before = len(got)
+            for one in await self._missing(room, errand, latest, notes):
+                got.setdefault(one.event_id, one)
+            if len(got) == before:
+                break
+            needed, ends = await self._traced(room, pdu, got)
+            latest = [e for e, one in needed.items() if set(one.prev_events) & set(ends)]
+            latest = latest[:_ASK] or [pdu.event_id]
+        early = [e for e in needed if e in notes.doubtful and not self.passable(room, e, notes)]
+        if early:
+            raise Unreachable(f"{early[0]} cannot be verified now: {notes.of(early[0])}")
+        lost = [e for e in ends if e not in got]
+        if lost and not skip:
+            raise Unreachable(f"{errand.server} does not have {lost[0]}")
+        if lost:
+            self._skipped(room, pdu, lost[0], errand.server)
+        for event_id in ends[:_ASK]:
+            await self._try_adopt(room, event_id, errand, notes)
+        await self._take(room, needed, errand, notes)
+
+    def _skipped(self, room: MatrixRoom, pdu: Pdu, lost: str, server: str) -> None:
+        """Counted once of each gap, however often it is tried, and said once of each room and server."""
+        if self._suspects.tries(room.room_id, lost):
+            return
+        self._ctx.count("matrix_gaps_skipped")
+        if self._first((room.room_id, "skipped", server)):
+            text = "a gap in %s before %s is skipped, as %s gives it; others like it are counted"
+            self._ctx.log.warning(text, room.room_id, pdu.event_id, server)
+
+    def _first(self, topic: tuple[str, str, str]) -> bool:
+        """Whether something is said for the first time of a room, a reason and a server."""
+        if topic in self._told:
+            return False
+        if len(self._told) >= _TOLD:
+            self._told.clear()
+        self._told.add(topic)
+        return True
+
+    async def _traced(
+        self, room: MatrixRoom, pdu: Pdu, got: Mapping[str, Pdu]
+    ) -> tuple[dict[str, Pdu], list[str]]:
+        """What of ``got`` lies between what we have and an event, and where that way ends without reaching
+        anything that we have: at events that are not in ``got``, or that are from before our join.
+        """
+        needed: dict[str, Pdu] = {}
+        ends: dict[str, None] = {}
+        edge = await self._unplaced(room, pdu.prev_events)
+        while edge:
+            following: dict[str, None] = {}
+            for event_id in edge:
+                one = got.get(event_id)
+                if one is None or room.head.precedes(event_id):
+                    ends[event_id] = None
+                else:
+                    needed[event_id] = one
+                    following.update(dict.fromkeys(one.prev_events))
+            edge = await self._unplaced(room, [e for e in following if e not in needed and e not in ends])
+        return needed, list(ends)
+
+    async def _missing(self, room: MatrixRoom, errand: Errand, latest: list[str], notes: Notes) -> list[Pdu]:
+        """What lies before some events. Where ids are hashes, that an event which cannot be verified is cited
+        says for certain what it follows: the way goes on behind it.
+        """
+        target = path("_matrix", "federation", "v1", "get_missing_events", room.room_id)
+        body = {
+            "latest_events": latest,
+            "earliest_events": list(room.head.extremities)[:_ASK],
+            "limit": _ASK,
+            "min_depth": 0,
+        }
+        answer = await errand.post(target, body)
+        found = await self.fetched.checked(room, listed(answer, "events")[: _ASK * 2], notes)
+        return found if room.version.named_event_ids else [*found, *notes.doubtful.values()]
+
+    async def _take(self, room: MatrixRoom, got: dict[str, Pdu], errand: Errand, notes: Notes) -> None:
+        """Through the same turn as what is pushed, oldest first."""
+        assert self.ingest is not None
+        left = sorted(got.values(), key=lambda one: (one.origin_server_ts, one.event_id))
+        placed: set[str] = set()
+        while left:
+            ready = [p for p in left if not (set(p.prev_events) & set(got)) - placed]
+            if not ready:
+                return
+            for one in (unpacked(held, room.version) for held in ready):
+                await self._adopt_all(room, one, errand, notes)
+                placed.add(one.event_id)
+                if one.event_id in notes.doubtful:
+                    citing = next((p for p in got.values() if one.event_id in p.prev_events), one)
+                    self._hole(room, one.event_id, one, notes, citing)
+                    await self.unverified.settle(room)
+                    continue
+                await self.fetched.auth(room, one, errand, notes)
+                if await self.lacking(room, one, ()) and not await self._pass_over(room, one, notes):
+                    raise Unreachable(f"what {one.event_id} stands on is not here yet")
+                inbound = await self.ingest.inbound(one, errand.server)
+                await self.ingest.submit([replace(inbound, placement=Placement.GAP)])
+                notes.taken.add(one.event_id)
+            left = [p for p in left if p.event_id not in placed]
+
+    async def _adopt_all(self, room: MatrixRoom, pdu: Pdu, errand: Errand, notes: Notes) -> None:
+        for event_id in await self._unplaced(room, pdu.prev_events):
+            if event_id not in notes.taken:
+                await self._try_adopt(room, event_id, errand, notes)
+
+    async def _try_adopt(self, room: MatrixRoom, event_id: str, errand: Errand, notes: Notes) -> None:
+        """Adopt an event if it is to be had."""
+        try:
+            await self.adopt(room, event_id, errand, notes)
+        except Refused as error:
+            self._ctx.log.info("%s does not give %s: %s", errand.server, event_id, error)
+
+    async def adopt(
+        self, room: MatrixRoom, event_id: str, errand: Errand, notes: Notes | None = None, depth: int = 0
+    ) -> None:
+        """Give an event whose past we do not have the state that servers say was before it; in a gap others
+        than the one that sent it are asked too, and none of them may contradict it. ``depth``: see
+        ``Adopted``.
+        """
+        # First the event: of what nobody gives no other server is asked for the state.
+        event = await self.fetched.one(room, event_id, errand, notes)
+        if event is None:
+            return
+        if notes is None:
+            given = await self.fetched.state_ids(room, event_id, errand)
+            state = await self.fetched.state(room, event_id, errand, given)
+        else:
+            state = await self._said(room, event_id, errand) or await room.state()
+        with contextlib.suppress(Refused):  # it is judged without what it cites, and rejected
+            await self.fetched.auth(room, event, errand, notes)
+        assert self.ingest is not None
+        inbound = await self.ingest.inbound(event, errand.server)
+        await self.ingest.submit([replace(inbound, native=Adopted(pdu=event, state=state, depth=depth))])
+
+    async def _said(self, room: MatrixRoom, event_id: str, errand: Errand) -> dict[StateKey, str] | None:
+        """The state before an event. Raises ``Unreachable`` while somebody may still tell it."""
+        others = (s for s in self.candidates(room, errand.server) if s != errand.server)
+        asked = [errand, *(self.errands.beside(server) for server in others)]
+        try:
+            return await self.fetched.agreed(room, event_id, asked, strict=False)
+        except Unreachable:
+            if self._suspects.ripe(room.room_id, event_id):
+                return None
+            raise
+
+    def passable(self, room: MatrixRoom, event_id: str, notes: Notes) -> bool:
+        """Whether an event that is not here need not be waited for any longer. Each is counted once in an
+        attempt.
+        """
+        if event_id not in notes.counted:
+            notes.counted.add(event_id)
+            if self._suspects.tried(room.room_id, event_id, notes.origin):
+                self._ctx.log.info("%s in %s: %s", event_id, room.room_id, notes.of(event_id))
+        why, pdu = notes.of(event_id), notes.doubtful.get(event_id)
+        if why in DEFINITE or self._suspects.ripe(room.room_id, event_id):
+            return True
+        if why is not Why.KEYLESS or pdu is None:
+            return False
+        servers = required_servers(pdu, room.version)
+        patience = self._ctx.config.gap_patience
+        return any(self._keyring.failing_for(server) > patience for server in servers)
+
+    async def _pass_over(self, room: MatrixRoom, pdu: Pdu, notes: Notes) -> bool:
+        """Pass over what an event lacks, if all of that has been asked for long enough; False if not."""
+        lacking = await self.lacking(room, pdu, ())
+        early = [e for e in lacking if not self.passable(room, e, notes)]
+        if early:
+            return False
+        servers = self.candidates(room, notes.origin)
+        for number, event_id in enumerate(lacking):
+            known = notes.doubtful.get(event_id)
+            if number < _LOOKED_AT and notes.of(event_id) is Why.NOT_FOUND:
+                known = await self._looked(room, event_id, servers, notes)
+            if known is not None and notes.of(event_id) is not Why.REFUSED and event_id not in notes.doubtful:
+                if self._suspects.tries(room.room_id, event_id) < _HAD_IN_VAIN:
+                    return False  # it is to be had after all: the next attempt takes it
+                notes.taken.add(event_id)  # where servers make ids it may follow itself
+            state = None
+            certain = known is not None and not room.version.named_event_ids
+            if number < _LOOKED_AT and event_id in pdu.prev_events and not certain:
+                with contextlib.suppress(Unreachable):
+                    asked = [self.errands.beside(server) for server in servers]
+                    state = await self.fetched.agreed(room, event_id, asked)
+            self._hole(room, event_id, known, notes, pdu, state)
+        await self.unverified.settle(room)
+        return True
+
+    def _hole(  # noqa: PLR0917
+        self,
+        room: MatrixRoom,
+        event_id: str,
+        known: Pdu | None,
+        notes: Notes,
+        citing: Pdu,
+        state: Mapping[StateKey, str] | None = None,
+    ) -> None:
+        """Pass over an event from now on. It is said once of each server and reason, and counted."""
+        now, why = self._ctx.clock.now(), notes.of(event_id)
+        certain = known is not None and not room.version.named_event_ids
+        hole = Hole(
+            room_id=room.room_id,
+            event_id=event_id,
+            why=why,
+            cited_by=citing.event_id,
+            origin=notes.origin,
+            since=now,
+            again=now,
+            keys=self.fetched.keys_of(room, known) if known is not None else (),
+            prev=known.prev_events if known is not None and certain else (),
+            state=state,
+        )
+        tries = max(1, self._suspects.tries(room.room_id, event_id))
+        room.holes.add(replace(hole.tried(now, notes.asked), attempts=tries))
+        self._suspects.forget(room.room_id, event_id)
+        self._ctx.count("matrix_holes", why=why.value)
+        server = domain_of(known.sender) if known is not None else notes.origin
+        if self._first((room.room_id, why.value, server)):
+            text = (
+                "%s in %s is skipped (%s, %s): the events after it are processed; others like it are counted"
+            )
+            self._ctx.log.warning(text, event_id, room.room_id, why.value, server)
+
+    async def _looked(
+        self, room: MatrixRoom, event_id: str, servers: Iterable[str], notes: Notes
+    ) -> Pdu | None:
+        """Look once more for an event, to know why it is not here."""
+        for server in servers:
+            try:
+                found = await self.fetched.one(room, event_id, self.errands.beside(server), notes)
+            except (Unreachable, RemoteProtocolError):
+                continue
+            if found is not None:
+                return found
+        return notes.doubtful.get(event_id)

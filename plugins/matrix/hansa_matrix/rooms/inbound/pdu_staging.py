@@ -1,0 +1,597 @@
+"""From a transaction to the room's turn: staged with its answer in one commit, then worked through per room.
+
+What is staged is acknowledged, so it is never forgotten: a crash finds it again, a failed fetch is repeated,
+and only checks 1 and 2 may drop it, which is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Protocol
+
+import orjson
+from hansa import (
+    Busy,
+    Conflict,
+    Delete,
+    Insert,
+    LocalProtocolError,
+    NativeId,
+    Put,
+    RefusalCode,
+    RemoteProtocolError,
+    StoreFault,
+    Submission,
+    SubmitResult,
+    Write,
+    again_on_conflict,
+    pages,
+)
+
+from hansa_matrix.conversion import content_of
+from hansa_matrix.crypto import verify
+from hansa_matrix.federation.client import Unreachable
+from hansa_matrix.federation.keyring import Keyring
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.ids import domain_of
+from hansa_matrix.proto.pdu import Signers, checked_hash, parse, signers, unsigned_by
+from hansa_matrix.rooms.inbound.backlog import Backlog, weight
+from hansa_matrix.rooms.inbound.pending_commits import Coming
+from hansa_matrix.rooms.inbound.policy_server import Policing
+from hansa_matrix.rooms.inbound.room_queue import Entry, Line
+from hansa_matrix.rooms.inbound.staging_shares import Shares
+from hansa_matrix.rooms.native_events import Arrived, Own
+from hansa_matrix.rooms.room import MatrixRoom
+
+_BATCH = 50
+#: Seconds until a room's line goes on after the database failed.
+_FAULT_WAIT = 1.0
+#: Staged rows that are read at a time.
+_LOADED = 1000
+#: Events of one room for which other servers are asked at a time.
+_FILLS = 4
+#: Of those, the ones that one server sent.
+_FILLS_OF_ONE = 2
+#: Tries after which an event no longer waits for others of the line, which may wait for it.
+_IN_LINE = 3
+
+
+class Gaps(Protocol):
+    """Who fetches what an event stands on."""
+
+    async def lacking(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
+        """The ``prev_events`` without a place in the DAG and the ``auth_events`` that are not stored, but for
+        those that are ``coming``.
+        """
+        ...
+
+    async def fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
+        """Have the event's ``prev_events`` and ``auth_events`` in the store, with states; False if that
+        cannot be now.
+        """
+        ...
+
+
+class Ingest:
+    """Everything that waits to be judged, a line per room."""
+
+    def __init__(  # all that stands between a transaction and a turn
+        self, own: Own, keyring: Keyring, gaps: Gaps, policing: Policing, shares: Shares
+    ) -> None:
+        self._own = own
+        self._ctx = own.ctx
+        self._keyring = keyring
+        self._gaps = gaps
+        self._policing = policing
+        self._shares = shares
+        #: Staged rows that stay though their events have left the line: tried again at the next start.
+        self._left: set[int] = set()
+        self._lines: dict[str, Line] = {}
+        self._backlog = Backlog()
+        self._coming = Coming()
+        self._at = 0
+        self.room_of: Callable[[str], MatrixRoom | None] = lambda _: None
+        #: Waits while a room is being entered; False if that takes too long for a request.
+        self.entered: Callable[[str], Awaitable[bool]] | None = None
+        self.blocked: Callable[[str], bool] = lambda _: False
+        #: Is told of an event that was accepted and is shown.
+        self.arrived: Callable[[Pdu], None] = lambda _: None
+        #: Is told of a room in whose line nobody waits any more.
+        self.settled: Callable[[MatrixRoom], Awaitable[None]] | None = None
+        #: Takes an event of a room that we are not in; False if it means nothing to us.
+        self.elsewhere: Callable[[Mapping[str, Any]], Awaitable[bool]] | None = None
+        #: Told of the servers without whose keys an event could not be verified.
+        self.unverified: Callable[[MatrixRoom, set[str]], Awaitable[None]] | None = None
+
+    async def load(self, rooms: Sequence[MatrixRoom]) -> None:
+        """Take up what was acknowledged before a restart."""
+        for room in rooms:
+            line = self._lines.setdefault(room.room_id, Line(self._backlog))
+            await self._taken_up(room, line)
+            if len(line):
+                self._go(room, line)
+
+    async def _taken_up(self, room: MatrixRoom, line: Line) -> None:
+        async for rows in pages(self._ctx.store, "staged", equal=(room.room_id,), size=_LOADED):
+            for row in rows:
+                pdu = parse(orjson.loads(row.body), room.version)
+                at, origin = int(row.key[1]), str(row.fields["origin"])
+                line.put(Entry(at, pdu, origin))
+                self._shares.add(room.room_id, origin)
+                self._at = max(self._at, at)
+        self._measure()
+
+    def _measure(self) -> None:
+        self._ctx.gauge("matrix_waiting", self._shares.waiting)
+        self._ctx.gauge("matrix_waiting_bytes", self._backlog.bytes)
+
+    def _released(self, room_id: str, gone: Iterable[Entry]) -> None:
+        """Entries have left the line; those whose row stays keep their part of the share."""
+        for entry in gone:
+            if entry.at not in self._left:
+                self._shares.remove(room_id, entry.origin)
+        self._measure()
+
+    def waiting(self, room_id: str) -> int:
+        """How many PDUs of a room wait."""
+        line = self._lines.get(room_id)
+        return len(line) if line is not None else 0
+
+    async def skip(self, room_id: str, event_id: str) -> bool:
+        """Give an event up that was acknowledged and cannot be judged; False if none of that id waits."""
+        line = self._lines.get(room_id)
+        entry = line.remove(event_id) if line is not None else None
+        if entry is None:
+            return False
+        await self._ctx.store.commit([Delete("staged", (room_id, entry.at))])
+        self._released(room_id, [entry])
+        self._ctx.count("matrix_pdus", status="skipped")
+        self._ctx.log.warning("%s is skipped, as an operator wants it", event_id)
+        return True
+
+    def stuck(self, room_id: str) -> list[tuple[str, str, int]]:
+        """``(event id, origin, attempts)`` of what waits in a room, 100 at most."""
+        line = self._lines.get(room_id)
+        return [(e.pdu.event_id, e.origin, e.tries) for e in line.waiting()[:100]] if line else []
+
+    async def take(self, origin: str, txn: str, pdus: Sequence[Any]) -> bytes:
+        """Stage a transaction's PDUs and keep its answer; a repeated transaction is answered as before, and
+        nothing of it is taken. Raises ``Busy`` before anything is taken.
+        """
+        answer: dict[str, dict[str, str]] = {}
+        fresh: list[tuple[MatrixRoom, Pdu]] = []
+        named = [obj.get("room_id") for obj in pdus if isinstance(obj, dict)]
+        for name in dict.fromkeys(n for n in named if isinstance(n, str)):
+            if self.entered is not None and not await self.entered(name):
+                raise Busy("the room is being entered", after=5.0)
+        await self._read(name for name in named if isinstance(name, str))
+        for obj in pdus:
+            room_id = obj.get("room_id") if isinstance(obj, dict) else None
+            room = self.room_of(room_id) if isinstance(room_id, str) else None
+            if room is None or not room.resident:
+                mine = self.elsewhere is not None and isinstance(obj, dict) and await self.elsewhere(obj)
+                self._ctx.count("matrix_pdus", status="rescinded" if mine else "unknown_room")
+                continue
+            if self.blocked(room.room_id):
+                self._ctx.count("matrix_pdus", status="blocked")
+                continue
+            try:
+                pdu = parse(obj, room.version)
+            except RemoteProtocolError as error:
+                self._ctx.count("matrix_pdus", status="dropped")
+                self._ctx.log.info("dropped a PDU from %s: %s", origin, error.reason)
+                continue
+            if not await room.allows(origin):
+                self._ctx.count("matrix_pdus", status="barred")
+                answer[pdu.event_id] = {"error": f"{origin} is barred from that room by its server ACL"}
+                continue
+            if pdu.type == "m.room.create":
+                self._ctx.count("matrix_pdus", status="dropped")
+                self._ctx.log.info("dropped a PDU from %s: a room is created once", origin)
+                continue
+            answer[pdu.event_id] = {}
+            fresh.append((room, pdu))
+        more = Counter(room.room_id for room, _ in fresh)
+        if full := self._shares.full(origin, more):
+            self._ctx.count("matrix_pdus_refused", full=full)
+            raise Busy("too many events wait", after=2.0)
+        size = sum(weight(pdu) for _, pdu in fresh)
+        if self._backlog.full(origin, size):
+            self._ctx.count("matrix_backlog_full")
+            raise Busy("the events that wait take too much memory", after=5.0)
+        body = orjson.dumps({"pdus": answer})
+        receipt = Insert("txn", (origin, txn), body, {"ts": self._ctx.clock.now()})
+        try:
+            with self._backlog.reserved(origin, size):
+                settled = await self._at_once(origin, receipt, fresh)
+                if not settled:
+                    await self._stage(origin, receipt, fresh)
+            if not settled:
+                self._measure()
+        except Conflict:
+            before = await self._ctx.store.get("txn", (origin, txn))
+            if before is None:
+                raise
+            return before.body
+        return body
+
+    async def _read(self, named: Iterable[str]) -> None:
+        """Raises ``Busy`` where a room that we are in is not in memory, because it was entered where we did
+        not see it: what is acknowledged would be lost.
+        """
+        missing = [(name,) for name in dict.fromkeys(named) if self.room_of(name) is None]
+        rows = await self._ctx.store.get_many("room", missing) if missing else {}
+        if any(orjson.loads(row.body)["resident"] for row in rows.values()):
+            self._ctx.count("matrix_rooms_unread")
+            raise Busy("the room is not read yet", after=5.0)
+
+    async def _at_once(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> bool:
+        """Judge the PDUs of a transaction in the commit that keeps its answer, where nobody has to be waited
+        for: one room, in whose line nobody is, all that they stand on and every key at hand, no policy.
+        False if they are to be staged.
+        """
+        if not 0 < len(fresh) <= _BATCH or self._ctx.governed or len({room.room_id for room, _ in fresh}) > 1:
+            return False
+        room = fresh[0][0]
+        line = self._lines.setdefault(room.room_id, Line(self._backlog))
+        names = {(room.room_id, pdu.event_id) for _, pdu in fresh}
+        if len(line) or line.running or any(name in self._coming for name in names):
+            return False
+        entries = [Entry(0, pdu, origin) for _, pdu in fresh if room.events.at_hand(pdu.event_id) is None]
+        if len(names) < len(fresh) or len(entries) < len(fresh):
+            return False
+        line.running = True
+        try:
+            with self._coming.writing(names):
+                return await self._judged_at_once(room, receipt, entries)
+        except (Conflict, StoreFault):
+            raise
+        except Exception:  # noqa: BLE001  # what is staged is tried again, each alone
+            return False
+        finally:
+            line.running = False
+            if len(line):
+                self._go(room, line)
+
+    async def _judged_at_once(self, room: MatrixRoom, receipt: Insert, entries: Sequence[Entry]) -> bool:
+        await self._foresee(room, entries)
+        items: list[Submission] = []
+        expected: set[str] = set()
+        policed = await self._policing.of(room) is not None
+        for entry in entries:
+            needed = signers(entry.pdu, room.version)
+            if (
+                (not self._keyring.at_hand(needed.keys, needed.at) and await self._keyless(room, entry))
+                or await self._gaps.lacking(room, entry.pdu, expected)
+                or (policed and await self._unsigned(room, entry))
+            ):
+                return False
+            if (good := await self.verified(room, entry.pdu, needed)) is not None:
+                items.append(await self.inbound(good, entry.origin))
+                expected.add(good.event_id)
+        if not items:
+            await self._ctx.store.commit([receipt])
+            return True
+        await self._settle(items, await self._ctx.submit(items, receipt=receipt))
+        if self.settled is not None:
+            await self.settled(room)
+        return True
+
+    async def _stage(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> None:
+        """Keep a transaction with its answer. What another one is keeping or judging at this moment may yet
+        be lost: it is waited for, and nothing rests on it before.
+        """
+        names = {(room.room_id, pdu.event_id) for room, pdu in fresh}
+        await self._coming.others(names)
+        with self._coming.writing(names):
+            await again_on_conflict(partial(self._numbered, origin, receipt, fresh), collections={"staged"})
+
+    async def _numbered(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> None:
+        try:
+            await self._staged(origin, receipt, fresh)
+        except Conflict as lost:
+            if lost.collection == "staged":  # another gave the number to a PDU of that room
+                rows = await self._ctx.store.scan("staged", equal=lost.key[:1], limit=1, reverse=True)
+                self._at = max(self._at, *(int(row.key[1]) for row in rows), int(lost.key[1]))
+            raise
+
+    async def _staged(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> None:
+        writes: list[Write] = [receipt]
+        staged: dict[tuple[str, str], tuple[MatrixRoom, int, Pdu]] = {}
+        completed: list[tuple[Entry, Pdu]] = []
+        for room, pdu in fresh:
+            known = room.events.at_hand(pdu.event_id)
+            line = self._lines.setdefault(room.room_id, Line(self._backlog))
+            settled = known is not None and known.after and not known.unwanted
+            if pdu.event_id in line.ids:
+                entry = line.find(pdu.event_id)
+                if entry is not None and (
+                    _by_its_own(origin, entry, pdu) or await self._policing.completes(room, entry.pdu, pdu)
+                ):
+                    fields = {"event_id": pdu.event_id, "origin": entry.origin}
+                    writes.append(Put("staged", (room.room_id, entry.at), pdu.wire, fields))
+                    completed.append((entry, pdu))
+                continue
+            name = (room.room_id, pdu.event_id)
+            if settled or name in staged:
+                continue
+            self._at = max(self._at + 1, self._ctx.clock.now() * 1000)
+            fields = {"event_id": pdu.event_id, "origin": origin}
+            writes.append(Insert("staged", (room.room_id, self._at), pdu.wire, fields))
+            staged[name] = (room, self._at, pdu)
+        await self._ctx.store.commit(writes)
+        for entry, pdu in completed:
+            entry.pdu, entry.unwanted = pdu, ""
+        for room, at, pdu in staged.values():
+            line = self._lines[room.room_id]
+            line.put(Entry(at, pdu, origin))
+            self._shares.add(room.room_id, origin)
+            self._go(room, line)
+
+    def _go(self, room: MatrixRoom, line: Line) -> None:
+        if not line.running:
+            line.running = True
+            self._ctx.spawn(partial(self._work, room, line), f"ingest {room.room_id}")
+
+    def _spawn(
+        self,
+        work: Callable[[MatrixRoom, Line, Entry], Coroutine[Any, Any, None]],
+        room: MatrixRoom,
+        line: Line,
+        entry: Entry,
+        what: str,
+    ) -> None:
+        self._ctx.spawn(partial(work, room, line, entry), f"{what} {entry.pdu.event_id}")
+
+    async def _work(self, room: MatrixRoom, line: Line) -> None:
+        try:
+            while len(line):
+                await line.ready(self._ctx.clock)
+                batch = line.front(_BATCH)
+                try:
+                    done = await self._judge(room, batch)
+                except StoreFault:  # what was acknowledged waits until it can be stored what becomes of it
+                    await asyncio.sleep(_FAULT_WAIT)
+                    continue
+                self._released(room.room_id, line.done(done))
+                if done and not line.front(1) and self.settled is not None:
+                    with suppress(StoreFault):  # the next time that all is done
+                        await self.settled(room)
+                if done or not batch:
+                    continue
+                # What the first one stands on has to be asked for: the others pass it meanwhile.
+                entry = line.take()
+                try:
+                    lacking = await self._gaps.lacking(room, entry.pdu, ())
+                    busy = len(line.held) > _FILLS or line.held_of(entry.origin) > _FILLS_OF_ONE
+                    if not busy and await self._keyless(room, entry):
+                        self._spawn(self._ask_keys, room, line, entry, "keys of")
+                    elif (
+                        not lacking
+                        and not await self._keyless(room, entry)
+                        and await self._unsigned(room, entry)
+                    ):
+                        self._spawn(self._ask, room, line, entry, "policy on")
+                    elif busy or (entry.tries < _IN_LINE and self._in_line(room, line, lacking)):
+                        self._give_back(line, entry, ready=False)
+                    else:
+                        self._spawn(self._fill, room, line, entry, "gap before")
+                except StoreFault:
+                    self._give_back(line, entry, ready=False)
+        finally:
+            line.running = False
+
+    def _in_line(self, room: MatrixRoom, line: Line, ids: Iterable[str]) -> bool:
+        """Whether all of these wait here, or are about to."""
+        return all(one in line.ids or (room.room_id, one) in self._coming for one in ids)
+
+    async def _fill(self, room: MatrixRoom, line: Line, entry: Entry) -> None:
+        """Ask for what an event lacks, as long as that takes: its room's line goes on."""
+        filled = False
+        try:
+            filled = await self._gaps.fill(room, entry.pdu, entry.origin)
+        except StoreFault as fault:
+            self._ctx.log.info("%s is filled in later: %s", entry.pdu.event_id, fault)
+        except Exception as error:  # noqa: BLE001  # as in _judge
+            self._failed(entry.pdu.event_id, error)
+        finally:
+            self._give_back(line, entry, ready=filled)
+
+    async def _keyless(self, room: MatrixRoom, entry: Entry) -> bool:
+        """Whether keys have to be asked for, which keeps nobody else in the room waiting."""
+        if entry.keyed:
+            return False
+        needed = signers(entry.pdu, room.version)
+        for server, key_id in needed.keys:
+            key = self._keyring.get(server, key_id)
+            if key is None or key.valid_until < needed.at:
+                return not await self._keyring.has(needed.keys, needed.at)
+        return False
+
+    async def _ask_keys(self, room: MatrixRoom, line: Line, entry: Entry) -> None:
+        """Ask once, however that ends: without the keys the event is dropped at its turn."""
+        pdu = entry.pdu
+        try:
+            needed = signers(pdu, room.version)
+            await self._keyring.need(needed.keys, needed.at, share=entry.origin)
+        except StoreFault as fault:  # nobody was asked
+            self._ctx.log.info("the keys of %s are asked for later: %s", pdu.event_id, fault)
+            self._give_back(line, entry, ready=False)
+            return
+        except Exception as error:  # noqa: BLE001  # as in _judge
+            self._failed(pdu.event_id, error)
+        entry.keyed = True
+        self._give_back(line, entry, ready=True)
+
+    async def _unsigned(self, room: MatrixRoom, entry: Entry) -> bool:
+        """Whether the room's policy server has to be asked about an event."""
+        return not entry.unwanted and await self._policing.lacking(room, entry.pdu) is not None
+
+    async def _ask(self, room: MatrixRoom, line: Line, entry: Entry) -> None:
+        """Ask once, however that ends: a policy server that is dead does not stall its rooms."""
+        before = signed = entry.pdu
+        why = ""
+        try:
+            signed = await self._policing.signed(room, before)
+        except (RemoteProtocolError, Unreachable) as error:
+            why = str(error)[:200] or "refused"
+        except StoreFault as fault:  # nobody was asked
+            self._ctx.log.info("it is asked about %s later: %s", before.event_id, fault)
+            self._give_back(line, entry, ready=False)
+            return
+        except Exception as error:  # noqa: BLE001  # as in _judge
+            self._failed(entry.pdu.event_id, error)
+            why = "it could not be asked about"
+        if entry.pdu is before:  # else it came again meanwhile, with the signature
+            entry.pdu, entry.unwanted = signed, why
+        self._give_back(line, entry, ready=True)
+
+    def _give_back(self, line: Line, entry: Entry, *, ready: bool) -> None:
+        gone = line.give_back(entry, self._ctx.clock.monotonic(), ready=ready)
+        if gone is not None:  # its row stays
+            self._left.add(gone.at)
+            self._ctx.count("matrix_pdus", status="set_aside")
+            self._ctx.log.warning("%s waits for the next start", gone.pdu.event_id)
+
+    async def verified(self, room: MatrixRoom, pdu: Pdu, needed: Signers | None = None) -> Pdu | None:
+        """Checks 2 and 3; None for an event to drop. ``needed`` saves finding out who signs it."""
+        servers, keys, at = needed or signers(pdu, room.version)
+        if not self._keyring.at_hand(keys, at):
+            await self._keyring.need(keys, at)
+        problem = unsigned_by(pdu, room.version, self._keyring.get, verify, servers)
+        if problem is None:
+            return checked_hash(pdu, room.version)
+        if self.unverified is not None:
+            known = {server for server, key in keys if self._keyring.get(server, key)}
+            await self.unverified(room, set(servers) - known)
+        self._ctx.count("matrix_pdus", status="dropped")
+        self._ctx.log.info("dropped %s: %s", pdu.event_id, problem)
+        return None
+
+    async def _judge(self, room: MatrixRoom, batch: Sequence[Entry]) -> int:
+        """Judge from the front of the line; how many are done with."""
+        items: list[Submission] = []
+        drops: list[Write] = []
+        expected: set[str] = set()
+        taken = 0
+        await self._foresee(room, batch)
+        for entry in batch:
+            pdu, origin, row = entry.pdu, entry.origin, (room.room_id, entry.at)
+            try:
+                if await self._keyless(room, entry):
+                    break
+                good = await self.verified(room, pdu)
+                if entry.pdu is not pdu:  # it came again meanwhile
+                    break
+                if good is None:
+                    drops.append(Delete("staged", row))
+                elif await self._gaps.lacking(room, good, expected) or await self._unsigned(room, entry):
+                    break
+                else:
+                    items.append(await self.inbound(good, origin, row, unwanted=entry.unwanted))
+                    expected.add(good.event_id)
+            except StoreFault:
+                raise
+            except Exception as error:  # noqa: BLE001  # one event must not end the network, at every start anew
+                self._failed(pdu.event_id, error)
+                self._left.add(entry.at)
+            taken += 1
+        if drops:
+            await self._ctx.store.commit(drops)
+        if items:
+            await self.submit(items)
+        return taken
+
+    async def _foresee(self, room: MatrixRoom, batch: Sequence[Entry]) -> None:
+        """Read what several events stand on in one go."""
+        if len(batch) < 2:
+            return
+        cited = {e for one in batch for e in (*one.pdu.prev_events, *one.pdu.auth_events)}
+        cited -= {one.pdu.event_id for one in batch}
+        try:
+            await room.events.load(cited, room.version)
+        except StoreFault:  # nothing is judged now
+            raise
+        except Exception:  # those that it concerns fail by themselves
+            self._ctx.log.exception("reading ahead in %s", room.room_id)
+
+    def _failed(self, event_id: str, error: Exception) -> None:
+        """A bug of ours: the event's row stays, and is tried again at the next start."""
+        self._ctx.count("matrix_pdus", status="failed")
+        self._ctx.log.error("%s could not be judged", event_id, exc_info=error)
+
+    async def submit(self, items: Sequence[Submission]) -> None:
+        """Into the core, patiently: what is acknowledged is not given up for load."""
+        while True:
+            try:
+                outcomes = await self._ctx.submit(items)
+            except Busy as busy:
+                await asyncio.sleep(busy.after)
+            except LocalProtocolError as error:
+                if len(items) == 1:
+                    self._failed(items[0].origin.id, error)
+                    native = items[0].native
+                    self._left.update(
+                        native.staged[1:] if isinstance(native, Arrived) and native.staged else ()
+                    )
+                    return
+                for item in items:
+                    await self.submit([item])
+                return
+            else:
+                await self._settle(items, outcomes)
+                return
+
+    async def _settle(self, items: Sequence[Submission], outcomes: Sequence[SubmitResult]) -> None:
+        """Remove the staged rows that no turn removed; say what was refused."""
+        stale: list[Write] = []
+        for item, outcome in zip(items, outcomes, strict=True):
+            if outcome.refusal is not None:
+                self._ctx.count("matrix_pdus", status="refused")
+                self._ctx.log.info("refused %s: %s", item.origin.id, outcome.refusal.text)
+            if isinstance(item.native, Arrived) and outcome.event is not None and not outcome.duplicate:
+                self.arrived(item.native.pdu)
+            staged = item.native.staged if isinstance(item.native, Arrived) else None
+            if staged and (outcome.duplicate or _final(outcome)):
+                stale.append(Delete("staged", staged))
+            elif staged and outcome.refusal is not None:
+                self._left.add(staged[1])
+        if stale:
+            await self._ctx.store.commit(stale)
+
+    async def inbound(
+        self,
+        pdu: Pdu,
+        origin: str,
+        staged: tuple[str, int] | None = None,
+        *,
+        handshake: bool = False,
+        unwanted: str = "",
+    ) -> Submission:
+        """What the core is told of a PDU."""
+        if not pdu.room_id:
+            raise LocalProtocolError(f"{pdu.event_id} has no room")
+        return Submission(
+            origin=NativeId(self._ctx.id, pdu.event_id),
+            room=NativeId(self._ctx.id, pdu.room_id),
+            sender=NativeId(self._ctx.id, pdu.sender),
+            content=await content_of(pdu, self._own.views.home_of),
+            ts=pdu.origin_server_ts,
+            native=Arrived(pdu=pdu, origin=origin, staged=staged, handshake=handshake, unwanted=unwanted),
+        )
+
+
+def _by_its_own(origin: str, waiting: Entry, pdu: Pdu) -> bool:
+    """Whether the server whose event it is sends another copy of one that waits in somebody else's: that may
+    have other content or signatures, by which it is cut or dropped.
+    """
+    return origin == domain_of(pdu.sender) != waiting.origin and waiting.pdu.wire != pdu.wire
+
+
+def _final(outcome: SubmitResult) -> bool:
+    """True for a refusal that will be the same at the next start."""
+    return outcome.refusal is not None and outcome.refusal.code is not RefusalCode.UNREACHABLE

@@ -1,0 +1,98 @@
+"""Asking a room's policy server. SPEC: server-server API, "Policy Servers"; P-1 to P-6.
+
+A server that does not answer is not asked again for a while: what comes meanwhile is soft-failed at once, and
+what our own people say is refused.
+"""
+
+from __future__ import annotations
+
+from hansa import CircuitBreaker, LruCache, RemoteProtocolError
+
+from hansa_matrix.crypto import verify
+from hansa_matrix.federation.client import Client, Refused, Unreachable
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.servers.policy_server import PolicyServer, exempt, recommended, with_recommendation
+from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.room import MatrixRoom
+
+_SIGN = "/_matrix/policy/v1/sign"
+#: Seconds for one answer; failures in a row after which a server is left alone, and for how long (s).
+_WITHIN, _FAILURES, _ALONE_FOR = 15.0, 3, 60.0
+#: Servers that failed last and are remembered.
+_MAX_BREAKERS = 1000
+
+
+class Policing:
+    """Which events need a signature, and getting it."""
+
+    def __init__(self, own: Own, client: Client) -> None:
+        self._own = own
+        self._ctx = own.ctx
+        self._client = client
+        self._breakers: LruCache[str, CircuitBreaker] = LruCache(_MAX_BREAKERS)
+
+    async def of(self, room: MatrixRoom) -> PolicyServer | None:
+        """The policy server of a room, if it has one that is in it and is not ourselves."""
+        server = await room.policy()
+        if server is None or server.via == self._own.server:
+            return None
+        view = self._ctx.view(room.room_id)
+        return server if view is not None and (self._ctx.id, server.via) in view.joined_servers else None
+
+    async def lacking(self, room: MatrixRoom, pdu: Pdu) -> PolicyServer | None:
+        """The policy server whose signature an event has to have and has not."""
+        if exempt(pdu.type, pdu.state_key):
+            return None
+        server = await self.of(room)
+        if server is None or recommended(pdu, room.version, server, verify):
+            return None
+        return server
+
+    async def completes(self, room: MatrixRoom, one: Pdu, again: Pdu) -> bool:
+        """Whether ``again``, the same event, has the signature that ``one`` lacks."""
+        return await self.lacking(room, one) is not None and await self.lacking(room, again) is None
+
+    async def sent(self, room: MatrixRoom, pdu: Pdu) -> Pdu:
+        """As ``signed`` for an event that somebody wants to send; but nobody is kept in a room whose policy
+        server does not recommend that they leave.
+        """
+        try:
+            return await self.signed(room, pdu)
+        except (RemoteProtocolError, Unreachable):
+            if (pdu.type, pdu.state_key, pdu.membership) == (MEMBER, pdu.sender, "leave"):
+                return pdu
+            raise
+
+    async def signed(self, room: MatrixRoom, pdu: Pdu) -> Pdu:
+        """The event with the signature that it needs. Raises ``Refused`` if the policy server does not
+        recommend it, ``Unreachable`` if it does not say.
+        """
+        server = await self.lacking(room, pdu)
+        if server is None:
+            return pdu
+        breaker = self._breakers.get(server.via)
+        if breaker is not None and breaker.is_open:
+            raise Unreachable(f"the room's policy server {server.via} does not answer")
+        try:
+            answer = await self._client.request("POST", server.via, _SIGN, pdu.raw, seconds=_WITHIN)
+        except Refused:
+            self._breakers.pop(server.via)
+            self._ctx.count("matrix_policy_refused")
+            raise
+        except (Unreachable, RemoteProtocolError) as error:
+            self._ctx.count("matrix_policy_failed")
+            self._failed(server.via)
+            detail = f"the room's policy server does not answer: {getattr(error, 'detail', error)}"
+            raise Unreachable("the room's policy server does not answer", detail=detail) from error
+        self._breakers.pop(server.via)
+        signed = with_recommendation(pdu, room.version, server, answer)
+        if signed is None or not recommended(signed, room.version, server, verify):
+            self._ctx.count("matrix_policy_refused")
+            raise Refused(f"the room's policy server {server.via} gave no valid signature", hint=403)
+        return signed
+
+    def _failed(self, server: str) -> None:
+        breaker = self._breakers.get(server) or CircuitBreaker(self._ctx.clock, _FAILURES, _ALONE_FOR)
+        breaker.failed()
+        self._breakers.put(server, breaker)

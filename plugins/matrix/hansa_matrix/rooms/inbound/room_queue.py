@@ -1,0 +1,145 @@
+"""The events of one room that wait to be judged. One that cannot be judged now steps aside for a while, and
+nobody behind it waits for what its sender may never give.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from dataclasses import dataclass
+
+from hansa import Backoff, Clock
+
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.rooms.inbound.backlog import Backlog, weight
+
+#: How long an event that could not be judged waits until it is tried again.
+RETRY = Backoff(first=1.0, most=60.0)
+#: So many may stand aside; beyond that the one that has for longest is let go of until the next start.
+MOST_ASIDE = 500
+
+
+@dataclass(slots=True)
+class Entry:
+    """``at`` is the key of its staged row, ``origin`` the server that sent it."""
+
+    at: int
+    pdu: Pdu
+    origin: str
+    tries: int = 0
+    #: When it is tried again (monotonic seconds).
+    again: float = 0.0
+    #: See ``Arrived.unwanted``.
+    unwanted: str = ""
+    #: Whether the keys that it needs were asked for.
+    keyed: bool = False
+    #: Bytes of memory.
+    size: int = 0
+
+
+class Line:
+    """First come, first served, except for those that stand aside."""
+
+    def __init__(self, backlog: Backlog | None = None) -> None:
+        self._backlog = backlog or Backlog()
+        self.ids: set[str] = set()
+        self.running = False
+        #: Entries for which somebody is asking other servers.
+        self.held: dict[str, Entry] = {}
+        self._waiting: deque[Entry] = deque()
+        self._aside: list[Entry] = []
+        self._news = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._aside) + len(self.held)
+
+    def put(self, entry: Entry) -> None:
+        """At the end."""
+        self.ids.add(entry.pdu.event_id)
+        entry.size = weight(entry.pdu)
+        self._backlog.change(entry.origin, entry.size)
+        self._waiting.append(entry)
+        self._news.set()
+
+    def front(self, most: int) -> list[Entry]:
+        """The next ones; none if all stand aside."""
+        return [self._waiting[i] for i in range(min(most, len(self._waiting)))]
+
+    def done(self, count: int) -> list[Entry]:
+        """The first ones are judged: who stands aside for one of them need not wait any longer."""
+        gone = [self._waiting.popleft() for _ in range(count)]
+        for entry in gone:
+            self._backlog.change(entry.origin, -entry.size)
+        judged = {entry.pdu.event_id for entry in gone}
+        self.ids -= judged
+        for entry in self._aside:
+            if not judged.isdisjoint(entry.pdu.prev_events):
+                entry.again = 0.0
+        return gone
+
+    def step_aside(self, now: float) -> Entry | None:
+        """The first one cannot be judged now. The one that is let go of for it, if there are too many."""
+        return self.give_back(self.take(), now, ready=False)
+
+    def take(self) -> Entry:
+        """Take the first one out of the line while what it lacks is asked for; ``give_back`` it."""
+        entry = self._waiting.popleft()
+        self.held[entry.pdu.event_id] = entry
+        return entry
+
+    def give_back(self, entry: Entry, now: float, *, ready: bool) -> Entry | None:
+        """It is judged next if it is ``ready``, else tried again after a while. The one that is let go of
+        for it, if too many stand aside.
+        """
+        self.held.pop(entry.pdu.event_id, None)
+        entry.again = 0.0 if ready else now + RETRY.delay(entry.tries + 1)
+        entry.tries += not ready
+        self._aside.append(entry)
+        self._news.set()
+        if len(self._aside) <= MOST_ASIDE:
+            return None
+        longest = max(self._aside, key=lambda one: one.tries)
+        self._aside.remove(longest)
+        self.ids.discard(longest.pdu.event_id)
+        self._backlog.change(longest.origin, -longest.size)
+        return longest
+
+    def held_of(self, origin: str) -> int:
+        """For how many events of a server somebody is asking other servers."""
+        return sum(entry.origin == origin for entry in self.held.values())
+
+    def remove(self, event_id: str) -> Entry | None:
+        """Take out one that nobody asks for at the moment; None if it is not here."""
+        for queue in (self._waiting, self._aside):
+            for entry in queue:
+                if entry.pdu.event_id == event_id:
+                    queue.remove(entry)
+                    self.ids.discard(event_id)
+                    self._backlog.change(entry.origin, -entry.size)
+                    return entry
+        return None
+
+    def find(self, event_id: str) -> Entry | None:
+        """The entry of an event, wherever it waits."""
+        waits = (e for queue in (self._waiting, self._aside) for e in queue if e.pdu.event_id == event_id)
+        return self.held.get(event_id) or next(waits, None)
+
+    def waiting(self) -> list[Entry]:
+        """Everything that waits here."""
+        return [*self._waiting, *self._aside]
+
+    async def ready(self, clock: Clock) -> None:
+        """Wait until there is somebody at the front, or it is time to try one that stands aside."""
+        now = clock.monotonic()
+        due = [entry for entry in self._aside if entry.again <= now]
+        if due:
+            self._aside = [entry for entry in self._aside if entry.again > now]
+            self._waiting.extend(due)
+        if self._waiting or not (self._aside or self.held):
+            return
+        self._news.clear()
+        wait = min(entry.again for entry in self._aside) - now if self._aside else None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._news.wait()

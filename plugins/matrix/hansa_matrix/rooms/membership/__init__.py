@@ -1,0 +1,1 @@
+"""Joins, invites, knocks and leaves with other servers. SPEC: server-server API, "Joining Rooms"."""

@@ -1,0 +1,64 @@
+"""Joins of restricted rooms that we are in, but where another resident has to let people in.
+
+SPEC: server-server API, "Restricted rooms": a resident none of whose people may invite says
+``M_UNABLE_TO_GRANT_JOIN``, and the next one is asked. What holds for a stranger's server holds for ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hansa import CannotOpenRoom, SubmitResult
+
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.rooms.inbound.pdu_staging import Gaps, Ingest
+from hansa_matrix.rooms.membership.remote_membership import Membership
+from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.room import MatrixRoom
+
+#: Servers that are asked for one join.
+_MOST = 10
+
+
+class Granted:
+    """The handshake of a join, of a room whose state is here already."""
+
+    def __init__(self, own: Own, membership: Membership, ingest: Ingest, gaps: Gaps) -> None:
+        self._own = own
+        self._ctx = own.ctx
+        self._membership = membership
+        self._ingest = ingest
+        self._gaps = gaps
+
+    async def join(self, room: MatrixRoom, user: str, via: Sequence[str]) -> SubmitResult:
+        """Bring somebody of ours in by another resident, of ``via`` after those whose people may invite.
+        Raises ``CannotOpenRoom`` if none lets them in.
+        """
+        servers = list(dict.fromkeys([*await self._residents(room), *via]))[:_MOST]
+        try:
+            join, server = await self._membership.granted(room.room_id, user, servers)
+        except CannotOpenRoom:
+            self._ctx.count("matrix_joins_granted", result="refused")
+            raise
+        self._ctx.count("matrix_joins_granted", result="granted")
+        if await self._gaps.lacking(room, join, ()):
+            await self._gaps.fill(room, join, server)
+        inbound = await self._ingest.inbound(join, server, handshake=True)
+        (outcome,) = await self._ctx.submit([inbound])
+        return outcome
+
+    async def _residents(self, room: MatrixRoom) -> list[str]:
+        """The other servers of the room, first those of people who may invite, the mightiest first."""
+        state = await room.state()
+        known: dict[tuple[str, str], Pdu] = await room.events_of(state, [POWER_LEVELS_KEY])
+        levels = room.levels(known[CREATE_KEY], known.get(POWER_LEVELS_KEY), room.version)
+        view = self._ctx.view(room.room_id)
+        servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
+        servers.discard(self._own.server)
+        users = [key[1] for key in state if key[0] == MEMBER and ids.domain_of(key[1]) in servers]
+        users = [user for user in users if levels.user(user) >= levels.invite]
+        users.sort(key=lambda user: (-levels.user(user), user))
+        granting = [ids.domain_of(user) async for user in room.joined_of(state, users)]
+        return list(dict.fromkeys([*granting, *sorted(servers)]))

@@ -1,0 +1,446 @@
+"""Entering and leaving rooms that live elsewhere. SPEC: server-server API, "Joining", "Leaving Rooms"."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from hansa import (
+    Busy,
+    CannotOpenRoom,
+    Crossing,
+    DirectoryQuery,
+    Join,
+    Knock,
+    NativeId,
+    NetworkContext,
+    Refusal,
+    RefusalCode,
+    RemoteProtocolError,
+    Write,
+    again_on_conflict,
+    refusal_by,
+)
+
+from hansa_matrix.bounds.fair_slots import Bounds, Shares
+from hansa_matrix.crypto import verify
+from hansa_matrix.federation.client import Client, Refused, Unreachable, path
+from hansa_matrix.federation.keyring import Keyring
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.pdu import finish, key_ids, needed_at, required_servers, unsigned_by
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion, version_of
+from hansa_matrix.proto.send_join import JoinAnswer, JoinReader, check_template, joined
+from hansa_matrix.rooms.event_store import Events, RoomEvents, Status, Stored
+from hansa_matrix.rooms.inbound import outliers
+from hansa_matrix.rooms.inbound.early_checks import EarlyChecks
+from hansa_matrix.rooms.membership.send_membership import send_join, send_leave
+from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.room import BEHIND, FIRST, GAP, Head, MatrixRoom
+
+_NOTHING: Mapping[str, Any] = {}
+INCOMPATIBLE = "M_INCOMPATIBLE_ROOM_VERSION"
+#: A room is joined without those whose server gives no key, but not for one lost request (s).
+_KEY_PAUSES = (1.0, 4.0, 10.0)
+
+#: Rooms that are entered at a time: each may hold 256 MiB until it is kept.
+JOINS = Bounds(in_all=4, each={"person": 2, "server": 2}, waiting=20)
+#: Returns to one room that are remembered.
+_RETURNS = 100
+
+#: Status of an answer that has failed, which is not one of a server that is away (502 to 504).
+_FAILED = 500
+#: Events that are stored in one commit.
+_AT_ONCE = 200
+
+#: A candidate that has not answered for so long (s) does not keep the next one waiting.
+_STAGGER = 3.0
+
+
+class _Offer(NamedTuple):
+    """A server that would take us, and the event that it would take."""
+
+    server: str
+    version: RoomVersion
+    event: Pdu
+
+
+def _gave_up(problem: Exception) -> CannotOpenRoom:
+    code = RefusalCode.UNREACHABLE
+    if isinstance(problem, Refused):
+        code = RefusalCode.NOT_FOUND if problem.hint == 404 else RefusalCode.INVITE_ONLY
+    return _refused(code, str(problem))
+
+
+def _refused(code: RefusalCode, text: str) -> CannotOpenRoom:
+    return CannotOpenRoom(Refusal(code=code, text=text))
+
+
+class Membership:
+    """Joins and leaves by the handshake of two requests."""
+
+    def __init__(self, own: Own, client: Client, keyring: Keyring, events: Events) -> None:
+        self._own = own
+        self._ctx: NetworkContext = own.ctx
+        self._client = client
+        self._keyring = keyring
+        self._events = events
+        #: What somebody of ours says of themselves where they join.
+        self.profile: Callable[[str], Awaitable[Mapping[str, Any]]] | None = None
+        self._places = Shares(JOINS)
+        self._joining: dict[str, asyncio.Task[MatrixRoom]] = {}
+
+    async def resolve(self, alias: str) -> tuple[str, list[str]]:
+        """The room id and servers behind an alias elsewhere. Raises ``CannotOpenRoom``."""
+        server = ids.domain_of(alias)
+        await self._permitted(
+            DirectoryQuery(network=self._ctx.id, server=server, address=alias, outbound=True)
+        )
+        target = f"/_matrix/federation/v1/query/directory?room_alias={quote(alias, safe='')}"
+        try:
+            answer = await self._client.request("GET", server, target)
+        except Refused as error:
+            code = RefusalCode.NOT_FOUND if error.hint == 404 else RefusalCode.FORBIDDEN
+            raise _refused(code, f"{alias}: {error.reason}") from error
+        except (Unreachable, RemoteProtocolError) as error:
+            # COMPAT: so some servers answer where nothing has that alias.
+            unknown = isinstance(error, Unreachable) and error.status == _FAILED
+            code = RefusalCode.NOT_FOUND if unknown else RefusalCode.UNREACHABLE
+            raise _refused(code, str(error)) from error
+        room_id = answer.get("room_id") if isinstance(answer, dict) else None
+        servers = answer.get("servers") if isinstance(answer, dict) else None
+        if not ids.valid_room_id(room_id):
+            raise _refused(RefusalCode.NOT_FOUND, f"{server} gave no room for {alias}")
+        named = [s for s in servers if ids.valid_server_name(s)] if isinstance(servers, list) else []
+        return str(room_id), list(dict.fromkeys([server, *named]))[:20]
+
+    async def _permitted(self, crossing: Crossing) -> None:
+        verdict = await self._ctx.check(crossing)
+        if not verdict.allowed:
+            raise CannotOpenRoom(refusal_by(verdict))
+
+    async def _may(self, room_id: str, user: str, servers: frozenset[str], *, again: bool = False) -> None:
+        await self._permitted(
+            Join(
+                network=self._ctx.id,
+                room=room_id,
+                user=NativeId(self._ctx.id, user),
+                user_server=self._own.server,
+                outbound=True,
+                servers=servers,
+                again=again,
+            )
+        )
+
+    async def join(
+        self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
+    ) -> MatrixRoom:
+        """Be in the room with this user. One join of a room at a time. ``more`` is further content of the
+        member event, such as a reason. Raises ``CannotOpenRoom``.
+
+        Asked of policy twice: the address before anybody is asked, the room's servers before anything is
+        kept; a denial then is followed by a leave at once.
+        """
+        under_way = self._joining.get(room_id)
+        if under_way is None:
+            work = self._join(room_id, user, via, more)
+            under_way = asyncio.get_running_loop().create_task(work)
+            self._joining[room_id] = under_way
+            under_way.add_done_callback(lambda _: self._joining.pop(room_id, None))
+        return await asyncio.shield(under_way)
+
+    async def _join(self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any]) -> MatrixRoom:
+        await self._may(room_id, user, frozenset(via))
+        problem: Exception = Unreachable("no server of the room is known")
+        offers = self._offers("join", room_id, user, via, more)
+        try:
+            async for offer in offers:
+                if isinstance(offer, Exception):
+                    problem = offer
+                    if isinstance(offer, Refused) and offer.hint == 403 and offer.code == "M_FORBIDDEN":
+                        break
+                    continue
+                try:
+                    async with self._places.slot(("person", user), ("server", offer.server)):
+                        return await self._join_by(offer, room_id, user)
+                except Busy as busy:
+                    raise _refused(RefusalCode.BUSY, busy.reason) from busy
+                except (Unreachable, RemoteProtocolError) as error:
+                    self._ctx.log.info("joining %s by %s: %s", room_id, offer.server, error)
+                    problem = error
+        finally:
+            await offers.aclose()
+        raise _gave_up(problem) from problem
+
+    async def _offers(
+        self, step: str, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
+    ) -> AsyncGenerator[_Offer | Exception, None]:
+        """What the candidates answer to ``make_<step>``, as it comes. The next one is asked when one has
+        refused, and also when none has answered for a while.
+        """
+        waiting = deque(dict.fromkeys(s for s in via if s != self._own.server))
+        asked: dict[asyncio.Task[_Offer], str] = {}
+        try:
+            while waiting or asked:
+                if waiting:
+                    server = waiting.popleft()
+                    work = self._ask(server, step, room_id, user, more)
+                    asked[asyncio.get_running_loop().create_task(work)] = server
+                done, _ = await asyncio.wait(
+                    asked, timeout=_STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in [one for one in asked if one in done]:
+                    del asked[task]
+                    try:
+                        yield task.result()
+                    except (Unreachable, RemoteProtocolError) as error:
+                        yield error
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _ask(self, server: str, step: str, room_id: str, user: str, more: Mapping[str, Any]) -> _Offer:
+        versions = "&".join(f"ver={v}" for v in VERSIONS)
+        make = path("_matrix", "federation", "v1", f"make_{step}", room_id, user)
+        target = make if step == "leave" else f"{make}?{versions}"
+        answer = await self._client.request("GET", server, target)
+        said = answer.get("room_version", "1") if isinstance(answer, dict) else ""
+        version = version_of(said)
+        if version is None:
+            named = said if isinstance(said, str) and ids.fits(said) else ""
+            why = "the room's version is not spoken here"
+            raise Refused(why, hint=400, code=INCOMPATIBLE, room_version=named)
+        event = check_template(answer, room_id, user, step, version)
+        event["origin"] = self._own.server  # COMPAT: Rocket.Chat takes no join or leave without it
+        if self.profile is not None and step != "leave":
+            more = {**await self.profile(user), **more}
+        event["content"] = {**more, **event["content"]}
+        return _Offer(server, version, self._completed(event, version))
+
+    async def _join_by(self, offer: _Offer, room_id: str, user: str) -> MatrixRoom:
+        server, version, event = offer
+        self._ctx.progress(f"joining {room_id}", 0)
+        try:
+            reader = JoinReader(room_id, version)
+            checks = EarlyChecks(reader, version, self._keyring)
+            rest = await send_join(
+                self._client,
+                server,
+                event,
+                omit_members=False,
+                take=reader.take,
+                between=checks.between,
+                seconds=300.0,
+            )
+            parsed = reader.finished(rest)
+            event = await self._authorised(joined(event, parsed.event, version), version)
+            servers = {ids.domain_of(p.sender) for p in parsed.state if p.type == "m.room.member"}
+            try:
+                await self._may(room_id, user, frozenset(servers | set(parsed.servers)), again=True)
+            except CannotOpenRoom:
+                await self.leave_remote(room_id, user, [server])
+                raise
+            return await self._keep(event, parsed, version, checks)
+        finally:
+            self._ctx.progress(f"joining {room_id}", 1, 1)
+
+    async def granted(self, room_id: str, user: str, via: Sequence[str]) -> tuple[Pdu, str]:
+        """A join of a room that we are in, with the signature of the resident that lets the user in, and that
+        resident, which has it in the room by now. Raises ``CannotOpenRoom``.
+        """
+        await self._may(room_id, user, frozenset(via))
+        problem: Exception = Unreachable("no other server of the room is known")
+        offers = self._offers("join", room_id, user, via)
+        try:
+            async for offer in offers:
+                if isinstance(offer, Exception):
+                    problem = offer
+                    continue
+                server, version, event = offer
+                try:
+                    rest = await send_join(
+                        self._client,
+                        server,
+                        event,
+                        omit_members=True,
+                        take=lambda _name, _values: None,  # the room's state is here
+                        seconds=60.0,
+                    )
+                    came = rest.get("event") if isinstance(rest, dict) else None
+                    join = joined(event, came if isinstance(came, dict) else None, version)
+                    return await self._authorised(join, version), server
+                except (Unreachable, RemoteProtocolError) as error:
+                    self._ctx.log.info("joining %s by %s: %s", room_id, server, error)
+                    problem = error
+        finally:
+            await offers.aclose()
+        raise _gave_up(problem) from problem
+
+    async def knock(
+        self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
+    ) -> tuple[Pdu, str, str, list[Any]]:
+        """Knock by the first server that takes it: ``(event, server, room version, what is shown of the
+        room)``. Raises ``CannotOpenRoom``.
+        """
+        await self._permitted(
+            Knock(
+                network=self._ctx.id,
+                room=room_id,
+                user=NativeId(self._ctx.id, user),
+                user_server=self._own.server,
+                outbound=True,
+                servers=frozenset(via),
+            )
+        )
+        problem: Exception = Unreachable("no server of the room is known")
+        offers = self._offers("knock", room_id, user, via, more)
+        try:
+            async for offer in offers:
+                if isinstance(offer, Exception):
+                    problem = offer
+                    continue
+                server, version, event = offer
+                send = path("_matrix", "federation", "v1", "send_knock", room_id, event.event_id)
+                try:
+                    answer = await self._client.request("PUT", server, send, event.raw)
+                except (Unreachable, RemoteProtocolError) as error:
+                    problem = error
+                    continue
+                shown = answer.get("knock_room_state") if isinstance(answer, dict) else None
+                return event, server, version.id, shown[:100] if isinstance(shown, list) else []
+        finally:
+            await offers.aclose()
+        raise _gave_up(problem) from problem
+
+    async def _authorised(self, join: Pdu, version: RoomVersion) -> Pdu:
+        """The join, if the server that authorised it has signed it. Raises RemoteProtocolError."""
+        others = required_servers(join, version) - {self._own.server}
+        await self._keyring.need(key_ids(join, others), needed_at(join, version))
+        problem = unsigned_by(join, version, self._keyring.get, verify, others)
+        if problem is not None:
+            raise RemoteProtocolError(problem)
+        return join
+
+    def _completed(self, event: dict[str, Any], version: RoomVersion) -> Pdu:
+        event["origin_server_ts"] = self._ctx.clock.now()
+        if version.named_event_ids:
+            event["event_id"] = self._own.event_id()
+        return finish(event, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
+
+    async def _keep(
+        self, join: Pdu, answer: JoinAnswer, version: RoomVersion, checks: EarlyChecks
+    ) -> MatrixRoom:
+        """Judge what the resident gave, then keep it and our join in one commit."""
+        seen = await checks.finished()
+        for pause in _KEY_PAUSES:
+            if not seen.awaited:
+                break
+            await asyncio.sleep(pause)
+            await self._keyring.ask_again(seen.awaited[: outliers.MOST_IN_VAIN])
+            seen = await checks.finished()
+        of_room = RoomEvents(self._events, join.room_id)
+        taken = await of_room.taken([*seen.good, join], version)
+        if join.event_id in taken:
+            raise RemoteProtocolError("the join has the id of another event")
+        good = [pdu for pdu in seen.good if pdu.event_id not in taken]
+        made = await outliers.judged(self._ctx, good, version, of_room, answer.create)
+        if answer.create.event_id not in made:
+            raise RemoteProtocolError("the create event could not be verified")
+        if seen.lost or answer.dropped:
+            dropped = seen.lost + answer.dropped
+            self._ctx.log.warning("%d events of %s were dropped", dropped, join.room_id)
+        return await again_on_conflict(partial(self._kept, join, answer, version, made))
+
+    async def _kept(
+        self,
+        join: Pdu,
+        answer: JoinAnswer,
+        version: RoomVersion,
+        made: Mapping[str, Stored],
+    ) -> MatrixRoom:
+        """Commit the room as it is after our join. Raises ``Conflict`` where another has changed it since it
+        was read.
+        """
+        state: dict[StateKey, str] = {}
+        for pdu in answer.state:
+            stored = made.get(pdu.event_id)
+            if stored is not None and stored.status is not Status.REJECTED and pdu.state_key is not None:
+                state[pdu.key] = pdu.event_id
+        attendance, user = self._own.attendance, join.state_key or ""
+        of_room = RoomEvents(self._events, join.room_id)
+        row = await self._ctx.store.get("room", (join.room_id,))
+        if row is None:
+            room = MatrixRoom(join.room_id, version, self._ctx.store, self._events)
+        else:
+            room = MatrixRoom.load(join.room_id, row.body, self._ctx.store, self._events)
+        await room.groups.catch_up()
+        room.resident = True
+        if room.attended:
+            room.returns = (*room.returns, join.event_id)[-_RETURNS:]
+        room.attended = room.attended or await attendance.has(user)
+        await asyncio.sleep(0)  # each of these steps takes some milliseconds for twenty thousand people
+        before = room.groups.grow(0, {}, state)
+        await asyncio.sleep(0)
+        after = room.groups.after(before, state, join.key, join.event_id)
+        place = room.head.last + GAP if row is not None else FIRST
+        mine = Stored(join, Status.ACCEPTED, before, after, live=room.attended, depth=place)
+        depth = max([join.depth, *(p.depth for p in answer.state)])
+        placed = await of_room.load(join.prev_events, version)
+        lacking = [e for e in join.prev_events if e not in placed or not placed[e].after]
+        room.head = Head(
+            extremities={join.event_id: after},
+            group=after,
+            depth=min(depth, join.depth + 1),
+            behind=tuple(dict.fromkeys([*lacking, *room.head.behind]))[:BEHIND],
+            floor=place,
+            last=place,
+            below={**room.head.below, **dict.fromkeys(lacking, place)},
+            gaps=room.head.gaps,
+        )
+        had, names = dict[str, Stored](), list(made)
+        for at in range(0, len(names), outliers.READ):
+            had |= await self._events.load(names[at : at + outliers.READ], version)
+        # An event that has its place keeps it, and where servers make ids another room keeps its event.
+        fresh: list[Write] = [
+            one.insert() if e not in had else one.put()
+            for e, one in made.items()
+            if e not in had or _placeless(had[e], join.room_id)
+        ]
+        for at in range(0, len(fresh), _AT_ONCE):
+            await self._ctx.store.commit([*room.unchanged(), *fresh[at : at + _AT_ONCE]])
+        await room.groups.ahead()
+        keeping = room.keeping(room.head)
+        await self._ctx.store.commit([*keeping, mine.put()])
+        room.committed(keeping)
+        self._events.keep([mine])  # the others are packed
+        return room
+
+    async def leave_remote(
+        self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
+    ) -> Pdu | None:
+        """Leave, or decline an invite, by a server that is in the room; None if none took it."""
+        offers = self._offers("leave", room_id, user, via, more)
+        try:
+            async for offer in offers:
+                if isinstance(offer, Exception):
+                    self._ctx.log.info("leaving %s: %s", room_id, offer)
+                    continue
+                try:
+                    await send_leave(self._client, offer.server, offer.event)
+                except (Unreachable, RemoteProtocolError) as error:
+                    self._ctx.log.info("leaving %s by %s: %s", room_id, offer.server, error)
+                    continue
+                return offer.event
+        finally:
+            await offers.aclose()
+        return None
+
+
+def _placeless(stored: Stored, room_id: str) -> bool:
+    """Whether an event is one of that room without a place in its DAG."""
+    return not stored.after and stored.pdu.room_id == room_id

@@ -1,0 +1,137 @@
+"""What a room's turn works on: an event from elsewhere, one whose past is not to be had, and who we are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from hansa import NativeId, NetworkContext, Refusal, RefusalCode
+from hansa.model.fast_dataclass import quick
+
+from hansa_matrix.conversion import OwnDraft, Views
+from hansa_matrix.crypto import SigningKey
+from hansa_matrix.federation.sender import Sender
+from hansa_matrix.federation.signing_keys import OwnKeys
+from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.local.transaction_ids import Handle
+from hansa_matrix.proto.auth_rules.reject import Reject
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.rooms.room import MatrixRoom
+
+
+@quick
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """``Submission.native`` of a PDU from elsewhere. ``staged`` is its row to remove. ``handshake``: it came
+    by send_join or the like, or is ours with another's signature: a failed check is an answer, and we send it
+    on to the other servers of the room.
+    """
+
+    pdu: Pdu
+    origin: str
+    staged: tuple[str, int] | None = None
+    handshake: bool = False
+    #: Why the room's policy server does not recommend it; empty if it does, or there is none.
+    unwanted: str = ""
+    #: Whether it was rejected for want of an event that is here now.
+    again: bool = False
+
+    @property
+    def at_once(self) -> bool:
+        """Whether it came just now, in a transaction that is judged before its answer."""
+        return self.staged is None and not self.handshake and not self.again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """``Submission.native`` of an event whose past is not to be had: ``state`` is what another server says
+    was before it. It becomes something to build on, and is not shown. ``depth`` is its depth by our count if
+    it is of the past, 0 for one of now, which is held against the present too.
+    """
+
+    pdu: Pdu
+    state: dict[StateKey, str]
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Backfilled:
+    """``Submission.native`` of an event of the past that what we have follows. It is not shown. ``depth`` is
+    by our count.
+    """
+
+    pdu: Pdu
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spoken:
+    """What somebody says with a client of their own: they have come in before, or they may not speak.
+    ``follows``: it is a part of what they did elsewhere, such as a name that they have in every room, and no
+    act of its own.
+    """
+
+    draft: OwnDraft
+    handle: Handle | None = None
+    follows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FirstWord:
+    """What somebody says who has to come in first, where a policy server wants to see both."""
+
+    sender: NativeId
+    draft: OwnDraft
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What every turn of our server needs: who we are and where to send."""
+
+    ctx: NetworkContext
+    server: str
+    keys: OwnKeys
+    sender: Sender
+    views: Views
+    attendance: Attendance
+    #: Told of a room whose memory may be older than the store.
+    stale: Callable[[MatrixRoom], None] = lambda _: None
+
+    @property
+    def key(self) -> SigningKey:
+        """The key that signs now."""
+        return self.keys.current
+
+    @property
+    def bridge_user(self) -> str:
+        """The user id of the account that makes and joins rooms."""
+        return f"@{self.ctx.config.bridge_user}:{self.server}"
+
+    async def nobody(self, user: str) -> bool:
+        """Whether a user id is one of this server and nobody's: no account, ghost or bridge user."""
+        if not self.attendance.may_have(user):
+            return False
+        return not await self.attendance.has(user)
+
+    async def fresh(self, room: MatrixRoom) -> None:
+        """See ``MatrixRoom.fresh``."""
+        await room.fresh(partial(self.attendance.reread, room.room_id))
+
+    def event_id(self) -> str:
+        """An id for an event of ours in a room whose version has servers make them."""
+        return f"${self.ctx.random.bytes(16).hex()}:{self.server}"
+
+
+_CODES = {
+    "5.join.banned": RefusalCode.BANNED,
+    "5.join.invite": RefusalCode.INVITE_ONLY,
+    "5.join.rule": RefusalCode.INVITE_ONLY,
+    "5.join.restricted": RefusalCode.INVITE_ONLY,
+    "6.not_joined": RefusalCode.NOT_JOINED,
+}
+
+
+def refusal_of(reject: Reject) -> Refusal:
+    """A failed rule, as the person concerned is told."""
+    return Refusal(code=_CODES.get(reject.rule, RefusalCode.FORBIDDEN), text=reject.reason)

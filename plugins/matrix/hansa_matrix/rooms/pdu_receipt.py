@@ -1,0 +1,319 @@
+"""One batch of one room: receipt checks 4 to 6 on what arrived.
+
+SPEC: server-server API, "Checks performed on receipt of a PDU". What a check makes of an event is stored
+with it: rejected, soft-failed, withheld (by policy), accepted. None but the accepted are shown; all but the
+rejected and the soft-failed are forward extremities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from hansa import (
+    Countersign,
+    Delete,
+    Missing,
+    Prepared,
+    Refusal,
+    RefusalCode,
+    RemoteProtocolError,
+    Submission,
+    Verdict,
+    Write,
+    refusal_by,
+)
+
+from hansa_matrix.proto.auth_rules.reject import Reject
+from hansa_matrix.proto.auth_rules.rules import check_own
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.rooms.event_builder import Speech
+from hansa_matrix.rooms.event_store import DECISION, Status, Stored
+from hansa_matrix.rooms.inbound.policy_server import Policing
+from hansa_matrix.rooms.native_events import Adopted, Arrived, Backfilled, Own, refusal_of
+from hansa_matrix.rooms.redactions import REDACTION
+from hansa_matrix.rooms.room import GAP, MatrixRoom, without_past
+from hansa_matrix.rooms.room_draft import Uncommitted
+from hansa_matrix.rooms.state.state_groups import StateIds
+
+
+class RoomTurn:
+    """See ``hansa.Turn``."""
+
+    def __init__(self, room: MatrixRoom, own: Own, policing: Policing | None = None) -> None:
+        self._draft = Uncommitted(room, own)
+        self._speech = Speech(self._draft, policing)
+
+    async def expect(self, batch: Iterable[Submission]) -> None:
+        """Read in one go what the arrived events of a batch need."""
+        arrived = [one.native for one in batch if isinstance(one.native, Arrived)]
+        fresh = {one.pdu.event_id for one in arrived if one.at_once}
+        await self._draft.expect([one.pdu for one in arrived], fresh)
+
+    def closing(self) -> list[Write]:
+        """See ``hansa.Turn.closing``: where the room stands afterwards."""
+        return self._draft.closing()
+
+    def committed(self) -> None:
+        """See ``hansa.Turn.committed``."""
+        self._draft.committed()
+
+    def abandoned(self) -> None:
+        """See ``hansa.Turn.abandoned``."""
+        self._draft.abandoned()
+
+    async def prepare(
+        self, inbound: Submission, verdict: Verdict
+    ) -> Prepared | Missing | Countersign | Refusal:
+        """See ``hansa.Turn.prepare``."""
+        prepared = await self._prepared(inbound, verdict)
+        await self._draft.room.groups.ahead()
+        return prepared
+
+    async def _prepared(
+        self, inbound: Submission, verdict: Verdict
+    ) -> Prepared | Missing | Countersign | Refusal:
+        if isinstance(inbound.native, Arrived):
+            return await self._arrived(inbound.native, verdict)
+        if isinstance(inbound.native, Adopted):
+            return await self._adopted(inbound.native, verdict)
+        if isinstance(inbound.native, Backfilled):
+            return await self._backfilled(inbound.native, verdict)
+        if not verdict.allowed:  # ours is no history that could be withheld yet
+            return refusal_by(verdict)
+        try:
+            return await self._speech.said(inbound)
+        except RemoteProtocolError as error:
+            return Refusal(code=RefusalCode.TOO_LARGE, text=error.reason)
+
+    async def _arrived(self, arrived: Arrived, verdict: Verdict) -> Prepared | Missing | Refusal:
+        pdu, room = arrived.pdu, self._draft.room
+        if room.version.named_event_ids and await room.events.taken([pdu], room.version):
+            return _taken(pdu)
+        done: list[Write] = [Delete("staged", arrived.staged)] if arrived.staged else []
+        known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
+        self._draft.comes_again(known)
+        if known is not None and known.unwanted and not arrived.unwanted and pdu.state_key is None:
+            return await self._recommended(arrived, verdict, known, done)
+        passing = self._draft.passing
+        again = arrived.again and known is not None and known.status is Status.REJECTED
+        if known is not None and known.after and not again:
+            return self._draft.prepared(done, shown=False)
+        hole = passing.get(pdu.event_id)
+        passed = known.after if again and known is not None else hole.group if hole is not None else 0
+        since = known.depth if again and known is not None else 0
+        if hole is not None:
+            citing = (await self._draft.load([hole.cited_by])).get(hole.cited_by)
+            since = citing.depth if citing is not None else 0
+        cited = await self._draft.load({*pdu.auth_events, *pdu.prev_events})
+        missing = [e for e in (*pdu.auth_events, *pdu.prev_events) if e not in cited]
+        if missing:
+            foreign = set(await room.events.foreign(missing, room.version))
+            if not foreign.isdisjoint(pdu.prev_events):
+                return _strays(pdu, foreign)
+            missing = [e for e in missing if e not in foreign]
+        missing += [e for e in pdu.prev_events if e in cited and not cited[e].after]
+        holes = [e for e in missing if passing.get(e) is not None]
+        if len(holes) < len(missing):
+            return Missing(refs=tuple(dict.fromkeys(e for e in missing if e not in holes)))
+        before_group, before, made = await self._draft.before(pdu, cited)
+        made += passing.filled(pdu.event_id)
+        reject = await self._own_auth(pdu, cited, before)
+        if reject is None:
+            reject = await self._draft.judged(pdu, before)
+        status = Status.REJECTED if reject else Status.ACCEPTED
+        if reject is None and before_group != self._draft.head.group:
+            current = await self._present(pdu, before_group)
+            reject = await self._draft.judged(pdu, current)
+            status = Status.SOFT_FAILED if reject else status
+        if reject is None and arrived.unwanted:
+            reject, status = Reject("policy", arrived.unwanted), Status.SOFT_FAILED
+        if reject is not None:
+            if arrived.handshake:
+                return refusal_of(reject)
+            said = status.value, pdu.event_id, reject.reason, reject.rule
+            self._draft.counted("matrix_pdus", "%s %s: %s (%s)", *said, status=status.value)
+            after, puts = before_group, list[Write]()
+            if status is Status.SOFT_FAILED:
+                after = self._draft.after(pdu, before_group, before)
+                if passed:
+                    puts += await self._draft.spread(pdu, passed, after, since) or ()
+            why = f"{reject.rule}: {reject.reason}"
+            stored = Stored(pdu, status, before_group, after, why, depth=self._draft.deeper())
+            self._draft.stored[pdu.event_id] = stored
+            puts += passing.rejected(pdu, [e for e in pdu.auth_events if e in holes])
+            return self._draft.prepared([*done, *made, *puts, self._draft.storing(stored)], shown=False)
+        if arrived.handshake and not verdict.allowed and pdu.membership != "leave":
+            # It stands in no history before we take it; but nobody is kept from leaving.
+            return refusal_by(verdict)
+        status, why = _accepted(verdict)
+        if (
+            arrived.handshake
+            and pdu.type == REDACTION
+            and (problem := await self._draft.no_redaction(pdu, before))
+        ):  # ours, which had waited for another's signature
+            return Refusal(code=RefusalCode.FORBIDDEN, text=problem)
+        writes, view = await self._draft.accept(
+            pdu, status, before_group, before, why, passed=passed, since=since
+        )
+        relay: list[Write] = []
+        if arrived.handshake:
+            relay = self._draft.out(pdu, self._draft.servers() - {arrived.origin})
+            if pdu.membership == "join":
+                relay += self._draft.beside(pdu, arrived.origin)
+        return self._draft.prepared(
+            [*done, *made, *writes, *relay],
+            native_id=pdu.event_id,
+            shown=self._draft.stored[pdu.event_id].shown,
+            view=view,
+        )
+
+    async def _recommended(
+        self, arrived: Arrived, verdict: Verdict, known: Stored, done: list[Write]
+    ) -> Prepared:
+        """An event that came again, with the signature that it lacked: it has its place already, and is shown
+        now. One that is state stays as it is, as others have built on that.
+        """
+        status, why = _accepted(verdict)
+        before = await self._draft.room.groups.load(known.before)
+        again = self._draft.judged_now(
+            Stored(arrived.pdu, status, known.before, known.after, why, depth=known.depth)
+        )
+        again = await self._draft.effective(again, before)
+        writes = [*done, *self._draft.late(again), *await self._draft.redacted(again.pdu, before)]
+        return self._draft.prepared(writes, native_id=known.pdu.event_id, shown=again.shown)
+
+    async def _present(self, pdu: Pdu, before_group: int) -> StateIds:
+        """What check 6 holds an event against: the current state. Where the event follows one whose past we
+        do not have, our own present may be old, and what was before the event is resolved into it.
+        """
+        head = self._draft.head
+        cited = await self._draft.load(pdu.prev_events)
+        if not all(e in cited and cited[e].after for e in pdu.prev_events):
+            return await self._resolved_into_present(before_group)
+        past = {e for one in cited.values() for e in one.pdu.prev_events}
+        placed = await self._draft.load(past)
+        if all(e in placed and placed[e].after for e in past):
+            return await self._draft.room.groups.load(head.group)
+        return await self._resolved_into_present(before_group)
+
+    async def _resolved_into_present(self, group: int) -> StateIds:
+        """The state of now, with that of ``group`` resolved into it."""
+        groups = {*self._draft.head.extremities.values(), group}
+        return (await self._draft.room.resolved(groups, self._draft.drafted))[1]
+
+    async def _adopted(self, adopted: Adopted, verdict: Verdict) -> Prepared | Refusal:
+        """Judge an event by the state that others say was before it. That is their word: what was said since
+        by somebody who is not in the room by what we know ourselves is soft-failed.
+        """
+        pdu, state, room = adopted.pdu, adopted.state, self._draft.room
+        known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
+        self._draft.comes_again(known)
+        if await room.events.taken([pdu], room.version):
+            return _taken(pdu)
+        if known is not None and known.after:
+            return self._draft.prepared([], shown=False)
+        parent = self._draft.head.group
+        before = room.groups.grow(parent, await room.groups.load(parent), state)
+        after, writes = before, list[Write]()
+        cited = await self._draft.load(pdu.auth_events)
+        reject = await self._own_auth(pdu, cited, state)
+        if reject is None:
+            reject = await self._draft.judged(pdu, state)
+        status, why = _accepted(verdict)
+        if reject is not None:
+            status = Status.REJECTED
+        elif not adopted.depth:
+            reject = await self._draft.judged(pdu, await self._resolved_into_present(before))
+            status = Status.SOFT_FAILED if reject else status
+        if reject is not None:
+            why = f"{reject.rule}: {reject.reason}"
+            said = status.value, pdu.event_id, why
+            self._draft.counted("matrix_pdus", "%s %s: %s", *said, status=status.value)
+        if status is not Status.REJECTED and pdu.state_key is not None:
+            after = room.groups.after(before, state, pdu.key, pdu.event_id)
+        depth = adopted.depth or self._draft.deeper(GAP)
+        stored = self._draft.judged_now(Stored(pdu, status, before, after, why, depth=depth))
+        if reject is None:
+            stored = await self._draft.effective(stored, state)
+        self._draft.stored[pdu.event_id] = stored
+        placed = await self._draft.load(pdu.prev_events)
+        missing = [e for e in pdu.prev_events if e not in placed or not placed[e].after]
+        self._draft.head = without_past(self._draft.head, pdu, missing, depth)
+        if not adopted.depth:  # it is told to nobody itself
+            self._draft.skipped()
+        writes.append(stored.put())
+        if reject is None:
+            writes += self._draft.relates(stored, live=False)
+            writes += await self._draft.redacted(pdu, state, live=False)
+        return self._draft.prepared(writes, shown=False)
+
+    async def _backfilled(self, backfilled: Backfilled, verdict: Verdict) -> Prepared | Refusal:
+        """Judge an event by what was before it, and put it behind what follows it: the present stays."""
+        pdu, depth = backfilled.pdu, backfilled.depth
+        known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
+        self._draft.comes_again(known)
+        if known is not None and known.after:
+            return self._draft.prepared([], shown=False)
+        if await self._draft.room.events.taken([pdu], self._draft.room.version):
+            return _taken(pdu)
+        cited = await self._draft.load({*pdu.auth_events, *pdu.prev_events})
+        if len(cited) < len({*pdu.auth_events, *pdu.prev_events}):
+            return Refusal(code=RefusalCode.UNREACHABLE, text="what was before it is not here")
+        if not all(cited[e].after for e in pdu.prev_events):
+            return Refusal(code=RefusalCode.UNREACHABLE, text="what was before it has no place here")
+        group, before, made = await self._draft.before(pdu, cited)
+        reject = await self._own_auth(pdu, cited, before)
+        if reject is None:
+            reject = await self._draft.judged(pdu, before)
+        writes = made
+        if reject is not None:
+            why = f"{reject.rule}: {reject.reason}"
+            stored = Stored(pdu, Status.REJECTED, group, group, why, depth=depth)
+        else:
+            after = self._draft.after(pdu, group, before)
+            status, why = _accepted(verdict)
+            stored = self._draft.judged_now(Stored(pdu, status, group, after, why, depth=depth))
+            stored = await self._draft.effective(stored, before)
+        self._draft.stored[pdu.event_id] = stored
+        self._draft.head = without_past(self._draft.head, pdu, ())
+        writes.append(stored.put())
+        if reject is None:
+            writes += self._draft.relates(stored, live=False)
+            writes += await self._draft.redacted(pdu, before, live=False)
+        return self._draft.prepared(writes, shown=False)
+
+    async def _own_auth(self, pdu: Pdu, cited: Mapping[str, Stored], before: StateIds) -> Reject | None:
+        """Check 4: against the event's own auth events."""
+        version = self._draft.room.version
+        lacking = [e for e in pdu.auth_events if e not in cited]
+        if lacking:
+            return Reject("2.auth_events", f"{lacking[0]} belongs to another room, or cannot be fetched")
+        rejected = {e for e, s in cited.items() if s.status is Status.REJECTED}
+        auth = [cited[e].pdu for e in pdu.auth_events]
+        create = (await self._draft.view_of(before, ())).get(CREATE_KEY)
+        reject = check_own(pdu, auth, version, create=create, rejected=rejected)
+        if reject is not None:
+            return reject
+        state = {one.key: one for one in auth if one.state_key is not None}
+        if create is not None:
+            state.setdefault(CREATE_KEY, create)
+        return self._draft.check(pdu, state)
+
+
+def _accepted(verdict: Verdict) -> tuple[Status, str]:
+    """What an event that holds against the rules is, and why."""
+    if verdict.allowed:
+        return Status.ACCEPTED, ""
+    return Status.WITHHELD, f"{DECISION}{verdict.decision}"
+
+
+def _taken(pdu: Pdu) -> Refusal:
+    """Where servers make ids, one may give an event the id of another event."""
+    return Refusal(code=RefusalCode.INVALID, text=f"{pdu.event_id} is another event's id")
+
+
+def _strays(pdu: Pdu, foreign: Collection[str]) -> Refusal:
+    """An event that follows one of another room has no state before it."""
+    prev = next(e for e in pdu.prev_events if e in foreign)
+    return Refusal(code=RefusalCode.INVALID, text=f"prev_events names {prev}, which is of another room")

@@ -1,0 +1,1 @@
+"""What policies decide of a room's events."""

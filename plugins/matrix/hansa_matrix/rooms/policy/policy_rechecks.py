@@ -1,0 +1,84 @@
+"""Stored events under other policies than those that judged them.
+
+What is read as history, and what waits to be sent, is judged by the policies of now: each event once for each
+generation of them, when somebody reads it. An event that is denied now is withheld from that reader as if it
+had been denied when it came; where it stands in the DAG stays as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from hansa import EventIn, Link, LruCache, NativeFacts, NativeId, NetworkContext, RoomView, Submission
+
+from hansa_matrix.conversion import HomeOf, content_of
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.rooms.event_store import DECISION, Status, Stored
+from hansa_matrix.rooms.native_events import Backfilled
+
+#: Events whose verdict is remembered, and those that are judged without a pause.
+_REMEMBERED, _STEP = 50_000, 50
+_DECIDED = frozenset({Status.WITHHELD, Status.REJECTED})
+
+
+class Rejudging:
+    """See ``Events.judge``."""
+
+    def __init__(
+        self, ctx: NetworkContext, home_of: HomeOf, facts: Callable[[Submission], NativeFacts]
+    ) -> None:
+        self._ctx = ctx
+        self._home_of = home_of
+        self._facts = facts
+        #: ``event id -> (generation, decision)``; the decision is empty where the event may be shown.
+        self._known: LruCache[str, tuple[int, str]] = LruCache(_REMEMBERED)
+
+    @property
+    def active(self) -> bool:
+        """Whether there is any policy."""
+        return self._ctx.governed
+
+    async def __call__(self, found: Mapping[str, Stored]) -> Mapping[str, Stored]:
+        """Events as the policies of now have them."""
+        generation = self._ctx.policy_generation
+        denied: dict[str, Stored] = {}
+        asked = 0
+        for event_id, one in found.items():
+            if one.generation == generation or one.status in _DECIDED:
+                continue
+            known = self._known.get(event_id)
+            if known is None or known[0] != generation:
+                known = (generation, await self._decision(one.pdu))
+                self._known.put(event_id, known)
+                asked += 1
+                if not asked % _STEP:
+                    await asyncio.sleep(0)
+            if known[1]:
+                reason = f"{DECISION}{known[1]}"
+                denied[event_id] = replace(one, status=Status.WITHHELD, reason=reason)
+        return {**found, **denied} if denied else found
+
+    async def _decision(self, pdu: Pdu) -> str:
+        room = NativeId(self._ctx.id, pdu.room_id)
+        inbound = Submission(
+            origin=NativeId(self._ctx.id, pdu.event_id),
+            room=room,
+            sender=NativeId(self._ctx.id, pdu.sender),
+            content=await content_of(pdu, self._home_of),
+            ts=pdu.origin_server_ts,
+            native=Backfilled(pdu),
+        )
+        link = self._ctx.link(pdu.room_id) or Link(room="", native=room, authority=True)
+        verdict = await self._ctx.check(
+            EventIn(
+                link=link,
+                sender=inbound.sender,
+                content=inbound.content,
+                view=self._ctx.view(pdu.room_id) or RoomView(room=link.room),
+                facts=self._facts(inbound),
+                immutable=True,
+            )
+        )
+        return "" if verdict.allowed else verdict.decision

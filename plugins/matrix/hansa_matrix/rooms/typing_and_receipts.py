@@ -1,0 +1,331 @@
+"""Typing and receipts, to and from other servers. SPEC: server-server API, "EDUs"."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import orjson
+from hansa import (
+    CompareAndSwap,
+    Delete,
+    EphemeralEvent,
+    EphemeralIn,
+    EphemeralOut,
+    Link,
+    Membership,
+    NativeId,
+    NetworkContext,
+    Receipt,
+    RoomView,
+    Row,
+    Typing,
+    Write,
+    again_on_conflict,
+    scan_all,
+)
+
+from hansa_matrix.bounds.fair_shares import FairShares
+from hansa_matrix.bounds.generations import Generations
+from hansa_matrix.crossings import passes, require, said
+from hansa_matrix.federation.sender import Sender
+from hansa_matrix.local.client_stream import RECEIPTS
+from hansa_matrix.local.latest_rows import Latest
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.edus import (
+    RECEIPT,
+    TYPING,
+    ReceiptEdu,
+    TypingEdu,
+    parse_receipts,
+    parse_typing,
+    receipt_edu,
+    typing_edu,
+)
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.texts import FORMS
+
+#: Seconds after which somebody who was said to type is not any more.
+TYPES_FOR = 60.0
+#: People who type, in all; the one who began first of the server that has most of them gives way.
+MOST_TYPING = 5000
+#: Threads of one room in which a person's last receipt is kept.
+MOST_THREADS = 100
+#: What stands for no thread.
+_NO_THREAD = frozenset({"", "main"})
+#: What the threads of private receipts begin with where they are kept.
+PRIVATE = "private "
+#: ``(user, thread) -> (event id, time)``.
+Receipts = Mapping[tuple[str, str], tuple[str, int]]
+#: Answers to what the receipts of a room, or of a person in one, are; longer ones are read each time.
+_RECEIPTS, _MOST_REMEMBERED = 10_000, 50
+
+
+class RoomSignals:
+    """Both ways. Nothing here is kept but the last receipt of each person in each thread."""
+
+    def __init__(
+        self,
+        ctx: NetworkContext,
+        server: str,
+        sender: Sender,
+        room_of: Callable[[str], MatrixRoom | None],
+    ) -> None:
+        self._ctx = ctx
+        self._server = server
+        self._sender = sender
+        self._room_of = room_of
+        self._typing: FairShares[tuple[str, str], float] = FairShares(
+            MOST_TYPING, lambda name: ids.domain_of(name[1])
+        )
+        self._news = asyncio.Event()
+        self._receipts: Generations[tuple[str, str], Receipts] = Generations(_RECEIPTS)
+        self._latest = Latest()
+        #: Counts changes of what is not kept, by the room whose people type or the person who is there or
+        #: gone; a client that has seen a count has seen all before it.
+        self.changes = 0
+        self.changed_in: dict[str, int] = {}
+        #: Told of a room in which somebody begins or ends to type, or has read.
+        self.told: Callable[[str], None] = lambda _: None
+
+    async def take_typing(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
+        """See ``edus.Taker``."""
+        ignored = 0
+        for content in contents:
+            typing = parse_typing(content, origin)
+            if typing is None or not await self._may(typing.room_id, typing.user, origin):
+                ignored += 1
+            elif await self._lets_in(typing.room_id, typing.user, "typing"):
+                await self._types(typing)
+        return ignored
+
+    async def take_receipts(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
+        """See ``edus.Taker``. One that is older than what is known is none."""
+        ignored = 0
+        for receipt in (one for content in contents for one in parse_receipts(content, origin)):
+            if receipt is None or not await self._may(receipt.room_id, receipt.user, origin):
+                ignored += 1
+            elif await self._lets_in(receipt.room_id, receipt.user, "receipt", _texts(receipt)):
+                await self._reads(receipt)
+        return ignored
+
+    async def _may(self, room_id: str, user: str, origin: str) -> bool:
+        """The user is in the room, and the room's server ACL lets their server speak."""
+        room, view = self._room_of(room_id), self._ctx.view(room_id)
+        if room is None or not room.resident or view is None or not await room.allows(origin):
+            return False
+        person = view.person(NativeId(self._ctx.id, user))
+        return person is not None and person.membership is Membership.JOIN
+
+    def _inward(self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()) -> EphemeralIn | None:
+        """What the policies are asked of somebody who types or has read."""
+        link, view = self._ctx.link(room_id), self._ctx.view(room_id)
+        if link is None or view is None:
+            return None
+        sender, server = NativeId(self._ctx.id, user), ids.domain_of(user)
+        return EphemeralIn(link=link, sender=sender, sender_server=server, kind=kind, view=view, texts=texts)
+
+    async def _lets_in(self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()) -> bool:
+        """Whether the policies let the people of a room see that somebody types or has read."""
+        crossing = self._inward(room_id, user, kind, texts)
+        return crossing is not None and await passes(self._ctx, crossing)
+
+    async def _spread(self, room_id: str, user: str, kind: str, name: tuple[str, ...], edu: Any) -> None:
+        """Tell the servers of a room, if the policies let them know."""
+        link, view = self._ctx.link(room_id), self._ctx.view(room_id)
+        if link is None or view is None:
+            return
+        out = EphemeralOut(link=link, sender=NativeId(self._ctx.id, user), kind=kind, view=view)
+        if await passes(self._ctx, out):
+            self._sender.tell(self._servers(room_id), name, edu)
+
+    def typing_in(self, room_id: str) -> list[str]:
+        """Who types in a room and has not left it."""
+        view = self._ctx.view(room_id)
+        if view is None:
+            return []
+        return [user for room, user in self._typing if room == room_id and self._here(view, user)]
+
+    def _here(self, view: RoomView, user: str) -> bool:
+        """Whether somebody is in a room; of a ghost the core knows only by another name, it is said so."""
+        person = view.person(NativeId(self._ctx.id, user))
+        return person is None or person.membership is Membership.JOIN
+
+    async def type(self, user: str, room: MatrixRoom, *, typing: bool, seconds: float) -> None:
+        """Somebody of ours begins or ends to type, with a client of their own. Raises the error answer of
+        who may not, by policy.
+        """
+        if self._ctx.governed and (crossing := self._inward(room.room_id, user, "typing")) is not None:
+            await require(self._ctx, crossing)
+        edu = TypingEdu(room_id=room.room_id, user=user, typing=typing)
+        await self._spread(room.room_id, user, "typing", (TYPING, room.room_id, user), typing_edu(edu))
+        await self._types(edu, seconds)
+
+    async def read(self, receipt: ReceiptEdu, *, private: bool) -> None:
+        """Somebody of ours has read up to an event. A private receipt is between them and this server, and
+        crosses nothing. Raises the error answer of who may not tell of it, by policy.
+        """
+        if private:
+            await self._keep(replace(receipt, thread=PRIVATE + receipt.thread))
+            return
+        if self._ctx.governed:
+            crossing = self._inward(receipt.room_id, receipt.user, "receipt", _texts(receipt))
+            if crossing is not None:
+                await require(self._ctx, crossing)
+        edu, name = receipt_edu(receipt), (RECEIPT, receipt.room_id, receipt.user, receipt.thread)
+        await self._spread(receipt.room_id, receipt.user, "receipt", name, edu)
+        await self._reads(receipt)
+
+    def _servers(self, room_id: str) -> set[str]:
+        view = self._ctx.view(room_id)
+        return {s for n, s in view.joined_servers if n == self._ctx.id} - {self._server} if view else set()
+
+    async def _types(self, typing: TypingEdu, seconds: float | None = None) -> None:
+        name = (typing.room_id, typing.user)
+        known = self._typing.pop(name)
+        if typing.typing:
+            until = self._ctx.clock.monotonic() + min(seconds or TYPES_FOR, TYPES_FOR)
+            gone = self._typing.put(name, until)
+            self._news.set()
+            if gone is not None:
+                await self._tell(*gone, on=False)
+        if typing.typing is not (known is not None):
+            await self._tell(*name, on=typing.typing)
+
+    async def _tell(self, room_id: str, user: str, *, on: bool) -> None:
+        self.changed(room_id)
+        self.told(room_id)
+        if (await self._ctx.home_of(user)).network != self._ctx.id:
+            return
+        await self._ctx.signal(room_id, Typing(user=NativeId(self._ctx.id, user), typing=on))
+
+    def changed(self, name: str) -> None:
+        """Something about a room or person is other than before that is not kept."""
+        self.changes += 1
+        self.changed_in[name] = self.changes
+
+    async def expire(self) -> None:
+        """Runs with the network: whoever said nothing more for a minute types no more."""
+        while True:
+            now = self._ctx.clock.monotonic()
+            for name in [name for name, until in self._typing.items() if until <= now]:
+                self._typing.pop(name)
+                await self._tell(*name, on=False)
+            self._news.clear()
+            wait = min(until for _, until in self._typing.items()) - now if len(self._typing) else None
+            try:
+                async with asyncio.timeout(wait):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+
+    async def _reads(self, receipt: ReceiptEdu) -> None:
+        if not await self._keep(receipt):
+            self._ctx.count("matrix_receipts_ignored")
+            return
+        event = await self._ctx.event_by(receipt.event_id)
+        if event is not None:
+            user = NativeId(self._ctx.id, receipt.user)
+            at = min(receipt.ts, self._ctx.clock.now())
+            signal = Receipt(user=user, event=event, ts=at, thread=receipt.thread)
+            await self._ctx.signal(receipt.room_id, signal)
+
+    async def _keep(self, receipt: ReceiptEdu) -> bool:
+        """Whether it is news. Of a person with receipts in very many threads the oldest goes. A clock that is
+        ahead keeps no later receipt out: what it says is taken for now.
+        """
+        return await again_on_conflict(partial(self._kept, receipt))
+
+    async def _kept(self, receipt: ReceiptEdu) -> bool:
+        """See ``_keep``. Raises ``Conflict`` where another receipt came since the last one was read."""
+        key, at = (receipt.room_id, receipt.user, receipt.thread), min(receipt.ts, self._ctx.clock.now())
+        known = await self._ctx.store.get("receipt", key)
+        before = known.body if known is not None else None
+        writes: list[Write] = [CompareAndSwap("receipt", key, before, orjson.dumps([receipt.event_id, at]))]
+        if known is not None:
+            event_id, ts = orjson.loads(known.body)
+            if ts > at or event_id == receipt.event_id:
+                return False
+        else:
+            rows = await self._ctx.store.scan("receipt", equal=key[:2], limit=MOST_THREADS)
+            if len(rows) >= MOST_THREADS:
+                oldest = min(rows, key=lambda row: int(orjson.loads(row.body)[1]))
+                writes.append(Delete("receipt", oldest.key))
+        room = self._room_of(receipt.room_id)
+        private = receipt.thread.startswith(PRIVATE)
+        news = (
+            (receipt.user, f"read {receipt.room_id}")
+            if private
+            else (RECEIPTS + receipt.room_id, receipt.user)
+        )
+        if private or (room is not None and room.attended):
+            writes += self._latest.writes(*news)
+        for position in await self._ctx.store.commit(writes, durability="lazy"):
+            self._latest.noted(*news, position)
+        for whose in ("", receipt.user):
+            self._receipts.revoke(f"{receipt.room_id} {whose}")
+        self.told(receipt.user if private else receipt.room_id)
+        return True
+
+    async def receipts(self, room_id: str, user: str = "") -> Receipts:
+        """The last receipts in a room, or one person's there: ``(user, thread) -> (event id, time)``. Where
+        there are policies, one that names no event by its id is left out: it may hold words.
+        """
+        found = await self._receipts_of(room_id, user)
+        if not self._ctx.governed:
+            return found
+        return {key: one for key, one in found.items() if _plain(one[0], key[1].removeprefix(PRIVATE))}
+
+    async def _receipts_of(self, room_id: str, user: str) -> Receipts:
+        known, began = self._receipts.get((room_id, user)), self._receipts.began()
+        if known is not None:
+            return known
+        equal = (room_id, user) if user else (room_id,)
+        rows = scan_all(self._ctx.store, "receipt", equal=equal)
+        found = {(str(row.key[1]), str(row.key[2])): _receipt(row) async for row in rows}
+        if len(found) <= _MOST_REMEMBERED:
+            self._receipts.put((room_id, user), f"{room_id} {user}", found, began)
+        return found
+
+    async def send(self, link: Link, signal: EphemeralEvent) -> None:
+        """See ``hansa.CarriesEphemeral.signal``: tell the servers of the room."""
+        room, view = self._room_of(link.native.id), self._ctx.view(link.native.id)
+        if room is None or not room.resident or view is None:
+            return
+        user = await self._ctx.ghost(signal.user)
+        servers = self._servers(room.room_id)
+        if ids.domain_of(user) != self._server:
+            return
+        if isinstance(signal, Typing):
+            typing = TypingEdu(room_id=room.room_id, user=user, typing=signal.typing)
+            await self._types(typing)
+            self._sender.tell(servers, (TYPING, room.room_id, user), typing_edu(typing))
+            return
+        event_id = await self._ctx.native_id(signal.event)
+        if event_id is not None:
+            receipt = ReceiptEdu(
+                room_id=room.room_id, user=user, event_id=event_id, ts=signal.ts, thread=signal.thread
+            )
+            await self._keep(receipt)
+            self._sender.tell(servers, (RECEIPT, room.room_id, user, signal.thread), receipt_edu(receipt))
+
+
+def _texts(receipt: ReceiptEdu) -> tuple[str, ...]:
+    """What a receipt says that is no id of an event: it is shown to the people of the room as it came."""
+    if _plain(receipt.event_id, receipt.thread):
+        return ()
+    return said(event_id=[receipt.event_id, *([] if receipt.thread in _NO_THREAD else [receipt.thread])])
+
+
+def _plain(event_id: str, thread: str) -> bool:
+    """Whether a receipt holds ids of events alone."""
+    known = FORMS["event_id"].fullmatch
+    return known(event_id) is not None and (thread in _NO_THREAD or known(thread) is not None)
+
+
+def _receipt(row: Row) -> tuple[str, int]:
+    event_id, ts = orjson.loads(row.body)
+    return str(event_id), int(ts)

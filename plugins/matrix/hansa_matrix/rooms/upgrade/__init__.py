@@ -1,0 +1,1 @@
+"""From a room to the one that replaces it. SPEC: client-server API, "Room Upgrades"."""

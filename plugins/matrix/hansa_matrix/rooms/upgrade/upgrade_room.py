@@ -1,0 +1,347 @@
+"""From a room to the one that replaces it. SPEC: client-server API, "Room Upgrades".
+
+The new room gets what the old one had that outlives it, its alias and the people of other networks; the old
+one says where it went, and takes no messages any more. What is linked to the old room is linked to the new
+one afterwards. A row says that an upgrade is under way: what a crash cuts off is finished, or undone where
+the old room does not say yet where it went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from hansa import (
+    Busy,
+    CannotOpenRoom,
+    Conflict,
+    Custom,
+    LocalProtocolError,
+    Membership,
+    NativeId,
+    NetworkContext,
+    Refusal,
+    RefusalCode,
+    RemoteProtocolError,
+    Remove,
+    RoomUpgrade,
+    RoomView,
+    ViewDelta,
+    Write,
+)
+
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.levels import Levels
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
+from hansa_matrix.proto.state_content import predecessor, replacement_room
+from hansa_matrix.rooms.create_room import Founder
+from hansa_matrix.rooms.directory.aliases import aliases_of, moved
+from hansa_matrix.rooms.directory.public_rooms import listing
+from hansa_matrix.rooms.event_builder import Speech
+from hansa_matrix.rooms.local_events import Administration
+from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.policy.policy_checks import Judging, Said
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.room_draft import Uncommitted
+from hansa_matrix.rooms.upgrade.inherited_levels import closed
+from hansa_matrix.rooms.upgrade.replacement_room import speaks, succeeding
+from hansa_matrix.rooms.upgrade.unfinished_upgrades import Unfinished, all_unfinished, unfinished_of
+
+TOMBSTONE = "m.room.tombstone"
+#: Commits by which a room's names are moved, lost races included, and names that are moved by each.
+_ROUNDS, _NAMES = 10, 1000
+
+
+class Upgrades:
+    """Of our rooms by command, and of others' by their word."""
+
+    def __init__(
+        self, own: Own, founder: Founder, judging: Judging, administration: Administration, user: str
+    ) -> None:
+        self._own = own
+        self._ctx: NetworkContext = own.ctx
+        self._founder = founder
+        self._judging = judging
+        self._administration = administration
+        self._user = user
+        #: Rooms that are being replaced.
+        self._closing: set[str] = set()
+        #: Follows what somebody elsewhere said of a room.
+        self.arrived: Callable[[Pdu], None] = lambda _: None
+
+    async def upgrade(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """``hansa matrix rooms upgrade``. Raises LocalProtocolError."""
+        old, version = self._administration.room(str(arguments["room"])), str(arguments["version"])
+        if version not in VERSIONS:
+            raise LocalProtocolError(f"there is no room version {version!r}: {', '.join(VERSIONS)}")
+        try:
+            new = await self.replace(old, version, self._user)
+        except CannotOpenRoom as error:
+            raise LocalProtocolError(error.refusal.text) from error
+        return {"room": new, "version": version, "replaces": old.room_id}
+
+    async def replace(self, old: MatrixRoom, version: str, user: str, creators: Sequence[str] = ()) -> str:
+        """Put a new room in an old one's place, in the name of somebody of ours; its id. ``creators`` are
+        further ones, where the version has them. Raises ``CannotOpenRoom`` where a policy or the old room
+        denies it, LocalProtocolError where the rules of either room do.
+        """
+        if old.room_id in self._closing:
+            raise LocalProtocolError(f"{old.room_id} is being replaced")
+        self._closing.add(old.room_id)
+        try:
+            return await self._replace(old, version, user, creators)
+        finally:
+            self._closing.discard(old.room_id)
+
+    async def _replace(self, old: MatrixRoom, version: str, user: str, creators: Sequence[str]) -> str:
+        present = await old.state()
+        state = {p.key: p for p in await old.state_events(present) if p.state_key is not None}
+        begun = await unfinished_of(self._ctx.store, old.room_id)
+        closed = state.get((TOMBSTONE, ""))
+        if closed is not None:
+            return await self._continued(old, closed, begun)
+        if begun is not None:
+            await self._undo(begun)
+        levels = old.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), old.version)
+        self._may(old, user, levels, VERSIONS[version])
+        view = self._ctx.view(old.room_id)
+        await self._judging.check(
+            RoomUpgrade(
+                network=self._ctx.id,
+                room=old.room_id,
+                user=NativeId(self._ctx.id, user),
+                user_server=self._own.server,
+                version=version,
+                servers=view.servers() if view is not None else frozenset(),
+            )
+        )
+        body = {"body": "This room has been replaced", "replacement_room": old.room_id}
+        if view is not None:
+            tombstone = Said(NativeId(self._ctx.id, user), self._own.server, (TOMBSTONE, "", body))
+            await self._judging.drafts(old.room_id, view, [tombstone])
+        names = await aliases_of(self._ctx.store, old.room_id)
+        said = [key for key, event in state.items() if speaks(event)]
+        shown = await old.shown_of(present, said)
+        state = {key: event for key, event in state.items() if not speaks(event)} | shown
+        founding = succeeding(old, state, VERSIONS[version], (user, *creators), names)
+        try:
+            new = await self._founder.create(user, version, "", founding)
+        except Conflict as conflict:  # another process was first
+            raise LocalProtocolError(f"{old.room_id} is being replaced") from conflict
+        begun = Unfinished(old=old.room_id, new=new.room_id)
+        body["replacement_room"] = new.room_id
+        try:
+            refusal = await self._administration.say(
+                user, old.room_id, Custom(type=TOMBSTONE), (TOMBSTONE, "", body)
+            )
+        except Busy:
+            await self._undo(begun)
+            raise
+        if refusal is not None:
+            await self._undo(begun)
+            raise CannotOpenRoom(replace(refusal, text=f"{TOMBSTONE} was refused: {refusal.text}"))
+        await self._finish(old, new, user)
+        return new.room_id
+
+    async def _continued(self, old: MatrixRoom, closed: Pdu, begun: Unfinished | None) -> str:
+        """Finish an upgrade that was cut off; the id of the new room. Raises LocalProtocolError if there is
+        nothing to finish.
+        """
+        named = replacement_room(closed.content)
+        new = self._founder.room(named) if named is not None else None
+        if new is not None and await self._ours(old, new, closed):
+            if begun is not None and begun.new == new.room_id:
+                await self._finish(old, new, closed.sender)
+                return new.room_id
+            if await self._rename(old.room_id, new.room_id):
+                return new.room_id
+        raise LocalProtocolError(f"{old.room_id} has been replaced already")
+
+    async def resume(self) -> None:
+        """Finish or undo what a crash cut off. Runs once, after the network has started."""
+        for begun in await all_unfinished(self._ctx.store):
+            try:
+                await self._resume(begun)
+            except (LocalProtocolError, RemoteProtocolError, CannotOpenRoom, Busy) as error:
+                self._ctx.log.warning("the upgrade of %s to %s waits: %s", begun.old, begun.new, error)
+
+    async def _resume(self, begun: Unfinished) -> None:
+        old, new = self._founder.room(begun.old), self._founder.room(begun.new)
+        closed = await self._closed(old) if old is not None else None
+        says = replacement_room(closed.content) if closed is not None else None
+        if closed is not None and says == begun.new and begun.followed:
+            self.arrived(closed)
+        elif old is not None and new is not None and closed is not None and says == begun.new:
+            self._ctx.log.info("the upgrade of %s to %s goes on", begun.old, begun.new)
+            await self._finish(old, new, closed.sender)
+        elif begun.followed:
+            await self._ctx.store.commit([begun.end()])
+        else:
+            self._ctx.log.info("the upgrade of %s to %s is undone", begun.old, begun.new)
+            await self._undo(begun)
+
+    async def waiting(self) -> frozenset[str]:
+        """The rooms that take another's place and have no link of their own meanwhile."""
+        return frozenset(one.new for one in await all_unfinished(self._ctx.store))
+
+    async def _closed(self, room: MatrixRoom) -> Pdu | None:
+        """What a room says of the one that replaces it."""
+        key = (TOMBSTONE, "")
+        return (await room.events_of(await room.state(), [key])).get(key)
+
+    async def _finish(self, old: MatrixRoom, new: MatrixRoom, user: str) -> None:
+        """What follows once the old room says where it went, each step however often."""
+        await self._rename(old.room_id, new.room_id)
+        if self._ctx.link(new.room_id) is None:
+            await self._bring(new, old.room_id, frozenset())
+            await self._moved(old, new)
+        await self._close(old, user)
+        await self._ctx.store.commit([Unfinished(old=old.room_id, new=new.room_id).end()])
+
+    async def _close(self, old: MatrixRoom, user: str) -> None:
+        """Let nobody speak in the old room, or invite into it, who is not set over others; as far as who
+        replaces it may say so.
+        """
+        present = (await old.events_of(await old.state(), [POWER_LEVELS_KEY])).get(POWER_LEVELS_KEY)
+        content = closed(present.content, old.version) if present is not None else None
+        if content is None:
+            return
+        draft = (POWER_LEVELS, "", content)
+        refusal = await self._administration.say(user, old.room_id, Custom(type=POWER_LEVELS), draft)
+        if refusal is not None:
+            self._ctx.count("matrix_upgrades_left_open")
+            self._ctx.log.info("%s stays open: %s", old.room_id, refusal.text)
+
+    async def _undo(self, begun: Unfinished) -> None:
+        """Leave a room that is to replace nothing: nobody has heard of it but who made it."""
+        new = self._founder.room(begun.new)
+        if new is not None:
+            await self._own.fresh(new)
+            writes = list[Write]()
+            draft = Uncommitted(new, self._own)
+            speech = Speech(draft)
+            people = [user async for user in new.people_of(self._own.server)]
+            for user in people:
+                writes += await speech.own_event(user, MEMBER, user, {"membership": "leave"})
+            draft.leave()
+            await draft.commit([*writes, begun.end()])
+            self._ctx.count("matrix_upgrades_undone")
+        else:
+            await self._ctx.store.commit([begun.end()])
+
+    @staticmethod
+    def _may(old: MatrixRoom, user: str, levels: Levels, version: RoomVersion) -> None:
+        """Who may close the room may replace it. A version that sets its creators above everybody takes who
+        may set the old room's levels: nobody becomes more than they were.
+        """
+        needed = levels.required(TOMBSTONE, True)  # a state event
+        if version.privileged_creators:
+            needed = max(needed, levels.required(POWER_LEVELS, True))
+        if levels.user(user) < needed:
+            text = f"{user} may not replace {old.room_id} by version {version.id}: that takes level {needed}"
+            raise CannotOpenRoom(Refusal(code=RefusalCode.FORBIDDEN, text=text))
+
+    async def _ours(self, old: MatrixRoom, new: MatrixRoom, closed: Pdu) -> bool:
+        """Whether who says that a room replaces the old one is of ours, and has made it for that."""
+        if ids.domain_of(closed.sender) != self._own.server:
+            return False
+        create = (await new.events_of(await new.state(), [])).get(CREATE_KEY)
+        if create is None or create.sender != closed.sender:
+            return False
+        return predecessor(create.content) == old.room_id
+
+    async def _rename(self, old: str, new: str) -> bool:
+        """The names that are the old room's by our own rows become the new one's, and its place in the public
+        list; False if it has neither. A name that somebody gives or takes meanwhile stays as they want it.
+        """
+        store = self._ctx.store
+        for done in range(_ROUNDS):
+            names = (await aliases_of(store, old))[:_NAMES]
+            writes: list[Write] = [moved(alias, new) for alias in names]
+            listed = await store.get("published", (old,))
+            if listed is not None:
+                writes += [Remove("published", (old,), listed.body), listing(new, listed.body.decode())]
+            if not writes:
+                return bool(done)
+            with suppress(Conflict):  # what changed meanwhile is read again
+                await store.commit(writes)
+        raise LocalProtocolError(f"the names of {old} change too fast to be moved to {new}")
+
+    async def follow(self, old: MatrixRoom, new: MatrixRoom, sender: str) -> None:
+        """Somebody replaced a room that we are in, and we have entered the new one. Raises LocalProtocolError
+        if that does not say that it replaces the old one, ``CannotOpenRoom`` where a policy denies it.
+        """
+        server = ids.domain_of(sender)
+        state = await new.state()
+        create = (await new.events_of(state, [])).get(CREATE_KEY)
+        if create is None or predecessor(create.content) != old.room_id:
+            raise LocalProtocolError(f"{new.room_id} does not say that it replaces {old.room_id}")
+        if (
+            self._ctx.link(new.room_id) is not None
+        ):  # who of ours was there first has made it a room of its own
+            raise LocalProtocolError(f"{new.room_id} is linked already")
+        members = [key for key in state if key[0] == MEMBER]
+        joined = await new.events_of(state, members)
+        servers = {
+            ids.domain_of(k[1]) for k, p in joined.items() if k[0] == MEMBER and p.membership == "join"
+        }
+        await self._judging.check(
+            RoomUpgrade(
+                network=self._ctx.id,
+                room=old.room_id,
+                user=NativeId(self._ctx.id, sender),
+                user_server=server,
+                version=new.version.id,
+                servers=frozenset({*servers, server}),
+            )
+        )
+        await self._bring(new, old.room_id, frozenset({*servers, server}) - {self._own.server})
+        await self._moved(old, new)
+
+    async def _bring(self, new: MatrixRoom, old_id: str, servers: frozenset[str]) -> None:
+        """The people of other networks enter the new room, as far as it lets them."""
+        view = self._ctx.view(old_id)
+        people = [p for p in view.people.values() if p.user.network != self._ctx.id] if view else []
+        await self._own.fresh(new)
+        draft, writes = Uncommitted(new, self._own, servers), list[Write]()
+        speech, present = Speech(draft), await self._present(new)
+        state = await new.state()
+        for person in people:
+            if person.membership is not Membership.JOIN:
+                continue
+            ghost = await self._ctx.ghost(person.user)
+            if [user async for user in new.joined_of(state, [ghost])]:
+                continue  # before it was cut off
+            content = {"membership": "join"} | ({"displayname": person.name} if person.name else {})
+            try:
+                said = Said(person.user, person.server, (MEMBER, ghost, content))
+                await self._judging.drafts(new.room_id, present, [said])
+                writes += await speech.own_event(ghost, MEMBER, ghost, content)
+            except (LocalProtocolError, RemoteProtocolError, CannotOpenRoom) as error:
+                self._ctx.count("matrix_upgrade_left_behind")
+                self._ctx.log.info("%s stays behind: %s", ghost, error)
+        if writes:
+            await draft.commit(writes)
+
+    async def _present(self, new: MatrixRoom) -> RoomView:
+        """A room as the core sees it, before the core has it."""
+        view = RoomView("")
+        view.apply(await self._whole(new))
+        return view
+
+    async def _whole(self, new: MatrixRoom) -> ViewDelta:
+        state = await new.state()
+        rules = await new.events_of(state, [POWER_LEVELS_KEY])
+        levels = new.levels(rules[CREATE_KEY], rules.get(POWER_LEVELS_KEY), new.version)
+        return await self._own.views.whole(new.shown_in_steps(state, list(state)), new.version.id, levels)
+
+    async def _moved(self, old: MatrixRoom, new: MatrixRoom) -> None:
+        if self._ctx.link(old.room_id) is None:
+            await self._ctx.open_link(new.room_id, authority=True, view=await self._whole(new))
+            return
+        await self._ctx.supersede(old.room_id, new.room_id, await self._whole(new))
+        self._ctx.log.info("%s is replaced by %s", old.room_id, new.room_id)
