@@ -9,8 +9,8 @@ import pytest
 from hansa import Busy
 from hansa.pacing import token_buckets
 from hansa_matrix.client_api.shares import Shares
-from hansa_matrix.federation.strangers import MOST_EACH, Strangers
 from hansa_matrix.ratelimit import Allowance
+from hansa_matrix.server_api.unproven_work import MOST_EACH, Strangers
 
 
 class At:

@@ -54,13 +54,13 @@ REASONS = {
     "client_api/unread.py judged": "levels, and the reader's own name",
     "client_api/voice.py _levels": "levels",
     "client_api/voice.py state_event": "join rules, and what a person's own member event is made of again",
-    "federation/answers/handshakes.py _template": "references",
-    "federation/answers/handshakes.py _handshake": "whether events are known",
-    "federation/answers/handshakes.py send_join": "goes through `judged` and `wire`",
-    "federation/answers/history.py state": "goes through `judged` and `wire`",
-    "federation/answers/history.py state_ids": "ids",
-    "federation/answers/history.py event_auth": "goes through `judged` and `wire`",
-    "federation/answers/history.py get_missing_events": "the ids before some events",
+    "server_api/membership.py _template": "references",
+    "server_api/membership.py _handshake": "whether events are known",
+    "server_api/membership.py send_join": "goes through `judged` and `wire`",
+    "server_api/events.py state": "goes through `judged` and `wire`",
+    "server_api/events.py state_ids": "ids",
+    "server_api/events.py event_auth": "goes through `judged` and `wire`",
+    "server_api/events.py get_missing_events": "the ids before some events",
     "rooms/access/restricted_joins.py authoriser": "join rules, levels and a membership",
     "rooms/access/restricted_joins.py _satisfied": "a membership",
     "rooms/directory/room_summaries.py _known": "join rules",
@@ -112,7 +112,7 @@ def test_stored_bytes_leave_by_two_functions():
     }
     assert found == {
         "rooms/access/server_access.py raw",
-        "federation/answers/handshakes.py send_knock",  # of `shown_of`
+        "server_api/membership.py send_knock",  # of `shown_of`
         "rooms/access/outbound_pdus.py cached",  # None for what is withheld, or judged by other policies
         "rooms/access/outbound_pdus.py load",
     }

@@ -17,10 +17,10 @@ import pytest
 from hansa import Collection
 from hansa.bus.schema import SCHEMA as CORE
 from hansa_matrix.config import Config
-from hansa_matrix.federation.answers import transactions
 from hansa_matrix.retention import COUNTED
 from hansa_matrix.rooms.redactions import Awaited, Waiting
 from hansa_matrix.schema import SCHEMA
+from hansa_matrix.server_api import send
 from hansa_matrix.users import devices
 from matrix.inbound import THEIRS, V1, Inbound, inbound
 from matrix.test_devices import US, known
@@ -90,7 +90,7 @@ MATRIX: dict[str, Kept] = {
     ),
     "txn": Kept(
         who="other servers",
-        peer="hansa_matrix.federation.answers.transactions:MOST_TRANSACTIONS",
+        peer="hansa_matrix.server_api.send:MOST_TRANSACTIONS",
         within="servers whose requests are signed, at most so many of each, for a day",
         age="hansa_matrix.retention:_TXN_FOR",
         metric="matrix_stored_rows",
@@ -414,8 +414,8 @@ def test_what_the_table_says_is_there(name, kept):
 
 
 async def test_answers_to_transactions_are_kept_of_the_last(tmp_path, monkeypatch):
-    monkeypatch.setattr(transactions, "MOST_TRANSACTIONS", 20)
-    monkeypatch.setattr(transactions, "_TRIM_EVERY", 10)
+    monkeypatch.setattr(send, "MOST_TRANSACTIONS", 20)
+    monkeypatch.setattr(send, "_TRIM_EVERY", 10)
     async with inbound(tmp_path) as house:
         for number_ in range(60):
             status, _ = await house.ask("PUT", f"{V1}/send/t{number_:03}", {"pdus": []})

@@ -13,11 +13,11 @@ from hansa import Action, Failure, HttpError, HttpResponse, Put, Request, Verdic
 from hansa.testing import until
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.key_store import MOST_DOCUMENT, MOST_KEYS
-from hansa_matrix.federation.server import Gate
-from hansa_matrix.federation.strangers import MOST, MOST_EACH
 from hansa_matrix.proto.servers.key_document import DAY, key_document
 from hansa_matrix.proto.servers.xmatrix import header, signing_bytes
 from hansa_matrix.proto.signing import signable, with_signature
+from hansa_matrix.server_api.auth import Gate
+from hansa_matrix.server_api.unproven_work import MOST, MOST_EACH
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
 from memory import peak_memory
 from peers.forger import now
@@ -80,7 +80,7 @@ async def test_a_body_is_parsed_once_its_signature_holds(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
         parsed = []
         monkeypatch.setattr(
-            "hansa_matrix.federation.server.parse", lambda body, limits, **_: parsed.append(body) or {}
+            "hansa_matrix.server_api.auth.parse", lambda body, limits, **_: parsed.append(body) or {}
         )
         status, _ = await house.ask("PUT", f"{V1}/send/x", b'{"pdus":[],"edus":[]}')
         assert (status, parsed) == (200, [])

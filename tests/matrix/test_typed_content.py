@@ -34,7 +34,7 @@ TAKERS = {
     "dict": "a copy, which is sent on as it is",
 }
 #: Parts of the code whose contents are no state: of EDUs, which have parsers of their own.
-ELSEWHERE = ("proto/edus.py", "proto/devices.py", "federation/edus.py", "federation/durable_edus.py")
+ELSEWHERE = ("proto/edus.py", "proto/devices.py", "server_api/edus.py", "federation/durable_edus.py")
 _ACCESS = {"get", "items", "keys", "values", "pop", "setdefault"}
 
 EXCEPTIONS = {
@@ -48,8 +48,8 @@ EXCEPTIONS = {
     "client_api/state_rules.py check_state": "what a person here says, each field checked and refused",
     "client_api/voice.py _member_content": "a key is left out",
     "facts.py facts_of_native": "handed to the readers, and to `texts_of_event`",
-    "federation/answers/handshakes.py _template": "made here",
-    "federation/answers/invites.py exchange": "what another server says, checked and handed to the turn as it is",
+    "server_api/membership.py _template": "made here",
+    "server_api/invite.py exchange": "what another server says, checked and handed to the turn as it is",
     "rooms/directory/room_summaries.py said": "handed to the readers",
     "rooms/directory/room_summaries.py _listed": "answered as it is",
     "bridge.py said": "handed to the readers",

@@ -36,23 +36,12 @@ from hansa_matrix.client_api.api import ClientApi
 from hansa_matrix.config import Config
 from hansa_matrix.conversion import OwnDraft, Views
 from hansa_matrix.federation.announce import greet
-from hansa_matrix.federation.answers.handshakes import Handshakes
-from hansa_matrix.federation.answers.history import History
-from hansa_matrix.federation.answers.invites import Invited
-from hansa_matrix.federation.answers.media import Files
-from hansa_matrix.federation.answers.people import People, add_userinfo
-from hansa_matrix.federation.answers.space_endpoints import SpaceEndpoints
-from hansa_matrix.federation.answers.transactions import Transactions
 from hansa_matrix.federation.client import Client
 from hansa_matrix.federation.doctor import Doctor
-from hansa_matrix.federation.edus import Edus
 from hansa_matrix.federation.keyring import Keyring
-from hansa_matrix.federation.notary import Notary
 from hansa_matrix.federation.sender import Sender
-from hansa_matrix.federation.server import Gate, add_routes
 from hansa_matrix.federation.server_discovery import Routes
 from hansa_matrix.federation.signing_keys import OwnKeys
-from hansa_matrix.federation.strangers import Strangers
 from hansa_matrix.local.ghosts import localpart
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.media.operations import MediaOperations
@@ -97,6 +86,18 @@ from hansa_matrix.rooms.state.depth_migration import count_anew
 from hansa_matrix.rooms.typing_and_receipts import RoomSignals
 from hansa_matrix.rooms.upgrade.upgrade_room import Upgrades
 from hansa_matrix.schema import SCHEMA
+from hansa_matrix.server_api.auth import Gate
+from hansa_matrix.server_api.edus import Edus
+from hansa_matrix.server_api.endpoints import add_routes
+from hansa_matrix.server_api.events import History
+from hansa_matrix.server_api.invite import Invited
+from hansa_matrix.server_api.key_notary import Notary
+from hansa_matrix.server_api.media import Files
+from hansa_matrix.server_api.membership import Handshakes
+from hansa_matrix.server_api.query import People, add_userinfo
+from hansa_matrix.server_api.send import Transactions
+from hansa_matrix.server_api.spaces import SpaceEndpoints
+from hansa_matrix.server_api.unproven_work import Strangers
 from hansa_matrix.users.edu_handler import Taker
 from hansa_matrix.users.user_services import Known
 

@@ -16,10 +16,10 @@ from hansa.model.bounded_json import Limits
 
 from hansa_matrix.errors import json_response
 from hansa_matrix.federation.keyring import Keyring
-from hansa_matrix.federation.strangers import Strangers
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical_json import KEY_DOCUMENT, decode, parse
 from hansa_matrix.proto.servers.key_document import keys_named
+from hansa_matrix.server_api.unproven_work import Strangers
 
 _SERVERS = 100
 _BODY = Limits(bytes=128 * 1024)

@@ -9,10 +9,10 @@ from hansa import NetworkContext, Request, Response, Router
 
 from hansa_matrix.crossings import Crossings, require
 from hansa_matrix.errors import error, json_response
-from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import UserDevices
 from hansa_matrix.rooms.access.server_access import Entitled
+from hansa_matrix.server_api.auth import Answerer
 from hansa_matrix.users.openid import OpenId
 from hansa_matrix.users.user_services import Known
 

@@ -12,7 +12,6 @@ from orjson import Fragment
 
 from hansa_matrix.errors import error, forbidden
 from hansa_matrix.federation.client import Unreachable
-from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.rules import check_state, selected_keys
 from hansa_matrix.proto.event import Pdu
@@ -25,6 +24,7 @@ from hansa_matrix.rooms.access.server_access import Entitled, raw, wire
 from hansa_matrix.rooms.inbound.pdu_staging import Ingest
 from hansa_matrix.rooms.inbound.policy_server import Policing
 from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.server_api.auth import Answerer
 
 
 class Handshakes:

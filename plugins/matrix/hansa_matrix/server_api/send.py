@@ -10,10 +10,10 @@ from hansa import NetworkContext, Request
 
 from hansa_matrix.bounds.bounded_rows import Trimmed
 from hansa_matrix.errors import error
-from hansa_matrix.federation.edus import Edus
-from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto.streaming.transactions import parse_transaction
 from hansa_matrix.rooms.inbound.pdu_staging import Ingest
+from hansa_matrix.server_api.auth import Answerer
+from hansa_matrix.server_api.edus import Edus
 
 _LONGEST_TXN = 255
 #: Transactions of one server of which the answer is known.

@@ -11,7 +11,6 @@ from hansa_matrix.crossings import require
 from hansa_matrix.crypto import verify
 from hansa_matrix.errors import error, forbidden
 from hansa_matrix.federation.keyring import Keyring
-from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
 from hansa_matrix.proto.canonical_json import usable
@@ -25,6 +24,7 @@ from hansa_matrix.proto.stripped_state import TYPES, stripped_state
 from hansa_matrix.rooms.access.server_access import Entitled
 from hansa_matrix.rooms.local_events import Administration
 from hansa_matrix.rooms.membership.pending_invites import Pending
+from hansa_matrix.server_api.auth import Answerer
 from hansa_matrix.texts import texts_of_event
 
 

@@ -9,13 +9,13 @@ from typing import Any
 from hansa import Request
 
 from hansa_matrix.errors import error
-from hansa_matrix.federation.server import Answerer
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.rooms.access.server_access import Entitled, wire
 from hansa_matrix.rooms.access.server_visibility import Visibility
 from hansa_matrix.rooms.access.visible_events import is_of
 from hansa_matrix.rooms.event_store import Status, Stored
 from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.server_api.auth import Answerer
 
 _BACKFILL = 100
 _MISSING = 20

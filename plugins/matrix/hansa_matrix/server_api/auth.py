@@ -1,9 +1,9 @@
-"""What other servers may ask of us. SPEC: server-server API; the table is section by section the same."""
+"""Who asks, of other servers. SPEC: server-server API, "Request Authentication"."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -15,21 +15,17 @@ from hansa import (
     RemoteProtocolError,
     Request,
     Response,
-    Router,
-    __version__,
 )
 from hansa.model.bounded_json import Limits
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.errors import denial, error, error_response, json_response
 from hansa_matrix.federation.keyring import Keyring
-from hansa_matrix.federation.strangers import Strangers
 from hansa_matrix.proto.canonical_json import TRANSACTION, parse
 from hansa_matrix.proto.servers.xmatrix import XMatrix, parse_header, signing_bytes
 from hansa_matrix.ratelimit import Allowance
+from hansa_matrix.server_api.unproven_work import Strangers
 
-#: A PDU of 64 KiB as it may be written, with the stripped state of an invite.
-_BODY = Limits(bytes=128 * 1024)
 #: A body that is parsed to find out whether it is signed, as its sender did not write it in canonical form.
 _UNPROVEN = Limits(bytes=TRANSACTION.bytes, values=50_000)
 #: Bytes of a body whose signature is checked on the loop; 4 MiB take 20 ms.
@@ -200,36 +196,3 @@ class Answers(Protocol):
     def table(self) -> Mapping[tuple[str, str], Answerer]:
         """``(method, pattern) -> answerer``, patterns below ``/_matrix/federation``."""
         ...
-
-
-def add_routes(
-    router: Router, gate: Gate, answers: Iterable[Answers], keyring: Keyring, delegate: str
-) -> None:
-    """Everything that this network serves."""
-
-    async def version(_: Request) -> Response:
-        return json_response({"server": {"name": "Hansa", "version": __version__}})
-
-    async def keys(_: Request) -> Response:
-        return json_response(keyring.document())
-
-    async def well_known(_: Request) -> Response:
-        if not delegate:
-            raise error(404, "M_NOT_FOUND", "this server is not delegated")
-        return json_response({"m.server": delegate})
-
-    router.add("GET", "/_matrix/federation/v1/version", version)
-    router.add("GET", "/_matrix/key/v2/server", keys)
-    router.add("GET", "/_matrix/key/v2/server/{key}", keys)
-    router.add("GET", "/.well-known/matrix/server", well_known)
-    for part in answers:
-        for (method, pattern), answerer in part.table().items():
-            # A transaction is parsed where it is taken, by its parts if it has to be.
-            limits = None if "/send/" in pattern else _BODY
-            router.add(
-                method,
-                f"/_matrix/federation{pattern}",
-                gate(answerer, limits),
-                max_body=(limits or TRANSACTION).bytes,
-                admit=gate.admit,
-            )

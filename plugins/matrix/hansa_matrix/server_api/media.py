@@ -8,11 +8,11 @@ from typing import Any
 from hansa import NetworkContext, Request, Response
 
 from hansa_matrix.errors import denial, error
-from hansa_matrix.federation.server import Answerer
 from hansa_matrix.media.remote import transfer
 from hansa_matrix.media.repository import Item, Library
 from hansa_matrix.media.thumbnails import Thumbnails, wanted
 from hansa_matrix.proto.media import Mxc, after_file, before_file, valid_media_id, with_charset
+from hansa_matrix.server_api.auth import Answerer
 
 
 class Files:

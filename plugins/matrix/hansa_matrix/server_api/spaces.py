@@ -11,10 +11,10 @@ from typing import Any
 from hansa import NetworkContext, Request
 
 from hansa_matrix.crossings import Crossings, require
-from hansa_matrix.federation.server import Answerer
 from hansa_matrix.rooms.access.server_access import Entitled
 from hansa_matrix.rooms.directory.public_rooms import Directory
 from hansa_matrix.rooms.directory.room_summaries import MAX_PUBLIC_ROOMS, Spaces, nearest
+from hansa_matrix.server_api.auth import Answerer
 
 
 class SpaceEndpoints:
