@@ -12,7 +12,7 @@ from clients.test_newly_met import Told
 from clients.test_sessions import login, operate
 from hansa import HttpRequest, Put
 from hansa.testing import until
-from hansa_matrix.client_api import shapes
+from hansa_matrix.client_api.rooms import client_events
 from matrix.inbound import OURS, THEIRS
 from nacl.signing import SigningKey
 
@@ -240,7 +240,7 @@ async def test_an_invite_that_names_the_erased_is_theirs_too(tmp_path):
 
 async def test_names_of_very_many_erased_are_not_looked_for(tmp_path, monkeypatch):
     """Whether a reader was there is a question of the state of that time, for each of them."""
-    monkeypatch.setattr(shapes, "MOST_ERASED", 1)
+    monkeypatch.setattr(client_events, "MOST_ERASED", 1)
     async with house(tmp_path) as home:
         alice, bob, eve = [await home.person(n) for n in ("alice", "bob", "eve")]
         room = await alice.create(preset="public_chat")

@@ -17,7 +17,7 @@ from hansa import Delete, Insert
 from hansa.store.blobs import FileBlobs, ScopedBlobs
 from hansa.testing import until
 from hansa_matrix.bounds.fair_shares import FairShares
-from hansa_matrix.client_api import kept_filters
+from hansa_matrix.client_api.sync import stored_filters
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.media import repository
 from hansa_matrix.proto.pdu import parse
@@ -123,7 +123,7 @@ async def test_published_rooms_are_bounded(tmp_path, monkeypatch):
 
 
 async def test_filters_give_way_by_their_last_use_and_never_in_use(tmp_path, monkeypatch, moved):
-    monkeypatch.setattr(kept_filters, "MOST_OF_USER", 4)
+    monkeypatch.setattr(stored_filters, "MOST_OF_USER", 4)
     async with house(tmp_path, client_rate=10_000, client_burst=10_000) as home:
         alice = await home.person("alice")
         path = f"/user/{part(alice.user)}/filter"

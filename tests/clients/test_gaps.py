@@ -15,8 +15,8 @@ from clients.people import House, Person, house, part
 from clients.test_absences import There, each_version, has, pages
 from hansa import HttpRequest
 from hansa.testing import until
-from hansa_matrix.client_api import timeline
-from hansa_matrix.client_api.timeline import Timeline
+from hansa_matrix.client_api.rooms import pagination
+from hansa_matrix.client_api.rooms.pagination import Timeline
 from hansa_matrix.rooms.inbound.backfill import Backfill
 from matrix.test_joining import ALIAS
 
@@ -139,18 +139,18 @@ async def test_a_page_waits_for_others_once_and_nobody_asks_for_the_same_in_vain
         monkeypatch.setattr(Timeline, "_fetched", counted)
         # What stands right before the gap's end came with it.
         heard = [text for text in expected if not text.endswith((" 0", " 1"))]
-        monkeypatch.setattr(timeline, "ASKED_AGAIN", 0.0)
+        monkeypatch.setattr(pagination, "ASKED_AGAIN", 0.0)
         got = await juliet.get(f"/rooms/{part(room)}/messages?dir=b&limit=100")
         assert len(runs) == 1 and got["end"]
         runs.clear()
         assert await backwards(juliet, room) == heard
-        monkeypatch.setattr(timeline, "ASKED_AGAIN", 60.0)
+        monkeypatch.setattr(pagination, "ASKED_AGAIN", 60.0)
         asked = [given for given in runs if len(given) > 1]
         assert len({within for _, within in asked}) == 5
         assert await backwards(juliet, room) == heard
         assert [given for given in runs if len(given) > 1] == asked
         past.silent = False
-        monkeypatch.setattr(timeline, "ASKED_AGAIN", 0.0)
+        monkeypatch.setattr(pagination, "ASKED_AGAIN", 0.0)
         assert await backwards(juliet, room) == expected
 
 

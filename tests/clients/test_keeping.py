@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from clients.people import OURS, House, Person, house, part
-from hansa_matrix.client_api import aliases, data, reports
+from hansa_matrix.client_api.account import account_data
+from hansa_matrix.client_api.rooms import aliases, reports
 from hansa_matrix.retention import COUNTED, swept
 from hansa_matrix.users import devices, openid
 
@@ -22,7 +23,7 @@ async def keep(person: Person, type_: str, size: int) -> int:
 
 
 async def test_account_data_is_bounded_in_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "MOST_BYTES", 5000)
+    monkeypatch.setattr(account_data, "MOST_BYTES", 5000)
     async with house(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         assert [await keep(alice, f"t{n}", 1000) for n in range(6)] == [200] * 4 + [413] * 2

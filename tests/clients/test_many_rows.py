@@ -12,7 +12,7 @@ import orjson
 import pytest
 from clients.people import House, house, part
 from hansa import Delete, Put, Write
-from hansa_matrix.client_api.accounts import Accounts
+from hansa_matrix.client_api.account.accounts import Accounts
 from hansa_matrix.local.client_stream import DEVICES, RECEIPTS, told
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.rooms.care import Care

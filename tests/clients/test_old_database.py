@@ -26,7 +26,7 @@ from hansa.store.memory import key_names
 from hansa.store.mongo import MongoStore
 from hansa.store.sqlite import SqliteStore
 from hansa.testing.harness import run_hansa
-from hansa_matrix.client_api import data
+from hansa_matrix.client_api.account import account_data
 from hansa_matrix.config import Config
 from hansa_matrix.proto.media import Mxc
 from hansa_matrix.schema import SCHEMA as MATRIX
@@ -216,10 +216,10 @@ async def test_account_data_of_an_old_database_counts(opened, monkeypatch):
         rows = await app.contexts["matrix"].store.scan("account_data", equal=(alice.user,), limit=100)
         kept = sum(len(row.body) for row in rows)
         assert kept
-        monkeypatch.setattr(data, "MOST_BYTES", kept + 10)
+        monkeypatch.setattr(account_data, "MOST_BYTES", kept + 10)
         with pytest.raises(Refused, match="M_TOO_LARGE"):
             await alice.call("PUT", f"/user/{part(alice.user)}/account_data/test.more", {"note": "x" * 20})
-        monkeypatch.setattr(data, "MOST_BYTES", kept + 100)
+        monkeypatch.setattr(account_data, "MOST_BYTES", kept + 100)
         await alice.call("PUT", f"/user/{part(alice.user)}/account_data/test.more", {"note": "x" * 20})
 
 

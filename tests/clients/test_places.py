@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from clients.people import house, part
 from hansa import Busy
-from hansa_matrix.client_api import places
-from hansa_matrix.client_api.door import READS
-from hansa_matrix.client_api.places import Place, Places
+from hansa_matrix.client_api import request_slots
+from hansa_matrix.client_api.http import READS
+from hansa_matrix.client_api.request_slots import Place, Places
 
 
 async def test_others_are_answered_before_two_hundred_questions_of_one_person(tmp_path):
@@ -33,7 +33,7 @@ async def test_others_are_answered_before_two_hundred_questions_of_one_person(tm
 
 
 async def test_who_waits_for_news_keeps_nothing_from_being_answered(tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "HELD", 3600.0)
+    monkeypatch.setattr(request_slots, "HELD", 3600.0)
     async with house(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
@@ -52,7 +52,7 @@ async def test_who_waits_for_news_keeps_nothing_from_being_answered(tmp_path, mo
 
 
 async def test_places_are_given_in_order_and_come_back(monkeypatch):
-    monkeypatch.setattr(places, "HELD", 3600.0)
+    monkeypatch.setattr(request_slots, "HELD", 3600.0)
     some, order = Places(each=2, waiting=3), list[int]()
     first = [await some.take("a"), await some.take("a")]
     assert (await some.take("b")) is not None  # has places of their own
@@ -92,7 +92,7 @@ async def test_who_hangs_up_as_they_are_served_gives_the_place_back():
 
 async def test_what_takes_long_keeps_its_place_for_a_time_alone(monkeypatch):
     """It waits for another server: the person goes on meanwhile."""
-    monkeypatch.setattr(places, "HELD", 0.02)
+    monkeypatch.setattr(request_slots, "HELD", 0.02)
     some = Places(each=2, waiting=10)
     slow = [await some.take("a") for _ in range(2)]
     async with asyncio.timeout(5):

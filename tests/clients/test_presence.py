@@ -51,7 +51,7 @@ async def test_whose_client_asks_no_more_is_gone(tmp_path, monkeypatch):
         sync = home.app.network("matrix")._clients._sync
         await sync.gone()
         assert told(await alice.sync()) == {}
-        monkeypatch.setattr("hansa_matrix.client_api.sync._GONE_AFTER", 0.0)
+        monkeypatch.setattr("hansa_matrix.client_api.sync.sync._GONE_AFTER", 0.0)
         await sync.gone()
         assert told(await alice.sync("&set_presence=offline")) == {alice.user: "offline", bob.user: "offline"}
 

@@ -10,9 +10,9 @@ import pytest
 from clients.people import Person, Refused, house, part
 from hansa import Busy, LocalProtocolError
 from hansa.testing import until
-from hansa_matrix.client_api.attempts import ADDRESSES
-from hansa_matrix.client_api.passwords import Passwords
-from hansa_matrix.client_api.shares import Shares, address_group
+from hansa_matrix.client_api.account.address_shares import Shares, address_group
+from hansa_matrix.client_api.account.login_attempts import ADDRESSES
+from hansa_matrix.client_api.account.passwords import Passwords
 from matrix.inbound import OURS
 
 

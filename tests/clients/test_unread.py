@@ -12,7 +12,7 @@ from clients.people import ROOT, house, part
 from hansa import Request, Response
 from hansa.http.listener import Dispatcher, Listener
 from hansa.http.router import Route, Router, _Node
-from hansa_matrix.client_api.door import ABANDONED
+from hansa_matrix.client_api.http import ABANDONED
 from matrix.inbound import OURS
 
 #: Routes that take a body of anybody, and why.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from clients.people import Person, house, part
-from hansa_matrix.client_api import shapes
+from hansa_matrix.client_api.rooms import client_events
 
 V1 = "/_matrix/client/v1"
 
@@ -51,7 +51,7 @@ async def test_what_was_there_before(tmp_path):
 
 
 async def test_pages_of_large_states_name_what_they_replaced_behind_a_bound(tmp_path, monkeypatch):
-    monkeypatch.setattr(shapes, "MOST_BYTES", 20_000)
+    monkeypatch.setattr(client_events, "MOST_BYTES", 20_000)
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()

@@ -53,10 +53,10 @@ UNBOUNDED = {
     ): "the canonical form of an event that was read",
     ("plugins/matrix/hansa_matrix/proto/pdu.py", "wire"): "a row of the store",
     (
-        "plugins/matrix/hansa_matrix/client_api/filters.py",
+        "plugins/matrix/hansa_matrix/client_api/sync/filters.py",
         "text",
     ): "a part of a request target, 8 KiB at the most",
-    ("plugins/matrix/hansa_matrix/client_api/data.py", "found"): "a row of the store",
+    ("plugins/matrix/hansa_matrix/client_api/account/account_data.py", "found"): "a row of the store",
     ("plugins/matrix/hansa_matrix/rooms/local_events.py", "arguments['content']"): "the operator's command",
     ("plugins/matrix/hansa_matrix/rooms/room.py", "body"): "a row of the store",
     ("plugins/matrix/hansa_matrix/users/devices.py", "body"): "a row of the store",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hansa import Busy
 from hansa.pacing import token_buckets
-from hansa_matrix.client_api.shares import Shares
+from hansa_matrix.client_api.account.address_shares import Shares
 from hansa_matrix.ratelimit import Allowance
 from hansa_matrix.server_api.unproven_work import MOST_EACH, Strangers
 

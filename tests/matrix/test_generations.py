@@ -42,7 +42,7 @@ def test_it_is_bounded_and_forgets_no_revocation_that_matters(monkeypatch):
 
 #: ``self.x[...] = `` after an await, and why nothing can be taken back there.
 ALLOWED = {
-    ("client_api/sync.py", "_seen"): "a time, of who asks",
+    ("client_api/sync/sync.py", "_seen"): "a time, of who asks",
     ("users/remote_devices.py", "_fetching"): "a number of what is under way",
     ("users/to_device_shares.py", "_rows"): "of one batch, whose commit compares them with what is stored",
     ("users/to_device_shares.py", "_evicted"): "a count within one batch",

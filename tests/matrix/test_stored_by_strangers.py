@@ -264,7 +264,7 @@ MATRIX: dict[str, Kept] = {
     ),
     "account_data": Kept(
         who="people here",
-        peer="hansa_matrix.client_api.data:MOST_BYTES",
+        peer="hansa_matrix.client_api.account.account_data:MOST_BYTES",
         within=_OF_USER,
         metric="matrix_stored_rows",
         flood="clients/test_keeping.py::test_account_data_is_bounded_in_bytes",
@@ -272,7 +272,7 @@ MATRIX: dict[str, Kept] = {
     "account_data_usage": ours("a number of each person with an account"),
     "filter": Kept(
         who="people here",
-        peer="hansa_matrix.client_api.kept_filters:MOST_OF_USER",
+        peer="hansa_matrix.client_api.sync.stored_filters:MOST_OF_USER",
         within=_OF_USER,
         metric="matrix_stored_rows",
         flood="clients/test_floods.py::test_filters_give_way_by_their_last_use_and_never_in_use",
@@ -293,15 +293,15 @@ MATRIX: dict[str, Kept] = {
     ),
     "report": Kept(
         who="people here",
-        peer="hansa_matrix.client_api.reports:MOST_OF_USER",
-        in_all="hansa_matrix.client_api.reports:MOST_IN_ALL",
+        peer="hansa_matrix.client_api.rooms.reports:MOST_OF_USER",
+        in_all="hansa_matrix.client_api.rooms.reports:MOST_IN_ALL",
         age="hansa_matrix.retention:_REPORTS_FOR",
         metric="matrix_stored_rows",
         flood="clients/test_keeping.py::test_reports_take_the_place_of_the_first",
     ),
     "room_alias": Kept(
         who="people here",
-        peer="hansa_matrix.client_api.aliases:MOST_OF_ROOM",
+        peer="hansa_matrix.client_api.rooms.aliases:MOST_OF_ROOM",
         within=_OF_USER,
         metric="matrix_stored_rows",
         flood="clients/test_keeping.py::test_a_room_has_so_many_names",

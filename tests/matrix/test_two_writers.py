@@ -19,8 +19,8 @@ from hansa.store.memory import MemoryStore
 from hansa.store.mongo import MongoStore
 from hansa.store.postgres import PostgresStore
 from hansa.store.sqlite import SqliteStore
-from hansa_matrix.client_api.data import UserData
-from hansa_matrix.client_api.kept_filters import KeptFilters
+from hansa_matrix.client_api.account.account_data import UserData
+from hansa_matrix.client_api.sync.stored_filters import KeptFilters
 from hansa_matrix.federation.destination_queue import set_of
 from hansa_matrix.federation.key_store import KeyStore
 from hansa_matrix.local.memberships import Attendance, Stay

@@ -32,7 +32,7 @@ from hansa import (
     scan_all,
 )
 
-from hansa_matrix.client_api.api import ClientApi
+from hansa_matrix.client_api.endpoints import ClientApi
 from hansa_matrix.config import Config
 from hansa_matrix.conversion import OwnDraft, Views
 from hansa_matrix.federation.announce import greet

@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 from hansa import Request, Response
 
-from hansa_matrix.client_api.accounts import Caller
-from hansa_matrix.client_api.door import Handler, Limited, text
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.http import Handler, Limited, text
 from hansa_matrix.errors import error, json_response
 from hansa_matrix.proto.devices import within
 from hansa_matrix.proto.key_backup import valid_key, valid_place

@@ -23,8 +23,8 @@ from hansa import (
 )
 
 from hansa_matrix.bounds.fair_slots import Bounds, Shares
-from hansa_matrix.client_api.accounts import Caller
-from hansa_matrix.client_api.door import ROOT, Door, Handler, Limited
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.http import ROOT, Door, Handler, Limited
 from hansa_matrix.errors import denial, error, error_response, json_response
 from hansa_matrix.federation.client import Refused, Unreachable
 from hansa_matrix.media.minimum_rate import paced

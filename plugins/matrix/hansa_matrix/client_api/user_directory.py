@@ -9,8 +9,8 @@ from typing import Any
 
 from hansa import Membership, NetworkContext, Request, RoomMember
 
-from hansa_matrix.client_api.accounts import Accounts, Caller
-from hansa_matrix.client_api.door import Handler, Limited
+from hansa_matrix.client_api.account.accounts import Accounts, Caller
+from hansa_matrix.client_api.http import Handler, Limited
 from hansa_matrix.errors import error
 from hansa_matrix.proto.auth_rules.state_keys import JOIN_RULES_KEY, MEMBER
 from hansa_matrix.proto.event import Pdu

@@ -1,0 +1,1 @@
+"""Accounts: login, devices, account data and push rules."""

@@ -1,0 +1,225 @@
+"""What clients keep for their people. SPEC: client-server API, "Client Config", "Room Tagging", "Filtering",
+"Ignoring Users".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import orjson
+from hansa import (
+    CompareAndSwap,
+    NetworkContext,
+    Request,
+    again_on_conflict,
+    scan_all,
+)
+
+from hansa_matrix.bounds.key_locks import KeyLocks
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.http import Handler, Limited, own
+from hansa_matrix.client_api.sync.filters import SyncFilter, in_body
+from hansa_matrix.client_api.sync.stored_filters import KeptFilters
+from hansa_matrix.errors import error
+from hansa_matrix.local.client_stream import News, told
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.devices import within
+
+FULLY_READ, PUSH_RULES, IGNORED = "m.fully_read", "m.push_rules", "m.ignored_user_list"
+_TAGS = "m.tag"
+#: What only this server writes.
+_OURS = frozenset({FULLY_READ, PUSH_RULES})
+_MOST = 64 * 1024
+_MOST_TAGS = 100
+_MOST_KEPT = 10_000
+#: Bytes of all account data of one person.
+MOST_BYTES = 32 * 1024 * 1024
+
+
+class UserData:
+    """Account data, of a person as a whole (room ``""``) or in a room."""
+
+    def __init__(self, ctx: NetworkContext, news: News) -> None:
+        self._ctx = ctx
+        self._news = news
+        self._locks = KeyLocks()
+        #: Told whose data of a type is other than before.
+        self.changed: Callable[[str, str], None] = lambda _user, _type: None
+
+    async def get(self, user: str, room_id: str, type_: str) -> Any:
+        """One value; None if there is none."""
+        row = await self._ctx.store.get("account_data", (user, room_id, type_))
+        return orjson.loads(row.body) if row is not None else None
+
+    async def every(self, user: str, room_id: str) -> dict[str, Any]:
+        """All of a person, or of one in a room, by type."""
+        rows = scan_all(self._ctx.store, "account_data", equal=(user, room_id))
+        return {str(row.key[2]): orjson.loads(row.body) async for row in rows}
+
+    async def whole(self, user: str) -> dict[str, dict[str, Any]]:
+        """Everything of a person, by room (empty: of none) and type."""
+        found: dict[str, dict[str, Any]] = {}
+        async for row in scan_all(self._ctx.store, "account_data", equal=(user,)):
+            found.setdefault(str(row.key[1]), {})[str(row.key[2])] = orjson.loads(row.body)
+        return found
+
+    async def put(self, user: str, room_id: str, type_: str, content: Mapping[str, Any]) -> None:
+        """Keep a value, and tell all devices of it. Raises the error answer of one that is too large."""
+        await self.change(user, room_id, type_, lambda _: content)
+
+    async def change(
+        self, user: str, room_id: str, type_: str, change: Callable[[Any], Mapping[str, Any]]
+    ) -> None:
+        """Keep what becomes of a value, whatever else changes it at the same time, and tell all devices of
+        it. ``change`` gets the value, None if there is none; it may be asked again. Raises the error answer
+        of a value that is too large, and what ``change`` raises.
+        """
+        async with self._locks.held(user):
+            await again_on_conflict(partial(self._change, (user, room_id, type_), change))
+        self.changed(user, type_)
+        self._news.tell(user)
+
+    async def _change(self, key: tuple[str, str, str], change: Callable[[Any], Mapping[str, Any]]) -> None:
+        """Keep a value as it becomes, and count its bytes."""
+        user, room_id, type_ = key
+        store = self._ctx.store
+        known = await store.get("account_data", key)
+        content = change(orjson.loads(known.body) if known is not None else None)
+        if not within(content, _MOST):
+            raise error(413, "M_TOO_LARGE", f"account data must have at most {_MOST} bytes")
+        if known is None and await store.count("account_data", equal={"user_id": user}) >= _MOST_KEPT:
+            raise error(400, "M_TOO_LARGE", "the limit of account data is reached")
+        body, before = orjson.dumps(content), known.body if known is not None else None
+        expected, used = await self._used(user)
+        size = max(0, used + len(body) - len(before or b""))
+        if size > MOST_BYTES and len(body) > len(before or b""):
+            raise error(413, "M_TOO_LARGE", f"account data must have at most {MOST_BYTES} bytes in all")
+        counted = CompareAndSwap("account_data_usage", (user,), expected, str(size).encode())
+        await store.commit(
+            [
+                CompareAndSwap("account_data", key, before, body),
+                counted,
+                told(user, f"data {room_id} {type_}"),
+            ]
+        )
+
+    async def _used(self, user: str) -> tuple[bytes | None, int]:
+        """The row that says how many bytes somebody's data are, and how many; they are counted where no row
+        says so yet.
+        """
+        usage = await self._ctx.store.get("account_data_usage", (user,))
+        if usage is not None:
+            return usage.body, int(usage.body)
+        size = 0
+        async for row in scan_all(self._ctx.store, "account_data", equal=(user,)):
+            size += len(row.body)
+        return None, size
+
+    async def ignored(self, user: str) -> frozenset[str]:
+        """Whom somebody does not want to hear."""
+        content = await self.get(user, "", IGNORED)
+        users = content.get("ignored_users") if isinstance(content, dict) else None
+        return frozenset(users) if isinstance(users, dict) else frozenset()
+
+
+class Data:
+    """The endpoints."""
+
+    def __init__(self, ctx: NetworkContext, data: UserData) -> None:
+        self._ctx = ctx
+        self._data = data
+        self._filters = KeptFilters(ctx)
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        user, in_room = "/v3/user/{user}", "/v3/user/{user}/rooms/{room}"
+        return {
+            ("GET", f"{user}/account_data/{{type}}"): self.get,
+            ("PUT", f"{user}/account_data/{{type}}"): self.put,
+            ("GET", f"{in_room}/account_data/{{type}}"): self.get,
+            ("PUT", f"{in_room}/account_data/{{type}}"): self.put,
+            ("GET", f"{in_room}/tags"): self.tags,
+            ("PUT", f"{in_room}/tags/{{tag}}"): self.tag,
+            ("DELETE", f"{in_room}/tags/{{tag}}"): self.untag,
+            ("POST", f"{user}/filter"): self.make_filter,
+            ("GET", f"{user}/filter/{{filter}}"): self.get_filter,
+        }
+
+    @staticmethod
+    def _mine(caller: Caller, request: Request) -> tuple[str, str]:
+        """``(user, room)`` of a path."""
+        user, room_id = own(caller, request), request.path.get("room", "")
+        if room_id and not ids.valid_room_id(room_id):
+            raise error(400, "M_INVALID_PARAM", "this is not a room ID")
+        return user, room_id
+
+    async def get(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /account_data/{type}``."""
+        found = await self._data.get(*self._mine(caller, request), request.path["type"])
+        if found is None:
+            raise error(404, "M_NOT_FOUND", "there is no such account data")
+        return found
+
+    async def put(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /account_data/{type}``."""
+        type_ = request.path["type"]
+        if type_ in _OURS:
+            raise error(405, "M_BAD_JSON", f"{type_} has an endpoint of its own")
+        if not ids.fits(type_):
+            raise error(400, "M_INVALID_PARAM", "the type is too long")
+        await self._data.put(*self._mine(caller, request), type_, body)
+        return {}
+
+    async def tags(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /tags``."""
+        return {"tags": _tags(await self._data.get(*self._mine(caller, request), _TAGS))}
+
+    async def tag(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /tags/{tag}``."""
+        user, room_id = self._mine(caller, request)
+        order = body.get("order")
+        if order is not None and (isinstance(order, bool) or not isinstance(order, int | float)):
+            raise error(400, "M_BAD_JSON", "order must be a number")
+        name = request.path["tag"]
+
+        def tagged(kept: Any) -> dict[str, Any]:
+            tags = _tags(kept) | {name: body}
+            if len(tags) > _MOST_TAGS or not ids.fits(name):
+                raise error(400, "M_INVALID_PARAM", f"a room can have at most {_MOST_TAGS} tags of 255 bytes")
+            return {"tags": tags}
+
+        await self._data.change(user, room_id, _TAGS, tagged)
+        return {}
+
+    async def untag(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``DELETE /tags/{tag}``."""
+        user, room_id = self._mine(caller, request)
+        name = request.path["tag"]
+
+        def untagged(kept: Any) -> dict[str, Any]:
+            return {"tags": {tag: of for tag, of in _tags(kept).items() if tag != name}}
+
+        await self._data.change(user, room_id, _TAGS, untagged)
+        return {}
+
+    async def make_filter(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /filter``: the same filter has the same id. What is none is not kept."""
+        user, _ = self._mine(caller, request)
+        in_body(SyncFilter.of, body)
+        return {"filter_id": await self._filters.add(user, body)}
+
+    async def get_filter(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /filter/{filterId}``."""
+        user, _ = self._mine(caller, request)
+        found = await self._filters.get(user, request.path["filter"])
+        if found is None:
+            raise error(404, "M_NOT_FOUND", "there is no such filter")
+        return orjson.loads(found)
+
+
+def _tags(kept: Any) -> dict[str, Any]:
+    """The tags in the account data that holds them."""
+    tags = kept.get("tags") if isinstance(kept, dict) else None
+    return tags if isinstance(tags, dict) else {}

@@ -1,0 +1,324 @@
+"""Logging in and out. SPEC: client-server API, "Login", "Account registration and management", "Device
+Management".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from hansa import Conflict, LocalProtocolError, NetworkContext, Request, Write
+
+from hansa_matrix.client_api.account.accounts import Accounts, Caller, Proof
+from hansa_matrix.client_api.account.address_shares import Shares, address_group
+from hansa_matrix.client_api.account.last_seen import NEVER, Seen
+from hansa_matrix.client_api.account.login_attempts import Attempts
+from hansa_matrix.client_api.account.registration_tokens import Tokens
+from hansa_matrix.client_api.account.ui_auth import DUMMY, PASSWORD, TOKEN, Check, Stages
+from hansa_matrix.client_api.http import Handler, Limited, OpenHandler, text
+from hansa_matrix.crossings import Crossings, require, said
+from hansa_matrix.errors import error
+from hansa_matrix.proto.devices import Device, shortened
+from hansa_matrix.users.devices import Devices
+
+_MOST_DEVICES_GONE = 1000
+_MOST_NONCES, _NONCES_EACH, _NONCE_FOR = 1000, 20, 60.0
+
+
+class Sessions:
+    """Everything with which a person, or an administrator's tool, begins."""
+
+    def __init__(self, ctx: NetworkContext, accounts: Accounts, devices: Devices, tokens: Tokens) -> None:
+        self._ctx = ctx
+        self._attempts = Attempts(ctx, accounts.came_from)
+        self._accounts = accounts
+        self._devices = devices
+        self._tokens = tokens
+        self._stages = Stages(ctx.clock, ctx.random)
+        self._nonces: Shares[bool] = Shares(
+            ctx.clock, most=_MOST_NONCES, each=_NONCES_EACH, seconds=_NONCE_FOR
+        )
+
+    def open(self) -> Mapping[tuple[str, str], OpenHandler]:
+        """What takes no token."""
+        return {
+            ("GET", "/v3/login"): self.flows,
+            ("POST", "/v3/login"): self.login,
+            ("POST", "/v3/register"): self.register,
+            ("GET", "/v3/register/available"): self.available,
+            ("GET", "/v1/register/m.login.registration_token/validity"): self.validity,
+        }
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {
+            ("GET", "/v3/account/whoami"): self.whoami,
+            ("POST", "/v3/account/password"): self.password,
+            ("POST", "/v3/account/deactivate"): self.deactivate,
+            ("GET", "/v3/account/3pid"): self.third_party_ids,
+            ("POST", "/v3/logout"): self.logout,
+            ("POST", "/v3/logout/all"): self.logout_all,
+            ("GET", "/v3/devices"): self.devices,
+            ("GET", "/v3/devices/{device}"): self.device,
+            ("PUT", "/v3/devices/{device}"): self.rename,
+            ("DELETE", "/v3/devices/{device}"): self.remove,
+            ("POST", "/v3/delete_devices"): self.remove_several,
+        }
+
+    async def flows(self, _request: Request, _body: Any) -> Any:
+        """``GET /login``."""
+        return {"flows": [{"type": PASSWORD}]}
+
+    async def login(self, request: Request, body: Any) -> Any:
+        """``POST /login``."""
+        if text(body, "type") != PASSWORD:
+            raise error(400, "M_UNKNOWN", "only password login is supported")
+        user = self._named(body)
+        await self._attempts.login(request, user)
+        began = self._accounts.began()
+        proof = await self._accounts.proves(user, text(body, "password"))
+        if proof is not Proof.RIGHT:
+            self._ctx.count("matrix_logins", status="refused")
+            if proof is Proof.CLOSED:
+                raise error(403, "M_USER_DEACTIVATED", "this account has been deactivated")
+            raise error(403, "M_FORBIDDEN", "wrong user name or password")
+        self._ctx.count("matrix_logins", status="let in")
+        return await self._entered(request, user, body, began)
+
+    def _named(self, body: Mapping[str, Any]) -> str:
+        identifier = body.get("identifier")
+        if identifier is None:
+            name = text(body, "user")
+        elif isinstance(identifier, dict) and identifier.get("type") == "m.id.user":
+            name = text(identifier, "user")
+        else:
+            raise error(400, "M_UNKNOWN", "only user IDs are supported as identifiers")
+        try:
+            return self._accounts.named(name)
+        except LocalProtocolError as problem:
+            raise error(403, "M_FORBIDDEN", "wrong user name or password") from problem
+
+    async def _entered(
+        self, request: Request, user: str, body: Mapping[str, Any], began: int
+    ) -> dict[str, Any]:
+        name, group = text(body, "initial_device_display_name", ""), address_group(request.remote)
+        device_id, token = await self._accounts.login(
+            user, text(body, "device_id", ""), name, group=group, began=began
+        )
+        self._attempts.succeeded(request, user, device_id)
+        answer: dict[str, Any] = {"user_id": user, "access_token": token, "device_id": device_id}
+        answer["home_server"] = user.partition(":")[2]
+        if self._ctx.config.public_base_url:
+            answer["well_known"] = {"m.homeserver": {"base_url": self._ctx.config.public_base_url}}
+        return answer
+
+    async def register(self, request: Request, body: Any) -> Any:
+        """``POST /register``."""
+        if request.first("kind", "user") != "user":
+            raise error(403, "M_GUEST_ACCESS_FORBIDDEN", "guest accounts are not supported")
+        mode = self._ctx.config.registration
+        if mode == "closed":
+            raise error(403, "M_FORBIDDEN", "registration is disabled on this server")
+        self._attempts.stranger(request)
+        user = await self._free(text(body, "username", "") or self._ctx.random.bytes(6).hex())
+        password = text(body, "password", "")
+        checks: dict[str, Check] = {}
+        if mode == "token":
+
+            async def good(auth: Mapping[str, Any]) -> bool:
+                token = auth.get("token")
+                return isinstance(token, str) and await self._tokens.valid(token)
+
+            checks[TOKEN] = good
+        flow = [TOKEN] if mode == "token" else [DUMMY]
+        proven = await self._stages.passed(request, body, "", flow, checks)
+        if not password:
+            raise error(400, "M_MISSING_PARAM", "password is missing")
+        token = str(proven[TOKEN]["token"]) if mode == "token" else ""
+        return await self._made(request, user, password, body, token=token)
+
+    async def _made(
+        self,
+        request: Request,
+        user: str,
+        password: str,
+        body: Mapping[str, Any],
+        *,
+        admin: bool = False,
+        token: str = "",
+    ) -> Any:
+        """An account, by one use of a registration token where there is one."""
+
+        async def using() -> Write:
+            use = await self._tokens.use(token)
+            if use is None:
+                raise error(403, "M_FORBIDDEN", "the token has been used too often")
+            return use
+
+        began = self._accounts.began()
+        try:
+            await self._accounts.create(user, password, admin=admin, using=using if token else None)
+        except Conflict as conflict:
+            raise error(400, "M_USER_IN_USE", f"{user} is taken already") from conflict
+        self._ctx.log.info("%s has an account now", user)
+        if body.get("inhibit_login") is True:
+            return {"user_id": user}
+        return await self._entered(request, user, body, began)
+
+    async def _free(self, name: str) -> str:
+        try:
+            user = self._accounts.user_id(name)
+        except LocalProtocolError as problem:
+            raise error(400, "M_INVALID_USERNAME", str(problem)) from problem
+        if self._accounts.reserved(user):
+            raise error(400, "M_EXCLUSIVE", f"{user} is kept for the bridge and its ghosts")
+        if await self._accounts.get(user) is not None:
+            raise error(400, "M_USER_IN_USE", f"{user} is taken already")
+        return user
+
+    async def available(self, request: Request, _body: Any) -> Any:
+        """``GET /register/available``."""
+        self._attempts.stranger(request)
+        if self._ctx.config.registration == "closed":
+            raise error(403, "M_FORBIDDEN", "registration is disabled on this server")
+        await self._free(request.first("username"))
+        return {"available": True}
+
+    async def validity(self, request: Request, _body: Any) -> Any:
+        """``GET /register/m.login.registration_token/validity``."""
+        self._attempts.stranger(request)
+        return {"valid": await self._tokens.valid(request.first("token"))}
+
+    async def nonce(self, request: Request, _body: Any) -> Any:
+        """A number used once, for ``by_secret``."""
+        if not self._ctx.config.registration_secret:
+            raise error(404, "M_UNRECOGNIZED", "registration by shared secret is disabled on this server")
+        name = self._ctx.random.bytes(32).hex()
+        self._nonces.put(name, request.remote, True)  # there is nothing to keep of it
+        return {"nonce": name}
+
+    async def by_secret(self, request: Request, body: Any) -> Any:
+        """Make an account by proof of a secret that administrators' tools share with this server."""
+        secret = self._ctx.config.registration_secret
+        if not secret:
+            raise error(404, "M_UNRECOGNIZED", "registration by shared secret is disabled on this server")
+        self._attempts.stranger(request)
+        nonce, name, password = text(body, "nonce"), text(body, "username"), text(body, "password")
+        if self._nonces.take(nonce) is None:
+            raise error(400, "M_UNKNOWN", "unknown or expired nonce")
+        admin = body.get("admin") is True
+        said = [nonce, name, password, "admin" if admin else "notadmin"]
+        mac = hmac.new(secret.encode(), "\0".join(said).encode(), hashlib.sha1).hexdigest()
+        if not hmac.compare_digest(mac.encode(), text(body, "mac").encode()):
+            raise error(403, "M_FORBIDDEN", "the HMAC is wrong")
+        return await self._made(request, await self._free(name), password, body, admin=admin)
+
+    async def whoami(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /account/whoami``."""
+        return {"user_id": caller.user, "device_id": caller.device, "is_guest": False}
+
+    async def proven(self, caller: Caller, request: Request, body: Mapping[str, Any]) -> None:
+        """The caller knows the password too. Raises the error answer that asks for it, until it is given, and
+        ``Busy`` where it is guessed.
+        """
+        self._attempts.device(caller.user, caller.device)
+
+        async def mine(auth: Mapping[str, Any]) -> bool:
+            identifier, password = auth.get("identifier"), auth.get("password")
+            named = identifier.get("user") if isinstance(identifier, dict) else auth.get("user", caller.user)
+            if named not in {caller.user, caller.user[1:].partition(":")[0]} or not isinstance(password, str):
+                return False
+            return await self._accounts.proves(caller.user, password) is Proof.RIGHT
+
+        await self._stages.passed(request, body, caller.user, [PASSWORD], {PASSWORD: mine})
+
+    async def password(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /account/password``."""
+        fresh = text(body, "new_password")
+        if not fresh:
+            raise error(400, "M_INVALID_PARAM", "the password must not be empty")
+        await self.proven(caller, request, body)
+        await self._accounts.set_password(caller.user, fresh)
+        if body.get("logout_devices", True) is not False:
+            await self._accounts.logout_all(caller.user, but=caller.device)
+        return {}
+
+    async def deactivate(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /account/deactivate``."""
+        await self.proven(caller, request, body)
+        await self._accounts.deactivate(caller.user, erase=body.get("erase") is True)
+        return {"id_server_unbind_result": "no-support"}
+
+    async def third_party_ids(self, _caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /account/3pid``: nobody is known by an address here."""
+        return {"threepids": []}
+
+    async def logout(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``POST /logout``."""
+        await self._accounts.logout(caller.user, [caller.device])
+        return {}
+
+    async def logout_all(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``POST /logout/all``."""
+        await self._accounts.logout_all(caller.user)
+        return {}
+
+    async def devices(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /devices``."""
+        found = (await self._devices.of(caller.user)).devices.values()
+        seen = await self._accounts.last_seen.of(caller.user)
+        return {
+            "devices": [_shown(device, caller.user, seen.get(device.device_id, NEVER)) for device in found]
+        }
+
+    async def device(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /devices/{deviceId}``."""
+        device = await self._device(caller, request)
+        seen = await self._accounts.last_seen.of(caller.user)
+        return _shown(device, caller.user, seen.get(device.device_id, NEVER))
+
+    async def _device(self, caller: Caller, request: Request) -> Device:
+        device = await self._devices.get(caller.user, request.path["device"])
+        if device is None:
+            raise error(404, "M_NOT_FOUND", "there is no such device")
+        return device
+
+    async def rename(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /devices/{deviceId}``."""
+        device = await self._device(caller, request)
+        if "display_name" in body:
+            name = shortened(text(body, "display_name", ""))
+            if self._ctx.governed:
+                crossings = Crossings(self._ctx)
+                await require(self._ctx, crossings.profile_change(caller.user, said(body=name)))
+            await self._devices.change(caller.user, device.device_id, lambda known: replace(known, name=name))
+        return {}
+
+    async def remove(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``DELETE /devices/{deviceId}``."""
+        await self.proven(caller, request, body)
+        await self._accounts.logout(caller.user, [request.path["device"]])
+        return {}
+
+    async def remove_several(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /delete_devices``."""
+        listed = body.get("devices")
+        if not isinstance(listed, list) or len(listed) > _MOST_DEVICES_GONE:
+            raise error(400, "M_BAD_JSON", "devices must be a list of device IDs")
+        await self.proven(caller, request, body)
+        await self._accounts.logout(caller.user, [one for one in listed if isinstance(one, str)])
+        return {}
+
+
+def _shown(device: Device, user: str, seen: Seen) -> dict[str, Any]:
+    # COMPAT: matrix-nio refuses a list in which one of these is missing; Synapse gives null.
+    return {
+        "device_id": device.device_id,
+        "user_id": user,
+        "display_name": device.name or None,
+        "last_seen_ip": seen.address or None,
+        "last_seen_ts": seen.ts or None,
+    }

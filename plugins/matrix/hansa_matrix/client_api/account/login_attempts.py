@@ -1,0 +1,71 @@
+"""How often somebody may try to get in: strangers by where they come from and by the name that they try,
+people whom this server knows by themselves, so that no stranger's guesses stand in their way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from hansa import Busy, LruCache, NetworkContext, Request
+
+from hansa_matrix.client_api.account.address_shares import address_group
+from hansa_matrix.ratelimit import Allowance
+
+#: Pairs of a person and an address that are remembered as known.
+_MOST_KNOWN = 10_000
+#: So many neighbourhoods have to guess together, each as fast as it may, before a name takes no more attempts
+#: from where its person has never been: one alone keeps nobody out.
+ADDRESSES = 4
+
+
+class Attempts:
+    """``came_from`` says whether somebody has a device that logged in from a group of addresses."""
+
+    def __init__(self, ctx: NetworkContext, came_from: Callable[[str, str], Awaitable[bool]]) -> None:
+        self._ctx = ctx
+        self._came_from = came_from
+        config = ctx.config
+        # Guessing passwords is not to be worth while.
+        rate, burst = config.client_rate / 100, max(5, config.client_burst / 10)
+        self._addresses = Allowance(ctx.clock, rate, burst)
+        self._names = Allowance(ctx.clock, ADDRESSES * rate, ADDRESSES * burst)
+        self._people = Allowance(ctx.clock, rate, burst)
+        self._known: LruCache[tuple[str, str], None] = LruCache(_MOST_KNOWN)
+
+    def stranger(self, request: Request) -> None:
+        """Somebody asks who need not be anybody. Raises ``Busy`` where their address asks too often."""
+        if wait := self._addresses.take_from(request.remote):
+            self._refuse(wait)
+
+    async def login(self, request: Request, user: str) -> None:
+        """Somebody tries the password of a name. Raises ``Busy`` where that is tried too often: by the
+        address and the name; from an address that the person is known to come from, by that pair alone.
+        """
+        group = address_group(request.remote)
+        if (user, group) not in self._known:
+            if not (wait := self._addresses.take_from(request.remote) or self._names.take(user)):
+                return
+            if not await self._came_from(user, group):
+                self._refuse(wait)
+        self._take(self._people, f"{user} {group}")
+
+    def device(self, user: str, device: str) -> None:
+        """Somebody with a token tries the password. Raises ``Busy`` where that device tries too often."""
+        self._take(self._people, f"{user} {device}")
+
+    def succeeded(self, request: Request, user: str, device: str) -> None:
+        """Somebody got in: they are known by their address, and by their device. The attempt counts there."""
+        pair = user, address_group(request.remote)
+        if pair not in self._known:
+            self._people.take(f"{user} {pair[1]}")
+        self._people.take(f"{user} {device}")
+        self._known.put(pair, None)
+
+    def _take(self, allowance: Allowance, name: str) -> None:
+        if wait := allowance.take(name):
+            self._refuse(wait)
+
+    def _refuse(self, wait: float) -> NoReturn:
+        self._ctx.count("matrix_client_limited", what="login")
+        raise Busy("too many attempts", after=max(1.0, wait))

@@ -1,0 +1,229 @@
+"""Push rules as clients read and write them. SPEC: client-server API, "Push Rules API"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from functools import lru_cache
+from typing import Any
+
+from hansa import Request
+
+from hansa_matrix.client_api.account.account_data import PUSH_RULES, UserData
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.http import Handler, Limited
+from hansa_matrix.errors import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.push_rules import (
+    KINDS,
+    MASTER,
+    current_actions,
+    default_rules,
+    valid_actions,
+    valid_rule,
+)
+
+_MOST_RULES = 500
+#: What a rule of a kind has beside its actions.
+_PARTS = {"override": ("conditions",), "underride": ("conditions",), "content": ("pattern",)}
+_Rules = dict[str, list[dict[str, Any]]]
+
+
+class PushRules:
+    """The rules of each person, kept as a whole once they change one."""
+
+    def __init__(self, data: UserData) -> None:
+        self._data = data
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        one = "/v3/pushrules/global/{kind}/{rule}"
+        return {
+            ("GET", "/v3/pushrules"): self.every,
+            ("GET", "/v3/pushrules/global"): self.all_global,
+            ("GET", one): self.get,
+            ("PUT", one): self.put,
+            ("DELETE", one): self.delete,
+            ("GET", f"{one}/enabled"): self.enabled,
+            ("PUT", f"{one}/enabled"): self.set_enabled,
+            ("GET", f"{one}/actions"): self.actions,
+            ("PUT", f"{one}/actions"): self.set_actions,
+        }
+
+    async def of(self, user: str) -> _Rules:
+        """All rules of somebody, which nobody changes; those of the server that came later are added."""
+        kept = await self._data.get(user, "", PUSH_RULES)
+        return _rules(user, kept) if isinstance(kept, dict) else _unchanged(user)
+
+    async def _change(self, user: str, change: Callable[[_Rules], None]) -> None:
+        """Keep somebody's rules as they become, whatever else changes them at the same time."""
+
+        def changed(kept: Any) -> dict[str, Any]:
+            rules = _rules(user, kept)
+            change(rules)
+            return {"global": rules}
+
+        await self._data.change(user, "", PUSH_RULES, changed)
+
+    async def follow(self, user: str, old: str, new: str) -> None:
+        """Rules of one room become rules of the room after it too."""
+
+        def follow(rules: _Rules) -> None:
+            for kind in ("override", "room"):
+                listed = rules.get(kind, [])
+                known = {rule["rule_id"] for rule in listed}
+                found = next((at for at, rule in enumerate(listed) if rule["rule_id"] == old), None)
+                if found is not None and new not in known and len(listed) < _MOST_RULES:
+                    listed.insert(found, _of_room(listed[found], old, new))
+
+        before = await self.of(user)
+        rules = deepcopy(before)
+        follow(rules)
+        if rules != before:
+            await self._change(user, follow)
+
+    async def every(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /pushrules/``."""
+        return {"global": await self.of(caller.user)}
+
+    async def all_global(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /pushrules/global/``."""
+        return await self.of(caller.user)
+
+    async def get(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /pushrules/global/{kind}/{ruleId}``."""
+        return _one(await self.of(caller.user), request)
+
+    async def put(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /pushrules/global/{kind}/{ruleId}``, before or after another."""
+        kind, name = request.path["kind"], request.path["rule"]
+        if kind not in KINDS or name.startswith(".") or not ids.fits(name) or set(name) & set("/\\"):
+            why = "a rule has a kind, and a name that begins with no dot and has no slashes"
+            raise error(400, "M_INVALID_PARAM", why)
+        if not valid_rule(kind, body):
+            raise error(400, "M_BAD_JSON", "the rule is not valid for this kind")
+        wanted = _PARTS.get(kind, ())
+        parts = {key: body.get(key, []) for key in wanted}
+        actions = current_actions(body["actions"])
+
+        def put(rules: _Rules) -> None:
+            listed = rules.setdefault(kind, [])
+            before = next((at for at, rule in enumerate(listed) if rule["rule_id"] == name), None)
+            if before is None and len(listed) >= _MOST_RULES:
+                raise error(400, "M_TOO_LARGE", f"a kind has at most {_MOST_RULES} rules")
+            rule = {
+                "rule_id": name,
+                "default": False,
+                "enabled": listed.pop(before)["enabled"] if before is not None else True,
+                "actions": actions,
+                **parts,
+            }
+            listed.insert(self._place(listed, request, before), rule)
+
+        await self._change(caller.user, put)
+        return {}
+
+    @staticmethod
+    def _place(listed: list[dict[str, Any]], request: Request, was: int | None) -> int:
+        """Where a rule goes: beside another, else where it ``was``, else before all others of people."""
+        before, after = request.first("before"), request.first("after")
+        names = [rule["rule_id"] for rule in listed]
+        for name, more in ((before, 0), (after, 1)):
+            if name and (name not in names or name.startswith(".")):
+                raise error(400, "M_UNKNOWN", f"there is no rule {name[:80]!r} to place it beside")
+            if name:
+                return names.index(name) + more
+        if was is not None:
+            return was
+        # What people say goes before what the server says, but for the switch that turns all off.
+        return 1 if names[:1] == [MASTER] else 0
+
+    async def delete(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``DELETE /pushrules/global/{kind}/{ruleId}``."""
+
+        def delete(rules: _Rules) -> None:
+            rule = _one(rules, request)
+            if rule["default"]:
+                raise error(400, "M_INVALID_PARAM", "a rule of the server is switched off, not removed")
+            rules[request.path["kind"]].remove(rule)
+
+        await self._change(caller.user, delete)
+        return {}
+
+    async def enabled(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET …/enabled``."""
+        return {"enabled": _one(await self.of(caller.user), request)["enabled"]}
+
+    async def set_enabled(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT …/enabled``."""
+
+        def set_enabled(rules: _Rules) -> None:
+            rule = _one(rules, request)
+            if not isinstance(body.get("enabled"), bool):
+                raise error(400, "M_BAD_JSON", "enabled is true or false")
+            rule["enabled"] = body["enabled"]
+
+        await self._change(caller.user, set_enabled)
+        return {}
+
+    async def actions(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET …/actions``."""
+        return {"actions": _one(await self.of(caller.user), request)["actions"]}
+
+    async def set_actions(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT …/actions``."""
+
+        def set_actions(rules: _Rules) -> None:
+            rule = _one(rules, request)
+            if not valid_actions(body.get("actions")):
+                raise error(400, "M_BAD_JSON", "actions must be a list of actions")
+            rule["actions"] = current_actions(body["actions"])
+
+        await self._change(caller.user, set_actions)
+        return {}
+
+
+@lru_cache(maxsize=500)
+def _unchanged(user: str) -> _Rules:
+    """The rules of somebody who never changed one."""
+    return default_rules(user)
+
+
+def _of_room(rule: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """A rule of one room, as it is of another."""
+    copy = deepcopy(rule) | {"rule_id": new}
+    for condition in copy.get("conditions", ()):
+        if condition.get("key") == "room_id" and condition.get("pattern") == old:
+            condition["pattern"] = new
+    return copy
+
+
+def _rules(user: str, kept: Any) -> _Rules:
+    """The rules in somebody's account data. Those of the server are what they are by now, in their order and
+    behind those of the person, but for the switch that turns all off; whether they hold, and what they do,
+    is as the person left it.
+    """
+    rules = default_rules(user)
+    if not isinstance(kept, dict):
+        return rules
+    given: _Rules = deepcopy(kept.get("global", kept))
+    for kind, defaults in rules.items():
+        listed = given.get(kind, [])
+        changed = {rule["rule_id"]: rule for rule in listed if rule["default"]}
+        for rule in defaults:
+            mine = changed.get(rule["rule_id"], rule)
+            rule |= {"enabled": mine["enabled"], "actions": current_actions(mine["actions"])}
+        first = 1 if defaults and defaults[0]["rule_id"] == MASTER else 0
+        own = [rule for rule in listed if not rule["default"]]
+        for rule in own:
+            rule["actions"] = current_actions(rule["actions"])
+        rules[kind] = [*defaults[:first], *own, *defaults[first:]]
+    return rules
+
+
+def _one(rules: _Rules, request: Request) -> dict[str, Any]:
+    """The rule that a request names. Raises the error answer of one that is not there."""
+    for rule in rules.get(request.path["kind"], ()):
+        if rule["rule_id"] == request.path["rule"]:
+            return rule
+    raise error(404, "M_NOT_FOUND", "there is no such rule")

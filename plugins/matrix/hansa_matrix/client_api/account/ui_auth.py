@@ -1,0 +1,107 @@
+"""Proving who one is, step by step. SPEC: client-server API, "User-Interactive Authentication API"."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hansa import Clock, Random, Request
+
+from hansa_matrix.client_api.account.address_shares import Shares
+from hansa_matrix.errors import error
+
+DUMMY, PASSWORD, TOKEN = "m.login.dummy", "m.login.password", "m.login.registration_token"
+_MOST, _EACH, _FOR = 10_000, 100, 900.0
+
+#: Whether what somebody says for a stage will do.
+Check = Callable[[Mapping[str, Any]], Awaitable[bool]]
+
+
+@dataclass(slots=True, eq=False)
+class _Session:
+    """``about`` is the request that it is for. ``said`` is the hash of the body that came with the first
+    proof: what was proven for one body is no proof for another.
+    """
+
+    about: str
+    said: str = ""
+    proven: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Stages:
+    """What has been proven in which session. A session is for one request, and is used up by the one answer
+    that it opens: of two that end at once, one is told that it is over.
+    """
+
+    def __init__(self, clock: Clock, random: Random) -> None:
+        self._random = random
+        self._sessions: Shares[_Session] = Shares(clock, most=_MOST, each=_EACH, seconds=_FOR)
+
+    async def passed(
+        self,
+        request: Request,
+        body: Mapping[str, Any],
+        who: str,
+        flow: Sequence[str],
+        checks: Mapping[str, Check],
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """What was said for each stage of a flow, once every one is done. Raises the error answer that says
+        what is to be done. ``who`` asks, empty for who is nobody yet.
+        """
+        auth = body.get("auth")
+        given = auth if isinstance(auth, dict) else {}
+        about = f"{request.method} {_path(request.target)} {who}"
+        name = given.get("session")
+        session = self._sessions.get(name) if isinstance(name, str) else _Session(about)
+        if session is None or session.about != about:
+            raise _over()
+        if not isinstance(name, str):
+            name = self._random.bytes(16).hex()
+        elif session.said not in {"", _hash(body)}:
+            raise _over()
+        stage = given.get("type")
+        problem: tuple[str, str] | None = None
+        if isinstance(stage, str) and stage in flow:
+            good = stage not in checks or await checks[stage](given)
+            if given.get("session") is not None and self._sessions.get(name) is not session:
+                raise _over()  # it was used up meanwhile
+            if good and session.said in {"", _hash(body)}:
+                session.said = _hash(body)
+                session.proven[stage] = given
+            else:
+                problem = ("M_FORBIDDEN", "that is not right")
+        if problem is None and set(flow) <= session.proven.keys():
+            self._sessions.take(name)
+            return session.proven
+        self._sessions.put(name, request.remote, session)
+        raise _asked(name, flow, session, problem)
+
+
+def _over() -> Exception:
+    return error(400, "M_UNKNOWN", "that session is over, or was for something else")
+
+
+def _asked(name: str, flow: Sequence[str], session: _Session, problem: tuple[str, str] | None) -> Exception:
+    code, why = problem or ("M_UNAUTHORIZED", "say who you are")
+    body = {
+        "session": name,
+        "flows": [{"stages": list(flow)}],
+        "params": {},
+        "completed": sorted(session.proven),
+    }
+    return error(401, code, why, **body)
+
+
+def _path(target: str) -> str:
+    """A path under whichever version of the API it was asked: they are one endpoint."""
+    path = target.partition("?")[0].rstrip("/")
+    return path.replace("/_matrix/client/r0/", "/_matrix/client/v3/", 1)
+
+
+def _hash(body: Mapping[str, Any]) -> str:
+    """What a body says besides who says it."""
+    rest = {key: value for key, value in body.items() if key != "auth"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

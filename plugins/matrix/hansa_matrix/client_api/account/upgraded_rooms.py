@@ -1,0 +1,85 @@
+"""What somebody keeps of a room that was replaced is kept of the room after it too: tags, that it is a direct
+chat, push rules. SPEC: client-server API, "Room Upgrades", "Room Tagging", "Direct Messaging", "Push Rules".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hansa import NetworkContext, RemoteProtocolError
+
+from hansa_matrix.client_api.account.account_data import UserData
+from hansa_matrix.client_api.account.push_rules import PushRules
+from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
+from hansa_matrix.proto.state_content import predecessor, replacement_room
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.upgrade.upgrade_room import TOMBSTONE
+
+TAGS, DIRECT = "m.tag", "m.direct"
+
+
+class Inheritance:
+    """Asked when somebody comes into a room."""
+
+    def __init__(
+        self,
+        ctx: NetworkContext,
+        attendance: Attendance,
+        data: UserData,
+        push: PushRules,
+        room: Callable[[str], MatrixRoom | None],
+    ) -> None:
+        self._ctx = ctx
+        self._attendance = attendance
+        self._data = data
+        self._push = push
+        self._room = room
+
+    async def take(self, user: str, room_id: str) -> None:
+        """Copy what somebody kept of the room before, where both rooms say that one replaces the other and
+        they were in it. Nobody is kept out of a room because that is too much.
+        """
+        old = await self._before(room_id)
+        if old is None or self._attendance.stay(user, old) is None:
+            return
+        try:
+            await self._tags(user, old, room_id)
+            await self._direct(user, old, room_id)
+            await self._push.follow(user, old, room_id)
+        except RemoteProtocolError as problem:
+            self._ctx.log.info("%s keeps less of %s than of %s: %s", user, room_id, old, problem.reason)
+
+    async def _before(self, room_id: str) -> str | None:
+        """The room that a room replaces."""
+        new = self._room(room_id)
+        create = (await new.events_of(await new.state(), [])).get(CREATE_KEY) if new is not None else None
+        old_id = predecessor(create.content) if create is not None else None
+        old = self._room(old_id) if old_id is not None else None
+        if old is None:
+            return None
+        key = (TOMBSTONE, "")
+        closed = (await old.events_of(await old.state(), [key])).get(key)
+        return old.room_id if closed and replacement_room(closed.content) == room_id else None
+
+    async def _tags(self, user: str, old: str, new: str) -> None:
+        before = _tags(await self._data.get(user, old, TAGS))
+        if before and not before.keys() <= _tags(await self._data.get(user, new, TAGS)).keys():
+            await self._data.change(user, new, TAGS, lambda kept: {"tags": {**before, **_tags(kept)}})
+
+    async def _direct(self, user: str, old: str, new: str) -> None:
+        def follow(kept: Any) -> dict[str, Any]:
+            return {
+                who: [*rooms, new] if isinstance(rooms, list) and old in rooms and new not in rooms else rooms
+                for who, rooms in (kept.items() if isinstance(kept, Mapping) else ())
+            }
+
+        kept = await self._data.get(user, "", DIRECT)
+        if isinstance(kept, dict) and follow(kept) != kept:
+            await self._data.change(user, "", DIRECT, follow)
+
+
+def _tags(kept: Any) -> dict[str, Any]:
+    tags = kept.get("tags") if isinstance(kept, dict) else None
+    return tags if isinstance(tags, dict) else {}

@@ -1,0 +1,313 @@
+"""The client API put together, and what says what this server can. SPEC: client-server API, "API Versions",
+"Server Discovery", "Capabilities negotiation".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any
+
+from hansa import AdminCommand, CannotOpenRoom, NetworkContext, Request, Response, Router
+
+from hansa_matrix.client_api.account.account_data import IGNORED, PUSH_RULES, Data, UserData
+from hansa_matrix.client_api.account.accounts import Accounts, Caller
+from hansa_matrix.client_api.account.login import Sessions
+from hansa_matrix.client_api.account.push_rules import PushRules
+from hansa_matrix.client_api.account.registration_tokens import Tokens
+from hansa_matrix.client_api.account.upgraded_rooms import Inheritance
+from hansa_matrix.client_api.account.whois import Whois
+from hansa_matrix.client_api.http import Door, Handler, Limited, Part, refused, text
+from hansa_matrix.client_api.key_backup import KeyBackup
+from hansa_matrix.client_api.keys import Crypto
+from hansa_matrix.client_api.media import Files
+from hansa_matrix.client_api.rooms.aliases import Aliases
+from hansa_matrix.client_api.rooms.client_events import Shapes
+from hansa_matrix.client_api.rooms.create_room import user_ids
+from hansa_matrix.client_api.rooms.directory import People
+from hansa_matrix.client_api.rooms.local_sender import Voice
+from hansa_matrix.client_api.rooms.membership import Rooms
+from hansa_matrix.client_api.rooms.mutual_rooms import MutualRooms
+from hansa_matrix.client_api.rooms.pagination import Timeline
+from hansa_matrix.client_api.rooms.read import Reading
+from hansa_matrix.client_api.rooms.reports import Reports
+from hansa_matrix.client_api.rooms.send import Speaking
+from hansa_matrix.client_api.sync.devices import DevicesPart
+from hansa_matrix.client_api.sync.notifications import Notifications
+from hansa_matrix.client_api.sync.rooms import RoomsPart
+from hansa_matrix.client_api.sync.sync import Sync
+from hansa_matrix.client_api.sync.unread_counts import Unread
+from hansa_matrix.client_api.user_directory import UserDirectory
+from hansa_matrix.errors import error
+from hansa_matrix.federation.client import Client
+from hansa_matrix.media.remote import Fetcher
+from hansa_matrix.media.repository import Library
+from hansa_matrix.media.thumbnails import Thumbnails
+from hansa_matrix.proto.room_versions import VERSIONS
+from hansa_matrix.rooms.access.restricted_joins import Restricted
+from hansa_matrix.rooms.access.server_access import Entitled
+from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.create_room import Founder
+from hansa_matrix.rooms.directory.public_rooms import Directory
+from hansa_matrix.rooms.directory.room_summaries import Spaces
+from hansa_matrix.rooms.inbound.backfill import Backfill
+from hansa_matrix.rooms.membership.join_by_resident import Granted
+from hansa_matrix.rooms.membership.join_rooms import Entrance
+from hansa_matrix.rooms.membership.pending_invites import Pending
+from hansa_matrix.rooms.membership.remote_membership import Membership
+from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.typing_and_receipts import RoomSignals
+from hansa_matrix.rooms.upgrade.upgrade_room import Upgrades
+from hansa_matrix.users.key_backups import KeyBackups
+from hansa_matrix.users.user_services import Known
+
+_SPEC_VERSIONS = ["r0.6.1", *(f"v1.{minor}" for minor in range(1, 13))]
+
+
+class ClientApi:
+    """Everything that a client may ask."""
+
+    def __init__(  # noqa: PLR0917  # a server's parts, each used
+        self,
+        own: Own,
+        founder: Founder,
+        client: Client,
+        known: Known,
+        entrance: Entrance,
+        membership: Membership,
+        pending: Pending,
+        signals: RoomSignals,
+        directory: Directory,
+        backfill: Backfill,
+        upgrades: Upgrades,
+        library: Library,
+        fetcher: Fetcher,
+        thumbnails: Thumbnails,
+        entitled: Entitled,
+        granted: Granted,
+        rooms: dict[str, MatrixRoom],
+    ) -> None:
+        ctx: NetworkContext = own.ctx
+        self._ctx = ctx
+        self._own = own
+        self._upgrades = upgrades
+        attendance, news = own.attendance, own.attendance.news
+        self.accounts = Accounts(ctx, own.server, attendance, known.devices)
+        self.tokens = Tokens(ctx)
+        self._reports = Reports(ctx, attendance)
+        self._door = Door(ctx, self.accounts)
+        self._voice = Voice(own, rooms.get)
+        self._sessions = Sessions(ctx, self.accounts, known.devices, self.tokens)
+        data = UserData(ctx, news)
+        visibility = Visibility(attendance, data.ignored)
+        shapes = Shapes(ctx, attendance, visibility)
+        push = PushRules(data)
+        unread = Unread(ctx, news, data, push, signals)
+        timeline = Timeline(ctx, news, backfill.backfill)
+        entering = Rooms(
+            own,
+            self._voice,
+            entrance,
+            membership,
+            pending,
+            known.profiles,
+            Restricted(entitled),
+            granted,
+            founder,
+            rooms,
+        )
+        spaces = Spaces(entitled, directory)
+        self._sync = sync = Sync(
+            ctx,
+            attendance,
+            self.accounts,
+            data,
+            known,
+            signals,
+            RoomsPart(ctx, attendance, visibility, shapes, data, push, signals, pending, unread, rooms),
+            DevicesPart(ctx, attendance, known, rooms),
+        )
+        self._entering = entering
+        self._inheritance = Inheritance(ctx, attendance, data, push, rooms.get)
+        entering.came = self._inheritance.take
+        self._aliases = Aliases(ctx, self._door, own.server, self._voice, entering)
+        self._people = People(
+            own,
+            known,
+            client,
+            self._voice,
+            spaces,
+            directory,
+            visibility,
+            entering,
+            self._door.caller,
+            rooms,
+        )
+        backups = KeyBackups(ctx)
+        self._files = Files(ctx, self._door, library, fetcher, thumbnails)
+        self._parts: tuple[Part, ...] = (
+            self,
+            self._sessions,
+            entering,
+            self._aliases,
+            Speaking(ctx, self._voice, entering, signals, data, unread),
+            Reading(ctx, self.accounts, attendance, visibility, shapes, timeline, data, directory, rooms),
+            sync,
+            Data(ctx, data),
+            push,
+            MutualRooms(ctx, attendance),
+            Notifications(ctx, attendance, visibility, shapes, unread, rooms),
+            KeyBackup(backups),
+            Crypto(ctx, known, self._sessions, sync),
+            self._people,
+            UserDirectory(own, self.accounts, known.profiles, directory, rooms),
+            Whois(self.accounts, known.devices),
+            self._files,
+        )
+
+        def changed(user: str, type_: str) -> None:
+            if type_ in {PUSH_RULES, IGNORED}:
+                unread.forget(user)
+
+        def tell_around(user: str) -> None:
+            for room_id in known.company.rooms(user):
+                attendance.tell(room_id)
+            news.tell(user)
+
+        def there(user: str) -> None:
+            signals.changed(user)
+            tell_around(user)
+
+        async def leave(user: str) -> None:
+            await known.presences.end(user)  # while there are servers to be told
+            await entering.leave_all(user)
+
+        def gone(user: str) -> None:
+            ctx.spawn(partial(leave, user), f"{user} leaves")
+            ctx.spawn(partial(backups.purge, user), f"{user} keeps no keys")
+
+        async def meet(user: str, room_id: str) -> None:
+            await entrance.entered(room_id)
+            stays = attendance.stays(user).values()
+            await known.meet(user, room_id, [s.room_id for s in stays if s.membership == "join"])
+
+        def entered(user: str, room_id: str) -> None:
+            ctx.spawn(partial(meet, user, room_id), f"{user} is met")
+
+        def welcome(room_id: str, servers: Collection[str]) -> None:
+            if ctx.config.presence_enabled:
+                here = partial(attendance.joined, room_id)
+                ctx.spawn(partial(known.presences.welcome, room_id, servers, here), f"{room_id} is shown")
+
+        data.changed = changed
+        attendance.entered = entered
+        attendance.servers_came = welcome
+        known.presences.changed = there
+        signals.told = lambda name: attendance.tell(name) if name.startswith("!") else news.tell(name)
+        self.accounts.closed = news.tell
+        self.accounts.gone = gone
+        known.messages.arrived = lambda user, _device: news.tell(user)
+        known.devices.changed = tell_around
+        known.remote.changed = tell_around
+
+    def start(self) -> None:
+        """Begin what runs with the network."""
+        if self._ctx.config.presence_enabled:
+            self._ctx.spawn(self._sync.expire, "presence ends")
+        self._ctx.spawn(self._close, "closed accounts")
+        self._ctx.spawn(self.accounts.last_seen.run, "devices seen last")
+
+    async def _close(self) -> None:
+        """Those whose account was closed just before a stop are forgotten, and go out of their rooms, too."""
+        async for account in self.accounts.closed_ones():
+            await self.accounts.finish_closing(account.user)
+            await self._entering.leave_all(account.user)
+
+    def operations(self) -> Mapping[str, AdminCommand]:
+        """See ``hansa.HasAdminCommands.operations``."""
+        return {
+            **self.accounts.operations(),
+            **self.tokens.operations(),
+            **self._reports.operations(),
+        }
+
+    def register(self, router: Router, opened: Callable[[], bool]) -> None:
+        """Every endpoint."""
+        self._door.opened = opened
+        self._door.browsers(router)
+        self._door.open(
+            router,
+            {
+                ("GET", "/versions"): self.versions,
+                **self._aliases.open(),
+                **self._sessions.open(),
+                **self._people.open(),
+            },
+        )
+        self._door.register(router, self._parts)
+        self._files.register(router)
+        router.add("GET", "/.well-known/matrix/client", self._door.anybody(self.well_known))
+        tools = "/_synapse/admin/v1/register"
+        router.add("GET", tools, self._door.anybody(self._sessions.nonce))
+        router.add("POST", tools, self._door.anybody(self._sessions.by_secret))
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {
+            ("GET", "/v3/capabilities"): self.capabilities,
+            ("POST", "/v3/rooms/{room}/upgrade"): Limited(self.upgrade),
+            ("GET", "/v3/voip/turnServer"): self._nothing,
+            ("GET", "/v3/thirdparty/protocols"): self._nothing,
+            ("GET", "/v3/pushers"): self._no_pushers,
+            ("POST", "/v3/rooms/{room}/report"): Limited(self._reports.room),
+            ("POST", "/v3/rooms/{room}/report/{event}"): Limited(self._reports.event),
+            ("POST", "/v3/users/{user}/report"): Limited(self._reports.user),
+        }
+
+    async def versions(self, _request: Request, _body: Any) -> Any:
+        """``GET /versions``."""
+        return {"versions": _SPEC_VERSIONS, "unstable_features": {"org.matrix.msc4222": True}}
+
+    async def well_known(self, _request: Request, _body: Any) -> Response | dict[str, Any]:
+        """``GET /.well-known/matrix/client``."""
+        base = self._ctx.config.public_base_url
+        if not base:
+            raise error(404, "M_NOT_FOUND", "this server does not say where clients are to go")
+        return {"m.homeserver": {"base_url": base}}
+
+    async def capabilities(self, _caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /capabilities``."""
+        default = self._ctx.config.room_version
+        return {
+            "capabilities": {
+                "m.room_versions": {"default": default, "available": dict.fromkeys(VERSIONS, "stable")},
+                "m.change_password": {"enabled": True},
+                "m.set_displayname": {"enabled": True},
+                "m.set_avatar_url": {"enabled": True},
+                "m.3pid_changes": {"enabled": False},
+                "m.get_login_token": {"enabled": False},
+                "m.profile_fields": {"enabled": True},
+            }
+        }
+
+    async def upgrade(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/upgrade``."""
+        version = text(body, "new_version")
+        if version not in VERSIONS:
+            raise error(400, "M_UNSUPPORTED_ROOM_VERSION", "the room version is not supported")
+        room = self._voice.joined(caller.user, request.path["room"])
+        supported = VERSIONS[version].privileged_creators
+        creators = user_ids(body, "additional_creators") if supported else []
+        try:
+            replacement = await self._upgrades.replace(room, version, caller.user, creators)
+        except CannotOpenRoom as problem:
+            raise refused(problem.refusal) from problem
+        await self._inheritance.take(caller.user, replacement)
+        return {"replacement_room": replacement}
+
+    async def _nothing(self, *_: Any) -> Any:
+        return {}
+
+    async def _no_pushers(self, *_: Any) -> Any:
+        return {"pushers": []}

@@ -1,0 +1,281 @@
+"""Who asks, and how an answer or an error leaves. SPEC: client-server API, "Client authentication", "Standard
+error response".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hansa import (
+    Admit,
+    Admitted,
+    Busy,
+    InternalError,
+    LocalProtocolError,
+    NetworkContext,
+    Refusal,
+    RefusalCode,
+    RemoteProtocolError,
+    Request,
+    Response,
+    Router,
+    decision_fields,
+)
+
+from hansa_matrix.client_api.account.accounts import Accounts, Caller
+from hansa_matrix.client_api.request_slots import Places
+from hansa_matrix.errors import error, error_response, json_response
+from hansa_matrix.proto.canonical_json import CLIENT_BODY, CLIENT_DEPTH, check_depth, decode
+from hansa_matrix.ratelimit import Allowance
+
+#: ``(who, request, body) -> answer``.
+Handler = Callable[[Caller, Request, Any], Awaitable[Any]]
+#: The same of somebody who need not be anybody.
+OpenHandler = Callable[[Request, Any], Awaitable[Any]]
+
+ROOT = "/_matrix/client"
+#: Keys and messages for the devices of a large room come at once.
+_BODY = CLIENT_BODY.bytes
+#: What somebody without a token may say: a login, a registration, a search of the public list.
+_OPEN_BODY = 64 * 1024
+#: Routes that may wait for other servers and keep nothing: they end when their client hangs up.
+ABANDONED = frozenset(
+    {
+        ("GET", "/v1/rooms/{room}/hierarchy"),
+        ("GET", "/v3/profile/{user}"),
+        ("GET", "/v3/profile/{user}/{field}"),
+        ("GET", "/v3/publicRooms"),
+        ("POST", "/v3/publicRooms"),
+        ("POST", "/v3/keys/query"),
+    }
+)
+#: Routes that wait until there is news.
+LONG_POLLS = frozenset({("GET", "/v3/sync"), ("GET", "/v3/events")})
+#: Requests of one person that are worked on at once: what only reads, and what says something, which waits
+#: for a commit that many share; and those that wait behind them.
+READS, WRITES, WAITING = 4, 50, 1000
+_WITH_BODY = frozenset({"PUT", "POST", "DELETE"})
+_OPEN_TO_BROWSERS: Mapping[str, str] = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Authorization",
+    "Access-Control-Expose-Headers": "Retry-After",
+}
+
+_STATUS = {
+    RefusalCode.NOT_FOUND: (404, "M_NOT_FOUND"),
+    RefusalCode.INVALID: (400, "M_BAD_JSON"),
+    RefusalCode.TOO_LARGE: (413, "M_TOO_LARGE"),
+    RefusalCode.UNSUPPORTED: (400, "M_UNKNOWN"),
+    RefusalCode.UNREACHABLE: (502, "M_UNKNOWN"),
+    RefusalCode.CONFLICT: (409, "M_UNKNOWN"),
+}
+
+
+def refused(refusal: Refusal) -> RemoteProtocolError:
+    """A refusal as an error answer."""
+    if refusal.code in {RefusalCode.RATE, RefusalCode.BUSY}:
+        raise Busy(refusal.text, after=refusal.retry_after or 1.0, decision=refusal.decision)
+    status, code = _STATUS.get(refusal.code, (403, "M_FORBIDDEN"))
+    return error(status, code, refusal.text, **decision_fields(refusal.decision))
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """A handler whose callers may not ask as often as they like."""
+
+    handler: Handler
+
+
+class Part(Protocol):
+    """A part of the client API."""
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """``(method, pattern) -> handler``, patterns below ``/_matrix/client``."""
+        ...
+
+
+class Door:
+    """Lets in whoever has a token, with a body that is an object."""
+
+    def __init__(self, ctx: NetworkContext, accounts: Accounts) -> None:
+        self._ctx = ctx
+        self._accounts = accounts
+        config = ctx.config
+        self._acts = Allowance(ctx.clock, config.client_rate, config.client_burst)
+        self._reads = Places(each=READS, waiting=WAITING)
+        self._writes = Places(each=WRITES, waiting=WAITING)
+        #: False while our rooms are not loaded.
+        self.opened: Callable[[], bool] = lambda: True
+
+    def register(self, router: Router, parts: Sequence[Part]) -> None:
+        """Every endpoint of some parts, those of ``v3`` under their name of before too."""
+        for part in parts:
+            for (method, pattern), handler in part.table().items():
+                admit = self.admit if method in _WITH_BODY else None
+                endpoint = self.authenticated(handler, self._places(method, pattern))
+                self._add(router, method, pattern, endpoint, most=_BODY, admit=admit)
+
+    def _places(self, method: str, pattern: str) -> Places | None:
+        """The places for requests of a route; None for one that waits for others, and keeps no place."""
+        if (method, pattern) in LONG_POLLS | ABANDONED:
+            return None
+        return self._reads if method == "GET" else self._writes
+
+    def open(self, router: Router, table: Mapping[tuple[str, str], OpenHandler]) -> None:
+        """Endpoints for everybody."""
+        for (method, pattern), handler in table.items():
+            self._add(router, method, pattern, self.anybody(handler), most=_OPEN_BODY)
+
+    @staticmethod
+    def _add(
+        router: Router,
+        method: str,
+        pattern: str,
+        endpoint: Callable[[Request], Awaitable[Response]],
+        *,
+        most: int,
+        admit: Admit | None = None,
+    ) -> None:
+        names = [ROOT + pattern]
+        if pattern.startswith("/v3/"):
+            names.append(f"{ROOT}/r0/{pattern[4:]}")
+        for name in names:
+            router.add(
+                method,
+                name,
+                endpoint,
+                max_body=most,
+                admit=admit,
+                cancel_on_disconnect=(method, pattern) in ABANDONED,
+            )
+
+    @staticmethod
+    def browsers(router: Router) -> None:
+        """Pages of any origin may ask, as no cookie says who they are."""
+        for prefix in ("/_matrix/client", "/_matrix/media", "/.well-known/matrix/client"):
+            router.headers(prefix, _OPEN_TO_BROWSERS)
+
+    def anybody(self, handler: OpenHandler) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint that asks for no token."""
+
+        async def endpoint(request: Request) -> Response:
+            return await self._answered(lambda: handler(request, _body(request)))
+
+        return endpoint
+
+    def authenticated(
+        self, handler: Handler | Limited, places: Places | None = None
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint that does; with ``places`` a few requests of one person at a time."""
+        inner = handler.handler if isinstance(handler, Limited) else handler
+        limited = isinstance(handler, Limited)
+
+        async def answer(request: Request) -> Any:
+            caller = await self.caller(request)
+            if limited and (wait := self._acts.take(caller.user)):
+                self._ctx.count("matrix_client_limited", what="request")
+                raise Busy("too many requests", after=max(1.0, wait))
+            if places is None:
+                return await inner(caller, request, _body(request))
+            try:
+                place = await places.take(caller.user)
+            except Busy:
+                self._ctx.count("matrix_client_limited", what="waiting")
+                raise
+            try:
+                return await inner(caller, request, _body(request))
+            finally:
+                places.give(caller.user, place)
+
+        async def endpoint(request: Request) -> Response:
+            return await self._answered(lambda: answer(request))
+
+        return endpoint
+
+    async def admit(self, request: Request) -> Admitted | Response:
+        """Whose body it is that comes, by the token: without a good one nothing of it is read. The endpoint
+        asks again, as the token may be gone when the body is there. See ``hansa.http.router.Route.admit``.
+        """
+        try:
+            caller = await self.caller(request)
+        except RemoteProtocolError as problem:
+            return error_response(problem)
+        return Admitted(share=caller.user, proven=True)
+
+    async def caller(self, request: Request) -> Caller:
+        """Who bears the request's token. Raises the error answer of a request without a good one."""
+        if not self.opened():
+            raise Busy("this server is starting", after=1.0)
+        token = ""
+        for value in request.authorizations[:1]:
+            kind, _, rest = value.partition(" ")
+            token = rest.strip() if kind.lower() == "bearer" else ""
+        if not token and self._ctx.config.allow_query_access_token:
+            token = request.first("access_token")
+        if not token:
+            raise error(401, "M_MISSING_TOKEN", "the request has no access token")
+        caller = await self._accounts.bearer(token)
+        if caller is None:
+            raise error(401, "M_UNKNOWN_TOKEN", "unknown access token", soft_logout=False)
+        self._accounts.last_seen.note(caller.user, caller.device, request.remote)
+        return caller
+
+    @staticmethod
+    async def _answered(work: Callable[[], Awaitable[Any]]) -> Response:
+        try:
+            answer = await work()
+        except RemoteProtocolError as problem:
+            return error_response(problem)
+        except InternalError:  # logged, and answered as any bug is
+            raise
+        except LocalProtocolError as problem:
+            return json_response({"errcode": "M_INVALID_PARAM", "error": str(problem)}, 400)
+        return answer if isinstance(answer, Response) else json_response(answer)
+
+
+def _body(request: Request) -> Any:
+    """The object that a request says. Raises the error answer of what is none."""
+    if request.method not in _WITH_BODY or not request.body:
+        return {}
+    value = decode(request.body, CLIENT_BODY)
+    if value is None and request.method == "POST":  # COMPAT: nheko logs out with ``null``
+        return {}
+    if not isinstance(value, dict):
+        raise error(400, "M_BAD_JSON", "the body must be an object")
+    check_depth(value, CLIENT_DEPTH)
+    return value
+
+
+def text(body: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    """A string of a body. Raises the error answer of one that is missing, unless there is a default."""
+    value = body.get(key, default)
+    if value is None:
+        raise error(400, "M_MISSING_PARAM", f"{key} is missing")
+    if not isinstance(value, str):
+        raise error(400, "M_BAD_JSON", f"{key} must be a string")
+    return value
+
+
+def reason(body: Mapping[str, Any]) -> dict[str, str]:
+    """The reason that somebody gives for what they do, where they give one."""
+    return {"reason": text(body, "reason")} if "reason" in body else {}
+
+
+def own(caller: Caller, request: Request) -> str:
+    """The user of a path that is for the caller alone. Raises the error answer of anybody else's."""
+    if request.path["user"] != caller.user:
+        raise error(403, "M_FORBIDDEN", "this belongs to another user")
+    return caller.user
+
+
+def number(request: Request, key: str, default: int, most: int) -> int:
+    """A number from 0 of a query, never over ``most``. Raises the error answer of what is none."""
+    value = request.first(key)
+    if not value:
+        return default
+    if not value.isascii() or not value.isdigit() or len(value) > 15:
+        raise error(400, "M_INVALID_PARAM", f"{key} must be a number")
+    return min(int(value), most)

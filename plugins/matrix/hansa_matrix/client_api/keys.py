@@ -1,0 +1,181 @@
+"""Keys of devices and messages to them. SPEC: client-server API, "End-to-End Encryption", "Send-to-Device
+messaging". What is encrypted stays so: this server moves it and never reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from hansa import Conflict, NetworkContext, Request
+
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.account.login import Sessions
+from hansa_matrix.client_api.http import Handler, Limited
+from hansa_matrix.client_api.sync.sync import Sync
+from hansa_matrix.crossings import Crossings, require
+from hansa_matrix.crypto import verify
+from hansa_matrix.errors import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.devices import (
+    USAGES,
+    ToDevice,
+    cross_signing_key,
+    device_keys,
+    valid_device_id,
+)
+from hansa_matrix.proto.signing import signable, signatures_of
+from hansa_matrix.texts import texts_of_keys
+from hansa_matrix.users.user_services import Known
+
+_MOST_USERS, _MOST_SIGNED = 10_000, 200
+_WITHIN = 10.0
+
+
+class Crypto:
+    """The endpoints."""
+
+    def __init__(self, ctx: NetworkContext, known: Known, sessions: Sessions, sync: Sync) -> None:
+        self._ctx = ctx
+        self._known = known
+        self._sessions = sessions
+        self._sync = sync
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {
+            ("POST", "/v3/keys/upload"): self.upload,
+            ("POST", "/v3/keys/upload/{device}"): self.upload,
+            ("POST", "/v3/keys/query"): self.query,
+            ("POST", "/v3/keys/claim"): self.claim,
+            ("GET", "/v3/keys/changes"): self._sync.changes,
+            ("POST", "/v3/keys/device_signing/upload"): self.cross_signing,
+            ("POST", "/v3/keys/signatures/upload"): self.signatures,
+            ("PUT", "/v3/sendToDevice/{type}/{txn}"): Limited(self.send_to_device),
+        }
+
+    async def upload(self, caller: Caller, _request: Request, body: Any) -> Any:
+        """``POST /keys/upload``."""
+        user, device_id = caller.user, caller.device
+        await self._permit(caller, body)
+        keys = body.get("device_keys")
+        if keys is not None:
+            if device_keys(keys, user, device_id) is None or not _own(keys, user, device_id):
+                raise error(400, "M_INVALID_PARAM", "device_keys are not those of this device")
+            await self._known.devices.change(user, device_id, lambda known: replace(known, keys=keys))
+        once, fallback = body.get("one_time_keys", {}), body.get("fallback_keys", {})
+        if not isinstance(once, dict) or not isinstance(fallback, dict):
+            raise error(400, "M_BAD_JSON", "one_time_keys and fallback_keys are objects")
+        if once:
+            await self._known.devices.add_one_time_keys(user, device_id, once)
+        if fallback:
+            await self._known.devices.set_fallback_keys(user, device_id, fallback)
+        return {"one_time_key_counts": await self._known.devices.counts(user, device_id)}
+
+    async def _permit(self, caller: Caller, keys: Any) -> None:
+        """Raises the error answer where a policy denies what keys say beside being keys: others get it."""
+        texts = texts_of_keys(keys) if self._ctx.governed else ()
+        if texts:
+            await require(self._ctx, Crossings(self._ctx).profile_change(caller.user, texts))
+
+    async def query(self, caller: Caller, _request: Request, body: Any) -> Any:
+        """``POST /keys/query``."""
+        wanted = body.get("device_keys")
+        if not isinstance(wanted, dict) or len(wanted) > _MOST_USERS:
+            raise error(400, "M_BAD_JSON", "device_keys must be an object keyed by user ID")
+        if not all(_devices(named) for named in wanted.values()):
+            raise error(400, "M_BAD_JSON", "each value of device_keys must be a list of device IDs")
+        return await self._known.keys.query(wanted, within=self._within(body), reader=caller.user)
+
+    async def claim(self, _caller: Caller, _request: Request, body: Any) -> Any:
+        """``POST /keys/claim``."""
+        wanted = body.get("one_time_keys")
+        if not isinstance(wanted, dict) or len(wanted) > _MOST_USERS:
+            raise error(400, "M_BAD_JSON", "one_time_keys must be an object keyed by user ID")
+        for devices in wanted.values():
+            if not isinstance(devices, dict) or not _devices(list(devices.values())):
+                raise error(
+                    400, "M_BAD_JSON", "one_time_keys must be an object keyed by device ID and algorithm"
+                )
+        return await self._known.keys.claim(wanted, within=self._within(body))
+
+    @staticmethod
+    def _within(body: Mapping[str, Any]) -> float:
+        timeout = body.get("timeout", _WITHIN * 1000)
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise error(400, "M_BAD_JSON", "timeout is in milliseconds")
+        return max(1.0, min(_WITHIN, timeout / 1000))
+
+    async def cross_signing(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /keys/device_signing/upload``: the first time as it is, then with the password."""
+        keys = {u: body[f"{u}_key"] for u in USAGES if f"{u}_key" in body}
+        for usage, key in keys.items():
+            if cross_signing_key(key, caller.user, usage) is None:
+                raise error(400, "M_INVALID_PARAM", f"this is not a {usage} key of {caller.user}")
+        known = (await self._known.devices.of(caller.user)).cross_signing
+        fresh = {usage: key for usage, key in keys.items() if known.get(usage) != key}
+        if not fresh:
+            return {}
+        await self._permit(caller, fresh)
+        if "master" not in known and "master" not in fresh:
+            raise error(400, "M_INVALID_PARAM", "there is no master key yet")
+        if not known:
+            try:
+                await self._known.devices.set_cross_signing(caller.user, fresh, was={"master": None})
+            except Conflict:  # another device was the first at this moment: this one has to prove who it is
+                pass
+            else:
+                return {}
+        await self._sessions.proven(caller, request, body)
+        await self._known.devices.set_cross_signing(caller.user, fresh)
+        return {}
+
+    async def signatures(self, caller: Caller, _request: Request, body: Any) -> Any:
+        """``POST /keys/signatures/upload``: what fails fails alone."""
+        failures: dict[str, dict[str, Any]] = {}
+        number_ = 0
+        for user, objects in body.items():
+            if not ids.valid_user_id(user) or not isinstance(objects, dict):
+                raise error(400, "M_BAD_JSON", "the body must be an object keyed by user ID and key ID")
+            for key_id, signed in objects.items():
+                number_ += 1
+                if number_ > _MOST_SIGNED:
+                    raise error(400, "M_TOO_LARGE", f"at most {_MOST_SIGNED} signed keys come at once")
+                problem = await self._known.devices.sign(caller.user, user, key_id, signed)
+                if problem:
+                    why = {"errcode": "M_INVALID_SIGNATURE", "error": problem}
+                    failures.setdefault(user, {})[key_id] = why
+        return {"failures": failures}
+
+    async def send_to_device(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /sendToDevice/{eventType}/{txnId}``: a repeat is the same message."""
+        messages = body.get("messages")
+        if not isinstance(messages, dict) or len(messages) > _MOST_USERS:
+            raise error(400, "M_BAD_JSON", "messages must be an object keyed by user ID")
+        for devices in messages.values():
+            if not isinstance(devices, dict) or not all(
+                valid_device_id(d) and isinstance(c, dict) for d, c in devices.items()
+            ):
+                raise error(400, "M_BAD_JSON", "each value of messages must be an object keyed by device ID")
+        kind = request.path["type"]
+        if not valid_device_id(kind):
+            raise error(400, "M_INVALID_PARAM", "the event type is not valid")
+        named = f"{caller.user} {caller.device} {kind} {request.path['txn']}"
+        message_id = hashlib.sha256(named.encode()).hexdigest()[:32]
+        message = ToDevice(sender=caller.user, type=kind, message_id=message_id, messages=messages)
+        await self._known.messages.send(message, once=True)
+        return {}
+
+
+def _devices(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _own(keys: Mapping[str, Any], user: str, device_id: str) -> bool:
+    """Whether a device's keys are named by it, and signed by it."""
+    names, name = keys["keys"], f"ed25519:{device_id}"
+    if not all(one.endswith(f":{device_id}") for one in names):
+        return False
+    return verify(names.get(name, ""), signatures_of(keys, user).get(name, ""), signable(keys))

@@ -1,0 +1,1 @@
+"""Rooms, as clients make, enter, read and change them."""

@@ -1,0 +1,110 @@
+"""Names of rooms. SPEC: client-server API, "Room aliases"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hansa import Conflict, DirectoryPublish, NativeId, NetworkContext, Request
+
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.http import Door, Handler, Limited, OpenHandler, text
+from hansa_matrix.client_api.rooms.local_sender import Voice
+from hansa_matrix.client_api.rooms.membership import Rooms
+from hansa_matrix.crossings import passes, require
+from hansa_matrix.errors import error
+from hansa_matrix.proto import ids
+from hansa_matrix.rooms.directory.aliases import alias_of, aliases_of, given, taken
+
+#: Names that one room may be given here.
+MOST_OF_ROOM = 100
+
+
+class Aliases:
+    """Looked up anywhere, given and taken here."""
+
+    def __init__(self, ctx: NetworkContext, door: Door, server: str, voice: Voice, rooms: Rooms) -> None:
+        self._ctx = ctx
+        self._door = door
+        self._server = server
+        self._voice = voice
+        self._rooms = rooms
+
+    def open(self) -> Mapping[tuple[str, str], OpenHandler]:
+        """What takes no token."""
+        return {("GET", "/v3/directory/room/{alias}"): self.look_up}
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {
+            ("PUT", "/v3/directory/room/{alias}"): self.name,
+            ("DELETE", "/v3/directory/room/{alias}"): self.unname,
+            ("GET", "/v3/rooms/{room}/aliases"): self.aliases,
+        }
+
+    async def look_up(self, request: Request, _body: Any) -> Any:
+        """``GET /directory/room/{alias}``, for anybody if no policy could say no to their server; of other
+        servers, for people with an account.
+        """
+        alias = request.path["alias"]
+        told = self._ctx.config.public_reading or not self._ctx.governed
+        if not told or ids.domain_of(alias) != self._server:
+            await self._door.caller(request)
+        room_id, servers = await self._rooms.found(alias, [])
+        if ids.domain_of(alias) == self._server:
+            view = self._ctx.view(room_id)
+            servers = sorted(s for n, s in view.joined_servers if n == self._ctx.id) if view else []
+        return {"room_id": room_id, "servers": servers or [self._server]}
+
+    async def name(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /directory/room/{alias}``."""
+        alias, room_id = request.path["alias"], text(body, "room_id")
+        if not ids.valid_alias(alias) or ids.domain_of(alias) != self._server:
+            raise error(400, "M_INVALID_PARAM", f"an alias here is #name:{self._server}")
+        self._voice.joined(caller.user, room_id)
+        await require(self._ctx, self._published(alias, room_id, caller.user))
+        if await self._ctx.store.count("room_alias", equal={"room_id": room_id}) >= MOST_OF_ROOM:
+            raise error(403, "M_FORBIDDEN", f"the room has {MOST_OF_ROOM} names already")
+        try:
+            await self._ctx.store.commit([given(alias, room_id, caller.user)])
+        except Conflict as conflict:
+            raise error(409, "M_UNKNOWN", f"{alias} names a room already") from conflict
+        return {}
+
+    async def unname(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``DELETE /directory/room/{alias}``: by who gave the name, or may say which is the room's own."""
+        name = request.path["alias"]
+        alias = await alias_of(self._ctx.store, name)
+        if alias is None:
+            raise error(404, "M_NOT_FOUND", f"no room is called {name[:255]}")
+        if alias.by != caller.user and not caller.admin:
+            room = self._voice.joined(caller.user, alias.room_id)
+            if not await self._voice.may(caller.user, room, "m.room.canonical_alias"):
+                raise error(403, "M_FORBIDDEN", "another user has given the room that alias")
+        try:
+            await self._ctx.store.commit(taken(alias))
+        except Conflict as conflict:
+            raise error(409, "M_UNKNOWN", f"{name} was given to another room just now") from conflict
+        return {}
+
+    async def aliases(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /rooms/{roomId}/aliases``: those that the policies of now let a room have."""
+        room = self._voice.joined(caller.user, request.path["room"])
+        found = await aliases_of(self._ctx.store, room.room_id)
+        if self._ctx.governed:
+            asked = [(one, self._published(one.name, room.room_id, one.by, again=True)) for one in found]
+            found = [one for one, crossing in asked if await passes(self._ctx, crossing)]
+        return {"aliases": [alias.name for alias in found]}
+
+    def _published(self, alias: str, room_id: str, by: str, *, again: bool = False) -> DirectoryPublish:
+        """A name of a room is given ``by`` somebody, an operator where it is nobody, or (``again``) about to
+        be shown.
+        """
+        return DirectoryPublish(
+            network=self._ctx.id,
+            user=NativeId(self._ctx.id, by or f"@{self._ctx.config.bridge_user}:{self._server}"),
+            user_server=self._server,
+            room=room_id,
+            address=alias,
+            again=again,
+        )

@@ -1,0 +1,278 @@
+"""Events as clients get them. SPEC: client-server API, "Room event format", "Relationship types"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hansa import NetworkContext
+
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.rooms.previous_content import MOST_BYTES, Replaced
+from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.room_versions import RoomVersion
+from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.access.visible_events import nameless, of_erased, unspoken
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.redactions import REDACTION, target_of
+from hansa_matrix.rooms.relations import REFERENCE, REPLACE, THREAD, Relations, event_ids_of, relation
+from hansa_matrix.rooms.room import MatrixRoom
+
+#: Relations of one kind that are looked at for an event's summary.
+_MOST_RELATED = 1000
+#: Memberships of the erased in one state of which it is asked whether the reader was there: each is a state
+#: of its own that is read.
+MOST_ERASED = 20
+#: Relations that are looked at together for the newest that a reader may read.
+_AT_ONCE = 50
+
+
+def bare(pdu: Pdu, version: RoomVersion, *, room_id: bool = True) -> dict[str, Any]:
+    """An event without what depends on who reads it. A redaction names its target where clients of either
+    kind of version look, and no other event in the place that its own version does not read.
+    """
+    shown: dict[str, Any] = {
+        "type": pdu.type,
+        "content": pdu.content,
+        "event_id": pdu.event_id,
+        "sender": pdu.sender,
+        "origin_server_ts": pdu.origin_server_ts,
+    }
+    if room_id:
+        shown["room_id"] = pdu.room_id
+    if pdu.state_key is not None:
+        shown["state_key"] = pdu.state_key
+    target = target_of(pdu, version) if pdu.type == REDACTION else None
+    if target is not None:
+        shown["redacts"] = target
+        if pdu.content.get("redacts") != target:
+            shown["content"] = {**pdu.content, "redacts": target}
+    return shown
+
+
+def as_sent(pdu: Pdu) -> dict[str, Any]:
+    """An event as servers send it to each other, with the id by which a client knows it."""
+    return {**pdu.raw, "event_id": pdu.event_id}
+
+
+class Shapes:
+    """What a reader learns of an event besides: its age, what it replaced, what took it back, who replied."""
+
+    def __init__(self, ctx: NetworkContext, attendance: Attendance, visibility: Visibility) -> None:
+        self._ctx = ctx
+        self._visibility = visibility
+        self.related = Relations(ctx.store)
+        self._sent = attendance.sent
+        self._erased = attendance.erased
+        self._replaced = Replaced(attendance.erased, visibility)
+
+    async def of(
+        self,
+        caller: Caller,
+        room: MatrixRoom,
+        events: Sequence[Stored],
+        *,
+        room_id: bool = True,
+        federation: bool = False,
+        bundled: bool = True,
+    ) -> list[dict[str, Any]]:
+        """Events of one room for one reader, with ``federation`` as servers send them to each other, with
+        what relates to them if ``bundled``.
+        """
+        if not events:
+            return []
+        now = self._ctx.clock.now()
+        related = await self._ctx.store.get_many("related", [(one.pdu.event_id,) for one in events])
+        because = await self._taken_back(caller, room, events, room_id=room_id)
+        memberships: dict[int, str] = {}
+        size = 0
+        found: list[dict[str, Any]] = []
+        for one in events:
+            membership = await self._membership(caller.user, room, one, memberships)
+            pdu = one.pdu
+            if membership != "join":
+                pdu = of_erased(pdu, room.version, self._erased)
+            shown = as_sent(pdu) if federation else bare(pdu, room.version, room_id=room_id)
+            unsigned: dict[str, Any] = {"age": max(0, now - one.pdu.origin_server_ts)}
+            unsigned |= because.get(one.pdu.event_id, {})
+            if one.pdu.state_key is not None:
+                before, more = await self._before(room, one, membership, named=size > MOST_BYTES)
+                unsigned |= before
+                size += more
+            unsigned["membership"] = membership
+            txn = self._sent.by(caller.user, caller.device, one.pdu.event_id)
+            if txn:
+                unsigned["transaction_id"] = txn
+            if bundled and one.pdu.event_id not in because and (one.pdu.event_id,) in related:
+                relations = await self._relations(caller, room, one)
+                if relations:
+                    unsigned["m.relations"] = relations
+            shown["unsigned"] = unsigned
+            found.append(shown)
+        return found
+
+    async def of_state(
+        self,
+        caller: Caller,
+        room: MatrixRoom,
+        events: Iterable[Stored],
+        *,
+        room_id: bool = True,
+        federation: bool = False,
+    ) -> list[Mapping[str, Any]]:
+        """The events of one state, with what each replaced and what took it back. Of the erased there are the
+        memberships and no names; what they called the room is the room's.
+        """
+        given, now = list(events), self._ctx.clock.now()
+        if not given:
+            return []
+        if self._erased:
+            given = await self._nameless(caller.user, room, given)
+        replaced = await self._replaced.of_state(caller.user, room, given)
+        because = await self._taken_back(caller, room, given, room_id=room_id)
+        return [
+            {
+                **(as_sent(one.pdu) if federation else bare(one.pdu, room.version, room_id=room_id)),
+                "unsigned": {
+                    "age": max(0, now - one.pdu.origin_server_ts),
+                    **replaced.get(one.pdu.event_id, {}),
+                    **because.get(one.pdu.event_id, {}),
+                },
+            }
+            for one in given
+        ]
+
+    async def _nameless(self, reader: str, room: MatrixRoom, given: Sequence[Stored]) -> list[Stored]:
+        """The events of a state; of an erased person's membership what it did, unless the reader was there,
+        for which the newest are looked at.
+        """
+        found = {one.pdu.event_id: nameless(one, room.version, self._erased) for one in given}
+        about = [one for one in given if found[one.pdu.event_id] is not one and one.before]
+        for one in sorted(about, key=lambda one: -one.depth)[:MOST_ERASED]:
+            if await self._membership(reader, room, one, {}) == "join":
+                found[one.pdu.event_id] = one
+        return list(found.values())
+
+    async def _taken_back(
+        self, caller: Caller, room: MatrixRoom, events: Sequence[Stored], *, room_id: bool
+    ) -> dict[str, dict[str, Any]]:
+        """Members of ``unsigned`` of those events that another took back, by their ids."""
+        gone = [(one.pdu.event_id,) for one in events if one.redacted]
+        if not gone:
+            return {}
+        rows = await self._ctx.store.get_many("redacted_by", gone)
+        by = {str(key[0]): row.body.decode() for key, row in rows.items()}
+        redactions = await room.readable(by.values())
+        readable = await self._visibility.beside(caller.user, room, list(by.values()))
+        found: dict[str, dict[str, Any]] = {}
+        for event_id, name in by.items():
+            redaction = redactions.get(name)
+            if redaction is None:
+                continue
+            because = redaction.pdu
+            if name not in readable:  # that it was taken back can be seen anyway
+                because = unspoken(redaction.pdu, room.version)
+            # COMPAT: clients read ``redacted_by`` where Synapse gives it.
+            found[event_id] = {
+                "redacted_because": bare(because, room.version, room_id=room_id),
+                "redacted_by": name,
+            }
+        return found
+
+    async def _before(
+        self, room: MatrixRoom, one: Stored, membership: str, *, named: bool
+    ) -> tuple[dict[str, Any], int]:
+        """What a state event of a timeline replaced, or its name alone if ``named``; and its bytes."""
+        state = await room.groups.load(one.before)
+        earlier = state.get(one.pdu.key)
+        if earlier in {None, one.pdu.event_id}:
+            return {}, 0
+        if named:
+            return {"replaces_state": earlier}, 0
+        replaced = (await room.shown_of(state, [one.pdu.key])).get(one.pdu.key)
+        if replaced is None:
+            return {}, 0
+        return self._replaced.shown(room, replaced, there=membership == "join"), len(replaced.wire)
+
+    @staticmethod
+    async def _membership(user: str, room: MatrixRoom, one: Stored, known: dict[int, str]) -> str:
+        """The reader's membership once the event had happened."""
+        if one.pdu.type == MEMBER and one.pdu.state_key == user:
+            return one.pdu.membership or "leave"
+        if one.before not in known:
+            state = await room.groups.load(one.before)
+            member = (await room.events_of(state, [(MEMBER, user)])).get((MEMBER, user))
+            known[one.before] = (member.membership or "leave") if member is not None else "leave"
+        return known[one.before]
+
+    async def _relations(self, caller: Caller, room: MatrixRoom, one: Stored) -> dict[str, Any]:
+        """The latest edit, the thread, and what refers to it, as far as the reader may read them."""
+        pdu, found = one.pdu, dict[str, Any]()
+        edited = pdu.state_key is None and (relation(pdu) or ("", ""))[1] != REPLACE
+        if edited and (edit := await self._edit(caller, room, pdu)) is not None:
+            (found[REPLACE],) = await self.of(caller, room, [edit], bundled=False)
+        rows = await self.related.page(
+            room.room_id, pdu.event_id, _MOST_RELATED, kind=REFERENCE, newest_first=True
+        )
+        seen = await self._visibility.beside(caller.user, room, event_ids_of(rows)) if rows else {}
+        if seen:
+            found[REFERENCE] = {"chunk": [{"event_id": e} for e in event_ids_of(rows[::-1]) if e in seen]}
+        if relation(pdu) is None and (thread := await self._thread(caller, room, pdu)):
+            found[THREAD] = thread
+        return found
+
+    async def _edit(self, caller: Caller, room: MatrixRoom, pdu: Pdu) -> Stored | None:
+        """The newest edit of an event that the reader may read: only its sender edits it."""
+        after: str | None = None
+        for _ in range(0, _MOST_RELATED, _AT_ONCE):
+            rows = await self.related.page(
+                room.room_id,
+                pdu.event_id,
+                _AT_ONCE,
+                kind=REPLACE,
+                sender=pdu.sender,
+                after=after,
+                newest_first=True,
+            )
+            ids = event_ids_of([row for row in rows if row.fields["type"] == pdu.type])
+            seen = await self._visibility.beside(caller.user, room, ids) if ids else {}
+            newest = next((e for e in ids if e in seen), None)
+            if newest is not None or len(rows) < _AT_ONCE:
+                return seen[newest] if newest is not None else None
+            after = str(rows[-1].fields["place"])
+        return None
+
+    async def _thread(self, caller: Caller, room: MatrixRoom, root: Pdu) -> dict[str, Any]:
+        """A thread's summary; empty if the reader may read none of it. Of the answers before the newest
+        1,000 all count, for nobody can look at them all each time.
+        """
+        rows = await self.related.page(
+            room.room_id, root.event_id, _MOST_RELATED, kind=THREAD, newest_first=True
+        )
+        ids = event_ids_of(rows)
+        seen = await self._visibility.beside(caller.user, room, ids) if ids else {}
+        newest = next((e for e in ids if e in seen), None)
+        if newest is None:
+            return {}
+        count = len(seen)
+        if len(rows) == _MOST_RELATED:
+            count += await self.related.count(room.room_id, root.event_id, THREAD) - len(rows)
+        (shown,) = await self.of(caller, room, [seen[newest]])
+        return {
+            "latest_event": shown,
+            "count": count,
+            "current_user_participated": await self.took_part(caller.user, room, root, seen),
+        }
+
+    async def took_part(
+        self, user: str, room: MatrixRoom, root: Pdu, seen: Mapping[str, Stored] | None = None
+    ) -> bool:
+        """Whether somebody began a thread or answered in it; ``seen`` are answers that they may read."""
+        if root.sender == user or any(one.pdu.sender == user for one in (seen or {}).values()):
+            return True
+        rows = await self.related.page(
+            room.room_id, root.event_id, _AT_ONCE, kind=THREAD, sender=user, newest_first=True
+        )
+        return bool(await self._visibility.beside(user, room, event_ids_of(rows)) if rows else None)

@@ -1,0 +1,153 @@
+"""What people say with their clients, on its way into a room. SPEC: client-server API, "Sending events to a
+room".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hansa import Member, NativeId, Submission
+
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.http import refused
+from hansa_matrix.client_api.rooms.invitees import Invitees
+from hansa_matrix.conversion import OwnDraft, meaning
+from hansa_matrix.errors import error
+from hansa_matrix.local.transaction_ids import Handle
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.levels import Levels
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
+from hansa_matrix.proto.canonical_json import check_values
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.state_content import AUTHORISING_USER, membership
+from hansa_matrix.rooms.native_events import Own, Spoken
+from hansa_matrix.rooms.room import MatrixRoom
+
+
+class Voice:
+    """Events by people who are in the room, or about to be."""
+
+    def __init__(self, own: Own, room_of: Callable[[str], MatrixRoom | None]) -> None:
+        self._own = own
+        self._ctx = own.ctx
+        self._room_of = room_of
+        self.invitees = Invitees(own)
+
+    def room(self, room_id: str) -> MatrixRoom:
+        """A room that this server is in. Raises the error answer of one that it is not in."""
+        room = self._room_of(room_id)
+        if room is None or not room.resident:
+            raise error(403, "M_FORBIDDEN", "this server is not in that room")
+        return room
+
+    def joined(self, user: str, room_id: str) -> MatrixRoom:
+        """A room that somebody is in. Raises the error answer of one that they are not in."""
+        room = self.room(room_id)
+        stay = self._own.attendance.stay(user, room_id)
+        if stay is None or stay.membership != "join":
+            raise error(403, "M_FORBIDDEN", f"{user} is not in that room")
+        return room
+
+    async def send(self, caller: Caller, room_id: str, draft: OwnDraft, txn: str) -> str:
+        """As ``say``; the same transaction id of the same device again is the same event."""
+        origin = self.origin(caller, room_id, draft[0], txn)
+        return await self.say(
+            caller.user, room_id, draft, origin, Handle(user=caller.user, device=caller.device, txn=txn)
+        )
+
+    @staticmethod
+    def origin(caller: Caller, room_id: str, type_: str, txn: str) -> str:
+        """The name by which what a device says is known again."""
+        return f"txn {caller.user} {caller.device} {room_id}/{type_} {txn}"
+
+    async def say(
+        self,
+        user: str,
+        room_id: str,
+        draft: OwnDraft,
+        origin: str = "",
+        handle: Handle | None = None,
+        *,
+        follows: bool = False,
+    ) -> str:
+        """Put an event into a room; its id. The same ``origin`` again is the same event. Raises the error
+        answer of one that the room's rules, or a policy, refuse.
+        """
+        type_, state_key, content = draft
+        if not type_ or not ids.fits(type_) or (state_key is not None and not ids.fits(state_key)):
+            raise error(
+                400, "M_INVALID_PARAM", f"a type and a state key must have at most {ids.MAX_BYTES} bytes"
+            )
+        self.room(room_id)
+        check_values(content)
+        if type_ == MEMBER:
+            if membership(content) == "invite" and ids.valid_user_id(state_key):
+                await self.invitees.require(str(state_key))
+            content = self._member_content(user, room_id, str(state_key), content)
+            draft = (type_, state_key, content)
+        what = await meaning(draft, self._own.views.home_of)
+        if isinstance(what, Member) and not ids.valid_user_id(state_key):
+            raise error(400, "M_INVALID_PARAM", f"{str(state_key)[:80]!r} is not a user ID")
+        inbound = Submission(
+            origin=NativeId(self._ctx.id, origin or f"own-{self._ctx.random.bytes(12).hex()}"),
+            room=NativeId(self._ctx.id, room_id),
+            sender=NativeId(self._ctx.id, user),
+            content=what,
+            ts=self._ctx.clock.now(),
+            native=Spoken(draft=draft, handle=handle, follows=follows),
+            local=True,
+        )
+        (outcome,) = await self._ctx.submit([inbound])
+        if outcome.refusal is not None:
+            raise refused(outcome.refusal)
+        if outcome.event is None:
+            raise error(403, "M_FORBIDDEN", "the event is hidden by a policy")
+        return outcome.native_id or await self._ctx.native_id(outcome.event) or ""
+
+    def _member_content(
+        self, user: str, room_id: str, target: str, content: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What a member event says. Who is in the room needs nobody to let them in: the server that once did
+        would have to sign again.
+        """
+        accounts = self._own.attendance.accounts
+        stay = self._own.attendance.stay(user, room_id) if user in accounts else None
+        inside = user == target and stay is not None and stay.membership == "join"
+        if membership(content) == "join" and inside and AUTHORISING_USER in content:
+            return {key: value for key, value in content.items() if key != AUTHORISING_USER}
+        return content
+
+    async def member(  # what a member event is
+        self,
+        user: str,
+        room_id: str,
+        target: str,
+        membership: str,
+        more: Mapping[str, Any],
+        *,
+        follows: bool = False,
+    ) -> str:
+        """A member event; ``follows`` as in ``Spoken``."""
+        draft = ("m.room.member", target, {**more, "membership": membership})
+        return await self.say(user, room_id, draft, follows=follows)
+
+    async def may(self, user: str, room: MatrixRoom, type_: str) -> bool:
+        """Whether somebody has the level for a state event of a type."""
+        levels = await self._levels(room)
+        return levels.user(user) >= levels.required(type_, True)  # a state event
+
+    async def may_redact(self, user: str, room: MatrixRoom) -> bool:
+        """Whether somebody has the level to take back what others said."""
+        levels = await self._levels(room)
+        return levels.user(user) >= levels.redact
+
+    @staticmethod
+    async def _levels(room: MatrixRoom) -> Levels:
+        state = await room.events_of(await room.state(), [POWER_LEVELS_KEY])
+        return room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version)
+
+    async def state_event(self, room: MatrixRoom, type_: str, state_key: str) -> Pdu | None:
+        """An event of a room's current state."""
+        key = (type_, state_key)
+        return (await room.events_of(await room.state(), [key])).get(key)

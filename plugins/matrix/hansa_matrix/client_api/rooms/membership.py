@@ -1,0 +1,397 @@
+"""Making, entering and leaving rooms. SPEC: client-server API, "Creation", "Room membership", "Aliases"."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from hansa import (
+    Busy,
+    CannotOpenRoom,
+    Conflict,
+    InternalError,
+    LocalProtocolError,
+    NetworkContext,
+    RemoteProtocolError,
+    Request,
+)
+
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.http import Handler, Limited, reason, refused, text
+from hansa_matrix.client_api.rooms.create_room import founding, user_ids
+from hansa_matrix.client_api.rooms.local_sender import Voice
+from hansa_matrix.client_api.rooms.state_rules import check_state
+from hansa_matrix.client_api.rooms.third_party_invites import refuse_address, require_no_addresses
+from hansa_matrix.errors import error
+from hansa_matrix.federation.client import Refused
+from hansa_matrix.local.client_stream import told
+from hansa_matrix.local.memberships import Stay, stay_of
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
+from hansa_matrix.proto.canonical_json import check_values
+from hansa_matrix.proto.event import Pdu
+from hansa_matrix.proto.room_versions import VERSIONS
+from hansa_matrix.rooms.access.join_policy import may_join, may_knock
+from hansa_matrix.rooms.access.restricted_joins import UNABLE, Restricted
+from hansa_matrix.rooms.create_room import Founder
+from hansa_matrix.rooms.membership.join_by_resident import Granted
+from hansa_matrix.rooms.membership.join_rooms import Entrance, named
+from hansa_matrix.rooms.membership.pending_invites import Pending
+from hansa_matrix.rooms.membership.remote_membership import Membership
+from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.users.profiles import Profiles
+
+#: Error codes of ``make_join`` and its like that a client is told. SPEC: server-server API, "Joining Rooms".
+_PASSED_ON = frozenset(
+    {
+        "M_BAD_STATE",
+        "M_FORBIDDEN",
+        "M_INCOMPATIBLE_ROOM_VERSION",
+        "M_NOT_FOUND",
+        "M_UNABLE_TO_AUTHORISE_JOIN",
+        "M_UNABLE_TO_GRANT_JOIN",
+    }
+)
+
+
+class Rooms:
+    """What a person does with a whole room."""
+
+    def __init__(  # noqa: PLR0917  # what entering and leaving takes
+        self,
+        own: Own,
+        voice: Voice,
+        entrance: Entrance,
+        membership: Membership,
+        pending: Pending,
+        profiles: Profiles,
+        restricted: Restricted,
+        granted: Granted,
+        founder: Founder,
+        rooms: dict[str, MatrixRoom],
+    ) -> None:
+        self._own = own
+        self._ctx: NetworkContext = own.ctx
+        self._voice = voice
+        self._entrance = entrance
+        self._membership = membership
+        self._pending = pending
+        self._profiles = profiles
+        self._restricted = restricted
+        self._granted = granted
+        self._founder = founder
+        self._rooms = rooms
+        membership.profile = self._shown
+        #: Told who has come into which room.
+        self.came: Callable[[str, str], Awaitable[None]] = _nobody_asks
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {
+            ("POST", "/v3/createRoom"): Limited(self.create),
+            ("POST", "/v3/join/{room}"): Limited(self.join),
+            ("POST", "/v3/rooms/{room}/join"): Limited(self.join),
+            ("POST", "/v3/knock/{room}"): Limited(self.knock),
+            ("POST", "/v3/rooms/{room}/leave"): self.leave,
+            ("POST", "/v3/rooms/{room}/forget"): self.forget,
+            ("POST", "/v3/rooms/{room}/invite"): Limited(self.invite),
+            ("POST", "/v3/rooms/{room}/kick"): self.kick,
+            ("POST", "/v3/rooms/{room}/ban"): self.ban,
+            ("POST", "/v3/rooms/{room}/unban"): self.unban,
+            ("GET", "/v3/joined_rooms"): self.joined_rooms,
+        }
+
+    async def _shown(self, user: str) -> dict[str, Any]:
+        """What somebody says of themselves in every room."""
+        if user not in self._own.attendance.accounts and user != self._own.bridge_user:
+            return {}
+        profile = await self._profiles.here(user) or {}
+        named = ("displayname", "avatar_url")
+        return {key: profile[key] for key in named if isinstance(profile.get(key), str)}
+
+    async def create(self, caller: Caller, _request: Request, body: Any) -> Any:
+        """``POST /createRoom``."""
+        wanted = body.get("room_version", self._ctx.config.room_version)
+        if not isinstance(wanted, str):
+            raise error(400, "M_BAD_JSON", "room_version must be a string")
+        version = VERSIONS.get(wanted)
+        if version is None:
+            raise error(400, "M_UNSUPPORTED_ROOM_VERSION", "the room version is not supported")
+        check_values(body)
+        require_no_addresses(body)
+        alias = self._alias_of(body)
+        if alias and await self._entrance.alias(alias) is not None:
+            raise error(400, "M_ROOM_IN_USE", f"{alias} names another room")
+        direct = {"is_direct": True} if body.get("is_direct") is True else {}
+        wanted_in = user_ids(body, "invite")
+        await asyncio.gather(*(self._voice.invitees.require(user) for user in wanted_in))
+        invited = {user: {**direct, **await self._shown(user)} for user in wanted_in}
+        begun = founding(caller.user, version, body, invited, await self._shown(caller.user))
+
+        async def leads_here(name: str) -> bool:
+            return name == alias
+
+        for step in begun.then:
+            await check_state(step, self._own.server, leads_here)
+        try:
+            room = await self._founder.create(caller.user, version.id, alias, begun)
+        except CannotOpenRoom as problem:
+            raise refused(problem.refusal) from problem
+        except InternalError:
+            raise
+        except LocalProtocolError as problem:
+            raise error(400, "M_INVALID_ROOM_STATE", str(problem)) from problem
+        except Conflict as conflict:
+            raise error(400, "M_ROOM_IN_USE", f"{alias} names another room") from conflict
+        opened = await self._entrance.opened(room)
+        await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
+        missed = await self._invite(caller, room.room_id, invited)
+        return {"room_id": room.room_id, **({"dev.hansa.not_invited": missed} if missed else {})}
+
+    async def _invite(
+        self, caller: Caller, room_id: str, invited: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, str]:
+        """Invite people into a room that is there now; why some are not, by user id. What may not be was
+        refused before: here another server does not take the invite, or does not answer.
+        """
+        missed: dict[str, str] = {}
+        for user, more in invited.items():
+            try:
+                await self._voice.member(caller.user, room_id, user, "invite", more)
+            except (RemoteProtocolError, Busy) as problem:
+                self._ctx.count("matrix_invites_missed")
+                self._ctx.log.info("%s is not invited to %s: %s", user, room_id, problem)
+                missed[user] = problem.reason
+        return missed
+
+    def _alias_of(self, body: Mapping[str, Any]) -> str:
+        local = body.get("room_alias_name")
+        if local is None:
+            return ""
+        alias = f"#{local}:{self._own.server}"
+        if not isinstance(local, str) or ":" in local or not ids.valid_alias(alias):
+            raise error(400, "M_INVALID_PARAM", "room_alias_name is not a valid localpart")
+        return alias
+
+    async def join(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /join/{roomIdOrAlias}``, ``POST /rooms/{roomId}/join``."""
+        room_id = await self.enter(caller.user, request.path["room"], _via(request), reason(body))
+        return {"room_id": room_id}
+
+    async def found(self, address: str, via: Sequence[str]) -> tuple[str, list[str]]:
+        """The room behind an id or alias, and servers to ask."""
+        try:
+            if address.startswith("!"):
+                room_id, more = named(address)
+                servers = [s for s in via if ids.valid_server_name(s)]
+                return room_id, list(dict.fromkeys([*servers, *more]))[:20]
+            if not ids.valid_alias(address):
+                raise error(400, "M_INVALID_PARAM", f"{address[:80]!r} is not a room ID or alias")
+            if ids.domain_of(address) != self._own.server:
+                return await self._membership.resolve(address)
+        except CannotOpenRoom as problem:
+            raise refused(problem.refusal) from problem
+        known = await self._entrance.alias(address)
+        if known is None:
+            raise error(404, "M_NOT_FOUND", f"no room is called {address}")
+        return known, []
+
+    async def enter(self, user: str, address: str, via: Sequence[str], more: Mapping[str, Any]) -> str:
+        """Bring somebody into a room; its id."""
+        room_id, servers = await self.found(address, via)
+        if self._entrance.blocked(room_id):
+            raise error(403, "M_FORBIDDEN", "this server is not in that room")
+        stay = self._own.attendance.stay(user, room_id)
+        if stay is not None and stay.membership == "join":
+            return room_id
+        waiting = await self._pending.get(room_id, user)
+        if waiting is not None:
+            servers = list(dict.fromkeys([waiting.origin, *servers]))
+        room = self._rooms.get(room_id)
+        if room is None or not room.resident or self._ctx.link(room_id) is None:
+            try:
+                opened = await self._entrance.enter(room_id, servers, user, more)
+            except CannotOpenRoom as problem:
+                raise passed_on(problem) from problem
+            await self._ctx.open_link(room_id, authority=True, view=opened.view)
+            room = self._rooms[room_id]
+            if await self._entered(user, room):
+                await self.came(user, room_id)
+                return room_id
+        await self._join_here(user, room, servers, more)
+        await self._pending.drop(room_id, user)
+        await self.came(user, room_id)
+        return room_id
+
+    async def _entered(self, user: str, room: MatrixRoom) -> bool:
+        """Whether it was this person who came in from elsewhere: told like anything else, once the room is
+        open.
+        """
+        key = (MEMBER, user)
+        member = (await room.events_of(await room.state(), [key])).get(key)
+        if member is None or member.membership != "join":
+            return False
+        attendance, stay = self._own.attendance, stay_of(room.room_id, user, member)
+        if attendance.stay(user, room.room_id) == stay:
+            return True
+        news = told(room.room_id, member.event_id, room.head.group)
+        await self._ctx.store.commit([*attendance.writes(user, stay), news])
+        attendance.moved(user, stay)
+        return True
+
+    async def _join_here(
+        self, user: str, room: MatrixRoom, via: Sequence[str], more: Mapping[str, Any]
+    ) -> None:
+        await may_join(self._ctx, room.room_id, user)
+        try:
+            authoriser = await self._restricted.authoriser(room, user)
+        except RemoteProtocolError as problem:
+            if problem.code not in UNABLE:
+                raise
+            await self._join_by_another(user, room, via)
+            return
+        by = {"join_authorised_via_users_server": authoriser} if authoriser is not None else {}
+        await self._voice.member(user, room.room_id, user, "join", {**await self._shown(user), **more, **by})
+
+    async def _join_by_another(self, user: str, room: MatrixRoom, via: Sequence[str]) -> None:
+        """Into a restricted room where another resident has to say that somebody may."""
+        try:
+            outcome = await self._granted.join(room, user, via)
+        except CannotOpenRoom as problem:
+            raise refused(problem.refusal) from problem
+        if outcome.refusal is not None:
+            raise refused(outcome.refusal)
+
+    async def knock(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /knock/{roomIdOrAlias}``."""
+        room_id, servers = await self.found(request.path["room"], _via(request))
+        more = reason(body)
+        room = self._rooms.get(room_id)
+        if room is not None and room.resident:
+            await may_knock(self._ctx, room_id, caller.user)
+            shown = {**await self._shown(caller.user), **more}
+            await self._voice.member(caller.user, room_id, caller.user, "knock", shown)
+            return {"room_id": room_id}
+        generation = self._ctx.policy_generation
+        try:
+            event, server, version, shown_state = await self._membership.knock(
+                room_id, caller.user, servers, more
+            )
+        except CannotOpenRoom as problem:
+            raise passed_on(problem) from problem
+        await self._pending.keep(event, server, shown_state, version, generation=generation)
+        return {"room_id": room_id}
+
+    async def leave(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/leave``: out of it, or no to an invite."""
+        more = reason(body)
+        stay = self._own.attendance.stay(caller.user, request.path["room"])
+        if stay is None:
+            raise error(404, "M_NOT_FOUND", "unknown room")
+        await self._leave(caller.user, stay, more)
+        return {}
+
+    async def _leave(self, user: str, stay: Stay, more: Mapping[str, Any]) -> None:
+        room_id = stay.room_id
+        if stay.membership == "ban":  # no event could say so, and a client would take the room for left
+            raise error(403, "M_FORBIDDEN", f"{user} is banned from that room")
+        if stay.membership == "leave":
+            return
+        room = self._rooms.get(room_id)
+        if room is not None and room.resident:
+            await self._voice.member(user, room_id, user, "leave", more)
+            await self._pending.drop(room_id, user)
+            return
+        waiting = await self._pending.get(room_id, user)
+        left: Pdu | None = None
+        if waiting is not None:
+            left = await self._membership.leave_remote(room_id, user, [waiting.origin], more)
+        await self._pending.drop(room_id, user, left)
+        if self._own.attendance.stay(user, room_id) == stay:
+            gone = stay_of(room_id, user, None)
+            await self._own.attendance.move(user, gone, over={stay.membership})
+
+    async def leave_all(self, user: str) -> None:
+        """Somebody whose account is closed goes out of every room."""
+        for stay in list(self._own.attendance.stays(user).values()):
+            if stay.membership == "ban":
+                continue
+            try:
+                await self._leave(user, stay, {})
+            except (RemoteProtocolError, LocalProtocolError, Busy) as problem:
+                self._ctx.log.warning("%s stays in %s: %s", user, stay.room_id, problem)
+
+    async def forget(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``POST /rooms/{roomId}/forget``."""
+        stay = self._own.attendance.stay(caller.user, request.path["room"])
+        if stay is not None and stay.membership not in {"leave", "ban"}:
+            raise error(400, "M_UNKNOWN", "leave the room first")
+        await self._own.attendance.forget(caller.user, request.path["room"])
+        return {}
+
+    async def invite(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/invite``."""
+        if "user_id" not in body and "medium" in body:
+            refuse_address(body)
+        user = text(body, "user_id")
+        self._voice.joined(caller.user, request.path["room"])
+        more = reason(body)
+        shown = {**await self._shown(user), **more}
+        await self._voice.member(caller.user, request.path["room"], user, "invite", shown)
+        return {}
+
+    async def kick(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/kick``."""
+        user, room_id = text(body, "user_id"), request.path["room"]
+        room = self._voice.joined(caller.user, room_id)
+        member = await self._voice.state_event(room, MEMBER, user)
+        if member is None or member.membership not in {"join", "invite", "knock"}:
+            raise error(403, "M_FORBIDDEN", f"{user[:255]} is not in that room")
+        return await self._out(caller, room_id, user, "leave", body)
+
+    async def ban(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/ban``."""
+        self._voice.joined(caller.user, request.path["room"])
+        return await self._out(caller, request.path["room"], text(body, "user_id"), "ban", body)
+
+    async def unban(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/unban``."""
+        user, room_id = text(body, "user_id"), request.path["room"]
+        room = self._voice.joined(caller.user, room_id)
+        member = await self._voice.state_event(room, MEMBER, user)
+        if member is None or member.membership != "ban":
+            raise error(403, "M_FORBIDDEN", f"{user[:255]} is not banned from that room")
+        return await self._out(caller, room_id, user, "leave", body)
+
+    async def _out(
+        self, caller: Caller, room_id: str, user: str, membership: str, body: Mapping[str, Any]
+    ) -> Any:
+        more = reason(body)
+        await self._voice.member(caller.user, room_id, user, membership, more)
+        return {}
+
+    async def joined_rooms(self, caller: Caller, _request: Request, _body: Any) -> Any:
+        """``GET /joined_rooms``."""
+        stays = self._own.attendance.stays(caller.user).values()
+        return {"joined_rooms": [stay.room_id for stay in stays if stay.membership == "join"]}
+
+
+def passed_on(problem: CannotOpenRoom) -> RemoteProtocolError:
+    """Why somebody is not let in, as the server said that was asked: its error code where it is of use to a
+    client, and never one by which the client would think that its own token, or this endpoint, is bad.
+    """
+    cause = problem.__cause__
+    if isinstance(cause, Refused) and cause.hint in {400, 403, 404} and cause.code in _PASSED_ON:
+        more = {"room_version": cause.room_version} if cause.room_version else {}
+        return error(cause.hint, cause.code, problem.refusal.text, **more)
+    return refused(problem.refusal)
+
+
+async def _nobody_asks(_user: str, _room_id: str) -> None:
+    return None
+
+
+def _via(request: Request) -> list[str]:
+    return [v for k, v in request.query if k in {"via", "server_name"}]

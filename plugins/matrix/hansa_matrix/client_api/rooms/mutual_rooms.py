@@ -1,0 +1,48 @@
+"""The rooms that two people share. SPEC: client-server API, "Mutual Rooms"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hansa import Membership, NativeId, NetworkContext, Request
+
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.http import Handler, Limited
+from hansa_matrix.errors import error
+from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.proto import ids
+
+#: Rooms of one answer.
+_MOST = 200
+
+
+class MutualRooms:
+    """Of the rooms that who asks is in."""
+
+    def __init__(self, ctx: NetworkContext, attendance: Attendance) -> None:
+        self._ctx = ctx
+        self._attendance = attendance
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {("GET", "/v1/mutual_rooms"): Limited(self.shared)}
+
+    async def shared(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /mutual_rooms``. A token is the last room of the page before."""
+        user, after = request.first("user_id"), request.first("from")
+        if not user:
+            raise error(400, "M_MISSING_PARAM", "user_id is missing")
+        if not ids.valid_user_id(user) or user == caller.user:
+            raise error(400, "M_INVALID_PARAM", "user_id must be your own")
+        if after and not ids.valid_room_id(after):
+            raise error(400, "M_INVALID_PARAM", "this token was not issued by this server")
+        who = NativeId(self._ctx.id, user)
+        rooms = [r for r, stay in self._attendance.stays(caller.user).items() if stay.membership == "join"]
+        views = ((room_id, self._ctx.view(room_id)) for room_id in sorted(rooms))
+        shared = [r for r, view in views if view is not None and view.membership(who) is Membership.JOIN]
+        page = [room_id for room_id in shared if room_id > after]
+        answer: dict[str, Any] = {"joined": page[:_MOST], "count": len(shared)}
+        if len(page) > _MOST:
+            answer["next_batch"] = page[_MOST - 1]
+        return answer

@@ -1,0 +1,314 @@
+"""A room's past, page by page, with tokens that mean the same for ever.
+
+What happened since somebody here came in is paged by its place in the stream, as it was told; what was
+before, also what is still to be fetched from other servers, by its depth as we count it; likewise what was
+said while nobody of ours was there. ``s5`` lies behind position 5, ``d5`` before depth 5, ``d5s7`` before
+depth 5 in the absence behind position 7.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from hansa import LocalProtocolError, LruCache, NetworkContext, RemoteProtocolError, Row, first_page
+
+from hansa_matrix.bounds.key_locks import KeyLocks
+from hansa_matrix.client_api.rooms.stream_gaps import Absence, Absences, since_return
+from hansa_matrix.errors import error
+from hansa_matrix.local.client_stream import News
+from hansa_matrix.rooms.event_store import Stored, is_live, is_shown
+from hansa_matrix.rooms.room import MAX_COUNT, MatrixRoom
+
+_TOKEN = re.compile(
+    r"(?:(?P<s>s)(?P<position>[0-9]{1,18})(?:_[0-9]{1,18}){0,2}(?:_[0-9a-f]{8})?"
+    r"|d(?P<depth>[0-9]{1,19})(?:s(?P<since>[0-9]{1,18}))?)",
+    re.ASCII,
+)
+_PAGE = 200
+#: Seconds that a reader waits for other servers' past, and events that are fetched at once.
+_FETCH_WITHIN, _FETCHED = 10.0, 100
+#: Seconds for which nobody is asked again for what lies in an absence and was not to be had, and absences of
+#: which that is remembered, of all rooms.
+ASKED_AGAIN, _VAIN = 60.0, 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A point in a room's past. ``depth`` is -1 for one in the stream; one with both is in an absence."""
+
+    position: int = -1
+    depth: int = -1
+
+    def __str__(self) -> str:
+        if self.depth < 0:
+            return f"s{self.position}"
+        return f"d{self.depth}" if self.position < 0 else f"d{self.depth}s{self.position}"
+
+    @property
+    def order(self) -> tuple[bool, int, int]:
+        """Less for what lies before."""
+        if self.position < 0:
+            return False, self.depth, 0
+        return True, self.position, self.depth
+
+
+def place_of(token: str) -> Place:
+    """A token of ours. Raises the error answer of what is none."""
+    match = _TOKEN.fullmatch(token)
+    if match is None:
+        raise error(400, "M_INVALID_PARAM", "this token was not issued by this server")
+    if match["s"]:
+        return Place(position=int(match["position"]))
+    depth = min(int(match["depth"]), MAX_COUNT)
+    return Place(position=int(match["since"] or -1), depth=depth)
+
+
+@dataclass(slots=True)
+class Asks:
+    """How often others may still be asked for one answer: each time its reader may wait for ten seconds."""
+
+    left: int = 1
+
+
+class Timeline:
+    """Pages of any room that we are or were in."""
+
+    def __init__(
+        self,
+        ctx: NetworkContext,
+        news: News,
+        fetch: Callable[[Mapping[str, Any]], Awaitable[Any]],
+    ) -> None:
+        self._ctx = ctx
+        self._news = news
+        self._fetch = fetch
+        self._absences = Absences(news)
+        #: Readers of one room's past wait for each other: what one has fetched the next one reads.
+        self._fetching = KeyLocks()
+        #: When others were asked in vain for an absence, by its room and end.
+        self._vain: LruCache[tuple[str, int], float] = LruCache(_VAIN)
+
+    async def before(
+        self, room: MatrixRoom, place: Place, most: int, asks: Asks | None = None
+    ) -> tuple[list[Stored], Place | None]:
+        """Up to ``most`` events before a place, newest first, and the place before them; None where the room
+        begins. Where others give nothing the page goes on, up to what they would have to be asked for again.
+        """
+        if most <= 0:
+            return [], place
+        found: list[Stored] = []
+        asks = asks or Asks()
+        absences = await self._absences.of(room)
+        while place.position >= 0:
+            absence = _within(absences, place.position)
+            if absence is not None:
+                depth = place.depth if place.depth >= 0 else absence.top
+                meanwhile, end = await self._meanwhile(room, absence, depth, most - len(found), asks)
+                found += meanwhile
+                if end is not None:
+                    return found, end
+            left = most - len(found)
+            since = absence.since if absence is not None else place.position
+            items = await self._news.last(room.room_id, since + 1, left)
+            told = since_return(room, items)
+            loaded = await room.events.load([item.ref for item in told], room.version)
+            found += [loaded[item.ref] for item in reversed(told) if item.ref in loaded]
+            if len(told) == left or len(told) < len(items):
+                place = Place(position=told[0].position - 1)
+                if len(told) == left:
+                    return found, place
+                continue
+            place = Place(depth=await self._oldest_told(room))
+        older, end = await self._deeper(room, place.depth, most - len(found))
+        if end is not None and not older and room.head.behind and asks.left:
+            asks.left -= 1
+            if await self._fetched(room):
+                older, end = await self._deeper(room, place.depth, most - len(found))
+        return [*found, *older], end
+
+    async def _meanwhile(
+        self, room: MatrixRoom, absence: Absence, depth: int, most: int, asks: Asks
+    ) -> tuple[list[Stored], Place | None]:
+        """What was said in an absence below a depth, and the place before that; None where there is no more
+        of it. Once that is reached others are asked for more.
+        """
+        waited, asked, at = False, False, depth
+        found: list[Stored] = []
+        while len(found) < most:
+            levels = await self._levels(room, after=at, upto=absence.floor, reverse=True)
+            if not levels and found and absence.lacks(room):
+                break
+            if not levels and not asked and self._worth_asking(room, absence):
+                if not asks.left:
+                    break
+                at = depth
+                if not waited and room.room_id in self._fetching:  # it may be what others ask for now
+                    waited = True
+                    await self._waited(room)
+                    continue
+                asked = True
+                asks.left -= 1
+                if not await self._fetched(room, (absence.floor, absence.top)):
+                    self._vain.put((room.room_id, absence.upto), self._ctx.clock.monotonic())
+                continue  # some of it may have come before the time was over
+            if not levels:
+                return found, None
+            for at, ids in levels:
+                loaded = await room.events.load(ids, room.version)
+                found += sorted(loaded.values(), key=_when, reverse=True)
+                depth = at if loaded else depth  # what is fetched may be above those that are told
+                if len(found) >= most:
+                    break
+        return found, Place(position=absence.since, depth=depth)
+
+    def _worth_asking(self, room: MatrixRoom, absence: Absence) -> bool:
+        """Whether others are asked for an absence: something of it is not here, and may be to be had."""
+        if not absence.lacks(room):
+            return False
+        vain = self._vain.get((room.room_id, absence.upto))
+        return vain is None or self._ctx.clock.monotonic() - vain >= ASKED_AGAIN
+
+    async def _oldest_told(self, room: MatrixRoom) -> int:
+        """The depth below which lies what was before anybody here was told."""
+        first = await self._news.first(room.room_id, 0, 1)
+        loaded = await room.events.load([item.ref for item in first], room.version)
+        return next((one.depth + 1 for one in loaded.values()), room.head.last + 1)
+
+    async def _deeper(self, room: MatrixRoom, depth: int, most: int) -> tuple[list[Stored], Place | None]:
+        """Events below a depth that were not told as they happened. All of one depth come together, so that
+        the next page begins where this one ends.
+        """
+        found: list[Stored] = []
+        at = depth
+        while len(found) < most:
+            levels = await self._levels(room, after=at, upto=1, reverse=True)
+            if not levels:
+                return found, Place(depth=depth) if room.head.behind else None
+            for at, ids in levels:
+                loaded = await room.events.load(ids, room.version)
+                found += sorted(loaded.values(), key=_when, reverse=True)
+                depth = at if loaded else depth  # what is fetched may be above those that are not told
+                if len(found) >= most:
+                    break
+        return found, Place(depth=depth)
+
+    async def _levels(
+        self, room: MatrixRoom, *, after: int, upto: int | None = None, reverse: bool = False
+    ) -> list[tuple[int, list[str]]]:
+        """Depths after one, each whole, with the events there that are shown and were not told as they
+        happened; nothing where there are no more.
+        """
+        rows = await first_page(
+            self._ctx.store,
+            "pdu",
+            index=("room_id", "depth"),
+            equal=(room.room_id,),
+            after=after,
+            upto=upto,
+            reverse=reverse,
+            size=_PAGE,
+        )
+        levels: dict[int, list[str]] = {}
+        for row in rows:
+            level = levels.setdefault(_depth(row), [])
+            if is_shown(row) and not is_live(row):
+                level.append(str(row.key[0]))
+        return list(levels.items())
+
+    async def _fetched(self, room: MatrixRoom, within: tuple[int, int] | None = None) -> bool:
+        """Whether other servers gave something of the past, or of what lies within some depths. Readers of
+        one room ask one after the other.
+        """
+        try:
+            async with asyncio.timeout(_FETCH_WITHIN), self._fetching.held(room.room_id):
+                answer = await self._fetch({"room": room.room_id, "limit": _FETCHED, "within": within})
+        except (LocalProtocolError, RemoteProtocolError, TimeoutError) as problem:
+            self._ctx.log.info("the past of %s: %s", room.room_id, problem)
+            return False
+        return bool(answer["events"])
+
+    async def _waited(self, room: MatrixRoom) -> None:
+        """Wait until nobody fetches a room's past, as long as if it were fetched."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FETCH_WITHIN), self._fetching.held(room.room_id):
+                return
+
+    async def after(self, room: MatrixRoom, place: Place, most: int) -> tuple[list[Stored], Place]:
+        """Up to ``most`` events after a place, oldest first, and the place after them."""
+        if most <= 0:
+            return [], place
+        found: list[Stored] = []
+        if place.position < 0:
+            told = await self._oldest_told(room)
+            end = await self._rising(room, place.depth - 1, told, most, found)
+            if end is not None:
+                return found, Place(depth=end)
+            place = Place(position=0)
+        absences, back = await self._absences.of(room), 0
+        while len(found) < most:
+            absence = _within(absences, place.position)
+            if absence is not None and absence.upto != back:
+                depth = max(place.depth, absence.floor)
+                end = await self._rising(room, depth - 1, absence.top - 1, most, found)
+                if end is not None:
+                    return found, Place(position=absence.since, depth=end)
+                place, back = Place(position=absence.upto - 1), absence.upto
+            items = await self._news.first(room.room_id, place.position, most - len(found))
+            upto = next((one.upto for one in absences if one.since > place.position), None)
+            items = [item for item in items if upto is None or item.position < upto]
+            loaded = await room.events.load([item.ref for item in items], room.version)
+            found += [loaded[item.ref] for item in items if item.ref in loaded]
+            if not items:
+                break
+            place = Place(position=items[-1].position)
+            if _within(absences, place.position) is None:
+                break
+        return found, place
+
+    async def _rising(
+        self, room: MatrixRoom, depth: int, upto: int, most: int, found: list[Stored]
+    ) -> int | None:
+        """Put what comes after a depth, oldest first, into ``found`` until that has ``most``; then the depth
+        to go on from, None where there is no more.
+        """
+        while len(found) < most:
+            levels = await self._levels(room, after=depth, upto=upto)
+            if not levels:
+                return None
+            for level, ids in levels:
+                depth = level
+                loaded = await room.events.load(ids, room.version)
+                found += sorted(loaded.values(), key=_when)
+                if len(found) >= most:
+                    break
+        return depth + 1
+
+    async def place(self, room: MatrixRoom, stored: Stored) -> tuple[Place, Place]:
+        """The places before and after an event."""
+        if stored.live:
+            position = await self._news.of(room.room_id, stored.pdu.event_id)
+            if position:
+                return Place(position=position - 1), Place(position=position)
+        depth, since = stored.depth, -1
+        for absence in await self._absences.of(room):
+            if absence.floor <= depth < absence.top:
+                since = absence.since
+        return Place(position=since, depth=depth), Place(position=since, depth=depth + 1)
+
+
+def _within(absences: Sequence[Absence], position: int) -> Absence | None:
+    """The absence that a place in the stream lies before, if our return is what was told next."""
+    return next((one for one in absences if one.since <= position < one.upto), None)
+
+
+def _depth(row: Row) -> int:
+    return int(row.fields["depth"] or 0)
+
+
+def _when(stored: Stored) -> tuple[int, str]:
+    return stored.pdu.origin_server_ts, stored.pdu.event_id

@@ -1,0 +1,81 @@
+"""News of one room, also for who only looks into it. SPEC: client-server API, "Room previews"
+(``GET /events``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from hansa import NetworkContext, Request
+
+from hansa_matrix.client_api.account.account_data import UserData
+from hansa_matrix.client_api.account.accounts import Accounts, Caller
+from hansa_matrix.client_api.http import Handler, Limited, number
+from hansa_matrix.client_api.rooms.client_events import Shapes
+from hansa_matrix.client_api.rooms.pagination import Place, Timeline, place_of
+from hansa_matrix.errors import error
+from hansa_matrix.local.client_stream import News
+from hansa_matrix.rooms.access.user_visibility import Visibility, without
+from hansa_matrix.rooms.room import MatrixRoom
+
+#: Seconds that a request waits at most, and events of one answer.
+_LONGEST, _MOST = 120.0, 100
+
+
+class Peeking:
+    """``readable`` gives a room whose past somebody may read, and raises the error answer of any other."""
+
+    def __init__(  # noqa: PLR0917  # what an answer is made of
+        self,
+        ctx: NetworkContext,
+        accounts: Accounts,
+        news: News,
+        visibility: Visibility,
+        shapes: Shapes,
+        timeline: Timeline,
+        data: UserData,
+        readable: Callable[[Caller, str], Awaitable[MatrixRoom]],
+    ) -> None:
+        self._ctx = ctx
+        self._accounts = accounts
+        self._news = news
+        self._visibility = visibility
+        self._shapes = shapes
+        self._timeline = timeline
+        self._data = data
+        self._readable = readable
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {("GET", "/v3/events"): self.events}
+
+    async def events(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /events`` of one room: at once where there is news, else when there is some or time is up."""
+        room_id = request.first("room_id")
+        if not room_id:
+            raise error(
+                400, "M_MISSING_PARAM", "room_id is missing: the news of all rooms are those of /sync"
+            )
+        token = request.first("from")
+        start = place_of(token) if token else Place(position=await self._news.now())
+        seconds = min(number(request, "timeout", 0, 10**9) / 1000, _LONGEST)
+        until = self._ctx.clock.monotonic() + seconds
+        while True:
+            room = await self._readable(caller, room_id)
+            with self._news.listening([room_id]) as happened:
+                page, end = await self._timeline.after(room, start, _MOST)
+                ignored = await self._data.ignored(caller.user)
+                seen = without(await self._visibility.of(caller.user, room, page), ignored)
+                left = until - self._ctx.clock.monotonic()
+                if seen or left <= 0:
+                    chunk = await self._shapes.of(caller, room, seen)
+                    return {"start": str(start), "end": str(end), "chunk": chunk}
+                try:
+                    async with asyncio.timeout(left):
+                        await happened.wait()
+                except TimeoutError:
+                    continue
+            if not await self._accounts.holds(caller):
+                raise error(401, "M_UNKNOWN_TOKEN", "the device was logged out", soft_logout=False)

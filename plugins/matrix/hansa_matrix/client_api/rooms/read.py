@@ -1,0 +1,359 @@
+"""What people read of rooms. SPEC: client-server API, "Getting events for a room", "Event context"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hansa import Membership, NetworkContext, Request
+
+from hansa_matrix.client_api.account.account_data import UserData
+from hansa_matrix.client_api.account.accounts import Accounts, Caller
+from hansa_matrix.client_api.http import Handler, Limited, number
+from hansa_matrix.client_api.rooms.client_events import Shapes
+from hansa_matrix.client_api.rooms.pagination import Asks, Place, Timeline, place_of
+from hansa_matrix.client_api.rooms.peeking import Peeking
+from hansa_matrix.client_api.rooms.relations import Relating
+from hansa_matrix.client_api.sync.filters import EventFilter
+from hansa_matrix.errors import error
+from hansa_matrix.local.memberships import Attendance, Stay
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
+from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.state_content import avatar_url, display_name
+from hansa_matrix.rooms.access.user_visibility import Visibility, without
+from hansa_matrix.rooms.directory.public_rooms import Directory
+from hansa_matrix.rooms.directory.room_summaries import nearest
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.room import MatrixRoom
+
+_MOST, _DEFAULT = 500, 10
+_MEMBERSHIPS = frozenset({"", "join", "invite", "knock", "leave", "ban"})
+#: Withheld events before a place that say nothing of who may know of it.
+_WITHHELD_ON_END = 20
+#: Pages that are looked through for events that a reader may see before one is answered that has few.
+_MOST_LOOKS = 20
+
+
+class Reading:
+    """The past and the present of rooms that somebody is, was, or may look into."""
+
+    def __init__(  # noqa: PLR0917  # what reading takes
+        self,
+        ctx: NetworkContext,
+        accounts: Accounts,
+        attendance: Attendance,
+        visibility: Visibility,
+        shapes: Shapes,
+        timeline: Timeline,
+        data: UserData,
+        directory: Directory,
+        rooms: Mapping[str, MatrixRoom],
+    ) -> None:
+        self._attendance = attendance
+        self._visibility = visibility
+        self._shapes = shapes
+        self._timeline = timeline
+        self._data = data
+        self._directory = directory
+        self._rooms = rooms
+        self._peeking = Peeking(
+            ctx, accounts, attendance.news, visibility, shapes, timeline, data, self._readable
+        )
+        self._relating = Relating(visibility, shapes, timeline, data, self._one, self._readable)
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        room = "/v3/rooms/{room}"
+        return {
+            ("GET", f"{room}/initialSync"): self.preview,
+            ("GET", f"{room}/messages"): self.messages,
+            ("GET", f"{room}/event/{{event}}"): self.event,
+            ("GET", f"{room}/context/{{event}}"): self.context,
+            ("GET", f"{room}/state"): self.state,
+            ("GET", f"{room}/state/{{type}}"): self.state_event,
+            ("GET", f"{room}/state/{{type}}/{{key}}"): self.state_event,
+            ("GET", f"{room}/members"): self.members,
+            ("GET", f"{room}/joined_members"): self.joined_members,
+            **self._relating.table(),
+            **self._peeking.table(),
+            ("GET", "/v1/rooms/{room}/timestamp_to_event"): self.at,
+        }
+
+    async def _readable(self, caller: Caller, room_id: str) -> MatrixRoom:
+        """A room that somebody was in, or may look into. Raises the error answer of any other."""
+        room, stay = self._rooms.get(room_id), self._attendance.stay(caller.user, room_id)
+        if room is not None:
+            if stay is not None and stay.membership in {"join", "leave", "ban"}:
+                return room
+            if await self._visibility.peeks(room):
+                return room
+        raise error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")
+
+    async def _present(self, caller: Caller, room: MatrixRoom) -> Mapping[StateKey, str]:
+        """The state as somebody may know it: of now, or of when they left."""
+        stay = self._attendance.stay(caller.user, room.room_id)
+        if stay is not None and stay.membership in {"leave", "ban"}:
+            left = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
+            if left is None or not await self._visibility.was_in(room, left):
+                if await self._visibility.peeks(room):
+                    return await room.state()
+                raise error(403, "M_FORBIDDEN", f"{caller.user} was never in that room")
+            return await room.groups.load(left.after)
+        return await room.state()
+
+    async def _one(self, caller: Caller, room_id: str, event_id: str) -> tuple[MatrixRoom, Stored]:
+        """An event that somebody may see. Raises the error answer of any other."""
+        room = self._rooms.get(room_id)
+        found = (await room.events.load([event_id], room.version)).get(event_id) if room is not None else None
+        if room is not None and found is not None and found.after and found.pdu.room_id == room_id:
+            seen = await self._visibility.of(caller.user, room, [found])
+            if seen:
+                return room, found
+        raise error(404, "M_NOT_FOUND", "the event does not exist, or you may not see it")
+
+    async def _heard(self, caller: Caller, request: Request) -> tuple[MatrixRoom, Stored]:
+        """The event of a path that somebody may see, and not of whom they ignore. Raises the error answer of
+        any other.
+        """
+        room, found = await self._one(caller, request.path["room"], request.path["event"])
+        if not without([found], await self._data.ignored(caller.user)):
+            raise error(404, "M_NOT_FOUND", "you ignore the sender of this event")
+        return room, found
+
+    async def preview(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /rooms/{roomId}/initialSync``. SPEC: client-server API, "Room previews"."""
+        room = await self._readable(caller, request.path["room"])
+        state = (await room.places_of(await self._present(caller, room))).values()
+        stay = self._attendance.stay(caller.user, room.room_id)
+        end = Place(position=await self._last(room, stay))
+        start: Place | None = end
+        most, ignored = number(request, "limit", _DEFAULT, 100), await self._data.ignored(caller.user)
+        events: list[Stored] = []
+        for _ in range(_MOST_LOOKS):
+            if start is None or len(events) >= most:
+                break
+            page, before = await self._timeline.before(room, start, most - len(events))
+            if not page and before == start:  # others have more, and do not give it now
+                break
+            start = before
+            seen = without(await self._visibility.of(caller.user, room, page), ignored)
+            events = seen[::-1] + events
+        published = room.room_id in await self._directory.published()
+        own = await self._data.every(caller.user, room.room_id)
+        answer: dict[str, Any] = {
+            "room_id": room.room_id,
+            "state": await self._shapes.of_state(caller, room, state),
+            "messages": {
+                "chunk": await self._shapes.of(caller, room, events),
+                "start": str(start or Place(depth=0)),
+                "end": str(end),
+            },
+            "visibility": "public" if published else "private",
+            "account_data": [{"type": type_, "content": content} for type_, content in own.items()],
+        }
+        if stay is not None:
+            answer["membership"] = stay.membership
+        return answer
+
+    async def _last(self, room: MatrixRoom, stay: Stay | None) -> int:
+        """The end of a room's stream as somebody may know it: now, or when they left."""
+        news = self._attendance.news
+        if (
+            stay is not None
+            and stay.membership in {"leave", "ban"}
+            and not await self._visibility.peeks(room)
+        ):
+            return await news.of(room.room_id, stay.event_id)
+        newest = await news.last(room.room_id, 2**53, 1)
+        return newest[0].position if newest else 0
+
+    async def messages(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /messages``."""
+        room = await self._readable(caller, request.path["room"])
+        direction = request.first("dir", "b")
+        if direction not in {"b", "f"}:
+            raise error(400, "M_INVALID_PARAM", "dir is b or f")
+        most = number(request, "limit", _DEFAULT, _MOST)
+        wanted = EventFilter.read(request.first("filter"))
+        if request.first("from"):
+            start = place_of(request.first("from"))
+        else:
+            start = Place(position=2**53) if direction == "b" else Place(depth=0)
+        limit = place_of(request.first("to")) if request.first("to") else None
+        # Where the page ends if nothing lies behind it.
+        last = limit or (Place(depth=0) if direction == "b" else start)
+        ignored = await self._data.ignored(caller.user)
+        chunk: list[Stored] = []
+        place: Place | None = start
+        asks = Asks()
+        for _ in range(_MOST_LOOKS):
+            if place is None or len(chunk) >= most:
+                break
+            if direction == "b":
+                page, before = await self._timeline.before(room, place, most - len(chunk), asks)
+                if not page and before == place:  # others have more, and do not give it now
+                    break
+                place = before
+            else:
+                page, after = await self._timeline.after(room, place, most - len(chunk))
+                last = limit or after
+                place = None if after == place else after
+            if limit is not None and (place is None or _past(place, limit, direction)):
+                page, place = await self._until(room, page, limit, direction), None
+            seen = without(await self._visibility.of(caller.user, room, page), ignored)
+            chunk += [one for one in seen if wanted.takes(one.pdu)]
+            if direction == "f" and not page:
+                break
+        answer: dict[str, Any] = {
+            "start": str(start),
+            "chunk": await self._shapes.of(caller, room, chunk),
+        }
+        # COMPAT: clients, nheko for one, drop a page without ``end``, so that only an empty one is the last.
+        if place is not None or chunk:
+            answer["end"] = str(place or last)
+        if wanted.lazy:
+            answer["state"] = await self._people(caller, room, chunk)
+        return answer
+
+    async def _until(
+        self, room: MatrixRoom, page: Sequence[Stored], limit: Place, direction: str
+    ) -> list[Stored]:
+        """Of a page what lies before a place, seen in its direction."""
+        found: list[Stored] = []
+        for one in page:
+            before, after = await self._timeline.place(room, one)
+            if _past(before if direction == "b" else after, limit, direction):
+                break
+            found.append(one)
+        return found
+
+    async def _people(
+        self, caller: Caller, room: MatrixRoom, events: Sequence[Stored]
+    ) -> list[Mapping[str, Any]]:
+        """The member events of who says something, as they are now."""
+        keys = {(MEMBER, one.pdu.sender) for one in events}
+        members = await room.places_of(await room.state(), keys)
+        return await self._shapes.of_state(caller, room, members.values())
+
+    async def event(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /event/{eventId}``."""
+        room, found = await self._heard(caller, request)
+        (shown,) = await self._shapes.of(caller, room, [found])
+        return shown
+
+    async def context(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /context/{eventId}``."""
+        room, found = await self._heard(caller, request)
+        most = number(request, "limit", _DEFAULT, 100)
+        wanted = EventFilter.read(request.first("filter"))
+        before, after = await self._timeline.place(room, found)
+        earlier, start = await self._timeline.before(room, before, most // 2)
+        later, end = await self._timeline.after(room, after, most - most // 2)
+        ignored = await self._data.ignored(caller.user)
+        seen = [without(await self._visibility.of(caller.user, room, e), ignored) for e in (earlier, later)]
+        earlier, later = ([one for one in part if wanted.takes(one.pdu)] for part in seen)
+        last = later[-1] if later else found
+        state = await room.groups.load(last.after or last.before)
+        if wanted.lazy:
+            named = {(MEMBER, s.pdu.sender) for s in (*earlier, found, *later)}
+            state = {k: v for k, v in state.items() if k[0] != MEMBER or k in named}
+        (shown,) = await self._shapes.of(caller, room, [found])
+        return {
+            "event": shown,
+            "events_before": await self._shapes.of(caller, room, earlier),
+            "events_after": await self._shapes.of(caller, room, later),
+            "state": await self._shapes.of_state(caller, room, (await room.places_of(state)).values()),
+            "start": str(start or before),
+            "end": str(end),
+        }
+
+    async def state(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /state``."""
+        room = await self._readable(caller, request.path["room"])
+        events = await room.places_of(await self._present(caller, room))
+        return await self._shapes.of_state(caller, room, events.values())
+
+    async def state_event(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /state/{eventType}/{stateKey}``: what it says, or with ``format=event`` all of it."""
+        room = await self._readable(caller, request.path["room"])
+        key = (request.path["type"], request.path.get("key", ""))
+        event = (await room.shown_of(await self._present(caller, room), [key])).get(key)
+        if event is None:
+            raise error(404, "M_NOT_FOUND", "there is no such state")
+        if request.first("format", "content") != "event":
+            return event.content
+        stored = (await room.events.load([event.event_id], room.version))[event.event_id]
+        (shown,) = await self._shapes.of(caller, room, [replace(stored, pdu=event)])
+        return shown
+
+    async def members(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /members``, now or at a token."""
+        room = await self._readable(caller, request.path["room"])
+        state = await self._present(caller, room)
+        kept, left = request.first("membership"), request.first("not_membership")
+        if not {kept, left} <= _MEMBERSHIPS:
+            raise error(400, "M_INVALID_PARAM", "a membership is join, invite, knock, leave or ban")
+        if request.first("at"):
+            state = await self._then(caller, room, place_of(request.first("at")), state)
+        members = await room.places_of(state, [key for key in state if key[0] == MEMBER])
+        events = [
+            one
+            for one in members.values()
+            if not (kept or left)
+            or (kept and one.pdu.membership == kept)
+            or (left and one.pdu.membership != left)
+        ]
+        return {"chunk": await self._shapes.of_state(caller, room, events)}
+
+    async def _then(
+        self, caller: Caller, room: MatrixRoom, place: Place, present: Mapping[StateKey, str]
+    ) -> Mapping[StateKey, str]:
+        """The state at a place: nothing before the first event. Raises the error answer of a place of which
+        somebody may not know; of who left the room the present is that of when they did.
+        """
+        earlier, _ = await self._timeline.before(room, place, _WITHHELD_ON_END)
+        told = [one for one in await room.judged(earlier) if one.shown]
+        if not earlier:
+            return {}
+        if not told or await self._visibility.of(caller.user, room, told[:1]):
+            return await room.groups.load(earlier[0].after)
+        stay = self._attendance.stay(caller.user, room.room_id)
+        if stay is not None and stay.membership != "join":
+            return present
+        raise error(403, "M_FORBIDDEN", "who was in the room then is not for you to know")
+
+    async def joined_members(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /joined_members``."""
+        room, stay = (
+            self._rooms.get(request.path["room"]),
+            self._attendance.stay(caller.user, request.path["room"]),
+        )
+        if room is None or stay is None or stay.membership != "join":
+            raise error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")
+        state = await room.state()
+        members = await room.shown_of(state, [key for key in state if key[0] == MEMBER])
+        return {
+            "joined": {
+                str(pdu.state_key): _face(pdu)
+                for pdu in members.values()
+                if pdu.membership == Membership.JOIN.value
+            }
+        }
+
+    async def at(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /timestamp_to_event``."""
+        room = await self._readable(caller, request.path["room"])
+        found = await nearest(self._directory, room, request)
+        await self._one(caller, room.room_id, found.event_id)
+        return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}
+
+
+def _face(pdu: Pdu) -> dict[str, Any]:
+    # COMPAT: matrix-nio refuses an answer in which one of the two is missing; Synapse gives null.
+    return {"display_name": display_name(pdu.content), "avatar_url": avatar_url(pdu.content)}
+
+
+def _past(place: Place, limit: Place, direction: str) -> bool:
+    """Whether a page that ends at ``place`` goes beyond ``limit``."""
+    return place.order < limit.order if direction == "b" else place.order > limit.order

@@ -1,0 +1,289 @@
+"""What relates to an event, and the threads of a room. SPEC: client-server API, "Relationships API",
+"Querying threads in a room".
+
+Relations are paged by their place among those of the same event. A token of ours lies before the relation
+that it names, or with a ``~`` behind it; one of ``/sync`` or ``/messages`` lies where it lies in the room.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hansa import Request, Row
+
+from hansa_matrix.bounds.key_locks import KeyLocks
+from hansa_matrix.client_api.account.account_data import UserData
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.http import Handler, Limited, number
+from hansa_matrix.client_api.rooms.client_events import Shapes
+from hansa_matrix.client_api.rooms.pagination import Place, Timeline, place_of
+from hansa_matrix.errors import error
+from hansa_matrix.proto.pdu import redacted
+from hansa_matrix.rooms.access.user_visibility import Visibility, without
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.relations import THREAD, event_ids_of, relation
+from hansa_matrix.rooms.room import MatrixRoom
+
+_TOKEN = re.compile(r"[0-9]{16}_[0-9]{16}_[0-9a-f]{16}~?", re.ASCII)
+#: What comes after everything in a token.
+_BEHIND = "~"
+_DEFAULT, _MOST, _PAGE = 20, 100, 500
+#: Pages that are looked through for what is wanted before one is answered that has little.
+_MOST_LOOKS = 20
+#: Relations of relations that are followed with ``recurse``, and how many are gathered in all.
+DEPTH, MOST_GATHERED = 3, 5000
+#: Answers of a thread that are looked at together for the newest that a reader may read.
+_AT_ONCE = 50
+
+#: Rows behind a place in the direction of reading, as many as said.
+_Source = Callable[[str | None, int], Awaitable[list[Row]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Edge:
+    """Where a page begins or ends: among relations, or in the room."""
+
+    place: str = ""
+    room: Place | None = None
+
+    def cursor(self, *, newest_first: bool) -> str | None:
+        """Behind what the rows of a page are, as the store compares."""
+        if not self.place:
+            return None
+        if newest_first:
+            return self.place
+        return self.place[:-1] if self.place.endswith(_BEHIND) else _before(self.place)
+
+
+class Relating:
+    """``one`` gives an event that somebody may see, ``readable`` a room whose past they may read; both raise
+    the error answer of any other.
+    """
+
+    def __init__(  # noqa: PLR0917  # what reading takes
+        self,
+        visibility: Visibility,
+        shapes: Shapes,
+        timeline: Timeline,
+        data: UserData,
+        one: Callable[[Caller, str, str], Awaitable[tuple[MatrixRoom, Stored]]],
+        readable: Callable[[Caller, str], Awaitable[MatrixRoom]],
+    ) -> None:
+        self._visibility = visibility
+        self._shapes = shapes
+        self._timeline = timeline
+        self._data = data
+        self._one = one
+        self._readable = readable
+        #: By person: what relates in turn takes thousands of reads, and one of theirs at a time.
+        self._gathering = KeyLocks()
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        relations = "/v1/rooms/{room}/relations/{event}"
+        return {
+            ("GET", relations): self.relations,
+            ("GET", f"{relations}/{{kind}}"): self.relations,
+            ("GET", f"{relations}/{{kind}}/{{type}}"): self.relations,
+            ("GET", "/v1/rooms/{room}/threads"): self.threads,
+        }
+
+    async def relations(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /relations/{eventId}/{relType}/{eventType}``."""
+        room, found = await self._one(caller, request.path["room"], request.path["event"])
+        most, recurse = max(1, number(request, "limit", _DEFAULT, _MOST)), request.first("recurse", "false")
+        way, type_ = request.first("dir", "b"), request.path.get("type")
+        if way not in {"b", "f"} or recurse not in {"true", "false"}:
+            raise error(400, "M_INVALID_PARAM", "dir is b or f, and recurse true or false")
+        newest_first = way == "b"
+        start, end = _edge(request.first("from") or request.first("since")), _edge(request.first("to"))
+        event_id, kind = found.pdu.event_id, request.path.get("kind")
+        if recurse == "true":
+            async with self._gathering.held(caller.user):
+                source = await self._gathered(room, event_id, kind, newest_first=newest_first)
+        else:
+            source = self._direct(room, event_id, kind, newest_first=newest_first)
+        rows, more = list[Row](), True
+        cursor, before = start.cursor(newest_first=newest_first), start.room
+        for _ in range(_MOST_LOOKS):
+            page = await source(cursor, _PAGE)
+            more, cursor = len(page) == _PAGE, str(page[-1].fields["place"]) if page else cursor
+            if before is not None:
+                page = await self._behind(room, page, before, newest_first=newest_first)
+                before = None if page else before
+            rows += [row for row in page if type_ in {None, row.fields["type"]}]
+            if not more or len(rows) > most:
+                break
+        if len(rows) > most:
+            rows, more, cursor = rows[:most], True, str(rows[most - 1].fields["place"])
+        inside = await self._until(room, rows, end, newest_first=newest_first)
+        seen = await self._visibility.beside(caller.user, room, event_ids_of(inside))
+        visible = [seen[event_id] for event_id in event_ids_of(inside) if event_id in seen]
+        answer: dict[str, Any] = {"chunk": await self._shapes.of(caller, room, visible)}
+        if more and cursor is not None and len(inside) == len(rows):
+            answer["next_batch"] = cursor if newest_first else cursor + _BEHIND
+        if inside and request.first("from"):
+            first = str(inside[0].fields["place"])
+            answer["prev_batch"] = first + _BEHIND if newest_first else first
+        if request.first("recurse"):
+            answer["recursion_depth"] = DEPTH if recurse == "true" else 0
+        return answer
+
+    def _direct(self, room: MatrixRoom, event_id: str, kind: str | None, *, newest_first: bool) -> _Source:
+        async def source(after: str | None, most: int) -> list[Row]:
+            return await self._shapes.related.page(
+                room.room_id, event_id, most, kind=kind, after=after, newest_first=newest_first
+            )
+
+        return source
+
+    async def _gathered(
+        self, room: MatrixRoom, event_id: str, kind: str | None, *, newest_first: bool
+    ) -> _Source:
+        """What relates to an event, and to that in turn, in one order. Of very many the newest."""
+        rows: dict[str, Row] = {}
+        level = [event_id]
+        for _ in range(DEPTH + 1):
+            new: dict[str, Row] = {}
+            for target in await self._shapes.related.targets(level):
+                after: str | None = None
+                while len(rows) + len(new) < MOST_GATHERED:
+                    page = await self._shapes.related.page(
+                        room.room_id, target, _PAGE, after=after, newest_first=True
+                    )
+                    new |= {str(row.key[1]): row for row in page if row.key[1] not in rows}
+                    if len(page) < _PAGE:
+                        break
+                    after = str(page[-1].fields["place"])
+            rows |= new
+            level = list(new)
+        rows.pop(event_id, None)
+        wanted = [row for row in rows.values() if kind in {None, row.fields["kind"]}]
+        wanted.sort(key=lambda row: str(row.fields["place"]), reverse=newest_first)
+
+        async def source(after: str | None, most: int) -> list[Row]:
+            def follows(row: Row) -> bool:
+                place = str(row.fields["place"])
+                return after is None or (place < after if newest_first else place > after)
+
+            return [row for row in wanted if follows(row)][:most]
+
+        return source
+
+    async def _behind(
+        self, room: MatrixRoom, page: Sequence[Row], start: Place, *, newest_first: bool
+    ) -> list[Row]:
+        """Of a page what lies behind a place in the room. What relates to one event stands in the order in
+        which it came, as the room does.
+        """
+        low, high = 0, len(page)
+        while low < high:
+            middle = (low + high) // 2
+            if await self._lies_behind(room, page[middle], start, newest_first=newest_first):
+                high = middle
+            else:
+                low = middle + 1
+        return list(page[low:])
+
+    async def _until(
+        self, room: MatrixRoom, rows: Sequence[Row], end: _Edge, *, newest_first: bool
+    ) -> Sequence[Row]:
+        """Rows up to the end of what is wanted."""
+        at = end.cursor(newest_first=newest_first)
+        for count, row in enumerate(rows):
+            place = str(row.fields["place"])
+            beyond = at is not None and (place < at if newest_first else place > at)
+            if end.room is not None:
+                beyond = await self._lies_behind(room, row, end.room, newest_first=newest_first)
+            if beyond:
+                return rows[:count]
+        return rows
+
+    async def _lies_behind(self, room: MatrixRoom, row: Row, place: Place, *, newest_first: bool) -> bool:
+        """Whether the event of a row lies behind a place in the room, in the direction of reading."""
+        event_id = str(row.key[1])
+        stored = (await room.events.load([event_id], room.version)).get(event_id)
+        if stored is None:
+            return True
+        before, after = await self._timeline.place(room, stored)
+        return after.order <= place.order if newest_first else before.order >= place.order
+
+    async def threads(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /threads``: the roots, those with the newest answer first. A root stands where its newest
+        answer does that the reader may read, and nowhere else.
+        """
+        room = await self._readable(caller, request.path["room"])
+        most = max(1, number(request, "limit", _DEFAULT, _MOST))
+        include = request.first("include", "all")
+        if include not in {"all", "participated"}:
+            raise error(400, "M_INVALID_PARAM", "include is all or participated")
+        ignored = await self._data.ignored(caller.user)
+        token = request.first("from")
+        place: Place | None = place_of(token) if token else Place(position=2**53)
+        found: list[Stored] = []
+        for _ in range(_MOST_LOOKS):
+            if place is None or len(found) >= most:
+                break
+            page, place = await self._timeline.before(room, place, _PAGE)
+            answers = [one for one in page if _root(one)]
+            for one in without(await self._visibility.of(caller.user, room, answers), ignored):
+                root = await self._shown_at(caller.user, room, one, ignored)
+                if root is None:
+                    continue
+                if include == "all" or await self._shapes.took_part(caller.user, room, root.pdu):
+                    found.append(root)
+                if len(found) == most:
+                    place = (await self._timeline.place(room, one))[0]
+                    break
+        answer: dict[str, Any] = {"chunk": await self._shapes.of(caller, room, found)}
+        if place is not None:
+            answer["next_batch"] = str(place)
+        return answer
+
+    async def _shown_at(
+        self, user: str, room: MatrixRoom, answer: Stored, ignored: frozenset[str]
+    ) -> Stored | None:
+        """The root of the thread of an answer, if that is the newest that the reader may read. What the root
+        says is not shown if they ignore who said it.
+        """
+        name, after = _root(answer), None
+        for _ in range(_MOST_LOOKS):
+            rows = await self._shapes.related.page(
+                room.room_id, name, _AT_ONCE, kind=THREAD, after=after, newest_first=True
+            )
+            ids = event_ids_of(rows)
+            seen = await self._visibility.beside(user, room, ids) if ids else {}
+            newest = next((e for e in ids if e in seen), None)
+            if newest is not None or len(rows) < _AT_ONCE:
+                break
+            after = str(rows[-1].fields["place"])
+        if newest != answer.pdu.event_id:
+            return None
+        loaded = (await room.events.load([name], room.version)).values()
+        for root in await self._visibility.of(user, room, list(loaded)):
+            if root.pdu.sender in ignored:
+                return replace(root, pdu=redacted(root.pdu, room.version))
+            return root
+        return None
+
+
+def _root(one: Stored) -> str:
+    """The root of the thread that an event is an answer in."""
+    related = relation(one.pdu)
+    return related[0] if related is not None and related[1] == THREAD else ""
+
+
+def _edge(token: str) -> _Edge:
+    """Raises the error answer of what is no token."""
+    if not token:
+        return _Edge()
+    return _Edge(token) if _TOKEN.fullmatch(token) else _Edge(room=place_of(token))
+
+
+def _before(name: str) -> str:
+    """The greatest text that is less than a name which ends with a hexadecimal digit."""
+    last = int(name[-1], 16)
+    return name[:-1] + (f"{last - 1:x}{_BEHIND}" if last else "")

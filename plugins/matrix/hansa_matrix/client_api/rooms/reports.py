@@ -1,0 +1,70 @@
+"""What people tell the operator of. SPEC: client-server API, "Reporting Content"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from hansa import Append, Delete, NetworkContext, Request, Value
+
+from hansa_matrix.bounds.bounded_rows import oldest_over
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.http import text
+from hansa_matrix.errors import error
+from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.proto import ids
+
+_MOST_REASON, _PAGE = 4000, 1000
+#: Reports of one person, and of all: a further one takes the place of the first.
+MOST_OF_USER, MOST_IN_ALL = 500, 50_000
+
+
+class Reports:
+    """Kept for ``hansa matrix reports``, counted for an alarm."""
+
+    def __init__(self, ctx: NetworkContext, attendance: Attendance) -> None:
+        self._ctx = ctx
+        self._attendance = attendance
+
+    def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
+        """See ``hansa.HasAdminCommands.operations``."""
+        return {"reports ls": self._list}
+
+    async def _list(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        rows = await self._ctx.store.scan("report", limit=_PAGE, reverse=True)
+        return [orjson.loads(row.body) for row in reversed(rows)]
+
+    async def _keep(self, caller: Caller, body: Mapping[str, Any], **what: str) -> dict[str, Any]:
+        reason = text(body, "reason", "")[:_MOST_REASON]
+        now = self._ctx.clock.now()
+        told = {"at": now, "by": caller.user, "reason": reason, **what}
+        store, fields = self._ctx.store, dict[str, Value](by=caller.user, ts=now)
+        gone = await oldest_over(self._ctx, "report", "position", MOST_OF_USER - 1, {"by": caller.user})
+        if not gone and await store.count("report") >= MOST_IN_ALL:
+            gone = [Delete("report", row.key) for row in await store.scan("report", limit=1)]
+        await store.commit([*gone, Append("report", orjson.dumps(told), fields)])
+        self._ctx.count("matrix_reports")
+        return {}
+
+    def _known(self, caller: Caller, room_id: str) -> None:
+        if self._attendance.stay(caller.user, room_id) is None:
+            raise error(404, "M_NOT_FOUND", "unknown room")
+
+    async def room(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/report``."""
+        self._known(caller, request.path["room"])
+        return await self._keep(caller, body, room=request.path["room"])
+
+    async def event(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /rooms/{roomId}/report/{eventId}``."""
+        self._known(caller, request.path["room"])
+        if not ids.valid_event_id(request.path["event"]):
+            raise error(400, "M_INVALID_PARAM", "this is not an event ID")
+        return await self._keep(caller, body, room=request.path["room"], event=request.path["event"])
+
+    async def user(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /users/{userId}/report``."""
+        if not ids.valid_user_id(request.path["user"]):
+            raise error(400, "M_INVALID_PARAM", "this is not a user ID")
+        return await self._keep(caller, body, user=request.path["user"])

@@ -1,0 +1,136 @@
+"""What somebody here may know of a room that they are not in. SPEC: client-server API, "Spaces", "Room
+summary".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from hansa import RemoteProtocolError
+
+from hansa_matrix.client_api.rooms.local_sender import Voice
+from hansa_matrix.client_api.rooms.remote_rooms import Told
+from hansa_matrix.crossings import Crossings, passes
+from hansa_matrix.federation.client import Client, Unreachable
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.state_content import allowed_rooms, join_rule
+from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.directory.room_summaries import Spaces
+from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.room import MatrixRoom
+
+#: Join rules under which anybody may know of a room.
+_OPEN = frozenset({"public", "knock", "knock_restricted"})
+_INSIDE = frozenset({"join", "invite", "knock"})
+#: Rooms of an ``allow`` that are looked at, and servers that are asked of one room.
+_MOST_ALLOWED, _MOST_ASKED = 50, 3
+#: What a summary of another server may say, and as what.
+_FIELDS: Mapping[str, type] = {
+    "room_id": str,
+    "name": str,
+    "topic": str,
+    "avatar_url": str,
+    "canonical_alias": str,
+    "room_type": str,
+    "join_rule": str,
+    "encryption": str,
+    "im.nheko.summary.encryption": str,
+    "room_version": str,
+    "im.nheko.summary.room_version": str,
+    "num_joined_members": int,
+    "world_readable": bool,
+    "guest_can_join": bool,
+    "allowed_room_ids": list,
+}
+
+
+class Summaries:
+    """Of rooms here by their state, of others by what a server says, for one person at a time."""
+
+    def __init__(  # noqa: PLR0917  # what a summary is made of
+        self,
+        own: Own,
+        client: Client,
+        voice: Voice,
+        spaces: Spaces,
+        visibility: Visibility,
+        rooms: Mapping[str, MatrixRoom],
+    ) -> None:
+        self._own = own
+        self._client = client
+        self._voice = voice
+        self._spaces = spaces
+        self._visibility = visibility
+        self._rooms = rooms
+        self._crossings = Crossings(own.ctx)
+        self._told = Told(own.ctx)
+
+    async def of(
+        self, user: str, room_id: str, via: Iterable[str], *, suggested: bool
+    ) -> dict[str, Any] | None:
+        """A room with what it says is in it; None if there is none, or it is not for them to know of. Servers
+        of ``via`` are asked where we are not in the room. They answer for all of us together: which of us may
+        know is for us to say.
+        """
+        room = self._rooms.get(room_id)
+        if room is not None and room.resident:
+            if not await self._may_know(user, room):
+                return None
+            return await self._spaces.described(room, suggested=suggested)
+        for server in [s for s in via if ids.valid_server_name(s) and s != self._own.server][:_MOST_ASKED]:
+            shown = await self._asked(server, room_id, suggested=suggested)
+            if shown is not None:
+                return shown if self._is_for(user, room_id, shown) else None
+        return None
+
+    async def _asked(self, server: str, room_id: str, *, suggested: bool) -> dict[str, Any] | None:
+        """What another server says of a room; None if nothing."""
+        target = f"/_matrix/federation/v1/hierarchy/{quote(room_id, safe='')}"
+        query = urlencode({"suggested_only": "true" if suggested else "false"})
+        outbound = self._crossings.directory_query(server, room_id, outbound=True)
+        if not await passes(self._own.ctx, outbound):
+            return None
+        try:
+            answer = await self._client.request("GET", server, f"{target}?{query}", seconds=10.0)
+        except (Unreachable, RemoteProtocolError):
+            return None
+        shown = answer.get("room") if isinstance(answer, dict) else None
+        if not isinstance(shown, dict) or shown.get("room_id") != room_id:
+            return None
+        if not isinstance(shown.get("join_rule", ""), str):
+            return None
+        kept = {name: shown[name] for name, kind in _FIELDS.items() if type(shown.get(name)) is kind}
+        children = shown.get("children_state")
+        if not await self._told.reads(server, kept):
+            return None
+        listed = await self._told.readable(server, children if isinstance(children, list) else [])
+        return {**kept, "children_state": listed}
+
+    def _is_for(self, user: str, room_id: str, shown: Mapping[str, Any]) -> bool:
+        """Whether somebody may know what another server says of a room."""
+        rule = shown.get("join_rule", "public")  # as the specification has it where it is not said
+        if rule in _OPEN or shown.get("world_readable") is True:
+            return True
+        stay = self._own.attendance.stay(user, room_id)
+        if stay is not None and stay.membership in _INSIDE:
+            return True
+        return rule == "restricted" and self._in_one(user, shown.get("allowed_room_ids", ()))
+
+    async def _may_know(self, user: str, room: MatrixRoom) -> bool:
+        """Whether somebody is in a room, is asked in, could come in, or may read it."""
+        stay = self._own.attendance.stay(user, room.room_id)
+        if stay is not None and stay.membership in _INSIDE:
+            return True
+        rules = await self._voice.state_event(room, "m.room.join_rules", "")
+        said = rules.content if rules is not None else None
+        rule = join_rule(said)
+        if rule in _OPEN or await self._visibility.peeks(room):
+            return True
+        return rule == "restricted" and self._in_one(user, allowed_rooms(said))
+
+    def _in_one(self, user: str, room_ids: Iterable[Any]) -> bool:
+        named = [one for one in list(room_ids)[:_MOST_ALLOWED] if isinstance(one, str)]
+        stays = [self._own.attendance.stay(user, one) for one in named]
+        return any(one is not None and one.membership == "join" for one in stays)

@@ -1,0 +1,174 @@
+"""What people do in rooms that they are in. SPEC: client-server API, "Sending events to a room",
+"Redactions", "Typing notifications", "Receipts", "Read markers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hansa import NetworkContext, RemoteProtocolError, Request
+
+from hansa_matrix.client_api.account.account_data import FULLY_READ, UserData
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.http import Handler, Limited, reason, text
+from hansa_matrix.client_api.rooms.local_sender import Voice
+from hansa_matrix.client_api.rooms.membership import Rooms
+from hansa_matrix.client_api.rooms.state_rules import check_state
+from hansa_matrix.client_api.rooms.threads import belongs
+from hansa_matrix.client_api.sync.unread_counts import Unread
+from hansa_matrix.errors import error
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE, MEMBER
+from hansa_matrix.proto.edus import ReceiptEdu
+from hansa_matrix.rooms.annotations import annotates_again
+from hansa_matrix.rooms.redactions import REDACTION
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.typing_and_receipts import PRIVATE, RoomSignals
+
+#: What a room stands on: without its words the rules of the room are others, or let nobody in.
+_NEVER_REDACTED = frozenset({CREATE, ACL_KEY[0]})
+_MARKS = {"m.fully_read": "", "m.read": "m.read", "m.read.private": "m.read.private"}
+
+
+class Speaking:
+    """Events, and what is said beside them."""
+
+    def __init__(  # noqa: PLR0917  # what is said beside events too
+        self,
+        ctx: NetworkContext,
+        voice: Voice,
+        rooms: Rooms,
+        signals: RoomSignals,
+        data: UserData,
+        unread: Unread,
+    ) -> None:
+        self._ctx = ctx
+        self._voice = voice
+        self._rooms = rooms
+        self._signals = signals
+        self._data = data
+        self._unread = unread
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {
+            ("PUT", "/v3/rooms/{room}/send/{type}/{txn}"): Limited(self.send),
+            ("PUT", "/v3/rooms/{room}/redact/{event}/{txn}"): Limited(self.redact),
+            ("PUT", "/v3/rooms/{room}/state/{type}"): Limited(self.state),
+            ("PUT", "/v3/rooms/{room}/state/{type}/{key}"): Limited(self.state),
+            ("PUT", "/v3/rooms/{room}/typing/{user}"): self.typing,
+            ("POST", "/v3/rooms/{room}/receipt/{kind}/{event}"): self.receipt,
+            ("POST", "/v3/rooms/{room}/read_markers"): self.markers,
+        }
+
+    async def send(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /send/{eventType}/{txnId}``; a redaction, which room versions write differently, too."""
+        room_id, type_ = request.path["room"], request.path["type"]
+        room = self._voice.joined(caller.user, room_id)
+        if type_ == REDACTION:
+            await self._may_redact(caller.user, room, body.get("redacts"))
+        draft = (type_, None, body)
+        if await annotates_again(self._ctx.store, room, caller.user, draft):
+            repeat = self._voice.origin(caller, room_id, type_, request.path["txn"])
+            if await self._ctx.event_by(repeat) is None:
+                raise error(400, "M_DUPLICATE_ANNOTATION", "you have sent the same annotation already")
+        return {"event_id": await self._voice.send(caller, room_id, draft, request.path["txn"])}
+
+    async def redact(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /redact/{eventId}/{txnId}``."""
+        room_id, target = request.path["room"], request.path["event"]
+        content = {"redacts": target, **reason(body)}
+        room = self._voice.joined(caller.user, room_id)
+        await self._may_redact(caller.user, room, target)
+        draft = (REDACTION, None, content)
+        return {"event_id": await self._voice.send(caller, room_id, draft, request.path["txn"])}
+
+    async def _may_redact(self, user: str, room: MatrixRoom, target: object) -> None:
+        """One takes back what one said oneself; what others of this server said takes the level for it, which
+        other servers would not ask for.
+        """
+        if not ids.valid_event_id(target):
+            raise error(400, "M_INVALID_PARAM", f"{str(target)[:80]!r} is not an event ID")
+        found = (await room.events.load([str(target)], room.version)).get(str(target))
+        if found is None or found.pdu.room_id != room.room_id:
+            raise error(404, "M_NOT_FOUND", "there is no such event")
+        if found.pdu.type in _NEVER_REDACTED:
+            raise error(403, "M_FORBIDDEN", f"a room whose {found.pdu.type} has no content would be useless")
+        if found.pdu.sender != user and not await self._voice.may_redact(user, room):
+            raise error(403, "M_FORBIDDEN", "you need permission to redact the events of others")
+
+    async def state(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /state/{eventType}/{stateKey}``."""
+        room_id, type_, key = request.path["room"], request.path["type"], request.path.get("key", "")
+
+        async def leads_here(alias: str) -> bool:
+            try:
+                found, _ = await self._rooms.found(alias, [])
+            except RemoteProtocolError:  # it names nothing, or nobody says what
+                return False
+            return found == room_id
+
+        room = self._voice.room(room_id)
+        stay = await self._voice.state_event(room, MEMBER, caller.user)
+        inside = stay is not None and stay.membership == "join"
+        if type_ == MEMBER and key == caller.user and body.get("membership") == "join" and not inside:
+            more = {k: v for k, v in body.items() if k != "membership"}
+            await self._rooms.enter(caller.user, room_id, [], more)
+            joined = await self._voice.state_event(room, MEMBER, caller.user)
+            return {"event_id": joined.event_id if joined is not None else ""}
+        present = await self._voice.state_event(room, type_, key)
+        named = present.content if present is not None else None
+        await check_state((type_, key, body), ids.domain_of(caller.user), leads_here, named)
+        if present is not None and present.sender == caller.user and present.content == body and inside:
+            return {"event_id": present.event_id}
+        return {"event_id": await self._voice.say(caller.user, room_id, (type_, key, body))}
+
+    async def typing(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``PUT /typing/{userId}``."""
+        if request.path["user"] != caller.user:
+            raise error(403, "M_FORBIDDEN", "you can only set your own typing status")
+        on, timeout = body.get("typing"), body.get("timeout", 30_000)
+        if not isinstance(on, bool) or type(timeout) is not int or timeout < 0:
+            raise error(
+                400, "M_BAD_JSON", "typing must be true or false, and timeout a number of milliseconds"
+            )
+        room = self._voice.joined(caller.user, request.path["room"])
+        await self._signals.type(caller.user, room, typing=on, seconds=timeout / 1000)
+        return {}
+
+    async def receipt(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /receipt/{receiptType}/{eventId}``."""
+        kind, thread = request.path["kind"], body.get("thread_id", "")
+        if kind not in _MARKS:
+            raise error(400, "M_INVALID_PARAM", "the receipt type is not supported")
+        if not isinstance(thread, str) or ("thread_id" in body and (not thread or not ids.fits(thread))):
+            raise error(400, "M_INVALID_PARAM", "thread_id must be main or an event ID")
+        if thread and kind == "m.fully_read":
+            raise error(400, "M_INVALID_PARAM", "m.fully_read cannot be set for a thread")
+        await self._read(caller, request.path["room"], {kind: request.path["event"]}, thread)
+        return {}
+
+    async def markers(self, caller: Caller, request: Request, body: Any) -> Any:
+        """``POST /read_markers``."""
+        marks = {kind: text(body, kind) for kind in _MARKS if kind in body}
+        await self._read(caller, request.path["room"], marks, "")
+        return {}
+
+    async def _read(self, caller: Caller, room_id: str, marks: Mapping[str, str], thread: str) -> None:
+        room = self._voice.joined(caller.user, room_id)
+        if not all(map(ids.valid_event_id, marks.values())):
+            raise error(400, "M_INVALID_PARAM", "this is not an event ID")
+        for kind, event_id in marks.items():
+            if kind == "m.fully_read":
+                await self._data.put(caller.user, room_id, FULLY_READ, {"event_id": event_id})
+                continue
+            event = (await room.events.load([event_id], room.version)).get(event_id) if thread else None
+            if event is not None and not await belongs(room, event, thread):
+                raise error(400, "M_INVALID_PARAM", "that event is not in the thread")
+            kept = PRIVATE + thread if kind == "m.read.private" else thread
+            if await self._unread.is_behind(caller.user, room_id, kept, event_id):
+                continue  # another device of theirs has read on
+            now = self._ctx.clock.now()
+            read = ReceiptEdu(room_id=room_id, user=caller.user, event_id=event_id, ts=now, thread=thread)
+            await self._signals.read(read, private=kind == "m.read.private")

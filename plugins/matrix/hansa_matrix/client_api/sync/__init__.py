@@ -1,0 +1,1 @@
+"""What happened since a client asked last. SPEC: client-server API, "Syncing"."""

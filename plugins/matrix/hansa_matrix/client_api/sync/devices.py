@@ -1,0 +1,158 @@
+"""What a sync says of devices. SPEC: client-server API, "End-to-End Encryption"."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hansa import NetworkContext
+
+from hansa_matrix.client_api.sync.request import MOST_NEWS, Asked
+from hansa_matrix.local.client_stream import DEVICES, Item
+from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.users.user_services import Known
+
+_TO_DEVICE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceNews:
+    """What a sync says of devices: at every time, and as news; and up to where messages to it are in. ``met``
+    are people with other keys than before, among whom are those that one meets now.
+    """
+
+    always: dict[str, Any]
+    news: dict[str, Any]
+    upto: int
+    met: Collection[str] = ()
+
+
+class DevicesPart:
+    """Messages to the device that asks, its keys that are left, and whose devices changed."""
+
+    def __init__(
+        self,
+        ctx: NetworkContext,
+        attendance: Attendance,
+        known: Known,
+        rooms: Mapping[str, MatrixRoom],
+    ) -> None:
+        self._ctx = ctx
+        self._attendance = attendance
+        self._known = known
+        self._rooms = rooms
+
+    async def of(self, asked: Asked) -> DeviceNews:
+        """Messages to the device, keys that are left, and whose devices have changed."""
+        user, device = asked.caller.user, asked.caller.device
+        always: dict[str, Any] = {
+            "device_one_time_keys_count": await self._known.devices.counts(user, device),
+            "device_unused_fallback_key_types": await self._known.devices.unused_fallback(user, device),
+        }
+        news: dict[str, Any] = {}
+        waiting = await self._known.messages.waiting(user, device, asked.since.device, _TO_DEVICE)
+        waiting = [one for one in waiting if one.position <= asked.upto]
+        messages = self._known.messages
+        events = [one.event for one in waiting if await messages.permitted(user, one)]
+        if events:
+            news["to_device"] = {"events": events}
+        met: Collection[str] = ()
+        if asked.since.position >= 0:
+            lists = await self.lists(asked)
+            if any(lists.values()):
+                news["device_lists"] = lists
+            met = frozenset(lists["changed"])
+        upto = waiting[-1].position if len(waiting) == _TO_DEVICE else asked.upto
+        return DeviceNews(always, news, upto, met)
+
+    async def lists(self, asked: Asked) -> dict[str, list[str]]:
+        """Of people in common rooms whose keys changed or whom one meets now, and who is met no more."""
+        user, moved = asked.caller.user, asked.moved
+        items = asked.news.get(DEVICES, ())
+        named = {item.ref for item in items}
+        if len(items) >= MOST_NEWS:  # there were more: whoever is met may be among those
+            named |= await self._met(user)
+        changed = {other for other in named if other == user or self._attendance.together(user, other)}
+        left: set[str] = set()
+        for room_id in moved:
+            stay = self._attendance.stay(user, room_id)
+            room = self._rooms.get(room_id)
+            if stay is None or room is None:
+                continue
+            people = await self._people(room)
+            if stay.membership == "join":
+                if await self._came(asked, room):
+                    changed |= people - {user}
+            else:  # and who left before
+                last = await self._attendance.news.last(room_id, asked.upto + 1, 1)
+                people |= (await self._moved(room, asked, last[-1]))[1] if last else set()
+                left |= {other for other in people if not self._attendance.together(user, other)}
+        for room_id, items in asked.news.items():
+            room = self._rooms.get(room_id)
+            stay = self._attendance.stay(user, room_id)
+            if room is None or stay is None or stay.membership != "join":
+                continue
+            if len(items) >= MOST_NEWS:
+                came, went = await self._moved(room, asked, items[-1])
+                changed |= came - {user}
+                left |= {other for other in went if not self._attendance.together(user, other)}
+                continue
+            loaded = await room.events.load([item.ref for item in items], room.version)
+            for one in loaded.values():
+                other = one.pdu.state_key
+                if one.pdu.type != MEMBER or not other or other == user:
+                    continue
+                if one.pdu.membership == "join":
+                    if not await self._was_in(room, one):
+                        changed.add(other)
+                elif one.pdu.membership in {"leave", "ban"} and not self._attendance.together(user, other):
+                    left.add(other)
+        return {"changed": sorted(changed - left), "left": sorted(left - {user})}
+
+    async def _met(self, user: str) -> set[str]:
+        """Everybody whom somebody shares a room with, and themselves."""
+        stays = self._attendance.stays(user).values()
+        rooms = [self._rooms.get(stay.room_id) for stay in stays if stay.membership == "join"]
+        found = {user}
+        for room in rooms:
+            found |= await self._people(room) if room is not None else set()
+        return found
+
+    async def _moved(self, room: MatrixRoom, asked: Asked, last: Item) -> tuple[set[str], set[str]]:
+        """Who came into a room, and who left it, between two places with very many events between them."""
+        before = await self._attendance.news.last(room.room_id, asked.since.position + 1, 1)
+        first = before[0] if before else None
+        was = await room.groups.load(first.state) if first is not None else {}
+        now = await room.groups.load(last.state)
+        keys = [key for key in was.keys() | now.keys() if key[0] == MEMBER and was.get(key) != now.get(key)]
+        people = [key[1] for key in keys]
+        then = {one async for one in room.joined_of(was, people)} if first is not None else set()
+        here = {one async for one in room.joined_of(now, people)}
+        return here - then, then - here
+
+    async def _came(self, asked: Asked, room: MatrixRoom) -> bool:
+        """Whether somebody came into a room since they asked last: another name is no coming in."""
+        items = asked.news.get(room.room_id, ())
+        loaded = await room.events.load([item.ref for item in items], room.version)
+        user = asked.caller.user
+        own = [one for one in loaded.values() if one.pdu.type == MEMBER and one.pdu.state_key == user]
+        joins = [one for one in own if one.pdu.membership == "join"]
+        return not own or any([not await self._was_in(room, one) for one in joins])
+
+    @staticmethod
+    async def _was_in(room: MatrixRoom, one: Stored) -> bool:
+        """Whether whom a member event is of was in the room before it: then they have another name now."""
+        key = (MEMBER, one.pdu.state_key or "")
+        before = (await room.events_of(await room.groups.load(one.before), [key])).get(key)
+        return before is not None and before.membership == "join"
+
+    async def _people(self, room: MatrixRoom) -> set[str]:
+        """Who is joined in a room."""
+        view = self._ctx.view(room.room_id)
+        if view is None:
+            return set()
+        return {p.user.id for p in view.joined() if p.user.network == self._ctx.id}

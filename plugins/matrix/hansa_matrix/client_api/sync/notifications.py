@@ -1,0 +1,121 @@
+"""What somebody was told of, newest first, out of what is stored. SPEC: client-server API, "Listing
+Notifications".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hansa import NetworkContext, Request
+
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.http import Handler, Limited, number
+from hansa_matrix.client_api.rooms.client_events import Shapes
+from hansa_matrix.client_api.rooms.threads import threads_of
+from hansa_matrix.client_api.sync.unread_counts import Count, Unread
+from hansa_matrix.errors import error
+from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.room import MatrixRoom
+
+_DEFAULT, _MOST = 20, 100
+#: Pages of the stream that are looked through before one is answered that has few, and rows of each.
+_MOST_LOOKS, _PAGE = 10, 300
+
+
+class Notifications:
+    """Judged by the rules of now: nothing is kept of who was told of what."""
+
+    def __init__(  # noqa: PLR0917  # what an answer is made of
+        self,
+        ctx: NetworkContext,
+        attendance: Attendance,
+        visibility: Visibility,
+        shapes: Shapes,
+        unread: Unread,
+        rooms: Mapping[str, MatrixRoom],
+    ) -> None:
+        self._ctx = ctx
+        self._attendance = attendance
+        self._visibility = visibility
+        self._shapes = shapes
+        self._unread = unread
+        self._rooms = rooms
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {("GET", "/v3/notifications"): Limited(self.told)}
+
+    async def told(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /notifications``. A token is a position of the stream: what is told of comes before it."""
+        most = max(1, number(request, "limit", _DEFAULT, _MOST))
+        loud, token = request.first("only") == "highlight", request.first("from")
+        if token and (not token.isascii() or not token.isdigit() or len(token) > 18):
+            raise error(400, "M_INVALID_PARAM", "this token was not issued by this server")
+        now = await self._attendance.news.now()
+        before = int(token) if token else now + 1
+        found: list[dict[str, Any]] = []
+        for _ in range(_MOST_LOOKS):
+            rows = await self._ctx.store.scan("news", after=before, limit=_PAGE, reverse=True)
+            here: dict[str, list[tuple[int, str]]] = {}
+            for row in rows:
+                stay = self._attendance.stay(caller.user, str(row.fields["topic"]))
+                if stay is not None and stay.membership == "join":
+                    here.setdefault(stay.room_id, []).append((row.position, str(row.fields["ref"])))
+            page: list[tuple[int, dict[str, Any]]] = []
+            for room_id, items in here.items():
+                page += await self._in(caller, self._rooms.get(room_id), items, now, loud=loud)
+            page.sort(key=lambda one: -one[0])
+            left = most - len(found)
+            found += [one for _, one in page[:left]]
+            if len(page) > left:
+                before = page[left - 1][0]
+            elif len(rows) < _PAGE:
+                return {"notifications": found}
+            else:
+                before = rows[-1].position
+            if len(found) >= most:
+                break
+        return {"notifications": found, "next_token": str(before)}
+
+    async def _in(
+        self,
+        caller: Caller,
+        room: MatrixRoom | None,
+        items: Sequence[tuple[int, str]],
+        now: int,
+        *,
+        loud: bool,
+    ) -> list[tuple[int, dict[str, Any]]]:
+        """Of a room, by position, what somebody is told of among some events."""
+        if room is None:
+            return []
+        loaded = await room.readable([event_id for _, event_id in items])
+        events = await self._visibility.of(caller.user, room, list(loaded.values()))
+        verdicts = await self._unread.judged(caller.user, room, events)
+        verdicts = {e: v for e, v in verdicts.items() if v.notify and (v.highlight or not loud)}
+        wanted = [one for one in events if one.pdu.event_id in verdicts]
+        if not wanted:
+            return []
+        counts = (await self._unread.of(caller.user, room, now)).threads
+        in_thread = await threads_of(room, wanted)
+        shown = await self._shapes.of(caller, room, wanted, room_id=False)
+        by_id = {one.pdu.event_id: (one.pdu, event) for one, event in zip(wanted, shown, strict=True)}
+        found: list[tuple[int, dict[str, Any]]] = []
+        for position, event_id in items:
+            if event_id not in by_id:
+                continue
+            pdu, event = by_id[event_id]
+            if event["unsigned"]["membership"] != "join":  # they came in later
+                continue
+            first = counts.get(in_thread[event_id], Count()).first
+            told = {
+                "actions": verdicts[event_id].actions,
+                "event": event,
+                "read": not first or position < first,
+                "room_id": room.room_id,
+                "ts": pdu.origin_server_ts,
+            }
+            found.append((position, told))
+        return found

@@ -1,0 +1,119 @@
+"""One sync, as its parts are asked for theirs. SPEC: client-server API, "Syncing".
+
+A token is a position of the store's one sequence, the count of changes of who types, the position of the
+last message to the device, and whose device that is: ``s12_3_9_5f0c21aa``. Whoever has it has been told of
+everything up to there. A token that another device got says nothing of the messages to this one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from hansa_matrix.client_api.account.account_data import IGNORED
+from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.sync.filters import SyncFilter
+from hansa_matrix.errors import error
+from hansa_matrix.local.client_stream import DEVICES, RECEIPTS, Item
+from hansa_matrix.local.memberships import Stay
+
+_TOKEN = re.compile(
+    r"s(?P<position>[0-9]{1,18})(?:_(?P<typing>[0-9]{1,18}))?(?:_(?P<device>[0-9]{1,18}))?"
+    r"(?:_(?P<whose>[0-9a-f]{8}))?",
+    re.ASCII,
+)
+
+#: News of one room, and of devices, that are looked at one by one; where there are more they are the last.
+MOST_NEWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """How far a client is; ``position`` is -1 for one that knows nothing. ``device``: it has the messages to
+    its device up to there, which may be less, as those come some at a time.
+    """
+
+    position: int = -1
+    typing: int = 0
+    device: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One sync: who asks, what they want, and what happened between two positions."""
+
+    caller: Caller
+    since: Since
+    upto: int
+    wanted: SyncFilter
+    full: bool
+    after: bool
+    ignored: frozenset[str]
+    news: Mapping[str, Sequence[Item]] = field(default_factory=dict)
+    #: All account data by room, where it is all wanted.
+    data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether state is given whole."""
+        return self.full or self.since.position < 0
+
+    @property
+    def moved(self) -> set[str]:
+        """The rooms to which the person stands otherwise than before."""
+        return {item.ref for item in self.news.get(self.caller.user, ()) if item.ref.startswith("!")}
+
+    @property
+    def ignores_others(self) -> bool:
+        """Whether the person ignores others than before."""
+        return any(item.ref == f"data  {IGNORED}" for item in self.news.get(self.caller.user, ()))
+
+
+class Concerning:
+    """The topics that one person is told of: themselves, devices, and the rooms that they are in."""
+
+    def __init__(self, user: str, stays: Mapping[str, Stay]) -> None:
+        self._user, self._stays = user, stays
+
+    def __contains__(self, topic: str) -> bool:
+        if topic in {self._user, DEVICES}:
+            return True
+        stay = self._stays.get(topic.removeprefix(RECEIPTS))
+        return stay is not None and stay.membership == "join"
+
+    def __iter__(self) -> Iterator[str]:
+        yield self._user
+        yield DEVICES
+        for stay in self._stays.values():
+            if stay.membership == "join":
+                yield stay.room_id
+                yield RECEIPTS + stay.room_id
+
+    def __len__(self) -> int:
+        return 2 + 2 * len(self._stays)
+
+
+def token_of(position: int, typing: int, device: int, caller: Caller) -> str:
+    """How far a client is; see ``since_of``."""
+    return f"s{position}_{typing}_{device}_{_whose(caller)}"
+
+
+def since_of(token: str, caller: Caller) -> Since:
+    """Raises the error answer of what is no token of ours. One that another device got, or another endpoint
+    gave, leaves all messages to this device to be told: none is taken for delivered.
+    """
+    if not token:
+        return Since()
+    match = _TOKEN.fullmatch(token)
+    if match is None:
+        raise error(400, "M_INVALID_PARAM", "this token was not issued by this server")
+    mine = match["whose"] == _whose(caller)
+    device = int(match["device"] or 0) if mine else 0
+    return Since(int(match["position"]), int(match["typing"] or 0), device)
+
+
+def _whose(caller: Caller) -> str:
+    return blake2b(f"{caller.user}\0{caller.device}".encode(), digest_size=4).hexdigest()

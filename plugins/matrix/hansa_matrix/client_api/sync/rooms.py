@@ -1,0 +1,332 @@
+"""What a sync says of rooms. SPEC: client-server API, "Syncing"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hansa import Membership, NetworkContext
+
+from hansa_matrix.client_api.account.account_data import PUSH_RULES, UserData
+from hansa_matrix.client_api.account.push_rules import PushRules
+from hansa_matrix.client_api.rooms.client_events import Shapes
+from hansa_matrix.client_api.rooms.pagination import Place
+from hansa_matrix.client_api.rooms.threads import MAIN
+from hansa_matrix.client_api.sync.filters import EventFilter
+from hansa_matrix.client_api.sync.request import Asked
+from hansa_matrix.client_api.sync.timeline import RoomTimelines, Span, states_after
+from hansa_matrix.client_api.sync.unread_counts import Unread
+from hansa_matrix.local.client_stream import RECEIPTS
+from hansa_matrix.local.memberships import Attendance, Stay
+from hansa_matrix.proto.auth_rules.state_keys import MEMBER
+from hansa_matrix.proto.event import StateKey
+from hansa_matrix.proto.stripped_state import STRIPPED_FIELDS, STRIPPED_KEYS, stripped_event
+from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.access.visible_events import unspoken
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.membership.pending_invites import Pending
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.typing_and_receipts import PRIVATE, RoomSignals
+
+_HEROES = 5
+#: Members that are looked at together for heroes, and in all.
+_LOOKED_AT, _MOST_LOOKED_AT = 200, 10_000
+#: People whose receipts are read by themselves: those of more are read with the room's.
+_ONE_BY_ONE = 100
+#: What names a room.
+_NAMES: tuple[StateKey, ...] = (("m.room.name", ""), ("m.room.canonical_alias", ""))
+
+
+class RoomsPart:
+    """Of rooms that one is in, is asked into, or has left."""
+
+    def __init__(  # noqa: PLR0917  # what is told of a room
+        self,
+        ctx: NetworkContext,
+        attendance: Attendance,
+        visibility: Visibility,
+        shapes: Shapes,
+        data: UserData,
+        push: PushRules,
+        signals: RoomSignals,
+        pending: Pending,
+        unread: Unread,
+        rooms: Mapping[str, MatrixRoom],
+    ) -> None:
+        self._ctx = ctx
+        self._news = attendance.news
+        self._visibility = visibility
+        self._shapes = shapes
+        self._data = data
+        self._push = push
+        self._signals = signals
+        self._pending = pending
+        self._unread = unread
+        self._rooms = rooms
+        self._timelines = RoomTimelines(attendance.news, visibility, shapes)
+
+    async def of(self, asked: Asked, stays: Mapping[str, Stay]) -> dict[str, dict[str, Any]]:
+        """What there is to tell of rooms, by how one stands to them and by room."""
+        moved = asked.moved
+        again = not asked.whole and asked.ignores_others  # invites of who was ignored are told now
+        found: dict[str, dict[str, Any]] = {}
+        for stay in list(stays.values()) if asked.whole else self._stirred(asked, stays):
+            if not asked.wanted.rooms.room(stay.room_id):
+                continue
+            kind, shown = "", None
+            if stay.membership == "join":
+                kind, shown = "join", await self._joined(asked, stay, new=stay.room_id in moved)
+            elif stay.membership == "invite" and (asked.whole or again or stay.room_id in moved):
+                if stay.sender not in asked.ignored and await self._permitted(stay, asked):
+                    kind, shown = "invite", {"invite_state": {"events": await self._stripped(asked, stay)}}
+            elif stay.membership == "knock" and (asked.whole or stay.room_id in moved):
+                kind, shown = "knock", {"knock_state": {"events": await self._stripped(asked, stay)}}
+            elif stay.membership in {"leave", "ban"}:
+                kind = "leave"
+                if stay.room_id in moved or (asked.whole and asked.wanted.include_leave):
+                    shown = await self._left(asked, stay)
+                elif not asked.whole:
+                    shown = await self._kept_of(asked, stay)
+            if shown is not None:
+                found.setdefault(kind, {})[stay.room_id] = shown
+        return found
+
+    def _stirred(self, asked: Asked, stays: Mapping[str, Stay]) -> list[Stay]:
+        """How one stands to the rooms of which there is something to tell."""
+        rooms = asked.moved
+        for topic, items in asked.news.items():
+            rooms.add(topic.removeprefix(RECEIPTS))
+            if topic == asked.caller.user:
+                rooms.update(item.ref.split(" ")[1] for item in items if " " in item.ref)
+        if asked.since.typing < self._signals.changes:
+            changed = self._signals.changed_in
+            rooms.update(room_id for room_id in stays if changed.get(room_id, 0) > asked.since.typing)
+        if asked.ignores_others:
+            rooms.update(stay.room_id for stay in stays.values() if stay.membership == "invite")
+        return [stays[room_id] for room_id in sorted(rooms) if room_id in stays]
+
+    async def _joined(self, asked: Asked, stay: Stay, *, new: bool) -> dict[str, Any] | None:
+        """A room that one is in; None if there is nothing to tell."""
+        room_id = stay.room_id
+        room = self._rooms.get(room_id)
+        if room is None:
+            return None
+        typing = asked.whole or self._signals.changed_in.get(room_id, 0) > asked.since.typing
+        receipts = {item.ref for item in asked.news.get(RECEIPTS + room_id, ())}
+        if any(item.ref == f"read {room_id}" for item in asked.news.get(asked.caller.user, ())):
+            receipts.add(asked.caller.user)
+        items = asked.news.get(room_id, ())
+        data = await self.account_data(asked, room_id)
+        if not (asked.whole or new or items or typing or receipts or data):
+            return None
+        entered = new and await self._entered(asked, room, stay)
+        whole = asked.whole or entered
+        shown: dict[str, Any] = {}
+        fresh = entered or asked.since.position < 0
+        lazy = asked.wanted.state.lazy and whole
+        heroes = (await self._summary(asked, room)).get("m.heroes", ()) if lazy else ()
+        span = Span(since=asked.since.position, upto=asked.upto, fresh=fresh, whole=whole, heroes=heroes)
+        timeline, state = await self._timelines.of(asked, room, span)
+        shown["timeline"] = timeline
+        shown |= state
+        ephemeral: list[dict[str, Any]] = []
+        who = [u for u in self._signals.typing_in(room_id) if u not in asked.ignored] if typing else []
+        if typing and (who or not whole) and asked.wanted.ephemeral.typed("m.typing", room_id):
+            ephemeral.append({"type": "m.typing", "content": {"user_ids": who}})
+        if (whole or receipts) and asked.wanted.ephemeral.typed("m.receipt", room_id):
+            ephemeral += await self._receipts(asked, room_id, None if whole else receipts)
+        shown["ephemeral"] = {"events": ephemeral}
+        shown["account_data"] = {
+            "events": await self.account_data(asked, room_id, whole=True) if entered else data
+        }
+        people = whole or any(e.get("type") == MEMBER for e in timeline["events"]) or bool(state)
+        shown["summary"] = await self._summary(asked, room) if people else {}
+        counts = await self._unread.of(asked.caller.user, room, asked.upto)
+        by_thread = asked.wanted.timeline.by_thread
+        shown["unread_notifications"] = (counts.main if by_thread else counts.all).shown()
+        if by_thread:
+            threads = {t: count.shown() for t, count in counts.threads.items() if t != MAIN}
+            shown["unread_thread_notifications"] = threads
+        return shown
+
+    async def _entered(self, asked: Asked, room: MatrixRoom, stay: Stay) -> bool:
+        """Whether one came in since the last time: then one knows nothing of the room yet."""
+        if asked.since.position < 0:
+            return True
+        member = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
+        if member is None:
+            return True
+        key = (MEMBER, asked.caller.user)
+        position = await self._news.of(room.room_id, stay.event_id)
+        if position and position <= asked.since.position:
+            return False
+        # Another name is a member event too: who was in the room at the last time knows it.
+        items = await self._news.last(room.room_id, asked.since.position + 1, 1)
+        if not items:
+            return True
+        state = await room.groups.load(items[0].state)
+        before = (await room.events_of(state, [key])).get(key)
+        return before is None or before.membership != "join"
+
+    async def _summary(self, asked: Asked, room: MatrixRoom) -> dict[str, Any]:
+        view = self._ctx.view(room.room_id)
+        if view is None:
+            return {}
+        counts = {"join": 0, "invite": 0}
+        for person in view.people.values():
+            if person.membership in {Membership.JOIN, Membership.INVITE}:
+                counts[person.membership.value] += 1
+        summary: dict[str, Any] = {
+            "m.joined_member_count": counts["join"],
+            "m.invited_member_count": counts["invite"],
+        }
+        state = await room.state()
+        if not await room.shown_of(state, _NAMES):
+            summary["m.heroes"] = await self._heroes(asked.caller.user, room, state)
+        return summary
+
+    @staticmethod
+    async def _heroes(user: str, room: MatrixRoom, state: Mapping[StateKey, str]) -> list[str]:
+        """Whose names make the name of a room that has none: those who came first of who is in it or asked
+        in, or else of who was.
+        """
+        others = [(key, event) for key, event in state.items() if key[0] == MEMBER and key[1] != user]
+        here: list[Stored] = []
+        gone: list[Stored] = []
+        for at in range(0, min(len(others), _MOST_LOOKED_AT), _LOOKED_AT):
+            page = others[at : at + _LOOKED_AT]
+            members = await room.events.load([event for _, event in page], room.version)
+            here += [one for one in members.values() if one.pdu.membership in {"join", "invite"}]
+            gone += [one for one in members.values() if one.pdu.membership in {"leave", "ban"}]
+            if len(here) >= _HEROES:
+                break
+        first = sorted(here or gone, key=lambda one: (one.depth, one.pdu.event_id))[:_HEROES]
+        return [str(one.pdu.state_key) for one in first]
+
+    async def _receipts(self, asked: Asked, room_id: str, users: set[str] | None) -> list[dict[str, Any]]:
+        """Of some people, or of all; those of the room and of each thread apart: one event may be the last
+        that somebody has read in both.
+        """
+        found: dict[tuple[str, str], tuple[str, int]] = {}
+        if users is None or len(users) > _ONE_BY_ONE:
+            every = await self._signals.receipts(room_id)
+            found = {key: one for key, one in every.items() if users is None or key[0] in users}
+        else:
+            for user in users:
+                found |= await self._signals.receipts(room_id, user)
+        by_thread: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+        for (user, thread), (event_id, ts) in found.items():
+            private = thread.startswith(PRIVATE)
+            if (private and user != asked.caller.user) or user in asked.ignored:
+                continue
+            name = thread.removeprefix(PRIVATE)
+            kind = "m.read.private" if private else "m.read"
+            entry = {"ts": ts} | ({"thread_id": name} if name else {})
+            by_thread.setdefault(name, {}).setdefault(event_id, {}).setdefault(kind, {})[user] = entry
+        return [{"type": "m.receipt", "content": by_thread[name]} for name in sorted(by_thread)]
+
+    async def account_data(self, asked: Asked, room_id: str, *, whole: bool = False) -> list[dict[str, Any]]:
+        """What somebody keeps for themselves in a room, or (room empty) altogether, as far as it is news."""
+        wanted: EventFilter = asked.wanted.room_data if room_id else asked.wanted.data
+        if asked.whole or whole:
+            if asked.whole:
+                found = dict(asked.data.get(room_id, {}))
+            else:
+                found = await self._data.every(asked.caller.user, room_id)
+            if not room_id:
+                found[PUSH_RULES] = {"global": await self._push.of(asked.caller.user)}
+        else:
+            prefix = f"data {room_id} "
+            personal = asked.news.get(asked.caller.user, ())
+            types = {i.ref.removeprefix(prefix) for i in personal if i.ref.startswith(prefix)}
+            values = {t: await self._data.get(asked.caller.user, room_id, t) for t in types}
+            found = {t: v for t, v in values.items() if v is not None}
+        return [{"type": t, "content": c} for t, c in found.items() if wanted.typed(t, room_id)]
+
+    async def _permitted(self, stay: Stay, asked: Asked) -> bool:
+        """Whether the policies let an invite be shown that came under older ones."""
+        if not self._ctx.governed:
+            return True
+        waiting = await self._pending.get(stay.room_id, asked.caller.user)
+        return waiting is None or await self._pending.permitted(waiting)
+
+    async def _stripped(self, asked: Asked, stay: Stay) -> Sequence[Mapping[str, Any]]:
+        """What somebody who is asked in is shown of a room."""
+        waiting = await self._pending.get(stay.room_id, asked.caller.user)
+        if waiting is not None:
+            own = await self._pending.event(stay.room_id, asked.caller.user)
+            state = await self._pending.shown(waiting)
+            shown = [stripped_event(one) for one in (*state, own)]
+            return [one for one in shown if isinstance(one.get("type"), str) and "state_key" in one]
+        room = self._rooms.get(stay.room_id)
+        if room is None:
+            return []
+        keys = [*STRIPPED_KEYS, (MEMBER, stay.sender), (MEMBER, asked.caller.user)]
+        found = await room.shown_of(await room.state(), keys)
+        return [stripped_event(found[key].raw) for key in dict.fromkeys(keys) if key in found]
+
+    async def _left(self, asked: Asked, stay: Stay) -> dict[str, Any]:
+        """A room that one is not in any more: up to the moment when that happened. Who was never in it is
+        told of the event by which an invite or a knock ended, and of nothing else.
+        """
+        room, position = self._rooms.get(stay.room_id), 0
+        left: Stored | None = None
+        if room is not None and stay.event_id:
+            position = await self._news.of(room.room_id, stay.event_id)
+            left = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
+        if room is None or left is None or not position:
+            event = await self._pending.left(stay.room_id, asked.caller.user)
+            return await self._outside(asked, stay, event if stay.membership == "leave" else None)
+        if not await self._visibility.was_in(room, left):
+            if stay.event_id not in await room.readable([stay.event_id]):
+                left = replace(left, pdu=unspoken(left.pdu, room.version))
+            (shown,) = await self._shapes.of(asked.caller, room, [left], room_id=False)
+            return await self._outside(asked, stay, shown)
+        fresh = asked.since.position < 0 or await self._came_and_went(asked, room)
+        span = Span(
+            since=asked.since.position,
+            upto=position,
+            fresh=fresh,
+            whole=fresh or asked.full,
+            own=stay.event_id,
+        )
+        timeline, state = await self._timelines.of(asked, room, span)
+        data = await self.account_data(asked, room.room_id, whole=fresh)
+        state = state or {"state": {"events": []}}
+        return {"timeline": timeline, **state, "account_data": {"events": data}}
+
+    async def _came_and_went(self, asked: Asked, room: MatrixRoom) -> bool:
+        """Whether one was not in a room at the last time, which one has left since."""
+        items = await self._news.last(room.room_id, asked.since.position + 1, 1)
+        if not items:
+            return True
+        key = (MEMBER, asked.caller.user)
+        before = (await room.events_of(await room.groups.load(items[0].state), [key])).get(key)
+        return before is None or before.membership != "join"
+
+    async def _kept_of(self, asked: Asked, stay: Stay) -> dict[str, Any] | None:
+        """A room that one left before, of which one keeps something else now; None if there is no such
+        news.
+        """
+        data = await self.account_data(asked, stay.room_id)
+        return {**self._nothing_said(asked, []), "account_data": {"events": data}} if data else None
+
+    async def _outside(self, asked: Asked, stay: Stay, event: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A room that one was never in. The event stands in the state where its filter lets no timeline."""
+        shown: list[Mapping[str, Any]] = []
+        if event is not None:
+            names = (*STRIPPED_FIELDS, "event_id", "unsigned")
+            shown = [{key: event[key] for key in names if key in event}]
+        data = await self.account_data(asked, stay.room_id, whole=True)
+        return {**self._nothing_said(asked, shown), "account_data": {"events": data}}
+
+    @staticmethod
+    def _nothing_said(asked: Asked, shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The timeline and state of a room of which one is told some state events at most."""
+        wanted = asked.wanted.timeline
+        timely = [one for one in shown if wanted.limit and wanted.named(str(one["type"]), str(one["sender"]))]
+        return {
+            "timeline": {"events": timely, "limited": False, "prev_batch": str(Place(position=asked.upto))},
+            **(states_after(shown) if asked.after else {"state": {"events": [] if timely else shown}}),
+        }

@@ -1,0 +1,232 @@
+"""What happened since a client asked last. SPEC: client-server API, "Syncing"."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from hansa import NetworkContext, Request, Response
+
+from hansa_matrix.client_api.account.account_data import UserData
+from hansa_matrix.client_api.account.accounts import Accounts, Caller
+from hansa_matrix.client_api.http import Handler, Limited, number
+from hansa_matrix.client_api.sync.devices import DevicesPart
+from hansa_matrix.client_api.sync.filters import SyncFilter, in_query
+from hansa_matrix.client_api.sync.request import MOST_NEWS, Asked, Concerning, Since, since_of, token_of
+from hansa_matrix.client_api.sync.rooms import RoomsPart
+from hansa_matrix.client_api.sync.stored_filters import KeptFilters
+from hansa_matrix.errors import error, json_response
+from hansa_matrix.local.client_stream import Item
+from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.proto.edus import PresenceEdu
+from hansa_matrix.rooms.typing_and_receipts import RoomSignals
+from hansa_matrix.users.user_services import Known
+
+_LONGEST = 120.0
+#: Seconds after the last sync until somebody counts as gone.
+_GONE_AFTER = 60.0
+
+
+class Sync:
+    """``GET /sync``."""
+
+    def __init__(  # noqa: PLR0917  # a sync is of everything
+        self,
+        ctx: NetworkContext,
+        attendance: Attendance,
+        accounts: Accounts,
+        data: UserData,
+        known: Known,
+        signals: RoomSignals,
+        of_rooms: RoomsPart,
+        of_devices: DevicesPart,
+    ) -> None:
+        self._ctx = ctx
+        self._attendance = attendance
+        self._news = attendance.news
+        self._accounts = accounts
+        self._data = data
+        self._known = known
+        self._signals = signals
+        self._of_rooms = of_rooms
+        self._of_devices = of_devices
+        #: How many syncs of a person are under way, and when (s) the last one ended.
+        self._asking: dict[str, int] = {}
+        self._seen: dict[str, float] = {}
+
+    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+        """See ``door.Part.table``."""
+        return {("GET", "/v3/sync"): self.sync}
+
+    async def sync(self, caller: Caller, request: Request, _body: Any) -> Response:
+        """Answer at once where there is news, else when there is some or time is up."""
+        since = since_of(request.first("since"), caller)
+        if max(since.position, since.device) > await self._news.now():
+            # Of a store that was set back, or of elsewhere: what happened since then nobody has been told.
+            since = Since()
+        wanted = await self._filter(caller, request.first("filter"))
+        full = request.first("full_state") == "true"
+        after = "true" in {
+            request.first("use_state_after"),
+            request.first("org.matrix.msc4222.use_state_after"),
+        }
+        state = request.first("set_presence", "online")
+        await self._there(caller.user, state)
+        seconds = min(number(request, "timeout", 0, 10**9) / 1000, _LONGEST)
+        until = self._ctx.clock.monotonic() + seconds
+        if since.device > 0:
+            await self._known.messages.delivered(caller.user, caller.device, since.device)
+        if state == "offline":
+            return await self._waited(caller, since, wanted, until, full=full, after=after)
+        with self._present(caller.user):
+            return await self._waited(caller, since, wanted, until, full=full, after=after)
+
+    async def _waited(
+        self, caller: Caller, since: Since, wanted: SyncFilter, until: float, *, full: bool, after: bool
+    ) -> Response:
+        while True:
+            with self._news.listening([caller.user]) as happened:
+                answer, news = await self._answer(caller, since, wanted, full=full, after=after)
+                left = until - self._ctx.clock.monotonic()
+                if news or full or since.position < 0 or left <= 0:
+                    return json_response(answer)
+                try:
+                    async with asyncio.timeout(left):
+                        await happened.wait()
+                except TimeoutError:
+                    return json_response(answer)
+            if not await self._accounts.holds(caller):
+                raise error(401, "M_UNKNOWN_TOKEN", "the device was logged out", soft_logout=False)
+
+    @contextmanager
+    def _present(self, user: str) -> Iterator[None]:
+        """Somebody's client is asking."""
+        self._asking[user] = self._asking.get(user, 0) + 1
+        try:
+            yield
+        finally:
+            left = self._asking.pop(user) - 1
+            if left:
+                self._asking[user] = left
+            self._seen[user] = self._ctx.clock.monotonic()
+
+    async def expire(self) -> None:
+        """Runs with the network where presence is told: whose client asks no more is gone."""
+        while True:
+            await asyncio.sleep(_GONE_AFTER / 2)
+            await self.gone()
+
+    async def gone(self) -> None:
+        """Tell of those who are gone."""
+        now = self._ctx.clock.monotonic()
+        for user in [u for u, at in self._seen.items() if at + _GONE_AFTER <= now and u not in self._asking]:
+            del self._seen[user]
+            known = self._known.presences.of(user)
+            if known is not None and known.presence != "offline":
+                await self._known.presences.tell(replace(known, presence="offline", active=False))
+
+    async def _there(self, user: str, state: str) -> None:
+        """Whoever syncs is there, unless their client says that it does not speak for them."""
+        if state not in {"online", "offline", "unavailable"}:
+            raise error(400, "M_INVALID_PARAM", "set_presence is online, offline or unavailable")
+        if state == "offline":
+            return
+        presences = self._known.presences
+        known = presences.of(user)
+        if (
+            self._ctx.config.presence_enabled
+            and (known.presence if known is not None else "offline") != state
+        ):
+            status = known.status if known is not None else ""
+            one = PresenceEdu(user=user, presence=state, active=state == "online", status=status)
+            await presences.tell(one)
+
+    async def _filter(self, caller: Caller, given: str) -> SyncFilter:
+        if not given:
+            return SyncFilter()
+        if given.startswith("{"):
+            return SyncFilter.read(given)
+        kept = await KeptFilters(self._ctx).get(caller.user, given)
+        if kept is None:
+            raise error(400, "M_INVALID_PARAM", "there is no such filter")
+        return in_query(SyncFilter.of, kept.decode())
+
+    async def _answer(
+        self, caller: Caller, since: Since, wanted: SyncFilter, *, full: bool, after: bool
+    ) -> tuple[dict[str, Any], bool]:
+        """The answer, and whether it says anything."""
+        upto = await self._news.now()
+        typing = self._signals.changes
+        if since.typing > typing:  # counted by a process of before
+            since = Since(since.position, device=since.device)
+        stays = self._attendance.stays(caller.user)
+        news: dict[str, Sequence[Item]] = {}
+        if since.position >= 0:
+            news = await self._news.between(since.position, upto, Concerning(caller.user, stays), MOST_NEWS)
+        whole = await self._data.whole(caller.user) if since.position < 0 or full else {}
+        asked = Asked(
+            caller=caller,
+            since=since,
+            upto=upto,
+            wanted=wanted,
+            full=full,
+            after=after,
+            ignored=await self._data.ignored(caller.user),
+            news=news,
+            data=whole,
+        )
+        if asked.moved:
+            stays = {**stays, **await self._attendance.as_kept(caller.user, asked.moved)}
+        rooms = await self._of_rooms.of(asked, stays)
+        data = await self._of_rooms.account_data(asked, "")
+        device = await self._of_devices.of(asked)
+        answer: dict[str, Any] = {"next_batch": token_of(upto, typing, device.upto, caller), **device.always}
+        if rooms:
+            answer["rooms"] = rooms
+        if data:
+            answer["account_data"] = {"events": data}
+        presence = self._presence(asked, device.met)
+        if presence:
+            answer["presence"] = {"events": presence}
+        answer |= device.news
+        return answer, bool(rooms or data or presence or device.news)
+
+    async def changes(self, caller: Caller, request: Request, _body: Any) -> Any:
+        """``GET /keys/changes``: as in a sync, between two tokens."""
+        since, upto = since_of(request.first("from"), caller), since_of(request.first("to"), caller)
+        if since.position < 0:
+            raise error(400, "M_MISSING_PARAM", "from is missing")
+        now = await self._news.now()
+        end = min(upto.position, now) if upto.position >= 0 else now
+        topics = Concerning(caller.user, self._attendance.stays(caller.user))
+        news = await self._news.between(since.position, end, topics, MOST_NEWS)
+        asked = Asked(
+            caller=caller,
+            since=since,
+            upto=end,
+            wanted=SyncFilter(),
+            full=False,
+            after=False,
+            ignored=frozenset(),
+            news=news,
+        )
+        return await self._of_devices.lists(asked)
+
+    def _presence(self, asked: Asked, met: Collection[str]) -> list[dict[str, Any]]:
+        """Of people whom one shares a room with, those who came, went, said something or are ``met``."""
+        if not self._ctx.config.presence_enabled or not asked.wanted.presence.typed("m.presence"):
+            return []
+        found: list[dict[str, Any]] = []
+        for one in self._known.presences.every():
+            news = asked.since.position < 0 or self._signals.changed_in.get(one.user, 0) > asked.since.typing
+            if not (news or one.user in met) or not asked.wanted.presence.named("m.presence", one.user):
+                continue
+            if one.user != asked.caller.user and not self._attendance.together(asked.caller.user, one.user):
+                continue
+            content = {"presence": one.presence, "currently_active": one.active, "last_active_ago": one.ago}
+            content |= {"status_msg": one.status} if one.status else {}
+            found.append({"type": "m.presence", "sender": one.user, "content": content})
+        return found

@@ -1,0 +1,176 @@
+"""What happened in a room since a client asked last, and the state that it lacks. SPEC: client-server API,
+"Syncing", "Lazy-loading room members".
+
+What changed of the state and stands in no timeline, for a filter, the history's visibility or a gap, is in
+``state``: nothing is lost by what a client does not want to see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hansa_matrix.client_api.rooms.client_events import Shapes
+from hansa_matrix.client_api.rooms.pagination import Place
+from hansa_matrix.client_api.rooms.stream_gaps import since_return
+from hansa_matrix.client_api.sync.request import Asked
+from hansa_matrix.local.client_stream import News
+from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
+from hansa_matrix.proto.event import StateKey
+from hansa_matrix.rooms.access.user_visibility import Visibility, without
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.room import MatrixRoom
+
+#: Pages of the stream that are looked through for events that a client wants, and items of the largest.
+_MOST_LOOKS, _MOST_OF_PAGE = 12, 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """The part of a room's stream that an answer is about: after ``since``, up to ``upto``. ``fresh``: the
+    client knows nothing of the room. ``whole``: it wants all state. ``own`` is an event that its person is
+    shown in any case, ``heroes`` are people whose member events are told though they say nothing.
+    """
+
+    since: int
+    upto: int
+    fresh: bool
+    whole: bool
+    own: str = ""
+    heroes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """The end of a span: events that are wanted, whether there are more, and the place before them."""
+
+    events: Sequence[Stored]
+    limited: bool
+    start: int
+
+
+class RoomTimelines:
+    """Of rooms that a person is in, or was."""
+
+    def __init__(self, news: News, visibility: Visibility, shapes: Shapes) -> None:
+        self._news = news
+        self._visibility = visibility
+        self._shapes = shapes
+
+    async def of(self, asked: Asked, room: MatrixRoom, span: Span) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The timeline, and the state before it or after it."""
+        looked = await self._looked(asked, room, span)
+        wanted, raw = asked.wanted, asked.wanted.federation
+        events = await self._shapes.of(asked.caller, room, looked.events, room_id=False, federation=raw)
+        timeline: dict[str, Any] = {
+            "events": wanted.fitted(events),
+            "limited": looked.limited,
+            "prev_batch": str(Place(position=looked.start)),
+        }
+        state = await self._lacking(asked, room, span, looked.events)
+        if asked.wanted.state.lazy or not asked.wanted.state.open:
+            state = await self._chosen(asked, room, span, state, looked.events)
+        present = await room.places_of(state) if state else {}
+        chosen: Iterable[Stored] = present.values()
+        if not wanted.state.by_key:
+            chosen = [one for one in chosen if wanted.state.takes(one.pdu)]
+        states = await self._shapes.of_state(asked.caller, room, chosen, room_id=False, federation=raw)
+        shown = wanted.fitted(states)
+        if asked.after:
+            return timeline, states_after(shown)
+        return timeline, {"state": {"events": shown}} if shown or span.whole else {}
+
+    async def _looked(self, asked: Asked, room: MatrixRoom, span: Span) -> _Looked:
+        """The last events of a span that the client wants, as many as it wants: what it does not want, or may
+        not read, is not counted.
+        """
+        wanted, most = asked.wanted.timeline, asked.wanted.timeline.limit
+        found: list[tuple[int, Stored]] = []
+        before, size, created, ended = span.upto + 1, most + 1, False, False
+        for _ in range(_MOST_LOOKS):
+            floor = 0 if span.fresh else span.since
+            items = await self._news.last(room.room_id, before, size, since=floor)
+            told = since_return(room, items)
+            loaded = await room.readable([item.ref for item in told])
+            events = [loaded[item.ref] for item in told if item.ref in loaded]
+            visible = await self._visibility.of(asked.caller.user, room, events)
+            seen = {one.pdu.event_id: one for one in without(visible, asked.ignored)}
+            if span.own in loaded and loaded[span.own].shown:
+                seen.setdefault(span.own, loaded[span.own])
+            page = [(item.position, seen[item.ref]) for item in told if item.ref in seen]
+            found = [(at, one) for at, one in page if wanted.takes(one.pdu)] + found
+            created = created or any(one.pdu.type == CREATE for one in events)
+            before = told[0].position if told else before
+            gap = bool(told) and told[0].ref in room.head.gaps
+            ended = len(items) < size and len(told) == len(items) and not gap
+            if ended or gap or len(found) > most or len(told) < len(items):
+                break
+            size = min(size * 2, _MOST_OF_PAGE)
+        limited = not ended or len(found) > most or (span.fresh and not created)
+        if len(found) > most:
+            found = found[len(found) - most :]
+            before = found[0][0] if found else span.upto + 1
+        return _Looked([one for _, one in found], limited, before - 1)
+
+    async def _lacking(
+        self, asked: Asked, room: MatrixRoom, span: Span, timeline: Sequence[Stored]
+    ) -> dict[StateKey, str]:
+        """What a client lacks to have the state: before the timeline, or with ``state_after`` behind it."""
+        last = await self._news.last(room.room_id, span.upto + 1, 1)
+        known: Mapping[StateKey, str] = {}
+        if not span.whole:
+            before = await self._news.last(room.room_id, span.since + 1, 1)
+            if before and last and before[0].state == last[0].state:
+                return {}
+            known = await room.groups.load(before[0].state) if before else await self._first(room, span)
+        now = await room.groups.load(last[0].state) if last else await room.state()
+        told = (
+            {one.pdu.key for one in timeline if one.pdu.state_key is not None} if not asked.after else set()
+        )
+        lacking = {key: e for key, e in now.items() if key not in told and known.get(key) != e}
+        if told:
+            start = await room.groups.load(timeline[0].before)
+            lacking |= {k: start[k] for k in told if k in start and known.get(k) != start[k]}
+        return lacking
+
+    async def _first(self, room: MatrixRoom, span: Span) -> Mapping[StateKey, str]:
+        """The state before the first event of a span, where nothing was told before it."""
+        items = await self._news.first(room.room_id, span.since, 1, upto=span.upto)
+        events = (await room.events.load([item.ref for item in items], room.version)).values()
+        return await room.groups.load(next(iter(events)).before) if events else {}
+
+    async def _chosen(
+        self,
+        asked: Asked,
+        room: MatrixRoom,
+        span: Span,
+        state: Mapping[StateKey, str],
+        timeline: Sequence[Stored],
+    ) -> dict[StateKey, str]:
+        """Of a state what a client wants: with ``lazy_load_members`` of the people those who speak and those
+        that name the room, and whoever came or went since, as nobody would ask for them.
+        """
+        wanted = asked.wanted.state
+        found = {k: e for k, e in state.items() if wanted.typed(k[0], room.room_id)}
+        if not wanted.lazy:
+            return found
+        people = {one.pdu.sender for one in timeline} | {asked.caller.user} | set(span.heroes)
+        kept = {k: e for k, e in found.items() if not span.whole or k[0] != MEMBER or k[1] in people}
+        if wanted.typed(MEMBER, room.room_id):
+            if asked.after or not timeline:
+                last = await self._news.last(room.room_id, span.upto + 1, 1)
+                then = await room.groups.load(last[0].state) if last else await room.state()
+            else:
+                then = await room.groups.load(timeline[0].before)
+            named = {(MEMBER, user): then[MEMBER, user] for user in people if (MEMBER, user) in then}
+            kept = named | kept
+        if not span.whole and not asked.after:
+            own = {one.pdu.event_id for one in timeline}
+            kept = {k: e for k, e in kept.items() if e not in own}
+        return kept
+
+
+def states_after(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The state behind a timeline, under its name and that of before it was in the specification."""
+    return {"state_after": {"events": shown}, "org.matrix.msc4222.state_after": {"events": shown}}

@@ -1,0 +1,252 @@
+"""How much of a room somebody has not read, by thread. SPEC: client-server API, "Receiving notifications",
+"Marking notifications as read".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from hansa import Membership, NetworkContext
+
+from hansa_matrix.bounds.generations import Generations
+from hansa_matrix.client_api.account.account_data import UserData
+from hansa_matrix.client_api.account.push_rules import PushRules
+from hansa_matrix.client_api.rooms.threads import MAIN, threads_of
+from hansa_matrix.local.client_stream import Item, News
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
+from hansa_matrix.proto.push_rules import Judgement, Situation, judge
+from hansa_matrix.proto.state_content import display_name
+from hansa_matrix.rooms.access.user_visibility import without
+from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.redactions import REDACTION, target_of
+from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.typing_and_receipts import PRIVATE, RoomSignals
+
+_REMEMBERED = 20_000
+#: More is not counted: a client shows "99+" long before.
+_MOST = 500
+#: Member events of a person that are looked through for the one by which they came in.
+_MOST_NAMES = 100
+#: Rules that are asked of events without a pause.
+_AT_ONCE = 1000
+#: What one does to a room without having read it: another name is told in every room at once.
+_NOT_READ_BY = frozenset({MEMBER, REDACTION})
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Events that somebody is told of, those of them that matter more, and the position of the first."""
+
+    notifications: int = 0
+    highlights: int = 0
+    first: int = 0
+
+    def shown(self) -> dict[str, int]:
+        """As a sync has it."""
+        return {"notification_count": self.notifications, "highlight_count": self.highlights}
+
+    def __add__(self, other: Count) -> Count:
+        first = min(self.first or other.first, other.first or self.first)
+        return Count(self.notifications + other.notifications, self.highlights + other.highlights, first)
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """The positions up to which somebody has read: the whole room, and each thread for itself."""
+
+    room: int = 0
+    threads: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, thread: str) -> int:
+        """Of one thread."""
+        return max(self.room, self.threads.get(thread, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """By thread what is after the event read last there, of the events after ``since`` and up to ``upto``."""
+
+    reads: Reads = field(default_factory=Reads)
+    since: int = 0
+    upto: int = 0
+    threads: Mapping[str, Count] = field(default_factory=dict)
+
+    @property
+    def main(self) -> Count:
+        """What is in no thread."""
+        return self.threads.get(MAIN, Count())
+
+    @property
+    def all(self) -> Count:
+        """What is in any thread or none."""
+        return sum(self.threads.values(), Count())
+
+
+class Unread:
+    """Counted on from where it was counted last."""
+
+    def __init__(
+        self, ctx: NetworkContext, news: News, data: UserData, rules: PushRules, signals: RoomSignals
+    ) -> None:
+        self._ctx = ctx
+        self._news = news
+        self._data = data
+        self._rules = rules
+        self._signals = signals
+        self._positions: Generations[str, int] = Generations(_REMEMBERED)
+        self._counts: Generations[tuple[str, str], Counts] = Generations(_REMEMBERED)
+
+    def forget(self, user: str) -> None:
+        """Somebody has other rules now, or ignores others."""
+        self._counts.revoke(user)
+
+    async def of(self, user: str, room: MatrixRoom, upto: int) -> Counts:
+        """What somebody in a room has not read."""
+        key, began = (user, room.room_id), self._counts.began()
+        reads = await self.reads(user, room.room_id)
+        known = self._counts.get(key)
+        if known is None or known.upto > upto or _back(known.reads, reads):
+            known = await self._anew(user, room, reads)
+        elif known.reads != reads:
+            known = await self._read_on(user, room, known, reads)
+        items = await self._news.last(room.room_id, upto + 1, _MOST, since=known.upto)
+        if items:
+            events = await self._events(room, items)
+            if await self._takes_back(room, events, known):
+                known = await self._anew(user, room, reads)
+                items = await self._news.last(room.room_id, upto + 1, _MOST, since=known.upto)
+                events = await self._events(room, items)
+            threads = await self._counted(user, room, events, reads, known.threads)
+            known = replace(known, threads=threads, upto=items[-1].position if items else known.upto)
+        self._counts.put(key, user, known, began)
+        return known
+
+    async def _anew(self, user: str, room: MatrixRoom, reads: Reads) -> Counts:
+        since = max(reads.room, await self._entered(user, room))
+        return Counts(reads, since, since)
+
+    async def _read_on(self, user: str, room: MatrixRoom, known: Counts, reads: Reads) -> Counts:
+        """The counts once more was read: those threads are counted again of which something is left."""
+        moved = {t for t in known.threads if reads.of(t) != known.reads.of(t)}
+        kept = {t: count for t, count in known.threads.items() if t not in moved}
+        if moved:
+            since = max(known.since, min(map(reads.of, moved)))
+            items = await self._news.last(room.room_id, known.upto + 1, _MOST, since=since)
+            events = await self._events(room, items)
+            kept = await self._counted(user, room, events, reads, kept, only=moved)
+        return replace(known, reads=reads, since=max(known.since, reads.room), threads=kept)
+
+    async def _takes_back(
+        self, room: MatrixRoom, events: Sequence[tuple[int, Stored]], known: Counts
+    ) -> bool:
+        """Whether any of some events takes back one that may have been counted."""
+        for _, one in events:
+            target = target_of(one.pdu, room.version) if one.pdu.type == REDACTION and one.shown else None
+            if target is None:
+                continue
+            if known.since < await self._position(room.room_id, target) <= known.upto:
+                return True
+        return False
+
+    async def _events(self, room: MatrixRoom, items: Sequence[Item]) -> list[tuple[int, Stored]]:
+        """Events with their positions, in order."""
+        loaded = await room.readable([item.ref for item in items])
+        return [(item.position, loaded[item.ref]) for item in items if item.ref in loaded]
+
+    async def reads(self, user: str, room_id: str) -> Reads:
+        """How far somebody has read, by what they say publicly or to nobody else, whichever is more."""
+        threads: dict[str, int] = {}
+        for (_, thread), (event_id, _) in (await self._signals.receipts(room_id, user)).items():
+            name = thread.removeprefix(PRIVATE)
+            threads[name] = max(threads.get(name, 0), await self._position(room_id, event_id))
+        return Reads(threads.pop("", 0), threads)
+
+    async def is_behind(self, user: str, room_id: str, thread: str, event_id: str) -> bool:
+        """Whether somebody's receipt of a thread, kept under its name, names a later event already."""
+        known = (await self._signals.receipts(room_id, user)).get((user, thread))
+        if known is None:
+            return False
+        return 0 < await self._position(room_id, event_id) < await self._position(room_id, known[0])
+
+    async def _position(self, room_id: str, event_id: str) -> int:
+        """Where an event is in the stream, which it keeps."""
+        known, began = self._positions.get(event_id), self._positions.began()
+        if known is None:
+            known = await self._news.of(room_id, event_id)
+            if known:
+                self._positions.put(event_id, room_id, known, began)
+        return known
+
+    async def _entered(self, user: str, room: MatrixRoom) -> int:
+        """Nobody has to read what was there before they came in; another name is no coming in."""
+        event_id = (await room.state()).get((MEMBER, user))
+        position = 0
+        for _ in range(_MOST_NAMES):
+            if event_id is None:
+                break
+            position = await self._position(room.room_id, event_id)
+            one = (await room.events.load([event_id], room.version)).get(event_id)
+            if one is None or not one.before:
+                break
+            state = await room.groups.load(one.before)
+            before = (await room.events_of(state, [(MEMBER, user)])).get((MEMBER, user))
+            event_id = before.event_id if before is not None and before.membership == "join" else None
+        return position
+
+    async def _counted(
+        self,
+        user: str,
+        room: MatrixRoom,
+        events: Sequence[tuple[int, Stored]],
+        reads: Reads,
+        counts: Mapping[str, Count],
+        *,
+        only: Collection[str] | None = None,
+    ) -> dict[str, Count]:
+        """Counts with what follows: what one says oneself, one has read up to there."""
+        found = dict(counts)
+        heard = await self.judged(user, room, [one for _, one in events])
+        in_thread = await threads_of(room, [one for _, one in events])
+        for position, one in events:
+            thread = in_thread[one.pdu.event_id]
+            if only is not None and thread not in only:
+                continue
+            if one.pdu.sender == user and one.pdu.type not in _NOT_READ_BY:
+                found.pop(thread, None)
+            verdict = heard.get(one.pdu.event_id)
+            if verdict is None or not verdict.notify or position <= reads.of(thread):
+                continue
+            if sum(count.notifications for count in found.values()) < _MOST:
+                found[thread] = found.get(thread, Count()) + Count(1, int(verdict.highlight), position)
+        return found
+
+    async def judged(self, user: str, room: MatrixRoom, events: Sequence[Stored]) -> dict[str, Judgement]:
+        """What the rules of somebody in a room make of events of others that are still there."""
+        others = [e for e in without(events, await self._data.ignored(user)) if e.pdu.sender != user]
+        others = [one for one in others if one.shown and not one.redacted]
+        if not others:
+            return {}
+        rules = await self._rules.of(user)
+        state = await room.events_of(await room.state(), [POWER_LEVELS_KEY, (MEMBER, user)])
+        member, view = state.get((MEMBER, user)), self._ctx.view(room.room_id)
+        name = display_name(member.content) if member is not None else None
+        situation = Situation(
+            user=user,
+            name=name or "",
+            members=sum(1 for p in view.people.values() if p.membership is Membership.JOIN) if view else 0,
+            levels=room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version),
+        )
+        step = max(1, _AT_ONCE // max(1, sum(map(len, rules.values()))))
+        found: dict[str, Judgement] = {}
+        for at in range(0, len(others), step):
+            if at:
+                await asyncio.sleep(0)  # others go on while very many rules are asked
+            found |= {one.pdu.event_id: judge(rules, one.pdu, situation) for one in others[at : at + step]}
+        return found
+
+
+def _back(before: Reads, now: Reads) -> bool:
+    """Whether somebody has read less than before: a receipt of a thread gave way, or names an older event."""
+    return now.room < before.room or any(now.of(t) < before.of(t) for t in before.threads)
