@@ -57,7 +57,7 @@ UNBOUNDED = {
         "text",
     ): "a part of a request target, 8 KiB at the most",
     ("plugins/matrix/hansa_matrix/client_api/account/account_data.py", "found"): "a row of the store",
-    ("plugins/matrix/hansa_matrix/rooms/local_events.py", "arguments['content']"): "the operator's command",
+    ("plugins/matrix/hansa_matrix/admin/events.py", "arguments['content']"): "the operator's command",
     ("plugins/matrix/hansa_matrix/rooms/room.py", "body"): "a row of the store",
     ("plugins/matrix/hansa_matrix/users/devices.py", "body"): "a row of the store",
     (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from hansa.environment import SystemClock
-from hansa_matrix.commands import _examined
+from hansa_matrix.admin.commands import _examined
 from peers.ca import PrivateCA
 from peers.process import free_port
 from peers.stage import Stage

@@ -83,8 +83,8 @@ def stores_after_await(path: Path, home: Path = HOME) -> set[tuple[str, str]]:
 
 
 def test_no_cache_of_what_people_may_is_filled_after_an_await_but_by_generations():
-    paths = [*(HOME / "client_api").glob("*.py"), *(HOME / "users").glob("*.py")]
-    paths += [HOME / "room" / name for name in ("attendance.py", "signals.py", "news.py")]
+    paths = [*(HOME / "client_api").rglob("*.py"), *(HOME / "users").glob("*.py")]
+    paths += [*(HOME / "local").glob("*.py"), HOME / "rooms" / "typing_and_receipts.py"]
     found = {one for path in paths for one in stores_after_await(path)}
     assert found - ALLOWED.keys() == set()
 

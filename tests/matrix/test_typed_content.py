@@ -38,7 +38,7 @@ ELSEWHERE = ("proto/edus.py", "proto/devices.py", "server_api/edus.py", "federat
 _ACCESS = {"get", "items", "keys", "values", "pop", "setdefault"}
 
 EXCEPTIONS = {
-    "bridge.py content_of": "handed to `meaning`",
+    "conversion.py content_of": "handed to `meaning`",
     "client_api/account/account_data.py ignored": "account data, each step checked",
     "client_api/rooms/directory.py _set": "somebody's own member event, compared and sent on as it is",
     "client_api/rooms/read.py state_event": "answered as it is",
@@ -47,12 +47,12 @@ EXCEPTIONS = {
     "client_api/rooms/send.py state": "compared, and handed to `check_state`",
     "client_api/rooms/state_rules.py check_state": "what a person here says, each field checked and refused",
     "client_api/rooms/local_sender.py _member_content": "a key is left out",
-    "facts.py facts_of_native": "handed to the readers, and to `texts_of_event`",
+    "rooms/policy/policy_facts.py facts_of_native": "handed to the readers, and to `texts_of_event`",
     "server_api/membership.py _template": "made here",
     "server_api/invite.py exchange": "what another server says, checked and handed to the turn as it is",
     "rooms/directory/room_summaries.py said": "handed to the readers",
     "rooms/directory/room_summaries.py _listed": "answered as it is",
-    "bridge.py said": "handed to the readers",
+    "conversion.py said": "handed to the readers",
     "client_api/rooms/room_summary.py _may_know": "handed to the readers",
     "proto/auth_rules/rules.py _check_create": "rule 1: a wrong type is refused, not read as the default",
     "proto/auth_rules/rules.py redaction_allowed": "compared with an event id",
@@ -69,7 +69,7 @@ EXCEPTIONS = {
     "proto/push_rules.py _property": "a path through any JSON, each step checked",
     "proto/redact.py _content": "keys are left out",
     "proto/stripped_state.py stripped_state": "strings are kept, all else is left out",
-    "rooms/local_events.py _level": "set here",
+    "admin/events.py _level": "set here",
     "rooms/annotations.py _key": "an annotation, each step checked",
     "rooms/create_room.py _create_event": "made here",
     "rooms/redactions.py target_of": "the one reader of `redacts`, its type checked",

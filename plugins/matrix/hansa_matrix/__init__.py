@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hansa import hookimpl
 
-from hansa_matrix.commands import register
+from hansa_matrix.admin.commands import register
 from hansa_matrix.config import Config
 
 if TYPE_CHECKING:

@@ -32,24 +32,25 @@ from hansa import (
     scan_all,
 )
 
+from hansa_matrix.admin.doctor import Doctor
+from hansa_matrix.admin.events import EventCommands
+from hansa_matrix.admin.media import MediaOperations
+from hansa_matrix.admin.server import Operations
 from hansa_matrix.client_api.endpoints import ClientApi
 from hansa_matrix.config import Config
 from hansa_matrix.conversion import OwnDraft, Views
 from hansa_matrix.federation.announce import greet
 from hansa_matrix.federation.client import Client
-from hansa_matrix.federation.doctor import Doctor
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.federation.server_discovery import Routes
 from hansa_matrix.federation.signing_keys import OwnKeys
 from hansa_matrix.local.ghosts import localpart
 from hansa_matrix.local.memberships import Attendance
-from hansa_matrix.media.operations import MediaOperations
 from hansa_matrix.media.remote import Fetcher
 from hansa_matrix.media.repository import Library
 from hansa_matrix.media.thumbnails import Thumbnails
 from hansa_matrix.old_rows import OldRows
-from hansa_matrix.operations import Operations
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import RECEIPT, TYPING
 from hansa_matrix.proto.event import Pdu
@@ -407,7 +408,7 @@ class MatrixNetwork:
         return self._addresses.addressed(
             {
                 **self._operations.table(),
-                **self._administration.operations(),
+                **EventCommands(self._administration).operations(),
                 **self._entrance.operations(),
                 **self._directory.operations(),
                 **self._care.operations(),

@@ -1,13 +1,11 @@
-"""What an operator does in a room in the name of the bridge user. SPEC: client-server API, "Room Events"."""
+"""Events of this server's users that are sent for them. SPEC: client-server API, "Room Events"."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
 from hansa import (
-    AdminCommand,
     Content,
     Custom,
     LocalProtocolError,
@@ -20,24 +18,18 @@ from hansa import (
 
 from hansa_matrix.conversion import OwnDraft
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.auth_rules.levels import levels_said
-from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
+from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, MEMBER
 from hansa_matrix.proto.servers.server_acl import acl_of
-from hansa_matrix.rooms.redactions import REDACTION
 from hansa_matrix.rooms.room import MatrixRoom
 
 
 class Administration:
-    """State events by the bridge user, judged by the room's rules as anybody's."""
+    """Events by local users, judged by the rules of the room and by policies as any event is."""
 
     def __init__(self, ctx: NetworkContext, user: str, room_of: Callable[[str], MatrixRoom | None]) -> None:
         self._ctx = ctx
         self._user = user
         self._room_of = room_of
-
-    def operations(self) -> Mapping[str, AdminCommand]:
-        """See ``hansa.HasAdminCommands.operations``."""
-        return {"rooms set": self._set, "rooms level": self._level, "rooms redact": self._redact}
 
     def room(self, room_id: str) -> MatrixRoom:
         """A room that we are in. Raises LocalProtocolError."""
@@ -45,11 +37,6 @@ class Administration:
         if room is None or not room.resident:
             raise LocalProtocolError(f"this server is not in {room_id}: `hansa matrix rooms ls` lists rooms")
         return room
-
-    async def _redact(self, arguments: Mapping[str, Any]) -> dict[str, str]:
-        reason = {"reason": str(arguments["reason"])} if arguments.get("reason") else {}
-        content = {"redacts": str(arguments["event"]), **reason}
-        return {"event": await self.state(str(arguments["room"]), REDACTION, None, content)}
 
     async def state(self, room_id: str, type_: str, state_key: str | None, content: Mapping[str, Any]) -> str:
         """Send one event, a state event if it has a state key; its id. Raises LocalProtocolError if the
@@ -87,23 +74,3 @@ class Administration:
             local=True,
         )
         return (await self._ctx.submit([inbound]))[0]
-
-    async def _set(self, arguments: Mapping[str, Any]) -> dict[str, str]:
-        try:
-            content = orjson.loads(arguments["content"])
-        except orjson.JSONDecodeError as error:
-            raise LocalProtocolError(f"the content must be JSON: {error}") from error
-        type_ = str(arguments["type"])
-        if not isinstance(content, dict) or type_ == CREATE:
-            raise LocalProtocolError("the content must be an object, and a room is created only once")
-        key = str(arguments.get("key") or "")
-        return {"event": await self.state(str(arguments["room"]), type_, key, content)}
-
-    async def _level(self, arguments: Mapping[str, Any]) -> dict[str, str]:
-        room, user = self.room(str(arguments["room"])), str(arguments["user"])
-        if not ids.valid_user_id(user):
-            raise LocalProtocolError(f"{user!r} is not a user ID")
-        present = (await room.events_of(await room.state(), [POWER_LEVELS_KEY])).get(POWER_LEVELS_KEY)
-        content = dict(present.content) if present is not None else {}
-        content["users"] = {**levels_said(content, "users"), user: int(arguments["level"])}
-        return {"event": await self.state(room.room_id, POWER_LEVELS, "", content)}

@@ -1,0 +1,54 @@
+"""What an operator does in a room in the name of the bridge user. SPEC: client-server API, "Room Events"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from hansa import (
+    AdminCommand,
+    LocalProtocolError,
+)
+
+from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.levels import levels_said
+from hansa_matrix.proto.auth_rules.state_keys import CREATE, POWER_LEVELS, POWER_LEVELS_KEY
+from hansa_matrix.rooms.local_events import Administration
+from hansa_matrix.rooms.redactions import REDACTION
+
+
+class EventCommands:
+    """State events and redactions by the bridge user, judged by the room's rules as anybody's."""
+
+    def __init__(self, events: Administration) -> None:
+        self._events = events
+
+    def operations(self) -> Mapping[str, AdminCommand]:
+        """See ``hansa.HasAdminCommands.operations``."""
+        return {"rooms set": self._set, "rooms level": self._level, "rooms redact": self._redact}
+
+    async def _redact(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        reason = {"reason": str(arguments["reason"])} if arguments.get("reason") else {}
+        content = {"redacts": str(arguments["event"]), **reason}
+        return {"event": await self._events.state(str(arguments["room"]), REDACTION, None, content)}
+
+    async def _set(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        try:
+            content = orjson.loads(arguments["content"])
+        except orjson.JSONDecodeError as error:
+            raise LocalProtocolError(f"the content must be JSON: {error}") from error
+        type_ = str(arguments["type"])
+        if not isinstance(content, dict) or type_ == CREATE:
+            raise LocalProtocolError("the content must be an object, and a room is created only once")
+        key = str(arguments.get("key") or "")
+        return {"event": await self._events.state(str(arguments["room"]), type_, key, content)}
+
+    async def _level(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        room, user = self._events.room(str(arguments["room"])), str(arguments["user"])
+        if not ids.valid_user_id(user):
+            raise LocalProtocolError(f"{user!r} is not a user ID")
+        present = (await room.events_of(await room.state(), [POWER_LEVELS_KEY])).get(POWER_LEVELS_KEY)
+        content = dict(present.content) if present is not None else {}
+        content["users"] = {**levels_said(content, "users"), user: int(arguments["level"])}
+        return {"event": await self._events.state(room.room_id, POWER_LEVELS, "", content)}
