@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.room_versions import DEFAULT_VERSION
-from hansa_matrix.proto.state_res.v2 import resolving
+from hansa_matrix.proto.state_res.v2 import resolve_steps
 from matrix.oracle.client import Oracle
 
 from bench.room import FakeRoom, FakeServer
@@ -81,7 +81,7 @@ def resolution(conflicted: int, runs: int, *, synapse: bool) -> Resolution:
     gc.collect()
     for _ in range(runs):
         spent = time.process_time()
-        result, longest = _in_steps(resolving(DEFAULT_VERSION, states, room.events.get))
+        result, longest = _in_steps(resolve_steps(DEFAULT_VERSION, states, room.events.get))
         cpu.append(time.process_time() - spent)
         wall.append(longest)
     ours, held = statistics.median(cpu), statistics.median(wall)

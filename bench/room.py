@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.auth_rules.state_keys import selected_keys
+from hansa_matrix.proto.auth_rules.state_keys import auth_event_keys
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.pdu import finish, from_raw
+from hansa_matrix.proto.pdu import from_raw, hash_and_sign
 from hansa_matrix.proto.room_versions import DEFAULT_VERSION
 
 _VERSION = DEFAULT_VERSION
@@ -81,7 +81,7 @@ class FakeRoom:
     ) -> Pdu:
         """A signed event after ``prev`` (event id -> depth; default: the tips)."""
         after = self.tips if prev is None else prev
-        keys = selected_keys(kind, sender, state_key, content, _VERSION)
+        keys = auth_event_keys(kind, sender, state_key, content, _VERSION)
         draft: dict[str, Any] = {
             "type": kind,
             "sender": sender,
@@ -95,7 +95,7 @@ class FakeRoom:
             draft["room_id"] = self.room_id
         if state_key is not None:
             draft["state_key"] = state_key
-        pdu = finish(draft, _VERSION, server.name, (server.key.key_id, server.key.sign))
+        pdu = hash_and_sign(draft, _VERSION, server.name, (server.key.key_id, server.key.sign))
         self._known(pdu)
         return pdu
 
@@ -149,7 +149,7 @@ class FakeRoom:
     def template(self, user: str) -> dict[str, Any]:
         """The answer to make_join."""
         content = {"membership": "join"}
-        keys = selected_keys("m.room.member", user, user, content, _VERSION)
+        keys = auth_event_keys("m.room.member", user, user, content, _VERSION)
         event = {
             "type": "m.room.member",
             "room_id": self.room_id,

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
-from hansa_matrix.proto.pdu import finish
+from hansa_matrix.proto.pdu import hash_and_sign
 from hansa_matrix.proto.room_versions import DEFAULT_VERSION
 from peers.ca import PrivateCA
 
@@ -29,7 +29,7 @@ async def _joined(newcomer: Origin, side: Side, room: FakeRoom) -> int:
     got, _ = await newcomer.request("GET", side.name, f"{_V1}/make_join/{where}?ver={DEFAULT_VERSION.id}")
     draft: dict[str, Any] = orjson.loads(got)["event"]
     kept = {k: v for k, v in draft.items() if k not in {"origin", "unsigned", "hashes", "signatures"}}
-    join = finish(kept, DEFAULT_VERSION, newcomer.name, (newcomer.key.key_id, newcomer.key.sign))
+    join = hash_and_sign(kept, DEFAULT_VERSION, newcomer.name, (newcomer.key.key_id, newcomer.key.sign))
     where = f"{quote(room.room_id, safe='')}/{quote(join.event_id, safe='')}"
     got, _ = await newcomer.request("PUT", side.name, f"{_V2}/send_join/{where}", join.raw)
     answer = orjson.loads(got)

@@ -180,11 +180,11 @@ async def test_of_who_has_no_files_no_row_is_kept(tmp_path):
             yield b"a file"
 
         for number in range(5):
-            mxc = repository.Mxc(f"s{number}.example", "a")
+            mxc = repository.MxcUri(f"s{number}.example", "a")
             await shelf.add(chunks(), "text/plain", "a", mxc=mxc)
         assert len(await rows(home, "media_usage")) == 6
         for number in range(5):
-            await shelf.remove(repository.Mxc(f"s{number}.example", "a"))
+            await shelf.remove(repository.MxcUri(f"s{number}.example", "a"))
         assert await rows(home, "media_usage") == []
         store = home.app.contexts["matrix"].store
         await store.commit([Insert("media_usage", ("old.example",), b"[0,0]")])
@@ -241,7 +241,7 @@ async def test_a_file_whose_bytes_are_lost_is_none_and_a_copy_is_fetched_again(t
             yield b"a file"
 
         ours = await shelf.add(chunks(), "text/plain", "a", owner=alice.user)
-        copy = await shelf.add(chunks(), "text/plain", "a", mxc=repository.Mxc(THEIRS, "b"))
+        copy = await shelf.add(chunks(), "text/plain", "a", mxc=repository.MxcUri(THEIRS, "b"))
         await home.app.contexts["matrix"].blobs.remove(ours.blob.digest)
         for mxc in (ours.mxc, copy.mxc):
             path = f"/_matrix/client/v1/media/download/{mxc.server}/{mxc.media_id}"

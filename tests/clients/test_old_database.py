@@ -28,7 +28,7 @@ from hansa.store.sqlite import SqliteStore
 from hansa.testing.harness import run_hansa
 from hansa_matrix.client_api.account import account_data
 from hansa_matrix.config import Config
-from hansa_matrix.proto.media import Mxc
+from hansa_matrix.proto.media import MxcUri
 from hansa_matrix.schema import SCHEMA as MATRIX
 from matrix.inbound import OURS, THEIRS
 
@@ -199,7 +199,7 @@ async def test_files_of_an_old_database_count_and_copies_among_them_give_way(ope
         assert [item.mxc.server for item in await library.all()] == [OURS]
         assert ("*",) not in await bodies(app, "media_usage")
         server, _, media_id = FACTS["file"].removeprefix("mxc://").partition("/")
-        assert await library.remove(Mxc(server, media_id))
+        assert await library.remove(MxcUri(server, media_id))
         assert await bodies(app, "media_usage") == {}
 
 

@@ -13,7 +13,7 @@ from hansa import Action, MediaTransfer, MediaUpload, NativeId, Request, Verdict
 from hansa.store.blobs import FileBlobs
 from hansa_matrix.client_api import media
 from hansa_matrix.media import quotas, repository
-from hansa_matrix.proto.media import Mxc
+from hansa_matrix.proto.media import MxcUri
 from hansa_matrix.retention import swept
 from matrix.inbound import THEIRS
 
@@ -41,7 +41,7 @@ async def copy(home: House, name: str, data: bytes, server: str = THEIRS) -> Any
     async def chunks() -> AsyncIterator[bytes]:
         yield data
 
-    return await shelf(home).add(chunks(), "a/b", "", mxc=Mxc(server, name))
+    return await shelf(home).add(chunks(), "a/b", "", mxc=MxcUri(server, name))
 
 
 async def copies(home: House) -> set[str]:
@@ -139,7 +139,7 @@ async def test_copies_of_a_server_s_files_give_way_to_its_own_only(tmp_path, mon
         for name, server in (("old", THEIRS), ("older", "a.example"), ("used", THEIRS)):
             await copy(home, name, name.encode() * 250, server)
             now[0] += 5_000_000
-        await shelf(home).get(Mxc(THEIRS, "old"))  # so that "used" is what was unused for longest
+        await shelf(home).get(MxcUri(THEIRS, "old"))  # so that "used" is what was unused for longest
         await copy(home, "new", b"n" * 1000)
         assert await copies(home) == {"old", "older", "new"}
         with pytest.raises(quotas.OverQuota):
@@ -242,7 +242,7 @@ async def test_of_many_at_once_one_fills_an_address(tmp_path):
             )
             assert sorted(status for status, _ in answers) == [200] + [409] * 7
             winner = next(n for n, (status, _) in enumerate(answers) if status == 200)
-            item = await shelf(home).get(Mxc(OURS, mxc.partition("/")[2]))
+            item = await shelf(home).get(MxcUri(OURS, mxc.partition("/")[2]))
             assert b"".join([c async for c in shelf(home).read(item)]) == bytes([winner]) * 9
             assert kept(home) == 9
             await shelf(home).remove(item.mxc)
@@ -278,7 +278,7 @@ async def test_an_upload_that_ends_late_replaces_nothing(tmp_path):
             assert (await give(alice, b"in time", f"{UPLOAD}/{mxc}"))[0] == 200
             served.set()
         assert task.result().status == 409
-        item = await shelf(home).get(Mxc(OURS, mxc.partition("/")[2]))
+        item = await shelf(home).get(MxcUri(OURS, mxc.partition("/")[2]))
         assert b"".join([c async for c in shelf(home).read(item)]) == b"in time"
         assert kept(home) == 7
 

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hansa_matrix.proto.devices import Device, ToDevice
+from hansa_matrix.proto.devices import Device, ToDeviceEdu
 from hansa_matrix.users.user_services import Known
 from peers.stage import Stage
 from peers.synapse import MatrixUser
@@ -171,7 +171,7 @@ async def test_messages_to_devices_arrive_once_also_over_a_restart(stage, matrix
     for number in range(4, 7):
         content = {"n": number}
         messages = {alice.id: {phone.device_id: content} if number < 6 else {"*": content}}
-        message = ToDevice(sender=bot, type="m.test", message_id=f"m{number}", messages=messages)
+        message = ToDeviceEdu(sender=bot, type="m.test", message_id=f"m{number}", messages=messages)
         await hansa.matrix._known.messages.send(message)
 
     async def got() -> bool:

@@ -86,11 +86,11 @@ def _event(value: Any, version: Any) -> None:
     servers = pdu.required_servers(event, version)
     pdu.key_ids(event, servers)
     key = pdu.VerifyKey(public="A" * 43, valid_until=2**60)
-    _tried(pdu.unsigned_by, event, version, lambda *_: key, _never)
-    _tried(pdu.checked_hash, event, version)
-    rules.check_state(event, {}, version)
+    _tried(pdu.signature_problem, event, version, lambda *_: key, _never)
+    _tried(pdu.check_content_hash, event, version)
+    rules.check_event_auth(event, {}, version)
     if not event.auth_events:
-        rules.check_own(event, [], version)
+        rules.check_auth_events(event, [], version)
 
 
 def one(data: bytes) -> None:
@@ -104,11 +104,11 @@ def one(data: bytes) -> None:
     if kind == _WELL_KNOWN:
         _tried(discovery.parse_well_known, data)
         return
-    value, version = _tried(canonical_json.decode, data), _VERSIONS[kind % len(_VERSIONS)]
+    value, version = _tried(canonical_json.loads_lenient, data), _VERSIONS[kind % len(_VERSIONS)]
     _event(value, version)
     _tried(key_document.check_key_document, value, "x", _never, 0)
-    _tried(send_join.check_answer, value, "!r:x", version)
-    _tried(send_join.check_template, value, "!r:x", "@a:x", "join", version)
+    _tried(send_join.parse_send_join, value, "!r:x", version)
+    _tried(send_join.parse_make_join, value, "!r:x", "@a:x", "join", version)
     _tried(devices.parse_user_devices, value, "@a:x")
     if not isinstance(value, dict):
         return
@@ -121,7 +121,7 @@ def one(data: bytes) -> None:
         devices.parse_signing_keys,
     ):
         _tried(reads, value, "x")
-    _tried(server_acl.acl_of, value)
+    _tried(server_acl.parse_acl, value)
     _tried(policy_server.policy_server, value)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hansa import LocalProtocolError, NativeId, StoreError
 from hansa.testing import until
 from hansa_matrix.proto import devices as proto
-from hansa_matrix.proto.devices import Device, ToDevice
+from hansa_matrix.proto.devices import Device, ToDeviceEdu
 from hansa_matrix.retention import swept
 from hansa_matrix.users.remote_devices import ANEW_BURST
 from hansa_matrix.users.user_services import Known
@@ -243,7 +243,7 @@ async def test_a_device_that_goes_takes_its_keys_and_what_waits_for_it_along(tmp
             await devices.put(US, Device(device_id=device_id, keys=keys_of(US, device_id)))
             await devices.add_one_time_keys(US, device_id, {"curve25519:1": "k"})
             await devices.set_fallback_keys(US, device_id, {"curve25519:f": "k"})
-        await messages.send(ToDevice(sender=US, type="t", message_id="1", messages={US: {"*": {}}}))
+        await messages.send(ToDeviceEdu(sender=US, type="t", message_id="1", messages={US: {"*": {}}}))
         await devices.remove(US, ["A"])
         assert await claim(house, "A", "curve25519") is None
         assert await messages.waiting(US, "A") == []
@@ -433,7 +433,7 @@ async def test_a_message_goes_to_devices_here_and_elsewhere_in_edus_that_are_not
         await told.last(1)
         large = {"x": "y" * 40_000}
         everybody = {US: {"A": large}, THEM: {"P": large, "Q": large}, f"@n:{THEIRS}": {"*": {"n": 1}}}
-        await known(house).messages.send(ToDevice(sender=US, type="t", message_id="m", messages=everybody))
+        await known(house).messages.send(ToDeviceEdu(sender=US, type="t", message_id="m", messages=everybody))
         contents = (await told.last(3))[1:]
         assert [(c["message_id"], c["messages"]) for c in contents] == [
             ("m", {THEM: {"P": large}}),
@@ -443,7 +443,9 @@ async def test_a_message_goes_to_devices_here_and_elsewhere_in_edus_that_are_not
         assert len(await known(house).messages.waiting(US, "A")) == 1
         for bad in ({"nobody": {}}, {US: {"A": {"x": "y" * 70_000}}}):
             with pytest.raises(LocalProtocolError):
-                await known(house).messages.send(ToDevice(sender=US, type="t", message_id="m", messages=bad))
+                await known(house).messages.send(
+                    ToDeviceEdu(sender=US, type="t", message_id="m", messages=bad)
+                )
 
 
 # Theirs.

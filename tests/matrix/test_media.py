@@ -13,14 +13,14 @@ from hansa import Action, HttpResponse, LocalProtocolError, MediaTransfer, Remot
 from hansa_matrix.federation.client import Refused, Unreachable
 from hansa_matrix.media.repository import Item
 from hansa_matrix.proto import media as proto
-from hansa_matrix.proto.media import FileInParts, Mxc, after_file, before_file, parse_mxc
+from hansa_matrix.proto.media import MultipartFileReader, MxcUri, multipart_head, multipart_tail, parse_mxc
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
 from PIL import Image
 
 PICTURE = bytes(range(256)) * 500
-MXC = Mxc(THEIRS, "abc_DEF-1")
+MXC = MxcUri(THEIRS, "abc_DEF-1")
 
 
 async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
@@ -37,7 +37,7 @@ async def body_of(answer: Any) -> bytes:
 
 
 def read_parts(content_type: str, body: bytes, at_once: int = 1000) -> tuple[dict[str, str], bytes]:
-    parts, found = FileInParts(content_type), b""
+    parts, found = MultipartFileReader(content_type), b""
     for at in range(0, len(body), at_once):
         found += parts.feed(body[at : at + at_once])
     parts.finish()
@@ -152,7 +152,7 @@ async def test_a_policy_decides_what_goes_to_whom(tmp_path):
 def in_parts(
     data: bytes = PICTURE, kind: str = "image/png", name: str = "x.png", **over: Any
 ) -> HttpResponse:
-    body = before_file("bound", kind, name) + data + after_file("bound")
+    body = multipart_head("bound", kind, name) + data + multipart_tail("bound")
     headers = {"content-type": "multipart/mixed; boundary=bound"}
     return HttpResponse(status=200, headers=headers, body=over.get("body", body))
 
@@ -215,15 +215,17 @@ async def test_a_file_that_is_elsewhere_is_fetched_there(tmp_path):
         assert (asked.host_header, "Authorization" in asked.headers) == ("cdn.example:444", False)
         while places:
             with pytest.raises(RemoteProtocolError, match="place that the answer names"):
-                await fetcher(house).get(Mxc(THEIRS, "other"))
+                await fetcher(house).get(MxcUri(THEIRS, "other"))
 
 
 WRONG = {
     "no multipart": HttpResponse(status=200, headers={"content-type": "image/png"}, body=b"x"),
     "no boundary": HttpResponse(status=200, headers={"content-type": "multipart/mixed"}, body=b"x"),
     "one part": in_parts(body=b"--bound\r\n\r\n{}\r\n--bound--\r\n"),
-    "three parts": in_parts(body=before_file("bound", "a/b", "") + b"x\r\n--bound\r\n\r\ny\r\n--bound--\r\n"),
-    "cut off": in_parts(body=before_file("bound", "a/b", "") + b"only half"),
+    "three parts": in_parts(
+        body=multipart_head("bound", "a/b", "") + b"x\r\n--bound\r\n\r\ny\r\n--bound--\r\n"
+    ),
+    "cut off": in_parts(body=multipart_head("bound", "a/b", "") + b"only half"),
     "nothing": in_parts(body=b""),
     "no part": in_parts(body=b"--bound--\r\n"),
     "endless header": in_parts(body=b"--bound\r\nA: " + b"x" * 100_000),
@@ -252,7 +254,7 @@ async def test_a_file_that_is_too_large_is_refused(tmp_path):
         assert (await fetcher(house).get(MXC)).blob.size == 1000
         house.peer.answer = lambda _: in_parts(b"x" * 1001)
         with pytest.raises(Refused) as refused:
-            await fetcher(house).get(Mxc(THEIRS, "large"))
+            await fetcher(house).get(MxcUri(THEIRS, "large"))
         assert (refused.value.hint, refused.value.code) == (502, "M_TOO_LARGE")
 
 
@@ -263,7 +265,7 @@ async def test_what_is_not_anywhere(tmp_path):
             await fetcher(house).get(MXC)
         assert refused.value.hint == 404
         with pytest.raises(Refused):
-            await fetcher(house).get(Mxc(OURS, "none"))
+            await fetcher(house).get(MxcUri(OURS, "none"))
         assert len(targets(house)) == 2  # ours is not asked of anybody
         house.peer.answer = lambda _: (504, {"errcode": "M_NOT_YET_UPLOADED"})
         with pytest.raises(Unreachable):
@@ -275,12 +277,12 @@ async def test_remote_files_go_when_nobody_asks_for_them_and_the_bytes_with_the_
         library, clock = house.app.network("matrix")._library, house.app.contexts["matrix"].clock
         mine = await kept(house, b"same")
         for name in ("old", "used"):
-            await library.add(pieces(b"same"), "a/b", "", mxc=Mxc(THEIRS, name))
-        await library.add(pieces(b"other"), "a/b", "", mxc=Mxc(THEIRS, "other"))
+            await library.add(pieces(b"same"), "a/b", "", mxc=MxcUri(THEIRS, name))
+        await library.add(pieces(b"other"), "a/b", "", mxc=MxcUri(THEIRS, "other"))
         start = clock.now()
         now = [start + 20 * 86_400_000]
         monkeypatch.setattr(type(clock), "now", lambda _: now[0])
-        assert await library.get(Mxc(THEIRS, "used")) is not None
+        assert await library.get(MxcUri(THEIRS, "used")) is not None
         now[0] = start + 31 * 86_400_000
         await library.sweep()
         assert {str(i.mxc) for i in await library.all()} == {str(mine.mxc), f"mxc://{THEIRS}/used"}
@@ -342,8 +344,8 @@ def test_what_is_no_address(text):
 
 
 def test_addresses():
-    assert parse_mxc("mxc://a.example:1/b-C_1") == Mxc("a.example:1", "b-C_1")
-    assert str(Mxc("a", "b")) == "mxc://a/b"
+    assert parse_mxc("mxc://a.example:1/b-C_1") == MxcUri("a.example:1", "b-C_1")
+    assert str(MxcUri("a", "b")) == "mxc://a/b"
 
 
 @pytest.mark.parametrize(
@@ -367,23 +369,23 @@ def test_any_disposition_gives_a_name_or_none(parameters: str) -> None:
 
 @given(st.text(), st.text())
 def test_no_name_or_type_breaks_out_of_its_header(kind: str, name: str) -> None:
-    head = before_file("b", proto.media_type(kind), proto.plain_name(name)).decode()
+    head = multipart_head("b", proto.media_type(kind), proto.sanitise_name(name)).decode()
     lines = head.split("\r\n")
     assert len(lines) == 9 and "\n" not in "".join(lines)
-    headers, found = read_parts("multipart/mixed; boundary=b", head.encode() + b"x" + after_file("b"))
+    headers, found = read_parts("multipart/mixed; boundary=b", head.encode() + b"x" + multipart_tail("b"))
     assert found == b"x" and set(headers) == {"content-type", "content-disposition"}
-    if proto.plain_name(name).strip() == proto.plain_name(name):
-        assert proto.file_name(headers["content-disposition"]) == proto.plain_name(name)
+    if proto.sanitise_name(name).strip() == proto.sanitise_name(name):
+        assert proto.file_name(headers["content-disposition"]) == proto.sanitise_name(name)
 
 
 @given(st.binary(max_size=2000), st.integers(1, 500))
 def test_any_file_survives_in_any_chunks(data: bytes, at_once: int) -> None:
-    body = before_file("bound", "a/b", "n") + data + after_file("bound")
+    body = multipart_head("bound", "a/b", "n") + data + multipart_tail("bound")
     assert read_parts("multipart/mixed; boundary=bound", body, at_once)[1] == data
 
 
 @given(st.binary(max_size=500), st.integers(1, 100))
 def test_nothing_makes_the_reader_raise_otherwise(data: bytes, at_once: int) -> None:
-    for body in (data, b"--b\r\n" + data, before_file("b", "a/b", "") + data):
+    for body in (data, b"--b\r\n" + data, multipart_head("b", "a/b", "") + data):
         with contextlib.suppress(RemoteProtocolError):
             read_parts("multipart/mixed; boundary=b", body, at_once)

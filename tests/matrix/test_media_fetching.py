@@ -24,7 +24,7 @@ from hansa.testing import until
 from hansa_matrix.bounds.fair_slots import Bounds
 from hansa_matrix.federation.client import Refused, Unreachable
 from hansa_matrix.media import remote
-from hansa_matrix.proto.media import Mxc, after_file, before_file
+from hansa_matrix.proto.media import MxcUri, multipart_head, multipart_tail
 from matrix.inbound import OURS, THEIRS, Inbound, inbound
 from matrix.test_media import MXC, bytes_of, fetcher, in_parts, targets
 
@@ -49,10 +49,10 @@ class Slow:
         self.open.append(request.target.rpartition("/")[2])
 
         async def chunks() -> AsyncIterator[bytes]:
-            yield before_file("bound", "a/b", "n")
+            yield multipart_head("bound", "a/b", "n")
             async for piece in self.pieces():
                 yield piece
-            yield after_file("bound")
+            yield multipart_tail("bound")
 
         try:
             headers = {"content-type": "multipart/mixed; boundary=bound"}
@@ -66,9 +66,9 @@ async def test_one_server_s_slow_files_hold_up_nobody_else_s(tmp_path):
         slow = Slow(house)
         async with asyncio.TaskGroup() as group:
             for number in range(20):
-                group.create_task(fetcher(house).get(Mxc(THEIRS, f"slow{number}"), f"@{number}:x"))
+                group.create_task(fetcher(house).get(MxcUri(THEIRS, f"slow{number}"), f"@{number}:x"))
             await until(lambda: len(slow.open) == 4)
-            other = group.create_task(fetcher(house).get(Mxc("127.0.0.3:3", "other"), "@a:x"))
+            other = group.create_task(fetcher(house).get(MxcUri("127.0.0.3:3", "other"), "@a:x"))
             await until(lambda: "other" in slow.open)
             assert len(slow.open) == 5
             slow.go.set()
@@ -81,9 +81,9 @@ async def test_one_person_s_files_hold_up_nobody_else(tmp_path):
         slow = Slow(house)
         async with asyncio.TaskGroup() as group:
             for number in range(14):
-                group.create_task(fetcher(house).get(Mxc(f"127.0.1.{number}:1", f"a{number}"), "@a:x"))
+                group.create_task(fetcher(house).get(MxcUri(f"127.0.1.{number}:1", f"a{number}"), "@a:x"))
             await until(lambda: len(slow.open) == 10)
-            group.create_task(fetcher(house).get(Mxc("127.0.2.1:1", "b"), "@b:x"))
+            group.create_task(fetcher(house).get(MxcUri("127.0.2.1:1", "b"), "@b:x"))
             await until(lambda: "b" in slow.open)
             slow.go.set()
 
@@ -147,10 +147,12 @@ async def test_too_many_of_one_server_are_refused(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
         slow = Slow(house)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(fetcher(house).get(Mxc(THEIRS, f"f{n}"), f"@{n}:x")) for n in range(2)]
+            tasks = [
+                group.create_task(fetcher(house).get(MxcUri(THEIRS, f"f{n}"), f"@{n}:x")) for n in range(2)
+            ]
             await until(lambda: len(slow.open) == 1 and fetcher(house)._shares.waiting == 1)
             with pytest.raises(Exception, match="waiting already"):
-                await fetcher(house).get(Mxc(THEIRS, "more"), "@c:x")
+                await fetcher(house).get(MxcUri(THEIRS, "more"), "@c:x")
             slow.go.set()
         assert all(task.result().blob.size == 4 for task in tasks)
 

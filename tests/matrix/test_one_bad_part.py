@@ -9,7 +9,7 @@ import orjson
 import pytest
 from hansa import HttpResponse
 from hansa.testing import until
-from hansa_matrix.proto.canonical_json import parse
+from hansa_matrix.proto.canonical_json import loads_json
 from hansa_matrix.proto.hashing import event_id
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
 
@@ -108,7 +108,7 @@ ANSWERS = {
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
 async def test_of_an_answer_one_part_is_dropped(tmp_path, answer, odd):
     """What is left of it can be kept and told: it has a JSON form."""
-    found = parse(answer.replace(b"%b", odd))
+    found = loads_json(answer.replace(b"%b", odd))
     assert '"good"' in orjson.dumps(found).decode()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hansa_matrix.federation.client import Client
-from hansa_matrix.proto.auth_rules.levels import Levels
+from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.rooms.inbound import outliers
@@ -91,7 +91,7 @@ async def test_a_view(tmp_path):
                 yield {key: state[key] for key in keys[at : at + 100]}
 
         async with others() as turns:
-            levels = Levels(create, None, room.version)
+            levels = PowerLevels(create, None, room.version)
             view = await network._own.views.whole(steps(), room.version.id, levels)
             assert turns.count >= 2
         assert len(view.people) == MANY

@@ -18,9 +18,9 @@ from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.proto.servers.policy_server import (
     KEY_ID,
     PolicyServer,
+    add_policy_signature,
+    is_signed,
     policy_server,
-    recommended,
-    with_recommendation,
 )
 from hansa_matrix.proto.signing import event_signable, with_signature
 from hansa_matrix.rooms.pdu_receipt import RoomTurn
@@ -468,7 +468,7 @@ def test_nothing_makes_it_raise(value: Any) -> None:
            "signatures": {}}  # fmt: skip
     pdu = from_raw(raw, version)
     for server in (PolicyServer(THEIRS, KEY.public), PolicyServer(THEIRS, "no key")):
-        assert with_recommendation(pdu, version, server, {THEIRS: value}) is None or isinstance(value, dict)
-        assert with_recommendation(pdu, version, server, value) is None or isinstance(value, dict)
+        assert add_policy_signature(pdu, version, server, {THEIRS: value}) is None or isinstance(value, dict)
+        assert add_policy_signature(pdu, version, server, value) is None or isinstance(value, dict)
         signed = with_signature(raw, THEIRS, KEY_ID, value) if isinstance(value, str) else raw
-        assert not recommended(from_raw(signed, version), version, server, verify)
+        assert not is_signed(from_raw(signed, version), version, server, verify)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hansa import Failure, HttpError, HttpRequest, HttpResponse, SrvRecord
 from hansa_matrix.federation.server_discovery import Routes
-from hansa_matrix.proto.servers.discovery import Route
+from hansa_matrix.proto.servers.discovery import ResolvedServer
 
 
 class Clock:
@@ -93,7 +93,9 @@ async def test_every_row_of_the_table(
         net.files[f"a.example:443{WELL_KNOWN}"] = names(file)
     net.records = {name: [SrvRecord(0, 0, 7, target)] for name, target in srv.items()}
     target, host, tls = route
-    assert await found(net)[0].find(server) == Route(targets=(target,), host_header=host, tls_name=tls), row
+    assert await found(net)[0].find(server) == ResolvedServer(
+        targets=(target,), host_header=host, tls_name=tls
+    ), row
     assert not any(WELL_KNOWN in url for url in net.asked) or row not in {"D-1", "D-2"}
 
 

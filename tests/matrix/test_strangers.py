@@ -80,7 +80,7 @@ async def test_a_body_is_parsed_once_its_signature_holds(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
         parsed = []
         monkeypatch.setattr(
-            "hansa_matrix.server_api.auth.parse", lambda body, limits, **_: parsed.append(body) or {}
+            "hansa_matrix.server_api.auth.loads_json", lambda body, limits, **_: parsed.append(body) or {}
         )
         status, _ = await house.ask("PUT", f"{V1}/send/x", b'{"pdus":[],"edus":[]}')
         assert (status, parsed) == (200, [])

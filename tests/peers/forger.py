@@ -9,11 +9,11 @@ from typing import Any
 
 import orjson
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.auth_rules.state_keys import selected_keys
+from hansa_matrix.proto.auth_rules.state_keys import auth_event_keys
 from hansa_matrix.proto.canonical_json import dumps
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import content_hash
-from hansa_matrix.proto.pdu import finish, from_raw
+from hansa_matrix.proto.pdu import from_raw, hash_and_sign
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.servers.key_document import DAY, key_document
 from hansa_matrix.proto.servers.xmatrix import header
@@ -87,7 +87,7 @@ class Forger:
         self, room: JoinedRoom, kind: str, content: dict[str, Any], state_key: str | None = None, **over: Any
     ) -> dict[str, Any]:
         """An event that is neither hashed nor signed; ``over`` replaces fields."""
-        keys = selected_keys(kind, room.user, state_key, content, room.version)
+        keys = auth_event_keys(kind, room.user, state_key, content, room.version)
         event = {
             "type": kind,
             "room_id": room.room_id,
@@ -135,7 +135,7 @@ class Forger:
         if VERSIONS[template["room_version"]].named_event_ids:
             draft["event_id"] = f"${secrets.token_hex(8)}:{self.name}"
         version = VERSIONS[template["room_version"]]
-        return finish(draft, version, self.name, (self.key.key_id, self.key.sign))
+        return hash_and_sign(draft, version, self.name, (self.key.key_id, self.key.sign))
 
     def entered(self, join: Pdu, version: str, state: list[dict[str, Any]]) -> JoinedRoom:
         """The room that a send_join answer tells of."""

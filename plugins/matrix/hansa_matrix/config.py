@@ -11,19 +11,19 @@ from hansa import ConfigError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from hansa_matrix.federation.signing_keys import OwnKeys
-from hansa_matrix.proto.ids import valid_server_name, valid_user_id
+from hansa_matrix.proto.ids import is_valid_server_name, is_valid_user_id
 from hansa_matrix.proto.room_versions import DEFAULT_VERSION, VERSIONS
 
 
 def _server_name(value: str) -> str:
-    if not valid_server_name(value):
+    if not is_valid_server_name(value):
         msg = "must be a host name or address, with a port if it is not found by DNS"
         raise ValueError(msg)
     return value
 
 
 def _user_id(value: str) -> str:
-    if value and not valid_user_id(value):
+    if value and not is_valid_user_id(value):
         msg = f"{value!r} is not like @name:example.org"
         raise ValueError(msg)
     return value

@@ -27,7 +27,7 @@ from hansa import (
     cut,
 )
 
-from hansa_matrix.proto.auth_rules.levels import Levels
+from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
@@ -120,7 +120,7 @@ def draft_of(content: Content, target: str) -> OwnDraft | None:
             return None
 
 
-def role_of(levels: Levels, user: str) -> Role:
+def role_of(levels: PowerLevels, user: str) -> Role:
     """A user's rank, from the room's own numbers."""
     level = levels.user(user)
     if level >= levels.required("m.room.power_levels", True):  # state event
@@ -148,7 +148,7 @@ def facts_of(state: Mapping[StateKey, Pdu], version: str) -> RoomInfo:
     )
 
 
-async def person_of(pdu: Pdu, levels: Levels, home_of: HomeOf) -> RoomMember:
+async def person_of(pdu: Pdu, levels: PowerLevels, home_of: HomeOf) -> RoomMember:
     """The row of a member event's target. A ghost is counted at its person's home, not at our server."""
     user_id = pdu.state_key or ""
     home = await home_of(user_id)
@@ -181,7 +181,7 @@ class Views:
         return await self._ctx.home_of(user)
 
     async def whole(
-        self, state: AsyncIterator[Mapping[StateKey, Pdu]], version: str, levels: Levels
+        self, state: AsyncIterator[Mapping[StateKey, Pdu]], version: str, levels: PowerLevels
     ) -> ViewDelta:
         """The view of a whole state, some keys of it at a time: people, and ``_FACT_KEYS``."""
         people: list[RoomMember] = []
@@ -210,7 +210,7 @@ class Views:
         changed: Mapping[StateKey, Pdu | None],
         around: Mapping[StateKey, Pdu],
         version: str,
-        levels: Levels,
+        levels: PowerLevels,
     ) -> ViewDelta:
         """What a changed set of keys does to the view. ``around`` holds the events of ``_FACT_KEYS``."""
         people: dict[NativeId, RoomMember] = {}

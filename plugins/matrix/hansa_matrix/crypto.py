@@ -10,7 +10,7 @@ from nacl.bindings import crypto_sign_open
 from nacl.exceptions import CryptoError
 from nacl.signing import SigningKey as NaclKey
 
-from hansa_matrix.proto.ids import valid_key_id
+from hansa_matrix.proto.ids import is_valid_key_id
 from hansa_matrix.proto.signing import decode64, encode64
 
 
@@ -32,7 +32,7 @@ class SigningKey:
         parts = line.split()
         seed = decode64(parts[2]) if len(parts) == 3 and parts[0] == "ed25519" else None
         key_id = f"ed25519:{parts[1]}" if seed else ""
-        if seed is None or len(seed) != 32 or not valid_key_id(key_id):
+        if seed is None or len(seed) != 32 or not is_valid_key_id(key_id):
             raise ConfigError("a signing key file holds one line: ed25519 VERSION SEED (32 bytes in base64)")
         return cls.from_seed(key_id, seed)
 

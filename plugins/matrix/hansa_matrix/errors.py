@@ -10,8 +10,8 @@ from hansa import Busy, RemoteProtocolError, Response, Verdict, decision_fields
 
 
 class MatrixError(RemoteProtocolError):
-    """An error answer of this server: ``hint`` is its status, ``code`` its errcode, ``more`` further keys of its
-    body. What another server answered is ``federation.client.Refused``.
+    """An error answer of this server: ``hint`` is its status, ``code`` its errcode, ``more`` further keys of
+    its body. What another server answered is ``federation.client.Refused``.
     """
 
     def __init__(self, status: int, code: str, text: str, more: Mapping[str, Any]) -> None:

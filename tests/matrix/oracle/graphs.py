@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from hansa_matrix.proto.auth_rules.rules import check_own, check_state, selected_keys
+from hansa_matrix.proto.auth_rules.rules import auth_event_keys, check_auth_events, check_event_auth
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.hashing import event_id as reference_id
 from hansa_matrix.proto.ids import domain_of
@@ -181,7 +181,7 @@ class RandomRoom:
             return
         cited = [graph.events[graph.index[event_id]] for event_id in auth]
         index = graph.add(pdu)
-        reject = check_own(pdu, cited, self._version, create=self._create, rejected=graph.rejected)
+        reject = check_auth_events(pdu, cited, self._version, create=self._create, rejected=graph.rejected)
         graph.own[index] = reject and reject.rule
         own_state = {event.key: event.event_id for event in cited if event.state_key is not None}
         own_state[("m.room.create", "")] = self._create.event_id
@@ -198,7 +198,7 @@ class RandomRoom:
             self._last = pdu.event_id
 
     def _judge(self, index: int, pdu: Pdu, state: State) -> bool:
-        reject = check_state(pdu, self.graph.pdus(state), self._version)
+        reject = check_event_auth(pdu, self.graph.pdus(state), self._version)
         rule = reject and reject.rule
         if rule is None and self._stricter_there(pdu):
             rule = "synapse: the target of a member event must be of the creator's server too"
@@ -223,7 +223,7 @@ class RandomRoom:
         self._depth[pdu.event_id] = pdu.depth
 
     def _auth_events(self, act: Act, state: State) -> list[str]:
-        keys = sorted(selected_keys(*act, self._version))
+        keys = sorted(auth_event_keys(*act, self._version))
         auth = [state[key] for key in keys if key in state]
         if self._random.random() < 0.1:
             auth = self._spoil(auth)

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from hansa_matrix.crypto import SigningKey, verify
-from hansa_matrix.proto.auth_rules.rules import check_state
+from hansa_matrix.proto.auth_rules.rules import check_event_auth
 from hansa_matrix.proto.auth_rules.third_party import third_party_verifier
 from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches
-from hansa_matrix.proto.pdu import VerifyKey, finish, from_raw, unsigned_by
+from hansa_matrix.proto.pdu import VerifyKey, from_raw, hash_and_sign, signature_problem
 from hansa_matrix.proto.redact import redact
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.signing import signable
@@ -182,7 +182,7 @@ def test_signatures_of_third_party_invites(oracle: Oracle, version: RoomVersion)
                 }
                 built = auth_cases.build(version, case)
                 ok = third_party_verifier(verify)
-                ours = check_state(built.pdu, built.state, version, third_party_ok=ok) is None
+                ours = check_event_auth(built.pdu, built.state, version, third_party_ok=ok) is None
                 made = list(materialise(version, [*built.state.values(), built.pdu]).values())
                 question = [len(made) - 1, list(range(len(made) - 1))]
                 graph = {"version": version.id, "events": [pdu.raw for pdu in made], "state": [question]}
@@ -267,14 +267,14 @@ def test_signatures_and_content_hashes(oracle: Oracle, version: RoomVersion) -> 
             **draft["content"],
             text: [text, {"b": None, "a": random.randrange(-(2**53) + 1, 2**53)}],
         }
-        events.append(spoilt(dict(finish(draft, version, "x", (key.key_id, key.sign)).raw), random))
+        events.append(spoilt(dict(hash_and_sign(draft, version, "x", (key.key_id, key.sign)).raw), random))
     replies = oracle.ask(op="events", version=version.id, events=events, key=["x", key.key_id, key.public])[
         "answers"
     ]
     outcomes = Counter[tuple[bool, bool]]()
     for raw, reply in zip(events, replies, strict=True):
         pdu = from_raw({k: v for k, v in raw.items() if k != "unsigned"}, version)
-        signed = unsigned_by(pdu, version, lambda *name: known.get(name), verify, {"x"}) is None
+        signed = signature_problem(pdu, version, lambda *name: known.get(name), verify, {"x"}) is None
         assert (hash_matches(raw, version), signed) == (reply["hash_ok"], reply["signed"]), raw
         assert reply["event_id"] == pdu.event_id
         outcomes[hash_matches(raw, version), signed] += 1

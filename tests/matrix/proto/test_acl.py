@@ -6,7 +6,7 @@ import fnmatch
 import time
 
 import pytest
-from hansa_matrix.proto.servers.server_acl import acl_of
+from hansa_matrix.proto.servers.server_acl import parse_acl
 from hypothesis import given
 from hypothesis import strategies as st
 from yardstick import yardstick
@@ -42,12 +42,12 @@ EVERYBODY = {"allow": ["*"]}
     ],
 )
 def test_who_may_take_part(content, server, allowed):
-    assert acl_of(content).allows(server) is allowed
+    assert parse_acl(content).allows(server) is allowed
 
 
 @given(st.text("ab*?.", max_size=8), st.text("ab.", max_size=8))
 def test_a_glob_matches_what_a_shell_would(glob, host):
-    assert acl_of({"allow": [glob]}).allows(host) is fnmatch.fnmatchcase(host, glob)
+    assert parse_acl({"allow": [glob]}).allows(host) is fnmatch.fnmatchcase(host, glob)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_no_list_takes_long(globs):
 
     def cost() -> float:
         before = time.process_time()
-        acl = acl_of({"allow": [*globs, "x"]})
+        acl = parse_acl({"allow": [*globs, "x"]})
         for _ in range(20):
             assert not acl.allows("a" * 229 + "c")
         return time.process_time() - before

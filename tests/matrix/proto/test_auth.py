@@ -10,13 +10,13 @@ from typing import Any
 import hansa_matrix.proto.auth_rules.rules as auth_module
 import pytest
 from hansa.model.errors import LocalProtocolError
-from hansa_matrix.proto.auth_rules.levels import LevelsMemo
+from hansa_matrix.proto.auth_rules.levels import PowerLevelCache
 from hansa_matrix.proto.auth_rules.rules import (
-    check_own,
-    check_state,
+    auth_event_keys,
+    auth_event_keys_of,
+    check_auth_events,
+    check_event_auth,
     redaction_allowed,
-    selected_for,
-    selected_keys,
 )
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
@@ -33,7 +33,7 @@ OWN_CASES = [
     for case in VECTORS["own"]
     for number in case["versions"]
 ]
-MEMO = LevelsMemo()
+MEMO = PowerLevelCache()
 
 
 def signed_by(case: Mapping[str, Any]) -> Any:
@@ -50,8 +50,8 @@ def test_state_rules(version: RoomVersion, case: dict[str, Any]) -> None:
         asked.append(keys)
         return bool(case["third_party"])
 
-    for levels in (auth_module.Levels, MEMO, LevelsMemo(1)):
-        reject = check_state(
+    for levels in (auth_module.PowerLevels, MEMO, PowerLevelCache(1)):
+        reject = check_event_auth(
             built.pdu,
             built.state,
             version,
@@ -73,8 +73,8 @@ def test_state_rules_read_only_what_an_event_may_cite(version: RoomVersion, case
             read.add(key)
             return super().get(key, default)
 
-    check_state(built.pdu, Spy(built.state), version, third_party_ok=lambda *_: True)
-    assert read <= {*selected_for(built.pdu, version), ("m.room.create", "")}
+    check_event_auth(built.pdu, Spy(built.state), version, third_party_ok=lambda *_: True)
+    assert read <= {*auth_event_keys_of(built.pdu, version), ("m.room.create", "")}
 
 
 @pytest.mark.parametrize(("version", "case"), OWN_CASES)
@@ -82,7 +82,7 @@ def test_own_rules(version: RoomVersion, case: dict[str, Any]) -> None:
     pdu, known = own_event(version, case)
     cited = [known[event_id] for event_id in pdu.auth_events]
     create = None if case.get("no_create") else known["$C"]
-    reject = check_own(pdu, cited, version, create=create, rejected=case.get("rejected", ()))
+    reject = check_auth_events(pdu, cited, version, create=create, rejected=case.get("rejected", ()))
     assert (reject and reject.rule) == case["rule"], reject
 
 
@@ -127,7 +127,9 @@ def own_event(version: RoomVersion, case: Mapping[str, Any]) -> tuple[Pdu, dict[
 
 def test_every_rule_has_a_vector_that_it_refuses_and_accepted_neighbours() -> None:
     sources = Path(auth_module.__file__).parent.glob("*.py")
-    rules = {rule for path in sources for rule in re.findall(r'Reject\(\s*f?"([\w.{}]+)"', path.read_text())}
+    rules = {
+        rule for path in sources for rule in re.findall(r'AuthRejection\(\s*f?"([\w.{}]+)"', path.read_text())
+    }
     rules -= {"10.{name}"}
     rules |= {"10.events", "10.notifications"}
     vectors = [*VECTORS["state"], *VECTORS["own"]]
@@ -153,7 +155,7 @@ def absent(version: RoomVersion) -> set[str]:
 def test_cited_events_must_be_given() -> None:
     pdu = make(V11, "$E", "m.room.message", "@a:x", state_key=None, auth=("$C", "$PL"))
     with pytest.raises(LocalProtocolError, match="PL"):
-        check_own(pdu, [create_event(V11)], V11)
+        check_auth_events(pdu, [create_event(V11)], V11)
 
 
 @pytest.mark.parametrize("version", ALL_VERSIONS, ids=lambda v: f"v{v.id}")
@@ -165,7 +167,7 @@ def test_selected_keys(version: RoomVersion) -> None:
     def selected(
         content: Mapping[str, Any], type_: str = "m.room.member", key: str | None = "@t:y"
     ) -> set[StateKey]:
-        return set(selected_keys(type_, "@s:x", key, content, version))
+        return set(auth_event_keys(type_, "@s:x", key, content, version))
 
     assert selected({}, "m.room.create", "") == set()
     assert selected({}, "m.room.message", None) == always
@@ -227,8 +229,8 @@ def test_no_content_of_any_type_makes_a_rule_raise(version: RoomVersion, value: 
                 odd = make(
                     version, "$E", kind, "@a:x", {**content, "membership": membership}, state_key=state_key
                 )
-                check_state(odd, state, version)
-                check_own(odd, (), version, create=state[("m.room.create", "")])
+                check_event_auth(odd, state, version)
+                check_auth_events(odd, (), version, create=state[("m.room.create", "")])
 
 
 @pytest.mark.parametrize("version", ALL_VERSIONS, ids=lambda v: f"v{v.id}")

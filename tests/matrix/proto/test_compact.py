@@ -6,7 +6,7 @@ import tracemalloc
 
 import orjson
 import pytest
-from hansa_matrix.proto.pdu import finish, from_raw, from_wire, parse, redacted
+from hansa_matrix.proto.pdu import from_raw, from_wire, hash_and_sign, parse, redacted
 from hansa_matrix.proto.room_versions import VERSIONS
 
 COUNT = 200
@@ -27,7 +27,7 @@ def drafts():
 
 
 def finished(version):
-    return [finish(draft, version, "x", ("ed25519:a", lambda _: "s" * 86)) for draft in drafts()]
+    return [hash_and_sign(draft, version, "x", ("ed25519:a", lambda _: "s" * 86)) for draft in drafts()]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hansa_matrix.proto.servers.discovery import (
     Discovery,
     FetchWellKnown,
     LookUpSrv,
-    Route,
+    ResolvedServer,
     Srv,
     order_srv,
     parse_well_known,
@@ -42,7 +42,7 @@ def test_transcripts(case: dict[str, Any]) -> None:
     for step in case["steps"]:
         command = answered(discovery, command, step)
     route = case["route"]
-    assert command == Route(
+    assert command == ResolvedServer(
         targets=tuple((host, port) for host, port in route["targets"]),
         host_header=route["host"],
         tls_name=route["certificate"],
@@ -99,7 +99,7 @@ def test_whatever_is_answered_there_is_a_route(body: bytes | None, looked_up: li
     answers = iter(looked_up)
     for steps in count():
         assert steps < 4
-        if isinstance(command, Route):
+        if isinstance(command, ResolvedServer):
             break
         if isinstance(command, FetchWellKnown):
             command = discovery.well_known(body)

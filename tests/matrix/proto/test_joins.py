@@ -9,9 +9,15 @@ from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.proto import send_join
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import VerifyKey, countersigned, finish, parse, unsigned_by
+from hansa_matrix.proto.pdu import VerifyKey, add_signature, hash_and_sign, parse, signature_problem
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.proto.send_join import MAX_EVENTS, check_answer, check_shown, check_template, joined
+from hansa_matrix.proto.send_join import (
+    MAX_EVENTS,
+    check_stripped_state,
+    parse_make_join,
+    parse_send_join,
+    with_returned_signatures,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.json_values import json_values
@@ -33,43 +39,43 @@ def template(case: dict[str, Any]) -> dict[str, Any]:
 @each(V["cases"])
 def test_templates(case: dict[str, Any]) -> None:
     event = template(case)
-    taken = check_template({"room_version": "11", "event": event}, V["room"], V["user"], "join", V11)
+    taken = parse_make_join({"room_version": "11", "event": event}, V["room"], V["user"], "join", V11)
     assert taken == {key: event[key] for key in V["taken"]}
 
 
 @each(V["refused"])
 def test_templates_of_something_else(case: dict[str, Any]) -> None:
     with pytest.raises(RemoteProtocolError):
-        check_template({"event": template(case)}, V["room"], V["user"], "join", V11)
+        parse_make_join({"event": template(case)}, V["room"], V["user"], "join", V11)
 
 
 @pytest.mark.parametrize("depth", [2**53 - 1, 2**53, 2**63 - 1])
 def test_a_template_is_as_deep_as_can_be_counted(depth: int) -> None:
     event = {**V["template"], "depth": depth}
-    taken = check_template({"room_version": "11", "event": event}, V["room"], V["user"], "join", V11)
+    taken = parse_make_join({"room_version": "11", "event": event}, V["room"], V["user"], "join", V11)
     assert taken["depth"] == 2**53 - 1
 
 
 @each(V["nothing"])
 def test_answers_without_a_template(case: Any) -> None:
     with pytest.raises(RemoteProtocolError):
-        check_template(case, V["room"], V["user"], "join", V11)
+        parse_make_join(case, V["room"], V["user"], "join", V11)
 
 
 def test_a_template_of_a_leave() -> None:
     event = {**V["template"], "content": {"membership": "leave"}}
-    assert check_template({"event": event}, V["room"], V["user"], "leave", V11)["content"] == {
+    assert parse_make_join({"event": event}, V["room"], V["user"], "leave", V11)["content"] == {
         "membership": "leave"
     }
     with pytest.raises(RemoteProtocolError):
-        check_template({"event": event}, V["room"], V["user"], "join", V11)
+        parse_make_join({"event": event}, V["room"], V["user"], "join", V11)
 
 
 @given(json_values, st.sampled_from(sorted(V["template"])))
 def test_any_template_is_taken_or_refused(value: Any, name: str) -> None:
     for answer in (value, {"event": value}, {"event": {**V["template"], name: value}}):
         try:
-            taken = check_template(answer, V["room"], V["user"], "join", V11)
+            taken = parse_make_join(answer, V["room"], V["user"], "join", V11)
         except RemoteProtocolError:
             continue
         assert taken.keys() == set(V["taken"])
@@ -107,7 +113,7 @@ class Room:
             raw["state_key"] = key
         if kind != "m.room.create" or not self.version.hashed_room_id:
             raw.setdefault("room_id", self.room_id if kind != "m.room.create" else "!r:x")
-        return finish(raw, self.version, "x", SIGN)
+        return hash_and_sign(raw, self.version, "x", SIGN)
 
     def answer(self, *more: Any, **fields: Any) -> dict[str, Any]:
         state = [
@@ -119,13 +125,13 @@ class Room:
 
     def refused(self, answer: Any) -> None:
         with pytest.raises(RemoteProtocolError):
-            check_answer(answer, self.room_id, self.version)
+            parse_send_join(answer, self.room_id, self.version)
 
 
 @each_version
 def test_j5_an_answer(version: RoomVersion) -> None:
     room = Room(version)
-    found = check_answer(room.answer(servers_in_room=["x", "y", "a b", 7]), room.room_id, version)
+    found = parse_send_join(room.answer(servers_in_room=["x", "y", "a b", 7]), room.room_id, version)
     assert found.state == (room.create, room.member)
     assert found.chain == (room.create,)
     assert found.create == room.create
@@ -143,7 +149,7 @@ def test_j5_exactly_one_create_event(version: RoomVersion) -> None:
     if not version.hashed_room_id:  # a second create event of version 12 is of another room, and dropped
         room.refused(room.answer(room.event("m.room.create", "", {"room_version": version.id, "x": 1}, [])))
     other = room.event("m.room.create", "other", {"room_version": version.id}, room_id=room.room_id)
-    assert check_answer(room.answer(other), room.room_id, version).create == room.create
+    assert parse_send_join(room.answer(other), room.room_id, version).create == room.create
 
 
 @each_version
@@ -152,9 +158,9 @@ def test_j5_a_create_event_of_another_version_or_room(version: RoomVersion) -> N
     for other in ALL_VERSIONS:
         if other is not version:
             with pytest.raises(RemoteProtocolError):
-                check_answer(room.answer(), room.room_id, other)
+                parse_send_join(room.answer(), room.room_id, other)
     with pytest.raises(RemoteProtocolError):
-        check_answer(room.answer(), "!other:x", version)
+        parse_send_join(room.answer(), "!other:x", version)
     plain = Room(version)
     plain.create = plain.event("m.room.create", "", {"creator": "@a:x"}, [])
     plain.refused(plain.answer())  # no room_version is version 1
@@ -180,7 +186,7 @@ def test_j6_malformed_and_foreign_events_are_dropped_and_counted(version: RoomVe
     bad = [None, 7, {}, {**room.member.raw, "depth": 1.5}, {**room.member.raw, "sender": "a"}, foreign]
     answer = room.answer(*bad)
     answer["auth_chain"] += [room.member.raw, *(one.raw if isinstance(one, Pdu) else one for one in bad)]
-    found = check_answer(answer, room.room_id, version)
+    found = parse_send_join(answer, room.room_id, version)
     assert found.state == (room.create, room.member)
     assert found.chain == (room.create, room.member)
     assert found.dropped == 2 * len(bad)
@@ -203,7 +209,7 @@ def test_what_is_in_the_chain_again_is_parsed_once(version: RoomVersion, monkeyp
         return parse(one, *rest, **named)
 
     monkeypatch.setattr(send_join, "parse", watched)
-    found = check_answer(answer, room.room_id, version)
+    found = parse_send_join(answer, room.room_id, version)
     assert asked == [room.create.raw, room.member.raw, topic.raw, other, more, resigned, lacking]
     assert found.chain[:2] == (room.create, topic)
     assert [p.raw for p in found.chain[2:]] == [other, more, resigned]
@@ -215,7 +221,7 @@ def test_of_two_events_for_one_piece_of_state_the_first_counts(version: RoomVers
     room = Room(version)
     one, two = (room.event("m.room.topic", "", {"topic": text}) for text in ("one", "two"))
     message = room.event("m.room.message", None, {"body": "b"})
-    found = check_answer(room.answer(one, one, two, message, room.create), room.room_id, version)
+    found = parse_send_join(room.answer(one, one, two, message, room.create), room.room_id, version)
     assert found.state == (room.create, room.member, one)
     assert found.dropped == 4
 
@@ -224,7 +230,7 @@ def test_of_two_events_for_one_piece_of_state_the_first_counts(version: RoomVers
 def test_old_events_may_have_more_edges_than_new_ones(version: RoomVersion) -> None:
     room = Room(version)
     many = room.event("m.room.topic", "", {}, [f"$p{number}" for number in range(30)])
-    assert many in check_answer(room.answer(many), room.room_id, version).state
+    assert many in parse_send_join(room.answer(many), room.room_id, version).state
 
 
 @pytest.mark.parametrize("odd", [None, [], 7, "x", {}, {"state": []}, {"state": {}, "auth_chain": []}])
@@ -243,7 +249,7 @@ def test_any_answer_is_taken_or_refused(one: Any, other: Any, servers: Any, even
     room.refused(one)
     room.refused({"state": one, "auth_chain": other})
     answer = room.answer(one, other, servers_in_room=servers, event=event)
-    assert check_answer(answer, room.room_id, V12).dropped == 2
+    assert parse_send_join(answer, room.room_id, V12).dropped == 2
 
 
 @pytest.mark.parametrize("version", [v for v in HASHED if v.restricted], ids=lambda v: f"v{v.id}")
@@ -251,22 +257,26 @@ def test_j5_a_restricted_join_takes_the_signature_of_the_authorising_server(vers
     room = Room(version)
     content = {"membership": "join", "join_authorised_via_users_server": "@r:y"}
     join = room.event("m.room.member", "@a:x", content)
-    back = countersigned(join, version, "y", (THEIRS.key_id, THEIRS.sign))
-    back = countersigned(back, version, "z", ("ed25519:1", lambda _: "other"))
+    back = add_signature(join, version, "y", (THEIRS.key_id, THEIRS.sign))
+    back = add_signature(back, version, "z", ("ed25519:1", lambda _: "other"))
     keys = {"x": KEY, "y": THEIRS}
 
     def key_of(server: str, _: str) -> VerifyKey | None:
         return VerifyKey(public=keys[server].public, valid_until=9) if server in keys else None
 
-    made = joined(join, check_answer(room.answer(event=back.raw), room.room_id, version).event, version)
+    made = with_returned_signatures(
+        join, parse_send_join(room.answer(event=back.raw), room.room_id, version).event, version
+    )
     assert made.event_id == join.event_id
     assert made.raw["signatures"].keys() == {"x", "y"}
-    assert unsigned_by(join, version, key_of, verify)
-    assert unsigned_by(made, version, key_of, verify) is None
+    assert signature_problem(join, version, key_of, verify)
+    assert signature_problem(made, version, key_of, verify) is None
     # What else the resident did to the event is not taken over.
     changed = {**back.raw, "unsigned": {"age": 1}, "signatures": {"x": {}, "y": back.raw["signatures"]["y"]}}
-    made = joined(join, check_answer(room.answer(event=changed), room.room_id, version).event, version)
-    assert made.wire == countersigned(join, version, "y", (THEIRS.key_id, THEIRS.sign)).wire
+    made = with_returned_signatures(
+        join, parse_send_join(room.answer(event=changed), room.room_id, version).event, version
+    )
+    assert made.wire == add_signature(join, version, "y", (THEIRS.key_id, THEIRS.sign)).wire
 
 
 @each_version
@@ -275,12 +285,16 @@ def test_j5_the_event_that_comes_back_is_ours(version: RoomVersion) -> None:
     join = room.event("m.room.member", "@b:x", {"membership": "join"})
     for nothing in (None, 7, []):
         assert (
-            joined(join, check_answer(room.answer(event=nothing), room.room_id, version).event, version)
+            with_returned_signatures(
+                join, parse_send_join(room.answer(event=nothing), room.room_id, version).event, version
+            )
             is join
         )
     for other in (room.member.raw, {}, {**join.raw, "depth": 2}):
         with pytest.raises(RemoteProtocolError):
-            joined(join, check_answer(room.answer(event=other), room.room_id, version).event, version)
+            with_returned_signatures(
+                join, parse_send_join(room.answer(event=other), room.room_id, version).event, version
+            )
 
 
 # The state that comes along with an invite.
@@ -290,16 +304,16 @@ def test_the_state_of_an_invite() -> None:
     for version in (V10, V11, V12):
         room = Room(version)
         invite = room.event("m.room.member", "@b:y", {"membership": "invite"})
-        check_shown([room.create.raw, room.member.raw], invite, version)
+        check_stripped_state([room.create.raw, room.member.raw], invite, version)
         deep: Any = 1
         for _ in range(220):
             deep = [deep]
         for odd in (None, 7, "x", [], {"a": deep}):
             with pytest.raises(RemoteProtocolError):
-                check_shown([room.create.raw, odd], invite, version)
+                check_stripped_state([room.create.raw, odd], invite, version)
     other = Room(V12)
     other.create = other.event("m.room.create", "", {"room_version": "12", "x": 1}, [])
     for state in ([], [room.member.raw], [other.create.raw], [room.create.raw, other.create.raw]):
         with pytest.raises(RemoteProtocolError):
-            check_shown(state, invite, V12)
-    check_shown([], Room(V11).member, V11)
+            check_stripped_state(state, invite, V12)
+    check_stripped_state([], Room(V11).member, V11)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hansa_matrix.proto.auth_rules.levels import INFINITE, Levels, LevelsMemo, creators_of
+from hansa_matrix.proto.auth_rules.levels import INFINITE, PowerLevelCache, PowerLevels, creators_of
 from hansa_matrix.proto.room_versions import RoomVersion
 from matrix.proto.room_graph import ALL_VERSIONS, V10, V11, V12, create_event, make
 
@@ -20,7 +20,7 @@ def power_levels(version: RoomVersion, **content: Any) -> Any:
 @each_version
 def test_mistake_10_defaults_with_and_without_an_event(version: RoomVersion) -> None:
     for event in (None, power_levels(version)):
-        levels = Levels(create_event(version), event, version)
+        levels = PowerLevels(create_event(version), event, version)
         named = (levels.ban, levels.kick, levels.redact, levels.invite)
         assert named == (50, 50, 50, 0)
         assert levels.required("m.room.topic", is_state=True) == 50
@@ -30,10 +30,10 @@ def test_mistake_10_defaults_with_and_without_an_event(version: RoomVersion) -> 
 
 def test_the_creator() -> None:
     for version in (V10, V11):
-        assert Levels(create_event(version), None, version).user("@a:x") == 100
-        assert Levels(create_event(version), power_levels(version), version).user("@a:x") == 0
+        assert PowerLevels(create_event(version), None, version).user("@a:x") == 100
+        assert PowerLevels(create_event(version), power_levels(version), version).user("@a:x") == 0
     for event in (None, power_levels(V12), power_levels(V12, users={"@a:x": 1, "@m:x": 2})):
-        levels = Levels(create_event(V12, additional_creators=["@m:x"]), event, V12)
+        levels = PowerLevels(create_event(V12, additional_creators=["@m:x"]), event, V12)
         assert levels.user("@a:x") == levels.user("@m:x") == INFINITE
         assert levels.user("@a:x") > 2**53
 
@@ -52,7 +52,7 @@ def test_values_that_are_no_integers_count_as_absent(version: RoomVersion) -> No
         event = power_levels(
             version, users={"@b:y": odd}, users_default=odd, events={"t": odd}, ban=odd, state_default=odd
         )
-        levels = Levels(create_event(version), event, version)
+        levels = PowerLevels(create_event(version), event, version)
         assert levels.user("@b:y") == 0
         assert levels.ban == 50
         assert levels.required("t", is_state=True) == 50
@@ -60,7 +60,7 @@ def test_values_that_are_no_integers_count_as_absent(version: RoomVersion) -> No
 
 @each_version
 def test_the_memo_answers_for_this_object_only_and_stays_small(version: RoomVersion) -> None:
-    memo = LevelsMemo(2)
+    memo = PowerLevelCache(2)
     create = create_event(version)
     event = power_levels(version, ban=1)
     assert memo(create, event, version) is memo(create, event, version)

@@ -9,19 +9,19 @@ import pytest
 from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.proto.auth_rules.levels import level_of
-from hansa_matrix.proto.auth_rules.rules import check_state
+from hansa_matrix.proto.auth_rules.rules import check_event_auth
 from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches, reference_hash
 from hansa_matrix.proto.pdu import (
     VerifyKey,
-    checked_hash,
-    countersigned,
-    finish,
+    add_signature,
+    check_content_hash,
     from_wire,
-    needed_at,
+    hash_and_sign,
+    key_valid_at,
     parse,
     reference,
     required_servers,
-    unsigned_by,
+    signature_problem,
 )
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.signing import decode64, event_signable
@@ -54,7 +54,7 @@ def draft(version: RoomVersion, **more: Any) -> dict[str, Any]:
 
 
 def signed(version: RoomVersion, **more: Any) -> Any:
-    return finish(draft(version, **more), version, "x", (KEY.key_id, KEY.sign))
+    return hash_and_sign(draft(version, **more), version, "x", (KEY.key_id, KEY.sign))
 
 
 def known(**keys: SigningKey) -> Any:
@@ -69,11 +69,11 @@ def test_c10_an_event_names_itself_and_the_name_is_hashed_and_signed(version: Ro
     again = parse(orjson.loads(pdu.wire), version)
     assert (again.event_id, again.wire) == ("$e:x", pdu.wire)
     assert from_wire("$e:x", pdu.wire, version).prev_events == ("$p:y",)
-    assert unsigned_by(again, version, known(x=KEY), verify) is None
+    assert signature_problem(again, version, known(x=KEY), verify) is None
     other = parse({**orjson.loads(pdu.wire), "event_id": "$f:x"}, version)
-    assert unsigned_by(other, version, known(x=KEY), verify)
+    assert signature_problem(other, version, known(x=KEY), verify)
     assert not hash_matches(other.raw, version)
-    assert checked_hash(other, version).event_id == "$f:x"
+    assert check_content_hash(other, version).event_id == "$f:x"
 
 
 @named
@@ -98,9 +98,9 @@ def test_references_that_are_no_pairs(version: RoomVersion, references: Any) -> 
 def test_the_server_that_made_the_name_signs_too(version: RoomVersion) -> None:
     pdu = signed(version, event_id="$e:y")
     assert required_servers(pdu, version) == {"x", "y"}
-    assert unsigned_by(pdu, version, known(x=KEY, y=OTHER), verify)
-    both = countersigned(pdu, version, "y", (OTHER.key_id, OTHER.sign))
-    assert unsigned_by(both, version, known(x=KEY, y=OTHER), verify) is None
+    assert signature_problem(pdu, version, known(x=KEY, y=OTHER), verify)
+    both = add_signature(pdu, version, "y", (OTHER.key_id, OTHER.sign))
+    assert signature_problem(both, version, known(x=KEY, y=OTHER), verify) is None
     assert required_servers(signed(V3), V3) == {"x"}
 
 
@@ -148,8 +148,8 @@ def test_c3_numbers_that_have_no_canonical_form_are_events_up_to_version_5() -> 
         again = parse(orjson.loads(pdu.wire), version)
         assert again.wire == pdu.wire
         assert b'"float":1.5,"huge":1e+30,"large":1152921504606846976' in pdu.wire
-        assert checked_hash(again, version) is again
-        assert unsigned_by(again, version, known(x=KEY), verify) is None or version.key_validity
+        assert check_content_hash(again, version) is again
+        assert signature_problem(again, version, known(x=KEY), verify) is None or version.key_validity
 
 
 @given(
@@ -168,8 +168,8 @@ def test_no_value_makes_the_parser_raise_anything_else(value: Any, version: Room
 def test_k5_a_key_of_any_age_will_do_up_to_version_4() -> None:
     for version in ALL_VERSIONS[:6]:
         pdu = signed(version)
-        assert (unsigned_by(pdu, version, known(x=KEY), verify) is None) is (int(version.id) <= 4)
-        assert needed_at(pdu, version) == (0 if int(version.id) <= 4 else 1000)
+        assert (signature_problem(pdu, version, known(x=KEY), verify) is None) is (int(version.id) <= 4)
+        assert key_valid_at(pdu, version) == (0 if int(version.id) <= 4 else 1000)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def redacts(version: RoomVersion, sender: str, target: str, *, level: int = 50) 
     levels = {"users": {"@a:x": 100, "@b:y": level}, "redact": 50}
     state.append(make(version, "$PL", "m.room.power_levels", "@a:x", levels))
     event = make(version, "$R:z", "m.room.redaction", sender, {}, state_key=None, redacts=target)
-    return check_state(event, state_of(state), version) is None
+    return check_event_auth(event, state_of(state), version) is None
 
 
 def test_rule_11_redactions_up_to_version_2() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.pdu import finish, parse
+from hansa_matrix.proto.pdu import hash_and_sign, parse
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.proto.streaming.gathered_pdus import GatheredPdus
 from hansa_matrix.proto.streaming.packed_pdus import Unpacking, packed, unpacked
@@ -32,7 +32,7 @@ def event(version: str = "11", **over: Any) -> dict[str, Any]:
     }
     if VERSIONS[version].named_event_ids:
         draft["event_id"] = f"${secrets.token_hex(8)}:x"
-    return dict(finish(draft, VERSIONS[version], "x", (KEY.key_id, KEY.sign)).raw)
+    return dict(hash_and_sign(draft, VERSIONS[version], "x", (KEY.key_id, KEY.sign)).raw)
 
 
 @pytest.mark.parametrize("version", list(VERSIONS))

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from hansa.model.errors import RemoteProtocolError
-from hansa_matrix.proto.auth_rules.rules import check_own
+from hansa_matrix.proto.auth_rules.rules import check_auth_events
 from hansa_matrix.proto.canonical_json import dumps
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import content_hash, event_id
@@ -16,10 +16,10 @@ from hansa_matrix.proto.pdu import (
     MAX_AUTH,
     MAX_PDU,
     MAX_PREV,
-    countersigned,
-    finish,
+    add_signature,
     from_raw,
     from_wire,
+    hash_and_sign,
     parse,
 )
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion, version_of
@@ -66,7 +66,7 @@ def test_check_1(case: dict[str, Any]) -> None:
         assert pdu.raw == kept
         assert pdu.wire == dumps(kept)
         assert pdu.event_id == event_id(kept, version)
-        rule = check_own(pdu, [], version) if case.get("oversize") else None
+        rule = check_auth_events(pdu, [], version) if case.get("oversize") else None
         assert (rule is not None and rule.rule == "0.size") is case.get("oversize", False)
         if "pad" in case:
             assert len(pdu.wire) == case["pad"]
@@ -105,7 +105,7 @@ def test_the_create_event_makes_the_room_id() -> None:
     """C-11."""
     raw = {**DRAFT, "type": "m.room.create", "state_key": "", "prev_events": [], "auth_events": []}
     del raw["room_id"]
-    pdu = finish(raw, V12, "x", SIGN)
+    pdu = hash_and_sign(raw, V12, "x", SIGN)
     assert "room_id" not in pdu.raw
     assert pdu.room_id == "!" + pdu.event_id[1:]
     assert len(pdu.room_id) == 44
@@ -115,11 +115,11 @@ def test_the_create_event_makes_the_room_id() -> None:
 
 @each_version
 def test_an_event_of_ours(version: RoomVersion) -> None:
-    pdu = finish(DRAFT, version, "x", SIGN)
+    pdu = hash_and_sign(DRAFT, version, "x", SIGN)
     assert pdu.raw["hashes"] == {"sha256": content_hash(DRAFT, V12)}
     assert pdu.raw["signatures"] == {"x": {"ed25519:1": "s" * 86}}
     assert same(parse(pdu.raw, version), pdu)
-    both = countersigned(pdu, version, "y", ("ed25519:2", lambda _: "t"))
+    both = add_signature(pdu, version, "y", ("ed25519:2", lambda _: "t"))
     assert both.event_id == pdu.event_id
     assert both.raw["signatures"] == {"x": {"ed25519:1": "s" * 86}, "y": {"ed25519:2": "t"}}
     assert both.wire == dumps(both.raw)
@@ -128,11 +128,14 @@ def test_an_event_of_ours(version: RoomVersion) -> None:
 
 @each_version
 def test_an_event_of_ours_leaves_room_for_signatures_of_others(version: RoomVersion) -> None:
-    size = len(finish({**DRAFT, "content": {"body": ""}}, version, "x", SIGN).wire)
+    size = len(hash_and_sign({**DRAFT, "content": {"body": ""}}, version, "x", SIGN).wire)
     most = MAX_PDU - 1024 - size
-    assert len(finish({**DRAFT, "content": {"body": "x" * most}}, version, "x", SIGN).wire) == MAX_PDU - 1024
+    assert (
+        len(hash_and_sign({**DRAFT, "content": {"body": "x" * most}}, version, "x", SIGN).wire)
+        == MAX_PDU - 1024
+    )
     with pytest.raises(RemoteProtocolError) as caught:
-        finish({**DRAFT, "content": {"body": "x" * (most + 1)}}, version, "x", SIGN)
+        hash_and_sign({**DRAFT, "content": {"body": "x" * (most + 1)}}, version, "x", SIGN)
     assert (caught.value.hint, caught.value.code) == (413, "M_TOO_LARGE")
 
 

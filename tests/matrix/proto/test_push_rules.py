@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hansa_matrix.proto.auth_rules.levels import Levels
+from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.push_rules import Judgement, Situation, default_rules, judge, valid_rule
+from hansa_matrix.proto.push_rules import PushContext, PushDecision, default_rules, evaluate, valid_rule
 from hansa_matrix.proto.room_versions import VERSIONS
 
 ME = "@juliet:capulet"
-NOTHING, TOLD, LOUD = Judgement(), Judgement(notify=True), Judgement(notify=True, highlight=True)
+NOTHING, TOLD, LOUD = PushDecision(), PushDecision(notify=True), PushDecision(notify=True, highlight=True)
 
 
 def event(type_: str, content: dict[str, Any], state_key: str | None = None, sender: str = "@romeo:m") -> Pdu:
@@ -26,11 +26,11 @@ def said(body: str, **more: Any) -> Pdu:
     return event("m.room.message", {"msgtype": "m.text", "body": body, **more})
 
 
-def situation(members: int = 3, name: str = "Juliet C.", levels: dict[str, Any] | None = None) -> Situation:
+def situation(members: int = 3, name: str = "Juliet C.", levels: dict[str, Any] | None = None) -> PushContext:
     version = VERSIONS["11"]
     create = event("m.room.create", {}, "", "@maker:m")
     powers = event("m.room.power_levels", levels, "") if levels is not None else None
-    return Situation(user=ME, name=name, members=members, levels=Levels(create, powers, version))
+    return PushContext(user=ME, name=name, members=members, levels=PowerLevels(create, powers, version))
 
 
 @pytest.mark.parametrize(
@@ -61,16 +61,16 @@ def situation(members: int = 3, name: str = "Juliet C.", levels: dict[str, Any] 
     ],
 )  # fmt: skip
 def test_the_rules_that_hold_for_everybody(pdu, wanted):
-    assert judge(default_rules(ME), pdu, situation()) == wanted
+    assert evaluate(default_rules(ME), pdu, situation()) == wanted
 
 
 @pytest.mark.parametrize(("level", "wanted"), [(49, TOLD), (50, LOUD), (100, LOUD)])
 def test_who_may_speak_to_all(level, wanted):
     powers = {"users": {"@romeo:m": level}}
     for pdu in (said("x", **{"m.mentions": {"room": True}}), said("@room look")):
-        assert judge(default_rules(ME), pdu, situation(levels=powers)) == wanted
+        assert evaluate(default_rules(ME), pdu, situation(levels=powers)) == wanted
     powers["notifications"] = {"room": level + 1}
-    assert judge(default_rules(ME), said("@room look"), situation(levels=powers)) == TOLD
+    assert evaluate(default_rules(ME), said("@room look"), situation(levels=powers)) == TOLD
 
 
 @pytest.mark.parametrize(
@@ -100,18 +100,18 @@ def test_conditions(condition, wanted):
         "override": [{"rule_id": "x", "enabled": True, "conditions": [condition], "actions": ["notify"]}]
     }
     pdu = said("hello there", n=1, list=[1], **{"a.b": {"c": "d"}})
-    assert judge(rules, pdu, situation()).notify is wanted
+    assert evaluate(rules, pdu, situation()).notify is wanted
 
 
 def test_the_first_that_fits_decides_and_what_is_off_does_not():
     rules = default_rules(ME)
     rules["override"][0]["enabled"] = True  # the switch that turns all off
-    assert judge(rules, said("juliet"), situation()) == NOTHING
+    assert evaluate(rules, said("juliet"), situation()) == NOTHING
     rules["override"][0]["enabled"] = False
     rules["sender"].append({"rule_id": "@romeo:m", "enabled": True, "actions": []})
-    assert judge(rules, said("hello"), situation()) == NOTHING
+    assert evaluate(rules, said("hello"), situation()) == NOTHING
     rules["room"].append({"rule_id": "!r", "enabled": True, "actions": ["notify"]})
-    assert judge(rules, said("hello"), situation()) == TOLD
+    assert evaluate(rules, said("hello"), situation()) == TOLD
 
 
 def test_patterns_that_could_take_for_ever_do_not():
@@ -125,7 +125,7 @@ def test_patterns_that_could_take_for_ever_do_not():
             }
         ]
     }
-    assert judge(rules, said("a" * 50_000 + "b"), situation()) == NOTHING
+    assert evaluate(rules, said("a" * 50_000 + "b"), situation()) == NOTHING
 
 
 @pytest.mark.parametrize(

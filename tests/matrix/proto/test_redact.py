@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hansa_matrix.proto.canonical_json import dumps
 from hansa_matrix.proto.hashing import event_id, hash_matches
-from hansa_matrix.proto.pdu import checked_hash, finish, from_raw
+from hansa_matrix.proto.pdu import check_content_hash, from_raw, hash_and_sign
 from hansa_matrix.proto.redact import redact
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.signing import event_signable
@@ -66,7 +66,7 @@ def test_content_of_another_type_is_none(content: Any) -> None:
 
 @given(events(), versions)
 def test_redaction_is_idempotent_and_keeps_the_id(event: dict[str, Any], version: RoomVersion) -> None:
-    pdu = finish(event, version, "x", ("ed25519:1", lambda _: "sig"))
+    pdu = hash_and_sign(event, version, "x", ("ed25519:1", lambda _: "sig"))
     bare = redact(pdu.raw, version)
     assert redact(bare, version) == bare
     assert event_id(bare, version) == pdu.event_id
@@ -81,9 +81,9 @@ def test_check_3_the_content_hash_covers_everything(
     event: dict[str, Any], version: RoomVersion, name: str
 ) -> None:
     """C-13: a wrong content hash leaves the redacted copy, under the same id."""
-    pdu = finish(event, version, "x", ("ed25519:1", lambda _: "sig"))
+    pdu = hash_and_sign(event, version, "x", ("ed25519:1", lambda _: "sig"))
     assert hash_matches(pdu.raw, version)
-    assert checked_hash(pdu, version) is pdu
+    assert check_content_hash(pdu, version) is pdu
     for changed in (
         {**pdu.raw, "content": {**pdu.content, "é" + name: 1}},
         {**pdu.raw, "origin_server_ts": 2},
@@ -91,7 +91,7 @@ def test_check_3_the_content_hash_covers_everything(
     ):
         assert not hash_matches(changed, version)
         again = from_raw(changed, version)
-        kept = checked_hash(again, version)
+        kept = check_content_hash(again, version)
         assert kept.raw == redact(changed, version)
         assert kept.wire == dumps(kept.raw)
         assert kept.event_id == again.event_id

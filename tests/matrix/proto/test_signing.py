@@ -8,7 +8,14 @@ import pytest
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.proto.canonical_json import dumps
 from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches, room_id_of_create
-from hansa_matrix.proto.pdu import VerifyKey, countersigned, finish, key_ids, required_servers, unsigned_by
+from hansa_matrix.proto.pdu import (
+    VerifyKey,
+    add_signature,
+    hash_and_sign,
+    key_ids,
+    required_servers,
+    signature_problem,
+)
 from hansa_matrix.proto.redact import redact
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.signing import (
@@ -138,7 +145,7 @@ def test_base64_of_any_text(text: str) -> None:
 def test_a_padded_or_url_safe_content_hash_is_the_same_hash(version: RoomVersion) -> None:
     """SPEC: the content hash is decoded, and the two are compared; C-12."""
     for number in range(40):
-        raw = {**finish(MEMBER | {"depth": number}, version, "x", (KEY.key_id, KEY.sign)).raw}
+        raw = {**hash_and_sign(MEMBER | {"depth": number}, version, "x", (KEY.key_id, KEY.sign)).raw}
         digest = raw["hashes"]["sha256"]
         for same in (digest + "=", digest.replace("+", "-").replace("/", "_")):
             assert hash_matches({**raw, "hashes": {"sha256": same}}, V10)
@@ -216,73 +223,83 @@ def test_a_server_s_signatures_are_bounded() -> None:
 
 @each_version
 def test_check_2_the_senders_server_signs(version: RoomVersion) -> None:
-    pdu = finish(MEMBER, version, "x", (KEY.key_id, KEY.sign))
+    pdu = hash_and_sign(MEMBER, version, "x", (KEY.key_id, KEY.sign))
     assert required_servers(pdu, V10) == {"x"}
     assert key_ids(pdu, {"x", "y"}) == {("x", KEY.key_id)}
-    assert unsigned_by(pdu, version, known(x=key_of(KEY)), verify) is None
-    assert unsigned_by(pdu, version, known(x=key_of(OTHER)), verify)
-    assert unsigned_by(pdu, version, known(), verify)
-    assert unsigned_by(pdu, version, known(y=key_of(KEY)), verify)
+    assert signature_problem(pdu, version, known(x=key_of(KEY)), verify) is None
+    assert signature_problem(pdu, version, known(x=key_of(OTHER)), verify)
+    assert signature_problem(pdu, version, known(), verify)
+    assert signature_problem(pdu, version, known(y=key_of(KEY)), verify)
 
 
 @each_version
 def test_k5_a_key_counts_up_to_its_validity(version: RoomVersion) -> None:
-    pdu = finish(MEMBER, version, "x", (KEY.key_id, KEY.sign))
-    assert unsigned_by(pdu, version, known(x=key_of(KEY, 1000)), verify) is None
-    assert (unsigned_by(pdu, version, known(x=key_of(KEY, 999)), verify) is None) is not version.key_validity
+    pdu = hash_and_sign(MEMBER, version, "x", (KEY.key_id, KEY.sign))
+    assert signature_problem(pdu, version, known(x=key_of(KEY, 1000)), verify) is None
+    assert (
+        signature_problem(pdu, version, known(x=key_of(KEY, 999)), verify) is None
+    ) is not version.key_validity
     # Mistake 9: a key that has expired since is good for what it signed before.
-    assert unsigned_by(pdu, version, known(x=key_of(KEY, 1001)), verify) is None
+    assert signature_problem(pdu, version, known(x=key_of(KEY, 1001)), verify) is None
 
 
 @each_version
 def test_k6_all_known_signatures_must_verify_and_one_must_be(version: RoomVersion) -> None:
-    pdu = finish(MEMBER, version, "x", (KEY.key_id, KEY.sign))
-    two = countersigned(pdu, version, "x", (OTHER.key_id, lambda _: KEY.sign(b"")))
+    pdu = hash_and_sign(MEMBER, version, "x", (KEY.key_id, KEY.sign))
+    two = add_signature(pdu, version, "x", (OTHER.key_id, lambda _: KEY.sign(b"")))
     keys = {KEY.key_id: key_of(KEY), OTHER.key_id: key_of(OTHER)}
-    assert unsigned_by(two, version, lambda _, k: keys.get(k), verify)
-    good = countersigned(pdu, version, "x", (OTHER.key_id, OTHER.sign))
-    assert unsigned_by(good, version, lambda _, k: keys.get(k), verify) is None
+    assert signature_problem(two, version, lambda _, k: keys.get(k), verify)
+    good = add_signature(pdu, version, "x", (OTHER.key_id, OTHER.sign))
+    assert signature_problem(good, version, lambda _, k: keys.get(k), verify) is None
     # Unknown and expired keys are passed over, a policy server's too.
-    assert unsigned_by(two, version, lambda _, k: keys.get(k) if k == KEY.key_id else None, verify) is None
+    assert (
+        signature_problem(two, version, lambda _, k: keys.get(k) if k == KEY.key_id else None, verify) is None
+    )
     expired = {**keys, OTHER.key_id: key_of(OTHER, 999)}
-    assert (unsigned_by(two, version, lambda _, k: expired.get(k), verify) is None) is version.key_validity
-    policy = countersigned(pdu, version, "x", ("ed25519:policy_server", lambda _: "AAAA"))
-    assert unsigned_by(policy, version, lambda _, k: keys.get(k), verify) is None
-    odd = countersigned(pdu, version, "x", ("rsa:1", lambda _: "AAAA"))
+    assert (
+        signature_problem(two, version, lambda _, k: expired.get(k), verify) is None
+    ) is version.key_validity
+    policy = add_signature(pdu, version, "x", ("ed25519:policy_server", lambda _: "AAAA"))
+    assert signature_problem(policy, version, lambda _, k: keys.get(k), verify) is None
+    odd = add_signature(pdu, version, "x", ("rsa:1", lambda _: "AAAA"))
     assert key_ids(odd, {"x"}) == {("x", KEY.key_id)}
-    assert unsigned_by(odd, version, lambda _, k: keys.get(k, key_of(OTHER)), verify) is None
+    assert signature_problem(odd, version, lambda _, k: keys.get(k, key_of(OTHER)), verify) is None
 
 
 @each_version
 def test_a_restricted_join_is_signed_by_both_servers(version: RoomVersion) -> None:
     content = {"membership": "join", "join_authorised_via_users_server": "@r:y"}
-    pdu = finish({**MEMBER, "content": content}, version, "x", (KEY.key_id, KEY.sign))
+    pdu = hash_and_sign({**MEMBER, "content": content}, version, "x", (KEY.key_id, KEY.sign))
     keys = known(x=key_of(KEY), y=key_of(OTHER))
     if not version.restricted:
         assert required_servers(pdu, version) == {"x"}
         return
     assert required_servers(pdu, version) == {"x", "y"}
-    assert unsigned_by(pdu, version, keys, verify)
-    both = countersigned(pdu, version, "y", (OTHER.key_id, OTHER.sign))
+    assert signature_problem(pdu, version, keys, verify)
+    both = add_signature(pdu, version, "y", (OTHER.key_id, OTHER.sign))
     assert both.event_id == pdu.event_id
-    assert unsigned_by(both, version, keys, verify) is None
-    wrong = countersigned(pdu, version, "y", (OTHER.key_id, lambda _: KEY.sign(b"")))
-    assert unsigned_by(wrong, version, keys, verify)
+    assert signature_problem(both, version, keys, verify) is None
+    wrong = add_signature(pdu, version, "y", (OTHER.key_id, lambda _: KEY.sign(b"")))
+    assert signature_problem(wrong, version, keys, verify)
 
 
 @each_version
 def test_a_third_party_invite_needs_no_signature_of_the_senders_server(version: RoomVersion) -> None:
     content = {"membership": "invite", "third_party_invite": {"signed": {}}}
-    invite = finish({**MEMBER, "content": content, "state_key": "@b:y"}, version, "z", (KEY.key_id, KEY.sign))
+    invite = hash_and_sign(
+        {**MEMBER, "content": content, "state_key": "@b:y"}, version, "z", (KEY.key_id, KEY.sign)
+    )
     assert required_servers(invite, V10) == frozenset()
-    assert unsigned_by(invite, version, known(), verify) is None
-    plain = finish({**MEMBER, "content": {"membership": "invite"}}, version, "z", (KEY.key_id, KEY.sign))
+    assert signature_problem(invite, version, known(), verify) is None
+    plain = hash_and_sign(
+        {**MEMBER, "content": {"membership": "invite"}}, version, "z", (KEY.key_id, KEY.sign)
+    )
     assert required_servers(plain, V10) == {"x"}
-    message = finish(
+    message = hash_and_sign(
         {**MEMBER, "type": "m.room.message", "content": content}, version, "z", ("ed25519:1", KEY.sign)
     )
     assert required_servers(message, V10) == {"x"}
-    join = finish(
+    join = hash_and_sign(
         {**MEMBER, "content": {**content, "membership": "join"}}, version, "z", ("ed25519:1", KEY.sign)
     )
     assert required_servers(join, V10) == {"x"}
@@ -290,7 +307,7 @@ def test_a_third_party_invite_needs_no_signature_of_the_senders_server(version: 
 
 @each_version
 def test_c8_the_signature_survives_redaction_and_covers_what_is_left(version: RoomVersion) -> None:
-    pdu = finish(
+    pdu = hash_and_sign(
         {**MEMBER, "content": {"membership": "join", "displayname": "n"}},
         version,
         "x",
@@ -301,7 +318,7 @@ def test_c8_the_signature_survives_redaction_and_covers_what_is_left(version: Ro
     assert "displayname" not in bare["content"]
     signature = signatures_of(bare, "x")["ed25519:1"]
     assert verify(KEY.public, signature, event_signable(bare, version))
-    assert unsigned_by(pdu, version, keys, verify) is None
+    assert signature_problem(pdu, version, keys, verify) is None
     for changed in ({"depth": 4}, {"sender": "@b:x"}, {"content": {"membership": "leave"}}, {"hashes": {}}):
         assert not verify(KEY.public, signature, event_signable({**pdu.raw, **changed}, version))
     assert dumps(pdu.raw) == pdu.wire

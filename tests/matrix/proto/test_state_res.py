@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
-from hansa_matrix.proto.state_res.v2 import MissingEvents, resolve
+from hansa_matrix.proto.state_res.v2 import MissingAuthEvents, resolve
 from matrix.proto.room_graph import ALL_VERSIONS
 from matrix.proto.state_cases import VECTORS, expected, load
 
@@ -41,7 +41,7 @@ def test_missing_events_are_asked_for_until_all_are_there(version: RoomVersion, 
     for _ in pdus:
         try:
             result = resolve(version, sets, known.get, rejected=case.get("rejected", ()))
-        except MissingEvents as missing:
+        except MissingAuthEvents as missing:
             asked = {event_id: pdus[event_id] for event_id in missing.ids}
             assert asked
             assert not asked.keys() & known.keys(), "an event that is at hand was asked for again"

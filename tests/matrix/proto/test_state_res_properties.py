@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from random import Random
 
 import pytest
-from hansa_matrix.proto.auth_rules.rules import check_state
+from hansa_matrix.proto.auth_rules.rules import check_event_auth
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.proto.state_res.v2 import MissingEvents, resolve
+from hansa_matrix.proto.state_res.v2 import MissingAuthEvents, resolve
 from matrix.oracle.graphs import Graph, State, random_graph
 from matrix.proto.room_graph import HASHED, create_event, ids_of, make
 
@@ -64,7 +64,7 @@ def test_events_that_come_late_change_nothing(version: RoomVersion) -> None:
                 try:
                     again = resolve(version, states, known.get, rejected=graph.rejected, admit_rejected=False)
                     break
-                except MissingEvents as missing:
+                except MissingAuthEvents as missing:
                     known.update((event_id, graph.events[graph.index[event_id]]) for event_id in missing.ids)
             assert again == result
 
@@ -133,6 +133,6 @@ def test_a_kick_only_costs_the_kicked_ones_membership(version: RoomVersion) -> N
         auth=(*auth, "$JA", "$P1", "$M0"),
     )
     pdus["$K"] = kick
-    assert check_state(kick, {pdu.key: pdu for pdu in pdus.values()}, version) is None
+    assert check_event_auth(kick, {pdu.key: pdu for pdu in pdus.values()}, version) is None
     result = resolve(version, [{**states[0], kick.key: "$K"}, states[1]], pdus.get)
     assert result == {**states[0], **states[1], kick.key: "$K"}

@@ -23,8 +23,8 @@ from hansa_matrix.federation.client import Client, Refused, Unreachable
 from hansa_matrix.federation.server_discovery import Routes
 from hansa_matrix.federation.signing_keys import OwnKeys
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical_json import parse
-from hansa_matrix.proto.servers.discovery import Route
+from hansa_matrix.proto.canonical_json import loads_json
+from hansa_matrix.proto.servers.discovery import ResolvedServer
 from hansa_matrix.proto.servers.key_document import check_key_document
 
 _HOUR = 3_600_000
@@ -60,7 +60,7 @@ class Doctor:
     async def examine(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Look at a server, ours if none is named."""
         server = str(arguments.get("server") or self._server)
-        if not ids.valid_server_name(server):
+        if not ids.is_valid_server_name(server):
             raise LocalProtocolError(f"{server!r} is not a server name")
         found: list[Finding] = []
         route = await self._discover(server, found)
@@ -76,7 +76,7 @@ class Doctor:
             "findings": [asdict(finding) for finding in found],
         }
 
-    async def _discover(self, server: str, found: list[Finding]) -> Route | None:
+    async def _discover(self, server: str, found: list[Finding]) -> ResolvedServer | None:
         steps: list[str] = []
         try:
             route = await self._routes.find(server, steps.append)
@@ -93,7 +93,7 @@ class Doctor:
         found.append(Finding("discovery", "ok", text))
         return route
 
-    async def _reach(self, server: str, route: Route, found: list[Finding]) -> HttpResponse | None:
+    async def _reach(self, server: str, route: ResolvedServer, found: list[Finding]) -> HttpResponse | None:
         good: HttpResponse | None = None
         for host, port in route.targets:
             where = f"{host}:{port}"
@@ -125,11 +125,11 @@ class Doctor:
         advice = "set both clocks by NTP: keys and events are judged by them" if state != "ok" else ""
         found.append(Finding("clock", state, f"{apart:.0f} s apart from ours", advice))
 
-    async def _published(self, server: str, route: Route, found: list[Finding]) -> None:
+    async def _published(self, server: str, route: ResolvedServer, found: list[Finding]) -> None:
         host, port = route.targets[0]
         try:
             answer = await self._client.ask(route, host, port, "/_matrix/key/v2/server")
-            doc, now = parse(answer.body), self._ctx.clock.now()
+            doc, now = loads_json(answer.body), self._ctx.clock.now()
             keys = check_key_document(doc, server, verify, now)
         except (HttpError, RemoteProtocolError) as error:
             advice = "the key document must name the server and be signed by its own keys"
@@ -173,7 +173,7 @@ class Doctor:
 
 def _version(answer: HttpResponse) -> str | None:
     try:
-        value = parse(answer.body)
+        value = loads_json(answer.body)
     except RemoteProtocolError:
         return None
     server = value.get("server") if isinstance(value, dict) else None

@@ -46,7 +46,7 @@ class EventCommands:
 
     async def _level(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         room, user = self._events.room(str(arguments["room"])), str(arguments["user"])
-        if not ids.valid_user_id(user):
+        if not ids.is_valid_user_id(user):
             raise LocalProtocolError(f"{user!r} is not a user ID")
         present = (await room.events_of(await room.state(), [POWER_LEVELS_KEY])).get(POWER_LEVELS_KEY)
         content = dict(present.content) if present is not None else {}

@@ -14,7 +14,7 @@ from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.media.quotas import DiskFull
 from hansa_matrix.media.remote import Fetcher
 from hansa_matrix.media.repository import Item, Library
-from hansa_matrix.proto.media import Mxc, parse_mxc
+from hansa_matrix.proto.media import MxcUri, parse_mxc
 
 _CHUNK = 256 * 1024
 
@@ -107,7 +107,7 @@ def _path(arguments: Mapping[str, Any]) -> Path:
     return path
 
 
-def _mxc(arguments: Mapping[str, Any]) -> Mxc:
+def _mxc(arguments: Mapping[str, Any]) -> MxcUri:
     found = parse_mxc(str(arguments["media"]))
     if found is None:
         raise LocalProtocolError(f"{arguments['media']} is not like mxc://SERVER/ID")

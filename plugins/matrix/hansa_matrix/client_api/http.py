@@ -27,7 +27,7 @@ from hansa import (
 from hansa_matrix.client_api.account.accounts import Accounts, Caller
 from hansa_matrix.client_api.request_slots import Places
 from hansa_matrix.errors import error, error_response, json_response
-from hansa_matrix.proto.canonical_json import CLIENT_BODY, CLIENT_DEPTH, check_depth, decode
+from hansa_matrix.proto.canonical_json import CLIENT_BODY, CLIENT_DEPTH, check_depth, loads_lenient
 from hansa_matrix.ratelimit import Allowance
 
 #: ``(who, request, body) -> answer``.
@@ -240,7 +240,7 @@ def _body(request: Request) -> Any:
     """The object that a request says. Raises the error answer of what is none."""
     if request.method not in _WITH_BODY or not request.body:
         return {}
-    value = decode(request.body, CLIENT_BODY)
+    value = loads_lenient(request.body, CLIENT_BODY)
     if value is None and request.method == "POST":  # COMPAT: nheko logs out with ``null``
         return {}
     if not isinstance(value, dict):

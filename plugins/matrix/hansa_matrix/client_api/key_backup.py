@@ -17,7 +17,7 @@ from hansa import Request, Response
 from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.http import Handler, Limited, text
 from hansa_matrix.errors import error, json_response
-from hansa_matrix.proto.devices import within
+from hansa_matrix.proto.devices import fits_object
 from hansa_matrix.proto.key_backup import valid_key, valid_place
 from hansa_matrix.users.key_backups import Backup, KeyBackups
 
@@ -60,7 +60,7 @@ class KeyBackup:
     async def create(self, caller: Caller, _request: Request, body: Any) -> Any:
         """``POST /room_keys/version``."""
         algorithm = text(body, "algorithm")
-        if not within(algorithm, MOST_KEY):
+        if not fits_object(algorithm, MOST_KEY):
             raise error(400, "M_INVALID_PARAM", "algorithm must be a string")
         return {"version": str(await self._backups.create(caller.user, algorithm, _auth_data(body)))}
 
@@ -106,7 +106,11 @@ class KeyBackup:
             else:
                 sessions = of_room
             for session_id, data in sessions.items():
-                if not valid_place(room_id, session_id) or not valid_key(data) or not within(data, MOST_KEY):
+                if (
+                    not valid_place(room_id, session_id)
+                    or not valid_key(data)
+                    or not fits_object(data, MOST_KEY)
+                ):
                     raise error(400, "M_BAD_JSON", "the session key is not valid")
                 keys[room_id, session_id] = data
                 if len(keys) % AT_ONCE == 0:  # others have a turn of the loop
@@ -186,7 +190,7 @@ def _object(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _auth_data(body: Mapping[str, Any]) -> Mapping[str, Any]:
     given = _object(body, "auth_data")
-    if not within(given, MOST_AUTH_DATA):
+    if not fits_object(given, MOST_AUTH_DATA):
         raise error(413, "M_TOO_LARGE", f"auth_data must have at most {MOST_AUTH_DATA} bytes")
     return given
 

@@ -21,7 +21,7 @@ from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
     USAGES,
-    ToDevice,
+    ToDeviceEdu,
     cross_signing_key,
     device_keys,
     valid_device_id,
@@ -137,7 +137,7 @@ class Crypto:
         failures: dict[str, dict[str, Any]] = {}
         number_ = 0
         for user, objects in body.items():
-            if not ids.valid_user_id(user) or not isinstance(objects, dict):
+            if not ids.is_valid_user_id(user) or not isinstance(objects, dict):
                 raise error(400, "M_BAD_JSON", "the body must be an object keyed by user ID and key ID")
             for key_id, signed in objects.items():
                 number_ += 1
@@ -164,7 +164,7 @@ class Crypto:
             raise error(400, "M_INVALID_PARAM", "the event type is not valid")
         named = f"{caller.user} {caller.device} {kind} {request.path['txn']}"
         message_id = hashlib.sha256(named.encode()).hexdigest()[:32]
-        message = ToDevice(sender=caller.user, type=kind, message_id=message_id, messages=messages)
+        message = ToDeviceEdu(sender=caller.user, type=kind, message_id=message_id, messages=messages)
         await self._known.messages.send(message, once=True)
         return {}
 

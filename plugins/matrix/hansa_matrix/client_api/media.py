@@ -32,13 +32,13 @@ from hansa_matrix.media.quotas import DiskFull, OverQuota
 from hansa_matrix.media.remote import Fetcher, transfer
 from hansa_matrix.media.repository import HasFile, Item, Library, NotReserved
 from hansa_matrix.media.thumbnails import Thumbnails, wanted
-from hansa_matrix.proto.ids import valid_server_name
+from hansa_matrix.proto.ids import is_valid_server_name
 from hansa_matrix.proto.media import (
-    Mxc,
+    MxcUri,
     byte_range,
-    disposition,
+    content_disposition,
     media_type,
-    plain_name,
+    sanitise_name,
     valid_media_id,
     with_charset,
 )
@@ -148,7 +148,7 @@ class Files:
             raise error(403, "M_FORBIDDEN", "the address belongs to another server")
         described = request.headers.get("content-type", "")
         kind = media_type(described)
-        name = plain_name(request.first("filename"))
+        name = sanitise_name(request.first("filename"))
         length = request.headers.get("content-length", "")
         size = int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
         verdict = await self._ctx.check(
@@ -173,11 +173,11 @@ class Files:
         self._ctx.log.info("%s gave %s, %d bytes", caller.user, item.mxc, item.blob.size)
         return item
 
-    def _mxc(self, request: Request) -> Mxc:
+    def _mxc(self, request: Request) -> MxcUri:
         server, media = request.path["server"], request.path["media"]
-        if not valid_server_name(server) or not valid_media_id(media):
+        if not is_valid_server_name(server) or not valid_media_id(media):
             raise error(400, "M_INVALID_PARAM", "this is not the address of a file")
-        return Mxc(server, media)
+        return MxcUri(server, media)
 
     async def _item(self, caller: Caller, request: Request) -> Item:
         mxc = self._mxc(request)
@@ -189,7 +189,7 @@ class Files:
             raise denial(verdict)
         return item
 
-    async def _elsewhere(self, caller: Caller, request: Request, mxc: Mxc) -> Item:
+    async def _elsewhere(self, caller: Caller, request: Request, mxc: MxcUri) -> Item:
         if mxc.server == self._server:
             if await self._library.reserved(mxc):
                 raise error(504, "M_NOT_YET_UPLOADED", "the file has not been uploaded yet")
@@ -212,7 +212,7 @@ class Files:
             item = await self._item(await self._door.caller(request), request)
         except RemoteProtocolError as problem:
             return error_response(problem)
-        named = plain_name(request.path.get("name", "")) or item.name
+        named = sanitise_name(request.path.get("name", "")) or item.name
         return self._file(item, named, request)
 
     def _file(self, item: Item, name: str, request: Request) -> Response:
@@ -221,7 +221,11 @@ class Files:
         asked = request.headers.get("range", "") if request.method == "GET" else ""
         # Without a validator of ours no condition can hold: all of it is the answer then.
         part = None if "if-range" in request.headers else byte_range(asked, size)
-        headers = {**_SAFE, "Accept-Ranges": "bytes", "Content-Disposition": disposition(item.type, name)}
+        headers = {
+            **_SAFE,
+            "Accept-Ranges": "bytes",
+            "Content-Disposition": content_disposition(item.type, name),
+        }
         if part is not None and part.start == part.stop:
             headers["Content-Range"] = f"bytes */{size}"
             refusal = error_response(error(416, "M_UNKNOWN", f"the file has {size} bytes"))
@@ -257,5 +261,5 @@ class Files:
             return error_response(problem)
         if small is None:
             return self._file(item, item.name, request)
-        headers = {**_SAFE, "Content-Disposition": disposition(small.type, "thumbnail")}
+        headers = {**_SAFE, "Content-Disposition": content_disposition(small.type, "thumbnail")}
         return Response(headers=headers, content_type=small.type, body=small.data)

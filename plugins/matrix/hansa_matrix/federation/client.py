@@ -27,8 +27,8 @@ from hansa.model.lenient_json import MENDED_AT_ONCE
 
 from hansa_matrix.federation.server_discovery import Routes
 from hansa_matrix.federation.signing_keys import OwnKeys
-from hansa_matrix.proto.canonical_json import DOCUMENT, ERROR_ANSWER, dumps, parse
-from hansa_matrix.proto.servers.discovery import Route
+from hansa_matrix.proto.canonical_json import DOCUMENT, ERROR_ANSWER, dumps, loads_json
+from hansa_matrix.proto.servers.discovery import ResolvedServer
 from hansa_matrix.proto.servers.xmatrix import header, signing_bytes
 from hansa_matrix.proto.streaming.json_stream import Piece, Splitter
 
@@ -115,7 +115,7 @@ class Client:
         if not verdict.allowed:
             raise Refused(verdict.text, hint=403, code="M_FORBIDDEN")
 
-    async def ask(self, route: Route, host: str, port: int, target: str) -> HttpResponse:
+    async def ask(self, route: ResolvedServer, host: str, port: int, target: str) -> HttpResponse:
         """One unsigned GET to one place of a route, whatever it answers. Raises ``HttpError``."""
         return await self._http.request(
             HttpRequest(
@@ -282,7 +282,7 @@ class Client:
             self._routes.forget(server)
             raise unreached(server, problem)
 
-    async def _route(self, server: str, share: str = "", *, stranger: bool = False) -> Route:
+    async def _route(self, server: str, share: str = "", *, stranger: bool = False) -> ResolvedServer:
         try:
             return await self._routes.find(server, share=share, stranger=stranger)
         except HttpError as error:
@@ -314,8 +314,10 @@ class Client:
             return {}
         try:
             if len(body) <= MENDED_AT_ONCE:
-                return parse(body, limits)
-            return await asyncio.get_running_loop().run_in_executor(None, parse, body, limits, limits.bytes)
+                return loads_json(body, limits)
+            return await asyncio.get_running_loop().run_in_executor(
+                None, loads_json, body, limits, limits.bytes
+            )
         except RemoteProtocolError as error:
             if not good:
                 return {}

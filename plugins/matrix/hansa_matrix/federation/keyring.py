@@ -18,14 +18,14 @@ from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Crowded, Unreachable
 from hansa_matrix.federation.key_store import Document, KeyStore
 from hansa_matrix.federation.signing_keys import OwnKeys
-from hansa_matrix.proto.canonical_json import KEY_DOCUMENT, parse
+from hansa_matrix.proto.canonical_json import KEY_DOCUMENT, loads_json
 from hansa_matrix.proto.pdu import VerifyKey
 from hansa_matrix.proto.servers.key_document import (
     DAY,
     check_key_document,
     key_document,
     keys_named,
-    notarised,
+    notary_signatures,
 )
 from hansa_matrix.proto.signing import signable, with_signature
 
@@ -278,7 +278,7 @@ class Keyring:
     async def _vouched(self, doc: Mapping[str, Any], notary: str) -> bool:
         """Whether a document carries the signature of the notary, by a key that is valid now."""
         now = self._clock.now()
-        signers = notarised(doc, notary)
+        signers = notary_signatures(doc, notary)
         if await self._missing([(notary, key_id) for key_id in signers], now):
             await self._fetch_once(notary)
         keys = ((self.get(notary, key_id), signature) for key_id, signature in signers.items())
@@ -313,7 +313,7 @@ class Keyring:
             return False
         if not named or not found.body or now < found.fetched + _AS_GOOD_AS_NEW:
             return True
-        return bool(keys_named(parse(found.body, KEY_DOCUMENT)).intersection(named))
+        return bool(keys_named(loads_json(found.body, KEY_DOCUMENT)).intersection(named))
 
     def heard_from(self, server: str) -> None:
         """The server has signed a request: ask it again if we must, and keep its keys."""

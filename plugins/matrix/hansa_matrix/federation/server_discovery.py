@@ -19,7 +19,7 @@ from hansa_matrix.proto.servers.discovery import (
     Discovery,
     FetchWellKnown,
     LookUpSrv,
-    Route,
+    ResolvedServer,
     Srv,
     parse_well_known,
 )
@@ -51,7 +51,7 @@ class Routes:
         self._http = http
         self._clock = clock
         self._random = random
-        self._routes: LruCache[str, tuple[float, Route]] = LruCache(_KEPT)
+        self._routes: LruCache[str, tuple[float, ResolvedServer]] = LruCache(_KEPT)
         self._files: LruCache[str, _Known] = LruCache(_KEPT)
 
     async def find(
@@ -61,7 +61,7 @@ class Routes:
         *,
         share: str = "",
         stranger: bool = False,
-    ) -> Route:
+    ) -> ResolvedServer:
         """The route to a server, ``told`` of each step to it, looked for as ``HttpRequest.share`` says.
         Raises RemoteProtocolError for a name that can have none, and ``HttpError`` of kind ``BUSY`` where
         nobody could be asked for want of room: that says nothing of the server, and is not remembered.
@@ -72,7 +72,7 @@ class Routes:
         say = told or (lambda _: None)
         discovery, until = Discovery(server, self._random.uniform), now + _ROUTE_FOR
         command = discovery.start()
-        while not isinstance(command, Route):
+        while not isinstance(command, ResolvedServer):
             if isinstance(command, FetchWellKnown):
                 file = await self._file(command.host, share, stranger=stranger)
                 until = min(until, file.until)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from hansa.model.errors import ConfigError
 
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.ids import valid_key_id
+from hansa_matrix.proto.ids import is_valid_key_id
 from hansa_matrix.proto.signing import decode64
 
 
@@ -79,6 +79,6 @@ def _old(line: str) -> tuple[str, OldKey]:
     parts = line.split()
     good = len(parts) == 4 and parts[0] == "old" and parts[3].isdigit() and len(parts[3]) < 16
     public = decode64(parts[2]) if good else None
-    if not good or public is None or len(public) != 32 or not valid_key_id(f"ed25519:{parts[1]}"):
+    if not good or public is None or len(public) != 32 or not is_valid_key_id(f"ed25519:{parts[1]}"):
         raise ConfigError("a further line of a signing key file is: old VERSION PUBLIC EXPIRED_TS")
     return f"ed25519:{parts[1]}", OldKey(parts[2], int(parts[3]))

@@ -33,7 +33,7 @@ from hansa_matrix.federation.client import Client, Refused, Unreachable, path, u
 from hansa_matrix.media.minimum_rate import Pace, paced
 from hansa_matrix.media.quotas import DiskFull, OverQuota
 from hansa_matrix.media.repository import Item, Library
-from hansa_matrix.proto.media import FileInParts, Mxc, file_name, media_type
+from hansa_matrix.proto.media import MultipartFileReader, MxcUri, file_name, media_type
 
 #: Seconds for a whole file.
 _WITHIN = 300.0
@@ -82,10 +82,10 @@ class Fetcher:
         self._ctx = ctx
         self._client = client
         self._library = library
-        self._under_way: dict[Mxc, _UnderWay] = {}
+        self._under_way: dict[MxcUri, _UnderWay] = {}
         self._shares = Shares(BOUNDS)
 
-    async def get(self, mxc: Mxc, who: str = "") -> Item:
+    async def get(self, mxc: MxcUri, who: str = "") -> Item:
         """A file from here, or fetched for ``who``, a person here. Raises ``Refused`` (404 if there is none,
         403 by policy, 502 if it is too large) and ``Unreachable``.
         """
@@ -110,11 +110,11 @@ class Fetcher:
                 if under_way.task is not None:
                     under_way.task.cancel()
 
-    def _end(self, mxc: Mxc, under_way: _UnderWay) -> None:
+    def _end(self, mxc: MxcUri, under_way: _UnderWay) -> None:
         if self._under_way.get(mxc) is under_way:
             del self._under_way[mxc]
 
-    async def _fill(self, mxc: Mxc, under_way: _UnderWay, who: str) -> None:
+    async def _fill(self, mxc: MxcUri, under_way: _UnderWay, who: str) -> None:
         try:
             async with self._shares.slot(("server", mxc.server), ("person", who)):
                 under_way.future.set_result(await self._in_time(mxc))
@@ -126,7 +126,7 @@ class Fetcher:
             self._end(mxc, under_way)
             under_way.future.cancel()
 
-    async def _in_time(self, mxc: Mxc) -> Item:
+    async def _in_time(self, mxc: MxcUri) -> Item:
         try:
             async with paced(LEAST_BYTES, WINDOW) as pace:
                 return await self._fetch(mxc, pace)
@@ -134,7 +134,7 @@ class Fetcher:
             self._ctx.count("matrix_media_slow")
             raise Unreachable(f"{mxc.server} gives the file too slowly") from error
 
-    async def _fetch(self, mxc: Mxc, pace: Pace) -> Item:
+    async def _fetch(self, mxc: MxcUri, pace: Pace) -> Item:
         verdict = await self._ctx.check(
             MediaTransfer(network=self._ctx.id, server=mxc.server, media=str(mxc), outbound=False)
         )
@@ -155,12 +155,12 @@ class Fetcher:
         except HttpError as error:
             raise unreached(mxc.server, error) from error
 
-    async def _in_parts(self, mxc: Mxc, pace: Pace) -> Item:
+    async def _in_parts(self, mxc: MxcUri, pace: Pace) -> Item:
         target = path("_matrix", "federation", "v1", "media", "download", mxc.media_id)
         # The file may be as large as it may be, and what is around it is little.
         most = self._ctx.config.max_upload_size + 128 * 1024
         async with self._client.stream(mxc.server, target, most=most, seconds=_WITHIN) as answer:
-            parts = FileInParts(answer.headers.get("content-type", ""))
+            parts = MultipartFileReader(answer.headers.get("content-type", ""))
             begun = b""
             async for chunk in answer.chunks:
                 begun += parts.feed(chunk)
@@ -182,7 +182,7 @@ class Fetcher:
 
             return await self._keep(mxc, headers, file())
 
-    async def _as_before(self, mxc: Mxc, pace: Pace) -> Item:
+    async def _as_before(self, mxc: MxcUri, pace: Pace) -> Item:
         where = f"{quote(mxc.server, safe='')}/{mxc.media_id}"
         target = f"/_matrix/media/v3/download/{where}?allow_remote=false"
         most = self._ctx.config.max_upload_size
@@ -190,7 +190,7 @@ class Fetcher:
         async with asked as answer:
             return await self._keep(mxc, answer.headers, pace.of(answer.chunks))
 
-    async def _keep(self, mxc: Mxc, headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> Item:
+    async def _keep(self, mxc: MxcUri, headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> Item:
         """Keep a file, if policies let one of this type and name in."""
         name = file_name(headers.get("content-disposition"))
         kind = media_type(headers.get("content-type"))
@@ -204,7 +204,7 @@ class Fetcher:
         return await self._library.add(chunks, described, name, mxc=mxc)
 
     @asynccontextmanager
-    async def _at(self, mxc: Mxc, location: str) -> AsyncIterator[HttpStream]:
+    async def _at(self, mxc: MxcUri, location: str) -> AsyncIterator[HttpStream]:
         """A file where a server says that it is: one step further, over TLS, unsigned, and where policies let
         us ask for files.
         """
@@ -236,7 +236,7 @@ class Fetcher:
                 raise Unreachable(text, detail=f"{host} answered {answer.status}")
             yield answer
 
-    async def _allowed(self, mxc: Mxc, host: str, port: int) -> None:
+    async def _allowed(self, mxc: MxcUri, host: str, port: int) -> None:
         """Another host is judged as the peer that it is: by its name, and with a port also by both."""
         for server in (host,) if port == 443 else (host, f"{host}:{port}"):
             if server == self._client.server:

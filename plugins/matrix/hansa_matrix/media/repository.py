@@ -27,7 +27,7 @@ from hansa import (
 )
 
 from hansa_matrix.media.quotas import COPIES, OverQuota, Quotas
-from hansa_matrix.proto.media import Mxc, charset, media_type, plain_name
+from hansa_matrix.proto.media import MxcUri, charset, media_type, sanitise_name
 
 _PAGE = 500
 #: A remote file's last use is noted once in so many ms.
@@ -54,7 +54,7 @@ class Item:
     empty for an operator, another server for a copy.
     """
 
-    mxc: Mxc
+    mxc: MxcUri
     blob: Blob
     type: str
     name: str
@@ -82,7 +82,7 @@ class Library:
         content_type: str,
         name: str,
         *,
-        mxc: Mxc | None = None,
+        mxc: MxcUri | None = None,
         reserved: bool = False,
         owner: str = "",
         size: int | None = None,
@@ -107,7 +107,7 @@ class Library:
                 if place.size < min(most, size or most):
                     raise OverQuota("the files of this person take as much as they may") from None
                 raise
-        kind, name = media_type(content_type), plain_name(name)
+        kind, name = media_type(content_type), sanitise_name(name)
         item = Item(
             mxc=mxc,
             blob=blob,
@@ -166,7 +166,7 @@ class Library:
         except BlobNotFound as error:
             raise OSError("the same file was removed at this moment: try again") from error
 
-    async def _reserved(self, mxc: Mxc, owner: str) -> Row:
+    async def _reserved(self, mxc: MxcUri, owner: str) -> Row:
         """The row of an address that waits for somebody's file. Raises ``NotReserved``, ``HasFile``."""
         row = await self._ctx.store.get("media_reserved", (mxc.media_id,))
         if row is None or row.fields["owner"] != owner:
@@ -177,11 +177,11 @@ class Library:
             raise NotReserved("that address waited too long for its file")
         return row
 
-    def address(self) -> Mxc:
+    def address(self) -> MxcUri:
         """A new one of this server."""
-        return Mxc(self._server, urlsafe_b64encode(self._ctx.random.bytes(18)).decode())
+        return MxcUri(self._server, urlsafe_b64encode(self._ctx.random.bytes(18)).decode())
 
-    async def reserve(self, owner: str, until: int) -> Mxc:
+    async def reserve(self, owner: str, until: int) -> MxcUri:
         """An address of this server for a file that a person gives before a time (ms). Raises ``Busy`` where
         too many wait for theirs.
         """
@@ -203,14 +203,14 @@ class Library:
             await self._ctx.store.commit([Insert("media_reserved", (mxc.media_id,), b"", fields)])
         return mxc
 
-    async def reserved(self, mxc: Mxc) -> bool:
+    async def reserved(self, mxc: MxcUri) -> bool:
         """Whether an address waits for its file."""
         row = await self._ctx.store.get("media_reserved", (mxc.media_id,))
         return (
             row is not None and row.body != _FILLED and int(row.fields["until"] or 0) > self._ctx.clock.now()
         )
 
-    async def get(self, mxc: Mxc) -> Item | None:
+    async def get(self, mxc: MxcUri) -> Item | None:
         """A file if it is here. A row whose bytes a disk has lost is none, and that of a copy goes: it can be
         fetched again.
         """
@@ -226,7 +226,7 @@ class Library:
             return None
         return found
 
-    async def _find(self, mxc: Mxc) -> Item | None:
+    async def _find(self, mxc: MxcUri) -> Item | None:
         row = await self._ctx.store.get("media", (mxc.server, mxc.media_id))
         if row is None:
             return None
@@ -248,12 +248,12 @@ class Library:
         rows = scan_all(self._ctx.store, "media", equal=(server,) if server else ())
         return [_item(row) async for row in rows]
 
-    async def remove(self, mxc: Mxc) -> bool:
+    async def remove(self, mxc: MxcUri) -> bool:
         """Whether it was here. The bytes go with the last address that they have."""
         async with self._one:
             return await self._remove([mxc]) > 0
 
-    async def _remove(self, addresses: Sequence[Mxc]) -> int:
+    async def _remove(self, addresses: Sequence[MxcUri]) -> int:
         """How many of some files were here."""
         removed = 0
         for mxc in addresses:
@@ -314,11 +314,11 @@ class Library:
         async with self._one:
             return await self._remove(await self._unused("", size, 0)) > 0
 
-    async def _unused(self, server: str, size: int, files: int) -> list[Mxc]:
+    async def _unused(self, server: str, size: int, files: int) -> list[MxcUri]:
         """Copies, of one server or of any, of so many bytes and files, those unused for longest first."""
         index, equal = (("server", "used"), (server,)) if server else (("remote", "used"), (1,))
         rows = await self._ctx.store.scan("media", index=index, equal=equal, limit=_PAGE)
-        gone: list[Mxc] = []
+        gone: list[MxcUri] = []
         for row in rows:
             if (size <= 0 and files <= 0) or row.key[0] == self._server:
                 break
@@ -334,7 +334,7 @@ class Library:
         async for rows in pages(self._ctx.store, "media", index=("used",), upto=until, size=_PAGE):
             for row in rows:
                 if row.key[0] != self._server:
-                    await self.remove(Mxc(str(row.key[0]), str(row.key[1])))
+                    await self.remove(MxcUri(str(row.key[0]), str(row.key[1])))
         await self.quotas.sweep()
         await self._orphans()
 
@@ -370,7 +370,7 @@ def _row(item: Item, server: str) -> Insert:
 def _item(row: Row) -> Item:
     kept = orjson.loads(row.body)
     return Item(
-        mxc=Mxc(str(row.key[0]), str(row.key[1])),
+        mxc=MxcUri(str(row.key[0]), str(row.key[1])),
         blob=Blob(str(row.fields["digest"]), kept["size"]),
         type=kept["type"],
         name=kept["name"],

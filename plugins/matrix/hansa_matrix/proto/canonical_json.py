@@ -37,14 +37,14 @@ CLIENT_BODY = Limits(bytes=1024 * 1024, values=100_000)
 ERROR_ANSWER = Limits(bytes=64 * 1024)
 
 
-def decode(data: bytes, limits: Limits = DOCUMENT) -> Any:
+def loads_lenient(data: bytes, limits: Limits = DOCUMENT) -> Any:
     """JSON as it stands, of any depth that can be read (about 1,000): what is kept of it is checked piece by
     piece. Raises as ``hansa.model.bounded_json.read_json``.
     """
     return read_json(data, limits)
 
 
-def parse(data: bytes, limits: Limits = DOCUMENT, mended: int = MENDED_AT_ONCE) -> Any:
+def loads_json(data: bytes, limits: Limits = DOCUMENT, mended: int = MENDED_AT_ONCE) -> Any:
     """JSON as it stands, floats allowed. A part that cannot be read or nests too deep is ``UNREADABLE``,
     which is refused wherever a value of its place is checked: one bad event does not keep out the others of
     an answer. See ``hansa.model.lenient_json.read_parts``. Raises RemoteProtocolError.
@@ -53,7 +53,7 @@ def parse(data: bytes, limits: Limits = DOCUMENT, mended: int = MENDED_AT_ONCE) 
     return cut_deep(value, _ANSWER_DEPTH) if deeper(value, _ANSWER_DEPTH) else value
 
 
-def loads(data: bytes, limits: Limits = DOCUMENT) -> Any:
+def loads_canonical(data: bytes, limits: Limits = DOCUMENT) -> Any:
     """JSON of which every value has a canonical form. Raises RemoteProtocolError (M_NOT_JSON, M_BAD_JSON)."""
     value = read_json(data, limits)
     check_values(value)
@@ -114,7 +114,7 @@ def dumps(value: Any) -> bytes:
         raise RemoteProtocolError(f"no canonical form: {error}", code="M_BAD_JSON") from error
 
 
-def dumps_lax(value: Any) -> bytes:
+def dumps_legacy(value: Any) -> bytes:
     """The form that rooms up to version 5 hash, which is what ``canonicaljson`` makes: floats and integers of
     any size are let through there. Raises RemoteProtocolError for what is no JSON.
     """
@@ -129,6 +129,6 @@ def compact(data: bytes) -> bytes:
     return b"".join((data, b""))
 
 
-def canonical(version: RoomVersion) -> Callable[[Any], bytes]:
+def encoder_for(version: RoomVersion) -> Callable[[Any], bytes]:
     """The encoder of a room version."""
-    return dumps if version.strict_json else dumps_lax
+    return dumps if version.strict_json else dumps_legacy

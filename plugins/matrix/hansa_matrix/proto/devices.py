@@ -63,7 +63,7 @@ class DeviceListUpdate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToDevice:
+class ToDeviceEdu:
     """A message to devices: ``messages`` is by user and by device, where ``*`` are all of a user's."""
 
     sender: str
@@ -98,7 +98,7 @@ class UserDevices:
 
 def valid_device_id(value: object) -> bool:
     """A name of a device that may be kept: not empty, at most 255 bytes."""
-    return isinstance(value, str) and bool(value) and ids.fits(value)
+    return isinstance(value, str) and bool(value) and ids.fits_255_bytes(value)
 
 
 def device_keys(value: object, user: str, device_id: str) -> Mapping[str, Any] | None:
@@ -110,7 +110,7 @@ def device_keys(value: object, user: str, device_id: str) -> Mapping[str, Any] |
         return None
     if not all(isinstance(one, str) for one in algorithms) or not _signatures(value.get("signatures", {})):
         return None
-    return value if within(value, MAX_KEYS_SIZE) else None
+    return value if fits_object(value, MAX_KEYS_SIZE) else None
 
 
 def cross_signing_key(value: object, user: str, usage: str) -> Mapping[str, Any] | None:
@@ -122,23 +122,23 @@ def cross_signing_key(value: object, user: str, usage: str) -> Mapping[str, Any]
         return None
     if not _signatures(value.get("signatures", {})):
         return None
-    return value if within(value, MAX_KEYS_SIZE) else None
+    return value if fits_object(value, MAX_KEYS_SIZE) else None
 
 
 def one_time_key(key_id: object, value: object) -> str | None:
     """The algorithm of a one-time or fallback key ``ALGORITHM:ID``, None if it is none."""
-    if not isinstance(key_id, str) or not ids.fits(key_id):
+    if not isinstance(key_id, str) or not ids.fits_255_bytes(key_id):
         return None
     algorithm, colon, name = key_id.partition(":")
     if not algorithm or not colon or not name:
         return None
     signed = isinstance(value, dict) and isinstance(value.get("key"), str)
-    if not (isinstance(value, str) or signed) or not within(value, MAX_ONE_TIME_KEY):
+    if not (isinstance(value, str) or signed) or not fits_object(value, MAX_ONE_TIME_KEY):
         return None
     return algorithm
 
 
-def with_signatures(kept: Mapping[str, Any], signed: Mapping[str, Any], user: str) -> dict[str, Any] | None:
+def merge_signatures(kept: Mapping[str, Any], signed: Mapping[str, Any], user: str) -> dict[str, Any] | None:
     """Kept keys with somebody's signatures on the same keys; None if they are on something else."""
 
     def bare(keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,13 +169,13 @@ def parse_device_list(content: Mapping[str, Any], origin: str) -> DeviceListUpda
     return DeviceListUpdate(
         user=str(user),
         stream_id=int(stream_id),  # type: ignore[arg-type]
-        device=Device(device_id=str(device_id), keys=keys, name=shortened(name)),
+        device=Device(device_id=str(device_id), keys=keys, name=truncate_name(name)),
         previous=tuple(previous),
         deleted=deleted is True,
     )
 
 
-def parse_to_device(content: Mapping[str, Any], origin: str) -> ToDevice | None:
+def parse_to_device(content: Mapping[str, Any], origin: str) -> ToDeviceEdu | None:
     """The content of ``m.direct_to_device``; None if it is malformed or of another server's user."""
     sender, kind, message_id = content.get("sender"), content.get("type"), content.get("message_id")
     messages = content.get("messages")
@@ -184,13 +184,13 @@ def parse_to_device(content: Mapping[str, Any], origin: str) -> ToDevice | None:
     if not isinstance(messages, dict) or len(messages) > _MOST_USERS:
         return None
     for user, devices in messages.items():
-        if not ids.valid_user_id(user) or not isinstance(devices, dict) or len(devices) > MAX_DEVICES:
+        if not ids.is_valid_user_id(user) or not isinstance(devices, dict) or len(devices) > MAX_DEVICES:
             return None
         if not all(valid_device_id(d) and isinstance(c, dict) for d, c in devices.items()):
             return None
-    if not within(messages, 4 * MAX_MESSAGE_SIZE):
+    if not fits_object(messages, 4 * MAX_MESSAGE_SIZE):
         return None
-    return ToDevice(sender=str(sender), type=str(kind), message_id=str(message_id), messages=messages)
+    return ToDeviceEdu(sender=str(sender), type=str(kind), message_id=str(message_id), messages=messages)
 
 
 def parse_signing_keys(content: Mapping[str, Any], origin: str) -> SigningKeyUpdate | None:
@@ -225,7 +225,7 @@ def _devices(listed: list[Any], user: str) -> Iterator[Device]:
             continue
         keys = device_keys(one.get("keys"), user, str(device_id))
         if keys is not None:
-            name = shortened(one.get("device_display_name"))
+            name = truncate_name(one.get("device_display_name"))
             yield Device(device_id=str(device_id), keys=keys, name=name)
 
 
@@ -250,7 +250,7 @@ def device_list_edu(update: DeviceListUpdate) -> dict[str, Any]:
     return {"edu_type": DEVICE_LIST, "content": content}
 
 
-def to_device_edu(message: ToDevice) -> dict[str, Any]:
+def to_device_edu(message: ToDeviceEdu) -> dict[str, Any]:
     """As it is sent."""
     content = {
         "sender": message.sender,
@@ -267,13 +267,13 @@ def signing_keys_edu(update: SigningKeyUpdate) -> dict[str, Any]:
     return {"edu_type": SIGNING_KEYS, "content": {"user_id": update.user, **keys}}
 
 
-def shortened(name: object) -> str:
+def truncate_name(name: object) -> str:
     """A device's name as it may be kept; empty if it has none."""
     return name[:100] if isinstance(name, str) else ""
 
 
 def _of(user: object, origin: str) -> bool:
-    return isinstance(user, str) and ids.valid_user_id(user) and ids.domain_of(user) == origin
+    return isinstance(user, str) and ids.is_valid_user_id(user) and ids.domain_of(user) == origin
 
 
 def _stream_id(value: object) -> bool:
@@ -290,7 +290,7 @@ def _signatures(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())
 
 
-def within(value: object, size: int) -> bool:
+def fits_object(value: object, size: int) -> bool:
     """Whether a value can be kept: of a depth that can be read again, and in ``size`` bytes."""
     try:
         check_depth(value)

@@ -54,7 +54,7 @@ class PresenceEdu:
 def parse_typing(content: Mapping[str, Any], origin: str) -> TypingEdu | None:
     """The content of ``m.typing``; None if it is malformed or of another server's user."""
     room_id, user, typing = content.get("room_id"), content.get("user_id"), content.get("typing")
-    if not ids.valid_room_id(room_id) or not _of(user, origin) or not isinstance(typing, bool):
+    if not ids.is_valid_room_id(room_id) or not _of(user, origin) or not isinstance(typing, bool):
         return None
     return TypingEdu(room_id=str(room_id), user=str(user), typing=typing)
 
@@ -64,7 +64,7 @@ def parse_receipts(content: Mapping[str, Any], origin: str) -> Iterator[ReceiptE
     another's. Private ones never cross.
     """
     for room_id, kinds in islice(content.items(), _MOST_ROOMS):
-        read = kinds.get("m.read") if isinstance(kinds, dict) and ids.valid_room_id(room_id) else None
+        read = kinds.get("m.read") if isinstance(kinds, dict) and ids.is_valid_room_id(room_id) else None
         if not isinstance(read, dict):
             yield None
             continue
@@ -76,7 +76,7 @@ def _receipt(room_id: str, user: str, entry: object) -> ReceiptEdu | None:
     if not isinstance(entry, dict):
         return None
     named, data = entry.get("event_ids"), entry.get("data")
-    if not isinstance(named, list) or len(named) != 1 or not ids.valid_event_id(named[0]):
+    if not isinstance(named, list) or len(named) != 1 or not ids.is_valid_event_id(named[0]):
         return None
     fields = data if isinstance(data, dict) else {}
     ts, thread = fields.get("ts"), fields.get("thread_id", "")
@@ -116,7 +116,7 @@ def _said_of(one: PresenceEdu) -> dict[str, Any]:
 
 
 def _of(user: object, origin: str) -> bool:
-    return isinstance(user, str) and ids.valid_user_id(user) and ids.domain_of(user) == origin
+    return isinstance(user, str) and ids.is_valid_user_id(user) and ids.domain_of(user) == origin
 
 
 def typing_edu(typing: TypingEdu) -> dict[str, Any]:

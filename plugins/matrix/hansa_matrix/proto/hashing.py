@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from hansa_matrix.proto.canonical_json import canonical
+from hansa_matrix.proto.canonical_json import encoder_for
 from hansa_matrix.proto.redact import redact
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.signing import decode64
@@ -28,7 +28,7 @@ def hash_matches(event: Mapping[str, Any], version: RoomVersion) -> bool:
 
 def _content_digest(event: Mapping[str, Any], version: RoomVersion) -> bytes:
     hashed = {key: value for key, value in event.items() if key not in _NOT_HASHED}
-    return sha256(canonical(version)(hashed)).digest()
+    return sha256(encoder_for(version)(hashed)).digest()
 
 
 def _reference_digest(event: Mapping[str, Any], version: RoomVersion) -> bytes:
@@ -36,7 +36,7 @@ def _reference_digest(event: Mapping[str, Any], version: RoomVersion) -> bytes:
     bare.pop("signatures", None)
     if not version.named_event_ids:
         bare.pop("event_id", None)
-    return sha256(canonical(version)(bare)).digest()
+    return sha256(encoder_for(version)(bare)).digest()
 
 
 def reference_hash(event: Mapping[str, Any], version: RoomVersion) -> str:

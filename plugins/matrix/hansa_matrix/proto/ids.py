@@ -61,7 +61,7 @@ def parse_server_name(name: str) -> ServerName:
     )
 
 
-def valid_server_name(name: object) -> bool:
+def is_valid_server_name(name: object) -> bool:
     """True for what ``parse_server_name`` takes."""
     return isinstance(name, str) and len(name) <= _LONGEST_NAME and _valid_server_name(name)
 
@@ -76,7 +76,7 @@ def _valid_server_name(name: str) -> bool:
     return True
 
 
-def fits(value: str) -> bool:
+def fits_255_bytes(value: str) -> bool:
     """True within 255 bytes of UTF-8."""
     return len(value) <= MAX_BYTES and len(value.encode(errors="replace")) <= MAX_BYTES
 
@@ -86,35 +86,41 @@ def domain_of(identifier: str) -> str:
     return identifier.partition(":")[2]
 
 
-def valid_user_id(value: object) -> bool:
+def is_valid_user_id(value: object) -> bool:
     """A user id, historical localparts included: any text but ``:`` and NUL, even none."""
-    return isinstance(value, str) and fits(value) and user_id_of_any_size(value)
+    return isinstance(value, str) and fits_255_bytes(value) and is_user_id_any_length(value)
 
 
-def user_id_of_any_size(value: str) -> bool:
+def is_user_id_any_length(value: str) -> bool:
     """A user id that may have over 255 bytes, as the sender of an event that is kept to be rejected."""
     local, colon, domain = value[1:].partition(":")
-    return value[:1] == "@" and bool(colon) and "\0" not in local and valid_server_name(domain)
+    return value[:1] == "@" and bool(colon) and "\0" not in local and is_valid_server_name(domain)
 
 
-def valid_room_id(value: object) -> bool:
+def is_valid_room_id(value: object) -> bool:
     """A room id: ``!`` and something, with or without a domain."""
-    return isinstance(value, str) and len(value) > 1 and value[0] == "!" and fits(value) and "\0" not in value
+    return (
+        isinstance(value, str)
+        and len(value) > 1
+        and value[0] == "!"
+        and fits_255_bytes(value)
+        and "\0" not in value
+    )
 
 
-def valid_event_id(value: object) -> bool:
+def is_valid_event_id(value: object) -> bool:
     """An event id: ``$`` and a hash, or up to version 2 any text and a domain."""
-    return isinstance(value, str) and len(value) > 1 and value[0] == "$" and fits(value)
+    return isinstance(value, str) and len(value) > 1 and value[0] == "$" and fits_255_bytes(value)
 
 
-def valid_alias(value: object) -> bool:
+def is_valid_alias(value: object) -> bool:
     """A room alias."""
-    if not isinstance(value, str) or not value.startswith("#") or not fits(value):
+    if not isinstance(value, str) or not value.startswith("#") or not fits_255_bytes(value):
         return False
     local, colon, domain = value[1:].partition(":")
-    return bool(local and colon) and "\0" not in local and valid_server_name(domain)
+    return bool(local and colon) and "\0" not in local and is_valid_server_name(domain)
 
 
-def valid_key_id(value: object) -> bool:
+def is_valid_key_id(value: object) -> bool:
     """An ed25519 key id."""
-    return isinstance(value, str) and fits(value) and _KEY_ID.fullmatch(value) is not None
+    return isinstance(value, str) and fits_255_bytes(value) and _KEY_ID.fullmatch(value) is not None

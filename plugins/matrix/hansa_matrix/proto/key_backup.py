@@ -24,7 +24,9 @@ def valid_key(data: object) -> bool:
 
 def valid_place(room_id: object, session_id: object) -> bool:
     """Whether a key may be of a room and a session."""
-    return ids.valid_room_id(room_id) and isinstance(session_id, str) and 0 < len(session_id.encode()) <= 255
+    return (
+        ids.is_valid_room_id(room_id) and isinstance(session_id, str) and 0 < len(session_id.encode()) <= 255
+    )
 
 
 def better(data: Mapping[str, Any], known: Mapping[str, Any]) -> bool:

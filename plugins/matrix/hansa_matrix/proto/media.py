@@ -37,7 +37,7 @@ _MOST_METADATA = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Mxc:
+class MxcUri:
     """A file by the server that has it and its id there: ``mxc://SERVER/ID``."""
 
     server: str
@@ -52,12 +52,12 @@ def valid_media_id(value: object) -> bool:
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
-def parse_mxc(text: str) -> Mxc | None:
+def parse_mxc(text: str) -> MxcUri | None:
     """A ``mxc://`` address, None if it is none."""
     server, slash, media_id = text.removeprefix("mxc://").partition("/")
-    if not text.startswith("mxc://") or not slash or not ids.valid_server_name(server):
+    if not text.startswith("mxc://") or not slash or not ids.is_valid_server_name(server):
         return None
-    return Mxc(server, media_id) if valid_media_id(media_id) else None
+    return MxcUri(server, media_id) if valid_media_id(media_id) else None
 
 
 def media_type(value: object) -> str:
@@ -107,18 +107,18 @@ def file_name(disposition: object) -> str:
     message = Message()
     message["Content-Disposition"] = text.replace("\r", " ").replace("\n", " ")
     try:
-        return plain_name(message.get_filename(""))
+        return sanitise_name(message.get_filename(""))
     except (LookupError, TypeError, ValueError):  # parameters in parts that contradict each other
         return ""
 
 
-def plain_name(name: str) -> str:
+def sanitise_name(name: str) -> str:
     """A file's name that can be shown and saved under."""
     shown = "".join(c for c in name.replace("\\", "/").rpartition("/")[2] if c.isprintable())
     return shown[:255]
 
 
-def disposition(content_type: str, name: str) -> str:
+def content_disposition(content_type: str, name: str) -> str:
     """How a browser is to take a file: nothing that it might run is shown in a page."""
     how = "inline" if content_type in INLINE else "attachment"
     if not name:
@@ -128,21 +128,21 @@ def disposition(content_type: str, name: str) -> str:
     return str(message["Content-Disposition"])
 
 
-def before_file(boundary: str, content_type: str, name: str) -> bytes:
+def multipart_head(boundary: str, content_type: str, name: str) -> bytes:
     """All that comes before the bytes of the file."""
-    how = disposition(media_type(content_type), name)
+    how = content_disposition(media_type(content_type), name)
     return (
         f"--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}\r\n--{boundary}\r\n"
         f"Content-Type: {content_type}\r\nContent-Disposition: {how}\r\n\r\n"
     ).encode()
 
 
-def after_file(boundary: str) -> bytes:
+def multipart_tail(boundary: str) -> bytes:
     """All that comes after them."""
     return f"\r\n--{boundary}--\r\n".encode()
 
 
-class FileInParts:
+class MultipartFileReader:
     """Reads a ``multipart/mixed`` answer as it comes. Raises RemoteProtocolError for any other."""
 
     def __init__(self, content_type: str) -> None:

@@ -15,7 +15,7 @@ import orjson
 from hansa.model.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical_json import canonical, check_lax_values, check_values, compact
+from hansa_matrix.proto.canonical_json import check_lax_values, check_values, compact, encoder_for
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import content_hash, event_id, event_id_of, hash_matches, reference_hash
 from hansa_matrix.proto.redact import redact
@@ -28,37 +28,37 @@ MAX_PREV = 20
 MAX_AUTH = 10
 _MAX_INT = 2**53 - 1
 #: What is not kept of what a peer says of an event; of an ``event_id`` only where it is a hash.
-NOT_KEPT = frozenset({"event_id", "unsigned"})
+STRIPPED_ON_RECEIPT = frozenset({"event_id", "unsigned"})
 
 
-def _bad(reason: str) -> RemoteProtocolError:
+def _malformed(reason: str) -> RemoteProtocolError:
     return RemoteProtocolError(reason, code="M_BAD_JSON")
 
 
 def _text(raw: Mapping[str, Any], name: str, version: RoomVersion) -> str:
     value = raw.get(name)
     if not isinstance(value, str):
-        raise _bad(f"{name} is not a string")
+        raise _malformed(f"{name} is not a string")
     size = len(value.encode(errors="surrogatepass")) if version.strict_byte_limits else len(value)
     if size > ids.MAX_BYTES:
-        raise _bad(f"{name} is longer than {ids.MAX_BYTES}")
+        raise _malformed(f"{name} is longer than {ids.MAX_BYTES}")
     return value
 
 
 def _refs(raw: Mapping[str, Any], name: str, most: int | None, version: RoomVersion) -> None:
     value = raw.get(name)
-    if not isinstance(value, list) or not cites(value, version):
-        raise _bad(f"{name} is not a list of event ids")
+    if not isinstance(value, list) or not is_reference_list(value, version):
+        raise _malformed(f"{name} is not a list of event ids")
     if most is not None and len(value) > most:
-        raise _bad(f"event has {len(value)} {name}, at most {most}")
+        raise _malformed(f"event has {len(value)} {name}, at most {most}")
 
 
-def cites(references: Sequence[object], version: RoomVersion) -> bool:
+def is_reference_list(references: Sequence[object], version: RoomVersion) -> bool:
     """True if all are references to events as that version writes them."""
-    return all(ids.valid_event_id(_cited(one, version)) for one in references)
+    return all(ids.is_valid_event_id(_reference_id(one, version)) for one in references)
 
 
-def _cited(one: object, version: RoomVersion) -> object:
+def _reference_id(one: object, version: RoomVersion) -> object:
     """The event id of one reference: itself, or the first of a pair with hashes (versions 1 and 2)."""
     if not version.named_event_ids:
         return one
@@ -72,17 +72,17 @@ def reference(pdu: Pdu, version: RoomVersion) -> Any:
     return [pdu.event_id, {"sha256": reference_hash(pdu.raw, version)}]
 
 
-def _named(value: object) -> str:
+def _given_event_id(value: object) -> str:
     """An event id that an event gives itself. Raises RemoteProtocolError."""
-    if not ids.valid_event_id(value) or not ids.valid_server_name(ids.domain_of(str(value))):
-        raise _bad("event_id is not an event id with a domain")
+    if not ids.is_valid_event_id(value) or not ids.is_valid_server_name(ids.domain_of(str(value))):
+        raise _malformed("event_id is not an event id with a domain")
     return str(value)
 
 
 def _integer(raw: Mapping[str, Any], name: str, least: int) -> int:
     value = raw.get(name)
     if type(value) is not int or not least <= value <= _MAX_INT:
-        raise _bad(f"{name} is not an integer in range")
+        raise _malformed(f"{name} is not an integer in range")
     return value
 
 
@@ -93,33 +93,33 @@ def parse(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
     limit on ``prev_events`` and ``auth_events``, as history that is paged back may exceed it.
     """
     if not isinstance(obj, dict):
-        raise _bad("an event is not an object")
-    raw = {key: value for key, value in obj.items() if key not in NOT_KEPT}
+        raise _malformed("an event is not an object")
+    raw = {key: value for key, value in obj.items() if key not in STRIPPED_ON_RECEIPT}
     (check_values if version.strict_json else check_lax_values)(raw)
     if version.named_event_ids:
-        raw["event_id"] = _named(obj.get("event_id"))
+        raw["event_id"] = _given_event_id(obj.get("event_id"))
     type_ = _text(raw, "type", version)
     sender = _text(raw, "sender", version)
-    if not ids.user_id_of_any_size(sender):
-        raise _bad("sender is not a user id")
+    if not ids.is_user_id_any_length(sender):
+        raise _malformed("sender is not a user id")
     state_key = _text(raw, "state_key", version) if "state_key" in raw else None
     create = type_ == "m.room.create" and state_key == ""
     if not isinstance(raw.get("content"), dict):
-        raise _bad("content is not an object")
+        raise _malformed("content is not an object")
     if not isinstance(raw.get("hashes"), dict) or not isinstance(raw.get("signatures"), dict):
-        raise _bad("hashes or signatures are not objects")
+        raise _malformed("hashes or signatures are not objects")
     if version.hashed_room_id and create:
         if "room_id" in raw:
-            raise _bad("a create event of this room version has no room_id")
-    elif not ids.valid_room_id(_text(raw, "room_id", version)):
-        raise _bad("room_id is not a room id")
+            raise _malformed("a create event of this room version has no room_id")
+    elif not ids.is_valid_room_id(_text(raw, "room_id", version)):
+        raise _malformed("room_id is not a room id")
     _refs(raw, "prev_events", MAX_PREV if bounded else None, version)
     _refs(raw, "auth_events", MAX_AUTH if bounded else None, version)
     _integer(raw, "depth", 0)
     _integer(raw, "origin_server_ts", -_MAX_INT)
-    wire = compact(canonical(version)(raw))
+    wire = compact(encoder_for(version)(raw))
     if len(wire) > MAX_PDU:
-        raise _bad(f"event has {len(wire)} bytes, at most {MAX_PDU}")
+        raise _malformed(f"event has {len(wire)} bytes, at most {MAX_PDU}")
     if version.named_event_ids:
         return _made(event_id(raw, version), raw, wire, version)
     # The id is a hash of what the signatures cover: encoded once for both.
@@ -132,7 +132,10 @@ def oversized(obj: object, version: RoomVersion) -> bool:
     if not isinstance(obj, dict):
         return False
     try:
-        return len(canonical(version)({k: v for k, v in obj.items() if k not in NOT_KEPT})) > MAX_PDU
+        return (
+            len(encoder_for(version)({k: v for k, v in obj.items() if k not in STRIPPED_ON_RECEIPT}))
+            > MAX_PDU
+        )
     except (RemoteProtocolError, TypeError, ValueError):
         return False
 
@@ -144,10 +147,10 @@ def from_wire(known_id: str, wire: bytes, version: RoomVersion) -> Pdu:
 
 def from_raw(raw: Mapping[str, Any], version: RoomVersion) -> Pdu:
     """A ``Pdu`` of an event that we built ourselves."""
-    return _made(event_id(raw, version), raw, compact(canonical(version)(raw)), version)
+    return _made(event_id(raw, version), raw, compact(encoder_for(version)(raw)), version)
 
 
-def with_raw(pdu: Pdu, raw: Mapping[str, Any], wire: bytes) -> Pdu:
+def replace_signatures(pdu: Pdu, raw: Mapping[str, Any], wire: bytes) -> Pdu:
     """The same event with other signatures, which is what ``raw`` and ``wire`` may differ in."""
     return replace(pdu, raw=raw, wire=wire)
 
@@ -179,7 +182,7 @@ def _ids(references: Sequence[Any], version: RoomVersion) -> tuple[str, ...]:
     return tuple(one[0] for one in references) if version.named_event_ids else tuple(references)
 
 
-def checked_hash(pdu: Pdu, version: RoomVersion) -> Pdu:
+def check_content_hash(pdu: Pdu, version: RoomVersion) -> Pdu:
     """Receipt check 3: the event, or its redacted copy (of the same id) if the content hash is wrong."""
     return pdu if hash_matches(pdu.raw, version) else redacted(pdu, version)
 
@@ -187,7 +190,7 @@ def checked_hash(pdu: Pdu, version: RoomVersion) -> Pdu:
 def redacted(pdu: Pdu, version: RoomVersion) -> Pdu:
     """The redacted copy of an event, of the same id."""
     bare = redact(pdu.raw, version)
-    return _made(pdu.event_id, bare, compact(canonical(version)(bare)), version)
+    return _made(pdu.event_id, bare, compact(encoder_for(version)(bare)), version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,10 +231,10 @@ def key_ids(pdu: Pdu, servers: Iterable[str]) -> set[tuple[str, str]]:
 @lru_cache(maxsize=1024)
 def _published(key_id: str) -> bool:
     """Whether a server may publish such a key: that of a policy server stands in the room's state (K-6)."""
-    return ids.valid_key_id(key_id) and key_id != "ed25519:policy_server"
+    return ids.is_valid_key_id(key_id) and key_id != "ed25519:policy_server"
 
 
-def needed_at(pdu: Pdu, version: RoomVersion) -> int:
+def key_valid_at(pdu: Pdu, version: RoomVersion) -> int:
     """When (ms) a key must have been valid to have signed an event; 0 where any time does."""
     return pdu.origin_server_ts if version.key_validity else 0
 
@@ -249,10 +252,10 @@ class Signers(NamedTuple):
 def signers(pdu: Pdu, version: RoomVersion) -> Signers:
     """What receipt check 2 needs to know of the signatures of an event."""
     servers = required_servers(pdu, version)
-    return Signers(servers, key_ids(pdu, servers), needed_at(pdu, version))
+    return Signers(servers, key_ids(pdu, servers), key_valid_at(pdu, version))
 
 
-def unsigned_by(
+def signature_problem(
     pdu: Pdu, version: RoomVersion, keys: KeyOf, verify: Verifier, servers: Collection[str] | None = None
 ) -> str | None:
     """Receipt check 2: why the signatures do not do, or None if they do.
@@ -275,7 +278,7 @@ def unsigned_by(
     return None
 
 
-def finish(
+def hash_and_sign(
     draft: Mapping[str, Any], version: RoomVersion, server: str, sign: tuple[str, Callable[[bytes], str]]
 ) -> Pdu:
     """Hash and sign an event of our own. ``sign`` is ``(key id, function)``. Raises RemoteProtocolError
@@ -287,16 +290,16 @@ def finish(
     raw = with_signature(hashed, server, key_id, signer(signable))
     # As in ``parse``: the id is a hash of what the signature covers.
     known_id = event_id(raw, version) if version.named_event_ids else event_id_of(signable, version)
-    pdu = _made(known_id, raw, compact(canonical(version)(raw)), version)
+    pdu = _made(known_id, raw, compact(encoder_for(version)(raw)), version)
     if len(pdu.wire) > MAX_PDU - 1024:
         raise RemoteProtocolError("the event is too large", hint=413, code="M_TOO_LARGE")
     return pdu
 
 
-def countersigned(
+def add_signature(
     pdu: Pdu, version: RoomVersion, server: str, sign: tuple[str, Callable[[bytes], str]]
 ) -> Pdu:
     """The same event with our signature added."""
     key_id, signer = sign
     raw = with_signature(pdu.raw, server, key_id, signer(event_signable(pdu.raw, version)))
-    return _made(pdu.event_id, raw, compact(canonical(version)(raw)), version)
+    return _made(pdu.event_id, raw, compact(encoder_for(version)(raw)), version)

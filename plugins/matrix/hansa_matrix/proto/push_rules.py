@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from hansa_matrix.proto.auth_rules.levels import Levels
+from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.globs import finds, is_glob, matches, of_words
 
@@ -116,17 +116,17 @@ def default_rules(user: str) -> dict[str, list[dict[str, Any]]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
+class PushContext:
     """Who is asked about, what they are called in the room, how many are in it, and its levels."""
 
     user: str
     name: str
     members: int
-    levels: Levels
+    levels: PowerLevels
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class PushDecision:
     """Whether an event is told of, and as one that matters more; and the actions of the rule that says so."""
 
     notify: bool = False
@@ -134,7 +134,7 @@ class Judgement:
     actions: tuple[Any, ...] = field(default=(), compare=False)
 
 
-def judge(rules: Mapping[str, Any], pdu: Pdu, situation: Situation) -> Judgement:
+def evaluate(rules: Mapping[str, Any], pdu: Pdu, situation: PushContext) -> PushDecision:
     """The first enabled rule that fits decides; none that fits tells of nothing."""
     for kind in KINDS:
         for rule in rules.get(kind, ()):
@@ -142,19 +142,19 @@ def judge(rules: Mapping[str, Any], pdu: Pdu, situation: Situation) -> Judgement
                 continue
             if rule.get("rule_id") in _BEFORE_MENTIONS and _MENTIONS in pdu.content:
                 continue
-            if _fits(kind, rule, pdu, situation):
-                return _judgement(rule.get("actions", ()))
-    return Judgement()
+            if _rule_matches(kind, rule, pdu, situation):
+                return _decision_of(rule.get("actions", ()))
+    return PushDecision()
 
 
-def _judgement(actions: Sequence[Any]) -> Judgement:
+def _decision_of(actions: Sequence[Any]) -> PushDecision:
     notify = "notify" in actions
     tweaks = (one for one in actions if isinstance(one, dict) and one.get("set_tweak") == "highlight")
     highlight = any(one.get("value", True) is not False for one in tweaks)
-    return Judgement(notify=notify, highlight=notify and highlight, actions=tuple(actions))
+    return PushDecision(notify=notify, highlight=notify and highlight, actions=tuple(actions))
 
 
-def _fits(kind: str, rule: Mapping[str, Any], pdu: Pdu, situation: Situation) -> bool:
+def _rule_matches(kind: str, rule: Mapping[str, Any], pdu: Pdu, situation: PushContext) -> bool:
     if kind == "room":
         return bool(rule.get("rule_id") == pdu.room_id)
     if kind == "sender":
@@ -163,10 +163,10 @@ def _fits(kind: str, rule: Mapping[str, Any], pdu: Pdu, situation: Situation) ->
         pattern, body = rule.get("pattern"), pdu.content.get("body")
         return isinstance(pattern, str) and isinstance(body, str) and _within(pattern, body)
     conditions = rule.get("conditions", ())
-    return all(isinstance(one, dict) and _holds(one, pdu, situation) for one in conditions)
+    return all(isinstance(one, dict) and _condition_matches(one, pdu, situation) for one in conditions)
 
 
-def _holds(condition: Mapping[str, Any], pdu: Pdu, situation: Situation) -> bool:
+def _condition_matches(condition: Mapping[str, Any], pdu: Pdu, situation: PushContext) -> bool:
     kind, key = condition.get("kind"), condition.get("key")
     match kind:
         case "event_match":
@@ -183,9 +183,9 @@ def _holds(condition: Mapping[str, Any], pdu: Pdu, situation: Situation) -> bool
             body = pdu.content.get("body")
             return bool(situation.name) and isinstance(body, str) and _word(situation.name, _cut(body))
         case "room_member_count":
-            return _counts(condition.get("is"), situation.members)
+            return _member_count_matches(condition.get("is"), situation.members)
         case "sender_notification_permission":
-            return _may(key, pdu.sender, situation.levels)
+            return _can_notify(key, pdu.sender, situation.levels)
         case _:
             return False
 
@@ -264,7 +264,7 @@ def _word(word: str, text: str) -> bool:
     return False
 
 
-def _counts(wanted: object, members: int) -> bool:
+def _member_count_matches(wanted: object, members: int) -> bool:
     match = _COUNT.fullmatch(wanted) if isinstance(wanted, str) else None
     if match is None:
         return False
@@ -277,7 +277,7 @@ def _counts(wanted: object, members: int) -> bool:
     }.get(match[1] or "==", members == number)
 
 
-def _may(key: object, sender: str, levels: Levels) -> bool:
+def _can_notify(key: object, sender: str, levels: PowerLevels) -> bool:
     return isinstance(key, str) and levels.user(sender) >= levels.notification(key)
 
 

@@ -9,11 +9,19 @@ from typing import Any
 from hansa.model.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.auth_rules.rules import check_own
+from hansa_matrix.proto.auth_rules.rules import check_auth_events
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, CREATE_KEY
 from hansa_matrix.proto.canonical_json import check_depth, check_values
 from hansa_matrix.proto.event import MAX_DEPTH, Pdu, StateKey
-from hansa_matrix.proto.pdu import MAX_AUTH, MAX_PREV, NOT_KEPT, cites, from_raw, parse, required_servers
+from hansa_matrix.proto.pdu import (
+    MAX_AUTH,
+    MAX_PREV,
+    STRIPPED_ON_RECEIPT,
+    from_raw,
+    is_reference_list,
+    parse,
+    required_servers,
+)
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.signing import signatures_of
 from hansa_matrix.proto.state_content import room_version
@@ -32,7 +40,7 @@ _STEPS = frozenset(
 )
 
 
-def check_template(
+def parse_make_join(
     answer: object, room_id: str, user_id: str, membership: str, version: RoomVersion
 ) -> dict[str, Any]:
     """The event to complete out of a make_join or make_leave answer. Raises RemoteProtocolError if it is
@@ -49,7 +57,7 @@ def check_template(
         raise RemoteProtocolError(f"the template is not a {membership}")
     for name, most in (("prev_events", MAX_PREV), ("auth_events", MAX_AUTH)):
         refs = event.get(name)
-        if not isinstance(refs, list) or len(refs) > most or not cites(refs, version):
+        if not isinstance(refs, list) or len(refs) > most or not is_reference_list(refs, version):
             raise RemoteProtocolError(f"the template's {name} must be a list of event IDs")
     if type(event.get("depth")) is not int or event["depth"] < 0:
         raise RemoteProtocolError("the template's depth must be an integer of at least 0")
@@ -60,7 +68,7 @@ def check_template(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JoinAnswer:
+class SendJoinResponse:
     """A send_join answer, every event through check 1; ``dropped`` did not pass it, or are state twice."""
 
     state: tuple[Pdu, ...]
@@ -72,7 +80,7 @@ class JoinAnswer:
     event: Mapping[str, Any] | None = None
 
 
-class JoinReader:
+class SendJoinReader:
     """Reads a send_join answer as its members come, and keeps what a join needs of it, packed. A create event
     of another room version and a second one end the reading at once. So does an answer that is mostly no
     state of the room.
@@ -95,7 +103,7 @@ class JoinReader:
     def take(self, name: str, values: list[Any]) -> None:
         """Some members of the array ``name``, one of ``JOIN_ARRAYS``. Raises RemoteProtocolError."""
         if name == "servers_in_room":
-            named = [one for one in values if ids.valid_server_name(one)]
+            named = [one for one in values if ids.is_valid_server_name(one)]
             self._servers += named[: _MAX_SERVERS - len(self._servers)]
             return
         self._count += len(values)
@@ -153,7 +161,7 @@ class JoinReader:
         if self._create is None:
             if room_version(pdu.content) != self._version.id:
                 raise RemoteProtocolError("the create event is of another room version")
-            reject = check_own(pdu, (), self._version)
+            reject = check_auth_events(pdu, (), self._version)
             if reject is not None:  # nothing of such a room could be judged
                 raise RemoteProtocolError(f"the create event breaks the rules: {reject.reason}")
             self._create = pdu
@@ -164,7 +172,7 @@ class JoinReader:
         self._chain[id(pdu)] = pdu
         return not again
 
-    def finished(self, rest: object) -> JoinAnswer:
+    def finished(self, rest: object) -> SendJoinResponse:
         """The answer, of which ``rest`` is what is in no such array. Raises RemoteProtocolError unless there
         is exactly one create event.
         """
@@ -175,7 +183,7 @@ class JoinReader:
         if self._create is None:
             raise RemoteProtocolError("the room's state has no create event")
         event = rest.get("event")
-        return JoinAnswer(
+        return SendJoinResponse(
             state=tuple(self._state.values()),
             chain=tuple(self._chain.values()),
             create=self._create,
@@ -185,9 +193,9 @@ class JoinReader:
         )
 
 
-def check_answer(answer: object, room_id: str, version: RoomVersion) -> JoinAnswer:
-    """Parse a send_join answer that is there whole. Raises RemoteProtocolError as ``JoinReader``."""
-    reader = JoinReader(room_id, version)
+def parse_send_join(answer: object, room_id: str, version: RoomVersion) -> SendJoinResponse:
+    """Parse a send_join answer that is there whole. Raises RemoteProtocolError as ``SendJoinReader``."""
+    reader = SendJoinReader(room_id, version)
     if isinstance(answer, dict):
         for name in JOIN_ARRAYS:
             if isinstance(answer.get(name), list):
@@ -198,7 +206,9 @@ def check_answer(answer: object, room_id: str, version: RoomVersion) -> JoinAnsw
 def _same(one: Any, raw: Mapping[str, Any]) -> bool:
     """Whether parsing ``one`` would give ``raw``."""
     more = one.keys() - raw.keys()
-    return more <= NOT_KEPT and all(name in one and one[name] == value for name, value in raw.items())
+    return more <= STRIPPED_ON_RECEIPT and all(
+        name in one and one[name] == value for name, value in raw.items()
+    )
 
 
 def _mark(raw: object) -> str:
@@ -208,7 +218,7 @@ def _mark(raw: object) -> str:
     return mark if isinstance(mark, str) else ""
 
 
-def joined(join: Pdu, came: Mapping[str, Any] | None, version: RoomVersion) -> Pdu:
+def with_returned_signatures(join: Pdu, came: Mapping[str, Any] | None, version: RoomVersion) -> Pdu:
     """Our join as it came back, with the signature of the server that authorised it, which a restricted
     room's needs. Raises RemoteProtocolError if another event came back (J-5).
     """
@@ -221,7 +231,7 @@ def joined(join: Pdu, came: Mapping[str, Any] | None, version: RoomVersion) -> P
     return from_raw({**join.raw, "signatures": {**join.raw["signatures"], **added}}, version)
 
 
-def check_shown(state: Sequence[object], invite: Pdu, version: RoomVersion) -> None:
+def check_stripped_state(state: Sequence[object], invite: Pdu, version: RoomVersion) -> None:
     """The state that goes along with an invite: events of some shape, and where the room's id is made of its
     create event, that event among well-formed ones. Raises RemoteProtocolError (400).
 
@@ -253,11 +263,11 @@ def check_shown(state: Sequence[object], invite: Pdu, version: RoomVersion) -> N
 def _is_stripped(event: Mapping[str, Any]) -> bool:
     """Whether an event has all that a stripped one has."""
     named = (event.get(name) for name in ("type", "state_key"))
-    whose = ids.valid_user_id(event.get("sender"))
+    whose = ids.is_valid_user_id(event.get("sender"))
     return whose and all(isinstance(one, str) for one in named) and isinstance(event.get("content"), dict)
 
 
-def senders_of(state: Sequence[object]) -> frozenset[str]:
+def servers_of(state: Sequence[object]) -> frozenset[str]:
     """The servers whose people the shown state of a room is by."""
     senders = (one.get("sender") for one in state if isinstance(one, dict))
-    return frozenset(ids.domain_of(s) for s in senders if isinstance(s, str) and ids.valid_user_id(s))
+    return frozenset(ids.domain_of(s) for s in senders if isinstance(s, str) and ids.is_valid_user_id(s))

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
-from hansa_matrix.proto.canonical_json import canonical, dumps
+from hansa_matrix.proto.canonical_json import dumps, encoder_for
 from hansa_matrix.proto.redact import redact
 from hansa_matrix.proto.room_versions import RoomVersion
 
@@ -41,7 +41,7 @@ def event_signable(event: Mapping[str, Any], version: RoomVersion) -> bytes:
     bare = redact(event, version)
     if not version.named_event_ids:
         bare.pop("event_id", None)
-    return canonical(version)({key: one for key, one in bare.items() if key != "signatures"})
+    return encoder_for(version)({key: one for key, one in bare.items() if key != "signatures"})
 
 
 def signatures_of(value: Mapping[str, Any], server: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hansa_matrix.proto.ids import valid_room_id
+from hansa_matrix.proto.ids import is_valid_room_id
 
 Content = Mapping[str, Any] | None
 
@@ -79,7 +79,7 @@ def room_type(content: Content) -> str | None:
 def predecessor(content: Content) -> str | None:
     """The id of the room that a room says it replaces."""
     room_id = _object(content, "predecessor").get("room_id")
-    return room_id if isinstance(room_id, str) and valid_room_id(room_id) else None
+    return room_id if isinstance(room_id, str) and is_valid_room_id(room_id) else None
 
 
 # m.room.member
@@ -216,7 +216,7 @@ def algorithm(content: Content) -> str | None:
 def replacement_room(content: Content) -> str | None:
     """The id of the room that takes a room's place."""
     room_id = word(content, "replacement_room")
-    return room_id if valid_room_id(room_id) else None
+    return room_id if is_valid_room_id(room_id) else None
 
 
 # m.space.child

@@ -16,7 +16,7 @@ import orjson
 
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, CREATE_KEY, MEMBER
 from hansa_matrix.proto.event import StateKey
-from hansa_matrix.proto.ids import domain_of, valid_user_id
+from hansa_matrix.proto.ids import domain_of, is_valid_user_id
 
 #: Types of the events that are shown, the most important first, with the strings of their content that are.
 _SAYS: Final[Mapping[str, frozenset[str]]] = {
@@ -59,7 +59,7 @@ def stripped_state(
             and isinstance(one.get("type"), str)
             and isinstance(one.get("state_key"), str)
             and isinstance(one.get("content"), dict)
-            and valid_user_id(one.get("sender"))
+            and is_valid_user_id(one.get("sender"))
             and (at in signed or domain_of(one["sender"]) != server)
             and (one["type"] != MEMBER or one["sender"] == one["state_key"])
         ):

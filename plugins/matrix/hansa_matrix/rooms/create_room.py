@@ -26,10 +26,10 @@ from hansa import Membership as Standing
 
 from hansa_matrix.local.client_stream import told
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.auth_rules.rules import check_own
+from hansa_matrix.proto.auth_rules.rules import check_auth_events
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER, POWER_LEVELS
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import finish
+from hansa_matrix.proto.pdu import hash_and_sign
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.proto.state_content import federates, room_version
 from hansa_matrix.rooms.directory.aliases import given
@@ -96,7 +96,7 @@ def _create_event(own: Own, creator: str, version_id: str, room_id: str, foundin
         event["event_id"] = own.event_id()
     if not version.hashed_room_id:
         event["room_id"] = room_id
-    return finish(event, version, own.server, (own.key.key_id, own.key.sign))
+    return hash_and_sign(event, version, own.server, (own.key.key_id, own.key.sign))
 
 
 def usual_levels(creator: str, version_id: str, *, naming: int, operator: str = "") -> dict[str, Any]:
@@ -199,7 +199,7 @@ class Founder:
         draft = Uncommitted(room, self._own)
         draft.generation = generation
         draft.stored[create.event_id] = stored
-        reject = check_own(create, [], room.version)
+        reject = check_auth_events(create, [], room.version)
         if reject is not None:
             raise LocalProtocolError(f"{CREATE}: {reject.reason}")
         writes: list[Write] = [stored.put()]

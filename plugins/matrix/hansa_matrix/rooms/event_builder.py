@@ -24,11 +24,11 @@ from hansa import (
 from hansa_matrix.conversion import OwnDraft, draft_of
 from hansa_matrix.local.transaction_ids import Handle
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.auth_rules.rules import selected_keys
+from hansa_matrix.proto.auth_rules.rules import auth_event_keys
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import finish, reference
-from hansa_matrix.proto.servers.policy_server import exempt
+from hansa_matrix.proto.pdu import hash_and_sign, reference
+from hansa_matrix.proto.servers.policy_server import is_exempt
 from hansa_matrix.rooms.event_store import Status
 from hansa_matrix.rooms.inbound.policy_server import Policing
 from hansa_matrix.rooms.native_events import FirstWord, Spoken, refusal_of
@@ -112,7 +112,7 @@ class Speech:
 
     async def _policed(self, type_: str, state_key: str | None) -> bool:
         """Whether the room's policy server has to sign such an event of ours before anybody has it."""
-        if self._policing is None or exempt(type_, state_key):
+        if self._policing is None or is_exempt(type_, state_key):
             return False
         return await self._policing.of(self._draft.room) is not None
 
@@ -150,7 +150,7 @@ class Speech:
         version = room.version
         followed = await self._followed()
         _, state = await room.resolved(followed.values(), self._draft.drafted)
-        keys = selected_keys(type_, sender, state_key, content, version)
+        keys = auth_event_keys(type_, sender, state_key, content, version)
         cited = await self._draft.view_of(state, keys)
         before = await self._draft.load(followed)
         auth = sorted((cited[key] for key in keys if key in cited), key=lambda one: one.event_id)
@@ -172,7 +172,7 @@ class Speech:
         if version.named_event_ids:
             event["event_id"] = self._draft.own.event_id()
         signer: tuple[str, Callable[[bytes], str]] = (self._draft.own.key.key_id, self._draft.own.key.sign)
-        pdu = finish(event, version, self._draft.own.server, signer)
+        pdu = hash_and_sign(event, version, self._draft.own.server, signer)
         reject = self._draft.check(pdu, cited)
         if reject is not None:
             return refusal_of(reject)

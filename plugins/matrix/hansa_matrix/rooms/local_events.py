@@ -19,7 +19,7 @@ from hansa import (
 from hansa_matrix.conversion import OwnDraft
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, MEMBER
-from hansa_matrix.proto.servers.server_acl import acl_of
+from hansa_matrix.proto.servers.server_acl import parse_acl
 from hansa_matrix.rooms.room import MatrixRoom
 
 
@@ -44,7 +44,7 @@ class Administration:
         """
         self.room(room_id)
         server = ids.domain_of(self._user)
-        if (type_, state_key) == ACL_KEY and not acl_of(content).allows(server):
+        if (type_, state_key) == ACL_KEY and not parse_acl(content).allows(server):
             raise LocalProtocolError(f"this server ACL would bar {server} itself")
         draft = (type_, state_key, dict(content))
         outcome = await self._submit(self._user, room_id, Custom(type=type_), draft)

@@ -15,7 +15,7 @@ from hansa_matrix.federation.sender import Sender
 from hansa_matrix.federation.signing_keys import OwnKeys
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.local.transaction_ids import Handle
-from hansa_matrix.proto.auth_rules.reject import Reject
+from hansa_matrix.proto.auth_rules.reject import AuthRejection
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.rooms.room import MatrixRoom
 
@@ -132,6 +132,6 @@ _CODES = {
 }
 
 
-def refusal_of(reject: Reject) -> Refusal:
+def refusal_of(reject: AuthRejection) -> Refusal:
     """A failed rule, as the person concerned is told."""
     return Refusal(code=_CODES.get(reject.rule, RefusalCode.FORBIDDEN), text=reject.reason)

@@ -23,8 +23,8 @@ from hansa import (
     refusal_by,
 )
 
-from hansa_matrix.proto.auth_rules.reject import Reject
-from hansa_matrix.proto.auth_rules.rules import check_own
+from hansa_matrix.proto.auth_rules.reject import AuthRejection
+from hansa_matrix.proto.auth_rules.rules import check_auth_events
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.event_builder import Speech
@@ -127,7 +127,7 @@ class RoomTurn:
             reject = await self._draft.judged(pdu, current)
             status = Status.SOFT_FAILED if reject else status
         if reject is None and arrived.unwanted:
-            reject, status = Reject("policy", arrived.unwanted), Status.SOFT_FAILED
+            reject, status = AuthRejection("policy", arrived.unwanted), Status.SOFT_FAILED
         if reject is not None:
             if arrived.handshake:
                 return refusal_of(reject)
@@ -283,16 +283,20 @@ class RoomTurn:
             writes += await self._draft.redacted(pdu, before, live=False)
         return self._draft.prepared(writes, shown=False)
 
-    async def _own_auth(self, pdu: Pdu, cited: Mapping[str, Stored], before: StateIds) -> Reject | None:
+    async def _own_auth(
+        self, pdu: Pdu, cited: Mapping[str, Stored], before: StateIds
+    ) -> AuthRejection | None:
         """Check 4: against the event's own auth events."""
         version = self._draft.room.version
         lacking = [e for e in pdu.auth_events if e not in cited]
         if lacking:
-            return Reject("2.auth_events", f"{lacking[0]} belongs to another room, or cannot be fetched")
+            return AuthRejection(
+                "2.auth_events", f"{lacking[0]} belongs to another room, or cannot be fetched"
+            )
         rejected = {e for e, s in cited.items() if s.status is Status.REJECTED}
         auth = [cited[e].pdu for e in pdu.auth_events]
         create = (await self._draft.view_of(before, ())).get(CREATE_KEY)
-        reject = check_own(pdu, auth, version, create=create, rejected=rejected)
+        reject = check_auth_events(pdu, auth, version, create=create, rejected=rejected)
         if reject is not None:
             return reject
         state = {one.key: one for one in auth if one.state_key is not None}

@@ -36,7 +36,7 @@ def relation_of(content: Mapping[str, Any]) -> tuple[str, str] | None:
     if not isinstance(said, dict):
         return None
     target, kind = said.get("event_id"), said.get("rel_type")
-    if not ids.valid_event_id(target) or not isinstance(kind, str) or not ids.fits(kind):
+    if not ids.is_valid_event_id(target) or not isinstance(kind, str) or not ids.fits_255_bytes(kind):
         return None
     return str(target), kind
 

@@ -20,15 +20,15 @@ import orjson
 from hansa import CompareAndSwap, LocalProtocolError, LruCache, Remove, ScopedStore, Write
 from hansa.model.fast_dataclass import quick
 
-from hansa_matrix.proto.auth_rules.rules import LevelsMemo
+from hansa_matrix.proto.auth_rules.rules import PowerLevelCache
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE_KEY, MEMBER
 from hansa_matrix.proto.canonical_json import compact
 from hansa_matrix.proto.event import MAX_DEPTH, Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.servers.policy_server import POLICY_KEY, PolicyServer, policy_server
-from hansa_matrix.proto.servers.server_acl import acl_of
-from hansa_matrix.proto.state_res.v2 import MissingEvents, resolving
+from hansa_matrix.proto.servers.server_acl import parse_acl
+from hansa_matrix.proto.state_res.v2 import MissingAuthEvents, resolve_steps
 from hansa_matrix.rooms.access.visible_events import places_of, shown_of
 from hansa_matrix.rooms.event_store import Events, RoomEvents, Status, Stored
 from hansa_matrix.rooms.redactions import Awaited
@@ -136,8 +136,8 @@ class MatrixRoom:
         self.head = Head()
         self.groups = Groups(room_id, store, 0)
         self.events = RoomEvents(events, room_id)
-        self.levels = LevelsMemo(8)
-        self._acl = _Said(ACL_KEY, acl_of)
+        self.levels = PowerLevelCache(8)
+        self._acl = _Said(ACL_KEY, parse_acl)
         self._policy = _Said(POLICY_KEY, policy_server)
         #: What branches were resolved to, by their groups; the states are kept or read by ``groups``.
         self._merged: LruCache[frozenset[int], int] = LruCache(_MERGED)
@@ -345,13 +345,13 @@ class MatrixRoom:
             return stored.pdu
 
         while True:
-            steps = resolving(
+            steps = resolve_steps(
                 self.version, sets, fetch, rejected=_Rejected(known), third_party_ok=THIRD_PARTY_OK
             )
             try:
                 state = await _paused(steps)
                 break
-            except MissingEvents as missing:
+            except MissingAuthEvents as missing:
                 loaded = await self.events.load(missing.ids, self.version)
                 if not loaded:
                     raise

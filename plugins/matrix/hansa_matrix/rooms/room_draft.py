@@ -12,11 +12,11 @@ from hansa_matrix.conversion import fact_keys
 from hansa_matrix.local.client_stream import told
 from hansa_matrix.local.memberships import Stay, stay_of
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.auth_rules.reject import Reject
-from hansa_matrix.proto.auth_rules.rules import check_state, selected_for
+from hansa_matrix.proto.auth_rules.reject import AuthRejection
+from hansa_matrix.proto.auth_rules.rules import auth_event_keys_of, check_event_auth
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.state_res.conflicts import differing
+from hansa_matrix.proto.state_res.conflicts import state_delta
 from hansa_matrix.rooms.access.visible_events import shown_of
 from hansa_matrix.rooms.event_store import Status, Stored
 from hansa_matrix.rooms.native_events import Own
@@ -203,15 +203,15 @@ class Uncommitted:
         stored = await self.load(wanted.values())
         return {key: stored[e].pdu for key, e in wanted.items() if e in stored}
 
-    def check(self, pdu: Pdu, state: Mapping[StateKey, Pdu]) -> Reject | None:
+    def check(self, pdu: Pdu, state: Mapping[StateKey, Pdu]) -> AuthRejection | None:
         """The authorisation rules on an event and a state."""
-        return check_state(
+        return check_event_auth(
             pdu, state, self.room.version, third_party_ok=THIRD_PARTY_OK, levels=self.room.levels
         )
 
-    async def judged(self, pdu: Pdu, state: StateIds) -> Reject | None:
+    async def judged(self, pdu: Pdu, state: StateIds) -> AuthRejection | None:
         """The authorisation rules on an event and what they select of a state."""
-        return self.check(pdu, await self.view_of(state, selected_for(pdu, self.room.version)))
+        return self.check(pdu, await self.view_of(state, auth_event_keys_of(pdu, self.room.version)))
 
     async def before(
         self, pdu: Pdu, cited: Mapping[str, Stored]
@@ -443,7 +443,7 @@ class Uncommitted:
         if linear:
             return keys | ({pdu.key} if pdu.state_key is not None else set())
         old = await self.room.groups.load(old_group)
-        return keys if old is current else keys | set(differing(old, current))
+        return keys if old is current else keys | set(state_delta(old, current))
 
     async def _seen(self, keys: set[StateKey], current: StateIds) -> ViewDelta:
         powers = await self.view_of(current, [POWER_LEVELS_KEY])

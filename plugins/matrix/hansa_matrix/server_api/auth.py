@@ -21,7 +21,7 @@ from hansa.model.bounded_json import Limits
 from hansa_matrix.crypto import verify
 from hansa_matrix.errors import denial, error, error_response, json_response
 from hansa_matrix.federation.keyring import Keyring
-from hansa_matrix.proto.canonical_json import TRANSACTION, parse
+from hansa_matrix.proto.canonical_json import TRANSACTION, loads_json
 from hansa_matrix.proto.servers.xmatrix import XMatrix, parse_header, signing_bytes
 from hansa_matrix.ratelimit import Allowance
 from hansa_matrix.server_api.unproven_work import Strangers
@@ -184,7 +184,7 @@ def _unsigned(by: XMatrix) -> RemoteProtocolError:
 
 
 def _object(body: bytes, limits: Limits) -> dict[str, Any]:
-    value = parse(body or b"{}", limits)
+    value = loads_json(body or b"{}", limits)
     if not isinstance(value, dict):
         raise error(400, "M_BAD_JSON", "the body must be an object")
     return value

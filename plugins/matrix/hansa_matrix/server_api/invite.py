@@ -16,9 +16,16 @@ from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
 from hansa_matrix.proto.canonical_json import usable
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import hash_matches
-from hansa_matrix.proto.pdu import countersigned, key_ids, needed_at, parse, required_servers, unsigned_by
+from hansa_matrix.proto.pdu import (
+    add_signature,
+    key_ids,
+    key_valid_at,
+    parse,
+    required_servers,
+    signature_problem,
+)
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion, version_of
-from hansa_matrix.proto.send_join import check_shown, senders_of
+from hansa_matrix.proto.send_join import check_stripped_state, servers_of
 from hansa_matrix.proto.state_content import membership
 from hansa_matrix.proto.stripped_state import TYPES, stripped_state
 from hansa_matrix.rooms.access.server_access import Entitled
@@ -71,18 +78,18 @@ class Invited:
             raise error(400, "M_INVALID_PARAM", "event or invite_room_state is missing or malformed")
         pdu = parse(event, version)
         state = [one for one in state if usable(one)]
-        check_shown(state, pdu, version)
+        check_stripped_state(state, pdu, version)
         if pdu.event_id != request.path["event"] or pdu.room_id != request.path["room"]:
             raise error(400, "M_INVALID_PARAM", "the event is not the one that the path names")
         target = pdu.state_key or ""
         if pdu.type != "m.room.member" or pdu.membership != "invite" or ids.domain_of(pdu.sender) != origin:
             raise error(400, "M_INVALID_PARAM", "the event must be an invite by the server that sends it")
-        if not ids.valid_user_id(target) or ids.domain_of(target) != self._own.server:
+        if not ids.is_valid_user_id(target) or ids.domain_of(target) != self._own.server:
             raise error(403, "M_FORBIDDEN", "the invited user is not of this server")
         self._pending.admit(origin, target)
         wanted = key_ids(pdu, required_servers(pdu, version))
-        await self._keyring.need(wanted, needed_at(pdu, version), share=origin)
-        if unsigned_by(pdu, version, self._keyring.get, verify) is not None:
+        await self._keyring.need(wanted, key_valid_at(pdu, version), share=origin)
+        if signature_problem(pdu, version, self._keyring.get, verify) is not None:
             raise error(403, "M_FORBIDDEN", "the invite's signature is not valid")
         signed_at, forged = await self._proven(pdu, state, version)
         state = [one if at not in forged else None for at, one in enumerate(state)]
@@ -97,7 +104,7 @@ class Invited:
                 sender_server=origin,
                 user=await self._ctx.home_of(target),
                 outbound=False,
-                servers=frozenset({origin, *senders_of(state)}),
+                servers=frozenset({origin, *servers_of(state)}),
                 texts=_words(pdu, shown),
             ),
         )
@@ -106,7 +113,7 @@ class Invited:
         room = self._entitled.rooms.get(pdu.room_id)
         if room is not None and room.resident and not await room.allows(origin):
             raise error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")
-        signed = countersigned(pdu, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
+        signed = add_signature(pdu, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
         if room is None or not room.resident:
             await self._pending.keep(
                 signed, origin, state, version.id, generation=generation, signed=signed_at
@@ -134,8 +141,8 @@ class Invited:
             named = key_ids(pdu, servers)
             if pdu.type == CREATE or servers <= {ids.domain_of(invite.sender), self._own.server}:
                 inviting = ids.domain_of(invite.sender)
-                await self._keyring.need(named, needed_at(pdu, version), share=inviting)
-            problem = unsigned_by(pdu, version, self._keyring.get, verify, servers)
+                await self._keyring.need(named, key_valid_at(pdu, version), share=inviting)
+            problem = signature_problem(pdu, version, self._keyring.get, verify, servers)
             known = any(self._keyring.get(*name) is not None for name in named)
             if pdu.room_id != invite.room_id or not hash_matches(pdu.raw, version) or (problem and known):
                 forged.add(at)
@@ -152,9 +159,9 @@ class Invited:
         named = isinstance(sender, str) and isinstance(target, str) and isinstance(content, dict)
         if not named or body.get("type") != "m.room.member" or membership(content) != "invite":
             raise error(400, "M_INVALID_PARAM", "the body must be an invite")
-        if not ids.valid_user_id(sender) or ids.domain_of(sender) != self._own.server:
+        if not ids.is_valid_user_id(sender) or ids.domain_of(sender) != self._own.server:
             raise error(403, "M_FORBIDDEN", f"{sender[:255]} is not of this server")
-        if not ids.valid_user_id(target) or ids.domain_of(target) != origin:
+        if not ids.is_valid_user_id(target) or ids.domain_of(target) != origin:
             raise error(403, "M_FORBIDDEN", f"{target[:255]} is not of {origin}")
         signed = content.get("third_party_invite")
         if body.get("room_id") != room.room_id or not isinstance(signed, dict):

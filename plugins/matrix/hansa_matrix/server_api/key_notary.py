@@ -17,7 +17,7 @@ from hansa.model.bounded_json import Limits
 from hansa_matrix.errors import json_response
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical_json import KEY_DOCUMENT, decode, parse
+from hansa_matrix.proto.canonical_json import KEY_DOCUMENT, loads_json, loads_lenient
 from hansa_matrix.proto.servers.key_document import keys_named
 from hansa_matrix.server_api.unproven_work import Strangers
 
@@ -52,7 +52,7 @@ class Notary:
 
     async def many(self, request: Request) -> Response:
         """``POST /_matrix/key/v2/query``."""
-        body = decode(request.body or b"{}", _BODY)
+        body = loads_lenient(request.body or b"{}", _BODY)
         asked = body.get("server_keys") if isinstance(body, dict) else None
         if not isinstance(asked, dict):
             raise RemoteProtocolError("server_keys must be an object", code="M_BAD_JSON")
@@ -64,13 +64,13 @@ class Notary:
     ) -> list[Mapping[str, Any]]:
         found, left = [], _ANSWER
         for server, (minimum, named) in wanted.items():
-            if not ids.valid_server_name(server):
+            if not ids.is_valid_server_name(server):
                 continue
             at = self._clock.now() if minimum is None else minimum
             body = await self._document(server, at, named, remote)
             if body is None or len(body) > left:
                 continue
-            doc = parse(body, KEY_DOCUMENT)
+            doc = loads_json(body, KEY_DOCUMENT)
             if not named or named & keys_named(doc):
                 left -= len(body)
                 found.append(self._keyring.signed(doc))

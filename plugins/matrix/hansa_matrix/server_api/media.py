@@ -11,7 +11,7 @@ from hansa_matrix.errors import denial, error
 from hansa_matrix.media.remote import transfer
 from hansa_matrix.media.repository import Item, Library
 from hansa_matrix.media.thumbnails import Thumbnails, wanted
-from hansa_matrix.proto.media import Mxc, after_file, before_file, valid_media_id, with_charset
+from hansa_matrix.proto.media import MxcUri, multipart_head, multipart_tail, valid_media_id, with_charset
 from hansa_matrix.server_api.auth import Answerer
 
 
@@ -47,7 +47,7 @@ class Files:
 
     async def _given(self, origin: str, request: Request) -> Item:
         media_id = request.path["media"]
-        item = await self._library.get(Mxc(self._server, media_id)) if valid_media_id(media_id) else None
+        item = await self._library.get(MxcUri(self._server, media_id)) if valid_media_id(media_id) else None
         if item is None:
             raise error(404, "M_NOT_FOUND", "there is no such file")
         verdict = await self._ctx.check(transfer(self._ctx.id, origin, item, outbound=True))
@@ -62,10 +62,10 @@ class Files:
         boundary = self._ctx.random.bytes(16).hex()
 
         async def chunks() -> AsyncGenerator[bytes]:
-            yield before_file(boundary, kind, name)
+            yield multipart_head(boundary, kind, name)
             async for chunk in file:
                 yield chunk
-            yield after_file(boundary)
+            yield multipart_tail(boundary)
 
         return Response(content_type=f"multipart/mixed; boundary={boundary}", chunks=chunks())
 

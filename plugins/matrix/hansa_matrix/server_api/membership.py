@@ -13,9 +13,9 @@ from orjson import Fragment
 from hansa_matrix.errors import error, forbidden
 from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.auth_rules.rules import check_state, selected_keys
+from hansa_matrix.proto.auth_rules.rules import auth_event_keys, check_event_auth
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import countersigned, from_raw, parse, reference
+from hansa_matrix.proto.pdu import add_signature, from_raw, parse, reference
 from hansa_matrix.proto.state_content import AUTHORISING_USER, authorising_user
 from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
 from hansa_matrix.rooms.access.join_policy import may_join, may_knock
@@ -107,7 +107,7 @@ class Handshakes:
             raise error(400, "M_INVALID_PARAM", text)
         await self._restricted.authoriser(room, join.sender)
         key = self._own.key
-        return countersigned(join, room.version, self._own.server, (key.key_id, key.sign))
+        return add_signature(join, room.version, self._own.server, (key.key_id, key.sign))
 
     async def make_knock(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /make_knock``."""
@@ -147,7 +147,7 @@ class Handshakes:
         content: dict[str, Any] = {"membership": membership}
         if authoriser is not None:
             content[AUTHORISING_USER] = authoriser
-        keys = selected_keys("m.room.member", user, user, content, room.version)
+        keys = auth_event_keys("m.room.member", user, user, content, room.version)
         cited = await room.events_of(state, keys)
         before = await room.events.load(list(room.head.extremities)[:20], room.version)
         auth = sorted((cited[key] for key in keys if key in cited), key=lambda one: one.event_id)
@@ -167,7 +167,7 @@ class Handshakes:
         del draft["origin"]
         if room.version.named_event_ids:
             draft["event_id"] = self._own.event_id()
-        reject = check_state(from_raw(draft, room.version), cited, room.version)
+        reject = check_event_auth(from_raw(draft, room.version), cited, room.version)
         if reject is not None:
             raise error(403, "M_FORBIDDEN", reject.reason)
         return {"room_version": room.version.id, "event": event}

@@ -41,7 +41,7 @@ class People:
         """``GET /query/directory``."""
         alias = request.first("room_alias")
         await require(self._ctx, self._crossings.directory_query(origin, alias[:255], outbound=False))
-        room_id = await self._entitled.rooms.alias(alias) if ids.valid_alias(alias) else None
+        room_id = await self._entitled.rooms.alias(alias) if ids.is_valid_alias(alias) else None
         if room_id is None:
             raise error(404, "M_NOT_FOUND", "no room of this server has that alias")
         view = self._ctx.view(room_id)
@@ -51,7 +51,7 @@ class People:
     async def profile(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /query/profile``."""
         user = request.first("user_id")
-        mine = ids.valid_user_id(user) and ids.domain_of(user) == self._own.server
+        mine = ids.is_valid_user_id(user) and ids.domain_of(user) == self._own.server
         if mine:
             await require(self._ctx, self._crossings.profile_query(origin, user, outbound=False))
         profile = await self._known.profiles.of(user, request.first("field")) if mine else None
@@ -62,7 +62,7 @@ class People:
     async def devices(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /user/devices``: a ghost has none."""
         user = request.path["user"]
-        if not ids.valid_user_id(user) or ids.domain_of(user) != self._own.server:
+        if not ids.is_valid_user_id(user) or ids.domain_of(user) != self._own.server:
             raise error(404, "M_NOT_FOUND", "no such user here")
         await require(self._ctx, self._crossings.keys_query(origin, [user], outbound=False))
         if not await self._known.company.local(user):
@@ -88,7 +88,7 @@ class People:
         return {"one_time_keys": await self._known.keys.claim_here(wanted)}
 
     def _ours(self, users: Iterable[str]) -> list[str]:
-        return [u for u in users if ids.valid_user_id(u) and ids.domain_of(u) == self._own.server]
+        return [u for u in users if ids.is_valid_user_id(u) and ids.domain_of(u) == self._own.server]
 
 
 def add_userinfo(router: Router, openid: OpenId) -> None:

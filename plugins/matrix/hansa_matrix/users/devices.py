@@ -45,11 +45,11 @@ from hansa_matrix.proto.devices import (
     cross_signing_key,
     device_keys,
     device_list_edu,
+    fits_object,
+    merge_signatures,
     one_time_key,
     signing_keys_edu,
     valid_device_id,
-    with_signatures,
-    within,
 )
 from hansa_matrix.proto.signing import signable, signatures_of
 from hansa_matrix.users.key_texts import KeyTexts
@@ -295,7 +295,7 @@ class Devices:
         that cannot be, empty if it was.
         """
         given = signatures_of(signed, by) if isinstance(signed, dict) else {}
-        if not isinstance(signed, dict) or not given or not within(signed, MAX_KEYS_SIZE):
+        if not isinstance(signed, dict) or not given or not fits_object(signed, MAX_KEYS_SIZE):
             return f"there is no signature by {by}"
         signers, message = await self._signers(by), signable(signed)
         if not all(verify(signers.get(name, ""), one, message) for name, one in given.items()):
@@ -308,7 +308,7 @@ class Devices:
         taken: Mapping[str, Any] = signed
 
         def merged(known: Device) -> Device:
-            keys = with_signatures(known.keys, taken, by) if known.keys is not None else None
+            keys = merge_signatures(known.keys, taken, by) if known.keys is not None else None
             if keys is None:
                 raise LocalProtocolError("what was signed is not what is kept")
             return replace(known, keys=keys)
@@ -325,7 +325,7 @@ class Devices:
         async def turn() -> str:
             row = await self._ctx.store.get("cross_signing_key", (user, "master"))
             master = orjson.loads(row.body) if row is not None else None
-            merged = with_signatures(master, signed, user) if master is not None else None
+            merged = merge_signatures(master, signed, user) if master is not None else None
             if row is None or merged is None or f"ed25519:{key_id}" not in merged["keys"]:
                 return "there is no such key"
             await self.set_cross_signing(user, {"master": merged}, was={"master": row.body})

@@ -53,7 +53,7 @@ class KeyDirectory:
         devices named, or all. ``outside``: as another server is told.
         """
         found: _Keys = {"device_keys": {}, "master_keys": {}, "self_signing_keys": {}}
-        ours = [u for u in wanted if ids.valid_user_id(u) and ids.domain_of(u) == self._company.server]
+        ours = [u for u in wanted if ids.is_valid_user_id(u) and ids.domain_of(u) == self._company.server]
         known = await self._devices.with_keys(ours)
         for user, device_ids in wanted.items():
             if user not in known or not await self._company.local(user):
@@ -81,7 +81,7 @@ class KeyDirectory:
         asked: dict[str, dict[str, list[str]]] = {}
         denied = await self._denied(wanted)
         for user, device_ids in wanted.items():
-            if not ids.valid_user_id(user) or ids.domain_of(user) == self._company.server:
+            if not ids.is_valid_user_id(user) or ids.domain_of(user) == self._company.server:
                 continue
             if ids.domain_of(user) in denied:
                 continue
@@ -111,7 +111,7 @@ class KeyDirectory:
             return {}
         of: dict[str, list[str]] = {}
         for user in users:
-            if ids.valid_user_id(user) and ids.domain_of(user) != self._company.server:
+            if ids.is_valid_user_id(user) and ids.domain_of(user) != self._company.server:
                 of.setdefault(ids.domain_of(user), []).append(user)
         found: dict[str, Any] = {}
         for server, named in of.items():
@@ -138,7 +138,7 @@ class KeyDirectory:
         asked: dict[str, dict[str, Mapping[str, str]]] = {}
         denied = await self._denied(wanted)
         for user, devices in wanted.items():
-            if ids.valid_user_id(user) and ids.domain_of(user) not in {self._company.server, *denied}:
+            if ids.is_valid_user_id(user) and ids.domain_of(user) not in {self._company.server, *denied}:
                 asked.setdefault(ids.domain_of(user), {})[user] = devices
         found = await self.claim_here(wanted)
 

@@ -54,7 +54,7 @@ class OpenId:
         target = f"/_matrix/federation/v1/openid/userinfo?access_token={quote(token, safe='')}"
         answer = await self._client.request("GET", server, target, signed=False, seconds=10.0)
         user = answer.get("sub") if isinstance(answer, dict) else None
-        if not ids.valid_user_id(user) or ids.domain_of(str(user)) != server:
+        if not ids.is_valid_user_id(user) or ids.domain_of(str(user)) != server:
             raise RemoteProtocolError(f"{server} does not say who of its people that is")
         return str(user)
 

@@ -27,7 +27,7 @@ from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.crossings import Crossings, said
 from hansa_matrix.federation.client import Client
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.devices import within
+from hansa_matrix.proto.devices import fits_object
 
 MAX_PROFILE = 64 * 1024
 #: Fields that are texts: of another server's answer they are read as such, or are not there.
@@ -109,7 +109,7 @@ class Profiles:
             kept.pop(field, None)
             if value is not None:
                 kept[field] = value
-            if not within(kept, MAX_PROFILE):
+            if not fits_object(kept, MAX_PROFILE):
                 raise LocalProtocolError(f"a profile has at most {MAX_PROFILE} bytes")
             return Changed(body=orjson.dumps(kept))
 
@@ -124,7 +124,7 @@ class Profiles:
         target = f"/_matrix/federation/v1/query/profile?user_id={quote(user, safe='')}"
         target += f"&field={quote(field, safe='')}" if field else ""
         answer = await self._client.request("GET", ids.domain_of(user), target, seconds=_WITHIN)
-        if not isinstance(answer, dict) or not within(answer, MAX_PROFILE):
+        if not isinstance(answer, dict) or not fits_object(answer, MAX_PROFILE):
             raise RemoteProtocolError("the answer must be a profile")
         answer = {k: v for k, v in answer.items() if k not in _TEXTS or isinstance(v, str)}
         return answer if await self._permitted(user, answer) else {}

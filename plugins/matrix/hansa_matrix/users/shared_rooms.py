@@ -59,6 +59,6 @@ class Company:
 
     async def local(self, user: str) -> bool:
         """Whether somebody is of this server and no ghost."""
-        if not ids.valid_user_id(user) or ids.domain_of(user) != self.server:
+        if not ids.is_valid_user_id(user) or ids.domain_of(user) != self.server:
             return False
         return (await self._ctx.home_of(user)).network == self._ctx.id

@@ -19,7 +19,13 @@ from hansa_matrix.errors import denial
 from hansa_matrix.federation.durable_edus import GENERATION
 from hansa_matrix.federation.sender import Sender
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.devices import MAX_MESSAGE_SIZE, ToDevice, parse_to_device, to_device_edu, within
+from hansa_matrix.proto.devices import (
+    MAX_MESSAGE_SIZE,
+    ToDeviceEdu,
+    fits_object,
+    parse_to_device,
+    to_device_edu,
+)
 from hansa_matrix.users.devices import Devices
 from hansa_matrix.users.shared_rooms import Company
 from hansa_matrix.users.to_device_rate import OF_PERSON, OF_SERVER, Pace
@@ -79,7 +85,7 @@ class DeviceMessages:
             await self._take(origin, fresh, generation)
         return len(contents) - len(messages)
 
-    async def _take(self, origin: str, fresh: dict[str, ToDevice], generation: int) -> None:
+    async def _take(self, origin: str, fresh: dict[str, ToDeviceEdu], generation: int) -> None:
         """Keep the messages of a transaction that did not come before; ``fresh`` loses those that did."""
         for attempt in range(_TRIES):
             keys = [(origin, message_id) for message_id in fresh]
@@ -110,7 +116,7 @@ class DeviceMessages:
             await self.seen.added(origin, len(writes))
             return
 
-    async def _lets_in(self, message: ToDevice) -> bool:
+    async def _lets_in(self, message: ToDeviceEdu) -> bool:
         """Whether the policies let people here have a message."""
         if not self._ctx.governed:
             return True
@@ -118,7 +124,7 @@ class DeviceMessages:
         return await passes(self._ctx, crossing)
 
     async def _permitted(
-        self, message: ToDevice, here: Mapping[str, Mapping[str, Any]], there: Collection[str]
+        self, message: ToDeviceEdu, here: Mapping[str, Mapping[str, Any]], there: Collection[str]
     ) -> tuple[bool, set[str]]:
         """Whether people here may have a message of somebody here, and the servers that may. Raises the error
         answer of one that nobody may have.
@@ -146,7 +152,7 @@ class DeviceMessages:
 
     async def _kept(
         self,
-        message: ToDevice,
+        message: ToDeviceEdu,
         messages: Mapping[str, Mapping[str, Any]],
         peer: str,
         batch: Batch,
@@ -162,7 +168,7 @@ class DeviceMessages:
                 continue
             known = (await self._devices.of(user)).devices
             for device_id, content in _each(contents, known):
-                if not within(content, MAX_MESSAGE_SIZE):
+                if not fits_object(content, MAX_MESSAGE_SIZE):
                     self._ctx.count("matrix_to_device_discarded", reason="too large")
                     continue
                 event = {"sender": message.sender, "type": message.type, "content": content}
@@ -179,7 +185,7 @@ class DeviceMessages:
                     self._ctx.count("matrix_to_device_discarded", reason="full")
         return found
 
-    async def send(self, message: ToDevice, *, once: bool = False) -> None:
+    async def send(self, message: ToDeviceEdu, *, once: bool = False) -> None:
         """From somebody here to devices anywhere, in one commit. ``message_id`` is unique of this server;
         ``once``: a message of an id that was sent before is not sent again. Raises LocalProtocolError for
         what no server would take, the error answer of what a policy lets nobody have, and ``Busy`` for what
@@ -188,9 +194,9 @@ class DeviceMessages:
         here: dict[str, Mapping[str, Any]] = {}
         there: dict[str, dict[str, Mapping[str, Any]]] = {}
         for user, contents in message.messages.items():
-            if not ids.valid_user_id(user):
+            if not ids.is_valid_user_id(user):
                 raise LocalProtocolError(f"{user[:80]!r} is not a user ID")
-            if not all(within(content, MAX_MESSAGE_SIZE) for content in contents.values()):
+            if not all(fits_object(content, MAX_MESSAGE_SIZE) for content in contents.values()):
                 raise LocalProtocolError(f"a message to a device has at most {MAX_MESSAGE_SIZE} bytes")
             server = ids.domain_of(user)
             if server == self._company.server:
@@ -209,7 +215,7 @@ class DeviceMessages:
         for server, by_user in there.items():
             for number, part in enumerate(_parts(by_user)):
                 edu = to_device_edu(
-                    ToDevice(
+                    ToDeviceEdu(
                         sender=message.sender,
                         type=message.type,
                         message_id=f"{message.message_id}.{number}" if number else message.message_id,
@@ -229,7 +235,7 @@ class DeviceMessages:
 
     async def _send(
         self,
-        message: ToDevice,
+        message: ToDeviceEdu,
         here: Mapping[str, Mapping[str, Any]],
         writes: Sequence[Write],
         generation: int,
@@ -240,7 +246,7 @@ class DeviceMessages:
 
     async def _sent(
         self,
-        message: ToDevice,
+        message: ToDeviceEdu,
         here: Mapping[str, Mapping[str, Any]],
         writes: Sequence[Write],
         generation: int,

@@ -25,7 +25,7 @@ from hansa_matrix.client_api.sync.stored_filters import KeptFilters
 from hansa_matrix.errors import error
 from hansa_matrix.local.client_stream import News, told
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.devices import within
+from hansa_matrix.proto.devices import fits_object
 
 FULLY_READ, PUSH_RULES, IGNORED = "m.fully_read", "m.push_rules", "m.ignored_user_list"
 _TAGS = "m.tag"
@@ -87,7 +87,7 @@ class UserData:
         store = self._ctx.store
         known = await store.get("account_data", key)
         content = change(orjson.loads(known.body) if known is not None else None)
-        if not within(content, _MOST):
+        if not fits_object(content, _MOST):
             raise error(413, "M_TOO_LARGE", f"account data must have at most {_MOST} bytes")
         if known is None and await store.count("account_data", equal={"user_id": user}) >= _MOST_KEPT:
             raise error(400, "M_TOO_LARGE", "the limit of account data is reached")
@@ -151,7 +151,7 @@ class Data:
     def _mine(caller: Caller, request: Request) -> tuple[str, str]:
         """``(user, room)`` of a path."""
         user, room_id = own(caller, request), request.path.get("room", "")
-        if room_id and not ids.valid_room_id(room_id):
+        if room_id and not ids.is_valid_room_id(room_id):
             raise error(400, "M_INVALID_PARAM", "this is not a room ID")
         return user, room_id
 
@@ -167,7 +167,7 @@ class Data:
         type_ = request.path["type"]
         if type_ in _OURS:
             raise error(405, "M_BAD_JSON", f"{type_} has an endpoint of its own")
-        if not ids.fits(type_):
+        if not ids.fits_255_bytes(type_):
             raise error(400, "M_INVALID_PARAM", "the type is too long")
         await self._data.put(*self._mine(caller, request), type_, body)
         return {}
@@ -186,7 +186,7 @@ class Data:
 
         def tagged(kept: Any) -> dict[str, Any]:
             tags = _tags(kept) | {name: body}
-            if len(tags) > _MOST_TAGS or not ids.fits(name):
+            if len(tags) > _MOST_TAGS or not ids.fits_255_bytes(name):
                 raise error(400, "M_INVALID_PARAM", f"a room can have at most {_MOST_TAGS} tags of 255 bytes")
             return {"tags": tags}
 

@@ -40,7 +40,7 @@ from hansa_matrix.crossings import Crossings, passes, require, said
 from hansa_matrix.errors import error
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.devices import Device, shortened, valid_device_id
+from hansa_matrix.proto.devices import Device, truncate_name, valid_device_id
 from hansa_matrix.texts import texts_of_keys
 from hansa_matrix.users.devices import Devices
 
@@ -108,7 +108,7 @@ class Accounts:
             if domain != self._server:
                 raise LocalProtocolError(f"{name[:80]} is not of {self._server}")
         user = f"@{local}:{self._server}"
-        if not _LOCALPART.fullmatch(local) or not ids.valid_user_id(user):
+        if not _LOCALPART.fullmatch(local) or not ids.is_valid_user_id(user):
             raise LocalProtocolError("a user name may contain lower-case letters, digits and . _ = - / +")
         return user
 
@@ -244,7 +244,7 @@ class Accounts:
             if self._ctx.governed and (called := texts_of_keys(device_id)):
                 await require(self._ctx, crossings.profile_change(user, called))
             named = crossings.profile_change(user, said(body=name), again=True)
-            shown = shortened(name) if await passes(self._ctx, named) else ""
+            shown = truncate_name(name) if await passes(self._ctx, named) else ""
             await self._devices.put(user, Device(device_id=device_id, name=shown))
         token = urlsafe_b64encode(self._ctx.random.bytes(32)).decode().rstrip("=")
         fields = {"user_id": user, "device_id": device_id}

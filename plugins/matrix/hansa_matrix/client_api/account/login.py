@@ -21,7 +21,7 @@ from hansa_matrix.client_api.account.ui_auth import DUMMY, PASSWORD, TOKEN, Chec
 from hansa_matrix.client_api.http import Handler, Limited, OpenHandler, text
 from hansa_matrix.crossings import Crossings, require, said
 from hansa_matrix.errors import error
-from hansa_matrix.proto.devices import Device, shortened
+from hansa_matrix.proto.devices import Device, truncate_name
 from hansa_matrix.users.devices import Devices
 
 _MOST_DEVICES_GONE = 1000
@@ -290,7 +290,7 @@ class Sessions:
         """``PUT /devices/{deviceId}``."""
         device = await self._device(caller, request)
         if "display_name" in body:
-            name = shortened(text(body, "display_name", ""))
+            name = truncate_name(text(body, "display_name", ""))
             if self._ctx.governed:
                 crossings = Crossings(self._ctx)
                 await require(self._ctx, crossings.profile_change(caller.user, said(body=name)))

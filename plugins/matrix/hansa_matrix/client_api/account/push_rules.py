@@ -97,7 +97,12 @@ class PushRules:
     async def put(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /pushrules/global/{kind}/{ruleId}``, before or after another."""
         kind, name = request.path["kind"], request.path["rule"]
-        if kind not in KINDS or name.startswith(".") or not ids.fits(name) or set(name) & set("/\\"):
+        if (
+            kind not in KINDS
+            or name.startswith(".")
+            or not ids.fits_255_bytes(name)
+            or set(name) & set("/\\")
+        ):
             why = "a rule has a kind, and a name that begins with no dot and has no slashes"
             raise error(400, "M_INVALID_PARAM", why)
         if not valid_rule(kind, body):

@@ -59,7 +59,7 @@ class Aliases:
     async def name(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /directory/room/{alias}``."""
         alias, room_id = request.path["alias"], text(body, "room_id")
-        if not ids.valid_alias(alias) or ids.domain_of(alias) != self._server:
+        if not ids.is_valid_alias(alias) or ids.domain_of(alias) != self._server:
             raise error(400, "M_INVALID_PARAM", f"an alias here is #name:{self._server}")
         self._voice.joined(caller.user, room_id)
         await require(self._ctx, self._published(alias, room_id, caller.user))

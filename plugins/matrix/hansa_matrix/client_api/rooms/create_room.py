@@ -25,7 +25,7 @@ _MOST_PEOPLE = 100
 def user_ids(body: Mapping[str, Any], key: str, code: str = "M_INVALID_PARAM") -> list[str]:
     """A list of user ids of a body, each once. Raises the error answer of anything else."""
     value = body.get(key, [])
-    if not isinstance(value, list) or len(value) > _MOST_PEOPLE or not all(map(ids.valid_user_id, value)):
+    if not isinstance(value, list) or len(value) > _MOST_PEOPLE or not all(map(ids.is_valid_user_id, value)):
         raise error(400, code, f"{key} must be a list of user IDs, of {_MOST_PEOPLE} at most")
     return list(dict.fromkeys(value))
 

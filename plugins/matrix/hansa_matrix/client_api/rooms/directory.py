@@ -101,7 +101,7 @@ class People:
         }
 
     async def _profile(self, user: str, field: str = "") -> Mapping[str, Any]:
-        if not ids.valid_user_id(user):
+        if not ids.is_valid_user_id(user):
             raise error(400, "M_INVALID_PARAM", f"{user[:80]!r} is not a user ID")
         server = ids.domain_of(user)
         if server != self._own.server:
@@ -235,7 +235,7 @@ class People:
     async def _public(self, server: str, body: Mapping[str, Any]) -> Any:
         if not server or server == self._own.server:
             return await self._spaces.listed(body)
-        if not ids.valid_server_name(server):
+        if not ids.is_valid_server_name(server):
             raise error(400, "M_INVALID_PARAM", f"{server[:80]!r} is not a server name")
         await require(self._ctx, self._crossings.directory_query(server, "", outbound=True))
         try:

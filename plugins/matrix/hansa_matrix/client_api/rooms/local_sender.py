@@ -16,7 +16,7 @@ from hansa_matrix.conversion import OwnDraft, meaning
 from hansa_matrix.errors import error
 from hansa_matrix.local.transaction_ids import Handle
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.auth_rules.levels import Levels
+from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.event import Pdu
@@ -75,19 +75,23 @@ class Voice:
         answer of one that the room's rules, or a policy, refuse.
         """
         type_, state_key, content = draft
-        if not type_ or not ids.fits(type_) or (state_key is not None and not ids.fits(state_key)):
+        if (
+            not type_
+            or not ids.fits_255_bytes(type_)
+            or (state_key is not None and not ids.fits_255_bytes(state_key))
+        ):
             raise error(
                 400, "M_INVALID_PARAM", f"a type and a state key must have at most {ids.MAX_BYTES} bytes"
             )
         self.room(room_id)
         check_values(content)
         if type_ == MEMBER:
-            if membership(content) == "invite" and ids.valid_user_id(state_key):
+            if membership(content) == "invite" and ids.is_valid_user_id(state_key):
                 await self.invitees.require(str(state_key))
             content = self._member_content(user, room_id, str(state_key), content)
             draft = (type_, state_key, content)
         what = await meaning(draft, self._own.views.home_of)
-        if isinstance(what, Member) and not ids.valid_user_id(state_key):
+        if isinstance(what, Member) and not ids.is_valid_user_id(state_key):
             raise error(400, "M_INVALID_PARAM", f"{str(state_key)[:80]!r} is not a user ID")
         inbound = Submission(
             origin=NativeId(self._ctx.id, origin or f"own-{self._ctx.random.bytes(12).hex()}"),
@@ -143,7 +147,7 @@ class Voice:
         return levels.user(user) >= levels.redact
 
     @staticmethod
-    async def _levels(room: MatrixRoom) -> Levels:
+    async def _levels(room: MatrixRoom) -> PowerLevels:
         state = await room.events_of(await room.state(), [POWER_LEVELS_KEY])
         return room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version)
 

@@ -171,7 +171,7 @@ class Rooms:
         if local is None:
             return ""
         alias = f"#{local}:{self._own.server}"
-        if not isinstance(local, str) or ":" in local or not ids.valid_alias(alias):
+        if not isinstance(local, str) or ":" in local or not ids.is_valid_alias(alias):
             raise error(400, "M_INVALID_PARAM", "room_alias_name is not a valid localpart")
         return alias
 
@@ -185,9 +185,9 @@ class Rooms:
         try:
             if address.startswith("!"):
                 room_id, more = named(address)
-                servers = [s for s in via if ids.valid_server_name(s)]
+                servers = [s for s in via if ids.is_valid_server_name(s)]
                 return room_id, list(dict.fromkeys([*servers, *more]))[:20]
-            if not ids.valid_alias(address):
+            if not ids.is_valid_alias(address):
                 raise error(400, "M_INVALID_PARAM", f"{address[:80]!r} is not a room ID or alias")
             if ids.domain_of(address) != self._own.server:
                 return await self._membership.resolve(address)

@@ -33,9 +33,9 @@ class MutualRooms:
         user, after = request.first("user_id"), request.first("from")
         if not user:
             raise error(400, "M_MISSING_PARAM", "user_id is missing")
-        if not ids.valid_user_id(user) or user == caller.user:
+        if not ids.is_valid_user_id(user) or user == caller.user:
             raise error(400, "M_INVALID_PARAM", "user_id must be your own")
-        if after and not ids.valid_room_id(after):
+        if after and not ids.is_valid_room_id(after):
             raise error(400, "M_INVALID_PARAM", "this token was not issued by this server")
         who = NativeId(self._ctx.id, user)
         rooms = [r for r, stay in self._attendance.stays(caller.user).items() if stay.membership == "join"]

@@ -59,12 +59,12 @@ class Reports:
     async def event(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/report/{eventId}``."""
         self._known(caller, request.path["room"])
-        if not ids.valid_event_id(request.path["event"]):
+        if not ids.is_valid_event_id(request.path["event"]):
             raise error(400, "M_INVALID_PARAM", "this is not an event ID")
         return await self._keep(caller, body, room=request.path["room"], event=request.path["event"])
 
     async def user(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /users/{userId}/report``."""
-        if not ids.valid_user_id(request.path["user"]):
+        if not ids.is_valid_user_id(request.path["user"]):
             raise error(400, "M_INVALID_PARAM", "this is not a user ID")
         return await self._keep(caller, body, user=request.path["user"])

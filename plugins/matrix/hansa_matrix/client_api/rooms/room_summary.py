@@ -79,7 +79,7 @@ class Summaries:
             if not await self._may_know(user, room):
                 return None
             return await self._spaces.described(room, suggested=suggested)
-        for server in [s for s in via if ids.valid_server_name(s) and s != self._own.server][:_MOST_ASKED]:
+        for server in [s for s in via if ids.is_valid_server_name(s) and s != self._own.server][:_MOST_ASKED]:
             shown = await self._asked(server, room_id, suggested=suggested)
             if shown is not None:
                 return shown if self._is_for(user, room_id, shown) else None

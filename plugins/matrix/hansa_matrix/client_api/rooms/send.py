@@ -88,7 +88,7 @@ class Speaking:
         """One takes back what one said oneself; what others of this server said takes the level for it, which
         other servers would not ask for.
         """
-        if not ids.valid_event_id(target):
+        if not ids.is_valid_event_id(target):
             raise error(400, "M_INVALID_PARAM", f"{str(target)[:80]!r} is not an event ID")
         found = (await room.events.load([str(target)], room.version)).get(str(target))
         if found is None or found.pdu.room_id != room.room_id:
@@ -142,7 +142,9 @@ class Speaking:
         kind, thread = request.path["kind"], body.get("thread_id", "")
         if kind not in _MARKS:
             raise error(400, "M_INVALID_PARAM", "the receipt type is not supported")
-        if not isinstance(thread, str) or ("thread_id" in body and (not thread or not ids.fits(thread))):
+        if not isinstance(thread, str) or (
+            "thread_id" in body and (not thread or not ids.fits_255_bytes(thread))
+        ):
             raise error(400, "M_INVALID_PARAM", "thread_id must be main or an event ID")
         if thread and kind == "m.fully_read":
             raise error(400, "M_INVALID_PARAM", "m.fully_read cannot be set for a thread")
@@ -157,7 +159,7 @@ class Speaking:
 
     async def _read(self, caller: Caller, room_id: str, marks: Mapping[str, str], thread: str) -> None:
         room = self._voice.joined(caller.user, room_id)
-        if not all(map(ids.valid_event_id, marks.values())):
+        if not all(map(ids.is_valid_event_id, marks.values())):
             raise error(400, "M_INVALID_PARAM", "this is not an event ID")
         for kind, event_id in marks.items():
             if kind == "m.fully_read":

@@ -11,7 +11,7 @@ from hansa_matrix.errors import error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE
 from hansa_matrix.proto.canonical_json import check_values
-from hansa_matrix.proto.servers.server_acl import acl_of
+from hansa_matrix.proto.servers.server_acl import parse_acl
 from hansa_matrix.proto.state_content import alias, alt_aliases
 from hansa_matrix.rooms.create_room import Step
 
@@ -30,13 +30,13 @@ async def check_state(
     alias whether it is the room's own; it is asked of those that the ``present`` content does not have.
     """
     type_, key, content = step
-    if not type_ or not ids.fits(type_) or not ids.fits(key):
+    if not type_ or not ids.fits_255_bytes(type_) or not ids.fits_255_bytes(key):
         raise error(400, "M_INVALID_PARAM", f"a type and a state key must have at most {ids.MAX_BYTES} bytes")
     if type_ == CREATE:
         raise error(400, "M_INVALID_PARAM", "a room is created once")
     check_values(content)
     if (type_, key) == ACL_KEY:
-        acl = acl_of(content)
+        acl = parse_acl(content)
         if acl is not None and not acl.allows(server):
             raise error(400, "M_BAD_JSON", f"this server ACL would bar {server} itself")
     if type_ == CANONICAL_ALIAS:
@@ -47,7 +47,7 @@ async def check_state(
         for one in [content.get("alias"), *more]:
             if one is None or one == "":
                 continue
-            if not ids.valid_alias(one):
+            if not ids.is_valid_alias(one):
                 raise error(400, "M_INVALID_PARAM", f"{str(one)[:80]!r} is not an alias")
             if one not in known and not await leads_here(one):
                 raise error(400, "M_BAD_ALIAS", f"{one} does not name this room")

@@ -16,7 +16,7 @@ from hansa_matrix.client_api.account.push_rules import PushRules
 from hansa_matrix.client_api.rooms.threads import MAIN, threads_of
 from hansa_matrix.local.client_stream import Item, News
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
-from hansa_matrix.proto.push_rules import Judgement, Situation, judge
+from hansa_matrix.proto.push_rules import PushContext, PushDecision, evaluate
 from hansa_matrix.proto.state_content import display_name
 from hansa_matrix.rooms.access.user_visibility import without
 from hansa_matrix.rooms.event_store import Stored
@@ -222,7 +222,7 @@ class Unread:
                 found[thread] = found.get(thread, Count()) + Count(1, int(verdict.highlight), position)
         return found
 
-    async def judged(self, user: str, room: MatrixRoom, events: Sequence[Stored]) -> dict[str, Judgement]:
+    async def judged(self, user: str, room: MatrixRoom, events: Sequence[Stored]) -> dict[str, PushDecision]:
         """What the rules of somebody in a room make of events of others that are still there."""
         others = [e for e in without(events, await self._data.ignored(user)) if e.pdu.sender != user]
         others = [one for one in others if one.shown and not one.redacted]
@@ -232,18 +232,18 @@ class Unread:
         state = await room.events_of(await room.state(), [POWER_LEVELS_KEY, (MEMBER, user)])
         member, view = state.get((MEMBER, user)), self._ctx.view(room.room_id)
         name = display_name(member.content) if member is not None else None
-        situation = Situation(
+        situation = PushContext(
             user=user,
             name=name or "",
             members=sum(1 for p in view.people.values() if p.membership is Membership.JOIN) if view else 0,
             levels=room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version),
         )
         step = max(1, _AT_ONCE // max(1, sum(map(len, rules.values()))))
-        found: dict[str, Judgement] = {}
+        found: dict[str, PushDecision] = {}
         for at in range(0, len(others), step):
             if at:
                 await asyncio.sleep(0)  # others go on while very many rules are asked
-            found |= {one.pdu.event_id: judge(rules, one.pdu, situation) for one in others[at : at + step]}
+            found |= {one.pdu.event_id: evaluate(rules, one.pdu, situation) for one in others[at : at + step]}
         return found
 
 

@@ -55,7 +55,7 @@ def creators_of(create: Pdu, version: RoomVersion) -> frozenset[str]:
     return frozenset((create.sender, *additional_creators(create.content)))
 
 
-class Levels:
+class PowerLevels:
     """The levels of a room, from its create event and its power levels event (None: the room has none).
 
     Nothing is copied: building one costs the same for one user and for ten thousand. A value that is no
@@ -141,11 +141,11 @@ def levels_said(content: Mapping[str, Any], table: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else _EMPTY
 
 
-#: Gives the levels of a room; ``Levels`` itself is one, ``LevelsMemo`` a faster one.
-LevelsSource = Callable[[Pdu, Pdu | None, RoomVersion], Levels]
+#: Gives the levels of a room; ``PowerLevels`` itself is one, ``PowerLevelCache`` a faster one.
+LevelsSource = Callable[[Pdu, Pdu | None, RoomVersion], PowerLevels]
 
 
-class LevelsMemo:
+class PowerLevelCache:
     """Remembers up to ``size`` rooms' levels. Whoever judges many events holds one and passes it on.
 
     Keyed by event id but compared by object: a redacted copy of an event has its id and other levels.
@@ -155,14 +155,14 @@ class LevelsMemo:
 
     def __init__(self, size: int = 256) -> None:
         self._size = size
-        self._known: dict[str, tuple[Pdu, Pdu | None, Levels]] = {}
+        self._known: dict[str, tuple[Pdu, Pdu | None, PowerLevels]] = {}
 
-    def __call__(self, create: Pdu, power_levels: Pdu | None, version: RoomVersion) -> Levels:
+    def __call__(self, create: Pdu, power_levels: Pdu | None, version: RoomVersion) -> PowerLevels:
         key = create.event_id if power_levels is None else power_levels.event_id
         known = self._known.get(key)
         if known is not None and known[0] is create and known[1] is power_levels:
             return known[2]
-        levels = Levels(create, power_levels, version)
+        levels = PowerLevels(create, power_levels, version)
         if len(self._known) >= self._size:
             del self._known[next(iter(self._known))]
         self._known[key] = (create, power_levels, levels)

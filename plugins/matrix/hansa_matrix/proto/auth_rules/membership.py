@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hansa_matrix.proto.auth_rules.levels import Levels, LevelsSource
-from hansa_matrix.proto.auth_rules.reject import Reject
+from hansa_matrix.proto.auth_rules.levels import LevelsSource, PowerLevels
+from hansa_matrix.proto.auth_rules.reject import AuthRejection
 from hansa_matrix.proto.auth_rules.state_keys import (
     JOIN_RULES_KEY,
     MEMBER,
     POWER_LEVELS_KEY,
     THIRD_PARTY_INVITE,
-    StateReader,
+    StateLookup,
 )
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import domain_of
@@ -41,23 +41,23 @@ ThirdPartyOk = Callable[[Mapping[str, Any], Sequence[str]], bool]
 def check_member(
     pdu: Pdu,
     create: Pdu,
-    state: StateReader,
+    state: StateLookup,
     *,
     version: RoomVersion,
     signed_by: SignedBy,
     third_party_ok: ThirdPartyOk,
     levels: LevelsSource,
-) -> Reject | None:
+) -> AuthRejection | None:
     """Rule 5 as a whole. ``levels`` is asked only where a rule needs it: not to join a public room."""
     target = pdu.state_key
     if target is None:
-        return Reject("5.state_key", "a member event needs a state_key")
+        return AuthRejection("5.state_key", "a member event needs a state_key")
     content = pdu.content
     becomes = membership(content)
     if version.restricted and AUTHORISING_USER in content:
         user = authorising_user(content)
         if user is None or ":" not in user or not signed_by(domain_of(user)):
-            return Reject("5.authorised", "not signed by the server of the authorising user")
+            return AuthRejection("5.authorised", "not signed by the server of the authorising user")
     if becomes == "join":
         return _join(pdu, target, create, state, version=version, levels=levels)
     if becomes == "invite" and "third_party_invite" in content:
@@ -65,7 +65,7 @@ def check_member(
     if becomes == "knock" and version.knock:
         return _knock(pdu, target, state, version)
     if becomes not in ("invite", "leave", "ban"):
-        return Reject("5.membership", f"unknown membership {content.get('membership')!r}")
+        return AuthRejection("5.membership", f"unknown membership {content.get('membership')!r}")
     room_levels = levels(create, state.get(POWER_LEVELS_KEY), version)
     if becomes == "invite":
         return _invite(pdu, target, state, room_levels)
@@ -75,15 +75,15 @@ def check_member(
 
 
 def _join(
-    pdu: Pdu, target: str, create: Pdu, state: StateReader, *, version: RoomVersion, levels: LevelsSource
-) -> Reject | None:
+    pdu: Pdu, target: str, create: Pdu, state: StateLookup, *, version: RoomVersion, levels: LevelsSource
+) -> AuthRejection | None:
     if pdu.prev_events == (create.event_id,) and target == _first_member(create, version):
         return None
     if pdu.sender != target:
-        return Reject("5.join.sender", f"{pdu.sender} cannot join for {target}")
+        return AuthRejection("5.join.sender", f"{pdu.sender} cannot join for {target}")
     own = _membership(state, target)
     if own == "ban":
-        return Reject("5.join.banned", f"{target} is banned")
+        return AuthRejection("5.join.banned", f"{target} is banned")
     rule = _join_rule(state)
     if rule == "public":
         return None
@@ -94,8 +94,8 @@ def _join(
     if restricted:
         return _authorised_join(pdu, state, levels(create, state.get(POWER_LEVELS_KEY), version))
     if closed:
-        return Reject("5.join.invite", f"{target} is not invited")
-    return Reject("5.join.rule", "the join rule allows no joins")
+        return AuthRejection("5.join.invite", f"{target} is not invited")
+    return AuthRejection("5.join.rule", "the join rule allows no joins")
 
 
 def _restricted(rule: str, version: RoomVersion) -> bool:
@@ -110,96 +110,98 @@ def _first_member(create: Pdu, version: RoomVersion) -> str | None:
     return creator(create.content) if version.creator_in_content else create.sender
 
 
-def _authorised_join(pdu: Pdu, state: StateReader, levels: Levels) -> Reject | None:
+def _authorised_join(pdu: Pdu, state: StateLookup, levels: PowerLevels) -> AuthRejection | None:
     user = authorising_user(pdu.content)
     if user is None:
-        return Reject("5.join.restricted", "no user has authorised the join")
+        return AuthRejection("5.join.restricted", "no user has authorised the join")
     if _membership(state, user) != "join":
-        return Reject("5.join.restricted", f"{user}, who authorised the join, is not in the room")
+        return AuthRejection("5.join.restricted", f"{user}, who authorised the join, is not in the room")
     if levels.user(user) < levels.invite:
-        return Reject("5.join.restricted", f"{user}, who authorised the join, may not invite")
+        return AuthRejection("5.join.restricted", f"{user}, who authorised the join, may not invite")
     return None
 
 
 def _third_party_invite(
-    pdu: Pdu, target: str, state: StateReader, third_party_ok: ThirdPartyOk
-) -> Reject | None:
+    pdu: Pdu, target: str, state: StateLookup, third_party_ok: ThirdPartyOk
+) -> AuthRejection | None:
     if _membership(state, target) == "ban":
-        return Reject("5.invite.3pid.banned", f"{target} is banned")
+        return AuthRejection("5.invite.3pid.banned", f"{target} is banned")
     signed = third_party_signed(pdu.content)
     if signed is None:
-        return Reject("5.invite.3pid.signed", "the third-party invite has no 'signed' object")
+        return AuthRejection("5.invite.3pid.signed", "the third-party invite has no 'signed' object")
     token = third_party_token(pdu.content)
     if "mxid" not in signed or token is None:
-        return Reject("5.invite.3pid.signed", "the third-party invite lacks 'mxid' or 'token'")
+        return AuthRejection("5.invite.3pid.signed", "the third-party invite lacks 'mxid' or 'token'")
     if signed["mxid"] != target:
-        return Reject("5.invite.3pid.mxid", "the third-party invite is for another user")
+        return AuthRejection("5.invite.3pid.mxid", "the third-party invite is for another user")
     invite = state.get((THIRD_PARTY_INVITE, token))
     if invite is None:
-        return Reject("5.invite.3pid.token", "the room has no third-party invite with this token")
+        return AuthRejection("5.invite.3pid.token", "the room has no third-party invite with this token")
     if invite.sender != pdu.sender:
-        return Reject("5.invite.3pid.sender", f"the third-party invite is by {invite.sender}")
+        return AuthRejection("5.invite.3pid.sender", f"the third-party invite is by {invite.sender}")
     if not third_party_ok(signed, public_keys(invite.content)):
-        return Reject("5.invite.3pid.signature", "no signature of the third-party invite verifies")
+        return AuthRejection("5.invite.3pid.signature", "no signature of the third-party invite verifies")
     return None
 
 
-def _invite(pdu: Pdu, target: str, state: StateReader, levels: Levels) -> Reject | None:
+def _invite(pdu: Pdu, target: str, state: StateLookup, levels: PowerLevels) -> AuthRejection | None:
     if _membership(state, pdu.sender) != "join":
-        return Reject("5.invite.not_joined", f"{pdu.sender} is not in the room")
+        return AuthRejection("5.invite.not_joined", f"{pdu.sender} is not in the room")
     present = _membership(state, target)
     if present in ("join", "ban"):
-        return Reject("5.invite.target", f"{target} has membership {present}")
+        return AuthRejection("5.invite.target", f"{target} has membership {present}")
     if levels.user(pdu.sender) < levels.invite:
-        return Reject("5.invite.level", f"{pdu.sender} may not invite")
+        return AuthRejection("5.invite.level", f"{pdu.sender} may not invite")
     return None
 
 
-def _leave(pdu: Pdu, target: str, state: StateReader, levels: Levels, version: RoomVersion) -> Reject | None:
+def _leave(
+    pdu: Pdu, target: str, state: StateLookup, levels: PowerLevels, version: RoomVersion
+) -> AuthRejection | None:
     # Leaving, refusing an invite, taking back a knock; kicking; lifting a ban.
     sender = pdu.sender
     own = _membership(state, sender)
     if sender == target:
         if own in ("invite", "join") or (own == "knock" and version.knock):
             return None
-        return Reject("5.leave.self", f"{sender} has membership {own}")
+        return AuthRejection("5.leave.self", f"{sender} has membership {own}")
     if own != "join":
-        return Reject("5.leave.not_joined", f"{sender} is not in the room")
+        return AuthRejection("5.leave.not_joined", f"{sender} is not in the room")
     level = levels.user(sender)
     if _membership(state, target) == "ban" and level < levels.ban:
-        return Reject("5.leave.ban", f"{sender} may not lift bans")
+        return AuthRejection("5.leave.ban", f"{sender} may not lift bans")
     if level < levels.kick or levels.user(target) >= level:
-        return Reject("5.leave.kick", f"{sender} may not kick {target}")
+        return AuthRejection("5.leave.kick", f"{sender} may not kick {target}")
     return None
 
 
-def _ban(pdu: Pdu, target: str, state: StateReader, levels: Levels) -> Reject | None:
+def _ban(pdu: Pdu, target: str, state: StateLookup, levels: PowerLevels) -> AuthRejection | None:
     sender = pdu.sender
     if _membership(state, sender) != "join":
-        return Reject("5.ban.not_joined", f"{sender} is not in the room")
+        return AuthRejection("5.ban.not_joined", f"{sender} is not in the room")
     level = levels.user(sender)
     if level < levels.ban or levels.user(target) >= level:
-        return Reject("5.ban.level", f"{sender} may not ban {target}")
+        return AuthRejection("5.ban.level", f"{sender} may not ban {target}")
     return None
 
 
-def _knock(pdu: Pdu, target: str, state: StateReader, version: RoomVersion) -> Reject | None:
+def _knock(pdu: Pdu, target: str, state: StateLookup, version: RoomVersion) -> AuthRejection | None:
     rule = _join_rule(state)
     if rule != "knock" and not (rule == "knock_restricted" and version.knock_restricted):
-        return Reject("5.knock.rule", "the join rule allows no knocking")
+        return AuthRejection("5.knock.rule", "the join rule allows no knocking")
     if pdu.sender != target:
-        return Reject("5.knock.sender", f"{pdu.sender} cannot knock for {target}")
+        return AuthRejection("5.knock.sender", f"{pdu.sender} cannot knock for {target}")
     own = _membership(state, target)
     if own in ("ban", "invite", "join"):
-        return Reject("5.knock.membership", f"{target} has membership {own}")
+        return AuthRejection("5.knock.membership", f"{target} has membership {own}")
     return None
 
 
-def _membership(state: StateReader, user: str) -> str | None:
+def _membership(state: StateLookup, user: str) -> str | None:
     member = state.get((MEMBER, user))
     return None if member is None else membership(member.content)
 
 
-def _join_rule(state: StateReader) -> str:
+def _join_rule(state: StateLookup) -> str:
     rules = state.get(JOIN_RULES_KEY)
     return judged_join_rule(rules.content if rules is not None else None)

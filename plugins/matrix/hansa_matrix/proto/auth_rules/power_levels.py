@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from hansa_matrix.proto.auth_rules.levels import Level, Levels, level_of
-from hansa_matrix.proto.auth_rules.reject import Reject
+from hansa_matrix.proto.auth_rules.levels import Level, PowerLevels, level_of
+from hansa_matrix.proto.auth_rules.reject import AuthRejection
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.ids import valid_user_id
+from hansa_matrix.proto.ids import is_valid_user_id
 from hansa_matrix.proto.room_versions import RoomVersion
 
 SCALARS: Final = ("users_default", "events_default", "state_default", "ban", "redact", "kick", "invite")
@@ -20,7 +20,9 @@ SCALARS: Final = ("users_default", "events_default", "state_default", "ban", "re
 _EMPTY: Final[Mapping[str, Any]] = {}
 
 
-def check_power_levels(pdu: Pdu, current: Pdu | None, levels: Levels, version: RoomVersion) -> Reject | None:
+def check_power_levels(
+    pdu: Pdu, current: Pdu | None, levels: PowerLevels, version: RoomVersion
+) -> AuthRejection | None:
     """Judge ``pdu`` against the room's power levels event (None: it has none) and its levels."""
     shape = _check_shape(pdu.content, levels.creators, version)
     if shape is not None or current is None:
@@ -28,38 +30,42 @@ def check_power_levels(pdu: Pdu, current: Pdu | None, levels: Levels, version: R
     level = levels.user(pdu.sender)
     old, new = current.content, pdu.content
     if not all(_may(change, level) for change in _changes(_scalars(old), _scalars(new), version)):
-        return Reject("10.scalar", f"{pdu.sender} changes a level above the own one")
+        return AuthRejection("10.scalar", f"{pdu.sender} changes a level above the own one")
     for name in ("events", "notifications") if version.judged_notifications else ("events",):
         changes = _changes(_entries(old, name), _entries(new, name), version)
         if not all(_may(change, level) for change in changes):
-            return Reject(f"10.{name}", f"{pdu.sender} changes an entry of '{name}' above the own level")
+            return AuthRejection(
+                f"10.{name}", f"{pdu.sender} changes an entry of '{name}' above the own level"
+            )
     for user, before, after in _changes(_entries(old, "users"), _entries(new, "users"), version):
         if user != pdu.sender and before is not None and before >= level:
-            return Reject(
+            return AuthRejection(
                 "10.users.old", f"{pdu.sender} changes {user}, whose level is not below the own one"
             )
         if after is not None and after > level:
-            return Reject("10.users.new", f"{pdu.sender} raises {user} above the own level")
+            return AuthRejection("10.users.new", f"{pdu.sender} raises {user} above the own level")
     return None
 
 
-def _check_shape(content: Mapping[str, Any], creators: frozenset[str], version: RoomVersion) -> Reject | None:
+def _check_shape(
+    content: Mapping[str, Any], creators: frozenset[str], version: RoomVersion
+) -> AuthRejection | None:
     if version.lax_levels:  # of what they hold only the levels of users are asked for
         users = content.get("users", _EMPTY)
         if not isinstance(users, Mapping) or any(level_of(v, version) is None for v in users.values()):
-            return Reject("10.integer", "'users' is not an object of integers")
+            return AuthRejection("10.integer", "'users' is not an object of integers")
     else:
         for name in SCALARS:
             if name in content and type(content[name]) is not int:
-                return Reject("10.integer", f"'{name}' is not an integer")
+                return AuthRejection("10.integer", f"'{name}' is not an integer")
         for name in ("events", "notifications", "users"):
             if name in content and not _all_integers(content[name]):
-                return Reject("10.integer", f"'{name}' is not an object of integers")
+                return AuthRejection("10.integer", f"'{name}' is not an object of integers")
     users = _entries(content, "users")
-    if not all(valid_user_id(user) for user in users):
-        return Reject("10.user_id", "'users' has a key that is not a user id")
+    if not all(is_valid_user_id(user) for user in users):
+        return AuthRejection("10.user_id", "'users' has a key that is not a user id")
     if not creators.isdisjoint(users):
-        return Reject("10.creator", "'users' names a creator of the room")
+        return AuthRejection("10.creator", "'users' names a creator of the room")
     return None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Reject:
+class AuthRejection:
     """A refusal: ``rule`` is the number and name of the rule, ``reason`` says it in words.
 
     Rules are numbered as in room version 12, where 10 and 11 lack rule 2 and count one less from there on:

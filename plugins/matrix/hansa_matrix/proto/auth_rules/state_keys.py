@@ -26,7 +26,7 @@ JOIN_RULES_KEY: Final[StateKey] = (JOIN_RULES, "")
 HISTORY_VISIBILITY_KEY: Final[StateKey] = (HISTORY_VISIBILITY, "")
 
 
-class StateReader(Protocol):
+class StateLookup(Protocol):
     """What the rules need of a room's state: any ``Mapping[StateKey, Pdu]`` has it."""
 
     def get(self, key: StateKey, /) -> Pdu | None:
@@ -34,7 +34,7 @@ class StateReader(Protocol):
         ...
 
 
-def selected_keys(
+def auth_event_keys(
     type: str,  # noqa: A002 - the field's own name
     sender: str,
     state_key: str | None,
@@ -56,9 +56,9 @@ def selected_keys(
     return frozenset(keys)
 
 
-def selected_for(pdu: Pdu, version: RoomVersion) -> frozenset[StateKey]:
-    """``selected_keys`` of an event that exists."""
-    return selected_keys(pdu.type, pdu.sender, pdu.state_key, pdu.content, version)
+def auth_event_keys_of(pdu: Pdu, version: RoomVersion) -> frozenset[StateKey]:
+    """``auth_event_keys`` of an event that exists."""
+    return auth_event_keys(pdu.type, pdu.sender, pdu.state_key, pdu.content, version)
 
 
 def _add_member_keys(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hansa.model.errors import RemoteProtocolError
 
-from hansa_matrix.proto.canonical_json import CLIENT_DEPTH, check_depth, decode
+from hansa_matrix.proto.canonical_json import CLIENT_DEPTH, check_depth, loads_lenient
 from hansa_matrix.proto.ids import parse_server_name
 
 MAX_WELL_KNOWN = 50 * 1024
@@ -43,7 +43,7 @@ class LookUpSrv:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class ResolvedServer:
     """Where to connect, in order; the ``Host`` header; the name the certificate must carry."""
 
     targets: tuple[tuple[str, int], ...]
@@ -51,7 +51,7 @@ class Route:
     tls_name: str
 
 
-Command = FetchWellKnown | LookUpSrv | Route
+Command = FetchWellKnown | LookUpSrv | ResolvedServer
 
 
 class Discovery:
@@ -89,17 +89,19 @@ class Discovery:
             return self._next()
         ordered = order_srv(usable, self._chance)
         targets = tuple((r.target.rstrip("."), r.port) for r in ordered)
-        return Route(targets=targets, host_header=self._name, tls_name=self._name)
+        return ResolvedServer(targets=targets, host_header=self._name, tls_name=self._name)
 
     def _next(self) -> Command:
         if self._services:
             return LookUpSrv(f"{self._services.pop(0)}.{self._name}")
-        return Route(targets=((self._name, _PORT),), host_header=self._name, tls_name=self._name)
+        return ResolvedServer(targets=((self._name, _PORT),), host_header=self._name, tls_name=self._name)
 
     @staticmethod
-    def _direct(name: str) -> Route:
+    def _direct(name: str) -> ResolvedServer:
         parsed = parse_server_name(name)
-        return Route(targets=((parsed.host, parsed.port or _PORT),), host_header=name, tls_name=parsed.host)
+        return ResolvedServer(
+            targets=((parsed.host, parsed.port or _PORT),), host_header=name, tls_name=parsed.host
+        )
 
 
 def parse_well_known(body: bytes | None) -> str | None:
@@ -107,7 +109,7 @@ def parse_well_known(body: bytes | None) -> str | None:
     if body is None or len(body) > MAX_WELL_KNOWN:
         return None
     try:
-        value = decode(body)
+        value = loads_lenient(body)
         check_depth(value, CLIENT_DEPTH)
         name = value.get("m.server") if isinstance(value, dict) else None
         parsed = parse_server_name(name if isinstance(name, str) else "")

@@ -66,9 +66,9 @@ def keys_named(doc: Mapping[str, Any]) -> frozenset[str]:
     return frozenset({**_keys(doc.get("verify_keys")), **_keys(doc.get("old_verify_keys"))})
 
 
-def notarised(doc: Mapping[str, Any], notary: str) -> dict[str, str]:
+def notary_signatures(doc: Mapping[str, Any], notary: str) -> dict[str, str]:
     """Key id -> signature of a notary on a document that it passed on; empty if there is none."""
-    return {k: sig for k, sig in signatures_of(doc, notary).items() if ids.valid_key_id(k)}
+    return {k: sig for k, sig in signatures_of(doc, notary).items() if ids.is_valid_key_id(k)}
 
 
 def _keys(value: object) -> dict[str, str]:
@@ -78,6 +78,6 @@ def _keys(value: object) -> dict[str, str]:
     for key_id, entry in value.items():
         public = entry.get("key") if isinstance(entry, dict) else None
         raw = decode64(public)
-        if ids.valid_key_id(key_id) and raw is not None and len(raw) == 32:
+        if ids.is_valid_key_id(key_id) and raw is not None and len(raw) == 32:
             found[key_id] = str(public)
     return found

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical_json import canonical, compact
+from hansa_matrix.proto.canonical_json import compact, encoder_for
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.pdu import with_raw
+from hansa_matrix.proto.pdu import replace_signatures
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.signing import decode64, event_signable, signatures_of, with_signature
 
@@ -37,17 +37,17 @@ def policy_server(content: Mapping[str, Any]) -> PolicyServer | None:
     """What ``m.room.policy`` says, None if it says nothing valid (P-1)."""
     via, keys = content.get("via"), content.get("public_keys")
     key = keys.get("ed25519") if isinstance(keys, dict) else None
-    if not isinstance(key, str) or not ids.valid_server_name(via):
+    if not isinstance(key, str) or not ids.is_valid_server_name(via):
         return None
     return PolicyServer(str(via), key)
 
 
-def exempt(type_: str, state_key: str | None) -> bool:
+def is_exempt(type_: str, state_key: str | None) -> bool:
     """Whether a policy server is not asked about such an event: the one that names it."""
     return (type_, state_key) == POLICY_KEY
 
 
-def recommended(pdu: Pdu, version: RoomVersion, server: PolicyServer, verify: Verifier) -> bool:
+def is_signed(pdu: Pdu, version: RoomVersion, server: PolicyServer, verify: Verifier) -> bool:
     """Whether an event bears the policy server's signature, by the key of the room's state (P-3)."""
     signature = signatures_of(pdu.raw, server.via).get(KEY_ID)
     key = decode64(server.key)
@@ -56,7 +56,7 @@ def recommended(pdu: Pdu, version: RoomVersion, server: PolicyServer, verify: Ve
     return verify(server.key, signature, pdu.signable or event_signable(pdu.raw, version))
 
 
-def with_recommendation(pdu: Pdu, version: RoomVersion, server: PolicyServer, answer: object) -> Pdu | None:
+def add_policy_signature(pdu: Pdu, version: RoomVersion, server: PolicyServer, answer: object) -> Pdu | None:
     """The event with the signature that the policy server answered, and all that it had (P-2); None if the
     answer has none.
     """
@@ -64,4 +64,4 @@ def with_recommendation(pdu: Pdu, version: RoomVersion, server: PolicyServer, an
     if signature is None:
         return None
     raw = with_signature(pdu.raw, server.via, KEY_ID, signature)
-    return with_raw(pdu, raw, compact(canonical(version)(raw)))
+    return replace_signatures(pdu, raw, compact(encoder_for(version)(raw)))

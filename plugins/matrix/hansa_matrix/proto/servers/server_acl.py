@@ -18,7 +18,7 @@ _LONGEST = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Acl:
+class ServerAcl:
     """One list, compiled. ``allow_ip_literals`` is true unless it says exactly false."""
 
     allow: re.Pattern[str]
@@ -35,9 +35,9 @@ class Acl:
         return self.allow.fullmatch(host) is not None
 
 
-def acl_of(content: Mapping[str, Any]) -> Acl:
+def parse_acl(content: Mapping[str, Any]) -> ServerAcl:
     """The list in the content of an ``m.room.server_acl`` event; what is malformed in it is not there."""
-    return Acl(
+    return ServerAcl(
         allow=_compiled(content.get("allow")),
         deny=_compiled(content.get("deny")),
         allow_ip_literals=content.get("allow_ip_literals") is not False,

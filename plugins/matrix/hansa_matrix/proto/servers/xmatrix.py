@@ -51,7 +51,7 @@ def parse_header(value: str) -> XMatrix:
         params[name.lower()] = bare if quoted is None else quoted
         at = match.end()
     origin, key, sig = params.get("origin", ""), params.get("key", ""), params.get("sig", "")
-    if not ids.valid_server_name(origin) or not ids.valid_key_id(key) or not sig:
+    if not ids.is_valid_server_name(origin) or not ids.is_valid_key_id(key) or not sig:
         raise _unauthorized("the X-Matrix header lacks a good origin, key or sig")
     return XMatrix(origin=origin, destination=params.get("destination"), key=key, sig=sig)
 

@@ -24,7 +24,7 @@ Fetch = Callable[[str], Pdu | None]
 _STEP = 2000
 
 
-def finished(steps: Generator[None, None, T]) -> T:
+def run_steps(steps: Generator[None, None, T]) -> T:
     """What steps come to, for who has nothing to do in between."""
     while True:
         try:
@@ -34,7 +34,7 @@ def finished(steps: Generator[None, None, T]) -> T:
             return result
 
 
-class MissingEvents(HansaError):
+class MissingAuthEvents(HansaError):
     """``fetch`` gave None for events that the resolution needs: load ``ids`` and call again.
 
     Their auth chains will be needed next, so whoever loads them together saves rounds.
@@ -89,7 +89,7 @@ class AuthGraph:
 
     def walk(self, roots: Iterable[int]) -> list[int]:
         """Load the roots and their auth chains: what this call loaded, each after all that it cites."""
-        return finished(self.walking(roots))
+        return run_steps(self.walking(roots))
 
     def walking(self, roots: Iterable[int]) -> Generator[None, None, list[int]]:
         """``walk``, with a pause every some thousand events. The loop calls nothing of ours: in rooms of
@@ -144,9 +144,9 @@ class AuthGraph:
         return pdu
 
     def raise_missing(self) -> None:
-        """Raise MissingEvents if any event asked for so far was not to be had."""
+        """Raise MissingAuthEvents if any event asked for so far was not to be had."""
         if self._missing:
-            raise MissingEvents(self._missing)
+            raise MissingAuthEvents(self._missing)
 
     def power_levels_of(self, index: int) -> int:
         """The power levels event that the event cites, -1 if none."""

@@ -17,7 +17,7 @@ from hansa_matrix.proto.state_res.auth_graph import AuthGraph
 StateIds = Mapping[StateKey, str]
 
 
-def differing(one: StateIds, other: StateIds) -> list[StateKey]:
+def state_delta(one: StateIds, other: StateIds) -> list[StateKey]:
     """The keys for which two states have different events, or only one of them has any. In rooms of thousands
     this is most of what a fork costs, hence no step of it per key that is not the interpreter's own.
     """
@@ -29,13 +29,13 @@ def differing(one: StateIds, other: StateIds) -> list[StateKey]:
     return found
 
 
-def separate(state_sets: Sequence[StateIds]) -> tuple[dict[StateKey, str], dict[str, int]]:
+def split_conflicted(state_sets: Sequence[StateIds]) -> tuple[dict[StateKey, str], dict[str, int]]:
     """The unconflicted state map, and the conflicted events with the states they are in (bit i: state i).
 
     A key is conflicted if the states name different events for it or if one of them lacks it.
     """
     first, *others = state_sets
-    disputed = dict.fromkeys(key for other in others for key in differing(first, other))
+    disputed = dict.fromkeys(key for other in others for key in state_delta(first, other))
     unconflicted = dict(first)
     for key in disputed:
         unconflicted.pop(key, None)
@@ -70,10 +70,10 @@ def full_conflicted_set(
     own = [0] * len(graph.ids)
     for index, states in roots.items():
         own[index] = states
-    chain = _in_chains_of(graph, order, own)
+    chain = _auth_chain_membership(graph, order, own)
     found = set(roots)
     if subgraph:
-        found.update(_on_paths(graph, order, own))
+        found.update(_between_conflicted(graph, order, own))
     everywhere = (1 << sets) - 1
     partly = [i for i, states in enumerate(chain) if 0 < states < everywhere and i not in found]
     if partly:
@@ -81,7 +81,7 @@ def full_conflicted_set(
     return found
 
 
-def _in_chains_of(graph: AuthGraph, order: Sequence[int], own: Sequence[int]) -> list[int]:
+def _auth_chain_membership(graph: AuthGraph, order: Sequence[int], own: Sequence[int]) -> list[int]:
     """Per event the states in whose auth chains, by way of conflicted events, it is: those of every event
     that cites it, handed down.
     """
@@ -93,7 +93,7 @@ def _in_chains_of(graph: AuthGraph, order: Sequence[int], own: Sequence[int]) ->
     return chain
 
 
-def _on_paths(graph: AuthGraph, order: Sequence[int], own: Sequence[int]) -> Iterator[int]:
+def _between_conflicted(graph: AuthGraph, order: Sequence[int], own: Sequence[int]) -> Iterator[int]:
     """What is on a path between conflicted events: above one (or one itself) and below one (or one itself).
     All that was walked is below a conflicted event or is one.
     """

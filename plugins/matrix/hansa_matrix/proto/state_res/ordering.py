@@ -27,7 +27,7 @@ def is_power_event(pdu: Pdu) -> bool:
     return pdu.state_key == "" and pdu.type in (POWER_LEVELS, JOIN_RULES)
 
 
-def with_auth_events(graph: AuthGraph, roots: Iterable[int], within: AbstractSet[int]) -> set[int]:
+def with_auth_chain(graph: AuthGraph, roots: Iterable[int], within: AbstractSet[int]) -> set[int]:
     """The roots and those events of ``within`` that they reach by auth events of ``within``.
 
     COMPAT: the text asks for every event of an auth chain that is in the full conflicted set, also where
@@ -83,13 +83,13 @@ def mainline_order(graph: AuthGraph, events: Iterable[int], power_levels: int) -
     keys = []
     for event in events:
         pdu = graph.pdus[event]
-        position = _position(graph, event, positions, infinite)
+        position = _mainline_depth(graph, event, positions, infinite)
         keys.append((-position, pdu.origin_server_ts, pdu.event_id, event))
     keys.sort()
     return [key[3] for key in keys]
 
 
-def _position(graph: AuthGraph, event: int, positions: dict[int, int], infinite: int) -> int:
+def _mainline_depth(graph: AuthGraph, event: int, positions: dict[int, int], infinite: int) -> int:
     # Every power levels event on the way is remembered: the next search ends at the first of them.
     index = graph.power_levels_of(event)
     position = positions.get(index)

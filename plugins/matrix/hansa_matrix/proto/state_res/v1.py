@@ -10,17 +10,17 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from hashlib import sha1
 
 from hansa_matrix.proto.auth_rules.membership import ThirdPartyOk
-from hansa_matrix.proto.auth_rules.rules import check_state
+from hansa_matrix.proto.auth_rules.rules import check_event_auth
 from hansa_matrix.proto.auth_rules.state_keys import (
     CREATE_KEY,
     JOIN_RULES,
     MEMBER,
     POWER_LEVELS_KEY,
-    selected_for,
+    auth_event_keys_of,
 )
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.proto.state_res.auth_graph import MissingEvents
+from hansa_matrix.proto.state_res.auth_graph import MissingAuthEvents
 
 StateIds = Mapping[StateKey, str]
 
@@ -32,14 +32,14 @@ def resolve_v1(
     rejected: Container[str],
     third_party_ok: ThirdPartyOk,
 ) -> dict[StateKey, str]:
-    """The resolution of ``state_sets``. Raises ``MissingEvents`` as ``state_res.resolve``. A rejected event
-    is no candidate and authorises nothing; where nobody disputes it, it stands.
+    """The resolution of ``state_sets``. Raises ``MissingAuthEvents`` as ``state_res.resolve``. A rejected
+    event is no candidate and authorises nothing; where nobody disputes it, it stands.
     """
     undisputed, disputed = _separate(state_sets)
     listed = {key: sorted(e for e in ids if e not in rejected) for key, ids in disputed.items()}
     events = _all(fetch, (e for ids in listed.values() for e in ids))
     named = {key: [events[e] for e in ids] for key, ids in listed.items() if len(ids) > 1}
-    wanted = {key for pdu in events.values() for key in selected_for(pdu, version)} | {CREATE_KEY}
+    wanted = {key for pdu in events.values() for key in auth_event_keys_of(pdu, version)} | {CREATE_KEY}
     # COMPAT: what a single candidate is left for does not authorise the others, as servers have it.
     chosen = [
         undisputed[key] for key in wanted if undisputed.get(key, "") not in rejected and key in undisputed
@@ -48,17 +48,17 @@ def resolve_v1(
     undisputed |= {key: ids[0] for key, ids in listed.items() if len(ids) == 1}
 
     def allowed(pdu: Pdu, seen: Mapping[StateKey, Pdu]) -> bool:
-        return check_state(pdu, seen, version, third_party_ok=third_party_ok) is None
+        return check_event_auth(pdu, seen, version, third_party_ok=third_party_ok) is None
 
     resolved: dict[StateKey, Pdu] = {}
-    for stage in (lambda key: key == POWER_LEVELS_KEY, _of(JOIN_RULES), _of(MEMBER)):
+    for stage in (lambda key: key == POWER_LEVELS_KEY, _of_type(JOIN_RULES), _of_type(MEMBER)):
         staged = {key: pdus for key, pdus in named.items() if stage(key)}
-        made = {key: _last_allowed(pdus, state, version, allowed) for key, pdus in staged.items()}
+        made = {key: _last_passing(pdus, state, version, allowed) for key, pdus in staged.items()}
         resolved |= made
         state |= made
     for key, pdus in named.items():
         if key not in resolved:
-            resolved[key] = _first_allowed(pdus, state, allowed)
+            resolved[key] = _first_passing(pdus, state, allowed)
     return undisputed | {key: pdu.event_id for key, pdu in resolved.items()}
 
 
@@ -75,11 +75,11 @@ def _all(fetch: Callable[[str], Pdu | None], event_ids: Iterable[str]) -> dict[s
     found = {event_id: fetch(event_id) for event_id in event_ids}
     missing = [event_id for event_id, pdu in found.items() if pdu is None]
     if missing:
-        raise MissingEvents(missing)
+        raise MissingAuthEvents(missing)
     return {event_id: pdu for event_id, pdu in found.items() if pdu is not None}
 
 
-def _of(type_: str) -> Callable[[StateKey], bool]:
+def _of_type(type_: str) -> Callable[[StateKey], bool]:
     return lambda key: key[0] == type_
 
 
@@ -91,11 +91,11 @@ def _deepest_first(pdus: Iterable[Pdu]) -> list[Pdu]:
 _Allowed = Callable[[Pdu, Mapping[StateKey, Pdu]], bool]
 
 
-def _last_allowed(
+def _last_passing(
     pdus: Sequence[Pdu], state: Mapping[StateKey, Pdu], version: RoomVersion, allowed: _Allowed
 ) -> Pdu:
     """The least deep event, and then each that the one before lets follow, until one is not."""
-    selected = {key for pdu in pdus for key in selected_for(pdu, version)} | {CREATE_KEY}
+    selected = {key for pdu in pdus for key in auth_event_keys_of(pdu, version)} | {CREATE_KEY}
     seen = {key: state[key] for key in selected if key in state}
     chosen, *later = reversed(_deepest_first(pdus))
     for pdu in later:
@@ -106,7 +106,7 @@ def _last_allowed(
     return chosen
 
 
-def _first_allowed(pdus: Sequence[Pdu], state: Mapping[StateKey, Pdu], allowed: _Allowed) -> Pdu:
+def _first_passing(pdus: Sequence[Pdu], state: Mapping[StateKey, Pdu], allowed: _Allowed) -> Pdu:
     """The deepest event that the state allows; the least deep one if it allows none."""
     ordered = _deepest_first(pdus)
     return next((pdu for pdu in ordered if allowed(pdu, state)), ordered[-1])

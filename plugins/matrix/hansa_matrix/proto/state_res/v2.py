@@ -11,23 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hansa_matrix.proto.auth_rules.levels import Level, LevelsMemo
+from hansa_matrix.proto.auth_rules.levels import Level, PowerLevelCache
 from hansa_matrix.proto.auth_rules.membership import ThirdPartyOk
-from hansa_matrix.proto.auth_rules.rules import check_state
+from hansa_matrix.proto.auth_rules.rules import check_event_auth
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, CREATE_KEY, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.proto.state_res.auth_graph import AuthGraph, MissingEvents, finished
-from hansa_matrix.proto.state_res.conflicts import StateIds, full_conflicted_set, separate
+from hansa_matrix.proto.state_res.auth_graph import AuthGraph, MissingAuthEvents, run_steps
+from hansa_matrix.proto.state_res.conflicts import StateIds, full_conflicted_set, split_conflicted
 from hansa_matrix.proto.state_res.ordering import (
     is_power_event,
     mainline_order,
     power_order,
-    with_auth_events,
+    with_auth_chain,
 )
 from hansa_matrix.proto.state_res.v1 import resolve_v1
 
-__all__ = ["MissingEvents", "resolve", "resolving"]
+__all__ = ["MissingAuthEvents", "resolve", "resolve_steps"]
 
 #: Events that are judged in one step.
 _STEP = 500
@@ -48,12 +48,12 @@ def resolve(
 ) -> dict[StateKey, str]:
     """The resolution of ``state_sets``, each a map from state key to event id, as one such map.
 
-    ``fetch(event_id)`` gives the event or None if it is not at hand: MissingEvents then names all that can
-    be told to be missing, and the call is to be repeated. ``rejected`` are ids of rejected events: never
+    ``fetch(event_id)`` gives the event or None if it is not at hand: MissingAuthEvents then names all that
+    can be told to be missing, and the call is to be repeated. ``rejected`` are ids of rejected events: never
     used to authorise what cites them, yet judged again if a state holds them. ``admit_rejected=False``
     keeps them out of the result, as Synapse does. ``third_party_ok`` is that of ``auth.check_state``.
     """
-    steps = resolving(
+    steps = resolve_steps(
         version,
         state_sets,
         fetch,
@@ -61,10 +61,10 @@ def resolve(
         admit_rejected=admit_rejected,
         third_party_ok=third_party_ok,
     )
-    return finished(steps)
+    return run_steps(steps)
 
 
-def resolving(
+def resolve_steps(
     version: RoomVersion,
     state_sets: Sequence[StateIds],
     fetch: Callable[[str], Pdu | None],
@@ -84,16 +84,16 @@ def resolving(
     if version.state_resolution == "1":
         return resolve_v1(version, state_sets, fetch, rejected, third_party_ok)
     subgraph = version.state_resolution == "2.1"
-    unconflicted, conflicted = separate(state_sets)
+    unconflicted, conflicted = split_conflicted(state_sets)
     yield
     graph = AuthGraph(fetch)
     full = yield from full_conflicted_set(
         graph, conflicted, unconflicted, sets=len(state_sets), subgraph=subgraph
     )
     yield
-    replay = _Replay(version, graph, {} if subgraph else unconflicted, rejected, third_party_ok)
+    replay = _IterativeAuthCheck(version, graph, {} if subgraph else unconflicted, rejected, third_party_ok)
     power = (index for index in full if is_power_event(graph.pdus[index]))
-    chosen = with_auth_events(graph, power, full)
+    chosen = with_auth_chain(graph, power, full)
     yield
     skip: Container[str] = () if admit_rejected else rejected
     yield from replay.run(power_order(graph, chosen, replay.sender_level), skip)
@@ -106,7 +106,7 @@ def resolving(
     return result
 
 
-class _Replay:
+class _IterativeAuthCheck:
     """The iterative auth checks: a state that grows, and how one event sees it.
 
     As the ``state`` that the rules read it shows the state built so far and, for a key that it lacks, the
@@ -128,7 +128,7 @@ class _Replay:
         self._base = base
         self._rejected = rejected
         self._ok = third_party_ok
-        self._levels = LevelsMemo()
+        self._levels = PowerLevelCache()
         self._cited: list[int] = []
         self._create = self._create_by_room_id() if version.hashed_room_id else None
         #: Step 2 starts with ``base``, whose events come in here when they are first read.
@@ -154,7 +154,7 @@ class _Replay:
             if pdu.state_key is None or pdu.event_id in skip:
                 continue
             self._cited = graph.auth[index] or []
-            if check_state(pdu, self, version, third_party_ok=ok, levels=levels) is None:
+            if check_event_auth(pdu, self, version, third_party_ok=ok, levels=levels) is None:
                 state[(pdu.type, pdu.state_key)] = pdu
         graph.raise_missing()
 

@@ -71,7 +71,7 @@ class GatheredIds:
         """Some elements. Raises RemoteProtocolError once most of what came is of no use."""
         found = self._ids.setdefault(name, {})
         for value in values:
-            if ids.valid_event_id(value):
+            if ids.is_valid_event_id(value):
                 found[value] = None
             else:
                 self._dropped += 1

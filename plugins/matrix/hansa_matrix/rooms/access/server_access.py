@@ -74,7 +74,7 @@ class Entitled:
     @staticmethod
     def own_user(user: str, origin: str) -> str:
         """A user of the server that asks."""
-        if not ids.valid_user_id(user) or ids.domain_of(user) != origin:
+        if not ids.is_valid_user_id(user) or ids.domain_of(user) != origin:
             raise error(403, "M_FORBIDDEN", f"{user[:255]} is not of {origin}")
         return user
 

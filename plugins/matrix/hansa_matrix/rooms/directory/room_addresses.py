@@ -42,7 +42,7 @@ class Addresses:
         if not address.startswith("#"):
             return None
         alias = address if ":" in address else f"{address}:{self._server}"
-        if not ids.valid_alias(alias):
+        if not ids.is_valid_alias(alias):
             return None
         if ids.domain_of(alias) == self._server:
             known = await alias_of(self._ctx.store, alias)
@@ -74,7 +74,7 @@ class Addresses:
         event = (await room.shown_of(await room.state(), [_ALIAS_KEY])).get(_ALIAS_KEY)
         said = alias(event.content) if event is not None else None
         # Names of this server are rows of ours, whatever a room says of itself.
-        return said if said and ids.valid_alias(said) and ids.domain_of(said) != self._server else ""
+        return said if said and ids.is_valid_alias(said) and ids.domain_of(said) != self._server else ""
 
     def addressed(self, operations: Mapping[str, AdminCommand]) -> dict[str, AdminCommand]:
         """The same commands, whose room may be named by its address."""

@@ -119,14 +119,16 @@ class Spaces:
 
     async def _leads_to(self, room: MatrixRoom, alias: str) -> bool:
         """Whether a room may be listed under the name its state claims: one of ours has to be its own."""
-        if not ids.valid_alias(alias):
+        if not ids.is_valid_alias(alias):
             return not alias
         if ids.domain_of(alias) != self._entitled.own.server:
             return True
         return await self._entitled.rooms.alias(alias) == room.room_id
 
     async def hierarchy(self, room_id: str, origin: str, *, suggested: bool) -> dict[str, Any]:
-        """A space and its direct children, as far as the server that asks may know. Raises the error answer."""
+        """A space and its direct children, as far as the server that asks may know. Raises the error
+        answer.
+        """
         room = self._entitled.rooms.get(room_id)
         known = await self._known(room, origin) if room is not None and room.resident else None
         if room is None or known is None:
@@ -160,7 +162,7 @@ class Spaces:
 
     async def _children(self, room: MatrixRoom, *, suggested: bool) -> list[Pdu]:
         state = await room.state()
-        keys = [key for key in state if key[0] == _CHILD and ids.valid_room_id(key[1])]
+        keys = [key for key in state if key[0] == _CHILD and ids.is_valid_room_id(key[1])]
         events = await room.shown_of(state, keys[:1000])
         said = [(p, space_child(p.content)) for p in events.values()]
         found = [(p, child) for p, child in said if child.via and (child.suggested or not suggested)]

@@ -11,10 +11,16 @@ from hansa import NetworkContext
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.keyring import Keyring
-from hansa_matrix.proto.auth_rules.rules import check_own, check_state
+from hansa_matrix.proto.auth_rules.rules import check_auth_events, check_event_auth
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, CREATE_KEY
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import checked_hash, key_ids, needed_at, required_servers, unsigned_by
+from hansa_matrix.proto.pdu import (
+    check_content_hash,
+    key_ids,
+    key_valid_at,
+    required_servers,
+    signature_problem,
+)
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.streaming.packed_pdus import Unpacking, packed, unpacked
 from hansa_matrix.rooms.event_store import RoomEvents, Status, Stored
@@ -113,7 +119,7 @@ def _wanted(pdus: Sequence[Pdu], version: RoomVersion) -> dict[tuple[str, str], 
     for one in pdus:
         pdu = unpacked(one, version)
         for key in key_ids(pdu, required_servers(pdu, version)):
-            wanted[key] = max(wanted.get(key, 0), needed_at(pdu, version))
+            wanted[key] = max(wanted.get(key, 0), key_valid_at(pdu, version))
     return wanted
 
 
@@ -122,8 +128,8 @@ def _verified(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> li
     good = list[Pdu]()
     for one in pdus:
         pdu = unpacked(one, version)
-        if unsigned_by(pdu, version, keyring.get, verify) is None:
-            checked = checked_hash(pdu, version)
+        if signature_problem(pdu, version, keyring.get, verify) is None:
+            checked = check_content_hash(pdu, version)
             good.append(checked if pdu is one else one if checked is pdu else packed(checked))
     return good
 
@@ -182,12 +188,12 @@ async def judged(
             create = pdu
         rejected = {one.pdu.event_id for one in auth if one.status is Status.REJECTED}
         plain = [unpacking(one.pdu) for one in auth]
-        reject = check_own(pdu, plain, version, create=create, rejected=rejected)
+        reject = check_auth_events(pdu, plain, version, create=create, rejected=rejected)
         if reject is None and pdu.type != CREATE:
             state = {p.key: p for p in plain if p.state_key is not None}
             if create is not None:
                 state.setdefault(CREATE_KEY, create)
-            reject = check_state(pdu, state, version, third_party_ok=THIRD_PARTY_OK)
+            reject = check_event_auth(pdu, state, version, third_party_ok=THIRD_PARTY_OK)
         status, why = Status.OUTLIER, ""
         if reject is not None:
             status, why = Status.REJECTED, f"{reject.rule}: {reject.reason}"

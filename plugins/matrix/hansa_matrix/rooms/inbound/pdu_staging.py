@@ -38,7 +38,7 @@ from hansa_matrix.federation.client import Unreachable
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import domain_of
-from hansa_matrix.proto.pdu import Signers, checked_hash, parse, signers, unsigned_by
+from hansa_matrix.proto.pdu import Signers, check_content_hash, parse, signature_problem, signers
 from hansa_matrix.rooms.inbound.backlog import Backlog, weight
 from hansa_matrix.rooms.inbound.pending_commits import Coming
 from hansa_matrix.rooms.inbound.policy_server import Policing
@@ -462,9 +462,9 @@ class Ingest:
         servers, keys, at = needed or signers(pdu, room.version)
         if not self._keyring.at_hand(keys, at):
             await self._keyring.need(keys, at)
-        problem = unsigned_by(pdu, room.version, self._keyring.get, verify, servers)
+        problem = signature_problem(pdu, room.version, self._keyring.get, verify, servers)
         if problem is None:
-            return checked_hash(pdu, room.version)
+            return check_content_hash(pdu, room.version)
         if self.unverified is not None:
             known = {server for server, key in keys if self._keyring.get(server, key)}
             await self.unverified(room, set(servers) - known)

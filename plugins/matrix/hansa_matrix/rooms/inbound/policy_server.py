@@ -12,7 +12,7 @@ from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import Client, Refused, Unreachable
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.servers.policy_server import PolicyServer, exempt, recommended, with_recommendation
+from hansa_matrix.proto.servers.policy_server import PolicyServer, add_policy_signature, is_exempt, is_signed
 from hansa_matrix.rooms.native_events import Own
 from hansa_matrix.rooms.room import MatrixRoom
 
@@ -42,10 +42,10 @@ class Policing:
 
     async def lacking(self, room: MatrixRoom, pdu: Pdu) -> PolicyServer | None:
         """The policy server whose signature an event has to have and has not."""
-        if exempt(pdu.type, pdu.state_key):
+        if is_exempt(pdu.type, pdu.state_key):
             return None
         server = await self.of(room)
-        if server is None or recommended(pdu, room.version, server, verify):
+        if server is None or is_signed(pdu, room.version, server, verify):
             return None
         return server
 
@@ -86,8 +86,8 @@ class Policing:
             detail = f"the room's policy server does not answer: {getattr(error, 'detail', error)}"
             raise Unreachable("the room's policy server does not answer", detail=detail) from error
         self._breakers.pop(server.via)
-        signed = with_recommendation(pdu, room.version, server, answer)
-        if signed is None or not recommended(signed, room.version, server, verify):
+        signed = add_policy_signature(pdu, room.version, server, answer)
+        if signed is None or not is_signed(signed, room.version, server, verify):
             self._ctx.count("matrix_policy_refused")
             raise Refused(f"the room's policy server {server.via} gave no valid signature", hint=403)
         return signed

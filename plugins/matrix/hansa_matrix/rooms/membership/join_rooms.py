@@ -51,7 +51,7 @@ _ACCEPT_BACKOFF, _MAX_TRIES = Backoff(first=0.5, most=4.0), 5
 def named(address: str) -> tuple[str, list[str]]:
     """``!id``, ``!id:server`` or ``!id?via=server&via=server``: the room and the servers to ask."""
     room_id, _, query = address.partition("?")
-    via = [value for key, value in parse_qsl(query) if key == "via" and ids.valid_server_name(value)]
+    via = [value for key, value in parse_qsl(query) if key == "via" and ids.is_valid_server_name(value)]
     own = [ids.domain_of(room_id)] if ":" in room_id else []
     return room_id, list(dict.fromkeys([*via, *own]))
 
@@ -104,7 +104,7 @@ class Entrance:
         if alias.startswith("!"):
             room_id, via = named(alias)
             return await self.enter(room_id, via)
-        if not ids.valid_alias(alias):
+        if not ids.is_valid_alias(alias):
             refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is not a room alias")
             raise CannotOpenRoom(refusal)
         if ids.domain_of(alias) != self._own.server:
@@ -123,7 +123,7 @@ class Entrance:
         if not address.startswith("#") or not ours:
             return await self.open(address, create=True)
         alias = address if ":" in address else f"{address}:{self._own.server}"
-        if not ids.valid_alias(alias) or await self.alias(alias) is not None:
+        if not ids.is_valid_alias(alias) or await self.alias(alias) is not None:
             opened = await self.open(address, create=True)
             await self._wished(opened.native.id, wish)
             return opened
@@ -347,7 +347,7 @@ class Entrance:
 
     async def _create_room(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         alias, version = f"{arguments['alias']}:{self._own.server}", str(arguments.get("version") or "")
-        if not ids.valid_alias(alias) or alias.count(":") != self._own.server.count(":") + 1:
+        if not ids.is_valid_alias(alias) or alias.count(":") != self._own.server.count(":") + 1:
             raise LocalProtocolError(f"{arguments['alias']!r} is not a room alias: use #name")
         if version_of(version or self._ctx.config.room_version) is None:
             raise LocalProtocolError(f"there is no room version {version!r}: {', '.join(VERSIONS)}")

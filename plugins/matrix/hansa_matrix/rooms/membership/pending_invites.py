@@ -33,7 +33,7 @@ from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.local.memberships import Attendance, stay_of
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import key_ids, needed_at, parse, required_servers, unsigned_by
+from hansa_matrix.proto.pdu import key_ids, key_valid_at, parse, required_servers, signature_problem
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.proto.state_content import membership
 from hansa_matrix.proto.stripped_state import stripped_state
@@ -243,7 +243,7 @@ class Pending:
         room_id, user = obj.get("room_id"), obj.get("state_key")
         if obj.get("type") != "m.room.member" or not isinstance(room_id, str) or not isinstance(user, str):
             return False
-        if not ids.valid_room_id(room_id) or not ids.valid_user_id(user):
+        if not ids.is_valid_room_id(room_id) or not ids.is_valid_user_id(user):
             return False
         waiting = await self.get(room_id, user)
         version = VERSIONS.get(waiting.version) if waiting is not None else None
@@ -258,8 +258,8 @@ class Pending:
         if waiting.membership == "invite" and pdu.sender != waiting.sender:
             return False
         servers = required_servers(pdu, version)
-        await self._keyring.need(key_ids(pdu, servers), needed_at(pdu, version))
-        if unsigned_by(pdu, version, self._keyring.get, verify, servers) is not None:
+        await self._keyring.need(key_ids(pdu, servers), key_valid_at(pdu, version))
+        if signature_problem(pdu, version, self._keyring.get, verify, servers) is not None:
             return False
         await self.drop(room_id, user, pdu)
         self._ctx.log.info("the %s of %s to %s was taken back", waiting.membership, user, room_id)

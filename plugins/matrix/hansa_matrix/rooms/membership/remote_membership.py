@@ -32,9 +32,14 @@ from hansa_matrix.federation.client import Client, Refused, Unreachable, path
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.pdu import finish, key_ids, needed_at, required_servers, unsigned_by
+from hansa_matrix.proto.pdu import hash_and_sign, key_ids, key_valid_at, required_servers, signature_problem
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion, version_of
-from hansa_matrix.proto.send_join import JoinAnswer, JoinReader, check_template, joined
+from hansa_matrix.proto.send_join import (
+    SendJoinReader,
+    SendJoinResponse,
+    parse_make_join,
+    with_returned_signatures,
+)
 from hansa_matrix.rooms.event_store import Events, RoomEvents, Status, Stored
 from hansa_matrix.rooms.inbound import outliers
 from hansa_matrix.rooms.inbound.early_checks import EarlyChecks
@@ -113,9 +118,9 @@ class Membership:
             raise _refused(code, str(error)) from error
         room_id = answer.get("room_id") if isinstance(answer, dict) else None
         servers = answer.get("servers") if isinstance(answer, dict) else None
-        if not ids.valid_room_id(room_id):
+        if not ids.is_valid_room_id(room_id):
             raise _refused(RefusalCode.NOT_FOUND, f"{server} gave no room for {alias}")
-        named = [s for s in servers if ids.valid_server_name(s)] if isinstance(servers, list) else []
+        named = [s for s in servers if ids.is_valid_server_name(s)] if isinstance(servers, list) else []
         return str(room_id), list(dict.fromkeys([server, *named]))[:20]
 
     async def _permitted(self, crossing: Crossing) -> None:
@@ -212,10 +217,10 @@ class Membership:
         said = answer.get("room_version", "1") if isinstance(answer, dict) else ""
         version = version_of(said)
         if version is None:
-            named = said if isinstance(said, str) and ids.fits(said) else ""
+            named = said if isinstance(said, str) and ids.fits_255_bytes(said) else ""
             why = "the room's version is not spoken here"
             raise Refused(why, hint=400, code=INCOMPATIBLE, room_version=named)
-        event = check_template(answer, room_id, user, step, version)
+        event = parse_make_join(answer, room_id, user, step, version)
         event["origin"] = self._own.server  # COMPAT: Rocket.Chat takes no join or leave without it
         if self.profile is not None and step != "leave":
             more = {**await self.profile(user), **more}
@@ -226,7 +231,7 @@ class Membership:
         server, version, event = offer
         self._ctx.progress(f"joining {room_id}", 0)
         try:
-            reader = JoinReader(room_id, version)
+            reader = SendJoinReader(room_id, version)
             checks = EarlyChecks(reader, version, self._keyring)
             rest = await send_join(
                 self._client,
@@ -238,7 +243,7 @@ class Membership:
                 seconds=300.0,
             )
             parsed = reader.finished(rest)
-            event = await self._authorised(joined(event, parsed.event, version), version)
+            event = await self._authorised(with_returned_signatures(event, parsed.event, version), version)
             servers = {ids.domain_of(p.sender) for p in parsed.state if p.type == "m.room.member"}
             try:
                 await self._may(room_id, user, frozenset(servers | set(parsed.servers)), again=True)
@@ -272,7 +277,7 @@ class Membership:
                         seconds=60.0,
                     )
                     came = rest.get("event") if isinstance(rest, dict) else None
-                    join = joined(event, came if isinstance(came, dict) else None, version)
+                    join = with_returned_signatures(event, came if isinstance(came, dict) else None, version)
                     return await self._authorised(join, version), server
                 except (Unreachable, RemoteProtocolError) as error:
                     self._ctx.log.info("joining %s by %s: %s", room_id, server, error)
@@ -320,8 +325,8 @@ class Membership:
     async def _authorised(self, join: Pdu, version: RoomVersion) -> Pdu:
         """The join, if the server that authorised it has signed it. Raises RemoteProtocolError."""
         others = required_servers(join, version) - {self._own.server}
-        await self._keyring.need(key_ids(join, others), needed_at(join, version))
-        problem = unsigned_by(join, version, self._keyring.get, verify, others)
+        await self._keyring.need(key_ids(join, others), key_valid_at(join, version))
+        problem = signature_problem(join, version, self._keyring.get, verify, others)
         if problem is not None:
             raise RemoteProtocolError(problem)
         return join
@@ -330,10 +335,10 @@ class Membership:
         event["origin_server_ts"] = self._ctx.clock.now()
         if version.named_event_ids:
             event["event_id"] = self._own.event_id()
-        return finish(event, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
+        return hash_and_sign(event, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
 
     async def _keep(
-        self, join: Pdu, answer: JoinAnswer, version: RoomVersion, checks: EarlyChecks
+        self, join: Pdu, answer: SendJoinResponse, version: RoomVersion, checks: EarlyChecks
     ) -> MatrixRoom:
         """Judge what the resident gave, then keep it and our join in one commit."""
         seen = await checks.finished()
@@ -359,7 +364,7 @@ class Membership:
     async def _kept(
         self,
         join: Pdu,
-        answer: JoinAnswer,
+        answer: SendJoinResponse,
         version: RoomVersion,
         made: Mapping[str, Stored],
     ) -> MatrixRoom:

@@ -17,7 +17,7 @@ from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import key_ids, needed_at, parse, unsigned_by
+from hansa_matrix.proto.pdu import key_ids, key_valid_at, parse, signature_problem
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
 from hansa_matrix.rooms.native_events import Arrived, Own
@@ -88,8 +88,8 @@ class Invites:
             raise RemoteProtocolError(f"{server} did not sign the invite that it was sent")
         raw = {**draft.raw, "signatures": {**draft.raw["signatures"], server: theirs}}
         pdu = parse(raw, room.version)
-        await self._keyring.need(key_ids(pdu, {server}), needed_at(pdu, room.version))
-        problem = unsigned_by(pdu, room.version, self._keyring.get, verify, {server})
+        await self._keyring.need(key_ids(pdu, {server}), key_valid_at(pdu, room.version))
+        problem = signature_problem(pdu, room.version, self._keyring.get, verify, {server})
         if problem is not None:
             raise RemoteProtocolError(problem)
         return pdu

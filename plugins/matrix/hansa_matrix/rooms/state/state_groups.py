@@ -13,7 +13,7 @@ import orjson
 from hansa import Insert, LocalProtocolError, Row, ScopedStore, pieces
 
 from hansa_matrix.proto.event import StateKey
-from hansa_matrix.proto.state_res.conflicts import differing
+from hansa_matrix.proto.state_res.conflicts import state_delta
 
 StateIds = Mapping[StateKey, str]
 #: ``(type, state key, event id)``; None where the piece of state is gone.
@@ -159,7 +159,7 @@ class Groups:
         if length > max(_CHAIN, len(state)):
             parent, before, length = 0, {}, 1
         return self._stored(
-            parent, length, state, [(*key, state.get(key)) for key in differing(state, before)]
+            parent, length, state, [(*key, state.get(key)) for key in state_delta(state, before)]
         )
 
     def after(self, parent: int, before: StateIds, key: StateKey, event_id: str) -> int:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from hansa import ScopedStore, Write, pages
 
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.state_res.conflicts import differing
+from hansa_matrix.proto.state_res.conflicts import state_delta
 from hansa_matrix.rooms.event_store import Stored
 from hansa_matrix.rooms.room import MAX_COUNT, Head, MatrixRoom
 from hansa_matrix.rooms.state.holes import Hole
@@ -53,7 +53,7 @@ class Spread:
         """The head with the groups as they are afterwards. What follows the event was put behind a state
         that ``was``, and there is another ``now``.
         """
-        self._changes = {k: (was.get(k), now[k]) for k in differing(was, now) if k in now}
+        self._changes = {k: (was.get(k), now[k]) for k in state_delta(was, now) if k in now}
         if not self._changes:
             return head
         prev: dict[str, tuple[str, ...]] = {hole.event_id: hole.prev for hole in self._holes.values()}

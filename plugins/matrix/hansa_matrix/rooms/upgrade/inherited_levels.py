@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from hansa_matrix.proto.auth_rules.levels import Levels, level_of
+from hansa_matrix.proto.auth_rules.levels import PowerLevels, level_of
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER, POWER_LEVELS
 from hansa_matrix.proto.room_versions import RoomVersion
 
@@ -18,7 +18,7 @@ _TABLES = ("users", "events", "notifications")
 
 def inherited(
     said: Mapping[str, Any],
-    levels: Levels,
+    levels: PowerLevels,
     before: RoomVersion,
     after: RoomVersion,
     creators: Collection[str],
@@ -46,7 +46,7 @@ def inherited(
 
 
 def raised(
-    said: Mapping[str, Any], user: str, levels: Levels, steps: Iterable[tuple[str, str, Any]]
+    said: Mapping[str, Any], user: str, levels: PowerLevels, steps: Iterable[tuple[str, str, Any]]
 ) -> dict[str, Any]:
     """Levels by which ``user`` can send the first state events of a room, ``said`` itself among them."""
     users: Mapping[str, int] = said["users"]

@@ -18,7 +18,7 @@ from hansa_matrix.proto.auth_rules.state_keys import (
 )
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.proto.servers.server_acl import acl_of
+from hansa_matrix.proto.servers.server_acl import parse_acl
 from hansa_matrix.proto.state_content import alias, alt_aliases, federates, room_type
 from hansa_matrix.rooms.create_room import PUBLIC, Founding, Step
 from hansa_matrix.rooms.directory.aliases import Alias
@@ -74,7 +74,7 @@ def succeeding(
         (p.type, p.state_key or "", dict(p.content))
         for p in state.values()
         if (p.type in _COPIED and not p.state_key) or (p.type == MEMBER and p.membership == "ban")
-        if p.key != ACL_KEY or acl_of(p.content).allows(own)  # a room of ours that bars us serves nobody
+        if p.key != ACL_KEY or parse_acl(p.content).allows(own)  # a room of ours that bars us serves nobody
     ]
     given = {type_ for type_, key, _ in copied if not key}
     steps = [step for step in PUBLIC if step[0] not in given] + copied + _named(state, names)

@@ -33,7 +33,7 @@ from hansa import (
 )
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.auth_rules.levels import Levels
+from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
@@ -234,7 +234,7 @@ class Upgrades:
             await self._ctx.store.commit([begun.end()])
 
     @staticmethod
-    def _may(old: MatrixRoom, user: str, levels: Levels, version: RoomVersion) -> None:
+    def _may(old: MatrixRoom, user: str, levels: PowerLevels, version: RoomVersion) -> None:
         """Who may close the room may replace it. A version that sets its creators above everybody takes who
         may set the old room's levels: nobody becomes more than they were.
         """
