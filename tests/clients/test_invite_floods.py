@@ -9,7 +9,7 @@ import orjson
 from clients.people import House, Person, house
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.stripped_state import MOST_STRIPPED, stripped_state
-from hansa_matrix.ratelimit import Allowance
+from hansa_matrix.ratelimit import RateLimiter
 from hansa_matrix.rooms.membership import pending_invites
 from matrix.inbound import V2
 from matrix.peering import USER, at
@@ -25,7 +25,7 @@ def unlimited(home: House, monkeypatch: Any) -> None:
     clock = home.app.contexts["matrix"].clock
     times = itertools.count(clock.now())
     monkeypatch.setattr(type(clock), "now", lambda _: next(times))
-    pendings(home)._of_peer = pendings(home)._of_server = Allowance(clock, 0, 1)
+    pendings(home)._of_peer = pendings(home)._of_server = RateLimiter(clock, 0, 1)
 
 
 async def ask_in(home: House, number: int, user: str, state: list[Any] | None = None) -> int:

@@ -9,7 +9,7 @@ import pytest
 from clients.people import OURS, House, Person, house, part
 from hansa_matrix.client_api.account import account_data
 from hansa_matrix.client_api.rooms import aliases, reports
-from hansa_matrix.retention import COUNTED, swept
+from hansa_matrix.retention import COUNTED, purge_expired
 from hansa_matrix.users import devices, openid
 
 
@@ -68,7 +68,7 @@ async def test_reports_take_the_place_of_the_first(tmp_path, monkeypatch):
         context = home.app.contexts["matrix"]
         later = context.clock.now() + 366 * 86_400_000
         monkeypatch.setattr(type(context.clock), "now", lambda _: later)
-        await swept(context)
+        await purge_expired(context)
         assert await operations["reports ls"]({}) == []
 
 
@@ -111,6 +111,6 @@ async def test_keys_are_bounded(tmp_path, monkeypatch):
 @pytest.mark.parametrize("collection", COUNTED)
 async def test_rows_are_counted(tmp_path, collection):
     async with house(tmp_path) as home:
-        await swept(home.app.contexts["matrix"])
+        await purge_expired(home.app.contexts["matrix"])
         labels = (("collection", collection), ("plugin", "matrix"))
         assert home.app.gauges["matrix_stored_rows", labels] == len(await rows(home, collection))

@@ -14,7 +14,7 @@ from hansa.store.blobs import FileBlobs
 from hansa_matrix.client_api import media
 from hansa_matrix.media import quotas, repository
 from hansa_matrix.proto.media import MxcUri
-from hansa_matrix.retention import swept
+from hansa_matrix.retention import purge_expired
 from matrix.inbound import THEIRS
 
 UPLOAD, CREATE = "/_matrix/media/v3/upload", "/_matrix/media/v1/create"
@@ -308,7 +308,7 @@ async def test_addresses_that_wait_are_bounded(tmp_path, monkeypatch):
         assert [status for status, _ in answers] == [200, 429, 429]
         now[0] += 86_400_000
         assert (await alice.ask("POST", CREATE, {}))[0] == 429  # until they are swept
-        await swept(home.app.contexts["matrix"])
+        await purge_expired(home.app.contexts["matrix"])
         assert (await alice.ask("POST", CREATE, {}))[0] == 200
 
 

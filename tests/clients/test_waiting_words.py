@@ -12,7 +12,7 @@ from clients.test_words_elsewhere import FORBID, WORD
 from hansa import Row
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.testing import until
-from hansa_matrix.federation.durable_edus import GENERATION, kept, leaving
+from hansa_matrix.federation.durable_edus import GENERATION, edu_to_send, stored_edu
 from matrix.inbound import OURS, THEIRS
 from nacl.signing import SigningKey
 
@@ -99,7 +99,7 @@ async def test_what_was_judged_by_the_policies_of_now_is_not_asked_about_again(t
         edu = {"edu_type": "m.direct_to_device", "content": content}
 
         async def left(generation: int) -> Any:
-            return await leaving(context, Row(key=(1,), fields={}, body=kept(edu, generation)))
+            return await edu_to_send(context, Row(key=(1,), fields={}, body=stored_edu(edu, generation)))
 
         assert await left(context.policy_generation) == edu
         assert await left(context.policy_generation - 1) is None

@@ -223,8 +223,8 @@ REASONS = {
     (f"{MATRIX}rooms/relations.py", "_moved", "Delete", "'relation'"): "one: before the network is open",
     (f"{MATRIX}rooms/relations.py", "_moved", "Put", "'relation'"): "one: before the network is open",
     (f"{MATRIX}rooms/typing_and_receipts.py", "_kept", "Delete", "'receipt'"): "gone: the oldest of too many",
-    (f"{MATRIX}retention.py", "swept", "Delete", "collection"): "gone: it is old",
-    (f"{MATRIX}retention.py", "_swept_transactions", "Delete", "'txn'"): "gone: it is old",
+    (f"{MATRIX}retention.py", "purge_expired", "Delete", "collection"): "gone: it is old",
+    (f"{MATRIX}retention.py", "_purge_transactions", "Delete", "'txn'"): "gone: it is old",
     (f"{MATRIX}rooms/pdu_receipt.py", "_arrived", "Delete", "'staged'"): "gone: it is judged",
     (
         f"{MATRIX}rooms/upgrade/unfinished_upgrades.py",

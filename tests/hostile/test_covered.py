@@ -31,7 +31,7 @@ TABLE: dict[str, str] = {
     "media/remote.py:_as_before": "media",
     "media/remote.py:_at": "media",
     "media/remote.py:_in_parts": "media",
-    "federation/announce.py:greet": "profile",
+    "federation/announce.py:announce_to_peers": "profile",
     "rooms/inbound/bounded_fetch.py:get": _WAY,
     "rooms/inbound/bounded_fetch.py:members": _WAY,
     "rooms/inbound/bounded_fetch.py:post": _WAY,

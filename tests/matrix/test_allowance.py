@@ -9,7 +9,7 @@ import pytest
 from hansa import Busy
 from hansa.pacing import token_buckets
 from hansa_matrix.client_api.account.address_shares import Shares
-from hansa_matrix.ratelimit import Allowance
+from hansa_matrix.ratelimit import RateLimiter
 from hansa_matrix.server_api.unproven_work import MOST_EACH, Strangers
 
 
@@ -26,7 +26,7 @@ def test_inventing_names_makes_nobody_forget_who_has_used_up_theirs(monkeypatch)
     """10,000 invented names gave anybody as many guesses again as they liked."""
     monkeypatch.setattr(token_buckets, "MAX_NAMES", 100)
     clock: Any = At()
-    allowed = Allowance(clock, 0.01, 5)
+    allowed = RateLimiter(clock, 0.01, 5)
     assert [bool(allowed.take("juliet")) for _ in range(6)] == [False] * 5 + [True]
     for n in range(5000):
         allowed.take(f"invented{n}")
@@ -37,13 +37,13 @@ def test_inventing_names_makes_nobody_forget_who_has_used_up_theirs(monkeypatch)
 
 def test_who_has_a_wide_network_has_few_times_the_allowance_of_one_64():
     clock: Any = At()
-    allowed = Allowance(clock, 1.0, 8)
+    allowed = RateLimiter(clock, 1.0, 8)
     assert sum(not allowed.take_from("2a00:1:2:3::1") for _ in range(50)) == 8
     assert sum(not allowed.take_from(f"2a00:1:2:{n:x}::1") for n in range(4, 500)) == 16 - 8
     assert sum(not allowed.take_from(f"2a00:1:{n:x}::1") for n in range(3, 500)) == 32 - 16
     assert allowed.take_from("2a00:2::1") == 0.0
     assert sum(not allowed.take_from(f"192.0.2.{n}") for n in range(200)) == 8
-    assert all(Allowance(clock, 0, 1).take_from("192.0.2.1") == 0.0 for _ in range(5))
+    assert all(RateLimiter(clock, 0, 1).take_from("192.0.2.1") == 0.0 for _ in range(5))
 
 
 def test_a_wide_network_does_not_take_the_pool_of_all_strangers():

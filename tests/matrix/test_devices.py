@@ -12,7 +12,7 @@ from hansa import LocalProtocolError, NativeId, StoreError
 from hansa.testing import until
 from hansa_matrix.proto import devices as proto
 from hansa_matrix.proto.devices import Device, ToDeviceEdu
-from hansa_matrix.retention import swept
+from hansa_matrix.retention import purge_expired
 from hansa_matrix.users.remote_devices import ANEW_BURST
 from hansa_matrix.users.user_services import Known
 from hypothesis import given
@@ -355,7 +355,7 @@ async def test_by_what_repeats_are_known_is_kept_for_a_week(tmp_path, monkeypatc
         start = ctx.clock.now()
         for days, left in ((6, 1), (8, 0)):
             monkeypatch.setattr(type(ctx.clock), "now", lambda _, d=days: start + d * 86_400_000)
-            await swept(ctx)
+            await purge_expired(ctx)
             assert len(await ctx.store.scan("to_device_seen")) == left
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from hansa import HttpRequest
 from hansa.testing import ManualClock, until
-from hansa_matrix.federation.client import Unreachable
+from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.rooms.inbound.bounded_fetch import Bounds, Errands
 from matrix.inbound import THEIRS, Inbound, inbound
 from matrix.test_gaps import History
@@ -63,7 +63,7 @@ async def test_a_request_gets_what_is_left_of_the_time_and_none_when_that_is_ove
             clock.advance(45)
             await errand.post("/three", {})
             clock.advance(5)
-            with pytest.raises(Unreachable, match="more than 50 seconds"):
+            with pytest.raises(ServerUnreachable, match="more than 50 seconds"):
                 await errand.get("/four")
         asked = [(r.target, r.timeout) for r in house.peer.asked]
         assert asked == [("/one", 30.0), ("/two", 50.0), ("/three", 5.0)]

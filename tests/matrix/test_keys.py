@@ -12,7 +12,7 @@ import orjson
 import pytest
 from hansa import Action, ConfigError, LocalProtocolError, PeerConnect, Verdict
 from hansa_matrix.crypto import SigningKey, verify
-from hansa_matrix.federation.signing_keys import OwnKeys
+from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.proto.servers.key_document import DAY, check_key_document, key_document
 from hansa_matrix.proto.signing import signable, signatures_of, with_signature
 from matrix.inbound import OURS, THEIRS, Inbound, inbound
@@ -49,12 +49,12 @@ def test_k1_a_rotation_is_in_the_file_before_it_signs(tmp_path):
     first = made("one")
     path.write_text(first.line())
     path.chmod(0o600)
-    keys = OwnKeys.read(path)
+    keys = SigningKeys.read(path)
     second = keys.rotate(secrets.token_bytes(36), 1_000)
     third = keys.rotate(secrets.token_bytes(36), 2_000)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [p.name for p in tmp_path.iterdir()] == ["matrix.key"]
-    again = OwnKeys.read(path)
+    again = SigningKeys.read(path)
     assert again.current.key_id == third.key_id == keys.current.key_id
     assert again.current.public == third.public
     old = {first.key_id: (first.public, 1_000), second.key_id: (second.public, 2_000)}
@@ -66,7 +66,7 @@ def test_k1_a_rotation_is_in_the_file_before_it_signs(tmp_path):
 def test_k1_a_rotation_that_cannot_be_written_changes_nothing(tmp_path, monkeypatch):
     path = tmp_path / "matrix.key"
     path.write_text(made("one").line())
-    keys = OwnKeys.read(path)
+    keys = SigningKeys.read(path)
     before = path.read_text()
 
     def full(_: int) -> None:
@@ -85,7 +85,7 @@ def test_a_key_file_with_an_odd_line_is_refused(tmp_path, line):
     path = tmp_path / "matrix.key"
     path.write_text(made("one").line() + line + "\n")
     with pytest.raises(ConfigError, match="further line"):
-        OwnKeys.read(path)
+        SigningKeys.read(path)
 
 
 async def test_a_rotation_while_running_signs_at_once_and_the_old_key_stays_published(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from hansa import Action, HttpResponse, LocalProtocolError, MediaTransfer, RemoteProtocolError, Verdict
-from hansa_matrix.federation.client import Refused, Unreachable
+from hansa_matrix.federation.client import RemoteError, ServerUnreachable
 from hansa_matrix.media.repository import Item
 from hansa_matrix.proto import media as proto
 from hansa_matrix.proto.media import MultipartFileReader, MxcUri, multipart_head, multipart_tail, parse_mxc
@@ -140,7 +140,7 @@ async def test_a_policy_decides_what_goes_to_whom(tmp_path):
             size=size,
             name="a b.png",
         )
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RemoteError) as refused:
             await fetcher(house).get(MXC)
         assert refused.value.hint == 403
         assert asked[-1] == MediaTransfer(network="matrix", server=THEIRS, media=str(MXC), outbound=False)
@@ -253,7 +253,7 @@ async def test_a_file_that_is_too_large_is_refused(tmp_path):
         house.peer.answer = lambda _: in_parts(b"x" * 1000)
         assert (await fetcher(house).get(MXC)).blob.size == 1000
         house.peer.answer = lambda _: in_parts(b"x" * 1001)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RemoteError) as refused:
             await fetcher(house).get(MxcUri(THEIRS, "large"))
         assert (refused.value.hint, refused.value.code) == (502, "M_TOO_LARGE")
 
@@ -261,14 +261,14 @@ async def test_a_file_that_is_too_large_is_refused(tmp_path):
 async def test_what_is_not_anywhere(tmp_path):
     async with inbound(tmp_path) as house:
         house.peer.answer = lambda _: (404, {"errcode": "M_NOT_FOUND"})
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RemoteError) as refused:
             await fetcher(house).get(MXC)
         assert refused.value.hint == 404
-        with pytest.raises(Refused):
+        with pytest.raises(RemoteError):
             await fetcher(house).get(MxcUri(OURS, "none"))
         assert len(targets(house)) == 2  # ours is not asked of anybody
         house.peer.answer = lambda _: (504, {"errcode": "M_NOT_YET_UPLOADED"})
-        with pytest.raises(Unreachable):
+        with pytest.raises(ServerUnreachable):
             await fetcher(house).get(MXC)
 
 

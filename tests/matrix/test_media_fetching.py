@@ -21,8 +21,8 @@ from hansa import (
 )
 from hansa.http.listener import Dispatcher, Listener
 from hansa.testing import until
-from hansa_matrix.bounds.fair_slots import Bounds
-from hansa_matrix.federation.client import Refused, Unreachable
+from hansa_matrix.bounds.fair_slots import SlotLimits
+from hansa_matrix.federation.client import RemoteError, ServerUnreachable
 from hansa_matrix.media import remote
 from hansa_matrix.proto.media import MxcUri, multipart_head, multipart_tail
 from matrix.inbound import OURS, THEIRS, Inbound, inbound
@@ -117,7 +117,7 @@ async def test_a_file_that_comes_too_slowly_loses_its_slot(tmp_path, monkeypatch
                 await asyncio.sleep(0.01)
 
         slow.pieces = drops
-        with pytest.raises(Unreachable, match="too slowly"):
+        with pytest.raises(ServerUnreachable, match="too slowly"):
             await fetcher(house).get(MXC, "@a:x")
         assert (slow.open, fetcher(house)._shares.taken) == ([], 0)
         assert house.app.setup.blobs._kept == {}
@@ -143,7 +143,7 @@ async def test_a_file_of_some_speed_may_take_longer(tmp_path, monkeypatch):
 
 
 async def test_too_many_of_one_server_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "BOUNDS", Bounds(in_all=2, each={"server": 1, "person": 2}, waiting=1))
+    monkeypatch.setattr(remote, "BOUNDS", SlotLimits(in_all=2, each={"server": 1, "person": 2}, waiting=1))
     async with inbound(tmp_path) as house:
         slow = Slow(house)
         async with asyncio.TaskGroup() as group:
@@ -210,7 +210,7 @@ async def test_another_host_is_judged_as_a_peer(tmp_path, kind, name):
             body=HEAD + b"https://cdn.example:444/f\r\n\r\n\r\n--bound--\r\n"
         )
         asked = deciding(house, lambda one: isinstance(one, kind) and one.server == name)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RemoteError) as refused:
             await fetcher(house).get(MXC, "@a:x")
         assert refused.value.hint == 403
         assert refused.value.more == {"dev.hansa.decision": "d-1"}
@@ -245,7 +245,7 @@ async def test_a_place_that_names_another_place_is_not_followed(tmp_path):
             return in_parts(body=HEAD + b"https://cdn.example/f\r\n\r\n\r\n--bound--\r\n")
 
         house.peer.answer = answer
-        with pytest.raises(Unreachable, match="has no file"):
+        with pytest.raises(ServerUnreachable, match="has no file"):
             await fetcher(house).get(MXC, "@a:x")
         assert {r.host for r in house.peer.asked if r.host.endswith("example")} == {"cdn.example"}
 
@@ -254,7 +254,7 @@ async def test_policies_are_asked_again_once_type_and_name_are_known(tmp_path):
     async with inbound(tmp_path) as house:
         house.peer.answer = lambda _: in_parts(name="offer.exe")
         asked = deciding(house, lambda one: isinstance(one, MediaTransfer) and one.name == "offer.exe")
-        with pytest.raises(Refused):
+        with pytest.raises(RemoteError):
             await fetcher(house).get(MXC, "@a:x")
         assert [one.name for one in asked if isinstance(one, MediaTransfer)] == ["", "offer.exe"]
         assert (asked[-1].type, asked[-1].server, asked[-1].outbound) == ("image/png", THEIRS, False)

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import pytest
 from hansa import LocalProtocolError, Row
-from hansa_matrix.federation.client import Refused
-from hansa_matrix.federation.destination_queue import Outbox
+from hansa_matrix.federation.client import RemoteError
+from hansa_matrix.federation.destination_queue import DestinationQueue
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.rooms.event_store import Status, Stored
@@ -151,7 +151,7 @@ async def test_mistake_33_an_invite_that_comes_twice_is_one(tmp_path):
 async def test_mistake_35_a_server_asks_itself_nothing(tmp_path):
     async with inbound(tmp_path) as house:
         network = house.app.network("matrix")
-        with pytest.raises(Refused, match="no requests to itself"):
+        with pytest.raises(RemoteError, match="no requests to itself"):
             await network._client.request("GET", OURS, "/_matrix/federation/v1/version")
         asked = len(house.peer.asked)
         await say(house, "m.room.message", None, {"body": "x"})
@@ -171,7 +171,7 @@ def backlog(count: int, rooms: int) -> list[Row]:
 
 @pytest.mark.parametrize(("count", "sent"), [(1, 1), (50, 50), (1001, 3), (5000, 3)])
 def test_mistake_36_only_a_long_backlog_is_cut_to_the_newest_of_each_room(count, sent):
-    chosen = Outbox._caught_up(backlog(count, 3))
+    chosen = DestinationQueue._caught_up(backlog(count, 3))
     assert len(chosen) == sent
     assert chosen[-1].position == count and [r.position for r in chosen] == sorted(r.position for r in chosen)
 

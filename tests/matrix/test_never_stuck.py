@@ -10,9 +10,9 @@ import orjson
 import pytest
 from hansa import LocalProtocolError
 from hansa.testing import until
-from hansa_matrix.federation.client import Unreachable
+from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.ratelimit import Allowance
+from hansa_matrix.ratelimit import RateLimiter
 from matrix.inbound import THEIRS, V1, Inbound, inbound
 from peers.forger import Forger
 
@@ -32,7 +32,7 @@ async def test_a_peer_that_stalls_holds_its_own_event_and_nobody_elses(tmp_path,
             if "get_missing_events" in target:
                 asked.append(server)
                 await answer.wait()
-                raise Unreachable("too late")
+                raise ServerUnreachable("too late")
             return await request(method, server, target, *rest, **more)
 
         monkeypatch.setattr(network._client, "request", stalls)
@@ -56,7 +56,7 @@ async def test_servers_that_stall_when_asked_for_keys_hold_up_nobody_elses_event
             if target.startswith("/_matrix/key") and server != THEIRS:
                 asked.append(server)
                 await answer.wait()
-                raise Unreachable("too late")
+                raise ServerUnreachable("too late")
             return await request(method, server, target, *rest, **more)
 
         monkeypatch.setattr(network._client, "request", stalls)
@@ -80,7 +80,7 @@ async def test_others_of_the_room_are_asked_when_the_sender_does_not_know(tmp_pa
         async def request(_method: str, server: str, target: str, *_: Any, **__: Any) -> Any:
             if "get_missing_events" in target:
                 asked.append(server)
-            raise Unreachable("not now")
+            raise ServerUnreachable("not now")
 
         monkeypatch.setattr(network._client, "request", request)
         monkeypatch.setattr(network._gaps, "candidates", lambda *_: [THEIRS, "a.example", "b.example"])
@@ -112,14 +112,14 @@ async def test_an_event_that_cannot_be_judged_is_listed_and_given_up_by_command(
 
 def test_an_allowance_is_a_burst_and_a_rate_for_each_name():
     clock = type("C", (), {"at": 0.0, "monotonic": lambda self: self.at})()
-    allowed = Allowance(clock, 2.0, 3)
+    allowed = RateLimiter(clock, 2.0, 3)
     assert [allowed.take("a") for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
     assert allowed.take("b") == 0.0
     clock.at = 0.5
     assert [allowed.take("a"), allowed.take("a")] == [0.0, 0.5]
     clock.at = 1e6
     assert [allowed.take("a") for _ in range(4)][-1] > 0
-    assert all(Allowance(clock, 0, 1).take("a") == 0.0 for _ in range(5))
+    assert all(RateLimiter(clock, 0, 1).take("a") == 0.0 for _ in range(5))
     for number in range(10_050):
         allowed.take(str(number))
     assert len(allowed._left) == 10_000

@@ -8,7 +8,7 @@ import pytest
 from clients.people import house, part
 from hansa import HttpRequest, HttpResponse
 from hansa.testing import until
-from hansa_matrix.federation.client import Refused, Unreachable
+from hansa_matrix.federation.client import RemoteError, ServerUnreachable
 from matrix.inbound import OURS, THEIRS, inbound
 from matrix.peering import ours
 from matrix.test_joining import Resident
@@ -20,22 +20,22 @@ from matrix.test_joining import Resident
         (
             429,
             b'{"errorcode":"M_LIMIT_EXCEEDED","retry_after_ms":3000}',
-            Unreachable,
+            ServerUnreachable,
             "M_LIMIT_EXCEEDED",
             3.0,
         ),
-        (429, b'{"errcode":"M_LIMIT_EXCEEDED"}', Unreachable, "M_LIMIT_EXCEEDED", 7.0),
-        (429, b"<html>slowly</html>", Unreachable, "M_LIMIT_EXCEEDED", 7.0),
-        (429, b"", Unreachable, "M_LIMIT_EXCEEDED", 7.0),
-        (404, b'{"error":"no code"}', Refused, "M_NOT_FOUND", 0.0),
-        (404, b"<html>not here</html>", Refused, "M_NOT_FOUND", 0.0),
-        (404, b"", Refused, "M_NOT_FOUND", 0.0),
-        (404, b'{"errcode":7}', Refused, "M_NOT_FOUND", 0.0),
-        (401, b"{}", Refused, "M_UNAUTHORIZED", 0.0),
-        (403, b"{}", Refused, "M_UNKNOWN", 0.0),
-        (400, b'{"errorcode":"M_BAD_STATE"}', Refused, "M_BAD_STATE", 0.0),
-        (400, b"[]", Refused, "M_UNKNOWN", 0.0),
-        (500, b"oh", Unreachable, "M_UNKNOWN", 0.0),
+        (429, b'{"errcode":"M_LIMIT_EXCEEDED"}', ServerUnreachable, "M_LIMIT_EXCEEDED", 7.0),
+        (429, b"<html>slowly</html>", ServerUnreachable, "M_LIMIT_EXCEEDED", 7.0),
+        (429, b"", ServerUnreachable, "M_LIMIT_EXCEEDED", 7.0),
+        (404, b'{"error":"no code"}', RemoteError, "M_NOT_FOUND", 0.0),
+        (404, b"<html>not here</html>", RemoteError, "M_NOT_FOUND", 0.0),
+        (404, b"", RemoteError, "M_NOT_FOUND", 0.0),
+        (404, b'{"errcode":7}', RemoteError, "M_NOT_FOUND", 0.0),
+        (401, b"{}", RemoteError, "M_UNAUTHORIZED", 0.0),
+        (403, b"{}", RemoteError, "M_UNKNOWN", 0.0),
+        (400, b'{"errorcode":"M_BAD_STATE"}', RemoteError, "M_BAD_STATE", 0.0),
+        (400, b"[]", RemoteError, "M_UNKNOWN", 0.0),
+        (500, b"oh", ServerUnreachable, "M_UNKNOWN", 0.0),
     ],
 )
 async def test_errors(tmp_path, status, body, kind, code, patience):
@@ -44,7 +44,7 @@ async def test_errors(tmp_path, status, body, kind, code, patience):
         home.peer.answer = lambda _: HttpResponse(status=status, headers=headers, body=body)
         with pytest.raises(kind) as found:
             await home.app.network("matrix")._client.request("GET", THEIRS, "/_matrix/federation/v1/x")
-        if kind is Refused:
+        if kind is RemoteError:
             assert (found.value.hint, found.value.code) == (status, code)
         else:
             assert code in str(found.value)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from hansa_matrix.federation.client import Client
+from hansa_matrix.federation.client import FederationClient
 from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import from_raw
@@ -101,7 +101,7 @@ async def test_a_view(tmp_path):
 async def test_a_large_answer(tmp_path, size, paused):
     async with inbound(tmp_path) as house:
         body = {"text": "x" * size}
-        client: Client = house.app.network("matrix")._client
+        client: FederationClient = house.app.network("matrix")._client
         house.peer.answer = lambda _: (200, body)
         await client.request("GET", THEIRS, "/once")
         threads: list[Any] = []

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 from hansa import LocalProtocolError, NativeId, RemoteProtocolError
-from hansa_matrix.federation.client import Refused
+from hansa_matrix.federation.client import RemoteError
 from hansa_matrix.proto.edus import PresenceEdu, parse_presence
 from hypothesis import given
 from matrix.inbound import OURS, THEIRS, V1, inbound
@@ -48,7 +48,7 @@ async def test_a_profile_elsewhere_is_asked_for(tmp_path):
         profiles = known(house).profiles
         assert await profiles.of(THEM, "displayname") == {"displayname": "M"}
         assert targets == [f"{V1}/query/profile?user_id={quote(THEM, safe='')}&field=displayname"]
-        with pytest.raises(Refused):
+        with pytest.raises(RemoteError):
             await profiles.of(THEM)
         with pytest.raises(RemoteProtocolError, match="must be a profile"):
             await profiles.of(THEM)

@@ -11,7 +11,7 @@ from hansa import Action, Member, Membership, Message, NativeId, RefusalCode, Su
 from hansa import Submission as Submitted
 from hansa.testing import until
 from hansa_matrix.crypto import SigningKey, verify
-from hansa_matrix.federation.client import Refused
+from hansa_matrix.federation.client import RemoteError
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw, key_ids
 from hansa_matrix.proto.room_versions import VERSIONS
@@ -383,7 +383,7 @@ async def test_what_comes_again_with_its_signature_while_it_is_asked_about_is_sh
                 return await request(method, server, target, *rest, **more)
             asked.set()
             await decided.wait()
-            raise Refused("not for me", hint=403, code="M_FORBIDDEN")
+            raise RemoteError("not for me", hint=403, code="M_FORBIDDEN")
 
         monkeypatch.setattr(network._client, "request", stalls)
         raw = house.forger.message(house.room, "twice")

@@ -13,7 +13,7 @@ from hansa.model.content import REDACTED, Custom
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.redact import redact
-from hansa_matrix.retention import swept
+from hansa_matrix.retention import purge_expired
 from hansa_matrix.rooms.event_store import Status, Stored, is_live
 from hansa_matrix.rooms.redactions import Awaited, Waiting
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
@@ -63,11 +63,11 @@ async def test_what_was_said_is_served_and_logged_no_more_and_kept_for_a_while(t
         assert list(await originals(house)) == [name]
         assert (await originals(house))[name]["content"]["body"] == "secret"
         context = house.app.network("matrix")._ctx
-        await swept(context)
+        await purge_expired(context)
         assert list(await originals(house)) == [name]
         later = context.clock.now() + 101_000
         context.clock = type("Later", (), {"now": lambda _: later})()
-        await swept(context)
+        await purge_expired(context)
         assert await originals(house) == {}
 
 

@@ -7,7 +7,7 @@ import pytest
 from hansa import Conflict, Insert
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import parse
-from hansa_matrix.retention import _TXN_FOR, swept
+from hansa_matrix.retention import _TXN_FOR, purge_expired
 from hansa_matrix.rooms.event_store import Status, Stored
 from matrix.inbound import THEIRS, V1, inbound
 
@@ -56,7 +56,7 @@ async def test_transactions_of_every_server_are_forgotten_after_a_day(tmp_path):
         names = [(server, f"{n}", at) for server in "abc" for n in range(3) for at in (old, new)]
         writes = [Insert("txn", (s, f"{n}{at}"), b"", {"ts": at}) for s, n, at in names]
         await ctx.store.commit(writes)
-        await swept(ctx)
+        await purge_expired(ctx)
         left = [row for row in await ctx.store.scan("txn") if row.key[0] in "abc"]
         assert [row.fields["ts"] for row in left] == [new] * 9
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hansa import Failure, HttpError, HttpRequest, HttpResponse, SrvRecord
-from hansa_matrix.federation.server_discovery import Routes
+from hansa_matrix.federation.server_discovery import ServerDiscovery
 from hansa_matrix.proto.servers.discovery import ResolvedServer
 
 
@@ -58,9 +58,9 @@ def names(server: str, **headers: str) -> HttpResponse:
     return HttpResponse(status=200, headers=headers, body=b'{"m.server": "%s"}' % server.encode())
 
 
-def found(net: Net) -> tuple[Routes, Clock]:
+def found(net: Net) -> tuple[ServerDiscovery, Clock]:
     clock = Clock()
-    return Routes(net, clock, Half()), clock
+    return ServerDiscovery(net, clock, Half()), clock
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hansa.testing import until
-from hansa_matrix.federation.client import Unreachable
+from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.rooms.inbound.backlog import LITTLE, MOST, MOST_EACH, Backlog
 from hansa_matrix.rooms.inbound.staging_shares import Shares
 from matrix.inbound import THEIRS, V1, Inbound, inbound
@@ -73,7 +73,7 @@ async def test_a_server_that_fills_a_line_is_refused_and_others_are_not(tmp_path
         network = house.app.network("matrix")
 
         async def silent(*_: Any, **__: Any) -> Any:
-            raise Unreachable("nobody answers")
+            raise ServerUnreachable("nobody answers")
 
         mute = Forger(MUTE)
         house.peer.keys = lambda r: (200, mute.keys() if r.host_header == MUTE else house.forger.keys())

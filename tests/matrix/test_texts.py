@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hansa import Message, NativeId, Submission
-from hansa_matrix.rooms.local_events import OwnDraft
+from hansa_matrix.rooms.local_events import EventDraft
 from hansa_matrix.rooms.native_events import Arrived, Backfilled, Spoken
 from hansa_matrix.rooms.policy.policy_facts import facts_of_native
 from hansa_matrix.texts import NAMES, texts_of_event
@@ -137,7 +137,7 @@ def _facts(native):
 
 
 def test_a_draft_and_a_pdu_have_the_same_facts():
-    draft: OwnDraft = ("m.room.member", "@ann:x.example", {"membership": "join", "displayname": WORD})
+    draft: EventDraft = ("m.room.member", "@ann:x.example", {"membership": "join", "displayname": WORD})
     texts = {
         frozenset(_facts(native).texts) for native in (draft, Spoken(draft=draft), Backfilled(_Pdu(*draft)))
     }

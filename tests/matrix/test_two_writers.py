@@ -21,7 +21,7 @@ from hansa.store.postgres import PostgresStore
 from hansa.store.sqlite import SqliteStore
 from hansa_matrix.client_api.account.account_data import UserData
 from hansa_matrix.client_api.sync.stored_filters import KeptFilters
-from hansa_matrix.federation.destination_queue import set_of
+from hansa_matrix.federation.destination_queue import destination_set
 from hansa_matrix.federation.key_store import KeyStore
 from hansa_matrix.local.memberships import Attendance, Stay
 from hansa_matrix.media.repository import Library
@@ -347,14 +347,14 @@ async def test_bytes_that_went_before_a_commit_leave_nothing_of_the_file(house, 
 async def test_of_recipients_that_nobody_here_knows_nothing_is_swept(house, monkeypatch):
     """Another process sends to a set of servers: it is read, and until its row is there nobody has it."""
     ctx, sender = house.app.contexts["matrix"], house.app.network("matrix")._sender
-    set_id, names = set_of(["far.example"])
+    set_id, names = destination_set(["far.example"])
     await ctx.store.commit([Append("lasting_edu", b"{}", {"recipients": set_id})])
     await sender._sweep("lasting_edu", None, lambda peer: peer.lasting)
     assert [row.fields["recipients"] for row in await rows(house, "lasting_edu")] == [set_id]
     assert house.counted("matrix_recipients_unknown")
     ran = []
     monkeypatch.setattr(
-        "hansa_matrix.federation.destination_queue.Outbox.run", lambda peer: ran.append(peer.server)
+        "hansa_matrix.federation.destination_queue.DestinationQueue.run", lambda peer: ran.append(peer.server)
     )
     await ctx.store.commit([Insert("recipients", (set_id,), orjson.dumps(names))])
     await sender._sweep("lasting_edu", None, lambda peer: peer.lasting)

@@ -24,7 +24,7 @@ TAKERS = {
     "texts_of_event": "every string there is",
     "without_texts": "every string there is",
     "auth_event_keys": "by the readers",
-    "meaning": "by the readers",
+    "content_from_event": "by the readers",
     "relation_of": "listed below",
     "_key": "listed below",
     "_profile": "by the readers",
@@ -38,7 +38,7 @@ ELSEWHERE = ("proto/edus.py", "proto/devices.py", "server_api/edus.py", "federat
 _ACCESS = {"get", "items", "keys", "values", "pop", "setdefault"}
 
 EXCEPTIONS = {
-    "conversion.py content_of": "handed to `meaning`",
+    "conversion.py content_from_pdu": "handed to `meaning`",
     "client_api/account/account_data.py ignored": "account data, each step checked",
     "client_api/rooms/directory.py _set": "somebody's own member event, compared and sent on as it is",
     "client_api/rooms/read.py state_event": "answered as it is",

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from hansa import ConfigError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from hansa_matrix.federation.signing_keys import OwnKeys
+from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.proto.ids import is_valid_server_name, is_valid_user_id
 from hansa_matrix.proto.room_versions import DEFAULT_VERSION, VERSIONS
 
@@ -58,7 +58,7 @@ def _key_file(path: Path) -> Path:
     """A file with one signing key, which nobody else may read."""
     try:
         others = path.stat().st_mode & 0o077
-        OwnKeys.read(path)
+        SigningKeys.read(path)
     except OSError as error:
         msg = f"{path}: {error.strerror}"
         raise ValueError(msg) from error

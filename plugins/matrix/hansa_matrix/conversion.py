@@ -58,22 +58,24 @@ _FACT_KEYS = frozenset(
 )
 _NAME, _FACT = 255, 4096
 
-HomeOf = Callable[[str], Awaitable[NativeId]]
+GhostResolver = Callable[[str], Awaitable[NativeId]]
 
 #: Type, state key and content of an event of ours.
-OwnDraft = tuple[str, str | None, dict[str, Any]]
+EventDraft = tuple[str, str | None, dict[str, Any]]
 
 
 def _text(said: str | None, limit: int = 65_536) -> str:
     return cut(said, limit) if said is not None else ""
 
 
-async def content_of(pdu: Pdu, home_of: HomeOf) -> Content:
+async def content_from_pdu(pdu: Pdu, home_of: GhostResolver) -> Content:
     """What a PDU says, in the core's terms."""
-    return await meaning((pdu.type, pdu.state_key, pdu.content), home_of)
+    return await content_from_event((pdu.type, pdu.state_key, pdu.content), home_of)
 
 
-async def meaning(draft: tuple[str, str | None, Mapping[str, Any]], home_of: HomeOf) -> Content:
+async def content_from_event(
+    draft: tuple[str, str | None, Mapping[str, Any]], home_of: GhostResolver
+) -> Content:
     """What an event of a type, state key and content says, in the core's terms."""
     type_, state_key, content = draft
     if state_key is None:
@@ -98,7 +100,7 @@ async def meaning(draft: tuple[str, str | None, Mapping[str, Any]], home_of: Hom
     return Custom(type=type_)
 
 
-def draft_of(content: Content, target: str) -> OwnDraft | None:
+def event_from_content(content: Content, target: str) -> EventDraft | None:
     """``(type, state_key, content)`` of an event of our own; None for what Matrix people get from no
     other network. ``target`` is the Matrix id of a ``Member``'s user.
     """
@@ -120,7 +122,7 @@ def draft_of(content: Content, target: str) -> OwnDraft | None:
             return None
 
 
-def role_of(levels: PowerLevels, user: str) -> Role:
+def role_of_level(levels: PowerLevels, user: str) -> Role:
     """A user's rank, from the room's own numbers."""
     level = levels.user(user)
     if level >= levels.required("m.room.power_levels", True):  # state event
@@ -132,7 +134,7 @@ def role_of(levels: PowerLevels, user: str) -> Role:
     return Role.MEMBER
 
 
-def facts_of(state: Mapping[StateKey, Pdu], version: str) -> RoomInfo:
+def room_info(state: Mapping[StateKey, Pdu], version: str) -> RoomInfo:
     """The small part of a view, from the events that matter to it."""
 
     def said(key: StateKey) -> Said:
@@ -148,7 +150,7 @@ def facts_of(state: Mapping[StateKey, Pdu], version: str) -> RoomInfo:
     )
 
 
-async def person_of(pdu: Pdu, levels: PowerLevels, home_of: HomeOf) -> RoomMember:
+async def member_from_pdu(pdu: Pdu, levels: PowerLevels, home_of: GhostResolver) -> RoomMember:
     """The row of a member event's target. A ghost is counted at its person's home, not at our server."""
     user_id = pdu.state_key or ""
     home = await home_of(user_id)
@@ -158,16 +160,16 @@ async def person_of(pdu: Pdu, levels: PowerLevels, home_of: HomeOf) -> RoomMembe
     is_ = _MEMBERSHIPS.get(pdu.membership or "", Membership.LEAVE)
     called = _text(display_name(pdu.content), _NAME) or None
     return RoomMember(
-        user=home, membership=is_, server=intern(server), name=called, role=role_of(levels, user_id)
+        user=home, membership=is_, server=intern(server), name=called, role=role_of_level(levels, user_id)
     )
 
 
-def matters(keys: Iterable[StateKey]) -> bool:
+def affects_view(keys: Iterable[StateKey]) -> bool:
     """True if a change of these keys may show in a view."""
     return any(key[0] == MEMBER or key in _FACT_KEYS or key == POWER_LEVELS_KEY for key in keys)
 
 
-class Views:
+class RoomViewBuilder:
     """Makes view changes out of state changes."""
 
     def __init__(self, ctx: NetworkContext, server: str) -> None:
@@ -189,7 +191,7 @@ class Views:
         async for some in state:
             for key, pdu in some.items():
                 if key[0] == MEMBER:
-                    people.append(await person_of(pdu, levels, self.home_of))
+                    people.append(await member_from_pdu(pdu, levels, self.home_of))
                 elif key in _FACT_KEYS:
                     facts[key] = pdu
             await asyncio.sleep(0)
@@ -199,7 +201,7 @@ class Views:
         """The small part of a view, with who said what it says."""
         name, topic = state.get(("m.room.name", "")), state.get(("m.room.topic", ""))
         return replace(
-            facts_of(state, version),
+            room_info(state, version),
             name_by=await self.home_of(name.sender) if name is not None else None,
             topic_by=await self.home_of(topic.sender) if topic is not None else None,
         )
@@ -221,7 +223,7 @@ class Views:
                 user = person.user.id
                 if person.user.network != self._ctx.id:
                     user = await self._ctx.ghost(person.user)
-                role = role_of(levels, user)
+                role = role_of_level(levels, user)
                 if role is not person.role:
                     people[person.user] = replace(person, role=role)
         for key, pdu in changed.items():
@@ -232,12 +234,12 @@ class Views:
                 people.pop(home, None)  # a change of power levels in the same step had counted them in
                 gone.append(home)
             else:
-                person = await person_of(pdu, levels, self.home_of)
+                person = await member_from_pdu(pdu, levels, self.home_of)
                 people[person.user] = person
         facts = await self._facts(around, version) if any(key in _FACT_KEYS for key in changed) else None
         return ViewDelta(upserts=tuple(people.values()), removed=tuple(gone), info=facts)
 
 
-def fact_keys() -> frozenset[StateKey]:
+def view_state_keys() -> frozenset[StateKey]:
     """The state keys behind the small part of a view."""
     return _FACT_KEYS

@@ -19,14 +19,14 @@ class MatrixError(RemoteProtocolError):
         self.more = more
 
 
-def error(status: int, code: str, text: str, **more: Any) -> MatrixError:
+def matrix_error(status: int, code: str, text: str, **more: Any) -> MatrixError:
     """An error answer; ``more`` are further keys of its body."""
     return MatrixError(status, code, text, more)
 
 
 def forbidden(text: str, decision: str = "") -> RemoteProtocolError:
     """The error answer 403, with the decision where a policy made it."""
-    return error(403, "M_FORBIDDEN", text, **decision_fields(decision))
+    return matrix_error(403, "M_FORBIDDEN", text, **decision_fields(decision))
 
 
 def denial(verdict: Verdict) -> Exception:

@@ -38,13 +38,13 @@ from hansa_matrix.admin.media import MediaOperations
 from hansa_matrix.admin.server import Operations
 from hansa_matrix.client_api.endpoints import ClientApi
 from hansa_matrix.config import Config
-from hansa_matrix.conversion import OwnDraft, Views
-from hansa_matrix.federation.announce import greet
-from hansa_matrix.federation.client import Client
+from hansa_matrix.conversion import EventDraft, RoomViewBuilder
+from hansa_matrix.federation.announce import announce_to_peers
+from hansa_matrix.federation.client import FederationClient
 from hansa_matrix.federation.keyring import Keyring
-from hansa_matrix.federation.sender import Sender
-from hansa_matrix.federation.server_discovery import Routes
-from hansa_matrix.federation.signing_keys import OwnKeys
+from hansa_matrix.federation.sender import FederationSender
+from hansa_matrix.federation.server_discovery import ServerDiscovery
+from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.local.ghosts import localpart
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.media.remote import Fetcher
@@ -54,7 +54,7 @@ from hansa_matrix.old_rows import OldRows
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import RECEIPT, TYPING
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.retention import Swept, sweep
+from hansa_matrix.retention import ExpiringRows, run_retention
 from hansa_matrix.rooms.access.outbound_pdus import StoredPdus
 from hansa_matrix.rooms.access.server_access import Entitled
 from hansa_matrix.rooms.care import Care
@@ -123,15 +123,17 @@ class MatrixNetwork:
         self._ctx = ctx
         self._config = config
         self._server = config.server_name
-        self._keys = OwnKeys.read(Path(config.signing_key))
-        routes = Routes(ctx.http, ctx.clock, ctx.random)
-        self._client = Client(self._server, self._keys, ctx.http, routes)
+        self._keys = SigningKeys.read(Path(config.signing_key))
+        routes = ServerDiscovery(ctx.http, ctx.clock, ctx.random)
+        self._client = FederationClient(self._server, self._keys, ctx.http, routes)
         self._client.check = ctx.check
         self._client.network = ctx.id
         self._keyring = Keyring(ctx, self._server, self._keys, self._client)
         self._events = Events(ctx.store)
-        self._sender = Sender(ctx, self._client, self._server, StoredPdus(ctx, self._events, self.get))
-        self._views = Views(ctx, self._server)
+        self._sender = FederationSender(
+            ctx, self._client, self._server, StoredPdus(ctx, self._events, self.get)
+        )
+        self._views = RoomViewBuilder(ctx, self._server)
         self._attendance = Attendance(ctx)
         self._own = Own(
             ctx, self._server, self._keys, self._sender, self._views, self._attendance, self._stale
@@ -276,19 +278,19 @@ class MatrixNetwork:
         await self._ingest.load(list(self._rooms.values()))
         self._opening.set()
         self._clients.start()
-        greeting = partial(greet, self._ctx, self._client, self._sender, self.bridge_user)
+        greeting = partial(announce_to_peers, self._ctx, self._client, self._sender, self.bridge_user)
         self._ctx.spawn(greeting, "greet peers")
         self._ctx.spawn(self._signals.expire, "typing ends")
         self._ctx.spawn(self._filler.run, "fill holes")
         self._ctx.spawn(self._upgrades.resume, "upgrades that were cut off")
-        kept: Sequence[Swept] = (
+        kept: Sequence[ExpiringRows] = (
             self._sender,
             self._library,
             self._pending,
             self._keyring,
             *self._known.kept(),
         )
-        self._ctx.spawn(partial(sweep, self._ctx, kept), "sweep")
+        self._ctx.spawn(partial(run_retention, self._ctx, kept), "sweep")
 
     async def stop(self) -> None:
         """See ``hansa.Network.stop``: the context ends every task."""
@@ -353,7 +355,7 @@ class MatrixNetwork:
         found = await room.events.load(refs, room.version)
         return all(ref in found for ref in refs)
 
-    async def countersign(self, link: Link, draft: Pdu | FirstWord) -> Arrived | OwnDraft | Refusal:
+    async def countersign(self, link: Link, draft: Pdu | FirstWord) -> Arrived | EventDraft | Refusal:
         """See ``hansa.Authority.countersign``."""
         return await self._consent.countersign(link, draft)
 

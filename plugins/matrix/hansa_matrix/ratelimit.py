@@ -6,7 +6,7 @@ from hansa import TokenBuckets
 from hansa.model.addresses import networks
 
 
-class Allowance(TokenBuckets):
+class RateLimiter(TokenBuckets):
     """A bucket for each name, and for each network of an address."""
 
     def take_from(self, address: str) -> float:

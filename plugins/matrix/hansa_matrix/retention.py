@@ -52,7 +52,7 @@ COUNTED = (
 )
 
 
-class Swept(Protocol):
+class ExpiringRows(Protocol):
     """A part that keeps something for a time only."""
 
     async def sweep(self) -> None:
@@ -60,11 +60,11 @@ class Swept(Protocol):
         ...
 
 
-async def sweep(ctx: NetworkContext, parts: Sequence[Swept]) -> None:
+async def run_retention(ctx: NetworkContext, parts: Sequence[ExpiringRows]) -> None:
     """Runs with the network."""
     while True:
         try:
-            await swept(ctx)
+            await purge_expired(ctx)
             for part in parts:
                 await part.sweep()
         except StoreFault as fault:  # what is over stays until the next time
@@ -72,7 +72,7 @@ async def sweep(ctx: NetworkContext, parts: Sequence[Swept]) -> None:
         await asyncio.sleep(_EVERY)
 
 
-async def swept(ctx: NetworkContext) -> None:
+async def purge_expired(ctx: NetworkContext) -> None:
     """Once: the originals of redacted events, and by what repeats are known."""
     now = ctx.clock.now()
     for collection, index, upto in (
@@ -84,12 +84,12 @@ async def swept(ctx: NetworkContext) -> None:
     ):
         while rows := await ctx.store.scan(collection, index=(index,), upto=upto, limit=_PAGE):
             await ctx.store.commit([Delete(collection, row.key) for row in rows])
-    await _swept_transactions(ctx, now - _TXN_FOR)
+    await _purge_transactions(ctx, now - _TXN_FOR)
     for collection in COUNTED:
         ctx.gauge("matrix_stored_rows", await ctx.store.count(collection), collection=collection)
 
 
-async def _swept_transactions(ctx: NetworkContext, upto: int) -> None:
+async def _purge_transactions(ctx: NetworkContext, upto: int) -> None:
     """One server after the other: an index of their times alone would cost every transaction a page more."""
     index, origin = ("origin", "ts"), ""
     while rows := await ctx.store.scan("txn", index=index, after=origin, limit=1):

@@ -19,9 +19,9 @@ from hansa import (
 from hansa.model.commands import counted
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import Client, Refused, Unreachable
-from hansa_matrix.federation.server_discovery import Routes
-from hansa_matrix.federation.signing_keys import OwnKeys
+from hansa_matrix.federation.client import FederationClient, RemoteError, ServerUnreachable
+from hansa_matrix.federation.server_discovery import ServerDiscovery
+from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical_json import loads_json
 from hansa_matrix.proto.servers.discovery import ResolvedServer
@@ -45,7 +45,12 @@ class Doctor:
     """``hansa matrix doctor [SERVER]``."""
 
     def __init__(
-        self, ctx: NetworkContext, server: str, keys: OwnKeys, client: Client, routes: Routes
+        self,
+        ctx: NetworkContext,
+        server: str,
+        keys: SigningKeys,
+        client: FederationClient,
+        routes: ServerDiscovery,
     ) -> None:  # five parts, each used
         self._ctx = ctx
         self._server = server
@@ -159,13 +164,13 @@ class Doctor:
         target = f"/_matrix/federation/v1/query/profile?user_id=@hansa-doctor:{server}"
         try:
             await self._client.request("GET", server, target, seconds=15.0)
-        except Refused as error:
+        except RemoteError as error:
             if error.hint == 401 or error.code == "M_UNAUTHORIZED":
                 text = f"a signed request is refused: {error.reason}"
                 advice = f"can {server} reach us to fetch our keys? run `hansa matrix doctor` without a name"
                 found.append(Finding("signed request", "fail", text, advice))
                 return
-        except (Unreachable, RemoteProtocolError) as error:
+        except (ServerUnreachable, RemoteProtocolError) as error:
             found.append(Finding("signed request", "fail", getattr(error, "detail", str(error))))
             return
         found.append(Finding("signed request", "ok", "taken as ours"))

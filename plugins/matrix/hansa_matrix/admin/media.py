@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from hansa import AdminCommand, BlobNotFound, BlobTooLarge, Busy, LocalProtocolError, RemoteProtocolError
 
-from hansa_matrix.federation.client import Unreachable
+from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.media.quotas import DiskFull
 from hansa_matrix.media.remote import Fetcher
 from hansa_matrix.media.repository import Item, Library
@@ -57,7 +57,7 @@ class MediaOperations:
         mxc, path = _mxc(arguments), _path(arguments)
         try:
             item = await self._fetcher.get(mxc)
-        except (RemoteProtocolError, Unreachable, Busy) as error:
+        except (RemoteProtocolError, ServerUnreachable, Busy) as error:
             raise LocalProtocolError(f"{mxc}: {getattr(error, 'detail', error)}") from error
         try:
             file = await asyncio.to_thread(path.open, "xb")

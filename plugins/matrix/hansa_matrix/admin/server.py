@@ -8,15 +8,17 @@ from typing import Any
 
 from hansa import AdminCommand, LocalProtocolError, NetworkContext
 
-from hansa_matrix.federation.sender import Sender
-from hansa_matrix.federation.signing_keys import OwnKeys
+from hansa_matrix.federation.sender import FederationSender
+from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.rooms.inbound.pdu_staging import Ingest
 
 
 class Operations:
     """Keys, destinations, events that are stuck; ``commands.py`` declares them."""
 
-    def __init__(self, ctx: NetworkContext, keys: OwnKeys, sender: Sender, ingest: Ingest) -> None:
+    def __init__(
+        self, ctx: NetworkContext, keys: SigningKeys, sender: FederationSender, ingest: Ingest
+    ) -> None:
         self._ctx = ctx
         self._keys = keys
         self._sender = sender

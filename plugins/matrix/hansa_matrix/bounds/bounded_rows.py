@@ -26,7 +26,7 @@ async def oldest_over(
     return [Delete(collection, row.key) for row in rows]
 
 
-class Trimmed:
+class TrimmedRows:
     """Rows by which repeats of a server are known: counted now and then, as counting is not for nothing."""
 
     def __init__(self, ctx: NetworkContext, collection: str, most: int, every: int) -> None:

@@ -15,7 +15,7 @@ from hansa import Busy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class SlotLimits:
     """``in_all`` slots; ``each`` of one name, by the kind of name; ``waiting`` of one first name, and of all
     together ten times that.
     """
@@ -31,10 +31,10 @@ class _Waiter:
     ready: asyncio.Future[None]
 
 
-class Shares:
+class FairSlots:
     """See the module. A name is ``(kind, who)``; an empty ``who`` has no share of its own."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: SlotLimits) -> None:
         self._bounds = bounds
         self._taken: Counter[tuple[str, str]] = Counter()
         self._in_all = 0

@@ -38,8 +38,8 @@ from hansa_matrix.client_api.sync.rooms import RoomsPart
 from hansa_matrix.client_api.sync.sync import Sync
 from hansa_matrix.client_api.sync.unread_counts import Unread
 from hansa_matrix.client_api.user_directory import UserDirectory
-from hansa_matrix.errors import error
-from hansa_matrix.federation.client import Client
+from hansa_matrix.errors import matrix_error
+from hansa_matrix.federation.client import FederationClient
 from hansa_matrix.media.remote import Fetcher
 from hansa_matrix.media.repository import Library
 from hansa_matrix.media.thumbnails import Thumbnails
@@ -72,7 +72,7 @@ class ClientApi:
         self,
         own: Own,
         founder: Founder,
-        client: Client,
+        client: FederationClient,
         known: Known,
         entrance: Entrance,
         membership: Membership,
@@ -273,7 +273,7 @@ class ClientApi:
         """``GET /.well-known/matrix/client``."""
         base = self._ctx.config.public_base_url
         if not base:
-            raise error(404, "M_NOT_FOUND", "this server does not say where clients are to go")
+            raise matrix_error(404, "M_NOT_FOUND", "this server does not say where clients are to go")
         return {"m.homeserver": {"base_url": base}}
 
     async def capabilities(self, _caller: Caller, _request: Request, _body: Any) -> Any:
@@ -295,7 +295,7 @@ class ClientApi:
         """``POST /rooms/{roomId}/upgrade``."""
         version = text(body, "new_version")
         if version not in VERSIONS:
-            raise error(400, "M_UNSUPPORTED_ROOM_VERSION", "the room version is not supported")
+            raise matrix_error(400, "M_UNSUPPORTED_ROOM_VERSION", "the room version is not supported")
         room = self._voice.joined(caller.user, request.path["room"])
         supported = VERSIONS[version].privileged_creators
         creators = user_ids(body, "additional_creators") if supported else []

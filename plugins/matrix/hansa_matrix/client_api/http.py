@@ -26,9 +26,9 @@ from hansa import (
 
 from hansa_matrix.client_api.account.accounts import Accounts, Caller
 from hansa_matrix.client_api.request_slots import Places
-from hansa_matrix.errors import error, error_response, json_response
+from hansa_matrix.errors import error_response, json_response, matrix_error
 from hansa_matrix.proto.canonical_json import CLIENT_BODY, CLIENT_DEPTH, check_depth, loads_lenient
-from hansa_matrix.ratelimit import Allowance
+from hansa_matrix.ratelimit import RateLimiter
 
 #: ``(who, request, body) -> answer``.
 Handler = Callable[[Caller, Request, Any], Awaitable[Any]]
@@ -79,7 +79,7 @@ def refused(refusal: Refusal) -> RemoteProtocolError:
     if refusal.code in {RefusalCode.RATE, RefusalCode.BUSY}:
         raise Busy(refusal.text, after=refusal.retry_after or 1.0, decision=refusal.decision)
     status, code = _STATUS.get(refusal.code, (403, "M_FORBIDDEN"))
-    return error(status, code, refusal.text, **decision_fields(refusal.decision))
+    return matrix_error(status, code, refusal.text, **decision_fields(refusal.decision))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Door:
         self._ctx = ctx
         self._accounts = accounts
         config = ctx.config
-        self._acts = Allowance(ctx.clock, config.client_rate, config.client_burst)
+        self._acts = RateLimiter(ctx.clock, config.client_rate, config.client_burst)
         self._reads = Places(each=READS, waiting=WAITING)
         self._writes = Places(each=WRITES, waiting=WAITING)
         #: False while our rooms are not loaded.
@@ -216,10 +216,10 @@ class Door:
         if not token and self._ctx.config.allow_query_access_token:
             token = request.first("access_token")
         if not token:
-            raise error(401, "M_MISSING_TOKEN", "the request has no access token")
+            raise matrix_error(401, "M_MISSING_TOKEN", "the request has no access token")
         caller = await self._accounts.bearer(token)
         if caller is None:
-            raise error(401, "M_UNKNOWN_TOKEN", "unknown access token", soft_logout=False)
+            raise matrix_error(401, "M_UNKNOWN_TOKEN", "unknown access token", soft_logout=False)
         self._accounts.last_seen.note(caller.user, caller.device, request.remote)
         return caller
 
@@ -244,7 +244,7 @@ def _body(request: Request) -> Any:
     if value is None and request.method == "POST":  # COMPAT: nheko logs out with ``null``
         return {}
     if not isinstance(value, dict):
-        raise error(400, "M_BAD_JSON", "the body must be an object")
+        raise matrix_error(400, "M_BAD_JSON", "the body must be an object")
     check_depth(value, CLIENT_DEPTH)
     return value
 
@@ -253,9 +253,9 @@ def text(body: Mapping[str, Any], key: str, default: str | None = None) -> str:
     """A string of a body. Raises the error answer of one that is missing, unless there is a default."""
     value = body.get(key, default)
     if value is None:
-        raise error(400, "M_MISSING_PARAM", f"{key} is missing")
+        raise matrix_error(400, "M_MISSING_PARAM", f"{key} is missing")
     if not isinstance(value, str):
-        raise error(400, "M_BAD_JSON", f"{key} must be a string")
+        raise matrix_error(400, "M_BAD_JSON", f"{key} must be a string")
     return value
 
 
@@ -267,7 +267,7 @@ def reason(body: Mapping[str, Any]) -> dict[str, str]:
 def own(caller: Caller, request: Request) -> str:
     """The user of a path that is for the caller alone. Raises the error answer of anybody else's."""
     if request.path["user"] != caller.user:
-        raise error(403, "M_FORBIDDEN", "this belongs to another user")
+        raise matrix_error(403, "M_FORBIDDEN", "this belongs to another user")
     return caller.user
 
 
@@ -277,5 +277,5 @@ def number(request: Request, key: str, default: int, most: int) -> int:
     if not value:
         return default
     if not value.isascii() or not value.isdigit() or len(value) > 15:
-        raise error(400, "M_INVALID_PARAM", f"{key} must be a number")
+        raise matrix_error(400, "M_INVALID_PARAM", f"{key} must be a number")
     return min(int(value), most)

@@ -16,7 +16,7 @@ from hansa import Request, Response
 
 from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.http import Handler, Limited, text
-from hansa_matrix.errors import error, json_response
+from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.proto.devices import fits_object
 from hansa_matrix.proto.key_backup import valid_key, valid_place
 from hansa_matrix.users.key_backups import Backup, KeyBackups
@@ -54,14 +54,14 @@ class KeyBackup:
         """``GET /room_keys/version``."""
         found = await self._backups.latest(caller.user)
         if found is None:
-            raise error(404, "M_NOT_FOUND", "there is no backup of keys")
+            raise matrix_error(404, "M_NOT_FOUND", "there is no backup of keys")
         return _shown(found)
 
     async def create(self, caller: Caller, _request: Request, body: Any) -> Any:
         """``POST /room_keys/version``."""
         algorithm = text(body, "algorithm")
         if not fits_object(algorithm, MOST_KEY):
-            raise error(400, "M_INVALID_PARAM", "algorithm must be a string")
+            raise matrix_error(400, "M_INVALID_PARAM", "algorithm must be a string")
         return {"version": str(await self._backups.create(caller.user, algorithm, _auth_data(body)))}
 
     async def get(self, caller: Caller, request: Request, _body: Any) -> Any:
@@ -72,11 +72,11 @@ class KeyBackup:
         """``PUT /room_keys/version/{version}``: what says how it is encrypted, and nothing else."""
         version, algorithm, auth_data = request.path["version"], text(body, "algorithm"), _auth_data(body)
         if body.get("version", version) != version:
-            raise error(400, "M_INVALID_PARAM", "version in the body must be that of the path")
+            raise matrix_error(400, "M_INVALID_PARAM", "version in the body must be that of the path")
 
         def changed(known: Backup) -> Backup:
             if known.algorithm != algorithm:
-                raise error(400, "M_INVALID_PARAM", "the algorithm of a backup cannot be changed")
+                raise matrix_error(400, "M_INVALID_PARAM", "the algorithm of a backup cannot be changed")
             return replace(known, auth_data=auth_data)
 
         await self._backups.change(caller.user, _number(version), changed)
@@ -101,7 +101,7 @@ class KeyBackup:
         for room_id, of_room in given.items():
             if len(place) < 2:  # a room and a session
                 if not isinstance(of_room, dict):
-                    raise error(400, "M_BAD_JSON", "sessions must be an object")
+                    raise matrix_error(400, "M_BAD_JSON", "sessions must be an object")
                 sessions = _object(of_room, "sessions")
             else:
                 sessions = of_room
@@ -111,7 +111,7 @@ class KeyBackup:
                     or not valid_key(data)
                     or not fits_object(data, MOST_KEY)
                 ):
-                    raise error(400, "M_BAD_JSON", "the session key is not valid")
+                    raise matrix_error(400, "M_BAD_JSON", "the session key is not valid")
                 keys[room_id, session_id] = data
                 if len(keys) % AT_ONCE == 0:  # others have a turn of the loop
                     await asyncio.sleep(0)
@@ -124,7 +124,7 @@ class KeyBackup:
         if len(place) == 2:
             async for _, _, data in self._backups.keys(caller.user, version, place):
                 return orjson.Fragment(data)
-            raise error(404, "M_NOT_FOUND", "there is no key of that session")
+            raise matrix_error(404, "M_NOT_FOUND", "there is no key of that session")
         chunks = self._written(caller.user, version, place)
         begun = await anext(chunks)
         if len(begun) < CHUNK:
@@ -170,28 +170,30 @@ def _place(request: Request) -> tuple[str, ...]:
 def _version(request: Request) -> int:
     given = request.first("version")
     if not given:
-        raise error(400, "M_MISSING_PARAM", "version is missing")
+        raise matrix_error(400, "M_MISSING_PARAM", "version is missing")
     return _number(given)
 
 
 def _number(given: str) -> int:
     """The number of a backup. Raises the error answer of what none of ours has."""
     if not given.isascii() or not given.isdigit() or len(given) > 15:
-        raise error(404, "M_NOT_FOUND", "there is no such backup")
+        raise matrix_error(404, "M_NOT_FOUND", "there is no such backup")
     return int(given)
 
 
 def _object(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     given = body.get(key)
     if not isinstance(given, dict):
-        raise error(400, "M_BAD_JSON" if key in body else "M_MISSING_PARAM", f"{key} must be an object")
+        raise matrix_error(
+            400, "M_BAD_JSON" if key in body else "M_MISSING_PARAM", f"{key} must be an object"
+        )
     return given
 
 
 def _auth_data(body: Mapping[str, Any]) -> Mapping[str, Any]:
     given = _object(body, "auth_data")
     if not fits_object(given, MOST_AUTH_DATA):
-        raise error(413, "M_TOO_LARGE", f"auth_data must have at most {MOST_AUTH_DATA} bytes")
+        raise matrix_error(413, "M_TOO_LARGE", f"auth_data must have at most {MOST_AUTH_DATA} bytes")
     return given
 
 

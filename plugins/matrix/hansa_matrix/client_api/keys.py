@@ -17,7 +17,7 @@ from hansa_matrix.client_api.http import Handler, Limited
 from hansa_matrix.client_api.sync.sync import Sync
 from hansa_matrix.crossings import Crossings, require
 from hansa_matrix.crypto import verify
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
     USAGES,
@@ -63,11 +63,11 @@ class Crypto:
         keys = body.get("device_keys")
         if keys is not None:
             if device_keys(keys, user, device_id) is None or not _own(keys, user, device_id):
-                raise error(400, "M_INVALID_PARAM", "device_keys are not those of this device")
+                raise matrix_error(400, "M_INVALID_PARAM", "device_keys are not those of this device")
             await self._known.devices.change(user, device_id, lambda known: replace(known, keys=keys))
         once, fallback = body.get("one_time_keys", {}), body.get("fallback_keys", {})
         if not isinstance(once, dict) or not isinstance(fallback, dict):
-            raise error(400, "M_BAD_JSON", "one_time_keys and fallback_keys are objects")
+            raise matrix_error(400, "M_BAD_JSON", "one_time_keys and fallback_keys are objects")
         if once:
             await self._known.devices.add_one_time_keys(user, device_id, once)
         if fallback:
@@ -84,19 +84,19 @@ class Crypto:
         """``POST /keys/query``."""
         wanted = body.get("device_keys")
         if not isinstance(wanted, dict) or len(wanted) > _MOST_USERS:
-            raise error(400, "M_BAD_JSON", "device_keys must be an object keyed by user ID")
+            raise matrix_error(400, "M_BAD_JSON", "device_keys must be an object keyed by user ID")
         if not all(_devices(named) for named in wanted.values()):
-            raise error(400, "M_BAD_JSON", "each value of device_keys must be a list of device IDs")
+            raise matrix_error(400, "M_BAD_JSON", "each value of device_keys must be a list of device IDs")
         return await self._known.keys.query(wanted, within=self._within(body), reader=caller.user)
 
     async def claim(self, _caller: Caller, _request: Request, body: Any) -> Any:
         """``POST /keys/claim``."""
         wanted = body.get("one_time_keys")
         if not isinstance(wanted, dict) or len(wanted) > _MOST_USERS:
-            raise error(400, "M_BAD_JSON", "one_time_keys must be an object keyed by user ID")
+            raise matrix_error(400, "M_BAD_JSON", "one_time_keys must be an object keyed by user ID")
         for devices in wanted.values():
             if not isinstance(devices, dict) or not _devices(list(devices.values())):
-                raise error(
+                raise matrix_error(
                     400, "M_BAD_JSON", "one_time_keys must be an object keyed by device ID and algorithm"
                 )
         return await self._known.keys.claim(wanted, within=self._within(body))
@@ -105,7 +105,7 @@ class Crypto:
     def _within(body: Mapping[str, Any]) -> float:
         timeout = body.get("timeout", _WITHIN * 1000)
         if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-            raise error(400, "M_BAD_JSON", "timeout is in milliseconds")
+            raise matrix_error(400, "M_BAD_JSON", "timeout is in milliseconds")
         return max(1.0, min(_WITHIN, timeout / 1000))
 
     async def cross_signing(self, caller: Caller, request: Request, body: Any) -> Any:
@@ -113,14 +113,14 @@ class Crypto:
         keys = {u: body[f"{u}_key"] for u in USAGES if f"{u}_key" in body}
         for usage, key in keys.items():
             if cross_signing_key(key, caller.user, usage) is None:
-                raise error(400, "M_INVALID_PARAM", f"this is not a {usage} key of {caller.user}")
+                raise matrix_error(400, "M_INVALID_PARAM", f"this is not a {usage} key of {caller.user}")
         known = (await self._known.devices.of(caller.user)).cross_signing
         fresh = {usage: key for usage, key in keys.items() if known.get(usage) != key}
         if not fresh:
             return {}
         await self._permit(caller, fresh)
         if "master" not in known and "master" not in fresh:
-            raise error(400, "M_INVALID_PARAM", "there is no master key yet")
+            raise matrix_error(400, "M_INVALID_PARAM", "there is no master key yet")
         if not known:
             try:
                 await self._known.devices.set_cross_signing(caller.user, fresh, was={"master": None})
@@ -138,11 +138,13 @@ class Crypto:
         number_ = 0
         for user, objects in body.items():
             if not ids.is_valid_user_id(user) or not isinstance(objects, dict):
-                raise error(400, "M_BAD_JSON", "the body must be an object keyed by user ID and key ID")
+                raise matrix_error(
+                    400, "M_BAD_JSON", "the body must be an object keyed by user ID and key ID"
+                )
             for key_id, signed in objects.items():
                 number_ += 1
                 if number_ > _MOST_SIGNED:
-                    raise error(400, "M_TOO_LARGE", f"at most {_MOST_SIGNED} signed keys come at once")
+                    raise matrix_error(400, "M_TOO_LARGE", f"at most {_MOST_SIGNED} signed keys come at once")
                 problem = await self._known.devices.sign(caller.user, user, key_id, signed)
                 if problem:
                     why = {"errcode": "M_INVALID_SIGNATURE", "error": problem}
@@ -153,15 +155,17 @@ class Crypto:
         """``PUT /sendToDevice/{eventType}/{txnId}``: a repeat is the same message."""
         messages = body.get("messages")
         if not isinstance(messages, dict) or len(messages) > _MOST_USERS:
-            raise error(400, "M_BAD_JSON", "messages must be an object keyed by user ID")
+            raise matrix_error(400, "M_BAD_JSON", "messages must be an object keyed by user ID")
         for devices in messages.values():
             if not isinstance(devices, dict) or not all(
                 valid_device_id(d) and isinstance(c, dict) for d, c in devices.items()
             ):
-                raise error(400, "M_BAD_JSON", "each value of messages must be an object keyed by device ID")
+                raise matrix_error(
+                    400, "M_BAD_JSON", "each value of messages must be an object keyed by device ID"
+                )
         kind = request.path["type"]
         if not valid_device_id(kind):
-            raise error(400, "M_INVALID_PARAM", "the event type is not valid")
+            raise matrix_error(400, "M_INVALID_PARAM", "the event type is not valid")
         named = f"{caller.user} {caller.device} {kind} {request.path['txn']}"
         message_id = hashlib.sha256(named.encode()).hexdigest()[:32]
         message = ToDeviceEdu(sender=caller.user, type=kind, message_id=message_id, messages=messages)

@@ -22,11 +22,11 @@ from hansa import (
     Router,
 )
 
-from hansa_matrix.bounds.fair_slots import Bounds, Shares
+from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.http import ROOT, Door, Handler, Limited
-from hansa_matrix.errors import denial, error, error_response, json_response
-from hansa_matrix.federation.client import Refused, Unreachable
+from hansa_matrix.errors import denial, error_response, json_response, matrix_error
+from hansa_matrix.federation.client import RemoteError, ServerUnreachable
 from hansa_matrix.media.minimum_rate import paced
 from hansa_matrix.media.quotas import DiskFull, OverQuota
 from hansa_matrix.media.remote import Fetcher, transfer
@@ -57,7 +57,7 @@ _SAFE = {
 _RESERVED_FOR = 86_400_000
 #: Files that are given at a time, by everybody and by one person, and the least that comes of each: bytes in
 #: a window of seconds. A file that does not come holds a place on the disk.
-UPLOADS = Bounds(in_all=200, each={"person": 8}, waiting=50)
+UPLOADS = SlotLimits(in_all=200, each={"person": 8}, waiting=50)
 _LEAST = (16 * 1024, 30.0)
 
 
@@ -73,7 +73,7 @@ class Files:
         self._library = library
         self._fetcher = fetcher
         self._thumbnails = thumbnails
-        self._uploads = Shares(UPLOADS)
+        self._uploads = FairSlots(UPLOADS)
 
     def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
         """See ``door.Part.table``."""
@@ -124,11 +124,11 @@ class Files:
             caller = await self._door.caller(request)
             item = await self._given(caller, request)
         except (BlobTooLarge, BodyTooLarge) as problem:
-            return error_response(error(413, "M_TOO_LARGE", str(problem)))
+            return error_response(matrix_error(413, "M_TOO_LARGE", str(problem)))
         except HasFile as problem:
-            return error_response(error(409, "M_CANNOT_OVERWRITE_MEDIA", str(problem)))
+            return error_response(matrix_error(409, "M_CANNOT_OVERWRITE_MEDIA", str(problem)))
         except (NotReserved, OverQuota) as problem:
-            return error_response(error(403, "M_FORBIDDEN", str(problem)))
+            return error_response(matrix_error(403, "M_FORBIDDEN", str(problem)))
         except RemoteProtocolError as problem:
             return error_response(problem)
         except (DiskFull, OSError) as problem:
@@ -136,16 +136,16 @@ class Files:
                 raise  # the client's, who did not send it all
             self._ctx.log.warning("a file of %s was not kept: %s", caller.user, problem)
             text, contact = "the disk is full", self._ctx.config.admin_contact
-            return error_response(error(507, "M_RESOURCE_LIMIT_EXCEEDED", text, admin_contact=contact))
+            return error_response(matrix_error(507, "M_RESOURCE_LIMIT_EXCEEDED", text, admin_contact=contact))
         return json_response({} if "media" in request.path else {"content_uri": str(item.mxc)})
 
     async def _given(self, caller: Caller, request: Request) -> Item:
         """Keep what a request brings."""
         if request.chunks is None:
-            raise error(400, "M_UNKNOWN", "there is no file")
+            raise matrix_error(400, "M_UNKNOWN", "there is no file")
         mxc = self._mxc(request) if "media" in request.path else self._library.address()
         if mxc.server != self._server:
-            raise error(403, "M_FORBIDDEN", "the address belongs to another server")
+            raise matrix_error(403, "M_FORBIDDEN", "the address belongs to another server")
         described = request.headers.get("content-type", "")
         kind = media_type(described)
         name = sanitise_name(request.first("filename"))
@@ -176,7 +176,7 @@ class Files:
     def _mxc(self, request: Request) -> MxcUri:
         server, media = request.path["server"], request.path["media"]
         if not is_valid_server_name(server) or not valid_media_id(media):
-            raise error(400, "M_INVALID_PARAM", "this is not the address of a file")
+            raise matrix_error(400, "M_INVALID_PARAM", "this is not the address of a file")
         return MxcUri(server, media)
 
     async def _item(self, caller: Caller, request: Request) -> Item:
@@ -192,18 +192,18 @@ class Files:
     async def _elsewhere(self, caller: Caller, request: Request, mxc: MxcUri) -> Item:
         if mxc.server == self._server:
             if await self._library.reserved(mxc):
-                raise error(504, "M_NOT_YET_UPLOADED", "the file has not been uploaded yet")
-            raise error(404, "M_NOT_FOUND", "there is no such file")
+                raise matrix_error(504, "M_NOT_YET_UPLOADED", "the file has not been uploaded yet")
+            raise matrix_error(404, "M_NOT_FOUND", "there is no such file")
         if request.first("allow_remote", "true") == "false":
-            raise error(404, "M_NOT_FOUND", "the file is not stored on this server")
+            raise matrix_error(404, "M_NOT_FOUND", "the file is not stored on this server")
         try:
             return await self._fetcher.get(mxc, caller.user)
-        except Refused as problem:
+        except RemoteError as problem:
             status = problem.hint if problem.hint in {403, 404, 413} else 502
             code = {403: "M_FORBIDDEN", 404: "M_NOT_FOUND", 413: "M_TOO_LARGE"}.get(status, "M_UNKNOWN")
-            raise error(status, code, problem.reason, **getattr(problem, "more", {})) from problem
-        except (Unreachable, RemoteProtocolError, OSError) as problem:
-            raise error(502, "M_UNKNOWN", "the file could not be fetched") from problem
+            raise matrix_error(status, code, problem.reason, **getattr(problem, "more", {})) from problem
+        except (ServerUnreachable, RemoteProtocolError, OSError) as problem:
+            raise matrix_error(502, "M_UNKNOWN", "the file could not be fetched") from problem
 
     async def download(self, request: Request) -> Response:
         """``GET /media/download/{serverName}/{mediaId}``."""
@@ -228,7 +228,7 @@ class Files:
         }
         if part is not None and part.start == part.stop:
             headers["Content-Range"] = f"bytes */{size}"
-            refusal = error_response(error(416, "M_UNKNOWN", f"the file has {size} bytes"))
+            refusal = error_response(matrix_error(416, "M_UNKNOWN", f"the file has {size} bytes"))
             return replace(refusal, headers=headers)
         status, start, stop = 200, 0, size
         if part is not None:

@@ -11,7 +11,7 @@ from hansa import Membership, NetworkContext, Request, RoomMember
 
 from hansa_matrix.client_api.account.accounts import Accounts, Caller
 from hansa_matrix.client_api.http import Handler, Limited
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.auth_rules.state_keys import JOIN_RULES_KEY, MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import avatar_url, display_name, join_rule
@@ -64,7 +64,7 @@ class UserDirectory:
         """``POST /user_directory/search``."""
         term, limit = body.get("search_term"), body.get("limit", 10)
         if not isinstance(term, str) or type(limit) is not int:
-            raise error(400, "M_BAD_JSON", "search_term is a string and limit a number")
+            raise matrix_error(400, "M_BAD_JSON", "search_term is a string and limit a number")
         most, wanted = max(1, min(limit, MOST_FOUND)), term[:_LONGEST].casefold().lstrip("@")
         allowed = self._ctx.config.user_directory
         if allowed == "off":

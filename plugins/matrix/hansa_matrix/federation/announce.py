@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from hansa import NetworkContext
 
-from hansa_matrix.federation.client import Client, Refused, Unreachable
-from hansa_matrix.federation.sender import Sender
+from hansa_matrix.federation.client import FederationClient, RemoteError, ServerUnreachable
+from hansa_matrix.federation.sender import FederationSender
 
 
-async def greet(ctx: NetworkContext, client: Client, sender: Sender, bridge_user: str) -> None:
+async def announce_to_peers(
+    ctx: NetworkContext, client: FederationClient, sender: FederationSender, bridge_user: str
+) -> None:
     """Ask each of them about a person of its own. ``bridge_user`` is the id of ours."""
     local, _, own = bridge_user.partition(":")
     servers: set[str] = set()
@@ -20,9 +22,9 @@ async def greet(ctx: NetworkContext, client: Client, sender: Sender, bridge_user
         target = f"/_matrix/federation/v1/query/profile?user_id={local}:{server}"
         try:
             await client.request("GET", server, target, seconds=10.0)
-        except Refused:
+        except RemoteError:
             sender.heard_from(server)
-        except Unreachable as error:
+        except ServerUnreachable as error:
             ctx.log.info("%s", error)
         else:
             sender.heard_from(server)

@@ -25,8 +25,8 @@ from hansa import (
 from hansa.model.bounded_json import Limits
 from hansa.model.lenient_json import MENDED_AT_ONCE
 
-from hansa_matrix.federation.server_discovery import Routes
-from hansa_matrix.federation.signing_keys import OwnKeys
+from hansa_matrix.federation.server_discovery import ServerDiscovery
+from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.proto.canonical_json import DOCUMENT, ERROR_ANSWER, dumps, loads_json
 from hansa_matrix.proto.servers.discovery import ResolvedServer
 from hansa_matrix.proto.servers.xmatrix import header, signing_bytes
@@ -43,7 +43,7 @@ _CODES = ("errcode", "errorcode")
 _VERSION = re.compile(r"[a-z0-9.-]{1,32}", re.ASCII)
 
 
-class Refused(RemoteProtocolError):
+class RemoteError(RemoteProtocolError):
     """The other server answered with an error. ``hint`` is its status, ``code`` its errcode, and
     ``room_version`` what it says that one must speak, where it says so. ``coded``: it gave an errcode itself.
     """
@@ -56,12 +56,12 @@ class Refused(RemoteProtocolError):
         self.coded = coded
 
 
-def unrecognized(error: Refused) -> bool:
+def is_unrecognized(error: RemoteError) -> bool:
     """Whether a server does not know an endpoint, so that an older one may be tried."""
     return error.hint in {400, 404, 405} and (not error.coded or error.code == "M_UNRECOGNIZED")
 
 
-class Unreachable(OSError):
+class ServerUnreachable(OSError):
     """No answer from the other server, or one that says that it cannot answer now: ``status``, 0 if there was
     none. ``retry_after`` in seconds if it asked for patience (429).
 
@@ -76,26 +76,26 @@ class Unreachable(OSError):
         self.detail = detail or reason
 
 
-def unreached(server: str, error: HttpError | None) -> Unreachable:
+def unreachable_error(server: str, error: HttpError | None) -> ServerUnreachable:
     """What is said of a server that no address of its route led to."""
     if error is None:
-        return Unreachable(f"{server} has no address")
-    return Unreachable(f"{server} {error}", detail=f"{server}: {error.detail}")
+        return ServerUnreachable(f"{server} has no address")
+    return ServerUnreachable(f"{server} {error}", detail=f"{server}: {error.detail}")
 
 
-class Crowded(Unreachable):
+class TooManyRequests(ServerUnreachable):
     """There was room for no more requests here: the other server was not asked."""
 
 
-def path(*parts: str) -> str:
+def build_path(*parts: str) -> str:
     """A request path of percent-encoded segments."""
     return "/" + "/".join(quote(part, safe="") if part[:1] != "_" else part for part in parts)
 
 
-class Client:
+class FederationClient:
     """Requests in the name of one server."""
 
-    def __init__(self, server: str, keys: OwnKeys, http: Http, routes: Routes) -> None:
+    def __init__(self, server: str, keys: SigningKeys, http: Http, routes: ServerDiscovery) -> None:
         self._server = server
         self._keys = keys
         self._http = http
@@ -113,7 +113,7 @@ class Client:
             return
         verdict: Verdict = await self.check(PeerConnect(network=self.network, server=server, outbound=True))
         if not verdict.allowed:
-            raise Refused(verdict.text, hint=403, code="M_FORBIDDEN")
+            raise RemoteError(verdict.text, hint=403, code="M_FORBIDDEN")
 
     async def ask(self, route: ResolvedServer, host: str, port: int, target: str) -> HttpResponse:
         """One unsigned GET to one place of a route, whatever it answers. Raises ``HttpError``."""
@@ -144,12 +144,12 @@ class Client:
         stranger: str = "",
         share: str = "",
     ) -> Any:
-        """The parsed answer of a 2xx, within ``limits``. Raises ``Refused`` for another status,
-        ``Unreachable`` for none. ``stranger``: in whose share it is asked (``HttpRequest.share``), if that
-        is somebody who has proven nothing; ``share``, if it is a server that has proven who it is.
+        """The parsed answer of a 2xx, within ``limits``. Raises ``RemoteError`` for another status,
+        ``ServerUnreachable`` for none. ``stranger``: in whose share it is asked (``HttpRequest.share``), if
+        that is somebody who has proven nothing; ``share``, if it is a server that has proven who it is.
         """
         if server == self._server:
-            raise Refused("a server sends no requests to itself", hint=400)
+            raise RemoteError("a server sends no requests to itself", hint=400)
         await self._allowed(server)
         content = dumps(body) if body is not None else None
         answer = await self._send(
@@ -217,7 +217,7 @@ class Client:
                 await loop.run_in_executor(None, fed, b"".join(parts))
                 return await loop.run_in_executor(None, finished)
         except HttpError as error:
-            raise unreached(server, error) from error
+            raise unreachable_error(server, error) from error
 
     def _headers(
         self, method: str, server: str, target: str, content: bytes | None, *, signed: bool
@@ -247,7 +247,7 @@ class Client:
         ``HttpError`` where it breaks off.
         """
         if server == self._server:
-            raise Refused("a server sends no requests to itself", hint=400)
+            raise RemoteError("a server sends no requests to itself", hint=400)
         await self._allowed(server)
         content = dumps(body) if body is not None else None
         route = await self._route(server)
@@ -270,23 +270,23 @@ class Client:
                     answer = await stack.enter_async_context(self._http.stream(request))
                 except HttpError as error:
                     if error.kind is Failure.BUSY:
-                        raise Crowded(str(error)) from error
+                        raise TooManyRequests(str(error)) from error
                     problem = error
                     continue
                 if not 200 <= answer.status < 300:
-                    said = await _beginning(answer)
+                    said = await _error_body(answer)
                     whole = HttpResponse(status=answer.status, headers=answer.headers, body=said)
                     await self._accepted(server, whole, await self._value(server, whole, ERROR_ANSWER))
                 yield answer
                 return
             self._routes.forget(server)
-            raise unreached(server, problem)
+            raise unreachable_error(server, problem)
 
     async def _route(self, server: str, share: str = "", *, stranger: bool = False) -> ResolvedServer:
         try:
             return await self._routes.find(server, share=share, stranger=stranger)
         except HttpError as error:
-            raise Crowded(str(error)) from error
+            raise TooManyRequests(str(error)) from error
 
     async def _send(self, server: str, request: HttpRequest) -> HttpResponse:
         """To the first address of the server that answers."""
@@ -300,10 +300,10 @@ class Client:
                 return await self._http.request(there)
             except HttpError as error:
                 if error.kind is Failure.BUSY:
-                    raise Crowded(str(error)) from error
+                    raise TooManyRequests(str(error)) from error
                 problem = error
         self._routes.forget(server)
-        raise unreached(server, problem)
+        raise unreachable_error(server, problem)
 
     async def _value(self, server: str, answer: HttpResponse, limits: Limits) -> Any:
         """The JSON of an answer; a large one is read in a thread. A blank one is an empty object, and of an
@@ -322,7 +322,9 @@ class Client:
             if not good:
                 return {}
             self._routes.forget(server)
-            raise Unreachable(f"{server} answered {answer.status} and cannot be read: {error}") from error
+            raise ServerUnreachable(
+                f"{server} answered {answer.status} and cannot be read: {error}"
+            ) from error
 
     async def _reads(self, server: str, text: str) -> bool:
         """Whether people here may read what a server says in an error."""
@@ -346,17 +348,19 @@ class Client:
         if not await self._reads(server, text):
             text = ""
         if answer.status == 429 or answer.status >= 500:
-            patience = _patience(answer, fields)
-            raise Unreachable(f"{server} answered {answer.status} {code}", patience, status=answer.status)
+            patience = _retry_after(answer, fields)
+            raise ServerUnreachable(
+                f"{server} answered {answer.status} {code}", patience, status=answer.status
+            )
         said = fields.get("room_version")
         version = said if isinstance(said, str) and _VERSION.fullmatch(said) else ""
         if not await self._reads(server, version):
             version = ""
         reason = text or f"{server} answered {answer.status}"
-        raise Refused(reason, hint=answer.status, code=code, room_version=version, coded=coded)
+        raise RemoteError(reason, hint=answer.status, code=code, room_version=version, coded=coded)
 
 
-async def _beginning(answer: HttpStream) -> bytes:
+async def _error_body(answer: HttpStream) -> bytes:
     """What an error answer says, if that is short."""
     body = b""
     async for chunk in answer.chunks:
@@ -378,7 +382,7 @@ def _code(status: int, fields: Mapping[str, Any]) -> str:
     return {401: "M_UNAUTHORIZED", 404: "M_NOT_FOUND", 429: "M_LIMIT_EXCEEDED"}.get(status, "M_UNKNOWN")
 
 
-def _patience(answer: HttpResponse, fields: Mapping[str, Any]) -> float:
+def _retry_after(answer: HttpResponse, fields: Mapping[str, Any]) -> float:
     given = fields.get("retry_after_ms")
     if type(given) is int and 0 < given < 86_400_000:
         return given / 1000

@@ -25,8 +25,8 @@ from hansa import (
     StreamTail,
 )
 
-from hansa_matrix.federation.client import Client, Refused, Unreachable, path
-from hansa_matrix.federation.durable_edus import leaving
+from hansa_matrix.federation.client import FederationClient, RemoteError, ServerUnreachable, build_path
+from hansa_matrix.federation.durable_edus import edu_to_send
 from hansa_matrix.federation.outbound_pdus import OutboundPdus
 from hansa_matrix.proto.streaming.transactions import MAX_EDUS, MAX_PDUS
 
@@ -41,7 +41,7 @@ _MOST_LASTING = 50
 _WITHIN, _WITHIN_IF_PASSING, _DEAF_FOR = 60.0, 10.0, 60.0
 
 
-def set_of(servers: Iterable[str]) -> tuple[int, tuple[str, ...]]:
+def destination_set(servers: Iterable[str]) -> tuple[int, tuple[str, ...]]:
     """``(id, servers)`` of a set of servers; the id is 0 for none."""
     return _set_of(frozenset(servers))
 
@@ -54,7 +54,7 @@ def _set_of(servers: frozenset[str]) -> tuple[int, tuple[str, ...]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Post:
+class QueueServices:
     """What the outboxes of one server have in common. ``boot`` makes transaction ids differ from those of
     earlier starts; ``probes`` bounds how many failing servers are tried at a time; ``changed`` is told when a
     server begins or ceases to fail, ``moved`` when a cursor is to be kept: soon, with those of others.
@@ -62,17 +62,17 @@ class Post:
     """
 
     ctx: NetworkContext
-    client: Client
+    client: FederationClient
     boot: str
     probes: asyncio.Semaphore
     changed: Callable[[], None]
-    moved: Callable[[Outbox], None]
+    moved: Callable[[DestinationQueue], None]
     recent: Mapping[str, StreamTail[Row]]
     pdus: OutboundPdus
 
 
 @dataclass(frozen=True, slots=True)
-class _Parcel:
+class _TransactionContents:
     """What goes in one transaction and may not be lost."""
 
     events: Sequence[Row]
@@ -81,15 +81,15 @@ class _Parcel:
     def __bool__(self) -> bool:
         return bool(self.events or self.lasting)
 
-    def halves(self) -> tuple[_Parcel, ...]:
+    def halves(self) -> tuple[_TransactionContents, ...]:
         """Two smaller ones, none if it is a single thing."""
         if self.events and self.lasting:
-            return _Parcel(self.events, ()), _Parcel((), self.lasting)
+            return _TransactionContents(self.events, ()), _TransactionContents((), self.lasting)
         half = len(self.events or self.lasting) // 2
         if not half:
             return ()
-        first = _Parcel(self.events[:half], self.lasting[:half])
-        return first, _Parcel(self.events[half:], self.lasting[half:])
+        first = _TransactionContents(self.events[:half], self.lasting[:half])
+        return first, _TransactionContents(self.events[half:], self.lasting[half:])
 
     def named(self) -> str:
         """For a transaction's id: it says what is in it."""
@@ -97,12 +97,12 @@ class _Parcel:
         return "".join(f"{mark}{rows[0].position}-{rows[-1].position}" for mark, rows in spans)
 
 
-class Outbox:
+class DestinationQueue:
     """One server: a cursor in the stream of our events, one in that of EDUs that may not be lost, and in
     memory the EDUs that may.
     """
 
-    def __init__(self, server: str, post: Post) -> None:
+    def __init__(self, server: str, post: QueueServices) -> None:
         self.server = server
         self._post = post
         self._ctx = post.ctx
@@ -209,7 +209,7 @@ class Outbox:
             self.waiting_since = self.waiting_since or self._ctx.clock.now()
             chosen = self._caught_up(rows)
             for at in range(0, max(1, len(chosen)), MAX_PDUS):
-                parcel = _Parcel(chosen[at : at + MAX_PDUS], lasting if not at else ())
+                parcel = _TransactionContents(chosen[at : at + MAX_PDUS], lasting if not at else ())
                 await self._deliver(parcel, self._passing(MAX_EDUS - len(parcel.lasting)))
             await self._delivered(rows, lasting)
             if len(waiting) <= MAX_PDUS and len(lasting) < _MOST_LASTING and self._idle():
@@ -230,7 +230,7 @@ class Outbox:
             self._post.moved(self)
             return
         self.lasting = lasting[-1].position
-        alone = set_of((self.server,))[0]
+        alone = destination_set((self.server,))[0]
         gone = [Delete("lasting_edu", row.key) for row in lasting if row.fields["recipients"] == alone]
         await self._ctx.store.commit([self.kept(), *gone], durability="lazy")
 
@@ -257,7 +257,7 @@ class Outbox:
         self._told_under(self._ctx.policy_generation)
         return [self.edus.popitem(last=False)[1] for _ in range(min(most, len(self.edus)))]
 
-    async def _body(self, parcel: _Parcel, passing: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    async def _body(self, parcel: _TransactionContents, passing: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ids = [str(row.fields["event_id"]) for row in parcel.events]
         wires = {event_id: self._post.pdus.cached(event_id) for event_id in ids}
         absent = [(event_id,) for event_id, wire in wires.items() if wire is None]
@@ -270,7 +270,7 @@ class Outbox:
             "origin_server_ts": self._ctx.clock.now(),
             "pdus": [orjson.Fragment(wire) for event_id in ids if (wire := wires[event_id]) is not None],
         }
-        waited = [await leaving(self._ctx, row) for row in parcel.lasting]
+        waited = [await edu_to_send(self._ctx, row) for row in parcel.lasting]
         edus = [*(edu for edu in waited if edu is not None), *passing]
         return body | ({"edus": edus} if edus else {})
 
@@ -286,7 +286,7 @@ class Outbox:
         return found
 
     async def _put(self, txn: str, body: dict[str, Any], seconds: float) -> None:
-        target = path("_matrix", "federation", "v1", "send", self._post.boot + txn)
+        target = build_path("_matrix", "federation", "v1", "send", self._post.boot + txn)
         if not self.failures:
             await self._post.client.request("PUT", self.server, target, body, seconds=seconds)
             return
@@ -297,14 +297,14 @@ class Outbox:
         """Once: what may be lost, when there is nothing else to say."""
         self._told += 1
         try:
-            body = await self._body(_Parcel((), ()), edus)
+            body = await self._body(_TransactionContents((), ()), edus)
             await self._put(f"edus{self._told}", body, _WITHIN_IF_PASSING)
-        except (Unreachable, RemoteProtocolError) as error:
+        except (ServerUnreachable, RemoteProtocolError) as error:
             self._deaf_until = self._ctx.clock.monotonic() + _DEAF_FOR
             self._ctx.count("matrix_edus_dropped")
             self._ctx.log.info("%s was not told: %s", self.server, error)
 
-    async def _deliver(self, parcel: _Parcel, passing: Sequence[dict[str, Any]] = ()) -> None:
+    async def _deliver(self, parcel: _TransactionContents, passing: Sequence[dict[str, Any]] = ()) -> None:
         """One transaction until it is taken; what the peer cannot stand is bisected and dropped."""
         generation = self._ctx.policy_generation
         body = await self._body(parcel, passing)
@@ -318,7 +318,7 @@ class Outbox:
                 body, txn = await self._body(parcel, ()), f"{parcel.named()}p{generation}"
             try:
                 await self._put(txn, body, _WITHIN)
-            except Refused as error:
+            except RemoteError as error:
                 if error.hint in {401, 403, 404}:
                     await self._failed(f"refused with {error.hint} {error.code}: {error.reason}")
                     continue
@@ -333,7 +333,7 @@ class Outbox:
                 for half in halves:
                     await self._deliver(half)
                 return
-            except Unreachable as error:
+            except ServerUnreachable as error:
                 await self._failed(error.detail, error.retry_after)
             except RemoteProtocolError as error:
                 await self._failed(error.reason)
@@ -344,7 +344,7 @@ class Outbox:
                     self._post.changed()
                 return
 
-    def _given_up(self, parcel: _Parcel, error: Refused) -> None:
+    def _given_up(self, parcel: _TransactionContents, error: RemoteError) -> None:
         self.reason = f"refused with {error.hint} {error.code}: {error.reason}"
         self._ctx.count("matrix_poison_events" if parcel.events else "matrix_edus_dropped")
         what = parcel.events[0].fields["event_id"] if parcel.events else "an EDU"

@@ -18,12 +18,12 @@ from hansa_matrix.texts import texts_of_keys
 GENERATION = "dev.hansa.generation"
 
 
-def kept(edu: Mapping[str, Any], generation: int) -> bytes:
+def stored_edu(edu: Mapping[str, Any], generation: int) -> bytes:
     """An EDU as it waits, judged by the policies of ``generation`` if it does not say by which."""
     return orjson.dumps({GENERATION: generation, **edu} if generation else edu)
 
 
-async def leaving(ctx: NetworkContext, row: Row) -> dict[str, Any] | None:
+async def edu_to_send(ctx: NetworkContext, row: Row) -> dict[str, Any] | None:
     """An EDU that waited, as it is sent; None if the policies of now keep it here."""
     edu: dict[str, Any] = orjson.loads(row.body)
     generation = edu.pop(GENERATION, 0)

@@ -34,7 +34,7 @@ MOST_SERVERS, MOST_BYTES = 50_000, 64 * 1024 * 1024
 _PAGE = 500
 
 
-class Document(NamedTuple):
+class StoredKeyDocument(NamedTuple):
     """A key document as its server gave it; times in ms."""
 
     body: bytes
@@ -49,7 +49,7 @@ class KeyStore:
         self._ctx = ctx
         self._store = ctx.store
         self._known: LruCache[tuple[str, str], VerifyKey] = LruCache(_KNOWN)
-        self._passing: LruCache[str, tuple[Mapping[str, VerifyKey], Document]] = LruCache(_PASSING)
+        self._passing: LruCache[str, tuple[Mapping[str, VerifyKey], StoredKeyDocument]] = LruCache(_PASSING)
 
     def at_hand(self, server: str, key_id: str) -> VerifyKey | None:
         """A key that was loaded or put before."""
@@ -82,7 +82,7 @@ class KeyStore:
         body = orjson.dumps(doc)
         if len(body) > MOST_DOCUMENT:
             body = b""
-        document = Document(body, self._ctx.clock.now(), until)
+        document = StoredKeyDocument(body, self._ctx.clock.now(), until)
         if passing and await self._store.get("key_document", (server,)) is None:
             self._passing.put(server, (fresh, document))
         else:
@@ -108,13 +108,13 @@ class KeyStore:
         return server in self._passing
 
     async def _save(
-        self, server: str, fresh: Mapping[str, VerifyKey], document: Document
+        self, server: str, fresh: Mapping[str, VerifyKey], document: StoredKeyDocument
     ) -> dict[str, VerifyKey]:
         """Keep the keys whose ids are no other keys': these."""
         return await again_on_conflict(partial(self._saved, server, fresh, document))
 
     async def _saved(
-        self, server: str, fresh: Mapping[str, VerifyKey], document: Document
+        self, server: str, fresh: Mapping[str, VerifyKey], document: StoredKeyDocument
     ) -> dict[str, VerifyKey]:
         """See ``_save``. Raises ``Conflict`` where a key was kept since they were read."""
         rows = await self._store.scan("key", equal=(server,), limit=MOST_KEYS + 1)
@@ -140,7 +140,7 @@ class KeyStore:
         await self._store.commit(writes)
         return held
 
-    async def document(self, server: str) -> Document | None:
+    async def document(self, server: str) -> StoredKeyDocument | None:
         """The newest document of a server; with an empty body if it was too large to be kept."""
         passing = self._passing.get(server)
         if passing is not None:
@@ -168,5 +168,5 @@ class KeyStore:
         self._ctx.gauge("matrix_known_servers_bytes", size)
 
 
-def _document(row: Row) -> Document:
-    return Document(row.body, int(row.fields["fetched"] or 0), int(row.fields["valid_until"] or 0))
+def _document(row: Row) -> StoredKeyDocument:
+    return StoredKeyDocument(row.body, int(row.fields["fetched"] or 0), int(row.fields["valid_until"] or 0))

@@ -15,9 +15,9 @@ import orjson
 from hansa import Backoff, LruCache, NetworkContext, RemoteProtocolError
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import Client, Crowded, Unreachable
-from hansa_matrix.federation.key_store import Document, KeyStore
-from hansa_matrix.federation.signing_keys import OwnKeys
+from hansa_matrix.federation.client import FederationClient, ServerUnreachable, TooManyRequests
+from hansa_matrix.federation.key_store import KeyStore, StoredKeyDocument
+from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.proto.canonical_json import KEY_DOCUMENT, loads_json
 from hansa_matrix.proto.pdu import VerifyKey
 from hansa_matrix.proto.servers.key_document import (
@@ -46,7 +46,7 @@ _NEVER = (0.0, 0)
 class Keyring:
     """Our keys, published, and the keys of others."""
 
-    def __init__(self, ctx: NetworkContext, server: str, keys: OwnKeys, client: Client) -> None:
+    def __init__(self, ctx: NetworkContext, server: str, keys: SigningKeys, client: FederationClient) -> None:
         self._ctx = ctx
         self._server = server
         self._keys = keys
@@ -205,11 +205,11 @@ class Keyring:
         was_asked = False
         try:
             await self._fetch(server, stranger, share)
-        except Crowded:
+        except TooManyRequests:
             self._ctx.count("matrix_lookups_crowded")
             self._failing.put(server, self._failing.get(server) or self._clock.monotonic())
             return False
-        except (Unreachable, RemoteProtocolError):
+        except (ServerUnreachable, RemoteProtocolError):
             was_asked = True
             wait = _NEGATIVE.delay(failures + 1, self._ctx.random.uniform())
             self._failed.put(server, (self._clock.monotonic() + wait, failures + 1))
@@ -271,7 +271,7 @@ class Keyring:
                 if isinstance(server, str) and server in wanted and await self._vouched(doc, notary):
                     await self._keep(server, doc, passing=passing)
                     given.append(server)
-        except (Unreachable, RemoteProtocolError) as error:
+        except (ServerUnreachable, RemoteProtocolError) as error:
             self._ctx.log.info("notary %s: %s", notary, error)
         return given
 
@@ -307,7 +307,7 @@ class Keyring:
             found = await self._kept.document(server)
         return found.body if found is not None and found.body else None
 
-    def _young(self, found: Document, minimum: int, named: Collection[str]) -> bool:
+    def _young(self, found: StoredKeyDocument, minimum: int, named: Collection[str]) -> bool:
         now = self._clock.now()
         if found.valid_until < minimum or now >= (found.fetched + found.valid_until) / 2:
             return False

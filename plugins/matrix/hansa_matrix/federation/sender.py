@@ -27,9 +27,9 @@ from hansa import (
     scan_all,
 )
 
-from hansa_matrix.federation.client import Client
-from hansa_matrix.federation.destination_queue import Outbox, Post, set_of
-from hansa_matrix.federation.durable_edus import kept
+from hansa_matrix.federation.client import FederationClient
+from hansa_matrix.federation.destination_queue import DestinationQueue, QueueServices, destination_set
+from hansa_matrix.federation.durable_edus import stored_edu
 from hansa_matrix.federation.outbound_pdus import OutboundPdus
 
 #: Failing servers that are tried at a time, however many there are: the others are not kept waiting by them.
@@ -41,13 +41,15 @@ UNUSED_FOR, _SETS_AT_ONCE = 3600.0, 2000
 _KEPT_AFTER = 1.0
 
 
-class Sender:
+class FederationSender:
     """All destinations of one server."""
 
-    def __init__(self, ctx: NetworkContext, client: Client, server: str, pdus: OutboundPdus) -> None:
+    def __init__(
+        self, ctx: NetworkContext, client: FederationClient, server: str, pdus: OutboundPdus
+    ) -> None:
         self._ctx = ctx
         self._server = server
-        self._peers: dict[str, Outbox] = {}
+        self._peers: dict[str, DestinationQueue] = {}
         self._sets: dict[int, tuple[str, ...]] = {}
         #: Those whose row is committed.
         self._stored: set[int] = set()
@@ -56,7 +58,7 @@ class Sender:
         self._touched: set[int] = set()
         #: The stream's position when a server was forgotten last: what is for one that comes back is later.
         self._floor = 0
-        self._post = Post(
+        self._post = QueueServices(
             ctx=ctx,
             client=client,
             boot=ctx.random.bytes(4).hex(),
@@ -70,7 +72,7 @@ class Sender:
             pdus=pdus,
         )
         #: Whose cursor is further than its row says.
-        self._ahead: dict[str, Outbox] = {}
+        self._ahead: dict[str, DestinationQueue] = {}
 
     async def load(self) -> None:
         """Take up every destination where it stood."""
@@ -86,9 +88,9 @@ class Sender:
         for peer in self._peers.values():
             peer.run()
 
-    def _outbox(self, server: str) -> Outbox:
+    def _outbox(self, server: str) -> DestinationQueue:
         if server not in self._peers:
-            peer = self._peers[server] = Outbox(server, self._post)
+            peer = self._peers[server] = DestinationQueue(server, self._post)
             peer.position = peer.lasting = self._floor
         return self._peers[server]
 
@@ -98,7 +100,7 @@ class Sender:
             self._outbox(server).sets.add(set_id)
 
     def _named(self, servers: Iterable[str]) -> tuple[int, tuple[str, ...]]:
-        return set_of(set(servers) - {self._server})
+        return destination_set(set(servers) - {self._server})
 
     def writes(self, event_id: str, room_id: str, servers: Iterable[str]) -> list[Write]:
         """The writes that put an event on its way; nothing for an event that goes nowhere. After they are
@@ -108,7 +110,7 @@ class Sender:
 
     def lasting(self, edu: dict[str, Any], servers: Iterable[str]) -> list[Write]:
         """As ``writes``, for an EDU that may not be lost."""
-        return self._on_its_way("lasting_edu", kept(edu, self._ctx.policy_generation), servers, {})
+        return self._on_its_way("lasting_edu", stored_edu(edu, self._ctx.policy_generation), servers, {})
 
     def _on_its_way(
         self, stream: str, body: bytes, servers: Iterable[str], fields: dict[str, Value]
@@ -144,7 +146,7 @@ class Sender:
         for server in sorted(set(servers) - {self._server}):
             self._outbox(server).tell(name, edu)
 
-    def _moved(self, peer: Outbox) -> None:
+    def _moved(self, peer: DestinationQueue) -> None:
         """Two hundred servers take an event at the same time: one commit keeps all their cursors. A crash
         before it sends them again what they know.
         """
@@ -180,7 +182,7 @@ class Sender:
         self._ctx.gauge("matrix_destinations_failing", len(failing))
         self._ctx.gauge("matrix_destinations_gone", sum(peer.gone() for peer in failing))
 
-    def _known(self, server: str) -> Outbox:
+    def _known(self, server: str) -> DestinationQueue:
         peer = self._peers.get(server)
         if peer is None:
             raise LocalProtocolError(f"nothing was ever sent to {server}: `hansa matrix destinations ls`")
@@ -249,7 +251,7 @@ class Sender:
             )
         self._alarm()
 
-    async def _sweep(self, stream: str, upto: int | None, cursor: Callable[[Outbox], int]) -> None:
+    async def _sweep(self, stream: str, upto: int | None, cursor: Callable[[DestinationQueue], int]) -> None:
         async for page in pages(self._ctx.store, stream, upto=upto, size=_PAGE):
             await self._read_sets(page)
             gone = [Delete(stream, row.key) for row in page if self._taken(row, cursor)]
@@ -268,7 +270,7 @@ class Sender:
                 for server in servers:
                     self._peers[server].run()
 
-    def _taken(self, row: Row, cursor: Callable[[Outbox], int]) -> bool:
+    def _taken(self, row: Row, cursor: Callable[[DestinationQueue], int]) -> bool:
         """Whether everybody has got it. Of a set that nobody knows nobody has."""
         servers = self._sets.get(int(row.fields["recipients"] or 0))
         if servers is None:

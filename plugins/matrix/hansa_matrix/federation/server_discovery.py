@@ -37,14 +37,14 @@ _MOST_TARGETS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedWellKnown:
     body: bytes | None
     until: float
     failures: int = 0
     good_at: float = float("-inf")
 
 
-class Routes:
+class ServerDiscovery:
     """One cache of routes and of well-known files."""
 
     def __init__(self, http: Http, clock: Clock, random: Random) -> None:
@@ -52,7 +52,7 @@ class Routes:
         self._clock = clock
         self._random = random
         self._routes: LruCache[str, tuple[float, ResolvedServer]] = LruCache(_KEPT)
-        self._files: LruCache[str, _Known] = LruCache(_KEPT)
+        self._files: LruCache[str, _CachedWellKnown] = LruCache(_KEPT)
 
     async def find(
         self,
@@ -93,7 +93,7 @@ class Routes:
         """The route leads nowhere: find it anew next time."""
         self._routes.pop(server)
 
-    async def _file(self, host: str, share: str, *, stranger: bool) -> _Known:
+    async def _file(self, host: str, share: str, *, stranger: bool) -> _CachedWellKnown:
         now = self._clock.monotonic()
         known = self._files.get(host)
         if known is not None and known.until > now:
@@ -103,14 +103,14 @@ class Routes:
         if answer is not None and name is not None:
             jitter = 0.9 + 0.2 * self._random.uniform()
             # Of up to 50 KiB what says something is kept.
-            fresh = _Known(
+            fresh = _CachedWellKnown(
                 orjson.dumps({"m.server": name}), now + self._lifetime(answer) * jitter, good_at=now
             )
         elif known is not None and now - known.good_at < _LATELY:
-            fresh = _Known(known.body, now + _SOON, known.failures + 1, known.good_at)
+            fresh = _CachedWellKnown(known.body, now + _SOON, known.failures + 1, known.good_at)
         else:
             failures = known.failures if known is not None else 0
-            fresh = _Known(None, now + _FAILED.delay(failures + 1), failures + 1)
+            fresh = _CachedWellKnown(None, now + _FAILED.delay(failures + 1), failures + 1)
         self._files.put(host, fresh)
         return fresh
 

@@ -20,23 +20,23 @@ from hansa_matrix.proto.ids import is_valid_key_id
 from hansa_matrix.proto.signing import decode64
 
 
-class OldKey(NamedTuple):
+class OldVerifyKey(NamedTuple):
     """A key that signs no more: ``public`` in base64, ``expired_ts`` in ms."""
 
     public: str
     expired_ts: int
 
 
-class OwnKeys:
+class SigningKeys:
     """The keys of one server name. ``current`` changes when they are rotated: ask for it each time."""
 
-    def __init__(self, path: Path, current: SigningKey, old: Mapping[str, OldKey]) -> None:
+    def __init__(self, path: Path, current: SigningKey, old: Mapping[str, OldVerifyKey]) -> None:
         self._path = path
         self.current = current
-        self.old: dict[str, OldKey] = dict(old)
+        self.old: dict[str, OldVerifyKey] = dict(old)
 
     @classmethod
-    def read(cls, path: Path) -> OwnKeys:
+    def read(cls, path: Path) -> SigningKeys:
         """Out of the file. Raises ConfigError, OSError, UnicodeDecodeError."""
         first, *rest = path.read_text(encoding="ascii").strip().splitlines() or [""]
         current = SigningKey.from_line(first)
@@ -52,12 +52,12 @@ class OwnKeys:
         new = SigningKey.from_seed(f"ed25519:a_{seed[:4].hex()}", seed[4:36])
         if new.key_id == self.current.key_id or new.key_id in self.old:
             raise ConfigError(f"there was a key {new.key_id} before: try again")
-        old = {**self.old, self.current.key_id: OldKey(self.current.public, now)}
+        old = {**self.old, self.current.key_id: OldVerifyKey(self.current.public, now)}
         self._write(new, old)
         self.current, self.old = new, old
         return new
 
-    def _write(self, current: SigningKey, old: Mapping[str, OldKey]) -> None:
+    def _write(self, current: SigningKey, old: Mapping[str, OldVerifyKey]) -> None:
         lines = [current.line()]
         lines += [f"old {k.removeprefix('ed25519:')} {o.public} {o.expired_ts}\n" for k, o in old.items()]
         beside = self._path.with_name(self._path.name + ".new")
@@ -75,10 +75,10 @@ class OwnKeys:
             os.close(folder)
 
 
-def _old(line: str) -> tuple[str, OldKey]:
+def _old(line: str) -> tuple[str, OldVerifyKey]:
     parts = line.split()
     good = len(parts) == 4 and parts[0] == "old" and parts[3].isdigit() and len(parts[3]) < 16
     public = decode64(parts[2]) if good else None
     if not good or public is None or len(public) != 32 or not is_valid_key_id(f"ed25519:{parts[1]}"):
         raise ConfigError("a further line of a signing key file is: old VERSION PUBLIC EXPIRED_TS")
-    return f"ed25519:{parts[1]}", OldKey(parts[2], int(parts[3]))
+    return f"ed25519:{parts[1]}", OldVerifyKey(parts[2], int(parts[3]))

@@ -28,8 +28,14 @@ from hansa import (
     decision_fields,
 )
 
-from hansa_matrix.bounds.fair_slots import Bounds, Shares
-from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unreached
+from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
+from hansa_matrix.federation.client import (
+    FederationClient,
+    RemoteError,
+    ServerUnreachable,
+    build_path,
+    unreachable_error,
+)
 from hansa_matrix.media.minimum_rate import Pace, paced
 from hansa_matrix.media.quotas import DiskFull, OverQuota
 from hansa_matrix.media.repository import Item, Library
@@ -40,7 +46,7 @@ _WITHIN = 300.0
 #: The least that comes of a file: so many bytes in each window of so many seconds.
 LEAST_BYTES, WINDOW = 160 * 1024, 10.0
 #: Files that are fetched at a time: in all, of one server, for one person.
-BOUNDS = Bounds(in_all=40, each={"server": 4, "person": 10}, waiting=100)
+BOUNDS = SlotLimits(in_all=40, each={"server": 4, "person": 10}, waiting=100)
 _UNKNOWN = frozenset({"M_UNRECOGNIZED", "M_NOT_FOUND", "M_UNKNOWN"})
 
 
@@ -61,7 +67,7 @@ def denied(verdict: Verdict) -> Exception:
     """A file that policy keeps out, as an error answer, or ``Busy`` where it would be let in later."""
     if verdict.retry_after:
         return Busy(verdict.text, after=verdict.retry_after, decision=verdict.decision)
-    problem = Refused(verdict.text, hint=403, code="M_FORBIDDEN")
+    problem = RemoteError(verdict.text, hint=403, code="M_FORBIDDEN")
     problem.more = decision_fields(verdict.decision)  # type: ignore[attr-defined]
     return problem
 
@@ -78,22 +84,22 @@ class _UnderWay:
 class Fetcher:
     """Everybody who asks for a file while it is fetched gets the same one."""
 
-    def __init__(self, ctx: NetworkContext, client: Client, library: Library) -> None:
+    def __init__(self, ctx: NetworkContext, client: FederationClient, library: Library) -> None:
         self._ctx = ctx
         self._client = client
         self._library = library
         self._under_way: dict[MxcUri, _UnderWay] = {}
-        self._shares = Shares(BOUNDS)
+        self._shares = FairSlots(BOUNDS)
 
     async def get(self, mxc: MxcUri, who: str = "") -> Item:
-        """A file from here, or fetched for ``who``, a person here. Raises ``Refused`` (404 if there is none,
-        403 by policy, 502 if it is too large) and ``Unreachable``.
+        """A file from here, or fetched for ``who``, a person here. Raises ``RemoteError`` (404 if there is
+        none, 403 by policy, 502 if it is too large) and ``ServerUnreachable``.
         """
         found = await self._library.get(mxc)
         if found is not None:
             return found
         if mxc.server == self._client.server:
-            raise Refused("there is no such file", hint=404, code="M_NOT_FOUND")
+            raise RemoteError("there is no such file", hint=404, code="M_NOT_FOUND")
         under_way = self._under_way.get(mxc)
         if under_way is None:
             under_way = self._under_way[mxc] = _UnderWay(asyncio.get_running_loop().create_future())
@@ -118,7 +124,7 @@ class Fetcher:
         try:
             async with self._shares.slot(("server", mxc.server), ("person", who)):
                 under_way.future.set_result(await self._in_time(mxc))
-        except (RemoteProtocolError, Unreachable, Busy, StoreFault, OSError) as error:
+        except (RemoteProtocolError, ServerUnreachable, Busy, StoreFault, OSError) as error:
             self._ctx.count("matrix_media_failed")
             self._ctx.log.info("%s was not fetched: %s", mxc, getattr(error, "detail", error))
             under_way.future.set_exception(error)
@@ -132,7 +138,7 @@ class Fetcher:
                 return await self._fetch(mxc, pace)
         except TimeoutError as error:
             self._ctx.count("matrix_media_slow")
-            raise Unreachable(f"{mxc.server} gives the file too slowly") from error
+            raise ServerUnreachable(f"{mxc.server} gives the file too slowly") from error
 
     async def _fetch(self, mxc: MxcUri, pace: Pace) -> Item:
         verdict = await self._ctx.check(
@@ -143,20 +149,20 @@ class Fetcher:
         try:
             try:
                 return await self._in_parts(mxc, pace)
-            except Refused as error:
+            except RemoteError as error:
                 if error.hint not in {400, 404} or error.code not in _UNKNOWN:
                     raise
             return await self._as_before(mxc, pace)
         except BlobTooLarge as error:
             text = f"the file has over {self._ctx.config.max_upload_size} bytes"
-            raise Refused(text, hint=502, code="M_TOO_LARGE") from error
+            raise RemoteError(text, hint=502, code="M_TOO_LARGE") from error
         except (OverQuota, DiskFull) as error:
-            raise Refused("there is no space for the file", hint=502, code="M_TOO_LARGE") from error
+            raise RemoteError("there is no space for the file", hint=502, code="M_TOO_LARGE") from error
         except HttpError as error:
-            raise unreached(mxc.server, error) from error
+            raise unreachable_error(mxc.server, error) from error
 
     async def _in_parts(self, mxc: MxcUri, pace: Pace) -> Item:
-        target = path("_matrix", "federation", "v1", "media", "download", mxc.media_id)
+        target = build_path("_matrix", "federation", "v1", "media", "download", mxc.media_id)
         # The file may be as large as it may be, and what is around it is little.
         most = self._ctx.config.max_upload_size + 128 * 1024
         async with self._client.stream(mxc.server, target, most=most, seconds=_WITHIN) as answer:
@@ -233,7 +239,7 @@ class Fetcher:
             answer = await stack.enter_async_context(self._ctx.http.stream(request))
             if answer.status != 200:
                 text = "the place that the answer names has no file"
-                raise Unreachable(text, detail=f"{host} answered {answer.status}")
+                raise ServerUnreachable(text, detail=f"{host} answered {answer.status}")
             yield answer
 
     async def _allowed(self, mxc: MxcUri, host: str, port: int) -> None:

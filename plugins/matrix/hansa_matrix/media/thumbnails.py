@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hansa import BlobNotFound, LruCache, NetworkContext, RemoteProtocolError, Request, WeightedLruCache
 
-from hansa_matrix.bounds.fair_slots import Bounds, Shares
-from hansa_matrix.errors import error
+from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.media.image_process import Decoder, Small, TooLarge, Unreadable
 from hansa_matrix.media.image_worker import FORMATS
 from hansa_matrix.media.repository import Item, Library
@@ -18,7 +18,7 @@ _SIZES = (32, 96, 320, 640, 800, 1600)
 _FAILED_FOR = 600.0
 _KEPT_BYTES, _MOST_KEPT = 16 * 1024 * 1024, 10_000
 #: One process makes one picture; of each person or server two hundred may wait, and their turns alternate.
-_BOUNDS = Bounds(in_all=1, each={"for": 1}, waiting=200)
+_BOUNDS = SlotLimits(in_all=1, each={"for": 1}, waiting=200)
 
 
 def wanted(request: Request) -> tuple[tuple[int, int], bool]:
@@ -31,7 +31,7 @@ def wanted(request: Request) -> tuple[tuple[int, int], bool]:
         sides.append(int(value) if value.isascii() and value.isdigit() and len(value) < 6 else 0)
     method = request.first("method") or "scale"
     if not all(sides) or method not in {"scale", "crop"}:
-        raise error(400, "M_INVALID_PARAM", "width and height are numbers, method is scale or crop")
+        raise matrix_error(400, "M_INVALID_PARAM", "width and height are numbers, method is scale or crop")
     return (sides[0], sides[1]), method == "crop"
 
 
@@ -42,7 +42,7 @@ class Thumbnails:
         self._ctx = ctx
         self._library = library
         self._decoder = Decoder(ctx)
-        self._shares = Shares(_BOUNDS)
+        self._shares = FairSlots(_BOUNDS)
         #: None stands for a file that is as small already.
         self._kept: WeightedLruCache[tuple[str, int, int, bool], Small | None] = WeightedLruCache(
             _MOST_KEPT, _KEPT_BYTES, lambda small: len(small.data) if small is not None else 0
@@ -55,13 +55,13 @@ class Thumbnails:
         server. Raises the error answer of a file that is no picture, or too large a one, and ``Busy``.
         """
         if item.type not in FORMATS:
-            raise error(400, "M_UNKNOWN", f"there is no thumbnail of {item.type}")
+            raise matrix_error(400, "M_UNKNOWN", f"there is no thumbnail of {item.type}")
         width, height = (next((s for s in _SIZES if s >= side), _SIZES[-1]) for side in size)
         key = (item.blob.digest, width, height, crop)
         if key in self._kept:
             return self._kept.get(key)
         if item.blob.size > _MOST_BYTES:
-            raise error(413, "M_TOO_LARGE", "the picture is too large for a thumbnail")
+            raise matrix_error(413, "M_TOO_LARGE", "the picture is too large for a thumbnail")
         self._may(item)
         async with self._shares.slot(("for", who)):
             if key in self._kept:
@@ -77,13 +77,13 @@ class Thumbnails:
             return await self._decoder.shrink(chunks, item.type, item.blob.size, size, crop=crop)
         except Unreadable:
             raise self._fails(
-                item, error(400, "M_UNKNOWN", "the file is not a picture that can be read")
+                item, matrix_error(400, "M_UNKNOWN", "the file is not a picture that can be read")
             ) from None
         except TooLarge:
-            problem = error(413, "M_TOO_LARGE", "the picture is too large for a thumbnail")
+            problem = matrix_error(413, "M_TOO_LARGE", "the picture is too large for a thumbnail")
             raise self._fails(item, problem) from None
         except BlobNotFound as problem:
-            raise error(404, "M_NOT_FOUND", "the file is gone") from problem
+            raise matrix_error(404, "M_NOT_FOUND", "the file is gone") from problem
 
     def _fails(self, item: Item, problem: RemoteProtocolError) -> RemoteProtocolError:
         self._ctx.count("matrix_thumbnails_failed")
@@ -95,4 +95,4 @@ class Thumbnails:
         """Raises the error answer of a file that failed a while ago."""
         until, problem = self._failed.get(item.blob.digest + item.type) or (0.0, None)
         if problem is not None and until > self._ctx.clock.monotonic():
-            raise error(problem.hint, problem.code, problem.reason)
+            raise matrix_error(problem.hint, problem.code, problem.reason)

@@ -22,7 +22,7 @@ from hansa import (
     scan_all,
 )
 
-from hansa_matrix.federation.client import Unreachable
+from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.rooms.directory.aliases import aliases_of, taken
 from hansa_matrix.rooms.event_store import Status, Stored
 from hansa_matrix.rooms.inbound.missing_events import GapFiller
@@ -145,7 +145,7 @@ class Care:
                     async with self._gaps.errands.to(server) as errand:
                         await self._gaps.fetched.auth(room, pdu, errand)
                     break
-                except (Unreachable, RemoteProtocolError) as error:
+                except (ServerUnreachable, RemoteProtocolError) as error:
                     self._ctx.log.info("repair of %s by %s: %s", room.room_id, server, error)
         return len(before) - len((await self._checked(room))["missing_auth"])
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from hansa import Link, LocalProtocolError, Member, NativeId, Refusal, RefusalCode, Submission
 from hansa import Membership as Standing
 
-from hansa_matrix.conversion import OwnDraft
-from hansa_matrix.federation.client import Refused, Unreachable
+from hansa_matrix.conversion import EventDraft
+from hansa_matrix.federation.client import RemoteError, ServerUnreachable
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER
 from hansa_matrix.proto.event import Pdu
@@ -54,7 +54,7 @@ class Consent:
             return await self._invites.allowed(link.native.id, inbound.sender, content, target)
         return None
 
-    async def countersign(self, link: Link, draft: Pdu | FirstWord) -> Arrived | OwnDraft | Refusal:
+    async def countersign(self, link: Link, draft: Pdu | FirstWord) -> Arrived | EventDraft | Refusal:
         """See ``hansa.Authority.countersign``: the room's policy server, and the server of who is invited."""
         room = self._room_of(link.native.id)
         if room is None:
@@ -71,9 +71,9 @@ class Consent:
             return entered.refusal or draft.draft
         try:
             signed = await self._policing.sent(room, draft)
-        except Refused as error:
+        except RemoteError as error:
             return Refusal(code=RefusalCode.FORBIDDEN, text=error.reason)
-        except Unreachable as error:
+        except ServerUnreachable as error:
             return Refusal(code=RefusalCode.UNREACHABLE, text=str(error))
         invite = draft.type == MEMBER and draft.membership == "invite"
         if invite and ids.domain_of(draft.state_key or "") != self._own.server:

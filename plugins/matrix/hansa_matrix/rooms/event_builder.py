@@ -21,7 +21,7 @@ from hansa import (
     Write,
 )
 
-from hansa_matrix.conversion import OwnDraft, draft_of
+from hansa_matrix.conversion import EventDraft, event_from_content
 from hansa_matrix.local.transaction_ids import Handle
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.rules import auth_event_keys
@@ -68,11 +68,11 @@ class Speech:
         spoken = isinstance(inbound.native, Spoken)
         handle = inbound.native.handle if isinstance(inbound.native, Spoken) else None
         if isinstance(inbound.native, Spoken):
-            draft: OwnDraft | None = inbound.native.draft
+            draft: EventDraft | None = inbound.native.draft
         elif isinstance(inbound.native, tuple):
             draft = inbound.native
         else:
-            draft = draft_of(content, target)
+            draft = event_from_content(content, target)
         if draft is None:
             return Refusal(code=RefusalCode.UNSUPPORTED, text="this cannot be sent to a Matrix room")
         invite = isinstance(content, Member) and content.membership is Membership.INVITE
@@ -89,7 +89,7 @@ class Speech:
         view, undo = ViewDelta(), None
         if not spoken and isinstance(content, Message) and await self._absent(sender):
             joined = Member(user=inbound.sender, membership=Membership.JOIN)
-            entry = draft_of(joined, sender)
+            entry = event_from_content(joined, sender)
             assert entry is not None
             undo = self._draft.mark()
             made = await self._made(sender, *entry)

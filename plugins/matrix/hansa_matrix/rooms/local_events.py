@@ -16,7 +16,7 @@ from hansa import (
     SubmitResult,
 )
 
-from hansa_matrix.conversion import OwnDraft
+from hansa_matrix.conversion import EventDraft
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, MEMBER
 from hansa_matrix.proto.servers.server_acl import parse_acl
@@ -59,11 +59,11 @@ class Administration:
         """A member event by somebody of ours; why it was refused."""
         return await self.say(sender, room_id, what, (MEMBER, state_key, dict(content)))
 
-    async def say(self, sender: str, room_id: str, what: Content, draft: OwnDraft) -> Refusal | None:
+    async def say(self, sender: str, room_id: str, what: Content, draft: EventDraft) -> Refusal | None:
         """An event by somebody of ours; why it was refused."""
         return (await self._submit(sender, room_id, what, draft)).refusal
 
-    async def _submit(self, sender: str, room_id: str, what: Content, draft: OwnDraft) -> SubmitResult:
+    async def _submit(self, sender: str, room_id: str, what: Content, draft: EventDraft) -> SubmitResult:
         inbound = Submission(
             origin=NativeId(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
             room=NativeId(self._ctx.id, room_id),

@@ -9,10 +9,10 @@ from functools import partial
 from hansa import NativeId, NetworkContext, Refusal, RefusalCode
 from hansa.model.fast_dataclass import quick
 
-from hansa_matrix.conversion import OwnDraft, Views
+from hansa_matrix.conversion import EventDraft, RoomViewBuilder
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.federation.sender import Sender
-from hansa_matrix.federation.signing_keys import OwnKeys
+from hansa_matrix.federation.sender import FederationSender
+from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.local.transaction_ids import Handle
 from hansa_matrix.proto.auth_rules.reject import AuthRejection
@@ -72,7 +72,7 @@ class Spoken:
     act of its own.
     """
 
-    draft: OwnDraft
+    draft: EventDraft
     handle: Handle | None = None
     follows: bool = False
 
@@ -82,7 +82,7 @@ class FirstWord:
     """What somebody says who has to come in first, where a policy server wants to see both."""
 
     sender: NativeId
-    draft: OwnDraft
+    draft: EventDraft
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +91,9 @@ class Own:
 
     ctx: NetworkContext
     server: str
-    keys: OwnKeys
-    sender: Sender
-    views: Views
+    keys: SigningKeys
+    sender: FederationSender
+    views: RoomViewBuilder
     attendance: Attendance
     #: Told of a room whose memory may be older than the store.
     stale: Callable[[MatrixRoom], None] = lambda _: None

@@ -8,7 +8,7 @@ from functools import partial
 
 from hansa import Prepared, ViewDelta, Whole, Write
 
-from hansa_matrix.conversion import fact_keys
+from hansa_matrix.conversion import view_state_keys
 from hansa_matrix.local.client_stream import told
 from hansa_matrix.local.memberships import Stay, stay_of
 from hansa_matrix.proto import ids
@@ -448,7 +448,7 @@ class Uncommitted:
     async def _seen(self, keys: set[StateKey], current: StateIds) -> ViewDelta:
         powers = await self.view_of(current, [POWER_LEVELS_KEY])
         levels = self.room.levels(powers[CREATE_KEY], powers.get(POWER_LEVELS_KEY), self.room.version)
-        wanted = {*keys, *fact_keys(), POWER_LEVELS_KEY}
+        wanted = {*keys, *view_state_keys(), POWER_LEVELS_KEY}
         around = await shown_of(current, wanted, self._readable, self.room.groups, self.room.version)
         changed = {key: around.get(key) for key in sorted(keys)}
         return await self.own.views.changed(self.room.room_id, changed, around, self.room.version.id, levels)

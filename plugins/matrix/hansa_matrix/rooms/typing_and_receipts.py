@@ -31,7 +31,7 @@ from hansa import (
 from hansa_matrix.bounds.fair_shares import FairShares
 from hansa_matrix.bounds.generations import Generations
 from hansa_matrix.crossings import passes, require, said
-from hansa_matrix.federation.sender import Sender
+from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.local.client_stream import RECEIPTS
 from hansa_matrix.local.latest_rows import Latest
 from hansa_matrix.proto import ids
@@ -71,7 +71,7 @@ class RoomSignals:
         self,
         ctx: NetworkContext,
         server: str,
-        sender: Sender,
+        sender: FederationSender,
         room_of: Callable[[str], MatrixRoom | None],
     ) -> None:
         self._ctx = ctx

@@ -19,11 +19,11 @@ from hansa import (
 from hansa.model.bounded_json import Limits
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.errors import denial, error, error_response, json_response
+from hansa_matrix.errors import denial, error_response, json_response, matrix_error
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.canonical_json import TRANSACTION, loads_json
 from hansa_matrix.proto.servers.xmatrix import XMatrix, parse_header, signing_bytes
-from hansa_matrix.ratelimit import Allowance
+from hansa_matrix.ratelimit import RateLimiter
 from hansa_matrix.server_api.unproven_work import Strangers
 
 #: A body that is parsed to find out whether it is signed, as its sender did not write it in canonical form.
@@ -58,7 +58,7 @@ class Gate:
         self._heard = heard
         self._strangers = strangers
         config = ctx.config
-        self._allowance = Allowance(ctx.clock, config.federation_rate, config.federation_burst)
+        self._allowance = RateLimiter(ctx.clock, config.federation_rate, config.federation_burst)
         self._most = config.federation_concurrency
         self._under_way: dict[str, int] = {}
         #: False while our rooms are not loaded: a room that we seem not to be in would be news to the peer.
@@ -111,14 +111,14 @@ class Gate:
     def _claims(self, request: Request) -> list[XMatrix]:
         headers = [h for h in request.authorizations if h[:8].lower() == "x-matrix"][:5]
         if not headers:
-            raise error(401, "M_UNAUTHORIZED", "the request is not signed")
+            raise matrix_error(401, "M_UNAUTHORIZED", "the request is not signed")
         claims = [parse_header(h) for h in headers]
         origin = claims[0].origin
         if any(one.origin != origin for one in claims):
-            raise error(401, "M_UNAUTHORIZED", "the request claims several origins")
+            raise matrix_error(401, "M_UNAUTHORIZED", "the request claims several origins")
         for one in claims:
             if one.destination not in {None, self._server}:
-                raise error(401, "M_UNAUTHORIZED", f"the request is for {str(one.destination)[:80]!r}")
+                raise matrix_error(401, "M_UNAUTHORIZED", f"the request is for {str(one.destination)[:80]!r}")
         return claims
 
     async def _check(self, origin: str) -> None:
@@ -145,7 +145,7 @@ class Gate:
     async def _authenticated(self, request: Request, limits: Limits | None) -> str:
         """Who signed the request. A large body is hashed in a thread, which holds up nobody."""
         if request.admitted is None:
-            raise error(401, "M_UNAUTHORIZED", "the request was not admitted")
+            raise matrix_error(401, "M_UNAUTHORIZED", "the request was not admitted")
         claims: list[XMatrix] = request.admitted.value
         now = self._ctx.clock.now()
         for one in claims:
@@ -180,13 +180,13 @@ class Gate:
 
 
 def _unsigned(by: XMatrix) -> RemoteProtocolError:
-    return error(401, "M_UNAUTHORIZED", f"the signature of {by.origin} by {by.key} is not valid")
+    return matrix_error(401, "M_UNAUTHORIZED", f"the signature of {by.origin} by {by.key} is not valid")
 
 
 def _object(body: bytes, limits: Limits) -> dict[str, Any]:
     value = loads_json(body or b"{}", limits)
     if not isinstance(value, dict):
-        raise error(400, "M_BAD_JSON", "the body must be an object")
+        raise matrix_error(400, "M_BAD_JSON", "the body must be an object")
     return value
 
 

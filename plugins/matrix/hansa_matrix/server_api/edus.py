@@ -7,7 +7,7 @@ from typing import Any
 
 from hansa import Busy, NetworkContext, StoreError
 
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.devices import DEVICE_LIST, SIGNING_KEYS, TO_DEVICE
 from hansa_matrix.users.edu_handler import Taker
 
@@ -51,4 +51,4 @@ class Edus:
         for _ in range(ignored):
             self._ctx.count("matrix_edus_ignored")
         if unstored:
-            raise error(503, "M_UNKNOWN", "what this transaction says of devices could not be stored")
+            raise matrix_error(503, "M_UNKNOWN", "what this transaction says of devices could not be stored")

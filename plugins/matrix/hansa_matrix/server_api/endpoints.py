@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hansa import Request, Response, Router, __version__
 from hansa.model.bounded_json import Limits
 
-from hansa_matrix.errors import error, json_response
+from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.canonical_json import TRANSACTION
 from hansa_matrix.server_api.auth import Answers, Gate
@@ -29,7 +29,7 @@ def add_routes(
 
     async def well_known(_: Request) -> Response:
         if not delegate:
-            raise error(404, "M_NOT_FOUND", "this server is not delegated")
+            raise matrix_error(404, "M_NOT_FOUND", "this server is not delegated")
         return json_response({"m.server": delegate})
 
     router.add("GET", "/_matrix/federation/v1/version", version)

@@ -8,7 +8,7 @@ from typing import Any
 
 from hansa import Request
 
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.rooms.access.server_access import Entitled, wire
 from hansa_matrix.rooms.access.server_visibility import Visibility
@@ -101,13 +101,13 @@ class History:
         room = await self._entitled.admitted(request.path["room"], origin)
         latest, earliest = body.get("latest_events"), body.get("earliest_events")
         if not isinstance(latest, list) or not isinstance(earliest, list):
-            raise error(400, "M_BAD_JSON", "latest_events and earliest_events are lists")
+            raise matrix_error(400, "M_BAD_JSON", "latest_events and earliest_events are lists")
         if (
             len(latest) > 100
             or len(earliest) > 100
             or not all(isinstance(e, str) for e in [*latest, *earliest])
         ):
-            raise error(400, "M_BAD_JSON", "too many or malformed event ids")
+            raise matrix_error(400, "M_BAD_JSON", "too many or malformed event ids")
         given = body.get("limit", 10)
         limit = min(_MISSING, given) if type(given) is int and given > 0 else 10
         known = await room.events.load(latest, room.version)
@@ -119,7 +119,7 @@ class History:
         await self._entitled.admitted(request.path["room"], origin)
         room, stored = await self._entitled.served(origin, request.first("event_id"), request.path["room"])
         if not stored.after:
-            raise error(404, "M_NOT_FOUND", "the state at that event is not known here")
+            raise matrix_error(404, "M_NOT_FOUND", "the state at that event is not known here")
         before = await room.groups.load(stored.before)
         return room, dict(await room.readable(before.values()))
 

@@ -9,7 +9,7 @@ from hansa import Invite, Member, Membership, NativeId, NetworkContext, RemotePr
 
 from hansa_matrix.crossings import require
 from hansa_matrix.crypto import verify
-from hansa_matrix.errors import error, forbidden
+from hansa_matrix.errors import forbidden, matrix_error
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
@@ -60,7 +60,7 @@ class Invited:
         """``PUT /v2/invite``: countersign, remember."""
         version = version_of(body.get("room_version"))
         if version is None:
-            raise error(400, "M_INCOMPATIBLE_ROOM_VERSION", "that room version is not spoken here")
+            raise matrix_error(400, "M_INCOMPATIBLE_ROOM_VERSION", "that room version is not spoken here")
         return await self._taken(
             origin, request, version, body.get("event"), body.get("invite_room_state", [])
         )
@@ -75,22 +75,24 @@ class Invited:
         self, origin: str, request: Request, version: RoomVersion, event: Any, state: Any
     ) -> dict[str, Any]:
         if not isinstance(state, list) or len(state) > 100 or not isinstance(event, dict):
-            raise error(400, "M_INVALID_PARAM", "event or invite_room_state is missing or malformed")
+            raise matrix_error(400, "M_INVALID_PARAM", "event or invite_room_state is missing or malformed")
         pdu = parse(event, version)
         state = [one for one in state if usable(one)]
         check_stripped_state(state, pdu, version)
         if pdu.event_id != request.path["event"] or pdu.room_id != request.path["room"]:
-            raise error(400, "M_INVALID_PARAM", "the event is not the one that the path names")
+            raise matrix_error(400, "M_INVALID_PARAM", "the event is not the one that the path names")
         target = pdu.state_key or ""
         if pdu.type != "m.room.member" or pdu.membership != "invite" or ids.domain_of(pdu.sender) != origin:
-            raise error(400, "M_INVALID_PARAM", "the event must be an invite by the server that sends it")
+            raise matrix_error(
+                400, "M_INVALID_PARAM", "the event must be an invite by the server that sends it"
+            )
         if not ids.is_valid_user_id(target) or ids.domain_of(target) != self._own.server:
-            raise error(403, "M_FORBIDDEN", "the invited user is not of this server")
+            raise matrix_error(403, "M_FORBIDDEN", "the invited user is not of this server")
         self._pending.admit(origin, target)
         wanted = key_ids(pdu, required_servers(pdu, version))
         await self._keyring.need(wanted, key_valid_at(pdu, version), share=origin)
         if signature_problem(pdu, version, self._keyring.get, verify) is not None:
-            raise error(403, "M_FORBIDDEN", "the invite's signature is not valid")
+            raise matrix_error(403, "M_FORBIDDEN", "the invite's signature is not valid")
         signed_at, forged = await self._proven(pdu, state, version)
         state = [one if at not in forged else None for at, one in enumerate(state)]
         shown = stripped_state(state, pdu.sender, server=self._own.server, signed=signed_at)
@@ -109,10 +111,10 @@ class Invited:
             ),
         )
         if self._entitled.rooms.blocked(pdu.room_id):
-            raise error(403, "M_FORBIDDEN", "this server is not in that room")
+            raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
         room = self._entitled.rooms.get(pdu.room_id)
         if room is not None and room.resident and not await room.allows(origin):
-            raise error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")
+            raise matrix_error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")
         signed = add_signature(pdu, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
         if room is None or not room.resident:
             await self._pending.keep(
@@ -158,14 +160,16 @@ class Invited:
         sender, target, content = body.get("sender"), body.get("state_key"), body.get("content")
         named = isinstance(sender, str) and isinstance(target, str) and isinstance(content, dict)
         if not named or body.get("type") != "m.room.member" or membership(content) != "invite":
-            raise error(400, "M_INVALID_PARAM", "the body must be an invite")
+            raise matrix_error(400, "M_INVALID_PARAM", "the body must be an invite")
         if not ids.is_valid_user_id(sender) or ids.domain_of(sender) != self._own.server:
-            raise error(403, "M_FORBIDDEN", f"{sender[:255]} is not of this server")
+            raise matrix_error(403, "M_FORBIDDEN", f"{sender[:255]} is not of this server")
         if not ids.is_valid_user_id(target) or ids.domain_of(target) != origin:
-            raise error(403, "M_FORBIDDEN", f"{target[:255]} is not of {origin}")
+            raise matrix_error(403, "M_FORBIDDEN", f"{target[:255]} is not of {origin}")
         signed = content.get("third_party_invite")
         if body.get("room_id") != room.room_id or not isinstance(signed, dict):
-            raise error(400, "M_INVALID_PARAM", "the invite is of another room, or no third-party invite")
+            raise matrix_error(
+                400, "M_INVALID_PARAM", "the invite is of another room, or no third-party invite"
+            )
         whole = {"membership": "invite", "third_party_invite": signed}
         person = Member(user=await self._ctx.home_of(target), membership=Membership.INVITE)
         refusal = await self._administration.said(sender, room.room_id, person, target, whole)

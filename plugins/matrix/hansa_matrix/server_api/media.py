@@ -7,7 +7,7 @@ from typing import Any
 
 from hansa import NetworkContext, Request, Response
 
-from hansa_matrix.errors import denial, error
+from hansa_matrix.errors import denial, matrix_error
 from hansa_matrix.media.remote import transfer
 from hansa_matrix.media.repository import Item, Library
 from hansa_matrix.media.thumbnails import Thumbnails, wanted
@@ -49,7 +49,7 @@ class Files:
         media_id = request.path["media"]
         item = await self._library.get(MxcUri(self._server, media_id)) if valid_media_id(media_id) else None
         if item is None:
-            raise error(404, "M_NOT_FOUND", "there is no such file")
+            raise matrix_error(404, "M_NOT_FOUND", "there is no such file")
         verdict = await self._ctx.check(transfer(self._ctx.id, origin, item, outbound=True))
         if not verdict.allowed:
             raise denial(verdict)

@@ -10,8 +10,8 @@ from typing import Any
 from hansa import NetworkContext, RemoteProtocolError, Request
 from orjson import Fragment
 
-from hansa_matrix.errors import error, forbidden
-from hansa_matrix.federation.client import Unreachable
+from hansa_matrix.errors import forbidden, matrix_error
+from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.rules import auth_event_keys, check_event_auth
 from hansa_matrix.proto.event import Pdu
@@ -64,7 +64,7 @@ class Handshakes:
         room = await self._entitled.admitted(request.path["room"], origin, member=False)
         offered = [v for k, v in request.query if k == "ver"] or ["1"]
         if room.version.id not in offered:
-            raise error(
+            raise matrix_error(
                 400,
                 "M_INCOMPATIBLE_ROOM_VERSION",
                 f"the room is of version {room.version.id}",
@@ -104,7 +104,7 @@ class Handshakes:
             return join
         if ids.domain_of(named) != self._own.server:
             text = f"only the server of {named[:255]} can take that join"
-            raise error(400, "M_INVALID_PARAM", text)
+            raise matrix_error(400, "M_INVALID_PARAM", text)
         await self._restricted.authoriser(room, join.sender)
         key = self._own.key
         return add_signature(join, room.version, self._own.server, (key.key_id, key.sign))
@@ -169,7 +169,7 @@ class Handshakes:
             draft["event_id"] = self._own.event_id()
         reject = check_event_auth(from_raw(draft, room.version), cited, room.version)
         if reject is not None:
-            raise error(403, "M_FORBIDDEN", reject.reason)
+            raise matrix_error(403, "M_FORBIDDEN", reject.reason)
         return {"room_version": room.version.id, "event": event}
 
     async def _handshake(
@@ -183,25 +183,27 @@ class Handshakes:
         room = await self._entitled.admitted(request.path["room"], origin, member=False)
         pdu = parse(body, room.version)
         if pdu.event_id != request.path["event"] or pdu.room_id != room.room_id:
-            raise error(400, "M_INVALID_PARAM", "the event is not the one that the path names")
+            raise matrix_error(400, "M_INVALID_PARAM", "the event is not the one that the path names")
         if pdu.type != "m.room.member" or pdu.membership != membership or pdu.state_key != pdu.sender:
-            raise error(400, "M_INVALID_PARAM", f"the event is not a {membership} of its sender")
+            raise matrix_error(400, "M_INVALID_PARAM", f"the event is not a {membership} of its sender")
         self._entitled.own_user(pdu.sender, origin)
         if authorised is not None:
             pdu = await authorised(room, pdu)
         good = await self._ingest.verified(room, pdu)
         if good is None:
-            raise error(403, "M_FORBIDDEN", "the event's signature is not valid")
+            raise matrix_error(403, "M_FORBIDDEN", "the event's signature is not valid")
         try:
             good = await self._policing.sent(room, good)
-        except (RemoteProtocolError, Unreachable) as problem:
-            raise error(403, "M_FORBIDDEN", str(problem)) from problem
+        except (RemoteProtocolError, ServerUnreachable) as problem:
+            raise matrix_error(403, "M_FORBIDDEN", str(problem)) from problem
         found = await room.events.load((*good.prev_events, *good.auth_events), room.version)
         before = [found.get(e) for e in good.prev_events]
         if any(e is None or not e.after or e.pdu.room_id != room.room_id for e in before):
-            raise error(400, "M_INVALID_PARAM", "the event follows events that are not known in this room")
+            raise matrix_error(
+                400, "M_INVALID_PARAM", "the event follows events that are not known in this room"
+            )
         if any(e not in found for e in good.auth_events):
-            raise error(400, "M_INVALID_PARAM", "the event cites events that are not known here")
+            raise matrix_error(400, "M_INVALID_PARAM", "the event cites events that are not known here")
         return room, good
 
     async def _accepted(self, pdu: Pdu, origin: str) -> None:

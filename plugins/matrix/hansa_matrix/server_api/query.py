@@ -8,7 +8,7 @@ from typing import Any
 from hansa import NetworkContext, Request, Response, Router
 
 from hansa_matrix.crossings import Crossings, require
-from hansa_matrix.errors import error, json_response
+from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import UserDevices
 from hansa_matrix.rooms.access.server_access import Entitled
@@ -43,7 +43,7 @@ class People:
         await require(self._ctx, self._crossings.directory_query(origin, alias[:255], outbound=False))
         room_id = await self._entitled.rooms.alias(alias) if ids.is_valid_alias(alias) else None
         if room_id is None:
-            raise error(404, "M_NOT_FOUND", "no room of this server has that alias")
+            raise matrix_error(404, "M_NOT_FOUND", "no room of this server has that alias")
         view = self._ctx.view(room_id)
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view else set()
         return {"room_id": room_id, "servers": [self._own.server, *sorted(servers - {self._own.server})]}
@@ -56,14 +56,14 @@ class People:
             await require(self._ctx, self._crossings.profile_query(origin, user, outbound=False))
         profile = await self._known.profiles.of(user, request.first("field")) if mine else None
         if profile is None:
-            raise error(404, "M_NOT_FOUND", "no such user here")
+            raise matrix_error(404, "M_NOT_FOUND", "no such user here")
         return profile
 
     async def devices(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /user/devices``: a ghost has none."""
         user = request.path["user"]
         if not ids.is_valid_user_id(user) or ids.domain_of(user) != self._own.server:
-            raise error(404, "M_NOT_FOUND", "no such user here")
+            raise matrix_error(404, "M_NOT_FOUND", "no such user here")
         await require(self._ctx, self._crossings.keys_query(origin, [user], outbound=False))
         if not await self._known.company.local(user):
             return UserDevices(user=user, stream_id=0).listed()
@@ -73,7 +73,7 @@ class People:
         """``POST /user/keys/query``."""
         wanted = body.get("device_keys")
         if not isinstance(wanted, dict) or not all(_strings(named) for named in wanted.values()):
-            raise error(400, "M_BAD_JSON", "device_keys must be an object of lists")
+            raise matrix_error(400, "M_BAD_JSON", "device_keys must be an object of lists")
         await require(self._ctx, self._crossings.keys_query(origin, self._ours(wanted), outbound=False))
         return await self._known.keys.query_here(wanted, outside=True)
 
@@ -83,7 +83,9 @@ class People:
         if not isinstance(wanted, dict) or not all(
             isinstance(devices, dict) and _strings(list(devices.values())) for devices in wanted.values()
         ):
-            raise error(400, "M_BAD_JSON", "one_time_keys must be an object keyed by device ID and algorithm")
+            raise matrix_error(
+                400, "M_BAD_JSON", "one_time_keys must be an object keyed by device ID and algorithm"
+            )
         await require(self._ctx, self._crossings.keys_query(origin, self._ours(wanted), outbound=False))
         return {"one_time_keys": await self._known.keys.claim_here(wanted)}
 
@@ -97,7 +99,7 @@ def add_userinfo(router: Router, openid: OpenId) -> None:
     async def userinfo(request: Request) -> Response:
         user = await openid.bearer(request.first("access_token"))
         if user is None:
-            raise error(401, "M_UNKNOWN_TOKEN", "unknown token")
+            raise matrix_error(401, "M_UNKNOWN_TOKEN", "unknown token")
         return json_response({"sub": user})
 
     router.add("GET", "/_matrix/federation/v1/openid/userinfo", userinfo)

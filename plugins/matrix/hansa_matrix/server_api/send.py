@@ -8,8 +8,8 @@ from typing import Any
 
 from hansa import NetworkContext, Request
 
-from hansa_matrix.bounds.bounded_rows import Trimmed
-from hansa_matrix.errors import error
+from hansa_matrix.bounds.bounded_rows import TrimmedRows
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.streaming.transactions import parse_transaction
 from hansa_matrix.rooms.inbound.pdu_staging import Ingest
 from hansa_matrix.server_api.auth import Answerer
@@ -29,7 +29,7 @@ class Transactions:
         self._ctx = ctx
         self._ingest = ingest
         self._edus = edus
-        self._known = Trimmed(ctx, "txn", MOST_TRANSACTIONS, _TRIM_EVERY)
+        self._known = TrimmedRows(ctx, "txn", MOST_TRANSACTIONS, _TRIM_EVERY)
 
     def table(self) -> Mapping[tuple[str, str], Answerer]:
         """See ``server.Answers.table``."""
@@ -41,7 +41,9 @@ class Transactions:
         """``PUT /send/{txnId}``: durable, with its answer, before the 200."""
         txn = request.path["txn"]
         if len(txn) > _LONGEST_TXN:  # cut short it could be another's
-            raise error(400, "M_INVALID_PARAM", f"the transaction id has over {_LONGEST_TXN} characters")
+            raise matrix_error(
+                400, "M_INVALID_PARAM", f"the transaction id has over {_LONGEST_TXN} characters"
+            )
         if len(request.body) <= _READ_AT_ONCE:
             pdus, edus = parse_transaction(request.body, origin)
         else:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from hansa import Busy, Clock
 from hansa.model.addresses import networks
 
-from hansa_matrix.ratelimit import Allowance
+from hansa_matrix.ratelimit import RateLimiter
 
 #: Pieces of such work under way: in all, and for one /24 or /64. A /48 has twice as many, a /32 four times.
 MOST, MOST_EACH = 16, 2
@@ -24,8 +24,8 @@ class Strangers:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self._in_all = Allowance(clock, _RATE, _BURST)
-        self._each = Allowance(clock, _RATE_EACH, _BURST_EACH)
+        self._in_all = RateLimiter(clock, _RATE, _BURST)
+        self._each = RateLimiter(clock, _RATE_EACH, _BURST_EACH)
         self._under_way: Counter[str] = Counter()
         self._in_work = 0
 

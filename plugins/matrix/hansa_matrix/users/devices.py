@@ -31,7 +31,7 @@ from hansa import (
 
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.sender import Sender
+from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.local.client_stream import DEVICES, told
 from hansa_matrix.proto.devices import (
     MAX_DEVICES,
@@ -69,7 +69,7 @@ _GONE_AT_ONCE, _BELONGINGS, _CLAIMED_AT_ONCE = 20, 150, 500
 class Devices:
     """Every change is durable, and on its way to the servers concerned, when it returns."""
 
-    def __init__(self, ctx: NetworkContext, company: Company, sender: Sender) -> None:
+    def __init__(self, ctx: NetworkContext, company: Company, sender: FederationSender) -> None:
         self._ctx = ctx
         self._company = company
         self._sender = sender

@@ -26,7 +26,7 @@ from hansa import (
 )
 
 from hansa_matrix.bounds.key_locks import KeyLocks
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.key_backup import better
 
 #: Backups of one person, and bytes of all keys in them: each takes some beside its own.
@@ -74,7 +74,7 @@ class KeyBackups:
         row = await self._ctx.store.get("key_backup", (user, version))
         found = _backup(row) if row is not None else None
         if found is None or found.deleted:
-            raise error(404, "M_NOT_FOUND", "there is no such backup")
+            raise matrix_error(404, "M_NOT_FOUND", "there is no such backup")
         return found
 
     async def create(self, user: str, algorithm: str, auth_data: Mapping[str, Any]) -> int:
@@ -84,7 +84,9 @@ class KeyBackups:
                 known = await self.every(user)
                 gone = [one for one in known if one.deleted]
                 if len(known) - len(gone) >= MOST_BACKUPS:
-                    raise error(400, "M_TOO_LARGE", f"there are {MOST_BACKUPS} backups: delete one first")
+                    raise matrix_error(
+                        400, "M_TOO_LARGE", f"there are {MOST_BACKUPS} backups: delete one first"
+                    )
                 for one in gone:
                     await self._emptied(user, one.version)
                 made = Backup(version=max((o.version for o in known), default=0) + 1, algorithm=algorithm)
@@ -138,7 +140,7 @@ class KeyBackups:
                 newest = await self.latest(user)
                 if newest is not None and newest.version != version:
                     why, more = "there is a newer backup", {"current_version": str(newest.version)}
-                    raise error(403, "M_WRONG_ROOM_KEYS_VERSION", why, **more)
+                    raise matrix_error(403, "M_WRONG_ROOM_KEYS_VERSION", why, **more)
                 try:
                     return await self._put(user, backup, keys)
                 except Conflict:
@@ -167,7 +169,7 @@ class KeyBackups:
         others = sum(one.size for one in await self.every(user) if one.version != backup.version)
         size = backup.size + sum(more for _, more in counted)
         if size > backup.size and size + others > MOST_BYTES:
-            raise error(413, "M_TOO_LARGE", f"backups have at most {MOST_BYTES} bytes")
+            raise matrix_error(413, "M_TOO_LARGE", f"backups have at most {MOST_BYTES} bytes")
         for at in range(0, len(writes), _PAGE):  # a client that was cut off says all of them again
             part = counted[at : at + _PAGE]
             after = replace(

@@ -13,7 +13,7 @@ from typing import Any
 from hansa import NetworkContext, RemoteProtocolError
 
 from hansa_matrix.crossings import Crossings, failure
-from hansa_matrix.federation.client import Client, Unreachable, path
+from hansa_matrix.federation.client import FederationClient, ServerUnreachable, build_path
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
     SHOWN_USAGES,
@@ -38,7 +38,12 @@ class KeyDirectory:
     """Query and claim."""
 
     def __init__(
-        self, ctx: NetworkContext, client: Client, company: Company, devices: Devices, remote: RemoteDevices
+        self,
+        ctx: NetworkContext,
+        client: FederationClient,
+        company: Company,
+        devices: Devices,
+        remote: RemoteDevices,
     ) -> None:
         self._ctx = ctx
         self._client = client
@@ -160,7 +165,7 @@ class KeyDirectory:
         return {"one_time_keys": found, "failures": failures}
 
     async def _ask(self, server: str, what: str, body: Mapping[str, Any], within: float) -> dict[str, Any]:
-        target = path("_matrix", "federation", "v1", "user", "keys", what)
+        target = build_path("_matrix", "federation", "v1", "user", "keys", what)
         answer = await self._client.request("POST", server, target, body, seconds=within)
         if not isinstance(answer, dict):
             raise RemoteProtocolError("the answer must be an object")
@@ -177,7 +182,7 @@ class KeyDirectory:
             try:
                 async with slots:
                     await ask(server)
-            except (Unreachable, RemoteProtocolError) as error:
+            except (ServerUnreachable, RemoteProtocolError) as error:
                 self._ctx.count("matrix_keys_failed")
                 self._ctx.log.info("keys of people of %s: %s", server, error)
                 failures[server] = {"status": 503, "message": "the server did not answer as it has to"}

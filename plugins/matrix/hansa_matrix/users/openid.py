@@ -10,7 +10,7 @@ import orjson
 from hansa import Delete, Insert, NetworkContext, RemoteProtocolError, Value
 
 from hansa_matrix.bounds.bounded_rows import oldest_over
-from hansa_matrix.federation.client import Client
+from hansa_matrix.federation.client import FederationClient
 from hansa_matrix.proto import ids
 
 _MOST_TOKEN = 1000
@@ -21,7 +21,7 @@ MOST_OF_USER = 100
 class OpenId:
     """Of a token only the hash is kept."""
 
-    def __init__(self, ctx: NetworkContext, client: Client) -> None:
+    def __init__(self, ctx: NetworkContext, client: FederationClient) -> None:
         self._ctx = ctx
         self._client = client
 
@@ -48,8 +48,8 @@ class OpenId:
         return None if closed else user
 
     async def verify(self, server: str, token: str) -> str:
-        """Who bears another server's token. Raises ``Unreachable``, ``Refused``, and RemoteProtocolError for
-        a server that speaks for another's people.
+        """Who bears another server's token. Raises ``ServerUnreachable``, ``Refused``, and
+        RemoteProtocolError for a server that speaks for another's people.
         """
         target = f"/_matrix/federation/v1/openid/userinfo?access_token={quote(token, safe='')}"
         answer = await self._client.request("GET", server, target, signed=False, seconds=10.0)

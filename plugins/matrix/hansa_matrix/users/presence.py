@@ -14,7 +14,7 @@ from hansa import NetworkContext
 
 from hansa_matrix.bounds.fair_shares import FairShares
 from hansa_matrix.crossings import Crossings, passes, require
-from hansa_matrix.federation.sender import Sender
+from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import PRESENCE, PresenceEdu, parse_presence, presence_edu
 from hansa_matrix.users.shared_rooms import Company
@@ -36,7 +36,7 @@ SETTLED = 20.0
 class Presences:
     """Of people elsewhere what their servers said last; of people here what they are told."""
 
-    def __init__(self, ctx: NetworkContext, company: Company, sender: Sender, *, on: bool) -> None:
+    def __init__(self, ctx: NetworkContext, company: Company, sender: FederationSender, *, on: bool) -> None:
         self._ctx = ctx
         self._company = company
         self._sender = sender

@@ -25,7 +25,7 @@ from hansa import (
 
 from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.crossings import Crossings, said
-from hansa_matrix.federation.client import Client
+from hansa_matrix.federation.client import FederationClient
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import fits_object
 
@@ -41,7 +41,7 @@ _JUDGED = 10_000
 class Profiles:
     """Of people here: what they set, or the name by which they are known in a room. Of others: asked for."""
 
-    def __init__(self, ctx: NetworkContext, client: Client, server: str) -> None:
+    def __init__(self, ctx: NetworkContext, client: FederationClient, server: str) -> None:
         self._ctx = ctx
         self._client = client
         self._server = server
@@ -117,7 +117,9 @@ class Profiles:
             await change_row(self._ctx.store, "profile", (user,), changed)
 
     async def of(self, user: str, field: str = "") -> Mapping[str, Any] | None:
-        """All fields of anybody, or one; None if there is nobody. Raises ``Unreachable``, ``Refused``."""
+        """All fields of anybody, or one; None if there is nobody. Raises ``ServerUnreachable``,
+        ``Refused``.
+        """
         if ids.domain_of(user) == self._server:
             found = await self.here(user)
             return found if found is None or not field else {k: v for k, v in found.items() if k == field}

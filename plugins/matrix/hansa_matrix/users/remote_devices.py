@@ -27,9 +27,9 @@ from hansa import (
     scan_all,
 )
 
-from hansa_matrix.bounds.fair_slots import Bounds, Shares
+from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.crossings import Crossings, passes
-from hansa_matrix.federation.client import Client, Unreachable, path
+from hansa_matrix.federation.client import FederationClient, ServerUnreachable, build_path
 from hansa_matrix.local.client_stream import DEVICES
 from hansa_matrix.local.latest_rows import Latest
 from hansa_matrix.proto import ids
@@ -42,7 +42,7 @@ from hansa_matrix.proto.devices import (
     parse_signing_keys,
     parse_user_devices,
 )
-from hansa_matrix.ratelimit import Allowance
+from hansa_matrix.ratelimit import RateLimiter
 from hansa_matrix.users.key_texts import KeyTexts
 from hansa_matrix.users.shared_rooms import Company
 
@@ -55,7 +55,7 @@ _CHANGED_IN_PLACE = 128 * 1024
 MOST_OF_SERVER, BYTES_OF_SERVER = 200_000, 512 * 1024 * 1024
 BYTES_IN_ALL, LEAST = 4 * 1024**3, 4 * 1024 * 1024
 #: Lists that are fetched at a time, and that may wait for it, of one server and in all.
-BOUNDS = Bounds(in_all=20, each={"server": 3}, waiting=200)
+BOUNDS = SlotLimits(in_all=20, each={"server": 3}, waiting=200)
 _MOST_FETCHING = 1000
 #: Lists of one server that are asked for anew because of what it told: at once, and a second after that.
 ANEW_BURST, ANEW_RATE = 200.0, 1.0
@@ -68,7 +68,7 @@ _ATTEMPTS = 3
 class RemoteDevices:
     """Lists by user. Nobody is told twice of the same change, and of none that was not kept."""
 
-    def __init__(self, ctx: NetworkContext, client: Client, company: Company) -> None:
+    def __init__(self, ctx: NetworkContext, client: FederationClient, company: Company) -> None:
         self._ctx = ctx
         self._client = client
         self._company = company
@@ -76,9 +76,9 @@ class RemoteDevices:
         self._texts = KeyTexts(ctx)
         self._one = asyncio.Lock()
         self._fetching: dict[str, int] = {}
-        self._shares = Shares(BOUNDS)
+        self._shares = FairSlots(BOUNDS)
         self._latest = Latest()
-        self._anew = Allowance(ctx.clock, ANEW_RATE, ANEW_BURST)
+        self._anew = RateLimiter(ctx.clock, ANEW_RATE, ANEW_BURST)
         self._again: set[str] = set()
         self._bytes: int | None = None
         self._swept_to: str | None = None
@@ -286,7 +286,7 @@ class RemoteDevices:
         return len(self._fetching) < _MOST_FETCHING and of_server < BOUNDS.waiting
 
     async def _fetch(self, user: str) -> None:
-        target = path("_matrix", "federation", "v1", "user", "devices", user)
+        target = build_path("_matrix", "federation", "v1", "user", "devices", user)
         try:
             if not await self._lets(user):
                 return
@@ -303,7 +303,7 @@ class RemoteDevices:
                     async with self._one:
                         await again_on_conflict(partial(self._keep_whole, devices))
                     return
-        except (Unreachable, RemoteProtocolError, Busy, StoreFault) as error:
+        except (ServerUnreachable, RemoteProtocolError, Busy, StoreFault) as error:
             self._ctx.log.info("the devices of %s: %s", user, error)
         finally:
             del self._fetching[user]

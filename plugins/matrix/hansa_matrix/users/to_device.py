@@ -12,12 +12,12 @@ from typing import Any
 import orjson
 from hansa import Busy, Conflict, Insert, LocalProtocolError, LruCache, NetworkContext, Row, Whole, Write
 
-from hansa_matrix.bounds.bounded_rows import Trimmed
+from hansa_matrix.bounds.bounded_rows import TrimmedRows
 from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.errors import denial
 from hansa_matrix.federation.durable_edus import GENERATION
-from hansa_matrix.federation.sender import Sender
+from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
     MAX_MESSAGE_SIZE,
@@ -57,7 +57,9 @@ class Waiting:
 class DeviceMessages:
     """What waits for devices here, and what goes to devices elsewhere."""
 
-    def __init__(self, ctx: NetworkContext, company: Company, devices: Devices, sender: Sender) -> None:
+    def __init__(
+        self, ctx: NetworkContext, company: Company, devices: Devices, sender: FederationSender
+    ) -> None:
         self._ctx = ctx
         self._company = company
         self._devices = devices
@@ -70,7 +72,7 @@ class DeviceMessages:
         self.shares = WaitingShares(ctx)
         self._of_person = Pace(ctx.clock, OF_PERSON)
         self._of_server = Pace(ctx.clock, OF_SERVER)
-        self.seen = Trimmed(ctx, "to_device_seen", MOST_SEEN, _TRIM_EVERY)
+        self.seen = TrimmedRows(ctx, "to_device_seen", MOST_SEEN, _TRIM_EVERY)
         #: Told for which user and device something came.
         self.arrived: Callable[[str, str], None] = lambda _user, _device: None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hansa import Clock
 
-from hansa_matrix.ratelimit import Allowance
+from hansa_matrix.ratelimit import RateLimiter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +32,8 @@ class Pace:
 
     def __init__(self, clock: Clock, rate: Rate) -> None:
         self._rate = rate
-        self._messages = Allowance(clock, rate.messages_a_second, rate.messages)
-        self._bytes = Allowance(clock, rate.size_a_second, rate.size)
+        self._messages = RateLimiter(clock, rate.messages_a_second, rate.messages)
+        self._bytes = RateLimiter(clock, rate.size_a_second, rate.size)
 
     def take(self, name: str, messages: int, size: int) -> float:
         """Seconds until so much may come, 0.0 if it may now. More than may come at once has to wait until

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from hansa import NetworkContext
 
-from hansa_matrix.federation.client import Client
-from hansa_matrix.federation.sender import Sender
+from hansa_matrix.federation.client import FederationClient
+from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.proto.devices import DEVICE_LIST, SIGNING_KEYS, TO_DEVICE
 from hansa_matrix.proto.edus import PRESENCE
-from hansa_matrix.retention import Swept
+from hansa_matrix.retention import ExpiringRows
 from hansa_matrix.users.devices import Devices
 from hansa_matrix.users.edu_handler import Taker
 from hansa_matrix.users.key_queries import KeyDirectory
@@ -25,7 +25,7 @@ from hansa_matrix.users.to_device import DeviceMessages
 class Known:
     """The parts, which a client API and the federation endpoints use alike."""
 
-    def __init__(self, ctx: NetworkContext, client: Client, sender: Sender) -> None:
+    def __init__(self, ctx: NetworkContext, client: FederationClient, sender: FederationSender) -> None:
         self.company = Company(ctx, client.server)
         self.devices = Devices(ctx, self.company, sender)
         self.remote = RemoteDevices(ctx, client, self.company)
@@ -54,6 +54,6 @@ class Known:
             PRESENCE: self.presences.take,
         }
 
-    def kept(self) -> tuple[Swept, ...]:
+    def kept(self) -> tuple[ExpiringRows, ...]:
         """What is kept for a time only."""
         return self.messages, self.remote

@@ -22,7 +22,7 @@ from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.http import Handler, Limited, own
 from hansa_matrix.client_api.sync.filters import SyncFilter, in_body
 from hansa_matrix.client_api.sync.stored_filters import KeptFilters
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.client_stream import News, told
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import fits_object
@@ -88,14 +88,16 @@ class UserData:
         known = await store.get("account_data", key)
         content = change(orjson.loads(known.body) if known is not None else None)
         if not fits_object(content, _MOST):
-            raise error(413, "M_TOO_LARGE", f"account data must have at most {_MOST} bytes")
+            raise matrix_error(413, "M_TOO_LARGE", f"account data must have at most {_MOST} bytes")
         if known is None and await store.count("account_data", equal={"user_id": user}) >= _MOST_KEPT:
-            raise error(400, "M_TOO_LARGE", "the limit of account data is reached")
+            raise matrix_error(400, "M_TOO_LARGE", "the limit of account data is reached")
         body, before = orjson.dumps(content), known.body if known is not None else None
         expected, used = await self._used(user)
         size = max(0, used + len(body) - len(before or b""))
         if size > MOST_BYTES and len(body) > len(before or b""):
-            raise error(413, "M_TOO_LARGE", f"account data must have at most {MOST_BYTES} bytes in all")
+            raise matrix_error(
+                413, "M_TOO_LARGE", f"account data must have at most {MOST_BYTES} bytes in all"
+            )
         counted = CompareAndSwap("account_data_usage", (user,), expected, str(size).encode())
         await store.commit(
             [
@@ -152,23 +154,23 @@ class Data:
         """``(user, room)`` of a path."""
         user, room_id = own(caller, request), request.path.get("room", "")
         if room_id and not ids.is_valid_room_id(room_id):
-            raise error(400, "M_INVALID_PARAM", "this is not a room ID")
+            raise matrix_error(400, "M_INVALID_PARAM", "this is not a room ID")
         return user, room_id
 
     async def get(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /account_data/{type}``."""
         found = await self._data.get(*self._mine(caller, request), request.path["type"])
         if found is None:
-            raise error(404, "M_NOT_FOUND", "there is no such account data")
+            raise matrix_error(404, "M_NOT_FOUND", "there is no such account data")
         return found
 
     async def put(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /account_data/{type}``."""
         type_ = request.path["type"]
         if type_ in _OURS:
-            raise error(405, "M_BAD_JSON", f"{type_} has an endpoint of its own")
+            raise matrix_error(405, "M_BAD_JSON", f"{type_} has an endpoint of its own")
         if not ids.fits_255_bytes(type_):
-            raise error(400, "M_INVALID_PARAM", "the type is too long")
+            raise matrix_error(400, "M_INVALID_PARAM", "the type is too long")
         await self._data.put(*self._mine(caller, request), type_, body)
         return {}
 
@@ -181,13 +183,15 @@ class Data:
         user, room_id = self._mine(caller, request)
         order = body.get("order")
         if order is not None and (isinstance(order, bool) or not isinstance(order, int | float)):
-            raise error(400, "M_BAD_JSON", "order must be a number")
+            raise matrix_error(400, "M_BAD_JSON", "order must be a number")
         name = request.path["tag"]
 
         def tagged(kept: Any) -> dict[str, Any]:
             tags = _tags(kept) | {name: body}
             if len(tags) > _MOST_TAGS or not ids.fits_255_bytes(name):
-                raise error(400, "M_INVALID_PARAM", f"a room can have at most {_MOST_TAGS} tags of 255 bytes")
+                raise matrix_error(
+                    400, "M_INVALID_PARAM", f"a room can have at most {_MOST_TAGS} tags of 255 bytes"
+                )
             return {"tags": tags}
 
         await self._data.change(user, room_id, _TAGS, tagged)
@@ -215,7 +219,7 @@ class Data:
         user, _ = self._mine(caller, request)
         found = await self._filters.get(user, request.path["filter"])
         if found is None:
-            raise error(404, "M_NOT_FOUND", "there is no such filter")
+            raise matrix_error(404, "M_NOT_FOUND", "there is no such filter")
         return orjson.loads(found)
 
 

@@ -37,7 +37,7 @@ from hansa_matrix.client_api.account.deactivation import forget_private
 from hansa_matrix.client_api.account.last_seen import LastSeen
 from hansa_matrix.client_api.account.passwords import Passwords
 from hansa_matrix.crossings import Crossings, passes, require, said
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import Device, truncate_name, valid_device_id
@@ -257,7 +257,7 @@ class Accounts:
         out = self._logins.revoked(user, began) or self._logins.revoked(_named(user, device_id), began)
         if out or account is None or account.deactivated:
             await self.logout(user, [device_id])
-            raise error(403, "M_FORBIDDEN", "this account was logged out meanwhile")
+            raise matrix_error(403, "M_FORBIDDEN", "this account was logged out meanwhile")
         for delete in gone:
             self._known.drop(str(delete.key[0]))
         return device_id, token

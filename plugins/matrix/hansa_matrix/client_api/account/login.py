@@ -20,7 +20,7 @@ from hansa_matrix.client_api.account.registration_tokens import Tokens
 from hansa_matrix.client_api.account.ui_auth import DUMMY, PASSWORD, TOKEN, Check, Stages
 from hansa_matrix.client_api.http import Handler, Limited, OpenHandler, text
 from hansa_matrix.crossings import Crossings, require, said
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.devices import Device, truncate_name
 from hansa_matrix.users.devices import Devices
 
@@ -75,7 +75,7 @@ class Sessions:
     async def login(self, request: Request, body: Any) -> Any:
         """``POST /login``."""
         if text(body, "type") != PASSWORD:
-            raise error(400, "M_UNKNOWN", "only password login is supported")
+            raise matrix_error(400, "M_UNKNOWN", "only password login is supported")
         user = self._named(body)
         await self._attempts.login(request, user)
         began = self._accounts.began()
@@ -83,8 +83,8 @@ class Sessions:
         if proof is not Proof.RIGHT:
             self._ctx.count("matrix_logins", status="refused")
             if proof is Proof.CLOSED:
-                raise error(403, "M_USER_DEACTIVATED", "this account has been deactivated")
-            raise error(403, "M_FORBIDDEN", "wrong user name or password")
+                raise matrix_error(403, "M_USER_DEACTIVATED", "this account has been deactivated")
+            raise matrix_error(403, "M_FORBIDDEN", "wrong user name or password")
         self._ctx.count("matrix_logins", status="let in")
         return await self._entered(request, user, body, began)
 
@@ -95,11 +95,11 @@ class Sessions:
         elif isinstance(identifier, dict) and identifier.get("type") == "m.id.user":
             name = text(identifier, "user")
         else:
-            raise error(400, "M_UNKNOWN", "only user IDs are supported as identifiers")
+            raise matrix_error(400, "M_UNKNOWN", "only user IDs are supported as identifiers")
         try:
             return self._accounts.named(name)
         except LocalProtocolError as problem:
-            raise error(403, "M_FORBIDDEN", "wrong user name or password") from problem
+            raise matrix_error(403, "M_FORBIDDEN", "wrong user name or password") from problem
 
     async def _entered(
         self, request: Request, user: str, body: Mapping[str, Any], began: int
@@ -118,10 +118,10 @@ class Sessions:
     async def register(self, request: Request, body: Any) -> Any:
         """``POST /register``."""
         if request.first("kind", "user") != "user":
-            raise error(403, "M_GUEST_ACCESS_FORBIDDEN", "guest accounts are not supported")
+            raise matrix_error(403, "M_GUEST_ACCESS_FORBIDDEN", "guest accounts are not supported")
         mode = self._ctx.config.registration
         if mode == "closed":
-            raise error(403, "M_FORBIDDEN", "registration is disabled on this server")
+            raise matrix_error(403, "M_FORBIDDEN", "registration is disabled on this server")
         self._attempts.stranger(request)
         user = await self._free(text(body, "username", "") or self._ctx.random.bytes(6).hex())
         password = text(body, "password", "")
@@ -136,7 +136,7 @@ class Sessions:
         flow = [TOKEN] if mode == "token" else [DUMMY]
         proven = await self._stages.passed(request, body, "", flow, checks)
         if not password:
-            raise error(400, "M_MISSING_PARAM", "password is missing")
+            raise matrix_error(400, "M_MISSING_PARAM", "password is missing")
         token = str(proven[TOKEN]["token"]) if mode == "token" else ""
         return await self._made(request, user, password, body, token=token)
 
@@ -155,14 +155,14 @@ class Sessions:
         async def using() -> Write:
             use = await self._tokens.use(token)
             if use is None:
-                raise error(403, "M_FORBIDDEN", "the token has been used too often")
+                raise matrix_error(403, "M_FORBIDDEN", "the token has been used too often")
             return use
 
         began = self._accounts.began()
         try:
             await self._accounts.create(user, password, admin=admin, using=using if token else None)
         except Conflict as conflict:
-            raise error(400, "M_USER_IN_USE", f"{user} is taken already") from conflict
+            raise matrix_error(400, "M_USER_IN_USE", f"{user} is taken already") from conflict
         self._ctx.log.info("%s has an account now", user)
         if body.get("inhibit_login") is True:
             return {"user_id": user}
@@ -172,18 +172,18 @@ class Sessions:
         try:
             user = self._accounts.user_id(name)
         except LocalProtocolError as problem:
-            raise error(400, "M_INVALID_USERNAME", str(problem)) from problem
+            raise matrix_error(400, "M_INVALID_USERNAME", str(problem)) from problem
         if self._accounts.reserved(user):
-            raise error(400, "M_EXCLUSIVE", f"{user} is kept for the bridge and its ghosts")
+            raise matrix_error(400, "M_EXCLUSIVE", f"{user} is kept for the bridge and its ghosts")
         if await self._accounts.get(user) is not None:
-            raise error(400, "M_USER_IN_USE", f"{user} is taken already")
+            raise matrix_error(400, "M_USER_IN_USE", f"{user} is taken already")
         return user
 
     async def available(self, request: Request, _body: Any) -> Any:
         """``GET /register/available``."""
         self._attempts.stranger(request)
         if self._ctx.config.registration == "closed":
-            raise error(403, "M_FORBIDDEN", "registration is disabled on this server")
+            raise matrix_error(403, "M_FORBIDDEN", "registration is disabled on this server")
         await self._free(request.first("username"))
         return {"available": True}
 
@@ -195,7 +195,9 @@ class Sessions:
     async def nonce(self, request: Request, _body: Any) -> Any:
         """A number used once, for ``by_secret``."""
         if not self._ctx.config.registration_secret:
-            raise error(404, "M_UNRECOGNIZED", "registration by shared secret is disabled on this server")
+            raise matrix_error(
+                404, "M_UNRECOGNIZED", "registration by shared secret is disabled on this server"
+            )
         name = self._ctx.random.bytes(32).hex()
         self._nonces.put(name, request.remote, True)  # there is nothing to keep of it
         return {"nonce": name}
@@ -204,16 +206,18 @@ class Sessions:
         """Make an account by proof of a secret that administrators' tools share with this server."""
         secret = self._ctx.config.registration_secret
         if not secret:
-            raise error(404, "M_UNRECOGNIZED", "registration by shared secret is disabled on this server")
+            raise matrix_error(
+                404, "M_UNRECOGNIZED", "registration by shared secret is disabled on this server"
+            )
         self._attempts.stranger(request)
         nonce, name, password = text(body, "nonce"), text(body, "username"), text(body, "password")
         if self._nonces.take(nonce) is None:
-            raise error(400, "M_UNKNOWN", "unknown or expired nonce")
+            raise matrix_error(400, "M_UNKNOWN", "unknown or expired nonce")
         admin = body.get("admin") is True
         said = [nonce, name, password, "admin" if admin else "notadmin"]
         mac = hmac.new(secret.encode(), "\0".join(said).encode(), hashlib.sha1).hexdigest()
         if not hmac.compare_digest(mac.encode(), text(body, "mac").encode()):
-            raise error(403, "M_FORBIDDEN", "the HMAC is wrong")
+            raise matrix_error(403, "M_FORBIDDEN", "the HMAC is wrong")
         return await self._made(request, await self._free(name), password, body, admin=admin)
 
     async def whoami(self, caller: Caller, _request: Request, _body: Any) -> Any:
@@ -239,7 +243,7 @@ class Sessions:
         """``POST /account/password``."""
         fresh = text(body, "new_password")
         if not fresh:
-            raise error(400, "M_INVALID_PARAM", "the password must not be empty")
+            raise matrix_error(400, "M_INVALID_PARAM", "the password must not be empty")
         await self.proven(caller, request, body)
         await self._accounts.set_password(caller.user, fresh)
         if body.get("logout_devices", True) is not False:
@@ -283,7 +287,7 @@ class Sessions:
     async def _device(self, caller: Caller, request: Request) -> Device:
         device = await self._devices.get(caller.user, request.path["device"])
         if device is None:
-            raise error(404, "M_NOT_FOUND", "there is no such device")
+            raise matrix_error(404, "M_NOT_FOUND", "there is no such device")
         return device
 
     async def rename(self, caller: Caller, request: Request, body: Any) -> Any:
@@ -307,7 +311,7 @@ class Sessions:
         """``POST /delete_devices``."""
         listed = body.get("devices")
         if not isinstance(listed, list) or len(listed) > _MOST_DEVICES_GONE:
-            raise error(400, "M_BAD_JSON", "devices must be a list of device IDs")
+            raise matrix_error(400, "M_BAD_JSON", "devices must be a list of device IDs")
         await self.proven(caller, request, body)
         await self._accounts.logout(caller.user, [one for one in listed if isinstance(one, str)])
         return {}

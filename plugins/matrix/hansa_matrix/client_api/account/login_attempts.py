@@ -10,7 +10,7 @@ from typing import NoReturn
 from hansa import Busy, LruCache, NetworkContext, Request
 
 from hansa_matrix.client_api.account.address_shares import address_group
-from hansa_matrix.ratelimit import Allowance
+from hansa_matrix.ratelimit import RateLimiter
 
 #: Pairs of a person and an address that are remembered as known.
 _MOST_KNOWN = 10_000
@@ -28,9 +28,9 @@ class Attempts:
         config = ctx.config
         # Guessing passwords is not to be worth while.
         rate, burst = config.client_rate / 100, max(5, config.client_burst / 10)
-        self._addresses = Allowance(ctx.clock, rate, burst)
-        self._names = Allowance(ctx.clock, ADDRESSES * rate, ADDRESSES * burst)
-        self._people = Allowance(ctx.clock, rate, burst)
+        self._addresses = RateLimiter(ctx.clock, rate, burst)
+        self._names = RateLimiter(ctx.clock, ADDRESSES * rate, ADDRESSES * burst)
+        self._people = RateLimiter(ctx.clock, rate, burst)
         self._known: LruCache[tuple[str, str], None] = LruCache(_MOST_KNOWN)
 
     def stranger(self, request: Request) -> None:
@@ -62,7 +62,7 @@ class Attempts:
         self._people.take(f"{user} {device}")
         self._known.put(pair, None)
 
-    def _take(self, allowance: Allowance, name: str) -> None:
+    def _take(self, allowance: RateLimiter, name: str) -> None:
         if wait := allowance.take(name):
             self._refuse(wait)
 

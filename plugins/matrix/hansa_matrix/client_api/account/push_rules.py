@@ -12,7 +12,7 @@ from hansa import Request
 from hansa_matrix.client_api.account.account_data import PUSH_RULES, UserData
 from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.http import Handler, Limited
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.push_rules import (
     KINDS,
@@ -104,9 +104,9 @@ class PushRules:
             or set(name) & set("/\\")
         ):
             why = "a rule has a kind, and a name that begins with no dot and has no slashes"
-            raise error(400, "M_INVALID_PARAM", why)
+            raise matrix_error(400, "M_INVALID_PARAM", why)
         if not valid_rule(kind, body):
-            raise error(400, "M_BAD_JSON", "the rule is not valid for this kind")
+            raise matrix_error(400, "M_BAD_JSON", "the rule is not valid for this kind")
         wanted = _PARTS.get(kind, ())
         parts = {key: body.get(key, []) for key in wanted}
         actions = current_actions(body["actions"])
@@ -115,7 +115,7 @@ class PushRules:
             listed = rules.setdefault(kind, [])
             before = next((at for at, rule in enumerate(listed) if rule["rule_id"] == name), None)
             if before is None and len(listed) >= _MOST_RULES:
-                raise error(400, "M_TOO_LARGE", f"a kind has at most {_MOST_RULES} rules")
+                raise matrix_error(400, "M_TOO_LARGE", f"a kind has at most {_MOST_RULES} rules")
             rule = {
                 "rule_id": name,
                 "default": False,
@@ -135,7 +135,7 @@ class PushRules:
         names = [rule["rule_id"] for rule in listed]
         for name, more in ((before, 0), (after, 1)):
             if name and (name not in names or name.startswith(".")):
-                raise error(400, "M_UNKNOWN", f"there is no rule {name[:80]!r} to place it beside")
+                raise matrix_error(400, "M_UNKNOWN", f"there is no rule {name[:80]!r} to place it beside")
             if name:
                 return names.index(name) + more
         if was is not None:
@@ -149,7 +149,9 @@ class PushRules:
         def delete(rules: _Rules) -> None:
             rule = _one(rules, request)
             if rule["default"]:
-                raise error(400, "M_INVALID_PARAM", "a rule of the server is switched off, not removed")
+                raise matrix_error(
+                    400, "M_INVALID_PARAM", "a rule of the server is switched off, not removed"
+                )
             rules[request.path["kind"]].remove(rule)
 
         await self._change(caller.user, delete)
@@ -165,7 +167,7 @@ class PushRules:
         def set_enabled(rules: _Rules) -> None:
             rule = _one(rules, request)
             if not isinstance(body.get("enabled"), bool):
-                raise error(400, "M_BAD_JSON", "enabled is true or false")
+                raise matrix_error(400, "M_BAD_JSON", "enabled is true or false")
             rule["enabled"] = body["enabled"]
 
         await self._change(caller.user, set_enabled)
@@ -181,7 +183,7 @@ class PushRules:
         def set_actions(rules: _Rules) -> None:
             rule = _one(rules, request)
             if not valid_actions(body.get("actions")):
-                raise error(400, "M_BAD_JSON", "actions must be a list of actions")
+                raise matrix_error(400, "M_BAD_JSON", "actions must be a list of actions")
             rule["actions"] = current_actions(body["actions"])
 
         await self._change(caller.user, set_actions)
@@ -231,4 +233,4 @@ def _one(rules: _Rules, request: Request) -> dict[str, Any]:
     for rule in rules.get(request.path["kind"], ()):
         if rule["rule_id"] == request.path["rule"]:
             return rule
-    raise error(404, "M_NOT_FOUND", "there is no such rule")
+    raise matrix_error(404, "M_NOT_FOUND", "there is no such rule")

@@ -11,7 +11,7 @@ from typing import Any
 from hansa import Clock, Random, Request
 
 from hansa_matrix.client_api.account.address_shares import Shares
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 
 DUMMY, PASSWORD, TOKEN = "m.login.dummy", "m.login.password", "m.login.registration_token"
 _MOST, _EACH, _FOR = 10_000, 100, 900.0
@@ -81,7 +81,7 @@ class Stages:
 
 
 def _over() -> Exception:
-    return error(400, "M_UNKNOWN", "that session is over, or was for something else")
+    return matrix_error(400, "M_UNKNOWN", "that session is over, or was for something else")
 
 
 def _asked(name: str, flow: Sequence[str], session: _Session, problem: tuple[str, str] | None) -> Exception:
@@ -92,7 +92,7 @@ def _asked(name: str, flow: Sequence[str], session: _Session, problem: tuple[str
         "params": {},
         "completed": sorted(session.proven),
     }
-    return error(401, code, why, **body)
+    return matrix_error(401, code, why, **body)
 
 
 def _path(target: str) -> str:

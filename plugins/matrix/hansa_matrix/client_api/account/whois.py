@@ -10,7 +10,7 @@ from hansa import Request
 from hansa_matrix.client_api.account.accounts import Accounts, Caller
 from hansa_matrix.client_api.account.last_seen import NEVER
 from hansa_matrix.client_api.http import Handler, Limited
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.users.devices import Devices
 
 
@@ -29,9 +29,9 @@ class Whois:
         """``GET /admin/whois/{userId}``: a device has one session, with its last request."""
         user = request.path["user"]
         if user != caller.user and not caller.admin:
-            raise error(403, "M_FORBIDDEN", "that is for administrators and for oneself")
+            raise matrix_error(403, "M_FORBIDDEN", "that is for administrators and for oneself")
         if await self._accounts.get(user) is None:
-            raise error(404, "M_NOT_FOUND", f"there is no account named {user[:255]}")
+            raise matrix_error(404, "M_NOT_FOUND", f"there is no account named {user[:255]}")
         seen = await self._accounts.last_seen.of(user)
         devices: dict[str, Any] = {}
         for device in (await self._devices.of(user)).devices:

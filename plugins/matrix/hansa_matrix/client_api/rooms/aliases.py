@@ -12,7 +12,7 @@ from hansa_matrix.client_api.http import Door, Handler, Limited, OpenHandler, te
 from hansa_matrix.client_api.rooms.local_sender import Voice
 from hansa_matrix.client_api.rooms.membership import Rooms
 from hansa_matrix.crossings import passes, require
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.rooms.directory.aliases import alias_of, aliases_of, given, taken
 
@@ -60,15 +60,15 @@ class Aliases:
         """``PUT /directory/room/{alias}``."""
         alias, room_id = request.path["alias"], text(body, "room_id")
         if not ids.is_valid_alias(alias) or ids.domain_of(alias) != self._server:
-            raise error(400, "M_INVALID_PARAM", f"an alias here is #name:{self._server}")
+            raise matrix_error(400, "M_INVALID_PARAM", f"an alias here is #name:{self._server}")
         self._voice.joined(caller.user, room_id)
         await require(self._ctx, self._published(alias, room_id, caller.user))
         if await self._ctx.store.count("room_alias", equal={"room_id": room_id}) >= MOST_OF_ROOM:
-            raise error(403, "M_FORBIDDEN", f"the room has {MOST_OF_ROOM} names already")
+            raise matrix_error(403, "M_FORBIDDEN", f"the room has {MOST_OF_ROOM} names already")
         try:
             await self._ctx.store.commit([given(alias, room_id, caller.user)])
         except Conflict as conflict:
-            raise error(409, "M_UNKNOWN", f"{alias} names a room already") from conflict
+            raise matrix_error(409, "M_UNKNOWN", f"{alias} names a room already") from conflict
         return {}
 
     async def unname(self, caller: Caller, request: Request, _body: Any) -> Any:
@@ -76,15 +76,15 @@ class Aliases:
         name = request.path["alias"]
         alias = await alias_of(self._ctx.store, name)
         if alias is None:
-            raise error(404, "M_NOT_FOUND", f"no room is called {name[:255]}")
+            raise matrix_error(404, "M_NOT_FOUND", f"no room is called {name[:255]}")
         if alias.by != caller.user and not caller.admin:
             room = self._voice.joined(caller.user, alias.room_id)
             if not await self._voice.may(caller.user, room, "m.room.canonical_alias"):
-                raise error(403, "M_FORBIDDEN", "another user has given the room that alias")
+                raise matrix_error(403, "M_FORBIDDEN", "another user has given the room that alias")
         try:
             await self._ctx.store.commit(taken(alias))
         except Conflict as conflict:
-            raise error(409, "M_UNKNOWN", f"{name} was given to another room just now") from conflict
+            raise matrix_error(409, "M_UNKNOWN", f"{name} was given to another room just now") from conflict
         return {}
 
     async def aliases(self, caller: Caller, request: Request, _body: Any) -> Any:

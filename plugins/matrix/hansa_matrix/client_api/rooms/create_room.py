@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hansa_matrix.client_api.http import text
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.room_versions import RoomVersion
@@ -26,7 +26,7 @@ def user_ids(body: Mapping[str, Any], key: str, code: str = "M_INVALID_PARAM") -
     """A list of user ids of a body, each once. Raises the error answer of anything else."""
     value = body.get(key, [])
     if not isinstance(value, list) or len(value) > _MOST_PEOPLE or not all(map(ids.is_valid_user_id, value)):
-        raise error(400, code, f"{key} must be a list of user IDs, of {_MOST_PEOPLE} at most")
+        raise matrix_error(400, code, f"{key} must be a list of user IDs, of {_MOST_PEOPLE} at most")
     return list(dict.fromkeys(value))
 
 
@@ -69,11 +69,11 @@ def founding(
     visibility = body.get("visibility", "private")
     preset = body.get("preset", "public_chat" if visibility == "public" else "private_chat")
     if not isinstance(preset, str) or preset not in _PRESETS:
-        raise error(400, "M_INVALID_PARAM", "the preset does not exist")
+        raise matrix_error(400, "M_INVALID_PARAM", "the preset does not exist")
     rule, history, guests = _PRESETS[preset]
     create = body.get("creation_content", {})
     if not isinstance(create, dict):
-        raise error(400, "M_BAD_JSON", "creation_content must be an object")
+        raise matrix_error(400, "M_BAD_JSON", "creation_content must be an object")
     create = {k: v for k, v in create.items() if k not in {"creator", "room_version"}}
     creators = user_ids(create, "additional_creators", code="M_BAD_JSON")
     levels = _levels(creator, version)
@@ -83,7 +83,7 @@ def founding(
         levels["users"] |= dict.fromkeys(invited, 100)
     override = body.get("power_level_content_override", {})
     if not isinstance(override, dict):
-        raise error(400, "M_BAD_JSON", "power_level_content_override must be an object")
+        raise matrix_error(400, "M_BAD_JSON", "power_level_content_override must be an object")
     then: list[Step] = [
         ("m.room.join_rules", "", {"join_rule": rule}),
         ("m.room.history_visibility", "", {"history_visibility": history}),
@@ -111,13 +111,13 @@ def founding(
 def _initial(body: Mapping[str, Any]) -> list[Step]:
     listed = body.get("initial_state", [])
     if not isinstance(listed, list) or len(listed) > _MOST_STATE:
-        raise error(400, "M_BAD_JSON", "initial_state must be a list of state events")
+        raise matrix_error(400, "M_BAD_JSON", "initial_state must be a list of state events")
     found: list[Step] = []
     for one in listed:
         if not isinstance(one, dict) or not isinstance(one.get("content"), dict):
-            raise error(400, "M_BAD_JSON", "each entry of initial_state must be a state event")
+            raise matrix_error(400, "M_BAD_JSON", "each entry of initial_state must be a state event")
         step = (text(one, "type"), text(one, "state_key", ""), one["content"])
         if step[0] == MEMBER:
-            raise error(400, "M_INVALID_PARAM", f"{step[0]} cannot be initial state")
+            raise matrix_error(400, "M_INVALID_PARAM", f"{step[0]} cannot be initial state")
         found.append(step)
     return found

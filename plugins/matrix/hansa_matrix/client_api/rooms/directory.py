@@ -25,8 +25,8 @@ from hansa_matrix.client_api.rooms.membership import Rooms
 from hansa_matrix.client_api.rooms.remote_rooms import Told
 from hansa_matrix.client_api.rooms.room_summary import Summaries
 from hansa_matrix.crossings import Crossings, require, said
-from hansa_matrix.errors import error
-from hansa_matrix.federation.client import Client, Refused, Unreachable
+from hansa_matrix.errors import matrix_error
+from hansa_matrix.federation.client import FederationClient, RemoteError, ServerUnreachable
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.edus import PresenceEdu
@@ -54,7 +54,7 @@ class People:
         self,
         own: Own,
         known: Known,
-        client: Client,
+        client: FederationClient,
         voice: Voice,
         spaces: Spaces,
         directory: Directory,
@@ -102,18 +102,18 @@ class People:
 
     async def _profile(self, user: str, field: str = "") -> Mapping[str, Any]:
         if not ids.is_valid_user_id(user):
-            raise error(400, "M_INVALID_PARAM", f"{user[:80]!r} is not a user ID")
+            raise matrix_error(400, "M_INVALID_PARAM", f"{user[:80]!r} is not a user ID")
         server = ids.domain_of(user)
         if server != self._own.server:
             await require(self._ctx, self._crossings.profile_query(server, user, outbound=True))
         try:
             found = await self._known.profiles.of(user, field)
-        except Refused as problem:
-            raise error(404, "M_NOT_FOUND", f"there is no {user}") from problem
-        except (Unreachable, RemoteProtocolError) as problem:
-            raise error(502, "M_UNKNOWN", str(problem)) from problem
+        except RemoteError as problem:
+            raise matrix_error(404, "M_NOT_FOUND", f"there is no {user}") from problem
+        except (ServerUnreachable, RemoteProtocolError) as problem:
+            raise matrix_error(502, "M_UNKNOWN", str(problem)) from problem
         if found is None:
-            raise error(404, "M_NOT_FOUND", f"there is no {user}")
+            raise matrix_error(404, "M_NOT_FOUND", f"there is no {user}")
         return found
 
     async def _abroad(self, request: Request, server: str) -> None:
@@ -135,17 +135,17 @@ class People:
         await self._abroad(request, ids.domain_of(request.path["user"]))
         found = await self._profile(request.path["user"], name)
         if name not in found and name not in _SHOWN_IN_ROOMS:
-            raise error(404, "M_NOT_FOUND", f"there is no {name[:80]!r} in that profile")
+            raise matrix_error(404, "M_NOT_FOUND", f"there is no {name[:80]!r} in that profile")
         return {name: found[name]} if name in found else {}
 
     async def set_field(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /profile/{userId}/{keyName}``: also in every room that the person is in."""
         user, name = own(caller, request), request.path["field"]
         if name not in body:
-            raise error(400, "M_MISSING_PARAM", f"{name[:80]!r} is missing")
+            raise matrix_error(400, "M_MISSING_PARAM", f"{name[:80]!r} is missing")
         value = body[name]
         if name in _SHOWN_IN_ROOMS and not isinstance(value, str | None):
-            raise error(400, "M_BAD_JSON", f"{name} must be a string")
+            raise matrix_error(400, "M_BAD_JSON", f"{name} must be a string")
         await self._set(user, name, value or None if name in _SHOWN_IN_ROOMS else value)
         return {}
 
@@ -162,7 +162,7 @@ class People:
         except LocalProtocolError as problem:
             large = "at most" in str(problem)
             code = "M_PROFILE_TOO_LARGE" if large else "M_KEY_TOO_LARGE"
-            raise error(400, code, str(problem)) from problem
+            raise matrix_error(400, code, str(problem)) from problem
         if name not in _SHOWN_IN_ROOMS:
             return
         for stay in list(self._own.attendance.stays(user).values()):
@@ -188,16 +188,16 @@ class People:
             stay = self._own.attendance.stay((await self._caller(request)).user, room_id)
             if stay is not None and stay.membership == "join":
                 return {"visibility": _VISIBILITIES[1]}
-        raise error(404, "M_NOT_FOUND", "there is no such room in the public list")
+        raise matrix_error(404, "M_NOT_FOUND", "there is no such room in the public list")
 
     async def list(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /directory/list/room/{roomId}``, by who may say what a room is called."""
         wanted = body.get("visibility", "public")
         if wanted not in _VISIBILITIES:
-            raise error(400, "M_INVALID_PARAM", "visibility must be public or private")
+            raise matrix_error(400, "M_INVALID_PARAM", "visibility must be public or private")
         room = self._voice.joined(caller.user, request.path["room"])
         if not caller.admin and not await self._voice.may(caller.user, room, "m.room.canonical_alias"):
-            raise error(403, "M_FORBIDDEN", "you need permission to send m.room.canonical_alias")
+            raise matrix_error(403, "M_FORBIDDEN", "you need permission to send m.room.canonical_alias")
         if wanted == "public":
             await self._may_publish(caller.user, room.room_id)
         await self._directory.publish(room.room_id, listed=wanted == "public", by=caller.user)
@@ -236,15 +236,15 @@ class People:
         if not server or server == self._own.server:
             return await self._spaces.listed(body)
         if not ids.is_valid_server_name(server):
-            raise error(400, "M_INVALID_PARAM", f"{server[:80]!r} is not a server name")
+            raise matrix_error(400, "M_INVALID_PARAM", f"{server[:80]!r} is not a server name")
         await require(self._ctx, self._crossings.directory_query(server, "", outbound=True))
         try:
             answer = await self._client.request(
                 "POST", server, "/_matrix/federation/v1/publicRooms", dict(body), seconds=10.0
             )
             return await self._told.listed(server, answer)
-        except (Unreachable, RemoteProtocolError) as problem:
-            raise error(502, "M_UNKNOWN", str(problem)) from problem
+        except (ServerUnreachable, RemoteProtocolError) as problem:
+            raise matrix_error(502, "M_UNKNOWN", str(problem)) from problem
 
     async def hierarchy(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /hierarchy``: a space, what is in it, and in that, depth first."""
@@ -264,7 +264,7 @@ class People:
             one = await self._summaries.of(caller.user, room_id, [] if late else via, suggested=suggested)
             if one is None:
                 if room_id == root:
-                    raise error(403, "M_FORBIDDEN", "the space does not exist, or you may not see it")
+                    raise matrix_error(403, "M_FORBIDDEN", "the space does not exist, or you may not see it")
                 continue
             found.append(one)
             if one.get("room_type") == SPACE and depth < deep:
@@ -285,7 +285,7 @@ class People:
         room_id, servers = await self._entering.found(address, via)
         one = await self._summaries.of(caller.user, room_id, servers, suggested=False)
         if one is None:
-            raise error(404, "M_NOT_FOUND", "the room does not exist, or you may not see it")
+            raise matrix_error(404, "M_NOT_FOUND", "the room does not exist, or you may not see it")
         stay = self._own.attendance.stay(caller.user, room_id)
         one.pop("children_state", None)
         return {**one, "membership": stay.membership if stay is not None else "leave"}
@@ -294,7 +294,7 @@ class People:
         """``GET /presence/{userId}/status``."""
         user = request.path["user"]
         if user != caller.user and not self._own.attendance.together(caller.user, user):
-            raise error(
+            raise matrix_error(
                 403, "M_FORBIDDEN", "you can only see the presence of users who share a room with you"
             )
         known = self._known.presences.of(user)
@@ -308,7 +308,9 @@ class People:
         own(caller, request)
         state, message = body.get("presence"), body.get("status_msg")
         if state not in _STATES or not isinstance(message, str | None) or len(message or "") > 1000:
-            raise error(400, "M_BAD_JSON", f"presence is {', '.join(_STATES)}, and status_msg short text")
+            raise matrix_error(
+                400, "M_BAD_JSON", f"presence is {', '.join(_STATES)}, and status_msg short text"
+            )
         one = PresenceEdu(user=caller.user, presence=state, active=state == "online", status=message or "")
         await self._known.presences.permit(one)
         await self._known.presences.tell(one)
@@ -340,7 +342,7 @@ def _start(token: str, deep: int, *, suggested: bool) -> int:
         return 0
     match = _TOKEN.fullmatch(token)
     if match is None or match.groups()[1:] != (str(deep), str(int(suggested))):
-        raise error(
+        raise matrix_error(
             400, "M_INVALID_PARAM", "this token is not valid for these values of max_depth and suggested_only"
         )
     return min(int(match[1]), _MOST_SPACES)

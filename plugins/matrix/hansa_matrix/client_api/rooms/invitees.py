@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hansa import LocalProtocolError, NetworkContext
 
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.ghosts import people_behind
 from hansa_matrix.rooms.native_events import Own
 
@@ -23,7 +23,7 @@ class Invitees:
         local, _, server = user[1:].partition(":")
         prefix = self._ctx.config.ghost_prefix
         if await self._own.nobody(user):
-            raise error(404, "M_NOT_FOUND", f"there is no {user}")
+            raise matrix_error(404, "M_NOT_FOUND", f"there is no {user}")
         if (
             server != self._own.server
             or not local.startswith(prefix)
@@ -40,4 +40,4 @@ class Invitees:
             except LocalProtocolError:  # somebody else has that ghost
                 continue
             return
-        raise error(404, "M_NOT_FOUND", f"there is no {user}")
+        raise matrix_error(404, "M_NOT_FOUND", f"there is no {user}")

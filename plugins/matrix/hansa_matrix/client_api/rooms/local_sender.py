@@ -12,8 +12,8 @@ from hansa import Member, NativeId, Submission
 from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.http import refused
 from hansa_matrix.client_api.rooms.invitees import Invitees
-from hansa_matrix.conversion import OwnDraft, meaning
-from hansa_matrix.errors import error
+from hansa_matrix.conversion import EventDraft, content_from_event
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.transaction_ids import Handle
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.levels import PowerLevels
@@ -38,7 +38,7 @@ class Voice:
         """A room that this server is in. Raises the error answer of one that it is not in."""
         room = self._room_of(room_id)
         if room is None or not room.resident:
-            raise error(403, "M_FORBIDDEN", "this server is not in that room")
+            raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
         return room
 
     def joined(self, user: str, room_id: str) -> MatrixRoom:
@@ -46,10 +46,10 @@ class Voice:
         room = self.room(room_id)
         stay = self._own.attendance.stay(user, room_id)
         if stay is None or stay.membership != "join":
-            raise error(403, "M_FORBIDDEN", f"{user} is not in that room")
+            raise matrix_error(403, "M_FORBIDDEN", f"{user} is not in that room")
         return room
 
-    async def send(self, caller: Caller, room_id: str, draft: OwnDraft, txn: str) -> str:
+    async def send(self, caller: Caller, room_id: str, draft: EventDraft, txn: str) -> str:
         """As ``say``; the same transaction id of the same device again is the same event."""
         origin = self.origin(caller, room_id, draft[0], txn)
         return await self.say(
@@ -65,7 +65,7 @@ class Voice:
         self,
         user: str,
         room_id: str,
-        draft: OwnDraft,
+        draft: EventDraft,
         origin: str = "",
         handle: Handle | None = None,
         *,
@@ -80,7 +80,7 @@ class Voice:
             or not ids.fits_255_bytes(type_)
             or (state_key is not None and not ids.fits_255_bytes(state_key))
         ):
-            raise error(
+            raise matrix_error(
                 400, "M_INVALID_PARAM", f"a type and a state key must have at most {ids.MAX_BYTES} bytes"
             )
         self.room(room_id)
@@ -90,9 +90,9 @@ class Voice:
                 await self.invitees.require(str(state_key))
             content = self._member_content(user, room_id, str(state_key), content)
             draft = (type_, state_key, content)
-        what = await meaning(draft, self._own.views.home_of)
+        what = await content_from_event(draft, self._own.views.home_of)
         if isinstance(what, Member) and not ids.is_valid_user_id(state_key):
-            raise error(400, "M_INVALID_PARAM", f"{str(state_key)[:80]!r} is not a user ID")
+            raise matrix_error(400, "M_INVALID_PARAM", f"{str(state_key)[:80]!r} is not a user ID")
         inbound = Submission(
             origin=NativeId(self._ctx.id, origin or f"own-{self._ctx.random.bytes(12).hex()}"),
             room=NativeId(self._ctx.id, room_id),
@@ -106,7 +106,7 @@ class Voice:
         if outcome.refusal is not None:
             raise refused(outcome.refusal)
         if outcome.event is None:
-            raise error(403, "M_FORBIDDEN", "the event is hidden by a policy")
+            raise matrix_error(403, "M_FORBIDDEN", "the event is hidden by a policy")
         return outcome.native_id or await self._ctx.native_id(outcome.event) or ""
 
     def _member_content(

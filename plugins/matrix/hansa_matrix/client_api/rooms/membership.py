@@ -23,8 +23,8 @@ from hansa_matrix.client_api.rooms.create_room import founding, user_ids
 from hansa_matrix.client_api.rooms.local_sender import Voice
 from hansa_matrix.client_api.rooms.state_rules import check_state
 from hansa_matrix.client_api.rooms.third_party_invites import refuse_address, require_no_addresses
-from hansa_matrix.errors import error
-from hansa_matrix.federation.client import Refused
+from hansa_matrix.errors import matrix_error
+from hansa_matrix.federation.client import RemoteError
 from hansa_matrix.local.client_stream import told
 from hansa_matrix.local.memberships import Stay, stay_of
 from hansa_matrix.proto import ids
@@ -115,15 +115,15 @@ class Rooms:
         """``POST /createRoom``."""
         wanted = body.get("room_version", self._ctx.config.room_version)
         if not isinstance(wanted, str):
-            raise error(400, "M_BAD_JSON", "room_version must be a string")
+            raise matrix_error(400, "M_BAD_JSON", "room_version must be a string")
         version = VERSIONS.get(wanted)
         if version is None:
-            raise error(400, "M_UNSUPPORTED_ROOM_VERSION", "the room version is not supported")
+            raise matrix_error(400, "M_UNSUPPORTED_ROOM_VERSION", "the room version is not supported")
         check_values(body)
         require_no_addresses(body)
         alias = self._alias_of(body)
         if alias and await self._entrance.alias(alias) is not None:
-            raise error(400, "M_ROOM_IN_USE", f"{alias} names another room")
+            raise matrix_error(400, "M_ROOM_IN_USE", f"{alias} names another room")
         direct = {"is_direct": True} if body.get("is_direct") is True else {}
         wanted_in = user_ids(body, "invite")
         await asyncio.gather(*(self._voice.invitees.require(user) for user in wanted_in))
@@ -142,9 +142,9 @@ class Rooms:
         except InternalError:
             raise
         except LocalProtocolError as problem:
-            raise error(400, "M_INVALID_ROOM_STATE", str(problem)) from problem
+            raise matrix_error(400, "M_INVALID_ROOM_STATE", str(problem)) from problem
         except Conflict as conflict:
-            raise error(400, "M_ROOM_IN_USE", f"{alias} names another room") from conflict
+            raise matrix_error(400, "M_ROOM_IN_USE", f"{alias} names another room") from conflict
         opened = await self._entrance.opened(room)
         await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
         missed = await self._invite(caller, room.room_id, invited)
@@ -172,7 +172,7 @@ class Rooms:
             return ""
         alias = f"#{local}:{self._own.server}"
         if not isinstance(local, str) or ":" in local or not ids.is_valid_alias(alias):
-            raise error(400, "M_INVALID_PARAM", "room_alias_name is not a valid localpart")
+            raise matrix_error(400, "M_INVALID_PARAM", "room_alias_name is not a valid localpart")
         return alias
 
     async def join(self, caller: Caller, request: Request, body: Any) -> Any:
@@ -188,21 +188,21 @@ class Rooms:
                 servers = [s for s in via if ids.is_valid_server_name(s)]
                 return room_id, list(dict.fromkeys([*servers, *more]))[:20]
             if not ids.is_valid_alias(address):
-                raise error(400, "M_INVALID_PARAM", f"{address[:80]!r} is not a room ID or alias")
+                raise matrix_error(400, "M_INVALID_PARAM", f"{address[:80]!r} is not a room ID or alias")
             if ids.domain_of(address) != self._own.server:
                 return await self._membership.resolve(address)
         except CannotOpenRoom as problem:
             raise refused(problem.refusal) from problem
         known = await self._entrance.alias(address)
         if known is None:
-            raise error(404, "M_NOT_FOUND", f"no room is called {address}")
+            raise matrix_error(404, "M_NOT_FOUND", f"no room is called {address}")
         return known, []
 
     async def enter(self, user: str, address: str, via: Sequence[str], more: Mapping[str, Any]) -> str:
         """Bring somebody into a room; its id."""
         room_id, servers = await self.found(address, via)
         if self._entrance.blocked(room_id):
-            raise error(403, "M_FORBIDDEN", "this server is not in that room")
+            raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
         stay = self._own.attendance.stay(user, room_id)
         if stay is not None and stay.membership == "join":
             return room_id
@@ -289,14 +289,14 @@ class Rooms:
         more = reason(body)
         stay = self._own.attendance.stay(caller.user, request.path["room"])
         if stay is None:
-            raise error(404, "M_NOT_FOUND", "unknown room")
+            raise matrix_error(404, "M_NOT_FOUND", "unknown room")
         await self._leave(caller.user, stay, more)
         return {}
 
     async def _leave(self, user: str, stay: Stay, more: Mapping[str, Any]) -> None:
         room_id = stay.room_id
         if stay.membership == "ban":  # no event could say so, and a client would take the room for left
-            raise error(403, "M_FORBIDDEN", f"{user} is banned from that room")
+            raise matrix_error(403, "M_FORBIDDEN", f"{user} is banned from that room")
         if stay.membership == "leave":
             return
         room = self._rooms.get(room_id)
@@ -327,7 +327,7 @@ class Rooms:
         """``POST /rooms/{roomId}/forget``."""
         stay = self._own.attendance.stay(caller.user, request.path["room"])
         if stay is not None and stay.membership not in {"leave", "ban"}:
-            raise error(400, "M_UNKNOWN", "leave the room first")
+            raise matrix_error(400, "M_UNKNOWN", "leave the room first")
         await self._own.attendance.forget(caller.user, request.path["room"])
         return {}
 
@@ -348,7 +348,7 @@ class Rooms:
         room = self._voice.joined(caller.user, room_id)
         member = await self._voice.state_event(room, MEMBER, user)
         if member is None or member.membership not in {"join", "invite", "knock"}:
-            raise error(403, "M_FORBIDDEN", f"{user[:255]} is not in that room")
+            raise matrix_error(403, "M_FORBIDDEN", f"{user[:255]} is not in that room")
         return await self._out(caller, room_id, user, "leave", body)
 
     async def ban(self, caller: Caller, request: Request, body: Any) -> Any:
@@ -362,7 +362,7 @@ class Rooms:
         room = self._voice.joined(caller.user, room_id)
         member = await self._voice.state_event(room, MEMBER, user)
         if member is None or member.membership != "ban":
-            raise error(403, "M_FORBIDDEN", f"{user[:255]} is not banned from that room")
+            raise matrix_error(403, "M_FORBIDDEN", f"{user[:255]} is not banned from that room")
         return await self._out(caller, room_id, user, "leave", body)
 
     async def _out(
@@ -383,9 +383,9 @@ def passed_on(problem: CannotOpenRoom) -> RemoteProtocolError:
     client, and never one by which the client would think that its own token, or this endpoint, is bad.
     """
     cause = problem.__cause__
-    if isinstance(cause, Refused) and cause.hint in {400, 403, 404} and cause.code in _PASSED_ON:
+    if isinstance(cause, RemoteError) and cause.hint in {400, 403, 404} and cause.code in _PASSED_ON:
         more = {"room_version": cause.room_version} if cause.room_version else {}
-        return error(cause.hint, cause.code, problem.refusal.text, **more)
+        return matrix_error(cause.hint, cause.code, problem.refusal.text, **more)
     return refused(problem.refusal)
 
 

@@ -9,7 +9,7 @@ from hansa import Membership, NativeId, NetworkContext, Request
 
 from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.http import Handler, Limited
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto import ids
 
@@ -32,11 +32,11 @@ class MutualRooms:
         """``GET /mutual_rooms``. A token is the last room of the page before."""
         user, after = request.first("user_id"), request.first("from")
         if not user:
-            raise error(400, "M_MISSING_PARAM", "user_id is missing")
+            raise matrix_error(400, "M_MISSING_PARAM", "user_id is missing")
         if not ids.is_valid_user_id(user) or user == caller.user:
-            raise error(400, "M_INVALID_PARAM", "user_id must be your own")
+            raise matrix_error(400, "M_INVALID_PARAM", "user_id must be your own")
         if after and not ids.is_valid_room_id(after):
-            raise error(400, "M_INVALID_PARAM", "this token was not issued by this server")
+            raise matrix_error(400, "M_INVALID_PARAM", "this token was not issued by this server")
         who = NativeId(self._ctx.id, user)
         rooms = [r for r, stay in self._attendance.stays(caller.user).items() if stay.membership == "join"]
         views = ((room_id, self._ctx.view(room_id)) for room_id in sorted(rooms))

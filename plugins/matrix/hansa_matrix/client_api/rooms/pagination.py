@@ -19,7 +19,7 @@ from hansa import LocalProtocolError, LruCache, NetworkContext, RemoteProtocolEr
 
 from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.client_api.rooms.stream_gaps import Absence, Absences, since_return
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.client_stream import News
 from hansa_matrix.rooms.event_store import Stored, is_live, is_shown
 from hansa_matrix.rooms.room import MAX_COUNT, MatrixRoom
@@ -61,7 +61,7 @@ def place_of(token: str) -> Place:
     """A token of ours. Raises the error answer of what is none."""
     match = _TOKEN.fullmatch(token)
     if match is None:
-        raise error(400, "M_INVALID_PARAM", "this token was not issued by this server")
+        raise matrix_error(400, "M_INVALID_PARAM", "this token was not issued by this server")
     if match["s"]:
         return Place(position=int(match["position"]))
     depth = min(int(match["depth"]), MAX_COUNT)

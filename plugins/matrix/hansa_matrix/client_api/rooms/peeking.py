@@ -15,7 +15,7 @@ from hansa_matrix.client_api.account.accounts import Accounts, Caller
 from hansa_matrix.client_api.http import Handler, Limited, number
 from hansa_matrix.client_api.rooms.client_events import Shapes
 from hansa_matrix.client_api.rooms.pagination import Place, Timeline, place_of
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.client_stream import News
 from hansa_matrix.rooms.access.user_visibility import Visibility, without
 from hansa_matrix.rooms.room import MatrixRoom
@@ -55,7 +55,7 @@ class Peeking:
         """``GET /events`` of one room: at once where there is news, else when there is some or time is up."""
         room_id = request.first("room_id")
         if not room_id:
-            raise error(
+            raise matrix_error(
                 400, "M_MISSING_PARAM", "room_id is missing: the news of all rooms are those of /sync"
             )
         token = request.first("from")
@@ -78,4 +78,4 @@ class Peeking:
                 except TimeoutError:
                     continue
             if not await self._accounts.holds(caller):
-                raise error(401, "M_UNKNOWN_TOKEN", "the device was logged out", soft_logout=False)
+                raise matrix_error(401, "M_UNKNOWN_TOKEN", "the device was logged out", soft_logout=False)

@@ -16,7 +16,7 @@ from hansa_matrix.client_api.rooms.pagination import Asks, Place, Timeline, plac
 from hansa_matrix.client_api.rooms.peeking import Peeking
 from hansa_matrix.client_api.rooms.relations import Relating
 from hansa_matrix.client_api.sync.filters import EventFilter
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.memberships import Attendance, Stay
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu, StateKey
@@ -88,7 +88,7 @@ class Reading:
                 return room
             if await self._visibility.peeks(room):
                 return room
-        raise error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")
+        raise matrix_error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")
 
     async def _present(self, caller: Caller, room: MatrixRoom) -> Mapping[StateKey, str]:
         """The state as somebody may know it: of now, or of when they left."""
@@ -98,7 +98,7 @@ class Reading:
             if left is None or not await self._visibility.was_in(room, left):
                 if await self._visibility.peeks(room):
                     return await room.state()
-                raise error(403, "M_FORBIDDEN", f"{caller.user} was never in that room")
+                raise matrix_error(403, "M_FORBIDDEN", f"{caller.user} was never in that room")
             return await room.groups.load(left.after)
         return await room.state()
 
@@ -110,7 +110,7 @@ class Reading:
             seen = await self._visibility.of(caller.user, room, [found])
             if seen:
                 return room, found
-        raise error(404, "M_NOT_FOUND", "the event does not exist, or you may not see it")
+        raise matrix_error(404, "M_NOT_FOUND", "the event does not exist, or you may not see it")
 
     async def _heard(self, caller: Caller, request: Request) -> tuple[MatrixRoom, Stored]:
         """The event of a path that somebody may see, and not of whom they ignore. Raises the error answer of
@@ -118,7 +118,7 @@ class Reading:
         """
         room, found = await self._one(caller, request.path["room"], request.path["event"])
         if not without([found], await self._data.ignored(caller.user)):
-            raise error(404, "M_NOT_FOUND", "you ignore the sender of this event")
+            raise matrix_error(404, "M_NOT_FOUND", "you ignore the sender of this event")
         return room, found
 
     async def preview(self, caller: Caller, request: Request, _body: Any) -> Any:
@@ -173,7 +173,7 @@ class Reading:
         room = await self._readable(caller, request.path["room"])
         direction = request.first("dir", "b")
         if direction not in {"b", "f"}:
-            raise error(400, "M_INVALID_PARAM", "dir is b or f")
+            raise matrix_error(400, "M_INVALID_PARAM", "dir is b or f")
         most = number(request, "limit", _DEFAULT, _MOST)
         wanted = EventFilter.read(request.first("filter"))
         if request.first("from"):
@@ -280,7 +280,7 @@ class Reading:
         key = (request.path["type"], request.path.get("key", ""))
         event = (await room.shown_of(await self._present(caller, room), [key])).get(key)
         if event is None:
-            raise error(404, "M_NOT_FOUND", "there is no such state")
+            raise matrix_error(404, "M_NOT_FOUND", "there is no such state")
         if request.first("format", "content") != "event":
             return event.content
         stored = (await room.events.load([event.event_id], room.version))[event.event_id]
@@ -293,7 +293,7 @@ class Reading:
         state = await self._present(caller, room)
         kept, left = request.first("membership"), request.first("not_membership")
         if not {kept, left} <= _MEMBERSHIPS:
-            raise error(400, "M_INVALID_PARAM", "a membership is join, invite, knock, leave or ban")
+            raise matrix_error(400, "M_INVALID_PARAM", "a membership is join, invite, knock, leave or ban")
         if request.first("at"):
             state = await self._then(caller, room, place_of(request.first("at")), state)
         members = await room.places_of(state, [key for key in state if key[0] == MEMBER])
@@ -321,7 +321,7 @@ class Reading:
         stay = self._attendance.stay(caller.user, room.room_id)
         if stay is not None and stay.membership != "join":
             return present
-        raise error(403, "M_FORBIDDEN", "who was in the room then is not for you to know")
+        raise matrix_error(403, "M_FORBIDDEN", "who was in the room then is not for you to know")
 
     async def joined_members(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /joined_members``."""
@@ -330,7 +330,7 @@ class Reading:
             self._attendance.stay(caller.user, request.path["room"]),
         )
         if room is None or stay is None or stay.membership != "join":
-            raise error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")
+            raise matrix_error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")
         state = await room.state()
         members = await room.shown_of(state, [key for key in state if key[0] == MEMBER])
         return {

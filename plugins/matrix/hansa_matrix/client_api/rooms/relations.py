@@ -20,7 +20,7 @@ from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.http import Handler, Limited, number
 from hansa_matrix.client_api.rooms.client_events import Shapes
 from hansa_matrix.client_api.rooms.pagination import Place, Timeline, place_of
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.rooms.access.user_visibility import Visibility, without
 from hansa_matrix.rooms.event_store import Stored
@@ -97,7 +97,7 @@ class Relating:
         most, recurse = max(1, number(request, "limit", _DEFAULT, _MOST)), request.first("recurse", "false")
         way, type_ = request.first("dir", "b"), request.path.get("type")
         if way not in {"b", "f"} or recurse not in {"true", "false"}:
-            raise error(400, "M_INVALID_PARAM", "dir is b or f, and recurse true or false")
+            raise matrix_error(400, "M_INVALID_PARAM", "dir is b or f, and recurse true or false")
         newest_first = way == "b"
         start, end = _edge(request.first("from") or request.first("since")), _edge(request.first("to"))
         event_id, kind = found.pdu.event_id, request.path.get("kind")
@@ -219,7 +219,7 @@ class Relating:
         most = max(1, number(request, "limit", _DEFAULT, _MOST))
         include = request.first("include", "all")
         if include not in {"all", "participated"}:
-            raise error(400, "M_INVALID_PARAM", "include is all or participated")
+            raise matrix_error(400, "M_INVALID_PARAM", "include is all or participated")
         ignored = await self._data.ignored(caller.user)
         token = request.first("from")
         place: Place | None = place_of(token) if token else Place(position=2**53)

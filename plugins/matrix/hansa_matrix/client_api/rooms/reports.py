@@ -11,7 +11,7 @@ from hansa import Append, Delete, NetworkContext, Request, Value
 from hansa_matrix.bounds.bounded_rows import oldest_over
 from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.http import text
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto import ids
 
@@ -49,7 +49,7 @@ class Reports:
 
     def _known(self, caller: Caller, room_id: str) -> None:
         if self._attendance.stay(caller.user, room_id) is None:
-            raise error(404, "M_NOT_FOUND", "unknown room")
+            raise matrix_error(404, "M_NOT_FOUND", "unknown room")
 
     async def room(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/report``."""
@@ -60,11 +60,11 @@ class Reports:
         """``POST /rooms/{roomId}/report/{eventId}``."""
         self._known(caller, request.path["room"])
         if not ids.is_valid_event_id(request.path["event"]):
-            raise error(400, "M_INVALID_PARAM", "this is not an event ID")
+            raise matrix_error(400, "M_INVALID_PARAM", "this is not an event ID")
         return await self._keep(caller, body, room=request.path["room"], event=request.path["event"])
 
     async def user(self, caller: Caller, request: Request, body: Any) -> Any:
         """``POST /users/{userId}/report``."""
         if not ids.is_valid_user_id(request.path["user"]):
-            raise error(400, "M_INVALID_PARAM", "this is not a user ID")
+            raise matrix_error(400, "M_INVALID_PARAM", "this is not a user ID")
         return await self._keep(caller, body, user=request.path["user"])

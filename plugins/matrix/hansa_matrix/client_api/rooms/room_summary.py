@@ -13,7 +13,7 @@ from hansa import RemoteProtocolError
 from hansa_matrix.client_api.rooms.local_sender import Voice
 from hansa_matrix.client_api.rooms.remote_rooms import Told
 from hansa_matrix.crossings import Crossings, passes
-from hansa_matrix.federation.client import Client, Unreachable
+from hansa_matrix.federation.client import FederationClient, ServerUnreachable
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.state_content import allowed_rooms, join_rule
 from hansa_matrix.rooms.access.user_visibility import Visibility
@@ -52,7 +52,7 @@ class Summaries:
     def __init__(  # noqa: PLR0917  # what a summary is made of
         self,
         own: Own,
-        client: Client,
+        client: FederationClient,
         voice: Voice,
         spaces: Spaces,
         visibility: Visibility,
@@ -94,7 +94,7 @@ class Summaries:
             return None
         try:
             answer = await self._client.request("GET", server, f"{target}?{query}", seconds=10.0)
-        except (Unreachable, RemoteProtocolError):
+        except (ServerUnreachable, RemoteProtocolError):
             return None
         shown = answer.get("room") if isinstance(answer, dict) else None
         if not isinstance(shown, dict) or shown.get("room_id") != room_id:

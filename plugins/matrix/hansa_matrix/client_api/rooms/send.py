@@ -17,7 +17,7 @@ from hansa_matrix.client_api.rooms.membership import Rooms
 from hansa_matrix.client_api.rooms.state_rules import check_state
 from hansa_matrix.client_api.rooms.threads import belongs
 from hansa_matrix.client_api.sync.unread_counts import Unread
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE, MEMBER
 from hansa_matrix.proto.edus import ReceiptEdu
@@ -72,7 +72,7 @@ class Speaking:
         if await annotates_again(self._ctx.store, room, caller.user, draft):
             repeat = self._voice.origin(caller, room_id, type_, request.path["txn"])
             if await self._ctx.event_by(repeat) is None:
-                raise error(400, "M_DUPLICATE_ANNOTATION", "you have sent the same annotation already")
+                raise matrix_error(400, "M_DUPLICATE_ANNOTATION", "you have sent the same annotation already")
         return {"event_id": await self._voice.send(caller, room_id, draft, request.path["txn"])}
 
     async def redact(self, caller: Caller, request: Request, body: Any) -> Any:
@@ -89,14 +89,16 @@ class Speaking:
         other servers would not ask for.
         """
         if not ids.is_valid_event_id(target):
-            raise error(400, "M_INVALID_PARAM", f"{str(target)[:80]!r} is not an event ID")
+            raise matrix_error(400, "M_INVALID_PARAM", f"{str(target)[:80]!r} is not an event ID")
         found = (await room.events.load([str(target)], room.version)).get(str(target))
         if found is None or found.pdu.room_id != room.room_id:
-            raise error(404, "M_NOT_FOUND", "there is no such event")
+            raise matrix_error(404, "M_NOT_FOUND", "there is no such event")
         if found.pdu.type in _NEVER_REDACTED:
-            raise error(403, "M_FORBIDDEN", f"a room whose {found.pdu.type} has no content would be useless")
+            raise matrix_error(
+                403, "M_FORBIDDEN", f"a room whose {found.pdu.type} has no content would be useless"
+            )
         if found.pdu.sender != user and not await self._voice.may_redact(user, room):
-            raise error(403, "M_FORBIDDEN", "you need permission to redact the events of others")
+            raise matrix_error(403, "M_FORBIDDEN", "you need permission to redact the events of others")
 
     async def state(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /state/{eventType}/{stateKey}``."""
@@ -127,10 +129,10 @@ class Speaking:
     async def typing(self, caller: Caller, request: Request, body: Any) -> Any:
         """``PUT /typing/{userId}``."""
         if request.path["user"] != caller.user:
-            raise error(403, "M_FORBIDDEN", "you can only set your own typing status")
+            raise matrix_error(403, "M_FORBIDDEN", "you can only set your own typing status")
         on, timeout = body.get("typing"), body.get("timeout", 30_000)
         if not isinstance(on, bool) or type(timeout) is not int or timeout < 0:
-            raise error(
+            raise matrix_error(
                 400, "M_BAD_JSON", "typing must be true or false, and timeout a number of milliseconds"
             )
         room = self._voice.joined(caller.user, request.path["room"])
@@ -141,13 +143,13 @@ class Speaking:
         """``POST /receipt/{receiptType}/{eventId}``."""
         kind, thread = request.path["kind"], body.get("thread_id", "")
         if kind not in _MARKS:
-            raise error(400, "M_INVALID_PARAM", "the receipt type is not supported")
+            raise matrix_error(400, "M_INVALID_PARAM", "the receipt type is not supported")
         if not isinstance(thread, str) or (
             "thread_id" in body and (not thread or not ids.fits_255_bytes(thread))
         ):
-            raise error(400, "M_INVALID_PARAM", "thread_id must be main or an event ID")
+            raise matrix_error(400, "M_INVALID_PARAM", "thread_id must be main or an event ID")
         if thread and kind == "m.fully_read":
-            raise error(400, "M_INVALID_PARAM", "m.fully_read cannot be set for a thread")
+            raise matrix_error(400, "M_INVALID_PARAM", "m.fully_read cannot be set for a thread")
         await self._read(caller, request.path["room"], {kind: request.path["event"]}, thread)
         return {}
 
@@ -160,14 +162,14 @@ class Speaking:
     async def _read(self, caller: Caller, room_id: str, marks: Mapping[str, str], thread: str) -> None:
         room = self._voice.joined(caller.user, room_id)
         if not all(map(ids.is_valid_event_id, marks.values())):
-            raise error(400, "M_INVALID_PARAM", "this is not an event ID")
+            raise matrix_error(400, "M_INVALID_PARAM", "this is not an event ID")
         for kind, event_id in marks.items():
             if kind == "m.fully_read":
                 await self._data.put(caller.user, room_id, FULLY_READ, {"event_id": event_id})
                 continue
             event = (await room.events.load([event_id], room.version)).get(event_id) if thread else None
             if event is not None and not await belongs(room, event, thread):
-                raise error(400, "M_INVALID_PARAM", "that event is not in the thread")
+                raise matrix_error(400, "M_INVALID_PARAM", "that event is not in the thread")
             kept = PRIVATE + thread if kind == "m.read.private" else thread
             if await self._unread.is_behind(caller.user, room_id, kept, event_id):
                 continue  # another device of theirs has read on

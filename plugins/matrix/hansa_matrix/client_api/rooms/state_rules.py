@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE
 from hansa_matrix.proto.canonical_json import check_values
@@ -31,26 +31,28 @@ async def check_state(
     """
     type_, key, content = step
     if not type_ or not ids.fits_255_bytes(type_) or not ids.fits_255_bytes(key):
-        raise error(400, "M_INVALID_PARAM", f"a type and a state key must have at most {ids.MAX_BYTES} bytes")
+        raise matrix_error(
+            400, "M_INVALID_PARAM", f"a type and a state key must have at most {ids.MAX_BYTES} bytes"
+        )
     if type_ == CREATE:
-        raise error(400, "M_INVALID_PARAM", "a room is created once")
+        raise matrix_error(400, "M_INVALID_PARAM", "a room is created once")
     check_values(content)
     if (type_, key) == ACL_KEY:
         acl = parse_acl(content)
         if acl is not None and not acl.allows(server):
-            raise error(400, "M_BAD_JSON", f"this server ACL would bar {server} itself")
+            raise matrix_error(400, "M_BAD_JSON", f"this server ACL would bar {server} itself")
     if type_ == CANONICAL_ALIAS:
         more = content.get("alt_aliases", [])
         if not isinstance(more, list) or len(more) > _MOST_NAMES:
-            raise error(400, "M_BAD_JSON", f"alt_aliases is a list of {_MOST_NAMES} aliases at most")
+            raise matrix_error(400, "M_BAD_JSON", f"alt_aliases is a list of {_MOST_NAMES} aliases at most")
         known = _names(present or {})
         for one in [content.get("alias"), *more]:
             if one is None or one == "":
                 continue
             if not ids.is_valid_alias(one):
-                raise error(400, "M_INVALID_PARAM", f"{str(one)[:80]!r} is not an alias")
+                raise matrix_error(400, "M_INVALID_PARAM", f"{str(one)[:80]!r} is not an alias")
             if one not in known and not await leads_here(one):
-                raise error(400, "M_BAD_ALIAS", f"{one} does not name this room")
+                raise matrix_error(400, "M_BAD_ALIAS", f"{one} does not name this room")
 
 
 def _names(content: Mapping[str, Any]) -> frozenset[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hansa_matrix.client_api.http import text
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 
 _NEEDED = ("medium", "address", "id_server", "id_access_token")
 
@@ -18,7 +18,7 @@ def require_no_addresses(body: Mapping[str, Any]) -> None:
     """``invite_3pid`` of a new room. Raises the error answer of one that invites anybody by an address."""
     listed = body.get("invite_3pid", [])
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-        raise error(400, "M_BAD_JSON", "invite_3pid must be a list of objects")
+        raise matrix_error(400, "M_BAD_JSON", "invite_3pid must be a list of objects")
     for one in listed:
         refuse_address(one)
 
@@ -28,4 +28,6 @@ def refuse_address(given: Mapping[str, Any]) -> None:
     for name in _NEEDED:
         text(given, name)
     # COMPAT: the code that clients are given elsewhere by servers that invite nobody by an address.
-    raise error(403, "M_THREEPID_DENIED", "this server asks no identity server, so it invites user ids alone")
+    raise matrix_error(
+        403, "M_THREEPID_DENIED", "this server asks no identity server, so it invites user ids alone"
+    )

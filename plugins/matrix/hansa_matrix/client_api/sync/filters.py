@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import orjson
 from hansa import Glob
 
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.push_rules import path_of
 from hansa_matrix.proto.state_content import word
@@ -246,7 +246,7 @@ def in_body(read: Callable[[Mapping[str, Any]], T], value: Mapping[str, Any]) ->
     try:
         return read(value)
     except NoFilter as problem:
-        raise error(400, "M_BAD_JSON", str(problem)) from problem
+        raise matrix_error(400, "M_BAD_JSON", str(problem)) from problem
 
 
 def in_query(read: Callable[[Mapping[str, Any]], T], text: str) -> T:
@@ -254,10 +254,10 @@ def in_query(read: Callable[[Mapping[str, Any]], T], text: str) -> T:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as problem:
-        raise error(400, "M_INVALID_PARAM", "the filter must be JSON") from problem
+        raise matrix_error(400, "M_INVALID_PARAM", "the filter must be JSON") from problem
     if not isinstance(value, dict):
-        raise error(400, "M_INVALID_PARAM", "the filter must be an object")
+        raise matrix_error(400, "M_INVALID_PARAM", "the filter must be an object")
     try:
         return read(value)
     except NoFilter as problem:
-        raise error(400, "M_INVALID_PARAM", str(problem)) from problem
+        raise matrix_error(400, "M_INVALID_PARAM", str(problem)) from problem

@@ -14,7 +14,7 @@ from hansa_matrix.client_api.http import Handler, Limited, number
 from hansa_matrix.client_api.rooms.client_events import Shapes
 from hansa_matrix.client_api.rooms.threads import threads_of
 from hansa_matrix.client_api.sync.unread_counts import Count, Unread
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.rooms.access.user_visibility import Visibility
 from hansa_matrix.rooms.room import MatrixRoom
@@ -52,7 +52,7 @@ class Notifications:
         most = max(1, number(request, "limit", _DEFAULT, _MOST))
         loud, token = request.first("only") == "highlight", request.first("from")
         if token and (not token.isascii() or not token.isdigit() or len(token) > 18):
-            raise error(400, "M_INVALID_PARAM", "this token was not issued by this server")
+            raise matrix_error(400, "M_INVALID_PARAM", "this token was not issued by this server")
         now = await self._attendance.news.now()
         before = int(token) if token else now + 1
         found: list[dict[str, Any]] = []

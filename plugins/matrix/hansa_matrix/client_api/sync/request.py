@@ -16,7 +16,7 @@ from typing import Any
 from hansa_matrix.client_api.account.account_data import IGNORED
 from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.sync.filters import SyncFilter
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.client_stream import DEVICES, RECEIPTS, Item
 from hansa_matrix.local.memberships import Stay
 
@@ -109,7 +109,7 @@ def since_of(token: str, caller: Caller) -> Since:
         return Since()
     match = _TOKEN.fullmatch(token)
     if match is None:
-        raise error(400, "M_INVALID_PARAM", "this token was not issued by this server")
+        raise matrix_error(400, "M_INVALID_PARAM", "this token was not issued by this server")
     mine = match["whose"] == _whose(caller)
     device = int(match["device"] or 0) if mine else 0
     return Since(int(match["position"]), int(match["typing"] or 0), device)

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from hansa import Busy, CompareAndSwap, Conflict, Delete, NetworkContext, Put, Row, Write
 
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 
 #: Filters of one person, and bytes of one.
 MOST_OF_USER, MOST_BYTES = 200, 16 * 1024
@@ -32,7 +32,7 @@ class KeptFilters:
         """
         body = orjson.dumps(filter_, option=orjson.OPT_SORT_KEYS)
         if len(body) > MOST_BYTES:
-            raise error(413, "M_TOO_LARGE", f"a filter has at most {MOST_BYTES} bytes")
+            raise matrix_error(413, "M_TOO_LARGE", f"a filter has at most {MOST_BYTES} bytes")
         name, now = hashlib.sha256(body).hexdigest()[:16], self._ctx.clock.now()
         rows = await self._ctx.store.scan("filter", equal=(user,), limit=2 * MOST_OF_USER)
         others = sorted((row for row in rows if row.key[1] != name), key=_at)

@@ -18,7 +18,7 @@ from hansa_matrix.client_api.sync.filters import SyncFilter, in_query
 from hansa_matrix.client_api.sync.request import MOST_NEWS, Asked, Concerning, Since, since_of, token_of
 from hansa_matrix.client_api.sync.rooms import RoomsPart
 from hansa_matrix.client_api.sync.stored_filters import KeptFilters
-from hansa_matrix.errors import error, json_response
+from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.local.client_stream import Item
 from hansa_matrix.local.memberships import Attendance
 from hansa_matrix.proto.edus import PresenceEdu
@@ -99,7 +99,7 @@ class Sync:
                 except TimeoutError:
                     return json_response(answer)
             if not await self._accounts.holds(caller):
-                raise error(401, "M_UNKNOWN_TOKEN", "the device was logged out", soft_logout=False)
+                raise matrix_error(401, "M_UNKNOWN_TOKEN", "the device was logged out", soft_logout=False)
 
     @contextmanager
     def _present(self, user: str) -> Iterator[None]:
@@ -131,7 +131,7 @@ class Sync:
     async def _there(self, user: str, state: str) -> None:
         """Whoever syncs is there, unless their client says that it does not speak for them."""
         if state not in {"online", "offline", "unavailable"}:
-            raise error(400, "M_INVALID_PARAM", "set_presence is online, offline or unavailable")
+            raise matrix_error(400, "M_INVALID_PARAM", "set_presence is online, offline or unavailable")
         if state == "offline":
             return
         presences = self._known.presences
@@ -151,7 +151,7 @@ class Sync:
             return SyncFilter.read(given)
         kept = await KeptFilters(self._ctx).get(caller.user, given)
         if kept is None:
-            raise error(400, "M_INVALID_PARAM", "there is no such filter")
+            raise matrix_error(400, "M_INVALID_PARAM", "there is no such filter")
         return in_query(SyncFilter.of, kept.decode())
 
     async def _answer(
@@ -198,7 +198,7 @@ class Sync:
         """``GET /keys/changes``: as in a sync, between two tokens."""
         since, upto = since_of(request.first("from"), caller), since_of(request.first("to"), caller)
         if since.position < 0:
-            raise error(400, "M_MISSING_PARAM", "from is missing")
+            raise matrix_error(400, "M_MISSING_PARAM", "from is missing")
         now = await self._news.now()
         end = min(upto.position, now) if upto.position >= 0 else now
         topics = Concerning(caller.user, self._attendance.stays(caller.user))

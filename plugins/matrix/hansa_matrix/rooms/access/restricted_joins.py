@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
@@ -42,7 +42,7 @@ class Restricted:
         await self._satisfied(rules, user)
         granting = await self._granting(room, state, known)
         if granting is None:
-            raise error(400, _NOT_GRANTED, "no user of this server may invite into that room")
+            raise matrix_error(400, _NOT_GRANTED, "no user of this server may invite into that room")
         return granting
 
     async def _satisfied(self, rules: Pdu, user: str) -> None:
@@ -55,8 +55,8 @@ class Restricted:
                 return
         if len(ours) < len(named):
             text = "this server is not in every room whose members may join"
-            raise error(400, _NOT_KNOWN, text)
-        raise error(403, "M_FORBIDDEN", f"{user} is in none of the rooms whose members may join")
+            raise matrix_error(400, _NOT_KNOWN, text)
+        raise matrix_error(403, "M_FORBIDDEN", f"{user} is in none of the rooms whose members may join")
 
     async def _granting(self, room: MatrixRoom, state: StateIds, known: Mapping[StateKey, Pdu]) -> str | None:
         """Somebody of ours who is joined and may invite, the mightiest first."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import orjson
 from hansa import Busy, NetworkContext
 
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.access.visible_events import for_servers, nameless
@@ -49,13 +49,13 @@ class Entitled:
         """A room that we are in and, if ``member``, ``origin`` too. ``Busy`` while it is entered."""
         room = self.rooms.get(room_id)
         if self.rooms.blocked(room_id):
-            raise error(403, "M_FORBIDDEN", "this server is not in that room")
+            raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
         if room is None or not room.resident:
-            raise error(404, "M_NOT_FOUND", "this server is not in that room")
+            raise matrix_error(404, "M_NOT_FOUND", "this server is not in that room")
         if self._ctx.link(room_id) is None:  # so that it is not known yet who is in
             raise Busy("the room is being entered", after=5.0)
         if member and not self.inside(room, origin):
-            raise error(403, "M_FORBIDDEN", f"{origin} is not in that room")
+            raise matrix_error(403, "M_FORBIDDEN", f"{origin} is not in that room")
         return room
 
     async def admitted(self, room_id: str, origin: str, *, member: bool = True) -> MatrixRoom:
@@ -63,7 +63,7 @@ class Entitled:
         room = self.room(room_id, origin, member=member)
         if not await room.allows(origin):
             self._ctx.count("matrix_acl_refused", what="request")
-            raise error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")
+            raise matrix_error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")
         return room
 
     def inside(self, room: MatrixRoom, server: str) -> bool:
@@ -75,7 +75,7 @@ class Entitled:
     def own_user(user: str, origin: str) -> str:
         """A user of the server that asks."""
         if not ids.is_valid_user_id(user) or ids.domain_of(user) != origin:
-            raise error(403, "M_FORBIDDEN", f"{user[:255]} is not of {origin}")
+            raise matrix_error(403, "M_FORBIDDEN", f"{user[:255]} is not of {origin}")
         return user
 
     async def served(self, origin: str, event_id: str, room_id: str = "") -> tuple[MatrixRoom, Stored]:
@@ -83,7 +83,7 @@ class Entitled:
         rows = await self._ctx.store.get_many("pdu", [(event_id,)])
         row = rows.get((event_id,))
         if row is None or (room_id and row.fields["room_id"] != room_id):
-            raise error(404, "M_NOT_FOUND", "no such event here")
+            raise matrix_error(404, "M_NOT_FOUND", "no such event here")
         room = self.room(str(row.fields["room_id"]), origin)
         return room, (await room.readable([event_id]))[event_id]
 

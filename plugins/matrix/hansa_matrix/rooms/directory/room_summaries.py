@@ -10,7 +10,7 @@ from typing import Any
 
 from hansa import Membership, NetworkContext, Request
 
-from hansa_matrix.errors import error
+from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import (
     CREATE,
@@ -132,7 +132,7 @@ class Spaces:
         room = self._entitled.rooms.get(room_id)
         known = await self._known(room, origin) if room is not None and room.resident else None
         if room is None or known is None:
-            raise error(404, "M_NOT_FOUND", "the room does not exist, or the server may not see it")
+            raise matrix_error(404, "M_NOT_FOUND", "the room does not exist, or the server may not see it")
         space = known.get("room_type") == SPACE
         children = await self._children(room, suggested=suggested) if space else []
         found, hidden = [], []
@@ -200,10 +200,10 @@ async def nearest(directory: Directory, room: MatrixRoom, request: Request) -> P
     """The event that ``ts`` and ``dir`` of a query ask for. Raises the error answer where there is none."""
     given, direction = request.first("ts"), request.first("dir")
     if not given.isascii() or not given.isdigit() or len(given) > 15 or direction not in {"f", "b"}:
-        raise error(400, "M_INVALID_PARAM", "ts is a time in milliseconds and dir is f or b")
+        raise matrix_error(400, "M_INVALID_PARAM", "ts is a time in milliseconds and dir is f or b")
     found = await directory.nearest(room, int(given), forwards=direction == "f")
     if found is None:
-        raise error(404, "M_NOT_FOUND", "there is no event in that direction from that time")
+        raise matrix_error(404, "M_NOT_FOUND", "there is no event in that direction from that time")
     return found
 
 

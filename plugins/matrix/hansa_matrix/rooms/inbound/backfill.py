@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Submission
 
-from hansa_matrix.federation.client import Unreachable, path
+from hansa_matrix.federation.client import ServerUnreachable, build_path
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.streaming.packed_pdus import unpacked
 from hansa_matrix.rooms.inbound.bounded_fetch import Errand
@@ -119,7 +119,7 @@ class Backfill:
                     async with self._gaps.errands.to(server) as errand:
                         named = ends[at : at + _NAMED]
                         came = await self._from(room, errand, named, min(most, _PAGE), beyond)
-                except (Unreachable, RemoteProtocolError) as error:
+                except (ServerUnreachable, RemoteProtocolError) as error:
                     failed[server] = getattr(error, "detail", str(error))[:200]
                     self._ctx.log.info("the past of %s by %s: %s", room.room_id, server, error)
                     continue
@@ -135,7 +135,7 @@ class Backfill:
         limit: int,
         beyond: dict[str, tuple[str, ...]],
     ) -> int:
-        target = path("_matrix", "federation", "v1", "backfill", room.room_id)
+        target = build_path("_matrix", "federation", "v1", "backfill", room.room_id)
         named = "&".join(f"v={quote(event_id, safe='')}" for event_id in ends)
         target, notes = f"{target}?{named}&limit={limit}", Notes(errand.server)
         came = await self._gaps.fetched.members(room, errand, target, ["pdus"], notes)
@@ -154,11 +154,11 @@ class Backfill:
 
     def _doubtful(self, room: MatrixRoom, notes: Notes) -> dict[str, Pdu]:
         """What cannot be verified: it gets no place, and where ids are hashes it says for certain what stands
-        behind it. Raises ``Unreachable`` while its keys may still come.
+        behind it. Raises ``ServerUnreachable`` while its keys may still come.
         """
         for event_id, why in notes.why.items():
             if why is Why.KEYLESS and not self._gaps.passable(room, event_id, notes):
-                raise Unreachable(f"the keys for {event_id} cannot be fetched now")
+                raise ServerUnreachable(f"the keys for {event_id} cannot be fetched now")
         return {} if room.version.named_event_ids else notes.doubtful
 
     async def _take(

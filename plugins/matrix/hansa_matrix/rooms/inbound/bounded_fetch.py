@@ -12,7 +12,7 @@ from typing import Any
 
 from hansa import NetworkContext
 
-from hansa_matrix.federation.client import Client, Unreachable
+from hansa_matrix.federation.client import FederationClient, ServerUnreachable
 
 #: Errands to one server at a time, of all rooms together.
 _AT_A_TIME = 8
@@ -29,11 +29,11 @@ class Bounds:
 
 
 class Errand:
-    """Requests to one server for one room. Each raises ``Unreachable`` once the bounds are reached, and as
-    ``Client.request`` does.
+    """Requests to one server for one room. Each raises ``ServerUnreachable`` once the bounds are reached,
+    and as ``FederationClient.request`` does.
     """
 
-    def __init__(self, ctx: NetworkContext, client: Client, server: str, bounds: Bounds) -> None:
+    def __init__(self, ctx: NetworkContext, client: FederationClient, server: str, bounds: Bounds) -> None:
         self.server = server
         self._ctx = ctx
         self._client = client
@@ -53,7 +53,9 @@ class Errand:
         take: Callable[[str, list[Any]], None],
         between: Callable[[], Awaitable[None]] | None = None,
     ) -> Any:
-        """The answer to a GET, read as it comes; see ``Client.members``. Its members count as events."""
+        """The answer to a GET, read as it comes; see ``FederationClient.members``. Its members count as
+        events.
+        """
 
         def counted(name: str, values: list[Any]) -> None:
             self.took(len(values))
@@ -69,7 +71,7 @@ class Errand:
         return await self._client.request("POST", self.server, target, body, seconds=self._left(30.0))
 
     def took(self, events: int) -> None:
-        """So many events came. Raises ``Unreachable`` if these are too many."""
+        """So many events came. Raises ``ServerUnreachable`` if these are too many."""
         self._events += events
         if self._events > self._bounds.events:
             raise self._exhausted("events", f"more than {self._bounds.events} events")
@@ -84,15 +86,15 @@ class Errand:
             raise self._exhausted("seconds", f"more than {self._bounds.seconds:.0f} seconds")
         return min(left, most)
 
-    def _exhausted(self, bound: str, what: str) -> Unreachable:
+    def _exhausted(self, bound: str, what: str) -> ServerUnreachable:
         self._ctx.count("matrix_errands_given_up", bound=bound)
-        return Unreachable(f"what is missing takes {what} with {self.server}: it is gone on with later")
+        return ServerUnreachable(f"what is missing takes {what} with {self.server}: it is gone on with later")
 
 
 class Errands:
     """Errands to many servers, some at a time for each."""
 
-    def __init__(self, ctx: NetworkContext, client: Client, bounds: Bounds | None = None) -> None:
+    def __init__(self, ctx: NetworkContext, client: FederationClient, bounds: Bounds | None = None) -> None:
         self._ctx = ctx
         self._client = client
         self._bounds = bounds or Bounds()

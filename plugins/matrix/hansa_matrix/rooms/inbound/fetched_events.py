@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from hansa import Conflict, NetworkContext, PeerConnect, RemoteProtocolError
 
-from hansa_matrix.federation.client import Refused, Unreachable, path
+from hansa_matrix.federation.client import RemoteError, ServerUnreachable, build_path
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
@@ -65,7 +65,7 @@ class Fetched:
         self, room: MatrixRoom, objects: Iterable[Any], notes: Notes | None = None
     ) -> list[Pdu]:
         """Those that are well-formed, signed and of the room, packed; the others are counted, and noted.
-        Without ``notes`` it raises ``Unreachable`` where keys are not to be had at the moment.
+        Without ``notes`` it raises ``ServerUnreachable`` where keys are not to be had at the moment.
         """
         gathered = GatheredPdus(room.room_id, room.version)
         gathered.take("", list(objects))
@@ -96,7 +96,7 @@ class Fetched:
             notes.why |= dict.fromkeys(gathered.foreign, Why.WRONG_ROOM)
         seen = await (checks or EarlyChecks(gathered, room.version, self._keyring)).finished()
         if notes is None and seen.awaited:
-            raise Unreachable(f"the keys of {', '.join(seen.awaited[:5])} cannot be fetched now")
+            raise ServerUnreachable(f"the keys of {', '.join(seen.awaited[:5])} cannot be fetched now")
         for _ in range(seen.lost):
             self._ctx.count("matrix_pdus", status="dropped")
         for pdu in {p.event_id: p for p in (*gathered.unsigned, *seen.bad)}.values():
@@ -132,7 +132,7 @@ class Fetched:
         found = await room.events.load(pdu.auth_events, room.version)
         if all(a in found or a in room.holes for a in pdu.auth_events):
             return
-        target = path("_matrix", "federation", "v1", "event_auth", room.room_id, pdu.event_id)
+        target = build_path("_matrix", "federation", "v1", "event_auth", room.room_id, pdu.event_id)
         await self.keep(room, await self.members(room, errand, target, ["auth_chain"], notes), notes)
 
     async def keep(self, room: MatrixRoom, pdus: list[Pdu], notes: Notes | None = None) -> None:
@@ -164,11 +164,11 @@ class Fetched:
     async def one(
         self, room: MatrixRoom, event_id: str, errand: Errand, notes: Notes | None = None
     ) -> Pdu | None:
-        """One event. Raises ``Refused`` where the server does not give it."""
+        """One event. Raises ``RemoteError`` where the server does not give it."""
         known = (await room.events.load([event_id], room.version)).get(event_id)
         if known is not None:
             return known.pdu
-        answer = await errand.get(path("_matrix", "federation", "v1", "event", event_id))
+        answer = await errand.get(build_path("_matrix", "federation", "v1", "event", event_id))
         objects = listed(answer, "pdus")[:1]
         found = await self.checked(room, objects, notes)
         if not found and notes is not None and objects and event_id not in notes.why:
@@ -177,7 +177,7 @@ class Fetched:
 
     async def state_ids(self, room: MatrixRoom, event_id: str, errand: Errand) -> tuple[list[str], list[str]]:
         """What a server says was the state before an event, and the auth chain of that, by ids."""
-        target = path("_matrix", "federation", "v1", "state_ids", room.room_id)
+        target = build_path("_matrix", "federation", "v1", "state_ids", room.room_id)
         gathered, names = GatheredIds(), ["pdu_ids", "auth_chain_ids"]
         answer = await errand.members(f"{target}?event_id={quote(event_id, safe='')}", names, gathered.take)
         for name in names:
@@ -204,14 +204,14 @@ class Fetched:
         """What a state needs; it is without what cannot be had or verified."""
         notes = Notes(errand.server)
         if len(wanted) > _SINGLY:
-            target = path("_matrix", "federation", "v1", "state", room.room_id)
+            target = build_path("_matrix", "federation", "v1", "state", room.room_id)
             target = f"{target}?event_id={quote(event_id, safe='')}"
             return await self.members(room, errand, target, ["auth_chain", "pdus"], notes)
         found: list[Pdu] = []
         for event in wanted:
             try:
                 pdu = await self.one(room, event, errand, notes)
-            except Refused:
+            except RemoteError:
                 continue
             found += [pdu] if pdu is not None else []
         return found
@@ -222,21 +222,21 @@ class Fetched:
         """The state before an event as servers of the room say alike. None where they do not: where fewer
         than two say the same, or no more than half of those that answer; without ``strict`` the answer of
         one counts if no other contradicts it. An answer that there is no such event is one, if ``strict``.
-        Raises ``Unreachable`` if nobody answers.
+        Raises ``ServerUnreachable`` if nobody answers.
         """
         answers: list[tuple[Errand, tuple[list[str], list[str]]]] = []
         denials, silent = 0, list[str]()
         for errand in asked:
             try:
                 answers.append((errand, await self.state_ids(room, event_id, errand)))
-            except Refused:
+            except RemoteError:
                 if not strict and errand is asked[0]:
                     return None  # it gave the event, and nobody else is bothered with what it does not know
                 denials += strict
-            except (Unreachable, RemoteProtocolError) as error:
+            except (ServerUnreachable, RemoteProtocolError) as error:
                 silent.append(str(error))
         if silent and len(silent) == len(asked):
-            raise Unreachable(silent[0])
+            raise ServerUnreachable(silent[0])
         said = Counter(frozenset(state) for _, (state, _) in answers)
         if not said:
             return None
@@ -244,18 +244,18 @@ class Fetched:
         alone = len(answers) == 1 and (len(asked) == 1 or not strict)
         if (times < 2 and not alone) or 2 * times <= len(answers) + denials:
             return None
-        problem: Exception = Unreachable("no server is left to ask")
+        problem: Exception = ServerUnreachable("no server is left to ask")
         for errand, given in answers:
             if frozenset(given[0]) != most:
                 continue
             try:
                 state = await self.state(room, event_id, errand, given)
-            except (Unreachable, RemoteProtocolError) as error:
+            except (ServerUnreachable, RemoteProtocolError) as error:
                 problem = error
                 continue
             same = state.get(CREATE_KEY) == (await room.state()).get(CREATE_KEY)
             return state if same else None
-        raise Unreachable(str(problem))
+        raise ServerUnreachable(str(problem))
 
 
 def listed(answer: Any, key: str) -> list[Any]:

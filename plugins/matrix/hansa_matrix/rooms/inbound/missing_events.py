@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from hansa import NetworkContext, Placement, RemoteProtocolError
 
-from hansa_matrix.federation.client import Client, Refused, Unreachable, path
+from hansa_matrix.federation.client import FederationClient, RemoteError, ServerUnreachable, build_path
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
@@ -51,7 +51,7 @@ def _stands(room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> bool:
 class GapFiller:
     """See ``ingest.Gaps``. ``ingest`` is set once both exist."""
 
-    def __init__(self, ctx: NetworkContext, client: Client, keyring: Keyring) -> None:
+    def __init__(self, ctx: NetworkContext, client: FederationClient, keyring: Keyring) -> None:
         self._ctx = ctx
         self._server = client.server
         self._keyring = keyring
@@ -95,7 +95,7 @@ class GapFiller:
                     if await self._unplaced(room, pdu.prev_events):
                         await self._fill(room, pdu, errand, notes, skip=server == origin)
                     await self.fetched.auth(room, pdu, errand, notes)
-            except (Unreachable, Refused, RemoteProtocolError) as error:
+            except (ServerUnreachable, RemoteError, RemoteProtocolError) as error:
                 self._ctx.log.info("the gap before %s waits: %s", pdu.event_id, error)
                 continue
             if not await self.lacking(room, pdu, ()):
@@ -133,10 +133,10 @@ class GapFiller:
             latest = latest[:_ASK] or [pdu.event_id]
         early = [e for e in needed if e in notes.doubtful and not self.passable(room, e, notes)]
         if early:
-            raise Unreachable(f"{early[0]} cannot be verified now: {notes.of(early[0])}")
+            raise ServerUnreachable(f"{early[0]} cannot be verified now: {notes.of(early[0])}")
         lost = [e for e in ends if e not in got]
         if lost and not skip:
-            raise Unreachable(f"{errand.server} does not have {lost[0]}")
+            raise ServerUnreachable(f"{errand.server} does not have {lost[0]}")
         if lost:
             self._skipped(room, pdu, lost[0], errand.server)
         for event_id in ends[:_ASK]:
@@ -186,7 +186,7 @@ class GapFiller:
         """What lies before some events. Where ids are hashes, that an event which cannot be verified is cited
         says for certain what it follows: the way goes on behind it.
         """
-        target = path("_matrix", "federation", "v1", "get_missing_events", room.room_id)
+        target = build_path("_matrix", "federation", "v1", "get_missing_events", room.room_id)
         body = {
             "latest_events": latest,
             "earliest_events": list(room.head.extremities)[:_ASK],
@@ -216,7 +216,7 @@ class GapFiller:
                     continue
                 await self.fetched.auth(room, one, errand, notes)
                 if await self.lacking(room, one, ()) and not await self._pass_over(room, one, notes):
-                    raise Unreachable(f"what {one.event_id} stands on is not here yet")
+                    raise ServerUnreachable(f"what {one.event_id} stands on is not here yet")
                 inbound = await self.ingest.inbound(one, errand.server)
                 await self.ingest.submit([replace(inbound, placement=Placement.GAP)])
                 notes.taken.add(one.event_id)
@@ -231,7 +231,7 @@ class GapFiller:
         """Adopt an event if it is to be had."""
         try:
             await self.adopt(room, event_id, errand, notes)
-        except Refused as error:
+        except RemoteError as error:
             self._ctx.log.info("%s does not give %s: %s", errand.server, event_id, error)
 
     async def adopt(
@@ -250,19 +250,19 @@ class GapFiller:
             state = await self.fetched.state(room, event_id, errand, given)
         else:
             state = await self._said(room, event_id, errand) or await room.state()
-        with contextlib.suppress(Refused):  # it is judged without what it cites, and rejected
+        with contextlib.suppress(RemoteError):  # it is judged without what it cites, and rejected
             await self.fetched.auth(room, event, errand, notes)
         assert self.ingest is not None
         inbound = await self.ingest.inbound(event, errand.server)
         await self.ingest.submit([replace(inbound, native=Adopted(pdu=event, state=state, depth=depth))])
 
     async def _said(self, room: MatrixRoom, event_id: str, errand: Errand) -> dict[StateKey, str] | None:
-        """The state before an event. Raises ``Unreachable`` while somebody may still tell it."""
+        """The state before an event. Raises ``ServerUnreachable`` while somebody may still tell it."""
         others = (s for s in self.candidates(room, errand.server) if s != errand.server)
         asked = [errand, *(self.errands.beside(server) for server in others)]
         try:
             return await self.fetched.agreed(room, event_id, asked, strict=False)
-        except Unreachable:
+        except ServerUnreachable:
             if self._suspects.ripe(room.room_id, event_id):
                 return None
             raise
@@ -302,7 +302,7 @@ class GapFiller:
             state = None
             certain = known is not None and not room.version.named_event_ids
             if number < _LOOKED_AT and event_id in pdu.prev_events and not certain:
-                with contextlib.suppress(Unreachable):
+                with contextlib.suppress(ServerUnreachable):
                     asked = [self.errands.beside(server) for server in servers]
                     state = await self.fetched.agreed(room, event_id, asked)
             self._hole(room, event_id, known, notes, pdu, state)
@@ -351,7 +351,7 @@ class GapFiller:
         for server in servers:
             try:
                 found = await self.fetched.one(room, event_id, self.errands.beside(server), notes)
-            except (Unreachable, RemoteProtocolError):
+            except (ServerUnreachable, RemoteProtocolError):
                 continue
             if found is not None:
                 return found

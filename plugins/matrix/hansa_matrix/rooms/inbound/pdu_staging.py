@@ -32,9 +32,9 @@ from hansa import (
     pages,
 )
 
-from hansa_matrix.conversion import content_of
+from hansa_matrix.conversion import content_from_pdu
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import Unreachable
+from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import domain_of
@@ -437,7 +437,7 @@ class Ingest:
         why = ""
         try:
             signed = await self._policing.signed(room, before)
-        except (RemoteProtocolError, Unreachable) as error:
+        except (RemoteProtocolError, ServerUnreachable) as error:
             why = str(error)[:200] or "refused"
         except StoreFault as fault:  # nobody was asked
             self._ctx.log.info("it is asked about %s later: %s", before.event_id, fault)
@@ -579,7 +579,7 @@ class Ingest:
             origin=NativeId(self._ctx.id, pdu.event_id),
             room=NativeId(self._ctx.id, pdu.room_id),
             sender=NativeId(self._ctx.id, pdu.sender),
-            content=await content_of(pdu, self._own.views.home_of),
+            content=await content_from_pdu(pdu, self._own.views.home_of),
             ts=pdu.origin_server_ts,
             native=Arrived(pdu=pdu, origin=origin, staged=staged, handshake=handshake, unwanted=unwanted),
         )

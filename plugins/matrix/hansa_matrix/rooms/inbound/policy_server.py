@@ -9,7 +9,7 @@ from __future__ import annotations
 from hansa import CircuitBreaker, LruCache, RemoteProtocolError
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import Client, Refused, Unreachable
+from hansa_matrix.federation.client import FederationClient, RemoteError, ServerUnreachable
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.servers.policy_server import PolicyServer, add_policy_signature, is_exempt, is_signed
@@ -26,7 +26,7 @@ _MAX_BREAKERS = 1000
 class Policing:
     """Which events need a signature, and getting it."""
 
-    def __init__(self, own: Own, client: Client) -> None:
+    def __init__(self, own: Own, client: FederationClient) -> None:
         self._own = own
         self._ctx = own.ctx
         self._client = client
@@ -59,37 +59,37 @@ class Policing:
         """
         try:
             return await self.signed(room, pdu)
-        except (RemoteProtocolError, Unreachable):
+        except (RemoteProtocolError, ServerUnreachable):
             if (pdu.type, pdu.state_key, pdu.membership) == (MEMBER, pdu.sender, "leave"):
                 return pdu
             raise
 
     async def signed(self, room: MatrixRoom, pdu: Pdu) -> Pdu:
-        """The event with the signature that it needs. Raises ``Refused`` if the policy server does not
-        recommend it, ``Unreachable`` if it does not say.
+        """The event with the signature that it needs. Raises ``RemoteError`` if the policy server does not
+        recommend it, ``ServerUnreachable`` if it does not say.
         """
         server = await self.lacking(room, pdu)
         if server is None:
             return pdu
         breaker = self._breakers.get(server.via)
         if breaker is not None and breaker.is_open:
-            raise Unreachable(f"the room's policy server {server.via} does not answer")
+            raise ServerUnreachable(f"the room's policy server {server.via} does not answer")
         try:
             answer = await self._client.request("POST", server.via, _SIGN, pdu.raw, seconds=_WITHIN)
-        except Refused:
+        except RemoteError:
             self._breakers.pop(server.via)
             self._ctx.count("matrix_policy_refused")
             raise
-        except (Unreachable, RemoteProtocolError) as error:
+        except (ServerUnreachable, RemoteProtocolError) as error:
             self._ctx.count("matrix_policy_failed")
             self._failed(server.via)
             detail = f"the room's policy server does not answer: {getattr(error, 'detail', error)}"
-            raise Unreachable("the room's policy server does not answer", detail=detail) from error
+            raise ServerUnreachable("the room's policy server does not answer", detail=detail) from error
         self._breakers.pop(server.via)
         signed = add_policy_signature(pdu, room.version, server, answer)
         if signed is None or not is_signed(signed, room.version, server, verify):
             self._ctx.count("matrix_policy_refused")
-            raise Refused(f"the room's policy server {server.via} gave no valid signature", hint=403)
+            raise RemoteError(f"the room's policy server {server.via} gave no valid signature", hint=403)
         return signed
 
     def _failed(self, server: str) -> None:

@@ -24,7 +24,7 @@ from hansa import (
     ViewDelta,
 )
 
-from hansa_matrix.conversion import fact_keys
+from hansa_matrix.conversion import view_state_keys
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu
@@ -211,7 +211,7 @@ class Entrance:
         present = await room.state()
         powers = await room.events_of(present, [POWER_LEVELS_KEY])
         levels = room.levels(powers[CREATE_KEY], powers.get(POWER_LEVELS_KEY), room.version)
-        wanted = [*fact_keys(), *(key for key in present if key[0] == MEMBER)]
+        wanted = [*view_state_keys(), *(key for key in present if key[0] == MEMBER)]
         shown = room.shown_in_steps(present, wanted)
         view: ViewDelta = await self._own.views.whole(shown, room.version.id, levels)
         if linked:  # we had left: what is known of the room's people is from then

@@ -37,7 +37,7 @@ from hansa_matrix.proto.pdu import key_ids, key_valid_at, parse, required_server
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.proto.state_content import membership
 from hansa_matrix.proto.stripped_state import stripped_state
-from hansa_matrix.ratelimit import Allowance
+from hansa_matrix.ratelimit import RateLimiter
 from hansa_matrix.rooms.membership.ended_invites import Ended
 from hansa_matrix.rooms.membership.remote_room_texts import Outside
 from hansa_matrix.texts import texts_of_event
@@ -81,8 +81,8 @@ class Pending:
         self._ctx = ctx
         self._keyring = keyring
         self._attendance = attendance
-        self._of_peer = Allowance(ctx.clock, _RATE_OF_PEER, _BURST_OF_PEER)
-        self._of_server = Allowance(ctx.clock, _RATE_OF_SERVER, _BURST_OF_SERVER)
+        self._of_peer = RateLimiter(ctx.clock, _RATE_OF_PEER, _BURST_OF_PEER)
+        self._of_server = RateLimiter(ctx.clock, _RATE_OF_SERVER, _BURST_OF_SERVER)
         self._ended = Ended(ctx)
         self._outside = Outside(ctx)
         #: What is too many is counted, then removed: one at a time.

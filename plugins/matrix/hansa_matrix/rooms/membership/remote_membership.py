@@ -26,9 +26,9 @@ from hansa import (
     refusal_by,
 )
 
-from hansa_matrix.bounds.fair_slots import Bounds, Shares
+from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import Client, Refused, Unreachable, path
+from hansa_matrix.federation.client import FederationClient, RemoteError, ServerUnreachable, build_path
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
@@ -53,7 +53,7 @@ INCOMPATIBLE = "M_INCOMPATIBLE_ROOM_VERSION"
 _KEY_PAUSES = (1.0, 4.0, 10.0)
 
 #: Rooms that are entered at a time: each may hold 256 MiB until it is kept.
-JOINS = Bounds(in_all=4, each={"person": 2, "server": 2}, waiting=20)
+JOINS = SlotLimits(in_all=4, each={"person": 2, "server": 2}, waiting=20)
 #: Returns to one room that are remembered.
 _RETURNS = 100
 
@@ -76,7 +76,7 @@ class _Offer(NamedTuple):
 
 def _gave_up(problem: Exception) -> CannotOpenRoom:
     code = RefusalCode.UNREACHABLE
-    if isinstance(problem, Refused):
+    if isinstance(problem, RemoteError):
         code = RefusalCode.NOT_FOUND if problem.hint == 404 else RefusalCode.INVITE_ONLY
     return _refused(code, str(problem))
 
@@ -88,7 +88,7 @@ def _refused(code: RefusalCode, text: str) -> CannotOpenRoom:
 class Membership:
     """Joins and leaves by the handshake of two requests."""
 
-    def __init__(self, own: Own, client: Client, keyring: Keyring, events: Events) -> None:
+    def __init__(self, own: Own, client: FederationClient, keyring: Keyring, events: Events) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
         self._client = client
@@ -96,7 +96,7 @@ class Membership:
         self._events = events
         #: What somebody of ours says of themselves where they join.
         self.profile: Callable[[str], Awaitable[Mapping[str, Any]]] | None = None
-        self._places = Shares(JOINS)
+        self._places = FairSlots(JOINS)
         self._joining: dict[str, asyncio.Task[MatrixRoom]] = {}
 
     async def resolve(self, alias: str) -> tuple[str, list[str]]:
@@ -108,12 +108,12 @@ class Membership:
         target = f"/_matrix/federation/v1/query/directory?room_alias={quote(alias, safe='')}"
         try:
             answer = await self._client.request("GET", server, target)
-        except Refused as error:
+        except RemoteError as error:
             code = RefusalCode.NOT_FOUND if error.hint == 404 else RefusalCode.FORBIDDEN
             raise _refused(code, f"{alias}: {error.reason}") from error
-        except (Unreachable, RemoteProtocolError) as error:
+        except (ServerUnreachable, RemoteProtocolError) as error:
             # COMPAT: so some servers answer where nothing has that alias.
-            unknown = isinstance(error, Unreachable) and error.status == _FAILED
+            unknown = isinstance(error, ServerUnreachable) and error.status == _FAILED
             code = RefusalCode.NOT_FOUND if unknown else RefusalCode.UNREACHABLE
             raise _refused(code, str(error)) from error
         room_id = answer.get("room_id") if isinstance(answer, dict) else None
@@ -160,13 +160,13 @@ class Membership:
 
     async def _join(self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any]) -> MatrixRoom:
         await self._may(room_id, user, frozenset(via))
-        problem: Exception = Unreachable("no server of the room is known")
+        problem: Exception = ServerUnreachable("no server of the room is known")
         offers = self._offers("join", room_id, user, via, more)
         try:
             async for offer in offers:
                 if isinstance(offer, Exception):
                     problem = offer
-                    if isinstance(offer, Refused) and offer.hint == 403 and offer.code == "M_FORBIDDEN":
+                    if isinstance(offer, RemoteError) and offer.hint == 403 and offer.code == "M_FORBIDDEN":
                         break
                     continue
                 try:
@@ -174,7 +174,7 @@ class Membership:
                         return await self._join_by(offer, room_id, user)
                 except Busy as busy:
                     raise _refused(RefusalCode.BUSY, busy.reason) from busy
-                except (Unreachable, RemoteProtocolError) as error:
+                except (ServerUnreachable, RemoteProtocolError) as error:
                     self._ctx.log.info("joining %s by %s: %s", room_id, offer.server, error)
                     problem = error
         finally:
@@ -202,7 +202,7 @@ class Membership:
                     del asked[task]
                     try:
                         yield task.result()
-                    except (Unreachable, RemoteProtocolError) as error:
+                    except (ServerUnreachable, RemoteProtocolError) as error:
                         yield error
         finally:
             for task in asked:
@@ -211,7 +211,7 @@ class Membership:
 
     async def _ask(self, server: str, step: str, room_id: str, user: str, more: Mapping[str, Any]) -> _Offer:
         versions = "&".join(f"ver={v}" for v in VERSIONS)
-        make = path("_matrix", "federation", "v1", f"make_{step}", room_id, user)
+        make = build_path("_matrix", "federation", "v1", f"make_{step}", room_id, user)
         target = make if step == "leave" else f"{make}?{versions}"
         answer = await self._client.request("GET", server, target)
         said = answer.get("room_version", "1") if isinstance(answer, dict) else ""
@@ -219,7 +219,7 @@ class Membership:
         if version is None:
             named = said if isinstance(said, str) and ids.fits_255_bytes(said) else ""
             why = "the room's version is not spoken here"
-            raise Refused(why, hint=400, code=INCOMPATIBLE, room_version=named)
+            raise RemoteError(why, hint=400, code=INCOMPATIBLE, room_version=named)
         event = parse_make_join(answer, room_id, user, step, version)
         event["origin"] = self._own.server  # COMPAT: Rocket.Chat takes no join or leave without it
         if self.profile is not None and step != "leave":
@@ -259,7 +259,7 @@ class Membership:
         resident, which has it in the room by now. Raises ``CannotOpenRoom``.
         """
         await self._may(room_id, user, frozenset(via))
-        problem: Exception = Unreachable("no other server of the room is known")
+        problem: Exception = ServerUnreachable("no other server of the room is known")
         offers = self._offers("join", room_id, user, via)
         try:
             async for offer in offers:
@@ -279,7 +279,7 @@ class Membership:
                     came = rest.get("event") if isinstance(rest, dict) else None
                     join = with_returned_signatures(event, came if isinstance(came, dict) else None, version)
                     return await self._authorised(join, version), server
-                except (Unreachable, RemoteProtocolError) as error:
+                except (ServerUnreachable, RemoteProtocolError) as error:
                     self._ctx.log.info("joining %s by %s: %s", room_id, server, error)
                     problem = error
         finally:
@@ -302,7 +302,7 @@ class Membership:
                 servers=frozenset(via),
             )
         )
-        problem: Exception = Unreachable("no server of the room is known")
+        problem: Exception = ServerUnreachable("no server of the room is known")
         offers = self._offers("knock", room_id, user, via, more)
         try:
             async for offer in offers:
@@ -310,10 +310,10 @@ class Membership:
                     problem = offer
                     continue
                 server, version, event = offer
-                send = path("_matrix", "federation", "v1", "send_knock", room_id, event.event_id)
+                send = build_path("_matrix", "federation", "v1", "send_knock", room_id, event.event_id)
                 try:
                     answer = await self._client.request("PUT", server, send, event.raw)
-                except (Unreachable, RemoteProtocolError) as error:
+                except (ServerUnreachable, RemoteProtocolError) as error:
                     problem = error
                     continue
                 shown = answer.get("knock_room_state") if isinstance(answer, dict) else None
@@ -437,7 +437,7 @@ class Membership:
                     continue
                 try:
                     await send_leave(self._client, offer.server, offer.event)
-                except (Unreachable, RemoteProtocolError) as error:
+                except (ServerUnreachable, RemoteProtocolError) as error:
                     self._ctx.log.info("leaving %s by %s: %s", room_id, offer.server, error)
                     continue
                 return offer.event

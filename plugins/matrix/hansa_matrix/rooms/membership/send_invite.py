@@ -12,7 +12,13 @@ from typing import Any
 from hansa import Invite, Member, NativeId, Refusal, RefusalCode, RemoteProtocolError, refusal_by
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import Client, Refused, Unreachable, path, unrecognized
+from hansa_matrix.federation.client import (
+    FederationClient,
+    RemoteError,
+    ServerUnreachable,
+    build_path,
+    is_unrecognized,
+)
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
@@ -27,7 +33,7 @@ from hansa_matrix.rooms.room import MatrixRoom
 class Invites:
     """Invites out."""
 
-    def __init__(self, own: Own, client: Client, keyring: Keyring) -> None:
+    def __init__(self, own: Own, client: FederationClient, keyring: Keyring) -> None:
         self._own = own
         self._client = client
         self._keyring = keyring
@@ -58,9 +64,9 @@ class Invites:
         try:
             answer = await self._asked(server, room.version, draft, [pdu.raw for pdu in shown.values()])
             signed = await self._checked(room, draft, server, answer)
-        except Refused as error:
+        except RemoteError as error:
             return Refusal(code=RefusalCode.FORBIDDEN, text=f"{server} says: {error.reason}")
-        except (Unreachable, RemoteProtocolError) as error:
+        except (ServerUnreachable, RemoteProtocolError) as error:
             return Refusal(code=RefusalCode.UNREACHABLE, text=str(error))
         return Arrived(pdu=signed, origin=self._own.server, handshake=True)
 
@@ -68,14 +74,14 @@ class Invites:
         self, server: str, version: RoomVersion, draft: Pdu, shown: Sequence[Mapping[str, Any]]
     ) -> Any:
         """The answer of the invited person's server, which may know only how it was done in the beginning."""
-        target = path("_matrix", "federation", "v2", "invite", draft.room_id, draft.event_id)
+        target = build_path("_matrix", "federation", "v2", "invite", draft.room_id, draft.event_id)
         body = {"room_version": version.id, "event": draft.raw, "invite_room_state": shown}
         try:
             return await self._client.request("PUT", server, target, body)
-        except Refused as error:
-            if not version.named_event_ids or not unrecognized(error):
+        except RemoteError as error:
+            if not version.named_event_ids or not is_unrecognized(error):
                 raise
-        target = path("_matrix", "federation", "v1", "invite", draft.room_id, draft.event_id)
+        target = build_path("_matrix", "federation", "v1", "invite", draft.room_id, draft.event_id)
         old = {**draft.raw, "unsigned": {"invite_room_state": shown}}
         answer = await self._client.request("PUT", server, target, old)
         return answer[1] if isinstance(answer, list) and len(answer) == 2 else None

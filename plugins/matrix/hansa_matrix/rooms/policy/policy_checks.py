@@ -24,7 +24,7 @@ from hansa import (
     refusal_by,
 )
 
-from hansa_matrix.conversion import OwnDraft, Views, meaning
+from hansa_matrix.conversion import EventDraft, RoomViewBuilder, content_from_event
 from hansa_matrix.rooms.native_events import Spoken
 from hansa_matrix.rooms.policy.policy_facts import facts_of_native
 
@@ -35,13 +35,13 @@ class Said:
 
     sender: NativeId
     server: str
-    draft: OwnDraft
+    draft: EventDraft
 
 
 class Judging:
     """With no policy nothing is asked and nothing made ready."""
 
-    def __init__(self, ctx: NetworkContext, views: Views) -> None:
+    def __init__(self, ctx: NetworkContext, views: RoomViewBuilder) -> None:
         self._ctx = ctx
         self._views = views
 
@@ -58,7 +58,7 @@ class Judging:
             origin=NativeId(self._ctx.id, ""),
             room=NativeId(self._ctx.id, room_id),
             sender=said.sender,
-            content=await meaning(said.draft, self._views.home_of),
+            content=await content_from_event(said.draft, self._views.home_of),
             ts=self._ctx.clock.now(),
             native=Spoken(draft=said.draft),
             local=True,

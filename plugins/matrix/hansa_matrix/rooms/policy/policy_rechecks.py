@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from hansa import EventIn, Link, LruCache, NativeFacts, NativeId, NetworkContext, RoomView, Submission
 
-from hansa_matrix.conversion import HomeOf, content_of
+from hansa_matrix.conversion import GhostResolver, content_from_pdu
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.event_store import DECISION, Status, Stored
 from hansa_matrix.rooms.native_events import Backfilled
@@ -27,7 +27,7 @@ class Rejudging:
     """See ``Events.judge``."""
 
     def __init__(
-        self, ctx: NetworkContext, home_of: HomeOf, facts: Callable[[Submission], NativeFacts]
+        self, ctx: NetworkContext, home_of: GhostResolver, facts: Callable[[Submission], NativeFacts]
     ) -> None:
         self._ctx = ctx
         self._home_of = home_of
@@ -66,7 +66,7 @@ class Rejudging:
             origin=NativeId(self._ctx.id, pdu.event_id),
             room=room,
             sender=NativeId(self._ctx.id, pdu.sender),
-            content=await content_of(pdu, self._home_of),
+            content=await content_from_pdu(pdu, self._home_of),
             ts=pdu.origin_server_ts,
             native=Backfilled(pdu),
         )
